@@ -1,0 +1,53 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PEERS := .venv-peers
+
+.PHONY: demo test test-all check format bench clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/jaxsnn demo -o demo-output --force
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+bench: $(VENV)/.installed-demo $(PEERS)/jaxsnn/.installed
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf build dist demo-output docs/_build benchmarks/results
+	rm -rf .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV)"
+	@$(PIP) install -e '.[plot]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV), with the extras for development and interoperability"
+	@$(PIP) install -e '.[dev,plot,interop]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(PEERS)/jaxsnn/.installed: benchmarks/peers/jaxsnn.txt
+	@echo "installing the peer jaxsnn into $(PEERS)/jaxsnn"
+	@$(PYTHON) -m venv $(PEERS)/jaxsnn
+	@$(PEERS)/jaxsnn/bin/python -m pip --disable-pip-version-check -q install -r $<
+	@touch $@

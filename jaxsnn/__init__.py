@@ -1,0 +1,53 @@
+"""Event-driven simulation and exact-gradient training of spiking networks described in NIR.
+
+The public names are resolved on first use: `import jaxsnn` alone loads neither JAX nor NumPy.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Event": "jaxsnn.event",
+    "JaxsnnError": "jaxsnn.errors",
+    "Network": "jaxsnn.network",
+    "Solution": "jaxsnn.simulate",
+    "export": "jaxsnn.nir",
+    "fit": "jaxsnn.train",
+    "lower": "jaxsnn.lower",
+    "parse": "jaxsnn.nir",
+    "raise_": "jaxsnn.lower",
+    "read": "jaxsnn.nir",
+    "simulate": "jaxsnn.simulate",
+    "write": "jaxsnn.nir",
+}
+
+__all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxsnn' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """The import system stores a submodule on its package under the submodule's name; where that
+    is also the name of a public function (`jaxsnn.simulate`), the function stays."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOME and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
