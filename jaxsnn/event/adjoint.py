@@ -1,0 +1,176 @@
+"""Exact gradients of a population's spike times, from spike times and slopes alone.
+
+The voltage of neuron n just before its spike s, relative to V_inf, is
+
+    v(t_s) = v_start em(t_s) + j_start k(t_s) + sum_e W_e k(t_s - t_e) - sum_{s' < s} H em(t_s - t_s'),
+
+with e over the arrivals before t_s and H = v_threshold - v_reset, and it equals the threshold. The implicit function
+theorem gives dL/dp = sum_s lam_s dv(t_s)/dp, where lam obeys, from the last spike backwards,
+
+    lam_s = -(dL/dt_s - H / tau_mem sum_{s'' > s} lam_s'' em(t_s'' - t_s)) / v'(t_s).
+
+That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the adjoint's flow in closed form; no
+trajectory is stored or integrated backwards.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.feedforward import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.neurons import Lanes
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
+    """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival times.
+
+    Args:
+        weight: (rows, neurons), the jump of j that an arrival of each row causes.
+        lanes: the population's neurons.
+        time: (batch, arrivals) sorted, seconds; inf where unused.
+        row: (batch, arrivals) int32; out of range where unused.
+        t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
+
+    Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if they were that large
+    (`clipped_slopes` counts them).
+    """
+    return simulate_layer(spec, weight, lanes, time, row, t_end)
+
+
+def _forward(spec, weight, lanes, time, row, t_end):
+    spikes = simulate_layer(spec, weight, lanes, time, row, t_end)
+    return spikes, (weight, lanes, time, row, spikes.time, spikes.slope)
+
+
+def slope_floor(spec, lanes):
+    """Smallest slope that a gradient is divided by, shape (neurons,)."""
+    return spec.min_slope * (lanes.threshold - lanes.v_reset) / lanes.tau_mem
+
+
+def clipped_slopes(spec, lanes, spikes):
+    """Number of recorded spikes whose slope lies below the floor."""
+    low = spikes.slope < slope_floor(spec, lanes)[:, None]
+    return jnp.sum(low & jnp.isfinite(spikes.time))
+
+
+class _Costates(NamedTuple):
+    """Per spike: lam, and the sums over the neuron's later spikes of lam em and of lam em (t_s'' - t_s)."""
+
+    lam: jax.Array
+    later: jax.Array
+    later_time: jax.Array
+
+
+def _costates(spec, lanes, times, slopes, cotangent):
+    """Arrays (spikes, batch, neurons), by a scan from the last spike to the first."""
+    jump = lanes.threshold - lanes.v_reset
+    fired = jnp.isfinite(times)
+    slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
+    drive = jnp.where(fired, cotangent, 0.0)
+    finite = jnp.where(fired, times, 0.0)
+    if times.shape[0] == 1:
+        zero = jnp.zeros_like(finite)
+        return _Costates(lam=-drive / slopes, later=zero, later_time=zero)
+
+    def step(carry, spike):
+        lam, later, later_time, next_time, next_fired = carry
+        time, slope, drive, fired = spike
+        gap = jnp.where(next_fired, next_time - time, 0.0)
+        em = jnp.exp(-gap / lanes.tau_mem)
+        later_time = em * (later_time + gap * (later + lam))
+        later = em * (later + lam)
+        lam = jnp.where(fired, -(drive - jump / lanes.tau_mem * later) / slope, 0.0)
+        return (lam, later, later_time, time, fired), _Costates(lam=lam, later=later, later_time=later_time)
+
+    zero = jnp.zeros_like(finite[0])
+    start = (zero, zero, zero, zero, jnp.zeros_like(fired[0]))
+    return lax.scan(step, start, (finite, slopes, drive, fired), reverse=True)[1]
+
+
+def _own_gradients(spec, lanes, times, costates):
+    """The part of the gradient that needs no arrivals: threshold, v_reset, initial state, and its share of the taus."""
+    fired = jnp.isfinite(times)
+    lam, later = jnp.where(fired, costates.lam, 0.0), jnp.where(fired, costates.later, 0.0)
+    later_time = jnp.where(fired, costates.later_time, 0.0)
+    finite = jnp.where(fired, times, 0.0)
+    total = partial(jnp.sum, axis=(0, 1))
+    jump = lanes.threshold - lanes.v_reset
+    em, _, k, k_by_tau_mem, k_by_tau_syn = spec.neuron.decay_derivatives(lanes, finite)
+    tau_mem = total(lam * (lanes.v_start * finite * em / lanes.tau_mem**2 + lanes.j_start * k_by_tau_mem))
+    return Lanes(
+        threshold=-total(lam) - total(later),
+        v_reset=total(later),
+        v_start=total(lam * em),
+        j_start=total(lam * k),
+        tau_mem=tau_mem - jump / lanes.tau_mem**2 * total(later_time),
+        tau_syn=total(lam * lanes.j_start * k_by_tau_syn),
+    )
+
+
+class _Pairs(NamedTuple):
+    """Sums over spikes of one sample, per (arrival, neuron)."""
+
+    by_weight: jax.Array
+    by_tau_mem: jax.Array
+    by_tau_syn: jax.Array
+    by_time: jax.Array
+
+
+def _pair_sums(spec, lanes, arrival, lam, times):
+    """`arrival` (arrivals,), `lam` and `times` (spikes, neurons): one tile per spike slot, added up."""
+
+    def tile(lam, spike):
+        gap = spike - arrival[:, None]
+        valid = (gap > 0) & jnp.isfinite(gap)
+        em, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
+        lam = jnp.where(valid, lam, 0.0)
+        return _Pairs(lam * k, lam * by_tau_mem, lam * by_tau_syn, lam * (k - es) / lanes.tau_mem)
+
+    first = tile(lam[0], times[0])
+    if lam.shape[0] == 1:
+        return first
+
+    def add(total, spike):
+        return jax.tree.map(jnp.add, total, tile(*spike)), None
+
+    return lax.scan(add, first, (lam[1:], times[1:]))[0]
+
+
+def _backward(spec, residuals, cotangent):
+    weight, lanes, time, row, times, slopes = residuals
+    spikes_first = partial(jnp.moveaxis, source=-1, destination=0)
+    times, slopes = spikes_first(times), spikes_first(slopes)
+    costates = _costates(spec, lanes, times, slopes, spikes_first(cotangent.time))
+    own = _own_gradients(spec, lanes, times, costates)
+    rows = weight.shape[0]
+
+    def sample(carry, inputs):
+        d_weight, d_tau_mem, d_tau_syn = carry
+        arrival, row, lam, times = inputs
+        pairs = _pair_sums(spec, lanes, arrival, lam, times)
+        used = weight.at[row].get(mode="fill", fill_value=0.0)
+        d_weight = d_weight.at[row].add(pairs.by_weight, mode="drop")
+        d_tau_mem += jnp.sum(pairs.by_tau_mem * used, axis=0)
+        d_tau_syn += jnp.sum(pairs.by_tau_syn * used, axis=0)
+        return (d_weight, d_tau_mem, d_tau_syn), jnp.sum(pairs.by_time * used, axis=1)
+
+    batch_first = partial(jnp.moveaxis, source=1, destination=0)
+    start = (jnp.zeros_like(weight), own.tau_mem, own.tau_syn)
+    inputs = (time, jnp.where(row < 0, rows, row), batch_first(costates.lam), batch_first(times))
+    (d_weight, d_tau_mem, d_tau_syn), d_time = lax.scan(sample, start, inputs)
+    d_lanes = Lanes(
+        threshold=own.threshold,
+        v_reset=own.v_reset,
+        v_start=own.v_start,
+        j_start=own.j_start,
+        tau_mem=d_tau_mem,
+        tau_syn=d_tau_syn,
+    )
+    return d_weight, d_lanes, d_time, None, None
+
+
+layer_spikes.defvjp(_forward, _backward)

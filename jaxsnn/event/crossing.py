@@ -1,0 +1,286 @@
+"""The next threshold crossing of a current-based neuron, in substituted coordinates.
+
+Between two arrivals a CubaLIF neuron follows, with v = V - V_inf and j = R (I - I_inf),
+
+    v' = (j - v) / tau_mem,    j' = -j / tau_syn,
+    v(t) = v em + j k,         j(t) = j es,
+    em = exp(-t / tau_mem),  es = exp(-t / tau_syn),  k = (t / tau_mem) em phi1(-t d),
+
+where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z.  Every function here is elementwise; times are in seconds
+and `threshold` stands for v_threshold - V_inf.
+
+The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks the formulas:
+closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature Machine Intelligence 3, 2021) and 1 (the
+Lambert W function), a safeguarded Newton iteration elsewhere.
+"""
+
+import enum
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+
+class TauShape(enum.Enum):
+    """What is known, before any number is traced, about tau_mem and tau_syn of a whole population."""
+
+    DOUBLE = "tau_mem = 2 tau_syn"
+    HALF = "tau_mem = tau_syn / 2"
+    EQUAL = "tau_mem = tau_syn"
+    APART = "tau_mem and tau_syn differ by more than a tenth"
+    ANY = "any tau_mem, tau_syn"
+
+
+# Where the two constants are closer than this fraction, the difference of their exponentials loses digits.
+APART_FRACTION = 0.1
+
+_NEWTON_STEPS = 60
+
+
+def holds(shape, tau_mem, tau_syn):
+    """Whether every neuron's time constants have the given shape (elementwise, exact up to rounding)."""
+    tolerance = 8 * jnp.finfo(tau_mem.dtype).eps
+    match shape:
+        case TauShape.ANY:
+            return jnp.ones(jnp.broadcast_shapes(tau_mem.shape, tau_syn.shape), bool)
+        case TauShape.APART:
+            return abs(tau_mem - tau_syn) > APART_FRACTION * jnp.maximum(tau_mem, tau_syn)
+    ratio = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}[shape]
+    return abs(tau_mem - ratio * tau_syn) <= tolerance * tau_mem
+
+
+def _phi1(z):
+    """expm1(z) / z, with its limit 1 at zero."""
+    small = abs(z) < 1e-5
+    safe = jnp.where(small, 1.0, z)
+    return jnp.where(small, 1.0 + z / 2, jnp.expm1(safe) / safe)
+
+
+def _phi1_derivative(z):
+    """Derivative of phi1 for z <= 0: (e^z (z - 1) + 1) / z^2, by its series near zero."""
+    series = jnp.zeros_like(z)
+    for n in range(11, -1, -1):
+        series = series * z + (n + 1) / math.factorial(n + 2)
+    near = z > -0.7
+    safe = jnp.where(near, -1.0, z)
+    return jnp.where(near, series, (jnp.exp(safe) * (safe - 1) + 1) / (safe * safe))
+
+
+def decay(shape, tau_mem, tau_syn, t):
+    """The flow's coefficients (em, es, k) over a time t >= 0 (inf allowed)."""
+    match shape:
+        case TauShape.DOUBLE:
+            em = jnp.exp(-t / tau_mem)
+            es = em * em
+            return em, es, em - es
+        case TauShape.HALF:
+            es = jnp.exp(-t / tau_syn)
+            em = es * es
+            return em, es, 2 * (es - em)
+        case TauShape.APART:
+            em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)
+            return em, es, tau_syn / (tau_mem - tau_syn) * (em - es)
+        case TauShape.EQUAL:
+            em = jnp.exp(-t / tau_mem)
+            return em, em, jnp.where(jnp.isinf(t), 0.0, t / tau_mem) * em
+    em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)
+    finite = jnp.where(jnp.isinf(t), 0.0, t)
+    gap = abs(1 / tau_syn - 1 / tau_mem)
+    return em, es, finite / tau_mem * jnp.maximum(em, es) * _phi1(-finite * gap)
+
+
+def decay_derivatives(shape, tau_mem, tau_syn, t):
+    """The flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and tau_syn.
+
+    Always of the general kernel: a closed form at a fixed ratio would tie the two constants together.
+    """
+    em, es, k = decay(shape, tau_mem, tau_syn, t)
+    t = jnp.where(jnp.isinf(t), 0.0, t)
+    if shape in (TauShape.DOUBLE, TauShape.HALF, TauShape.APART):
+        gap = tau_mem - tau_syn
+        by_tau_mem = (tau_syn * t * em / (tau_mem * tau_mem) - k) / gap
+        by_tau_syn = (tau_mem * k - t * es) / (tau_syn * gap)
+        return em, es, k, by_tau_mem, by_tau_syn
+    mem_longer = tau_mem >= tau_syn
+    longer = jnp.where(mem_longer, tau_mem, tau_syn)
+    bend = t * t / tau_mem * jnp.maximum(em, es) * _phi1_derivative(-t * abs(1 / tau_syn - 1 / tau_mem))
+    sign = jnp.where(mem_longer, 1.0, -1.0)
+    stretch = k * t / (longer * longer)
+    by_tau_mem = jnp.where(mem_longer, stretch, 0.0) - k / tau_mem - sign * bend / (tau_mem * tau_mem)
+    by_tau_syn = jnp.where(mem_longer, 0.0, stretch) + sign * bend / (tau_syn * tau_syn)
+    return em, es, k, by_tau_mem, by_tau_syn
+
+
+def peak_reaches(shape, v, j, threshold, tau_mem, tau_syn):
+    """Whether v's maximum reaches the threshold, given that v has one ahead (j > v now, and j < v later)."""
+    match shape:
+        case TauShape.DOUBLE:
+            discriminant = (v + j) * (v + j) - 4 * j * threshold
+            return jnp.where(j > 0, discriminant >= 0, discriminant <= 0)
+        case TauShape.HALF:
+            discriminant = j * j - (2 * j - v) * threshold
+            return jnp.where(j > 0, discriminant >= 0, discriminant <= 0)
+    return _peak(v, j, tau_mem, tau_syn)[1] >= threshold
+
+
+def _peak(v, j, tau_mem, tau_syn):
+    """Time and value of the extremum of v (there v = j); time 0 where none lies ahead."""
+    d_tau = tau_mem / tau_syn - 1  # tau_mem d
+    safe_j = jnp.where(j == 0, 1.0, j)
+    z = jnp.where(j == 0, 0.0, d_tau * (v - j) / (safe_j * (1 + d_tau)))
+    ahead = (z > -1) & (j != 0)
+    z = jnp.where(ahead, z, 0.0)
+    small = abs(z) < 1e-5
+    log_ratio = jnp.where(small, 1 - z / 2, jnp.log1p(z) / jnp.where(small, 1.0, z))
+    time = jnp.where(ahead, tau_mem * (j - v) / (safe_j * (1 + d_tau)) * log_ratio, 0.0)
+    time = jnp.maximum(time, 0.0)
+    return time, j * jnp.exp(-time / tau_syn)
+
+
+def crosses(shape, v, j, v_end, j_end, threshold, tau_mem, tau_syn):
+    """Whether v, below the threshold now, reaches it before the interval ends at (v_end, j_end)."""
+    inside = (j > v) & (j_end < v_end)
+    return (v_end >= threshold) | (inside & peak_reaches(shape, v, j, threshold, tau_mem, tau_syn))
+
+
+def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
+    """Time until v crosses the threshold upwards, where `crossing` says that it does within `duration`.
+
+    Elsewhere the value is some number in [0, duration].
+    """
+    match shape:
+        case TauShape.DOUBLE:
+            root = _quadratic(v + j, -j, threshold)
+            time = -tau_mem * jnp.log(root)
+        case TauShape.HALF:
+            root = _quadratic(2 * j, v - 2 * j, threshold)
+            time = -tau_syn * jnp.log(root)
+        case TauShape.EQUAL:
+            time = _solve_equal(v, j, threshold, tau_mem)
+        case _:
+            return _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing)
+    return jnp.clip(time, 0.0, duration)
+
+
+def _quadratic(a, b, threshold):
+    """The root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls as time goes on)."""
+    sqrt = jnp.sqrt(jnp.maximum(a * a + 4 * b * threshold, 0.0))
+    positive = a > 0
+    numerator = jnp.where(positive, a + sqrt, -2 * threshold)
+    denominator = jnp.where(positive, -2 * b, sqrt - a)
+    ratio = numerator / jnp.where(denominator == 0, 1.0, denominator)
+    return jnp.clip(ratio, jnp.finfo(ratio.dtype).tiny, 1.0)
+
+
+def _solve_equal(v, j, threshold, tau):
+    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that crosses upwards.
+
+    s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising j, the lower branch
+    for threshold < 0 and j < 0.  j = 0 leaves v e^-s = threshold.
+    """
+    tiny = jnp.finfo(v.dtype).tiny
+    safe_j = jnp.where(j == 0, 1.0, j)
+    start = -v / safe_j
+    # log |argument|, so that nothing overflows for small j
+    log_argument = jnp.log(jnp.maximum(abs(threshold / safe_j), tiny)) + start
+    negative = threshold / safe_j > 0  # the argument's sign
+    w_negative = _lambert_negative(log_argument, lower=(j < 0))
+    w = jnp.where(negative, w_negative, _lambert_positive(log_argument))
+    s = jnp.where(threshold == 0, start, start - w)
+    decaying = jnp.log(jnp.maximum(v / jnp.where(threshold == 0, 1.0, threshold), tiny))
+    s = jnp.where(j == 0, decaying, s)
+    return tau * _polish_equal(v, j, threshold, jnp.maximum(s, 0.0))
+
+
+def _polish_equal(v, j, threshold, s):
+    """One Newton step on the original equation, where its slope is safe: removes the cancellation in -v/j - W."""
+    em = jnp.exp(-s)
+    value = (v + j * s) * em - threshold
+    slope = j * em - (value + threshold)
+    step = value / jnp.where(slope > 0, slope, 1.0)
+    better = (slope > 0) & (abs(step) < 0.1 * (1 + s))
+    return jnp.where(better, s - step, s)
+
+
+def _lambert_negative(log_argument, lower):
+    """W(-e^log_argument): the principal branch [-1, 0), or the lower branch (-inf, -1] where `lower`.
+
+    Corless et al., Advances in Computational Mathematics 5, 1996.  Arguments below -1/e are taken at the branch point.
+    """
+    log_argument = jnp.minimum(log_argument, -1.0)
+    p = jnp.sqrt(jnp.maximum(-2 * jnp.expm1(1 + log_argument), 0.0))
+    near = -1 + jnp.where(lower, -p, p) - p * p / 3
+    principal_far = -jnp.exp(log_argument) * (1 + jnp.exp(log_argument))
+    lower_far = log_argument - jnp.log(-log_argument)
+    w = jnp.where(log_argument > -1.5, near, jnp.where(lower, lower_far, principal_far))
+
+    def step(_, w):
+        # Newton on log(-w) + w = log_argument (lower) and w e^w = argument in its log form (principal)
+        at_branch = abs(1 + w) < 1e-7
+        update = w * (log_argument - jnp.log(-w) - w) / jnp.where(at_branch, 1.0, 1 + w)
+        moved = jnp.where(at_branch, w, w + update)
+        return jnp.where(lower, jnp.minimum(moved, -1.0), jnp.clip(moved, -1.0, -jnp.finfo(w.dtype).tiny))
+
+    return lax.fori_loop(0, 8, step, w)
+
+
+def _lambert_positive(log_argument):
+    """W(e^log_argument) >= 0, principal branch, by Newton on its logarithm."""
+    tiny = jnp.finfo(log_argument.dtype).tiny
+    big = jnp.maximum(log_argument, 1.0)
+    w = jnp.where(log_argument > 1, big - jnp.log(big), jnp.exp(jnp.minimum(log_argument, 1.0)) * 0.5)
+    w = jnp.maximum(w, tiny)
+
+    def step(_, w):
+        return jnp.maximum(w * (1 + log_argument - jnp.log(w)) / (1 + w), tiny)
+
+    return lax.fori_loop(0, 8, step, w)
+
+
+def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
+    """Newton from a start on the side where it converges monotonically, kept inside a shrinking bracket.
+
+    Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the peak, which is exact near
+    tangency.  Elsewhere start at the inflection, clipped to the interval.
+    """
+    peak_time, peak = _peak(v, j, tau_mem, tau_syn)
+    has_peak = (j > v) & (peak_time > 0)
+    high = jnp.where(has_peak, jnp.minimum(peak_time, duration), duration)
+    curvature = jnp.where(has_peak, peak / (tau_mem * tau_syn), 1.0)  # -v'' where v = j
+    bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)
+    d = 1 / tau_syn - 1 / tau_mem
+    nearly_equal = abs(d) * tau_mem < 1e-4
+    log_ratio = jnp.where(nearly_equal, tau_mem, jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d))
+    start = jnp.where(has_peak, peak_time - jnp.sqrt(bowl), peak_time + log_ratio)
+    start = jnp.clip(start, 0.0, high)
+    tolerance = jnp.finfo(v.dtype).eps
+
+    def body(state):
+        t, low, high, busy, count = state
+        em, es, k = decay(shape, tau_mem, tau_syn, t)
+        value = v * em + j * k
+        excess = value - threshold
+        low = jnp.where(excess < 0, t, low)
+        high = jnp.where(excess >= 0, t, high)
+        slope = (j * es - value) / tau_mem
+        rising = jnp.where(slope > 0, slope, 1.0)
+        proposal = t - excess / rising
+        newton = (slope > 0) & (proposal >= low) & (proposal <= high)
+        after = jnp.where(newton, proposal, 0.5 * (low + high))
+        noise = jnp.where(slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0)  # what rounding leaves of t
+        return after, low, high, busy & (abs(after - t) > tolerance * (t + after + noise)), count + 1
+
+    def unfinished(state):
+        return jnp.any(state[3]) & (state[4] < _NEWTON_STEPS)
+
+    low = jnp.zeros_like(start)
+    state = (start, low, high + low, crossing & (start >= 0), 0)
+    return jnp.clip(lax.while_loop(unfinished, body, state)[0], 0.0, duration)
+
+
+def slope(j, threshold, tau_mem):
+    """dV/dt just before a spike: there v is at the threshold."""
+    return (j - threshold) / tau_mem
+
+
+__all__ = ["TauShape", "crosses", "decay", "decay_derivatives", "holds", "peak_reaches", "slope", "solve"]

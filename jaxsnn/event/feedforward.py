@@ -1,0 +1,246 @@
+"""A feed-forward population, event by event.
+
+Neurons of one population do not see each other, so each one scans the population's sorted arrivals on its own, batch and
+neurons in parallel. Arrivals come in blocks. Within a block every lane (one neuron of one sample) flows from arrival to
+arrival and freezes where its voltage crosses the threshold; then one solve for all frozen lanes gives the spikes, the
+lanes are reset and go on. The state is local (the values just after the last event), so nothing grows with time.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.neurons import CubaLIF, Lanes
+
+_BLOCK = 8
+# Below this many neurons the batch is the longer, faster axis.
+_MINOR_NEURONS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """Static description of one population's scan.
+
+    Attributes:
+        neuron: the neuron type.
+        max_spikes: how many spikes of each neuron are recorded.
+        once: a neuron stops after its first spike.
+        min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold - v_reset) / tau_mem.
+    """
+
+    neuron: CubaLIF
+    max_spikes: int
+    once: bool = False
+    min_slope: float = 0.0
+
+    @property
+    def counted(self):
+        """Spikes of one neuron after which it stops being simulated."""
+        return 1 if self.once else 16 * self.max_spikes + 64
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class LayerSpikes:
+    """Spikes of a population; arrays (batch, neurons, max_spikes), but count (batch, neurons).
+
+    Attributes:
+        time: seconds, rising along the last axis; inf in unused slots.
+        slope: dV/dt just before the spike; 1 in unused slots.
+        count: spikes fired, which may exceed the recorded ones.
+    """
+
+    time: jax.Array
+    slope: jax.Array
+    count: jax.Array
+
+
+class _State(NamedTuple):
+    """Carry of the scan; arrays have the shape of the lanes.
+
+    at: time of (v, j) in a lane that is about to fire, inf in the others; done: last interval that the lane finished or
+    stands in.
+    """
+
+    v: jax.Array
+    j: jax.Array
+    at: jax.Array
+    done: jax.Array
+
+
+class _Log(NamedTuple):
+    time: jax.Array
+    slope: jax.Array
+    count: jax.Array
+
+
+class _Intervals(NamedTuple):
+    """The interval that follows each arrival; the first axis runs over intervals, the others over samples."""
+
+    start: jax.Array
+    duration: jax.Array
+    row: jax.Array
+
+
+def _intervals(time, row, t_end, rows, block):
+    """Interval 0 lies before the first arrival (its weight row is out of range); padded to whole blocks."""
+    batch, arrivals = time.shape
+    padding = -(arrivals + 1) % block
+    start = jnp.concatenate([jnp.zeros((batch, 1), time.dtype), time], axis=1)
+    start = jnp.pad(start, ((0, 0), (0, padding)), constant_values=jnp.inf)
+    start = jnp.minimum(start, t_end)
+    end = jnp.concatenate([start[:, 1:], jnp.full((batch, 1), t_end, time.dtype)], axis=1)
+    row = jnp.pad(row, ((0, 0), (1, padding)), constant_values=rows)
+    return _Intervals(start=start.T, duration=(end - start).T, row=row.T)
+
+
+def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
+    """Spikes of one population. No gradient passes through: `adjoint.layer_spikes` is the differentiable version.
+
+    Args:
+        weight: (rows, neurons), the jump of j that an arrival of each row causes.
+        lanes: the population's neurons.
+        time: (batch, arrivals) sorted, seconds; inf where unused.
+        row: (batch, arrivals) int32; out of range where unused.
+        t_end: end of the simulation, seconds.
+    """
+    minor_neurons = weight.shape[1] >= _MINOR_NEURONS
+    batch, neurons = time.shape[0], weight.shape[1]
+    shape = (batch, neurons) if minor_neurons else (neurons, batch)
+    block = min(time.shape[1] + 1, 256) if spec.once else min(time.shape[1] + 1, _BLOCK)
+    intervals = _intervals(time, row, t_end, weight.shape[0], block)
+    used = jnp.max(jnp.sum(time < t_end, axis=1))
+    scan = _Scan(spec, weight, lanes, intervals, block, minor_neurons)
+    state, log = scan.begin(shape)
+
+    def body(carry):
+        position, state, log = carry
+        state, log = scan.block(position, state, log)
+        return position + block, state, log
+
+    def unfinished(carry):
+        position, state, _ = carry
+        return (position <= used) & jnp.any(state.done < intervals.row.shape[0])
+
+    _, state, log = lax.while_loop(unfinished, body, (jnp.int32(0), state, log))
+    if not minor_neurons:
+        log = _Log(*(jnp.moveaxis(array, -1, -2) for array in log))
+    return LayerSpikes(
+        time=jnp.moveaxis(log.time, 0, -1), slope=jnp.moveaxis(log.slope, 0, -1), count=log.count
+    )
+
+
+class _Scan:
+    """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons, batch)."""
+
+    def __init__(self, spec, weight, lanes, intervals, block_size, minor_neurons):
+        self.spec, self.neuron, self.block_size = spec, spec.neuron, block_size
+        self.lanes = lanes.across((1, -1) if minor_neurons else (-1, 1))
+        self.sample = (lambda x: x[..., :, None]) if minor_neurons else (lambda x: x[..., None, :])
+        self.minor_neurons = minor_neurons
+        self.intervals = intervals
+        # a last row of zeros: what unused slots and the time before the first arrival add
+        weight = jnp.pad(weight, ((0, 1), (0, 0)))
+        self.weight = weight if minor_neurons else weight.T
+        if self.neuron.uniform:  # the decay over each interval is the same for all neurons: computed once, here
+            one = jax.tree.map(lambda array: array[0], lanes)
+            self.decays = self.neuron.decay(one, intervals.duration)
+
+    def begin(self, shape):
+        """State and empty log at time 0."""
+        dtype = self.weight.dtype
+        fill = lambda value: jnp.broadcast_to(value, shape).astype(dtype)
+        state = _State(
+            v=fill(self.lanes.v_start),
+            j=fill(self.lanes.j_start),
+            at=jnp.full(shape, jnp.inf, dtype),
+            done=jnp.full(shape, -1, jnp.int32),
+        )
+        slots = (self.spec.max_spikes, *shape)
+        log = _Log(
+            time=jnp.full(slots, jnp.inf, dtype), slope=jnp.ones(slots, dtype), count=jnp.zeros(shape, jnp.int32)
+        )
+        return state, log
+
+    def _weights(self, row):
+        row = jnp.minimum(row, self.weight.shape[0 if self.minor_neurons else 1] - 1)
+        if self.minor_neurons:
+            return self.weight.at[row].get(mode="promise_in_bounds")
+        return self.weight.at[:, row].get(mode="promise_in_bounds")
+
+    def _decay(self, number):
+        if self.neuron.uniform:
+            return tuple(self.sample(array[number]) for array in self.decays)
+        return self.neuron.decay(self.lanes, self.sample(self.intervals.duration[number]))
+
+    def step(self, number, state):
+        """Arrival `number` and the interval after it, for the lanes that have come so far."""
+        em, es, k = self._decay(number)
+        active = (state.done < number) & jnp.isinf(state.at)
+        j = state.j + self._weights(self.intervals.row[number])
+        v_end, j_end = state.v * em + j * k, j * es
+        crossing = self.neuron.crosses(self.lanes, state.v, j, v_end, j_end)
+        flows, hits = active & ~crossing, active & crossing
+        return _State(
+            v=jnp.where(flows, v_end, state.v),
+            j=jnp.where(flows, j_end, jnp.where(hits, j, state.j)),
+            at=jnp.where(hits, self.sample(self.intervals.start[number]), state.at),
+            done=jnp.where(active, number, state.done),
+        )
+
+    def block(self, first, state, log):
+        """All lanes through one block of arrivals, with all their spikes in it."""
+
+        def sweep(state):
+            return lax.fori_loop(first, first + self.block_size, self.step, state)
+
+        def fire_and_go_on(carry):
+            state, log = carry
+            state, log = self.fire(state, log)
+            return (state if self.spec.once else sweep(state)), log
+
+        def any_fires(carry):
+            return jnp.any(jnp.isfinite(carry[0].at))
+
+        return lax.while_loop(any_fires, fire_and_go_on, (sweep(state), log))
+
+    def fire(self, state, log):
+        """One spike of every lane that is about to fire; the lane then goes on to its interval's end if it can."""
+        firing = jnp.isfinite(state.at)
+        end = self.intervals.start + self.intervals.duration
+        number = jnp.maximum(state.done, 0)
+        if self.minor_neurons:
+            end = jnp.take_along_axis(end.T, number, axis=1, mode="promise_in_bounds")
+        else:
+            end = jnp.take_along_axis(end, number, axis=0, mode="promise_in_bounds")
+        at = jnp.where(firing, state.at, 0.0)
+        left = jnp.maximum(end - at, 0.0)
+        wait = self.neuron.solve(self.lanes, state.v, state.j, left, firing)
+        _, es, _ = self.neuron.decay(self.lanes, wait)
+        time, j = at + wait, state.j * es
+        slot = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
+        here = firing & (slot == log.count)
+        log = _Log(
+            time=jnp.where(here, time, log.time),
+            slope=jnp.where(here, self.neuron.slope(self.lanes, j), log.slope),
+            count=log.count + firing,
+        )
+        finished = log.count >= self.spec.counted
+        done = jnp.where(firing & finished, self.intervals.row.shape[0], state.done)
+        if self.spec.once:
+            return _State(v=state.v, j=state.j, at=jnp.full_like(state.at, jnp.inf), done=done), log
+        left = jnp.maximum(left - wait, 0.0)
+        em, es, k = self.neuron.decay(self.lanes, left)
+        v = self.lanes.v_reset + jnp.zeros_like(state.v)
+        v_end, j_end = v * em + j * k, j * es
+        again = firing & ~finished & self.neuron.crosses(self.lanes, v, j, v_end, j_end)
+        flows = firing & ~again
+        return _State(
+            v=jnp.where(flows, v_end, jnp.where(again, v, state.v)),
+            j=jnp.where(flows, j_end, jnp.where(again, j, state.j)),
+            at=jnp.where(again, time, jnp.inf),
+            done=done,
+        ), log
