@@ -18,11 +18,7 @@ def datasets(path: Path) -> dict[str, np.ndarray]:
     """Every dataset of an HDF5 file by its full name."""
     found = {}
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return found
 
 

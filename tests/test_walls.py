@@ -113,9 +113,7 @@ print(json.dumps({{"unchanged": before == after, "heavy": heavy}}))
 """
 
 
-@pytest.mark.parametrize(
-    "statement", ["import jaxsnn", "import jaxsnn.nir", "import jaxsnn; jaxsnn.read"]
-)
+@pytest.mark.parametrize("statement", ["import jaxsnn", "import jaxsnn.nir", "import jaxsnn; jaxsnn.read"])
 def test_importing_changes_nothing_and_loads_no_jax(run_python, statement):
     done = run_python(OBSERVE.format(statement=statement))
     assert done.stderr == ""
