@@ -40,14 +40,14 @@ def synaptic(size: int) -> snntorch.Synaptic:
     return snntorch.Synaptic(
         alpha=torch.full((size,), 1 - DT / TAU_SYN),
         beta=torch.full((size,), 1 - DT / TAU_MEM),
-        threshold=torch.ones(size),
+        threshold=torch.ones(size),  # pyright: ignore[reportArgumentType]
         reset_mechanism="zero",
         init_hidden=True,
     )
 
 
 def network(hidden: int) -> nn.Sequential:
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         fc1=linear(INPUTS, hidden, mean=3.0, std=1.6),
         lif1=synaptic(hidden),
         fc2=linear(hidden, OUTPUTS, mean=1.5, std=1.5),
@@ -57,7 +57,7 @@ def network(hidden: int) -> nn.Sequential:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write a small snnTorch network as a NIR file.")
     parser.add_argument("file", type=Path, help="the NIR file to write")
     parser.add_argument("--hidden", type=int, default=120, help="neurons in the hidden layer")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
@@ -66,6 +66,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     net = network(arguments.hidden)
     graph = export_to_nir(net, torch.zeros(1, INPUTS), ignore_dims=[0])
+    assert isinstance(graph, nir.NIRGraph)
     graph.edges.sort()  # the exporter's order depends on the hash seed
     nir.write(arguments.file, graph)
 
