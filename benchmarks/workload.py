@@ -1,8 +1,8 @@
 """The work that every library is given, and what it must come to, by brute force in float64.
 
 A feed-forward network 5-N-3 of current-based LIF neurons with tau_mem = 2 tau_syn; every neuron
-fires exactly once in every sample. Times are in units of tau_syn, a spike makes the synaptic
-current jump by the weight, and tau_mem V' = v_leak - V + r I.
+fires exactly once in every sample. Times are in units of tau_syn, a spike of weight w makes the
+synaptic current jump by w_in w AREA / tau_syn, and tau_mem V' = v_leak - V + r I.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 INPUTS, OUTPUTS, BATCH = 5, 3, 64
+AREA = 1.0  # of a spike: with tau_syn = 1 and w_in = 1 the current jumps by the weight
 SEED = 0
 STEP = 4e-3  # of the grid on which the reference looks for crossings
 
@@ -61,13 +62,13 @@ class Reference:
 def kernel(work: Work, t: np.ndarray) -> np.ndarray:
     """The potential at time t after a spike of weight 1."""
     t = np.maximum(t, 0.0)
-    scale = work.r * work.w_in * work.tau_syn / (work.tau_mem - work.tau_syn)
+    scale = work.r * work.w_in * AREA / (work.tau_mem - work.tau_syn)
     return scale * (np.exp(-t / work.tau_mem) - np.exp(-t / work.tau_syn))
 
 
 def kernel_slope(work: Work, t: np.ndarray) -> np.ndarray:
     """The derivative of `kernel` with respect to time."""
-    scale = work.r * work.w_in * work.tau_syn / (work.tau_mem - work.tau_syn)
+    scale = work.r * work.w_in * AREA / (work.tau_mem - work.tau_syn)
     slope = np.exp(-t / work.tau_syn) / work.tau_syn - np.exp(-t / work.tau_mem) / work.tau_mem
     return np.where(t > 0, scale * slope, 0.0)
 
