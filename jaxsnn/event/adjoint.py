@@ -31,8 +31,8 @@ def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> Lay
     Args:
         weight: (rows, neurons), the jump of j that an arrival of each row causes.
         lanes: the population's neurons.
-        time: (batch, arrivals) sorted, seconds; inf where unused.
-        row: (batch, arrivals) int32; out of range where unused.
+        time: (batch, arrivals) in any order, seconds; inf where unused.
+        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
     Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if they were that large
@@ -133,11 +133,8 @@ def _pair_sums(spec, lanes, arrival, lam, times):
     first = tile(lam[0], times[0])
     if lam.shape[0] == 1:
         return first
-
-    def add(total, spike):
-        return jax.tree.map(jnp.add, total, tile(*spike)), None
-
-    return lax.scan(add, first, (lam[1:], times[1:]))[0]
+    used = jnp.max(jnp.sum(jnp.isfinite(times), axis=0))
+    return lax.fori_loop(1, used, lambda n, total: jax.tree.map(jnp.add, total, tile(lam[n], times[n])), first)
 
 
 def _backward(spec, residuals, cotangent):
@@ -146,22 +143,29 @@ def _backward(spec, residuals, cotangent):
     times, slopes = spikes_first(times), spikes_first(slopes)
     costates = _costates(spec, lanes, times, slopes, spikes_first(cotangent.time))
     own = _own_gradients(spec, lanes, times, costates)
-    rows = weight.shape[0]
+    shared = row.ndim == 1  # one row pattern for all samples: gather the weights once, scatter their gradient once
+    tile = weight[row] if shared else None
+    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
 
     def sample(carry, inputs):
         d_weight, d_tau_mem, d_tau_syn = carry
         arrival, row, lam, times = inputs
         pairs = _pair_sums(spec, lanes, arrival, lam, times)
-        used = weight.at[row].get(mode="fill", fill_value=0.0)
-        d_weight = d_weight.at[row].add(pairs.by_weight, mode="drop")
+        used = tile if shared else weight.at[row].get(mode="fill", fill_value=0.0)
+        if shared:
+            d_weight += pairs.by_weight
+        else:
+            d_weight = d_weight.at[row].add(pairs.by_weight, mode="drop")
         d_tau_mem += jnp.sum(pairs.by_tau_mem * used, axis=0)
         d_tau_syn += jnp.sum(pairs.by_tau_syn * used, axis=0)
         return (d_weight, d_tau_mem, d_tau_syn), jnp.sum(pairs.by_time * used, axis=1)
 
     batch_first = partial(jnp.moveaxis, source=1, destination=0)
-    start = (jnp.zeros_like(weight), own.tau_mem, own.tau_syn)
-    inputs = (time, jnp.where(row < 0, rows, row), batch_first(costates.lam), batch_first(times))
+    start = (jnp.zeros_like(tile if shared else weight), own.tau_mem, own.tau_syn)
+    inputs = (time, rows, batch_first(costates.lam), batch_first(times))
     (d_weight, d_tau_mem, d_tau_syn), d_time = lax.scan(sample, start, inputs)
+    if shared:
+        d_weight = jnp.zeros_like(weight).at[row].add(d_weight)
     d_lanes = Lanes(
         threshold=own.threshold,
         v_reset=own.v_reset,

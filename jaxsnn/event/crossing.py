@@ -14,39 +14,15 @@ closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature M
 Lambert W function), a safeguarded Newton iteration elsewhere.
 """
 
-import enum
 import math
 
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.network import TauShape
 
-class TauShape(enum.Enum):
-    """What is known, before any number is traced, about tau_mem and tau_syn of a whole population."""
-
-    DOUBLE = "tau_mem = 2 tau_syn"
-    HALF = "tau_mem = tau_syn / 2"
-    EQUAL = "tau_mem = tau_syn"
-    APART = "tau_mem and tau_syn differ by more than a tenth"
-    ANY = "any tau_mem, tau_syn"
-
-
-# Where the two constants are closer than this fraction, the difference of their exponentials loses digits.
-APART_FRACTION = 0.1
 
 _NEWTON_STEPS = 60
-
-
-def holds(shape, tau_mem, tau_syn):
-    """Whether every neuron's time constants have the given shape (elementwise, exact up to rounding)."""
-    tolerance = 8 * jnp.finfo(tau_mem.dtype).eps
-    match shape:
-        case TauShape.ANY:
-            return jnp.ones(jnp.broadcast_shapes(tau_mem.shape, tau_syn.shape), bool)
-        case TauShape.APART:
-            return abs(tau_mem - tau_syn) > APART_FRACTION * jnp.maximum(tau_mem, tau_syn)
-    ratio = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}[shape]
-    return abs(tau_mem - ratio * tau_syn) <= tolerance * tau_mem
 
 
 def _phi1(z):
@@ -283,4 +259,4 @@ def slope(j, threshold, tau_mem):
     return (j - threshold) / tau_mem
 
 
-__all__ = ["TauShape", "crosses", "decay", "decay_derivatives", "holds", "peak_reaches", "slope", "solve"]
+__all__ = ["crosses", "decay", "decay_derivatives", "peak_reaches", "slope", "solve"]

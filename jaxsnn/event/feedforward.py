@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.event.events import sort_events
 from jaxsnn.event.neurons import CubaLIF, Lanes
 
 _BLOCK = 8
@@ -86,8 +87,9 @@ class _Intervals(NamedTuple):
 
 
 def _intervals(time, row, t_end, rows, block):
-    """Interval 0 lies before the first arrival (its weight row is out of range); padded to whole blocks."""
+    """Interval 0 lies before the first arrival; there and in unused slots the row is `rows`. Padded to whole blocks."""
     batch, arrivals = time.shape
+    row = jnp.where(jnp.isfinite(time), row, rows)
     padding = -(arrivals + 1) % block
     start = jnp.concatenate([jnp.zeros((batch, 1), time.dtype), time], axis=1)
     start = jnp.pad(start, ((0, 0), (0, padding)), constant_values=jnp.inf)
@@ -103,10 +105,13 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
     Args:
         weight: (rows, neurons), the jump of j that an arrival of each row causes.
         lanes: the population's neurons.
-        time: (batch, arrivals) sorted, seconds; inf where unused.
-        row: (batch, arrivals) int32; out of range where unused.
+        time: (batch, arrivals) in any order, seconds; inf where unused.
+        row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds.
+
+    Arrivals at exactly equal times act in the order of their slots.
     """
+    time, row = sort_events(time, jnp.broadcast_to(row, time.shape))
     minor_neurons = weight.shape[1] >= _MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -128,9 +133,7 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
     _, state, log = lax.while_loop(unfinished, body, (jnp.int32(0), state, log))
     if not minor_neurons:
         log = _Log(*(jnp.moveaxis(array, -1, -2) for array in log))
-    return LayerSpikes(
-        time=jnp.moveaxis(log.time, 0, -1), slope=jnp.moveaxis(log.slope, 0, -1), count=log.count
-    )
+    return LayerSpikes(time=jnp.moveaxis(log.time, 0, -1), slope=jnp.moveaxis(log.slope, 0, -1), count=log.count)
 
 
 class _Scan:
@@ -166,7 +169,6 @@ class _Scan:
         return state, log
 
     def _weights(self, row):
-        row = jnp.minimum(row, self.weight.shape[0 if self.minor_neurons else 1] - 1)
         if self.minor_neurons:
             return self.weight.at[row].get(mode="promise_in_bounds")
         return self.weight.at[:, row].get(mode="promise_in_bounds")

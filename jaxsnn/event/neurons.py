@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.event import crossing
-from jaxsnn.event.crossing import TauShape
+from jaxsnn.network import Population, TauShape, tau_shape_holds
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +35,7 @@ class Lanes:
 
 @dataclass(frozen=True, kw_only=True)
 class CubaLIF:
-    """Current-based leaky integrate-and-fire neuron (NIR: CubaLIF), delta spikes.
+    """Current-based leaky integrate-and-fire neuron (NIR: CubaLIF), delta spikes; CubaLI, if it never fires.
 
         tau_syn I' = -I + w_in (u + sum W a delta),   tau_mem V' = v_leak - V + r I,
         V > v_threshold: V = v_reset
@@ -43,36 +43,61 @@ class CubaLIF:
     Attributes:
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
         uniform: every neuron has the same tau_mem and the same tau_syn.
-        spike_area: `a`, in seconds; None where a spike of weight w moves I by w (then a = tau_syn / w_in).
-        initial: where V starts: "zero", "v_leak" or "v_reset". I starts at 0.
+        spike_area, step, initial, reset: as in `jaxsnn.network.Population`.
     """
 
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     spike_area: float | None = None
+    step: float | None = None
     initial: str = "zero"
-    fires = True
+    reset: str = "zero"
+
+    @classmethod
+    def of(cls, population: Population):
+        """The neuron type of a population."""
+        return cls(
+            tau_shape=population.tau_shape,
+            uniform=population.uniform,
+            spike_area=population.spike_area,
+            step=population.step,
+            initial=population.initial,
+            reset=population.reset,
+        )
 
     def lanes(self, parameters, current):
         """`Lanes` of a population.
 
         Args:
-            parameters: NIR's names -> arrays of shape (neurons,).
-            current: u, the constant input current, shape (neurons,).
+            parameters: NIR's names -> arrays of shape (neurons,); v_threshold and v_reset may lack in a readout.
+            current: the constant input (a bias), shape (neurons,), or None.
         """
         p = parameters
-        i_inf = p["w_in"] * current
-        v_inf = p["v_leak"] + p["r"] * i_inf
-        zero = jnp.zeros_like(v_inf)
-        start = {"zero": zero, "v_leak": p["v_leak"], "v_reset": p.get("v_reset", zero)}[self.initial]
+        zero = jnp.zeros_like(p["tau_mem"])
+        v_threshold, v_reset = p.get("v_threshold", zero), p.get("v_reset", zero)
+        v_inf = self.v_inf(p, current)
+        start = {"zero": zero, "v_leak": p["v_leak"], "v_reset": v_reset}[self.initial]
         return Lanes(
-            threshold=p["v_threshold"] - v_inf,
-            v_reset=p["v_reset"] - v_inf,
+            threshold=v_threshold - v_inf,
+            v_reset=(zero if self.reset == "subtract" else v_reset) - v_inf,
             v_start=start - v_inf,
-            j_start=-p["r"] * i_inf,
+            j_start=p["v_leak"] - v_inf,
             tau_mem=p["tau_mem"],
             tau_syn=p["tau_syn"],
         )
+
+    def v_inf(self, parameters, current):
+        """Voltage at rest under the constant input, v_leak + r I_inf; shape (neurons,)."""
+        p = parameters
+        return p["v_leak"] if current is None else p["v_leak"] + p["r"] * self._steady_current(p, current)
+
+    def _steady_current(self, p, current):
+        """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
+        if self.step is None:
+            return p["w_in"] * current
+        if self.spike_area is None:
+            return p["tau_syn"] / self.step * current
+        return p["w_in"] * (self.spike_area / self.step) * current
 
     def arrival_factor(self, parameters):
         """Jump of j per unit weight, shape (neurons,): r w_in a / tau_syn."""
@@ -83,7 +108,7 @@ class CubaLIF:
 
     def shape_holds(self, lanes):
         """Whether the static record still describes the numbers: scalar bool."""
-        holds = jnp.all(crossing.holds(self.tau_shape, lanes.tau_mem, lanes.tau_syn))
+        holds = jnp.all(tau_shape_holds(self.tau_shape, lanes.tau_mem, lanes.tau_syn))
         if self.uniform:
             holds &= jnp.all(lanes.tau_mem == lanes.tau_mem[0]) & jnp.all(lanes.tau_syn == lanes.tau_syn[0])
         return holds

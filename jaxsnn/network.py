@@ -1,0 +1,232 @@
+"""The lowered network: what the engines run.
+
+A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units and as arrays that a
+gradient can be taken by; everything else about it is static.
+"""
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class TauShape(enum.Enum):
+    """What is known, before any number is traced, about tau_mem and tau_syn of a whole population."""
+
+    DOUBLE = "tau_mem = 2 tau_syn"
+    HALF = "tau_mem = tau_syn / 2"
+    EQUAL = "tau_mem = tau_syn"
+    APART = "tau_mem and tau_syn differ by more than a tenth"
+    ANY = "any tau_mem, tau_syn"
+
+
+# Where the two constants are closer than this fraction, the difference of their exponentials loses digits.
+APART_FRACTION = 0.1
+
+_RATIOS = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
+
+
+def tau_shape_holds(shape, tau_mem, tau_syn):
+    """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX arrays)."""
+    if shape is TauShape.ANY:
+        return tau_mem == tau_mem
+    if shape is TauShape.APART:
+        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2
+        return abs(tau_mem - tau_syn) > APART_FRACTION * larger
+    return abs(tau_mem - _RATIOS[shape] * tau_syn) <= 8 * np.finfo(tau_mem.dtype).eps * tau_mem
+
+
+def find_tau_shape(tau_mem, tau_syn):
+    """The most special shape that all of a population's time constants have."""
+    return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """One node of the lowered graph, static.
+
+    Attributes:
+        name: the NIR node's name.
+        kind: "input", a linear map ("Linear", "Affine", "Scale", "Flatten"), "neuron" or "output".
+        sources: names of the nodes whose signals add up at its input.
+        size: number of channels that leave it.
+    """
+
+    name: str
+    kind: str
+    sources: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """A population of neurons, static.
+
+    Attributes:
+        name: the NIR node's name.
+        kind: the NIR type, "CubaLIF" or "CubaLI".
+        size: number of neurons.
+        tau_shape: what holds for the time constants of all neurons.
+        uniform: all neurons have the same tau_mem and the same tau_syn.
+        spike_area: area of an arriving spike of weight 1, seconds; None where I jumps by the weight itself.
+        step: a bias is added once in every step of this length (seconds) like a spike; None where it is a constant
+            current.
+        initial: where V starts: "zero", "v_leak" or "v_reset".
+        reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold, which is 0).
+    """
+
+    name: str
+    kind: Literal["CubaLIF", "CubaLI"]
+    size: int
+    tau_shape: TauShape = TauShape.ANY
+    uniform: bool = False
+    spike_area: float | None = None
+    step: float | None = None
+    initial: Literal["zero", "v_leak", "v_reset"] = "zero"
+    reset: Literal["zero", "subtract"] = "zero"
+
+    @property
+    def fires(self):
+        """Whether it emits spikes; a readout does not."""
+        return self.kind == "CubaLIF"
+
+
+class Network:
+    """A network that can be simulated, differentiated and trained. `jaxsnn.lower` makes it from a Graph.
+
+    Attributes:
+        parameters: NIR node name -> NIR parameter name -> array; time constants in seconds. The leaves of the pytree.
+            Per-neuron parameters have shape (neurons,), weights (outputs, inputs).
+        wires: the nodes in execution order, sources before targets.
+        populations: NIR node name -> `Population`.
+    """
+
+    def __init__(self, *, parameters, wires, populations):
+        self.parameters = parameters
+        self.wires = tuple(wires)
+        self.populations = dict(populations)
+
+    @property
+    def inputs(self):
+        """NIR name of each input -> number of channels."""
+        return {wire.name: wire.size for wire in self.wires if wire.kind == "input"}
+
+    @property
+    def outputs(self):
+        """NIR name of each Output node -> names of the populations that feed it."""
+        return {wire.name: wire.sources for wire in self.wires if wire.kind == "output"}
+
+    @property
+    def dtype(self):
+        """Floating type of all parameters."""
+        return jax.tree.leaves(self.parameters)[0].dtype
+
+    def with_parameters(self, parameters):
+        """The same network with other numbers.
+
+        What is known of the time constants is looked up again where they are concrete; where they are traced, nothing is
+        assumed of populations whose time constants are not the very arrays of before.
+        """
+        populations = {}
+        for name, population in self.populations.items():
+            old, new = self.parameters[name], parameters[name]
+            same = all(new[tau] is old[tau] for tau in ("tau_mem", "tau_syn"))
+            populations[name] = population if same else with_tau_facts(population, new)
+        return Network(parameters=parameters, wires=self.wires, populations=populations)
+
+    def with_free_time_constants(self):
+        """The same network, nothing assumed of its time constants: for training them."""
+        populations = {
+            name: replace(population, tau_shape=TauShape.ANY, uniform=False)
+            for name, population in self.populations.items()
+        }
+        return Network(parameters=self.parameters, wires=self.wires, populations=populations)
+
+    def __repr__(self):
+        sizes = ", ".join(f"{wire.name}: {wire.kind} {wire.size}" for wire in self.wires)
+        return f"Network({sizes})"
+
+
+def with_tau_facts(population, parameters):
+    """The population with `tau_shape` and `uniform` as its concrete numbers have them (nothing, if they are traced)."""
+    taus = parameters["tau_mem"], parameters["tau_syn"]
+    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+        return replace(population, tau_shape=TauShape.ANY, uniform=False)
+    tau_mem, tau_syn = (np.asarray(tau) for tau in taus)
+    uniform = bool((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all())
+    return replace(population, tau_shape=find_tau_shape(tau_mem, tau_syn), uniform=uniform)
+
+
+def _flatten(network):
+    static = (network.wires, tuple(network.populations.items()))
+    return ((jax.tree_util.GetAttrKey("parameters"), network.parameters),), static
+
+
+def _unflatten(static, children):
+    wires, populations = static
+    return Network(parameters=children[0], wires=wires, populations=populations)
+
+
+jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """What arrives somewhere: a linear function of spike trains, and a constant.
+
+    Attributes:
+        maps: source -> (inputs, outputs) matrix, or None for the identity.
+        constant: (outputs,) array, or None for zero.
+    """
+
+    maps: dict[str, jax.Array | None]
+    constant: jax.Array | None
+
+
+def signals(network):
+    """The signal that arrives at each population, by its NIR name; linear nodes composed on the way."""
+    leaving, arriving = {}, {}
+    for wire in network.wires:
+        entering = _sum([leaving[source] for source in wire.sources], wire.size)
+        if wire.kind == "neuron":
+            arriving[wire.name] = entering
+        if wire.kind in ("input", "neuron"):
+            leaving[wire.name] = Signal(maps={wire.name: None}, constant=None)
+        elif wire.kind != "output":
+            leaving[wire.name] = _through(wire.kind, network.parameters.get(wire.name, {}), entering)
+    return arriving
+
+
+def _sum(parts, size):
+    if len(parts) == 1:
+        return parts[0]
+    maps, constant = {}, None
+    for part in parts:
+        for source, matrix in part.maps.items():
+            if source not in maps:
+                maps[source] = matrix
+                continue
+            first, second = (jnp.eye(size) if m is None else m for m in (maps[source], matrix))
+            maps[source] = first + second
+        if part.constant is not None:
+            constant = part.constant if constant is None else constant + part.constant
+    return Signal(maps=maps, constant=constant)
+
+
+def _through(kind, parameters, signal):
+    """A signal after one linear node; a bias enters once, never once per spike."""
+    if kind == "Flatten":
+        return signal
+    if kind == "Scale":
+        scale = parameters["scale"]
+        maps = {name: jnp.diag(scale) if m is None else m * scale for name, m in signal.maps.items()}
+        return Signal(maps=maps, constant=None if signal.constant is None else signal.constant * scale)
+    weight = parameters["weight"].T
+    maps = {name: weight if m is None else m @ weight for name, m in signal.maps.items()}
+    constant = None if signal.constant is None else signal.constant @ weight
+    if kind == "Affine":
+        constant = parameters["bias"] if constant is None else constant + parameters["bias"]
+    return Signal(maps=maps, constant=constant)
