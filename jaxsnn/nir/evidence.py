@@ -1,0 +1,147 @@
+"""What the numbers of a file say about the framework that wrote it.
+
+Each framework that can be recognised ties r to the time constant by its own formula, with one dt for all neurons.
+A tie that holds for one pair of hand-written numbers proves nothing, so it counts only when distinct pairs agree on dt,
+or when dt is round although the numbers are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.dialects import Conventions
+from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, I, Node
+
+#: Relative error that float32 arithmetic of an exporter may leave in dt.
+TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tie:
+    """One pair (time constant, gain) of one node: (tau_mem, r), (tau, r) or (tau_syn, w_in), flattened."""
+
+    node: str
+    names: tuple[str, str]
+    tau: np.ndarray
+    gain: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The dt, in the file's unit of time, that one formula finds in a file.
+
+    Attributes:
+        dt: Median over all neurons; None where nothing can be said.
+        agrees: All neurons give the same dt.
+        proven: More than a coincidence, see the module.
+        node, tau, gain: The neuron that is farthest from the median, for messages.
+        farthest: The dt of that neuron.
+    """
+
+    dt: float | None = None
+    agrees: bool = False
+    proven: bool = False
+    node: str = ""
+    tau: float = np.nan
+    gain: float = np.nan
+    farthest: float = np.nan
+
+
+def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> Iterator[Tie]:
+    """The pairs of all neurons that may tell the dt of a framework; without one, all that have a time constant."""
+    for name, node in nodes.items():
+        if not isinstance(node, NEURONS):
+            continue
+        pairs = [("tau_mem", "r"), ("tau_syn", "w_in")] if isinstance(node, CURRENT_BASED) else [("tau", "r")]
+        if conventions is not None and conventions.dt_from != "tau/r":
+            pairs = pairs[:1]
+        if isinstance(node, IF | I):
+            if conventions is not None and conventions.r_is_rate:
+                rate = np.asarray(node.value("r"), float).ravel()
+                yield Tie(node=name, names=("1", "r"), tau=np.ones_like(rate), gain=rate)
+            continue
+        for names in pairs:
+            tau, gain = np.broadcast_arrays(*(np.asarray(node.value(key), float).ravel() for key in names))
+            if conventions is not None and conventions.r_of_one_is_silent and not isinstance(node, CURRENT_BASED):
+                tau, gain = tau[gain != 1], gain[gain != 1]
+            yield Tie(node=name, names=names, tau=tau, gain=gain)
+
+
+def lambert_w(z: np.ndarray) -> np.ndarray:
+    """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log form."""
+    w = np.log1p(z)
+    for _ in range(32):
+        w = w * (1 + np.log(np.where(z > 0, z, 1) / np.where(w > 0, w, 1))) / (1 + w)
+    return np.where(z > 0, w, 0.0)
+
+
+def _dt_of(rule: str, tau: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        if rule == "tau/r":
+            return tau / gain
+        if rule == "tau (1-r)":
+            return tau * (1 - gain)
+        return tau * lambert_w(1 / gain)
+
+
+def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
+    """Find dt as a framework ties it to the numbers. Neurons without leak (tau and r infinite) say nothing."""
+    rule = conventions.dt_from
+    found = [] if rule is None else list(ties(nodes, conventions))
+    taus = np.concatenate([tie.tau for tie in found] or [np.zeros(0)])
+    gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])
+    names = [tie.node for tie in found for _ in range(tie.tau.size)]
+    finite = np.flatnonzero(np.isfinite(taus) & np.isfinite(gains))
+    if finite.size == 0 or rule is None:
+        return Estimate()
+    taus, gains = taus[finite], gains[finite]
+    values = _dt_of(rule, taus, gains)
+    if not np.all(np.isfinite(values) & (values > 0)):
+        bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
+        return Estimate(node=names[finite[bad]], tau=taus[bad], gain=gains[bad], farthest=values[bad])
+    dt = float(np.median(values))
+    far = int(np.argmax(np.abs(values - dt)))
+    agrees = bool(abs(values[far] - dt) <= TOLERANCE * dt)
+    # Pairs that differ by rounding only are one.
+    distinct = len({(f"{tau:.3e}", f"{gain:.3e}") for tau, gain in zip(taus, gains, strict=True)})
+    computed = not all(_is_short(value, 3, 0) for value in np.concatenate([taus, gains]))
+    proven = agrees and (distinct > 1 or (computed and _is_short(dt, 2, TOLERANCE)))
+    return Estimate(
+        dt=dt,
+        agrees=agrees,
+        proven=proven and bool(np.any(gains != 1)),
+        node=names[finite[far]],
+        tau=float(taus[far]),
+        gain=float(gains[far]),
+        farthest=float(values[far]),
+    )
+
+
+def _is_short(value: float, digits: int, tolerance: float) -> bool:
+    """A number that a person would write: few digits, in float64 or float32."""
+    if not np.isfinite(value):
+        return True
+    short = float(f"{value:.{digits - 1}e}")
+    return bool(abs(short - value) <= tolerance * abs(value) or float(np.float32(short)) == value)
+
+
+def is_single_precision(nodes: Mapping[str, Node]) -> bool:
+    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in float64."""
+    for node in nodes.values():
+        if not isinstance(node, NEURONS) or isinstance(node, IF | I):
+            continue
+        r: Any = node.value("r")
+        if np.asarray(r).dtype == np.float32:
+            return True
+        r = np.asarray(r, float).ravel()
+        beta = 1 - 1 / r[np.isfinite(r) & (r > 1)]
+        single = np.abs(beta.astype(np.float32).astype(float) - beta) < 1e-12
+        # A beta such as 0.5 or 0.9375 is the same in both.
+        decided = np.mod(beta * 2**12, 1) != 0
+        if np.any(decided) and np.all(single[decided]):
+            return True
+    return False

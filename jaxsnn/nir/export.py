@@ -1,0 +1,176 @@
+"""A `Graph` back to a file or a nir.NIRGraph. What was not changed stays bit for bit, and nothing is added."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import GraphError
+from jaxsnn.nir.checks import refuse_problems
+from jaxsnn.nir.files import Dataset, Group, save, text_dataset, text_of
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.inference import TAG, tag_text
+from jaxsnn.nir.nodes import Node
+
+if TYPE_CHECKING:
+    import nir
+
+
+def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
+    """Write a graph as a NIR file.
+
+    Names, edges, nesting, metadata and every number that was not changed are those of the file that was read, with
+    their dtypes. Changed numbers keep the dtype of the file if it can hold them.
+
+    Raises:
+        GraphError: The graph has become broken, for example by a weight that is NaN.
+        FileError: The file exists and `force` is not set, or cannot be written.
+    """
+    save(path, document_of_graph(graph), force)
+
+
+def document_of_graph(graph: Graph) -> Group:
+    """The document (see `jaxsnn.nir.files`) of a graph: the one that it was made of, with the changes."""
+    refuse_problems(graph)
+    document = Group(graph.source, graph.source.attributes)
+    document["node"] = _rebuilt(document["node"], "", graph)
+    return document
+
+
+def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
+    """One level of nesting with the parameters of the graph's records."""
+    members = Group({}, group["nodes"].attributes)
+    for name, entry in group["nodes"].items():
+        full = f"{path}/{name}" if path else name
+        members[name] = _patched(entry, graph.nodes[full]) if full in graph.nodes else _rebuilt(entry, full, graph)
+    return Group({**group, "nodes": members}, group.attributes)
+
+
+def _patched(entry: Group, record: Node) -> Group:
+    """A node's group with the parameters of its record; those that are the same keep their dataset untouched."""
+    patched = Group(entry, entry.attributes)
+    for name in record.names:
+        value = getattr(record, name)
+        old = entry.get(name)
+        if value is None:
+            patched.pop(name, None)
+        elif isinstance(value, str):
+            if old is None or text_of(old) != value:
+                patched[name] = text_dataset(value)
+        elif old is None:
+            patched[name] = Dataset(value=value, dtype=value.dtype)
+        elif not same_array(old.value, value):
+            patched[name] = _changed(old, value)
+    return patched
+
+
+def same_array(a: Any, b: Any) -> bool:
+    """Equal in dtype, shape and every bit."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return False
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _changed(old: Dataset, value: np.ndarray) -> Dataset:
+    """New numbers in the dtype of the old ones. Floats may round; whole numbers and booleans give way to floats."""
+    dtype = old.dtype
+    if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):
+        dtype = value.dtype
+    if dtype.kind not in "biuf":
+        dtype = value.dtype
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    if np.any(np.isinf(cast.astype(float)) & np.isfinite(value.astype(float))):
+        dtype, cast = value.dtype, value
+    if same_array(old.value, cast):
+        return old
+    storage = old.storage if np.shape(old.value) == cast.shape else {}
+    return Dataset(value=cast, dtype=dtype, attributes=old.attributes, storage=storage)
+
+
+def tagged(graph: Graph) -> Graph:
+    """The graph with its dialect in the metadata, so that this library reads it again without options.
+
+    A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
+    """
+    from jaxsnn.nir.parse import parse
+
+    document = document_of_graph(graph)
+    node = Group(document["node"], document["node"].attributes)
+    node["metadata"] = Group({**node.get("metadata", Group()), TAG: text_dataset(tag_text(graph.dialect))})
+    document["node"] = node
+    return parse(document, dialect=graph.dialect)
+
+
+def export(graph: Graph) -> nir.NIRGraph:
+    """The graph as a nir.NIRGraph, for other tools; nodes that this library assumed are left out.
+
+    Raises:
+        GraphError: nir itself refuses the graph.
+
+    >>> from jaxsnn.nir.build import sequential, linear, li
+    >>> sorted(export(sequential(linear(2, 3, seed=0), li(3, tau=0.01))).nodes)
+    ['0', '1', 'input', 'output']
+    """
+    import nir
+
+    tree = _values(document_of_graph(graph)["node"])
+    try:
+        return nir.dict2NIRNode(tree | {"type_check": False})
+    except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise GraphError(f"the nir package refuses this graph: {error}: write it to a file instead") from error
+
+
+def _values(group: Group) -> dict[str, Any]:
+    """A document as the plain dicts that nir.read makes of a file."""
+    return {name: _values(entry) if isinstance(entry, Group) else _value(entry) for name, entry in group.items()}
+
+
+def _value(dataset: Dataset) -> Any:
+    text = text_of(dataset)
+    if text is not None:
+        return text
+    value = dataset.value
+    # nir takes a scalar out of its array; arrays are copied because ours are read-only.
+    return value[()] if value.shape == () else np.array(value)
+
+
+def group_of(tree: Mapping[str, Any], version: str) -> Group:
+    """The document that nir.write makes of the dict of a nir.NIRGraph."""
+    return Group({"version": text_dataset(version), "node": _group(tree, "the graph")})
+
+
+def _group(tree: Mapping[str, Any], where: str) -> Group:
+    group = Group()
+    for key, value in tree.items():
+        name = str(key)
+        if "/" in name or name in ("", "."):
+            raise GraphError(f"{where} has an entry named '{name}', which a NIR file cannot hold: rename it")
+        if isinstance(value, Mapping):
+            if value or name != "metadata":
+                group[name] = _group(value, f"'{name}'" if where == "the graph" else where)
+        elif value is not None:
+            group[name] = _dataset(name, value, where)
+    return group
+
+
+def _dataset(name: str, value: Any, where: str) -> Dataset:
+    if isinstance(value, str):
+        return text_dataset(value)
+    if name == "edges":
+        pairs = [list(map(str, pair)) for pair in value]
+        return text_dataset(pairs) if pairs else Dataset(value=np.zeros(0), dtype=np.dtype(float))
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    array = np.array(value)
+    if array.dtype.kind in "US":
+        return text_dataset(array.tolist())
+    if array.dtype.kind not in "biufc":
+        raise GraphError(
+            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold: make it numbers"
+        )
+    array.setflags(write=False)
+    return Dataset(value=array, dtype=array.dtype)

@@ -1,0 +1,152 @@
+"""How strongly a spike and a bias drive a neuron: the gain that a dialect gives to the numbers of a file.
+
+All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a spike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.errors import DialectError, listing
+from jaxsnn.nir.dialects import DIALECTS, Dialect, Kernel, Rule
+from jaxsnn.nir.nodes import CURRENT_BASED, IF, I, Node
+
+_OPTIONS = {
+    "name": "--dialect",
+    "dt": "--dt",
+    "seconds": "--time-unit",
+    "time_unit": "--time-unit",
+    "reset": "--reset",
+    "reset_delay": "--reset-delay",
+    "norm_input": "--norm-input",
+    "spike_kernel": "--spike-kernel",
+    "initial": "--initial",
+    "dt_export": "--dt-export",
+}
+
+
+def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
+    """Refuse to go on where a field of the dialect is unknown.
+
+    Args:
+        dialect: What was decided.
+        fields: Names of fields of `Dialect`; "seconds" is the length of the file's unit of time.
+        purpose: What needs them, for the message: "the event engine".
+        node: Ask for one node, whose own fields may differ.
+
+    Raises:
+        DialectError: Names the first field that is unknown, the node, the option that tells it, and what is known.
+    """
+    view = dialect if node is None else dialect.at(node)
+    for field in fields:
+        if getattr(view if hasattr(view, field) else dialect, field) is not None:
+            continue
+        where = "" if node is None else f" for node '{node}'"
+        raise DialectError(f"{purpose} needs {_missing(dialect, field)}{where}. {dialect.why}".rstrip())
+
+
+def _missing(dialect: Dialect, field: str) -> str:
+    if field == "name":
+        among = listing(dialect.choices or DIALECTS)
+        return f"the dialect of the file, which its numbers do not decide: say --dialect (possible: {among})"
+    if field == "seconds" and dialect.name == "norse":
+        return "the dt that Norse's exporter was given: say --dt-export (Norse's default is 1ms)"
+    if field == "seconds" and dialect.time_unit == "step":
+        return "the length of a step, because the file counts time in steps: say --dt"
+    what = {"seconds": "the unit of time", "time_unit": "the unit of time"}.get(field, f"'{field}'")
+    return f"{what}, which the file does not say: say {_OPTIONS.get(field, field)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpikeArea:
+    """How a spike of weight w enters a neuron.
+
+    Attributes:
+        kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale it. "jump": the
+            synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in do not scale it.
+        seconds: Area of a spike of weight 1 in seconds; None for "jump".
+        kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
+    """
+
+    kind: Literal["fixed", "jump"]
+    seconds: float | None
+    kernel: Kernel | None
+
+
+def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
+    """A field of the dialect, refused like `require` where it is unknown."""
+    require(dialect, [field], purpose, node)
+    return getattr(dialect, field)
+
+
+def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
+    """How a spike enters a node under a dialect.
+
+    Raises:
+        DialectError: The dialect is undecided, or has no rule for this type of node, or dt is unknown.
+    """
+    kernel = dialect.at(node.name).spike_kernel
+    if arrival(dialect, node) == "jump":
+        return SpikeArea(kind="jump", seconds=None, kernel=kernel)
+    # The literal ODE takes an area of 1 in the file's own unit of time.
+    seconds = known(dialect, "seconds" if dialect.name == "nir" else "dt", "the strength of a spike", node.name)
+    return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
+
+
+def resistance(dialect: Dialect, node: Node) -> np.ndarray:
+    """The r that the equations need, in SI: of IF and I per second, else as the file has it.
+
+    Spyx writes its decay where NIR has r: what it plays is r = tau_mem/dt.
+    """
+    if rule_of(dialect, node).resistance == "tau/dt":
+        purpose = f"the resistance that {dialect.name} plays"
+        tau = node.value("tau_mem" if isinstance(node, CURRENT_BASED) else "tau")
+        seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
+        return np.asarray(tau, float) * seconds / dt
+    if isinstance(node, IF | I):
+        return np.asarray(node.value("r"), float) / known(dialect, "seconds", "the resistance", node.name)
+    return np.asarray(node.value("r"))
+
+
+def constant_gain(dialect: Dialect, node: Node) -> np.ndarray:
+    """The constant current (S in NIR's equations) that stands for a bias of 1 into this node.
+
+    Frameworks that step add the bias like a spike in every step, so it is area / dt; it is 1 where the area is dt.
+    """
+    how = arrival(dialect, node)
+    if how == "fixed" or DIALECTS[dialect.name or ""].constant_input == "current":
+        return np.array(1.0)
+    seconds, dt = (known(dialect, field, "a bias", node.name) for field in ("seconds", "dt"))
+    if isinstance(node, CURRENT_BASED):
+        return np.asarray(node.value("tau_syn"), float) * seconds / dt / node.value("w_in")
+    if isinstance(node, IF | I):
+        return 1 / (dt * resistance(dialect, node))
+    return np.asarray(node.value("tau"), float) * seconds / dt / resistance(dialect, node)
+
+
+def rule_of(dialect: Dialect, node: Node) -> Rule:
+    """How the dialect plays this type of neuron.
+
+    Raises:
+        DialectError: The dialect is undecided, or its framework never writes this type.
+    """
+    rules = DIALECTS[known(dialect, "name", f"node '{node.name}'")].rules
+    if node.type not in rules:
+        raise DialectError(
+            f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
+            f"(it writes {listing(rules)}): say another --dialect"
+        )
+    return rules[node.type]
+
+
+def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:
+    """How a spike enters: see `SpikeArea.kind`. Needs no dt."""
+    how = rule_of(dialect, node).arrival
+    if how != "norm_input":
+        return how
+    require(dialect, ["norm_input"], "the strength of a spike", node.name)
+    return "fixed" if dialect.at(node.name).norm_input else "jump"

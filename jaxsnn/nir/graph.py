@@ -1,0 +1,257 @@
+"""The graph: frozen node records on a networkx.MultiDiGraph, always in the same order.
+
+The order does not depend on the hash seed nor on the order in which a file lists its nodes: names are sorted naturally
+(2 comes before 10). Nested graphs are flattened, their names joined by "/"; `subgraphs` keeps what restores them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import networkx
+
+from jaxsnn.errors import GraphError, suggestion
+from jaxsnn.nir.nodes import (
+    IF,
+    LI,
+    LIF,
+    NEURONS,
+    Affine,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Delay,
+    Flatten,
+    I,
+    Input,
+    Linear,
+    Node,
+    Output,
+    Scale,
+    SumPool2d,
+    Threshold,
+    nothing,
+)
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.dialects import Dialect
+
+__all__ = [
+    "IF",
+    "LI",
+    "LIF",
+    "Affine",
+    "AvgPool2d",
+    "Conv1d",
+    "Conv2d",
+    "CubaLI",
+    "CubaLIF",
+    "Delay",
+    "Edge",
+    "Finding",
+    "Flatten",
+    "Graph",
+    "I",
+    "Input",
+    "Linear",
+    "Node",
+    "Output",
+    "Scale",
+    "Subgraph",
+    "SumPool2d",
+    "Threshold",
+    "natural_key",
+]
+
+Edge = tuple[str, str]
+
+
+def natural_key(name: str) -> tuple[Any, ...]:
+    """Sorts names as people do.
+
+    >>> sorted(["layer10", "layer2", "1.lif", "10"], key=natural_key)
+    ['1.lif', '10', 'layer2', 'layer10']
+    """
+    parts = re.split(r"(\d+)", name)
+    numbered = tuple(
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts if part
+    )
+    return (numbered, name)
+
+
+def _edge_key(edge: Edge) -> tuple[Any, ...]:
+    return natural_key(edge[0]), natural_key(edge[1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that the reader repaired, or that a user should know: where, what, and why."""
+
+    node: str
+    what: str
+    why: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return {"node": self.node, "what": self.what, "why": self.why}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Subgraph:
+    """One level of nesting as the file has it.
+
+    Attributes:
+        path: Names of the nested graphs down to this one, joined by "/"; "" is the outermost.
+        nodes: Local names, nested graphs included.
+        edges: Pairs of local names, in the file's order, broken ones included.
+        metadata: The metadata of this level.
+    """
+
+    path: str
+    nodes: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.parse` or `jaxsnn.nir.build`.
+
+    Attributes:
+        nodes: The records by name, in natural order of the names.
+        edges: Pairs (source, target) in the file's order, after flattening, as the dialect means them.
+        written_edges: The same before the dialect rewires recurrent subgraphs (Spyx).
+        dialect: What the file does not say.
+        subgraphs: The levels of nesting by path; "" is the outermost.
+        repairs: What was read otherwise than it is written, each with its reason.
+        warnings: What is read as it is written, but looks like a mistake of an exporter.
+        version: The version of NIR that the file names, or None.
+        source: The document (see `jaxsnn.nir.files`) that the graph was made of; `write` starts from it.
+    """
+
+    nodes: Mapping[str, Node]
+    edges: tuple[Edge, ...]
+    dialect: Dialect
+    subgraphs: Mapping[str, Subgraph]
+    repairs: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    version: str | None = None
+    source: Any = None
+    written_edges: tuple[Edge, ...] = ()
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of the outermost graph, nested as in the file."""
+        return self.subgraphs[""].metadata
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the outermost Input nodes."""
+        return tuple(name for name, node in self.nodes.items() if isinstance(node, Input) and "/" not in name)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outermost Output nodes."""
+        return tuple(name for name, node in self.nodes.items() if isinstance(node, Output) and "/" not in name)
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I."""
+        return tuple(name for name, node in self.nodes.items() if isinstance(node, NEURONS))
+
+    @functools.cached_property
+    def networkx(self) -> networkx.MultiDiGraph:
+        """The graph for networkx, frozen; a node's attribute `record` is its record. Nodes and edges are sorted."""
+        graph = networkx.MultiDiGraph()
+        graph.add_nodes_from((name, {"record": node}) for name, node in self.nodes.items())
+        graph.add_edges_from(sorted(self.edges, key=_edge_key))
+        return networkx.freeze(graph)
+
+    def predecessors(self, name: str) -> tuple[str, ...]:
+        """Sources of the edges that end at a node, in natural order."""
+        return tuple(sorted(self.networkx.predecessors(self._known(name)), key=natural_key))
+
+    def successors(self, name: str) -> tuple[str, ...]:
+        """Targets of the edges that start at a node, in natural order."""
+        return tuple(sorted(self.networkx.successors(self._known(name)), key=natural_key))
+
+    def _known(self, name: str) -> str:
+        if name not in self.nodes:
+            raise GraphError(f"the graph has no node '{name}': {suggestion(name, self.nodes)}")
+        return name
+
+    @functools.cached_property
+    def _components(self) -> tuple[tuple[str, ...], ...]:
+        """Strongly connected components in topological order, ties by name."""
+        found = [tuple(sorted(part, key=natural_key)) for part in networkx.strongly_connected_components(self.networkx)]
+        parts = sorted(found, key=lambda part: natural_key(part[0]))
+        index = {name: number for number, part in enumerate(parts) for name in part}
+        condensed = networkx.DiGraph()
+        condensed.add_nodes_from(range(len(parts)))
+        links = ((index[source], index[target]) for source, target in self.edges)
+        condensed.add_edges_from((source, target) for source, target in links if source != target)
+        return tuple(parts[number] for number in networkx.lexicographical_topological_sort(condensed))
+
+    def order(self) -> tuple[str, ...]:
+        """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by name."""
+        return tuple(name for part in self._components for name in part)
+
+    def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
+        """The cycles: groups of nodes that reach each other, and nodes with an edge to themselves."""
+        loops = {source for source, target in self.edges if source == target}
+        return tuple(part for part in self._components if len(part) > 1 or part[0] in loops)
+
+    def with_nodes(self, records: Iterable[Node] | Mapping[str, Node]) -> Graph:
+        """The same graph with some records replaced by records of the same names and types.
+
+        Raises:
+            GraphError: A name that the graph does not have, or a record of another type.
+        """
+        changed = dict(self.nodes)
+        for record in records.values() if isinstance(records, Mapping) else records:
+            known = changed[self._known(record.name)]
+            if known.type != record.type:
+                raise GraphError(f"node '{record.name}' is a {known.type}, not a {record.type}: keep the type")
+            changed[record.name] = record
+        return dataclasses.replace(self, nodes=MappingProxyType(changed))
+
+    def with_dialect(self, dialect: Dialect) -> Graph:
+        """The same graph, read in another dialect. To resolve names and options use `jaxsnn.nir.inference.resolve`."""
+        conventions = dialect.conventions
+        edges, found = self.written_edges, ()
+        if conventions is not None and conventions.rewires:
+            edges, found = rewired(self)
+        repairs = tuple(repair for repair in self.repairs if repair.why != REWIRED)
+        return dataclasses.replace(self, dialect=dialect, edges=edges, repairs=(*repairs, *found))
+
+
+REWIRED = "Spyx writes the input of a recurrent layer into its recurrent weights, and plays it straight into the neuron"
+
+
+def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Finding, ...]]:
+    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron, and what was moved.
+
+    The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches the neuron.
+    """
+    edges = list(graph.written_edges)
+    found = []
+    for number, (source, target) in enumerate(graph.written_edges):
+        if "/" not in source or not isinstance(graph.nodes[source], Input):
+            continue
+        after = [end for start, end in graph.written_edges if start == target]
+        if not isinstance(graph.nodes[target], Linear | Affine) or len(after) != 1:
+            continue
+        neuron = after[0]
+        feeds = [start for start, end in graph.written_edges if end == neuron]
+        if isinstance(graph.nodes[neuron], NEURONS) and feeds == [target] and (neuron, target) in graph.written_edges:
+            edges[number] = (source, neuron)
+            what = f"edge {source} -> {target} is read as {source} -> {neuron}"
+            found.append(Finding(node=target, what=what, why=REWIRED))
+    return tuple(edges), tuple(found)

@@ -1,0 +1,293 @@
+"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of the file.
+
+Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import DialectError, listing
+from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
+from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.nodes import LIF, NEURONS, CubaLIF, Node
+from jaxsnn.nir.options import Options, parse_options
+from jaxsnn.units import format_time
+
+#: Name of this library's entry in a graph's metadata.
+TAG = "jaxsnn"
+#: Dialects that the numbers can prove. SpikingJelly's are those of snnTorch, apart from their precision.
+RECOGNISED = ("snntorch", "rockpool", "spyx")
+
+
+def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
+    """Decide how to read a graph.
+
+    Args:
+        graph: What was read.
+        dialect: A key of `DIALECTS`, or "auto": the tag that this library writes, then the numbers.
+        options: Other fields of `Dialect`: dt and dt_export (seconds or text with a unit), time_unit, reset,
+            reset_delay, norm_input, spike_kernel, initial, readout. The last six may differ by node: "NODE:VALUE".
+
+    Raises:
+        UsageError: An option has an unknown value or names an unknown node.
+        DialectError: An option contradicts the numbers of the file, or the dialect does.
+    """
+    said = parse_options(graph.nodes, dialect, **options)
+    if said.dialect != "auto":
+        conventions = DIALECTS[said.dialect]
+        refuse_contradiction(graph, conventions)
+        return _decided(graph, conventions, said, "argument", f"{said.dialect} was said.")
+    tag, ignored = read_tag(graph)
+    if tag is not None:
+        return _from_tag(graph, tag, said)
+    name, why = infer(graph)
+    if name is not None:
+        return _decided(graph, DIALECTS[name], said, "inference", ignored + why)
+    return Dialect(**said.fields, nodes=said.nodes, why=ignored + why, choices=possible(graph))
+
+
+def _decided(graph: Graph, conventions: Conventions, said: Options, decided_by: Any, why: str) -> Dialect:
+    """Fill the fields of a decided dialect and say where each comes from."""
+    fields = dict(said.fields)
+    reasons = [why]
+    _decide_time_unit(graph, conventions, fields, reasons)
+    _decide_dt(graph, conventions, fields, reasons)
+    nodes = {name: dict(own) for name, own in said.nodes.items()}
+    for field in ("reset", "reset_delay", "initial"):
+        default = getattr(conventions, field)
+        if field not in fields and default is not None:
+            fields[field] = default
+            if field == "reset":
+                reasons.append(f"Reset {default} is what {conventions.name} does by default; a file never says it.")
+    _decide_kernel(graph, conventions, fields, nodes)
+    if conventions.name == "norse" and "dt_export" not in fields:
+        reasons.append("The dt that its exporter was given (1 ms by default) is not in the file: say --dt-export.")
+    if conventions.reset is None and "reset" not in fields:
+        reasons.append("The reset is not in the file: say --reset and --reset-delay.")
+    if conventions.norm_input and "norm_input" not in fields:
+        reasons.append("norm_input is not in the file: say --norm-input.")
+    ordered = {name: nodes[name] for name in graph.nodes if name in nodes}
+    return Dialect(name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields)
+
+
+def _decide_time_unit(graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+    name, said = conventions.name, fields.get("time_unit")
+    if conventions.time_unit is not None:
+        if said not in (None, conventions.time_unit):
+            raise DialectError(
+                f"--time-unit {said} contradicts the dialect {name}, which writes time in '{conventions.time_unit}': "
+                "leave it out or say another --dialect"
+            )
+        fields["time_unit"] = conventions.time_unit
+    elif name == "spyx" and said is None:
+        found = estimate(graph.nodes, conventions)
+        if found.dt is not None:
+            fields["time_unit"] = "step" if abs(found.dt - 1) <= TOLERANCE else "s"
+            reasons.append(f"tau (1-r) is {found.dt:g}, so time constants are in '{fields['time_unit']}'.")
+    if fields.get("time_unit") is None:
+        reasons.append(f"The unit of time is not in the file: say --time-unit.{_unit_hint(graph)}")
+
+
+def _unit_hint(graph: Graph) -> str:
+    found = [tie.tau for tie in ties(graph.nodes)]
+    taus = np.concatenate(found or [np.zeros(0)])
+    taus = taus[np.isfinite(taus)]
+    if taus.size == 0:
+        return ""
+    guess = "ms (or time steps)" if np.median(taus) >= 0.5 else "s"
+    return f" Its time constants, {taus.min():g} to {taus.max():g}, look like {guess}."
+
+
+def _decide_dt(graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+    """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
+    found = estimate(graph.nodes, conventions)
+    unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
+    if found.dt is None:
+        return
+    formula = conventions.dt_from
+    if fields.get("time_unit") == "step":
+        if abs(found.dt - 1) > TOLERANCE:
+            raise DialectError(
+                f"--time-unit step contradicts the file: node '{found.node}' has dt = {formula} = {found.dt:g}, "
+                "which is 1 where time is counted in steps: say --time-unit s or ms"
+            )
+        return
+    if unit is None:
+        return
+    seconds = found.dt * unit
+    said = fields.get("dt")
+    if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
+        raise DialectError(
+            f"--dt {format_time(said)} contradicts the file: node '{found.node}' has tau = {found.tau:g} and "
+            f"r = {found.gain:g}, so dt = {formula} = {format_time(seconds)}: leave --dt out or say another --dialect"
+        )
+    if said is None and conventions.dt is not None and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt:
+        raise DialectError(
+            f"the dialect {conventions.name} always writes with dt = {format_time(conventions.dt)}, but node "
+            f"'{found.node}' has tau = {found.tau:g} and r = {found.gain:g}, so dt = {formula} = "
+            f"{format_time(seconds)}: say --dt {seconds:g} if that is meant, or another --dialect"
+        )
+    if said is None:
+        fields["dt"] = _shortest(seconds)
+        reasons.append(f"dt is {format_time(fields['dt'])}, from {formula} of all neurons.")
+
+
+def _shortest(seconds: float) -> float:
+    """The number with two digits that an exporter started from, if float32 arithmetic explains the difference."""
+    short = float(f"{seconds:.1e}")
+    return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
+
+
+def _decide_kernel(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], nodes: dict[str, dict[str, Any]]
+) -> None:
+    """The continuous reading of a spike: one for all neurons, or one for each where their types differ."""
+    if "spike_kernel" in fields:
+        return
+    by_node = {
+        name: conventions.rules[node.type].kernel
+        for name, node in graph.nodes.items()
+        if isinstance(node, NEURONS) and node.type in conventions.rules
+    }
+    kernels = sorted(set(by_node.values()))
+    if len(kernels) == 1:
+        fields["spike_kernel"] = kernels[0]
+        return
+    for name, kernel in by_node.items():
+        nodes.setdefault(name, {}).setdefault("spike_kernel", kernel)
+
+
+def contradiction(graph: Graph, conventions: Conventions) -> str | None:
+    """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
+    name = conventions.name
+    for node in (node for node in graph.nodes.values() if isinstance(node, NEURONS)):
+        if node.type not in conventions.rules:
+            return f"node '{node.name}' is a {node.type}, which {name} never writes"
+        reason = _wrong_one(node, conventions)
+        if reason is not None:
+            return reason
+    found = estimate(graph.nodes, conventions)
+    if found.node and not found.agrees:
+        median = "" if found.dt is None else f", where others give {found.dt:g}"
+        return (
+            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has tau = {found.tau:g} and "
+            f"r = {found.gain:g}, so dt = {found.farthest:g}{median}"
+        )
+    if conventions.dt_from == "tau W(1/r)" and found.dt is not None and found.gain == 1:
+        return f"{name} writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
+    return None
+
+
+def _wrong_one(node: Node, conventions: Conventions) -> str | None:
+    """A parameter of a neuron that the framework would have written otherwise."""
+    for parameter in conventions.rules[node.type].ones:
+        value = np.asarray(node.value(parameter), float)
+        if np.any(value != 1):
+            other = value[value != 1].ravel()[0]
+            return f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
+    if conventions.name != "spikingjelly" or not isinstance(node, LIF | CubaLIF):
+        return None
+    leak, reset = (np.asarray(node.value(key), float) for key in ("v_leak", "v_reset"))
+    if np.any(leak != reset):
+        return (
+            f"spikingjelly writes v_leak = v_reset, but node '{node.name}' has {leak.ravel()[0]:g} and "
+            f"{reset.ravel()[0]:g}"
+        )
+    return None
+
+
+def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
+    """Raise DialectError where the numbers of a graph contradict a dialect that was said."""
+    reason = contradiction(graph, conventions)
+    if reason is not None:
+        others = [name for name in possible(graph) if name != conventions.name]
+        raise DialectError(
+            f"the dialect {conventions.name} contradicts the file: {reason}: say another --dialect "
+            f"(the numbers allow {listing(others)})"
+        )
+
+
+def possible(graph: Graph) -> tuple[str, ...]:
+    """The dialects that the numbers of a graph allow."""
+    return tuple(
+        name
+        for name, conventions in DIALECTS.items()
+        if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions)
+    )
+
+
+def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
+    if conventions.dt is None:
+        return True
+    found = estimate(graph.nodes, conventions)
+    return found.dt is None or abs(found.dt - conventions.dt) <= 10 * TOLERANCE * conventions.dt
+
+
+def infer(graph: Graph) -> tuple[str | None, str]:
+    """The dialect that the numbers prove, with a sentence that says why; None and why not otherwise."""
+    if not graph.neurons:
+        return None, "The graph has no neurons, so no dialect is needed to play it."
+    choices = possible(graph)
+    proven = [name for name in RECOGNISED if name in choices and estimate(graph.nodes, DIALECTS[name]).proven]
+    if len(proven) == 1 and (proven[0] != "snntorch" or is_single_precision(graph.nodes)):
+        conventions = DIALECTS[proven[0]]
+        found = estimate(graph.nodes, conventions)
+        why = f"dt = {conventions.dt_from} is {found.dt:g} at all neurons, as only {conventions.name} writes"
+        return conventions.name, f"Inferred from the numbers: {why}."
+    return None, (
+        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(choices)}. Say --dialect."
+    )
+
+
+def _gains(graph: Graph) -> str:
+    rs = [np.ravel(node.value("r")) for node in graph.nodes.values() if isinstance(node, NEURONS)]
+    values = np.concatenate(rs).astype(float)
+    if values.min() == values.max():
+        return f"r = {values[0]:g} at all neurons"
+    return f"r from {values.min():g} to {values.max():g}"
+
+
+def read_tag(graph: Graph) -> tuple[Mapping[str, Any] | None, str]:
+    """This library's tag in the metadata, or None; with a sentence if there is one that must be ignored."""
+    text = graph.metadata.get(TAG)
+    if text is None:
+        return None, ""
+    try:
+        tag = json.loads(str(text))
+        parse_options(graph.nodes, tag["name"], **{key: tag[key] for key in tag if key not in ("name", "nodes")})
+        for own in tag.get("nodes", {}).values():
+            unknown = [key for key in own if key not in PER_NODE]
+            if unknown:
+                raise KeyError(unknown[0])
+        if tag["name"] not in DIALECTS:
+            raise KeyError(tag["name"])
+    except Exception as error:  # whatever a file has there, it must not stop the reader
+        return None, f"The entry '{TAG}' in its metadata is ignored, it is not understood ({error}). "
+    return tag, ""
+
+
+def _from_tag(graph: Graph, tag: Mapping[str, Any], said: Options) -> Dialect:
+    """The dialect that this library wrote into the metadata; options that are said go first."""
+    fields = {key: value for key, value in tag.items() if key not in ("name", "nodes")}
+    nodes = {name: dict(own) for name, own in tag.get("nodes", {}).items()}
+    for name, own in said.nodes.items():
+        nodes.setdefault(name, {}).update(own)
+    merged = Options(dialect=tag["name"], fields=fields | dict(said.fields), nodes=nodes)
+    conventions = DIALECTS[tag["name"]]
+    refuse_contradiction(graph, conventions)
+    return _decided(graph, conventions, merged, "metadata", f"Its metadata name the dialect {tag['name']}.")
+
+
+def tag_text(dialect: Dialect) -> str:
+    """The tag for the metadata: JSON with the fields that are known."""
+    keys = ("name", "dt", "dt_export", "time_unit", *(key for key in PER_NODE if key != "readout"))
+    tag = {key: getattr(dialect, key) for key in keys if getattr(dialect, key) is not None}
+    if dialect.nodes:
+        tag["nodes"] = {name: dict(own) for name, own in dialect.nodes.items()}
+    return json.dumps(tag)

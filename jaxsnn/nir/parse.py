@@ -1,0 +1,263 @@
+"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is unambiguous, refuses what is broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import GraphError, UnsupportedNodeError, listing, suggestion
+from jaxsnn.nir.checks import refuse_problems
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.files import Dataset, Group, load, text_of
+from jaxsnn.nir.graph import Edge, Finding, Graph, Subgraph, natural_key
+from jaxsnn.nir.inference import resolve
+from jaxsnn.nir.nodes import TYPES, Input, Node, Output
+from jaxsnn.nir.repair import add_borders, findings
+
+_RESERVED = ("type", "metadata")
+
+
+def read(path: str | os.PathLike[str], *, dialect: str = "auto", **options: Any) -> Graph:
+    """Read a NIR file.
+
+    Args:
+        path: The file.
+        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`; "auto" decides from the file where it can.
+        options: What else the file does not say: see `jaxsnn.nir.inference.resolve`.
+
+    Returns:
+        The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read otherwise than written.
+
+    Raises:
+        FileError: No such file, or no NIR file.
+        GraphError: The graph is broken; the message names the node.
+        UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
+        DialectError, UsageError: An option contradicts the file, or makes no sense.
+    """
+    return parse(load(path), dialect=dialect, **options)
+
+
+def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
+    """Make a graph of a nir.NIRGraph (which is not changed) or of a document of `jaxsnn.nir.files`.
+
+    Takes and raises what `read` does; `dialect` may also be a `Dialect` made before, which is taken as it is.
+
+    >>> import nir, numpy
+    >>> net = nir.NIRGraph.from_list(nir.Linear(numpy.ones((3, 2))), nir.LI(*(numpy.ones(3) for _ in range(3))))
+    >>> parse(net).order()
+    ('input', 'linear', 'li', 'output')
+    """
+    document = source if isinstance(source, Group) else document_of(source)
+    flat = _Flat()
+    _flatten(document["node"], "", flat)
+    nodes = {name: flat.nodes[name] for name in sorted(flat.nodes, key=natural_key)}
+    version = document.get("version")
+    graph = Graph(
+        nodes=MappingProxyType(nodes),
+        edges=tuple(flat.edges),
+        written_edges=tuple(flat.edges),
+        dialect=Dialect(),
+        subgraphs=MappingProxyType(flat.subgraphs),
+        repairs=tuple(flat.repairs),
+        version=text_of(version) if isinstance(version, Dataset) else None,
+        source=document,
+    )
+    graph = add_borders(graph)
+    refuse_problems(graph)
+    graph = findings(graph)
+    decided = dialect if isinstance(dialect, Dialect) else resolve(graph, dialect, **options)
+    return graph.with_dialect(decided)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Flat:
+    """What flattening collects."""
+
+    nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
+    edges: list[Edge] = dataclasses.field(default_factory=list)
+    subgraphs: dict[str, Subgraph] = dataclasses.field(default_factory=dict)
+    repairs: list[Finding] = dataclasses.field(default_factory=list)
+
+
+def _flatten(group: Group, path: str, flat: _Flat) -> None:
+    """Collect the nodes of one level, then of the levels below; edges to a nested graph go to its Input."""
+    where = f"nested graph '{path}'" if path else "the graph"
+    members = group.get("nodes")
+    if not isinstance(members, Group):
+        raise GraphError(f"{where} has no group 'nodes': it is not a NIR graph, export it again")
+    nested = []
+    for name, entry in members.items():
+        full = f"{path}/{name}" if path else name
+        kind = _type_of(entry, full)
+        if kind == "NIRGraph":
+            nested.append(name)
+        else:
+            flat.nodes[full] = record(full, kind, entry)
+    raw = _edges(group.get("edges"), where)
+    flat.subgraphs[path] = Subgraph(
+        path=path, nodes=tuple(members), edges=raw, metadata=_plain(group.get("metadata", Group()))
+    )
+    for name in nested:
+        _flatten(members[name], f"{path}/{name}" if path else name, flat)
+    local = _repaired_edges(raw, path, tuple(members), flat)
+    for source, target in local:
+        start = _port(members, path, source, Output, flat) if source in nested else _join(path, source)
+        end = _port(members, path, target, Input, flat) if target in nested else _join(path, target)
+        flat.edges.append((start, end))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _type_of(entry: Any, name: str) -> str:
+    kind = entry.get("type") if isinstance(entry, Group) else None
+    text = text_of(kind) if isinstance(kind, Dataset) else None
+    if text is None:
+        raise GraphError(f"node '{name}' has no type: it is not a NIR node, export the file again")
+    if text not in TYPES and text != "NIRGraph":
+        raise UnsupportedNodeError(
+            f"node '{name}' has the type {text}, which is not supported: "
+            f"supported are {listing([*TYPES, 'NIRGraph'], limit=99)}"
+        )
+    return text
+
+
+def _edges(dataset: Any, where: str) -> tuple[Edge, ...]:
+    if not isinstance(dataset, Dataset):
+        raise GraphError(f"{where} has no dataset 'edges': it is not a NIR graph, export it again")
+    pairs = np.asarray(dataset.value)
+    if pairs.size == 0:
+        return ()
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise GraphError(f"{where}: 'edges' has the shape {pairs.shape}, not (number of edges, 2): export it again")
+    return tuple((_text(source), _text(target)) for source, target in pairs)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _repaired_edges(raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat) -> list[Edge]:
+    """The edges of a level without duplicates; inside a nested graph, broken ones are mended or left out."""
+    edges: list[Edge] = []
+    for edge in raw:
+        mended = tuple(_mended_name(name, path, names) for name in edge)
+        missing = [name for name, found in zip(edge, mended, strict=True) if found is None]
+        text = f"edge {edge[0]} -> {edge[1]}"
+        if missing and not path:
+            raise GraphError(
+                f"{text} is dangling: the graph has no node '{missing[0]}': {suggestion(missing[0], names)}"
+            )
+        if missing:
+            what = f"{text} is left out"
+            flat.repairs.append(Finding(node=path, what=what, why=f"it has no node '{missing[0]}'"))
+            continue
+        found = (str(mended[0]), str(mended[1]))
+        if found != edge:
+            what = f"{text} is read as {found[0]} -> {found[1]}"
+            flat.repairs.append(
+                Finding(node=path, what=what, why="one node only has that name, with a prefix or without")
+            )
+        if found in edges:
+            what = f"{text} counts once"
+            flat.repairs.append(Finding(node=_join(path, edge[1]), what=what, why="it is listed more than once"))
+        else:
+            edges.append(found)
+    return edges
+
+
+def _mended_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
+    """The node that an edge of a nested graph means: exporters mix names with and without the graph's own as prefix."""
+    if name in names or not path:
+        return name if name in names else None
+    last = path.rpartition("/")[2]
+    found = [known for known in names if known == f"{last}.{name}" or name == f"{last}.{known}"]
+    return found[0] if len(found) == 1 else None
+
+
+def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -> str:
+    """The node inside a nested graph that an edge to it (or from it) reaches."""
+    inside = _join(path, name)
+    ports = [full for full, node in flat.nodes.items() if full.rpartition("/")[0] == inside and isinstance(node, kind)]
+    if len(ports) == 1:
+        return ports[0]
+    if ports:
+        ends = listing(port.rpartition("/")[2] for port in sorted(ports, key=natural_key))
+        direction = "to" if kind is Input else "from"
+        raise GraphError(
+            f"an edge {direction} the nested graph '{inside}' is ambiguous, it has {len(ports)} {kind.__name__} nodes "
+            f"({ends}): connect its nodes directly or give it one"
+        )
+    level = flat.subgraphs[inside]
+    end = 1 if kind is Input else 0
+    used = {edge[end] for edge in level.edges if edge[0] != edge[1]}
+    free = [local for local in level.nodes if local not in used]
+    if len(free) != 1 or _join(inside, free[0]) not in flat.nodes:
+        raise GraphError(
+            f"the nested graph '{inside}' has no {kind.__name__} node: add one, so that its edges have an end"
+        )
+    what = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
+    finding = Finding(node=inside, what=what, why=f"it has no {kind.__name__}, and no other node is free")
+    if finding not in flat.repairs:
+        flat.repairs.append(finding)
+    return _join(inside, free[0])
+
+
+def record(name: str, kind: str, entry: Group) -> Node:
+    """One node of a document as a record."""
+    cls = TYPES[kind]
+    given = {key: entry[key] for key in entry if key not in _RESERVED}
+    parameters = {key: _parameter(name, key, given[key]) for key in cls.names if key in given}
+    return cls(
+        name=name,
+        origin=name,
+        metadata=_plain(entry.get("metadata", Group())),
+        extra=MappingProxyType({key: given[key] for key in given if key not in cls.names}),
+        **parameters,
+    )
+
+
+def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
+    if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
+        raise GraphError(f"node '{name}': '{key}' is no dataset with a value: export the file again")
+    text = text_of(entry)
+    if text is not None:
+        return text
+    if entry.value.dtype.kind not in "biuf":
+        raise GraphError(f"node '{name}': '{key}' holds {entry.dtype}, not numbers: export the file again")
+    return entry.value
+
+
+def _plain(group: Any) -> Mapping[str, Any]:
+    """Metadata as nested mappings of text and numbers."""
+    if not isinstance(group, Group):
+        return MappingProxyType({})
+    return MappingProxyType({key: _plain_entry(entry) for key, entry in group.items()})
+
+
+def _plain_entry(entry: Any) -> Any:
+    if isinstance(entry, Group):
+        return _plain(entry)
+    text = text_of(entry)
+    if text is not None or not isinstance(entry.value, np.ndarray):
+        return text
+    return entry.value[()] if entry.value.shape == () else entry.value
+
+
+def document_of(source: Any) -> Group:
+    """A nir.NIRGraph as the document that nir.write would make of it; the graph is not changed."""
+    import nir
+
+    if not isinstance(source, nir.NIRGraph):
+        raise GraphError(
+            f"a {type(source).__name__} is no NIR graph: pass a nir.NIRGraph, or a path to jaxsnn.nir.read"
+        )
+    from jaxsnn.nir.export import group_of
+
+    return group_of(source.to_dict(), nir.version)

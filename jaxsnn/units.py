@@ -1,0 +1,52 @@
+"""Units of time. Inside, every time is a float in SI seconds; units appear only where text comes in or goes out."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from jaxsnn.errors import UsageError
+
+#: Seconds in one unit.
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+_ALIASES = {"": "s", "sec": "s", "µs": "us", "μs": "us"}
+_TIME = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ]*)\s*")
+
+
+def parse_time(text: str | float) -> float:
+    """A positive time in seconds, from text with a unit, or a plain number of seconds.
+
+    Raises:
+        UsageError: the text is no time, its unit is unknown, or the time is not positive and finite.
+
+    >>> parse_time("10ms"), parse_time("6 us"), parse_time("1e-4"), parse_time(0.5)
+    (0.01, 6e-06, 0.0001, 0.5)
+    """
+    match = _TIME.fullmatch(text if isinstance(text, str) else repr(float(text)))
+    if match is None:
+        raise UsageError(f"'{text}' is no time: write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)")
+    number, unit = match.groups()
+    unit = _ALIASES.get(unit, unit)
+    if unit not in SECONDS:
+        raise UsageError(f"'{text}' has the unknown unit '{unit}': use one of {', '.join(SECONDS)}")
+    # A division by a power of ten rounds once, a product with its inexact inverse twice: 6us is then exactly 6e-6.
+    seconds = float(number) / round(1 / SECONDS[unit])
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"'{text}' is not a positive, finite time: write for example 10ms")
+    return seconds
+
+
+def format_time(seconds: float) -> str:
+    """A time for people, in the largest unit that leaves a number of at least 1.
+
+    >>> format_time(0.01), format_time(1e-4), format_time(2.5), format_time(0.0)
+    ('10 ms', '100 us', '2.5 s', '0 s')
+    """
+    if seconds == 0 or not math.isfinite(seconds):
+        return f"{seconds:g} s"
+    for unit, size in SECONDS.items():
+        # The tolerance keeps 0.00099999999 at 1 ms.
+        if abs(seconds) >= size * (1 - SECONDS["ns"]) or unit == "ns":
+            return f"{seconds / size:.6g} {unit}"
+    raise AssertionError("the loop ends at ns")
