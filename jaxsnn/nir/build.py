@@ -1,23 +1,25 @@
 """Graphs without a file: layers in a row, or nodes with named edges.
 
-Time constants are in seconds (text such as "10ms" too) and the dialect is this library's own, unless another is said.
+Time constants are in seconds (or text such as "10ms") and the dialect is this library's own, unless another is said.
+Sizes that follow from the layers before need not be said, and one seed draws all weights, in the order of the layers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.errors import GraphError, UsageError, listing
 from jaxsnn.nir.export import group_of, tagged
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, kaiming_uniform
-from jaxsnn.nir.nodes import IF, LI, LIF, Affine, CubaLI, CubaLIF, I, Input, Linear, Node, Output, Scale, freeze
+from jaxsnn.nir.nodes import nothing
 from jaxsnn.nir.parse import parse
-from jaxsnn.nir.passes import Shape, own_shape, transfer
+from jaxsnn.nir.passes import Shape
 from jaxsnn.units import parse_time
 
 #: The version of NIR whose format is written.
@@ -25,173 +27,183 @@ NIR_VERSION = "1.0.8"
 
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
+Time = Number | str
 Weights = Initializer | np.ndarray
 
 
-def linear(
-    inputs: int, outputs: int, *, weight: Weights | None = None, seed: int | np.random.Generator | None = None
-) -> Linear:
-    """A weight matrix. `weight` is an array or an initialiser, which needs a seed or a generator.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A node before its size is known and its weights are drawn. Made by the functions of this module.
 
-    >>> linear(5, 120, seed=0).value("weight").shape
-    (120, 5)
+    Attributes:
+        type: NIR's name of the primitive.
+        size: Shape of its output; None takes the shape of what feeds it.
+        parameters: Numbers; one number holds for all neurons.
+        weights: Arrays, or initialisers that draw them.
     """
-    return Linear(name="", weight=_drawn(kaiming_uniform() if weight is None else weight, (outputs, inputs), seed))
+
+    type: str
+    size: Shape | None = None
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
 
 
-def affine(
-    inputs: int,
-    outputs: int,
-    *,
-    weight: Weights | None = None,
-    bias: Weights | None = None,
-    seed: int | np.random.Generator | None = None,
-) -> Affine:
-    """A weight matrix and a bias, 0 if not said. One generator draws first the weights, then the bias."""
-    rng = None if seed is None else np.random.default_rng(seed)
-    drawn = _drawn(kaiming_uniform() if weight is None else weight, (outputs, inputs), rng)
-    offset = freeze(np.zeros(outputs)) if bias is None else _drawn(bias, (outputs,), rng)
-    return Affine(name="", weight=drawn, bias=offset)
+def _shape(size: Size | None) -> Shape | None:
+    return None if size is None else (size,) if isinstance(size, int) else tuple(size)
 
 
-def _drawn(weight: Weights, shape: tuple[int, ...], seed: int | np.random.Generator | None) -> np.ndarray:
-    if callable(weight):
-        if seed is None:
-            raise UsageError("random weights need a seed: pass seed=0, or a numpy generator, or an array of weights")
-        return freeze(weight(np.random.default_rng(seed), shape))
-    if np.shape(weight) != shape:
-        raise GraphError(f"a weight or bias of shape {np.shape(weight)} does not fit {shape}: (outputs, inputs)")
-    return freeze(weight)
+def input(size: Size) -> Layer:
+    """Where data enters."""
+    return Layer(type="Input", size=_shape(size))
 
 
-def scale(value: Number) -> Scale:
+def output(size: Size | None = None) -> Layer:
+    """Where data leaves."""
+    return Layer(type="Output", size=_shape(size))
+
+
+def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
+    """A weight matrix: an array (outputs, inputs), or drawn by an initialiser (kaiming_uniform if none is said)."""
+    return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
+
+
+def affine(outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0) -> Layer:
+    """A weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
+    weights = {"weight": kaiming_uniform() if weight is None else weight}
+    if callable(bias):
+        return _matrix("Affine", outputs, {**weights, "bias": bias})
+    return dataclasses.replace(_matrix("Affine", outputs, weights), parameters={"bias": bias})
+
+
+def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> Layer:
+    weight = weights["weight"]
+    if not callable(weight):
+        outputs = np.shape(weight)[0] if outputs is None else outputs
+    if outputs is None:
+        raise UsageError(f"a {kind} layer needs its number of outputs, or an array of weights")
+    return Layer(type=kind, size=(outputs,), weights=weights)
+
+
+def scale(value: Number) -> Layer:
     """Multiplies each element by its own factor."""
-    return Scale(name="", scale=freeze(value))
+    return Layer(type="Scale", parameters={"scale": value})
 
 
 def cubalif(
-    size: Size,
+    size: Size | None = None,
     *,
-    tau_mem: Number | str,
-    tau_syn: Number | str,
+    tau_mem: Time,
+    tau_syn: Time,
     v_threshold: Number = 1.0,
     v_leak: Number = 0.0,
     v_reset: Number = 0.0,
     r: Number = 1.0,
     w_in: Number = 1.0,
-) -> CubaLIF:
+) -> Layer:
     """Current-based leaky integrate-and-fire neurons. Each parameter is one number or one for each neuron."""
-    given = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r, "w_in": w_in}
-    return CubaLIF(name="", **_parameters(size, {"tau_mem": tau_mem, "tau_syn": tau_syn}, given))
+    times = {"tau_mem": tau_mem, "tau_syn": tau_syn}
+    others = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r, "w_in": w_in}
+    return _neurons("CubaLIF", size, times, others)
 
 
 def cubali(
-    size: Size,
+    size: Size | None = None,
     *,
-    tau_mem: Number | str,
-    tau_syn: Number | str,
+    tau_mem: Time,
+    tau_syn: Time,
     v_leak: Number = 0.0,
     r: Number = 1.0,
     w_in: Number = 1.0,
-) -> CubaLI:
+) -> Layer:
     """Current-based leaky integrators."""
-    given = {"v_leak": v_leak, "r": r, "w_in": w_in}
-    return CubaLI(name="", **_parameters(size, {"tau_mem": tau_mem, "tau_syn": tau_syn}, given))
+    return _neurons("CubaLI", size, {"tau_mem": tau_mem, "tau_syn": tau_syn}, {"v_leak": v_leak, "r": r, "w_in": w_in})
 
 
 def lif(
-    size: Size,
+    size: Size | None = None,
     *,
-    tau: Number | str,
+    tau: Time,
     v_threshold: Number = 1.0,
     v_leak: Number = 0.0,
     v_reset: Number = 0.0,
     r: Number = 1.0,
-) -> LIF:
+) -> Layer:
     """Leaky integrate-and-fire neurons."""
-    given = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r}
-    return LIF(name="", **_parameters(size, {"tau": tau}, given))
+    others = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r}
+    return _neurons("LIF", size, {"tau": tau}, others)
 
 
-def li(size: Size, *, tau: Number | str, v_leak: Number = 0.0, r: Number = 1.0) -> LI:
+def li(size: Size | None = None, *, tau: Time, v_leak: Number = 0.0, r: Number = 1.0) -> Layer:
     """Leaky integrators."""
-    return LI(name="", **_parameters(size, {"tau": tau}, {"v_leak": v_leak, "r": r}))
+    return _neurons("LI", size, {"tau": tau}, {"v_leak": v_leak, "r": r})
 
 
-def integrate_and_fire(size: Size, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0) -> IF:
+def integrate_and_fire(
+    size: Size | None = None, *, v_threshold: Number = 1.0, v_reset: Number = 0.0, r: Number = 1.0
+) -> Layer:
     """Integrate-and-fire neurons (IF); r is per second."""
-    return IF(name="", **_parameters(size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r}))
+    return _neurons("IF", size, {}, {"v_threshold": v_threshold, "v_reset": v_reset, "r": r})
 
 
-def integrator(size: Size, *, r: Number = 1.0) -> I:
+def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
     """Integrators (I); r is per second."""
-    return I(name="", **_parameters(size, {}, {"r": r}))
+    return _neurons("I", size, {}, {"r": r})
 
 
-def _parameters(size: Size, times: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    shape = (size,) if isinstance(size, int) else tuple(size)
-    found = {name: parse_time(value) if isinstance(value, str) else value for name, value in times.items()}
-    parameters = {}
-    for name, value in (found | dict(given)).items():
-        array = np.asarray(value, float)
-        if array.shape not in ((), shape):
-            raise GraphError(f"{name} of shape {array.shape} does not fit {shape}: pass one number or one per neuron")
-        parameters[name] = freeze(np.broadcast_to(array, shape))
-    return parameters
+def _neurons(kind: str, size: Size | None, times: Mapping[str, Time], others: Mapping[str, Number]) -> Layer:
+    seconds = {name: parse_time(value) if isinstance(value, str) else value for name, value in times.items()}
+    return Layer(type=kind, size=_shape(size), parameters=seconds | dict(others))
 
 
-def inputs(size: Size) -> Input:
-    """Where data enters."""
-    return Input(name="", shape=freeze(np.atleast_1d(size)))
+def sequential(*layers: Layer, seed: int | None = None, dialect: str = "jaxsnn", **options: Any) -> Graph:
+    """Layers in a row.
 
-
-def outputs(size: Size) -> Output:
-    """Where data leaves."""
-    return Output(name="", shape=freeze(np.atleast_1d(size)))
-
-
-def sequential(*layers: Node, dialect: str = "jaxsnn", **options: Any) -> Graph:
-    """Layers in a row, named "0", "1", ... between "input" and "output".
+    The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and "output", the numbers
+    being places among the arguments.
 
     Args:
-        layers: Made with the functions of this module, or records of `jaxsnn.nir.nodes`.
+        layers: Made with the functions of this module.
+        seed: Draws the weights; not needed where all weights are arrays.
         dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
+
+    Raises:
+        GraphError: Shapes that do not match, or that nothing tells.
 
     >>> from jaxsnn.nir.initializers import normal
     >>> net = sequential(
-    ...     linear(5, 120, weight=normal(3.0, 1.6), seed=0),
-    ...     cubalif(120, tau_mem="10ms", tau_syn="5ms"),
-    ...     linear(120, 3, weight=normal(1.5, 1.5), seed=1),
-    ...     cubalif(3, tau_mem="10ms", tau_syn="5ms"),
+    ...     input(5),
+    ...     linear(120, weight=normal(3.0, 1.6)),
+    ...     cubalif(tau_mem="10ms", tau_syn="5ms"),
+    ...     linear(3, weight=normal(1.5, 1.5)),
+    ...     cubalif(tau_mem="10ms", tau_syn="5ms"),
+    ...     seed=0,
     ... )
     >>> net.order(), net.dialect.name, net.dialect.time_unit
-    (('input', '0', '1', '2', '3', 'output'), 'jaxsnn', 's')
+    (('input', '1', '2', '3', '4', 'output'), 'jaxsnn', 's')
     """
-    if not layers:
-        raise UsageError("a network needs at least one layer: sequential(linear(...), cubalif(...))")
-    first = own_shape(layers[0])
-    if first is None:
-        raise UsageError(
-            f"the first layer, a {layers[0].type}, does not say its size: use network(...) with inputs(...)"
-        )
-    shape: Shape | None = first
-    for number, layer in enumerate(layers):
-        given, shape = shape, transfer(layer, own_shape(layer) or shape or ())
-        if shape is None:
-            raise GraphError(f"layer {number}, a {layer.type}, cannot take the shape {given}: correct its size")
-    nodes = {str(number): layer for number, layer in enumerate(layers)}
-    chain = ("input", *nodes, "output")
-    return network({"input": inputs(first), **nodes, "output": outputs(shape)}, [chain], dialect=dialect, **options)
+    if not layers or layers[0].type != "Input":
+        raise UsageError("the first layer must say how many channels come in: sequential(input(5), ...)")
+    named = {str(number): layer for number, layer in enumerate(layers)}
+    nodes = {"input": named.pop("0"), **named}
+    if layers[-1].type != "Output":
+        nodes["output"] = output()
+    return network(nodes, [tuple(nodes)], seed=seed, dialect=dialect, **options)
 
 
 def network(
-    nodes: Mapping[str, Node], chains: Iterable[Sequence[str]], *, dialect: str = "jaxsnn", **options: Any
+    nodes: Mapping[str, Layer],
+    chains: Iterable[Sequence[str]],
+    *,
+    seed: int | None = None,
+    dialect: str = "jaxsnn",
+    **options: Any,
 ) -> Graph:
     """Named nodes and the edges between them.
 
     Args:
-        nodes: Layers by name, `inputs` and `outputs` included.
+        nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
+        seed: Draws the weights, in the order of the nodes.
         dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
 
     Raises:
@@ -199,23 +211,74 @@ def network(
 
     >>> net = network(
     ...     {
-    ...         "input": inputs(2),
-    ...         "w": linear(2, 4, seed=0),
-    ...         "hidden": cubalif(4, tau_mem=0.02, tau_syn=0.01),
-    ...         "w_rec": linear(4, 4, seed=1),
-    ...         "output": outputs(4),
+    ...         "input": input(2),
+    ...         "w": linear(4),
+    ...         "hidden": cubalif(tau_mem=0.02, tau_syn=0.01),
+    ...         "w_rec": linear(4),
+    ...         "output": output(),
     ...     },
     ...     [("input", "w", "hidden", "output"), ("hidden", "w_rec", "hidden")],
+    ...     seed=0,
     ... )
     >>> net.recurrent_components()
     (('hidden', 'w_rec'),)
     """
-    edges = [edge for chain in chains for edge in itertools.pairwise(chain)]
-    tree = {
-        "type": "NIRGraph",
-        "nodes": {name: {"type": node.type, **node.parameters} for name, node in nodes.items()},
-        "edges": edges,
-    }
+    edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
+    for name in dict.fromkeys(name for edge in edges for name in edge):
+        if name not in nodes:
+            raise GraphError(f"an edge names '{name}', which is no node: there are {listing(nodes)}")
+    shapes = _fed_shapes(nodes, edges)
+    rng = None if seed is None else np.random.default_rng(seed)
+    members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
+    tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
     if dialect == "jaxsnn":
         options.setdefault("time_unit", "s")
     return tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
+
+
+def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) -> dict[str, Shape]:
+    """The shape that reaches each node; its own size where nothing does."""
+    given = {name: layer.size for name, layer in nodes.items()}
+    fed: dict[str, Shape] = {}
+    for _ in nodes:
+        for source, target in edges:
+            shape = given[source]
+            if shape is not None:
+                fed.setdefault(target, shape)
+                given[target] = given[target] or shape
+    for name, size in given.items():
+        if name not in fed and size is not None and not nodes[name].weights:
+            fed[name] = size
+    unknown = [name for name in nodes if name not in fed]
+    if unknown:
+        raise GraphError(f"node '{unknown[0]}' has no size, and nothing feeds it: say its size or add an edge to it")
+    return fed
+
+
+def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None) -> dict[str, Any]:
+    """One node as NIR has it."""
+    shape = layer.size or fed
+    entry: dict[str, Any] = {"type": layer.type}
+    if layer.type in ("Input", "Output"):
+        return entry | {"shape": np.array(shape)}
+    for key, weight in layer.weights.items():
+        wanted = (*shape, *fed) if key == "weight" else shape
+        entry[key] = _drawn(name, key, weight, wanted, rng)
+    for key, value in layer.parameters.items():
+        array = np.asarray(value, float)
+        if array.shape not in ((), shape):
+            raise GraphError(
+                f"node '{name}': {key} of shape {array.shape} does not fit {shape}: pass one or one for each"
+            )
+        entry[key] = np.broadcast_to(array, shape)
+    return entry
+
+
+def _drawn(name: str, key: str, weight: Weights, shape: Shape, rng: np.random.Generator | None) -> np.ndarray:
+    if callable(weight):
+        if rng is None:
+            raise UsageError(f"node '{name}' draws its {key}: say seed=0, or pass an array of shape {shape}")
+        return np.asarray(weight(rng, shape))
+    if np.shape(weight) != shape:
+        raise GraphError(f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}, (outputs, inputs)")
+    return np.asarray(weight)

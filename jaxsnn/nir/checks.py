@@ -43,7 +43,7 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
 
 def refuse_problems(graph: Graph) -> None:
     """Raise a GraphError with the first problem and the number of others."""
-    problems = validate(graph)
+    problems = list(validate(graph))
     if problems:
         others = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise GraphError(f"{problems[0]}{others}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -82,13 +82,14 @@ def _changed(old: Dataset, value: np.ndarray) -> Dataset:
     if dtype.kind not in "biuf":
         dtype = value.dtype
     with np.errstate(over="ignore"):
-        cast = value.astype(dtype)
-    if np.any(np.isinf(cast.astype(float)) & np.isfinite(value.astype(float))):
-        dtype, cast = value.dtype, value
-    if same_array(old.value, cast):
+        stored = value.astype(dtype)
+    if np.any(np.isinf(stored.astype(float)) & np.isfinite(value.astype(float))):
+        dtype, stored = value.dtype, value
+    if same_array(old.value, stored):
         return old
-    storage = old.storage if np.shape(old.value) == cast.shape else {}
-    return Dataset(value=cast, dtype=dtype, attributes=old.attributes, storage=storage)
+    same_shape = isinstance(old.value, np.ndarray) and old.value.shape == stored.shape
+    storage = old.storage if same_shape else {}
+    return Dataset(value=stored, dtype=dtype, attributes=old.attributes, storage=storage)
 
 
 def tagged(graph: Graph) -> Graph:
@@ -111,22 +112,23 @@ def export(graph: Graph) -> nir.NIRGraph:
     Raises:
         GraphError: nir itself refuses the graph.
 
-    >>> from jaxsnn.nir.build import sequential, linear, li
-    >>> sorted(export(sequential(linear(2, 3, seed=0), li(3, tau=0.01))).nodes)
-    ['0', '1', 'input', 'output']
+    >>> from jaxsnn.nir import build
+    >>> sorted(export(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)).nodes)
+    ['1', '2', 'input', 'output']
     """
     import nir
 
     tree = _values(document_of_graph(graph)["node"])
     try:
-        return nir.dict2NIRNode(tree | {"type_check": False})
+        return cast("nir.NIRGraph", nir.dict2NIRNode(tree))
     except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise GraphError(f"the nir package refuses this graph: {error}: write it to a file instead") from error
 
 
 def _values(group: Group) -> dict[str, Any]:
-    """A document as the plain dicts that nir.read makes of a file."""
-    return {name: _values(entry) if isinstance(entry, Group) else _value(entry) for name, entry in group.items()}
+    """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its own to them."""
+    tree = {name: _values(entry) if isinstance(entry, Group) else _value(entry) for name, entry in group.items()}
+    return tree | {"type_check": False} if tree.get("type") == "NIRGraph" else tree
 
 
 def _value(dataset: Dataset) -> Any:
@@ -134,6 +136,8 @@ def _value(dataset: Dataset) -> Any:
     if text is not None:
         return text
     value = dataset.value
+    if not isinstance(value, np.ndarray):
+        return None
     # nir takes a scalar out of its array; arrays are copied because ours are read-only.
     return value[()] if value.shape == () else np.array(value)
 

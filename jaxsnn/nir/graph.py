@@ -206,7 +206,7 @@ class Graph:
     def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
         """The cycles: groups of nodes that reach each other, and nodes with an edge to themselves."""
         loops = {source for source, target in self.edges if source == target}
-        return tuple(part for part in self._components if len(part) > 1 or part[0] in loops)
+        return tuple(part for part in self._components if len(part) > 1 or not loops.isdisjoint(part))
 
     def with_nodes(self, records: Iterable[Node] | Mapping[str, Node]) -> Graph:
         """The same graph with some records replaced by records of the same names and types.

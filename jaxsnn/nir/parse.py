@@ -1,4 +1,4 @@
-"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is unambiguous, refuses what is broken."""
+"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is plain, refuses what is broken."""
 
 from __future__ import annotations
 

@@ -153,9 +153,9 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     Parameters come first (a weight matrix fixes both sides); nodes whose parameters are scalars take the size of their
     neighbours. Where nothing tells the shape, or the sources of an Output disagree, it is None.
 
-    >>> from jaxsnn.nir.build import sequential, linear, li
-    >>> shapes(sequential(linear(2, 3, seed=0), li(3, tau=0.01)))["1"]
-    ((3,), (3,))
+    >>> from jaxsnn.nir import build
+    >>> shapes(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0))["1"]
+    ((2,), (3,))
     """
     inward: dict[str, Shape | None] = {name: own_shape(node) for name, node in graph.nodes.items()}
     outward: dict[str, Shape | None] = dict.fromkeys(graph.nodes)
