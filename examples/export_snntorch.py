@@ -50,7 +50,7 @@ def network(hidden: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         fc1=linear(INPUTS, hidden, mean=3.0, std=1.6),
         lif1=synaptic(hidden),
-        fc2=linear(hidden, OUTPUTS, mean=1.5, std=1.5),
+        fc2=linear(hidden, OUTPUTS, mean=0.5, std=0.8),
         lif2=synaptic(OUTPUTS),
     )
     return nn.Sequential(layers)
