@@ -6,14 +6,35 @@ The public names are resolved on first use: `import jaxsnn` alone loads neither 
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxsnn.errors import JaxsnnError as JaxsnnError
+    from jaxsnn.event import Event as Event
+    from jaxsnn.event import Events as Events
+    from jaxsnn.lower import lower as lower
+    from jaxsnn.lower import raise_ as raise_
+    from jaxsnn.network import Network as Network
+    from jaxsnn.nir import Graph as Graph
+    from jaxsnn.nir import export as export
+    from jaxsnn.nir import parse as parse
+    from jaxsnn.nir import read as read
+    from jaxsnn.nir import sequential as sequential
+    from jaxsnn.nir import write as write
+    from jaxsnn.simulate import Result as Result
+    from jaxsnn.simulate import Solution as Solution
+    from jaxsnn.simulate import simulate as simulate
+    from jaxsnn.train import fit as fit
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Event": "jaxsnn.event",
+    "Events": "jaxsnn.event",
+    "Graph": "jaxsnn.nir",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network",
+    "Result": "jaxsnn.simulate",
     "Solution": "jaxsnn.simulate",
     "export": "jaxsnn.nir",
     "fit": "jaxsnn.train",
@@ -21,6 +42,7 @@ _HOME = {
     "parse": "jaxsnn.nir",
     "raise_": "jaxsnn.lower",
     "read": "jaxsnn.nir",
+    "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulate",
     "write": "jaxsnn.nir",
 }

@@ -52,18 +52,27 @@ def imports_on_load(node: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def unit_factors(tree: ast.AST) -> Iterator[tuple[float, int]]:
-    """The numeric unit factors in a module, with their lines."""
+    """The numeric unit factors in a module, with their lines: floats anywhere, integers and powers that multiply."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            if node.value in UNIT_FACTORS:
-                yield node.value, node.lineno
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
-            try:
-                value = float(eval(compile(ast.Expression(node), "", "eval"), {}))
-            except Exception:
-                continue
-            if value in UNIT_FACTORS:
-                yield value, node.lineno
+        if isinstance(node, ast.Constant) and type(node.value) is float and node.value in UNIT_FACTORS:
+            yield node.value, node.lineno
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
+            for side in (node.left, node.right):
+                value = whole_or_power(side)
+                if value in UNIT_FACTORS:
+                    yield value, side.lineno
+
+
+def whole_or_power(node: ast.AST) -> float | None:
+    """The value of a literal integer or a power of literals."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return float(node.value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        try:
+            return float(ast.literal_eval(node.left)) ** ast.literal_eval(node.right)
+        except ValueError:
+            return None
+    return None
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -82,7 +91,7 @@ def test_the_scanners_find_what_they_look_for():
     tree = ast.parse(
         "import torch.nn\n"
         "if True:\n    from matplotlib import pyplot\n"
-        "def f():\n    import norse\n    return 0.001 * 1_000 + 10**-6 + 10**x + 1e-4\n"
+        "def f():\n    import norse\n    return 0.001 * 1_000 + x / 10**-6 + 10**x * 1e-4 + g(1000)\n"
     )
     assert list(imports_on_load(tree)) == [("torch", 1), ("matplotlib", 3)]
     assert sorted(unit_factors(tree)) == [(1e-6, 6), (1e-3, 6), (1e3, 6)]
@@ -91,6 +100,13 @@ def test_the_scanners_find_what_they_look_for():
 def test_every_public_name_resolves():
     assert [name for name in jaxsnn.__all__ if getattr(jaxsnn, name, None) is None] == []
     assert dir(jaxsnn) == sorted(jaxsnn.__all__)
+
+
+def test_type_checkers_see_the_same_public_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == jaxsnn._HOME
 
 
 def test_an_unknown_name_is_an_attribute_error():
