@@ -3,7 +3,7 @@
 from jaxsnn.nir.build import network, sequential
 from jaxsnn.nir.dialects import DIALECTS, Dialect
 from jaxsnn.nir.export import export, tagged, write
-from jaxsnn.nir.gains import constant_gain, require, resistance, spike_area
+from jaxsnn.nir.gains import require, resistance, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.info import describe
@@ -13,7 +13,6 @@ __all__ = [
     "DIALECTS",
     "Dialect",
     "Graph",
-    "constant_gain",
     "describe",
     "export",
     "network",

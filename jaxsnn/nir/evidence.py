@@ -38,16 +38,16 @@ class Estimate:
         dt: Median over all neurons; None where nothing can be said.
         agrees: All neurons give the same dt.
         proven: More than a coincidence, see the module.
-        node, tau, gain: The neuron that is farthest from the median, for messages.
-        farthest: The dt of that neuron.
+        node: The node with the neuron that is farthest from the median.
+        pair: Its numbers, for messages: "tau = 0.01 and r = 0.9".
+        farthest: Its dt.
     """
 
     dt: float | None = None
     agrees: bool = False
     proven: bool = False
     node: str = ""
-    tau: float = np.nan
-    gain: float = np.nan
+    pair: str = ""
     farthest: float = np.nan
 
 
@@ -94,7 +94,7 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
     found = [] if rule is None else list(ties(nodes, conventions))
     taus = np.concatenate([tie.tau for tie in found] or [np.zeros(0)])
     gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])
-    names = [tie.node for tie in found for _ in range(tie.tau.size)]
+    owners = [tie for tie in found for _ in range(tie.tau.size)]
     finite = np.flatnonzero(np.isfinite(taus) & np.isfinite(gains))
     if finite.size == 0 or rule is None:
         return Estimate()
@@ -102,7 +102,8 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
     values = _dt_of(rule, taus, gains)
     if not np.all(np.isfinite(values) & (values > 0)):
         bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
-        return Estimate(node=names[finite[bad]], tau=taus[bad], gain=gains[bad], farthest=values[bad])
+        owner = owners[finite[bad]]
+        return Estimate(node=owner.node, pair=_pair(owner, taus[bad], gains[bad]), farthest=float(values[bad]))
     dt = float(np.median(values))
     far = int(np.argmax(np.abs(values - dt)))
     agrees = bool(abs(values[far] - dt) <= TOLERANCE * dt)
@@ -110,14 +111,20 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
     distinct = len({(f"{tau:.3e}", f"{gain:.3e}") for tau, gain in zip(taus, gains, strict=True)})
     computed = not all(_is_short(value, 3, 0) for value in np.concatenate([taus, gains]))
     proven = agrees and (distinct > 1 or (computed and _is_short(dt, 2, TOLERANCE)))
+    owner = owners[finite[far]]
     return Estimate(
         dt=dt,
         agrees=agrees,
         proven=proven and bool(np.any(gains != 1)),
-        node=names[finite[far]],
-        tau=float(taus[far]),
-        gain=float(gains[far]),
+        node=owner.node,
+        pair=_pair(owner, taus[far], gains[far]),
         farthest=float(values[far]),
+    )
+
+
+def _pair(tie: Tie, tau: float, gain: float) -> str:
+    return " and ".join(
+        f"{name} = {value:g}" for name, value in zip(tie.names, (tau, gain), strict=True) if name != "1"
     )
 
 

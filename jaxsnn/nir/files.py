@@ -84,6 +84,8 @@ def load(path: str | os.PathLike[str]) -> Group:
             raise FileError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be a NIR file")
         with h5py.File(path, "r") as file:
             document = _load_group(file, str(path), 0)
+    except PermissionError as error:
+        raise FileError(f"{path} cannot be opened: {error.strerror}: change its permissions") from error
     except (OSError, RuntimeError, KeyError) as error:
         raise FileError(f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again") from error
     if not isinstance(document.get("node"), Group):
@@ -125,7 +127,8 @@ def _load_attributes(entry: h5py.Group | h5py.Dataset) -> dict[str, Dataset]:
 def _frozen(value: Any) -> np.ndarray | h5py.Empty:
     if isinstance(value, h5py.Empty):
         return value
-    array = np.asarray(value, dtype=object if isinstance(value, bytes | str) else getattr(value, "dtype", None))
+    # Text of variable length comes as plain bytes, which numpy would cut at a zero byte.
+    array = np.asarray(value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None))
     array.setflags(write=False)
     return array
 

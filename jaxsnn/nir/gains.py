@@ -1,4 +1,4 @@
-"""How strongly a spike and a bias drive a neuron: the gain that a dialect gives to the numbers of a file.
+"""How strongly a spike drives a neuron: the gain that a dialect gives to the numbers of a file.
 
 All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a spike.
 """
@@ -16,10 +16,7 @@ from jaxsnn.nir.dialects import DIALECTS, Dialect, Kernel, Rule
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, I, Node
 
 _OPTIONS = {
-    "name": "--dialect",
     "dt": "--dt",
-    "seconds": "--time-unit",
-    "time_unit": "--time-unit",
     "reset": "--reset",
     "reset_delay": "--reset-delay",
     "norm_input": "--norm-input",
@@ -42,23 +39,23 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         DialectError: Names the first field that is unknown, the node, the option that tells it, and what is known.
     """
     view = dialect if node is None else dialect.at(node)
+    where = "" if node is None else f"node '{node}': "
     for field in fields:
-        if getattr(view if hasattr(view, field) else dialect, field) is not None:
-            continue
-        where = "" if node is None else f" for node '{node}'"
-        raise DialectError(f"{purpose} needs {_missing(dialect, field)}{where}. {dialect.why}".rstrip())
+        if getattr(view if hasattr(view, field) else dialect, field) is None:
+            raise DialectError(f"{where}{purpose} needs {_missing(dialect, field)}")
 
 
 def _missing(dialect: Dialect, field: str) -> str:
+    """What is missing and the option that tells it."""
     if field == "name":
-        among = listing(dialect.choices or DIALECTS)
-        return f"the dialect of the file, which its numbers do not decide: say --dialect (possible: {among})"
+        return f"the dialect of the file. {dialect.why}" if dialect.why else "the dialect of the file: say --dialect"
     if field == "seconds" and dialect.name == "norse":
         return "the dt that Norse's exporter was given: say --dt-export (Norse's default is 1ms)"
     if field == "seconds" and dialect.time_unit == "step":
-        return "the length of a step, because the file counts time in steps: say --dt"
-    what = {"seconds": "the unit of time", "time_unit": "the unit of time"}.get(field, f"'{field}'")
-    return f"{what}, which the file does not say: say {_OPTIONS.get(field, field)}"
+        return "the length of a step, in which the file counts time: say --dt"
+    if field in ("seconds", "time_unit"):
+        return f"the unit of time: say --time-unit ({dialect.why})"
+    return f"{field}, which the file does not say: say {_OPTIONS.get(field, field)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,22 +107,6 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
     if isinstance(node, IF | I):
         return np.asarray(node.value("r"), float) / known(dialect, "seconds", "the resistance", node.name)
     return np.asarray(node.value("r"))
-
-
-def constant_gain(dialect: Dialect, node: Node) -> np.ndarray:
-    """The constant current (S in NIR's equations) that stands for a bias of 1 into this node.
-
-    Frameworks that step add the bias like a spike in every step, so it is area / dt; it is 1 where the area is dt.
-    """
-    how = arrival(dialect, node)
-    if how == "fixed" or DIALECTS[dialect.name or ""].constant_input == "current":
-        return np.array(1.0)
-    seconds, dt = (known(dialect, field, "a bias", node.name) for field in ("seconds", "dt"))
-    if isinstance(node, CURRENT_BASED):
-        return np.asarray(node.value("tau_syn"), float) * seconds / dt / node.value("w_in")
-    if isinstance(node, IF | I):
-        return 1 / (dt * resistance(dialect, node))
-    return np.asarray(node.value("tau"), float) * seconds / dt / resistance(dialect, node)
 
 
 def rule_of(dialect: Dialect, node: Node) -> Rule:

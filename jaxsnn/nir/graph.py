@@ -67,6 +67,7 @@ __all__ = [
     "Subgraph",
     "SumPool2d",
     "Threshold",
+    "edge_key",
     "natural_key",
 ]
 
@@ -86,7 +87,8 @@ def natural_key(name: str) -> tuple[Any, ...]:
     return (numbered, name)
 
 
-def _edge_key(edge: Edge) -> tuple[Any, ...]:
+def edge_key(edge: Edge) -> tuple[Any, ...]:
+    """Sorts edges by source, then by target, as people do."""
     return natural_key(edge[0]), natural_key(edge[1])
 
 
@@ -171,7 +173,7 @@ class Graph:
         """The graph for networkx, frozen; a node's attribute `record` is its record. Nodes and edges are sorted."""
         graph = networkx.MultiDiGraph()
         graph.add_nodes_from((name, {"record": node}) for name, node in self.nodes.items())
-        graph.add_edges_from(sorted(self.edges, key=_edge_key))
+        graph.add_edges_from(sorted(self.edges, key=edge_key))
         return networkx.freeze(graph)
 
     def predecessors(self, name: str) -> tuple[str, ...]:

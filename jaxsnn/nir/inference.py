@@ -6,12 +6,11 @@ Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import DialectError, listing
+from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
 from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
 from jaxsnn.nir.graph import Graph
@@ -45,17 +44,19 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
         return _decided(graph, conventions, said, "argument", f"{said.dialect} was said.")
     tag, ignored = read_tag(graph)
     if tag is not None:
-        return _from_tag(graph, tag, said)
+        return _decided(graph, DIALECTS[tag.dialect], _merged(tag, said), "metadata", _tag_says(tag.dialect))
     name, why = infer(graph)
     if name is not None:
         return _decided(graph, DIALECTS[name], said, "inference", ignored + why)
-    return Dialect(**said.fields, nodes=said.nodes, why=ignored + why, choices=possible(graph))
+    choices = possible(graph) if graph.neurons else ()
+    return Dialect(**said.fields, nodes=said.nodes, why=ignored + why, choices=choices)
 
 
 def _decided(graph: Graph, conventions: Conventions, said: Options, decided_by: Any, why: str) -> Dialect:
     """Fill the fields of a decided dialect and say where each comes from."""
     fields = dict(said.fields)
     reasons = [why]
+    _refuse_foreign(conventions, said)
     _decide_time_unit(graph, conventions, fields, reasons)
     _decide_dt(graph, conventions, fields, reasons)
     nodes = {name: dict(own) for name, own in said.nodes.items()}
@@ -74,6 +75,15 @@ def _decided(graph: Graph, conventions: Conventions, said: Options, decided_by: 
         reasons.append("norm_input is not in the file: say --norm-input.")
     ordered = {name: nodes[name] for name in graph.nodes if name in nodes}
     return Dialect(name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields)
+
+
+def _refuse_foreign(conventions: Conventions, said: Options) -> None:
+    """Options that would be ignored because another framework has them."""
+    if "dt_export" in said.fields and conventions.name != "norse":
+        raise UsageError(f"--dt-export is for the dialect norse, not for {conventions.name}: leave it out")
+    normed = "norm_input" in said.fields or any("norm_input" in own for own in said.nodes.values())
+    if normed and not conventions.norm_input:
+        raise UsageError(f"--norm-input is for the dialect sinabs, not for {conventions.name}: leave it out")
 
 
 def _decide_time_unit(graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
@@ -124,14 +134,14 @@ def _decide_dt(graph: Graph, conventions: Conventions, fields: dict[str, Any], r
     said = fields.get("dt")
     if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
         raise DialectError(
-            f"--dt {format_time(said)} contradicts the file: node '{found.node}' has tau = {found.tau:g} and "
-            f"r = {found.gain:g}, so dt = {formula} = {format_time(seconds)}: leave --dt out or say another --dialect"
+            f"--dt {format_time(said)} contradicts the file: node '{found.node}' has {found.pair}, "
+            f"so dt = {formula} = {format_time(seconds)}: leave --dt out or say another --dialect"
         )
     if said is None and conventions.dt is not None and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt:
         raise DialectError(
             f"the dialect {conventions.name} always writes with dt = {format_time(conventions.dt)}, but node "
-            f"'{found.node}' has tau = {found.tau:g} and r = {found.gain:g}, so dt = {formula} = "
-            f"{format_time(seconds)}: say --dt {seconds:g} if that is meant, or another --dialect"
+            f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}: "
+            f"say --dt {seconds:g} if that is meant, or another --dialect"
         )
     if said is None:
         fields["dt"] = _shortest(seconds)
@@ -176,10 +186,10 @@ def contradiction(graph: Graph, conventions: Conventions) -> str | None:
     if found.node and not found.agrees:
         median = "" if found.dt is None else f", where others give {found.dt:g}"
         return (
-            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has tau = {found.tau:g} and "
-            f"r = {found.gain:g}, so dt = {found.farthest:g}{median}"
+            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has {found.pair}, "
+            f"so dt = {found.farthest:g}{median}"
         )
-    if conventions.dt_from == "tau W(1/r)" and found.dt is not None and found.gain == 1:
+    if conventions.dt_from == "tau W(1/r)" and found.pair.endswith("r = 1"):
         return f"{name} writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
     return None
 
@@ -232,7 +242,7 @@ def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
 def infer(graph: Graph) -> tuple[str | None, str]:
     """The dialect that the numbers prove, with a sentence that says why; None and why not otherwise."""
     if not graph.neurons:
-        return None, "The graph has no neurons, so no dialect is needed to play it."
+        return None, "The graph has no neurons, so nothing tells its dialect."
     choices = possible(graph)
     proven = [name for name in RECOGNISED if name in choices and estimate(graph.nodes, DIALECTS[name]).proven]
     if len(proven) == 1 and (proven[0] != "snntorch" or is_single_precision(graph.nodes)):
@@ -253,35 +263,36 @@ def _gains(graph: Graph) -> str:
     return f"r from {values.min():g} to {values.max():g}"
 
 
-def read_tag(graph: Graph) -> tuple[Mapping[str, Any] | None, str]:
-    """This library's tag in the metadata, or None; with a sentence if there is one that must be ignored."""
+def read_tag(graph: Graph) -> tuple[Options | None, str]:
+    """This library's tag in the metadata as options, or None; and a sentence where it is not believed."""
     text = graph.metadata.get(TAG)
     if text is None:
         return None, ""
     try:
-        tag = json.loads(str(text))
-        parse_options(graph.nodes, tag["name"], **{key: tag[key] for key in tag if key not in ("name", "nodes")})
-        for own in tag.get("nodes", {}).values():
-            unknown = [key for key in own if key not in PER_NODE]
-            if unknown:
-                raise KeyError(unknown[0])
-        if tag["name"] not in DIALECTS:
-            raise KeyError(tag["name"])
-    except Exception as error:  # whatever a file has there, it must not stop the reader
-        return None, f"The entry '{TAG}' in its metadata is ignored, it is not understood ({error}). "
-    return tag, ""
+        tag = dict(json.loads(str(text)))
+        nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
+        # Every value passes the same checks as an option of the user.
+        per_node = {field: {name: own[field] for name, own in nodes.items() if field in own} for field in PER_NODE}
+        by_node = parse_options(graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}).nodes
+        options = parse_options(graph.nodes, tag.pop("name"), **tag)
+        found = Options(dialect=options.dialect, fields=options.fields, nodes=by_node)
+        refuse_contradiction(graph, DIALECTS[found.dialect])
+        _decided(graph, DIALECTS[found.dialect], found, "metadata", "")
+    except (JaxsnnError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return None, f"The entry '{TAG}' of its metadata is not believed: {error}. "
+    return found, ""
 
 
-def _from_tag(graph: Graph, tag: Mapping[str, Any], said: Options) -> Dialect:
-    """The dialect that this library wrote into the metadata; options that are said go first."""
-    fields = {key: value for key, value in tag.items() if key not in ("name", "nodes")}
-    nodes = {name: dict(own) for name, own in tag.get("nodes", {}).items()}
+def _tag_says(name: str) -> str:
+    return f"Its metadata name the dialect {name}."
+
+
+def _merged(tag: Options, said: Options) -> Options:
+    """What was said goes before the tag."""
+    nodes = {name: dict(own) for name, own in tag.nodes.items()}
     for name, own in said.nodes.items():
         nodes.setdefault(name, {}).update(own)
-    merged = Options(dialect=tag["name"], fields=fields | dict(said.fields), nodes=nodes)
-    conventions = DIALECTS[tag["name"]]
-    refuse_contradiction(graph, conventions)
-    return _decided(graph, conventions, merged, "metadata", f"Its metadata name the dialect {tag['name']}.")
+    return Options(dialect=tag.dialect, fields={**tag.fields, **said.fields}, nodes=nodes)
 
 
 def tag_text(dialect: Dialect) -> str:

@@ -100,10 +100,11 @@ def as_json(graph: Graph) -> str:
 
 
 def as_text(graph: Graph) -> str:
-    """The description for people: a table of the nodes, then what the file does not say."""
+    """The description for people: a table of the nodes from input to output, then what the file does not say."""
     content = describe(graph)
     rows = [("node", "type", "in", "out", "parameters")]
-    for node in content["nodes"]:
+    by_name = {node["name"]: node for node in content["nodes"]}
+    for node in map(by_name.__getitem__, graph.order()):
         shown = ", ".join(f"{name} {_shown(entry)}" for name, entry in node["parameters"].items() if name != "shape")
         rows.append((node["name"], node["type"], _dims(node["input_shape"]), _dims(node["output_shape"]), shown))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -52,7 +52,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
 
 
 def _choice(option: str, value: Any) -> Any:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower()
     if text not in CHOICES[option]:
         flag = option.replace("_", "-")
         raise UsageError(f"--{flag} is '{value}', but it must be one of {', '.join(CHOICES[option])}")

@@ -67,9 +67,8 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
         version=text_of(version) if isinstance(version, Dataset) else None,
         source=document,
     )
-    graph = add_borders(graph)
     refuse_problems(graph)
-    graph = findings(graph)
+    graph = findings(add_borders(graph))
     decided = dialect if isinstance(dialect, Dialect) else resolve(graph, dialect, **options)
     return graph.with_dialect(decided)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxsnn.nir.graph import Edge, Graph
+from jaxsnn.nir.graph import Edge, Graph, edge_key
 from jaxsnn.nir.nodes import (
     NEURONS,
     Affine,
@@ -266,8 +266,7 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
 
     In natural order; a pair that several ways connect is listed once for each way.
     """
-    sources, targets = _neighbours(graph)
-    del sources
+    _, targets = _neighbours(graph)
 
     def ends(name: str, seen: tuple[str, ...]) -> list[str]:
         found: list[str] = []
@@ -278,7 +277,8 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
                 found.extend(ends(target, (*seen, target)))
         return found
 
-    return tuple((name, end) for name in graph.nodes if not is_relay(graph.nodes[name]) for end in ends(name, ()))
+    found = [(name, end) for name in graph.nodes if not is_relay(graph.nodes[name]) for end in ends(name, ())]
+    return tuple(sorted(found, key=edge_key))
 
 
 def is_relay(node: Node) -> bool:

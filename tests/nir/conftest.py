@@ -1,0 +1,53 @@
+"""The zoo of real files, and small helpers for documents."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real files by name."""
+    folder = tmp_path_factory.mktemp("zoo")
+    with tarfile.open(DATA / "zoo.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return {path.stem: path for path in sorted(folder.glob("*.nir"))}
+
+
+@pytest.fixture(scope="session")
+def facts() -> dict[str, dict[str, Any]]:
+    """Who wrote each file of the zoo, and what the file does not say."""
+    return json.loads((DATA / "zoo.json").read_text())
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def visit(name: str, entry: h5py.Group | h5py.Dataset) -> None:
+        attributes = {key: (entry.attrs.get_id(key).dtype, repr(entry.attrs[key])) for key in entry.attrs}
+        if isinstance(entry, h5py.Group):
+            found[name] = attributes
+            return
+        value = entry[()]
+        text = h5py.check_string_dtype(entry.dtype)
+        bits = np.asarray(value).tobytes() if text is None and not isinstance(value, h5py.Empty) else repr(value)
+        found[name] = (attributes, entry.dtype, text, entry.shape, bits, entry.compression, entry.chunks)
+
+    with h5py.File(path) as file:
+        found[""] = {key: repr(file.attrs[key]) for key in file.attrs}
+        file.visititems(visit)
+    return found
+
+
+@pytest.fixture(scope="session")
+def entries() -> Callable[[Path], dict[str, Any]]:
+    """Everything that an HDF5 file holds, by path: attributes, dtypes, kinds of text, shapes, bits, compression."""
+    return _entries

@@ -1,0 +1,139 @@
+"""Broken graphs: each problem names the node, the numbers and the way out."""
+
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.errors import GraphError
+from jaxsnn.nir import build, parse
+from jaxsnn.nir.checks import validate
+from jaxsnn.nir.export import group_of, write
+from jaxsnn.nir.files import load
+
+
+def network(**changes):
+    """A small sound network as a document, with some parameters of some nodes changed: node__parameter=value."""
+    parameters = {
+        name: np.full(3, value)
+        for name, value in zip(("tau", "r", "v_leak", "v_threshold"), (0.1, 1, 0, 1), strict=True)
+    }
+    cuba = {"tau_syn": 0.1, "tau_mem": 0.2, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": 0.0, "w_in": 1.0}
+    tree = {
+        "input": {"type": "Input", "shape": np.array([2])},
+        "w": {"type": "Affine", "weight": np.ones((3, 2)), "bias": np.zeros(3)},
+        "n": {"type": "LIF", **parameters},
+        "v": {"type": "Linear", "weight": np.ones((4, 3))},
+        "c": {"type": "CubaLIF", **{name: np.full(4, value) for name, value in cuba.items()}},
+        "output": {"type": "Output", "shape": np.array([4])},
+    }
+    for change, value in changes.items():
+        node, _, parameter = change.partition("__")
+        tree[node][parameter] = value
+        if value is None:
+            del tree[node][parameter]
+    edges = [("input", "w"), ("w", "n"), ("n", "v"), ("v", "c"), ("c", "output")]
+    return group_of({"type": "NIRGraph", "nodes": tree, "edges": edges}, "1.0.8")
+
+
+def test_the_sound_network_has_no_problem():
+    assert validate(parse(network())) == ()
+
+
+BROKEN = [
+    (
+        {"w__weight": np.array([[1, np.nan], [1, 1], [1, 1]])},
+        "'w' .Affine. has 1 of 6 weight that is nan at index .0, 1.",
+    ),
+    ({"v__weight": np.full((4, 3), np.inf)}, "'v' .Linear. has 12 of 12 weight that are inf"),
+    ({"w__bias": np.array([0, -np.inf, 0])}, "'w' .Affine. has 1 of 3 bias that is -inf at index 1"),
+    ({"n__tau": np.array([0.1, 0.0, 0.1])}, "'n' .LIF. has 1 of 3 tau that is not positive: 0 at index 1"),
+    (
+        {"n__tau": np.array(-0.25)},
+        "'n' .LIF. has a tau that is not positive: -0.25: a time constant must be greater than 0",
+    ),
+    ({"c__tau_syn": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 tau_syn that are nan"),
+    ({"c__tau_mem": np.full(4, -np.inf)}, "'c' .CubaLIF. has 4 of 4 tau_mem that are -inf"),
+    ({"n__v_threshold": np.array([1, 1, np.inf])}, "'n' .LIF. has 1 of 3 v_threshold that is inf at index 2"),
+    ({"c__w_in": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 w_in that are nan"),
+    ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has 3 of 3 r that are nan"),
+    ({"n__tau": None}, "'n' .LIF. has no tau: NIR requires it"),
+    ({"n__r": np.ones(2)}, r"'n' .LIF. has tau of shape \(3,\) and r of shape \(2,\)"),
+    (
+        {"w__bias": np.zeros(4)},
+        r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) gives \(3,\)",
+    ),
+    ({"v__weight": np.ones(3)}, r"'v' .Linear. has a weight of shape \(3,\): it must be \(outputs, inputs\)"),
+    ({"v__weight": np.ones((4, 5))}, r"node 'n' gives the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)"),
+    ({"v__weight": np.ones((5, 3))}, r"node 'v' gives the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)"),
+    ({"input__shape": np.array([3])}, r"node 'input' gives the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)"),
+    ({"output__shape": np.array([5])}, r"'output' .Output. declares the shape \(5,\), but its neighbours have \(4,\)"),
+    ({"v__weight": "same"}, "'v' .Linear. has weight = 'same'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
+def test_a_broken_network_is_refused(changes, message):
+    with pytest.raises(GraphError, match=message) as caught:
+        parse(network(**changes))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n__tau": np.full(3, np.inf), "n__r": np.full(3, np.inf)},
+        {"n__v_threshold": np.array([1, 1, 1], dtype="int64")},
+        {"w__bias": np.array(False)},
+        {"n__tau": np.array(0.1)},
+        {"c__w_in": None, "c__v_reset": None},
+        {"w__weight": np.ones((3, 2), dtype="float16")},
+        {"input__shape": np.array([7, 1, 2])},
+    ],
+)
+def test_odd_but_sound_networks_are_read(changes):
+    parse(network(**changes))
+
+
+def test_all_problems_are_counted():
+    bad = network(w__weight=np.full((3, 2), np.nan), n__tau=np.zeros(3), c__r=np.full(4, np.nan))
+    with pytest.raises(GraphError, match=r"\(and 2 more problems\)"):
+        parse(bad)
+
+
+def test_a_missing_flatten_is_advised():
+    nodes = {
+        "input": nir.Input(np.array([1, 4, 4])),
+        "conv": nir.Conv2d(None, np.ones((2, 1, 3, 3)), 1, 0, 1, 1, np.zeros(2)),
+        "w": nir.Linear(np.ones((3, 8))),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = [("input", "conv"), ("conv", "w"), ("w", "output")]
+    with pytest.raises(GraphError, match=r"gives the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them"):
+        parse(nir.NIRGraph(nodes, edges, type_check=False))
+
+
+def test_a_window_larger_than_its_input_is_refused():
+    nodes = {
+        "input": nir.Input(np.array([1, 4, 4])),
+        "pool": nir.SumPool2d(np.array([5, 5]), np.array([1, 1]), np.array([0, 0])),
+        "output": nir.Output(np.array([1, 1, 1])),
+    }
+    with pytest.raises(GraphError, match=r"'pool' \(SumPool2d\) cannot take the shape \(1, 4, 4\)"):
+        parse(nir.NIRGraph(nodes, [("input", "pool"), ("pool", "output")], type_check=False))
+
+
+def test_what_became_broken_is_not_written(tmp_path):
+    graph = build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)
+    node = graph.nodes["1"]
+    broken = graph.with_nodes([node.replace(weight=node.value("weight") * np.nan)])
+    with pytest.raises(GraphError, match="weight that are nan"):
+        write(tmp_path / "a.nir", broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reset_above_the_threshold_is_warned_of(tmp_path):
+    graph = parse(network(n__v_reset=np.array([0.0, 1.0, 0.0])))
+    assert [(warning.node, warning.what) for warning in graph.warnings] == [("n", "v_reset is not below v_threshold")]
+    write(tmp_path / "a.nir", graph)
+    assert load(tmp_path / "a.nir")["node"]["nodes"]["n"]["v_reset"].value.tolist() == [0, 1, 0]

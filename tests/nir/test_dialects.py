@@ -1,0 +1,289 @@
+"""What a file does not say: decided from an option, a tag or the numbers, or left open with the reason."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import DialectError, UsageError
+from jaxsnn.nir import (
+    DIALECTS,
+    Dialect,
+    build,
+    export,
+    parse,
+    read,
+    require,
+    resistance,
+    resolve,
+    spike_area,
+    tagged,
+    write,
+)
+from jaxsnn.nir.evidence import estimate, lambert_w
+from jaxsnn.nir.nodes import NEURONS, TYPES
+
+
+def network(neurons, dialect="nir", **options):
+    """One population behind a weight matrix; options are read as those of the given dialect."""
+    untagged = export(build.sequential(build.input(2), build.linear(3), neurons, seed=0, dialect="nir"))
+    untagged.metadata = {}
+    return parse(untagged, dialect=dialect, **options)
+
+
+def test_every_dialect_has_rules_for_neurons_only():
+    neurons = {cls.__name__ for cls in NEURONS}
+    for name, conventions in DIALECTS.items():
+        assert conventions.name == name
+        assert set(conventions.rules) <= neurons <= set(TYPES)
+
+
+def test_the_step_follows_from_the_numbers(zoo):
+    dialect = read(zoo["snntorch_v_syn_sub"], dialect="snntorch").dialect
+    assert dialect.dt == 1e-4
+    assert "dt is 100 us, from tau/r of all neurons" in dialect.why
+    assert (dialect.reset, dialect.reset_delay) == (None, None)
+    assert "say --reset and --reset-delay" in dialect.why
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "dt", "message"),
+    [
+        (
+            "snntorch_v_syn_sub",
+            "snntorch",
+            "1ms",
+            r"1 ms contradicts .* tau_syn = 0.0005 and w_in = 5, so dt = tau/r = 100 us",
+        ),
+        ("snntorch_v_syn_sub", "auto", 1e-3, "--dt 1 ms contradicts"),
+        ("rockpool_b_liftorch", "rockpool", "2ms", r"dt = tau W\(1/r\) = 1 ms"),
+        ("spyx_v_lif", "spyx", "1ms", r"dt = tau \(1-r\) = 100 us"),
+        ("spikingjelly_v_if", "spikingjelly", "1ms", "dt = tau/r = 100 us"),
+    ],
+)
+def test_a_step_that_contradicts_the_numbers_is_refused_with_both(zoo, name, dialect, dt, message):
+    with pytest.raises(DialectError, match=message) as caught:
+        read(zoo[name], dialect=dialect, dt=dt)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "message"),
+    [
+        ("rockpool_b_liftorch", "snntorch", "snntorch writes one dt = tau/r, but node '1_LIFTorch' has"),
+        ("snntorch_v_leaky_sub", "norse", "norse writes r = 1, but node '1' has 10"),
+        ("snntorch_v_syn_sub", "hxtorch", "hxtorch writes r = 1, but node '1' has 10"),
+        ("sinabs_v_lif", "rockpool", "rockpool writes r = .tau/dt. exp.-dt/tau., but node '1' has r = 1"),
+        ("sinabs_v_lif", "spyx", r"spyx writes one dt = tau \(1-r\), but node '1' has tau = 10 and r = 1, so dt = 0"),
+        ("norse_v_li", "spikingjelly", "node '3' is a LI, which spikingjelly never writes"),
+        ("norse_v_lifbox_vleak", "spikingjelly", "spikingjelly writes v_leak = v_reset, but node '1' has"),
+        ("sinabs_v_lif", "snntorch", "always writes with dt = 100 us, but node '1' has tau = 10 and r = 1"),
+    ],
+)
+def test_a_dialect_that_contradicts_the_numbers_is_refused(zoo, name, dialect, message):
+    with pytest.raises(DialectError, match=message):
+        read(zoo[name], dialect=dialect)
+
+
+def test_another_step_is_believed_when_it_is_said():
+    neurons = build.cubalif(tau_mem=0.02, tau_syn=0.01, r=20.0, w_in=10.0)
+    with pytest.raises(DialectError, match=r"dt = 100 us, .* = 1 ms: say --dt 0\.001 if that is meant"):
+        network(neurons, "snntorch")
+    assert network(neurons, "snntorch", dt="1ms").dialect.dt == 1e-3
+
+
+def test_hand_written_numbers_prove_nothing():
+    """r = tau/dt holds for any single pair of numbers, with some dt."""
+    for r, tau in ((10.0, 0.001), (20.0, 0.002), (0.9, 0.01), (1.0, 1e-4)):
+        graph = network(build.lif(tau=tau, r=r))
+        assert resolve(graph).name is None
+        assert "Say --dialect" in resolve(graph).why
+
+
+def test_what_the_numbers_prove_changes_with_the_numbers(zoo):
+    graph = read(zoo["snntorch_v_leaky_sub"])
+    assert graph.dialect.name == "snntorch"
+    node = graph.nodes["1"]
+    changed = graph.with_nodes([node.replace(tau=node.value("tau") * np.float32(1.5))])
+    assert resolve(changed).name is None
+    assert "snntorch" not in resolve(changed).choices
+
+
+def test_lambert_w_solves_its_equation():
+    z = np.concatenate([[0.0], np.logspace(-8, 6, 300)])
+    w = lambert_w(z)
+    np.testing.assert_allclose(w * np.exp(w), z, rtol=1e-12)
+
+
+def test_neurons_without_leak_say_nothing_about_the_step():
+    graph = network(build.lif(tau=[np.inf, 0.001, 0.002], r=[np.inf, 10.0, 20.0]), "snntorch")
+    assert graph.dialect.dt == 1e-4
+    assert estimate(graph.nodes, DIALECTS["snntorch"]).agrees
+
+
+OPTIONS = [
+    ({"dialect": "snntorhc"}, "unknown dialect 'snntorhc': did you mean 'snntorch'"),
+    ({"reset": "soft"}, "--reset is 'soft', but it must be one of zero, subtract, none"),
+    ({"reset": "9:zero"}, "--reset names '9', which is no neuron of the graph: There are 1, 3"),
+    ({"reset": ["zero", "subtract"]}, "--reset is said twice, 'zero' and 'subtract'"),
+    ({"readout": "0"}, "--readout names '0', which is no neuron"),
+    ({"time_unit": "h"}, "--time-unit is 'h'"),
+    ({"dt": "5 parsec"}, "unknown unit 'parsec'"),
+    ({"dt": -1.0}, "not a positive, finite time"),
+    ({"dialect": "snntorch", "dt_export": "1ms"}, "--dt-export is for the dialect norse, not for snntorch"),
+    ({"dialect": "snntorch", "norm_input": "1:true"}, "--norm-input is for the dialect sinabs, not for snntorch"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), OPTIONS)
+def test_options_that_make_no_sense_are_refused(zoo, options, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        read(zoo["snntorch_v_li"], **options)
+    assert caught.value.exit_code == 2
+
+
+def test_a_fixed_unit_cannot_be_changed(zoo):
+    with pytest.raises(DialectError, match="--time-unit ms contradicts the dialect snntorch, which writes time in 's'"):
+        read(zoo["snntorch_v_li"], time_unit="ms")
+    with pytest.raises(DialectError, match=r"--time-unit step contradicts .* = 0.0001, which is 1 where"):
+        read(zoo["spyx_v_lif"], time_unit="step")
+
+
+def test_options_hold_for_all_or_for_one(zoo):
+    graph = read(zoo["snntorch_v_li"], reset=["zero", "3:none"], reset_delay="false", spike_kernel={"1": "delta"})
+    assert [graph.dialect.at(name).reset for name in ("1", "3")] == ["zero", "none"]
+    assert [graph.dialect.at(name).spike_kernel for name in ("1", "3")] == ["delta", "box"]
+    assert graph.dialect.at("1").reset_delay is False
+    readout = read(zoo["snntorch_v_li"], reset="subtract", readout="3").dialect
+    assert (readout.at("3").readout, readout.at("3").reset) == (True, "none")
+    assert (readout.at("1").readout, readout.at("1").reset) == (False, "subtract")
+
+
+def test_undecided_files_are_read_but_not_played(zoo):
+    graph = read(zoo["norse_v_lifcell"], dt="1ms")
+    assert graph.dialect.name is None
+    assert graph.dialect.dt == 1e-3
+    with pytest.raises(
+        DialectError,
+        match=r"node '1' needs the dialect of the file\. The numbers .* allow nir, norse, .*Say --dialect\.$",
+    ):
+        spike_area(graph.dialect, graph.nodes["1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "message"),
+    [
+        ({"dialect": "norse"}, "seconds", "needs the dt that Norse's exporter was given: say --dt-export"),
+        ({"dialect": "hxtorch"}, "seconds", "needs the unit of time: say --time-unit .* look like s"),
+        ({"dialect": "nir", "time_unit": "step"}, "seconds", "needs the length of a step, in which .* say --dt"),
+        ({"dialect": "norse"}, "dt", "needs dt, which the file does not say: say --dt"),
+        ({}, "name", "needs the dialect of the file. The numbers do not decide"),
+    ],
+)
+def test_what_is_missing_is_asked_for_by_its_option(zoo, options, field, message):
+    dialect = read(zoo["norse_v_lifcell"], **options).dialect
+    with pytest.raises(DialectError, match=f"^the engine {message}"):
+        require(dialect, [field], "the engine")
+
+
+def test_milliseconds_are_never_taken_for_seconds(zoo):
+    dialect = read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn").dialect
+    assert dialect.time_unit is None
+    assert dialect.seconds is None
+    assert "Its time constants, 5 to 10, look like ms" in dialect.why
+    assert read(zoo["jaxsnn_b_cubalif"], dialect="hxtorch", time_unit="ms").dialect.seconds == 1e-3
+
+
+def areas(graph):
+    return {
+        name: (area.kind, area.seconds)
+        for name in graph.neurons
+        if (area := spike_area(graph.dialect, graph.nodes[name]))
+    }
+
+
+def test_the_gain_of_each_framework(zoo):
+    """One spike of weight w must do what the framework's own step does (to first order in dt)."""
+    assert areas(read(zoo["snntorch_v_leaky_sub"])) == {"1": ("fixed", 1e-4), "3": ("fixed", 1e-4)}
+    assert areas(read(zoo["norse_v_lifbox"], dialect="norse", dt="1ms")) == {"1": ("fixed", 1e-3), "3": ("fixed", 1e-3)}
+    assert areas(read(zoo["norse_v_lifcell"], dialect="norse")) == {"1": ("jump", None), "3": ("jump", None)}
+    assert areas(read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn")) == {"h": ("jump", None), "o": ("jump", None)}
+    assert areas(read(zoo["spikingjelly_v_if"], dialect="spikingjelly")) == {
+        "_1": ("fixed", 1e-4),
+        "_3": ("fixed", 1e-4),
+    }
+    sinabs = {"dialect": "sinabs", "dt": 1.0, "norm_input": ["true", "3:false"]}
+    assert areas(read(zoo["sinabs_v_li"], **sinabs)) == {"1": ("fixed", 1.0), "3": ("jump", None)}
+    literal = {"dialect": "nir", "time_unit": "ms"}
+    assert areas(read(zoo["jaxsnn_b_cubalif"], **literal)) == {"h": ("fixed", 1e-3), "o": ("fixed", 1e-3)}
+    with pytest.raises(DialectError, match=r"node '1': the strength of a spike needs norm_input, .* say --norm-input"):
+        areas(read(zoo["sinabs_v_lif"], dialect="sinabs", dt=1.0))
+
+
+def test_a_type_that_a_framework_does_not_have_is_refused():
+    graph = network(build.cubali(tau_mem=0.02, tau_syn=0.01))
+    dialect = dataclasses.replace(graph.dialect, name="snntorch")
+    with pytest.raises(DialectError, match=r"'2' is a CubaLI, which snntorch never writes \(it writes LIF, CubaLIF\)"):
+        spike_area(dialect, graph.nodes["2"])
+
+
+def test_resistance_is_in_seconds_and_what_the_framework_plays(zoo):
+    spyx = read(zoo["spyx_v_cuba"])
+    np.testing.assert_allclose(resistance(spyx.dialect, spyx.nodes["layer_1"]), 10, rtol=1e-6)
+    steps = read(zoo["sinabs_v_iaf"], dialect="sinabs", dt="1ms")
+    np.testing.assert_allclose(resistance(steps.dialect, steps.nodes["1"]), 1000)
+    snntorch = read(zoo["snntorch_v_syn_sub"])
+    assert resistance(snntorch.dialect, snntorch.nodes["1"]) is snntorch.nodes["1"].value("r")
+
+
+def test_seconds_of_a_unit():
+    assert Dialect(name="nir", time_unit="ms").seconds == 1e-3
+    assert Dialect(name="sinabs", time_unit="step", dt=0.002).seconds == 0.002
+    assert Dialect(name="norse", time_unit="s", dt_export=1e-3).seconds == 1000
+    assert Dialect(name="norse", time_unit="s").seconds is None
+
+
+def test_the_tag_tells_all_and_is_not_needed(zoo, tmp_path):
+    said = {"reset": ["zero", "3:none"], "reset_delay": False, "readout": "3"}
+    graph = read(zoo["snntorch_v_li"], dialect="snntorch", **said)
+    write(tmp_path / "tagged.nir", tagged(graph))
+    again = read(tmp_path / "tagged.nir").dialect
+    assert again.decided_by == "metadata"
+    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(graph.dialect, why="")
+    other = read(tmp_path / "tagged.nir", reset="subtract").dialect
+    assert (other.reset, other.at("3").reset) == ("subtract", "none")
+    assert "jaxsnn" not in graph.metadata
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"name": "unheard-of"}',
+        '{"name": "snntorch", "dt": "long"}',
+        '{"name": "snntorch", "colour": "red"}',
+        '{"name": "snntorch", "nodes": {"9": {"reset": "zero"}}}',
+        '{"name": "norse"}',
+        '{"name": "snntorch", "dt": 0.002}',
+    ],
+)
+def test_a_tag_that_is_wrong_is_not_believed(zoo, tmp_path, tag):
+    from jaxsnn.nir.files import Group, load, save, text_dataset
+
+    document = load(zoo["snntorch_v_leaky_sub"])
+    document["node"]["metadata"] = Group({"jaxsnn": text_dataset(tag)})
+    save(tmp_path / "a.nir", document)
+    dialect = read(tmp_path / "a.nir").dialect
+    assert (dialect.name, dialect.decided_by) == ("snntorch", "inference")
+    assert "The entry 'jaxsnn' of its metadata is not believed" in dialect.why
+    assert "\n" not in dialect.why
+
+
+def test_a_graph_that_is_built_is_read_again_without_options(tmp_path):
+    graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem="10ms", tau_syn="5ms"), seed=0)
+    assert (graph.dialect.name, graph.dialect.time_unit, graph.dialect.seconds) == ("jaxsnn", "s", 1.0)
+    write(tmp_path / "a.nir", graph)
+    again = read(tmp_path / "a.nir").dialect
+    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(graph.dialect, why="")

@@ -1,0 +1,199 @@
+"""Back to files: random graphs survive, changed numbers fit in, other tools read the result."""
+
+import dataclasses
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn.nir import build, describe, export, parse, read, write
+from jaxsnn.nir.export import same_array
+from jaxsnn.nir.nodes import Node
+
+DTYPES = st.sampled_from(["float32", "float64", "float16"])
+WIDTH = 3
+
+
+@st.composite
+def arrays(draw, shape, low=0.125, high=4.0):
+    """Numbers of some dtype, one for all (0-d) or one for each."""
+    shape = () if draw(st.booleans()) else shape
+    seed = draw(st.integers(0, 2**32 - 1))
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(draw(DTYPES))[()] + np.zeros(shape, "float16")
+
+
+@st.composite
+def neurons(draw):
+    """A neuron of some type as the dict that nir writes; parameters that NIR lets out may be out."""
+    kind = draw(st.sampled_from(["LIF", "CubaLIF", "LI", "CubaLI", "IF", "I", "Scale", "Delay", "Threshold"]))
+    names = {
+        "LIF": "tau r v_leak v_threshold v_reset",
+        "CubaLIF": "tau_syn tau_mem r v_leak v_threshold v_reset w_in",
+        "LI": "tau r v_leak",
+        "CubaLI": "tau_syn tau_mem r v_leak w_in",
+        "IF": "r v_threshold v_reset",
+        "I": "r",
+        "Scale": "scale",
+        "Delay": "delay",
+        "Threshold": "threshold",
+    }[kind].split()
+    kept = [name for name in names if name not in ("v_reset", "w_in") or draw(st.booleans())]
+    entry = {"type": kind, **{name: draw(arrays((WIDTH,))) for name in kept}}
+    if draw(st.booleans()):
+        text = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=5)
+        values = st.one_of(
+            st.text(max_size=4).filter(lambda value: "\0" not in value), st.integers(0, 9), st.floats(0, 1)
+        )
+        keys = text.filter(lambda key: key != ".")
+        entry["metadata"] = draw(
+            st.dictionaries(keys, st.one_of(values, st.dictionaries(keys, values, max_size=2)), max_size=3)
+        )
+    return entry
+
+
+@st.composite
+def graphs(draw, depth=2):
+    """A chain of weights, neurons and nested graphs, with recurrent weights and skipping edges here and there."""
+    nodes, previous = {"input": {"type": "Input", "shape": np.array([WIDTH])}}, "input"
+    edges = []
+    for number in range(draw(st.integers(1, 4))):
+        name = draw(st.sampled_from(["layer.", "", "_", "n"])) + str(number)
+        inner = depth > 0 and draw(st.integers(0, 3)) == 0
+        nodes[name] = draw(graphs(depth=depth - 1)) if inner else draw(neurons())
+        edges.append((previous, name))
+        if draw(st.booleans()):
+            seed = draw(st.integers(0, 2**32 - 1))
+            nodes[f"{name}.w"] = {"type": "Linear", "weight": np.random.default_rng(seed).normal(size=(WIDTH, WIDTH))}
+            edges += [(name, f"{name}.w"), (f"{name}.w", name)]
+        if draw(st.booleans()) and not inner:
+            edges.append((name, name))
+        previous = name
+    nodes["output"] = {"type": "Output", "shape": np.array([WIDTH])}
+    edges.append((previous, "output"))
+    return {"type": "NIRGraph", "nodes": nodes, "edges": draw(st.permutations(edges))}
+
+
+def same_nodes(a: Node, b: Node) -> bool:
+    """Equal in type, and in every parameter to the last bit."""
+    if a.type != b.type or a.parameters.keys() != b.parameters.keys():
+        return False
+    return all(same_array(value, b.parameters[name]) for name, value in a.parameters.items())
+
+
+@settings(max_examples=80)
+@given(tree=graphs())
+def test_random_graphs_survive(tree, tmp_path_factory, entries):
+    from jaxsnn.nir.export import group_of
+
+    folder = tmp_path_factory.mktemp("random")
+    graph = parse(group_of(tree, "1.0.8"))
+    write(folder / "a.nir", graph)
+    again = read(folder / "a.nir")
+    assert again.order() == graph.order()
+    assert again.edges == graph.edges
+    assert all(same_nodes(again.nodes[name], node) for name, node in graph.nodes.items())
+    assert describe(again) == describe(graph)
+    write(folder / "b.nir", again)
+    assert entries(folder / "a.nir") == entries(folder / "b.nir")
+    assert (folder / "a.nir").read_bytes() == (folder / "b.nir").read_bytes()
+
+
+def trained(graph, name, parameter, change):
+    node = graph.nodes[name]
+    return graph.with_nodes([node.replace(**{parameter: change(np.asarray(node.value(parameter)))})])
+
+
+def test_only_what_changed_is_different(zoo, tmp_path, entries):
+    graph = trained(read(zoo["snntorch_v_syn_sub"]), "0", "weight", lambda weight: weight.astype("float64") * 1.1)
+    write(tmp_path / "a.nir", graph)
+    before, after = entries(zoo["snntorch_v_syn_sub"]), entries(tmp_path / "a.nir")
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == ["node/nodes/0/weight"]
+    assert read(tmp_path / "a.nir").nodes["0"].value("weight").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "written"),
+    [
+        (lambda value: np.array(2), "int64", 2),
+        (lambda value: np.array(2.0), "int64", 2),
+        (lambda value: np.array(1.5), "float64", 1.5),
+        (lambda value: np.array([1.5, 2.5] * 15, dtype="float32"), "float32", [1.5, 2.5] * 15),
+    ],
+)
+def test_whole_numbers_stay_whole_or_become_floats(zoo, tmp_path, change, dtype, written):
+    graph = trained(read(zoo["spyx_v_rlif"]), "layer_1/layer_1.lif", "v_threshold", change)
+    write(tmp_path / "a.nir", graph)
+    found = read(tmp_path / "a.nir").nodes["layer_1/layer_1.lif"].value("v_threshold")
+    assert found.dtype == dtype
+    assert found.tolist() == written
+
+
+def test_a_number_too_large_for_its_dtype_is_not_lost(tmp_path):
+    tree = build.sequential(build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1))
+    write(tmp_path / "a.nir", trained(tree, "1", "weight", lambda weight: np.array([[1e6 + 1]])))
+    assert read(tmp_path / "a.nir").nodes["1"].value("weight").tolist() == [[1e6 + 1]]
+
+
+def test_a_parameter_can_appear_and_go(zoo, tmp_path):
+    graph = read(zoo["norse_a_lifbox_vec__nir104"])
+    node = graph.nodes["1"].replace(v_reset=np.full(30, -0.5))
+    write(tmp_path / "a.nir", graph.with_nodes([node]))
+    again = read(tmp_path / "a.nir")
+    assert again.nodes["1"].value("v_reset").tolist() == [-0.5] * 30
+    assert again.nodes["3"].v_reset is None
+    write(tmp_path / "b.nir", again.with_nodes([dataclasses.replace(again.nodes["1"], v_reset=None)]))
+    assert read(tmp_path / "b.nir").nodes["1"].v_reset is None
+
+
+def test_nir_reads_and_checks_what_was_written(tmp_path):
+    graph = build.network(
+        {
+            "input": build.input(2),
+            "w": build.affine(4),
+            "hidden": build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+            "w_rec": build.linear(4),
+            "v": build.linear(3),
+            "readout": build.cubali(tau_mem="20ms", tau_syn="10ms"),
+            "output": build.output(),
+        },
+        [("input", "w", "hidden", "v", "readout", "output"), ("hidden", "w_rec", "hidden")],
+        seed=3,
+    )
+    write(tmp_path / "a.nir", graph)
+    theirs = nir.read(tmp_path / "a.nir")
+    assert set(theirs.nodes) == set(graph.nodes)
+    assert theirs.edges == list(graph.edges)
+    for name, node in graph.nodes.items():
+        for parameter, value in node.parameters.items():
+            if parameter != "shape":
+                np.testing.assert_array_equal(getattr(theirs.nodes[name], parameter), value)
+    assert nir.read(tmp_path / "a.nir").metadata == dict(graph.metadata)
+
+
+def test_export_gives_copies():
+    graph = build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)
+    theirs = export(graph)
+    theirs.nodes["1"].weight[:] = 0
+    assert np.all(graph.nodes["1"].value("weight") != 0)
+
+
+def test_export_leaves_out_what_was_assumed():
+    source = nir.NIRGraph({"w": nir.Linear(np.ones((3, 2)))}, [], type_check=False)
+    graph = parse(source)
+    assert set(graph.nodes) == {"input_w", "w", "output_w"}
+    assert set(export(graph).nodes) == {"w"}
+
+
+@pytest.mark.interop
+def test_norse_imports_what_was_written(tmp_path):
+    norse = pytest.importorskip("norse.torch")
+    torch = pytest.importorskip("torch")
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", w_in=10.0)
+    graph = build.sequential(build.input(5), build.linear(20), neurons, build.linear(3), neurons, seed=0)
+    write(tmp_path / "a.nir", graph)
+    network = norse.from_nir(nir.read(tmp_path / "a.nir"), dt=0.001)
+    out, _ = network(torch.ones(1, 5))
+    assert out.shape == (1, 3)

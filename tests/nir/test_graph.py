@@ -1,0 +1,158 @@
+"""Order, cycles, nesting, and records that cannot be changed by accident."""
+
+import dataclasses
+
+import networkx
+import nir
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.nir import build, parse, read, write
+from jaxsnn.nir.graph import natural_key
+from jaxsnn.nir.nodes import TYPES, CubaLIF, Linear
+from jaxsnn.nir.passes import bypass_relays
+
+
+def chain(names, extra=()):
+    """A graph of scalings with the given node names in a row."""
+    nodes = {name: nir.Scale(np.ones(2)) for name in names}
+    ends = {"input": nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
+    edges = list(zip(["input", *names], [*names, "output"], strict=True))
+    return nir.NIRGraph({**nodes, **ends}, [*edges, *extra], type_check=False)
+
+
+@given(st.permutations([str(number) for number in range(13)]))
+def test_nodes_are_sorted_as_people_do(names):
+    graph = parse(chain(names))
+    assert list(graph.nodes) == [*map(str, range(13)), "input", "output"]
+    assert graph.order() == ("input", *names, "output")
+
+
+@given(st.permutations(list(range(5))), st.permutations(list(range(6))))
+def test_order_ignores_the_order_in_the_file(nodes, edges):
+    reference = chain("abcde")
+    names, pairs = list("abcde"), list(reference.edges)
+    shuffled = {names[place]: reference.nodes[names[place]] for place in nodes}
+    ends = {name: reference.nodes[name] for name in ("output", "input")}
+    other = nir.NIRGraph({**shuffled, **ends}, [pairs[place] for place in edges], type_check=False)
+    a, b = parse(reference), parse(other)
+    assert list(a.nodes) == list(b.nodes)
+    assert a.order() == b.order()
+    assert list(a.networkx.edges) == list(b.networkx.edges)
+
+
+@given(st.lists(st.text(min_size=1, max_size=6), unique=True, min_size=2))
+def test_natural_order_is_total(names):
+    keys = [natural_key(name) for name in names]
+    assert len(set(keys)) == len(names)
+    assert sorted(keys) == sorted(keys, key=lambda key: key)
+
+
+def test_cycles_stand_together():
+    graph = parse(chain("abcd", extra=[("c", "b"), ("d", "d")]))
+    assert graph.recurrent_components() == (("b", "c"), ("d",))
+    assert graph.order() == ("input", "a", "b", "c", "d", "output")
+    assert graph.predecessors("b") == ("a", "c")
+    assert graph.successors("c") == ("b", "d")
+    with pytest.raises(GraphError, match="no node 'aa': did you mean 'a'"):
+        graph.predecessors("aa")
+
+
+def test_the_networkx_view_is_frozen_and_has_the_records():
+    graph = parse(chain("ab"))
+    assert graph.networkx.nodes["a"]["record"] is graph.nodes["a"]
+    with pytest.raises(networkx.NetworkXError):
+        graph.networkx.add_edge("a", "input")
+
+
+def test_nothing_can_be_changed_in_place():
+    graph = build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)
+    weight = graph.nodes["1"].value("weight")
+    with pytest.raises(ValueError, match="read-only"):
+        weight[0, 0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        graph.nodes["1"].weight = weight  # pyright: ignore
+    with pytest.raises(TypeError):
+        graph.nodes["1"] = graph.nodes["2"]  # pyright: ignore
+    own = np.zeros((3, 2))
+    changed = graph.with_nodes([graph.nodes["1"].replace(weight=own)])
+    own[0, 0] = 7
+    assert changed.nodes["1"].value("weight")[0, 0] == 0
+    assert graph.nodes["1"].value("weight") is weight
+
+
+def test_records_are_replaced_by_records_of_the_same_name_and_type():
+    graph = build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0)
+    with pytest.raises(GraphError, match="no node 'x'"):
+        graph.with_nodes([Linear(name="x", weight=np.ones((3, 2)))])
+    with pytest.raises(GraphError, match="node '2' is a LI, not a Linear"):
+        graph.with_nodes([Linear(name="2", weight=np.ones((3, 2)))])
+
+
+def test_values_have_the_defaults_of_nir():
+    node = CubaLIF(name="n", tau_syn=np.array(0.1))
+    assert node.value("v_reset") == 0
+    assert node.value("w_in") == 1
+    assert list(node.parameters) == ["tau_syn"]
+    with pytest.raises(UsageError, match="has no parameter 'tau'"):
+        node.value("tau")
+
+
+def test_every_primitive_of_nir_is_a_record_with_its_parameters():
+    primitives = set(nir.ir.__all__) - {"NIRGraph", "NIRNode", "str2NIRNode", "dict2NIRNode"}
+    assert set(TYPES) == primitives
+    for name, cls in TYPES.items():
+        theirs = {field.name for field in dataclasses.fields(getattr(nir, name)) if field.init} - {"metadata"}
+        renamed = {"Input": {"shape"}, "Output": {"shape"}}.get(name, theirs)
+        assert set(cls.names) == renamed
+
+
+def nested(depth):
+    """A graph in a graph in a graph, recurrent at the bottom."""
+    inner: nir.NIRNode = nir.LIF(*(np.full(2, value) for value in (0.1, 1.0, 0.0, 1.0)))
+    for level in range(depth):
+        nodes = {"input": nir.Input(np.array([2])), "core": inner, "output": nir.Output(np.array([2]))}
+        edges = [("input", "core"), ("core", "output")]
+        if level == 0:
+            nodes["w_rec"] = nir.Linear(np.ones((2, 2)))
+            edges += [("core", "w_rec"), ("w_rec", "core")]
+        inner = nir.NIRGraph(nodes, edges, metadata={"level": level}, type_check=False)
+    return inner
+
+
+def test_nesting_is_flattened_and_restored(tmp_path):
+    source = nested(3)
+    graph = parse(source)
+    assert "core/core/core" in graph.nodes
+    assert ("core/input", "core/core/input") in graph.edges
+    assert ("core/core/output", "core/output") in graph.edges
+    assert graph.recurrent_components() == (("core/core/core", "core/core/w_rec"),)
+    assert (graph.inputs, graph.outputs) == (("input",), ("output",))
+    assert [graph.subgraphs[path].metadata["level"] for path in ("", "core", "core/core")] == [2, 1, 0]
+    ends = [("core/core/core", "core/core/w_rec"), ("core/core/core", "output"), ("core/core/w_rec", "core/core/core")]
+    assert bypass_relays(graph) == (*ends, ("input", "core/core/core"))
+
+    write(tmp_path / "nested.nir", graph)
+    again = nir.read(tmp_path / "nested.nir")
+    assert again.edges == source.edges
+    assert again.nodes["core"].nodes["core"].edges == source.nodes["core"].nodes["core"].edges
+    assert read(tmp_path / "nested.nir").edges == graph.edges
+
+
+def test_an_edge_to_a_graph_with_two_inputs_is_ambiguous():
+    two = nir.NIRGraph(
+        {
+            "a": nir.Input(np.array([2])),
+            "b": nir.Input(np.array([2])),
+            "core": nir.Scale(np.ones(2)),
+            "output": nir.Output(np.array([2])),
+        },
+        [("a", "core"), ("b", "core"), ("core", "output")],
+    )
+    nodes = {"input": nir.Input(np.array([2])), "two": two, "output": nir.Output(np.array([2]))}
+    graph = nir.NIRGraph(nodes, [("input", "two"), ("two", "output")], type_check=False)
+    with pytest.raises(GraphError, match=r"to the nested graph 'two' is ambiguous, it has 2 Input nodes \(a, b\)"):
+        parse(graph)

@@ -1,0 +1,176 @@
+"""From what others made to a graph: repairs that are listed, refusals that name the node."""
+
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.errors import GraphError, UnsupportedNodeError
+from jaxsnn.nir import parse, read, write
+from jaxsnn.nir.files import Dataset, Group, load, save, text_dataset
+
+
+def lif(size):
+    return nir.LIF(*(np.full(size, value) for value in (0.1, 1.0, 0.0, 1.0)))
+
+
+def ends(inputs, outputs):
+    return {"input": nir.Input(np.array([inputs])), "output": nir.Output(np.array([outputs]))}
+
+
+def graph_of(nodes, edges):
+    return nir.NIRGraph(nodes, edges, type_check=False)
+
+
+def small():
+    nodes = {**ends(2, 3), "w": nir.Linear(np.ones((3, 2))), "n": lif(3)}
+    return graph_of(nodes, [("input", "w"), ("w", "n"), ("n", "output")])
+
+
+def test_a_nir_graph_is_left_alone():
+    source = small()
+    arrays = {key: node.__dict__.copy() for key, node in source.nodes.items()}
+    parse(source)
+    for key, node in source.nodes.items():
+        assert node.__dict__.keys() == arrays[key].keys()
+        for name, value in node.__dict__.items():
+            assert value is arrays[key][name]
+    source.nodes["w"].weight[0, 0] = 5
+    assert source.nodes["w"].weight.flags.writeable
+
+
+def test_the_graph_does_not_follow_later_changes():
+    source = small()
+    graph = parse(source)
+    source.nodes["w"].weight[:] = 9
+    assert np.all(graph.nodes["w"].value("weight") == 1)
+
+
+def test_parse_takes_what_nir_read_gives(tmp_path):
+    nir.write(tmp_path / "a.nir", small())
+    from_file, from_nir = read(tmp_path / "a.nir"), parse(nir.read(tmp_path / "a.nir"))
+    assert from_file.order() == from_nir.order()
+    assert sorted(from_file.edges) == sorted(from_nir.edges)
+    with pytest.raises(GraphError, match=r"a list is no NIR graph: pass a nir.NIRGraph"):
+        parse([])
+
+
+def test_an_unknown_type_is_refused_by_name_with_what_is_known(tmp_path):
+    nir.write(tmp_path / "a.nir", small())
+    document = load(tmp_path / "a.nir")
+    document["node"]["nodes"]["n"]["type"] = text_dataset("ALIF")
+    save(tmp_path / "b.nir", document)
+    with pytest.raises(
+        UnsupportedNodeError, match=r"node 'n' has the type ALIF, .* supported are Input, .*, NIRGraph"
+    ) as e:
+        read(tmp_path / "b.nir")
+    assert e.value.exit_code == 1
+
+
+@pytest.mark.parametrize("edge", [("n", "outptu"), ("ww", "n")])
+def test_a_dangling_edge_is_refused(edge):
+    source = small()
+    source.edges.append(edge)
+    missing = "outptu" if "outptu" in edge else "ww"
+    with pytest.raises(GraphError, match=f"edge {edge[0]} -> {edge[1]} is dangling: the graph has no node '{missing}'"):
+        parse(source)
+
+
+def test_a_dangling_edge_in_a_nested_graph_is_left_out_and_listed(tmp_path, entries):
+    inner = graph_of({**ends(3, 3), "n": lif(3)}, [("input", "n"), ("n", "output"), ("ghost", "n")])
+    nodes = {**ends(2, 3), "w": nir.Linear(np.ones((3, 2))), "sub": inner}
+    source = graph_of(nodes, [("input", "w"), ("w", "sub"), ("sub", "output")])
+    graph = parse(source)
+    assert [(repair.node, repair.what) for repair in graph.repairs] == [("sub", "edge ghost -> n is left out")]
+    assert graph.predecessors("sub/n") == ("sub/input",)
+    write(tmp_path / "a.nir", graph)
+    assert load(tmp_path / "a.nir")["node"]["nodes"]["sub"]["edges"].value.tolist()[-1] == [b"ghost", b"n"]
+    write(tmp_path / "b.nir", read(tmp_path / "a.nir"))
+    assert entries(tmp_path / "a.nir") == entries(tmp_path / "b.nir")
+
+
+def test_names_with_the_prefix_of_their_graph_are_understood():
+    nodes = {"sub.input": nir.Input(np.array([3])), "sub.n": lif(3), "sub.output": nir.Output(np.array([3]))}
+    inner = graph_of(nodes, [("input", "n"), ("sub.n", "sub.output")])
+    outer = {**ends(3, 3), "sub": inner}
+    graph = parse(graph_of(outer, [("input", "sub"), ("sub", "output")]))
+    assert ("sub/sub.input", "sub/sub.n") in graph.edges
+    assert [repair.what for repair in graph.repairs] == ["edge input -> n is read as sub.input -> sub.n"]
+
+
+def test_an_edge_that_is_listed_twice_counts_once():
+    source = small()
+    source.edges.append(("w", "n"))
+    graph = parse(source)
+    assert graph.edges.count(("w", "n")) == 1
+    assert [repair.what for repair in graph.repairs] == ["edge w -> n counts once"]
+
+
+def test_missing_input_and_output_are_assumed_but_never_written(tmp_path):
+    source = graph_of({"w": nir.Linear(np.ones((3, 2))), "n": lif(3)}, [("w", "n")])
+    graph = parse(source)
+    assert graph.order() == ("input_w", "w", "n", "output_n")
+    assert graph.inputs == ("input_w",)
+    assert graph.nodes["input_w"].value("shape").tolist() == [2]
+    assert graph.nodes["input_w"].origin is None
+    assert [repair.node for repair in graph.repairs] == ["input_w", "output_n"]
+    write(tmp_path / "a.nir", graph)
+    assert sorted(load(tmp_path / "a.nir")["node"]["nodes"]) == ["n", "w"]
+
+
+def test_a_nested_graph_without_borders_is_entered_where_it_is_free():
+    inner = graph_of({"w": nir.Linear(np.ones((3, 3))), "n": lif(3)}, [("w", "n")])
+    graph = parse(graph_of({**ends(3, 3), "sub": inner}, [("input", "sub"), ("sub", "output")]))
+    assert graph.edges == (("sub/w", "sub/n"), ("input", "sub/w"), ("sub/n", "output"))
+    assert [repair.what for repair in graph.repairs] == [
+        "edges to 'sub' reach its node 'w'",
+        "edges from 'sub' reach its node 'n'",
+    ]
+    closed = graph_of({"w": nir.Linear(np.ones((3, 3))), "n": lif(3)}, [("w", "n"), ("n", "w")])
+    with pytest.raises(GraphError, match="nested graph 'sub' has no Input node"):
+        parse(graph_of({**ends(3, 3), "sub": closed}, [("input", "sub"), ("sub", "output")]))
+
+
+def test_nodes_that_nothing_feeds_are_warned_of():
+    source = small()
+    source.nodes["lost"] = nir.Linear(np.ones((3, 2)))
+    graph = parse(source)
+    assert [(warning.node, warning.what) for warning in graph.warnings] == [
+        ("lost", "nothing feeds it"),
+        ("lost", "what it computes goes nowhere"),
+    ]
+
+
+def test_a_name_that_no_file_can_hold_is_refused():
+    source = small()
+    source.nodes["a/b"] = source.nodes.pop("n")
+    with pytest.raises(GraphError, match="an entry named 'a/b', which a NIR file cannot hold"):
+        parse(source)
+
+
+@pytest.mark.parametrize("name", ["nodes", "edges"])
+def test_a_graph_without_its_parts_is_refused(name, tmp_path):
+    write(tmp_path / "a.nir", parse(small()))
+    document = load(tmp_path / "a.nir")
+    del document["node"][name]
+    with pytest.raises(GraphError, match=f"no (group|dataset) '{name}'"):
+        parse(document)
+
+
+def test_edges_of_the_wrong_shape_are_refused(tmp_path):
+    write(tmp_path / "a.nir", parse(small()))
+    document = load(tmp_path / "a.nir")
+    document["node"]["edges"] = Dataset(value=np.ones((2, 3)), dtype=np.dtype(float))
+    with pytest.raises(GraphError, match=r"'edges' has the shape \(2, 3\)"):
+        parse(document)
+
+
+def test_unknown_entries_are_kept(tmp_path, entries):
+    write(tmp_path / "a.nir", parse(small()))
+    document = load(tmp_path / "a.nir")
+    document["node"]["nodes"]["n"]["surrogate"] = text_dataset("atan")
+    document["node"]["nodes"]["n"]["more"] = Group({"deep": Dataset(value=np.ones(2), dtype=np.dtype(float))})
+    save(tmp_path / "b.nir", document)
+    graph = read(tmp_path / "b.nir")
+    assert list(graph.nodes["n"].extra) == ["more", "surrogate"]
+    write(tmp_path / "c.nir", graph)
+    assert entries(tmp_path / "c.nir") == entries(tmp_path / "b.nir")

@@ -1,0 +1,132 @@
+"""Shapes and counts, against nir's own arithmetic and against counting by hand."""
+
+import itertools
+
+import nir
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from nir.ir.utils import calculate_conv_output
+
+from jaxsnn.nir import parse
+from jaxsnn.nir.nodes import Conv2d, Flatten
+from jaxsnn.nir.passes import shapes, sizes, synapses, transfer, window
+
+
+def network(*nodes, inputs, outputs):
+    named = {str(number): node for number, node in enumerate(nodes)}
+    ends = {"input": nir.Input(np.array(inputs)), "output": nir.Output(np.array(outputs))}
+    names = ["input", *named, "output"]
+    return parse(nir.NIRGraph({**named, **ends}, list(itertools.pairwise(names)), type_check=False))
+
+
+def conv(weight, stride=1, padding=0, dilation=1, groups=1):
+    parameters = {"stride": stride, "dilation": dilation, "groups": groups}
+    arrays = {name: np.array(value) for name, value in parameters.items()}
+    padded = padding if isinstance(padding, str) else np.array(padding)
+    return Conv2d(name="conv", weight=weight, padding=padded, bias=np.zeros(len(weight)), **arrays)
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.one_of(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.integers(0, 2)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)
+def test_convolutions_have_the_shape_that_nir_computes(size, kernel, stride, padding, dilation):
+    node = conv(np.ones((4, 2, *kernel)), stride, padding, dilation)
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    theirs = calculate_conv_output(size, pad, dilation, kernel, stride)
+    ours = transfer(node, (2, *size))
+    assert ours == ((4, *theirs.tolist()) if min(theirs) > 0 else None)
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.sampled_from([1, 2]),
+    st.integers(0, 2**32 - 1),
+)
+def test_synapses_of_a_convolution_are_its_unrolled_weights(size, kernel, stride, padding, dilation, groups, seed):
+    weight = np.random.default_rng(seed).integers(0, 2, (4, 2, *kernel)).astype(float)
+    node = conv(weight, stride, padding, dilation, groups)
+    space = window(node).output(size)
+    assume(space is not None)
+    count = 0
+    for place in itertools.product(*map(range, space)):
+        for tap in itertools.product(*map(range, kernel)):
+            at = [place[axis] * stride[axis] - padding[axis] + tap[axis] * dilation[axis] for axis in (0, 1)]
+            if all(0 <= at[axis] < size[axis] for axis in (0, 1)):
+                count += int(np.count_nonzero(weight[:, :, tap[0], tap[1]]))
+    arguments = (stride, padding, dilation)
+    theirs = nir.Conv2d(None, weight, *arguments, groups, np.zeros(4))
+    graph = network(theirs, inputs=(2 * groups, *size), outputs=(4, *space))
+    assert synapses(graph)["0"] == count
+
+
+def test_same_padding_keeps_the_size():
+    assert transfer(conv(np.ones((4, 1, 3, 4)), padding="same"), (1, 8, 9)) == (4, 8, 9)
+    assert transfer(conv(np.ones((4, 1, 3, 3)), padding="valid"), (1, 8, 9)) == (4, 6, 7)
+    # Frameworks disagree on what comes out of 'same' with a stride: unknown, not guessed.
+    assert transfer(conv(np.ones((4, 1, 3, 3)), stride=2, padding="same"), (1, 8, 9)) is None
+    assert window(conv(np.ones((4, 1, 3, 4)), padding="same")).padding == ((1, 1), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shape", "expected"),
+    [
+        (0, -1, (8, 4, 4), (128,)),
+        (1, -1, (8, 4, 4), (8, 16)),
+        (0, 1, (8, 4, 4), (32, 4)),
+        (1, 1, (8, 4, 4), (8, 4, 4)),
+        (-2, -1, (8, 4, 4), (8, 16)),
+        (3, -1, (8, 4, 4), None),
+    ],
+)
+def test_flatten(start, end, shape, expected):
+    assert transfer(Flatten(name="f", start_dim=np.array(start), end_dim=np.array(end)), shape) == expected
+
+
+def test_flatten_does_not_count_the_batch_axis_that_its_exporter_saw():
+    node = Flatten(name="f", input_type=np.array([1, 8, 4, 4]), start_dim=np.array(1), end_dim=np.array(-1))
+    assert transfer(node, (8, 4, 4)) == (128,)
+
+
+def test_a_convolutional_network_of_scalars_is_sized_from_its_input():
+    scalars = [np.array(value) for value in (0.1, 1.0, 0.0, 1.0)]
+    graph = network(
+        nir.Conv2d(None, np.ones((4, 1, 3, 3)), 1, 1, 1, 1, np.zeros(4)),
+        nir.LIF(*scalars),
+        nir.AvgPool2d(np.array(2), np.array(2), np.array(0)),
+        nir.Flatten(None, 0, -1),
+        nir.Linear(np.ones((3, 64))),
+        nir.LI(*scalars[:3]),
+        inputs=(20, 1, 8, 8),
+        outputs=(20, 3),
+    )
+    found = shapes(graph)
+    assert [found[str(number)][1] for number in range(6)] == [(4, 8, 8), (4, 8, 8), (4, 4, 4), (64,), (3,), (3,)]
+    assert found["input"] == ((1, 8, 8), (1, 8, 8))
+    assert sizes(graph) == {"1": 256, "5": 3}
+
+
+def test_what_nothing_tells_is_unknown():
+    nodes = {"a": nir.LIF(*(np.array(value) for value in (0.1, 1.0, 0.0, 1.0)))}
+    graph = parse(nir.NIRGraph(nodes, [], type_check=False))
+    assert sizes(graph) == {"a": None}
+    assert [warning.what for warning in graph.warnings][-1] == "its size is unknown"
+
+
+def test_a_population_of_one_is_not_stretched_without_reason():
+    one = nir.LIF(*(np.array([value]) for value in (0.1, 1.0, 0.0, 1.0)))
+    graph = network(nir.Linear(np.ones((1, 2))), one, inputs=[2], outputs=[1])
+    assert sizes(graph) == {"1": 1}
+    assert graph.repairs == ()
+    wide = network(nir.Linear(np.ones((5, 2))), one, inputs=[2], outputs=[5])
+    assert sizes(wide) == {"1": 5}
+    assert [repair.node for repair in wide.repairs] == ["1"]

@@ -1,0 +1,171 @@
+"""What frameworks really write: all of it is read, described, and written back as it was."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.nir import describe, export, parse, read, write
+from jaxsnn.nir.dialects import DIALECTS
+from jaxsnn.nir.evidence import estimate
+from jaxsnn.nir.info import as_json, as_text
+
+FACTS = json.loads((Path(__file__).parents[1] / "data" / "zoo.json").read_text())
+OPTIONS = ("dt", "dt_export", "time_unit", "reset", "reset_delay", "readout")
+
+
+def options_of(name):
+    """The options that tell a reader what the file does not say."""
+    facts = FACTS[name]
+    given = {key: facts[key] for key in OPTIONS if key in facts}
+    if "norm_input" in facts:
+        readout = facts.get("norm_input_readout")
+        given["norm_input"] = facts["norm_input"] if readout is None else [facts["norm_input"], f"3:{readout}"]
+    return given
+
+
+def test_the_zoo_is_complete(zoo):
+    assert len(zoo) == 104
+    assert list(zoo) == sorted(FACTS)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_reads_and_describes(zoo, name):
+    graph = read(zoo[name])
+    content = json.loads(as_json(graph))
+    assert content["schema"] == 1
+    assert content["nir_version"] == FACTS[name]["nir_version"]
+    assert [node["name"] for node in content["nodes"]] == list(graph.nodes)
+    assert as_text(graph)
+    shapes = FACTS[name]
+    if "x_shape" in shapes:
+        by_name = {node["name"]: node for node in content["nodes"]}
+        assert by_name[graph.inputs[0]]["output_shape"] == shapes["x_shape"][2:]
+        assert by_name[graph.outputs[0]]["output_shape"] == shapes["y_shape"][2:]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_untouched_round_trip_is_bit_equal(zoo, name, entries, tmp_path):
+    write(tmp_path / "again.nir", read(zoo[name]))
+    assert entries(tmp_path / "again.nir") == entries(zoo[name])
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_dialect_that_is_inferred_is_right(zoo, name):
+    facts, dialect = FACTS[name], read(zoo[name]).dialect
+    if dialect.name is None:
+        assert dialect.decided_by == "undecided"
+        # The truth is among the choices (the event-based framework is read in two ways).
+        assert facts["framework"] in dialect.choices
+        assert "--dialect" in dialect.why
+        return
+    assert dialect.decided_by == "inference"
+    assert dialect.name == facts["framework"]
+    if dialect.time_unit == "s":
+        assert dialect.dt == facts["dt"]
+    if "time_unit" in facts:
+        assert dialect.time_unit == facts["time_unit"]
+
+
+def test_most_that_can_be_inferred_are(zoo):
+    decided = [name for name in zoo if read(zoo[name]).dialect.name is not None]
+    for framework in ("snntorch", "rockpool", "spyx"):
+        total = [name for name in zoo if FACTS[name]["framework"] == framework]
+        missed = [name for name in total if name not in decided]
+        # Spyx's IF layers have no leak, so nothing tells them apart.
+        assert missed == (["spyx_a_if", "spyx_v_if"] if framework == "spyx" else [])
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_its_own_dialect_is_accepted(zoo, name):
+    graph = read(zoo[name], dialect=FACTS[name]["framework"], **options_of(name))
+    assert graph.dialect.decided_by == "argument"
+    for field, value in FACTS[name].items():
+        if field in ("dt", "dt_export", "time_unit", "reset", "reset_delay") and not graph.dialect.nodes:
+            assert getattr(graph.dialect, field) == value
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_export_is_what_nir_reads(zoo, name):
+    ours, theirs = export(read(zoo[name])), nir.read(zoo[name], type_check=False)
+    assert ours.edges == theirs.edges
+    for key, node in theirs.nodes.items():
+        if not isinstance(node, nir.NIRGraph):
+            assert type(ours.nodes[key]) is type(node)
+            theirs_as_dict, ours_as_dict = node.to_dict(), ours.nodes[key].to_dict()
+            assert theirs_as_dict.keys() == ours_as_dict.keys()
+            for entry, value in theirs_as_dict.items():
+                np.testing.assert_array_equal(ours_as_dict[entry], value)
+
+
+@pytest.mark.parametrize("name", [name for name in FACTS if not FACTS[name]["needs_type_check_false"]])
+def test_parsing_a_nir_graph_does_not_change_it(zoo, name):
+    graph = nir.read(zoo[name])
+    before = {key: node.to_dict() for key, node in graph.nodes.items()}
+    parsed = parse(graph)
+    assert {key: node.to_dict().keys() for key, node in graph.nodes.items()} == {
+        key: node.keys() for key, node in before.items()
+    }
+    assert {node.type for node in parsed.nodes.values()} <= {node.type for node in read(zoo[name]).nodes.values()}
+
+
+def test_batch_and_time_axes_are_left_out(zoo):
+    graph = read(zoo["rockpool_b_liftorch"])
+    content = {node["name"]: node for node in describe(graph)["nodes"]}
+    assert content["input"]["input_shape"] == [5]
+    assert content["output"]["output_shape"] == [3]
+    repaired = [(repair.node, repair.what) for repair in graph.repairs]
+    assert repaired == [("input", "shape (1, 5) is read as (5,)"), ("output", "shape (1, 1, 3) is read as (3,)")]
+    assert graph.nodes["output"].value("shape").tolist() == [1, 1, 3]
+
+
+def test_scalar_parameters_take_the_size_of_their_neighbours(zoo):
+    graph = read(zoo["sinabs_a_lif_scalar__nocomp"])
+    content = {node["name"]: node for node in describe(graph)["nodes"]}
+    assert content["1"]["output_shape"] == [30]
+    assert graph.nodes["1"].value("tau").shape == ()
+    assert [repair.node for repair in graph.repairs] == ["1", "3"]
+
+
+def test_missing_v_reset_stays_missing(zoo):
+    node = read(zoo["norse_a_lifbox_vec__nir104"]).nodes["1"]
+    assert node.v_reset is None
+    assert "v_reset" not in node.parameters
+    assert node.value("v_reset") == 0
+
+
+def test_two_heads_on_one_output_are_a_warning(zoo):
+    graph = read(zoo["snntorch_a_twoheads"])
+    assert [warning.node for warning in graph.warnings] == ["output"]
+    assert "'la' (3,), 'lb' (2,)" in graph.warnings[0].what
+    by_name = {node["name"]: node for node in describe(graph)["nodes"]}
+    assert by_name["output"]["output_shape"] is None
+
+
+@pytest.mark.parametrize("name", ["spyx_c_rlif", "spyx_c_rcubalif", "spyx_v_rlif"])
+def test_recurrent_layers_of_spyx_are_rewired_in_its_dialect_only(zoo, name):
+    feed, weights, neuron = (f"layer_1/layer_1.{end}" for end in ("input", "w_rec", "lif"))
+    graph = read(zoo[name])
+    assert graph.dialect.name == "spyx"
+    assert (feed, neuron) in graph.edges
+    assert (feed, weights) not in graph.edges
+    assert [repair.node for repair in graph.repairs] == [weights]
+    literal = read(zoo[name], dialect="nir")
+    assert (feed, weights) in literal.edges
+    assert literal.repairs == ()
+    assert literal.with_dialect(graph.dialect).edges == graph.edges
+    assert graph.with_dialect(literal.dialect).edges == literal.edges
+    assert graph.with_dialect(literal.dialect).repairs == ()
+
+
+def test_formulas_of_the_wrong_framework_do_not_fit(zoo):
+    rockpool, spyx = DIALECTS["rockpool"], DIALECTS["spyx"]
+    graph = read(zoo["snntorch_v_li"])
+    assert estimate(graph.nodes, DIALECTS["snntorch"]).proven
+    assert not estimate(graph.nodes, rockpool).proven
+    assert not estimate(graph.nodes, spyx).proven
+    altered = dataclasses.replace(graph.nodes["1"], r=graph.nodes["1"].value("r") * np.float32(1.01))
+    assert not estimate(graph.with_nodes([altered]).nodes, DIALECTS["snntorch"]).agrees
