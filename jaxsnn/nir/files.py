@@ -181,7 +181,8 @@ def _umask() -> int:
 
 def _save_group(target: h5py.Group, group: Group) -> None:
     _save_attributes(target, group.attributes)
-    for name, entry in group.items():
+    # Sorted as a file lists them when it is read, so that the same content gives the same bytes.
+    for name, entry in sorted(group.items()):
         if isinstance(entry, Group):
             _save_group(target.create_group(name), entry)
         else:

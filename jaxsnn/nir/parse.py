@@ -90,7 +90,9 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     if not isinstance(members, Group):
         raise GraphError(f"{where} has no group 'nodes': it is not a NIR graph, export it again")
     nested = []
-    for name, entry in members.items():
+    # In natural order, so that the order in the file reaches nothing.
+    for name in sorted(members, key=natural_key):
+        entry = members[name]
         full = f"{path}/{name}" if path else name
         kind = _type_of(entry, full)
         if kind == "NIRGraph":
@@ -99,7 +101,10 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
             flat.nodes[full] = record(full, kind, entry)
     raw = _edges(group.get("edges"), where)
     flat.subgraphs[path] = Subgraph(
-        path=path, nodes=tuple(members), edges=raw, metadata=_plain(group.get("metadata", Group()))
+        path=path,
+        nodes=tuple(sorted(members, key=natural_key)),
+        edges=raw,
+        metadata=_plain(group.get("metadata", Group())),
     )
     for name in nested:
         _flatten(members[name], f"{path}/{name}" if path else name, flat)
