@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.feedforward import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.feedforward import MINOR_NEURONS, LayerSpec, LayerSpikes, simulate_layer
 from jaxsnn.event.neurons import Lanes
 
 
@@ -112,7 +112,7 @@ def _own_gradients(spec, lanes, times, costates):
 
 
 class _Pairs(NamedTuple):
-    """Sums over spikes of one sample, per (arrival, neuron)."""
+    """Sums over the spikes of one sample, per arrival and neuron, the longer of these axes last."""
 
     by_weight: jax.Array
     by_tau_mem: jax.Array
@@ -121,10 +121,10 @@ class _Pairs(NamedTuple):
 
 
 def _pair_sums(spec, lanes, arrival, lam, times):
-    """`arrival` (arrivals,), `lam` and `times` (spikes, neurons): one tile per spike slot, added up."""
+    """One tile per spike slot, added up; `arrival`, `lanes` and the slots of `lam` and `times` broadcast to a tile."""
 
     def tile(lam, spike):
-        gap = spike - arrival[:, None]
+        gap = spike - arrival
         valid = (gap > 0) & jnp.isfinite(gap)
         em, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
         lam = jnp.where(valid, lam, 0.0)
@@ -144,28 +144,32 @@ def _backward(spec, residuals, cotangent):
     costates = _costates(spec, lanes, times, slopes, spikes_first(cotangent.time))
     own = _own_gradients(spec, lanes, times, costates)
     shared = row.ndim == 1  # one row pattern for all samples: gather the weights once, scatter their gradient once
-    tile = weight[row] if shared else None
-    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
+    neurons_last = weight.shape[1] >= MINOR_NEURONS
+    turn = (lambda tile: tile) if neurons_last else jnp.transpose
+    neuron_axis = 1 if neurons_last else 0
+    across = lanes.across((1, -1) if neurons_last else (-1, 1))
+    all_weights = turn(weight[row]) if shared else None
 
     def sample(carry, inputs):
         d_weight, d_tau_mem, d_tau_syn = carry
         arrival, row, lam, times = inputs
-        pairs = _pair_sums(spec, lanes, arrival, lam, times)
-        used = tile if shared else weight.at[row].get(mode="fill", fill_value=0.0)
+        tiles = partial(jnp.expand_dims, axis=2 - neuron_axis)  # (spikes, neurons) -> spikes of tiles
+        pairs = _pair_sums(spec, across, jnp.expand_dims(arrival, neuron_axis), tiles(lam), tiles(times))
+        weights = turn(weight.at[row].get(mode="fill", fill_value=0.0)) if all_weights is None else all_weights
         if shared:
             d_weight += pairs.by_weight
         else:
-            d_weight = d_weight.at[row].add(pairs.by_weight, mode="drop")
-        d_tau_mem += jnp.sum(pairs.by_tau_mem * used, axis=0)
-        d_tau_syn += jnp.sum(pairs.by_tau_syn * used, axis=0)
-        return (d_weight, d_tau_mem, d_tau_syn), jnp.sum(pairs.by_time * used, axis=1)
+            d_weight = d_weight.at[row].add(turn(pairs.by_weight), mode="drop")
+        d_tau_mem += jnp.sum(pairs.by_tau_mem * weights, axis=1 - neuron_axis)
+        d_tau_syn += jnp.sum(pairs.by_tau_syn * weights, axis=1 - neuron_axis)
+        return (d_weight, d_tau_mem, d_tau_syn), jnp.sum(pairs.by_time * weights, axis=neuron_axis)
 
-    batch_first = partial(jnp.moveaxis, source=1, destination=0)
-    start = (jnp.zeros_like(tile if shared else weight), own.tau_mem, own.tau_syn)
-    inputs = (time, rows, batch_first(costates.lam), batch_first(times))
+    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
+    start = (jnp.zeros_like(weight if all_weights is None else all_weights), own.tau_mem, own.tau_syn)
+    inputs = (time, rows, jnp.moveaxis(costates.lam, 1, 0), jnp.moveaxis(times, 1, 0))
     (d_weight, d_tau_mem, d_tau_syn), d_time = lax.scan(sample, start, inputs)
     if shared:
-        d_weight = jnp.zeros_like(weight).at[row].add(d_weight)
+        d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
     d_lanes = Lanes(
         threshold=own.threshold,
         v_reset=own.v_reset,

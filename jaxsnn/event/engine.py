@@ -30,7 +30,7 @@ class Event:
 
     max_spikes: int = 16
     first_spike_only: bool | tuple[str, ...] = False
-    min_slope: float = 1e-6
+    min_slope: float = 2**-20
 
     def stops(self, population):
         """Whether the neurons of a population stop after their first spike."""

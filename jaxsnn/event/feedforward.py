@@ -17,8 +17,9 @@ from jaxsnn.event.events import sort_events
 from jaxsnn.event.neurons import CubaLIF, Lanes
 
 _BLOCK = 8
+_ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
 # Below this many neurons the batch is the longer, faster axis.
-_MINOR_NEURONS = 8
+MINOR_NEURONS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,8 @@ class LayerSpec:
 
     @property
     def counted(self):
-        """Spikes of one neuron after which it stops being simulated."""
-        return 1 if self.once else 16 * self.max_spikes + 64
+        """Spikes of one neuron after which it is no longer simulated: far beyond the recorded ones."""
+        return 16 * self.max_spikes + 64
 
 
 @jax.tree_util.register_dataclass
@@ -63,13 +64,13 @@ class _State(NamedTuple):
     """Carry of the scan; arrays have the shape of the lanes.
 
     at: time of (v, j) in a lane that is about to fire, inf in the others; done: last interval that the lane finished or
-    stands in.
+    stands in (None where lanes stop after their first spike).
     """
 
     v: jax.Array
     j: jax.Array
     at: jax.Array
-    done: jax.Array
+    done: jax.Array | None
 
 
 class _Log(NamedTuple):
@@ -87,10 +88,10 @@ class _Intervals(NamedTuple):
 
 
 def _intervals(time, row, t_end, rows, block):
-    """Interval 0 lies before the first arrival; there and in unused slots the row is `rows`. Padded to whole blocks."""
+    """Interval 0 lies before the first arrival; there and in unused slots the row is `rows`."""
     batch, arrivals = time.shape
     row = jnp.where(jnp.isfinite(time), row, rows)
-    padding = -(arrivals + 1) % block
+    padding = block  # blocks may begin at interval 1
     start = jnp.concatenate([jnp.zeros((batch, 1), time.dtype), time], axis=1)
     start = jnp.pad(start, ((0, 0), (0, padding)), constant_values=jnp.inf)
     start = jnp.minimum(start, t_end)
@@ -112,25 +113,16 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
     Arrivals at exactly equal times act in the order of their slots.
     """
     time, row = sort_events(time, jnp.broadcast_to(row, time.shape))
-    minor_neurons = weight.shape[1] >= _MINOR_NEURONS
+    minor_neurons = weight.shape[1] >= MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
-    block = min(time.shape[1] + 1, 256) if spec.once else min(time.shape[1] + 1, _BLOCK)
+    block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     intervals = _intervals(time, row, t_end, weight.shape[0], block)
-    used = jnp.max(jnp.sum(time < t_end, axis=1))
-    scan = _Scan(spec, weight, lanes, intervals, block, minor_neurons)
-    state, log = scan.begin(shape)
-
-    def body(carry):
-        position, state, log = carry
-        state, log = scan.block(position, state, log)
-        return position + block, state, log
-
-    def unfinished(carry):
-        position, state, _ = carry
-        return (position <= used) & jnp.any(state.done < intervals.row.shape[0])
-
-    _, state, log = lax.while_loop(unfinished, body, (jnp.int32(0), state, log))
+    scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
+    at_rest = jnp.all((lanes.v_start == 0) & (lanes.j_start == 0) & (lanes.threshold > 0))
+    first = at_rest.astype(jnp.int32)  # nothing can happen before the first arrival
+    last = jnp.max(jnp.sum(time < t_end, axis=1))
+    log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first, last)
     if not minor_neurons:
         log = _Log(*(jnp.moveaxis(array, -1, -2) for array in log))
     return LayerSpikes(time=jnp.moveaxis(log.time, 0, -1), slope=jnp.moveaxis(log.slope, 0, -1), count=log.count)
@@ -139,10 +131,9 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
 class _Scan:
     """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons, batch)."""
 
-    def __init__(self, spec, weight, lanes, intervals, block_size, minor_neurons):
-        self.spec, self.neuron, self.block_size = spec, spec.neuron, block_size
+    def __init__(self, spec, weight, lanes, intervals, t_end, block_size, minor_neurons):
+        self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
         self.lanes = lanes.across((1, -1) if minor_neurons else (-1, 1))
-        self.sample = (lambda x: x[..., :, None]) if minor_neurons else (lambda x: x[..., None, :])
         self.minor_neurons = minor_neurons
         self.intervals = intervals
         # a last row of zeros: what unused slots and the time before the first arrival add
@@ -152,21 +143,52 @@ class _Scan:
             one = jax.tree.map(lambda array: array[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
 
-    def begin(self, shape):
-        """State and empty log at time 0."""
-        dtype = self.weight.dtype
-        fill = lambda value: jnp.broadcast_to(value, shape).astype(dtype)
-        state = _State(
-            v=fill(self.lanes.v_start),
-            j=fill(self.lanes.j_start),
-            at=jnp.full(shape, jnp.inf, dtype),
+    def sample(self, array):
+        """A quantity of each sample, made to broadcast against the lanes."""
+        return array[:, None] if self.minor_neurons else array[None, :]
+
+    def _fill(self, shape, value):
+        return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
+
+    def first_spikes(self, shape, first, last):
+        """Log of a scan in which every lane stops where it crosses the threshold for the first time."""
+        state = self._begin(shape)._replace(done=None)
+
+        def body(carry):
+            position, state = carry
+            after = position + self.block_size
+            return after, lax.fori_loop(position, after, self.step, state)
+
+        def unfinished(carry):
+            position, state = carry
+            return (position <= last) & jnp.any(jnp.isinf(state.at))
+
+        _, state = lax.while_loop(unfinished, body, (first, state))
+        fires = jnp.isfinite(state.at)
+        time, j = self._crossing(state, self.t_end, fires)
+        slope = jnp.where(fires, self.neuron.slope(self.lanes, j), 1.0)
+        return _Log(time=jnp.where(fires, time, jnp.inf)[None], slope=slope[None], count=fires.astype(jnp.int32))
+
+    def all_spikes(self, shape, first, last):
+        """Log of a scan block by block."""
+        slots = (self.spec.max_spikes, *shape)
+        log = _Log(time=self._fill(slots, jnp.inf), slope=self._fill(slots, 1.0), count=jnp.zeros(shape, jnp.int32))
+
+        def body(carry):
+            position, state, log = carry
+            return position + self.block_size, *self._block(position, state, log)
+
+        start = (first, self._begin(shape), log)
+        return lax.while_loop(lambda carry: carry[0] <= last, body, start)[2]
+
+    def _begin(self, shape):
+        """State at time 0."""
+        return _State(
+            v=self._fill(shape, self.lanes.v_start),
+            j=self._fill(shape, self.lanes.j_start),
+            at=self._fill(shape, jnp.inf),
             done=jnp.full(shape, -1, jnp.int32),
         )
-        slots = (self.spec.max_spikes, *shape)
-        log = _Log(
-            time=jnp.full(slots, jnp.inf, dtype), slope=jnp.ones(slots, dtype), count=jnp.zeros(shape, jnp.int32)
-        )
-        return state, log
 
     def _weights(self, row):
         if self.minor_neurons:
@@ -181,7 +203,9 @@ class _Scan:
     def step(self, number, state):
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
         em, es, k = self._decay(number)
-        active = (state.done < number) & jnp.isinf(state.at)
+        active = jnp.isinf(state.at)
+        if state.done is not None:
+            active &= state.done < number
         j = state.j + self._weights(self.intervals.row[number])
         v_end, j_end = state.v * em + j * k, j * es
         crossing = self.neuron.crosses(self.lanes, state.v, j, v_end, j_end)
@@ -190,59 +214,57 @@ class _Scan:
             v=jnp.where(flows, v_end, state.v),
             j=jnp.where(flows, j_end, jnp.where(hits, j, state.j)),
             at=jnp.where(hits, self.sample(self.intervals.start[number]), state.at),
-            done=jnp.where(active, number, state.done),
+            done=None if state.done is None else jnp.where(active, number, state.done),
         )
 
-    def block(self, first, state, log):
+    def _block(self, first, state, log):
         """All lanes through one block of arrivals, with all their spikes in it."""
 
         def sweep(state):
             return lax.fori_loop(first, first + self.block_size, self.step, state)
 
         def fire_and_go_on(carry):
-            state, log = carry
-            state, log = self.fire(state, log)
-            return (state if self.spec.once else sweep(state)), log
+            state, log = self._fire(*carry)
+            return sweep(state), log
 
         def any_fires(carry):
             return jnp.any(jnp.isfinite(carry[0].at))
 
         return lax.while_loop(any_fires, fire_and_go_on, (sweep(state), log))
 
-    def fire(self, state, log):
+    def _crossing(self, state, end, fires):
+        """Time of the spike and j at it, for lanes that cross before `end`."""
+        at = jnp.where(fires, state.at, 0.0)
+        wait = self.neuron.solve(self.lanes, state.v, state.j, jnp.maximum(end - at, 0.0), fires)
+        return at + wait, state.j * self.neuron.decay(self.lanes, wait)[1]
+
+    def _fire(self, state, log):
         """One spike of every lane that is about to fire; the lane then goes on to its interval's end if it can."""
-        firing = jnp.isfinite(state.at)
+        fires = jnp.isfinite(state.at)
         end = self.intervals.start + self.intervals.duration
         number = jnp.maximum(state.done, 0)
         if self.minor_neurons:
             end = jnp.take_along_axis(end.T, number, axis=1, mode="promise_in_bounds")
         else:
             end = jnp.take_along_axis(end, number, axis=0, mode="promise_in_bounds")
-        at = jnp.where(firing, state.at, 0.0)
-        left = jnp.maximum(end - at, 0.0)
-        wait = self.neuron.solve(self.lanes, state.v, state.j, left, firing)
-        _, es, _ = self.neuron.decay(self.lanes, wait)
-        time, j = at + wait, state.j * es
+        time, j = self._crossing(state, end, fires)
         slot = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
-        here = firing & (slot == log.count)
+        here = fires & (slot == log.count)
         log = _Log(
             time=jnp.where(here, time, log.time),
             slope=jnp.where(here, self.neuron.slope(self.lanes, j), log.slope),
-            count=log.count + firing,
+            count=log.count + fires,
         )
         finished = log.count >= self.spec.counted
-        done = jnp.where(firing & finished, self.intervals.row.shape[0], state.done)
-        if self.spec.once:
-            return _State(v=state.v, j=state.j, at=jnp.full_like(state.at, jnp.inf), done=done), log
-        left = jnp.maximum(left - wait, 0.0)
-        em, es, k = self.neuron.decay(self.lanes, left)
+        em, es, k = self.neuron.decay(self.lanes, jnp.maximum(end - time, 0.0))
         v = self.lanes.v_reset + jnp.zeros_like(state.v)
         v_end, j_end = v * em + j * k, j * es
-        again = firing & ~finished & self.neuron.crosses(self.lanes, v, j, v_end, j_end)
-        flows = firing & ~again
-        return _State(
+        again = fires & ~finished & self.neuron.crosses(self.lanes, v, j, v_end, j_end)
+        flows = fires & ~again
+        state = _State(
             v=jnp.where(flows, v_end, jnp.where(again, v, state.v)),
             j=jnp.where(flows, j_end, jnp.where(again, j, state.j)),
             at=jnp.where(again, time, jnp.inf),
-            done=done,
-        ), log
+            done=jnp.where(fires & finished, self.intervals.row.shape[0], state.done),
+        )
+        return state, log
