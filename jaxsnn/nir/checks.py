@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxsnn.errors import GraphError
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Input, Linear, Node, Output
-from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes
+from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Linear, Node
+from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes, window
 
 _TIME_CONSTANTS = ("tau", "tau_mem", "tau_syn")
 #: Parameters that may be infinite: a neuron without leak has tau and r (or tau_syn and w_in) infinite.
@@ -164,13 +164,27 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         yield Problem(node=target, code="shape-mismatch", message=what, fix=_advice(graph, source, given, taken))
     for name, node in graph.nodes.items():
         inward, outward = found[name]
-        if isinstance(node, (*CONVOLUTIONS, *POOLS, Flatten)) and inward is not None and outward is None:
+        if inward is None:
+            continue
+        if isinstance(node, (*CONVOLUTIONS, *POOLS, Flatten)) and outward is None:
             yield from _no_output(node, inward)
-        if isinstance(node, Input | Output) and node.value("shape") is not None and inward is not None:
-            declared = tuple(int(size) for size in np.ravel(node.value("shape")))
-            if declared[len(declared) - len(inward) :] != inward:
-                what = f"declares the shape {declared}, but its neighbours have {inward}"
-                yield _problem(node, "shape-mismatch", what, "correct the one that is wrong")
+        yield from _declaration_problems(node, inward)
+
+
+def _declaration_problems(node: Node, inward: Shape) -> Iterator[Problem]:
+    """Shapes and channels that a node declares, against what reaches it."""
+    entry = {"Input": "shape", "Output": "shape", "Flatten": "input_type"}.get(node.type)
+    value = None if entry is None else node.value(entry)
+    if value is not None:
+        declared = tuple(int(size) for size in np.ravel(value))
+        if declared[len(declared) - len(inward) :] != inward:
+            what = f"declares the shape {declared}, but its neighbours have {inward}"
+            yield _problem(node, "shape-mismatch", what, "correct the one that is wrong")
+    if isinstance(node, CONVOLUTIONS):
+        channels = np.shape(node.value("weight"))[1] * window(node).groups
+        if inward[0] != channels:
+            what = f"takes {channels} channels, but the shape {inward} reaches it, with {inward[0]}"
+            yield _problem(node, "shape-mismatch", what, "NIR's order is channels, height, width")
 
 
 def _no_output(node: Node, shape: Shape) -> Iterator[Problem]:

@@ -56,12 +56,12 @@ def _node(node: Node, shape: tuple[Shape | None, Shape | None]) -> dict[str, Any
         "type": node.type,
         "input_shape": None if shape[0] is None else list(shape[0]),
         "output_shape": None if shape[1] is None else list(shape[1]),
-        "parameters": {name: _parameter(value) for name, value in node.parameters.items()},
+        "parameters": {name: numbers(value) for name, value in node.parameters.items()},
         "metadata": _plain(node.metadata),
     }
 
 
-def _parameter(value: np.ndarray | str) -> dict[str, Any]:
+def numbers(value: np.ndarray | str) -> dict[str, Any]:
     """Shape, dtype and the numbers: one value if all are equal, all of a short array, else the extremes."""
     if isinstance(value, str):
         return {"value": value}

@@ -39,6 +39,10 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
     for option, value in given.items():
+        if option not in (*CHOICES, "dt", "dt_export", "readout"):
+            raise UsageError(
+                f"unknown option '{option}': {suggestion(option, ['dt', 'dt_export', 'readout', *CHOICES])}"
+            )
         if value is None:
             continue
         if option in ("dt", "dt_export"):

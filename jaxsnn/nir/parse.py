@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UnsupportedNodeError, listing, suggestion
+from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
 from jaxsnn.nir.checks import refuse_problems
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.files import Dataset, Group, load, text_of
@@ -22,13 +22,35 @@ from jaxsnn.nir.repair import add_borders, findings
 _RESERVED = ("type", "metadata")
 
 
-def read(path: str | os.PathLike[str], *, dialect: str = "auto", **options: Any) -> Graph:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    dialect: str = "auto",
+    dt: float | str | None = None,
+    dt_export: float | str | None = None,
+    time_unit: str | None = None,
+    reset: Any = None,
+    reset_delay: Any = None,
+    norm_input: Any = None,
+    spike_kernel: Any = None,
+    initial: Any = None,
+    readout: Any = None,
+) -> Graph:
     """Read a NIR file.
 
     Args:
         path: The file.
         dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`; "auto" decides from the file where it can.
-        options: What else the file does not say: see `jaxsnn.nir.inference.resolve`.
+        dt: Length of a step of the source: seconds, or text such as "100us".
+        dt_export: The dt that Norse's exporter was given.
+        time_unit: Unit of the time constants: "s", "ms" or "step".
+        reset: "zero", "subtract" or "none". This and all that follow may differ from node to node: "NODE:VALUE", a
+            mapping from node to value, or a list of values.
+        reset_delay: True if the reset acts one step later.
+        norm_input: Sinabs: True if the input is scaled by 1 - exp(-1/tau).
+        spike_kernel: "delta", or "box" of width dt.
+        initial: The membrane at the start: "zero", "v_leak" or "v_reset".
+        readout: Names of spiking nodes that were trained as leaky readouts.
 
     Returns:
         The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read otherwise than written.
@@ -39,13 +61,15 @@ def read(path: str | os.PathLike[str], *, dialect: str = "auto", **options: Any)
         UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
         DialectError, UsageError: An option contradicts the file, or makes no sense.
     """
+    options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset, "reset_delay": reset_delay}
+    options |= {"norm_input": norm_input, "spike_kernel": spike_kernel, "initial": initial, "readout": readout}
     return parse(load(path), dialect=dialect, **options)
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
     """Make a graph of a nir.NIRGraph (which is not changed) or of a document of `jaxsnn.nir.files`.
 
-    Takes and raises what `read` does; `dialect` may also be a `Dialect` made before, which is taken as it is.
+    Takes and raises what `read` does. `dialect` may also be a `Dialect` made before, which is taken as it is.
 
     >>> import nir, numpy
     >>> net = nir.NIRGraph.from_list(nir.Linear(numpy.ones((3, 2))), nir.LI(*(numpy.ones(3) for _ in range(3))))
@@ -69,8 +93,11 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     )
     refuse_problems(graph)
     graph = findings(add_borders(graph))
-    decided = dialect if isinstance(dialect, Dialect) else resolve(graph, dialect, **options)
-    return graph.with_dialect(decided)
+    if isinstance(dialect, Dialect):
+        if options:
+            raise UsageError(f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace")
+        return graph.with_dialect(dialect)
+    return graph.with_dialect(resolve(graph, dialect, **options))
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -226,6 +226,10 @@ def _improve(
         outward[name] = transfer(node, ())
     elif outward[name] is None and (shape := inward[name]) is not None:
         outward[name] = transfer(node, shape)
+        whole = (math.prod(shape),)
+        if isinstance(node, Flatten) and targets and all(own_shape(graph.nodes[target]) == whole for target in targets):
+            # Its exporter counted an axis of batch; the order of the elements is the same.
+            outward[name] = whole
 
 
 def sizes(graph: Graph) -> dict[str, int | None]:

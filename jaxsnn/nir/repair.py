@@ -9,8 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.nir.graph import Edge, Finding, Graph, natural_key
-from jaxsnn.nir.nodes import NEURONS, SPIKING, Input, Node, Output, freeze
-from jaxsnn.nir.passes import ELEMENTWISE, Shape, own_shape, shapes
+from jaxsnn.nir.nodes import NEURONS, SPIKING, Flatten, Input, Node, Output, freeze
+from jaxsnn.nir.passes import ELEMENTWISE, Shape, own_shape, shapes, transfer
 
 
 def add_borders(graph: Graph) -> Graph:
@@ -65,9 +65,12 @@ def findings(graph: Graph) -> Graph:
 
 def _repairs_of(graph: Graph, name: str, shape: tuple[Shape | None, Shape | None]) -> Iterator[Finding]:
     node = graph.nodes[name]
-    inward = shape[0]
+    inward, outward = shape
     if inward is None:
         return
+    if isinstance(node, Flatten) and outward != transfer(node, inward):
+        what = f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
+        yield Finding(node=name, what=what, why=f"what follows takes {outward}")
     if isinstance(node, Input | Output) and node.value("shape") is not None:
         declared = tuple(int(size) for size in np.ravel(node.value("shape")))
         if declared != inward:

@@ -39,7 +39,8 @@ def _entries(path: Path) -> dict[str, Any]:
         value = entry[()]
         text = h5py.check_string_dtype(entry.dtype)
         bits = np.asarray(value).tobytes() if text is None and not isinstance(value, h5py.Empty) else repr(value)
-        found[name] = (attributes, entry.dtype, text, entry.shape, bits, entry.compression, entry.chunks)
+        storage = (entry.chunks, entry.compression, entry.compression_opts, entry.shuffle, entry.maxshape)
+        found[name] = (attributes, entry.dtype, text, entry.shape, bits, storage)
 
     with h5py.File(path) as file:
         found[""] = {key: repr(file.attrs[key]) for key in file.attrs}

@@ -128,6 +128,7 @@ OPTIONS = [
     ({"reset": ["zero", "subtract"]}, "--reset is said twice, 'zero' and 'subtract'"),
     ({"readout": "0"}, "--readout names '0', which is no neuron"),
     ({"time_unit": "h"}, "--time-unit is 'h'"),
+    ({"dialect": "norse", "dt_export": 0}, "not a positive, finite time"),
     ({"dt": "5 parsec"}, "unknown unit 'parsec'"),
     ({"dt": -1.0}, "not a positive, finite time"),
     ({"dialect": "snntorch", "dt_export": "1ms"}, "--dt-export is for the dialect norse, not for snntorch"),
@@ -287,3 +288,12 @@ def test_a_graph_that_is_built_is_read_again_without_options(tmp_path):
     write(tmp_path / "a.nir", graph)
     again = read(tmp_path / "a.nir").dialect
     assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(graph.dialect, why="")
+
+
+def test_an_option_that_does_not_exist_is_refused():
+    graph = build.sequential(build.input(2), build.linear(3), build.li(tau="10ms"), seed=0)
+    with pytest.raises(UsageError, match="unknown option 'rest': did you mean 'reset'"):
+        resolve(graph, rest="zero")
+    with pytest.raises(UsageError, match="a Dialect is complete, so reset would be ignored"):
+        parse(export(graph), dialect=graph.dialect, reset="zero")
+    assert parse(export(graph), dialect=graph.dialect).dialect == graph.dialect

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from nir.ir.utils import calculate_conv_output
 
+from jaxsnn.errors import GraphError
 from jaxsnn.nir import parse
 from jaxsnn.nir.nodes import Conv2d, Flatten
 from jaxsnn.nir.passes import shapes, sizes, synapses, transfer, window
@@ -130,3 +131,33 @@ def test_a_population_of_one_is_not_stretched_without_reason():
     wide = network(nir.Linear(np.ones((5, 2))), one, inputs=[2], outputs=[5])
     assert sizes(wide) == {"1": 5}
     assert [repair.node for repair in wide.repairs] == ["1"]
+
+
+def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
+    graph = network(
+        nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        nir.Flatten(None, 1, -1),
+        nir.Linear(np.ones((3, 32))),
+        inputs=(2, 8, 8),
+        outputs=[3],
+    )
+    assert shapes(graph)["1"] == ((2, 4, 4), (32,))
+    assert [repair.what for repair in graph.repairs] == ["start_dim 1 is read so that all axes of (2, 4, 4) are joined"]
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (
+            nir.Conv2d(None, np.ones((4, 3, 3, 3)), 1, 0, 1, 1, np.zeros(4)),
+            r"takes 3 channels, but the shape \(2, 8, 8\)",
+        ),
+        (
+            nir.Flatten(np.array([2, 4, 4]), 0, -1),
+            r"declares the shape \(2, 4, 4\), but its neighbours have \(2, 8, 8\)",
+        ),
+    ],
+)
+def test_declarations_that_are_wrong_are_refused(node, message):
+    with pytest.raises(GraphError, match=message):
+        network(node, inputs=(2, 8, 8), outputs=[3])
