@@ -9,19 +9,10 @@ import pytest
 from jaxsnn.nir import build, describe, parse, read
 from jaxsnn.nir.info import as_json, as_text, numbers
 
-KEYS = "nodes edges inputs outputs recurrent nested populations synapses dialect repairs nir_version".split()  # noqa: SIM905
-    "nodes",
-    "edges",
-    "inputs",
-    "outputs",
-    "recurrent",
-    "nested",
-    "populations",
-    "synapses",
-    "dialect",
-    "repairs",
-    "nir_version",
-]
+KEYS = (
+    *("nodes", "edges", "inputs", "outputs", "recurrent", "nested"),
+    *("populations", "synapses", "dialect", "repairs", "nir_version"),
+)
 DIALECT_KEYS = ["name", "dt", "time_unit", "spike_kernel", "reset", "initial", "decided_by", "why"]
 
 
