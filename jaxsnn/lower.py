@@ -132,7 +132,8 @@ def _(node: Any, dialect, size):
 def _matrix(node: Any) -> np.ndarray:
     if node.weight.ndim != 2:
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}: the event engine takes (outputs, inputs)"
+            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}: "
+            "the event engine takes (outputs, inputs)"
         )
     return node.weight
 
@@ -151,8 +152,8 @@ def _finite_tau(node: Node, name: str, value: np.ndarray) -> None:
     bad = ~np.isfinite(value)
     if bad.any():
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} of neuron {int(bad.argmax())} is {value[bad][0]}: the event engine "
-            "needs finite time constants in CubaLIF and CubaLI"
+            f"node '{node.name}' ({node.type}): {name} of neuron {int(bad.argmax())} is {value[bad][0]}: "
+            "the event engine needs finite time constants in CubaLIF and CubaLI"
         )
 
 
@@ -178,8 +179,8 @@ def _population(node: Node, dialect: Dialect, size: int, *, biased: bool) -> Pop
         raise LoweringError(f"node '{node.name}' has reset 'none': say --readout {node.name} if it is a leaky readout")
     if view.spike_kernel == "box":
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): box spikes into a neuron with synaptic current are not supported so far: "
-            f"say --spike-kernel {node.name}:delta"
+            f"node '{node.name}' ({node.type}): box spikes into a neuron with synaptic current are not "
+            f"supported so far: say --spike-kernel {node.name}:delta"
         )
     area = spike_area(dialect, node)
     conventions = dialect.conventions

@@ -11,6 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 class TauShape(enum.Enum):
@@ -127,8 +128,8 @@ class Network:
     def with_parameters(self, parameters):
         """The same network with other numbers.
 
-        What is known of the time constants is looked up again where they are concrete; where they are traced, nothing is
-        assumed of populations whose time constants are not the very arrays of before.
+        What is known of the time constants is looked up again where they are concrete; where they are traced, nothing
+        is assumed of populations whose time constants are not the very arrays of before.
         """
         populations = {}
         for name, population in self.populations.items():
@@ -153,7 +154,7 @@ class Network:
 def with_tau_facts(population, parameters):
     """The population with `tau_shape` and `uniform` as its concrete numbers have them (nothing, if they are traced)."""
     taus = parameters["tau_mem"], parameters["tau_syn"]
-    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+    if any(isinstance(tau, Tracer) for tau in taus):
         return replace(population, tau_shape=TauShape.ANY, uniform=False)
     tau_mem, tau_syn = (np.asarray(tau) for tau in taus)
     uniform = bool((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all())

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsnn.errors import SimulationError, UsageError, suggestion
 from jaxsnn.event.engine import Event, run
@@ -81,8 +82,9 @@ class Solution:
                 needed = {name: int(count) for name, count in self.spikes_needed.items()}
                 name = next(name for name, count in needed.items() if count > self.max_spikes)
                 return (
-                    f"spike budget exhausted: a neuron of '{name}' fires {needed[name]} times, {self.max_spikes} spikes "
-                    f"of each are recorded: raise max_spikes from {self.max_spikes} to at least {max(needed.values())}"
+                    f"spike budget exhausted: a neuron of '{name}' fires {needed[name]} times, {self.max_spikes} "
+                    f"spikes of each are recorded: raise max_spikes from {self.max_spikes} to at least "
+                    f"{max(needed.values())}"
                 )
             case Result.TIME_CONSTANTS_CHANGED:
                 name = next(name for name, holds in self.shapes_hold.items() if not holds)
@@ -118,12 +120,12 @@ def simulate(
         SimulationError: the run ended with a `Result` other than SUCCESS.
     """
     engine = engine or Event()
-    trains = _trains(network, inputs)
-    t_end = jnp.asarray(t_end, network.dtype)
+    trains = checked_inputs(network, inputs)
+    end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
-        sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * t_end
-    solution = _simulate(engine, network, trains, t_end, jnp.asarray(sample_times, network.dtype))
-    if throw and not isinstance(solution.result, jax.core.Tracer) and int(solution.result) != Result.SUCCESS:
+        sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
+    solution = _simulate(engine, network, trains, end, jnp.asarray(sample_times, network.dtype))
+    if throw and not isinstance(solution.result, Tracer) and int(solution.result) != Result.SUCCESS:
         raise SimulationError(solution.message)
     return solution
 
@@ -162,7 +164,7 @@ def any_of(conditions):
     return jnp.any(jnp.stack(conditions)) if conditions else jnp.asarray(False)
 
 
-def _trains(network, inputs):
+def checked_inputs(network, inputs):
     """Checked inputs: name -> Events (batch, events) in the network's dtype."""
     sizes = network.inputs
     if not isinstance(inputs, Mapping):
@@ -189,15 +191,15 @@ def _train(name, events, size, dtype):
         raise UsageError(f"input '{name}' is a {type(events).__name__}: pass jaxsnn.Events(time=..., index=...)")
     if jnp.shape(events.time) != jnp.shape(events.index) or jnp.ndim(events.time) not in (1, 2):
         raise UsageError(
-            f"input '{name}': time has shape {jnp.shape(events.time)} and index {jnp.shape(events.index)}: both must be "
-            "(events,) or (batch, events)"
+            f"input '{name}': time has shape {jnp.shape(events.time)} and index {jnp.shape(events.index)}: both must "
+            "be (events,) or (batch, events)"
         )
-    if not isinstance(events.time, jax.core.Tracer):
+    if not isinstance(events.time, Tracer):
         time = np.asarray(events.time)
         if np.isnan(time).any() or (time < 0).any():
             worst = time[np.isnan(time) | (time < 0)].flat[0]
             raise UsageError(f"input '{name}' has an event at time {worst:g} s: times must be >= 0 (inf: no event)")
-        if not isinstance(events.index, jax.core.Tracer):
+        if not isinstance(events.index, Tracer):
             index = np.asarray(events.index)
             used = index[np.isfinite(time)]
             if used.size and (used.min() < 0 or used.max() >= size):

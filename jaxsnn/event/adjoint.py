@@ -126,7 +126,7 @@ def _pair_sums(spec, lanes, arrival, lam, times):
     def tile(lam, spike):
         gap = spike - arrival
         valid = (gap > 0) & jnp.isfinite(gap)
-        em, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
+        _, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
         lam = jnp.where(valid, lam, 0.0)
         return _Pairs(lam * k, lam * by_tau_mem, lam * by_tau_syn, lam * (k - es) / lanes.tau_mem)
 

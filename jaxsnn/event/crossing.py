@@ -6,8 +6,8 @@ Between two arrivals a CubaLIF neuron follows, with v = V - V_inf and j = R (I -
     v(t) = v em + j k,         j(t) = j es,
     em = exp(-t / tau_mem),  es = exp(-t / tau_syn),  k = (t / tau_mem) em phi1(-t d),
 
-where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z.  Every function here is elementwise; times are in seconds
-and `threshold` stands for v_threshold - V_inf.
+where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z. Every function here is elementwise; times are in
+seconds and `threshold` stands for v_threshold - V_inf.
 
 The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks the formulas:
 closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature Machine Intelligence 3, 2021) and 1 (the
@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.network import TauShape
-
 
 _NEWTON_STEPS = 60
 
@@ -149,7 +148,7 @@ def _quadratic(a, b, threshold):
 
 
 def _solve_equal(v, j, threshold, tau):
-    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that crosses upwards.
+    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that crosses up.
 
     s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising j, the lower branch
     for threshold < 0 and j < 0.  j = 0 leaves v e^-s = threshold.
@@ -216,7 +215,7 @@ def _lambert_positive(log_argument):
 def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
     """Newton from a start on the side where it converges monotonically, kept inside a shrinking bracket.
 
-    Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the peak, which is exact near
+    Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the peak, exact near
     tangency.  Elsewhere start at the inflection, clipped to the interval.
     """
     peak_time, peak = _peak(v, j, tau_mem, tau_syn)

@@ -1,6 +1,7 @@
 """The event engine: a whole network, population by population, exact in continuous time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
             once=once,
             min_slope=engine.min_slope,
         )
-        spikes = layer_spikes(spec, weight, lanes, time, row, t_end)
+        spikes: Any = layer_spikes(spec, weight, lanes, time, row, t_end)
         record.spikes[name] = spikes
         record.clipped[name] = clipped_slopes(spec, lanes, spikes)
         slots = jnp.repeat(jnp.arange(population.size, dtype=jnp.int32), spec.max_spikes)

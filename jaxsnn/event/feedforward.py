@@ -1,9 +1,10 @@
 """A feed-forward population, event by event.
 
-Neurons of one population do not see each other, so each one scans the population's sorted arrivals on its own, batch and
-neurons in parallel. Arrivals come in blocks. Within a block every lane (one neuron of one sample) flows from arrival to
-arrival and freezes where its voltage crosses the threshold; then one solve for all frozen lanes gives the spikes, the
-lanes are reset and go on. The state is local (the values just after the last event), so nothing grows with time.
+Neurons of one population do not see each other, so each one scans the population's sorted arrivals on its own, batch
+and neurons in parallel. Arrivals come in blocks. Within a block every lane (one neuron of one sample) flows from one
+arrival to the next and freezes where its voltage crosses the threshold; then one solve for all frozen lanes gives the
+spikes, the lanes are reset and go on. The state is local (the values just after the last event), so nothing grows with
+time.
 """
 
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class _Intervals(NamedTuple):
 
 def _intervals(time, row, t_end, rows, block):
     """Interval 0 lies before the first arrival; there and in unused slots the row is `rows`."""
-    batch, arrivals = time.shape
+    batch = time.shape[0]
     row = jnp.where(jnp.isfinite(time), row, rows)
     padding = block  # blocks may begin at interval 1
     start = jnp.concatenate([jnp.zeros((batch, 1), time.dtype), time], axis=1)
