@@ -48,9 +48,9 @@ def synaptic(size: int) -> snntorch.Synaptic:
 
 def network(hidden: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        fc1=linear(INPUTS, hidden, mean=3.0, std=1.6),
+        fc1=linear(INPUTS, hidden, mean=1.0, std=0.6),
         lif1=synaptic(hidden),
-        fc2=linear(hidden, OUTPUTS, mean=0.5, std=0.8),
+        fc2=linear(hidden, OUTPUTS, mean=0.1, std=0.2),
         lif2=synaptic(OUTPUTS),
     )
     return nn.Sequential(layers)
