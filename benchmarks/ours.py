@@ -29,11 +29,11 @@ def network(work: Work) -> Network:
         population = Population(name=name, kind="CubaLIF", size=size, spike_area=AREA)
         populations[name] = with_tau_facts(population, parameters[name])
     wires = [
-        Wire(name="input", kind="input", sources=(), size=INPUTS),
-        Wire(name="hidden_weights", kind="Linear", sources=("input",), size=hidden),
-        Wire(name="hidden", kind="neuron", sources=("hidden_weights",), size=hidden),
-        Wire(name="output_weights", kind="Linear", sources=("hidden",), size=OUTPUTS),
-        Wire(name="output", kind="neuron", sources=("output_weights",), size=OUTPUTS),
+        Wire(name="input", kind="input", sources=(), shape=(INPUTS,)),
+        Wire(name="hidden_weights", kind="Linear", sources=("input",), shape=(hidden,)),
+        Wire(name="hidden", kind="neuron", sources=("hidden_weights",), shape=(hidden,)),
+        Wire(name="output_weights", kind="Linear", sources=("hidden",), shape=(OUTPUTS,)),
+        Wire(name="output", kind="neuron", sources=("output_weights",), shape=(OUTPUTS,)),
     ]
     return Network(parameters=parameters, wires=wires, populations=populations)
 

@@ -5,13 +5,16 @@ gradient can be taken by; everything else about it is static.
 """
 
 import enum
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from jaxsnn.errors import LoweringError, listing
 
 
 class TauShape(enum.Enum):
@@ -51,15 +54,22 @@ class Wire:
 
     Attributes:
         name: the NIR node's name.
-        kind: "input", a linear map ("Linear", "Affine", "Scale", "Flatten"), "neuron" or "output".
+        kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear", "Conv2d", ...).
         sources: names of the nodes whose signals add up at its input.
-        size: number of channels that leave it.
+        shape: shape of the signal that leaves it, without batch and time.
+        detail: what the node needs beyond its parameters (the window of a convolution, say), hashable.
     """
 
     name: str
     kind: str
     sources: tuple[str, ...]
-    size: int
+    shape: tuple[int, ...]
+    detail: Any = None
+
+    @property
+    def size(self):
+        """Number of channels that leave it."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,31 +78,51 @@ class Population:
 
     Attributes:
         name: the NIR node's name.
-        kind: the NIR type, "CubaLIF" or "CubaLI".
+        kind: the NIR type: "CubaLIF", "CubaLI", "LIF", "LI", "IF" or "I".
         size: number of neurons.
-        tau_shape: what holds for the time constants of all neurons.
-        uniform: all neurons have the same tau_mem and the same tau_syn.
-        spike_area: area of an arriving spike of weight 1, seconds; None where I jumps by the weight itself.
-        step: a bias is added once in every step of this length (seconds) like a spike; None where it is a constant
-            current.
+        readout: it never fires, whatever its type.
+        tau_shape: what holds for tau_mem and tau_syn of all neurons.
+        uniform: all neurons have the same time constants.
+        spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by the weight itself.
+        spike_kernel: "delta", or "box" of width `dt`.
+        dt: the step of the framework that wrote the file, seconds.
+        bias: a bias is a constant "current", or added like a spike once in every "step" of length dt.
+        resistance: "file": r as it is; "tau/dt": what the framework plays in spite of it.
         initial: where V starts: "zero", "v_leak" or "v_reset".
         reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold, which is 0).
+        obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
+            (the file does not say it, or its value makes no sense in continuous time).
     """
 
     name: str
-    kind: Literal["CubaLIF", "CubaLI"]
+    kind: str
     size: int
+    readout: bool = False
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     spike_area: float | None = None
-    step: float | None = None
+    spike_kernel: str = "delta"
+    dt: float | None = None
+    bias: Literal["current", "step"] = "current"
+    resistance: Literal["file", "tau/dt"] = "file"
     initial: Literal["zero", "v_leak", "v_reset"] = "zero"
-    reset: Literal["zero", "subtract"] = "zero"
+    reset: Literal["zero", "subtract", "none"] = "zero"
+    obstacles: tuple[tuple[str, str], ...] = ()
 
     @property
     def fires(self):
         """Whether it emits spikes; a readout does not."""
-        return self.kind == "CubaLIF"
+        return self.kind in ("CubaLIF", "LIF", "IF") and not self.readout
+
+    def require(self, *fields):
+        """Refuse to go on where something stands in the way of some fields.
+
+        Raises:
+            LoweringError: says what, and the way out.
+        """
+        for field, message in self.obstacles:
+            if field in fields:
+                raise LoweringError(message)
 
 
 class Network:
@@ -122,7 +152,7 @@ class Network:
 
     @property
     def dtype(self):
-        """Floating type of all parameters."""
+        """Floating type of the parameters."""
         return jax.tree.leaves(self.parameters)[0].dtype
 
     def with_parameters(self, parameters):
@@ -134,7 +164,7 @@ class Network:
         populations = {}
         for name, population in self.populations.items():
             old, new = self.parameters[name], parameters[name]
-            same = all(new[tau] is old[tau] for tau in ("tau_mem", "tau_syn"))
+            same = all(new[key] is old[key] for key in new if key.startswith("tau"))
             populations[name] = population if same else with_tau_facts(population, new)
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
@@ -153,11 +183,13 @@ class Network:
 
 def with_tau_facts(population, parameters):
     """The population with `tau_shape` and `uniform` as its concrete numbers have them (nothing, if they are traced)."""
-    taus = parameters["tau_mem"], parameters["tau_syn"]
+    taus = [value for key, value in parameters.items() if key.startswith("tau")]
     if any(isinstance(tau, Tracer) for tau in taus):
         return replace(population, tau_shape=TauShape.ANY, uniform=False)
-    tau_mem, tau_syn = (np.asarray(tau) for tau in taus)
-    uniform = bool((tau_mem == tau_mem[0]).all() and (tau_syn == tau_syn[0]).all())
+    uniform = all(bool((np.asarray(tau) == np.asarray(tau).flat[0]).all()) for tau in taus)
+    if "tau_syn" not in parameters:
+        return replace(population, uniform=uniform)
+    tau_mem, tau_syn = (np.asarray(parameters[name]) for name in ("tau_mem", "tau_syn"))
     return replace(population, tau_shape=find_tau_shape(tau_mem, tau_syn), uniform=uniform)
 
 
@@ -187,8 +219,15 @@ class Signal:
     constant: jax.Array | None
 
 
+LINEAR = ("Linear", "Affine", "Scale", "Flatten")
+
+
 def signals(network):
-    """The signal that arrives at each population, by its NIR name; linear nodes composed on the way."""
+    """The signal that arrives at each population, by its NIR name; linear nodes composed on the way.
+
+    Raises:
+        LoweringError: a node that is no neuron and not in `LINEAR`.
+    """
     leaving, arriving = {}, {}
     for wire in network.wires:
         entering = _sum([leaving[source] for source in wire.sources], wire.size)
@@ -196,8 +235,10 @@ def signals(network):
             arriving[wire.name] = entering
         if wire.kind in ("input", "neuron"):
             leaving[wire.name] = Signal(maps={wire.name: None}, constant=None)
-        elif wire.kind != "output":
+        elif wire.kind in LINEAR:
             leaving[wire.name] = _through(wire.kind, network.parameters.get(wire.name, {}), entering)
+        elif wire.kind != "output":
+            raise LoweringError(f"node '{wire.name}' is a {wire.kind}, which is not among {listing(LINEAR)}")
     return arriving
 
 

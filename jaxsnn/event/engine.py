@@ -6,12 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
 from jaxsnn.event.neurons import CubaLIF
 from jaxsnn.event.readout import membrane
-from jaxsnn.network import Network, signals
+from jaxsnn.network import LINEAR, Network, Population, signals
+
+#: NIR types of neurons that the event engine runs.
+KINDS = ("CubaLIF", "CubaLI")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,14 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         t_end: seconds.
         sample_times: (samples,) seconds, where readouts are sampled.
     """
+    refuse(network)
     trains = {name: (events.time, events.index) for name, events in inputs.items()}
     record = EventRecord(spikes={}, voltages={}, clipped={}, shapes_hold={})
     for name, signal in signals(network).items():
         population, parameters = network.populations[name], network.parameters[name]
         neuron = CubaLIF.of(population)
+        if signal.constant is not None and population.bias == "step":
+            population.require("dt")
         lanes = neuron.lanes(parameters, signal.constant)
         weight, time, row = _arrivals(signal, trains, population.size, lanes.threshold.dtype)
         weight = weight * neuron.arrival_factor(parameters)
@@ -91,6 +98,40 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         slots = jnp.repeat(jnp.arange(population.size, dtype=jnp.int32), spec.max_spikes)
         trains[name] = (spikes.time.reshape(spikes.time.shape[0], -1), slots)
     return record
+
+
+def refuse(network: Network) -> None:
+    """Refuse what the event engine does not run.
+
+    Raises:
+        LoweringError: names the node, the reason and the way out.
+    """
+    done: set[str] = set()
+    for wire in network.wires:
+        if not done.issuperset(wire.sources):
+            late = next(source for source in wire.sources if source not in done)
+            raise LoweringError(
+                f"nodes '{late}' and '{wire.name}' form a cycle: the event engine runs feed-forward networks so far"
+            )
+        done.add(wire.name)
+        if wire.kind not in ("input", "output", "neuron", *LINEAR):
+            supported = listing((*KINDS, *LINEAR))
+            raise LoweringError(f"node '{wire.name}' is a {wire.kind}: the event engine runs {supported}")
+    for population in network.populations.values():
+        _refuse_population(population)
+
+
+def _refuse_population(population: Population) -> None:
+    where = f"node '{population.name}' ({population.kind})"
+    if population.kind not in KINDS:
+        raise LoweringError(f"{where}: the event engine runs {listing((*KINDS, *LINEAR))}")
+    population.require("seconds", "spike_area", "initial", "tau_mem", "tau_syn")
+    if population.fires:
+        population.require("reset", "v_reset")
+        if population.reset == "none":
+            raise LoweringError(f"{where} has reset 'none': say --readout {population.name} if it is a leaky readout")
+    if population.spike_kernel == "box":
+        raise LoweringError(f"{where}: no box spikes here so far: say --spike-kernel {population.name}:delta")
 
 
 def _arrivals(signal, trains, size, dtype):

@@ -43,13 +43,15 @@ class CubaLIF:
     Attributes:
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
         uniform: every neuron has the same tau_mem and the same tau_syn.
-        spike_area, step, initial, reset: as in `jaxsnn.network.Population`.
+        spike_area, dt, step, resistance, initial, reset: as in `jaxsnn.network.Population`.
     """
 
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     spike_area: float | None = None
+    dt: float | None = None
     step: float | None = None
+    resistance: str = "file"
     initial: str = "zero"
     reset: str = "zero"
 
@@ -60,7 +62,9 @@ class CubaLIF:
             tau_shape=population.tau_shape,
             uniform=population.uniform,
             spike_area=population.spike_area,
-            step=population.step,
+            dt=population.dt,
+            step=population.dt if population.bias == "step" else None,
+            resistance=population.resistance,
             initial=population.initial,
             reset=population.reset,
         )
@@ -89,7 +93,10 @@ class CubaLIF:
     def v_inf(self, parameters, current):
         """Voltage at rest under the constant input, v_leak + r I_inf; shape (neurons,)."""
         p = parameters
-        return p["v_leak"] if current is None else p["v_leak"] + p["r"] * self._steady_current(p, current)
+        return p["v_leak"] if current is None else p["v_leak"] + self._r(p) * self._steady_current(p, current)
+
+    def _r(self, p):
+        return p["r"] if self.resistance == "file" else p["tau_mem"] / self.dt
 
     def _steady_current(self, p, current):
         """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
@@ -103,8 +110,8 @@ class CubaLIF:
         """Jump of j per unit weight, shape (neurons,): r w_in a / tau_syn."""
         p = parameters
         if self.spike_area is None:
-            return p["r"]
-        return p["r"] * p["w_in"] * self.spike_area / p["tau_syn"]
+            return self._r(p)
+        return self._r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
 
     def shape_holds(self, lanes):
         """Whether the static record still describes the numbers: scalar bool."""
