@@ -129,9 +129,14 @@ def _(node: Scale, dialect, shape):
 def _(node: Any, dialect, shape):
     values = {name: _per_channel(node, name, math.prod(shape)) for name in node.names}
     seconds = dialect.seconds or 1.0  # unknown: the population says so
-    return Lowered(
-        "neuron", {key: value * seconds if key.startswith("tau") else value for key, value in values.items()}
-    )
+    return Lowered("neuron", {key: value * seconds ** time_power(node, key) for key, value in values.items()})
+
+
+def time_power(node: Node, parameter: str) -> int:
+    """Power of the unit of time in a parameter: 1 for time constants, -1 for r of IF and I, else 0."""
+    if parameter.startswith("tau"):
+        return 1
+    return -1 if parameter == "r" and isinstance(node, IF | I) else 0
 
 
 def _matrix(node: Any) -> np.ndarray:
@@ -244,8 +249,7 @@ def _written(node: Node, name: str, value: np.ndarray, dialect: Dialect) -> np.n
         raise LoweringError(
             f"node '{node.name}' ({node.type}): {name} is {value[~np.isfinite(value)][0]} after training"
         )
-    if name.startswith("tau"):
-        value = value / (dialect.seconds or 1.0)
+    value = value / (dialect.seconds or 1.0) ** time_power(node, name)
     if name == "r" and rule_of(dialect, node).resistance != "file":
         raise LoweringError(
             f"node '{node.name}' ({node.type}): r cannot be trained in the dialect {dialect.name}, "

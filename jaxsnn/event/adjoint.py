@@ -48,7 +48,7 @@ def _forward(spec, weight, lanes, time, row, t_end):
 
 def slope_floor(spec, lanes):
     """Smallest slope that a gradient is divided by, shape (neurons,)."""
-    return spec.min_slope * (lanes.threshold - lanes.v_reset) / lanes.tau_mem
+    return spec.min_slope * (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
 
 
 def clipped_slopes(spec, lanes, spikes):
@@ -67,7 +67,7 @@ class _Costates(NamedTuple):
 
 def _costates(spec, lanes, times, slopes, cotangent):
     """Arrays (spikes, batch, neurons), by a scan from the last spike to the first."""
-    jump = lanes.threshold - lanes.v_reset
+    jump = (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
     fired = jnp.isfinite(times)
     slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
     drive = jnp.where(fired, cotangent, 0.0)
@@ -80,10 +80,10 @@ def _costates(spec, lanes, times, slopes, cotangent):
         lam, later, later_time, next_time, next_fired = carry
         time, slope, drive, fired = spike
         gap = jnp.where(next_fired, next_time - time, 0.0)
-        em = jnp.exp(-gap / lanes.tau_mem)
+        em = spec.neuron.decay(lanes, gap)[0]
         later_time = em * (later_time + gap * (later + lam))
         later = em * (later + lam)
-        lam = jnp.where(fired, -(drive - jump / lanes.tau_mem * later) / slope, 0.0)
+        lam = jnp.where(fired, -(drive - jump * later) / slope, 0.0)
         return (lam, later, later_time, time, fired), _Costates(lam=lam, later=later, later_time=later_time)
 
     zero = jnp.zeros_like(finite[0])
@@ -98,15 +98,15 @@ def _own_gradients(spec, lanes, times, costates):
     later_time = jnp.where(fired, costates.later_time, 0.0)
     finite = jnp.where(fired, times, 0.0)
     total = partial(jnp.sum, axis=(0, 1))
-    jump = lanes.threshold - lanes.v_reset
+    rate = spec.neuron.leak(lanes) ** 2  # em's derivative by tau_mem is t em / tau_mem^2
     em, _, k, k_by_tau_mem, k_by_tau_syn = spec.neuron.decay_derivatives(lanes, finite)
-    tau_mem = total(lam * (lanes.v_start * finite * em / lanes.tau_mem**2 + lanes.j_start * k_by_tau_mem))
+    tau_mem = total(lam * (lanes.v_start * finite * em * rate + lanes.j_start * k_by_tau_mem))
     return Lanes(
         threshold=-total(lam) - total(later),
         v_reset=total(later),
         v_start=total(lam * em),
         j_start=total(lam * k),
-        tau_mem=tau_mem - jump / lanes.tau_mem**2 * total(later_time),
+        tau_mem=tau_mem - (lanes.threshold - lanes.v_reset) * rate * total(later_time),
         tau_syn=total(lam * lanes.j_start * k_by_tau_syn),
     )
 
@@ -128,7 +128,7 @@ def _pair_sums(spec, lanes, arrival, lam, times):
         valid = (gap > 0) & jnp.isfinite(gap)
         _, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
         lam = jnp.where(valid, lam, 0.0)
-        return _Pairs(lam * k, lam * by_tau_mem, lam * by_tau_syn, lam * (k - es) / lanes.tau_mem)
+        return _Pairs(lam * k, lam * by_tau_mem, lam * by_tau_syn, -lam * spec.neuron.k_slope(lanes, es, k))
 
     first = tile(lam[0], times[0])
     if lam.shape[0] == 1:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.events import sort_events
-from jaxsnn.event.neurons import CubaLIF, Lanes
+from jaxsnn.event.neurons import Lanes, Neuron
 
 _BLOCK = 8
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
@@ -34,7 +34,7 @@ class LayerSpec:
         min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold - v_reset) / tau_mem.
     """
 
-    neuron: CubaLIF
+    neuron: Neuron
     max_spikes: int
     once: bool = False
     min_slope: float = 0.0

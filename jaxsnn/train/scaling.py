@@ -3,18 +3,21 @@
 A file's weights live in its dialect: snnTorch's, for example, are about dt / tau_mem of those that make the synaptic
 current jump by themselves. The optimiser therefore works on what a weight does. The kick of a weight is the jump of
 R I that a spike through it causes in the population behind, divided by v_threshold - v_reset (in a readout, which has
-no threshold, by 1); the lift of a bias is the shift of the resting voltage, divided by the same. A step of 0.01 moves
-kicks and lifts by 0.01.
+no threshold, by 1); for LIF and IF, it is the rise of V that a spike causes. The lift of a bias is the shift of the
+resting voltage (for IF, which has none, the rise of V during a sample), divided by the same. A step of 0.01 moves kicks
+and lifts by 0.01.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.event.neurons import CubaLIF
+from jaxsnn.event.neurons import Neuron, neuron_of
 from jaxsnn.network import Network, Wire
 
 #: NIR parameters that can be trained.
@@ -37,13 +40,17 @@ def trainable_parameters(network: Network, names: tuple[str, ...]) -> dict[str, 
     return found
 
 
-def step_scales(network: Network, trainable: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.Array]]:
+def step_scales(
+    network: Network, trainable: dict[str, dict[str, jax.Array]], t_end: float
+) -> dict[str, dict[str, jax.Array]]:
     """What a step of 1 in kicks or lifts is in the file's numbers, for each trainable array; 0 where nothing follows.
 
     Per row of a weight matrix, shape (outputs, 1), and per entry of a bias. A node that feeds several populations, or
-    one behind further linear nodes, is scaled for the largest kick that it gives.
+    one behind further linear nodes, is scaled for the largest kick that it gives. `t_end` (seconds) is the length of a
+    sample.
     """
-    effects = {"weight": _reach(network, _kick_per_weight), "bias": _reach(network, _lift_per_bias)}
+    lift = partial(_lift_per_bias, t_end=t_end)
+    effects = {"weight": _reach(network, _kick_per_weight), "bias": _reach(network, lift)}
     scales = {}
     for node, own in trainable.items():
         scales[node] = {}
@@ -54,13 +61,16 @@ def step_scales(network: Network, trainable: dict[str, dict[str, jax.Array]]) ->
     return scales
 
 
-def _kick_per_weight(neuron: CubaLIF, parameters: dict[str, jax.Array]) -> np.ndarray:
-    return np.abs(np.asarray(neuron.arrival_factor(parameters)))
+def _kick_per_weight(neuron: Neuron, parameters: dict[str, jax.Array]) -> np.ndarray:
+    return np.abs(np.asarray(neuron.kick(parameters)))
 
 
-def _lift_per_bias(neuron: CubaLIF, parameters: dict[str, jax.Array]) -> np.ndarray:
-    one = jnp.ones_like(parameters["tau_mem"])
-    return np.abs(np.asarray(neuron.v_inf(parameters, one) - neuron.v_inf(parameters, None)))
+def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: float) -> np.ndarray:
+    one = jnp.ones_like(parameters["r"])
+    shift = neuron.v_inf(parameters, one) - neuron.v_inf(parameters, None)
+    rise = (neuron.j_start(parameters, one) - neuron.j_start(parameters, None)) * t_end
+    leaks = neuron.leak(neuron.lanes(parameters, None)) > 0
+    return np.abs(np.asarray(jnp.where(leaks, shift, rise)))
 
 
 def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
@@ -78,10 +88,10 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
     parameters = network.parameters.get(wire.name, {})
     if wire.kind == "neuron":
         population = network.populations[wire.name]
-        effect = effect_of(CubaLIF.of(population), parameters)
+        effect = effect_of(neuron_of(population), parameters)
         if not population.fires:
             return effect
-        lanes = CubaLIF.of(population).lanes(parameters, None)
+        lanes = neuron_of(population).lanes(parameters, None)
         return effect / np.asarray(lanes.threshold - lanes.v_reset)
     if wire.kind == "output":
         return np.zeros(wire.size)
