@@ -135,7 +135,7 @@ class _Run:
         names = ("train", "validation", "test")
         self.splits = {name: encoded(plan, getattr(data, name), network, f"{data.name}, {name}") for name in names}
         self.trained = trainable_parameters(network, plan.trainable)
-        self.scales = step_scales(network, self.trained)
+        self.scales = step_scales(network, self.trained, plan.t_end)
         samples = len(data.train)
         self.batch_size = min(plan.batch_size, samples)
         self.notes = list(plan.notes)

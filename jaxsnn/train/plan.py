@@ -112,16 +112,20 @@ def make_loss(name: str, network: Network, t_end: float | None = None) -> FirstS
 
 
 def reference_tau(network: Network, population: str) -> float:
-    """Median tau_syn of a population, seconds.
+    """Median tau_syn of a population, of LIF neurons its median tau, seconds.
 
     Raises:
-        UsageError: there is no such population, or it does not fire.
+        UsageError: there is no such population, it does not fire, or has no time constant.
     """
     if population not in network.populations or not network.populations[population].fires:
         firing = [name for name, own in network.populations.items() if own.fires]
         raise UsageError(f"'{population}' is no population that fires: {suggestion(population, firing)}")
+    parameters = network.parameters[population]
+    name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
+    if name is None:
+        raise UsageError(f"population '{population}' has no time constant: give a loss with its tau, and t_end")
     # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
-    return float(f"{np.median(np.asarray(network.parameters[population]['tau_syn'])):.6g}")
+    return float(f"{np.median(np.asarray(parameters[name])):.6g}")
 
 
 def make_plan(
@@ -137,12 +141,11 @@ def make_plan(
     """Fill in what was not given, and check it; see `jaxsnn.train.fit` for the arguments."""
     if isinstance(loss, str):
         loss = make_loss(loss, network, t_end)
-    tau = reference_tau(network, loss.population)
     t_end = loss.t_max if t_end is None else t_end
     notes = []
     values = not hasattr(data.train.x, "time")
     if encoder is None and values:
-        encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
+        encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=data.bias)
         notes.append(
             f"values from 0 to 1 are encoded as one spike each, from 0 s to {format_time(encoder.t_max)}"
             + (", and a last channel spikes at 0 s" if data.bias else "")
@@ -194,7 +197,7 @@ def encoded(plan: Plan, data: Data, network: Network, what: str) -> Batch:
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
     neurons = network.populations[plan.loss.population].size
-    if len(data.classes) != neurons:
+    if len(data.classes) > neurons:
         raise UsageError(
             f"{what} has {len(data.classes)} classes, population '{plan.loss.population}' has {neurons} neurons: "
             "the loss needs one for each class"

@@ -1,0 +1,56 @@
+"""Output files: refused before the work where they would overwrite something, then written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.errors import FileError
+
+
+def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        FileError: it exists and `force` is not set, or is a folder, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a directory: name a file in it")
+    if path.exists() and not force:
+        raise FileError(f"{path} exists: choose another name or pass --force")
+    if not path.parent.is_dir():
+        raise FileError(f"{path}: the folder {path.parent} does not exist: create it first")
+    return path
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any], force: bool = False) -> None:
+    """Let `write` write to a temporary name in the same folder, then rename it.
+
+    Raises:
+        FileError: as `refuse_unwritable`, or the folder cannot be written.
+    """
+    path = refuse_unwritable(path, force)
+    try:
+        # a folder, so that `write` may choose how it opens the file, and the file gets the usual permissions
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) -> None:
+    """Write JSON: the same bytes for the same content."""
+    text = as_json(content) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
+
+
+def as_json(content: Any) -> str:
+    """JSON with the keys in their order; not-a-number is an error."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

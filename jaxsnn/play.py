@@ -1,0 +1,275 @@
+"""Play a network on inputs from a file: what `jaxsnn run` does."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import FileError, SimulationError, UsageError, listing
+from jaxsnn.event.engine import Event
+from jaxsnn.event.events import Events, dense_to_events, sort_events
+from jaxsnn.lower import lower
+from jaxsnn.network import Network
+from jaxsnn.nir.graph import Graph
+from jaxsnn.output import write_whole
+from jaxsnn.simulate import Result, Solution, simulate
+from jaxsnn.units import format_time
+
+#: More spikes of one neuron in one sample than this are taken for a mistake.
+LARGEST_BUDGET = 16384
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        FileError: no such file, or it is not an .npz file of plain arrays.
+    """
+    if not os.path.exists(path):
+        raise FileError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise FileError(f"{path} holds one array: save it with numpy.savez, under a name")
+            return {name: file[name] for name in file.files}
+    except FileError:
+        raise
+    except Exception as error:  # what a broken zip file raises is not documented
+        raise FileError(f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What goes into a network.
+
+    Attributes:
+        events: Input node -> Events (batch, events), seconds.
+        t_end: seconds, the end of the steps of dense inputs; None for event arrays.
+        sample_times: (steps,) seconds, the steps of dense inputs; None for event arrays.
+    """
+
+    events: dict[str, Events]
+    t_end: float | None
+    sample_times: np.ndarray | None
+
+
+def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | None) -> Inputs:
+    """Inputs of a network from arrays.
+
+    For each Input node "NODE.x", a spike raster (time, batch, ...), step k at k dt; or "NODE.time" in seconds and
+    "NODE.index", (batch, events). A single Input needs no "NODE.".
+
+    Args:
+        dt: seconds, length of a step; needed for rasters.
+
+    Raises:
+        UsageError: arrays that are missing or do not fit.
+    """
+    events, steps = {}, {}
+    for name, size in network.inputs.items():
+        prefix = f"{name}." if f"{name}.x" in arrays or f"{name}.time" in arrays or len(network.inputs) > 1 else ""
+        if f"{prefix}x" in arrays:
+            if dt is None:
+                raise UsageError(
+                    f"input '{name}' is given by steps, and the file does not say how long one is: say --dt"
+                )
+            raster = arrays[f"{prefix}x"]
+            events[name] = _from_raster(name, raster, size, dt)
+            steps[name] = len(raster)
+        elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
+            events[name] = Events(time=arrays[f"{prefix}time"], index=arrays[f"{prefix}index"])  # pyright: ignore[reportArgumentType]
+        else:
+            raise UsageError(
+                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
+                f"{listing(arrays)}"
+            )
+    if not steps:
+        return Inputs(events=events, t_end=None, sample_times=None)
+    if len(steps) < len(events) or len(set(steps.values())) > 1:
+        raise UsageError(f"inputs of different lengths, in steps {steps}, of {listing(events)}: make them equal")
+    count = next(iter(steps.values()))
+    return Inputs(events=events, t_end=count * (dt or 0.0), sample_times=np.arange(count) * (dt or 0.0))
+
+
+def _from_raster(name: str, raster: np.ndarray, size: int, dt: float) -> Events:
+    if raster.ndim < 3:
+        raise UsageError(f"input '{name}': x has shape {raster.shape}, it must be (time, batch, channels)")
+    channels = math.prod(raster.shape[2:])
+    if channels != size:
+        raise UsageError(f"input '{name}': x has {channels} channels, the network takes {size}")
+    try:
+        return dense_to_events(raster, dt)
+    except ValueError as error:
+        raise UsageError(f"input '{name}': {error}") from error
+
+
+def simulate_fully(
+    network: Network,
+    inputs: Any,
+    t_end: float,
+    *,
+    engine: Event | None = None,
+    sample_times: Any = None,
+    say: Callable[[str], None] | None = None,
+) -> Solution:
+    """Simulate with as large a budget of spikes as it takes, starting from that of `engine`.
+
+    Raises:
+        SimulationError: the run fails otherwise, or a neuron fires more than 16384 times.
+    """
+    engine = engine or Event()
+    while True:
+        solution = simulate(network, inputs, t_end, engine=engine, sample_times=sample_times, throw=False)
+        if int(solution.result) == Result.SUCCESS:
+            return solution
+        needed = max((int(count) for count in solution.spikes_needed.values()), default=0)
+        if int(solution.result) != Result.BUDGET_EXHAUSTED or needed > LARGEST_BUDGET:
+            raise SimulationError(solution.message)
+        if say is not None:
+            say(f"{solution.message}: done")
+        engine = replace(engine, max_spikes=needed)
+
+
+def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]:
+    """What leaves a network, by Output node.
+
+    "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the population's size; of a
+    readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,), seconds.
+
+    Raises:
+        UsageError: an Output that is not fed by populations that all fire, or by one readout.
+    """
+    arrays = {}
+    for name, sources in network.outputs.items():
+        if sources and all(source in solution.spikes for source in sources):
+            trains = [solution.events(source) for source in sources]
+            merged = sort_events(
+                jnp.concatenate([train.time for train in trains], axis=1),
+                jnp.concatenate([train.index for train in trains], axis=1),
+            )
+            arrays[f"{name}.time"], arrays[f"{name}.index"] = _trimmed(*map(np.asarray, merged))
+        elif len(sources) == 1 and sources[0] in solution.voltages:
+            arrays[f"{name}.y"] = np.moveaxis(np.asarray(solution.voltages[sources[0]]), 1, 0)
+            arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
+        else:
+            raise UsageError(
+                f"output '{name}' is fed by {listing(sources)}: what leaves must come from populations that fire, or "
+                "from one readout"
+            )
+    return arrays
+
+
+def _trimmed(time: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without slots at the end that no sample uses."""
+    used = max(int(np.isfinite(time).sum(axis=1).max(initial=0)), 1)
+    return time[:, :used], index[:, :used]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """What `jaxsnn run` did.
+
+    Attributes:
+        result: "success".
+        spikes: population -> number of spikes, all samples together.
+        spikes_needed: population -> largest number of spikes of one neuron in one sample.
+        samples: size of the batch.
+        t_end: seconds.
+        output: path of the file that was written.
+        arrays: name -> shape of what is in it.
+    """
+
+    result: str
+    spikes: dict[str, int]
+    spikes_needed: dict[str, int]
+    samples: int
+    t_end: float
+    output: str
+    arrays: dict[str, tuple[int, ...]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "result": self.result,
+            "spikes": self.spikes,
+            "events_needed": max(self.spikes_needed.values(), default=0),
+            "spikes_needed": self.spikes_needed,
+            "samples": self.samples,
+            "t_end": self.t_end,
+            "output": self.output,
+            "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [f"{self.samples} samples of {format_time(self.t_end)}"]
+        lines += [
+            f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
+            for name, count in self.spikes.items()
+        ]
+        arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
+        return "\n".join([*lines, f"{self.output}: {arrays}"])
+
+
+def run_file(
+    graph: Graph,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    t_end: float | None = None,
+    max_spikes: int | None = None,
+    force: bool = False,
+) -> RunOutcome:
+    """Simulate a graph on the inputs of an .npz file (see `network_inputs`), write what leaves it (`output_arrays`).
+
+    Args:
+        t_end: seconds; default: the end of the steps, where inputs are given by steps.
+        max_spikes: fail where a neuron fires more often; default: record as many spikes as there are.
+
+    Raises:
+        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that fails.
+    """
+    if max_spikes is not None and max_spikes < 1:
+        raise UsageError(f"--max-spikes is {max_spikes}: it must be at least 1")
+    arrays = load_arrays(source)
+    network = lower(graph)
+    inputs = network_inputs(arrays, network, graph.dialect.dt)
+    end = inputs.t_end if t_end is None else t_end
+    if end is None:
+        raise UsageError(f"{source} holds events, and does not say when a sample ends: say --t-end")
+    options: dict[str, Any] = {"sample_times": inputs.sample_times}
+    if max_spikes is None:
+        solution = simulate_fully(network, inputs.events, end, **options)
+    else:
+        solution = simulate(network, inputs.events, end, engine=Event(max_spikes=max_spikes), **options)
+    leaving = output_arrays(network, solution)
+    write_whole(output, lambda temporary: _save_arrays(temporary, leaving), force)
+    needed = {name: int(count) for name, count in solution.spikes_needed.items()}
+    return RunOutcome(
+        result=Result(int(solution.result)).name.lower(),
+        spikes=spike_counts(solution),
+        spikes_needed=needed,
+        samples=next(iter(solution.spikes.values())).count.shape[0] if solution.spikes else 0,
+        t_end=end,
+        output=os.fspath(output),
+        arrays={name: array.shape for name, array in leaving.items()},
+    )
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    # a file object: a path would get .npz appended
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def spike_counts(solution: Solution) -> dict[str, int]:
+    """Spikes of each population, all samples together."""
+    return {name: int(jnp.sum(spikes.count)) for name, spikes in solution.spikes.items()}

@@ -1,0 +1,81 @@
+"""Labelled data by name, or from an .npz file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import FileError, UsageError, listing, suggestion
+from jaxsnn.event.events import Events
+from jaxsnn.play import load_arrays
+from jaxsnn.train.datasets import Data, Splits, yinyang_splits
+
+#: Tasks that are known by name; each takes a seed.
+DATASETS: Mapping[str, Callable[[int], Splits]] = MappingProxyType({"yinyang": yinyang_splits})
+
+#: Part of the training samples that is held out for validation where a file has none for it.
+_HELD_OUT = 0.2
+
+
+def load_splits(source: str | os.PathLike[str], seed: int = 0) -> tuple[Splits, tuple[str, ...]]:
+    """A task by name, or from an .npz file, and notes on what was decided.
+
+    The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values from 0 to 1 (samples,
+    ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds.
+
+    Raises:
+        FileError, UsageError: no such task or file, or arrays that are missing or do not fit.
+    """
+    name = os.fspath(source)
+    if name in DATASETS:
+        return DATASETS[name](seed), ()
+    if not name.endswith(".npz"):
+        raise UsageError(f"there is no task '{name}' so far, and it is no .npz file: {suggestion(name, DATASETS)}")
+    arrays = load_arrays(name)
+    classes = _classes(name, arrays)
+    train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
+    if "y_validation" in arrays:
+        return Splits(name=name, train=train, validation=_data(name, arrays, "validation", classes), test=test), ()
+    held = max(int(len(train) * _HELD_OUT), 1)
+    if held >= len(train):
+        raise UsageError(f"{name} has {len(train)} training samples: too few to hold one out for validation")
+    order = np.random.default_rng([seed, len(train)]).permutation(len(train))
+    validation, kept = _taken(train, order[:held]), _taken(train, order[held:])
+    note = f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
+    return Splits(name=name, train=kept, validation=validation, test=test), (note,)
+
+
+def _classes(name: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """As many classes as the labels of all parts name."""
+    labels = [array for key, array in arrays.items() if key.startswith("y_")]
+    for key in ("y_train", "y_test"):
+        if key not in arrays:
+            raise FileError(f"{name} has no array '{key}': there are {listing(arrays)}")
+    for array in labels:
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise UsageError(f"{name}: labels are {array.dtype} of shape {array.shape}: give whole numbers, (samples,)")
+    return tuple(map(str, range(max(int(array.max(initial=0)) for array in labels) + 1)))
+
+
+def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:
+    labels = arrays[f"y_{part}"].astype(np.int32)
+    x: Any
+    if f"x_{part}" in arrays:
+        x = arrays[f"x_{part}"]
+    elif f"time_{part}" in arrays and f"index_{part}" in arrays:
+        x = Events(time=jnp.asarray(arrays[f"time_{part}"]), index=jnp.asarray(arrays[f"index_{part}"]))
+    else:
+        raise FileError(
+            f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}': there are {listing(arrays)}"
+        )
+    return Data(x=x, y=labels, classes=classes)
+
+
+def _taken(data: Data, index: np.ndarray) -> Data:
+    x = Events(time=data.x.time[index], index=data.x.index[index]) if hasattr(data.x, "time") else data.x[index]
+    return Data(x=x, y=data.y[index], classes=data.classes)
