@@ -26,9 +26,8 @@ _NEWTON_STEPS = 60
 
 def _phi1(z):
     """expm1(z) / z, with its limit 1 at zero."""
-    small = abs(z) < 1e-5
-    safe = jnp.where(small, 1.0, z)
-    return jnp.where(small, 1.0 + z / 2, jnp.expm1(safe) / safe)
+    safe = jnp.where(z == 0, 1.0, z)
+    return jnp.where(z == 0, 1.0, jnp.expm1(safe) / safe)
 
 
 def _phi1_derivative(z):
@@ -105,8 +104,7 @@ def _peak(v, j, tau_mem, tau_syn):
     z = jnp.where(j == 0, 0.0, d_tau * (v - j) / (safe_j * (1 + d_tau)))
     ahead = (z > -1) & (j != 0)
     z = jnp.where(ahead, z, 0.0)
-    small = abs(z) < 1e-5
-    log_ratio = jnp.where(small, 1 - z / 2, jnp.log1p(z) / jnp.where(small, 1.0, z))
+    log_ratio = jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
     time = jnp.where(ahead, tau_mem * (j - v) / (safe_j * (1 + d_tau)) * log_ratio, 0.0)
     time = jnp.maximum(time, 0.0)
     return time, j * jnp.exp(-time / tau_syn)
@@ -134,7 +132,7 @@ def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
             time = _solve_equal(v, j, threshold, tau_mem)
         case _:
             return _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing)
-    return jnp.clip(time, 0.0, duration)
+    return jnp.clip(jnp.where(crossing, time, 0.0), 0.0, duration)
 
 
 def _quadratic(a, b, threshold):
