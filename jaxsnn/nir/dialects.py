@@ -46,7 +46,15 @@ class Rule:
             the option norm_input is true, else jump.
         kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks too: delta. LIF and IF
             driven by deltas can only cross the threshold when a spike arrives: box of width dt.
-        membrane_decay, synapse_decay: The factor of one step, as the framework computes it.
+        membrane_decay, synapse_decay: The factor k (a) of one step, as the framework computes it.
+        membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
+            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k) X.
+            "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau where r = 1, and
+            V = V - (V - v_reset)/r + X elsewhere.
+        synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X. "add first":
+            I = a (I + X). "decay last": I = I + X drives V, then I = a I.
+        resets_first: The kinds of reset that, acting one step late, act before V decays and X is added; else after.
+        recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
         resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of it.
         ones: Parameters that it always writes as 1.
     """
@@ -55,6 +63,10 @@ class Rule:
     kernel: Kernel = "delta"
     membrane_decay: str = "exp(-dt/tau_mem)"
     synapse_decay: str = ""
+    membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    resets_first: tuple[Reset, ...] = ()
+    recurrent_resets_first: tuple[Reset, ...] | None = None
     resistance: Literal["file", "tau/dt"] = "file"
     ones: tuple[str, ...] = ()
 
@@ -73,6 +85,7 @@ class Conventions:
         r_is_rate: r of IF is 1/dt.
         reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
         reset_delay: True: a spike acts on the membrane one step later.
+        resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever reset_delay is.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
         spikes_from: "before": the spike of a step is that of the membrane before the step's update.
@@ -93,6 +106,7 @@ class Conventions:
     r_is_rate: bool = False
     reset: Reset | None = None
     reset_delay: bool | None = None
+    resets_at_start: bool = False
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
     spikes_from: Literal["before", "after"] = "after"
@@ -129,22 +143,34 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "snntorch": Conventions(
             name="snntorch",
             rules=_rules(
-                LIF=Rule(kernel="box", membrane_decay="1-1/r"),
-                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in"),
+                LIF=Rule(
+                    kernel="box",
+                    membrane_decay="1-1/r",
+                    membrane="leak",
+                    resets_first=("zero",),
+                    recurrent_resets_first=(),
+                ),
+                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in", membrane="leak", synapse="add last"),
             ),
             time_unit="s",
             dt=1e-4,
             dt_from="tau/r",
+            resets_at_start=True,
         ),
         "norse": Conventions(
             name="norse",
             rules=_rules(
-                LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem", ones=("r",)),
-                LI=Rule(kernel="box", membrane_decay="1-dt/tau_mem", ones=("r",)),
+                LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="euler", ones=("r",)),
+                LI=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="euler", ones=("r",)),
                 CubaLIF=Rule(
-                    arrival="jump", membrane_decay="1-dt/tau_mem", synapse_decay="1-dt/tau_syn", ones=("r", "w_in")
+                    arrival="jump",
+                    membrane_decay="1-dt/tau_mem",
+                    synapse_decay="1-dt/tau_syn",
+                    membrane="euler",
+                    synapse="decay last",
+                    ones=("r", "w_in"),
                 ),
-                IF=Rule(arrival="jump", membrane_decay="1", ones=("r",)),
+                IF=Rule(arrival="jump", membrane_decay="1", membrane="leak", ones=("r",)),
             ),
             time_unit="s",
             reset="zero",
@@ -154,9 +180,9 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "sinabs": Conventions(
             name="sinabs",
             rules=_rules(
-                LIF=Rule(arrival="norm_input", kernel="box", ones=("r",)),
-                LI=Rule(arrival="norm_input", kernel="box", ones=("r",)),
-                IF=Rule(membrane_decay="1", ones=("r",)),
+                LIF=Rule(arrival="norm_input", kernel="box", membrane="average", ones=("r",)),
+                LI=Rule(arrival="norm_input", kernel="box", membrane="average", ones=("r",)),
+                IF=Rule(membrane_decay="1", membrane="leak", ones=("r",)),
             ),
             time_unit="step",
             reset="subtract",
@@ -168,9 +194,15 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "rockpool": Conventions(
             name="rockpool",
             rules=_rules(
-                LIF=Rule(arrival="jump", kernel="box"),
-                LI=Rule(arrival="jump", kernel="box"),
-                CubaLIF=Rule(arrival="jump", synapse_decay="exp(-dt/tau_syn)", ones=("w_in",)),
+                LIF=Rule(arrival="jump", kernel="box", membrane="leak"),
+                LI=Rule(arrival="jump", kernel="box", membrane="leak"),
+                CubaLIF=Rule(
+                    arrival="jump",
+                    synapse_decay="exp(-dt/tau_syn)",
+                    membrane="leak",
+                    synapse="add first",
+                    ones=("w_in",),
+                ),
             ),
             time_unit="s",
             dt_from="tau W(1/r)",
@@ -182,19 +214,23 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "spyx": Conventions(
             name="spyx",
             rules=_rules(
-                LIF=Rule(arrival="jump", kernel="box", membrane_decay="r", resistance="tau/dt"),
+                LIF=Rule(arrival="jump", kernel="box", membrane_decay="r", membrane="leak", resistance="tau/dt"),
                 CubaLIF=Rule(
                     arrival="jump",
                     membrane_decay="r",
                     synapse_decay="1-dt/tau_syn",
+                    membrane="leak",
+                    synapse="add last",
+                    resets_first=("subtract",),
                     resistance="tau/dt",
                     ones=("w_in",),
                 ),
-                IF=Rule(arrival="jump", membrane_decay="1", ones=("r",)),
+                IF=Rule(arrival="jump", membrane_decay="1", membrane="leak", ones=("r",)),
             ),
             dt_from="tau (1-r)",
             reset="subtract",
             reset_delay=True,
+            resets_at_start=True,
             spikes_from="before",
             recurrent_delay=0,
             rewires=True,
@@ -203,9 +239,9 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "spikingjelly": Conventions(
             name="spikingjelly",
             rules=_rules(
-                LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem"),
-                IF=Rule(kernel="box", membrane_decay="1"),
-                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in"),
+                LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="relax"),
+                IF=Rule(kernel="box", membrane_decay="1", membrane="leak"),
+                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in", membrane="leak", synapse="add last"),
             ),
             time_unit="s",
             dt_from="tau/r",
