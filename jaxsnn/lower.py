@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import DialectError, LoweringError, listing
-from jaxsnn.network import Network, Population, Wire, with_tau_facts
-from jaxsnn.nir.dialects import DIALECTS, Dialect
-from jaxsnn.nir.gains import require, rule_of, spike_area
-from jaxsnn.nir.graph import IF, LI, LIF, Affine, CubaLI, CubaLIF, Flatten, I, Input, Linear, Node, Output, Scale
-from jaxsnn.nir.passes import bypass_relays, is_relay, shapes
+from jaxsnn.errors import LoweringError, listing
+from jaxsnn.network import Network, Wire, with_tau_facts
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.gains import require, rule_of
+from jaxsnn.nir.graph import (
+    IF,
+    LI,
+    LIF,
+    Affine,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Delay,
+    Flatten,
+    I,
+    Input,
+    Linear,
+    Node,
+    Output,
+    Scale,
+    SumPool2d,
+    Threshold,
+)
+from jaxsnn.nir.passes import Window, bypass_relays, is_relay, shapes, window
+from jaxsnn.populations import per_channel, population_of
 
 if TYPE_CHECKING:
     from jaxsnn.nir.graph import Graph
@@ -45,25 +65,26 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     """
     require(graph.dialect, ["name"], _PURPOSE)
     dtype = jnp.zeros((), dtype or float).dtype
-    channels = {name: shape for name, (_, shape) in shapes(graph).items()}
+    found = shapes(graph)
+    looped = {name for part in graph.recurrent_components() for name in part}
     place = {name: number for number, name in enumerate(graph.order())}
     incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in bypass_relays(graph):
         incoming[target].append(source)
     wires, parameters, populations = [], {}, {}
     for name in place:
-        node, shape = graph.nodes[name], channels[name]
+        node, (inward, shape) = graph.nodes[name], found[name]
         if is_relay(node):
             continue
-        if shape is None:
+        if inward is None or shape is None:
             raise LoweringError(f"the size of node '{name}' cannot be told from the file: give its parameters a shape")
-        lowered = lower_node(node, graph.dialect, shape)
+        lowered = lower_node(node, graph.dialect, inward, shape)
         sources = tuple(sorted(incoming[name], key=place.__getitem__))
         wires.append(Wire(name=name, kind=lowered.kind, sources=sources, shape=shape, detail=lowered.detail))
         if lowered.parameters:
             parameters[name] = {key: jnp.asarray(value, dtype) for key, value in lowered.parameters.items()}
         if lowered.kind == "neuron":
-            population = _population(node, graph.dialect, wires[-1].size)
+            population = population_of(node, graph.dialect, wires[-1].size, looped=name in looped)
             populations[name] = with_tau_facts(population, parameters[name])
     if not populations:
         raise LoweringError("the graph has no neurons: nothing to simulate")
@@ -80,44 +101,73 @@ class Lowered(NamedTuple):
 
 
 @singledispatch
-def lower_node(node: Node, dialect: Dialect, shape: tuple[int, ...]) -> Lowered:
-    """Lower one node whose signal has the given shape."""
+def lower_node(node: Node, dialect: Dialect, inward: tuple[int, ...], shape: tuple[int, ...]) -> Lowered:
+    """Lower one node that takes signals of one shape and gives signals of another."""
     supported = listing(kind.__name__ for kind in lower_node.registry if kind not in (object, Node))
     raise LoweringError(f"node '{node.name}' is a {node.type}: simulation runs {supported}")
 
 
 @lower_node.register
-def _(node: Input, dialect, shape):
+def _(node: Input, dialect, inward, shape):
     return Lowered("input", {})
 
 
 @lower_node.register
-def _(node: Output, dialect, shape):
+def _(node: Output, dialect, inward, shape):
     return Lowered("output", {})
 
 
 @lower_node.register
-def _(node: Flatten, dialect, shape):
-    if dialect.conventions.channels_last:
+def _(node: Flatten, dialect, inward, shape):
+    if not dialect.conventions.channels_last or len(inward) == 1:
+        return Lowered("Flatten", {})
+    if len(shape) != 1:
         raise LoweringError(
-            f"node '{node.name}' is a Flatten in the order of channels last ({dialect.name}): not supported so far"
+            f"node '{node.name}' (Flatten) joins {inward} to {shape}, and {dialect.name} keeps channels last: join all "
+            "axes (start_dim 1, end_dim -1)"
         )
-    return Lowered("Flatten", {})
+    return Lowered("Flatten", {}, (*range(1, len(inward)), 0))
 
 
 @lower_node.register
-def _(node: Linear, dialect, shape):
+def _(node: Threshold, dialect, inward, shape):
+    return Lowered("Threshold", {"threshold": per_channel(node, "threshold", math.prod(shape))})
+
+
+@lower_node.register
+def _(node: Delay, dialect, inward, shape):
+    if dialect.time_unit != "step":
+        require(dialect, ["seconds"], _PURPOSE, node.name)
+    delays = per_channel(node, "delay", math.prod(shape)).astype(float) * (dialect.seconds or 1.0)
+    return Lowered("Delay", {}, tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist()))
+
+
+@lower_node.register(Conv1d)
+@lower_node.register(Conv2d)
+def _(node: Any, dialect, inward, shape):
+    values = {"weight": np.asarray(node.weight), "bias": per_channel(node, "bias", shape[0])}
+    return Lowered(node.type, values, _window(node))
+
+
+@lower_node.register(SumPool2d)
+@lower_node.register(AvgPool2d)
+def _(node: Any, dialect, inward, shape):
+    return Lowered(node.type, {}, _window(node))
+
+
+@lower_node.register
+def _(node: Linear, dialect, inward, shape):
     return Lowered("Linear", {"weight": _matrix(node)})
 
 
 @lower_node.register
-def _(node: Affine, dialect, shape):
-    return Lowered("Affine", {"weight": _matrix(node), "bias": _per_channel(node, "bias", math.prod(shape))})
+def _(node: Affine, dialect, inward, shape):
+    return Lowered("Affine", {"weight": _matrix(node), "bias": per_channel(node, "bias", math.prod(shape))})
 
 
 @lower_node.register
-def _(node: Scale, dialect, shape):
-    return Lowered("Scale", {"scale": _per_channel(node, "scale", math.prod(shape))})
+def _(node: Scale, dialect, inward, shape):
+    return Lowered("Scale", {"scale": per_channel(node, "scale", math.prod(shape))})
 
 
 @lower_node.register(CubaLIF)
@@ -126,8 +176,8 @@ def _(node: Scale, dialect, shape):
 @lower_node.register(LI)
 @lower_node.register(IF)
 @lower_node.register(I)
-def _(node: Any, dialect, shape):
-    values = {name: _per_channel(node, name, math.prod(shape)) for name in node.names}
+def _(node: Any, dialect, inward, shape):
+    values = {name: per_channel(node, name, math.prod(shape)) for name in node.names}
     seconds = dialect.seconds or 1.0  # unknown: the population says so
     return Lowered("neuron", {key: value * seconds ** time_power(node, key) for key, value in values.items()})
 
@@ -139,6 +189,16 @@ def time_power(node: Node, parameter: str) -> int:
     return -1 if parameter == "r" and isinstance(node, IF | I) else 0
 
 
+def _window(node: Node) -> Window:
+    frame = window(node)
+    if frame.padding is None:
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}) has padding 'same' and a stride of {listing(frame.stride)}, which "
+            "frameworks pad differently: give the padding in numbers"
+        )
+    return frame
+
+
 def _matrix(node: Any) -> np.ndarray:
     if node.weight.ndim != 2:
         raise LoweringError(
@@ -146,78 +206,6 @@ def _matrix(node: Any) -> np.ndarray:
             "simulation takes (outputs, inputs)"
         )
     return node.weight
-
-
-def _per_channel(node: Node, name: str, size: int) -> np.ndarray:
-    """A parameter as (size,) array; a scalar holds for all."""
-    value = np.asarray(node.value(name))
-    if value.size not in (1, size):
-        raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size} channels: give one or {size}"
-        )
-    return np.broadcast_to(value.reshape(-1), size)
-
-
-def _population(node: Node, dialect: Dialect, size: int) -> Population:
-    """The static record of a population: what the dialect says of it, and what it leaves open."""
-    view = dialect.at(node.name)
-    readout = isinstance(node, CubaLI | LI | I) or view.readout
-    conventions = DIALECTS[dialect.name or ""]
-    rule = rule_of(dialect, node)
-    obstacles = _obstacles(node, size, told_reset=view.reset)
-
-    def known(field: str, get: Callable[[], Any], default: Any) -> Any:
-        try:
-            return get()
-        except DialectError as error:
-            obstacles[field] = str(error)
-            return default
-
-    def told(field: str, default: Any) -> Any:
-        def get() -> Any:
-            require(dialect, [field], _PURPOSE, node.name)
-            return getattr(view if hasattr(view, field) else dialect, field)
-
-        return known(field, get, default)
-
-    told("seconds", None)
-    area = known("spike_area", lambda: spike_area(dialect, node).seconds, None)
-    return Population(
-        name=node.name,
-        kind=node.type,
-        size=size,
-        readout=readout,
-        spike_area=area,
-        spike_kernel=told("spike_kernel", "delta"),
-        dt=told("dt", None),
-        bias=conventions.constant_input,
-        resistance=rule.resistance,
-        initial=told("initial", "zero"),
-        reset="none" if readout else told("reset", "zero"),
-        obstacles=tuple(obstacles.items()),
-    )
-
-
-def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, str]:
-    """Numbers that make no sense in continuous time."""
-    found = {}
-    for name in ("tau", "tau_mem", "tau_syn"):
-        if name in node.names and not (finite := np.isfinite(_per_channel(node, name, size))).all():
-            neuron = int((~finite).argmax())
-            found[name] = (
-                f"node '{node.name}' ({node.type}): {name} of neuron {neuron} is infinite: continuous time needs a "
-                "finite time constant"
-            )
-    if "v_threshold" in node.names:
-        v_threshold = _per_channel(node, "v_threshold", size)
-        v_reset = np.zeros(size) if told_reset == "subtract" else _per_channel(node, "v_reset", size)
-        if (bad := v_reset >= v_threshold).any():
-            neuron = int(bad.argmax())
-            found["v_reset"] = (
-                f"node '{node.name}' ({node.type}): neuron {neuron} resets to {v_reset[neuron]:g}, not below its "
-                f"v_threshold {v_threshold[neuron]:g}: it would fire for ever at once"
-            )
-    return found
 
 
 def raise_(graph: Graph, network: Network) -> Graph:

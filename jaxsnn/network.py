@@ -57,7 +57,9 @@ class Wire:
         kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear", "Conv2d", ...).
         sources: names of the nodes whose signals add up at its input.
         shape: shape of the signal that leaves it, without batch and time.
-        detail: what the node needs beyond its parameters (the window of a convolution, say), hashable.
+        detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its window (kernel,
+            stride, dilation, padding, groups), of a Flatten the order in which it joins the axes (None: as they come),
+            of a Delay its delays in seconds, one or one for each channel.
     """
 
     name: str
@@ -90,6 +92,21 @@ class Population:
         resistance: "file": r as it is; "tau/dt": what the framework plays in spite of it.
         initial: where V starts: "zero", "v_leak" or "v_reset".
         reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold, which is 0).
+        membrane: what a step of the grid does to V under the step's input X (a current-based neuron's: its current I).
+            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k) X.
+            "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau.
+            "relax, add": V = V - (V - v_reset)/r + X.
+        synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X)) or "decay last"
+            (I = I + X drives V, then I = a I).
+        membrane_decay, synapse_decay: formulas of k and a.
+        threshold: on the grid it fires where V ">" or ">=" v_threshold; in continuous time there is no difference.
+        spikes_per_step: "one", or "several": as often as v_threshold fits into V.
+        spikes_from: a step's spike is that of the membrane "before" or "after" its update.
+        reset_delay: on the grid a spike resets the membrane one step later.
+        resets_at_start: where V is above threshold when a step begins it is reset then, whatever `reset_delay` is.
+        resets_first: a reset that acts one step late acts before V decays and X is added; else after.
+        recurrent_delay: steps that a recurrent spike takes.
+        counts_steps: time constants are in steps, because nothing says how long one is.
         obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
             (the file does not say it, or its value makes no sense in continuous time).
     """
@@ -107,6 +124,18 @@ class Population:
     resistance: Literal["file", "tau/dt"] = "file"
     initial: Literal["zero", "v_leak", "v_reset"] = "zero"
     reset: Literal["zero", "subtract", "none"] = "zero"
+    membrane: Literal["exact", "leak", "average", "euler", "relax", "relax, add"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    membrane_decay: str = "exp(-dt/tau_mem)"
+    synapse_decay: str = ""
+    threshold: Literal[">", ">="] = ">"
+    spikes_per_step: Literal["one", "several"] = "one"
+    spikes_from: Literal["before", "after"] = "after"
+    reset_delay: bool = False
+    resets_at_start: bool = False
+    resets_first: bool = False
+    recurrent_delay: int = 0
+    counts_steps: bool = False
     obstacles: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -229,6 +258,7 @@ def signals(network):
         LoweringError: a node that is no neuron and not in `LINEAR`.
     """
     leaving, arriving = {}, {}
+    shapes = {wire.name: wire.shape for wire in network.wires}
     for wire in network.wires:
         entering = _sum([leaving[source] for source in wire.sources], wire.size)
         if wire.kind == "neuron":
@@ -236,7 +266,8 @@ def signals(network):
         if wire.kind in ("input", "neuron"):
             leaving[wire.name] = Signal(maps={wire.name: None}, constant=None)
         elif wire.kind in LINEAR:
-            leaving[wire.name] = _through(wire.kind, network.parameters.get(wire.name, {}), entering)
+            inward = shapes[wire.sources[0]] if wire.sources else wire.shape
+            leaving[wire.name] = _through(wire, inward, network.parameters.get(wire.name, {}), entering)
         elif wire.kind != "output":
             raise LoweringError(f"node '{wire.name}' is a {wire.kind}, which is not among {listing(LINEAR)}")
     return arriving
@@ -258,17 +289,24 @@ def _sum(parts, size):
     return Signal(maps=maps, constant=constant)
 
 
-def _through(kind, parameters, signal):
-    """A signal after one linear node; a bias enters once, never once per spike."""
-    if kind == "Flatten":
-        return signal
-    if kind == "Scale":
+def _through(wire, inward, parameters, signal):
+    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
+    if wire.kind == "Flatten":
+        return signal if wire.detail is None else _reordered(signal, wire.size, inward, wire.detail)
+    if wire.kind == "Scale":
         scale = parameters["scale"]
         maps = {name: jnp.diag(scale) if m is None else m * scale for name, m in signal.maps.items()}
         return Signal(maps=maps, constant=None if signal.constant is None else signal.constant * scale)
     weight = parameters["weight"].T
     maps = {name: weight if m is None else m @ weight for name, m in signal.maps.items()}
     constant = None if signal.constant is None else signal.constant @ weight
-    if kind == "Affine":
+    if wire.kind == "Affine":
         constant = parameters["bias"] if constant is None else constant + parameters["bias"]
     return Signal(maps=maps, constant=constant)
+
+
+def _reordered(signal, size, shape, axes):
+    """A signal of a given shape after its axes were put into another order and joined."""
+    place = np.arange(size).reshape(shape).transpose(axes).reshape(-1)
+    maps = {name: (jnp.eye(size) if m is None else m)[:, place] for name, m in signal.maps.items()}
+    return Signal(maps=maps, constant=None if signal.constant is None else signal.constant[place])
