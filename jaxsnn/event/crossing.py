@@ -146,10 +146,10 @@ def _quadratic(a, b, threshold):
 
 
 def _solve_equal(v, j, threshold, tau):
-    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that crosses up.
+    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that rises.
 
     s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising j, the lower branch
-    for threshold < 0 and j < 0.  j = 0 leaves v e^-s = threshold.
+    for threshold < 0 and j < 0.
     """
     tiny = jnp.finfo(v.dtype).tiny
     safe_j = jnp.where(j == 0, 1.0, j)
@@ -160,9 +160,21 @@ def _solve_equal(v, j, threshold, tau):
     w_negative = _lambert_negative(log_argument, lower=(j < 0))
     w = jnp.where(negative, w_negative, _lambert_positive(log_argument))
     s = jnp.where(threshold == 0, start, start - w)
-    decaying = jnp.log(jnp.maximum(v / jnp.where(threshold == 0, 1.0, threshold), tiny))
-    s = jnp.where(j == 0, decaying, s)
+    decaying = (threshold < 0) & (abs(j) < abs(v) / 128)  # there -v/j - W is a difference of large numbers
+    s = jnp.where(decaying, _solve_decaying(v, j, threshold), s)
     return tau * _polish_equal(v, j, threshold, jnp.maximum(s, 0.0))
+
+
+def _solve_decaying(v, j, threshold):
+    """s = log((v + j s) / threshold) where v < threshold < 0 and j is small, by Newton."""
+    tiny = jnp.finfo(v.dtype).tiny
+    threshold = jnp.minimum(threshold, -tiny)
+
+    def step(_, s):
+        level = jnp.minimum(v + j * s, -tiny)
+        return s - (s - jnp.log(level / threshold)) / (1 - j / level)
+
+    return lax.fori_loop(0, 4, step, jnp.log(jnp.maximum(v / threshold, 1.0)))
 
 
 def _polish_equal(v, j, threshold, s):
