@@ -15,6 +15,7 @@ from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape
 _TIME_CONSTANTS = ("tau", "tau_mem", "tau_syn")
 #: Parameters that may be infinite: a neuron without leak has tau and r (or tau_syn and w_in) infinite.
 _MAY_BE_INFINITE = (*_TIME_CONSTANTS, "r", "w_in")
+_SINGLE = ("groups", "start_dim", "end_dim")
 _OPTIONAL = ("v_reset", "w_in", "input_shape", "input_type", "start_dim", "end_dim", "shape")
 
 
@@ -55,13 +56,18 @@ def _node_problems(node: Node) -> Iterator[Problem]:
         yield _problem(node, "missing-parameter", f"has no {name}", "NIR requires it, export the file again")
     if missing:
         return
-    for name, value in node.parameters.items():
-        if isinstance(value, str):
-            if name != "padding" or value not in ("same", "valid"):
-                yield _problem(node, "bad-parameter", f"has {name} = '{value}'", "it must be numbers")
-        else:
-            yield from _number_problems(node, name, value)
-    yield from _shape_problems(node)
+    wrong = [problem for name, value in node.parameters.items() for problem in _value_problems(node, name, value)]
+    yield from wrong or _shape_problems(node)
+
+
+def _value_problems(node: Node, name: str, value: np.ndarray | str) -> Iterator[Problem]:
+    if isinstance(value, str):
+        if name != "padding" or value not in ("same", "valid"):
+            yield _problem(node, "bad-parameter", f"has {name} = '{value}'", "it must be numbers")
+    elif name in _SINGLE and value.size != 1:
+        yield _problem(node, "bad-parameter", f"has {name} of shape {value.shape}", "it must be one number")
+    else:
+        yield from _number_problems(node, name, value)
 
 
 def _problem(node: Node, code: str, what: str, fix: str) -> Problem:

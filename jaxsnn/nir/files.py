@@ -61,7 +61,7 @@ def text_of(dataset: Dataset) -> str | None:
     if isinstance(value, h5py.Empty) or value.shape != () or h5py.check_string_dtype(dataset.dtype) is None:
         return None
     item = value[()]
-    return item.decode() if isinstance(item, bytes) else str(item)
+    return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
 
 
 def load(path: str | os.PathLike[str]) -> Group:

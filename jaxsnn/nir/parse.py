@@ -77,6 +77,8 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     ('input', 'linear', 'li', 'output')
     """
     document = source if isinstance(source, Group) else document_of(source)
+    if not isinstance(document.get("node"), Group):
+        raise GraphError("the document has no group 'node': it is not a NIR graph")
     flat = _Flat()
     _flatten(document["node"], "", flat)
     nodes = {name: flat.nodes[name] for name in sorted(flat.nodes, key=natural_key)}
@@ -171,7 +173,7 @@ def _edges(dataset: Any, where: str) -> tuple[Edge, ...]:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _repaired_edges(raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat) -> list[Edge]:

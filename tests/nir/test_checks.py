@@ -68,6 +68,7 @@ BROKEN = [
     ({"input__shape": np.array([3])}, r"node 'input' gives the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)"),
     ({"output__shape": np.array([5])}, r"'output' .Output. declares the shape \(5,\), but its neighbours have \(4,\)"),
     ({"v__weight": "same"}, "'v' .Linear. has weight = 'same'"),
+    ({"n__tau": np.array(0.0), "n__r": np.ones(2)}, "'n' .LIF. has a tau that is not positive: 0: a time .* than 0$"),
 ]
 
 

@@ -1,5 +1,7 @@
 """From what others made to a graph: repairs that are listed, refusals that name the node."""
 
+import contextlib
+
 import nir
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from jaxsnn.errors import GraphError, UnsupportedNodeError
 from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.files import Dataset, Group, load, save, text_dataset
+from jaxsnn.nir.info import as_json
 
 
 def lif(size):
@@ -156,6 +159,11 @@ def test_a_graph_without_its_parts_is_refused(name, tmp_path):
         parse(document)
 
 
+def test_a_document_without_a_graph_is_refused():
+    with pytest.raises(GraphError, match="the document has no group 'node'"):
+        parse(Group({"version": text_dataset("1.0.8")}))
+
+
 def test_edges_of_the_wrong_shape_are_refused(tmp_path):
     write(tmp_path / "a.nir", parse(small()))
     document = load(tmp_path / "a.nir")
@@ -174,3 +182,40 @@ def test_unknown_entries_are_kept(tmp_path, entries):
     assert list(graph.nodes["n"].extra) == ["more", "surrogate"]
     write(tmp_path / "c.nir", graph)
     assert entries(tmp_path / "c.nir") == entries(tmp_path / "b.nir")
+
+
+def entries_below(group, path=()):
+    """Every entry of a document with its path."""
+    for name, entry in group.items():
+        yield (*path, name), entry
+        if isinstance(entry, Group):
+            yield from entries_below(entry, (*path, name))
+
+
+DAMAGE = [
+    None,
+    Group(),
+    text_dataset("same"),
+    text_dataset("NIRGraph"),
+    text_dataset("Conv2d"),
+    *(
+        Dataset(value=value, dtype=value.dtype)
+        for value in (np.zeros(0), np.array(-1), np.array(np.nan), np.ones((2, 2, 2)), np.array(2**40), np.array([0.5]))
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ["spyx_c_rcubalif", "spikingjelly_v_conv", "sinabs3_a_conv1d__inferred__nir104"])
+def test_whatever_is_damaged_no_other_error_comes_out(zoo, name):
+    for path, _ in list(entries_below(load(zoo[name]))):
+        for damage in DAMAGE:
+            document = load(zoo[name]) if damage is None else document
+            group = document
+            for step in path[:-1]:
+                group = group[step]
+            if damage is None:
+                del group[path[-1]]
+            else:
+                group[path[-1]] = damage
+            with contextlib.suppress(GraphError):
+                as_json(parse(document))
