@@ -1,0 +1,166 @@
+"""A vectorised oracle in float64 NumPy: linear ODEs by their Taylor series, crossings by bisection.
+
+Like `reference`, against which it is tested, it shares no formula with the engine, but it runs many neurons at once.
+A lane is one neuron of one sample: V' = a V + b I + c, I' = d I + e, and V is reset where it reaches a threshold.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ORDER = 22
+HALVINGS = 56
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """Coefficients of the ODE, threshold, reset and initial state: arrays (lanes,)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    d: np.ndarray
+    e: np.ndarray
+    threshold: np.ndarray
+    reset: np.ndarray
+    v: np.ndarray
+    i: np.ndarray
+
+    @property
+    def largest_step(self):
+        """A step over which the series converges to the last digit."""
+        return 0.5 / np.maximum(abs(self.a), abs(self.d))
+
+    def take(self, chosen):
+        return Lanes(**{name: array[chosen] for name, array in vars(self).items()})
+
+
+def cuba(p, current=0.0, start=0.0):
+    """tau_syn I' = -I + w_in u, tau_mem V' = v_leak - V + r I, from NIR's parameters."""
+    lanes = p["tau_mem"].shape
+    full = {
+        "a": -1 / p["tau_mem"],
+        "b": p["r"] / p["tau_mem"],
+        "c": p["v_leak"] / p["tau_mem"],
+        "d": -1 / p["tau_syn"],
+        "e": p["w_in"] * current / p["tau_syn"],
+        "threshold": p.get("v_threshold", np.inf),
+        "reset": p.get("v_reset", 0.0),
+        "v": start,
+        "i": 0.0,
+    }
+    return Lanes(**{name: np.broadcast_to(np.asarray(value, float), lanes) for name, value in full.items()})
+
+
+def _series(lanes, v, i, step):
+    """Taylor coefficients of V and I over a step, which is mapped to [0, 1]: arrays (ORDER + 1, lanes)."""
+    vs, currents = [v], [i]
+    for n in range(ORDER):
+        drive = (lanes.c, lanes.e) if n == 0 else (0.0, 0.0)
+        vs.append(step / (n + 1) * (lanes.a * vs[n] + lanes.b * currents[n] + drive[0]))
+        currents.append(step / (n + 1) * (lanes.d * currents[n] + drive[1]))
+    return np.array(vs), np.array(currents)
+
+
+def _value(series, s):
+    total = np.zeros_like(series[0])
+    for coefficient in series[::-1]:
+        total = total * s + coefficient
+    return total
+
+
+def _bisect(series, level, low, high, rising):
+    """Where a polynomial crosses a level between two points at which it lies on both sides of it."""
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        beyond = (_value(series, middle) >= level) == rising
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    return high
+
+
+def _first_crossing(series, threshold):
+    """First place in [0, 1] where V reaches the threshold; inf where it does not.
+
+    V of these neurons has at most one extremum.
+    """
+    ones = np.ones_like(threshold)
+    slope = series[1:] * np.arange(1, ORDER + 1)[:, None]
+    end = _value(series, ones)
+    place = np.where(series[0] >= threshold, 0.0, np.inf)
+    below = series[0] < threshold
+    bracket = np.where(below & (end >= threshold), 1.0, np.nan)
+    peaks = np.flatnonzero(below & (end < threshold) & (_value(slope, 0 * ones) > 0) & (_value(slope, ones) < 0))
+    if peaks.size:
+        low, high = np.zeros(peaks.size), np.ones(peaks.size)
+        top = _bisect(slope[:, peaks], 0.0, low, high, rising=False)
+        reaches = _value(series[:, peaks], top) >= threshold[peaks]
+        bracket[peaks[reaches]] = top[reaches]
+    inside = np.flatnonzero(np.isfinite(bracket))
+    if inside.size:
+        low, high = np.zeros(inside.size), bracket[inside]
+        place[inside] = _bisect(series[:, inside], threshold[inside], low, high, rising=True)
+    return place
+
+
+def spike_times(lanes, times, jumps, t_end, limit=400):
+    """Spikes of each lane.
+
+    Args:
+        lanes: `Lanes`.
+        times: (lanes, arrivals), sorted; inf where unused.
+        jumps: (lanes, arrivals), what arrivals add to I.
+        t_end: a number, or one for each lane.
+        limit: spikes after which a lane stops.
+
+    Returns:
+        (lanes, limit), padded with inf.
+    """
+    number, arrivals = times.shape
+    t_end = np.broadcast_to(np.asarray(t_end, float), (number,))
+    stops = np.concatenate([np.minimum(times, t_end[:, None]), t_end[:, None]], axis=1)
+    jumps = np.concatenate([jumps, np.zeros((number, 1))], axis=1)
+    v, i, now = lanes.v.copy(), lanes.i.copy(), np.zeros(number)
+    following, count = np.zeros(number, int), np.zeros(number, int)
+    out = np.full((number, limit), np.inf)
+    going = np.arange(number)
+    while going.size:
+        part, stop = lanes.take(going), stops[going, following[going]]
+        step = np.minimum(stop - now[going], part.largest_step)
+        series, currents = _series(part, v[going], i[going], step)
+        place = _first_crossing(series, part.threshold)
+        fires = np.isfinite(place)
+        place = np.where(fires, place, 1.0)
+        at_stop = ~fires & (step == stop - now[going])
+        now[going] = np.where(at_stop, stop, now[going] + place * step)
+        v[going] = np.where(fires, part.reset, _value(series, place))
+        i[going] = _value(currents, place) + np.where(at_stop, jumps[going, following[going]], 0.0)
+        out[going[fires], count[going[fires]]] = now[going[fires]]
+        count[going] += fires
+        following[going] += at_stop
+        going = going[(following[going] <= arrivals) & (count[going] < limit)]
+    return out
+
+
+def population(p, weight, times, rows, t_end, *, current=0.0, start=0.0, area=None, reset=None, limit=400):
+    """Spikes of a population, (samples, neurons, limit), padded with inf.
+
+    Args:
+        p: NIR's names -> arrays (neurons,).
+        weight: (sources, neurons).
+        times: (samples, arrivals) in any order; inf where unused.
+        rows: (samples, arrivals), the source of each.
+        area: spike area in seconds; None: a spike of weight w moves I by w.
+        reset: where V goes, if not to v_reset.
+    """
+    order = np.argsort(times, axis=1, kind="stable")
+    times, rows = np.take_along_axis(times, order, 1), np.take_along_axis(rows, order, 1)
+    samples, neurons = times.shape[0], weight.shape[1]
+    factor = 1.0 if area is None else p["w_in"] * area / p["tau_syn"]
+    jumps = (weight * factor)[np.where(np.isfinite(times), rows, 0)]  # samples, arrivals, neurons
+    each = {name: np.tile(values, samples) for name, values in p.items()}
+    lanes = cuba(each, *(np.tile(np.broadcast_to(x, neurons), samples) for x in (current, start)))
+    if reset is not None:
+        lanes = Lanes(**{**vars(lanes), "reset": np.full(samples * neurons, reset)})
+    jumps = jumps.transpose(0, 2, 1).reshape(samples * neurons, -1)
+    found = spike_times(lanes, np.repeat(times, neurons, axis=0), jumps, t_end, limit)
+    return found.reshape(samples, neurons, limit)

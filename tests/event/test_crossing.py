@@ -1,0 +1,253 @@
+"""The flow between events and the threshold crossing solver, against matrix exponentials and the oracle."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.linalg import expm, expm_frechet
+
+from jaxsnn.event import crossing
+from jaxsnn.network import TauShape, find_tau_shape
+from tests.event import oracle, reference
+from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
+
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+
+
+# The oracle itself
+
+
+def test_oracle_agrees_with_matrix_exponentials_and_brent():
+    rng = np.random.default_rng(0)
+    p = {name: values[2:] for name, values in population(TauShape.ANY, rng, 4).items()}
+    weight, times, current = rng.normal(4.0, 0.5, (2, 2)), np.array([0.3, 1.1]), np.array([0.2, 0.5])
+    fast = oracle.population(p, weight, times[None], np.array([[0, 1]]), 3.0, current=current, area=0.7, start=0.1)[0]
+    slow = reference.population(p, weight, [(0.3, 0), (1.1, 1)], 3.0, current=current, area=0.7, start=[0.1, 0.1])
+    assert min(map(len, slow)) >= 2
+    for got, expected in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(got[np.isfinite(got)], expected, rtol=0, atol=1e-13)
+
+
+# The flow
+
+
+def intervals(shape, rng, count):
+    tau_syn = rng.uniform(0.3, 3.0, count)
+    tau_mem = ratios(shape, rng, count) * tau_syn
+    return tau_mem, tau_syn, rng.exponential(2.0, count) * rng.choice([0.0, 1e-6, 0.1, 1.0, 3.0], count)
+
+
+def exact_flow(tau_mem, tau_syn, t):
+    """em, es, k and the derivatives of k by tau_mem and tau_syn, from the exponential of the ODE's matrix.
+
+    The matrix is turned first: SciPy exponentiates a triangular one by a formula that loses digits at equal taus.
+    """
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    turned = lambda matrix: turn @ np.array(matrix) @ turn.T * t  # noqa: E731
+    matrix = turned([[-1 / tau_mem, 1 / tau_mem], [0.0, -1 / tau_syn]])
+    by_tau_mem = expm_frechet(matrix, turned([[1.0, -1.0], [0.0, 0.0]]) / tau_mem**2, compute_expm=False)
+    by_tau_syn = expm_frechet(matrix, turned([[0.0, 0.0], [0.0, 1.0]]) / tau_syn**2, compute_expm=False)
+    flow, by_tau_mem, by_tau_syn = (turn.T @ array @ turn for array in (expm(matrix), by_tau_mem, by_tau_syn))
+    return flow[0, 0], flow[1, 1], flow[0, 1], by_tau_mem[0, 1], by_tau_syn[0, 1]
+
+
+@every_shape
+def test_flow_and_its_derivatives_are_those_of_the_matrix_exponential(x64, shape):
+    tau_mem, tau_syn, t = intervals(shape, np.random.default_rng(1), 150)
+    expected = np.array([exact_flow(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]).T
+    got = jax.jit(partial(crossing.decay_derivatives, shape))(tau_mem, tau_syn, t)
+    np.testing.assert_allclose(np.array(got), expected, rtol=1e-11, atol=2e-13)
+    np.testing.assert_array_equal(
+        np.array(got[:3]), np.array(jax.jit(partial(crossing.decay, shape))(tau_mem, tau_syn, t))
+    )
+
+
+@pytest.mark.parametrize("gap", NEAR_ONE)
+def test_flow_of_nearly_equal_time_constants_loses_no_digits(x64, gap):
+    tau_syn = np.full(40, 0.8)
+    tau_mem, t = tau_syn * (1 + gap), np.geomspace(1e-8, 20.0, 40)
+    expected = np.array([exact_flow(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]).T
+    got = np.array(crossing.decay_derivatives(TauShape.ANY, tau_mem, tau_syn, t))
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=4e-15)
+
+
+@every_shape
+def test_flow_over_infinite_time_is_zero(x64, shape):
+    tau_mem, tau_syn, _ = intervals(shape, np.random.default_rng(2), 20)
+    assert not np.any(crossing.decay_derivatives(shape, tau_mem, tau_syn, np.full(20, np.inf)))
+
+
+@every_shape
+def test_flow_in_float32(shape):
+    tau_mem, tau_syn, t = (x.astype("float32") for x in intervals(shape, np.random.default_rng(3), 2000))
+    tau_mem = {TauShape.DOUBLE: 2 * tau_syn, TauShape.HALF: tau_syn / 2}.get(shape, tau_mem)
+    with jax.enable_x64(True):
+        exact = crossing.decay(TauShape.ANY, *(x.astype(float) for x in (tau_mem, tau_syn, t)))
+    rough = crossing.decay(shape, tau_mem, tau_syn, t)
+    assert all(array.dtype == jnp.float32 for array in rough)
+    np.testing.assert_allclose(np.array(rough), np.array(exact), rtol=0, atol=2e-6)
+
+
+def test_tau_shapes_are_found():
+    ones = np.ones(3)
+    assert find_tau_shape(2 * ones, ones) is TauShape.DOUBLE
+    assert find_tau_shape(ones / 2, ones) is TauShape.HALF
+    assert find_tau_shape(ones, ones) is TauShape.EQUAL
+    assert find_tau_shape(ones * [2.0, 0.5, 5.0], ones) is TauShape.APART
+    assert find_tau_shape(ones * [2.0, 0.5, 1.05], ones) is TauShape.ANY
+    assert find_tau_shape(ones * (1 + 1e-9), ones) is TauShape.ANY
+
+
+# The crossing
+
+
+def engine(shape, v, j, threshold, tau_mem, tau_syn, duration):
+    """Whether v crosses, and when, as the engine has it."""
+    em, es, k = crossing.decay(shape, tau_mem, tau_syn, duration)
+    hits = crossing.crosses(shape, v, j, v * em + j * k, j * es, threshold, tau_mem, tau_syn)
+    return hits, crossing.solve(shape, v, j, threshold, tau_mem, tau_syn, duration, hits)
+
+
+jitted = {shape: jax.jit(partial(engine, shape)) for shape in SHAPES}
+
+
+def exact(v, j, threshold, tau_mem, tau_syn, duration):
+    """Crossing times in the oracle, inf where there is none."""
+    ones = np.ones_like(v)
+    p = {"tau_mem": tau_mem, "tau_syn": tau_syn, "r": ones, "w_in": ones, "v_leak": 0 * ones, "v_threshold": threshold}
+    lanes = oracle.Lanes(**{**vars(oracle.cuba(p, start=v)), "i": j})
+    nothing = np.zeros((v.size, 0))
+    return oracle.spike_times(lanes, nothing, nothing, duration, limit=1)[:, 0]
+
+
+def check(shape, case, *, rounding=1e-13, accuracy=1e-9):
+    """Compares the engine with the oracle; returns how many cases cross, and how many are too close to call.
+
+    `rounding` is what v may be wrong by, relative to its terms: near tangency it decides whether there is a crossing,
+    and when. The oracle at a threshold that much lower and higher says how much.
+    """
+    v, j, threshold, tau_mem, tau_syn, duration = (x.astype(float) for x in case)
+    hits, time = (np.asarray(x) for x in jitted[shape](*case))
+    slack = rounding * (abs(v) + abs(j) + abs(threshold))
+    early = exact(v, j, threshold - slack, tau_mem, tau_syn, duration)
+    late = exact(v, j, threshold + slack, tau_mem, tau_syn, duration)
+    clear = np.isfinite(early) == np.isfinite(late)
+    np.testing.assert_array_equal(hits[clear], np.isfinite(late)[clear])
+    assert np.isfinite(time).all()
+    assert (time >= 0).all()
+    assert (time <= duration * (1 + rounding)).all()
+    both = hits & clear
+    margin = accuracy * tau_syn
+    assert (time >= early - margin)[both].all(), np.max((early - time)[both])
+    assert (time <= late + margin)[both].all(), np.max((time - late)[both])
+    return np.count_nonzero(both), np.count_nonzero(~clear)
+
+
+def scattered(shape, rng, count):
+    """States of all sizes below thresholds of either sign."""
+    tau_syn = rng.uniform(0.5, 2.0, count) * rng.choice([1.0, 0.005], count)
+    tau_mem = ratios(shape, rng, count) * tau_syn
+    v = rng.normal(size=count)
+    j = rng.normal(size=count) * 10 ** np.where(
+        rng.random(count) < 0.3, rng.uniform(-20, -6, count), rng.uniform(-6, 1.5, count)
+    )
+    j[rng.random(count) < 0.02] = 0.0
+    v[rng.random(count) < 0.1] = 0.0
+    threshold = v + 10 ** rng.uniform(-5, 0.5, count)
+    duration = rng.exponential(2.0, count) * np.maximum(tau_mem, tau_syn)
+    return v, j, threshold, tau_mem, tau_syn, duration
+
+
+def nearly_tangential(shape, rng, count):
+    """Thresholds slightly below and above a maximum of v."""
+    _, _, _, tau_mem, tau_syn, _ = scattered(shape, rng, count)
+    j = rng.uniform(0.5, 5.0, count)
+    v = j - 10 ** rng.uniform(-3, 0.7, count)
+    top = maximum(v, j, tau_mem, tau_syn)
+    threshold = top + rng.choice([-1, 1], count) * 10 ** rng.uniform(-12, np.log10(0.1 * (top - v)))
+    return v, j, threshold, tau_mem, tau_syn, 30 * np.maximum(tau_mem, tau_syn)
+
+
+def maximum(v, j, tau_mem, tau_syn):
+    """Largest v to come, by golden section on the flow (tested above)."""
+    flow = jax.jit(partial(crossing.decay, TauShape.ANY))
+
+    def value(t):
+        em, _, k = flow(tau_mem, tau_syn, t)
+        return np.asarray(v * em + j * k)
+
+    low, high = np.zeros_like(v), 20 * np.minimum(tau_mem, tau_syn)
+    for _ in range(90):
+        left, right = high - (high - low) / 1.618033988749895, low + (high - low) / 1.618033988749895
+        rising = value(left) < value(right)
+        low, high = np.where(rising, left, low), np.where(rising, high, right)
+    return value(0.5 * (low + high))
+
+
+@every_shape
+def test_crossings_are_found_and_hit(x64, shape):
+    crossings, unclear = check(shape, scattered(shape, np.random.default_rng(4), 6000))
+    assert crossings > 1500
+    assert unclear < 10
+
+
+@every_shape
+def test_crossings_near_tangency(x64, shape):
+    crossings, unclear = check(shape, nearly_tangential(shape, np.random.default_rng(5), 3000))
+    assert crossings > 1000
+    assert unclear < 200
+
+
+@every_shape
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    v=st.floats(-3, 3),
+    j=st.floats(-30, 30) | st.floats(-1e-3, 1e-3),
+    rise=st.floats(1e-6, 3),
+    ratio=st.floats(0.05, 20) | st.sampled_from([1 + gap for gap in NEAR_ONE]),
+    tau_syn=st.sampled_from([0.005, 1.0]),
+    duration=st.floats(1e-6, 30),
+)
+def test_any_crossing(x64, shape, v, j, rise, ratio, tau_syn, duration):
+    fixed = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
+    if shape is TauShape.APART and 0.88 < ratio < 1.12:
+        ratio = 0.8
+    tau_mem = fixed.get(shape, ratio) * tau_syn
+    case = np.array([v, j, v + rise, tau_mem, tau_syn, duration * tau_syn])
+    check(shape, tuple(case[:, None]))
+
+
+@every_shape
+def test_crossings_in_float32(shape):
+    case = [x.astype("float32") for x in scattered(shape, np.random.default_rng(6), 6000)]
+    fixed = {TauShape.DOUBLE: np.float32(2), TauShape.HALF: np.float32(0.5), TauShape.EQUAL: np.float32(1)}
+    if shape in fixed:
+        case[3] = fixed[shape] * case[4]
+    case[2] = np.maximum(case[2], case[0] + np.float32(1e-5))
+    crossings, unclear = check(shape, case, rounding=2e-6, accuracy=1e-5)
+    assert crossings > 1500
+    assert unclear < 120
+
+
+@every_shape
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_state_gives_nan(shape, dtype):
+    """All pairings of zeros, tiny and huge numbers."""
+    values = [0.0, 1e-30, -1e-30, 1e-6, -1e-6, 1.0, -1.0, 1e6, -1e6]
+    v, j, rise, duration = (
+        x.ravel() for x in np.meshgrid(values, values, [1e-20, 1e-6, 1.0, 1e6], [0.0, 1e-9, 1.0, 1e3])
+    )
+    tau = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0, TauShape.APART: 3.0, TauShape.ANY: 1.001}
+    with jax.enable_x64(dtype == "float64"):
+        v, j, duration = (x.astype(dtype) for x in (v, j, duration))
+        threshold = np.maximum(v + rise.astype(dtype), np.nextafter(v, np.inf, dtype=dtype))
+        ones = np.ones_like(v)
+        _, time = jitted[shape](v, j, threshold, tau[shape] * ones, ones, duration)
+        assert time.dtype == dtype
+        assert np.isfinite(time).all()
+        assert ((time >= 0) & (time <= duration)).all()
+        assert np.isfinite(np.array(crossing.decay_derivatives(shape, tau[shape] * ones, ones, duration))).all()
