@@ -45,7 +45,8 @@ def tau_shape_holds(shape, tau_mem, tau_syn):
 
 def find_tau_shape(tau_mem, tau_syn):
     """The most special shape that all of a population's time constants have."""
-    return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
+    shapes = (shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
+    return next(shapes, TauShape.ANY)  # none holds for NaN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ class Result(enum.IntEnum):
     BUDGET_EXHAUSTED = 1
     TIME_CONSTANTS_CHANGED = 2
     NOT_FINITE = 3
+    INVALID_INPUT = 4
 
 
 @jax.tree_util.register_dataclass
@@ -92,7 +93,9 @@ class Solution:
                     f"the time constants of '{name}' are no longer those that the network was lowered for: change "
                     "parameters with network.with_parameters(...), or lower with free_time_constants=True"
                 )
-        return "a spike time is not a number: a parameter or an input is NaN or infinite"
+            case Result.INVALID_INPUT:
+                return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
+        return "a parameter, a spike time or a voltage is NaN or infinite: look for NaN in parameters and inputs"
 
 
 def simulate(
@@ -120,7 +123,10 @@ def simulate(
         SimulationError: the run ended with a `Result` other than SUCCESS.
     """
     engine = engine or Event()
+    check_engine(network, engine)
     trains = checked_inputs(network, inputs)
+    if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
+        raise UsageError(f"t_end is {t_end:g} s: the simulation must end at a finite time after 0")
     end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
@@ -138,9 +144,12 @@ def _simulate(engine, network, trains, t_end, sample_times):
     stale = any_of([~holds for holds in record.shapes_hold.values()])
     broken = any_of(
         [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
-        + [~jnp.all(jnp.isfinite(voltage)) for voltage in record.voltages.values()]
+        + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
+        + [~jnp.all(jnp.isfinite(array)) for array in jax.tree.leaves((record.voltages, network.parameters))]
     )
+    invalid = any_of([_out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
+        (invalid | ~((t_end > 0) & jnp.isfinite(t_end)), Result.INVALID_INPUT),
         (stale, Result.TIME_CONSTANTS_CHANGED),
         (broken, Result.NOT_FINITE),
         (exhausted, Result.BUDGET_EXHAUSTED),
@@ -162,6 +171,26 @@ def _simulate(engine, network, trains, t_end, sample_times):
 def any_of(conditions):
     """Whether any of some scalar bool arrays is true."""
     return jnp.any(jnp.stack(conditions)) if conditions else jnp.asarray(False)
+
+
+def _out_of_range(events, size):
+    """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside `jax.jit`."""
+    used = jnp.isfinite(events.time)
+    return jnp.any((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
+
+
+def check_engine(network, engine):
+    """Refuse options of the event engine that make no sense for a network.
+
+    Raises:
+        UsageError: says which.
+    """
+    if engine.max_spikes < 1:
+        raise UsageError(f"max_spikes is {engine.max_spikes}: record at least 1 spike of each neuron")
+    firing = [name for name, population in network.populations.items() if population.fires]
+    for name in () if isinstance(engine.first_spike_only, bool) else engine.first_spike_only:
+        if name not in firing:
+            raise UsageError(f"first_spike_only names '{name}', no population that fires: {suggestion(name, firing)}")
 
 
 def checked_inputs(network, inputs):
@@ -194,6 +223,8 @@ def _train(name, events, size, dtype):
             f"input '{name}': time has shape {jnp.shape(events.time)} and index {jnp.shape(events.index)}: both must "
             "be (events,) or (batch, events)"
         )
+    if 0 in jnp.shape(events.time)[:-1]:
+        raise UsageError(f"input '{name}' has no samples (time has shape {jnp.shape(events.time)}): pass at least one")
     if not isinstance(events.time, Tracer):
         time = np.asarray(events.time)
         if np.isnan(time).any() or (time < 0).any():
