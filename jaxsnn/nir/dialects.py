@@ -55,6 +55,8 @@ class Rule:
             I = a (I + X). "decay last": I = I + X drives V, then I = a I.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is added; else after.
         recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
+        recurrent_reset_delay: What reset_delay is for a neuron that feeds itself, whatever was said (snnTorch 1.0.0
+            computes the immediate reset of its RSynaptic and drops it); None: what was said.
         resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of it.
         ones: Parameters that it always writes as 1.
     """
@@ -67,6 +69,7 @@ class Rule:
     synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
     resets_first: tuple[Reset, ...] = ()
     recurrent_resets_first: tuple[Reset, ...] | None = None
+    recurrent_reset_delay: bool | None = None
     resistance: Literal["file", "tau/dt"] = "file"
     ones: tuple[str, ...] = ()
 
@@ -150,7 +153,13 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
                     resets_first=("zero",),
                     recurrent_resets_first=(),
                 ),
-                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in", membrane="leak", synapse="add last"),
+                CubaLIF=Rule(
+                    membrane_decay="1-1/r",
+                    synapse_decay="1-1/w_in",
+                    membrane="leak",
+                    synapse="add last",
+                    recurrent_reset_delay=True,
+                ),
             ),
             time_unit="s",
             dt=1e-4,

@@ -1,0 +1,67 @@
+"""NIR's own equations over one step, without an error of discretisation between its ends.
+
+    tau_syn I' = -I + w_in S;   tau_mem V' = v_leak - V + r I;   LIF: tau V' = v_leak - V + r S;   IF: V' = r S
+
+S is a constant over the step, and the spikes that arrive, as deltas at its beginning or as boxes that last the step.
+"""
+
+import jax.numpy as jnp
+
+
+def kick(population, parameters):
+    """What an arriving delta of weight 1 adds to I (without a synaptic current: to V)."""
+    if population.spike_area is None:
+        return 1.0
+    return _gain(parameters) * population.spike_area / _inertia(parameters)
+
+
+def box_force(population, parameters, dt):
+    """What an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much in all as `kick`."""
+    return kick(population, parameters) * _inertia(parameters) / dt
+
+
+def level_force(parameters, level):
+    """The force of `flow` under a constant current."""
+    return _gain(parameters) * level
+
+
+def _gain(p):
+    return p["w_in"] if "tau_syn" in p else p["r"]
+
+
+def _inertia(p):
+    """tau_syn of current-based neurons, tau of LIF and LI, 1 of IF and I."""
+    return p.get("tau_syn", p.get("tau", 1.0))
+
+
+def flow(parameters, dt, v, i, force):
+    """V and I (None without a synaptic current) after a step of length dt.
+
+    Args:
+        force: w_in S of current-based neurons, else r S; constant over the step.
+    """
+    p = parameters
+    if i is None and "tau" not in p:
+        return v + force * dt, None
+    if i is None:
+        v_inf = p["v_leak"] + force
+        return v_inf + (v - v_inf) * jnp.exp(-dt / p["tau"]), None
+    v_inf = p["v_leak"] + p["r"] * force
+    from_current = _share(dt / p["tau_mem"], dt / p["tau_syn"]) * p["r"] * (i - force)
+    v = v_inf + (v - v_inf) * jnp.exp(-dt / p["tau_mem"]) + from_current
+    return v, force + (i - force) * jnp.exp(-dt / p["tau_syn"])
+
+
+def _share(mem, syn):
+    """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that began with r I = 1.
+
+    Args:
+        mem, syn: dt / tau_mem, dt / tau_syn.
+    """
+    smaller, apart = jnp.minimum(mem, syn), jnp.abs(mem - syn)
+    close = apart < 1 / 64
+    safe = jnp.where(close, 1.0, apart)
+    series = 1.0
+    for order in range(8, 1, -1):
+        series = 1 - apart / order * series
+    return mem * jnp.exp(-smaller) * jnp.where(close, series, -jnp.expm1(-safe) / safe)

@@ -1,0 +1,184 @@
+"""One step of a population on the grid, in float arithmetic of the order in which its framework does it.
+
+A step takes the state at its beginning and the input X of the step, and gives the state at its end and what leaves:
+spikes, or the membrane of a readout. `Population` says how.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.grid import exact
+from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
+from jaxsnn.network import Population
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a population carries from step to step, (batch, *shape); `i` is None without a synaptic current."""
+
+    v: jax.Array
+    i: jax.Array | None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """What arrives in a step; None is nothing.
+
+    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents differ.
+
+    Attributes:
+        spikes: weighted spikes, each of the population's `spike_area`.
+        level: a current that is constant over the step.
+    """
+
+    spikes: jax.Array | None = None
+    level: jax.Array | None = None
+
+    @property
+    def only(self) -> Any:
+        """The spikes, or the level where there are none."""
+        return self.level if self.spikes is None else self.spikes
+
+
+#: Factor of one step by the formula in `Population`: (parameters, dt) -> array.
+DECAYS: dict[str, Any] = {
+    "1": lambda p, dt: jnp.ones_like(p["r"]),
+    "r": lambda p, dt: p["r"],
+    "1-1/r": lambda p, dt: 1 - 1 / p["r"],
+    "1-1/w_in": lambda p, dt: 1 - 1 / p["w_in"],
+    "1-dt/tau_mem": lambda p, dt: 1 - dt / tau_mem(p),
+    "1-dt/tau_syn": lambda p, dt: 1 - dt / p["tau_syn"],
+    "exp(-dt/tau_mem)": lambda p, dt: jnp.exp(-dt / tau_mem(p)),
+    "exp(-dt/tau_syn)": lambda p, dt: jnp.exp(-dt / p["tau_syn"]),
+}
+
+
+def tau_mem(parameters):
+    """Membrane time constants: tau of LIF and LI."""
+    return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
+
+
+def needs_dt(population: Population) -> bool:
+    """Whether a step of the population depends on how long it is."""
+    formulas = (population.membrane_decay, population.synapse_decay)
+    return population.membrane in ("exact", "euler", "relax") or any("dt" in formula for formula in formulas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """A population ready to step.
+
+    Attributes:
+        population: what it is.
+        parameters: NIR's names -> arrays of the population's shape.
+        dt: length of a step, in the unit of the time constants; None where nothing needs it.
+        surrogate: derivative of a spike.
+        detach_reset: whether the gradient leaves out resets; None: as the framework does.
+    """
+
+    population: Population
+    parameters: dict[str, jax.Array]
+    dt: float | None
+    surrogate: Surrogate
+    detach_reset: bool | None
+
+    def start(self, batch: int) -> State:
+        """The state before the first step: currents are 0."""
+        p = self.parameters
+        zero = jnp.zeros_like(p["r"])
+        v = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": p.get("v_reset", zero)}[self.population.initial]
+        shape = (batch, *zero.shape)
+        return State(v=jnp.broadcast_to(v, shape), i=jnp.zeros(shape, v.dtype) if "tau_syn" in p else None)
+
+    def fire(self, v) -> Any:
+        """Spikes of membranes v: 0, 1, or as often as the threshold fits in."""
+        at_equality = self.population.threshold == ">="
+        if self.population.spikes_per_step == "several":
+            return spike_count(v, self.parameters["v_threshold"], self.surrogate, at_equality)
+        return spike(v - self.parameters["v_threshold"], self.surrogate, at_equality)
+
+    def step(self, state: State, drive: Drive) -> tuple[State, jax.Array, jax.Array]:
+        """The next state, what leaves, and the membrane (that of the next state, where time is not continuous)."""
+        if self.population.membrane == "exact":
+            return self._exact_step(state, drive)
+        population, v = self.population, state.v
+        looks = population.fires and (population.resets_at_start or population.reset_delay)
+        begin: Any = self.fire(v) if looks else None
+        # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves, nobody does.
+        detach = population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
+        first: Any = lax.stop_gradient(begin) if looks and detach else begin
+        if looks and population.resets_first:
+            v = self.reset(v, first)
+        v, i = self._charge(v, state.i, drive.level)
+        if looks and not population.resets_first:
+            v = self.reset(v, first)
+        if not population.fires:
+            return State(v=v, i=i), v, v
+        spikes: Any = begin if population.spikes_from == "before" else self.fire(v)
+        if not population.reset_delay:
+            now: Any = lax.stop_gradient(spikes) if self.detach_reset else spikes
+            v = self.reset(v, now - first if looks else now)
+        return State(v=v, i=i), spikes, v
+
+    def _exact_step(self, state, drive):
+        """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act until its end."""
+        population, p, v, i = self.population, self.parameters, state.v, state.i
+        boxes = population.spike_kernel == "box"
+        force = 0.0 if drive.level is None else exact.level_force(p, drive.level)
+        if drive.spikes is not None and boxes:
+            force = force + exact.box_force(population, p, self.dt) * drive.spikes
+        elif drive.spikes is not None and i is None:
+            v = v + exact.kick(population, p) * drive.spikes
+        elif drive.spikes is not None:
+            i = i + exact.kick(population, p) * drive.spikes
+        if boxes:
+            v, i = exact.flow(p, self.dt, v, i, force)
+        leaving = v
+        if population.fires:
+            leaving = self.fire(v)
+            v = self.reset(v, lax.stop_gradient(leaving) if self.detach_reset else leaving)
+        membrane = v
+        if not boxes:
+            v, i = exact.flow(p, self.dt, v, i, force)
+        return State(v=v, i=i), leaving, membrane
+
+    def reset(self, v, spikes):
+        """Membranes after spikes."""
+        p, population = self.parameters, self.population
+        if population.reset == "none":
+            return v
+        if population.reset == "subtract":
+            return v - spikes * p["v_threshold"]
+        if population.spikes_per_step == "several":
+            spikes = jnp.minimum(spikes, 1)
+        return (1 - spikes) * v + spikes * p["v_reset"]
+
+    def _charge(self, v, i, x):
+        """Membrane and current after a step without spikes."""
+        p, population = self.parameters, self.population
+        dt: Any = self.dt
+        if i is not None:
+            a = DECAYS[population.synapse_decay](p, dt)
+            if population.synapse == "add last":
+                x = i = a * i + x
+            elif population.synapse == "add first":
+                x = i = (i + x) * a
+            else:
+                x = i + x
+                i = x * a
+        if population.membrane == "euler":
+            v = v + dt / tau_mem(p) * (p["v_leak"] - v + x)
+        elif population.membrane == "relax":
+            v = v + (x - (v - p["v_reset"])) / (tau_mem(p) / dt)
+        elif population.membrane == "relax, add":
+            v = v - (v - p["v_reset"]) / p["r"] + x
+        else:
+            k = DECAYS[population.membrane_decay](p, dt)
+            v = k * v + (x if population.membrane == "leak" else (1 - k) * x)
+        return v, i

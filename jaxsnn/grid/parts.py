@@ -1,0 +1,120 @@
+"""A network taken apart for the grid: neurons that are ready to step, and what connects them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.errors import LoweringError, listing
+from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
+from jaxsnn.grid.neuron import Drive, Neuron
+from jaxsnn.grid.surrogate import Surrogate
+from jaxsnn.grid.timing import delay_steps, refuse_unknown, step_length, steps_of
+from jaxsnn.network import Network, Wire
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What both the layers and the cycles of a network are played with.
+
+    Attributes:
+        network: the network.
+        neurons: population -> `Neuron`.
+        delays: Delay node -> its delays in steps, one or one for each channel.
+        shapes: node -> shape of what leaves it.
+        continuous: time is continuous: spikes are no currents. Else all input is of one kind.
+        surrogate: derivative of a spike.
+    """
+
+    network: Network
+    neurons: dict[str, Neuron]
+    delays: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
+    continuous: bool
+    surrogate: Surrogate
+
+    def inward(self, wire: Wire) -> tuple[int, ...]:
+        """Shape of what arrives at a node."""
+        return self.shapes[wire.sources[0]] if wire.sources else wire.shape
+
+    def parameters(self, wire: Wire) -> dict[str, jax.Array]:
+        """NIR's names -> arrays."""
+        return self.network.parameters.get(wire.name, {})
+
+    def emitted(self, y: jax.Array, *, spikes: bool) -> Drive:
+        """What an Input or a population sends: spikes or a level."""
+        return Drive(spikes=y) if spikes and self.continuous else Drive(level=y)
+
+    def through(self, wire: Wire, entering: Drive) -> Drive:
+        """A signal after a node without a state."""
+        parameters, inward = self.parameters(wire), self.inward(wire)
+        if wire.kind == "Threshold":
+            return Drive(level=above(parameters, wire.shape, self._level(wire, entering), self.surrogate))
+        passed: Drive = jax.tree.map(lambda x: apply_linear(wire, parameters, inward, x), entering)
+        bias = bias_of(wire, parameters)
+        if bias is None:
+            return passed
+        level = jnp.broadcast_to(bias, passed.only.shape) if passed.level is None else passed.level + bias
+        return Drive(spikes=passed.spikes, level=level)
+
+    def _level(self, wire: Wire, entering: Drive) -> jax.Array:
+        if entering.spikes is not None or entering.level is None:
+            raise LoweringError(
+                f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time: put a LI or "
+                "CubaLI before it, or say another --dialect"
+            )
+        return entering.level
+
+
+def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, detach_reset: bool | None) -> Parts:
+    """Prepare a network.
+
+    Args:
+        dt: length of a step, seconds; None: the network's own.
+
+    Raises:
+        LoweringError: the grid needs something that nobody said, or cannot play a node.
+        UsageError: dt contradicts the network.
+    """
+    unit = steps_of(network, step_length(network, dt))
+    kinds = ("input", "output", "neuron", "Threshold", "Delay", *LINEAR)
+    for wire in network.wires:
+        if wire.kind not in kinds:
+            raise LoweringError(f"node '{wire.name}' is a {wire.kind}: the grid engine runs {listing(kinds[3:])}")
+        if not wire.sources and wire.kind not in ("input", "neuron"):
+            raise LoweringError(f"nothing feeds node '{wire.name}' ({wire.kind}): connect it, or remove it")
+    neurons: dict[str, Any] = {}
+    for wire in network.wires:
+        if wire.kind != "neuron":
+            continue
+        population = network.populations[wire.name]
+        refuse_unknown(population)
+        neurons[wire.name] = Neuron(
+            population=population,
+            parameters={name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()},
+            dt=unit,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+        )
+    return Parts(
+        network=network,
+        neurons=neurons,
+        delays={wire.name: delay_steps(wire, unit) for wire in network.wires if wire.kind == "Delay"},
+        shapes={wire.name: wire.shape for wire in network.wires},
+        continuous=any(population.membrane == "exact" for population in network.populations.values()),
+        surrogate=surrogate,
+    )
+
+
+def total(drives: list[Drive]) -> Drive:
+    """The sum of what arrives, in the order given."""
+    return Drive(spikes=_sum([drive.spikes for drive in drives]), level=_sum([drive.level for drive in drives]))
+
+
+def _sum(arrays: list[jax.Array | None]) -> jax.Array | None:
+    result = None
+    for array in arrays:
+        if array is not None:
+            result = array if result is None else result + array
+    return result

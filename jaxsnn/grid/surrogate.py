@@ -1,0 +1,97 @@
+"""The spike function of the grid: a step forward, the derivative of something smooth backward.
+
+A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold throughout.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+
+class Surrogate(Protocol):
+    """What stands in for the derivative of a spike by the membrane voltage."""
+
+    def derivative(self, u: jax.Array) -> jax.Array:
+        """Derivative at u = V - v_threshold, in spikes per unit of V; the shape of `u`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSigmoid:
+    """1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
+
+    snnTorch calls it fast_sigmoid; Norse's default is the one of slope 100.
+
+    >>> float(FastSigmoid(slope=25.0).derivative(jnp.asarray(0.04)))
+    0.25
+    """
+
+    slope: float = 25.0
+
+    def derivative(self, u):
+        """1 at the threshold, 1/4 at a distance of 1/slope."""
+        return 1 / (1 + self.slope * jnp.abs(u)) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArcTan:
+    """alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021). snnTorch's and SpikingJelly's "atan"."""
+
+    alpha: float = 2.0
+
+    def derivative(self, u):
+        """alpha / 2 at the threshold."""
+        return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u) ** 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid:
+    """slope s (1 - s), s = 1 / (1 + exp(-slope u)) (Neftci, Mostafa and Zenke, IEEE SPM 2019)."""
+
+    slope: float = 25.0
+
+    def derivative(self, u):
+        """slope / 4 at the threshold."""
+        s = jax.nn.sigmoid(self.slope * u)
+        return self.slope * s * (1 - s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StraightThrough:
+    """1 everywhere (Bengio, Leonard and Courville, arXiv:1308.3432)."""
+
+    def derivative(self, u):
+        """1."""
+        return jnp.ones_like(u)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def spike(u, surrogate, at_equality):
+    """1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; backward the surrogate."""
+    return (u >= 0 if at_equality else u > 0).astype(u.dtype)
+
+
+def _forward(u, surrogate, at_equality):
+    return spike(u, surrogate, at_equality), u
+
+
+def _backward(surrogate, at_equality, u, gradient):
+    return (gradient * surrogate.derivative(u),)
+
+
+spike.defvjp(_forward, _backward)
+
+
+def spike_count(v, v_threshold, surrogate, at_equality):
+    """How often v_threshold fits into V, 0 where V is negative; `at_equality`: V = v_threshold counts.
+
+    Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the nearest one.
+    """
+    fits = jax.lax.stop_gradient(v / v_threshold)
+    count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)
+    smooth: Any = spike(v - jnp.maximum(jnp.round(fits), 1) * v_threshold, surrogate, at_equality)
+    return count + (smooth - jax.lax.stop_gradient(smooth))

@@ -1,0 +1,82 @@
+"""How long a step is, what the grid needs to know for it, and what it only approximates."""
+
+import math
+
+import numpy as np
+
+from jaxsnn.errors import LoweringError, UsageError
+from jaxsnn.grid.neuron import needs_dt
+from jaxsnn.network import Network, Population, Wire
+
+#: Delays and given steps may differ from what they should be by the rounding of float32, relative.
+_TOLERANCE = 2**-18
+
+
+def step_length(network: Network, dt: float | None) -> float | None:
+    """Length of a step in seconds; None where nobody knows it and no neuron needs it.
+
+    Args:
+        dt: what the user says, or None.
+
+    Raises:
+        UsageError: what the user says contradicts the network.
+        LoweringError: it is needed, and nobody knows it.
+    """
+    if dt is not None and not (math.isfinite(dt) and dt > 0):
+        raise UsageError(f"Grid has dt = {dt:g} s: it must be positive")
+    for population in network.populations.values():
+        if dt is not None and population.dt is not None and abs(dt - population.dt) > _TOLERANCE * population.dt:
+            raise UsageError(
+                f"Grid has dt = {dt:g} s, but the steps of node '{population.name}' last {population.dt:g} s: leave dt "
+                "out, or read the file with another --dt"
+            )
+        if needs_dt(population) and not population.counts_steps:
+            population.require("seconds", *(["dt"] if dt is None else []))
+    known = [population.dt for population in network.populations.values() if population.dt is not None]
+    return dt if dt is not None or not known else known[0]
+
+
+def steps_of(network: Network, dt: float | None) -> float | None:
+    """Length of a step in the unit of the network's times: 1 where they count steps."""
+    counted = any(population.counts_steps for population in network.populations.values())
+    return 1.0 if counted else dt
+
+
+def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
+    """Delays of a Delay node in steps, one or one for each channel.
+
+    Args:
+        dt: length of a step in the unit of the delays.
+
+    Raises:
+        LoweringError: dt is unknown, or a delay is no multiple of it.
+    """
+    if dt is None:
+        raise LoweringError(f"node '{wire.name}' (Delay) needs dt, which the file does not say: say --dt")
+    exact = np.asarray(wire.detail) / dt
+    steps = np.rint(exact)
+    if (bad := np.abs(steps - exact) > _TOLERANCE * np.maximum(steps, 1)).any():
+        channel = int(bad.argmax())
+        raise LoweringError(
+            f"node '{wire.name}' (Delay): channel {channel} is late by {wire.detail[channel]:g} s, which is "
+            f"{exact[channel]:g} steps of {dt:g} s: choose a dt that divides it"
+        )
+    return tuple(int(step) for step in steps)
+
+
+def refuse_unknown(population: Population) -> None:
+    """Refuse a population of which the grid does not know enough.
+
+    Raises:
+        LoweringError: names the field and the option that tells it.
+    """
+    population.require("initial", "norm_input", "r")
+    if population.membrane == "exact":
+        population.require("spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn")
+    if population.fires:
+        population.require("reset", "reset_delay")
+        if population.membrane == "exact" and population.reset_delay:
+            raise LoweringError(
+                f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous: say "
+                f"--reset-delay {population.name}:false"
+            )
