@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from functools import singledispatch
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import LoweringError, listing
-from jaxsnn.network import Network, Wire, with_tau_facts
+from jaxsnn.errors import LoweringError
+from jaxsnn.lowering import plan, time_power
+from jaxsnn.network import Network, with_tau_facts
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.gains import require, rule_of
-from jaxsnn.nir.graph import (
-    IF,
-    LI,
-    LIF,
-    Affine,
-    AvgPool2d,
-    Conv1d,
-    Conv2d,
-    CubaLI,
-    CubaLIF,
-    Delay,
-    Flatten,
-    I,
-    Input,
-    Linear,
-    Node,
-    Output,
-    Scale,
-    SumPool2d,
-    Threshold,
-)
-from jaxsnn.nir.passes import Window, bypass_relays, is_relay, shapes, window
-from jaxsnn.populations import per_channel, population_of
+from jaxsnn.nir.gains import rule_of
+from jaxsnn.nir.nodes import Node
 
 if TYPE_CHECKING:
     from jaxsnn.nir.graph import Graph
-
-_PURPOSE = "simulation"
 
 
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
@@ -63,149 +38,20 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     >>> lower(graph).populations["2"].size
     3
     """
-    require(graph.dialect, ["name"], _PURPOSE)
     dtype = jnp.zeros((), dtype or float).dtype
-    found = shapes(graph)
-    looped = {name for part in graph.recurrent_components() for name in part}
-    place = {name: number for number, name in enumerate(graph.order())}
-    incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    for source, target in bypass_relays(graph):
-        incoming[target].append(source)
     wires, parameters, populations = [], {}, {}
-    for name in place:
-        node, (inward, shape) = graph.nodes[name], found[name]
-        if is_relay(node):
-            continue
-        if inward is None or shape is None:
-            raise LoweringError(f"the size of node '{name}' cannot be told from the file: give its parameters a shape")
-        lowered = lower_node(node, graph.dialect, inward, shape)
-        sources = tuple(sorted(incoming[name], key=place.__getitem__))
-        wires.append(Wire(name=name, kind=lowered.kind, sources=sources, shape=shape, detail=lowered.detail))
-        if lowered.parameters:
-            parameters[name] = {key: jnp.asarray(value, dtype) for key, value in lowered.parameters.items()}
-        if lowered.kind == "neuron":
-            population = population_of(node, graph.dialect, wires[-1].size, looped=name in looped)
-            populations[name] = with_tau_facts(population, parameters[name])
+    ready = plan(graph)
+    for part in map(ready.part, ready.order):
+        name = part.wire.name
+        wires.append(part.wire)
+        if part.parameters:
+            parameters[name] = {key: jnp.asarray(value, dtype) for key, value in part.parameters.items()}
+        if part.population is not None:
+            populations[name] = with_tau_facts(part.population, parameters[name])
     if not populations:
         raise LoweringError("the graph has no neurons: nothing to simulate")
     network = Network(parameters=parameters, wires=wires, populations=populations)
     return network.with_free_time_constants() if free_time_constants else network
-
-
-class Lowered(NamedTuple):
-    """One node: kind and detail of its `Wire`, and its parameters, time constants in seconds."""
-
-    kind: str
-    parameters: dict[str, np.ndarray]
-    detail: Any = None
-
-
-@singledispatch
-def lower_node(node: Node, dialect: Dialect, inward: tuple[int, ...], shape: tuple[int, ...]) -> Lowered:
-    """Lower one node that takes signals of one shape and gives signals of another."""
-    supported = listing(kind.__name__ for kind in lower_node.registry if kind not in (object, Node))
-    raise LoweringError(f"node '{node.name}' is a {node.type}: simulation runs {supported}")
-
-
-@lower_node.register
-def _(node: Input, dialect, inward, shape):
-    return Lowered("input", {})
-
-
-@lower_node.register
-def _(node: Output, dialect, inward, shape):
-    return Lowered("output", {})
-
-
-@lower_node.register
-def _(node: Flatten, dialect, inward, shape):
-    if not dialect.conventions.channels_last or len(inward) == 1:
-        return Lowered("Flatten", {})
-    if len(shape) != 1:
-        raise LoweringError(
-            f"node '{node.name}' (Flatten) joins {inward} to {shape}, and {dialect.name} keeps channels last: join all "
-            "axes (start_dim 1, end_dim -1)"
-        )
-    return Lowered("Flatten", {}, (*range(1, len(inward)), 0))
-
-
-@lower_node.register
-def _(node: Threshold, dialect, inward, shape):
-    return Lowered("Threshold", {"threshold": per_channel(node, "threshold", math.prod(shape))})
-
-
-@lower_node.register
-def _(node: Delay, dialect, inward, shape):
-    if dialect.time_unit != "step":
-        require(dialect, ["seconds"], _PURPOSE, node.name)
-    delays = per_channel(node, "delay", math.prod(shape)).astype(float) * (dialect.seconds or 1.0)
-    return Lowered("Delay", {}, tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist()))
-
-
-@lower_node.register(Conv1d)
-@lower_node.register(Conv2d)
-def _(node: Any, dialect, inward, shape):
-    values = {"weight": np.asarray(node.weight), "bias": per_channel(node, "bias", shape[0])}
-    return Lowered(node.type, values, _window(node))
-
-
-@lower_node.register(SumPool2d)
-@lower_node.register(AvgPool2d)
-def _(node: Any, dialect, inward, shape):
-    return Lowered(node.type, {}, _window(node))
-
-
-@lower_node.register
-def _(node: Linear, dialect, inward, shape):
-    return Lowered("Linear", {"weight": _matrix(node)})
-
-
-@lower_node.register
-def _(node: Affine, dialect, inward, shape):
-    return Lowered("Affine", {"weight": _matrix(node), "bias": per_channel(node, "bias", math.prod(shape))})
-
-
-@lower_node.register
-def _(node: Scale, dialect, inward, shape):
-    return Lowered("Scale", {"scale": per_channel(node, "scale", math.prod(shape))})
-
-
-@lower_node.register(CubaLIF)
-@lower_node.register(CubaLI)
-@lower_node.register(LIF)
-@lower_node.register(LI)
-@lower_node.register(IF)
-@lower_node.register(I)
-def _(node: Any, dialect, inward, shape):
-    values = {name: per_channel(node, name, math.prod(shape)) for name in node.names}
-    seconds = dialect.seconds or 1.0  # unknown: the population says so
-    return Lowered("neuron", {key: value * seconds ** time_power(node, key) for key, value in values.items()})
-
-
-def time_power(node: Node, parameter: str) -> int:
-    """Power of the unit of time in a parameter: 1 for time constants, -1 for r of IF and I, else 0."""
-    if parameter.startswith("tau"):
-        return 1
-    return -1 if parameter == "r" and isinstance(node, IF | I) else 0
-
-
-def _window(node: Node) -> Window:
-    frame = window(node)
-    if frame.padding is None:
-        raise LoweringError(
-            f"node '{node.name}' ({node.type}) has padding 'same' and a stride of {listing(frame.stride)}, which "
-            "frameworks pad differently: give the padding in numbers"
-        )
-    return frame
-
-
-def _matrix(node: Any) -> np.ndarray:
-    if node.weight.ndim != 2:
-        raise LoweringError(
-            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}: "
-            "simulation takes (outputs, inputs)"
-        )
-    return node.weight
 
 
 def raise_(graph: Graph, network: Network) -> Graph:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import DialectError, LoweringError
-from jaxsnn.network import Population
 from jaxsnn.nir.dialects import DIALECTS, Dialect, NodeDialect, Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.graph import LI, CubaLI, I, Node
+from jaxsnn.wiring import Population
 
 _PURPOSE = "simulation"
 
@@ -54,6 +54,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         told("norm_input", True)
     reset = "none" if readout else told("reset", "zero")
     first = rule.recurrent_resets_first if looped and rule.recurrent_resets_first is not None else rule.resets_first
+    own_delay = rule.recurrent_reset_delay if looped else None
     return Population(
         name=node.name,
         kind=node.type,
@@ -73,7 +74,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         threshold=conventions.threshold,
         spikes_per_step=conventions.spikes_per_step,
         spikes_from=conventions.spikes_from,
-        reset_delay=False if readout else told("reset_delay", False),
+        reset_delay=False if readout else told("reset_delay", False) if own_delay is None else own_delay,
         resets_at_start=conventions.resets_at_start,
         resets_first=reset in first,
         recurrent_delay=conventions.recurrent_delay,
