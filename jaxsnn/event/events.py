@@ -27,25 +27,31 @@ class Events:
         return jnp.sum(jnp.isfinite(self.time), axis=-1)
 
 
-def sort_order(time):
-    """Permutation that sorts non-negative times along the last axis; equal times keep the lower position first.
+def sorted_times(time):
+    """Non-negative times in rising order along the last axis, and the positions (int32) that they come from.
+
+    Equal times keep the lower position first. No gradient passes through.
 
     float32 times and positions are packed into one integer: sorting a single operand is several times faster than an
     argsort on the CPU, and the order of non-negative floats is that of their bits.
     """
+    time = lax.stop_gradient(time)
+    last = time.ndim - 1
     if time.dtype != jnp.float32:
-        return jnp.argsort(time, axis=-1, stable=True).astype(jnp.int32)
+        positions = lax.broadcasted_iota(jnp.int32, time.shape, last)
+        return tuple(lax.sort((time, positions), dimension=last, is_stable=True, num_keys=1))
     with jax.enable_x64(True):
         bits = lax.bitcast_convert_type(time, jnp.int32).astype(jnp.int64)
-        position = lax.broadcasted_iota(jnp.int64, time.shape, time.ndim - 1)
-        packed = lax.sort((bits << 32) | position, dimension=time.ndim - 1, is_stable=False)
-        return (packed & 0xFFFFFFFF).astype(jnp.int32)
+        packed = (bits << 32) | lax.broadcasted_iota(jnp.int64, time.shape, last)
+        packed = lax.sort(packed, dimension=last, is_stable=False)
+        positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
+        return lax.bitcast_convert_type((packed >> 32).astype(jnp.int32), jnp.float32), positions
 
 
 def sort_events(time, index):
-    """Both arrays (..., events) in order of time; equal times keep the order of their slots."""
-    order = sort_order(time)
-    return jnp.take_along_axis(time, order, -1), jnp.take_along_axis(index, order, -1)
+    """Both arrays (..., events) in order of time, differentiable; equal times keep the order of their slots."""
+    _, position = sorted_times(time)
+    return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
 
 
 def flatten_spikes(times):

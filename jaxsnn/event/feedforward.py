@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.events import sort_events
+from jaxsnn.event.events import sorted_times
 from jaxsnn.event.neurons import Lanes, Neuron
 
 _BLOCK = 8
@@ -113,7 +113,8 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
 
     Arrivals at exactly equal times act in the order of their slots.
     """
-    time, row = sort_events(time, jnp.broadcast_to(row, time.shape))
+    time, position = sorted_times(time)
+    row = row[position] if row.ndim == 1 else jnp.take_along_axis(row, position, -1)
     minor_neurons = weight.shape[1] >= MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -157,7 +158,7 @@ class _Scan:
 
         def body(carry):
             position, state = carry
-            after = position + self.block_size
+            after = jnp.minimum(position + self.block_size, last + 1)
             return after, lax.fori_loop(position, after, self.step, state)
 
         def unfinished(carry):
@@ -204,17 +205,18 @@ class _Scan:
     def step(self, number, state):
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
         em, es, k = self._decay(number)
-        active = jnp.isinf(state.at)
-        if state.done is not None:
-            active &= state.done < number
         j = state.j + self._weights(self.intervals.row[number])
         v_end, j_end = state.v * em + j * k, j * es
         crossing = self.neuron.crosses(self.lanes, state.v, j, v_end, j_end)
-        flows, hits = active & ~crossing, active & crossing
+        active = jnp.isinf(state.at)
+        if state.done is not None:
+            active &= state.done < number
+        at = jnp.where(active & crossing, self.sample(self.intervals.start[number]), state.at)
+        flows = jnp.isinf(at) if state.done is None else active & jnp.isinf(at)
         return _State(
             v=jnp.where(flows, v_end, state.v),
-            j=jnp.where(flows, j_end, jnp.where(hits, j, state.j)),
-            at=jnp.where(hits, self.sample(self.intervals.start[number]), state.at),
+            j=jnp.where(flows, j_end, jnp.where(active, j, state.j)),
+            at=at,
             done=None if state.done is None else jnp.where(active, number, state.done),
         )
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.events import sort_order
+from jaxsnn.event.events import sorted_times
 
 
 def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
@@ -26,7 +26,7 @@ def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
     row = jnp.where(jnp.isfinite(time), row, rows)
     merged = jnp.concatenate([time, jnp.broadcast_to(sample_times, (batch, samples))], axis=1)
     rows_merged = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)
-    order = sort_order(lax.stop_gradient(merged))
+    _, order = sorted_times(merged)
     times = jnp.take_along_axis(merged, order, 1)
     earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
     used = jnp.isfinite(times)  # unused slots come last and wait for nothing
