@@ -36,7 +36,24 @@ class Box:
     height: float = 0.0
 
 
-def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What `draw` wrote: the path, and how many nodes and edges are in the picture."""
+
+    output: str
+    nodes: int
+    edges: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"schema": 1, **dataclasses.asdict(self)}
+
+    def as_text(self) -> str:
+        """For people."""
+        return f"{self.output}: {self.nodes} nodes, {self.edges} edges"
+
+
+def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> Drawing:
     """Write a picture of a graph; the file's ending says which: .svg, .dot or .mmd (Mermaid).
 
     Raises:
@@ -48,6 +65,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
         raise UsageError(f"'{path}' ends in '{ending}': a graph is drawn as {listing(FORMATS)}")
     text = FORMATS[ending](graph)
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
+    return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))
 
 
 def _boxes(graph: Graph) -> dict[str, Box]:
