@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass
@@ -18,8 +19,8 @@ class Events:
         index: (..., events) int32, the neuron or channel; the population's size in unused slots.
     """
 
-    time: jax.Array
-    index: jax.Array
+    time: Float[Array, "*batch events"]
+    index: Int[Array, "*batch events"]
 
     @property
     def count(self):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.events import sorted_times
 from jaxsnn.event.neurons import Lanes, Neuron
@@ -56,9 +57,9 @@ class LayerSpikes:
         count: spikes fired, which may exceed the recorded ones.
     """
 
-    time: jax.Array
-    slope: jax.Array
-    count: jax.Array
+    time: Float[Array, "batch neurons spikes"]
+    slope: Float[Array, "batch neurons spikes"]
+    count: Int[Array, "batch neurons"]
 
 
 class _State(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxsnn.event import crossing
 from jaxsnn.network import Population, TauShape, tau_shape_holds
@@ -21,12 +22,12 @@ class Lanes:
     Bias, v_leak and r have ended in these: the scan itself knows no drive.
     """
 
-    threshold: jax.Array
-    v_reset: jax.Array
-    v_start: jax.Array
-    j_start: jax.Array
-    tau_mem: jax.Array
-    tau_syn: jax.Array
+    threshold: Float[Array, "neurons"]
+    v_reset: Float[Array, "neurons"]
+    v_start: Float[Array, "neurons"]
+    j_start: Float[Array, "neurons"]
+    tau_mem: Float[Array, "neurons"]
+    tau_syn: Float[Array, "neurons"]
 
     def across(self, shape):
         """The same lanes with every array reshaped, say to (1, neurons)."""
