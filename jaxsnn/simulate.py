@@ -1,10 +1,8 @@
-"""One verb, `simulate`, and one record of what came out, `Solution`."""
+"""One verb, `simulate`, and one record of what came out: `Solution`, on the grid `GridSolution`."""
 
-import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +13,15 @@ from jaxsnn.errors import SimulationError, UsageError, suggestion
 from jaxsnn.event.engine import Event, run
 from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
+from jaxsnn.grid.engine import Grid
+from jaxsnn.grid.engine import run as run_grid
+from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
+from jaxsnn.grid.timing import step_length
+from jaxsnn.inputs import checked_inputs, out_of_range, rasters
 from jaxsnn.network import Network
+from jaxsnn.results import Result
 
 _DEFAULT_SAMPLES = 101
-
-
-class Result(enum.IntEnum):
-    """How a run ended."""
-
-    SUCCESS = 0
-    BUDGET_EXHAUSTED = 1
-    TIME_CONSTANTS_CHANGED = 2
-    NOT_FINITE = 3
-    INVALID_INPUT = 4
 
 
 @jax.tree_util.register_dataclass
@@ -98,6 +92,7 @@ class Solution:
         return "a parameter, a spike time or a voltage is NaN or infinite: look for NaN in parameters and inputs"
 
 
+@overload
 def simulate(
     network: Network,
     inputs: Any,
@@ -106,34 +101,99 @@ def simulate(
     engine: Event | None = None,
     sample_times: Any = None,
     throw: bool = True,
-) -> Solution:
-    """Simulate a network exactly, event by event; differentiable in its parameters and the input times.
+) -> Solution: ...
+
+
+@overload
+def simulate(
+    network: Network, inputs: Any, t_end: float | None = None, *, engine: Grid, throw: bool = True
+) -> GridSolution: ...
+
+
+def simulate(
+    network: Network,
+    inputs: Any,
+    t_end: float | None = None,
+    *,
+    engine: Event | Grid | None = None,
+    sample_times: Any = None,
+    throw: bool = True,
+) -> Solution | GridSolution:
+    """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
+
+    The event engine is differentiable in the network's parameters and the input times, exactly; the grid engine in the
+    parameters and the input, through the surrogate of `Grid`.
 
     Args:
         network: made by `jaxsnn.lower`.
         inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs a mapping from the
-            Input node's name. Times are in seconds, from 0 on.
-        t_end: end of the simulation, seconds.
-        engine: options of the event engine.
-        sample_times: (samples,) seconds at which readouts (CubaLI) are sampled; default 101 over [0, t_end].
-        throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at `Solution.result`.
+            Input node's name. Times are in seconds, from 0 on. The grid engine takes arrays (time, batch, *shape) too,
+            and sorts events into steps: one at time t is input of step t/dt, rounded.
+        t_end: end of the simulation, seconds. The grid engine needs it for events only.
+        engine: `Event` (the default) or `Grid`, with options.
+        sample_times: (samples,) seconds at which the event engine samples readouts; default 101 over [0, t_end]. On the
+            grid a readout has a value in each step.
+        throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at the `result`.
 
     Raises:
-        UsageError: inputs that do not fit the network.
+        UsageError: inputs or options that do not fit the network.
+        LoweringError: the network has something that the engine does not run, or that nobody said.
         SimulationError: the run ended with a `Result` other than SUCCESS.
     """
-    engine = engine or Event()
+    if isinstance(engine, Grid):
+        if sample_times is not None:
+            raise UsageError("sample_times are for the event engine: on the grid a readout has a value in each step")
+        solution = _on_grid(network, inputs, t_end, engine)
+    else:
+        solution = _by_events(network, inputs, t_end, engine or Event(), sample_times)
+    if throw and not isinstance(solution.result, Tracer) and int(solution.result) != Result.SUCCESS:
+        raise SimulationError(solution.message)
+    return solution
+
+
+def _by_events(network, inputs, t_end, engine, sample_times):
     check_engine(network, engine)
     trains = checked_inputs(network, inputs)
+    if t_end is None:
+        raise UsageError("t_end is missing: say when the simulation ends, in seconds")
     if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
         raise UsageError(f"t_end is {t_end:g} s: the simulation must end at a finite time after 0")
     end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
-    solution = _simulate(engine, network, trains, end, jnp.asarray(sample_times, network.dtype))
-    if throw and not isinstance(solution.result, Tracer) and int(solution.result) != Result.SUCCESS:
-        raise SimulationError(solution.message)
-    return solution
+    return _simulate(engine, network, trains, end, jnp.asarray(sample_times, network.dtype))
+
+
+def _on_grid(network, inputs, t_end, engine):
+    for name in () if isinstance(engine.record, bool) else engine.record:
+        if name not in network.populations:
+            raise UsageError(f"record names '{name}', no population: {suggestion(name, network.populations)}")
+    dt = step_length(network, engine.dt)
+    return _simulate_grid(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
+
+
+@partial(jax.jit, static_argnums=0)
+def _simulate_grid(engine, network, given):
+    record = run_grid(network, given.x, engine)
+    broken = any_of(
+        [~finite for finite in record.finite.values()]
+        + [_not_finite(y) for y in record.y.values()]
+        + [jnp.any(jnp.isnan(array)) for array in jax.tree.leaves(network.parameters)]  # inf: there is no leak
+    )
+    conditions = [(given.invalid, Result.INVALID_INPUT), (broken, Result.NOT_FINITE)]
+    return GridSolution(
+        y=record.y,
+        spikes=record.spikes,
+        voltages=record.voltages,
+        result=first_of(conditions),
+        finite=record.finite,
+        rounded=given.rounded,
+        late=given.late,
+        dt=step_length(network, engine.dt),
+        outputs=tuple(network.outputs.items()),
+        spiking=spiking_outputs(network),
+        notes=approximations(network),
+    )
 
 
 @partial(jax.jit, static_argnums=0)
@@ -145,21 +205,20 @@ def _simulate(engine, network, trains, t_end, sample_times):
     broken = any_of(
         [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
         + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
-        + [~jnp.all(jnp.isfinite(array)) for array in jax.tree.leaves((record.voltages, network.parameters))]
+        + [_not_finite(array) for array in jax.tree.leaves((record.voltages, network.parameters))]
     )
-    invalid = any_of([_out_of_range(trains[name], size) for name, size in network.inputs.items()])
+    invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
         (invalid | ~((t_end > 0) & jnp.isfinite(t_end)), Result.INVALID_INPUT),
         (stale, Result.TIME_CONSTANTS_CHANGED),
         (broken, Result.NOT_FINITE),
         (exhausted, Result.BUDGET_EXHAUSTED),
     ]
-    result = jnp.select([c for c, _ in conditions], [jnp.int32(r) for _, r in conditions], jnp.int32(0))
     return Solution(
         spikes=record.spikes,
         voltages=record.voltages,
         sample_times=sample_times,
-        result=result,
+        result=first_of(conditions),
         clipped_slopes=record.clipped,
         spikes_needed=needed,
         shapes_hold=record.shapes_hold,
@@ -168,15 +227,19 @@ def _simulate(engine, network, trains, t_end, sample_times):
     )
 
 
+def first_of(conditions):
+    """The `Result` of the first of some pairs (scalar bool, `Result`) that is true; success, if none is."""
+    holds, results = zip(*conditions, strict=True)
+    return jnp.select(list(holds), [jnp.int32(result) for result in results], jnp.int32(Result.SUCCESS))
+
+
 def any_of(conditions):
     """Whether any of some scalar bool arrays is true."""
     return jnp.any(jnp.stack(conditions)) if conditions else jnp.asarray(False)
 
 
-def _out_of_range(events, size):
-    """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside `jax.jit`."""
-    used = jnp.isfinite(events.time)
-    return jnp.any((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
+def _not_finite(array):
+    return ~jnp.all(jnp.isfinite(array))
 
 
 def check_engine(network, engine):
@@ -191,52 +254,3 @@ def check_engine(network, engine):
     for name in () if isinstance(engine.first_spike_only, bool) else engine.first_spike_only:
         if name not in firing:
             raise UsageError(f"first_spike_only names '{name}', no population that fires: {suggestion(name, firing)}")
-
-
-def checked_inputs(network, inputs):
-    """Checked inputs: name -> Events (batch, events) in the network's dtype."""
-    sizes = network.inputs
-    if not isinstance(inputs, Mapping):
-        if len(sizes) != 1:
-            raise UsageError(
-                f"the network has {len(sizes)} inputs ({', '.join(sizes)}): pass a mapping from their names"
-            )
-        inputs = {next(iter(sizes)): inputs}
-    for name in inputs:
-        if name not in sizes:
-            raise UsageError(f"the network has no input '{name}': {suggestion(name, sizes)}")
-    for name in sizes:
-        if name not in inputs:
-            raise UsageError(f"no events for input '{name}': pass Events for {', '.join(sizes)}")
-    trains = {name: _train(name, inputs[name], size, network.dtype) for name, size in sizes.items()}
-    batches = {name: events.time.shape[0] for name, events in trains.items()}
-    if len(set(batches.values())) > 1:
-        raise UsageError(f"the inputs have different batch sizes {batches}: use one size for all")
-    return trains
-
-
-def _train(name, events, size, dtype):
-    if not (hasattr(events, "time") and hasattr(events, "index")):
-        raise UsageError(f"input '{name}' is a {type(events).__name__}: pass jaxsnn.Events(time=..., index=...)")
-    if jnp.shape(events.time) != jnp.shape(events.index) or jnp.ndim(events.time) not in (1, 2):
-        raise UsageError(
-            f"input '{name}': time has shape {jnp.shape(events.time)} and index {jnp.shape(events.index)}: both must "
-            "be (events,) or (batch, events)"
-        )
-    if 0 in jnp.shape(events.time)[:-1]:
-        raise UsageError(f"input '{name}' has no samples (time has shape {jnp.shape(events.time)}): pass at least one")
-    if not isinstance(events.time, Tracer):
-        time = np.asarray(events.time)
-        if np.isnan(time).any() or (time < 0).any():
-            worst = time[np.isnan(time) | (time < 0)].flat[0]
-            raise UsageError(f"input '{name}' has an event at time {worst:g} s: times must be >= 0 (inf: no event)")
-        if not isinstance(events.index, Tracer):
-            index = np.asarray(events.index)
-            used = index[np.isfinite(time)]
-            if used.size and (used.min() < 0 or used.max() >= size):
-                worst = used.min() if used.min() < 0 else used.max()
-                raise UsageError(
-                    f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}"
-                )
-    time = jnp.asarray(events.time, dtype)
-    return Events(time=jnp.atleast_2d(time), index=jnp.atleast_2d(jnp.asarray(events.index, jnp.int32)))
