@@ -54,7 +54,13 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         told("norm_input", True)
     reset = "none" if readout else told("reset", "zero")
     first = rule.recurrent_resets_first if looped and rule.recurrent_resets_first is not None else rule.resets_first
-    own_delay = rule.recurrent_reset_delay if looped else None
+    own_delay = rule.recurrent_reset_delay if looped and not readout else None
+    remarks = ()
+    if own_delay is not None and view.reset_delay not in (None, own_delay):
+        remarks = (
+            f"node '{node.name}' ({node.type}): reset_delay is {own_delay}, whatever was said: {dialect.name} plays "
+            "neurons of this type that feed themselves no other way",
+        )
     return Population(
         name=node.name,
         kind=node.type,
@@ -80,6 +86,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         recurrent_delay=conventions.recurrent_delay,
         counts_steps=counts_steps,
         obstacles=tuple(obstacles.items()),
+        remarks=remarks,
     )
 
 

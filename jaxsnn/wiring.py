@@ -109,6 +109,7 @@ class Population:
         counts_steps: time constants are in steps, because nothing says how long one is.
         obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
             (the file does not say it, or its value makes no sense in continuous time).
+        remarks: what is played otherwise than it was said, a sentence each.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Population:
     recurrent_delay: int = 0
     counts_steps: bool = False
     obstacles: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def fires(self):

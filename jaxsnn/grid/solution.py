@@ -26,7 +26,7 @@ class GridSolution:
         dt: length of a step, seconds; None where nobody knows it and nothing needs it.
         outputs: Output node -> names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.
-        notes: what the grid only approximates, a sentence each.
+        notes: what is played otherwise than it was said, or only approximated, a sentence each.
     """
 
     y: dict[str, jax.Array]
@@ -72,8 +72,8 @@ def spiking_outputs(network: Network) -> tuple[str, ...]:
 
 
 def approximations(network: Network) -> tuple[str, ...]:
-    """What the grid does otherwise than the network means, a sentence for each node."""
-    found = []
+    """What is played otherwise than it was said, or than the network means; a sentence each."""
+    found = [remark for population in network.populations.values() for remark in population.remarks]
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
         population = network.populations[name]
