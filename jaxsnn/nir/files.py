@@ -73,25 +73,34 @@ def load(path: str | os.PathLike[str]) -> Group:
     Raises:
         FileError: The file is missing, a directory, not HDF5, cut short, or HDF5 but not NIR.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileError(f"{path}: no such file")
-    if path.is_dir():
-        raise FileError(f"{path} is a directory: name a NIR file")
-    try:
-        is_hdf5 = h5py.is_hdf5(path)
-        if not is_hdf5 and path.read_bytes()[:8] != b"\x89HDF\r\n\x1a\n":
-            raise FileError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be a NIR file")
-        with h5py.File(path, "r") as file:
-            document = _load_group(file, str(path), 0)
-    except PermissionError as error:
-        raise FileError(f"{path} cannot be opened: {error.strerror}: change its permissions") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        raise FileError(f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again") from error
+    document = load_hdf5(path, "a NIR file")
     if not isinstance(document.get("node"), Group):
         entries = ", ".join(document) or "nothing"
         raise FileError(f"{path} is HDF5 but not NIR: it has no group 'node', only {entries}")
     return document
+
+
+def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
+    """Read any HDF5 file into a document; `kind` says what it should be, for messages: "a NIR file".
+
+    Raises:
+        FileError: The file is missing, a directory, not HDF5, or cut short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileError(f"{path}: no such file")
+    if path.is_dir():
+        raise FileError(f"{path} is a directory: name {kind}")
+    try:
+        is_hdf5 = h5py.is_hdf5(path)
+        if not is_hdf5 and path.read_bytes()[:8] != b"\x89HDF\r\n\x1a\n":
+            raise FileError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}")
+        with h5py.File(path, "r") as file:
+            return _load_group(file, str(path), 0)
+    except PermissionError as error:
+        raise FileError(f"{path} cannot be opened: {error.strerror}: change its permissions") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        raise FileError(f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,155 @@
+"""Files of recordings in NIR's data format, nested or not."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import nir
+import numpy as np
+
+from jaxsnn.errors import FileError, GraphError, UsageError, listing
+from jaxsnn.nir.files import Dataset, Group, load_hdf5, save, text_dataset, text_of
+
+Observable = nir.TimeGriddedData | nir.EventData
+#: Times may miss t_max or a multiple of dt by this fraction of themselves: the rounding of float32.
+TOLERANCE = 2**-20
+
+
+def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
+    """Read a file of NIR data.
+
+    Raises:
+        FileError: no such file, or it is no file of NIR data.
+    """
+    document = load_hdf5(path, "a file of NIR data")
+    kind = _type_of(document)
+    if kind != "NIRGraphData":
+        raise FileError(f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind}): was it a NIR graph?")
+    try:
+        return _read_graph(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{path} holds broken NIR data: {error}: write it again") from error
+
+
+def write_data(path: str | os.PathLike[str], data: nir.NIRGraphData, *, force: bool = False) -> None:
+    """Write NIR data, nested or not, as `nir.read_data` reads it.
+
+    Raises:
+        FileError: the file exists and `force` is not set, or cannot be written.
+        GraphError: a name that a file cannot hold, or an entry that is no data.
+    """
+    save(path, _graph_group(data), force)
+
+
+def _type_of(group: Group) -> str | None:
+    entry = group.attributes.get("__type__")
+    return None if entry is None else text_of(entry)
+
+
+def _attributes(kind: str, **numbers: Any) -> dict[str, Dataset]:
+    arrays = {name: np.asarray(number) for name, number in numbers.items()}
+    return {"__type__": text_dataset(kind)} | {
+        name: Dataset(value=array, dtype=array.dtype) for name, array in arrays.items()
+    }
+
+
+def _graph_group(data: nir.NIRGraphData) -> Group:
+    nodes = Group()
+    for name, entry in _named(data.nodes):
+        nodes[name] = _graph_group(entry) if isinstance(entry, nir.NIRGraphData) else _node_group(name, entry)
+    return Group({"nodes": nodes}, _attributes("NIRGraphData"))
+
+
+def _node_group(name: str, data: Any) -> Group:
+    if not isinstance(data, nir.NIRNodeData):
+        raise GraphError(f"node '{name}' holds a {type(data).__name__}: it must be NIRNodeData or NIRGraphData")
+    found = Group({key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)})
+    return Group({"observables": found}, _attributes("NIRNodeData"))
+
+
+def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    for name in entries:
+        if "/" in name or name in ("", "."):
+            raise GraphError(f"'{name}' is a name that a file cannot hold: nest a NIRGraphData, or rename it")
+    return list(entries.items())
+
+
+def _observable_group(name: str, data: Any) -> Group:
+    if isinstance(data, nir.TimeGriddedData):
+        refuse_broken(data, name)
+        return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
+    if not isinstance(data, nir.EventData):
+        raise GraphError(f"'{name}' is a {type(data).__name__}: it must be TimeGriddedData or EventData")
+    refuse_broken(data, name)
+    valued = isinstance(data, nir.ValuedEventData)
+    arrays = {"idx": data.idx, "time": data.time} | ({"value": data.value} if valued else {})
+    attributes = _attributes(type(data).__name__, n_neurons=data.n_neurons, t_max=data.t_max)
+    return Group({key: _stored(array) for key, array in arrays.items()}, attributes)
+
+
+def _stored(array: np.ndarray) -> Dataset:
+    return Dataset(value=array, dtype=array.dtype, storage={"compression": "gzip"} if array.size else {})
+
+
+def _read_graph(group: Group) -> nir.NIRGraphData:
+    nodes: dict[str, Any] = {}
+    for name, entry in group["nodes"].items():
+        kind = _type_of(entry)
+        if kind not in ("NIRGraphData", "NIRNodeData"):
+            raise ValueError(f"node '{name}' has the __type__ {kind}, not NIRNodeData or NIRGraphData")
+        nodes[name] = _read_graph(entry) if kind == "NIRGraphData" else _read_node(entry)
+    return nir.NIRGraphData(nodes=nodes)
+
+
+def _read_node(group: Group) -> nir.NIRNodeData:
+    return nir.NIRNodeData(observables={name: _read(name, entry) for name, entry in group["observables"].items()})
+
+
+def _read(name: str, group: Group) -> Observable:
+    kind = _type_of(group)
+    arrays = {key: np.array(entry.value) for key, entry in group.items()}
+    if kind == "TimeGriddedData":
+        return nir.TimeGriddedData(data=arrays["data"], dt=_number(group, "dt"))
+    if kind not in ("EventData", "ValuedEventData"):
+        known = listing(("TimeGriddedData", "EventData", "ValuedEventData"))
+        raise ValueError(f"observable '{name}' has the __type__ {kind}, which is none of {known}")
+    values: dict[str, Any] = {"value": arrays["value"]} if kind == "ValuedEventData" else {}
+    cls = nir.ValuedEventData if values else nir.EventData
+    size, t_max = int(_number(group, "n_neurons")), _number(group, "t_max")
+    return cls(idx=arrays["idx"], time=arrays["time"], n_neurons=size, t_max=t_max, **values)
+
+
+def _number(group: Group, name: str) -> float:
+    if name not in group.attributes:
+        raise KeyError(f"it has no attribute {name}")
+    return float(np.asarray(group.attributes[name].value).reshape(-1)[0])
+
+
+def refuse_broken(data: Observable, name: str) -> None:
+    """Raise UsageError where data contradict themselves: slots half used, neurons or times that cannot be."""
+    if isinstance(data, nir.TimeGriddedData):
+        if not (math.isfinite(data.dt) and data.dt > 0):
+            raise UsageError(f"{name}: dt is {data.dt:g} s: it must be positive")
+        return
+    if data.idx.ndim != 2 or data.idx.dtype.kind not in "iu" or data.time.dtype.kind not in "iuf":
+        raise UsageError(
+            f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}: they must be whole "
+            "numbers and floats of shape (batch, events)"
+        )
+    used = data.idx != -1
+    if (half := used != np.isfinite(data.time)).any():
+        place = tuple(int(axis) for axis in np.argwhere(half)[0])
+        raise UsageError(
+            f"{name}: slot {place} has idx {data.idx[place]} and time {data.time[place]:g}: an unused slot has idx -1 "
+            "and time inf, a used one neither"
+        )
+    if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
+        raise UsageError(f"{name}: an event names neuron {data.idx[bad][0]}, there are {data.n_neurons}, from 0 on")
+    if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
+        raise UsageError(
+            f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to t_max = {data.t_max:g} s, the "
+            f"first at {data.time[bad][0]:g} s: correct t_max or the events"
+        )
