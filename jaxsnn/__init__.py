@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event import Event as Event
     from jaxsnn.event import Events as Events
+    from jaxsnn.grid.engine import Grid as Grid
+    from jaxsnn.grid.solution import GridSolution as GridSolution
+    from jaxsnn.grid.surrogate import ArcTan as ArcTan
+    from jaxsnn.grid.surrogate import FastSigmoid as FastSigmoid
+    from jaxsnn.grid.surrogate import Sigmoid as Sigmoid
+    from jaxsnn.grid.surrogate import StraightThrough as StraightThrough
     from jaxsnn.lower import lower as lower
     from jaxsnn.lower import raise_ as raise_
     from jaxsnn.network import Network as Network
@@ -21,21 +27,30 @@ if TYPE_CHECKING:
     from jaxsnn.nir import read as read
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
-    from jaxsnn.simulate import Result as Result
+    from jaxsnn.results import Result as Result
     from jaxsnn.simulate import Solution as Solution
     from jaxsnn.simulate import simulate as simulate
     from jaxsnn.train import fit as fit
+    from jaxsnn.verify import Verification as Verification
+    from jaxsnn.verify import verify as verify
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "ArcTan": "jaxsnn.grid.surrogate",
     "Event": "jaxsnn.event",
     "Events": "jaxsnn.event",
+    "FastSigmoid": "jaxsnn.grid.surrogate",
     "Graph": "jaxsnn.nir",
+    "Grid": "jaxsnn.grid.engine",
+    "GridSolution": "jaxsnn.grid.solution",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network",
-    "Result": "jaxsnn.simulate",
+    "Result": "jaxsnn.results",
+    "Sigmoid": "jaxsnn.grid.surrogate",
     "Solution": "jaxsnn.simulate",
+    "StraightThrough": "jaxsnn.grid.surrogate",
+    "Verification": "jaxsnn.verify",
     "export": "jaxsnn.nir",
     "fit": "jaxsnn.train",
     "lower": "jaxsnn.lower",
@@ -44,6 +59,7 @@ _HOME = {
     "read": "jaxsnn.nir",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulate",
+    "verify": "jaxsnn.verify",
     "write": "jaxsnn.nir",
 }
 

@@ -1,7 +1,4 @@
-"""The time-stepped engine: every NIR node, every dialect, surrogate gradients."""
+"""The time-stepped engine: every NIR node, every dialect, surrogate gradients.
 
-from jaxsnn.grid.engine import Grid
-from jaxsnn.grid.solution import GridSolution
-from jaxsnn.grid.surrogate import ArcTan, FastSigmoid, Sigmoid, StraightThrough, Surrogate
-
-__all__ = ["ArcTan", "FastSigmoid", "Grid", "GridSolution", "Sigmoid", "StraightThrough", "Surrogate"]
+`engine` is the way in. `cycles` and `timing` say without JAX what the engine would refuse.
+"""

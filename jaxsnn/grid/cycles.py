@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.network import Wire
+from jaxsnn.wiring import Wire
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from jaxsnn.grid.neuron import Drive
 from jaxsnn.grid.over_time import OverTime, play_cycle, play_population
 from jaxsnn.grid.parts import Parts, take_apart, total
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
-from jaxsnn.network import Network, Wire
+from jaxsnn.network import Network
+from jaxsnn.wiring import Wire
 
 _SURROGATE = FastSigmoid()
 

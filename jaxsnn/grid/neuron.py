@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxsnn.grid import exact
 from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
-from jaxsnn.network import Population
+from jaxsnn.wiring import Population
 
 
 @jax.tree_util.register_dataclass
@@ -62,12 +62,6 @@ DECAYS: dict[str, Any] = {
 def tau_mem(parameters):
     """Membrane time constants: tau of LIF and LI."""
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
-
-
-def needs_dt(population: Population) -> bool:
-    """Whether a step of the population depends on how long it is."""
-    formulas = (population.membrane_decay, population.synapse_decay)
-    return population.membrane in ("exact", "euler", "relax") or any("dt" in formula for formula in formulas)
 
 
 @dataclass(frozen=True, kw_only=True)

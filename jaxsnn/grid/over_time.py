@@ -11,7 +11,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.grid.cycles import Cycle
 from jaxsnn.grid.neuron import Drive
 from jaxsnn.grid.parts import Parts, total
-from jaxsnn.network import Wire
+from jaxsnn.wiring import Wire
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
 from jaxsnn.grid.neuron import Drive, Neuron
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, refuse_unknown, step_length, steps_of
-from jaxsnn.network import Network, Wire
+from jaxsnn.network import Network
+from jaxsnn.wiring import Wire
 
 
 @dataclass(frozen=True, kw_only=True)

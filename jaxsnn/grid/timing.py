@@ -1,12 +1,17 @@
 """How long a step is, what the grid needs to know for it, and what it only approximates."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.grid.neuron import needs_dt
-from jaxsnn.network import Network, Population, Wire
+from jaxsnn.wiring import Population, Wire
+
+if TYPE_CHECKING:
+    from jaxsnn.network import Network
 
 #: Delays and given steps may differ from what they should be by the rounding of float32, relative.
 _TOLERANCE = 2**-18
@@ -80,3 +85,9 @@ def refuse_unknown(population: Population) -> None:
                 f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous: say "
                 f"--reset-delay {population.name}:false"
             )
+
+
+def needs_dt(population: Population) -> bool:
+    """Whether a step of the population depends on how long it is."""
+    formulas = (population.membrane_decay, population.synapse_decay)
+    return population.membrane in ("exact", "euler", "relax") or any("dt" in formula for formula in formulas)
