@@ -51,7 +51,7 @@ class Verification:
         identical_active: those that are both.
         relative_rmse: of membranes, the largest of all outputs; None where no output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
-        first_difference: the first in time, or None. A membrane differs where it is further off than the tolerance.
+        first_difference: the first in time, or None. Membranes count if they are not within the tolerance all in all.
     """
 
     trains: int
@@ -95,8 +95,8 @@ def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = Non
     Args:
         source: a graph that was read with its dialect, or a network.
         x: what went in, (time, batch, *shape); for several inputs a mapping from the Input node's name.
-        y: what came out, likewise: spikes of populations that fire, membranes of readouts. Outputs that a mapping leaves
-            out are not compared.
+        y: what came out, likewise: spikes of populations that fire, membranes of readouts. Outputs that a mapping
+            leaves out are not compared.
         engine: options of the grid engine.
 
     Raises:
@@ -127,7 +127,8 @@ def compare(solution: GridSolution, y: Any) -> Verification:
         else:
             scale = _rms(expected[name])
             errors.append(_relative(_rms(got[name] - expected[name]), scale))
-            differences.append(_first(name, expected[name], got[name], MEMBRANE_TOLERANCE * scale))
+            if errors[-1] > MEMBRANE_TOLERANCE:
+                differences.append(_first(name, expected[name], got[name], MEMBRANE_TOLERANCE * scale))
     found = [difference for difference in differences if difference is not None]
     trains, active, identical, identical_active = (int(count) for count in counts)
     return Verification(
@@ -146,9 +147,7 @@ def _by_output(solution: GridSolution, y: Any) -> dict[str, Any]:
     if isinstance(y, Mapping):
         for name in y:
             if name not in solution.y:
-                raise UsageError(
-                    f"the recording has an output '{name}', the network has none: {suggestion(name, solution.y)}"
-                )
+                raise UsageError(f"the network has no output '{name}': {suggestion(name, solution.y)}")
         return dict(y)
     if len(solution.y) != 1:
         raise UsageError(
@@ -161,6 +160,9 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     found = np.asarray(array, float)
     if found.shape != shape:
         raise UsageError(f"output '{name}': the recording has shape {found.shape}, the simulation gives {shape}")
+    if not (finite := np.isfinite(found)).all():
+        place = tuple(int(index) for index in np.argwhere(~finite)[0])
+        raise UsageError(f"output '{name}': the recording has {found[place]} at {place}: it must hold finite numbers")
     return found
 
 
