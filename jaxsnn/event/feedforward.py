@@ -124,7 +124,7 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
     at_rest = jnp.all((lanes.v_start == 0) & (lanes.j_start == 0) & (lanes.threshold > 0))
     first = at_rest.astype(jnp.int32)  # nothing can happen before the first arrival
-    last = jnp.max(jnp.sum(time < t_end, axis=1))
+    last = jnp.max(jnp.sum(time < t_end, axis=1, dtype=jnp.int32))
     log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first, last)
     if not minor_neurons:
         log = _Log(*(jnp.moveaxis(array, -1, -2) for array in log))
