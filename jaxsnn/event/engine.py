@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
-from jaxsnn.event.neurons import NEURONS, neuron_of
+from jaxsnn.event.neurons import neuron_of
 from jaxsnn.event.readout import membrane
-from jaxsnn.network import LINEAR, Network, Population, signals
+from jaxsnn.limits import event_limits, refuse
+from jaxsnn.network import Network, signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +65,16 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         inputs: input name -> Events (batch, events).
         t_end: seconds.
         sample_times: (samples,) seconds, where readouts are sampled.
+
+    Raises:
+        LoweringError: the network has something that the engine does not run, or that nobody said.
     """
-    refuse(network)
+    refuse(event_limits(network.wires, network.populations))
     trains = {name: (events.time, events.index) for name, events in inputs.items()}
     record = EventRecord(spikes={}, voltages={}, clipped={}, shapes_hold={})
     for name, signal in signals(network).items():
         population, parameters = network.populations[name], network.parameters[name]
         neuron = neuron_of(population)
-        if signal.constant is not None and population.bias == "step":
-            population.require("dt")
         lanes = neuron.lanes(parameters, signal.constant)
         weight, time, row = _arrivals(signal, trains, population.size, lanes.threshold.dtype)
         weight = weight * neuron.arrival_factor(parameters)
@@ -103,49 +104,6 @@ def _boxes(weight, time, row, width):
     """Box spikes as two arrivals each, one that opens and one that closes."""
     row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
     return jnp.concatenate([weight, -weight]), jnp.concatenate([time, time + width], axis=1), row
-
-
-def refuse(network: Network) -> None:
-    """Refuse what the event engine does not run.
-
-    Raises:
-        LoweringError: names the node, the reason and the way out.
-    """
-    done: set[str] = set()
-    for wire in network.wires:
-        if not done.issuperset(wire.sources):
-            late = next(source for source in wire.sources if source not in done)
-            raise LoweringError(
-                f"nodes '{late}' and '{wire.name}' form a cycle: the event engine runs feed-forward networks so far"
-            )
-        done.add(wire.name)
-        if wire.kind not in ("input", "output", "neuron", *LINEAR):
-            supported = listing((*NEURONS, *LINEAR))
-            raise LoweringError(f"node '{wire.name}' is a {wire.kind}: the event engine runs {supported}")
-    for population in network.populations.values():
-        _refuse_population(population)
-
-
-def _refuse_population(population: Population) -> None:
-    where = f"node '{population.name}' ({population.kind})"
-    if population.kind not in NEURONS:
-        raise LoweringError(f"{where}: the event engine runs {listing((*NEURONS, *LINEAR))}")
-    population.require("seconds", "spike_area", "initial", "tau_mem", "tau_syn")
-    if population.fires:
-        population.require("reset", "v_reset")
-        if population.reset == "none":
-            raise LoweringError(f"{where} has reset 'none': say --readout {population.name} if it is a leaky readout")
-    population.require("spike_kernel", "tau")
-    current_based = population.kind in ("CubaLIF", "CubaLI")
-    if population.spike_kernel == "delta" and not current_based:
-        raise LoweringError(
-            f"{where}: under delta spikes it can only fire at an arrival, where its spike time has no gradient; not "
-            f"supported so far: say --spike-kernel {population.name}:box"
-        )
-    if population.spike_kernel == "box" and not current_based:
-        population.require("dt")
-    elif population.spike_kernel == "box":
-        raise LoweringError(f"{where}: no box spikes here so far: say --spike-kernel {population.name}:delta")
 
 
 def _arrivals(signal, trains, size, dtype):
