@@ -1,4 +1,4 @@
-"""What the event engine does not run, all of it, listed before anything runs. Nothing here loads JAX."""
+"""What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -92,6 +92,12 @@ def _population_limits(population: Population, *, biased: bool) -> Iterator[Limi
             message=f"{where}: no box spikes here so far",
             fix=f"say --spike-kernel {name}:delta",
         )
+
+
+def limit_of(node: str, code: str, error: Exception) -> Limit:
+    """An error as a limit: what stands behind its last colon is what to do."""
+    message, _, fix = str(error).rpartition(": ")
+    return Limit(node=node, code=code, message=message, fix=fix)
 
 
 def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Limit]:

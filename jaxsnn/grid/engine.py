@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import jax
 
-from jaxsnn.errors import LoweringError
 from jaxsnn.grid.cycles import Cycle, groups
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.neuron import Drive
@@ -32,14 +31,12 @@ class Grid:
         detach_reset: whether gradients leave out what a reset does. None: as the framework does by default. snnTorch
             leaves out those that act at the beginning of a step; Norse, SpikingJelly and Spyx leave out none.
         record: names of the populations whose spikes and membranes are kept at every step; True: all.
-        unroll: steps that the compiler sees at once: more may run faster and takes longer to compile.
     """
 
     dt: float | None = None
     surrogate: Surrogate = _SURROGATE
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
-    unroll: int = 1
 
     def records(self, name: str) -> bool:
         """Whether a population is recorded."""
@@ -76,7 +73,7 @@ def run(network: Network, inputs: dict[str, jax.Array], engine: Grid) -> GridRec
     """
     parts = take_apart(network, dt=engine.dt, surrogate=engine.surrogate, detach_reset=engine.detach_reset)
     recorded = tuple(name for name in parts.neurons if engine.records(name))
-    over_time = OverTime(lead=next(iter(inputs.values())).shape[:2], recorded=recorded, unroll=engine.unroll)
+    over_time = OverTime(lead=next(iter(inputs.values())).shape[:2], recorded=recorded)
     record = GridRecord()
     signals: dict[str, Drive] = {}
     for group in groups(network.wires):
@@ -92,7 +89,7 @@ def run(network: Network, inputs: dict[str, jax.Array], engine: Grid) -> GridRec
         record.finite.update(played.finite)
     for wire in network.wires:
         if wire.kind == "output":
-            record.y[wire.name] = _arrived(wire, signals[wire.name])
+            record.y[wire.name] = signals[wire.name].only
     for name in recorded:
         if parts.neurons[name].population.fires:
             record.spikes[name] = signals[name].only
@@ -109,13 +106,3 @@ def _through(parts: Parts, wire: Wire, signals: dict[str, Drive], inputs: dict[s
     if wire.kind == "Delay":
         return jax.tree.map(lambda x: delayed(parts.delays[wire.name], x), entering)
     return parts.through(wire, entering)
-
-
-def _arrived(wire: Wire, entering: Drive) -> jax.Array:
-    """What arrives at an Output."""
-    if entering.spikes is not None and entering.level is not None:
-        raise LoweringError(
-            f"node '{wire.name}' (Output) receives spikes and a current, which cannot be added in continuous time: "
-            "give each an Output of its own"
-        )
-    return entering.only

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.errors import LoweringError
 from jaxsnn.grid.cycles import Cycle
 from jaxsnn.grid.neuron import Drive
 from jaxsnn.grid.parts import Parts, total
@@ -21,12 +20,10 @@ class OverTime:
     Attributes:
         lead: numbers of steps and of samples.
         recorded: populations whose membranes are kept.
-        unroll: steps that the compiler sees at once.
     """
 
     lead: tuple[int, ...]
     recorded: tuple[str, ...]
-    unroll: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_ti
         return state, (leaving, membrane if wire.name in over_time.recorded else None)
 
     start = neuron.start(over_time.lead[1])
-    end, (leaving, membrane) = lax.scan(step, start, entering, unroll=over_time.unroll)
+    end, (leaving, membrane) = lax.scan(step, start, entering)
     return Played(
         signals={wire.name: parts.emitted(leaving, spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
@@ -60,7 +57,6 @@ def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_ti
 
 def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time: OverTime) -> Played:
     """All nodes of a cycle. A spike reaches the neurons behind in the same step, the others one step later."""
-    _refuse_no_delay(parts, cycle)
     inside = tuple(wire.name for wire in cycle.wires)
     entering = {
         wire.name: total([signals[source] for source in wire.sources if source not in inside]) for wire in cycle.wires
@@ -75,21 +71,12 @@ def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time:
         return carry, ({name: moment(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
-    end, (played, voltages) = lax.scan(step, start, entering, length=over_time.lead[0], unroll=over_time.unroll)
+    end, (played, voltages) = lax.scan(step, start, entering, length=over_time.lead[0])
     return Played(
         signals=played,
         voltages=voltages,
         finite={name: jnp.all(jnp.isfinite(end["states"][name].v)) for name in cycle.order},
     )
-
-
-def _refuse_no_delay(parts: Parts, cycle: Cycle) -> None:
-    for wire in cycle.wires:
-        if wire.kind == "Delay" and min(parts.delays[wire.name]) < 1:
-            raise LoweringError(
-                f"node '{wire.name}' (Delay) is part of a cycle and late by 0 steps, the grid needs 1 at least: raise "
-                "its delay, or choose a smaller dt"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import LoweringError, listing
+from jaxsnn.grid.limits import grid_limits
 from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
 from jaxsnn.grid.neuron import Drive, Neuron
 from jaxsnn.grid.surrogate import Surrogate
-from jaxsnn.grid.timing import delay_steps, refuse_unknown, step_length, steps_of
+from jaxsnn.grid.timing import delay_steps, step_length, steps_of
+from jaxsnn.limits import refuse
 from jaxsnn.network import Network
 from jaxsnn.wiring import Wire
 
@@ -51,21 +53,13 @@ class Parts:
         """A signal after a node without a state."""
         parameters, inward = self.parameters(wire), self.inward(wire)
         if wire.kind == "Threshold":
-            return Drive(level=above(parameters, wire.shape, self._level(wire, entering), self.surrogate))
+            return Drive(level=above(parameters, wire.shape, entering.level, self.surrogate))
         passed: Drive = jax.tree.map(lambda x: apply_linear(wire, parameters, inward, x), entering)
         bias = bias_of(wire, parameters)
         if bias is None:
             return passed
         level = jnp.broadcast_to(bias, passed.only.shape) if passed.level is None else passed.level + bias
         return Drive(spikes=passed.spikes, level=level)
-
-    def _level(self, wire: Wire, entering: Drive) -> jax.Array:
-        if entering.spikes is not None or entering.level is None:
-            raise LoweringError(
-                f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time: put a LI or "
-                "CubaLI before it, or say another --dialect"
-            )
-        return entering.level
 
 
 def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, detach_reset: bool | None) -> Parts:
@@ -83,14 +77,12 @@ def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, deta
     for wire in network.wires:
         if wire.kind not in kinds:
             raise LoweringError(f"node '{wire.name}' is a {wire.kind}: the grid engine runs {listing(kinds[3:])}")
-        if not wire.sources and wire.kind not in ("input", "neuron"):
-            raise LoweringError(f"nothing feeds node '{wire.name}' ({wire.kind}): connect it, or remove it")
+    refuse(grid_limits(network.wires, network.populations, dt=dt))
     neurons: dict[str, Any] = {}
     for wire in network.wires:
         if wire.kind != "neuron":
             continue
         population = network.populations[wire.name]
-        refuse_unknown(population)
         neurons[wire.name] = Neuron(
             population=population,
             parameters={name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()},

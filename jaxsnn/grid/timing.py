@@ -69,24 +69,6 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
     return tuple(int(step) for step in steps)
 
 
-def refuse_unknown(population: Population) -> None:
-    """Refuse a population of which the grid does not know enough.
-
-    Raises:
-        LoweringError: names the field and the option that tells it.
-    """
-    population.require("initial", "norm_input", "r")
-    if population.membrane == "exact":
-        population.require("spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn")
-    if population.fires:
-        population.require("reset", "reset_delay")
-        if population.membrane == "exact" and population.reset_delay:
-            raise LoweringError(
-                f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous: say "
-                f"--reset-delay {population.name}:false"
-            )
-
-
 def needs_dt(population: Population) -> bool:
     """Whether a step of the population depends on how long it is."""
     formulas = (population.membrane_decay, population.synapse_decay)
