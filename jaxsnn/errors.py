@@ -44,6 +44,10 @@ class LoweringError(JaxsnnError):
     """A graph that is sound but that an engine cannot run."""
 
 
+class ConversionError(JaxsnnError):
+    """A graph that another simulator's importer cannot express."""
+
+
 class SimulationError(JaxsnnError):
     """A simulation that ended without a result."""
 

@@ -1,0 +1,271 @@
+"""A graph rewritten so that another simulator's own importer fires the source's spikes, or a refusal that says why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, UsageError, suggestion
+from jaxsnn.nir.build import NIR_VERSION
+from jaxsnn.nir.convert_bounds import begun, settled
+from jaxsnn.nir.convert_draft import (
+    Draft,
+    dense_groups,
+    draft_of,
+    plain_flatten,
+    reorder_flattened,
+    scale_inputs,
+    swap_pools,
+)
+from jaxsnn.nir.convert_steps import Step, is_continuous, step_of, unit_dt
+from jaxsnn.nir.convert_targets import TARGETS, Setting, Target
+from jaxsnn.nir.convert_wiring import check_wiring, depths, rewire, shift_of
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.export import group_of
+from jaxsnn.nir.gains import require
+from jaxsnn.nir.graph import Finding, Graph
+from jaxsnn.nir.inference import TAG
+from jaxsnn.nir.parse import parse
+from jaxsnn.units import format_time, parse_time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Converted:
+    """A graph for another simulator.
+
+    Attributes:
+        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
+        load_with: A line of Python that loads the file there.
+        changes: What was changed: node, what, why.
+        losses: What an approximation loses; empty without `approximate`.
+        shift: Steps by which the target's spikes leave later than the source's, by output; negative is earlier.
+    """
+
+    graph: Graph
+    load_with: str
+    changes: tuple[Finding, ...]
+    losses: tuple[str, ...]
+    shift: dict[str, int]
+
+
+def convert(
+    graph: Graph, *, to: str, approximate: bool = False, dt: float | str | None = None, path: str = "model.nir"
+) -> Converted:
+    """Rewrite a graph for another simulator.
+
+    Both simulate the same number of steps. Where the target's step lasts another time, time constants are written so
+    that a step decays alike.
+
+    Args:
+        graph: Read with its dialect; reset, dt and what else its steps depend on must be known.
+        to: A key of `jaxsnn.nir.convert_targets.TARGETS`: norse, snntorch, spikingjelly or spyx.
+        approximate: Where the target cannot do what the source does, do the nearest thing and list it in `losses`.
+        dt: Step of the target, seconds or text with a unit. Without it: the source's, else the target's own default.
+            Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such steps.
+        path: Name of the file in `load_with`.
+
+    Raises:
+        ConversionError: Something that the importer cannot express; the message names the node and the reason.
+        DialectError: Something that the conversion needs is unknown; the message names the option.
+        UsageError: An unknown target.
+    """
+    if to not in TARGETS:
+        raise UsageError(f"no conversion to '{to}': {suggestion(to, TARGETS)}")
+    target = TARGETS[to]
+    require(graph.dialect, ["name"], "conversion")
+    graph, continuous = _with_steps(graph, None if dt is None else parse_time(dt))
+    if continuous and not approximate:
+        raise ConversionError(
+            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass --approximate to "
+            f"cut time into steps of {format_time(graph.dialect.dt or 0)}"
+        )
+    draft, names = draft_of(graph)
+    refused: list[str] = []
+
+    def give_up(node: str, reason: str, nearest: str) -> None:
+        if not approximate:
+            raise ConversionError(f"node '{node}': {reason}")
+        draft.losses.append(f"{node}: {reason}; {nearest}")
+
+    if continuous:
+        draft.losses.append(f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}")
+    steps = _steps(graph, names, refused)
+    _refuse(refused, target)
+    steps = settled(draft, steps, give_up)
+    seconds = _target_dt(graph, target, None if dt is None else parse_time(dt), draft)
+    check_wiring(draft, target)
+    shift = shift_of(draft, target, steps)
+    if any(later < 0 for later in shift.values()):
+        steps = begun(draft, steps, depths(draft), give_up)
+    _common_edits(draft, graph, target)
+    setting = Setting(
+        dt=seconds, unit_reset=any(step.reset == "subtract later" for step in steps.values()), give_up=give_up
+    )
+    _write_neurons(draft, target, steps, setting, refused)
+    _refuse(refused, target)
+    rewire(draft, target, steps, seconds)
+    made = _graph_of(draft, graph, target, seconds)
+    return Converted(
+        graph=made,
+        load_with=_load_with(target, steps, setting, path),
+        changes=tuple(draft.changes),
+        losses=tuple(draft.losses),
+        shift=shift,
+    )
+
+
+def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
+    """The graph, with a step where it has continuous time, and whether it has."""
+    dialect = graph.dialect
+    continuous = any(is_continuous(dialect, graph.nodes[name]) for name in graph.neurons)
+    if not continuous:
+        return graph, False
+    if dt is not None and dialect.dt is None:
+        dialect = dataclasses.replace(dialect, dt=dt)
+    require(dialect, ["dt", "seconds"], "conversion from continuous time")
+    return dataclasses.replace(graph, dialect=dialect), True
+
+
+def _steps(graph: Graph, names: dict[str, str], refused: list[str]) -> dict[str, Step]:
+    """The step of each population by its new name."""
+    looped = {name for part in graph.recurrent_components() for name in part}
+    draft_shapes = _shapes(graph)
+    found = {}
+    for name in graph.neurons:
+        try:
+            step = step_of(graph, name, draft_shapes[name], name in looped)
+            found[names[name]] = dataclasses.replace(step, name=names[name])
+        except ConversionError as error:
+            refused.append(str(error))
+    return found
+
+
+def _shapes(graph: Graph) -> dict[str, tuple[int, ...] | None]:
+    from jaxsnn.nir.passes import shapes
+
+    return {name: pair[1] for name, pair in shapes(graph).items()}
+
+
+def _refuse(refused: list[str], target: Target) -> None:
+    if refused:
+        others = f" (and {len(refused) - 1} more reasons)" if len(refused) > 1 else ""
+        raise ConversionError(f"{target.title} cannot take this graph: {refused[0]}{others}")
+
+
+def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) -> float:
+    """The step of the target in seconds; says so where it is not the source's."""
+    source = graph.dialect.dt
+    if target.fixed_dt and asked not in (None, target.dt):
+        raise UsageError(
+            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave --dt out"
+        )
+    seconds = target.dt if target.fixed_dt else asked or source or target.dt
+    if source is None:
+        draft.changed("", f"a step is written as {format_time(seconds)}", "the source says no length of its steps")
+    elif abs(seconds - source) > 1e-9 * source:
+        what = f"time constants are written {seconds / source:g} times as long, for steps of {format_time(seconds)}"
+        why = f"the source steps by {format_time(source)}; the same number of steps gives the same spikes"
+        draft.changed("", what, why)
+    return seconds
+
+
+def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
+    """What does not depend on the neurons: channel order, groups, pools, Flatten."""
+    conventions = graph.dialect.conventions
+    source_last = conventions is not None and conventions.channels_last
+    to_last = target.name == "spyx"
+    if source_last != to_last:
+        reorder_flattened(draft, to_last, f"{'Spyx' if to_last or source_last else ''} is channels last")
+    dense_groups(draft, f"{target.title}'s importer takes one group")
+    if target.pool is not None:
+        swap_pools(draft, target.pool, f"{target.title}'s importer takes {target.pool} only")
+    plain_flatten(draft)
+
+
+def _write_neurons(draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[str]) -> None:
+    for name, step in steps.items():
+        try:
+            written = target.write(step, setting)
+            scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
+        except ConversionError as error:
+            refused.append(str(error))
+            continue
+        old = draft.nodes[name]
+        entry = dict(written.entry) | ({"metadata": old["metadata"]} if "metadata" in old else {})
+        draft.nodes[name] = entry
+        what = _difference(old, entry, written.factor, written.offset)
+        if what:
+            draft.changed(name, what, written.why)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray) -> str:
+    """What changed at a neuron, in words."""
+    parts = []
+    if old["type"] != new["type"]:
+        parts.append(f"{old['type']} is written as {new['type']}")
+    for key, value in new.items():
+        if key in ("type", "metadata"):
+            continue
+        before = old.get(key)
+        if before is None or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0):
+            parts.append(f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}")
+    if not np.all(factor == 1):
+        parts.append(f"its input weights are multiplied by {_span(factor)}")
+    if np.any(offset):
+        parts.append(f"{_span(offset)} is added to its bias")
+    return ", ".join(parts)
+
+
+def _span(value: Any) -> str:
+    array = np.asarray(value, float)
+    low, high = float(array.min()), float(array.max())
+    return f"{low:.6g}" if np.isclose(low, high, rtol=1e-6 / 10, atol=0) else f"{low:.6g} to {high:.6g}"
+
+
+def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:
+    """The draft as a graph in the target's dialect."""
+    metadata = {key: value for key, value in source.metadata.items() if key != TAG}
+    tree: dict[str, Any] = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    if metadata:
+        tree["metadata"] = metadata
+    document = group_of(tree, NIR_VERSION)
+    return parse(document, dialect=_dialect(draft, target, dt))
+
+
+def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
+    """How to read what was written. Norse's importer plays CubaLIF otherwise than its exporter writes it."""
+    why = f"Written for {target.title}'s importer."
+    if target.name == "norse":
+        if draft.of_type("CubaLIF"):
+            return Dialect(why=f"{why} It plays CubaLIF otherwise than files of Norse mean it.", dt=dt)
+        return Dialect(
+            name="norse", dt=dt, dt_export=1.0, time_unit="s", reset="zero", reset_delay=False, initial="v_leak",
+            decided_by="argument", why=why,
+        )  # fmt: skip
+    common: dict[str, Any] = {"name": target.name, "dt": dt, "time_unit": "s", "decided_by": "argument", "why": why}
+    if target.name == "spyx":
+        return Dialect(**common, reset="subtract", reset_delay=True, initial="zero")
+    initial = "v_reset" if target.name == "spikingjelly" else "zero"
+    return Dialect(**common, reset="zero", reset_delay=False, initial=initial)
+
+
+def _load_with(target: Target, steps: dict[str, Step], setting: Setting, path: str) -> str:
+    """One line of Python that loads the file with the target's own importer."""
+    read = f"nir.read({path!r})"
+    if target.name == "snntorch":
+        return f"import nir; from snntorch.import_nir import import_from_nir; net = import_from_nir({read})"
+    if target.name == "spikingjelly":
+        module = "spikingjelly.activation_based.nir_exchange"
+        return f"import nir; from {module} import import_from_nir; net = import_from_nir({read}, dt={setting.dt!r})"
+    if target.name == "spyx":
+        return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
+    method = ""
+    if any(step.reset != "value" for step in steps.values()):
+        subtract = (
+            "lambda z, v, reset, th: v - z" if setting.unit_reset else "norse.torch.functional.reset.reset_subtract"
+        )
+        method = f", reset_method={subtract}"
+    return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"

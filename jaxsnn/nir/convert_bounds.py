@@ -1,0 +1,151 @@
+"""What can be known of a network without simulating it: bounds on membranes, and how far biases move them early."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxsnn.nir.convert_draft import NEURON_TYPES, POOLS, Draft, as_node
+from jaxsnn.nir.convert_steps import Step
+from jaxsnn.nir.passes import window
+
+Bounds = tuple[np.ndarray, np.ndarray]
+
+
+def settled(draft: Draft, steps: Mapping[str, Step], give_up: Callable[[str, str, str], None]) -> dict[str, Step]:
+    """Steps whose several spikes, or whose reset of a membrane that stays above threshold, are proven not to occur.
+
+    Every neuron must fire at most once in a step, so that the inputs of all are 0 or 1.
+    """
+    asked = [name for name, step in steps.items() if step.several or step.reset == "subtract unless above"]
+    if not asked:
+        return dict(steps)
+    arriving = _arriving(draft, 1.0)
+    found = dict(steps)
+    for name in asked:
+        step = steps[name]
+        peak = _peak(step, arriving[name])
+        place = int(np.argmax(peak / step.v_threshold))
+        limit = 2 * step.v_threshold.flat[place]
+        if np.all(peak < 2 * step.v_threshold):
+            what = f"its membrane can reach {peak.flat[place]:.4g}, below twice its v_threshold ({limit:.4g})"
+            why = "so it fires at most one spike a step, as long as no input channel carries several"
+            draft.changed(name, what, why)
+        else:
+            several = "it may fire several spikes in a step" if step.several else "it may stay above v_threshold"
+            reason = f"{several}: its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
+            give_up(name, reason, "one spike a step and a plain subtraction are written")
+        reset = "subtract" if step.reset == "subtract unless above" else step.reset
+        found[name] = dataclasses.replace(step, several=False, reset=reset)
+    return found
+
+
+def _peak(step: Step, arriving: Bounds) -> np.ndarray:
+    """The highest membrane before the reset, for one that was at most at threshold before."""
+    highest = np.maximum(arriving[1], 0)
+    if step.current_based:
+        highest = highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, np.finfo(float).tiny)
+    return step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
+
+
+def begun(
+    draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: Callable[[str, str, str], None]
+) -> dict[str, Step]:
+    """Steps that start where the biases of a late source (Spyx) have brought them when their input first arrives.
+
+    There layer n sees its biases from the first step on, but its input n - 1 steps later.
+
+    Args:
+        draft: Still with the source's weights.
+        steps: Of the source.
+        depth: Layers of neurons up to each neuron, itself included.
+        give_up: For what cannot be known.
+    """
+    arriving = _arriving(draft, 0.0)
+    found = dict(steps)
+    for name, step in steps.items():
+        low, high = arriving[name]
+        if depth[name] < 2 or not (np.any(low) or np.any(high)):
+            continue
+        v, i, highest = step.v_start, step.i_start, np.full(step.shape, -np.inf)
+        for _ in range(depth[name] - 1):
+            i = step.synapse_decay * i + step.synapse_gain * low
+            v = step.decay * v + step.gain * (i if step.current_based else low) + step.drive
+            highest = np.maximum(highest, v)
+        if np.any(low != high) or np.any(highest >= step.v_threshold):
+            reason = "its biases make it fire, or act through several weights, before its first input arrives"
+            give_up(name, reason, "it starts at rest and the first spikes may differ")
+            continue
+        found[name] = dataclasses.replace(step, v_start=v, i_start=i if step.current_based else step.i_start)
+        what = f"starts at {v.min():.4g} to {v.max():.4g}"
+        draft.changed(name, what, f"its biases act for {depth[name] - 1} steps before its first input arrives")
+    return found
+
+
+def _arriving(draft: Draft, most: float) -> dict[str, Bounds]:
+    """Lowest and highest sum of what arrives at each neuron, if inputs and neurons give 0 to `most`."""
+    leaving: dict[str, Bounds] = {}
+    for name, entry in draft.nodes.items():
+        if entry["type"] in ("Input", *NEURON_TYPES):
+            shape = draft.shapes[name][1]
+            leaving[name] = (np.zeros(shape), np.full(shape, most))
+
+    def bounds(name: str) -> Bounds:
+        if name not in leaving:
+            leaving[name] = _through(draft, name, total(name))
+        return leaving[name]
+
+    def total(name: str) -> Bounds:
+        found = [bounds(source) for source in draft.sources(name)]
+        shape = draft.shapes[name][0]
+        low, high = np.zeros(shape), np.zeros(shape)
+        for one in found:
+            low, high = low + one[0].reshape(shape), high + one[1].reshape(shape)
+        return low, high
+
+    return {name: total(name) for name in draft.of_type(*NEURON_TYPES)}
+
+
+def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
+    """Bounds of the output of a node without a state."""
+    entry, shape = draft.nodes[name], draft.shapes[name][1]
+    low, high = arriving
+    if entry["type"] in ("Linear", "Affine"):
+        weight = np.asarray(entry["weight"], float)
+        positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
+        bias = np.asarray(entry.get("bias", 0.0), float)
+        return positive @ low + negative @ high + bias, positive @ high + negative @ low + bias
+    if entry["type"] in ("Conv1d", "Conv2d"):
+        return _through_convolution(entry, low, high, shape)
+    if entry["type"] in POOLS:
+        frame = window(as_node(name, entry))
+        size = float(np.prod(frame.kernel)) if entry["type"] == "SumPool2d" else 1.0
+        axes = tuple(range(1, low.ndim))
+        lowest, highest = low.min(axis=axes, initial=0), high.max(axis=axes, initial=0)
+        column = (-1,) + (1,) * (low.ndim - 1)
+        return tuple(np.broadcast_to(size * end.reshape(column), shape) for end in (lowest, highest))  # type: ignore
+    if entry["type"] == "Scale":
+        ends = np.asarray(entry["scale"]) * low, np.asarray(entry["scale"]) * high
+        return np.minimum(*ends), np.maximum(*ends)
+    if entry["type"] == "Threshold":
+        return np.zeros(shape), np.ones(shape)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _through_convolution(entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape) -> Bounds:
+    """Bounds of each output channel; padding counts as zero."""
+    weight = np.asarray(entry["weight"], float)
+    axes = tuple(range(1, low.ndim))
+    groups = low.shape[0] // weight.shape[1]
+    rows = np.repeat(np.arange(groups), weight.shape[0] // groups)
+    lowest = low.min(axis=axes, initial=0).reshape(groups, -1)[rows]
+    highest = high.max(axis=axes, initial=0).reshape(groups, -1)[rows]
+    taps = tuple(range(2, weight.ndim))
+    positive, negative = np.maximum(weight, 0).sum(axis=taps), np.minimum(weight, 0).sum(axis=taps)
+    bias = np.asarray(entry["bias"], float)
+    column = (-1,) + (1,) * (len(shape) - 1)
+    ends = (positive * lowest + negative * highest, positive * highest + negative * lowest)
+    low, high = (np.broadcast_to((end.sum(axis=1) + bias).reshape(column), shape) for end in ends)
+    return low, high

@@ -1,0 +1,304 @@
+"""A graph while it is being rewritten for another simulator: plain entries, and edits that keep what it computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.graph import Edge, Finding, Graph, natural_key
+from jaxsnn.nir.nodes import NEURONS, TYPES, Node
+from jaxsnn.nir.passes import CONVOLUTIONS, Shape, bypass_relays, is_relay, shapes, window
+
+#: Types that multiply by weights, and so can take a factor.
+WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
+POOLS = ("SumPool2d", "AvgPool2d")
+NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Draft:
+    """What is being rewritten. Relays of nested graphs are gone, and names have no "/".
+
+    Attributes:
+        nodes: Entries by name: "type", NIR's parameters, and "metadata" where the file has some.
+        shapes: Shape of the input and of the output of each node.
+        edges: Pairs of names.
+        changes: What was changed so far.
+        losses: What an approximation loses.
+    """
+
+    nodes: dict[str, dict[str, Any]]
+    shapes: dict[str, tuple[Shape, Shape]]
+    edges: list[Edge]
+    changes: list[Finding] = dataclasses.field(default_factory=list)
+    losses: list[str] = dataclasses.field(default_factory=list)
+
+    def sources(self, name: str) -> list[str]:
+        """Nodes with an edge to a node, in natural order."""
+        return sorted((source for source, target in self.edges if target == name), key=natural_key)
+
+    def targets(self, name: str) -> list[str]:
+        """Nodes with an edge from a node, in natural order."""
+        return sorted((target for source, target in self.edges if source == name), key=natural_key)
+
+    def of_type(self, *types: str) -> list[str]:
+        """Names of the nodes of some types, in natural order."""
+        return sorted((name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key)
+
+    def changed(self, node: str, what: str, why: str) -> None:
+        """Note a change."""
+        self.changes.append(Finding(node=node, what=what, why=why))
+
+    def insert(self, edge: Edge, name: str, entry: dict[str, Any]) -> str:
+        """Put a node that keeps the shape into an edge; the name is made free."""
+        while name in self.nodes:
+            name += "_"
+        place = self.edges.index(edge)
+        self.edges[place : place + 1] = [(edge[0], name), (name, edge[1])]
+        self.nodes[name] = entry
+        shape = self.shapes[edge[0]][1]
+        self.shapes[name] = (shape, shape)
+        return name
+
+
+def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
+    """A draft of a graph, and the new names by old name.
+
+    Raises:
+        ConversionError: A node whose size nothing tells.
+    """
+    found = shapes(graph)
+    kept = [name for name, node in graph.nodes.items() if not is_relay(node)]
+    names = _flat_names(kept)
+    draft = Draft(nodes={}, shapes={}, edges=[])
+    for name in kept:
+        inward, outward = found[name]
+        if inward is None or outward is None:
+            raise ConversionError(f"node '{name}' has an unknown size: give its parameters a shape")
+        draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
+        draft.shapes[names[name]] = (inward, outward)
+        if names[name] != name:
+            draft.changed(names[name], f"'{name}' is renamed", "nested graphs are written flat")
+    seen: dict[Edge, None] = {}
+    for source, target in bypass_relays(graph):
+        seen[(names[source], names[target])] = None
+    draft.edges = list(seen)
+    return draft, names
+
+
+def _flat_names(names: list[str]) -> dict[str, str]:
+    """Names without "/": the last part where it is unique, else all parts joined by dots."""
+    flat: dict[str, str] = {}
+    for name in names:
+        last = name.rpartition("/")[2]
+        unique = sum(other.rpartition("/")[2] == last for other in names) == 1
+        flat[name] = last if unique else name.replace("/", ".")
+    return flat
+
+
+def _entry(node: Node, inward: Shape) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": node.type, **node.parameters}
+    if node.metadata:
+        entry["metadata"] = dict(node.metadata)
+    if node.type in ("Input", "Output"):
+        entry["shape"] = np.array(inward)
+    if node.type == "Flatten":
+        entry["input_type"] = np.array(inward)
+    if isinstance(node, CONVOLUTIONS):
+        entry["input_shape"] = np.array(inward[1:])
+        entry["bias"] = np.broadcast_to(node.value("bias"), np.shape(node.value("weight"))[:1]).copy()
+    if node.type == "Affine":
+        weight = np.shape(node.value("weight"))
+        entry["bias"] = np.broadcast_to(node.value("bias"), (*weight[:-2], weight[-2])).copy()
+    return entry
+
+
+def as_node(name: str, entry: dict[str, Any]) -> Node:
+    """An entry as a record."""
+    cls = TYPES[entry["type"]]
+    return cls(name=name, **{key: entry[key] for key in cls.names if key in entry})
+
+
+def scale_inputs(draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray) -> None:
+    """Multiply all that arrives at a neuron by `factor`, its biases by `factor * bias_ratio`, and add `offset`.
+
+    Args:
+        draft: Edited in place.
+        neuron: Name of the neuron.
+        factor, offset, bias_ratio: Arrays of the neuron's shape.
+
+    Raises:
+        ConversionError: The weights are shared between positions whose factors differ.
+    """
+    rescaled = not (np.all(factor == 1) and np.all(bias_ratio == 1))
+    if not rescaled and not np.any(offset):
+        return
+    feeders = draft.sources(neuron)
+    for number, source in enumerate(feeders):
+        added = offset if number == 0 else np.zeros_like(offset)
+        if not rescaled and not np.any(added):
+            continue
+        weighted = _weighted_feeder(draft, source, neuron, bool(np.any(added)))
+        shape = draft.shapes[weighted][1]
+        values = [np.reshape(array, shape) for array in (factor, added, bias_ratio)]
+        _scale_rows(draft, weighted, values[0], values[1], values[2])
+
+
+def _weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
+    """The node whose weights feed a neuron alone; made where there is none, or where it feeds others too."""
+    entry, edge = draft.nodes[source], (source, neuron)
+    if entry["type"] in WEIGHTED and len(draft.targets(source)) == 1:
+        return source
+    if entry["type"] == "Flatten" and len(draft.targets(source)) == 1:
+        before = draft.sources(source)
+        if len(before) == 1 and draft.nodes[before[0]]["type"] in WEIGHTED and len(draft.targets(before[0])) == 1:
+            return before[0]
+    if entry["type"] in WEIGHTED:
+        copy = draft.insert(edge, f"{source}_{neuron}", dict(entry))
+        draft.shapes[copy] = draft.shapes[source]
+        draft.edges.remove((source, copy))
+        draft.edges.extend((before, copy) for before in draft.sources(source))
+        draft.changed(copy, f"copies '{source}' for '{neuron}'", f"'{source}' feeds other nodes too")
+        return copy
+    name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
+    why = "a factor or a bias is needed where the source has no weights"
+    draft.changed(name, f"an identity before '{neuron}'", why)
+    return name
+
+
+def identity(shape: Shape) -> dict[str, Any]:
+    """An Affine or convolution that changes nothing."""
+    if len(shape) == 1:
+        return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
+    if len(shape) != 3:
+        raise ConversionError(f"an identity for the shape {shape} has no node in NIR: add weights before the neuron")
+    return {
+        "type": "Conv2d",
+        "input_shape": np.array(shape[1:]),
+        "weight": np.eye(shape[0])[:, :, None, None],
+        "stride": np.array([1, 1]),
+        "padding": np.array([0, 0]),
+        "dilation": np.array([1, 1]),
+        "groups": np.array(1),
+        "bias": np.zeros(shape[0]),
+    }
+
+
+def _scale_rows(draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray) -> None:
+    """W = factor W, b = factor bias_ratio b + offset."""
+    entry = draft.nodes[name]
+    if entry["type"] in ("Conv1d", "Conv2d"):
+        factor, offset, bias_ratio = (_per_channel(name, array) for array in (factor, offset, bias_ratio))
+    weight = np.asarray(entry["weight"])
+    bias = np.asarray(entry.get("bias", np.zeros(1)), float)
+    new_bias = factor * bias_ratio * bias + offset
+    column = np.reshape(factor, (-1,) + (1,) * (weight.ndim - 1)) if entry["type"][:4] == "Conv" else factor[..., None]
+    if not np.all(factor == 1):
+        entry["weight"] = _rounded(weight * column, weight)
+    if entry["type"] == "Linear" and np.any(new_bias):
+        draft.nodes[name] = entry | {"type": "Affine", "bias": _rounded(new_bias, weight)}
+    elif "bias" in entry:
+        entry["bias"] = _rounded(new_bias, weight)
+
+
+def _rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return value.astype(like.dtype) if like.dtype.kind == "f" else value
+
+
+def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
+    rows = array.reshape(array.shape[0], -1)
+    spread = np.abs(rows - rows[:, :1]).max(axis=1)
+    if np.any(spread > 1e-9 * np.abs(rows).max(axis=1)):
+        raise ConversionError(
+            f"node '{name}' shares its weights between neurons that need different factors "
+            f"({rows.min():g} to {rows.max():g}): give all neurons of a channel the same parameters"
+        )
+    return rows[:, 0]
+
+
+def scale_outputs(draft: Draft, name: str, factor: float) -> None:
+    """Make up for a node whose output became 1/factor of what it was, in the weights that follow."""
+    for target in draft.targets(name):
+        entry = draft.nodes[target]
+        edge = (name, target)
+        if entry["type"] in ("Flatten", *POOLS) and len(draft.sources(target)) == 1:
+            scale_outputs(draft, target, factor)
+            continue
+        if entry["type"] not in WEIGHTED or len(draft.sources(target)) > 1:
+            target = draft.insert(edge, f"{name}_weights", identity(draft.shapes[name][1]))
+            entry = draft.nodes[target]
+        weight = np.asarray(entry["weight"])
+        entry["weight"] = _rounded(weight * factor, weight)
+
+
+def swap_pools(draft: Draft, kind: str, why: str) -> None:
+    """Write all pools as SumPool2d or as AvgPool2d, and make up for it in the weights that follow."""
+    for name in draft.of_type(*POOLS):
+        entry = draft.nodes[name]
+        frame = window(as_node(name, entry))
+        assert frame.padding is not None
+        for key, value in (("kernel_size", frame.kernel), ("stride", frame.stride)):
+            entry[key] = np.array(value)
+        entry["padding"] = np.array([before for before, _ in frame.padding])
+        if entry["type"] == kind:
+            continue
+        area = float(np.prod(frame.kernel))
+        entry["type"] = kind
+        scale_outputs(draft, name, area if kind == "AvgPool2d" else 1 / area)
+        draft.changed(name, f"is written as {kind}, the weights that follow make up for its factor {area:g}", why)
+
+
+def dense_groups(draft: Draft, why: str) -> None:
+    """Write grouped convolutions with one group and zeros between the groups."""
+    for name in draft.of_type("Conv1d", "Conv2d"):
+        entry = draft.nodes[name]
+        groups = int(np.ravel(entry["groups"])[0])
+        if groups == 1:
+            continue
+        weight = np.asarray(entry["weight"])
+        outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+        dense = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), weight.dtype)
+        for group in range(groups):
+            rows = slice(group * outputs, (group + 1) * outputs)
+            dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+        draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
+        draft.changed(name, f"{groups} groups are written as one, with zeros", why)
+
+
+def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
+    """Permute the columns of the weights after each Flatten between (C, H, W) and (H, W, C) order."""
+    for name in draft.of_type("Flatten"):
+        inward = draft.shapes[name][0]
+        if len(inward) < 2:
+            continue
+        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
+        columns = order if to_channels_last else np.argsort(order)
+        for target in draft.targets(name):
+            entry = draft.nodes[target]
+            if entry["type"] == "Output" or np.array_equal(columns, np.arange(columns.size)):
+                continue
+            if entry["type"] not in ("Linear", "Affine") or len(draft.sources(target)) > 1:
+                raise ConversionError(
+                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', whose order changes: put an Affine "
+                    "between them"
+                )
+            entry["weight"] = np.asarray(entry["weight"])[..., columns]
+            draft.changed(target, f"its columns are reordered to follow '{name}'", why)
+
+
+def plain_flatten(draft: Draft) -> None:
+    """Write the axes of each Flatten counted from the end, so that an axis of batch does not matter."""
+    for name in draft.of_type("Flatten"):
+        inward, outward = draft.shapes[name]
+        kept = next((n for n, (a, b) in enumerate(zip(inward, outward, strict=False)) if a != b), len(outward) - 1)
+        tail = len(outward) - kept - 1
+        entry = draft.nodes[name]
+        start, end = np.array(kept - len(inward)), np.array(-1 - tail)
+        if int(entry.get("start_dim", 1)) != start or int(entry.get("end_dim", -1)) != end:
+            entry |= {"start_dim": start, "end_dim": end}
+            draft.changed(
+                name, f"start_dim {start}, end_dim {end}", "counted from the end, an axis of batch does not matter"
+            )

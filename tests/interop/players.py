@@ -1,0 +1,59 @@
+"""Plays files with the frameworks' own importers, from the line of Python that `convert` gives."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from typing import Any
+
+import numpy as np
+
+
+def play(line: str, framework: str, x: np.ndarray) -> np.ndarray:
+    """Spikes (time, batch, *shape) of a file for spikes x (time, batch, *shape).
+
+    Args:
+        line: Loads the file; defines `net`, and for Spyx `y`.
+        framework: Whose importer the line calls.
+        x: Channels first.
+    """
+    logging.getLogger().setLevel(logging.ERROR)
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        if framework == "spyx":
+            import jax.numpy as jnp
+
+            names["x"] = jnp.asarray(_channels_last(x), jnp.float32)
+            exec(line, names)
+            return np.asarray(names["y"])
+        import torch
+
+        with torch.no_grad():
+            exec(line, names)
+            return stepped(names["net"], x)
+
+
+def stepped(net: Any, x: np.ndarray) -> np.ndarray:
+    """The outputs of a torch module that takes (input, state) and gives (output, state)."""
+    import torch
+
+    outputs, state = [], None
+    with torch.no_grad():
+        for frame in torch.as_tensor(x, dtype=torch.float32):
+            out, state = net(frame, state)
+            outputs.append(np.array(out.detach().numpy()))
+    return np.stack(outputs)
+
+
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, 2, -1) if x.ndim == 5 else x
+
+
+def compare(expected: np.ndarray, got: np.ndarray, shift: int) -> tuple[int, int, int]:
+    """Trains that are identical, trains, and trains with a spike; `shift`: steps by which `got` is later."""
+    expected, got = expected.reshape(*expected.shape[:2], -1), got.reshape(*got.shape[:2], -1)
+    steps = len(expected) - abs(shift)
+    late, early = (got[shift:], expected) if shift >= 0 else (got, expected[-shift:])
+    same = (late[:steps] == early[:steps]).all(axis=0)
+    return int(same.sum()), same.size, int((expected != 0).any(axis=0).sum())
