@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxsnn.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
+    from jaxsnn.nir.graph import Finding
 
 _PER_NODE = "may be repeated as NODE:VALUE"
 #: Options that say what a NIR file does not, and what they mean.
@@ -67,15 +69,24 @@ def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
     """The graph of FILE; with `notes`, what the reader found goes to stderr."""
     from jaxsnn.nir import read
 
-    options = {name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name in DIALECT_OPTIONS}
-    dialect = options.pop("dialect") or "auto"
-    graph = read(arguments.file, dialect=dialect, **options)
+    graph = read(arguments.file, **dialect_options(arguments))
     if notes:
-        for finding in (*graph.repairs, *graph.warnings):
-            add_note(arguments, f"{finding.node or 'graph'}: {finding.what} ({finding.why})")
+        note_findings(arguments, (*graph.repairs, *graph.warnings))
         if arguments.verbose:
             add_note(arguments, f"dialect {graph.dialect.name}: {graph.dialect.why}")
     return graph
+
+
+def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the file, as `jaxsnn.nir.read` takes it."""
+    names = [name.replace("-", "_") for name in DIALECT_OPTIONS]
+    return {name: getattr(arguments, name) for name in names} | {"dialect": arguments.dialect or "auto"}
+
+
+def note_findings(arguments: argparse.Namespace, findings: Iterable[Finding]) -> None:
+    """Say what the reader found."""
+    for finding in findings:
+        add_note(arguments, f"{finding.node or 'graph'}: {finding.what} ({finding.why})")
 
 
 def add_note(arguments: argparse.Namespace, text: str) -> None:

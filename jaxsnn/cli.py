@@ -23,7 +23,7 @@ from jaxsnn.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.commands import add_draw
+from jaxsnn.commands import add_check, add_draw
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
 
 
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_run(commands)
+    add_check(commands)
     add_draw(commands)
     _add_demo(commands)
     _add_doctor(commands)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.lowering import plan, time_power
+from jaxsnn.lowering import PURPOSE, plan, time_power
 from jaxsnn.network import Network, with_tau_facts
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.gains import rule_of
+from jaxsnn.nir.gains import require, rule_of
 from jaxsnn.nir.nodes import Node
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     >>> lower(graph).populations["2"].size
     3
     """
+    require(graph.dialect, ["name"], PURPOSE)
     dtype = jnp.zeros((), dtype or float).dtype
     wires, parameters, populations = [], {}, {}
     ready = plan(graph)

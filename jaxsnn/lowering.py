@@ -61,7 +61,7 @@ class Plan:
     """A graph made ready to be lowered node by node.
 
     Attributes:
-        graph: The graph; its dialect is decided.
+        graph: The graph.
         order: Names of the nodes to lower, sources before targets; relays of nested graphs are left out.
         shapes: Node -> input and output shape.
         looped: Names of nodes that feed themselves, directly or through others.
@@ -93,12 +93,7 @@ class Plan:
 
 
 def plan(graph: Graph) -> Plan:
-    """Make a graph ready to be lowered.
-
-    Raises:
-        DialectError: The dialect is undecided.
-    """
-    require(graph.dialect, ["name"], PURPOSE)
+    """Make a graph ready to be lowered; its nodes can be only where its dialect is decided."""
     place = {name: number for number, name in enumerate(graph.order())}
     incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in bypass_relays(graph):

@@ -60,7 +60,7 @@ def _delay_limits(wires: Sequence[Wire], populations: Mapping[str, Population], 
     known = [population.dt for population in populations.values() if population.dt is not None]
     unit = 1.0 if counts else dt if dt is not None or not known else known[0]
     looped = _looped(wires)
-    for wire in (wire for wire in wires if wire.kind == "Delay"):
+    for wire in (wire for wire in wires if wire.kind == "Delay" and wire.detail is not None):
         try:
             steps = delay_steps(wire, unit)
         except LoweringError as error:

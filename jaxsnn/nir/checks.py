@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -21,12 +22,16 @@ _OPTIONAL = ("v_reset", "w_in", "input_shape", "input_type", "start_dim", "end_d
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is wrong: where, a code for scripts, what, and what to do about it."""
+    """One thing that is wrong: where, a code for scripts, what, and what to do about it.
+
+    A "warning" may matter or not; an "error" does.
+    """
 
     node: str
     code: str
     message: str
     fix: str
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         return f"{self.message}: {self.fix}"

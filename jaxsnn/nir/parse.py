@@ -76,6 +76,23 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     >>> parse(net).order()
     ('input', 'linear', 'li', 'output')
     """
+    graph = assemble(source)
+    refuse_problems(graph)
+    graph = findings(add_borders(graph))
+    if isinstance(dialect, Dialect):
+        if options:
+            raise UsageError(f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace")
+        return graph.with_dialect(dialect)
+    return graph.with_dialect(resolve(graph, dialect, **options))
+
+
+def assemble(source: Any) -> Graph:
+    """The graph of a nir.NIRGraph or a document, flattened; its numbers and shapes may be broken, its dialect is open.
+
+    Raises:
+        GraphError: Nodes and edges make no graph.
+        UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
+    """
     document = source if isinstance(source, Group) else document_of(source)
     if not isinstance(document.get("node"), Group):
         raise GraphError("the document has no group 'node': it is not a NIR graph")
@@ -83,7 +100,7 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     _flatten(document["node"], "", flat)
     nodes = {name: flat.nodes[name] for name in sorted(flat.nodes, key=natural_key)}
     version = document.get("version")
-    graph = Graph(
+    return Graph(
         nodes=MappingProxyType(nodes),
         edges=tuple(flat.edges),
         written_edges=tuple(flat.edges),
@@ -93,13 +110,6 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
         version=text_of(version) if isinstance(version, Dataset) else None,
         source=document,
     )
-    refuse_problems(graph)
-    graph = findings(add_borders(graph))
-    if isinstance(dialect, Dialect):
-        if options:
-            raise UsageError(f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace")
-        return graph.with_dialect(dialect)
-    return graph.with_dialect(resolve(graph, dialect, **options))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -123,7 +133,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     for name in sorted(members, key=natural_key):
         entry = members[name]
         full = f"{path}/{name}" if path else name
-        kind = _type_of(entry, full)
+        kind = type_of(entry, full)
         if kind == "NIRGraph":
             nested.append(name)
         else:
@@ -148,7 +158,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def _type_of(entry: Any, name: str) -> str:
+def type_of(entry: Any, name: str) -> str:
     kind = entry.get("type") if isinstance(entry, Group) else None
     text = text_of(kind) if isinstance(kind, Dataset) else None
     if text is None:

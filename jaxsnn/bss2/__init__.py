@@ -1,0 +1,1 @@
+"""BrainScaleS-2: what the chip can run."""

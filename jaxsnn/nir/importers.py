@@ -1,0 +1,204 @@
+"""What another simulator's importer would not read, or would read otherwise than a file means it.
+
+Importers are those of the releases that `docs/interop.md` names. Where `jaxsnn.nir.convert` writes for one, its
+refusals and its changes say what is wrong with a file as it is; the others are known by their rules alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, DialectError, UsageError, listing, suggestion
+from jaxsnn.nir.checks import Problem
+from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
+from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
+from jaxsnn.nir.passes import POOLS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Importer:
+    """An importer that `convert` does not write for.
+
+    Attributes:
+        title: As people write it.
+        unread: Types that it cannot read.
+        only: If not empty, the types that it reads, Input and Output aside.
+        ignores: Parameters that it does not read, by type, with the value that it takes for them.
+        scalars: It takes parameters that are one number for all neurons.
+    """
+
+    title: str
+    unread: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
+    scalars: bool = True
+
+
+#: Importers that are known by their rules alone.
+IMPORTERS: Mapping[str, Importer] = MappingProxyType(
+    {
+        "sinabs": Importer(
+            title="Sinabs",
+            unread=("Linear", "CubaLIF"),
+            ignores={"LIF": ("r", 1.0), "IF": ("r", 1.0), "LI": ("r", 1.0)},
+            scalars=False,
+        ),
+        "rockpool": Importer(title="Rockpool", only=("Affine", "Linear", "CubaLIF")),
+    }
+)
+#: Parameters that only describe what reaches a node.
+_SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
+#: Types whose numbers decide which spikes there are.
+_DECIDING = (*NEURONS, *POOLS, Linear, Affine, Conv1d, Conv2d)
+
+
+def importer_problems(graph: Graph, target: str) -> list[Problem]:
+    """All problems that a target's importer has with a graph as it is.
+
+    Args:
+        graph: Read with its dialect.
+        target: norse, snntorch, spikingjelly, spyx, sinabs or rockpool.
+
+    Raises:
+        UsageError: An unknown target.
+    """
+    from jaxsnn.nir.convert_targets import TARGETS
+
+    known = (*TARGETS, *IMPORTERS)
+    if target not in known:
+        raise UsageError(f"nothing is known of an importer '{target}': {suggestion(target, known)}")
+    if target in IMPORTERS:
+        return list(_rule_problems(graph, target, IMPORTERS[target]))
+    unmapped = [
+        _unmapped(node, TARGETS[target].title, converts=True)
+        for node in graph.nodes.values()
+        if node.type not in TARGETS[target].nodes and not isinstance(node, Input | Output)
+    ]
+    return [*unmapped, *_conversion_problems(graph, target, TARGETS[target].title)]
+
+
+def undecided(graph: Graph) -> Problem:
+    """The problem of a graph whose dialect nobody knows."""
+    dialect = graph.dialect
+    why = dialect.why.removesuffix("Say --dialect.").rstrip(" .")
+    fix = f"say --dialect, one of {', '.join(dialect.choices)}" if dialect.choices else "say --dialect"
+    return Problem(node="", code="not-said", message=f"the dialect of the file is undecided ({why})", fix=fix)
+
+
+def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
+    message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
+    fix = "write another file with jaxsnn convert" if isinstance(node, POOLS) and converts else "replace the node"
+    return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
+
+
+def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
+    """What stands in the way of a conversion; else what it changes, which the importer would play otherwise."""
+    from jaxsnn.nir.convert import convert
+
+    if graph.dialect.name is None:
+        yield undecided(graph)
+        return
+    try:
+        converted = convert(graph, to=target)
+    except (ConversionError, DialectError) as error:
+        code = "not-said" if isinstance(error, DialectError) else "cannot-convert"
+        message, colon, fix = str(error).rpartition(": ")
+        named = [name for name in graph.nodes if f"'{name}'" in str(error)]
+        yield Problem(
+            node=named[0] if named else "",
+            code=code,
+            message=message if colon and code == "not-said" else str(error),
+            fix=fix if colon and code == "not-said" else "change the network, or convert with --approximate",
+        )
+        return
+    for change in converted.changes:
+        node = graph.nodes.get(change.node)
+        if node is not None and _same_numbers(graph, converted.graph, change.node):
+            continue
+        where = f"node '{change.node}': " if change.node else ""
+        yield Problem(
+            node=change.node,
+            code="needs-conversion",
+            severity="error" if isinstance(node, _DECIDING) else "warning",
+            message=f"{where}{title}'s importer needs another file, {change.what} ({change.why})",
+            fix=f"write one with jaxsnn convert --to {target}",
+        )
+
+
+def _same_numbers(before: Graph, after: Graph, name: str) -> bool:
+    """Whether a node and what feeds it kept their numbers, up to the rounding of float32."""
+    if name not in after.nodes or before.predecessors(name) != after.predecessors(name):
+        return False
+    return all(_close(before.nodes[one], after.nodes[one]) for one in (name, *after.predecessors(name)))
+
+
+def _close(one: Node, other: Node) -> bool:
+    if one.type != other.type:
+        return False
+    for name in (name for name in one.names if name not in _SHAPES):
+        a, b = one.value(name), other.value(name)
+        texts = isinstance(a, str) or isinstance(b, str)
+        if a is not b and (a != b if texts else not np.allclose(a, b, rtol=1e-5, atol=0)):
+            return False
+    return True
+
+
+def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Problem]:
+    yield from _dialect_problems(graph, target, importer.title)
+    for node in graph.nodes.values():
+        if isinstance(node, Input | Output):
+            continue
+        if node.type in importer.unread or (importer.only and node.type not in importer.only):
+            yield _unmapped(node, importer.title, converts=False)
+            continue
+        parameter, taken = importer.ignores.get(node.type, ("", 0.0))
+        if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
+            value = np.ravel(node.value(parameter))[other][0]
+            message = (
+                f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, which {importer.title}'s importer "
+                f"ignores: it plays {taken:g}"
+            )
+            yield Problem(node=node.name, code="ignored", message=message, fix="fold it into the weights before it")
+        scalars = [name for name, value in node.parameters.items() if isinstance(node, NEURONS) and np.ndim(value) == 0]
+        if scalars and not importer.scalars:
+            message = f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
+            fix = f"give one for each neuron, {importer.title}'s importer fails otherwise"
+            yield Problem(node=node.name, code="scalar", message=message, fix=fix)
+        yield from _remarks(node, target, importer.title, graph.dialect.dt)
+
+
+def _dialect_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
+    """Numbers mean what the importer takes them for in files of its own framework only."""
+    dialect = graph.dialect
+    if dialect.name == target:
+        return
+    if dialect.name is None:
+        yield undecided(graph)
+        return
+    message = f"the file is in the dialect {dialect.name}, and {title} reads it as its own"
+    yield Problem(node="", code="other-dialect", message=message, fix=f"there is no conversion to {title} so far")
+
+
+def _remarks(node: Node, target: str, title: str, dt: float | None) -> Iterator[Problem]:
+    """What is read, but not as it was written."""
+    if target == "sinabs" and isinstance(node, IF):
+        message = f"node '{node.name}' (IF): {title}'s importer keeps the membrane above -v_threshold"
+        fix = "nothing in the file can tell it not to, set min_v_mem after loading"
+        yield Problem(node=node.name, code="bounded", severity="warning", message=message, fix=fix)
+    if target == "rockpool" and isinstance(node, CubaLIF) and dt is not None:
+        taken = np.ravel(node.value("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
+        if abs(taken - dt) > dt / 100:
+            message = (
+                f"node '{node.name}' (CubaLIF): {title}'s importer takes dt = tau_mem/(1+r) = {taken:g} s, not {dt:g} s"
+            )
+            yield Problem(
+                node=node.name,
+                code="other-dt",
+                severity="warning",
+                message=message,
+                fix="expect the decays of that step there",
+            )
