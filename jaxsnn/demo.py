@@ -33,7 +33,10 @@ from jaxsnn.units import format_time
 #: What the demo writes into its folder.
 FILES = ("trained.nir", "history.json", "learning_curve.png", "raster.png", "report.json")
 
-#: What snntorch_yinyang.nir does not say, and the reader is told.
+#: The network of the demo.
+SOURCE = Path(str(importlib.resources.files("jaxsnn"))) / "data" / "snntorch_yinyang.nir"
+
+#: What it does not say, and the reader is told.
 TOLD = {"dialect": "snntorch", "reset": "zero"}
 
 
@@ -143,7 +146,7 @@ def demo(
     force: bool = False,
     epochs: int = 50,
     seed: int = 0,
-    sizes: Sequence[int] = YINYANG_SIZES,
+    sizes: Sequence[int] | None = None,
     step_done: Callable[[int, Step], None] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
@@ -152,7 +155,8 @@ def demo(
     Args:
         folder: is made if it does not exist.
         force: overwrite the files of an earlier run.
-        epochs, seed, sizes: of the training run and its data.
+        epochs, seed: of the training run.
+        sizes: numbers of points for training, validation and test; default those of the paper.
         step_done: is told each step, with its number, as it ends.
         progress: takes one line for each epoch.
 
@@ -161,16 +165,15 @@ def demo(
         SimulationError: the file that was read back does not fire the same spikes.
     """
     folder = _prepared(Path(folder), force)
-    data = yinyang_splits(seed, sizes)
-    source = Path(str(importlib.resources.files("jaxsnn"))) / "data" / "snntorch_yinyang.nir"
+    data = yinyang_splits(seed, sizes or YINYANG_SIZES)
     exported = folder / "trained.nir"
     steps = _Steps(step_done)
 
-    graph = steps.run("read", _read, source)
+    graph = steps.run("read", _read, SOURCE)
     before = steps.run("simulate", _simulate, graph, data.test)
     steps.run("check", _check, before)
     trained, after = steps.run("train", _train, graph, data, epochs, seed, progress, before)
-    steps.run("export", _export, trained.graph, source, exported, force)
+    steps.run("export", _export, trained.graph, SOURCE, exported, force)
     steps.run("read back", _read_back, exported, data.test, after)
     written = steps.run("draw", _draw, folder, trained, after, data.test, force)
 

@@ -1,9 +1,9 @@
-"""One pass over the data, compiled as a whole: a scan over shuffled minibatches, and the evaluation of a split."""
+"""One pass over the data, compiled as a whole: a scan over shuffled minibatches; and the evaluation of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,11 @@ from jaxsnn.event.events import Events
 from jaxsnn.network import Network
 from jaxsnn.simulate import Result, Solution, simulate
 from jaxsnn.train.losses import FirstSpike
-from jaxsnn.train.silence import Push
+from jaxsnn.train.silence import Feeding, Push, pushed
 
 Parameters = dict[str, dict[str, jax.Array]]
+
+_ADAM = optax.scale_by_adam()
 
 
 class Batch(NamedTuple):
@@ -93,77 +95,85 @@ def joined(summaries: Summary) -> Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """The compiled parts of a training run; everything in it is static.
+class Setup:
+    """What a pass over samples is compiled for: static, and equal where runs can share the compiled code.
 
     Attributes:
         loss: gives a number for each sample and a prediction.
         engine: options of the event engine.
-        optimizer: works on steps in kicks (see `jaxsnn.train.scaling`).
         t_end: seconds, end of each sample.
-        push: remedy for silent neurons.
-        feeding: population -> nodes whose weights feed it, and signs, as tuples.
+        feeding: population -> nodes whose weights feed it, with signs (see `jaxsnn.train.silence`).
     """
 
     loss: FirstSpike
     engine: Event
-    optimizer: optax.GradientTransformation
     t_end: float
-    push: Push
-    feeding: Any
+    feeding: Feeding
 
     def simulate(self, network: Network, events: Events) -> Solution:
         """One batch; nothing is raised, the result is looked at later."""
         return simulate(network, events, self.t_end, engine=self.engine, throw=False)
 
-    def epoch(self) -> Callable[..., Any]:
-        """(network, trained, scales, state, data, order (batches, batch)) -> trained, state, Summary, compiled."""
 
-        @jax.jit
-        def run(network, trained, scales, state, data, order):
-            def step(carry, index):
-                trained, state = carry
-                batch = data.take(index)
-                trained, state, summary = self._step(network, trained, scales, state, batch)
-                return (trained, state), summary
+class State(NamedTuple):
+    """What training changes: the parameters, and Adam's averages."""
 
-            (trained, state), summaries = lax.scan(step, (trained, state), order)
-            return trained, state, joined(summaries)
+    trained: Parameters
+    adam: optax.OptState
 
-        return run
 
-    def _step(self, network, trained, scales, state, batch):
-        """One step of the optimiser on one batch."""
+def begin(trained: Parameters) -> State:
+    """The state before the first step."""
+    return State(trained=trained, adam=_ADAM.init(trained))
 
-        def objective(trained):
-            solution = self.simulate(with_trained(network, trained), batch.events)
-            return jnp.mean(self.loss(solution, batch.labels)), solution
 
-        gradient, solution = jax.grad(objective, has_aux=True)(trained)
-        gradient = jax.tree.map(jnp.multiply, gradient, scales)
-        gradient = self._pushed(gradient, solution, batch.labels)
-        updates, state = self.optimizer.update(gradient, state)
-        updates = jax.tree.map(jnp.multiply, updates, scales)
-        trained = jax.tree.map(jnp.add, trained, updates)
-        return trained, state, summarise(solution, self.loss, batch.labels, jnp.ones_like(batch.labels, bool))
+@partial(jax.jit, static_argnums=0)
+def run_epoch(
+    setup: Setup,
+    network: Network,
+    scales: Parameters,
+    push: Push,
+    state: State,
+    data: Batch,
+    order: jax.Array,
+    rates: jax.Array,
+) -> tuple[State, Summary]:
+    """One step of the optimiser for each minibatch.
 
-    def _pushed(self, gradient, solution, labels):
-        """The gradient with silent neurons' input weights pushed up."""
-        gradient = {node: dict(own) for node, own in gradient.items()}
-        for population, push in self.push.wanted(solution, labels, self.loss.population).items():
-            for node, sign in self.feeding[population]:
-                if "weight" in gradient.get(node, {}):
-                    gradient[node]["weight"] -= (push * sign)[:, None]
-        return gradient
+    Args:
+        scales: what a step of 1 is in the file's numbers (see `jaxsnn.train.scaling`).
+        push: remedy for silent neurons.
+        order: (batches, batch) numbers of samples.
+        rates: (batches,) learning rates.
+    """
 
-    def evaluation(self) -> Callable[..., Summary]:
-        """(network, batch, used (batch,)) -> Summary, compiled; the same for every split."""
+    def step(state, inputs):
+        index, rate = inputs
+        return _step(setup, network, scales, push, state, data.take(index), rate)
 
-        @jax.jit
-        def run(network, batch, used):
-            return summarise(self.simulate(network, batch.events), self.loss, batch.labels, used)
+    state, summaries = lax.scan(step, state, (order, rates))
+    return state, joined(summaries)
 
-        return run
+
+def _step(setup, network, scales, push, state, batch, rate):
+    def objective(trained):
+        solution = setup.simulate(with_trained(network, trained), batch.events)
+        return jnp.mean(setup.loss(solution, batch.labels)), solution
+
+    gradient, solution = jax.grad(objective, has_aux=True)(state.trained)
+    gradient = jax.tree.map(jnp.multiply, gradient, scales)
+    wanted = push.wanted(solution, batch.labels, setup.loss.population)
+    directions, adam = _ADAM.update(gradient, state.adam)
+    directions = pushed(directions, wanted, setup.feeding)
+    trained = jax.tree.map(lambda value, way, scale: value - rate * way * scale, state.trained, directions, scales)
+    summary = summarise(solution, setup.loss, batch.labels, jnp.ones_like(batch.labels, bool))
+    return State(trained=trained, adam=adam), summary
+
+
+@partial(jax.jit, static_argnums=0)
+def run_evaluation(setup: Setup, network: Network, batch: Batch, used: jax.Array) -> Summary:
+    """One batch without training; `used` (batch,) is False for samples that only fill it up."""
+    return summarise(setup.simulate(network, batch.events), setup.loss, batch.labels, used)
 
 
 def with_trained(network: Network, trained: Parameters) -> Network:
@@ -184,3 +194,9 @@ def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarr
     order = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
     used = order < samples
     return np.where(used, order, 0), used
+
+
+def cosine_rates(learning_rate: float, epochs: int, batches: int) -> np.ndarray:
+    """Learning rates (epochs, batches) that fall from `learning_rate` to 0 along a cosine."""
+    phase = np.arange(epochs * batches) / (epochs * batches)
+    return (0.5 * learning_rate * (1 + np.cos(np.pi * phase))).reshape(epochs, batches)

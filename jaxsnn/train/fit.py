@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxsnn.errors import SimulationError
 from jaxsnn.event.engine import Event
@@ -20,11 +19,15 @@ from jaxsnn.simulate import Result
 from jaxsnn.train.datasets import Splits
 from jaxsnn.train.epoch import (
     Batch,
-    Parameters,
+    Setup,
+    State,
     Summary,
-    Trainer,
+    begin,
+    cosine_rates,
     joined,
     ordered_batches,
+    run_epoch,
+    run_evaluation,
     shuffled_batches,
     with_trained,
 )
@@ -36,7 +39,8 @@ from jaxsnn.train.silence import Push, feeding_weights
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
-_SILENT_EPOCHS = 3
+# So long every output may stay silent before training gives up: silent neurons are pushed, which takes a while.
+_SILENT_EPOCHS, _SILENT_STEPS = 3, 150
 
 
 class TrainingStopped(SimulationError):
@@ -134,8 +138,8 @@ class _Run:
         self.graph, self.network, self.plan, self.say = graph, network, plan, say
         names = ("train", "validation", "test")
         self.splits = {name: encoded(plan, getattr(data, name), network, f"{data.name}, {name}") for name in names}
-        self.trained = trainable_parameters(network, plan.trainable)
-        self.scales = step_scales(network, self.trained, plan.t_end)
+        trained = trainable_parameters(network, plan.trainable)
+        self.scales = step_scales(network, trained, plan.t_end)
         samples = len(data.train)
         self.batch_size = min(plan.batch_size, samples)
         self.notes = list(plan.notes)
@@ -144,25 +148,13 @@ class _Run:
             self.notes.append(
                 f"{left} of {samples} training samples, others each time, sit out each epoch: no full batch"
             )
-        steps = plan.epochs * (samples // self.batch_size)
-        optimizer = optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps))
-        self.optimizer_state = optimizer.init(self.trained)
-        self.trainer = Trainer(
-            loss=plan.loss,
-            engine=plan.engine,
-            optimizer=optimizer,
-            t_end=plan.t_end,
-            push=push,
-            feeding=feeding_weights(network),
-        )
-        self._compile()
+        self.rates = cosine_rates(plan.learning_rate, plan.epochs, samples // self.batch_size)
+        self.push, self.state = push, begin(trained)
+        self.setup = Setup(loss=plan.loss, engine=plan.engine, t_end=plan.t_end, feeding=feeding_weights(network))
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
-        self.best: tuple[EpochRecord, Parameters] | None = None
+        self.best: tuple[EpochRecord, State] | None = None
         self.silent_epochs = 0
-
-    def _compile(self) -> None:
-        self.run_epoch, self.run_evaluation = self.trainer.epoch(), self.trainer.evaluation()
 
     def before_training(self) -> None:
         """Entry 0 of the history."""
@@ -178,16 +170,17 @@ class _Run:
         """One pass over the training samples, repeated with a larger budget where neurons fire more often."""
         start = time.perf_counter()
         order = shuffled_batches(len(self.splits["train"].labels), self.batch_size, [self.plan.seed, epoch])
+        rates = jnp.asarray(self.rates[epoch - 1], self.network.dtype)
         while True:
-            trained, state, train = self.run_epoch(
-                self.network, self.trained, self.scales, self.optimizer_state, self.splits["train"], order
+            state, train = run_epoch(
+                self.setup, self.network, self.scales, self.push, self.state, self.splits["train"], order, rates
             )
             if int(train.result) != Result.BUDGET_EXHAUSTED:
                 break
             self._enlarge(train, f"epoch {epoch} is repeated")
         if int(train.result) == Result.NOT_FINITE:
             self._stop(f"epoch {epoch} met a loss or a spike time that is not a number: lower the learning rate")
-        self.trained, self.optimizer_state = trained, state
+        self.state = state
         validation = self.evaluate(self.splits["validation"])
         if int(validation.result) == Result.NOT_FINITE:
             self._stop(f"after epoch {epoch} a loss or a spike time is not a number: lower the learning rate")
@@ -196,10 +189,10 @@ class _Run:
 
     def evaluate(self, data: Batch) -> Summary:
         """A pass without training over a split, repeated with a larger budget where neurons fire more often."""
-        network = with_trained(self.network, self.trained)
+        network = with_trained(self.network, self.state.trained)
         parts = list(zip(*ordered_batches(len(data.labels), _EVALUATION_BATCH), strict=True))
         while True:
-            summaries = [self.run_evaluation(network, data.take(order), used) for order, used in parts]
+            summaries = [run_evaluation(self.setup, network, data.take(order), used) for order, used in parts]
             summary = joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
             if int(summary.result) != Result.BUDGET_EXHAUSTED:
                 return summary
@@ -207,29 +200,29 @@ class _Run:
 
     def _enlarge(self, summary: Summary, what: str) -> None:
         population, needed = max(summary.needed.items(), key=lambda item: int(item[1]))
-        before, after = self.trainer.engine.max_spikes, _with_room(int(needed))
+        before, after = self.setup.engine.max_spikes, _with_room(int(needed))
         message = (
             f"a neuron of '{population}' fires {int(needed)} times in a sample, {before} spikes of each are recorded"
         )
         if after > _LARGEST_BUDGET:
             raise SimulationError(f"{message}: lower its input weights, or end samples earlier with t_end")
         self.say(f"{message}: {what} with max_spikes = {after}")
-        self.trainer = replace(self.trainer, engine=replace(self.trainer.engine, max_spikes=after))
-        self._compile()
+        self.setup = replace(self.setup, engine=replace(self.setup.engine, max_spikes=after))
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
-        record = epoch_record(epoch, train, validation, self.trainer.engine.max_spikes)
+        record = epoch_record(epoch, train, validation, self.setup.engine.max_spikes)
         self.history.append(record)
         self.seconds.append(seconds)
         if self.best is None or merit(record) > merit(self.best[0]):
-            self.best = (record, self.trained)
+            self.best = (record, self.state)
         self.say(progress_line(record, self.plan.epochs, seconds))
 
     def _check_silence(self, epoch: int, train: Summary, validation: Summary) -> None:
         """Stop where no output has fired for several epochs, or none has at the end."""
         silent = int(train.undecided) == int(train.samples) and int(validation.undecided) == int(validation.samples)
         self.silent_epochs = self.silent_epochs + 1 if silent else 0
-        if self.silent_epochs == _SILENT_EPOCHS or (silent and epoch == self.plan.epochs):
+        long = self.silent_epochs >= max(_SILENT_EPOCHS, _SILENT_STEPS / self.rates.shape[1])
+        if long or (silent and epoch == self.plan.epochs):
             self._stop(
                 f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.silent_epochs} epochs, at "
                 f"epoch {epoch}: enlarge its input weights, or lower the learning rate from {self.plan.learning_rate:g}"
@@ -241,7 +234,7 @@ class _Run:
     def result(self) -> Fit:
         """The run so far, with the test split looked at."""
         assert self.best is not None
-        record, self.trained = self.best
+        record, self.state = self.best
         test = self.evaluate(self.splits["test"])
         notes = list(self.notes)
         clipped = max(record.clipped for record in self.history)
@@ -250,7 +243,7 @@ class _Run:
                 f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their gradient was clipped"
             )
         return Fit(
-            graph=raise_(self.graph, with_trained(self.network, self.trained)),
+            graph=raise_(self.graph, with_trained(self.network, self.state.trained)),
             history=tuple(self.history),
             best_epoch=record.epoch,
             test_accuracy=mean(test.correct, test),

@@ -1,7 +1,7 @@
 """Remedies for silent neurons.
 
 Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and would stay silent.
-A neuron that should fire has the mean of its input weights pushed up instead, by an addition to their gradient.
+A neuron that should fire has all its input weights pushed up instead, on top of the step that the optimiser takes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ import numpy as np
 from jaxsnn.network import Network
 from jaxsnn.simulate import Solution
 
+# Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs (None: positive).
+Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
 
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """How hard silent neurons are pushed; gradients are per unit kick (see `scaling`), averaged over the batch.
+    """How hard silent neurons are pushed, as fractions of the learning rate: 1 is a full step of Adam, in kicks.
 
     Attributes:
-        label: push of the neuron of the label, for the fraction of samples in which it is silent.
+        label: push of the neuron of the label, times the fraction of the batch in which it is silent.
         hidden: push of a neuron that fires in too few samples.
         hidden_fraction: fraction of a batch below which these are too few.
     """
 
     label: float = 1.0
-    hidden: float = 0.1
+    hidden: float = 0.3
     hidden_fraction: float = 0.02
 
     def wanted(self, solution: Solution, labels: jax.Array, read: str) -> dict[str, jax.Array]:
@@ -43,26 +47,38 @@ class Push:
         return pushes
 
 
-def feeding_weights(network: Network) -> dict[str, tuple[tuple[str, np.ndarray], ...]]:
-    """For each population the Linear and Affine nodes that feed it, with the sign that their outputs arrive with.
+def feeding_weights(network: Network) -> Feeding:
+    """For each population the Linear and Affine nodes that feed it, with the signs that their outputs arrive with.
 
-    Signs have shape (neurons,) and are -1 where a Scale on the way is negative. A population that inputs or other
-    populations feed directly has none.
+    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations feed directly has
+    no such nodes.
     """
     wires = {wire.name: wire for wire in network.wires}
 
-    def found(name: str, sign: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    def found(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
         wire = wires[name]
         if wire.kind in ("Linear", "Affine"):
-            return [(name, sign)]
+            return [(name, None if (sign > 0).all() else tuple(sign.tolist()))]
         if wire.kind == "Scale":
             sign = sign * np.sign(np.asarray(network.parameters[name]["scale"]))
         if wire.kind not in ("Scale", "Flatten"):
             return []
         return [entry for source in wire.sources for entry in found(source, sign)]
 
-    ones = {name: np.ones(population.size) for name, population in network.populations.items()}
-    return {
-        name: tuple(entry for source in wires[name].sources for entry in found(source, ones[name]))
-        for name in network.populations
-    }
+    return tuple(
+        (name, tuple(entry for source in wires[name].sources for entry in found(source, np.ones(population.size))))
+        for name, population in network.populations.items()
+    )
+
+
+def pushed(
+    directions: dict[str, dict[str, jax.Array]], pushes: dict[str, jax.Array], feeding: Feeding
+) -> dict[str, dict[str, jax.Array]]:
+    """The optimiser's directions (which are descended), with the pushes of `Push.wanted` for all weights that feed."""
+    directions = {node: dict(own) for node, own in directions.items()}
+    for population, nodes in feeding:
+        for node, sign in nodes:
+            if population in pushes and "weight" in directions.get(node, {}):
+                push = pushes[population] if sign is None else pushes[population] * jnp.asarray(sign)
+                directions[node]["weight"] -= push[:, None]
+    return directions

@@ -1,0 +1,126 @@
+"""The Yin-Yang task, and labelled data from files."""
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.train.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
+from jaxsnn.train.files import load_splits
+
+
+def test_classes_are_balanced_and_labels_are_the_regions():
+    data = yinyang(1000, seed=3)
+    assert np.bincount(data.y).tolist() == [334, 333, 333]
+    assert np.array_equal(yinyang_region(data.x[:, :2]), data.y)
+    assert data.y.dtype == np.int32
+
+
+def test_the_mirrored_values_follow():
+    data = yinyang(50, seed=0)
+    assert np.array_equal(data.x[:, 2:], 1 - data.x[:, :2])
+    assert data.x.min() >= 0
+    assert data.x.max() <= 1
+
+
+def test_geometry():
+    # centre of the dots; left half disc is yin, right one yang; upper half yin, lower half yang; outside
+    points = [(0.25, 0.5), (0.75, 0.5), (0.25, 0.35), (0.75, 0.65), (0.5, 0.9), (0.5, 0.1), (0.02, 0.02)]
+    assert yinyang_region(np.array(points)).tolist() == [2, 2, 0, 1, 0, 1, -1]
+
+
+def test_turning_the_figure_by_half_a_turn_swaps_yin_and_yang():
+    points = np.random.default_rng(0).uniform(0, 1, (2000, 2))
+    turned = yinyang_region(1 - points)
+    swapped = np.array([1, 0, 2, -1])[yinyang_region(points)]
+    assert np.array_equal(turned, swapped)
+
+
+def test_a_seed_gives_the_same_points_and_another_seed_others():
+    assert np.array_equal(yinyang(100, 5).x, yinyang(100, 5).x)
+    assert not np.array_equal(yinyang(100, 5).x, yinyang(100, 6).x)
+
+
+def test_splits_have_the_sizes_of_the_paper_and_no_common_points():
+    splits = yinyang_splits()
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [5000, 1000, 1000]
+    assert splits.bias
+    points = np.concatenate([splits.train.x, splits.validation.x, splits.test.x])
+    assert len(np.unique(points, axis=0)) == 7000
+
+
+def test_the_region_of_each_class_is_filled_evenly():
+    """The area of a dot is known: the density of points inside it must be the same in each."""
+    points = yinyang(6000, seed=1)
+    dots = points.x[points.y == 2][:, 0]
+    assert abs(np.mean(dots < 0.5) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 2)), [0, 1], "3 samples and 2 labels"),
+        (np.zeros((0, 2)), [], "no samples"),
+        (np.zeros((2, 2)), [0, 2], "sample 1 has the label 2, labels run from 0 to 1"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(x, y, message):
+    with pytest.raises(UsageError, match=message):
+        check_data(Data(x=x, y=np.array(y, np.int32), classes=("a", "b")), "mine")
+
+
+@pytest.fixture
+def arrays():
+    generator = np.random.default_rng(0)
+    return {
+        "x_train": generator.random((10, 4)),
+        "y_train": np.arange(10) % 3,
+        "x_test": generator.random((4, 4)),
+        "y_test": np.arange(4) % 3,
+    }
+
+
+def test_npz_holds_out_a_part_for_validation_and_says_so(arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays)
+    splits, notes = load_splits(tmp_path / "data.npz", seed=1)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (8, 2, 4)
+    assert splits.train.classes == ("0", "1", "2")
+    together = np.concatenate([splits.train.x, splits.validation.x])
+    assert sorted(map(tuple, together)) == sorted(map(tuple, arrays["x_train"]))
+    assert "2 of 10" in notes[0]
+
+
+def test_npz_takes_its_own_validation_samples(arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays, x_validation=arrays["x_test"], y_validation=arrays["y_test"])
+    splits, notes = load_splits(tmp_path / "data.npz")
+    assert (len(splits.train), len(splits.validation)) == (10, 4)
+    assert notes == ()
+
+
+def test_npz_takes_events(arrays, tmp_path):
+    for part, samples in (("train", 10), ("test", 4)):
+        del arrays[f"x_{part}"]
+        arrays[f"time_{part}"] = np.full((samples, 3), 0.001)
+        arrays[f"index_{part}"] = np.zeros((samples, 3), np.int32)
+    np.savez(tmp_path / "data.npz", **arrays)
+    splits, _ = load_splits(tmp_path / "data.npz")
+    assert splits.train.x.time.shape == (8, 3)
+
+
+def test_files_and_names_that_do_not_exist_are_refused(arrays, tmp_path):
+    with pytest.raises(FileError, match="no such file"):
+        load_splits(tmp_path / "nothing.npz")
+    with pytest.raises(UsageError, match="there is no task 'digits' so far"):
+        load_splits("digits")
+    (tmp_path / "text.npz").write_text("no zip")
+    with pytest.raises(FileError, match=r"not an \.npz file"):
+        load_splits(tmp_path / "text.npz")
+    del arrays["y_test"]
+    np.savez(tmp_path / "part.npz", **arrays)
+    with pytest.raises(FileError, match="no array 'y_test'"):
+        load_splits(tmp_path / "part.npz")
+
+
+def test_labels_must_be_whole_numbers(arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **{**arrays, "y_train": np.linspace(0, 1, 10)})
+    with pytest.raises(UsageError, match="labels are float64"):
+        load_splits(tmp_path / "data.npz")

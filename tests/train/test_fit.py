@@ -1,0 +1,245 @@
+"""Training: it learns, it is deterministic, it stops where it must, and it never trains on lost spikes."""
+
+import dataclasses
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.event import Event
+from jaxsnn.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import constant, normal
+from jaxsnn.play import simulate_fully
+from jaxsnn.train import Latency, Push, TrainingStopped, fit, yinyang_splits
+from jaxsnn.train.plan import make_loss, make_plan
+
+DATA = yinyang_splits(0, (292, 128, 128))
+QUICK = {"epochs": 12, "learning_rate": 0.05, "progress": None}
+
+
+def small_net(hidden=20, first=(1.2, 0.6), second=(0.3, 0.3), seed=0):
+    """5-hidden-3, CubaLIF, tau_mem = 2 tau_syn = 20 ms."""
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    return build.sequential(
+        build.input(5),
+        build.linear(hidden, weight=normal(*first)),
+        neurons,
+        build.linear(3, weight=normal(*second)),
+        neurons,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return fit(small_net(), DATA, **QUICK)
+
+
+def test_it_learns(trained):
+    before, best = trained.history[0], trained.history[trained.best_epoch]
+    assert before.validation_accuracy < 0.5
+    assert best.validation_accuracy > 0.7
+    assert trained.history[-1].train_loss < 0.5 * before.train_loss
+    assert [record.epoch for record in trained.history] == list(range(13))
+    assert len(trained.seconds) == 13
+
+
+def test_the_graph_is_that_of_the_best_epoch(trained):
+    """Played by itself, with the full dynamics of all neurons, it has the accuracies that were reported."""
+    best = max(trained.history, key=lambda record: (record.validation_accuracy, -record.validation_loss))
+    assert trained.best_epoch == best.epoch
+    network = lower(trained.graph)
+    loss = make_loss("ttfs", network)
+    for data, reported in ((DATA.test, trained.test_accuracy), (DATA.validation, best.validation_accuracy)):
+        events = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True)(data.x)
+        answers = loss.predict(simulate_fully(network, events, loss.t_max))
+        assert np.mean(np.asarray(answers) == data.y) == pytest.approx(reported)
+
+
+def test_only_weights_change(trained):
+    before = small_net()
+    for name, node in before.nodes.items():
+        for key, value in node.parameters.items():
+            same = np.array_equal(value, trained.graph.nodes[name].parameters[key])
+            assert same == (key != "weight"), (name, key)
+
+
+def test_two_runs_are_equal(trained):
+    again = fit(small_net(), DATA, **QUICK)
+    assert json.dumps(again.as_dict()) == json.dumps(trained.as_dict())
+    for name in ("1", "3"):
+        assert np.array_equal(again.graph.nodes[name].weight, trained.graph.nodes[name].weight)
+
+
+RUN = """
+import hashlib, json, sys, tempfile
+from tests.train.test_fit import DATA, small_net
+from jaxsnn.nir import write
+from jaxsnn.train import fit
+trained = fit(small_net(), DATA, epochs=2, progress=None)
+with tempfile.TemporaryDirectory() as folder:
+    write(folder + "/out.nir", trained.graph)
+    print(hashlib.sha256(open(folder + "/out.nir", "rb").read()).hexdigest())
+print(json.dumps(trained.as_dict()))
+"""
+
+
+def test_the_hash_seed_changes_nothing(run_python, tmp_path):
+    """The second run finds the compiled code of the first, unless it asks for other code."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    outputs = [run_python(RUN, PYTHONHASHSEED=seed, **cache).stdout for seed in ("0", "1")]
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 1000
+
+
+def test_a_small_budget_is_enlarged_and_changes_nothing_else(trained):
+    lines = []
+    engine = Event(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
+    narrow = fit(small_net(), DATA, **{**QUICK, "progress": lines.append}, engine=engine)
+    assert any("fires" in line and "repeated with max_spikes" in line for line in lines)
+    assert narrow.history[-1].max_spikes > 1
+    for one, other in zip(narrow.history, trained.history, strict=True):
+        assert dataclasses.replace(one, max_spikes=0) == dataclasses.replace(other, max_spikes=0)
+
+
+def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(sys.modules["jaxsnn.train.fit"], "_LARGEST_BUDGET", 3)
+    with pytest.raises(SimulationError, match=r"a neuron of '2' fires \d+ times .* lower its input weights"):
+        fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=Event(max_spikes=2, first_spike_only=("4",)))
+
+
+def test_silent_outputs_are_pushed_until_they_fire():
+    quiet = small_net(second=(0.02, 0.01))
+    pushed = fit(quiet, DATA, **QUICK)
+    assert pushed.history[0].undecided == 1.0
+    assert pushed.history[-1].undecided < 0.1
+    assert pushed.history[-1].validation_accuracy > 0.4
+
+
+def test_outputs_that_stay_silent_stop_the_run():
+    quiet = small_net(second=(0.02, 0.01))
+    with pytest.raises(
+        TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs.* learning rate from 0\.05"
+    ) as caught:
+        fit(quiet, DATA, **QUICK, push=Push(label=0.0, hidden=0.0))
+    assert len(caught.value.fit.history) == 13
+    assert caught.value.fit.best_epoch == 0
+
+
+def test_silent_hidden_neurons_are_pushed_until_they_fire():
+    quiet = small_net(first=(0.35, 0.05), second=(1.0, 0.3))
+    pushed = fit(quiet, DATA, **QUICK, push=Push(hidden=1.0))
+    assert pushed.history[0].silent["2"] == 1.0
+    assert pushed.history[-1].silent["2"] < 0.8
+
+
+def test_not_a_number_stops_the_run_and_keeps_the_best():
+    with pytest.raises(TrainingStopped, match="not a number: lower the learning rate") as caught:
+        fit(small_net(), DATA, **{**QUICK, "learning_rate": 1e38})
+    kept = caught.value.fit
+    assert np.isfinite(kept.graph.nodes["1"].weight).all()
+    assert kept.history[kept.best_epoch].validation_accuracy >= kept.history[0].validation_accuracy
+
+
+def test_first_spikes_only_in_a_hidden_population_are_a_loss_that_is_reported():
+    settings = {"epochs": 1, "batch_size": 64, "learning_rate": 0.01, "seed": 0, "trainable": ("weight",)}
+    engine = Event(first_spike_only=True)
+    plan = make_plan(lower(small_net()), DATA, loss="ttfs", encoder=None, t_end=None, engine=engine, **settings)
+    assert any("LOST: population '2' stops after its first spike" in note for note in plan.notes)
+    assert not any("LOST: population '4'" in note for note in plan.notes)
+
+
+def test_the_learning_rate_means_the_same_in_every_dialect():
+    """The same network with its gain in r, w_in and dt, as snnTorch writes it, and small weights: the same training."""
+    own = small_net()
+    dt, tau_mem, tau_syn = 1e-4, 20e-3, 10e-3
+    neurons = build.cubalif(tau_mem=tau_mem, tau_syn=tau_syn, r=tau_mem / dt, w_in=tau_syn / dt)
+    small = [own.nodes[name].weight * dt / tau_mem for name in ("1", "3")]
+    theirs = build.sequential(
+        build.input(5),
+        build.linear(weight=small[0]),
+        neurons,
+        build.linear(weight=small[1]),
+        neurons,
+        dialect="snntorch",
+        reset="zero",
+    )
+    settings = {**QUICK, "epochs": 2}
+    one, other = fit(own, DATA, **settings), fit(theirs, DATA, **settings)
+    for ours, its in zip(one.history, other.history, strict=True):
+        assert its.train_loss == pytest.approx(ours.train_loss, rel=0.02)
+    moved = [np.abs(one.graph.nodes[name].weight - own.nodes[name].weight).max() for name in ("1", "3")]
+    for name, largest in zip(("1", "3"), moved, strict=True):
+        gap = other.graph.nodes[name].weight * tau_mem / dt - one.graph.nodes[name].weight
+        assert np.abs(gap).max() < 0.1 * largest
+
+
+def test_the_notes_say_what_was_decided(trained):
+    assert "from 0 s to 20 ms" in trained.notes[0]
+    assert trained.settings["loss"]["name"] == "ttfs"
+    assert trained.settings["t_end"] == pytest.approx(0.065)
+    assert "36 of 292 training samples" in trained.notes[1]
+
+
+def test_one_line_of_progress_for_each_epoch(capsys):
+    fit(small_net(), DATA, epochs=2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert [line.split()[:2] for line in captured.err.splitlines() if line.startswith("epoch")] == [
+        ["epoch", f"{epoch}/2"] for epoch in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainable": ("tau_mem",)}, "'tau_mem' cannot be trained so far"),
+        ({"trainable": ("bias",)}, "no bias to train"),
+        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1"),
+        ({"t_end": float("nan")}, "t_end is nan"),
+        ({"loss": "mse"}, "there is no loss 'mse' so far"),
+        ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "gives 4 channels, input 'input' has 5"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        fit(small_net(), DATA, **changes)
+
+
+def test_more_classes_than_neurons_are_refused():
+    graph = build.sequential(
+        build.input(5), build.linear(2, weight=constant(1.0)), build.cubalif(tau_mem=0.02, tau_syn=0.01), seed=0
+    )
+    with pytest.raises(UsageError, match="3 classes, population '2' has 2 neurons"):
+        fit(graph, DATA)
+
+
+def test_a_readout_has_no_first_spike():
+    graph = build.sequential(
+        build.input(5), build.linear(3, weight=constant(1.0)), build.cubali(tau_mem=0.02, tau_syn=0.01), seed=0
+    )
+    with pytest.raises(UsageError, match="'2' is no population that fires"):
+        fit(graph, DATA)
+
+
+def test_bias_is_trained_in_units_of_the_lift():
+    """One neuron for each class, driven by its bias alone: the first step moves V at rest by the learning rate."""
+    graph = build.sequential(
+        build.input(5),
+        build.affine(3, weight=constant(0.0), bias=normal(4.0, 0.1)),
+        build.cubalif(tau_mem=0.02, tau_syn=0.01, r=2.0),
+        seed=0,
+    )
+    data = yinyang_splits(0, (64, 16, 16))
+    result = fit(graph, data, epochs=1, learning_rate=0.01, trainable=("bias",), progress=None)
+    if result.best_epoch == 0:
+        pytest.skip("the untrained bias validates better")
+    moved = np.abs(result.graph.nodes["1"].bias - graph.nodes["1"].bias)
+    assert moved == pytest.approx(np.full(3, 0.01 / 2.0), rel=0.02)
+    assert jnp.isfinite(moved).all()

@@ -1,0 +1,135 @@
+"""Steps of the optimiser in kicks and lifts, and which weights a push goes to."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event import Events
+from jaxsnn.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.simulate import simulate
+from jaxsnn.train.scaling import step_scales, trainable_parameters
+from jaxsnn.train.silence import Push, feeding_weights, pushed
+
+T_END = 0.05
+
+
+def scales_of(graph):
+    network = lower(graph)
+    return step_scales(network, trainable_parameters(network, ("weight", "bias")), T_END)
+
+
+def neurons(**changes):
+    return build.cubalif(**({"tau_mem": 0.02, "tau_syn": 0.01} | changes))
+
+
+def test_the_kick_is_the_jump_of_the_drive_over_the_threshold():
+    """Dialect nir: a spike of weight w makes r I jump by r w_in w / tau_syn."""
+    graph = build.sequential(
+        build.input(2),
+        build.affine(1, weight=np.ones((1, 2)), bias=0.5),
+        neurons(r=3.0, w_in=0.5, v_threshold=2.0, v_reset=-1.0),
+        dialect="nir",
+        time_unit="s",
+    )
+    scales = scales_of(graph)["1"]
+    assert scales["weight"] == pytest.approx(np.full((1, 1), 3.0 / (3.0 * 0.5 / 0.01)))
+    assert scales["bias"] == pytest.approx(np.full(1, 3.0 / (3.0 * 0.5)))
+
+
+def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect():
+    """A readout: its largest voltage after one spike, per kick, depends on the time constants alone."""
+    peaks = []
+    for dialect, options, gain in (
+        ("jaxsnn", {}, {}),
+        ("nir", {"time_unit": "s"}, {}),
+        ("snntorch", {"reset": "zero"}, {"r": 0.02 / 1e-4, "w_in": 0.01 / 1e-4}),
+    ):
+        weights, layer = build.linear(weight=np.ones((1, 1))), build.cubalif(tau_mem=0.02, tau_syn=0.01, **gain)
+        graph = build.sequential(build.input(1), weights, layer, dialect=dialect, readout="2", **options)
+        scale = float(scales_of(graph)["1"]["weight"][0, 0])
+        graph = graph.with_nodes([graph.nodes["1"].replace(weight=np.full((1, 1), scale))])
+        event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), jnp.int32))
+        peaks.append(float(jnp.max(simulate(lower(graph), event, T_END).voltages["2"])))
+    assert peaks == pytest.approx([0.25] * 3, rel=1e-3)  # k = x - x^2 at x = 1/2
+
+
+def test_scales_follow_the_neuron_of_each_row_and_pass_scale_nodes():
+    graph = build.sequential(
+        build.input(2),
+        build.linear(weight=np.ones((2, 2))),
+        build.scale([4.0, -0.5]),
+        neurons(v_threshold=[1.0, 3.0]),
+    )
+    assert scales_of(graph)["1"]["weight"][:, 0] == pytest.approx([1 / 4, 3 / 0.5])
+
+
+def test_behind_further_linear_nodes_the_largest_kick_counts():
+    second = np.array([[1.0, -5.0], [2.0, 0.5]])
+    graph = build.sequential(
+        build.input(2), build.linear(weight=np.ones((2, 2))), build.linear(weight=second), neurons()
+    )
+    scales = scales_of(graph)
+    assert scales["1"]["weight"][:, 0] == pytest.approx([1 / 2, 1 / 5])
+    assert scales["2"]["weight"][:, 0] == pytest.approx([1, 1])
+
+
+def test_weights_that_reach_nothing_are_not_moved():
+    graph = build.network(
+        {
+            "input": build.input(1),
+            "used": build.linear(weight=np.ones((1, 1))),
+            "neurons": neurons(),
+            "after": build.linear(weight=np.ones((1, 1))),
+            "output": build.output(),
+        },
+        [("input", "used", "neurons", "after", "output")],
+    )
+    assert scales_of(graph)["after"]["weight"].tolist() == [[0.0]]
+
+
+def test_integrate_and_fire_has_a_lift_too():
+    """IF: a bias of 1 lets V rise by r t_end during a sample, there is no voltage at rest."""
+    graph = build.sequential(
+        build.input(1),
+        build.affine(1, weight=np.ones((1, 1)), bias=0.1),
+        build.integrate_and_fire(r=8.0),
+        dialect="nir",
+        time_unit="s",
+        spike_kernel="box",
+        dt=1e-3,
+    )
+    assert scales_of(graph)["1"]["bias"] == pytest.approx([1 / (8.0 * T_END)])
+
+
+def test_pushes_find_the_weights_through_scale_with_their_sign():
+    graph = build.sequential(
+        build.input(2),
+        build.linear(weight=np.zeros((2, 2))),
+        build.scale([1.0, -2.0]),
+        neurons(),
+        build.linear(weight=np.zeros((1, 2))),
+        neurons(),
+    )
+    network = lower(graph)
+    feeding = feeding_weights(network)
+    assert feeding == (("3", (("1", (1.0, -1.0)),)), ("5", (("4", None),)))
+
+    silent = Events(time=jnp.full((4, 1), jnp.inf), index=jnp.zeros((4, 1), jnp.int32))
+    solution = simulate(network, silent, T_END)
+    wanted = Push(label=2.0, hidden=0.5).wanted(solution, jnp.zeros(4, jnp.int32), "5")
+    assert wanted["3"].tolist() == [0.5, 0.5]
+    assert wanted["5"].tolist() == [2.0]
+    gradient = pushed({name: {"weight": jnp.zeros((n, 2))} for name, n in (("1", 2), ("4", 1))}, wanted, feeding)
+    assert gradient["1"]["weight"].tolist() == [[-0.5, -0.5], [0.5, 0.5]]
+    assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
+
+
+def test_only_the_silent_neuron_of_the_label_is_pushed_for_its_part_of_the_batch():
+    """Neuron 0 fires, neuron 1 never: it is the label of one sample of four."""
+    graph = build.sequential(build.input(1), build.linear(weight=np.array([[20.0], [0.0]])), neurons())
+    event = Events(time=jnp.zeros((4, 1)), index=jnp.zeros((4, 1), jnp.int32))
+    solution = simulate(lower(graph), event, T_END)
+    assert (np.asarray(solution.spikes["2"].count) > 0).tolist() == [[True, False]] * 4
+    wanted = Push(label=1.0).wanted(solution, jnp.array([0, 1, 0, 0]), "2")
+    assert wanted["2"].tolist() == [0.0, 0.25]
