@@ -51,12 +51,14 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return parser
 
 
-def add_file(parser: argparse.ArgumentParser) -> None:
-    """The NIR file, and the options that say what it does not."""
+def add_file(parser: argparse.ArgumentParser, *, dialect_flags: tuple[str, ...] = ("--dialect",)) -> None:
+    """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
     parser.add_argument("file", metavar="FILE", help="a NIR file")
     group = parser.add_argument_group("what a NIR file does not say")
     for name, (metavar, text) in DIALECT_OPTIONS.items():
-        group.add_argument(f"--{name}", metavar=metavar, help=text, action="append" if name in _REPEATED else "store")
+        flags = dialect_flags if name == "dialect" else (f"--{name}",)
+        action = "append" if name in _REPEATED else "store"
+        group.add_argument(*flags, dest=name.replace("-", "_"), metavar=metavar, help=text, action=action)
 
 
 def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **options: Any) -> None:

@@ -23,7 +23,7 @@ from jaxsnn.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.commands import add_check, add_draw
+from jaxsnn.commands import add_check, add_convert, add_draw, add_fidelity, add_verify
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
 
 
@@ -37,6 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     add_check(commands)
     add_draw(commands)
+    add_convert(commands)
+    add_verify(commands)
+    add_fidelity(commands)
     _add_demo(commands)
     _add_doctor(commands)
     return parser
@@ -59,7 +62,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
     parser.add_argument("--lr", type=float, default=0.01, help="step of a weight in units of its kick (default 0.01)")
     parser.add_argument("--seed", type=int, default=0, help="of the data and their order (default 0)")
-    _add_engine(parser)
+    _add_engine(parser, "event: exact, in continuous time (default)")
 
 
 def _add_run(commands: Any) -> None:
@@ -69,14 +72,16 @@ def _add_run(commands: Any) -> None:
         "--input", metavar="X.npz", required=True, help="x (time, batch, channels), or time and index (batch, events)"
     )
     add_output(parser, "OUT.npz", "what leaves the network", required=True)
-    _add_engine(parser)
+    _add_engine(
+        parser, "event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file"
+    )
     parser.add_argument(
         "--max-spikes", type=int, metavar="N", help="fail where a neuron fires more often (default: never)"
     )
 
 
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="event", help="event: exact, in continuous time (default)")
+def _add_engine(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--engine", default="event", help=text)
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
 
 
@@ -136,20 +141,24 @@ def _train(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_unwritable
 
-    _only_event(arguments)
+    if arguments.engine not in ("event", "grid"):
+        raise UsageError(f"there is no engine '{arguments.engine}': {suggestion(arguments.engine, ['event', 'grid'])}")
+    on_grid = arguments.engine == "grid"
+    if on_grid and arguments.max_spikes is not None:
+        raise UsageError("--max-spikes is for the event engine: the grid keeps all spikes")
     output = refuse_unwritable(arguments.output, arguments.force)
     graph, t_end = read_graph(arguments), time_of(arguments.t_end)
+    options = {"t_end": t_end, "force": arguments.force}
+    if on_grid:
+        from jaxsnn.play_grid import run_on_grid
 
-    from jaxsnn.play import run_file
+        outcome = run_on_grid(graph, arguments.input, output, **options)
+    else:
+        from jaxsnn.play import run_file
 
-    outcome = run_file(
-        graph,
-        arguments.input,
-        output,
-        t_end=t_end,
-        max_spikes=arguments.max_spikes,
-        force=arguments.force,
-    )
+        outcome = run_file(graph, arguments.input, output, max_spikes=arguments.max_spikes, **options)
+    for note in outcome.notes:
+        add_note(arguments, note)
     print_outcome(arguments, outcome)
     return 0
 

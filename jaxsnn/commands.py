@@ -1,4 +1,4 @@
-"""Commands on a NIR file that compute nothing: draw, check. None of them loads JAX."""
+"""Commands on what a NIR file means: check, draw, convert, verify, fidelity. The first three load no JAX."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 from jaxsnn.arguments import (
     add_command,
     add_file,
+    add_note,
     add_output,
     dialect_options,
     note_findings,
     print_outcome,
     read_graph,
+    time_of,
 )
 
 
@@ -51,3 +53,69 @@ def _check(arguments: argparse.Namespace) -> int:
         note_findings(arguments, graph.repairs)
     print_outcome(arguments, report)
     return 0 if report.ok else 1
+
+
+def add_convert(commands: Any) -> None:
+    """The command `convert`."""
+    parser = add_command(commands, "convert", _convert, "rewrite a NIR file for another simulator's own importer")
+    add_file(parser, dialect_flags=("--from", "--dialect"))
+    parser.add_argument("output", metavar="OUT", help="the file to write")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    parser.add_argument("--to", metavar="NAME", required=True, help="norse, snntorch, spikingjelly or spyx")
+    parser.add_argument("--to-dt", metavar="TIME", help="step of the target; default: the source's, else its own")
+    parser.add_argument("--approximate", action="store_true", help="do the nearest thing, and say what that loses")
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from jaxsnn.nir.convert_file import convert_file
+    from jaxsnn.output import refuse_unwritable
+
+    output = refuse_unwritable(arguments.output, arguments.force)
+    outcome = convert_file(
+        read_graph(arguments),
+        output,
+        to=arguments.to,
+        dt=time_of(arguments.to_dt),
+        approximate=arguments.approximate,
+        force=arguments.force,
+    )
+    for loss in outcome.losses:
+        add_note(arguments, f"lost: {loss}")
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def add_verify(commands: Any) -> None:
+    """The command `verify`."""
+    parser = add_command(commands, "verify", _verify, "play a recorded input and compare with the recorded output")
+    add_file(parser)
+    parser.add_argument("--recording", metavar="R.npz", required=True, help="x and y (time, batch, ...), or NIR data")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    graph = read_graph(arguments)
+    from jaxsnn.play_grid import verify_file
+
+    outcome = verify_file(graph, arguments.recording)
+    for note in outcome.notes:
+        add_note(arguments, note)
+    print_outcome(arguments, outcome)
+    return 0 if outcome.ok else 1
+
+
+def add_fidelity(commands: Any) -> None:
+    """The command `fidelity`."""
+    parser = add_command(commands, "fidelity", _fidelity, "compare continuous time with steps on your own data")
+    add_file(parser)
+    parser.add_argument("--input", metavar="X.npz", required=True, help="x (time, batch, channels)")
+
+
+def _fidelity(arguments: argparse.Namespace) -> int:
+    graph = read_graph(arguments)
+    from jaxsnn.fidelity import fidelity_of_file
+
+    outcome = fidelity_of_file(graph, arguments.input)
+    for note in outcome.notes:
+        add_note(arguments, note)
+    print_outcome(arguments, outcome)
+    return 0

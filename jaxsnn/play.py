@@ -12,37 +12,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import FileError, SimulationError, UsageError, listing
+from jaxsnn.errors import SimulationError, UsageError, listing
 from jaxsnn.event.engine import Event
 from jaxsnn.event.events import Events, dense_to_events, sort_events
 from jaxsnn.lower import lower
 from jaxsnn.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.output import write_whole
+from jaxsnn.recordings import inputs_of
+from jaxsnn.recordings import load_arrays as load_arrays
 from jaxsnn.simulate import Result, Solution, simulate
 from jaxsnn.units import format_time
 
 #: More spikes of one neuron in one sample than this are taken for a mistake.
 LARGEST_BUDGET = 16384
-
-
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
-    Raises:
-        FileError: no such file, or it is not an .npz file of plain arrays.
-    """
-    if not os.path.exists(path):
-        raise FileError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise FileError(f"{path} holds one array: save it with numpy.savez, under a name")
-            return {name: file[name] for name in file.files}
-    except FileError:
-        raise
-    except Exception as error:  # what a broken zip file raises is not documented
-        raise FileError(f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +46,7 @@ class Inputs:
 def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | None) -> Inputs:
     """Inputs of a network from arrays.
 
-    For each Input node "NODE.x", a spike raster (time, batch, ...), step k at k dt; or "NODE.time" in seconds and
-    "NODE.index", (batch, events). A single Input needs no "NODE.".
+    Arrays as in `jaxsnn.recordings`; step k of a raster "NODE.x", (time, batch, ...), is at k dt.
 
     Args:
         dt: seconds, length of a step; needed for rasters.
@@ -73,23 +55,14 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
         UsageError: arrays that are missing or do not fit.
     """
     events, steps = {}, {}
-    for name, size in network.inputs.items():
-        prefix = f"{name}." if f"{name}.x" in arrays or f"{name}.time" in arrays or len(network.inputs) > 1 else ""
-        if f"{prefix}x" in arrays:
-            if dt is None:
-                raise UsageError(
-                    f"input '{name}' is given by steps, and the file does not say how long one is: say --dt"
-                )
-            raster = arrays[f"{prefix}x"]
-            events[name] = _from_raster(name, raster, size, dt)
-            steps[name] = len(raster)
-        elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
-            events[name] = Events(time=arrays[f"{prefix}time"], index=arrays[f"{prefix}index"])  # pyright: ignore[reportArgumentType]
-        else:
-            raise UsageError(
-                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
-                f"{listing(arrays)}"
-            )
+    for name, given in inputs_of(arrays, network).items():
+        if isinstance(given, Events):
+            events[name] = given
+            continue
+        if dt is None:
+            raise UsageError(f"input '{name}' is given by steps, and the file does not say how long one is: say --dt")
+        events[name] = _from_raster(name, given, network.inputs[name], dt)
+        steps[name] = len(given)
     if not steps:
         return Inputs(events=events, t_end=None, sample_times=None)
     if len(steps) < len(events) or len(set(steps.values())) > 1:
@@ -181,18 +154,22 @@ class RunOutcome:
         spikes: population -> number of spikes, all samples together.
         spikes_needed: population -> largest number of spikes of one neuron in one sample.
         samples: size of the batch.
-        t_end: seconds.
+        t_end: seconds; None on a grid whose steps have no known length.
         output: path of the file that was written.
         arrays: name -> shape of what is in it.
+        steps: on the grid, how many.
+        notes: what was played otherwise than it was said, or only approximated, a sentence each.
     """
 
     result: str
     spikes: dict[str, int]
     spikes_needed: dict[str, int]
     samples: int
-    t_end: float
+    t_end: float | None
     output: str
     arrays: dict[str, tuple[int, ...]]
+    steps: int | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -204,13 +181,17 @@ class RunOutcome:
             "spikes_needed": self.spikes_needed,
             "samples": self.samples,
             "t_end": self.t_end,
+            "steps": self.steps,
+            "notes": list(self.notes),
             "output": self.output,
             "arrays": {name: list(shape) for name, shape in self.arrays.items()},
         }
 
     def as_text(self) -> str:
         """For people."""
-        lines = [f"{self.samples} samples of {format_time(self.t_end)}"]
+        lengths = [f"{self.steps} steps"] if self.steps is not None else []
+        lengths += [format_time(self.t_end)] if self.t_end is not None else []
+        lines = [f"{self.samples} samples of {', '.join(lengths)}"]
         lines += [
             f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
             for name, count in self.spikes.items()
@@ -251,7 +232,7 @@ def run_file(
     else:
         solution = simulate(network, inputs.events, end, engine=Event(max_spikes=max_spikes), **options)
     leaving = output_arrays(network, solution)
-    write_whole(output, lambda temporary: _save_arrays(temporary, leaving), force)
+    write_whole(output, lambda temporary: save_arrays(temporary, leaving), force)
     needed = {name: int(count) for name, count in solution.spikes_needed.items()}
     return RunOutcome(
         result=Result(int(solution.result)).name.lower(),
@@ -264,7 +245,8 @@ def run_file(
     )
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file."""
     # a file object: a path would get .npz appended
     with open(path, "wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -207,6 +207,27 @@ def bin_events(data: nir.EventData, dt: float, *, move: bool = False, name: str 
     )
 
 
+def in_steps(
+    data: Observable, shape: tuple[int, ...], dt: float | None, *, name: str = "data"
+) -> tuple[np.ndarray, str | None]:
+    """A recording as an array (time, batch, *shape), and a remark where its own dt is another.
+
+    Args:
+        dt: length of a step, seconds; needed for events.
+        name: what to call the data in messages.
+
+    Raises:
+        UsageError: events that lie between the steps, or a shape that does not fit.
+    """
+    if isinstance(data, nir.TimeGriddedData):
+        other = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
+        remark = f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s" if other else None
+        return to_array(data, shape), remark
+    if dt is None:
+        raise UsageError(f"the {name} is given by events, and nobody says how long a step is: say --dt")
+    return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
+
+
 def _steps(time: np.ndarray, dt: float) -> np.ndarray:
     return np.rint(time / dt)
 

@@ -1,0 +1,147 @@
+"""What went into a network and what came out, from .npz files or files of NIR data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import FileError, UsageError, listing
+from jaxsnn.event.events import Events
+from jaxsnn.network import Network
+
+#: Names of the observable that is meant where a file of NIR data has several of a node.
+SPIKES = ("spikes", "spike")
+MEMBRANES = ("voltages", "voltage", "v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Inputs and outputs by the names of Input and Output nodes.
+
+    Attributes:
+        x: Input node -> array (time, batch, *shape), or `Events` (batch, events).
+        y: Output node -> array (time, batch, *shape); those that were not recorded are left out.
+        notes: what was read otherwise than it is written, a sentence each.
+    """
+
+    x: dict[str, Any]
+    y: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        FileError: no such file, or it is not an .npz file of plain arrays.
+    """
+    if not os.path.exists(path):
+        raise FileError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise FileError(f"{path} holds one array: save it with numpy.savez, under a name")
+            return {name: file[name] for name in file.files}
+    except FileError:
+        raise
+    except Exception as error:  # what a broken zip file raises is not documented
+        raise FileError(f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}") from error
+
+
+def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
+    """Inputs and outputs of a network from a file.
+
+    An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds and "NODE.index",
+    (batch, events); for each Output node "NODE.y". One Input, one Output need no "NODE.". A file of NIR data has
+    recordings of the Input nodes, and of the Output nodes or of the one node that feeds each.
+
+    Args:
+        dt: seconds, length of a step; needed for NIR's events.
+
+    Raises:
+        FileError: a file that cannot be read.
+        UsageError: something is missing or does not fit.
+    """
+    if is_hdf5(path):
+        return _from_nir_data(path, network, dt)
+    arrays = load_arrays(path)
+    return Recording(x=inputs_of(arrays, network), y=_outputs_of(arrays, network))
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as HDF5 files do."""
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, Any]:
+    """Arrays or events for each Input node; see `load_recording`."""
+    found: dict[str, Any] = {}
+    for name in network.inputs:
+        named = f"{name}.x" in arrays or f"{name}.time" in arrays or len(network.inputs) > 1
+        prefix = f"{name}." if named else ""
+        if f"{prefix}x" in arrays:
+            found[name] = arrays[f"{prefix}x"]
+        elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
+            found[name] = Events(time=arrays[f"{prefix}time"], index=arrays[f"{prefix}index"])  # pyright: ignore[reportArgumentType]
+        else:
+            raise UsageError(
+                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
+                f"{listing(arrays)}"
+            )
+    return found
+
+
+def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
+    found = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
+    if "y" in arrays and len(network.outputs) == 1:
+        found.setdefault(next(iter(network.outputs)), arrays["y"])
+    return found
+
+
+def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
+    from jaxsnn.nir.data import in_steps, observations, read_data
+
+    found = observations(read_data(path))
+    shapes = {wire.name: wire.shape for wire in network.wires}
+    notes: list[str] = []
+    for name in network.inputs:
+        if name not in found:
+            raise UsageError(f"{path} has no recording of input '{name}': there are {listing(found)}")
+
+    def steps(node: str, wanted: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+        array, note = in_steps(_chosen(node, found[node], wanted), shape, dt, name=f"recording of '{node}'")
+        notes.extend([note] if note else [])
+        return array
+
+    x = {name: steps(name, SPIKES, shapes[name]) for name in network.inputs}
+    y = {}
+    for name, sources in network.outputs.items():
+        node = name if name in found else sources[0] if len(sources) == 1 and sources[0] in found else None
+        if node is not None:
+            populations = [network.populations[source] for source in sources if source in network.populations]
+            wanted = MEMBRANES if any(not population.fires for population in populations) else SPIKES
+            y[name] = steps(node, wanted, shapes[name])
+    unused = [name for name in found if name not in (*x, *y, *(s for out in network.outputs.values() for s in out))]
+    if unused:
+        notes.append(f"recordings of {listing(unused)} are not used")
+    return Recording(x=x, y=y, notes=tuple(notes))
+
+
+def _chosen(node: str, observables: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:
+    """The observable that is meant."""
+    if len(observables) == 1:
+        return next(iter(observables.values()))
+    for name in wanted:
+        if name in observables:
+            return observables[name]
+    raise UsageError(
+        f"node '{node}' has the recordings {listing(observables)}: name the one that is meant '{wanted[0]}'"
+    )
