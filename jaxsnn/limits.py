@@ -79,10 +79,11 @@ def _population_limits(population: Population, *, biased: bool) -> Iterator[Limi
             fix=f"say --readout {name} if it is a leaky readout",
         )
     if not boxes and not current_based and "spike_kernel" not in dict(population.obstacles):
+        why = "it can only fire at an arrival, where its spike time has no gradient" if population.fires else "V jumps"
         yield Limit(
             node=name,
             code="delta-spikes",
-            message=f"{where}: under delta spikes it can only fire at an arrival, where its spike time has no gradient",
+            message=f"{where}: under delta spikes {why}",
             fix=f"not supported so far, say --spike-kernel {name}:box",
         )
     elif boxes and current_based:

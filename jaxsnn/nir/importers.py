@@ -16,7 +16,7 @@ from jaxsnn.errors import ConversionError, DialectError, UsageError, listing, su
 from jaxsnn.nir.checks import Problem
 from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
 from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
-from jaxsnn.nir.passes import POOLS
+from jaxsnn.nir.passes import POOLS, is_relay
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,12 +116,13 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
         )
         return
     for change in converted.changes:
-        node = graph.nodes.get(change.node)
-        if node is not None and _same_numbers(graph, converted.graph, change.node):
+        name = _original(graph, change.node)
+        node = None if name is None else graph.nodes[name]
+        if isinstance(node, NEURONS) and _same_numbers(graph, converted.graph, change.node):
             continue
-        where = f"node '{change.node}': " if change.node else ""
+        where = f"node '{name or change.node}': " if change.node else ""
         yield Problem(
-            node=change.node,
+            node=name or "",
             code="needs-conversion",
             severity="error" if isinstance(node, _DECIDING) else "warning",
             message=f"{where}{title}'s importer needs another file, {change.what} ({change.why})",
@@ -129,11 +130,32 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
         )
 
 
+def _original(graph: Graph, name: str) -> str | None:
+    """The node that a conversion, which writes nested graphs flat, has under a name; None for one that it added."""
+    if name in graph.nodes:
+        return name
+    found = [known for known in graph.nodes if name in (known.rpartition("/")[2], known.replace("/", "."))]
+    return found[0] if len(found) == 1 else None
+
+
 def _same_numbers(before: Graph, after: Graph, name: str) -> bool:
     """Whether a node and what feeds it kept their numbers, up to the rounding of float32."""
-    if name not in after.nodes or before.predecessors(name) != after.predecessors(name):
+    old, new = _original(before, name), _original(after, name)
+    if old is None or new is None:
         return False
-    return all(_close(before.nodes[one], after.nodes[one]) for one in (name, *after.predecessors(name)))
+    one, other = (
+        [graph.nodes[node] for node in (found, *_feeders(graph, found))]
+        for graph, found in ((before, old), (after, new))
+    )
+    return len(one) == len(other) and all(map(_close, one, other))
+
+
+def _feeders(graph: Graph, name: str) -> list[str]:
+    """What feeds a node, through the relays of nested graphs."""
+    found: list[str] = []
+    for source in graph.predecessors(name):
+        found += _feeders(graph, source) if is_relay(graph.nodes[source]) else [source]
+    return found
 
 
 def _close(one: Node, other: Node) -> bool:
@@ -141,8 +163,12 @@ def _close(one: Node, other: Node) -> bool:
         return False
     for name in (name for name in one.names if name not in _SHAPES):
         a, b = one.value(name), other.value(name)
-        texts = isinstance(a, str) or isinstance(b, str)
-        if a is not b and (a != b if texts else not np.allclose(a, b, rtol=1e-5, atol=0)):
+        if isinstance(a, str) or isinstance(b, str):
+            same = a is b or str(a) == str(b)
+        else:
+            fit = np.size(a) == np.size(b) or 1 in (np.size(a), np.size(b))
+            same = fit and np.allclose(np.ravel(a), np.ravel(b), rtol=1e-5, atol=0)
+        if not same:
             return False
     return True
 
