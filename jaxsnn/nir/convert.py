@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from jaxsnn.nir.convert_draft import (
     scale_inputs,
     swap_pools,
 )
-from jaxsnn.nir.convert_steps import Step, is_continuous, step_of, unit_dt
-from jaxsnn.nir.convert_targets import TARGETS, Setting, Target
-from jaxsnn.nir.convert_wiring import check_wiring, depths, rewire, shift_of
+from jaxsnn.nir.convert_levels import spread
+from jaxsnn.nir.convert_neurons import Setting
+from jaxsnn.nir.convert_norse import RESET_METHODS, reset_method
+from jaxsnn.nir.convert_steps import Step, is_continuous, step_of
+from jaxsnn.nir.convert_targets import TARGETS, Target
+from jaxsnn.nir.convert_wiring import check_wiring, depths, forward_order, rewire, shift_of
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
 from jaxsnn.nir.gains import require
@@ -94,23 +96,24 @@ def convert(
         draft.losses.append(f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}")
     steps = _steps(graph, names, refused)
     _refuse(refused, target)
-    steps = settled(draft, steps, give_up)
+    most = dict.fromkeys(steps, 1)
+    if target.subtracts or approximate:
+        steps, most = settled(draft, steps, forward_order(draft), target.subtracts, give_up)
     seconds = _target_dt(graph, target, None if dt is None else parse_time(dt), draft)
     check_wiring(draft, target)
     shift = shift_of(draft, target, steps)
     if any(later < 0 for later in shift.values()):
         steps = begun(draft, steps, depths(draft), give_up)
+    steps = spread(draft, steps, most, loops=target.chain)
     _common_edits(draft, graph, target)
-    setting = Setting(
-        dt=seconds, unit_reset=any(step.reset == "subtract later" for step in steps.values()), give_up=give_up
-    )
+    setting = Setting(dt=seconds, reset_method=reset_method(steps.values()), give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)
     _refuse(refused, target)
     rewire(draft, target, steps, seconds)
     made = _graph_of(draft, graph, target, seconds)
     return Converted(
         graph=made,
-        load_with=_load_with(target, steps, setting, path),
+        load_with=_load_with(target, setting, path),
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
@@ -210,7 +213,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, of
         if key in ("type", "metadata"):
             continue
         before = old.get(key)
-        if before is None or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0):
+        like = np.size(before) in (1, np.size(value))
+        if before is None or not like or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0):
             parts.append(f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}")
     if not np.all(factor == 1):
         parts.append(f"its input weights are multiplied by {_span(factor)}")
@@ -252,7 +256,7 @@ def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
     return Dialect(**common, reset="zero", reset_delay=False, initial=initial)
 
 
-def _load_with(target: Target, steps: dict[str, Step], setting: Setting, path: str) -> str:
+def _load_with(target: Target, setting: Setting, path: str) -> str:
     """One line of Python that loads the file with the target's own importer."""
     read = f"nir.read({path!r})"
     if target.name == "snntorch":
@@ -262,10 +266,5 @@ def _load_with(target: Target, steps: dict[str, Step], setting: Setting, path: s
         return f"import nir; from {module} import import_from_nir; net = import_from_nir({read}, dt={setting.dt!r})"
     if target.name == "spyx":
         return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
-    method = ""
-    if any(step.reset != "value" for step in steps.values()):
-        subtract = (
-            "lambda z, v, reset, th: v - z" if setting.unit_reset else "norse.torch.functional.reset.reset_subtract"
-        )
-        method = f", reset_method={subtract}"
+    method = RESET_METHODS[setting.reset_method]
     return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"

@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxsnn.nir.convert_draft import NEURON_TYPES, POOLS, Draft, as_node
+from jaxsnn.nir.convert_draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
 from jaxsnn.nir.convert_steps import Step
 from jaxsnn.nir.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]
+#: Called with node, reason and what is done instead; raises unless an approximation is wanted.
+GiveUp = Callable[[str, str, str], None]
 
 
-def settled(draft: Draft, steps: Mapping[str, Step], give_up: Callable[[str, str, str], None]) -> dict[str, Step]:
-    """Steps whose several spikes, or whose reset of a membrane that stays above threshold, are proven not to occur.
+#: The most spikes of one neuron in one step that are written as neurons of their own.
+MOST_SPIKES = 64
 
-    Every neuron must fire at most once in a step, so that the inputs of all are 0 or 1.
+
+def settled(
+    draft: Draft, steps: Mapping[str, Step], order: Sequence[str], spreads: bool, give_up: GiveUp
+) -> tuple[dict[str, Step], dict[str, int]]:
+    """Steps without several spikes, and without resets of membranes that stay above threshold, where they cannot occur.
+
+    Args:
+        draft: Still with the source's weights.
+        steps: Of the source.
+        order: The nodes, sources before targets.
+        spreads: The target can take several spikes in a step as spikes of several neurons.
+        give_up: For what can occur, and the target cannot do.
+
+    Returns:
+        The steps, and the most spikes that each neuron fires in a step; inputs give one at most.
     """
-    asked = [name for name, step in steps.items() if step.several or step.reset == "subtract unless above"]
-    if not asked:
-        return dict(steps)
-    arriving = _arriving(draft, 1.0)
+    most: dict[str, float] = dict.fromkeys(draft.nodes, 1.0)
     found = dict(steps)
-    for name in asked:
+    for name in (name for name in order if name in steps):
         step = steps[name]
-        peak = _peak(step, arriving[name])
+        if not step.several and step.reset != "subtract unless above":
+            continue
+        peak = _peak(step, _arriving(draft, most)[name])
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
+        spikes = int(np.max(peak // step.v_threshold))
+        reset = "subtract" if step.reset == "subtract unless above" else step.reset
+        reach = f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
         if np.all(peak < 2 * step.v_threshold):
-            what = f"its membrane can reach {peak.flat[place]:.4g}, below twice its v_threshold ({limit:.4g})"
             why = "so it fires at most one spike a step, as long as no input channel carries several"
-            draft.changed(name, what, why)
+            draft.changed(name, reach, why)
+        elif step.several and spreads and spikes <= MOST_SPIKES and name not in _looped(draft):
+            most[name] = spikes
+            continue
         else:
             several = "it may fire several spikes in a step" if step.several else "it may stay above v_threshold"
-            reason = f"{several}: its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
-            give_up(name, reason, "one spike a step and a plain subtraction are written")
-        reset = "subtract" if step.reset == "subtract unless above" else step.reset
+            give_up(name, f"{several}: {reach}", "one spike a step and a plain subtraction are written")
         found[name] = dataclasses.replace(step, several=False, reset=reset)
-    return found
+    return found, {name: int(most[name]) for name in steps}
+
+
+def _looped(draft: Draft) -> set[str]:
+    return {name for part in loops_of(draft) for name in part}
 
 
 def _peak(step: Step, arriving: Bounds) -> np.ndarray:
@@ -50,9 +72,7 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
     return step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
 
 
-def begun(
-    draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: Callable[[str, str, str], None]
-) -> dict[str, Step]:
+def begun(draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp) -> dict[str, Step]:
     """Steps that start where the biases of a late source (Spyx) have brought them when their input first arrives.
 
     There layer n sees its biases from the first step on, but its input n - 1 steps later.
@@ -63,7 +83,7 @@ def begun(
         depth: Layers of neurons up to each neuron, itself included.
         give_up: For what cannot be known.
     """
-    arriving = _arriving(draft, 0.0)
+    arriving = _arriving(draft, dict.fromkeys(draft.nodes, 0.0))
     found = dict(steps)
     for name, step in steps.items():
         low, high = arriving[name]
@@ -84,13 +104,13 @@ def begun(
     return found
 
 
-def _arriving(draft: Draft, most: float) -> dict[str, Bounds]:
+def _arriving(draft: Draft, most: Mapping[str, float]) -> dict[str, Bounds]:
     """Lowest and highest sum of what arrives at each neuron, if inputs and neurons give 0 to `most`."""
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():
         if entry["type"] in ("Input", *NEURON_TYPES):
             shape = draft.shapes[name][1]
-            leaving[name] = (np.zeros(shape), np.full(shape, most))
+            leaving[name] = (np.zeros(shape), np.full(shape, most[name]))
 
     def bounds(name: str) -> Bounds:
         if name not in leaving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
@@ -116,6 +117,13 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
     return entry
 
 
+def loops_of(draft: Draft) -> list[list[str]]:
+    """The cycles as groups of nodes."""
+    graph = networkx.DiGraph(draft.edges)
+    parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
+    return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)
+
+
 def as_node(name: str, entry: dict[str, Any]) -> Node:
     """An entry as a record."""
     cls = TYPES[entry["type"]]
@@ -141,13 +149,13 @@ def scale_inputs(draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarr
         added = offset if number == 0 else np.zeros_like(offset)
         if not rescaled and not np.any(added):
             continue
-        weighted = _weighted_feeder(draft, source, neuron, bool(np.any(added)))
+        weighted = weighted_feeder(draft, source, neuron, bool(np.any(added)))
         shape = draft.shapes[weighted][1]
         values = [np.reshape(array, shape) for array in (factor, added, bias_ratio)]
         _scale_rows(draft, weighted, values[0], values[1], values[2])
 
 
-def _weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
+def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
     """The node whose weights feed a neuron alone; made where there is none, or where it feeds others too."""
     entry, edge = draft.nodes[source], (source, neuron)
     if entry["type"] in WEIGHTED and len(draft.targets(source)) == 1:
@@ -282,8 +290,8 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
                 continue
             if entry["type"] not in ("Linear", "Affine") or len(draft.sources(target)) > 1:
                 raise ConversionError(
-                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', whose order changes: put an Affine "
-                    "between them"
+                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', whose order changes: put an "
+                    "Affine between them"
                 )
             entry["weight"] = np.asarray(entry["weight"])[..., columns]
             draft.changed(target, f"its columns are reordered to follow '{name}'", why)

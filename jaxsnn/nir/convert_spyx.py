@@ -1,4 +1,4 @@
-"""What Spyx's importer needs of a graph: one chain, its names, nested loops, biases that start when their layer does."""
+"""What Spyx's importer needs: one chain, its names, nested loops, biases that start when the layer's input does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxsnn.nir.convert_draft import NEURON_TYPES, WEIGHTED, Draft, as_node, ide
 from jaxsnn.nir.graph import Edge
 from jaxsnn.nir.passes import window
 
-#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its v_threshold is 1 and
-#: half of its membrane stays from step to step.
+#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its v_threshold is 1
+#: and half of its membrane stays from step to step.
 _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 
@@ -100,6 +100,8 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
             amplitude, space = wanted, None
         elif entry["type"] in NEURON_TYPES and amplitude is not None:
             draft.nodes[name] = _with_constant_neuron(entry, dt)
+            size, *space_shape = draft.shapes[name][1]
+            draft.shapes[name] = ((size + 1, *space_shape), (size + 1, *space_shape))
             why = (
                 "a bias behind it starts with its layer, which Spyx's input reaches a step later for each layer before"
             )

@@ -23,9 +23,9 @@ from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
 
-#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it loses it in the next
-#: step, after decaying. "skip": the next step ends at v_reset whatever arrives. "subtract unless above": as "subtract",
-#: but a membrane that stays above threshold after a reset counts as reset already (snnTorch with reset_delay=False).
+#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it loses it in the
+#: next step, after decaying. "skip": the next step ends at v_reset whatever arrives. "subtract unless above": as
+#: "subtract", but a membrane that stays above threshold after a reset counts as reset already (snnTorch with reset_delay=False).
 Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above"]
 
 _PURPOSE = "conversion"
@@ -45,7 +45,8 @@ class Step:
         i_start: The current at the start.
         reset: What a spike does, see `Reset`.
         at_equality: A membrane at threshold spikes.
-        several: It may fire several spikes in one step.
+        several: It may fire several spikes in one step, each of which takes v_threshold off.
+        level: Where one neuron's spikes are shared among copies: v_threshold in units of the neuron's own.
         late: Its spikes leave one step after the membrane passed the threshold (Spyx).
     """
 
@@ -63,6 +64,7 @@ class Step:
     v_reset: np.ndarray
     v_start: np.ndarray
     i_start: np.ndarray
+    level: np.ndarray
     reset: Reset
     at_equality: bool
     several: bool
@@ -154,7 +156,7 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
     start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": _number(node, "v_reset")}[view.initial or "zero"]
     numbers |= {"v_threshold": _number(node, "v_threshold"), "v_reset": v_reset, "v_start": start}
     defaults = {"drive": np.zeros(()), "synapse_decay": np.zeros(()), "synapse_gain": np.ones(())}
-    numbers = defaults | {"bias_ratio": np.ones(()), "i_start": np.zeros(())} | numbers
+    numbers = defaults | {"bias_ratio": np.ones(()), "i_start": np.zeros(()), "level": np.ones(())} | numbers
     step = Step(
         name=name,
         type=node.type,

@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.convert_draft import NEURON_TYPES, Draft
+from jaxsnn.nir.convert_draft import NEURON_TYPES, Draft, loops_of
 from jaxsnn.nir.convert_spyx import chain_for_spyx
 from jaxsnn.nir.convert_steps import Step
 from jaxsnn.nir.convert_targets import Target
@@ -34,13 +34,6 @@ def check_wiring(draft: Draft, target: Target) -> None:
     if reasons:
         others = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
         raise ConversionError(f"{target.title} cannot take this graph: {reasons[0]}{others}")
-
-
-def loops_of(draft: Draft) -> list[list[str]]:
-    """The cycles as groups of nodes."""
-    graph = networkx.DiGraph(draft.edges)
-    parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
-    return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)
 
 
 def _loop_reasons(draft: Draft) -> list[str]:
@@ -109,8 +102,8 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
     feeder = next((name for name in others if draft.nodes[name]["type"] in ("Linear", "Affine")), None)
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
-            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, and '{neuron}' has no "
-            "other weights that could take it: put an Affine before it"
+            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, and '{neuron}' has "
+            "no other weights that could take it: put an Affine before it"
         )
     taken = draft.nodes[feeder]
     dtype = np.asarray(taken["weight"]).dtype
@@ -135,12 +128,12 @@ def depths(draft: Draft) -> dict[str, int]:
         ConversionError: Paths of different depth meet, which a framework whose layers take a step cannot do alike.
     """
     depth: dict[str, int] = {}
-    for name in _forward_order(draft):
+    for name in forward_order(draft):
         before = {depth[source] for source in draft.sources(name) if source in depth}
         if len(before) > 1:
             raise ConversionError(
-                f"node '{name}' sums paths of {listing(sorted(before))} layers: each layer of Spyx takes a step, so they "
-                "would not meet"
+                f"node '{name}' sums paths of {listing(sorted(before))} layers: each layer of Spyx takes a step, so "
+                "they would not meet"
             )
         depth[name] = (before.pop() if before else 0) + (draft.nodes[name]["type"] in NEURON_TYPES)
     return depth
@@ -161,7 +154,7 @@ def shift_of(draft: Draft, target: Target, steps: Mapping[str, Step]) -> dict[st
     return shift
 
 
-def _forward_order(draft: Draft) -> list[str]:
+def forward_order(draft: Draft) -> list[str]:
     loops = set(_recurrent_edges(draft))
     graph = networkx.DiGraph([edge for edge in draft.edges if edge not in loops])
     return list(networkx.lexicographical_topological_sort(graph))
