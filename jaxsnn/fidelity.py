@@ -93,11 +93,11 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray]) -> Fidelity:
         time = np.asarray(spikes.time, float)
         raster = np.asarray(steps.spikes[name])
         played = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
-        found[name] = _compared(time, played, dt)
+        found[name] = compared(time, played, dt)
     return Fidelity(populations=found, notes=notes_of(steps))
 
 
-def _compared(time: np.ndarray, played: np.ndarray, dt: float) -> PopulationFidelity:
+def compared(time: np.ndarray, played: np.ndarray, dt: float) -> PopulationFidelity:
     """One population.
 
     Args:
