@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -163,8 +163,8 @@ def _step(setup, network, scales, push, state, batch, rate):
     gradient, solution = jax.grad(objective, has_aux=True)(state.trained)
     gradient = jax.tree.map(jnp.multiply, gradient, scales)
     wanted = push.wanted(solution, batch.labels, setup.loss.population)
-    directions, adam = _ADAM.update(gradient, state.adam)
-    directions = pushed(directions, wanted, setup.feeding)
+    descent, adam = _ADAM.update(gradient, state.adam)
+    directions = pushed(cast(Parameters, descent), wanted, setup.feeding)
     trained = jax.tree.map(lambda value, way, scale: value - rate * way * scale, state.trained, directions, scales)
     summary = summarise(solution, setup.loss, batch.labels, jnp.ones_like(batch.labels, bool))
     return State(trained=trained, adam=adam), summary

@@ -173,9 +173,14 @@ def _check_numbers(plan: Plan) -> None:
 
 
 def _with_notes(plan: Plan, network: Network) -> Plan:
-    """The plan, with a note on everything in it that the exported file will not say."""
+    """The plan, with notes on what trains badly, and on what the exported file will not say."""
     notes = list(plan.notes)
     for name, population in network.populations.items():
+        if population.fires and population.kind in ("LIF", "IF"):
+            notes.append(
+                f"population '{name}' ({population.kind}) mostly fires while an input spike lasts, so its spike times "
+                "hardly depend on the weights, and exact gradients say little: CubaLIF neurons train better"
+            )
         if population.fires and plan.engine.stops(name) and _feeds_others(network, name):
             notes.append(
                 f"LOST: population '{name}' stops after its first spike while it is trained; a NIR file cannot say "
