@@ -1,0 +1,214 @@
+"""Every node type on the grid, against plain loops over its definition."""
+
+import itertools
+
+import jax.numpy as jnp
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn import Grid, lower, raise_, simulate
+from jaxsnn.errors import LoweringError
+from jaxsnn.nir import parse
+
+STEPS, BATCH = 5, 2
+
+
+def play(nodes, shape, x, *, edges=None):
+    """What arrives at the output of a chain of nodes, or of a graph."""
+    nodes = {"input": nir.Input(np.array(shape)), **nodes, "output": nir.Output(None)}
+    # A neuron elsewhere, so that there is something to simulate.
+    nodes |= {"in2": nir.Input(np.array([1])), "n": neuron(1), "out2": nir.Output(np.array([1]))}
+    chain = [name for name in nodes if name not in ("in2", "n", "out2")]
+    edges = [*(edges or itertools.pairwise(chain)), ("in2", "n"), ("n", "out2")]
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt_export=1)
+    network = lower(graph)
+    inputs = {"input": x, "in2": np.zeros((*x.shape[:2], 1))}
+    return np.asarray(simulate(network, inputs, engine=Grid(dt=1e-3)).output("output"))
+
+
+def neuron(size, **changes):
+    one = np.ones(size)
+    return nir.LIF(**{"tau": 10 * one, "r": one, "v_leak": 0 * one, "v_threshold": one, **changes})
+
+
+def frames(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=(STEPS, BATCH, *shape)).astype(np.float32)
+
+
+def test_nodes():
+    """The helper's neuron does nothing to the chain."""
+    x = frames(3)
+    np.testing.assert_array_equal(play({"s": nir.Scale(np.array([2.0, 3.0, 4.0]))}, [3], x), x * np.float32([2, 3, 4]))
+
+
+def convolution(x, weight, bias, stride, padding, dilation, groups):
+    """A convolution by its definition; all of the tuples with one entry for each spatial axis."""
+    spatial = x.ndim - 3
+    padded = np.pad(x, [(0, 0)] * 3 + [(size, size) for size in padding])
+    kernel = weight.shape[2:]
+    sizes = [
+        (padded.shape[3 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+        for axis in range(spatial)
+    ]
+    y = np.zeros((*x.shape[:2], len(weight), *sizes))
+    per_group_in, per_group_out = weight.shape[1], len(weight) // groups
+    for channel in range(len(weight)):
+        first = channel // per_group_out * per_group_in
+        for place in itertools.product(*map(range, sizes)):
+            for tap in itertools.product(*map(range, kernel)):
+                at = tuple(place[axis] * stride[axis] + tap[axis] * dilation[axis] for axis in range(spatial))
+                for source in range(per_group_in):
+                    y[(..., channel, *place)] += padded[(..., first + source, *at)] * weight[(channel, source, *tap)]
+        y[:, :, channel] += bias[channel]
+    return y
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"),
+    [
+        ((1, 1), (0, 0), (1, 1), 1),
+        ((2, 1), (1, 2), (1, 2), 1),
+        ((1, 2), (0, 1), (2, 1), 2),
+        ((3, 3), (2, 2), (1, 1), 4),
+    ],
+)
+def test_conv2d(stride, padding, dilation, groups):
+    x, rng = frames(4, 7, 8), np.random.default_rng(1)
+    weight = rng.normal(size=(8, 4 // groups, 3, 2)).astype(np.float32)
+    bias = rng.normal(size=8).astype(np.float32)
+    node = nir.Conv2d((7, 8), weight, stride, padding, dilation, groups, bias)
+    y = play({"c": node}, [4, 7, 8], x)
+    np.testing.assert_allclose(y, convolution(x, weight, bias, stride, padding, dilation, groups), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("padding", "amounts"), [("valid", (0,)), ("same", (2,)), (1, (1,))])
+def test_conv1d(padding, amounts):
+    x, rng = frames(2, 9), np.random.default_rng(2)
+    weight, bias = rng.normal(size=(3, 2, 3)).astype(np.float32), np.float32([1, 2, 3])
+    node = nir.Conv1d(9, weight, 1, padding, 2, 1, bias)
+    y = play({"c": node}, [2, 9], x)
+    np.testing.assert_allclose(y, convolution(x, weight, bias, (1,), amounts, (2,), 1), rtol=1e-4, atol=1e-5)
+
+
+def test_same_with_an_even_kernel_pads_more_behind():
+    x = frames(1, 4)
+    node = nir.Conv1d(4, np.float32([[[1, 10]]]), 1, "same", 1, 1, np.zeros(1, np.float32))
+    y = play({"c": node}, [1, 4], x)
+    np.testing.assert_allclose(y[..., :3], x[..., :3] + 10 * x[..., 1:], rtol=1e-5)
+    np.testing.assert_allclose(y[..., 3], x[..., 3], rtol=1e-5)
+
+
+def test_same_with_a_stride_is_refused():
+    node = nir.Conv1d(8, np.ones((1, 1, 3)), 2, "same", 1, 1, np.zeros(1))
+    with pytest.raises(LoweringError, match="'c'"):
+        play({"c": node}, [1, 8], frames(1, 8))
+
+
+@pytest.mark.parametrize("kind", ["SumPool2d", "AvgPool2d"])
+@pytest.mark.parametrize(("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))])
+def test_pools(kind, size, stride, padding):
+    x = frames(3, 6, 6)
+    node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
+    weight = np.zeros((3, 1, *size))
+    weight[:] = 1 if kind == "SumPool2d" else 1 / np.prod(size)
+    y = play({"p": node}, [3, 6, 6], x)
+    np.testing.assert_allclose(y, convolution(x, weight, np.zeros(3), stride, padding, (1, 1), 3), rtol=1e-4, atol=1e-5)
+
+
+def test_flatten_joins_axes_in_the_order_of_the_dialect():
+    x = frames(2, 3, 4)
+    node = nir.Flatten({"input": np.array([2, 3, 4])}, 0, -1)
+    np.testing.assert_array_equal(play({"f": node}, [2, 3, 4], x), x.reshape(STEPS, BATCH, 24))
+    partly = nir.Flatten({"input": np.array([2, 3, 4])}, 1, 2)
+    np.testing.assert_array_equal(play({"f": partly}, [2, 3, 4], x), x.reshape(STEPS, BATCH, 2, 12))
+
+
+def spyx_graph(flatten, shape):
+    size = int(np.prod(shape))
+    weight = np.arange(size * size, dtype=np.float32).reshape(size, size)
+    nodes = {
+        "input": nir.Input(np.array(shape)),
+        "f": flatten,
+        "a": nir.Affine(weight, np.zeros(size, np.float32)),
+        "n": nir.IF(r=np.ones(size), v_threshold=np.full(size, 1e30)),
+        "output": nir.Output(np.array([size])),
+    }
+    edges = list(itertools.pairwise(nodes))
+    return parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="spyx", readout=["n"]), weight
+
+
+def test_spyx_keeps_channels_last():
+    graph, weight = spyx_graph(nir.Flatten({"input": np.array([2, 3, 2])}, 0, -1), [2, 3, 2])
+    x = frames(2, 3, 2)[:1]
+    y = simulate(lower(graph), x, engine=Grid()).output()
+    last = np.moveaxis(x, 2, -1).reshape(1, BATCH, 12)
+    np.testing.assert_allclose(y, last @ weight.T, rtol=1e-5)
+
+
+def test_delays_are_whole_steps():
+    x = frames(3)
+    same = play({"d": nir.Delay(np.full(3, 2.0)), "s": nir.Scale(np.ones(3))}, [3], x)
+    np.testing.assert_array_equal(same[2:], 0 * x[2:])  # 2 s is longer than the input
+    steps = play({"d": nir.Delay(np.array([0.0, 1e-3, 3e-3]))}, [3], x)
+    np.testing.assert_array_equal(steps[..., 0], x[..., 0])
+    np.testing.assert_array_equal(steps[1:, :, 1], x[:-1, :, 1])
+    np.testing.assert_array_equal(steps[3:, :, 2], x[:-3, :, 2])
+    assert (steps[:1, :, 1] == 0).all()
+    assert (steps[:3, :, 2] == 0).all()
+    uniform = play({"d": nir.Delay(np.full(3, 2e-3))}, [3], x)
+    np.testing.assert_array_equal(uniform, np.concatenate([0 * x[:2], x[:-2]]))
+    with pytest.raises(LoweringError, match=r"'d' \(Delay\): channel 1 is late by 0.0015 s, which is 1.5 steps"):
+        play({"d": nir.Delay(np.array([0.0, 1.5e-3]))}, [2], frames(2))
+
+
+def test_threshold_is_a_level():
+    x = frames(3)
+    y = play({"t": nir.Threshold(np.array([0.0, 0.5, -0.5]))}, [3], x)
+    np.testing.assert_array_equal(y, x > np.float32([0.0, 0.5, -0.5]))
+
+
+def test_sums_of_several_sources():
+    nodes = {"a": nir.Scale(np.float32([2, 2])), "b": nir.Scale(np.float32([10, 20]))}
+    edges = [("input", "a"), ("input", "b"), ("a", "output"), ("b", "output"), ("input", "output")]
+    x = frames(2)
+    np.testing.assert_allclose(play(nodes, [2], x, edges=edges), x * [13, 23], rtol=1e-6)
+
+
+def test_several_inputs_and_outputs():
+    nodes = {
+        "left": nir.Input(np.array([2])),
+        "right": nir.Input(np.array([3])),
+        "w": nir.Linear(np.ones((3, 2), np.float32)),
+        "n": neuron(3),
+        "spikes": nir.Output(np.array([3])),
+        "raw": nir.Output(np.array([3])),
+    }
+    edges = [("left", "w"), ("w", "n"), ("right", "n"), ("n", "spikes"), ("w", "raw")]
+    network = lower(parse(nir.NIRGraph(nodes, edges), dialect="norse", dt=1e-3, dt_export=1))
+    left, right = np.abs(frames(2)) * 1e6, np.zeros((STEPS, BATCH, 3))
+    solution = simulate(network, {"left": left, "right": right}, engine=Grid())
+    assert solution.spiking == ("spikes",)
+    np.testing.assert_allclose(solution.y["raw"], np.repeat(left.sum(-1, keepdims=True), 3, -1), rtol=1e-6)
+    assert np.asarray(solution.y["spikes"]).max() == 1
+
+
+def test_a_population_that_nothing_feeds_rests():
+    nodes = {"input": nir.Input(np.array([1])), "n": neuron(1), "m": neuron(2, v_leak=np.full(2, 0.5))}
+    nodes |= {"output": nir.Output(np.array([1])), "other": nir.Output(np.array([2]))}
+    edges = [("input", "n"), ("n", "output"), ("m", "other")]
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt=1e-3, dt_export=1e-3)
+    solution = simulate(lower(graph), frames(1), engine=Grid(record=("m",)))
+    np.testing.assert_array_equal(solution.voltages["m"], np.full((STEPS, BATCH, 2), 0.5))
+
+
+def test_trained_numbers_of_a_convolution_go_back_into_the_graph(zoo):
+    from jaxsnn.nir import read
+
+    graph = read(zoo["snntorch_d_conv_avgpool_vec"], reset="zero", reset_delay=True)
+    network = lower(graph)
+    name = next(name for name, node in graph.nodes.items() if node.type == "Conv2d")
+    changed = {**network.parameters, name: {**network.parameters[name], "bias": jnp.arange(4.0)}}
+    raised = raise_(graph, network.with_parameters(changed))
+    np.testing.assert_array_equal(raised.nodes[name].value("bias"), np.arange(4.0))
+    np.testing.assert_array_equal(raised.nodes[name].value("weight"), graph.nodes[name].value("weight"))
