@@ -13,8 +13,9 @@ class Cycle:
 
     Attributes:
         wires: the nodes.
-        order: names of its neurons in the order in which they step: nearest to what feeds the cycle first, then in the
-            order of the network. A spike reaches the neurons behind in the same step, all others one step later.
+        order: names of its neurons in the order in which they step, along the edges from the first node that is fed
+            from outside. A spike reaches the neurons behind in the same step, all others one step later. Where several
+            nodes are fed, the first is the first by name: only there names matter.
     """
 
     wires: tuple[Wire, ...]
@@ -50,14 +51,29 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
 
 def _cycle(wires: tuple[Wire, ...]) -> Cycle:
     _refuse_instant_cycles(wires)
-    inside = {wire.name: wire for wire in wires}
-    distance = {wire.name: 0 for wire in wires if any(source not in inside for source in wire.sources)}
-    for _ in wires:
-        for wire in wires:
-            known = [distance[source] + 1 for source in wire.sources if source in distance]
-            distance[wire.name] = min([*known, distance.get(wire.name, len(wires))])
-    neurons = [wire.name for wire in wires if wire.kind == "neuron"]
-    return Cycle(wires=wires, order=tuple(sorted(neurons, key=distance.__getitem__)))
+    neurons = [
+        name for name in _from_the_entry(wires) if name in {wire.name for wire in wires if wire.kind == "neuron"}
+    ]
+    return Cycle(wires=wires, order=tuple(neurons))
+
+
+def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
+    """Names in reverse postorder of a depth-first search: sources first, edges that close a cycle aside."""
+    targets = {wire.name: [other.name for other in wires if wire.name in other.sources] for wire in wires}
+    entries = [wire.name for wire in wires if any(source not in targets for source in wire.sources)]
+    finished: list[str] = []
+    seen: list[str] = []
+    for entry in [*entries, *targets]:  # the first entry reaches all the others
+        path = [entry] if entry not in seen else []
+        seen += path
+        while path:
+            onward = next((target for target in targets[path[-1]] if target not in seen), None)
+            if onward is None:
+                finished.append(path.pop())
+            else:
+                seen.append(onward)
+                path.append(onward)
+    return finished[::-1]
 
 
 def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
