@@ -51,10 +51,15 @@ def slope_floor(spec, lanes):
     return spec.min_slope * (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
 
 
+def starts_above(lanes):
+    """Whether a neuron starts above its threshold, (neurons,): it fires at time 0, whatever its numbers are exactly."""
+    return lanes.v_start >= lanes.threshold
+
+
 def clipped_slopes(spec, lanes, spikes):
     """Number of recorded spikes whose slope lies below the floor."""
-    low = spikes.slope < slope_floor(spec, lanes)[:, None]
-    return jnp.sum(low & jnp.isfinite(spikes.time))
+    low = (spikes.slope < slope_floor(spec, lanes)[:, None]) & jnp.isfinite(spikes.time)
+    return jnp.sum(low.at[..., 0].set(low[..., 0] & ~starts_above(lanes)))
 
 
 class _Costates(NamedTuple):
@@ -70,6 +75,7 @@ def _costates(spec, lanes, times, slopes, cotangent):
     jump = (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
     fired = jnp.isfinite(times)
     slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
+    slopes = slopes.at[0].set(jnp.where(starts_above(lanes), jnp.inf, slopes[0]))
     drive = jnp.where(fired, cotangent, 0.0)
     finite = jnp.where(fired, times, 0.0)
     if times.shape[0] == 1:
@@ -100,11 +106,14 @@ def _own_gradients(spec, lanes, times, costates):
     total = partial(jnp.sum, axis=(0, 1))
     rate = spec.neuron.leak(lanes) ** 2  # em's derivative by tau_mem is t em / tau_mem^2
     em, _, k, k_by_tau_mem, k_by_tau_syn = spec.neuron.decay_derivatives(lanes, finite)
-    tau_mem = total(lam * (lanes.v_start * finite * em * rate + lanes.j_start * k_by_tau_mem))
+    above = starts_above(lanes)  # as if v started at the threshold: the first reset takes H off
+    v_start = jnp.where(above, lanes.threshold, lanes.v_start)
+    tau_mem = total(lam * (v_start * finite * em * rate + lanes.j_start * k_by_tau_mem))
+    d_start = total(lam * em)
     return Lanes(
-        threshold=-total(lam) - total(later),
+        threshold=-total(lam) - total(later) + jnp.where(above, d_start, 0.0),
         v_reset=total(later),
-        v_start=total(lam * em),
+        v_start=jnp.where(above, 0.0, d_start),
         j_start=total(lam * k),
         tau_mem=tau_mem - (lanes.threshold - lanes.v_reset) * rate * total(later_time),
         tau_syn=total(lam * lanes.j_start * k_by_tau_syn),
