@@ -1,0 +1,202 @@
+"""Surrogate gradients: their formulas, and a whole network against a plain NumPy backpropagation."""
+
+import jax
+import jax.numpy as jnp
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn import ArcTan, FastSigmoid, Grid, Sigmoid, StraightThrough, lower, simulate
+from jaxsnn.grid.surrogate import spike, spike_count
+from jaxsnn.nir import parse
+
+U = np.linspace(-1.3, 1.1, 41)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "smooth"),
+    [
+        (FastSigmoid(slope=7.0), lambda u: u / (1 + 7.0 * np.abs(u))),
+        (ArcTan(alpha=3.0), lambda u: np.arctan(np.pi / 2 * 3.0 * u) / np.pi),
+        (Sigmoid(slope=4.0), lambda u: 1 / (1 + np.exp(-4.0 * u))),
+        (StraightThrough(), lambda u: u),
+    ],
+)
+def test_a_surrogate_is_the_derivative_of_something_smooth(surrogate, smooth, x64):
+    h = 1e-6
+    numeric = (smooth(U + h) - smooth(U - h)) / (2 * h)
+    np.testing.assert_allclose(surrogate.derivative(jnp.asarray(U)), numeric, rtol=1e-6)
+    slope = jax.vmap(jax.grad(lambda u: 3 * spike(u, surrogate, False)))(jnp.asarray(U))
+    np.testing.assert_allclose(slope, 3 * numeric, rtol=1e-6)
+
+
+def test_sigmoid_is_finite_far_from_the_threshold():
+    assert Sigmoid(slope=25.0).derivative(jnp.float32([-100, 100])).tolist() == [0, 0]
+
+
+def test_equality_counts_where_the_framework_says_so():
+    u = jnp.asarray([-0.1, 0.0, 0.1])
+    assert spike(u, FastSigmoid(), False).tolist() == [0, 0, 1]
+    assert spike(u, FastSigmoid(), True).tolist() == [0, 1, 1]
+
+
+def test_several_spikes_a_step(x64):
+    v = jnp.asarray([-3.0, 0.4, 0.5, 0.9, 1.0, 2.6])
+    assert spike_count(v, 0.5, FastSigmoid(), True).tolist() == [0, 0, 1, 1, 2, 5]
+    assert spike_count(v, 0.5, FastSigmoid(), False).tolist() == [0, 0, 0, 1, 1, 5]
+    by_v = jax.vmap(jax.grad(spike_count), in_axes=(0, None, None, None))(v, 0.5, FastSigmoid(slope=4.0), True)
+    nearest = np.array([0.5, 0.5, 0.5, 1.0, 1.0, 2.5])
+    np.testing.assert_allclose(by_v, 1 / (1 + 4 * np.abs(v - nearest)) ** 2)
+    by_threshold = jax.grad(spike_count, argnums=1)(2.6, 0.5, FastSigmoid(slope=4.0), True)
+    assert by_threshold == pytest.approx(-5 * by_v[-1])
+
+
+BETA, STEPS, BATCH, SLOPE = 0.8, 12, 4, 5.0
+
+
+def leaky_network(reset, dtype=float):
+    rng = np.random.default_rng(0)
+    nodes = {"input": nir.Input(np.array([3]))}
+    for name, (outputs, inputs) in (("0", (6, 3)), ("2", (2, 6))):
+        nodes[name] = nir.Affine(rng.normal(size=(outputs, inputs)), 0.2 * rng.normal(size=outputs))
+        one = np.ones(outputs)
+        node = nir.LIF(tau=1e-4 / (1 - BETA) * one, r=one / (1 - BETA), v_leak=0 * one, v_threshold=0.7 * one)
+        nodes[str(int(name) + 1)] = node
+    nodes["output"] = nir.Output(np.array([2]))
+    edges = [("input", "0"), ("0", "1"), ("1", "2"), ("2", "3"), ("3", "output")]
+    graph = parse(nir.NIRGraph(nodes, edges), dialect="snntorch", reset=reset, reset_delay=True)
+    return lower(graph, dtype=dtype)
+
+
+def forward(p, x, reset, beta=BETA):
+    """Two leaky layers as snnTorch plays them; all that a backward pass needs."""
+    v = [np.zeros((BATCH, size)) for size in (6, 2)]
+    trace = []
+    for frame in x:
+        signal, now = frame, []
+        for layer, (name, neuron) in enumerate((("0", "1"), ("2", "3"))):
+            threshold = p[neuron]["v_threshold"]
+            old, entering = v[layer], signal
+            fired = (old > threshold).astype(float)
+            current = entering @ p[name]["weight"].T + p[name]["bias"]
+            if reset == "zero":
+                v[layer] = beta * (1 - fired) * old + current
+            else:
+                v[layer] = beta * old + current - fired * threshold
+            signal = (v[layer] > threshold).astype(float)
+            now.append((entering, fired, v[layer]))
+        trace.append((now, signal))
+    return trace
+
+
+def backward(p, x, weights, reset, detach):
+    """Gradient of sum(weights * output) by weights, biases and thresholds, by hand and backward in time."""
+    trace = forward(p, x, reset)
+    names = (("0", "1"), ("2", "3"))
+    found = {name: {key: np.zeros_like(value) for key, value in node.items()} for name, node in p.items()}
+    later = [np.zeros((BATCH, size)) for size in (6, 2)]  # gradient by the membrane that the next step starts from
+    for step in reversed(range(STEPS)):
+        now, _ = trace[step]
+        by_spikes = weights[step]
+        for layer in (1, 0):
+            name, neuron = names[layer]
+            threshold = p[neuron]["v_threshold"]
+            entering, fired, v = now[layer]
+            slope = 1 / (1 + SLOPE * np.abs(v - threshold)) ** 2
+            by_v = later[layer] + by_spikes * slope
+            found[neuron]["v_threshold"] -= (by_spikes * slope).sum(axis=0)
+            found[name]["weight"] += by_v.T @ entering
+            found[name]["bias"] += by_v.sum(axis=0)
+            old = trace[step - 1][0][layer][2] if step else np.zeros_like(v)
+            old_slope = 1 / (1 + SLOPE * np.abs(old - threshold)) ** 2
+            if reset == "zero":
+                later[layer] = by_v * BETA * (1 - fired)
+                by_reset = by_v * -BETA * old
+            else:
+                later[layer] = by_v * BETA
+                found[neuron]["v_threshold"] -= (by_v * fired).sum(axis=0)
+                by_reset = by_v * -threshold
+            if not detach:
+                later[layer] += by_reset * old_slope
+                found[neuron]["v_threshold"] -= (by_reset * old_slope).sum(axis=0)
+            by_spikes = by_v @ p[name]["weight"]
+    return found
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("detach", [None, True, False])
+def test_gradients_are_those_of_a_plain_backpropagation(reset, detach, x64):
+    network, rng = leaky_network(reset), np.random.default_rng(1)
+    x, weights = rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
+    engine = Grid(surrogate=FastSigmoid(slope=SLOPE), detach_reset=detach)
+
+    def loss(parameters):
+        return jnp.sum(weights * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output())
+
+    p = {name: {key: np.asarray(value) for key, value in node.items()} for name, node in network.parameters.items()}
+    trace = forward(p, x, reset)
+    y = simulate(network, x, engine=engine).output()
+    np.testing.assert_array_equal(y, np.stack([signal for _, signal in trace]))
+    assert 0.05 < y.mean() < 0.9
+    ours, expected = jax.grad(loss)(network.parameters), backward(p, x, weights, reset, detach is not False)
+    for name, keys in {
+        "0": ("weight", "bias"),
+        "1": ("v_threshold",),
+        "2": ("weight", "bias"),
+        "3": ("v_threshold",),
+    }.items():
+        for key in keys:
+            assert np.abs(expected[name][key]).max() > 0
+            np.testing.assert_allclose(ours[name][key], expected[name][key], rtol=1e-9, atol=1e-12)
+
+
+def test_jit_grad_and_vmap_compose():
+    network = leaky_network("subtract", dtype=np.float32)
+    x = np.random.default_rng(2).normal(size=(STEPS, BATCH, 3)).astype(np.float32)
+
+    def loss(parameters, x):
+        solution = simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False)
+        return jnp.sum(solution.output() * jnp.arange(1, 3)) / STEPS
+
+    whole = jax.grad(loss)(network.parameters, x)
+    single = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 1)))(network.parameters, x[:, :, None])
+    for leaf, parts in zip(jax.tree.leaves(whole), jax.tree.leaves(single), strict=True):
+        np.testing.assert_allclose(leaf, parts.sum(axis=0), rtol=1e-4, atol=1e-5)
+    by_input = jax.grad(loss, argnums=1)(network.parameters, jnp.asarray(x))
+    assert by_input.shape == x.shape
+    assert np.abs(by_input).max() > 0
+
+
+def test_gradients_of_silent_and_of_leakless_neurons_are_finite():
+    network = leaky_network("subtract", dtype=np.float32)
+    parameters = {name: dict(node) for name, node in network.parameters.items()}
+    parameters["1"] |= {"tau": jnp.full(6, jnp.inf), "r": jnp.full(6, jnp.inf)}
+
+    def loss(parameters):
+        return (
+            simulate(network.with_parameters(parameters), jnp.zeros((STEPS, 1, 3)), engine=Grid(), throw=False)
+            .y["output"]
+            .sum()
+        )
+
+    slopes = jax.grad(loss)(parameters)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+def test_it_learns():
+    """A few steps of gradient descent on a count of spikes."""
+    network = leaky_network("zero", dtype=np.float32)
+    x = np.random.default_rng(3).normal(size=(STEPS, 32, 3)).astype(np.float32)
+    target = (x.sum(axis=(0, 2)) > 0).astype(int)
+
+    @jax.jit
+    def loss(weights):
+        parameters = {**network.parameters, **weights}
+        counts = simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False).output().sum(axis=0)
+        return -jnp.mean(jax.nn.log_softmax(counts)[jnp.arange(32), target])
+
+    weights = {name: network.parameters[name] for name in ("0", "2")}
+    before = loss(weights)
+    for _ in range(60):
+        weights = jax.tree.map(lambda old, slope: old - 0.1 * slope, weights, jax.grad(loss)(weights))
+    assert loss(weights) < 0.6 * before
