@@ -1,0 +1,190 @@
+"""`simulate` on the grid: inputs, options, results, and what is refused by name."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Event, Events, Grid, Result, lower, read, simulate
+from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.event.events import dense_to_events
+from jaxsnn.nir import build
+
+DT = 1e-3
+
+
+@pytest.fixture(scope="module")
+def network():
+    graph = build.sequential(
+        build.input(4),
+        build.linear(6),
+        build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.4),
+        build.linear(2),
+        build.cubali(tau_mem="10ms", tau_syn="5ms"),
+        seed=1,
+    )
+    return lower(graph)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(0).random((20, 3, 4)) < 0.5
+
+
+def test_arrays_and_events_are_one_input(network, x):
+    dense = simulate(network, x, engine=Grid(dt=DT, record=True))
+    events = dense_to_events(x, DT)
+    sorted_in = simulate(network, events, 20 * DT, engine=Grid(dt=DT, record=True))
+    np.testing.assert_array_equal(dense.output(), sorted_in.output())
+    assert dense.output().shape == (20, 3, 2)
+    assert dense.spikes["2"].shape == dense.voltages["2"].shape == (20, 3, 6)
+    assert 0 < dense.spikes["2"].mean() < 1
+    assert (sorted_in.rounded["input"], sorted_in.late["input"]) == (0, 0)
+    assert dense.rounded == {}
+    assert dense.dt == DT
+
+
+def test_what_is_rounded_or_late_is_counted(network):
+    time = np.array([[0.0, 0.4, 1.6, 19.4, 19.6, np.inf]]) * DT
+    events = Events(time=time, index=np.array([[0, 1, 2, 3, 0, 4]]))
+    solution = simulate(network, events, 20 * DT, engine=Grid(dt=DT))
+    assert (int(solution.rounded["input"]), int(solution.late["input"])) == (4, 1)
+    dense = np.zeros((20, 1, 4))
+    dense[0, 0, 0] = dense[0, 0, 1] = dense[2, 0, 2] = dense[19, 0, 3] = 1
+    np.testing.assert_array_equal(solution.output(), simulate(network, dense, engine=Grid(dt=DT)).output())
+
+
+def test_two_events_in_one_step_are_two(network):
+    twice = Events(time=np.array([[2.0, 2.0]]) * DT, index=np.array([[1, 1]]))
+    once = Events(time=np.array([[2.0]]) * DT, index=np.array([[1]]))
+    first, second = (simulate(network, events, 8 * DT, engine=Grid(dt=DT, record=True)) for events in (once, twice))
+    np.testing.assert_allclose(2 * first.voltages["2"][3], second.voltages["2"][3], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        (np.zeros((5, 2, 3)), {}, r"input 'input' has shape \(5, 2, 3\): it must be \(time, batch, 4\)"),
+        (np.zeros((5, 4)), {}, r"input 'input' has shape \(5, 4\)"),
+        (np.zeros((0, 2, 4)), {}, "0 steps and 2 samples"),
+        ({"x": np.zeros((5, 2, 4))}, {}, "no input 'x'"),
+        ({}, {}, "input 'input'"),
+        (np.zeros((5, 2, 4)), {"t_end": 7 * DT}, "'t_end': 7"),
+        (np.zeros((5, 2, 4)), {"t_end": 0.1 * DT}, "shorter than half a step"),
+        (Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), {}, "needs t_end"),
+        (Events(time=np.zeros((1, 1)), index=np.full((1, 1), 4)), {"t_end": DT}, "names channel 4"),
+        (Events(time=np.full((1, 1), -1.0), index=np.zeros((1, 1), int)), {"t_end": DT}, "at time -1 s"),
+        (np.zeros((5, 2, 4)), {"sample_times": [0.0]}, "sample_times are for the event engine"),
+        (np.zeros((5, 2, 4)), {"engine": Grid(dt=DT, record=("3",))}, "record names '3', no population"),
+        (np.zeros((5, 2, 4)), {"engine": Grid(dt=-1.0)}, "dt = -1 s: it must be positive"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(network, inputs, options, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        simulate(network, inputs, **{"engine": Grid(dt=DT), **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_event_engine_still_needs_an_end(network):
+    with pytest.raises(UsageError, match="t_end is missing"):
+        simulate(network, Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), engine=Event())
+
+
+def test_what_is_not_a_number_is_reported_with_its_node(network, x):
+    parameters = {**network.parameters, "1": {"weight": network.parameters["1"]["weight"].at[0, 0].set(jnp.nan)}}
+    broken = network.with_parameters(parameters)
+    with pytest.raises(SimulationError, match="the membrane of '2' is NaN or infinite"):
+        simulate(broken, x, engine=Grid(dt=DT))
+    assert int(simulate(broken, x, engine=Grid(dt=DT), throw=False).result) == Result.NOT_FINITE
+    with pytest.raises(SimulationError, match="NaN or infinite"):
+        simulate(network, np.where(x, np.inf, 0.0), engine=Grid(dt=DT))
+
+
+def test_bad_events_are_reported_under_jit(network):
+    @jax.jit
+    def result(time, index):
+        return simulate(network, Events(time=time, index=index), 5 * DT, engine=Grid(dt=DT), throw=False).result
+
+    index = jnp.zeros((1, 1), int)
+    assert result(jnp.zeros((1, 1)), index) == Result.SUCCESS
+    assert result(jnp.full((1, 1), -DT), index) == Result.INVALID_INPUT
+    assert result(jnp.zeros((1, 1)), index - 1) == Result.INVALID_INPUT
+
+
+def test_output_is_found_by_name(network, x):
+    solution = simulate(network, x, engine=Grid(dt=DT))
+    assert solution.output("output") is solution.output()
+    assert solution.message == "success"
+    with pytest.raises(UsageError, match="'6' is no Output"):
+        solution.output("6")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("snntorch_v_leaky_sub", {}, "node '1': simulation needs reset, .* say --reset"),
+        ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say --reset-delay"),
+        ("snntorch_v_leaky_sub", {"reset": ["1:zero"], "reset_delay": True}, "node '3': .* --reset"),
+        ("norse_v_lifbox", {}, "say --dt-export"),
+        ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* say --dt"),
+        ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* say --norm-input"),
+        ("spikingjelly_v_lif", {"dialect": "spikingjelly"}, "needs dt, .* say --dt"),
+        ("jaxsnn_b_cubalif", {"dialect": "hxtorch"}, "unit of time: say --time-unit"),
+        ("jaxsnn_b_cubalif", {"dialect": "hxtorch", "time_unit": "ms"}, "needs dt"),
+    ],
+)
+def test_what_nobody_said_is_refused_by_its_option(zoo, name, options, message):
+    graph = read(zoo[name], **{"dialect": name.split("_")[0], **options})
+    network = lower(graph)
+    size = next(iter(network.inputs.values()))
+    with pytest.raises(LoweringError, match=message) as caught:
+        simulate(network, np.zeros((2, 1, size)), engine=Grid())
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_asked_for_that_is_not_needed(zoo):
+    # Spyx's IF has neither dt nor a unit of time, Sinabs counts steps, and a readout needs no reset.
+    for name, options in (
+        ("spyx_v_if", {"dialect": "spyx"}),
+        ("sinabs_v_iaf", {"dialect": "sinabs"}),
+        ("snntorch_v_li", {"reset": ["1:zero"], "reset_delay": ["1:false"], "readout": ["3"]}),
+    ):
+        simulate(lower(read(zoo[name], **options)), np.zeros((2, 1, 5)), engine=Grid())
+
+
+def test_a_length_of_a_step_may_be_said_once(zoo):
+    graph = read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT)
+    assert simulate(lower(graph), np.zeros((2, 1, 5)), engine=Grid(dt=DT)).dt == DT
+    told = lower(read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT, dt=DT))
+    assert simulate(told, np.zeros((2, 1, 5)), engine=Grid(dt=DT)).dt == DT
+    with pytest.raises(UsageError, match=r"dt = 0.002 s, but the steps of node '1' last 0.001 s"):
+        simulate(told, np.zeros((2, 1, 5)), engine=Grid(dt=2e-3))
+
+
+def test_membranes_of_spiking_populations_are_those_after_the_reset(zoo):
+    network = lower(read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT, dt=DT))
+    x = np.random.default_rng(0).random((50, 4, 5)) < 0.3
+    solution = simulate(network, x, engine=Grid(record=("1",)))
+    assert list(solution.spikes) == list(solution.voltages) == ["1"]
+    fired = np.asarray(solution.spikes["1"]) > 0
+    assert fired.any()
+    assert (np.asarray(solution.voltages["1"])[fired] == 0).all()
+
+
+def test_populations_of_several_dimensions(zoo):
+    graph = read(zoo["snntorch_d_conv_avgpool_vec"], reset="zero", reset_delay=True)
+    network = lower(graph)
+    shape = network.wires[0].shape
+    solution = simulate(network, np.ones((4, 2, *shape)), engine=Grid(record=True))
+    for name, spikes in solution.spikes.items():
+        wire = next(wire for wire in network.wires if wire.name == name)
+        assert spikes.shape == (4, 2, *wire.shape)
+        assert len(wire.shape) in (1, 3)
+
+
+def test_an_engine_is_a_value():
+    assert Grid() == Grid()
+    assert hash(Grid(record=("a",))) == hash(Grid(record=("a",)))
+    assert dataclasses.replace(Grid(), dt=1.0) != Grid()
