@@ -55,7 +55,9 @@ def simulated(spec, case, *, t_end=T_END, **options):
     """The engine's spikes; the options are those of `CubaLIF` that enter before the scan."""
     neuron = CubaLIF(**options)
     lanes = neuron.lanes(case["p"], case["current"])
-    return run(spec, case["weight"] * neuron.arrival_factor(case["p"]), lanes, case["times"], case["rows"], float(t_end))
+    return run(
+        spec, case["weight"] * neuron.arrival_factor(case["p"]), lanes, case["times"], case["rows"], float(t_end)
+    )
 
 
 def expected(case, *, spike_area=None, step=None, initial="zero", reset="zero", t_end=T_END):
