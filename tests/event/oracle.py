@@ -141,6 +141,41 @@ def spike_times(lanes, times, jumps, t_end, limit=400):
     return out
 
 
+def flow(lanes, v, i, t):
+    """V after a time t >= 0 without events, array (lanes,)."""
+    steps = max(int(np.ceil(np.max(t / lanes.largest_step, initial=0.0))), 1)
+    whole = np.ones_like(t)
+    for _ in range(steps):
+        series, currents = _series(lanes, v, i, t / steps)
+        v, i = _value(series, whole), _value(currents, whole)
+    return v
+
+
+def voltages(lanes, times, jumps, samples):
+    """V at some times, arrivals superposed: (lanes, samples); `lanes.threshold` does not matter."""
+    free = Lanes(**{**vars(lanes), "c": 0 * lanes.c, "e": 0 * lanes.e})
+    out = []
+    for sample in samples:
+        total = flow(lanes, lanes.v, lanes.i, np.full(lanes.v.shape, sample))
+        for time, jump in zip(times.T, jumps.T, strict=True):
+            wait = np.where(time < sample, sample - time, 0.0)
+            total = total + np.where(time < sample, flow(free, 0 * lanes.v, jump, wait), 0.0)
+        out.append(total)
+    return np.array(out).T
+
+
+def lanes_of(p, weight, times, rows, *, current=0.0, start=0.0, area=None):
+    """Lanes of a population, sample by sample, their arrival times and jumps: see `population`."""
+    order = np.argsort(times, axis=1, kind="stable")
+    times, rows = np.take_along_axis(times, order, 1), np.take_along_axis(rows, order, 1)
+    samples, neurons = times.shape[0], weight.shape[1]
+    factor = 1.0 if area is None else p["w_in"] * area / p["tau_syn"]
+    jumps = (weight * factor)[np.where(np.isfinite(times), rows, 0)]  # samples, arrivals, neurons
+    each = {name: np.tile(values, samples) for name, values in p.items()}
+    lanes = cuba(each, *(np.tile(np.broadcast_to(x, neurons), samples) for x in (current, start)))
+    return lanes, np.repeat(times, neurons, axis=0), jumps.transpose(0, 2, 1).reshape(samples * neurons, -1)
+
+
 def population(p, weight, times, rows, t_end, *, current=0.0, start=0.0, area=None, reset=None, limit=400):
     """Spikes of a population, (samples, neurons, limit), padded with inf.
 
@@ -152,15 +187,8 @@ def population(p, weight, times, rows, t_end, *, current=0.0, start=0.0, area=No
         area: spike area in seconds; None: a spike of weight w moves I by w.
         reset: where V goes, if not to v_reset.
     """
-    order = np.argsort(times, axis=1, kind="stable")
-    times, rows = np.take_along_axis(times, order, 1), np.take_along_axis(rows, order, 1)
-    samples, neurons = times.shape[0], weight.shape[1]
-    factor = 1.0 if area is None else p["w_in"] * area / p["tau_syn"]
-    jumps = (weight * factor)[np.where(np.isfinite(times), rows, 0)]  # samples, arrivals, neurons
-    each = {name: np.tile(values, samples) for name, values in p.items()}
-    lanes = cuba(each, *(np.tile(np.broadcast_to(x, neurons), samples) for x in (current, start)))
+    lanes, times, jumps = lanes_of(p, weight, times, rows, current=current, start=start, area=area)
     if reset is not None:
-        lanes = Lanes(**{**vars(lanes), "reset": np.full(samples * neurons, reset)})
-    jumps = jumps.transpose(0, 2, 1).reshape(samples * neurons, -1)
-    found = spike_times(lanes, np.repeat(times, neurons, axis=0), jumps, t_end, limit)
-    return found.reshape(samples, neurons, limit)
+        lanes = Lanes(**{**vars(lanes), "reset": np.full(lanes.v.shape, reset)})
+    found = spike_times(lanes, times, jumps, t_end, limit)
+    return found.reshape(-1, weight.shape[1], limit)

@@ -118,6 +118,7 @@ def test_gradients_agree_with_central_differences(name):
         net, times, index, readout = drawn(name, seed)
         gradient, solution = gradient_of((net, times), index, readout, ENGINE)
         free = net.with_free_time_constants(), times
+        assert solution.result == Result.SUCCESS
         error = relative_errors(gradient, central_differences(loss_and_counts, free, index, readout))
         counts = [np.asarray(spikes.count) for spikes in solution.spikes.values()]
         several += sum(np.count_nonzero(count > 1) for count in counts)

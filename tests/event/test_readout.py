@@ -1,0 +1,132 @@
+"""Membrane voltages of leaky readouts, and their gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event import Event, Events
+from jaxsnn.network import Network, Population, TauShape, Wire, find_tau_shape
+from jaxsnn.simulate import simulate
+from tests.event import oracle
+from tests.event.cases import SHAPES, population
+from tests.event.differences import central_differences, relative_errors
+
+INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 8, 2, 5, 6.0
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def without_spikes(p):
+    return {name: values for name, values in p.items() if name not in ("v_threshold", "v_reset")}
+
+
+def drawn(shape, *, seed=0, **rules):
+    """An input, an Affine node and a readout; arrivals with an unused slot; times to look at, in no order."""
+    rng = np.random.default_rng([SHAPES.index(shape), seed])
+    p = without_spikes(population(shape, rng, NEURONS))
+    affine = {"weight": rng.normal(0.5, 1.0, (NEURONS, INPUTS)), "bias": rng.normal(0.3, 0.5, NEURONS)}
+    wires = [
+        Wire(name="input", kind="input", sources=(), shape=(INPUTS,)),
+        Wire(name="affine", kind="Affine", sources=("input",), shape=(NEURONS,)),
+        Wire(name="readout", kind="neuron", sources=("affine",), shape=(NEURONS,)),
+    ]
+    readout = Population(name="readout", kind="CubaLI", size=NEURONS, tau_shape=shape, **rules)
+    parameters = jax.tree.map(jnp.asarray, {"affine": affine, "readout": p})
+    net = Network(parameters=parameters, wires=wires, populations={"readout": readout})
+    times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
+    times[:, 2] = np.inf
+    return net, Events(time=times, index=rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))), rng.uniform(0, T_END, 9)
+
+
+def expected(net, events, samples, *, area, initial="zero"):
+    p, affine = ({name: np.asarray(x) for name, x in net.parameters[node].items()} for node in ("readout", "affine"))
+    start = {"zero": 0.0, "v_leak": p["v_leak"]}[initial]
+    lanes = oracle.lanes_of(
+        p, affine["weight"].T, events.time, events.index, current=affine["bias"], start=start, area=area
+    )
+    return oracle.voltages(*lanes, samples).reshape(SAMPLES, NEURONS, len(samples)).transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_voltages_agree_with_the_oracle(shape):
+    area, initial = (None, "v_leak") if shape is TauShape.ANY else (0.7, "zero")
+    net, events, samples = drawn(shape, spike_area=area, initial=initial)
+    at = np.array([0.0, events.time[0, 0], T_END])  # at the start, at an arrival, at the end
+    samples = np.concatenate([samples, at])
+    got = simulate(net, events, T_END, sample_times=samples).voltages["readout"]
+    assert got.shape == (SAMPLES, len(samples), NEURONS)
+    np.testing.assert_allclose(got, expected(net, events, samples, area=area, initial=initial), rtol=0, atol=1e-12)
+
+
+def test_readouts_are_sampled_evenly_by_default():
+    net, events, _ = drawn(TauShape.DOUBLE, spike_area=0.7)
+    solution = simulate(net, events, T_END)
+    np.testing.assert_allclose(solution.sample_times, np.linspace(0, T_END, 101), atol=1e-15)
+    wanted = expected(net, events, np.linspace(0, T_END, 101)[::20], area=0.7)
+    np.testing.assert_allclose(solution.voltages["readout"][:, ::20], wanted, rtol=0, atol=1e-12)
+
+
+def test_single_precision_stays_close():
+    net, events, samples = drawn(TauShape.EQUAL, spike_area=0.7)
+    exact = simulate(net, events, T_END, sample_times=samples).voltages["readout"]
+    with jax.enable_x64(False):
+        rough = simulate(
+            Network(
+                parameters=jax.tree.map(lambda x: jnp.asarray(x, "float32"), net.parameters),
+                wires=net.wires,
+                populations=net.populations,
+            ),
+            events,
+            T_END,
+            sample_times=samples,
+        ).voltages["readout"]
+    assert rough.dtype == jnp.float32
+    np.testing.assert_allclose(np.asarray(rough), np.asarray(exact), rtol=0, atol=3e-6)
+
+
+def two_readouts(seed):
+    """An input, spiking neurons, and two readouts of them: a CubaLI, and a CubaLIF that is said to be one."""
+    rng = np.random.default_rng(seed)
+    parameters, populations, wires = {}, {}, [Wire(name="input", kind="input", sources=(), shape=(INPUTS,))]
+    layers = [
+        ("hidden", "input", 4, {"kind": "CubaLIF"}),
+        ("leaky", "hidden", 3, {"kind": "CubaLI"}),
+        ("said", "hidden", 2, {"kind": "CubaLIF", "readout": True, "initial": "v_leak"}),
+    ]
+    for name, source, size, rules in layers:
+        p = population(TauShape.APART if name == "leaky" else TauShape.ANY, rng, size)
+        fan_in = INPUTS if source == "input" else 4
+        parameters[name] = without_spikes(p) if name == "leaky" else p
+        parameters[f"to {name}"] = {"weight": rng.normal(2.0, 1.5, (size, fan_in)), "bias": rng.normal(0.2, 0.2, size)}
+        shape = find_tau_shape(p["tau_mem"], p["tau_syn"])
+        wires.append(Wire(name=f"to {name}", kind="Affine", sources=(source,), shape=(size,)))
+        wires.append(Wire(name=name, kind="neuron", sources=(f"to {name}",), shape=(size,)))
+        populations[name] = Population(name=name, size=size, tau_shape=shape, spike_area=0.7, **rules)
+    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+    times = rng.uniform(0, 4, (SAMPLES, ARRIVALS))
+    times[:, 2] = np.inf
+    weights = {name: jnp.asarray(rng.normal(size=(SAMPLES, 6, n))) for name, n in (("leaky", 3), ("said", 2))}
+    return net, jnp.asarray(times), jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))), weights
+
+
+def loss_and_counts(numbers, index, weights, sample_times):
+    net, times = numbers
+    engine, events = Event(max_spikes=24), Events(time=times, index=index)
+    solution = simulate(net, events, T_END, engine=engine, sample_times=sample_times, throw=False)
+    total = sum(jnp.sum(voltage**2 * weights[name]) for name, voltage in solution.voltages.items())
+    return total, solution.spikes["hidden"].count
+
+
+def test_gradients_agree_with_central_differences():
+    sample_times = jnp.asarray(np.random.default_rng(0).uniform(0, T_END, 6))
+    gradient_of, spikes = jax.jit(jax.grad(loss_and_counts, has_aux=True)), 0
+    for seed in range(4):
+        net, times, index, weights = two_readouts(seed)
+        gradient, counts = gradient_of((net, times), index, weights, sample_times)
+        free = net.with_free_time_constants(), times
+        error = relative_errors(gradient, central_differences(loss_and_counts, free, index, weights, sample_times))
+        spikes += int(counts.sum())
+        assert np.isfinite(error).mean() > 0.99
+        assert np.nanmax(error) < 1e-5
+    assert spikes > 50
