@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench interop clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --force
@@ -28,6 +28,9 @@ format: $(VENV)/.installed-test
 bench: $(VENV)/.installed-demo $(PEERS)/jaxsnn/.installed
 	$(BIN)/python benchmarks/run.py
 
+interop: $(PEERS)/interop/.installed
+	INTEROP_DOCUMENT=docs/interop.md $(PEERS)/interop/bin/python -m pytest -q tests/interop
+
 clean:
 	rm -rf build dist demo-output docs/_build benchmarks/results
 	rm -rf .hypothesis .pytest_cache .ruff_cache .import_linter_cache
@@ -50,4 +53,10 @@ $(PEERS)/jaxsnn/.installed: benchmarks/peers/jaxsnn.txt
 	@echo "installing the peer jaxsnn into $(PEERS)/jaxsnn"
 	@$(PYTHON) -m venv $(PEERS)/jaxsnn
 	@$(PEERS)/jaxsnn/bin/python -m pip --disable-pip-version-check -q install -r $<
+	@touch $@
+
+$(PEERS)/interop/.installed: pyproject.toml
+	@echo "installing into $(PEERS)/interop, with Spyx beside the other simulators"
+	@$(PYTHON) -m venv $(PEERS)/interop
+	@$(PEERS)/interop/bin/python -m pip --disable-pip-version-check -q install -e '.[dev,interop]' 'spyx>=1.0'
 	@touch $@

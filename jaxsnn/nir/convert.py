@@ -191,6 +191,7 @@ def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
 def _write_neurons(draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[str]) -> None:
     for name, step in steps.items():
         try:
+            assert target.write is not None
             written = target.write(step, setting)
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
@@ -213,7 +214,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, of
         if key in ("type", "metadata"):
             continue
         before = old.get(key)
-        like = np.size(before) in (1, np.size(value))
+        like = before is None or np.size(before) in (1, np.size(value))
         if before is None or not like or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0):
             parts.append(f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}")
     if not np.all(factor == 1):

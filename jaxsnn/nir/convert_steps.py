@@ -25,8 +25,9 @@ from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
 
 #: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it loses it in the
 #: next step, after decaying. "skip": the next step ends at v_reset whatever arrives. "subtract unless above": as
-#: "subtract", but a membrane that stays above threshold after a reset counts as reset already (snnTorch with reset_delay=False).
-Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above"]
+#: "subtract", but a membrane that stays above threshold after a reset counts as reset already (snnTorch's reset_delay
+#: false).
+Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
 
 _PURPOSE = "conversion"
 
@@ -118,7 +119,7 @@ def is_continuous(dialect: Dialect, node: Node) -> bool:
     return rule_of(dialect, node).membrane == "exact"
 
 
-def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool) -> Step:
+def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool, *, readouts: bool = False) -> Step:
     """What one step of the source does to a population.
 
     Args:
@@ -126,6 +127,7 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
         name: A node that is a neuron.
         shape: Its shape, if known.
         looped: It feeds itself.
+        readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
 
     Raises:
         ConversionError: It does not spike, so that no target can take it.
@@ -136,14 +138,17 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
     conventions, view = dialect.conventions, dialect.at(name)
     assert conventions is not None
     rule = rule_of(dialect, node)
-    if not isinstance(node, SPIKING) or view.readout or view.reset == "none":
+    silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
+    if silent and not readouts:
         what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
         raise ConversionError(f"node '{name}' is {what}: the importer has no neuron that gives its membrane")
     if shape is None:
         raise ConversionError(f"node '{name}' has an unknown size: give its parameters a shape")
-    require(dialect, ["reset", "initial"], _PURPOSE, name)
-    if view.reset_delay is None:
+    require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
+    delay = rule.recurrent_reset_delay if looped else None
+    if delay is None and not silent:
         require(dialect, ["reset_delay"], _PURPOSE, name)
+        delay = view.reset_delay
 
     def dt() -> float:
         return unit_dt(graph)
@@ -151,10 +156,15 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
     numbers = _membrane(dialect, node, rule, dt)
     if isinstance(node, CURRENT_BASED):
         numbers |= _synapse(dialect, node, rule, dt)
-    v_reset = _number(node, "v_reset") if view.reset == "zero" else np.zeros(())
     leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
-    start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": _number(node, "v_reset")}[view.initial or "zero"]
-    numbers |= {"v_threshold": _number(node, "v_threshold"), "v_reset": v_reset, "v_start": start}
+    at_reset = _number(node, "v_reset") if "v_reset" in node.names else np.zeros(())
+    start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": at_reset}[view.initial or "zero"]
+    v_reset = at_reset if view.reset == "zero" and not silent else np.zeros(())
+    numbers |= {
+        "v_threshold": np.array(np.inf) if silent else _number(node, "v_threshold"),
+        "v_reset": v_reset,
+        "v_start": start,
+    }
     defaults = {"drive": np.zeros(()), "synapse_decay": np.zeros(()), "synapse_gain": np.ones(())}
     numbers = defaults | {"bias_ratio": np.ones(()), "i_start": np.zeros(()), "level": np.ones(())} | numbers
     step = Step(
@@ -162,10 +172,10 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
         type=node.type,
         shape=shape,
         current_based=isinstance(node, CURRENT_BASED),
-        reset=_reset(conventions, rule, view.reset, view.reset_delay, looped),
+        reset="none" if silent else _reset(conventions, rule, view.reset, delay, looped),
         at_equality=conventions.threshold == ">=",
         several=conventions.spikes_per_step == "several",
-        late=conventions.spikes_from == "before",
+        late=conventions.spikes_from == "before" and not silent,
         **{key: np.broadcast_to(_shaped(value, shape), shape).astype(float) for key, value in numbers.items()},
     )
     _refuse_odd_levels(step)

@@ -32,7 +32,7 @@ class Target:
     Attributes:
         name: As in the command line.
         title: As people write it.
-        write: Writes one neuron.
+        write: Writes one neuron; None where neurons are not rewritten.
         nodes: Types that the importer takes, neurons included.
         dt: The step that it assumes where it cannot be told another.
         fixed_dt: It cannot be told another.
@@ -44,7 +44,7 @@ class Target:
 
     name: str
     title: str
-    write: Callable[[Step, Setting], Written]
+    write: Callable[[Step, Setting], Written] | None
     nodes: tuple[str, ...]
     dt: float
     fixed_dt: bool = False

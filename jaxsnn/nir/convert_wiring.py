@@ -65,9 +65,7 @@ def _sum_reasons(draft: Draft, target: Target) -> list[str]:
 
 def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
     """Edges and names for the importer, whose step is `dt`."""
-    recurrent = _recurrent_edges(draft)
-    for source, neuron in recurrent:
-        _bias_out_of_loop(draft, source, neuron)
+    recurrent = settle_loops(draft)
     # Norse runs nodes depth first and returns what ran last, so that loops must come before what follows them.
     inner = {edge for pair in recurrent for edge in (pair, pair[::-1])}
     draft.edges = [edge for edge in draft.edges if edge in inner] + [
@@ -78,6 +76,14 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
             _longer_loop(draft, edge)
     if target.name == "spyx":
         chain_for_spyx(draft, recurrent, late=not any(step.late for step in steps.values()), dt=dt)
+
+
+def settle_loops(draft: Draft) -> list[Edge]:
+    """Move biases out of loops, which importers leave out of the first step; the edges from weights to neuron."""
+    recurrent = _recurrent_edges(draft)
+    for source, neuron in recurrent:
+        _bias_out_of_loop(draft, source, neuron)
+    return recurrent
 
 
 def _recurrent_edges(draft: Draft) -> list[Edge]:

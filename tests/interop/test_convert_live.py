@@ -1,0 +1,125 @@
+"""Random networks, built here, exported, converted and played by the importers of snnTorch, Norse and SpikingJelly."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import parse, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.torch_bridge import from_torch
+from tests.interop import nets
+
+pytestmark = pytest.mark.interop
+TARGETS = ("norse", "snntorch", "spikingjelly")
+UNIFORM = "differ in the time constant"
+
+
+def snntorch_case(kind, seed=1, **options):
+    net = nets.snntorch_net(kind, seed, **options)
+    shape = (1, 8, 8) if kind == "conv" else (5,)
+    x = nets.spikes(seed, shape, batch=4 if kind == "conv" else 10)
+    graph = from_torch(net, torch.zeros(1, *shape))
+    return graph, x, nets.snntorch_play(net, x)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch"])
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("kind", ["leaky", "conv"])
+def test_snntorch_reset_to_zero(kind, delay, target, converts):
+    converts(*in_order(snntorch_case(kind, reset_mechanism="zero", reset_delay=delay), target))
+
+
+def in_order(case, target):
+    graph, x, y = case
+    return graph, target, x, y
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch"])
+@pytest.mark.parametrize("kind", ["synaptic", "rleaky"])
+def test_snntorch_reset_to_zero_at_once(kind, target, converts):
+    converts(*in_order(snntorch_case(kind, reset_mechanism="zero", reset_delay=False), target))
+
+
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "conv"])
+def test_snntorch_with_one_tau_a_layer_to_spikingjelly(kind, converts):
+    case = snntorch_case(kind, seed=3, alike=True, reset_mechanism="zero", reset_delay=False)
+    converts(*in_order(case, "spikingjelly"))
+
+
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
+def test_snntorch_subtraction_to_norse(kind, converts):
+    made = converts(*in_order(snntorch_case(kind), "norse"))
+    assert "reset_method" in made.load_with
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "target", "reason"),
+    [
+        ("leaky", {}, "snntorch", "importer resets to a value"),
+        ("leaky", {}, "spikingjelly", "importer resets to a value"),
+        ("synaptic", {"reset_mechanism": "zero"}, "norse", "whatever arrives"),
+        ("leaky", {"reset_mechanism": "zero"}, "spikingjelly", UNIFORM),
+        ("leaky", {"reset_delay": False}, "norse", "may stay above v_threshold"),
+        ("leaky", {"reset_mechanism": "none"}, "norse", "leaky readout"),
+    ],
+)
+def test_snntorch_is_refused_with_its_reason(kind, options, target, reason):
+    graph, _, _ = snntorch_case(kind, **options)
+    with pytest.raises(ConversionError, match=reason) as caught:
+        convert(graph, to=target)
+    assert "node '" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["lif", "cuba", "if", "conv"])
+def test_norse(kind, target, converts):
+    shape = (1, 8, 8) if kind == "conv" else (5,)
+    net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)
+    graph = from_torch(net, torch.zeros(1, *shape))
+    if target == "spikingjelly" and kind != "if":
+        with pytest.raises(ConversionError, match=UNIFORM):
+            convert(graph, to=target)
+        return
+    converts(graph, target, x, nets.stateful_play(net, x))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"])
+def test_spikingjelly(kind, target, converts, tmp_path):
+    import nir
+    from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+    net, shape = nets.spikingjelly_net(kind, seed=5), (1, 8, 8) if kind == "conv" else (5,)
+    x = nets.spikes(6, shape, batch=4 if kind == "conv" else 10)
+    nir.write(tmp_path / "source.nir", export_to_nir(net, torch.zeros(1, *shape), dt=1e-4))
+    graph = read(tmp_path / "source.nir", dialect="spikingjelly", dt=1e-4)
+    converts(graph, target, x, nets.spikingjelly_play(net, x))
+
+
+def test_a_converted_graph_is_read_in_the_dialect_of_its_target(tmp_path):
+    graph, *_ = snntorch_case("leaky", reset_mechanism="zero")
+    made = convert(graph, to="norse")
+    write(tmp_path / "a.nir", made.graph)
+    again = read(tmp_path / "a.nir", dialect="norse", dt="100us", dt_export=1.0)
+    assert again.dialect.seconds == made.graph.dialect.seconds == 1.0
+    # What was converted for Norse converts back to what snnTorch fires.
+    back = convert(again, to="snntorch")
+    for name in ("0", "2", "4"):
+        weight, other = (np.asarray(found.nodes[name].value("weight")) for found in (graph, back.graph))
+        scale = weight / other
+        assert np.allclose(scale, scale[:, :1], rtol=1e-4)
+
+
+def test_from_torch_agrees_with_the_exporters_where_they_work():
+    from snntorch.export_nir import export_to_nir
+
+    net = nets.snntorch_net("synaptic", seed=2)
+    theirs = parse(export_to_nir(net, torch.zeros(1, 5), ignore_dims=[0]), dialect="snntorch")
+    ours = from_torch(net, torch.zeros(1, 5))
+    assert list(theirs.nodes) == list(ours.nodes)
+    assert sorted(theirs.edges) == sorted(ours.edges)
+    for name, node in theirs.nodes.items():
+        for key, value in node.parameters.items():
+            np.testing.assert_allclose(ours.nodes[name].value(key), value, rtol=1e-6)

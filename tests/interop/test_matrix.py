@@ -1,0 +1,211 @@
+"""Every kind of file against every importer. `make interop` runs this with Spyx and writes docs/interop.md."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import parse, write
+from jaxsnn.nir.convert import convert
+from tests.grid.conftest import RECORDED
+from tests.interop import nets
+from tests.interop.players import compare, play
+from tests.nir.test_zoo import FACTS
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+TITLES = {"snntorch": "snnTorch", "norse": "Norse", "spikingjelly": "SpikingJelly", "spyx": "Spyx"}
+SOURCES = {**TITLES, "sinabs": "Sinabs", "rockpool": "Rockpool"}
+#: What a file is, by the part of its name after "_v_"; others are named as they are.
+FILES = tuple(name for name in RECORDED if FACTS[name].get("reproducible", True) and not name.endswith("_li"))
+LIVE = {
+    **{
+        f"snntorch live {kind} {reset}{'' if delay else ' at once'}": (kind, reset, delay)
+        for kind in ("leaky", "synaptic", "rleaky", "rsynaptic", "conv")
+        for reset in ("zero", "subtract")
+        for delay in (True, False)
+        if (kind, delay) != ("rsynaptic", False)
+    },
+    "snntorch live leaky zero, different tau": ("leaky", "zero", True),
+    "norse live lif, different tau": "lif",
+    **{f"norse live {kind}": kind for kind in ("lif", "cuba", "if", "conv")},
+    **{f"spikingjelly live {kind}": kind for kind in ("lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv")},
+    **{f"spyx live {kind}": kind for kind in ("lif", "cuba", "if", "rlif")},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One conversion: the share of identical trains, or why there is none, and what an approximation gives."""
+
+    source: str
+    target: str
+    share: float | None
+    active: int
+    trains: int
+    shift: int
+    reason: str = ""
+    approximate: float | None = None
+
+
+@pytest.fixture(scope="session")
+def table():
+    """Cells, written as a document at the end where the environment names one."""
+    cells: list[Cell] = []
+    yield cells
+    path = os.environ.get("INTEROP_DOCUMENT")
+    if path and cells:
+        Path(path).write_text(document(cells))
+
+
+def live(name, tmp_path):
+    """A random network of a framework: graph, input spikes, and what the framework itself fires."""
+    import torch
+
+    from jaxsnn.nir.torch_bridge import from_torch
+
+    framework, kind, alike = name.split()[0], LIVE[name], not name.endswith("different tau")
+    shape = (1, 8, 8) if "conv" in kind else (5,)
+    x = nets.spikes(7, shape, batch=20 if shape == (5,) else 6)
+    if framework == "snntorch":
+        net = nets.snntorch_net(kind[0], 1, alike, reset_mechanism=kind[1], reset_delay=kind[2])
+        return from_torch(net, torch.zeros(1, *shape)), x, nets.snntorch_play(net, x)
+    if framework == "norse":
+        net = nets.norse_net(kind, 3, alike)
+        return from_torch(net, torch.zeros(1, *shape)), x, nets.stateful_play(net, x)
+    if framework == "spikingjelly":
+        from spikingjelly.activation_based.nir_exchange import export_to_nir
+
+        net = nets.spikingjelly_net(kind, 6)
+        graph = parse(export_to_nir(net, torch.zeros(1, *shape), dt=1e-4), dialect="spikingjelly", dt=1e-4)
+        return graph, x, nets.spikingjelly_play(net, x)
+    graph, y = nets.spyx_case(kind, x)
+    return parse(graph, dialect="spyx", time_unit="s"), x, y
+
+
+def measure(graph, target, x, y, path, approximate=False):
+    """(share of identical trains, active trains, trains, shift) with the target's own importer."""
+    made = convert(graph, to=target, path=str(path), approximate=approximate)
+    write(path, made.graph)
+    shift = next(iter(made.shift.values()), 0)
+    identical, trains, active = compare(y, play(made.load_with, target, x), shift)
+    return identical / trains, active, trains, shift
+
+
+@pytest.mark.parametrize("target", TITLES)
+@pytest.mark.parametrize("name", [*FILES, *LIVE])
+def test_a_cell(name, target, recorded, table, tmp_path):
+    pytest.importorskip("spyx")
+    if name in LIVE:
+        graph, x, y = live(name, tmp_path)
+    else:
+        graph, x, y = recorded(name)
+        x = x.astype(np.float32)
+    trains, active = y.reshape(*y.shape[:2], -1).any(axis=0).size, int((y != 0).any(axis=0).sum())
+    try:
+        share, active, trains, shift = measure(graph, target, x, y, tmp_path / "a.nir")
+    except ConversionError as error:
+        try:
+            nearest, *_ = measure(graph, target, x, y, tmp_path / "b.nir", approximate=True)
+        except ConversionError:
+            nearest = None
+        table.append(
+            Cell(
+                source=name, target=target, share=None, active=active, trains=trains, shift=0, reason=str(error),
+                approximate=nearest,
+            )
+        )  # fmt: skip
+        return
+    assert active >= trains / 4
+    table.append(Cell(source=name, target=target, share=share, active=active, trains=trains, shift=shift))
+    assert share >= 0.99
+
+
+def document(cells):
+    """The measured table as Markdown."""
+    reasons: list[str] = []
+    names = list(dict.fromkeys(cell.source for cell in cells))
+    found = {(cell.source, cell.target): cell for cell in cells}
+    lines = [*HEAD, "", *summary(cells), "", "## Every file and network", "", HOW, ""]
+    lines += [row(["source", "active trains", *TITLES.values()]), row(["---", "---:", *["---"] * len(TITLES)])]
+    for name in names:
+        some = found[name, next(iter(TITLES))]
+        assert all((name, target) in found for target in TITLES), f"{name} was not measured whole"
+        lines.append(
+            row([name, f"{some.active} of {some.trains}", *(text(found[name, target], reasons) for target in TITLES)])
+        )
+    lines += ["", "## Why some are refused", ""]
+    lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    return "\n".join([*lines, ""])
+
+
+HEAD = [
+    "# Interoperability, measured",
+    "",
+    "`make interop` writes this page. Each file is read in its dialect, rewritten by `jaxsnn convert` for another",
+    "simulator, loaded there by that simulator's own importer, and played with random spikes. A train is one output",
+    "neuron of one batch element over all steps; it is identical if every step has the source's number of spikes.",
+    "",
+    "Sources are files with recordings of what their own framework fires, and networks with random weights that are",
+    "built and played live. Of Sinabs and Rockpool there are recordings only. Importers sum in another order than the",
+    "source: a membrane that comes within the rounding of float32 (1e-7) of its threshold may fire in one and not in",
+    "the other.",
+]
+HOW = (
+    "A percentage is the share of identical trains. `+2`: the target's spikes leave two steps later, one for each "
+    "layer, because each layer of Spyx takes a step. A number in brackets is a reason below; after it, what "
+    "`--approximate` gives."
+)
+
+
+def summary(cells):
+    """Sources against targets: conversions and refusals."""
+    rows = [row(["files of", *(f"to {title}" for title in TITLES.values())]), row(["---"] * (len(TITLES) + 1))]
+    for source, title in SOURCES.items():
+        entries: list[str] = []
+        for target in TITLES:
+            own = [cell for cell in cells if cell.source.startswith(source) and cell.target == target]
+            shares = [cell.share for cell in own if cell.share is not None]
+            worst = f"{len(shares)} convert, at least {floor_percent(min(shares))} identical" if shares else ""
+            refused = f"{len(own) - len(shares)} refused" if len(own) > len(shares) else ""
+            entries.append("; ".join(part for part in (worst, refused) if part))
+        rows.append(row([title, *entries]))
+    packages = ("snntorch", "norse", "spikingjelly", "spyx", "nir", "nirtorch", "torch", "jax")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in packages)
+    return [*rows, "", f"Measured with {versions}, Python {platform.python_version()}."]
+
+
+def text(cell, reasons):
+    """One cell of the table."""
+    if cell.share is not None:
+        return floor_percent(cell.share) + (f" ({cell.shift:+d})" if cell.shift else "")
+    reason = general(cell.reason, TITLES[cell.target])
+    if reason not in reasons:
+        reasons.append(reason)
+    nearest = "" if cell.approximate is None else f", {floor_percent(cell.approximate)}"
+    return f"refused [{reasons.index(reason) + 1}]{nearest}"
+
+
+def general(reason, title):
+    """A reason without the node and the numbers of one file."""
+    reason = reason.removeprefix(f"{title} cannot take this graph: ").partition(" (and ")[0]
+    _, _, rest = reason.partition("': ") if "': " in reason else ("", "", reason)
+    rest = rest.partition(": its membrane can reach")[0]
+    for word in ("neuron 0 starts at",):
+        if rest.startswith(word):
+            rest = "it starts at v_leak and resets elsewhere, the importer starts where it resets"
+    return f"{title}: {rest.partition(' (0.')[0]}"
+
+
+def floor_percent(share):
+    """Never rounds up to 100 %."""
+    return f"{int(share * 10000) / 100:g} %"
+
+
+def row(entries):
+    return f"| {' | '.join(entries)} |"

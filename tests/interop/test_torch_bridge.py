@@ -1,0 +1,135 @@
+"""Modules of torch to graphs and back: recordings played through nirtorch, and what exporters lose."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build
+from jaxsnn.nir.torch_bridge import from_torch, to_torch
+from tests.grid.conftest import RECORDED
+from tests.interop import nets
+from tests.interop.players import compare, stepped
+from tests.nir.test_zoo import FACTS
+
+pytestmark = pytest.mark.interop
+REPRODUCIBLE = [name for name in RECORDED if FACTS[name].get("reproducible", True)]
+
+
+@pytest.mark.parametrize("name", REPRODUCIBLE)
+def test_a_module_plays_the_recording(name, recorded):
+    graph, x, y = recorded(name)
+    got = stepped(to_torch(graph), x)
+    if name.endswith("_li"):
+        np.testing.assert_allclose(got, y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
+    else:
+        identical, trains, _ = compare(y, got, 0)
+        assert identical == trains
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
+def test_snntorch_there_and_back(kind, delay, reset):
+    if kind == "rsynaptic" and not delay:
+        pytest.skip("snnTorch 1.0.0 fails on this in its own forward pass")
+    net = nets.snntorch_net(kind, 4, reset_mechanism=reset, reset_delay=delay)
+    shape = (1, 8, 8) if kind == "conv" else (5,)
+    x = nets.spikes(3, shape, steps=60, batch=4)
+    y = nets.snntorch_play(net, x)
+    got = stepped(to_torch(from_torch(net, torch.zeros(1, *shape))), x)
+    assert compare(y, got, 0)[0] == compare(y, got, 0)[1]
+
+
+def test_the_module_learns():
+    graph = build.sequential(
+        build.input(5), build.affine(8), build.lif(tau=1e-3, r=10.0), seed=0, dialect="snntorch", reset="zero",
+        reset_delay=False,
+    )  # fmt: skip
+    net = to_torch(graph)
+    y, state = net(torch.ones(2, 5))
+    y, _ = net(torch.ones(2, 5), state)
+    y.sum().backward()
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+    assert sorted(name.rpartition(".")[2] for name in gradients) == ["bias", "weight"]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
+
+
+def test_an_affine_keeps_its_bias_and_a_convolution_its_channels(recorded):
+    graph, _, _ = recorded("snntorch_v_conv_zero")
+    parameters = [parameter.detach().numpy() for parameter in to_torch(graph).parameters()]
+    for name in ("0", "3", "6"):
+        for key in ("weight", "bias"):
+            value = np.asarray(graph.nodes[name].value(key))
+            assert any(value.shape == found.shape and np.array_equal(value, found) for found in parameters)
+
+
+def test_what_exporters_lose_is_in_the_dialect():
+    import snntorch
+
+    net = torch.nn.Sequential(
+        torch.nn.Linear(5, 4),
+        snntorch.Leaky(beta=0.8, reset_mechanism="zero", reset_delay=False, init_hidden=True),
+        torch.nn.Linear(4, 2),
+        snntorch.Leaky(beta=0.9, reset_mechanism="none", init_hidden=True, output=True),
+    )
+    graph = from_torch(net, torch.zeros(1, 5))
+    hidden, readout = graph.dialect.at("1"), graph.dialect.at("3")
+    assert (hidden.reset, hidden.reset_delay, hidden.readout) == ("zero", False, False)
+    assert (readout.reset, readout.readout) == ("none", True)
+    np.testing.assert_allclose(graph.nodes["1"].value("r"), np.full(4, 5.0), rtol=1e-6)
+
+
+def test_norse_keeps_its_reset_and_true_time_constants():
+    from norse.torch import SequentialState
+    from norse.torch.functional.lif_box import LIFBoxParameters
+    from norse.torch.functional.reset import reset_subtract
+    from norse.torch.module.lif_box import LIFBoxCell
+
+    values = {"tau_mem_inv": torch.tensor([100.0, 50.0]), "v_reset": torch.tensor([-0.5, -0.5])}
+    net = SequentialState(
+        torch.nn.Linear(5, 2),
+        LIFBoxCell(LIFBoxParameters(**values), dt=5e-4),
+        torch.nn.Linear(2, 2),
+        LIFBoxCell(LIFBoxParameters(reset_method=reset_subtract), dt=5e-4),
+    )
+    graph = from_torch(net, torch.zeros(1, 5))
+    first, second = (name for name in graph.order() if graph.nodes[name].type == "LIF")
+    np.testing.assert_allclose(graph.nodes[first].value("tau"), [0.01, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(graph.nodes[first].value("v_reset"), [-0.5, -0.5])
+    assert (graph.dialect.dt, graph.dialect.seconds) == (5e-4, 1.0)
+    assert [graph.dialect.at(name).reset for name in (first, second)] == ["zero", "subtract"]
+
+
+class Residual(torch.nn.Module):
+    """Adds outside of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.second(self.first(x) + x)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Residual(), "'second' .Linear. is computed outside of layers"),
+        (torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()), "'1' is a ReLU, which is not supported"),
+        (torch.nn.Sequential(torch.nn.Linear(5, 5)), "neurons of none"),
+    ],
+)
+def test_what_cannot_be_held_is_refused(module, message):
+    with pytest.raises(ConversionError, match=message):
+        from_torch(module, torch.zeros(1, 5))
+
+
+def test_the_states_of_the_module_stay():
+    net = nets.snntorch_net("leaky", 1)
+    x = nets.spikes(1, steps=20)
+    before = nets.snntorch_play(net, x)
+    held = net[1].mem.clone()
+    from_torch(net, torch.ones(3, 5))
+    assert torch.equal(net[1].mem, held)
+    assert np.array_equal(nets.snntorch_play(net, x), before)

@@ -1,0 +1,197 @@
+"""Conversion without the frameworks: what is written, what is said, and what is refused."""
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError, DialectError, UsageError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert_targets import TARGETS
+
+BETA = 0.9
+RESET = {"reset": "zero", "reset_delay": False}
+
+
+def snntorch(*, tau=1e-3, v_threshold=1.0, seed=0, **options):
+    """Two layers of snnTorch's Leaky: r = tau/dt with dt = 100 us."""
+    r = np.asarray(tau) / 1e-4
+    neurons = {"tau": tau, "r": r, "v_threshold": v_threshold}
+    layers = (build.affine(4, bias=0.25), build.lif(**neurons), build.affine(4), build.lif(**neurons))
+    return build.sequential(build.input(3), *layers, seed=seed, dialect="snntorch", **(RESET | options))
+
+
+def numbers(made, node, parameter):
+    return np.asarray(made.graph.nodes[node].value(parameter))
+
+
+def test_norse_takes_r_in_its_weights():
+    graph = snntorch()
+    made = convert(graph, to="norse")
+    np.testing.assert_allclose(numbers(made, "1", "weight"), 10 * graph.nodes["1"].value("weight"), rtol=1e-6)
+    np.testing.assert_allclose(numbers(made, "1", "bias"), 2.5)
+    np.testing.assert_allclose(numbers(made, "2", "tau"), 1e-3)
+    np.testing.assert_allclose(numbers(made, "2", "r"), 1)
+    assert made.load_with.endswith("norse.torch.from_nir(nir.read('model.nir'), dt=0.0001)")
+    assert [change.node for change in made.changes] == ["2", "4"]
+    assert all(change.what and change.why for change in made.changes)
+    assert (made.losses, made.shift) == ((), {})
+
+
+def test_a_file_of_its_own_kind_keeps_its_numbers():
+    graph = snntorch()
+    made = convert(graph, to="snntorch")
+    for name, node in graph.nodes.items():
+        for key, value in node.parameters.items():
+            np.testing.assert_allclose(numbers(made, name, key), value, rtol=1e-9)
+    assert made.changes == ()
+
+
+def test_another_step_keeps_the_decay_of_a_step():
+    graph = build.sequential(
+        build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse", dt="1ms", dt_export=1.0
+    )
+    made = convert(graph, to="snntorch")
+    np.testing.assert_allclose(1 - 1e-4 / numbers(made, "2", "tau"), 1 - 1e-3 / 5e-3)
+    assert any("0.1 times as long" in change.what for change in made.changes)
+    with pytest.raises(UsageError, match="steps by 100 us"):
+        convert(graph, to="snntorch", dt="1ms")
+    np.testing.assert_allclose(numbers(convert(graph, to="spikingjelly", dt="2ms"), "2", "tau"), 10e-3)
+
+
+def test_thresholds_of_neurons_go_into_the_weights_where_one_is_taken():
+    thresholds = np.array([0.5, 1.0, 2.0, 4.0])
+    graph = snntorch(v_threshold=thresholds)
+    made = convert(graph, to="spikingjelly")
+    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), 0.5, rtol=1e-6)
+    factor = 0.5 / thresholds
+    np.testing.assert_allclose(numbers(made, "1", "weight"), factor[:, None] * graph.nodes["1"].value("weight"))
+    np.testing.assert_allclose(numbers(made, "1", "bias"), factor * 0.25)
+
+
+def test_a_threshold_that_is_reached_and_one_that_is_passed_differ_by_one_float32():
+    made = convert(snntorch(), to="spikingjelly")
+    threshold = numbers(made, "2", "v_threshold")
+    assert np.all(threshold.astype(np.float32) == np.nextafter(np.float32(1), np.float32(2)))
+    back = convert(made.graph, to="snntorch")
+    assert np.all(numbers(back, "2", "v_threshold") == 1.0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_written_reads_again(target, tmp_path):
+    made = convert(snntorch(**({"reset": "subtract", "reset_delay": True} if target == "spyx" else {})), to=target)
+    write(tmp_path / "a.nir", made.graph)
+    again = read(tmp_path / "a.nir")
+    assert again.edges == made.graph.edges
+    for name, node in made.graph.nodes.items():
+        for key, value in node.parameters.items():
+            assert np.array_equal(again.nodes[name].value(key), value)
+
+
+def test_spyx_gets_its_names_and_biases_that_are_late():
+    graph = build.network(
+        {
+            "in": build.input(3),
+            "w": build.affine(4, bias=0.1),
+            "a": build.lif(tau=1e-3, r=10.0),
+            "v": build.affine(2, bias=0.3),
+            "b": build.lif(tau=1e-3, r=10.0),
+            "out": build.output(),
+        },
+        [("in", "w", "a", "v", "b", "out")],
+        seed=0,
+        dialect="snntorch",
+        reset="subtract",
+        reset_delay=True,
+    )
+    made = convert(graph, to="spyx")
+    assert made.graph.inputs == ("input",)
+    assert made.graph.outputs == ("output",)
+    assert made.shift == {"out": 2}
+    # The second bias is the weight of a neuron that fires in each step.
+    np.testing.assert_allclose(numbers(made, "v", "weight")[:, -1], 0.3)
+    np.testing.assert_allclose(numbers(made, "v", "bias"), 0)
+    assert numbers(made, "a", "v_threshold").shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "reason"),
+    [
+        ({"reset": "subtract", "reset_delay": True}, "snntorch", "node '2'.*importer resets to a value"),
+        ({"reset": "subtract", "reset_delay": True}, "spikingjelly", "node '2'.*importer resets to a value"),
+        ({}, "spyx", "node '2'.*resets to a value"),
+        ({"tau": np.array([1e-3, 2e-3, 3e-3, 4e-3])}, "spikingjelly", "differ in the time constant"),
+        ({"readout": "4"}, "norse", "node '4' is a leaky readout"),
+    ],
+)
+def test_what_cannot_be_expressed_is_refused_or_named_as_a_loss(options, target, reason):
+    graph = snntorch(**options)
+    with pytest.raises(ConversionError, match=reason) as caught:
+        convert(graph, to=target)
+    assert "\n" not in str(caught.value)
+    if "readout" in options:
+        return
+    made = convert(graph, to=target, approximate=True)
+    assert len(made.losses) >= 2
+    assert all(loss[0] in "24" for loss in made.losses)
+
+
+def test_what_is_not_known_is_asked_for():
+    with pytest.raises(DialectError, match=r"node '2': conversion needs reset, .*say --reset"):
+        convert(snntorch(reset=None), to="norse")
+    graph = build.sequential(build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse")
+    with pytest.raises(DialectError, match="--dt"):
+        convert(graph, to="snntorch")
+    with pytest.raises(UsageError, match="did you mean 'norse'"):
+        convert(graph, to="nors")
+
+
+def test_several_spikes_a_step_are_shared_among_copies_or_proven_not_to_occur():
+    weak = build.sequential(
+        build.input(3), build.linear(4, weight=np.full((4, 3), 0.2)), build.integrate_and_fire(), dialect="sinabs"
+    )
+    made = convert(weak, to="norse")
+    assert numbers(made, "2", "v_threshold").shape == (4,)
+    assert any("fires at most one spike a step" in change.why for change in made.changes)
+    strong = build.sequential(
+        build.input(3), build.linear(4, weight=np.full((4, 3), 0.8)), build.integrate_and_fire(), dialect="sinabs"
+    )
+    made = convert(strong, to="norse")
+    # The membrane reaches 1 + 3 * 0.8 = 3.4.
+    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), np.repeat([1, 2, 3], 4), rtol=1e-6)
+    assert made.graph.inputs == weak.inputs
+
+
+def test_continuous_time_is_an_approximation_that_converges():
+    graph = build.sequential(
+        build.input(3), build.linear(4), build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6), seed=0
+    )
+    with pytest.raises(DialectError, match="--dt"):
+        convert(graph, to="norse", approximate=True)
+    with pytest.raises(ConversionError, match="--approximate"):
+        convert(graph, to="norse", dt="100us")
+    made = convert(graph, to="norse", dt="100us", approximate=True)
+    assert made.losses == ("continuous time is cut into steps of 100 us",)
+    # A step of the current that one spike leaves, seen by the membrane: to first order in dt.
+    drive = numbers(made, "2", "w_in") * 1e-4 / numbers(made, "2", "tau_syn")
+    drive = drive * numbers(made, "2", "r") * 1e-4 / numbers(made, "2", "tau_mem")
+    np.testing.assert_allclose(drive, 1e-4 / 10e-3, rtol=0.02)
+
+
+def test_pools_and_groups_are_written_as_the_importer_takes_them(zoo):
+    graph = read(zoo["spyx_v_conv_hwc"], dialect="spyx")
+    made = convert(graph, to="norse")
+    assert made.graph.nodes["layer_2"].type == "SumPool2d"
+    columns = np.arange(128).reshape(4, 4, 8).transpose(2, 0, 1).ravel()
+    old, new = (np.asarray(found.nodes["layer_6"].value("weight")) for found in (graph, made.graph))
+    np.testing.assert_array_equal(new, old[:, columns])
+    graph = read(zoo["snntorch_v_conv_sub"], dialect="snntorch", reset="subtract", reset_delay=True)
+    made = convert(graph, to="norse")
+    assert made.graph.nodes["2"].type == "SumPool2d"
+    old, new = (np.asarray(found.nodes["3"].value("weight")) for found in (graph, made.graph))
+    np.testing.assert_allclose(new, old / 4, rtol=1e-6)
+
+
+def test_two_outputs_are_refused(zoo):
+    graph = read(zoo["jaxsnn_b_cubalif_2out"], dialect="jaxsnn", time_unit="ms")
+    with pytest.raises(ConversionError, match="2 Input nodes .input, input_output_h.*and 1 more reasons"):
+        convert(graph, to="norse", dt="100us", approximate=True)
