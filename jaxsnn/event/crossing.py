@@ -16,6 +16,7 @@ Lambert W function), a safeguarded Newton iteration elsewhere.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -24,8 +25,9 @@ from jaxsnn.network import TauShape
 _NEWTON_STEPS = 60
 
 
+@jax.custom_jvp
 def _phi1(z):
-    """expm1(z) / z, with its limit 1 at zero."""
+    """expm1(z) / z for z <= 0, with its limit 1 at zero."""
     safe = jnp.where(z == 0, 1.0, z)
     return jnp.where(z == 0, 1.0, jnp.expm1(safe) / safe)
 
@@ -38,6 +40,9 @@ def _phi1_derivative(z):
     near = z > -0.7
     safe = jnp.where(near, -1.0, z)
     return jnp.where(near, series, (jnp.exp(safe) * (safe - 1) + 1) / (safe * safe))
+
+
+_phi1.defjvps(lambda dz, _, z: _phi1_derivative(z) * dz)  # differentiating the quotient would lose digits near zero
 
 
 def decay(shape, tau_mem, tau_syn, t):
@@ -59,8 +64,9 @@ def decay(shape, tau_mem, tau_syn, t):
             return em, em, jnp.where(jnp.isinf(t), 0.0, t / tau_mem) * em
     em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)
     finite = jnp.where(jnp.isinf(t), 0.0, t)
-    gap = abs(1 / tau_syn - 1 / tau_mem)
-    return em, es, finite / tau_mem * jnp.maximum(em, es) * _phi1(-finite * gap)
+    mem_longer = tau_mem >= tau_syn  # one branch for all, so that derivatives are right at equal constants too
+    gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
+    return em, es, finite / tau_mem * jnp.where(mem_longer, em, es) * _phi1(-finite * gap)
 
 
 def decay_derivatives(shape, tau_mem, tau_syn, t):

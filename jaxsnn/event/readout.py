@@ -1,9 +1,12 @@
 """Membrane voltages of neurons that do not fire."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.events import sorted_times
+from jaxsnn.network import TauShape
 
 
 def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
@@ -21,6 +24,8 @@ def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
     Returns:
         (batch, samples, neurons). A sample at the very time of an arrival is taken after it (V does not jump).
     """
+    if neuron.tau_shape is not TauShape.APART:  # a closed form at a fixed ratio would tie the constants' gradients
+        neuron = replace(neuron, tau_shape=TauShape.ANY)
     batch, arrivals = time.shape
     rows, samples = weight.shape[0], sample_times.shape[0]
     row = jnp.where(jnp.isfinite(time), row, rows)
