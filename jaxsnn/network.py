@@ -123,20 +123,20 @@ def signals(network):
     leaving, arriving = {}, {}
     shapes = {wire.name: wire.shape for wire in network.wires}
     for wire in network.wires:
-        entering = _sum([leaving[source] for source in wire.sources], wire.size)
+        entering = _sum([leaving[source] for source in wire.sources], wire.size, network.dtype)
         if wire.kind == "neuron":
             arriving[wire.name] = entering
         if wire.kind in ("input", "neuron"):
             leaving[wire.name] = Signal(maps={wire.name: None}, constant=None)
         elif wire.kind in LINEAR:
             inward = shapes[wire.sources[0]] if wire.sources else wire.shape
-            leaving[wire.name] = _through(wire, inward, network.parameters.get(wire.name, {}), entering)
+            leaving[wire.name] = _through(wire, inward, network.parameters.get(wire.name, {}), entering, network.dtype)
         elif wire.kind != "output":
             raise LoweringError(f"node '{wire.name}' is a {wire.kind}, which is not among {listing(LINEAR)}")
     return arriving
 
 
-def _sum(parts, size):
+def _sum(parts, size, dtype):
     if len(parts) == 1:
         return parts[0]
     maps, constant = {}, None
@@ -145,17 +145,17 @@ def _sum(parts, size):
             if source not in maps:
                 maps[source] = matrix
                 continue
-            first, second = (jnp.eye(size) if m is None else m for m in (maps[source], matrix))
+            first, second = (jnp.eye(size, dtype=dtype) if m is None else m for m in (maps[source], matrix))
             maps[source] = first + second
         if part.constant is not None:
             constant = part.constant if constant is None else constant + part.constant
     return Signal(maps=maps, constant=constant)
 
 
-def _through(wire, inward, parameters, signal):
+def _through(wire, inward, parameters, signal, dtype):
     """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
     if wire.kind == "Flatten":
-        return signal if wire.detail is None else _reordered(signal, wire.size, inward, wire.detail)
+        return signal if wire.detail is None else _reordered(signal, wire.size, inward, wire.detail, dtype)
     if wire.kind == "Scale":
         scale = parameters["scale"]
         maps = {name: jnp.diag(scale) if m is None else m * scale for name, m in signal.maps.items()}
@@ -168,8 +168,8 @@ def _through(wire, inward, parameters, signal):
     return Signal(maps=maps, constant=constant)
 
 
-def _reordered(signal, size, shape, axes):
+def _reordered(signal, size, shape, axes, dtype):
     """A signal of a given shape after its axes were put into another order and joined."""
     place = np.arange(size).reshape(shape).transpose(axes).reshape(-1)
-    maps = {name: (jnp.eye(size) if m is None else m)[:, place] for name, m in signal.maps.items()}
+    maps = {name: (jnp.eye(size, dtype=dtype) if m is None else m)[:, place] for name, m in signal.maps.items()}
     return Signal(maps=maps, constant=None if signal.constant is None else signal.constant[place])
