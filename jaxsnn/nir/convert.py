@@ -94,7 +94,7 @@ def convert(
 
     if continuous:
         draft.losses.append(f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}")
-    steps = _steps(graph, names, refused)
+    steps = _steps(graph, draft, names, refused)
     _refuse(refused, target)
     most = dict.fromkeys(steps, 1)
     if target.subtracts or approximate:
@@ -132,24 +132,17 @@ def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
     return dataclasses.replace(graph, dialect=dialect), True
 
 
-def _steps(graph: Graph, names: dict[str, str], refused: list[str]) -> dict[str, Step]:
+def _steps(graph: Graph, draft: Draft, names: dict[str, str], refused: list[str]) -> dict[str, Step]:
     """The step of each population by its new name."""
     looped = {name for part in graph.recurrent_components() for name in part}
-    draft_shapes = _shapes(graph)
     found = {}
     for name in graph.neurons:
         try:
-            step = step_of(graph, name, draft_shapes[name], name in looped)
+            step = step_of(graph, name, draft.shapes[names[name]][1], name in looped)
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
             refused.append(str(error))
     return found
-
-
-def _shapes(graph: Graph) -> dict[str, tuple[int, ...] | None]:
-    from jaxsnn.nir.passes import shapes
-
-    return {name: pair[1] for name, pair in shapes(graph).items()}
 
 
 def _refuse(refused: list[str], target: Target) -> None:
@@ -181,7 +174,7 @@ def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
     source_last = conventions is not None and conventions.channels_last
     to_last = target.name == "spyx"
     if source_last != to_last:
-        reorder_flattened(draft, to_last, f"{'Spyx' if to_last or source_last else ''} is channels last")
+        reorder_flattened(draft, to_last, "Spyx is channels last, others channels first")
     dense_groups(draft, f"{target.title}'s importer takes one group")
     if target.pool is not None:
         swap_pools(draft, target.pool, f"{target.title}'s importer takes {target.pool} only")
@@ -227,7 +220,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, of
 def _span(value: Any) -> str:
     array = np.asarray(value, float)
     low, high = float(array.min()), float(array.max())
-    return f"{low:.6g}" if np.isclose(low, high, rtol=1e-6 / 10, atol=0) else f"{low:.6g} to {high:.6g}"
+    return f"{low:.6g}" if np.isclose(low, high, rtol=1e-7, atol=0) else f"{low:.6g} to {high:.6g}"
 
 
 def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:

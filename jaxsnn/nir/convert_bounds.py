@@ -54,7 +54,9 @@ def settled(
             most[name] = spikes
             continue
         else:
-            several = "it may fire several spikes in a step" if step.several else "it may stay above v_threshold"
+            several = "it may fire several spikes in a step"
+            if not step.several:
+                several = "it may stay above v_threshold after a reset, which reset_delay false compares in its own way"
             give_up(name, f"{several}: {reach}", "one spike a step and a plain subtraction are written")
         found[name] = dataclasses.replace(step, several=False, reset=reset)
     return found, {name: int(most[name]) for name in steps}

@@ -119,13 +119,13 @@ def is_continuous(dialect: Dialect, node: Node) -> bool:
     return rule_of(dialect, node).membrane == "exact"
 
 
-def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool, *, readouts: bool = False) -> Step:
+def step_of(graph: Graph, name: str, shape: tuple[int, ...], looped: bool, *, readouts: bool = False) -> Step:
     """What one step of the source does to a population.
 
     Args:
         graph: Read with its dialect.
         name: A node that is a neuron.
-        shape: Its shape, if known.
+        shape: Its shape.
         looped: It feeds itself.
         readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
 
@@ -142,8 +142,6 @@ def step_of(graph: Graph, name: str, shape: tuple[int, ...] | None, looped: bool
     if silent and not readouts:
         what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
         raise ConversionError(f"node '{name}' is {what}: the importer has no neuron that gives its membrane")
-    if shape is None:
-        raise ConversionError(f"node '{name}' has an unknown size: give its parameters a shape")
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = rule.recurrent_reset_delay if looped else None
     if delay is None and not silent:

@@ -20,7 +20,7 @@ from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import export, group_of, tagged
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.parse import parse
-from jaxsnn.nir.passes import shapes, window
+from jaxsnn.nir.passes import window
 from jaxsnn.nir.torch_leaves import Call, exported, exporter_of
 
 
@@ -177,8 +177,10 @@ def to_torch(graph: Graph) -> Any:
     draft, names = draft_of(graph)
     check_wiring(draft, _TORCH)
     looped = {name for part in graph.recurrent_components() for name in part}
-    found = shapes(graph)
-    steps = {names[name]: step_of(graph, name, found[name][1], name in looped, readouts=True) for name in graph.neurons}
+    steps = {
+        names[name]: step_of(graph, name, draft.shapes[names[name]][1], name in looped, readouts=True)
+        for name in graph.neurons
+    }
     conventions = graph.dialect.conventions
     if conventions is not None and conventions.channels_last:
         reorder_flattened(draft, False, "torch is channels first")

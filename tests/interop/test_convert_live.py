@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import parse, read, write
+from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert import convert
-from jaxsnn.nir.torch_bridge import from_torch
+from jaxsnn.nir.initializers import normal
+from jaxsnn.nir.torch_bridge import from_torch, to_torch
 from tests.interop import nets
+from tests.interop.players import stepped
 
 pytestmark = pytest.mark.interop
 TARGETS = ("norse", "snntorch", "spikingjelly")
@@ -123,3 +125,17 @@ def test_from_torch_agrees_with_the_exporters_where_they_work():
     for name, node in theirs.nodes.items():
         for key, value in node.parameters.items():
             np.testing.assert_allclose(ours.nodes[name].value(key), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+def test_sums_and_shared_weights(target, converts):
+    leaky, weights = {"tau": 1e-3, "r": 10.0}, {"weight": normal(0.1, 0.5), "bias": 0.02}
+    nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
+    nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
+    nodes |= {"input": build.input(5), "output": build.output()}
+    chains = [("input", "a", "l1", "b", "l3", "output"), ("a", "l2", "c", "l3"), ("input", "skip", "l3")]
+    graph = build.network(nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False)
+    x = nets.spikes(2)
+    converts(graph, target, x, stepped(to_torch(graph), x))
+    with pytest.raises(ConversionError, match="'l3' sums b, c, skip"):
+        convert(graph, to="norse")

@@ -73,7 +73,7 @@ def live(name, tmp_path):
     shape = (1, 8, 8) if "conv" in kind else (5,)
     x = nets.spikes(7, shape, batch=20 if shape == (5,) else 6)
     if framework == "snntorch":
-        net = nets.snntorch_net(kind[0], 1, alike, reset_mechanism=kind[1], reset_delay=kind[2])
+        net = nets.snntorch_net(kind[0], 3, alike, reset_mechanism=kind[1], reset_delay=kind[2])
         return from_torch(net, torch.zeros(1, *shape)), x, nets.snntorch_play(net, x)
     if framework == "norse":
         net = nets.norse_net(kind, 3, alike)

@@ -193,5 +193,5 @@ def test_pools_and_groups_are_written_as_the_importer_takes_them(zoo):
 
 def test_two_outputs_are_refused(zoo):
     graph = read(zoo["jaxsnn_b_cubalif_2out"], dialect="jaxsnn", time_unit="ms")
-    with pytest.raises(ConversionError, match="2 Input nodes .input, input_output_h.*and 1 more reasons"):
+    with pytest.raises(ConversionError, match=r"2 Input nodes .input, input_output_h.*and 1 more reasons"):
         convert(graph, to="norse", dt="100us", approximate=True)
