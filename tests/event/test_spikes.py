@@ -12,8 +12,8 @@ from jaxsnn.event.neurons import CubaLIF
 from jaxsnn.network import TauShape
 from tests.event import oracle
 from tests.event.cases import SHAPES, population
+from tests.event.oracle import assert_same_spikes
 
-ACCURACY = 1e-9
 SOURCES, ARRIVALS, SAMPLES, T_END = 4, 12, 3, 8.0
 #: Fewer than 8 neurons make the batch the fast axis.
 SIZES = (5, 9)
@@ -68,18 +68,6 @@ def expected(case, *, spike_area=None, step=None, initial="zero", reset="zero", 
     start = {"zero": 0.0, "v_leak": p["v_leak"], "v_reset": p["v_reset"]}[initial]
     settings = {"current": current, "start": start, "area": spike_area, "reset": 0.0 if reset == "subtract" else None}
     return oracle.population(p, case["weight"], case["times"], case["rows"], t_end, **settings)
-
-
-def assert_same_spikes(got, wanted, accuracy=ACCURACY):
-    """`got`: LayerSpikes or an array of times. The slots that one of both lacks do not count."""
-    times = np.asarray(got.time if hasattr(got, "time") else got)
-    if hasattr(got, "count"):
-        np.testing.assert_array_equal(got.count, np.isfinite(wanted).sum(-1))
-    slots = min(times.shape[-1], wanted.shape[-1])
-    times, wanted = times[..., :slots], np.asarray(wanted)[..., :slots]
-    np.testing.assert_array_equal(np.isfinite(times), np.isfinite(wanted))
-    fired = np.isfinite(wanted)
-    np.testing.assert_allclose(times[fired], wanted[fired], rtol=0, atol=accuracy)
 
 
 # Against the oracle

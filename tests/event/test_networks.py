@@ -1,0 +1,121 @@
+"""Whole networks, from a NIR graph to spikes, against the oracle that follows every spike along the edges."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Event, Events, lower, simulate
+from jaxsnn.network import TauShape
+from jaxsnn.nir import build
+from tests.event import oracle
+from tests.event.cases import population
+from tests.event.oracle import assert_same_spikes
+
+SAMPLES, T_END = 2, 5.0
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def neurons(rng, size, shape=TauShape.ANY, **changes):
+    return build.cubalif(size, **population(shape, rng, size) | changes)
+
+
+def matrix(rng, outputs, inputs, mean=1.2, std=1.0):
+    return rng.normal(mean, std, (outputs, inputs))
+
+
+def wired(seed):
+    """Fan-in, skips, biases ahead of linear nodes, one source by two paths, neurons that nothing reaches."""
+    rng = np.random.default_rng(seed)
+    nodes = {
+        "a": build.input(2),
+        "b": build.input(3),
+        "wa": build.linear(weight=matrix(rng, 4, 2)),
+        "wb": build.linear(weight=matrix(rng, 4, 3)),
+        "h1": neurons(rng, 4, TauShape.DOUBLE),
+        "bias": build.affine(weight=matrix(rng, 3, 4, 0.3, 0.5), bias=rng.normal(0.3, 0.2, 3)),
+        "scale": build.scale(rng.uniform(0.5, 1.5, 3)),
+        "mix": build.linear(weight=matrix(rng, 5, 3, 0.5, 0.3)),
+        "skip": build.affine(weight=matrix(rng, 5, 2, 1.0, 1.0), bias=rng.normal(0.1, 0.1, 5)),
+        "h2": neurons(rng, 5),
+        "down": build.linear(weight=matrix(rng, 4, 5, 0.0, 0.5)),
+        "double": build.scale(rng.uniform(-0.5, 0.5, 4)),
+        "h3": neurons(rng, 4),
+        "alone": neurons(rng, 2, v_leak=[0.3, 1.7]),
+        "out": build.output(4),
+        "other": build.output(2),
+    }
+    chains = [
+        ("a", "wa", "h1"),
+        ("b", "wb", "h1", "bias", "scale", "mix", "h2"),
+        ("a", "skip", "h2", "down", "h3", "out"),
+        ("h1", "h3"),
+        ("h1", "double", "h3"),
+        ("alone", "other"),
+    ]
+    return build.network(nodes, chains)
+
+
+def events(graph, seed, span=4.0):
+    rng, found = np.random.default_rng([seed, 1]), {}
+    for name in graph.inputs:
+        times = rng.uniform(0, span, (SAMPLES, 5))
+        times[1, 2] = np.inf
+        channels = rng.integers(0, int(graph.nodes[name].value("shape")[0]), (SAMPLES, 5))
+        found[name] = (times, channels)
+    return found
+
+
+def run(graph, inputs, **options):
+    trains = {name: Events(time=times, index=channels) for name, (times, channels) in inputs.items()}
+    return simulate(lower(graph, **options), trains, T_END, engine=Event(max_spikes=100))
+
+
+def test_every_kind_of_wiring_agrees_with_the_oracle():
+    fired = {}
+    for seed in range(3):
+        graph = wired(seed)
+        inputs = events(graph, seed)
+        solution = run(graph, inputs, free_time_constants=True)  # one structure, compiled once for all seeds
+        wanted = oracle.network(graph, inputs, T_END)
+        assert list(solution.spikes) == [name for name in graph.order() if name in wanted]
+        for name, spikes in wanted.items():
+            assert_same_spikes(solution.spikes[name], spikes)
+            fired[name] = fired.get(name, 0) + np.isfinite(spikes).sum()
+        assert dict(solution.outputs) == {"out": ("h3",), "other": ("alone",)}
+    assert min(fired.values()) > 5
+
+
+def deep(seed, dialect):
+    rng = np.random.default_rng(seed)
+    layers, before = [build.input(3)], 3
+    for size in (6, 9, 4):
+        affine = build.affine(
+            weight=matrix(rng, size, before, 3.5 / before, 2.5 / before), bias=rng.normal(0.2, 0.2, size)
+        )
+        layers += [affine, neurons(rng, size)]
+        before = size
+    return build.sequential(*layers, dialect=dialect, time_unit="s", **({"reset": "zero"} if dialect == "nir" else {}))
+
+
+@pytest.mark.parametrize(("dialect", "area"), [("jaxsnn", None), ("nir", 1.0)])
+def test_three_layers_agree_with_the_oracle(dialect, area):
+    graph = deep(0, dialect)
+    inputs = events(graph, 0)
+    solution, wanted = run(graph, inputs), oracle.network(graph, inputs, T_END, area=area)
+    assert all(np.isfinite(spikes).sum() > 5 for spikes in wanted.values())
+    for name, spikes in wanted.items():
+        assert_same_spikes(solution.spikes[name], spikes)
+
+
+def test_single_precision_stays_so_in_64_bit_mode():
+    """One source by two paths, one of them without a matrix."""
+    rng = np.random.default_rng(0)
+    nodes = {"in": build.input(3), "scale": build.scale([1.0, 2.0, 3.0]), "n": neurons(rng, 3, TauShape.EQUAL)}
+    graph = build.network(nodes | {"out": build.output(3)}, [("in", "n", "out"), ("in", "scale", "n")])
+    inputs = events(graph, 0)
+    solution = run(graph, inputs, dtype="float32")
+    assert solution.spikes["n"].time.dtype == jnp.float32
+    wanted = oracle.network(graph, inputs, T_END)["n"]
+    assert np.isfinite(wanted).sum() > 4
+    assert_same_spikes(solution.spikes["n"], wanted, 1e-5)
