@@ -67,7 +67,7 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from jaxsnn.nir.convert_file import convert_file
+    from jaxsnn.nir.convert.file import convert_file
     from jaxsnn.output import refuse_unwritable
 
     output = refuse_unwritable(arguments.output, arguments.force)

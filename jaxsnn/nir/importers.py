@@ -66,7 +66,7 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
     Raises:
         UsageError: An unknown target.
     """
-    from jaxsnn.nir.convert_targets import TARGETS
+    from jaxsnn.nir.convert.targets import TARGETS
 
     known = (*TARGETS, *IMPORTERS)
     if target not in known:

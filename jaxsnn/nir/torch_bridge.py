@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.build import NIR_VERSION
-from jaxsnn.nir.convert_draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
-from jaxsnn.nir.convert_steps import Step, is_continuous, step_of
-from jaxsnn.nir.convert_targets import Target
-from jaxsnn.nir.convert_wiring import check_wiring, settle_loops
+from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
+from jaxsnn.nir.convert.steps import Step, is_continuous, step_of
+from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.wiring import check_wiring, settle_loops
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import export, group_of, tagged
 from jaxsnn.nir.graph import Edge, Graph
@@ -262,7 +262,7 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
 
 
 def _neuron(step: Step) -> Any:
-    """A population that steps as `jaxsnn.nir.convert_steps` defines; its state is (v before reset, i, spikes)."""
+    """A population that steps as `jaxsnn.nir.convert.steps` defines; its state is (v before reset, i, spikes)."""
     import torch
 
     class Spike(torch.autograd.Function):

@@ -6,7 +6,7 @@ import pytest
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
-from jaxsnn.nir.convert_targets import TARGETS
+from jaxsnn.nir.convert.targets import TARGETS
 
 BETA = 0.9
 RESET = {"reset": "zero", "reset_delay": False}

@@ -8,10 +8,10 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.convert_draft import NEURON_TYPES, Draft, loops_of
-from jaxsnn.nir.convert_spyx import chain_for_spyx
-from jaxsnn.nir.convert_steps import Step
-from jaxsnn.nir.convert_targets import Target
+from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, loops_of
+from jaxsnn.nir.convert.spyx import chain_for_spyx
+from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.targets import Target
 from jaxsnn.nir.graph import Edge, edge_key
 
 

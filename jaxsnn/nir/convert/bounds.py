@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from jaxsnn.nir.convert_draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
-from jaxsnn.nir.convert_steps import Step
+from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
+from jaxsnn.nir.convert.steps import Step
 from jaxsnn.nir.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert_neurons import (
+from jaxsnn.nir.convert.neurons import (
     LARGE_CURRENT,
     NO_LEAK,
     Setting,
@@ -20,7 +20,7 @@ from jaxsnn.nir.convert_neurons import (
     needs_value_reset,
     negligible,
 )
-from jaxsnn.nir.convert_steps import Step
+from jaxsnn.nir.convert.steps import Step
 
 #: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off. "floor": so that
 #: v_threshold is 1, and as many as fit in are taken off.

@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert_draft import NEURON_TYPES, WEIGHTED, Draft, as_node, identity
+from jaxsnn.nir.convert.draft import NEURON_TYPES, WEIGHTED, Draft, as_node, identity
 from jaxsnn.nir.graph import Edge
 from jaxsnn.nir.passes import window
 

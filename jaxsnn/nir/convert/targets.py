@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert_neurons import (
+from jaxsnn.nir.convert.neurons import (
     NO_LEAK,
     Setting,
     Written,
@@ -21,8 +21,9 @@ from jaxsnn.nir.convert_neurons import (
     one_for_all,
     refuse_drive,
 )
-from jaxsnn.nir.convert_norse import write_norse
-from jaxsnn.nir.convert_steps import Step
+from jaxsnn.nir.convert.norse import write_norse
+from jaxsnn.nir.convert.steps import Step
+from jaxsnn.units import parse_time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ _COMMON = ("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LI
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "norse": Target(
-            name="norse", title="Norse", write=write_norse, nodes=(*_COMMON, "SumPool2d"), dt=0.001, pool="SumPool2d",
+            name="norse", title="Norse", write=write_norse, nodes=(*_COMMON, "SumPool2d"), dt=parse_time("1ms"), pool="SumPool2d",
             sums=False, subtracts=True,
         ),
         "snntorch": Target(

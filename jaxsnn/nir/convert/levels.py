@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert_draft import POOLS, WEIGHTED, Draft, identity, weighted_feeder
-from jaxsnn.nir.convert_steps import Step
+from jaxsnn.nir.convert.draft import POOLS, WEIGHTED, Draft, identity, weighted_feeder
+from jaxsnn.nir.convert.steps import Step
 
 _WHY = "one neuron of the target fires one spike a step, and the source's up to {} here"
 

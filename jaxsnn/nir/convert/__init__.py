@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, UsageError, suggestion
 from jaxsnn.nir.build import NIR_VERSION
-from jaxsnn.nir.convert_bounds import begun, settled
-from jaxsnn.nir.convert_draft import (
+from jaxsnn.nir.convert.bounds import begun, settled
+from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
     draft_of,
@@ -19,12 +19,12 @@ from jaxsnn.nir.convert_draft import (
     scale_inputs,
     swap_pools,
 )
-from jaxsnn.nir.convert_levels import spread
-from jaxsnn.nir.convert_neurons import Setting
-from jaxsnn.nir.convert_norse import RESET_METHODS, reset_method
-from jaxsnn.nir.convert_steps import Step, is_continuous, step_of
-from jaxsnn.nir.convert_targets import TARGETS, Target
-from jaxsnn.nir.convert_wiring import check_wiring, depths, forward_order, rewire, shift_of
+from jaxsnn.nir.convert.levels import spread
+from jaxsnn.nir.convert.neurons import Setting
+from jaxsnn.nir.convert.norse import RESET_METHODS, reset_method
+from jaxsnn.nir.convert.steps import Step, is_continuous, step_of
+from jaxsnn.nir.convert.targets import TARGETS, Target
+from jaxsnn.nir.convert.wiring import check_wiring, depths, forward_order, rewire, shift_of
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
 from jaxsnn.nir.gains import require
@@ -63,7 +63,7 @@ def convert(
 
     Args:
         graph: Read with its dialect; reset, dt and what else its steps depend on must be known.
-        to: A key of `jaxsnn.nir.convert_targets.TARGETS`: norse, snntorch, spikingjelly or spyx.
+        to: A key of `jaxsnn.nir.convert.targets.TARGETS`: norse, snntorch, spikingjelly or spyx.
         approximate: Where the target cannot do what the source does, do the nearest thing and list it in `losses`.
         dt: Step of the target, seconds or text with a unit. Without it: the source's, else the target's own default.
             Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such steps.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert_steps import Reset, Step
+from jaxsnn.nir.convert.steps import Reset, Step
 
 #: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to divide by.
 NO_LEAK = 2.0**-40
@@ -42,7 +42,7 @@ class Setting:
 
     Attributes:
         dt: The step of the target in seconds.
-        reset_method: What Norse's `from_nir` is told; a key of `jaxsnn.nir.convert_norse.RESET_METHODS`.
+        reset_method: What Norse's `from_nir` is told; a key of `jaxsnn.nir.convert.norse.RESET_METHODS`.
         give_up: Called with a node and a reason where only an approximation is possible; raises unless that is wanted.
     """
 
