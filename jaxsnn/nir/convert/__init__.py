@@ -240,9 +240,16 @@ def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
         if draft.of_type("CubaLIF"):
             return Dialect(why=f"{why} It plays CubaLIF otherwise than files of Norse mean it.", dt=dt)
         return Dialect(
-            name="norse", dt=dt, dt_export=1.0, time_unit="s", reset="zero", reset_delay=False, initial="v_leak",
-            decided_by="argument", why=why,
-        )  # fmt: skip
+            name="norse",
+            dt=dt,
+            dt_export=1.0,
+            time_unit="s",
+            reset="zero",
+            reset_delay=False,
+            initial="v_leak",
+            decided_by="argument",
+            why=why,
+        )
     common: dict[str, Any] = {"name": target.name, "dt": dt, "time_unit": "s", "decided_by": "argument", "why": why}
     if target.name == "spyx":
         return Dialect(**common, reset="subtract", reset_delay=True, initial="zero")

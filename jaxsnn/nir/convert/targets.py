@@ -172,20 +172,42 @@ _COMMON = ("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LI
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "norse": Target(
-            name="norse", title="Norse", write=write_norse, nodes=(*_COMMON, "SumPool2d"), dt=parse_time("1ms"), pool="SumPool2d",
-            sums=False, subtracts=True,
+            name="norse",
+            title="Norse",
+            write=write_norse,
+            nodes=(*_COMMON, "SumPool2d"),
+            dt=parse_time("1ms"),
+            pool="SumPool2d",
+            sums=False,
+            subtracts=True,
         ),
         "snntorch": Target(
-            name="snntorch", title="snnTorch", write=write_snntorch, nodes=(*_COMMON, "AvgPool2d"), dt=1e-4,
-            fixed_dt=True, pool="AvgPool2d",
+            name="snntorch",
+            title="snnTorch",
+            write=write_snntorch,
+            nodes=(*_COMMON, "AvgPool2d"),
+            dt=1e-4,
+            fixed_dt=True,
+            pool="AvgPool2d",
         ),
         "spikingjelly": Target(
-            name="spikingjelly", title="SpikingJelly", write=write_spikingjelly,
-            nodes=(*_COMMON, "Conv1d", "AvgPool2d"), dt=1e-4, pool="AvgPool2d",
+            name="spikingjelly",
+            title="SpikingJelly",
+            write=write_spikingjelly,
+            nodes=(*_COMMON, "Conv1d", "AvgPool2d"),
+            dt=1e-4,
+            pool="AvgPool2d",
         ),
         "spyx": Target(
-            name="spyx", title="Spyx", write=write_spyx, nodes=(*_COMMON, "SumPool2d"), dt=1.0, pool="SumPool2d",
-            chain=True, sums=False, subtracts=True,
+            name="spyx",
+            title="Spyx",
+            write=write_spyx,
+            nodes=(*_COMMON, "SumPool2d"),
+            dt=1.0,
+            pool="SumPool2d",
+            chain=True,
+            sums=False,
+            subtracts=True,
         ),
     }
-)  # fmt: skip
+)
