@@ -272,7 +272,13 @@ def test_time_has_no_scale(shape, scale):
 # Single precision
 
 
-@every_shape
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, id=shape.name, marks=[] if shape in (TauShape.DOUBLE, TauShape.ANY) else pytest.mark.slow)
+        for shape in SHAPES
+    ],
+)
 def test_long_runs_in_single_precision_lose_no_spike(shape):
     """200 tau_syn; neurons whose number of spikes hangs on 1e-4 of the threshold are left out."""
     rng, span, neurons, arrivals = np.random.default_rng(7), 200.0, 16, 200

@@ -156,6 +156,7 @@ def test_first_spikes_only_in_a_hidden_population_are_a_loss_that_is_reported():
     assert not any("LOST: population '4'" in note for note in plan.notes)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_means_the_same_in_every_dialect():
     """The same network with its gain in r, w_in and dt, as snnTorch writes it, and small weights: the same training."""
     own = small_net()
