@@ -47,12 +47,21 @@ def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_ti
         return state, (leaving, membrane if wire.name in over_time.recorded else None)
 
     start = neuron.start(over_time.lead[1])
-    end, (leaving, membrane) = lax.scan(step, start, entering)
+    end, (leaving, membrane) = _scan(step, start, entering, over_time.lead[0])
     return Played(
         signals={wire.name: parts.emitted(leaving, spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
         finite={wire.name: jnp.all(jnp.isfinite(end.v))},
     )
+
+
+def _scan(step, start, entering, steps):
+    """`lax.scan` that keeps states and products of matrices for the gradient, and computes the rest of a step again.
+
+    That is faster than reading it from memory.
+    """
+    again = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
+    return lax.scan(again, start, entering, length=steps)
 
 
 def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time: OverTime) -> Played:
@@ -71,7 +80,7 @@ def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time:
         return carry, ({name: moment(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
-    end, (played, voltages) = lax.scan(step, start, entering, length=over_time.lead[0])
+    end, (played, voltages) = _scan(step, start, entering, over_time.lead[0])
     return Played(
         signals=played,
         voltages=voltages,

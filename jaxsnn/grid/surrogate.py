@@ -24,7 +24,7 @@ class Surrogate(Protocol):
 class FastSigmoid:
     """1 / (1 + slope |u|)^2 (Zenke and Ganguli, SuperSpike, Neural Computation 2018).
 
-    snnTorch calls it fast_sigmoid; Norse's default is the one of slope 100.
+    snnTorch calls it fast_sigmoid. Norse's "super" is the one of slope 1, whatever its alpha.
 
     >>> float(FastSigmoid(slope=25.0).derivative(jnp.asarray(0.04)))
     0.25

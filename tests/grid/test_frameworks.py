@@ -217,6 +217,31 @@ def test_norse_fires_the_same(cell, tmp_path):
     assert found.active >= 10
 
 
+def test_norse_gives_the_same_gradient():
+    """Resets are part of Norse's gradient; its "super" is a fast sigmoid of slope 1, whatever its alpha."""
+    torch = pytest.importorskip("torch")
+    export = pytest.importorskip("norse.torch.utils.export_nir")
+    net, x = norse_net("LIFBoxCell", seed=2), spikes(seed=4)
+    network = lower(parse(export.to_nir(net, torch.zeros(1, 5)), dialect="norse", dt=1e-3, dt_export=1e-3))
+    weights = np.random.default_rng(1).normal(size=(STEPS, BATCH, 4)).astype(np.float32)
+    state, loss = None, 0.0
+    for frame, factor in zip(torch.as_tensor(x), torch.as_tensor(weights), strict=True):
+        y, state = net(frame, state)
+        loss = loss + (factor * y).sum()
+    loss.backward()
+    engine = Grid(surrogate=FastSigmoid(slope=1.0))
+
+    def ours(parameters):
+        return jnp.sum(weights * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output())
+
+    slopes = jax.grad(ours)(network.parameters)
+    for name, layer in zip(("0", "2"), [part for part in net.modules() if hasattr(part, "bias")], strict=True):
+        for key in ("weight", "bias"):
+            expected = getattr(layer, key).grad.numpy()
+            assert np.abs(expected).max() > 0
+            np.testing.assert_allclose(slopes[name][key], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, 0.2])
 def test_spikingjelly_fires_the_same(decay_input, v_reset, tmp_path):
