@@ -62,38 +62,50 @@ def raise_(graph: Graph, network: Network) -> Graph:
     lacks stays absent.
 
     Raises:
-        LoweringError: a changed number that the dialect cannot write.
+        LoweringError: a changed number that the dialect cannot write, or a network of another graph.
     """
     before = lower(graph, dtype=network.dtype).parameters
+    _refuse_others(before, network.parameters)
     changed = []
     for name, values in network.parameters.items():
         node = graph.nodes[name]
-        changes = {
-            key: _written(node, key, np.asarray(value), graph.dialect)
-            for key, value in values.items()
-            if not np.array_equal(np.asarray(value), np.asarray(before[name][key]))
-        }
+        changes = {}
+        for key, value in values.items():
+            new, old = np.asarray(value), np.asarray(before[name][key])
+            if not np.array_equal(new, old):
+                changes[key] = _written(node, key, new, new == old, graph.dialect)
         if changes:
             changed.append(node.replace(**changes))
     return graph.with_nodes(changed)
 
 
-def _written(node: Node, name: str, value: np.ndarray, dialect: Dialect) -> np.ndarray:
-    """A changed parameter in the file's units, shape and dtype."""
+def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Refuse parameters that are not those of the same nodes, or have other shapes."""
+    for name in (*before, *after):
+        old, new = ({key: np.shape(value) for key, value in side.get(name, {}).items()} for side in (before, after))
+        if old != new:
+            raise LoweringError(
+                f"node '{name}' has parameters {old} in the graph and {new} in the network: pass the graph that the "
+                "network was lowered from"
+            )
+
+
+def _written(node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect: Dialect) -> np.ndarray:
+    """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did not change."""
     if not np.isfinite(value).all():
         raise LoweringError(
             f"node '{node.name}' ({node.type}): {name} is {value[~np.isfinite(value)][0]} after training"
         )
-    value = value / (dialect.seconds or 1.0) ** time_power(node, name)
     if name == "r" and rule_of(dialect, node).resistance != "file":
         raise LoweringError(
             f"node '{node.name}' ({node.type}): r cannot be trained in the dialect {dialect.name}, "
             "which does not play it"
         )
     original = np.asarray(node.value(name))
-    if original.size == 1 and value.size > 1:  # it was one number for all
-        value = value[:1] if (value == value[0]).all() else value
-    if value.size == original.size:
-        value = value.reshape(original.shape)
     dtype = original.dtype if original.dtype.kind == "f" else value.dtype
-    return value.astype(dtype)
+    value = (value.astype(float) / (dialect.seconds or 1.0) ** time_power(node, name)).astype(dtype)
+    if original.size == 1 and value.size > 1 and (value == value[0]).all():  # it was one number for all
+        return value[:1].reshape(original.shape)
+    known = original.reshape(value.shape) if original.size == value.size else original.reshape(-1)
+    value = np.where(same, known, value).astype(dtype)
+    return value.reshape(original.shape) if value.size == original.size else value
