@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsnn.check import check as check
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event import Event as Event
     from jaxsnn.event import Events as Events
+    from jaxsnn.fidelity import fidelity as fidelity
     from jaxsnn.grid.engine import Grid as Grid
     from jaxsnn.grid.solution import GridSolution as GridSolution
     from jaxsnn.grid.surrogate import ArcTan as ArcTan
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from jaxsnn.nir import read as read
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
+    from jaxsnn.nir.convert import convert as convert
+    from jaxsnn.nir.torch_bridge import from_torch as from_torch
+    from jaxsnn.nir.torch_bridge import to_torch as to_torch
     from jaxsnn.results import Result as Result
     from jaxsnn.simulate import Solution as Solution
     from jaxsnn.simulate import simulate as simulate
@@ -51,14 +56,19 @@ _HOME = {
     "Solution": "jaxsnn.simulate",
     "StraightThrough": "jaxsnn.grid.surrogate",
     "Verification": "jaxsnn.verify",
+    "check": "jaxsnn.check",
+    "convert": "jaxsnn.nir.convert",
     "export": "jaxsnn.nir",
+    "fidelity": "jaxsnn.fidelity",
     "fit": "jaxsnn.train",
+    "from_torch": "jaxsnn.nir.torch_bridge",
     "lower": "jaxsnn.lower",
     "parse": "jaxsnn.nir",
     "raise_": "jaxsnn.lower",
     "read": "jaxsnn.nir",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulate",
+    "to_torch": "jaxsnn.nir.torch_bridge",
     "verify": "jaxsnn.verify",
     "write": "jaxsnn.nir",
 }
