@@ -35,7 +35,7 @@ _RATIOS = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
 def tau_shape_holds(shape, tau_mem, tau_syn):
     """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX arrays)."""
     if shape is TauShape.ANY:
-        return tau_mem == tau_mem
+        return (tau_mem == tau_mem) | True  # of NaN too
     if shape is TauShape.APART:
         larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2
         return abs(tau_mem - tau_syn) > APART_FRACTION * larger
@@ -44,8 +44,7 @@ def tau_shape_holds(shape, tau_mem, tau_syn):
 
 def find_tau_shape(tau_mem, tau_syn):
     """The most special shape that all of a population's time constants have."""
-    shapes = (shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
-    return next(shapes, TauShape.ANY)  # none holds for NaN
+    return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
 
 
 @dataclass(frozen=True, kw_only=True)
