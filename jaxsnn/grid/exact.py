@@ -34,25 +34,33 @@ def _inertia(p):
     return p.get("tau_syn", p.get("tau", 1.0))
 
 
-def flow(parameters, dt, v, i, force):
-    """V and I (None without a synaptic current) after a step of length dt.
+def factors(parameters, dt):
+    """What `flow` needs of a step of length dt: decays of V and I, and the share of the current in V."""
+    p = parameters
+    if "tau_syn" in p:
+        mem, syn = dt / p["tau_mem"], dt / p["tau_syn"]
+        return {"k": jnp.exp(-mem), "a": jnp.exp(-syn), "share": share(mem, syn)}
+    return {"k": jnp.exp(-dt / p["tau"])} if "tau" in p else {"dt": dt}
+
+
+def flow(parameters, factors, v, i, force):
+    """V and I (None without a synaptic current) after a step.
 
     Args:
+        factors: see the function of this name.
         force: w_in S of current-based neurons, else r S; constant over the step.
     """
     p = parameters
-    if i is None and "tau" not in p:
-        return v + force * dt, None
+    if "dt" in factors:
+        return v + force * factors["dt"], None
+    v_inf = p["v_leak"] + (force if i is None else p["r"] * force)
+    v = v_inf + (v - v_inf) * factors["k"]
     if i is None:
-        v_inf = p["v_leak"] + force
-        return v_inf + (v - v_inf) * jnp.exp(-dt / p["tau"]), None
-    v_inf = p["v_leak"] + p["r"] * force
-    from_current = _share(dt / p["tau_mem"], dt / p["tau_syn"]) * p["r"] * (i - force)
-    v = v_inf + (v - v_inf) * jnp.exp(-dt / p["tau_mem"]) + from_current
-    return v, force + (i - force) * jnp.exp(-dt / p["tau_syn"])
+        return v, None
+    return v + factors["share"] * p["r"] * (i - force), force + (i - force) * factors["a"]
 
 
-def _share(mem, syn):
+def share(mem, syn):
     """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that began with r I = 1.
 
     Args:

@@ -71,6 +71,7 @@ class Neuron:
     Attributes:
         population: what it is.
         parameters: NIR's names -> arrays of the population's shape.
+        factors: what a step needs of the parameters and dt, computed once: see `factors_of`.
         dt: length of a step, in the unit of the time constants; None where nothing needs it.
         surrogate: derivative of a spike.
         detach_reset: whether the gradient leaves out resets; None: as the framework does.
@@ -78,6 +79,7 @@ class Neuron:
 
     population: Population
     parameters: dict[str, jax.Array]
+    factors: dict[str, Any]
     dt: float | None
     surrogate: Surrogate
     detach_reset: bool | None
@@ -132,14 +134,14 @@ class Neuron:
         elif drive.spikes is not None:
             i = i + exact.kick(population, p) * drive.spikes
         if boxes:
-            v, i = exact.flow(p, self.dt, v, i, force)
+            v, i = exact.flow(p, self.factors, v, i, force)
         leaving = v
         if population.fires:
             leaving = self.fire(v)
             v = self.reset(v, lax.stop_gradient(leaving) if self.detach_reset else leaving)
         membrane = v
         if not boxes:
-            v, i = exact.flow(p, self.dt, v, i, force)
+            v, i = exact.flow(p, self.factors, v, i, force)
         return State(v=v, i=i), leaving, membrane
 
     def reset(self, v, spikes):
@@ -155,10 +157,9 @@ class Neuron:
 
     def _charge(self, v, i, x):
         """Membrane and current after a step without spikes."""
-        p, population = self.parameters, self.population
-        dt: Any = self.dt
+        p, population, factors = self.parameters, self.population, self.factors
         if i is not None:
-            a = DECAYS[population.synapse_decay](p, dt)
+            a = factors["a"]
             if population.synapse == "add last":
                 x = i = a * i + x
             elif population.synapse == "add first":
@@ -167,12 +168,30 @@ class Neuron:
                 x = i + x
                 i = x * a
         if population.membrane == "euler":
-            v = v + dt / tau_mem(p) * (p["v_leak"] - v + x)
+            v = v + factors["rate"] * (p["v_leak"] - v + x)
         elif population.membrane == "relax":
-            v = v + (x - (v - p["v_reset"])) / (tau_mem(p) / dt)
+            v = v + (x - (v - p["v_reset"])) / factors["steps"]
         elif population.membrane == "relax, add":
             v = v - (v - p["v_reset"]) / p["r"] + x
         else:
-            k = DECAYS[population.membrane_decay](p, dt)
-            v = k * v + (x if population.membrane == "leak" else (1 - k) * x)
+            v = factors["k"] * v + (x if population.membrane == "leak" else (1 - factors["k"]) * x)
         return v, i
+
+
+def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any) -> dict[str, Any]:
+    """What a step needs of the parameters and its length: decays k of V and a of I, or what stands in their place.
+
+    "rate" is dt/tau, "steps" tau/dt.
+    """
+    if population.membrane == "exact":
+        return exact.factors(parameters, dt)
+    found = {}
+    if population.membrane == "euler":
+        found["rate"] = dt / tau_mem(parameters)
+    elif population.membrane == "relax":
+        found["steps"] = tau_mem(parameters) / dt
+    elif population.membrane in ("leak", "average"):
+        found["k"] = DECAYS[population.membrane_decay](parameters, dt)
+    if "tau_syn" in parameters:
+        found["a"] = DECAYS[population.synapse_decay](parameters, dt)
+    return found

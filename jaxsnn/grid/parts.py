@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.grid.limits import grid_limits
 from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
-from jaxsnn.grid.neuron import Drive, Neuron
+from jaxsnn.grid.neuron import Drive, Neuron, factors_of
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_length, steps_of
 from jaxsnn.limits import refuse
@@ -83,9 +83,11 @@ def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, deta
         if wire.kind != "neuron":
             continue
         population = network.populations[wire.name]
+        parameters = {name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()}
         neurons[wire.name] = Neuron(
             population=population,
-            parameters={name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()},
+            parameters=parameters,
+            factors=factors_of(population, parameters, unit),
             dt=unit,
             surrogate=surrogate,
             detach_reset=detach_reset,

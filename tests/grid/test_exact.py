@@ -146,16 +146,16 @@ def test_share_of_the_current_is_smooth_where_time_constants_meet(x64):
         a, b = np.longdouble(mem), np.asarray(syn, np.longdouble)
         return high * a * (np.exp(-b) - np.exp(-a)) / (a - b)
 
-    found = np.asarray(jax.vmap(lambda syn: exact._share(mem, syn))(mem * ratios))
+    found = np.asarray(jax.vmap(lambda syn: exact.share(mem, syn))(mem * ratios))
     apart = np.abs(np.asarray(ratios) - 1) > 1e-5
     np.testing.assert_allclose(found[apart], direct(mem * np.asarray(ratios)[apart]).astype(float), rtol=1e-11)
     np.testing.assert_allclose(found[~apart], mem * np.exp(-mem), rtol=1e-8)
     for syn in mem * np.asarray(ratios):
-        slope = jax.grad(exact._share, argnums=(0, 1))(mem, syn)
+        slope = jax.grad(exact.share, argnums=(0, 1))(mem, syn)
         h = 1e-5
         numeric = [
-            (exact._share(mem + h, syn) - exact._share(mem - h, syn)) / (2 * h),
-            (exact._share(mem, syn + h) - exact._share(mem, syn - h)) / (2 * h),
+            (exact.share(mem + h, syn) - exact.share(mem - h, syn)) / (2 * h),
+            (exact.share(mem, syn + h) - exact.share(mem, syn - h)) / (2 * h),
         ]
         np.testing.assert_allclose(slope, numeric, rtol=1e-6)
 
