@@ -28,7 +28,7 @@ from jaxsnn import FastSigmoid, Grid, lower, parse, simulate
 from jaxsnn.units import format_time
 
 STEPS, BATCH, SIZES, RATE = 100, 64, (5, 120, 3), 1e-3
-IN_A_ROW = 5
+IN_A_ROW = 20
 
 
 def snntorch_network() -> tuple[torch.nn.Module, dict]:
@@ -142,7 +142,7 @@ def compare(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
 def main() -> None:
     """Print a table of medians and ratios."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=8, help="of five training steps of each library")
+    parser.add_argument("--rounds", type=int, default=5, help="of twenty training steps of each library")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch; at this size one is the fastest")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
