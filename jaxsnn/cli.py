@@ -6,6 +6,7 @@ Nothing that needs JAX is imported before a command needs it, so that `info` and
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -194,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments = build_parser().parse_args(argv)
+        _refuse_own_input(arguments)
         return arguments.run(arguments)
     except JaxsnnError as error:
         return _failed(argv, " ".join(str(error).split()), error.exit_code)
@@ -207,6 +209,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(
             argv, f"unexpected {type(error).__name__}: {first}: please report it, with what --debug shows", 2
         )
+
+
+def _refuse_own_input(arguments: argparse.Namespace) -> None:
+    """Not even --force lets a command write over what it reads."""
+    output = getattr(arguments, "output", None)
+    for name in ("file", "input", "recording", "data"):
+        source = getattr(arguments, name, None)
+        if output and source and os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
+            raise UsageError(f"{output} is what the command reads: choose another name for the output")
 
 
 def _failed(argv: Sequence[str], message: str, code: int) -> int:

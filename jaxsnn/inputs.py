@@ -125,6 +125,9 @@ def _train(name, events, size, dtype):
             raise UsageError(f"input '{name}' has an event at time {worst:g} s: times must be >= 0 (inf: no event)")
         if not isinstance(events.index, Tracer):
             index = np.asarray(events.index)
+            if index.dtype.kind == "f" and not np.array_equal(index, np.rint(index), equal_nan=True):
+                worst = index[index != np.rint(index)].flat[0]
+                raise UsageError(f"input '{name}': an event names channel {worst:g}: channels are whole numbers")
             used = index[np.isfinite(time)]
             if used.size and (used.min() < 0 or used.max() >= size):
                 worst = used.min() if used.min() < 0 else used.max()

@@ -231,6 +231,9 @@ def run_file(
         solution = simulate_fully(network, inputs.events, end, **options)
     else:
         solution = simulate(network, inputs.events, end, engine=Event(max_spikes=max_spikes), **options)
+    late = sum(
+        int(np.sum(np.isfinite(train.time) & (np.asarray(train.time) >= end))) for train in inputs.events.values()
+    )
     leaving = output_arrays(network, solution)
     write_whole(output, lambda temporary: save_arrays(temporary, leaving), force)
     needed = {name: int(count) for name, count in solution.spikes_needed.items()}
@@ -242,6 +245,7 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
+        notes=(f"{late} input events at or after t_end = {format_time(end)} were left out",) if late else (),
     )
 
 

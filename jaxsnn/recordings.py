@@ -87,6 +87,9 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     for name in network.inputs:
         named = f"{name}.x" in arrays or f"{name}.time" in arrays or len(network.inputs) > 1
         prefix = f"{name}." if named else ""
+        events = [key for key in (f"{prefix}time", f"{prefix}index") if key in arrays]
+        if f"{prefix}x" in arrays and events:
+            raise UsageError(f"input '{name}' is given twice, as '{prefix}x' and as '{events[0]}': keep one")
         if f"{prefix}x" in arrays:
             found[name] = arrays[f"{prefix}x"]
         elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:

@@ -89,7 +89,10 @@ class Solution:
                 )
             case Result.INVALID_INPUT:
                 return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
-        return "a parameter, a spike time or a voltage is NaN or infinite: look for NaN in parameters and inputs"
+        return (
+            "a parameter, a spike time or a voltage is NaN or infinite, or a time constant is not positive: look at "
+            "parameters and inputs"
+        )
 
 
 @overload
@@ -206,6 +209,7 @@ def _simulate(engine, network, trains, t_end, sample_times):
         [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
         + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
         + [_not_finite(array) for array in jax.tree.leaves((record.voltages, network.parameters))]
+        + [jnp.any(own[key] <= 0) for own in network.parameters.values() for key in own if key.startswith("tau")]
     )
     invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
