@@ -82,7 +82,6 @@ def test_draw_and_check_and_convert_load_no_jax(run_python, zoo, tmp_path):
     code = f"""
 import sys
 from jaxsnn.cli import main
-from jaxsnn.fidelity import compared
 told = ["--reset", "zero", "--reset-delay", "false"]
 assert main(["check", {file!r}, "--for", "event", "--dialect", "snntorch", *told]) == 0
 assert main(["draw", {file!r}, "-o", {str(tmp_path / "g.svg")!r}]) == 0
