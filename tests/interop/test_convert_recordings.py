@@ -5,7 +5,7 @@ import pytest
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert import convert
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow]  # make interop measures the same
 
 ZERO = (
     *("norse_v_lifbox", "norse_v_lifbox_dt1", "norse_v_lifcell", "spikingjelly_v_conv", "spikingjelly_v_if"),
