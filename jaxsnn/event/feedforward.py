@@ -185,12 +185,13 @@ class _Scan:
         return lax.while_loop(lambda carry: carry[0] <= last, body, start)[2]
 
     def _begin(self, shape):
-        """State at time 0."""
+        """State at time 0; a neuron that starts above its threshold fires there."""
+        above = self.lanes.v_start >= self.lanes.threshold
         return _State(
             v=self._fill(shape, self.lanes.v_start),
             j=self._fill(shape, self.lanes.j_start),
-            at=self._fill(shape, jnp.inf),
-            done=jnp.full(shape, -1, jnp.int32),
+            at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
+            done=jnp.broadcast_to(jnp.where(above, jnp.int32(0), jnp.int32(-1)), shape),
         )
 
     def _weights(self, row):
@@ -240,6 +241,7 @@ class _Scan:
         """Time of the spike and j at it, for lanes that cross before `end`."""
         at = jnp.where(fires, state.at, 0.0)
         wait = self.neuron.solve(self.lanes, state.v, state.j, jnp.maximum(end - at, 0.0), fires)
+        wait = jnp.where(state.v >= self.lanes.threshold, 0.0, wait)
         return at + wait, state.j * self.neuron.decay(self.lanes, wait)[1]
 
     def _fire(self, state, log):
