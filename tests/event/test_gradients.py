@@ -9,10 +9,10 @@ from jaxsnn.event import Event, Events
 from jaxsnn.network import Network, Population, TauShape, Wire
 from jaxsnn.simulate import Result, simulate
 from tests.event.cases import population
-from tests.event.differences import central_differences, relative_errors
+from tests.event.differences import ENOUGH, relative_errors
 
 INPUTS, ARRIVALS, SAMPLES, T_END = 4, 7, 2, 5.0
-ENGINE = Event(max_spikes=32)
+ENGINE = Event(max_spikes=16)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -35,7 +35,7 @@ NETS = {
     "small": ((TauShape.DOUBLE, 2, {"spike_area": 0.7, "initial": "v_leak"}),),
 }
 #: Seeds under which the neurons fire, and within the budget.
-SEEDS = {"closed forms": (1, 3, 4, 5, 7, 11), "skip": (0, 2, 3, 4, 6, 7), "jumps and steps": (1, 2, 3, 4, 6, 7)}
+SEEDS = {"closed forms": (2, 4, 7, 12, 14), "skip": (3, 6, 7, 9, 10, 15), "jumps and steps": (1, 2, 6, 9, 11, 14)}
 
 
 def largest_kick(p):
@@ -119,11 +119,11 @@ def test_gradients_agree_with_central_differences(name):
         gradient, solution = gradient_of((net, times), index, readout, ENGINE)
         free = net.with_free_time_constants(), times
         assert solution.result == Result.SUCCESS
-        error = relative_errors(gradient, central_differences(loss_and_counts, free, index, readout))
+        error = relative_errors(gradient, loss_and_counts, free, index, readout)
         counts = [np.asarray(spikes.count) for spikes in solution.spikes.values()]
         several += sum(np.count_nonzero(count > 1) for count in counts)
         entries, compared = entries + error.size, compared + np.isfinite(error).sum()
-        assert np.nanmax(error) < 1e-5
+        assert np.nanmax(error) < ENOUGH
         for layer, spikes in solution.spikes.items():
             silent = np.asarray(spikes.count).sum(0) == 0
             for node in (layer, f"to {layer[-1]}"):
@@ -144,7 +144,7 @@ def test_slopes_near_tangency_are_clipped_and_counted():
     )  # fmt: skip
     times = jnp.where(jnp.arange(ARRIVALS) == 0, times[:, :1], jnp.inf)
     exact, free = gradient_of((net, times), index, readout, ENGINE)
-    rough, clipped = gradient_of((net, times), index, readout, Event(max_spikes=32, min_slope=0.01))
+    rough, clipped = gradient_of((net, times), index, readout, Event(max_spikes=16, min_slope=0.01))
     assert free.spikes["layer 0"].count.tolist() == clipped.spikes["layer 0"].count.tolist() == [[1, 1], [1, 1]]
     assert free.clipped_slopes["layer 0"] == 0
     assert clipped.clipped_slopes["layer 0"] == SAMPLES

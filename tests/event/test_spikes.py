@@ -196,12 +196,25 @@ def test_nothing_need_arrive_at_all(once):
 
 
 @every_shape
-def test_neurons_that_start_above_threshold_fire_at_once(shape):
+@pytest.mark.parametrize("first", [0.0, 3.0])
+def test_neurons_that_start_above_threshold_fire_at_once(shape, first):
+    """Even where they would fall below it before the first arrival."""
     case = drawn(shape, 9)
+    case["times"] = first + case["times"] / 2
     case["p"]["v_leak"] = case["p"]["v_threshold"] + 0.3
-    got = simulated(of(shape), case, initial="v_leak")
-    assert (np.asarray(got.time)[..., 0] < 1e-15).all()
-    assert_same_spikes(got, expected(case, initial="v_leak"))
+    case["current"] = np.where(np.arange(9) < 5, -2.0, case["current"])
+    got, wanted = simulated(of(shape), case, initial="v_leak"), expected(case, initial="v_leak")
+    assert not np.any(got.time[..., 0])
+    assert_same_spikes(got, wanted)
+
+
+def test_first_spikes_of_neurons_that_start_above_threshold():
+    case = drawn(TauShape.DOUBLE, 9)
+    case["p"]["v_leak"] = case["p"]["v_threshold"] + np.where(np.arange(9) < 5, 0.3, -0.3)
+    case["current"] = np.full(9, -2.0)
+    got = simulated(of(TauShape.DOUBLE, once=True), case, initial="v_leak")
+    assert not np.any(got.time[:, :5])
+    assert_same_spikes(got, expected(case, initial="v_leak")[..., :1])
 
 
 # The end
