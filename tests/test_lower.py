@@ -126,7 +126,7 @@ def test_read_with_the_wrong_dialect_it_fires_far_more():
     inputs = Events(time=jnp.linspace(0, 0.01, 5), index=jnp.arange(5))
     counts = [
         int(
-            simulate(lower(read(SNNTORCH, **told)), inputs, 0.02, engine=Event(max_spikes=1024), throw=False)
+            simulate(lower(read(SNNTORCH, **told)), inputs, 0.02, engine=Event(max_spikes=64), throw=False)
             .spikes["lif1"]
             .count.sum()
         )

@@ -15,7 +15,10 @@ ENOUGH = 1e-5
 
 @cache
 def _many(function):
-    return jax.jit(lambda trees, fixed: jax.vmap(lambda tree: function(tree, *fixed))(trees))
+    def many(trees, fixed):
+        return jax.vmap(lambda tree: function(tree, *fixed))(trees)
+
+    return jax.jit(many, compiler_options={"xla_backend_optimization_level": 0})  # it runs a few times only
 
 
 def central_differences(function, tree, *fixed, step):
