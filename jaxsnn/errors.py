@@ -48,6 +48,10 @@ class ConversionError(JaxsnnError):
     """A graph that another simulator's importer cannot express."""
 
 
+class MappingError(JaxsnnError):
+    """A network that a chip cannot run, or a mapping that is no mapping."""
+
+
 class SimulationError(JaxsnnError):
     """A simulation that ended without a result."""
 

@@ -1,0 +1,181 @@
+"""The netlist: what is placed on the chip, a network of neurons and synapses whose weights are whole numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable
+
+import networkx
+import numpy as np
+
+from jaxsnn.errors import MappingError
+
+#: The largest weight of one synapse of the chip; larger ones take several.
+LARGEST = 63
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetPopulation:
+    """Neurons that belong together.
+
+    Attributes:
+        name: The NIR node's name.
+        size: Number of neurons, or of input channels.
+        external: Its spikes come from outside, it takes no circuits.
+    """
+
+    name: str
+    size: int
+    external: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Netlist:
+    """Populations and the synapses between their neurons. Make it with `netlist`, which sorts and checks.
+
+    A neuron has a global index: the offset of its population plus its own index.
+
+    Attributes:
+        populations: Sources before targets, where they do not feed each other.
+        pre, post: (synapses,) int32, global indices of source and target; sorted by (post, pre), no pair twice.
+        weight: (synapses,) int16, signed, never zero; beyond `LARGEST` it takes several synapses of the chip.
+    """
+
+    populations: tuple[NetPopulation, ...]
+    pre: np.ndarray
+    post: np.ndarray
+    weight: np.ndarray
+
+    @functools.cached_property
+    def offsets(self) -> np.ndarray:
+        """(populations + 1,) int64: first global index of each population, and the number of all neurons."""
+        return np.concatenate([[0], np.cumsum([part.size for part in self.populations], dtype=np.int64)])
+
+    @property
+    def size(self) -> int:
+        """Number of neurons and input channels."""
+        return int(self.offsets[-1])
+
+    @functools.cached_property
+    def owner(self) -> np.ndarray:
+        """(size,) int32: number of the population of each global index."""
+        return np.repeat(np.arange(len(self.populations), dtype=np.int32), [part.size for part in self.populations])
+
+    @functools.cached_property
+    def external(self) -> np.ndarray:
+        """(size,) bool: the global index is an input channel."""
+        return np.array([part.external for part in self.populations], bool)[self.owner]
+
+    def neuron(self, index: int) -> str:
+        """A global index for people.
+
+        >>> net = netlist([NetPopulation(name="in", size=2, external=True)], [], [], [])
+        >>> net.neuron(1)
+        "'in'[1]"
+        """
+        number = int(self.owner[index])
+        return f"'{self.populations[number].name}'[{int(index - self.offsets[number])}]"
+
+    def fan_in(self) -> tuple[np.ndarray, np.ndarray]:
+        """(size,) int64 each: synapses of the chip that excite a neuron, and that inhibit it."""
+        parts = synapses_of(self.weight)
+        excites = self.weight > 0
+        return tuple(
+            np.bincount(self.post[sign], weights=parts[sign], minlength=self.size).astype(np.int64)
+            for sign in (excites, ~excites)
+        )  # pyright: ignore[reportReturnType]
+
+    def fan_out(self) -> np.ndarray:
+        """(size,) int64: targets of each neuron or input channel."""
+        return np.bincount(self.pre, minlength=self.size).astype(np.int64)
+
+    def recurrent_components(self) -> tuple[np.ndarray, ...]:
+        """Neurons that feed each other, directly or through others: sorted global indices, by their first.
+
+        A neuron that feeds only itself is one too. A component has to be on the chip at once.
+        """
+        inside = np.isin(self.owner, self._looped())
+        kept = inside[self.pre] & inside[self.post]
+        graph = networkx.DiGraph()
+        graph.add_edges_from(zip(self.pre[kept].tolist(), self.post[kept].tolist(), strict=True))
+        found = [
+            np.sort(np.fromiter(part, np.int64))
+            for part in networkx.strongly_connected_components(graph)
+            if len(part) > 1 or graph.has_edge(*(2 * tuple(part)))
+        ]
+        return tuple(sorted(found, key=lambda part: int(part[0])))
+
+    def _looped(self) -> list[int]:
+        """Numbers of the populations that feed themselves, directly or through others."""
+        pairs = np.unique(np.stack([self.owner[self.pre], self.owner[self.post]], axis=1), axis=0).tolist()
+        graph = networkx.DiGraph(pairs)
+        loops = {source for source, target in pairs if source == target}
+        parts = networkx.strongly_connected_components(graph)
+        return sorted(number for part in parts if len(part) > 1 or part <= loops for number in part)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the populations and synapses, as hexadecimal digits: a mapping says which net it is of."""
+        head = repr([(part.name, part.size, bool(part.external)) for part in self.populations])
+        digest = hashlib.sha256(head.encode())
+        for values, kind in ((self.pre, "<i4"), (self.post, "<i4"), (self.weight, "<i2")):
+            digest.update(np.ascontiguousarray(values, kind).tobytes())
+        return digest.hexdigest()
+
+
+def synapses_of(weight: np.ndarray) -> np.ndarray:
+    """How many synapses of the chip each weight takes, one row each.
+
+    >>> synapses_of(np.array([63, -64, 130])).tolist()
+    [1, 2, 3]
+    """
+    return -(-np.abs(np.asarray(weight, np.int64)) // LARGEST)
+
+
+def netlist(populations: Iterable[NetPopulation], pre: object, post: object, weight: object) -> Netlist:
+    """A netlist of synapses in any order; synapses of weight 0 are left out.
+
+    Raises:
+        MappingError: A name or a pair of neurons comes twice, an index is out of range, an input channel is a target,
+            or a weight does not fit into 16 bit.
+    """
+    parts = tuple(populations)
+    names = [part.name for part in parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise MappingError(f"population '{name}' comes {names.count(name)} times: give each its own name")
+    sources, targets, weights = (np.asarray(values, np.int64).reshape(-1) for values in (pre, post, weight))
+    if not sources.size == targets.size == weights.size:
+        raise MappingError(f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each")
+    order = np.lexsort((sources, targets))
+    order = order[weights[order] != 0]
+    sources, targets, weights = sources[order], targets[order], weights[order]
+    _refuse_bad(parts, sources, targets, weights)
+    arrays = [sources.astype(np.int32), targets.astype(np.int32), weights.astype(np.int16)]
+    for array in arrays:
+        array.setflags(write=False)
+    return Netlist(populations=parts, pre=arrays[0], post=arrays[1], weight=arrays[2])
+
+
+def _refuse_bad(parts: tuple[NetPopulation, ...], pre: np.ndarray, post: np.ndarray, weight: np.ndarray) -> None:
+    ends = np.cumsum([part.size for part in parts], dtype=np.int64)
+    size = int(ends[-1]) if parts else 0
+    for what, values in (("source", pre), ("target", post)):
+        if values.size and not (values.min() >= 0 and values.max() < size):
+            worst = int(values.max() if values.max() >= size else values.min())
+            raise MappingError(f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0")
+    external = np.array([part.external for part in parts], bool)
+    wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)
+    if wrong.any():
+        name = parts[int(np.searchsorted(ends, post[wrong.argmax()], side="right"))].name
+        raise MappingError(
+            f"population '{name}' is an input and the target of {int(wrong.sum())} synapses: it has none"
+        )
+    same = (np.diff(pre) == 0) & (np.diff(post) == 0)
+    if same.any():
+        place = int(same.argmax())
+        raise MappingError(f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up")
+    largest = np.iinfo(np.int16).max
+    if weight.size and np.abs(weight).max() > largest:
+        raise MappingError(f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale")
