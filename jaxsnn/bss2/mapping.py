@@ -1,0 +1,350 @@
+"""A network placed and routed on the chip: a record, and its JSON (docs/mapping.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from collections.abc import Mapping as Mapped
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
+from jaxsnn.errors import JaxsnnError, listing
+
+SCHEMA = 1
+SIGNS = ("fixed", "free")
+
+
+class MappingError(JaxsnnError):
+    """A mapping that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedPopulation:
+    """A population of the net: its name, its neurons, and whether its spikes come from outside."""
+
+    name: str
+    size: int
+    external: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedNeuron:
+    """A neuron on the chip.
+
+    Attributes:
+        population, index: which one: a position in `Mapping.populations`, and the neuron in it.
+        circuits: (row, column) of its circuits, in order.
+        head: the position in `circuits` of the one that leaks, fires and sends the events.
+        address: the head's own part of the address of its events.
+        recorded: its spikes go to the host.
+    """
+
+    population: int
+    index: int
+    circuits: tuple[Circuit, ...]
+    head: int
+    address: int
+    recorded: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A neuron whose spikes the host sends in.
+
+    Attributes:
+        population, index: which one.
+        from_run: the earlier run that recorded its spikes, None for an external population.
+        events: the address of each event that the host sends for one spike, the link's number included.
+    """
+
+    population: int
+    index: int
+    from_run: int | None
+    events: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What is on the chip at one time.
+
+    Attributes:
+        method: the placer and the router that made it.
+        neurons: by population and index.
+        sources: by population and index.
+        compare_masks: (hemispheres, drivers), int32: the bits of the row select that a driver compares with its index.
+        row_modes: (hemispheres, rows), int8: DISABLED, EXCITATORY, INHIBITORY or BOTH.
+        synapses: (synapses, 5), int32: hemisphere, row, column, label, weight (>= 1), in ascending order. All other
+            synapses have weight 0.
+        crossbar: (nodes, 4), int32: input, output, mask, target of every node that exists, in the order of
+            `chip.crossbar_nodes`: an event passes where address & mask == target.
+    """
+
+    method: str
+    neurons: tuple[PlacedNeuron, ...]
+    sources: tuple[Source, ...]
+    compare_masks: np.ndarray
+    row_modes: np.ndarray
+    synapses: np.ndarray
+    crossbar: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mapping:
+    """A net on a chip, run by run.
+
+    Attributes:
+        chip: the chip.
+        dead: its parts that are not used.
+        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in the same column of the
+            driver's other row, which has the opposite sign, is left to it too, so that training may flip signs in place.
+        seed: of the search.
+        fingerprint: of the net.
+        populations: of the net, in its order.
+        runs: in the order in which they are executed.
+    """
+
+    chip: Chip
+    dead: Dead
+    signs: str
+    seed: int
+    fingerprint: str
+    populations: tuple[PlacedPopulation, ...]
+    runs: tuple[Run, ...]
+
+
+def to_json(mapping: Mapping) -> str:
+    """The mapping as JSON: the same bytes for the same mapping."""
+    content = {
+        "schema": SCHEMA,
+        "chip": mapping.chip.name,
+        "dead": {
+            "circuits": [list(part) for part in mapping.dead.circuits],
+            "drivers": [list(part) for part in mapping.dead.drivers],
+            "rows": [list(part) for part in mapping.dead.rows],
+        },
+        "signs": mapping.signs,
+        "seed": mapping.seed,
+        "fingerprint": mapping.fingerprint,
+        "populations": [{"name": one.name, "size": one.size, "external": one.external} for one in mapping.populations],
+        "runs": [_run_content(run) for run in mapping.runs],
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _run_content(run: Run) -> dict[str, Any]:
+    return {
+        "method": run.method,
+        "neurons": [
+            {
+                "population": one.population,
+                "index": one.index,
+                "circuits": [list(circuit) for circuit in one.circuits],
+                "head": one.head,
+                "address": one.address,
+                "recorded": one.recorded,
+            }
+            for one in run.neurons
+        ],
+        "sources": [
+            {"population": one.population, "index": one.index, "from_run": one.from_run, "events": list(one.events)}
+            for one in run.sources
+        ],
+        "compare_masks": run.compare_masks.tolist(),
+        "row_modes": [[ROW_MODES[mode] for mode in modes] for modes in run.row_modes.tolist()],
+        "synapses": _synapse_rows(run.synapses),
+        "crossbar": run.crossbar.tolist(),
+    }
+
+
+def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
+    """The synapses row by row, as lists of equal length."""
+    if not len(synapses):
+        return []
+    changes = np.flatnonzero(np.any(np.diff(synapses[:, :2], axis=0), axis=1)) + 1
+    return [
+        {
+            "hemisphere": int(part[0, 0]),
+            "row": int(part[0, 1]),
+            "columns": part[:, 2].tolist(),
+            "labels": part[:, 3].tolist(),
+            "weights": part[:, 4].tolist(),
+        }
+        for part in np.split(synapses, changes)
+    ]
+
+
+def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
+    """The mapping of a JSON text.
+
+    Only the form is checked here: types, keys, and lists as long as the chip has parts. Whether the mapping is right,
+    `jaxsnn.bss2.check` says.
+
+    Raises:
+        MappingError: no JSON, another schema, an unknown chip, or an entry that is missing or of the wrong form.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MappingError(f"the mapping is no JSON ({str(error).splitlines()[0]}): write it with jaxsnn map") from None
+    whole = _Entry(content, "mapping")
+    if (schema := whole.integer("schema")) != SCHEMA:
+        raise MappingError(f"the mapping has schema {schema}, this version reads {SCHEMA}: map the file again")
+    name = whole.text("chip")
+    if name not in chips:
+        raise MappingError(f"the mapping is for the chip '{name}', known are {listing(chips)}: use one of them")
+    signs = whole.text("signs")
+    if signs not in SIGNS:
+        raise MappingError(f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}: map the file again")
+    chip, dead = chips[name], whole.entry("dead")
+    return Mapping(
+        chip=chip,
+        dead=Dead(circuits=dead.pairs("circuits"), drivers=dead.pairs("drivers"), rows=dead.pairs("rows")),
+        signs=signs,
+        seed=whole.integer("seed"),
+        fingerprint=whole.text("fingerprint"),
+        populations=tuple(
+            PlacedPopulation(name=one.text("name"), size=one.integer("size"), external=one.flag("external"))
+            for one in whole.entries("populations")
+        ),
+        runs=tuple(_run(one, chip) for one in whole.entries("runs")),
+    )
+
+
+def _run(entry: _Entry, chip: Chip) -> Run:
+    nodes = len(crossbar_nodes(chip))
+    modes = entry.value("row_modes")
+    for row in modes if isinstance(modes, list) else ():
+        for mode in row if isinstance(row, list) else ():
+            if mode not in ROW_MODES:
+                raise MappingError(f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}: map again")
+    if isinstance(modes, list) and all(isinstance(row, list) for row in modes):
+        modes = [[ROW_MODES.index(mode) for mode in row] for row in modes]
+    return Run(
+        method=entry.text("method"),
+        neurons=tuple(
+            PlacedNeuron(
+                population=one.integer("population"),
+                index=one.integer("index"),
+                circuits=one.pairs("circuits"),
+                head=one.integer("head"),
+                address=one.integer("address"),
+                recorded=one.flag("recorded"),
+            )
+            for one in entry.entries("neurons")
+        ),
+        sources=tuple(
+            Source(
+                population=one.integer("population"),
+                index=one.integer("index"),
+                from_run=None if one.value("from_run") is None else one.integer("from_run"),
+                events=tuple(int(event) for event in one.array("events", None)),
+            )
+            for one in entry.entries("sources")
+        ),
+        compare_masks=entry.array("compare_masks", (HEMISPHERES, chip.drivers)).astype(np.int32),
+        row_modes=_array(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(np.int8),
+        synapses=_synapses(entry.entries("synapses")),
+        crossbar=entry.array("crossbar", (nodes, 4)).astype(np.int32),
+    )
+
+
+def _synapses(entries: Iterable[_Entry]) -> np.ndarray:
+    parts = []
+    for entry in entries:
+        columns = entry.array("columns", None)
+        shape = columns.shape
+        parts.append(
+            np.stack(
+                [
+                    np.full(shape, entry.integer("hemisphere")),
+                    np.full(shape, entry.integer("row")),
+                    columns,
+                    entry.array("labels", shape),
+                    entry.array("weights", shape),
+                ],
+                axis=1,
+            )
+        )
+    return np.concatenate(parts).astype(np.int32) if parts else np.zeros((0, 5), np.int32)
+
+
+class _Entry:
+    """An object of the JSON, and where it stands in it."""
+
+    def __init__(self, content: Any, where: str) -> None:
+        if not isinstance(content, dict):
+            raise MappingError(f"{where} is {_kind(content)}, not an object: map the file again")
+        self.content, self.where = content, where
+
+    def value(self, key: str) -> Any:
+        if key not in self.content:
+            raise MappingError(f"{self.where} has no '{key}': map the file again")
+        return self.content[key]
+
+    def _typed(self, key: str, kind: type, name: str) -> Any:
+        value = self.value(key)
+        if type(value) is not kind:
+            raise MappingError(f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again")
+        return value
+
+    def text(self, key: str) -> str:
+        return self._typed(key, str, "text")
+
+    def flag(self, key: str) -> bool:
+        return self._typed(key, bool, "true or false")
+
+    def integer(self, key: str) -> int:
+        value = self._typed(key, int, "an integer")
+        if not -_LARGEST <= value <= _LARGEST:
+            raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again")
+        return value
+
+    def entry(self, key: str) -> _Entry:
+        return _Entry(self.value(key), f"{self.where}: {key}")
+
+    def entries(self, key: str) -> list[_Entry]:
+        found = self._typed(key, list, "a list")
+        return [_Entry(one, f"{self.where}: {key}[{number}]") for number, one in enumerate(found)]
+
+    def array(self, key: str, shape: tuple[int, ...] | None) -> np.ndarray:
+        return _array(self.value(key), shape, self.where, key)
+
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        found = self._typed(key, list, "a list")
+        array = _array(found, (len(found), 2), self.where, key)
+        return tuple((first, second) for first, second in array.tolist())
+
+
+#: No number of a mapping is larger.
+_LARGEST = 2**31 - 1
+
+
+def _array(value: Any, shape: tuple[int, ...] | None, where: str, key: str) -> np.ndarray:
+    """Integers of a shape (None: a list of any length)."""
+    try:
+        array = np.asarray(value) if value else np.zeros(shape or (0,), np.int64)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
+        raise MappingError(f"{where}: '{key}' is not a list of integers of equal lengths: map the file again")
+    if shape is not None and array.shape != shape:
+        sizes = " x ".join(str(size) for size in array.shape), " x ".join(str(size) for size in shape)
+        raise MappingError(f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again")
+    if array.size and max(-array.min(), array.max()) > _LARGEST:
+        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}: map the file again")
+    return array
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+    }
+    return names.get(type(value), "null")
