@@ -11,14 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
-from jaxsnn.errors import JaxsnnError, listing
+from jaxsnn.errors import MappingError, listing
 
 SCHEMA = 1
 SIGNS = ("fixed", "free")
-
-
-class MappingError(JaxsnnError):
-    """A mapping that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +94,8 @@ class Mapping:
     Attributes:
         chip: the chip.
         dead: its parts that are not used.
-        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in the same column of the
-            driver's other row, which has the opposite sign, is left to it too, so that training may flip signs in place.
+        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in the same column of its
+            driver's other row, of opposite sign, is left to it too, so that training may flip signs in place.
         seed: of the search.
         fingerprint: of the net.
         populations: of the net, in its order.
