@@ -48,8 +48,8 @@ class ConversionError(JaxsnnError):
     """A graph that another simulator's importer cannot express."""
 
 
-class MappingError(JaxsnnError):
-    """A network that a chip cannot run, or a mapping that is no mapping."""
+class NetlistError(JaxsnnError):
+    """A network that a neuromorphic chip cannot run as it is, or a netlist that is none."""
 
 
 class SimulationError(JaxsnnError):
