@@ -48,8 +48,8 @@ class ConversionError(JaxsnnError):
     """A graph that another simulator's importer cannot express."""
 
 
-class NetlistError(JaxsnnError):
-    """A network that a neuromorphic chip cannot run as it is, or a netlist that is none."""
+class MappingError(JaxsnnError):
+    """A network that a neuromorphic chip cannot run as it is, or a netlist or mapping that is none."""
 
 
 class SimulationError(JaxsnnError):

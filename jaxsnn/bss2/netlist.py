@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import networkx
 import numpy as np
 
-from jaxsnn.errors import NetlistError
+from jaxsnn.errors import MappingError
 
 #: The largest weight of one synapse of the chip; larger ones take several.
 LARGEST = 63
@@ -137,17 +137,17 @@ def netlist(populations: Iterable[NetPopulation], pre: object, post: object, wei
     """A netlist of synapses in any order; synapses of weight 0 are left out.
 
     Raises:
-        NetlistError: A name or a pair of neurons comes twice, an index is out of range, an input channel is a target,
+        MappingError: A name or a pair of neurons comes twice, an index is out of range, an input channel is a target,
             or a weight does not fit into 16 bit.
     """
     parts = tuple(populations)
     names = [part.name for part in parts]
     for name in names:
         if names.count(name) > 1:
-            raise NetlistError(f"population '{name}' comes {names.count(name)} times: give each its own name")
+            raise MappingError(f"population '{name}' comes {names.count(name)} times: give each its own name")
     sources, targets, weights = (np.asarray(values, np.int64).reshape(-1) for values in (pre, post, weight))
     if not sources.size == targets.size == weights.size:
-        raise NetlistError(f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each")
+        raise MappingError(f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each")
     order = np.lexsort((sources, targets))
     order = order[weights[order] != 0]
     sources, targets, weights = sources[order], targets[order], weights[order]
@@ -164,18 +164,18 @@ def _refuse_bad(parts: tuple[NetPopulation, ...], pre: np.ndarray, post: np.ndar
     for what, values in (("source", pre), ("target", post)):
         if values.size and not (values.min() >= 0 and values.max() < size):
             worst = int(values.max() if values.max() >= size else values.min())
-            raise NetlistError(f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0")
+            raise MappingError(f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0")
     external = np.array([part.external for part in parts], bool)
     wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)
     if wrong.any():
         name = parts[int(np.searchsorted(ends, post[wrong.argmax()], side="right"))].name
-        raise NetlistError(
+        raise MappingError(
             f"population '{name}' is an input and the target of {int(wrong.sum())} synapses: it has none"
         )
     same = (np.diff(pre) == 0) & (np.diff(post) == 0)
     if same.any():
         place = int(same.argmax())
-        raise NetlistError(f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up")
+        raise MappingError(f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up")
     largest = np.iinfo(np.int16).max
     if weight.size and np.abs(weight).max() > largest:
-        raise NetlistError(f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale")
+        raise MappingError(f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale")
