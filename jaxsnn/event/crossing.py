@@ -26,13 +26,13 @@ _NEWTON_STEPS = 60
 
 
 @jax.custom_jvp
-def _phi1(z):
+def phi1(z):
     """expm1(z) / z for z <= 0, with its limit 1 at zero."""
     safe = jnp.where(z == 0, 1.0, z)
     return jnp.where(z == 0, 1.0, jnp.expm1(safe) / safe)
 
 
-def _phi1_derivative(z):
+def phi1_derivative(z):
     """Derivative of phi1 for z <= 0: (e^z (z - 1) + 1) / z^2, by its series near zero."""
     series = jnp.zeros_like(z)
     for n in range(11, -1, -1):
@@ -42,7 +42,7 @@ def _phi1_derivative(z):
     return jnp.where(near, series, (jnp.exp(safe) * (safe - 1) + 1) / (safe * safe))
 
 
-_phi1.defjvps(lambda dz, _, z: _phi1_derivative(z) * dz)  # differentiating the quotient would lose digits near zero
+phi1.defjvps(lambda dz, _, z: phi1_derivative(z) * dz)  # differentiating the quotient would lose digits near zero
 
 
 def decay(shape, tau_mem, tau_syn, t):
@@ -66,7 +66,7 @@ def decay(shape, tau_mem, tau_syn, t):
     finite = jnp.where(jnp.isinf(t), 0.0, t)
     mem_longer = tau_mem >= tau_syn  # one branch for all, so that derivatives are right at equal constants too
     gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
-    return em, es, finite / tau_mem * jnp.where(mem_longer, em, es) * _phi1(-finite * gap)
+    return em, es, finite / tau_mem * jnp.where(mem_longer, em, es) * phi1(-finite * gap)
 
 
 def decay_derivatives(shape, tau_mem, tau_syn, t):
@@ -83,7 +83,7 @@ def decay_derivatives(shape, tau_mem, tau_syn, t):
         return em, es, k, by_tau_mem, by_tau_syn
     mem_longer = tau_mem >= tau_syn
     longer = jnp.where(mem_longer, tau_mem, tau_syn)
-    bend = t * t / tau_mem * jnp.maximum(em, es) * _phi1_derivative(-t * abs(1 / tau_syn - 1 / tau_mem))
+    bend = t * t / tau_mem * jnp.maximum(em, es) * phi1_derivative(-t * abs(1 / tau_syn - 1 / tau_mem))
     sign = jnp.where(mem_longer, 1.0, -1.0)
     stretch = k * t / (longer * longer)
     by_tau_mem = jnp.where(mem_longer, stretch, 0.0) - k / tau_mem - sign * bend / (tau_mem * tau_mem)
@@ -100,10 +100,10 @@ def peak_reaches(shape, v, j, threshold, tau_mem, tau_syn):
         case TauShape.HALF:
             discriminant = j * j - (2 * j - v) * threshold
             return jnp.where(j > 0, discriminant >= 0, discriminant <= 0)
-    return _peak(v, j, tau_mem, tau_syn)[1] >= threshold
+    return extremum(v, j, tau_mem, tau_syn)[1] >= threshold
 
 
-def _peak(v, j, tau_mem, tau_syn):
+def extremum(v, j, tau_mem, tau_syn):
     """Time and value of the extremum of v (there v = j); time 0 where none lies ahead."""
     d_tau = tau_mem / tau_syn - 1  # tau_mem d
     safe_j = jnp.where(j == 0, 1.0, j)
@@ -234,7 +234,7 @@ def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
     Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the peak, exact near
     tangency.  Elsewhere start at the inflection, clipped to the interval.
     """
-    peak_time, peak = _peak(v, j, tau_mem, tau_syn)
+    peak_time, peak = extremum(v, j, tau_mem, tau_syn)
     has_peak = (j > v) & (peak_time > 0)
     high = jnp.where(has_peak, jnp.minimum(peak_time, duration), duration)
     curvature = jnp.where(has_peak, peak / (tau_mem * tau_syn), 1.0)  # -v'' where v = j
