@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable
+from typing import SupportsInt
 
 import networkx
 import numpy as np
@@ -68,15 +69,15 @@ class Netlist:
         """(size,) bool: the global index is an input channel."""
         return np.array([part.external for part in self.populations], bool)[self.owner]
 
-    def neuron(self, index: int) -> str:
+    def neuron(self, index: SupportsInt) -> str:
         """A global index for people.
 
         >>> net = netlist([NetPopulation(name="in", size=2, external=True)], [], [], [])
         >>> net.neuron(1)
         "'in'[1]"
         """
-        number = int(self.owner[index])
-        return f"'{self.populations[number].name}'[{int(index - self.offsets[number])}]"
+        number = int(self.owner[int(index)])
+        return f"'{self.populations[number].name}'[{int(index) - int(self.offsets[number])}]"
 
     def fan_in(self) -> tuple[np.ndarray, np.ndarray]:
         """(size,) int64 each: synapses of the chip that excite a neuron, and that inhibit it."""
