@@ -1,0 +1,138 @@
+"""Unrolled nodes against plain loops over their definitions."""
+
+import itertools
+
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.bss2 import unroll
+from jaxsnn.bss2.unroll import arrivals
+from jaxsnn.errors import MappingError
+from jaxsnn.lowering import plan
+from jaxsnn.nir import parse
+
+
+def neurons(shape):
+    one = np.ones(shape)
+    return nir.CubaLIF(tau_mem=0.01 * one, tau_syn=0.005 * one, r=one, v_leak=0 * one, v_threshold=one)
+
+
+def arriving(nodes, shape_in, shape_out, edges=None):
+    """What arrives at the neurons behind a chain of nodes, or behind a graph with neurons 'n'."""
+    nodes = {"in": nir.Input(np.array(shape_in)), **nodes, "n": neurons(shape_out), "out": nir.Output(None)}
+    edges = [*(edges or itertools.pairwise([*nodes][:-1])), ("n", "out")]
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="jaxsnn", time_unit="s")
+    ready = plan(graph)
+    return arrivals(ready, {name: ready.part(name) for name in ready.order})["n"]
+
+
+def dense(links, size_in, size_out):
+    """The matrix; it must be sparse without zeros, sorted, each pair once."""
+    pairs = list(zip(links.post.tolist(), links.pre.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    assert np.all(links.value != 0)
+    matrix = np.zeros((size_out, size_in))
+    matrix[links.post, links.pre] = links.value
+    return matrix
+
+
+def convolution(x, weight, stride, padding, dilation, groups):
+    """A convolution of (channels, *space) by its definition, one product at a time."""
+    padded = np.pad(x, [(0, 0), *((size, size) for size in padding)])
+    kernel = weight.shape[2:]
+    sizes = [
+        (length - step * (size - 1) - 1) // jump + 1
+        for length, step, size, jump in zip(padded.shape[1:], dilation, kernel, stride, strict=True)
+    ]
+    y = np.zeros((len(weight), *sizes))
+    for channel, *place in itertools.product(range(len(weight)), *map(range, sizes)):
+        first = channel // (len(weight) // groups) * weight.shape[1]
+        for source, *tap in itertools.product(*map(range, weight.shape[1:])):
+            at = tuple(p * j + t * d for p, j, t, d in zip(place, stride, tap, dilation, strict=True))
+            y[(channel, *place)] += padded[(first + source, *at)] * weight[(channel, source, *tap)]
+    return y
+
+
+GEOMETRIES = [
+    ((1, 1), (0, 0), (1, 1), 1),
+    ((2, 1), (1, 2), (1, 2), 1),
+    ((1, 2), (0, 1), (2, 1), 2),
+    ((3, 3), (2, 2), (1, 1), 4),
+]
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), GEOMETRIES)
+def test_conv2d(stride, padding, dilation, groups):
+    random = np.random.default_rng(1)
+    x, weight = random.normal(size=(4, 5, 6)), random.normal(size=(8, 4 // groups, 3, 2))
+    weight[1, :, 0] = 0
+    expected = convolution(x, weight, stride, padding, dilation, groups)
+    node = nir.Conv2d((5, 6), weight, stride, padding, dilation, groups, np.zeros(8))
+    links = arriving({"c": node}, x.shape, expected.shape).links["in"]
+    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+
+
+def test_conv1d():
+    random = np.random.default_rng(2)
+    x, weight = random.normal(size=(2, 9)), random.normal(size=(3, 2, 3))
+    expected = convolution(x, weight, (2,), (1,), (2,), 1)
+    links = arriving({"c": nir.Conv1d(9, weight, 2, 1, 2, 1, np.zeros(3))}, x.shape, expected.shape).links["in"]
+    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["SumPool2d", "AvgPool2d"])
+@pytest.mark.parametrize(("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))])
+def test_pools(kind, size, stride, padding):
+    x = np.random.default_rng(3).normal(size=(3, 6, 4))
+    weight = np.full((3, 1, *size), 1.0 if kind == "SumPool2d" else 1 / np.prod(size))
+    expected = convolution(x, weight, stride, padding, (1, 1), 3)
+    node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
+    links = arriving({"p": node}, x.shape, expected.shape).links["in"]
+    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+
+
+def test_a_chain_is_the_product_of_its_matrices_and_biases_go_through_it():
+    random = np.random.default_rng(4)
+    weight, bias = random.normal(size=(5, 12)), random.normal(size=5)
+    scale = np.array([1.0, 0.0, 2.0, -1.0, 3.0])
+    nodes = {
+        "p": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        "f": nir.Flatten({"input": np.array([3, 2, 2])}, 0, -1),
+        "a": nir.Affine(weight, bias),
+        "s": nir.Scale(scale),
+    }
+    signal = arriving(nodes, (3, 4, 4), (5,))
+    x = random.normal(size=(3, 4, 4))
+    pooled = x.reshape(3, 2, 2, 2, 2).sum(axis=(2, 4)).ravel()
+    got = dense(signal.links["in"], 48, 5) @ x.ravel()
+    np.testing.assert_allclose(got, scale * (weight @ pooled), atol=1e-12)
+    np.testing.assert_allclose(signal.constant, scale * bias)
+    assert not np.any(signal.links["in"].post == 1)  # a scale of zero connects nothing
+
+
+def test_ways_that_meet_add_up_and_what_cancels_is_no_connection():
+    one, two = np.array([[1.0, 2.0]]), np.array([[3.0, -2.0]])
+    nodes = {"a": nir.Linear(one), "b": nir.Linear(two)}
+    edges = [("in", "a"), ("in", "b"), ("a", "n"), ("b", "n")]
+    links = arriving(nodes, (2,), (1,), edges).links["in"]
+    assert (links.pre.tolist(), links.value.tolist()) == ([0], [4.0])
+
+
+def test_recurrence_and_skips_keep_their_sources_apart():
+    nodes = {"a": nir.Linear(np.eye(2)), "r": nir.Linear(np.array([[0, 1.0], [0, 0]])), "skip": nir.Scale(np.ones(2))}
+    edges = [("in", "a"), ("a", "n"), ("n", "r"), ("r", "n"), ("in", "skip"), ("skip", "n")]
+    signal = arriving(nodes, (2,), (2,), edges)
+    assert dense(signal.links["in"], 2, 2).tolist() == [[2, 0], [0, 2]]
+    assert dense(signal.links["n"], 2, 2).tolist() == [[0, 1], [0, 0]]
+
+
+def test_what_cannot_be_unrolled_is_named(monkeypatch):
+    loop = [("in", "a"), ("a", "b"), ("b", "a"), ("b", "n")]
+    with pytest.raises(MappingError, match="node 'a' feeds itself without a neuron"):
+        arriving({"a": nir.Linear(np.eye(2)), "b": nir.Linear(np.eye(2))}, (2,), (2,), loop)
+    with pytest.raises(MappingError, match="node 'd' is a Delay"):
+        arriving({"d": nir.Delay(np.ones(2))}, (2,), (2,))
+    monkeypatch.setattr(unroll, "MOST_CONNECTIONS", 3)
+    with pytest.raises(MappingError, match=r"node 'a' \(Linear\) makes 4 connections, more than 3"):
+        arriving({"a": nir.Linear(np.ones((2, 2)))}, (2,), (2,))
