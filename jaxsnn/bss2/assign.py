@@ -92,7 +92,7 @@ def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
     size = [int(demand.amount.sum()) for demand in wanted]
     rank = {}
     labels = int(loads.labels.sum())
-    for number, demand in enumerate(wanted):
+    for demand in wanted:
         labels -= 2 if demand.modes == (EVERYWHERE,) else 1
     for number in sorted(range(len(wanted)), key=lambda number: size[number]):
         demand = wanted[number]

@@ -1,0 +1,232 @@
+"""Which events reach which synapses. All routers have one signature: they make a run of a placed task, or say why not.
+
+`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart) and `mixed` (masks that
+split buses into groups of drivers) share what is here; `greedy` follows the vendor's rules.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.bss2.assign import Assignment, assign
+from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of
+from jaxsnn.bss2.chip import HEMISPHERES
+from jaxsnn.bss2.emit import Codes, fill, record
+from jaxsnn.bss2.greedy import route_greedily
+from jaxsnn.bss2.mapping import Run
+from jaxsnn.bss2.place import Placement
+from jaxsnn.bss2.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long a router may try.
+
+    Attributes:
+        repairs: moves of a source after all are placed.
+        deadline: `time.monotonic()` at which it stops.
+    """
+
+    repairs: int = 0
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrouted:
+    """A router found nothing; why, for people."""
+
+    why: str
+
+
+Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
+
+
+def label_only(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort) -> Run | Unrouted:
+    """One group of drivers a bus: up to as many sources on a bus and hemisphere as there are labels."""
+    return _grouped(task, placement, rng, effort, 1)
+
+
+def mixed(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort) -> Run | Unrouted:
+    """One, two or four groups of drivers a bus, the fewest that work."""
+    found: Run | Unrouted = Unrouted(why="no split of the buses was tried")
+    for groups in group_counts(task):
+        found = _grouped(task, placement, rng, effort, groups)
+        if isinstance(found, Run) or time.monotonic() > effort.deadline:
+            return found
+    return found
+
+
+def group_counts(task: Task) -> tuple[int, ...]:
+    """Into how many groups a bus can be split such that sources on the chip reach each of them."""
+    chip = task.parts.chip
+    free_bits = min(chip.address_bits - chip.label_bits, (chip.drivers_per_bus - 1).bit_length())
+    return tuple(1 << bits for bits in range(free_bits + 1))
+
+
+def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort, groups: int) -> Run | Unrouted:
+    bins = bins_of(task.parts, task.signs, groups)
+    least: Assignment | None = None
+    for modes in _on_chip_modes(task, placement, groups):
+        found = assign(task, placement, bins, modes, rng, repairs=effort.repairs, deadline=effort.deadline)
+        if found.overflow == 0:
+            codes = label_codes(task, placement, bins, found)
+            if codes is not None:
+                return _run(task, placement, bins, found, codes)
+        if least is None or found.overflow < least.overflow:
+            least = found
+    short = "addresses of neurons" if least is None or not least.overflow else f"{least.overflow} synapses or labels"
+    return Unrouted(why=f"{short} too many for {groups} groups of drivers a bus")
+
+
+def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
+    """How sources on the chip may be heard: everywhere, or those of each half in one hemisphere where that is enough."""
+    chip = placement.chip
+    sources = np.flatnonzero(task.on_chip >= 0)
+    everywhere = np.full(len(task.sources), EVERYWHERE)
+    if not len(sources):
+        return [everywhere]
+    split = everywhere.copy()
+    for source in sources:
+        neuron = task.on_chip[source]
+        side = BOTTOM if chip.half_of(placement.circuits[neuron][0][1]) % 2 == 0 else TOP
+        targets = np.flatnonzero(task.demand[source].any(axis=0))
+        if (placement.counts[side, targets] > 0).all():
+            split[source] = side
+    if not spare_bits(task, groups):
+        return [everywhere]
+    if spare_bits(task, groups) == 1:
+        # the nodes of an event output pass all its sources, or none
+        outputs = placement.outputs[task.on_chip[sources]]
+        for output in np.unique(outputs):
+            members = sources[outputs == output]
+            if (split[members] != split[members[0]]).any():
+                split[members] = EVERYWHERE
+    return [everywhere] if (split == everywhere).all() else [everywhere, split]
+
+
+def spare_bits(task: Task, groups: int) -> int:
+    """Bits of a neuron's own address that neither synapses nor drivers compare."""
+    chip = task.parts.chip
+    return chip.address_bits - chip.label_bits - (groups - 1).bit_length()
+
+
+def label_codes(task: Task, placement: Placement, bins: Bins, assignment: Assignment) -> Codes | None:
+    """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks addresses."""
+    chip, groups = placement.chip, bins.groups
+    labels = _labels(assignment)
+    group = assignment.bins % groups
+    select = group << chip.label_bits
+    not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+    events: list[int] = []
+    for number, mode in enumerate(assignment.modes):
+        flags = sum(not_heard[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
+        link = int(assignment.bins[number]) // groups
+        events.append(link << chip.event_bits | flags | int(select[number]) | int(labels[number]))
+    nodes = {
+        (chip.link_input(link), chip.bus_output(h, link)): (not_heard[h], 0)
+        for link in range(chip.buses)
+        for h in range(HEMISPHERES)
+    }
+    addresses = _addresses(task, placement, bins, assignment, labels, nodes)
+    return None if addresses is None else Codes(events=events, addresses=addresses, nodes=nodes, labels=labels)
+
+
+def _labels(assignment: Assignment) -> np.ndarray:
+    """(sources,) a label for each, different from all others that reach the same drivers."""
+    labels = np.zeros(len(assignment.bins), int)
+    for number in np.unique(assignment.bins):
+        inside = assignment.bins == number
+        both = np.flatnonzero(inside & (assignment.modes == EVERYWHERE))
+        labels[both] = np.arange(len(both))
+        for mode in (TOP, BOTTOM):
+            single = np.flatnonzero(inside & (assignment.modes == mode))
+            labels[single] = len(both) + np.arange(len(single))
+    return labels
+
+
+def _addresses(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    assignment: Assignment,
+    labels: np.ndarray,
+    nodes: dict[tuple[int, int], tuple[int, int]],
+) -> np.ndarray | None:
+    """(targets,) the own address of each neuron; enters into `nodes` what its event output passes.
+
+    With two spare bits they say "not top" and "not bottom", with one "not heard". Without, neurons that nothing on the
+    chip listens to take labels where they do not disturb.
+    """
+    chip, spare = placement.chip, spare_bits(task, bins.groups)
+    addresses = np.full(len(task.targets), -1)
+    top_bits = [1 << chip.address_bits - 1, 1 << chip.address_bits - (2 if spare >= 2 else 1)]
+    taken = np.zeros((HEMISPHERES, chip.buses * bins.groups, chip.labels), bool)
+    for number, mode in enumerate(assignment.modes):
+        for h in range(HEMISPHERES):
+            taken[h, assignment.bins[number], labels[number]] |= mode in (h, EVERYWHERE)
+    sources = np.flatnonzero(task.on_chip >= 0)
+    for output in range(chip.outputs):
+        bus = output % chip.buses
+        mine = sources[placement.outputs[task.on_chip[sources]] == output]
+        passes = [bool(((assignment.modes[mine] == h) | (assignment.modes[mine] == EVERYWHERE)).any()) for h in (0, 1)]
+        for source in mine:
+            own = (int(assignment.bins[source]) % bins.groups) << chip.label_bits | int(labels[source])
+            if spare >= 2:
+                own |= sum(top_bits[h] for h in (0, 1) if assignment.modes[source] not in (h, EVERYWHERE))
+            addresses[task.on_chip[source]] = own
+        for h in (0, 1):
+            if passes[h]:
+                nodes[output, chip.bus_output(h, bus)] = (top_bits[h] if spare else 0, 0)
+        silent = [one for one in np.flatnonzero(placement.outputs == output) if addresses[one] < 0]
+        used = {int(address) for address in addresses[placement.outputs == output]}
+        for neuron in silent:
+            address = _silent_address(chip, bins, output, passes, taken, used, sum(set(top_bits)) if spare else 0)
+            if address is None:
+                return None
+            addresses[neuron] = address
+            used.add(address)
+    return addresses
+
+
+def _silent_address(
+    chip, bins: Bins, output: int, passes: list[bool], taken: np.ndarray, used: set[int], flags: int
+) -> int | None:
+    """An address that nothing on the chip hears, or that no other source on its bus has."""
+    for address in range(1 << chip.address_bits):
+        if address in used:
+            continue
+        if not any(passes) or (flags and address & flags == flags):
+            return address
+    for address in range(1 << chip.address_bits):
+        number = (output % chip.buses) * bins.groups + (address >> chip.label_bits) % bins.groups
+        label = address & (chip.labels - 1)
+        if address in used or address & flags or any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES)):
+            continue
+        for h in range(HEMISPHERES):
+            taken[h, number, label] |= passes[h]
+        return address
+    return None
+
+
+def _run(task: Task, placement: Placement, bins: Bins, found: Assignment, codes: Codes) -> Run:
+    masks = np.full((HEMISPHERES, placement.chip.drivers), bins.groups - 1, np.int32)
+    synapses, row_modes = fill(task, placement, bins, found, codes.labels)
+    return record(
+        task,
+        placement,
+        codes,
+        method=f"{'label-only' if bins.groups == 1 else 'mixed'}, {bins.groups} groups",
+        compare_masks=masks,
+        row_modes=row_modes,
+        synapses=synapses,
+    )
+
+
+#: Routers by name.
+ROUTERS: Mapping[str, Router] = MappingProxyType({"greedy": route_greedily, "label-only": label_only, "mixed": mixed})
