@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxsnn.event.events import Events
-from jaxsnn.event.neurons import neuron_of
+from jaxsnn.event.kinds import neuron_of
 from jaxsnn.network import Network, signals
 from jaxsnn.simulate import Solution
 

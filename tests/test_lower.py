@@ -13,7 +13,7 @@ import pytest
 import jaxsnn
 from jaxsnn import Event, Events, lower, raise_, read, simulate, write
 from jaxsnn.errors import DialectError, LoweringError
-from jaxsnn.event.neurons import neuron_of
+from jaxsnn.event.kinds import neuron_of
 from jaxsnn.network import TauShape
 from jaxsnn.nir import build, initializers
 

@@ -13,6 +13,7 @@ That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with 
 trajectory is stored or integrated backwards.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.event.feedforward import MINOR_NEURONS, LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.assigned import assigned_backward
+from jaxsnn.event.feedforward import MINOR_NEURONS, LayerSpec, LayerSpikes, gathered, simulate_layer, spread
 from jaxsnn.event.neurons import Lanes
 
 
@@ -29,36 +31,38 @@ def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> Lay
     """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival times.
 
     Args:
-        weight: (rows, neurons), the jump of j that an arrival of each row causes.
-        lanes: the population's neurons.
-        time: (batch, arrivals) in any order, seconds; inf where unused.
+        weight: (rows, neurons), what an arrival of each row weighs.
+        lanes: the population's neurons, (neurons,) or (positions, neurons).
+        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch counts the positions of
+            each sample, which come one after the other.
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
     Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if they were that large
     (`clipped_slopes` counts them).
     """
-    return simulate_layer(spec, weight, lanes, time, row, t_end)
+    return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
 def _forward(spec, weight, lanes, time, row, t_end):
-    spikes = simulate_layer(spec, weight, lanes, time, row, t_end)
-    return spikes, (weight, lanes, time, row, spikes.time, spikes.slope)
+    spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+    return spikes, (weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
 
 def slope_floor(spec, lanes):
-    """Smallest slope that a gradient is divided by, shape (neurons,)."""
+    """Smallest slope that a gradient is divided by, in the shape of the lanes."""
     return spec.min_slope * (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
 
 
 def starts_above(lanes):
-    """Whether a neuron starts above its threshold, (neurons,): it fires at time 0, whatever its numbers are exactly."""
+    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are exactly."""
     return lanes.v_start >= lanes.threshold
 
 
 def clipped_slopes(spec, lanes, spikes):
     """Number of recorded spikes whose slope lies below the floor."""
-    low = (spikes.slope < slope_floor(spec, lanes)[:, None]) & jnp.isfinite(spikes.time)
+    lanes = spread(lanes, spikes.time.shape[0])
+    low = (spikes.slope < slope_floor(spec, lanes)[..., None]) & jnp.isfinite(spikes.time)
     return jnp.sum(low.at[..., 0].set(low[..., 0] & ~starts_above(lanes)))
 
 
@@ -98,12 +102,12 @@ def _costates(spec, lanes, times, slopes, cotangent):
 
 
 def _own_gradients(spec, lanes, times, costates):
-    """The part of the gradient that needs no arrivals: threshold, v_reset, initial state, and its share of the taus."""
+    """The part of the gradient that needs no arrivals, (batch, neurons): threshold, v_reset, initial state, taus."""
     fired = jnp.isfinite(times)
     lam, later = jnp.where(fired, costates.lam, 0.0), jnp.where(fired, costates.later, 0.0)
     later_time = jnp.where(fired, costates.later_time, 0.0)
     finite = jnp.where(fired, times, 0.0)
-    total = partial(jnp.sum, axis=(0, 1))
+    total = partial(jnp.sum, axis=0)
     rate = spec.neuron.leak(lanes) ** 2  # em's derivative by tau_mem is t em / tau_mem^2
     em, _, k, k_by_tau_mem, k_by_tau_syn = spec.neuron.decay_derivatives(lanes, finite)
     above = starts_above(lanes)  # as if v started at the threshold: the first reset takes H off
@@ -135,9 +139,9 @@ def _pair_sums(spec, lanes, arrival, lam, times):
     def tile(lam, spike):
         gap = spike - arrival
         valid = (gap > 0) & jnp.isfinite(gap)
-        _, es, k, by_tau_mem, by_tau_syn = spec.neuron.decay_derivatives(lanes, jnp.where(valid, gap, 0.0))
+        response = spec.neuron.response(lanes, jnp.where(valid, gap, 0.0))
         lam = jnp.where(valid, lam, 0.0)
-        return _Pairs(lam * k, lam * by_tau_mem, lam * by_tau_syn, -lam * spec.neuron.k_slope(lanes, es, k))
+        return _Pairs(lam * response.v, lam * response.by_tau_mem, lam * response.by_tau_syn, -lam * response.by_time)
 
     first = tile(lam[0], times[0])
     if lam.shape[0] == 1:
@@ -147,47 +151,46 @@ def _pair_sums(spec, lanes, arrival, lam, times):
 
 
 def _backward(spec, residuals, cotangent):
-    weight, lanes, time, row, times, slopes = residuals
+    weight, lanes, time, row, times, slopes, causes = residuals
     spikes_first = partial(jnp.moveaxis, source=-1, destination=0)
+    if causes is not None:
+        by_spike = [spikes_first(array) for array in (times, slopes, cotangent.time, *causes)]
+        return assigned_backward(spec, weight, lanes, time, row, *by_spike)
     times, slopes = spikes_first(times), spikes_first(slopes)
-    costates = _costates(spec, lanes, times, slopes, spikes_first(cotangent.time))
-    own = _own_gradients(spec, lanes, times, costates)
+    batch = time.shape[0]
+    costates = _costates(spec, spread(lanes, batch), times, slopes, spikes_first(cotangent.time))
+    own = _own_gradients(spec, spread(lanes, batch), times, costates)
     shared = row.ndim == 1  # one row pattern for all samples: gather the weights once, scatter their gradient once
     neurons_last = weight.shape[1] >= MINOR_NEURONS
     turn = (lambda tile: tile) if neurons_last else jnp.transpose
     neuron_axis = 1 if neurons_last else 0
-    across = lanes.across((1, -1) if neurons_last else (-1, 1))
+    across = partial(Lanes.across, shape=(1, -1) if neurons_last else (-1, 1))
     all_weights = turn(weight[row]) if shared else None
+    positions = lanes.threshold.ndim == 2
 
-    def sample(carry, inputs):
-        d_weight, d_tau_mem, d_tau_syn = carry
-        arrival, row, lam, times = inputs
+    def sample(d_weight, inputs):
+        arrival, row, lam, times, own_lanes = inputs
         tiles = partial(jnp.expand_dims, axis=2 - neuron_axis)  # (spikes, neurons) -> spikes of tiles
-        pairs = _pair_sums(spec, across, jnp.expand_dims(arrival, neuron_axis), tiles(lam), tiles(times))
+        these = across(own_lanes if positions else lanes)
+        pairs = _pair_sums(spec, these, jnp.expand_dims(arrival, neuron_axis), tiles(lam), tiles(times))
         weights = turn(weight.at[row].get(mode="fill", fill_value=0.0)) if all_weights is None else all_weights
         if shared:
             d_weight += pairs.by_weight
         else:
             d_weight = d_weight.at[row].add(turn(pairs.by_weight), mode="drop")
-        d_tau_mem += jnp.sum(pairs.by_tau_mem * weights, axis=1 - neuron_axis)
-        d_tau_syn += jnp.sum(pairs.by_tau_syn * weights, axis=1 - neuron_axis)
-        return (d_weight, d_tau_mem, d_tau_syn), jnp.sum(pairs.by_time * weights, axis=neuron_axis)
+        d_tau_mem = jnp.sum(pairs.by_tau_mem * weights, axis=1 - neuron_axis)
+        d_tau_syn = jnp.sum(pairs.by_tau_syn * weights, axis=1 - neuron_axis)
+        return d_weight, (d_tau_mem, d_tau_syn, jnp.sum(pairs.by_time * weights, axis=neuron_axis))
 
     rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
-    start = (jnp.zeros_like(weight if all_weights is None else all_weights), own.tau_mem, own.tau_syn)
-    inputs = (time, rows, jnp.moveaxis(costates.lam, 1, 0), jnp.moveaxis(times, 1, 0))
-    (d_weight, d_tau_mem, d_tau_syn), d_time = lax.scan(sample, start, inputs)
+    start = jnp.zeros_like(weight if all_weights is None else all_weights)
+    sample_lanes = spread(lanes, batch) if positions else None
+    inputs = (time, rows, jnp.moveaxis(costates.lam, 1, 0), jnp.moveaxis(times, 1, 0), sample_lanes)
+    d_weight, (d_tau_mem, d_tau_syn, d_time) = lax.scan(sample, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
-    d_lanes = Lanes(
-        threshold=own.threshold,
-        v_reset=own.v_reset,
-        v_start=own.v_start,
-        j_start=own.j_start,
-        tau_mem=d_tau_mem,
-        tau_syn=d_tau_syn,
-    )
-    return d_weight, d_lanes, d_time, None, None
+    d_lanes = replace(own, tau_mem=own.tau_mem + d_tau_mem, tau_syn=own.tau_syn + d_tau_syn)
+    return d_weight, gathered(d_lanes, lanes), d_time, None, None
 
 
 layer_spikes.defvjp(_forward, _backward)

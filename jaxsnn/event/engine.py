@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
-from jaxsnn.event.neurons import neuron_of
+from jaxsnn.event.kinds import neuron_of
 from jaxsnn.event.readout import membrane
 from jaxsnn.limits import event_limits, refuse
 from jaxsnn.network import Network, signals

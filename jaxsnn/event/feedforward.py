@@ -5,10 +5,13 @@ and neurons in parallel. Arrivals come in blocks. Within a block every lane (one
 arrival to the next and freezes where its voltage crosses the threshold; then one solve for all frozen lanes gives the
 spikes, the lanes are reset and go on. The state is local (the values just after the last event), so nothing grows with
 time.
+
+Where the neurons of a population see different arrivals (a convolution), they are sorted into positions: all neurons at
+one position see the same arrivals, and each position of each sample is one row of the arrays below.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +36,27 @@ class LayerSpec:
         max_spikes: how many spikes of each neuron are recorded.
         once: a neuron stops after its first spike.
         min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold - v_reset) / tau_mem.
+        refractory: time for which V stays at v_reset after a spike, seconds.
+        jump_width: where an arrival moves V itself across the threshold, the spike's time does not depend on weights;
+            with a width (seconds) gradients take the arrival for a box of that width. None: exact, that is none.
     """
 
     neuron: Neuron
     max_spikes: int
     once: bool = False
     min_slope: float = 0.0
+    refractory: float = 0.0
+    jump_width: float | None = None
 
     @property
     def counted(self):
         """Spikes of one neuron after which it is no longer simulated: far beyond the recorded ones."""
         return 16 * self.max_spikes + 64
+
+    @property
+    def forgets(self):
+        """Whether a reset forgets by how much V was above, so that it is an assignment and no subtraction."""
+        return self.neuron.jumps or self.refractory > 0
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +66,7 @@ class LayerSpikes:
 
     Attributes:
         time: seconds, rising along the last axis; inf in unused slots.
-        slope: dV/dt just before the spike; 1 in unused slots.
+        slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself across the threshold.
         count: spikes fired, which may exceed the recorded ones.
     """
 
@@ -62,23 +75,38 @@ class LayerSpikes:
     count: Int[Array, "batch neurons"]
 
 
+class Causes(NamedTuple):
+    """What the gradient needs to know of spikes after which the reset is an assignment; arrays as in `LayerSpikes`.
+
+    cause: slot of the arrival that moved V across the threshold, else -1.
+    jump: by how much it did.
+    slope_after: dV/dt when V is let go from v_reset.
+    """
+
+    cause: jax.Array
+    jump: jax.Array
+    slope_after: jax.Array
+
+
 class _State(NamedTuple):
     """Carry of the scan; arrays have the shape of the lanes.
 
-    at: time of (v, j) in a lane that is about to fire, inf in the others; done: last interval that the lane finished or
-    stands in (None where lanes stop after their first spike).
+    x: the neuron's own state; at: its time in a lane that is about to fire, inf in the others; done: last interval that
+    the lane finished or stands in (None where lanes stop after their first spike); free: time until which V stays at
+    v_reset (None where it never does).
     """
 
-    v: jax.Array
-    j: jax.Array
+    x: Any
     at: jax.Array
     done: jax.Array | None
+    free: jax.Array | None
 
 
 class _Log(NamedTuple):
     time: jax.Array
     slope: jax.Array
     count: jax.Array
+    causes: Causes | None
 
 
 class _Intervals(NamedTuple):
@@ -102,13 +130,32 @@ def _intervals(time, row, t_end, rows, block):
     return _Intervals(start=start.T, duration=(end - start).T, row=row.T)
 
 
-def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
+def spread(lanes: Lanes, batch, neurons_last=True):
+    """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions, neurons)."""
+
+    def one(array):
+        if array.ndim == 1:
+            return array[None] if neurons_last else array[:, None]
+        array = jnp.tile(array, (batch // array.shape[0], 1))
+        return array if neurons_last else array.T
+
+    return jax.tree.map(one, lanes)
+
+
+def gathered(gradient: Lanes, lanes: Lanes) -> Lanes:
+    """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what `spread` undoes."""
+    positions = lanes.threshold.shape[:-1]
+    return jax.tree.map(lambda array: array.reshape(-1, *positions, array.shape[-1]).sum(0), gradient)
+
+
+def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> tuple[LayerSpikes, Causes | None]:
     """Spikes of one population. No gradient passes through: `adjoint.layer_spikes` is the differentiable version.
 
     Args:
-        weight: (rows, neurons), the jump of j that an arrival of each row causes.
-        lanes: the population's neurons.
-        time: (batch, arrivals) in any order, seconds; inf where unused.
+        weight: (rows, neurons), what an arrival of each row weighs.
+        lanes: the population's neurons, (neurons,) or (positions, neurons).
+        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch counts the positions of
+            each sample, which come one after the other.
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds.
 
@@ -127,8 +174,14 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> L
     last = jnp.max(jnp.sum(time < t_end, axis=1, dtype=jnp.int32))
     log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first, last)
     if not minor_neurons:
-        log = _Log(*(jnp.moveaxis(array, -1, -2) for array in log))
-    return LayerSpikes(time=jnp.moveaxis(log.time, 0, -1), slope=jnp.moveaxis(log.slope, 0, -1), count=log.count)
+        log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
+    last_axis = lambda array: jnp.moveaxis(array, 0, -1)  # noqa: E731
+    spikes = LayerSpikes(time=last_axis(log.time), slope=last_axis(log.slope), count=log.count)
+    if log.causes is None:
+        return spikes, None
+    causes = Causes(*map(last_axis, log.causes))
+    slot = jnp.take_along_axis(position[:, None, :], jnp.maximum(causes.cause - 1, 0), axis=2)
+    return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
 
 
 class _Scan:
@@ -136,14 +189,14 @@ class _Scan:
 
     def __init__(self, spec, weight, lanes, intervals, t_end, block_size, minor_neurons):
         self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
-        self.lanes = lanes.across((1, -1) if minor_neurons else (-1, 1))
+        self.lanes = spread(lanes, intervals.start.shape[1], minor_neurons)
         self.minor_neurons = minor_neurons
         self.intervals = intervals
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
         if self.neuron.uniform:  # the decay over each interval is the same for all neurons: computed once, here
-            one = jax.tree.map(lambda array: array[0], lanes)
+            one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
 
     def sample(self, array):
@@ -155,7 +208,7 @@ class _Scan:
 
     def first_spikes(self, shape, first, last):
         """Log of a scan in which every lane stops where it crosses the threshold for the first time."""
-        state = self._begin(shape)._replace(done=None)
+        state = self._begin(shape)._replace(free=None)
 
         def body(carry):
             position, state = carry
@@ -166,32 +219,46 @@ class _Scan:
             position, state = carry
             return (position <= last) & jnp.any(jnp.isinf(state.at))
 
+        if not self.neuron.jumps:
+            state = state._replace(done=None)
         _, state = lax.while_loop(unfinished, body, (first, state))
         fires = jnp.isfinite(state.at)
-        time, j = self._crossing(state, self.t_end, fires)
-        slope = jnp.where(fires, self.neuron.slope(self.lanes, j), 1.0)
-        return _Log(time=jnp.where(fires, time, jnp.inf)[None], slope=slope[None], count=fires.astype(jnp.int32))
+        time, wait, x = self._crossing(state, self.t_end, fires)
+        slope = jnp.where(fires, self.neuron.slope(self.lanes, x), 1.0)
+        log = self._empty(shape)
+        return self._write(log, state, fires, time, wait, slope, jnp.ones(shape, slope.dtype))
+
+    def _empty(self, shape):
+        slots = (self.spec.max_spikes, *shape)
+        causes = None
+        if self.spec.forgets:
+            zero = jnp.zeros(slots, self.weight.dtype)
+            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
+        return _Log(
+            time=self._fill(slots, jnp.inf),
+            slope=self._fill(slots, 1.0),
+            count=jnp.zeros(shape, jnp.int32),
+            causes=causes,
+        )
 
     def all_spikes(self, shape, first, last):
         """Log of a scan block by block."""
-        slots = (self.spec.max_spikes, *shape)
-        log = _Log(time=self._fill(slots, jnp.inf), slope=self._fill(slots, 1.0), count=jnp.zeros(shape, jnp.int32))
 
         def body(carry):
             position, state, log = carry
             return position + self.block_size, *self._block(position, state, log)
 
-        start = (first, self._begin(shape), log)
+        start = (first, self._begin(shape), self._empty(shape))
         return lax.while_loop(lambda carry: carry[0] <= last, body, start)[2]
 
     def _begin(self, shape):
         """State at time 0; a neuron that starts above its threshold fires there."""
         above = self.lanes.v_start >= self.lanes.threshold
         return _State(
-            v=self._fill(shape, self.lanes.v_start),
-            j=self._fill(shape, self.lanes.j_start),
+            x=tuple(self._fill(shape, array) for array in self.neuron.begin(self.lanes)),
             at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
             done=jnp.broadcast_to(jnp.where(above, jnp.int32(0), jnp.int32(-1)), shape),
+            free=self._fill(shape, 0.0) if self.spec.refractory else None,
         )
 
     def _weights(self, row):
@@ -204,22 +271,39 @@ class _Scan:
             return tuple(self.sample(array[number]) for array in self.decays)
         return self.neuron.decay(self.lanes, self.sample(self.intervals.duration[number]))
 
+    def _hold(self, x, time):
+        """State after V was held at v_reset for a time."""
+        return self.neuron.after_reset(self.lanes, self.neuron.flow(self.neuron.decay(self.lanes, time), x))
+
+    def _interval(self, state, number):
+        """Time and state from which V flows in the interval after arrival `number`, and the state at its end."""
+        start, weights = self.sample(self.intervals.start[number]), self._weights(self.intervals.row[number])
+        x = self.neuron.arrive(state.x, weights)
+        if state.free is None:
+            return start, x, self.neuron.flow(self._decay(number), x)
+        duration = self.sample(self.intervals.duration[number])
+        held = jnp.clip(state.free - start, 0.0, duration)
+        x = _select(held > 0, self._hold(x, held), x)
+        return start + held, x, self.neuron.flow(self.neuron.decay(self.lanes, duration - held), x)
+
     def step(self, number, state):
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
-        em, es, k = self._decay(number)
-        j = state.j + self._weights(self.intervals.row[number])
-        v_end, j_end = state.v * em + j * k, j * es
-        crossing = self.neuron.crosses(self.lanes, state.v, j, v_end, j_end)
+        start, x, end = self._interval(state, number)
+        crossing = self.neuron.crosses(self.lanes, x, end)
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
-        at = jnp.where(active & crossing, self.sample(self.intervals.start[number]), state.at)
-        flows = jnp.isinf(at) if state.done is None else active & jnp.isinf(at)
+        at = jnp.where(active & crossing, start, state.at)
+        flows = active & jnp.isinf(at)
+        if self.spec.once and not self.neuron.jumps:
+            flows = jnp.isinf(at)
+        moves_v = self.neuron.jumps or self.spec.refractory > 0  # else a lane that fires has the v of before
+        stands = _select(active, x, state.x) if moves_v else (state.x[0], *_select(active, x[1:], state.x[1:]))
         return _State(
-            v=jnp.where(flows, v_end, state.v),
-            j=jnp.where(flows, j_end, jnp.where(active, j, state.j)),
+            x=_select(flows, end, stands),
             at=at,
             done=None if state.done is None else jnp.where(active, number, state.done),
+            free=state.free,
         )
 
     def _block(self, first, state, log):
@@ -238,11 +322,11 @@ class _Scan:
         return lax.while_loop(any_fires, fire_and_go_on, (sweep(state), log))
 
     def _crossing(self, state, end, fires):
-        """Time of the spike and j at it, for lanes that cross before `end`."""
+        """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross before `end`."""
         at = jnp.where(fires, state.at, 0.0)
-        wait = self.neuron.solve(self.lanes, state.v, state.j, jnp.maximum(end - at, 0.0), fires)
-        wait = jnp.where(state.v >= self.lanes.threshold, 0.0, wait)
-        return at + wait, state.j * self.neuron.decay(self.lanes, wait)[1]
+        wait = self.neuron.solve(self.lanes, state.x, jnp.maximum(end - at, 0.0), fires)
+        wait = jnp.where(state.x[0] >= self.lanes.threshold, 0.0, wait)
+        return at + wait, wait, self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
 
     def _fire(self, state, log):
         """One spike of every lane that is about to fire; the lane then goes on to its interval's end if it can."""
@@ -253,24 +337,55 @@ class _Scan:
             end = jnp.take_along_axis(end.T, number, axis=1, mode="promise_in_bounds")
         else:
             end = jnp.take_along_axis(end, number, axis=0, mode="promise_in_bounds")
-        time, j = self._crossing(state, end, fires)
-        slot = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
-        here = fires & (slot == log.count)
-        log = _Log(
-            time=jnp.where(here, time, log.time),
-            slope=jnp.where(here, self.neuron.slope(self.lanes, j), log.slope),
-            count=log.count + fires,
-        )
+        time, wait, x = self._crossing(state, end, fires)
+        slope = self.neuron.slope(self.lanes, x)
+        x, go = self.neuron.after_reset(self.lanes, x), time
+        if self.spec.refractory:
+            go = jnp.minimum(time + self.spec.refractory, end)
+            x = self._hold(x, go - time)
+        log = self._write(log, state, fires, time, wait, slope, self.neuron.slope_after(self.lanes, x))
         finished = log.count >= self.spec.counted
-        em, es, k = self.neuron.decay(self.lanes, jnp.maximum(end - time, 0.0))
-        v = self.lanes.v_reset + jnp.zeros_like(state.v)
-        v_end, j_end = v * em + j * k, j * es
-        again = fires & ~finished & self.neuron.crosses(self.lanes, v, j, v_end, j_end)
+        x_end = self.neuron.flow(self.neuron.decay(self.lanes, jnp.maximum(end - go, 0.0)), x)
+        again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end)
         flows = fires & ~again
         state = _State(
-            v=jnp.where(flows, v_end, jnp.where(again, v, state.v)),
-            j=jnp.where(flows, j_end, jnp.where(again, j, state.j)),
-            at=jnp.where(again, time, jnp.inf),
+            x=_select(flows, x_end, _select(again, x, state.x)),
+            at=jnp.where(again, go, jnp.inf),
             done=jnp.where(fires & finished, self.intervals.row.shape[0], state.done),
+            free=None if state.free is None else jnp.where(fires, time + self.spec.refractory, state.free),
         )
         return state, log
+
+    def _write(self, log, state, fires, time, wait, slope, slope_after):
+        """The log with one more spike of some lanes."""
+        here = fires & (lax.broadcasted_iota(jnp.int32, log.time.shape, 0) == log.count)
+        causes = None
+        if self.spec.forgets:
+            jumped = (wait == 0) & (state.x[0] >= self.lanes.threshold) & self.neuron.jumps
+            number = jnp.maximum(state.done, 0) if self.neuron.jumps else jnp.zeros_like(log.count)
+            slope = jnp.where(jumped, jnp.inf, slope)
+            jump = self._jump(number) if self.neuron.jumps else jnp.zeros_like(time)
+            causes = Causes(
+                cause=jnp.where(here & jumped, number, log.causes.cause),
+                jump=jnp.where(here & jumped, jump, log.causes.jump),
+                slope_after=jnp.where(here, slope_after, log.causes.slope_after),
+            )
+        return _Log(
+            time=jnp.where(here, time, log.time),
+            slope=jnp.where(here, slope, log.slope),
+            count=log.count + fires,
+            causes=causes,
+        )
+
+    def _jump(self, number):
+        """What the arrival of a number (batch, neurons) weighs."""
+        if self.minor_neurons:
+            row = jnp.take_along_axis(self.intervals.row.T, number, axis=1, mode="promise_in_bounds")
+            return jnp.take_along_axis(self.weight, row, axis=0, mode="promise_in_bounds")
+        row = jnp.take_along_axis(self.intervals.row, number, axis=0, mode="promise_in_bounds")
+        return jnp.take_along_axis(self.weight, row, axis=1, mode="promise_in_bounds")
+
+
+def _select(condition, yes, no):
+    """Element by element one of two states."""
+    return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

@@ -1,17 +1,18 @@
-"""Neuron types of the event engine.
+"""Neuron types of the event engine: the protocol, and who plays which population.
 
 A type is a frozen, hashable record. It turns NIR's parameters into the `Lanes` that the engine scans (`lanes`), and
-supplies the flow between events and the crossing solver; everything else, forward and backward, is written once.
+supplies the flow between events, what an arrival does, and the crossing solver; everything else, forward and backward,
+feed-forward and recurrent, is written once.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsnn.event import crossing
-from jaxsnn.network import Population, TauShape, tau_shape_holds
+from jaxsnn.network import TauShape, tau_shape_holds
 
 
 @jax.tree_util.register_dataclass
@@ -19,24 +20,36 @@ from jaxsnn.network import Population, TauShape, tau_shape_holds
 class Lanes:
     """What the scan needs of each neuron: arrays of shape (neurons,), in v = V - V_inf, j = R (I - I_inf).
 
-    Bias, v_leak and r have ended in these: the scan itself knows no drive.
+    Bias, v_leak and r have ended in these: the scan itself knows no drive. Where the neurons of a population stand at
+    several positions that see different arrivals, the arrays are (positions, neurons at each).
     """
 
-    threshold: Float[Array, "neurons"]
-    v_reset: Float[Array, "neurons"]
-    v_start: Float[Array, "neurons"]
-    j_start: Float[Array, "neurons"]
-    tau_mem: Float[Array, "neurons"]
-    tau_syn: Float[Array, "neurons"]
+    threshold: Float[Array, "..."]
+    v_reset: Float[Array, "..."]
+    v_start: Float[Array, "..."]
+    j_start: Float[Array, "..."]
+    tau_mem: Float[Array, "..."]
+    tau_syn: Float[Array, "..."]
 
     def across(self, shape):
         """The same lanes with every array reshaped, say to (1, neurons)."""
         return jax.tree.map(lambda array: array.reshape(shape), self)
 
 
+class Response(NamedTuple):
+    """What an arrival that weighs 1 leaves in v after a time t > 0, and its derivatives."""
+
+    v: jax.Array
+    by_tau_mem: jax.Array
+    by_tau_syn: jax.Array
+    by_time: jax.Array
+
+
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
     """What all neuron types have. A subclass supplies the flow between events and the crossing solver.
+
+    The state of a neuron is a tuple that begins with v and j.
 
     Attributes:
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
@@ -45,6 +58,9 @@ class Neuron:
         spike_area, dt, resistance, initial, reset: as in `jaxsnn.network.Population`.
         step: a bias is added once in every step of this length (seconds) like a spike; None: it is a constant current.
     """
+
+    #: An arrival moves V itself, so that a spike can come at the very time of an arrival.
+    jumps: ClassVar[bool] = False
 
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
@@ -79,9 +95,10 @@ class Neuron:
 
     def shape_holds(self, lanes):
         """Whether the static record still describes the numbers: scalar bool."""
-        holds = jnp.all(tau_shape_holds(self.tau_shape, lanes.tau_mem, lanes.tau_syn))
+        tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
+        holds = jnp.all(tau_shape_holds(self.tau_shape, tau_mem, tau_syn))
         if self.uniform:
-            holds &= jnp.all(lanes.tau_mem == lanes.tau_mem[0]) & jnp.all(lanes.tau_syn == lanes.tau_syn[0])
+            holds &= jnp.all(tau_mem == tau_mem[0]) & jnp.all(tau_syn == tau_syn[0])
         return holds
 
     def v_inf(self, parameters, current) -> jax.Array:
@@ -93,7 +110,7 @@ class Neuron:
         raise NotImplementedError
 
     def arrival_factor(self, parameters) -> jax.Array:
-        """Jump of j that an arriving spike of weight 1 causes, (neurons,)."""
+        """What an arriving spike of weight 1 weighs (`arrive`), (neurons,)."""
         raise NotImplementedError
 
     def kick(self, parameters) -> jax.Array:
@@ -108,13 +125,41 @@ class Neuron:
         """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         raise NotImplementedError
 
-    def crosses(self, lanes, v, j, v_end, j_end) -> jax.Array:
-        """Whether v reaches the threshold in the interval from (v, j) to (v_end, j_end)."""
+    def crosses(self, lanes, state, end) -> jax.Array:
+        """Whether v reaches the threshold in the interval from one state to another."""
         raise NotImplementedError
 
-    def solve(self, lanes, v, j, duration, crossing_now) -> jax.Array:
+    def solve(self, lanes, state, duration, crossing_now) -> jax.Array:
         """Time to the crossing where there is one."""
         raise NotImplementedError
+
+    def response(self, lanes, t) -> Response:
+        """What an arrival that weighs 1 leaves in v after t > 0; here one that moves j."""
+        _, es, k, by_tau_mem, by_tau_syn = self.decay_derivatives(lanes, t)
+        return Response(k, by_tau_mem, by_tau_syn, (es - k) / lanes.tau_mem)
+
+    def held_response(self, lanes, held, t):
+        """What an arrival leaves in v at t after V was let go, where V had been held for `held` after the arrival."""
+        _, es, _ = self.decay(lanes, held)
+        return es * self.decay(lanes, t)[2]
+
+    def begin(self, lanes):
+        """State at time 0."""
+        return lanes.v_start, lanes.j_start
+
+    def arrive(self, state, weight):
+        """State after an arrival; here it moves j."""
+        return state[0], state[1] + weight
+
+    def flow(self, decay, state):
+        """State after the time that `decay` belongs to."""
+        em, es, k = decay
+        v, j = state
+        return v * em + j * k, j * es
+
+    def after_reset(self, lanes, state):
+        """State after a spike."""
+        return lanes.v_reset + jnp.zeros_like(state[0]), *state[1:]
 
     def tau_mem(self, parameters):
         """Membrane time constants (neurons,)."""
@@ -128,216 +173,10 @@ class Neuron:
         """Rate at which V decays, (neurons,)."""
         return 1 / lanes.tau_mem
 
-    def slope(self, lanes, j):
-        """dV/dt just before a spike: there V is at the threshold."""
-        return (j - lanes.threshold) / lanes.tau_mem
+    def slope(self, lanes, state):
+        """dV/dt just before a spike, where V is at the threshold."""
+        return (state[1] - lanes.threshold) / lanes.tau_mem
 
-    def k_slope(self, lanes, es, k):
-        """dk/dt, the slope of V after a unit jump of j."""
-        return (es - k) / lanes.tau_mem
-
-
-@dataclass(frozen=True, kw_only=True)
-class CubaLIF(Neuron):
-    """Current-based leaky integrate-and-fire neuron (NIR: CubaLIF), delta spikes; CubaLI, if it never fires.
-
-        tau_syn I' = -I + w_in (u + sum W a delta),   tau_mem V' = v_leak - V + r I,
-        V > v_threshold: V = v_reset
-
-    In v = V - V_inf and j = r (I - I_inf), with I_inf = w_in u and V_inf = v_leak + r I_inf.
-    """
-
-    def v_inf(self, parameters, current):
-        """Voltage at rest under the constant input; shape (neurons,)."""
-        p = parameters
-        return p["v_leak"] if current is None else p["v_leak"] + self.r(p) * self._steady_current(p, current)
-
-    def j_start(self, parameters, current):
-        """j of I = 0, at time 0."""
-        return parameters["v_leak"] - self.v_inf(parameters, current)
-
-    def _steady_current(self, p, current):
-        """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
-        if self.step is None:
-            return p["w_in"] * current
-        if self.spike_area is None:
-            return p["tau_syn"] / self.step * current
-        return p["w_in"] * (self.spike_area / self.step) * current
-
-    def arrival_factor(self, parameters):
-        """Jump of j per unit weight, shape (neurons,): r w_in a / tau_syn."""
-        p = parameters
-        if self.spike_area is None:
-            return self.r(p)
-        return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
-
-    def kick(self, parameters):
-        """Scale of what an arriving spike of weight 1 does to V: the jump of r I."""
-        return self.arrival_factor(parameters)
-
-    def decay(self, lanes, t):
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        return crossing.decay(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
-
-    def decay_derivatives(self, lanes, t):
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        return crossing.decay_derivatives(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
-
-    def crosses(self, lanes, v, j, v_end, j_end):
-        """Whether v reaches the threshold in the interval from (v, j) to (v_end, j_end)."""
-        return crossing.crosses(self.tau_shape, v, j, v_end, j_end, lanes.threshold, lanes.tau_mem, lanes.tau_syn)
-
-    def solve(self, lanes, v, j, duration, crossing_now):
-        """Time to the crossing."""
-        return crossing.solve(
-            self.tau_shape, v, j, lanes.threshold, lanes.tau_mem, lanes.tau_syn, duration, crossing_now
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LIF(Neuron):
-    """Leaky integrate-and-fire neuron (NIR: LIF) under box spikes; LI, if it never fires.
-
-        tau V' = v_leak - V + r (u + sum W box),   V > v_threshold: V = v_reset
-
-    In v = V - v_leak - r u, with j the sum of r W over the boxes that are open; j does not decay.
-    """
-
-    def tau_mem(self, parameters):
-        """Membrane time constants (neurons,)."""
-        return parameters["tau"]
-
-    def v_inf(self, parameters, current):
-        """Voltage at rest under the constant input; shape (neurons,)."""
-        p = parameters
-        return p["v_leak"] if current is None else p["v_leak"] + self._steady_drive(p, current)
-
-    def j_start(self, parameters, current):
-        """No box is open at time 0."""
-        return jnp.zeros_like(parameters["r"])
-
-    def _steady_drive(self, p, current):
-        """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
-        if self.step is None:
-            return self.r(p) * current
-        if self.spike_area is None:
-            return p["tau"] / self.step * current
-        return self.r(p) * (self.spike_area / self.step) * current
-
-    def arrival_factor(self, parameters):
-        """Height of j in a box of weight 1, shape (neurons,): r a / width, or what lets V jump by 1."""
-        if self.spike_area is None:
-            return parameters["tau"] / self.width
-        return self.r(parameters) * (self.spike_area / self.width)
-
-    def kick(self, parameters):
-        """Scale of what an arriving spike of weight 1 does to V: r a / tau."""
-        return self.arrival_factor(parameters) * self.width / parameters["tau"]
-
-    def decay(self, lanes, t):
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        em = jnp.exp(-t / lanes.tau_mem)
-        return em, jnp.ones_like(em), -jnp.expm1(-t / lanes.tau_mem)
-
-    def decay_derivatives(self, lanes, t):
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        em, es, k = self.decay(lanes, t)
-        return em, es, k, -jnp.where(jnp.isinf(t), 0.0, t) * em / lanes.tau_mem**2, jnp.zeros_like(k)
-
-    def crosses(self, lanes, v, j, v_end, j_end):
-        """Whether v, monotone between events, reaches the threshold in the interval."""
-        return v_end >= lanes.threshold
-
-    def solve(self, lanes, v, j, duration, crossing_now):
-        """Time to the crossing: tau ln((j - v) / (j - threshold))."""
-        drive = jnp.where(crossing_now, j - v, 1.0)
-        share = jnp.clip(jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive, 0.0, 1.0)
-        return jnp.clip(-lanes.tau_mem * jnp.log1p(-share), 0.0, duration)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IF(Neuron):
-    """Integrate-and-fire neuron (NIR: IF) under box spikes; I, if it never fires.
-
-        V' = r (u + sum W box),   V > v_threshold: V = v_reset
-
-    Here v = V, and j = V' is piecewise constant.
-    """
-
-    def tau_mem(self, parameters):
-        """It has none."""
-        return jnp.ones_like(parameters["r"])
-
-    def leak(self, lanes):
-        """V does not decay."""
-        return jnp.zeros_like(lanes.tau_mem)
-
-    def slope(self, lanes, j):
-        """dV/dt just before a spike."""
-        return j
-
-    def k_slope(self, lanes, es, k):
-        """dk/dt."""
-        return es
-
-    def v_inf(self, parameters, current):
-        """V is not measured from a voltage at rest: it has none."""
-        return jnp.zeros_like(parameters["r"])
-
-    def j_start(self, parameters, current):
-        """V' under the constant input. Where a bias is added once a step, like a spike, u = bias area / step."""
-        if current is None:
-            return jnp.zeros_like(parameters["r"])
-        if self.step is None:
-            return parameters["r"] * current
-        if self.spike_area is None:
-            return jnp.ones_like(parameters["r"]) / self.step * current
-        return parameters["r"] * (self.spike_area / self.step) * current
-
-    def arrival_factor(self, parameters):
-        """V' in a box of weight 1, shape (neurons,): r a / width, or what lets V rise by 1."""
-        if self.spike_area is None:
-            return jnp.ones_like(parameters["r"]) / self.width
-        return parameters["r"] * (self.spike_area / self.width)
-
-    def kick(self, parameters):
-        """What an arriving spike of weight 1 does to V: r a."""
-        return self.arrival_factor(parameters) * self.width
-
-    def decay(self, lanes, t):
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        one = jnp.ones_like(t * lanes.tau_mem)
-        return one, one, t * one
-
-    def decay_derivatives(self, lanes, t):
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        em, es, k = self.decay(lanes, t)
-        return em, es, k, jnp.zeros_like(k), jnp.zeros_like(k)
-
-    def crosses(self, lanes, v, j, v_end, j_end):
-        """Whether v, monotone between events, reaches the threshold in the interval."""
-        return v_end >= lanes.threshold
-
-    def solve(self, lanes, v, j, duration, crossing_now):
-        """Time to the crossing: (threshold - v) / j."""
-        rise = jnp.where(crossing_now & (j > 0), j, 1.0)
-        return jnp.clip((lanes.threshold - v) / rise, 0.0, duration)
-
-
-#: NIR types of neurons that the event engine runs.
-NEURONS = {"CubaLIF": CubaLIF, "CubaLI": CubaLIF, "LIF": LIF, "LI": LIF, "IF": IF, "I": IF}
-
-
-def neuron_of(population: Population):
-    """The neuron type of a population."""
-    return NEURONS[population.kind](
-        tau_shape=population.tau_shape,
-        uniform=population.uniform,
-        width=(population.dt or 0.0) if population.spike_kernel == "box" else 0.0,
-        spike_area=population.spike_area,
-        dt=population.dt,
-        step=population.dt if population.bias == "step" else None,
-        resistance=population.resistance,
-        initial=population.initial,
-        reset=population.reset,
-    )
+    def slope_after(self, lanes, state):
+        """dV/dt just after a spike, where V is v_reset."""
+        return (state[1] - lanes.v_reset) / lanes.tau_mem

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.event.feedforward import LayerSpec, simulate_layer
-from jaxsnn.event.neurons import CubaLIF
+from jaxsnn.event.current_based import CubaLIF
 from jaxsnn.network import TauShape
 from tests.event import oracle
 from tests.event.cases import SHAPES, population
@@ -35,7 +35,7 @@ every_layout = pytest.mark.parametrize(
 )
 pytestmark = pytest.mark.usefixtures("x64")
 
-run = jax.jit(simulate_layer, static_argnums=0)
+run = jax.jit(lambda *args: simulate_layer(*args)[0], static_argnums=0)
 
 
 def of(shape, uniform=False, once=False, max_spikes=96):

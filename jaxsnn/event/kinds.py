@@ -1,0 +1,31 @@
+"""Which neuron type plays a population."""
+
+from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
+from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
+from jaxsnn.event.neurons import Neuron
+from jaxsnn.network import Population
+
+#: NIR type without its last letter's claim to fire, and spike kernel -> neuron type.
+_TYPES = {
+    ("CubaLI", "delta"): CubaLIF,
+    ("CubaLI", "box"): CubaLIFBox,
+    ("LI", "delta"): LIFDelta,
+    ("LI", "box"): LIFBox,
+    ("I", "delta"): IFDelta,
+    ("I", "box"): IFBox,
+}
+
+
+def neuron_of(population: Population) -> Neuron:
+    """The neuron type of a population."""
+    return _TYPES[population.kind.removesuffix("F"), population.spike_kernel](
+        tau_shape=population.tau_shape,
+        uniform=population.uniform,
+        width=(population.dt or 0.0) if population.spike_kernel == "box" else 0.0,
+        spike_area=population.spike_area,
+        dt=population.dt,
+        step=population.dt if population.bias == "step" else None,
+        resistance=population.resistance,
+        initial=population.initial,
+        reset=population.reset,
+    )
