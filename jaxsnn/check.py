@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+from jaxsnn.bss2.examine import examine
 from jaxsnn.bss2.limits import chip_limits
 from jaxsnn.errors import (
     DialectError,
@@ -199,7 +200,9 @@ def _bare(ready: Plan, name: str) -> Wire:
 def _for_chip(graph: Graph) -> Iterator[Problem]:
     if graph.dialect.name is None:
         yield undecided(graph)
-    yield from chip_limits(graph)
+        yield from chip_limits(graph)
+    else:
+        yield from examine(graph).problems
 
 
 def _for_importer(target: str) -> Callable[[Graph], Iterable[Problem]]:

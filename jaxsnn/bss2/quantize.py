@@ -16,28 +16,16 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.bss2.hardware import (
-    SHORT_TAU_SYN,
-    Dynamics,
-    approximations,
-    choose_speedup,
-    dynamics,
-    feeding_problems,
-    population_problems,
-)
+from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
+from jaxsnn.bss2.hardware import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.levels import Levels, levels
-from jaxsnn.bss2.limits import chip_limits
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
-from jaxsnn.bss2.unroll import Arrival, Links, arrivals
+from jaxsnn.bss2.unroll import Links
 from jaxsnn.bss2.weights import SCALES, NodeReport, whole_weights
 from jaxsnn.errors import MappingError, UsageError, suggestion
-from jaxsnn.lowering import Part, Plan, plan
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Finding, Graph
 from jaxsnn.units import format_time, parse_time
-
-#: Of `Problem.code`: left to the mapper, which says which resource is short.
-_LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,23 +128,12 @@ def quantize(graph: Graph, options: Options | None = None) -> Quantized:
     options = options or Options()
     _refuse_options(options)
     require(graph.dialect, ["name"], "mapping")
-    for problem in chip_limits(graph):
-        if problem.severity == "error" and problem.code not in _LEFT_TO_THE_MAPPER:
+    found = examine(graph)
+    for problem in found.problems:
+        allowed = problem.code in LEFT_TO_THE_MAPPER or (problem.code == "bias" and options.bias == "source")
+        if problem.severity == "error" and not allowed:
             raise MappingError(str(problem))
-    ready = plan(graph)
-    parts = {name: ready.part(name) for name in ready.order}
-    for problem in feeding_problems(ready, parts):
-        raise MappingError(str(problem))
-    arriving = arrivals(ready, parts)
-    neurons = {
-        name: dynamics(part, arriving[name].constant) for name, part in parts.items() if part.population is not None
-    }
-    if not neurons:
-        raise MappingError("the graph has no neurons: there is nothing to place on the chip")
-    for one in neurons.values():
-        for problem in population_problems(one):
-            raise MappingError(str(problem))
-    return _assembled(ready, parts, arriving, neurons, options)
+    return _assembled(found, options)
 
 
 def _refuse_options(options: Options) -> None:
@@ -178,13 +155,8 @@ def _refuse_options(options: Options) -> None:
         raise UsageError(f"the speedup is {options.speedup:g}: it must be positive")
 
 
-def _assembled(
-    ready: Plan,
-    parts: Mapping[str, Part],
-    arriving: Mapping[str, Arrival],
-    neurons: Mapping[str, Dynamics],
-    options: Options,
-) -> Quantized:
+def _assembled(examined: Examined, options: Options) -> Quantized:
+    parts, neurons = examined.parts, examined.neurons
     speedup, notes = choose_speedup(tuple(neurons.values()), options.speedup)
     strengths = {name: _strength(one, speedup) for name, one in neurons.items()}
     bias = _bias_weights(neurons, strengths, speedup, options)
@@ -199,7 +171,7 @@ def _assembled(
     )
     pre, post, weight, scaled = [], [], [], {}
     for name in neurons:
-        links = dict(arriving[name].links)
+        links = dict(examined.arriving[name].links)
         if bias_source is not None and name in bias:
             links[bias_source] = bias[name]
         gain = strengths[name] / strengths[name].max()
@@ -255,11 +227,6 @@ def _bias_weights(
         biased = np.flatnonzero(one.drive)
         if not biased.size:
             continue
-        if options.bias == "refuse":
-            raise MappingError(
-                f"node '{name}' ({one.population.kind}) has biases at {biased.size} of {one.drive.size} neurons, the "
-                "chip has no constant current: train without, or let a regular source stand in for them (bias='source')"
-            )
         tau_syn = np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN * speedup, one.tau_syn)
         lift = strengths[name] * one.tau_mem * tau_syn / (options.bias_period * speedup)
         found[name] = Links(pre=np.zeros(biased.size, np.int64), post=biased, value=(one.drive / lift)[biased])
