@@ -13,6 +13,8 @@ from jaxsnn.errors import SimulationError, UsageError, suggestion
 from jaxsnn.event.engine import Event, run
 from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
+from jaxsnn.event.functionals import integral, maximum
+from jaxsnn.event.readout import Drive
 from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
@@ -37,6 +39,8 @@ class Solution:
         clipped_slopes: population -> number of spikes so close to tangency that a gradient is clipped.
         spikes_needed: population -> largest number of spikes of one of its neurons; where that exceeds the budget, it
             is a lower bound for the populations behind.
+        t_end: end of the simulation, seconds.
+        drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         max_spikes: the budget, spikes recorded of each neuron.
         outputs: Output node -> names of the populations that feed it.
     """
@@ -48,6 +52,8 @@ class Solution:
     clipped_slopes: dict[str, jax.Array]
     spikes_needed: dict[str, jax.Array]
     shapes_hold: dict[str, jax.Array]
+    t_end: jax.Array
+    drives: dict[str, Drive]
     max_spikes: int = field(metadata={"static": True})
     outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
 
@@ -61,6 +67,26 @@ class Solution:
     def first_spike(self, name: str) -> jax.Array:
         """First spike time of each neuron, (batch, neurons) seconds; inf where it is silent."""
         return self._of(name).time[..., 0]
+
+    def maximum(self, name: str) -> jax.Array:
+        """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact: (batch, neurons).
+
+        Of a population that fires, what V would reach without resets: exact for neurons that stay silent.
+        """
+        return maximum(self._drive(name), self.t_end)
+
+    def integral(self, name: str, tau: float | None = None) -> jax.Array:
+        """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact: (batch, neurons), volts times seconds.
+
+        Args:
+            tau: seconds; None: the integral of V itself.
+        """
+        return integral(self._drive(name), self.t_end, tau)
+
+    def _drive(self, name):
+        if name not in self.drives:
+            raise UsageError(f"'{name}' is no population: {suggestion(name, self.drives)}")
+        return self.drives[name]
 
     def _of(self, name):
         if name not in self.spikes:
@@ -226,6 +252,8 @@ def _simulate(engine, network, trains, t_end, sample_times):
         clipped_slopes=record.clipped,
         spikes_needed=needed,
         shapes_hold=record.shapes_hold,
+        t_end=t_end,
+        drives=record.drives,
         max_spikes=engine.max_spikes,
         outputs=tuple(network.outputs.items()),
     )

@@ -10,7 +10,7 @@ from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
 from jaxsnn.event.kinds import neuron_of
-from jaxsnn.event.readout import membrane
+from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.limits import event_limits, refuse
 from jaxsnn.network import Network, signals
 
@@ -48,12 +48,14 @@ class EventRecord:
     Attributes:
         spikes: population -> `LayerSpikes`.
         voltages: readout -> (batch, samples, neurons).
+        drives: population -> all that moves it, its own resets left out.
         clipped: population -> number of spikes whose slope a gradient clips.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
     """
 
     spikes: dict[str, LayerSpikes]
     voltages: dict[str, jax.Array]
+    drives: dict[str, Drive]
     clipped: dict[str, jax.Array]
     shapes_hold: dict[str, jax.Array]
 
@@ -71,7 +73,7 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
     """
     refuse(event_limits(network.wires, network.populations))
     trains = {name: (events.time, events.index) for name, events in inputs.items()}
-    record = EventRecord(spikes={}, voltages={}, clipped={}, shapes_hold={})
+    record = EventRecord(spikes={}, voltages={}, drives={}, clipped={}, shapes_hold={})
     for name, signal in signals(network).items():
         population, parameters = network.populations[name], network.parameters[name]
         neuron = neuron_of(population)
@@ -81,9 +83,11 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         if neuron.width:
             weight, time, row = _boxes(weight, time, row, neuron.width)
         record.shapes_hold[name] = neuron.shape_holds(lanes)
+        v_inf = neuron.v_inf(parameters, signal.constant)
+        drive = Drive(neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
+        record.drives[name] = drive
         if not population.fires:
-            v_inf = neuron.v_inf(parameters, signal.constant)
-            record.voltages[name] = membrane(neuron, weight, lanes, v_inf, time, row, sample_times)
+            record.voltages[name] = membrane(drive, sample_times)
             continue
         once = engine.stops(name)
         spec = LayerSpec(

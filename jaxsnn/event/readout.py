@@ -1,31 +1,50 @@
 """Membrane voltages of neurons that do not fire."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.events import sorted_times
+from jaxsnn.event.neurons import Lanes, Neuron
 from jaxsnn.network import TauShape
 
 
-def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
-    """V of a population without spikes at given times, exact; differentiable in everything but `row`.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """All that moves a population that does not fire.
 
-    Args:
+    Attributes:
         neuron: the neuron type.
-        weight: (rows, neurons), the jump of j that an arrival of each row causes.
         lanes: the population's neurons.
         v_inf: (neurons,) voltage at rest under the constant current.
+        weight: (rows, neurons), what an arrival of each row weighs.
         time: (batch, arrivals), seconds; inf where unused.
-        row: (arrivals,) or (batch, arrivals) int32.
+        row: (arrivals,) or (batch, arrivals) int32; anything where unused.
+    """
+
+    neuron: Neuron = field(metadata={"static": True})
+    lanes: Lanes
+    v_inf: Float[Array, "neurons"]
+    weight: Float[Array, "rows neurons"]
+    time: Float[Array, "batch arrivals"]
+    row: Int[Array, "..."]
+
+
+def membrane(drive: Drive, sample_times) -> jax.Array:
+    """V of a population without spikes at given times, exact; differentiable in everything but the rows.
+
+    Args:
         sample_times: (samples,) seconds.
 
     Returns:
-        (batch, samples, neurons). A sample at the very time of an arrival is taken after it (V does not jump).
+        (batch, samples, neurons). A sample at the very time of an arrival is taken after it.
     """
-    if neuron.tau_shape is not TauShape.APART:  # a closed form at a fixed ratio would tie the constants' gradients
-        neuron = replace(neuron, tau_shape=TauShape.ANY)
+    drive = with_general_kernel(drive)
+    neuron, time, row, weight = drive.neuron, drive.time, drive.row, drive.weight
     batch, arrivals = time.shape
     rows, samples = weight.shape[0], sample_times.shape[0]
     row = jnp.where(jnp.isfinite(time), row, rows)
@@ -37,18 +56,22 @@ def membrane(neuron, weight, lanes, v_inf, time, row, sample_times):
     used = jnp.isfinite(times)  # unused slots come last and wait for nothing
     waits = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
-    across = lanes.across((1, -1))
+    across = drive.lanes.across((1, -1))
 
-    def step(carry, inputs):
-        v, j = carry
+    def step(state, inputs):
         wait, row = inputs
-        em, es, k = neuron.decay(across, wait[:, None])
-        v, j = v * em + j * k, j * es + padded[row]
-        return (v, j), v
+        state = neuron.arrive(neuron.flow(neuron.decay(across, wait[:, None]), state), padded[row])
+        return state, state[0]
 
-    shape = (batch, weight.shape[1])
-    start = (jnp.broadcast_to(lanes.v_start, shape), jnp.broadcast_to(lanes.j_start, shape))
+    start = jax.tree.map(lambda array: jnp.broadcast_to(array, (batch, weight.shape[1])), neuron.begin(drive.lanes))
     ordered_rows = jnp.take_along_axis(rows_merged, order, 1)
     _, v = lax.scan(step, start, (waits.T, ordered_rows.T))
     place = jnp.argsort(order, axis=1)[:, arrivals:]  # where each sample went
-    return jnp.take_along_axis(jnp.moveaxis(v, 0, 1), place[:, :, None], axis=1) + v_inf
+    return jnp.take_along_axis(jnp.moveaxis(v, 0, 1), place[:, :, None], axis=1) + drive.v_inf
+
+
+def with_general_kernel(drive: Drive) -> Drive:
+    """The drive without a closed form at a fixed ratio of the time constants, which would tie their gradients."""
+    if drive.neuron.tau_shape is TauShape.APART:
+        return drive
+    return replace(drive, neuron=replace(drive.neuron, tau_shape=TauShape.ANY))

@@ -1,4 +1,4 @@
-"""Losses: functions of a `Solution` and labels.
+"""Losses: functions of what a simulation left (`jaxsnn.train.readings.Reading`) and labels.
 
 A loss is a frozen record that names the population it looks at. Called, it gives one number for each sample; `predict`
 gives the class that it reads. Times are made dimensionless by a time constant that is given.
@@ -9,16 +9,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.simulate import Solution
+from jaxsnn.train.readings import Reading
+
+
+class Loss(Protocol):
+    """What `fit` needs of a loss.
+
+    Attributes:
+        population: name of the population that is read, one neuron for each class.
+        tau: seconds, what times are measured in.
+        t_max: seconds, the end of a sample.
+        reads: what it reads: "first spikes" (times; the population may stop after them while it is trained), "spikes"
+            (counts and sums), "voltages" of a readout, or "either".
+    """
+
+    population: Any
+    tau: Any
+    t_max: Any
+    reads: ClassVar[Literal["first spikes", "spikes", "voltages", "either"]]
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        ...
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,); -1 where none is read."""
+        ...
+
+
+class FirstToFire:
+    """Losses of first spike times: who fires first is the answer."""
+
+    reads: ClassVar = "first spikes"
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1 where none fires."""
+        times = reading.first_spike(self.population)  # pyright: ignore[reportAttributeAccessIssue]
+        return jnp.where(jnp.isfinite(jnp.min(times, axis=1)), jnp.argmin(times, axis=1), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstSpike:
+class FirstSpike(FirstToFire):
     """Cross-entropy of the first spike times: the neuron of the label shall fire first ("time to first spike", TTFS).
 
     With s = t / tau, and a silent neuron counted at t_max,
@@ -46,26 +82,178 @@ class FirstSpike:
     late_weight: float = 3e-3
     late_tau: float = 2.0
 
-    #: Only first spikes matter: the population may stop after them while it is trained.
-    reads_first_spike: ClassVar[bool] = True
-
-    def __call__(self, solution: Solution, labels: jax.Array) -> jax.Array:
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
         """Loss of each sample, (batch,)."""
-        times = solution.first_spike(self.population)
-        scaled = jnp.where(jnp.isfinite(times), times, self.t_max) / self.tau
-        label = jnp.take_along_axis(scaled, labels[:, None], axis=1)[:, 0]
+        scaled = _scaled_times(self, reading)
+        label = _of_label(scaled, labels)
         log_softmax = jax.nn.log_softmax(-scaled / self.sharpness, axis=1)
-        cross_entropy = -jnp.take_along_axis(log_softmax, labels[:, None], axis=1)[:, 0]
-        return cross_entropy + self.late_weight * jnp.expm1(label / self.late_tau)
+        return self.late_weight * jnp.expm1(label / self.late_tau) - _of_label(log_softmax, labels)
 
-    def predict(self, solution: Solution) -> jax.Array:
-        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1 where none fires."""
-        times = solution.first_spike(self.population)
-        return jnp.where(jnp.isfinite(jnp.min(times, axis=1)), jnp.argmin(times, axis=1), -1)
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeTimes(FirstToFire):
+    """Shift-invariant mean squared error of the first spike times.
+
+    The neuron of the label shall fire `separation` before the others, when is all the same: with s = t / tau, a silent
+    neuron counted at t_max, target s* = 0 for the label and `separation` for others, and r = s - s*,
+
+        L = mean (r - mean r)^2, the mean squared error at the best common shift.
+
+    Attributes:
+        population, tau, t_max: as in `FirstSpike`.
+        separation: in units of tau.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    separation: float = 0.5
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        scaled = _scaled_times(self, reading)
+        is_label = labels[:, None] == jnp.arange(scaled.shape[1])
+        return jnp.var(scaled - jnp.where(is_label, 0.0, self.separation), axis=1)
+
+
+def _scaled_times(loss: Any, reading: Reading) -> jax.Array:
+    times = reading.first_spike(loss.population)
+    return jnp.where(jnp.isfinite(times), times, loss.t_max) / loss.tau
+
+
+def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(values, labels[:, None], axis=1)[:, 0]
+
+
+class CrossEntropy:
+    """Losses of one number for each class: L = -log softmax(scores)[label]; the largest score is the answer."""
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """(batch, neurons)."""
+        raise NotImplementedError
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        return -_of_label(jax.nn.log_softmax(self.scores(reading), axis=1), labels)
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the largest score, of several the lowest class."""
+        return jnp.argmax(self.scores(reading), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxOverTime(CrossEntropy):
+    """Cross-entropy of the largest membrane voltage of each neuron of a readout.
+
+    Attributes:
+        population, t_max: the readout, and the end of a sample (seconds).
+        tau: seconds, what encoders measure times in.
+        gain: of the voltages before the softmax, per volt.
+
+    Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an arrival, the gradient
+    is that of V at the arrival's own time (see `jaxsnn.event.functionals`).
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar = "voltages"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Largest voltages times the gain."""
+        return self.gain * reading.maximum(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeCount(CrossEntropy):
+    """Cross-entropy of the number of spikes of each neuron.
+
+    A number of spikes has no exact gradient. On the event engine each spike passes on what a kick of V would do there
+    (`jaxsnn.train.readings`), on the grid it is the surrogate.
+
+    Attributes:
+        population, tau, t_max: as in `FirstSpike`.
+        gain: of the counts before the softmax.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar = "spikes"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Counts times the gain."""
+        return self.gain * reading.count(self.population)
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the neuron that fires most often; -1 where none fires."""
+        count = reading.count(self.population)
+        return jnp.where(jnp.max(count, axis=1) > 0, jnp.argmax(count, axis=1), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integral(CrossEntropy):
+    """Cross-entropy of the integral of each membrane of a readout, over tau: volts.
+
+    Attributes:
+        population, tau, t_max, gain: as in `MaxOverTime`.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar = "voltages"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Integrals over tau, times the gain."""
+        return self.gain / self.tau * reading.integral(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialSum(CrossEntropy):
+    """Cross-entropy of sums that favour what comes early.
+
+    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over their spikes, with
+    T = decay tau.
+
+    Attributes:
+        population, tau, t_max, gain: as in `MaxOverTime`.
+        decay: T in units of tau.
+        fires: whether the population fires.
+
+    Source: Nowotny, Turner and Knight, arXiv:2212.01232 (on SHD this works, maxima and first spikes do not).
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    decay: float = 4.0
+    fires: bool = False
+    reads: ClassVar = "either"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Sums times the gain."""
+        scale = self.decay * self.tau
+        if self.fires:
+            return self.gain * reading.spike_sum(self.population, scale)
+        return self.gain / scale * reading.integral(self.population, scale)
 
 
 #: Losses by the name that the command line knows them by.
-LOSSES: Mapping[str, type[FirstSpike]] = MappingProxyType({"ttfs": FirstSpike})
+LOSSES: Mapping[str, Any] = MappingProxyType(
+    {
+        "ttfs": FirstSpike,
+        "mse": SpikeTimes,
+        "max": MaxOverTime,
+        "count": SpikeCount,
+        "integral": Integral,
+        "exp-sum": ExponentialSum,
+    }
+)
 
 
 def accuracy(predictions: jax.Array, labels: jax.Array) -> jax.Array:

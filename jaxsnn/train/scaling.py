@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.event.neurons import Neuron
 from jaxsnn.event.kinds import neuron_of
+from jaxsnn.event.neurons import Neuron
 from jaxsnn.network import Network, Wire
 
 #: NIR parameters that can be trained.

@@ -30,6 +30,8 @@ def solution(times):
         clipped_slopes={},
         spikes_needed={},
         shapes_hold={},
+        t_end=jnp.asarray(T_MAX),
+        drives={},
         max_spikes=2,
         outputs=(),
     )
