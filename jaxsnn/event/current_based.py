@@ -112,6 +112,16 @@ class CubaLIFBox(CubaLIF):
             self.tau_shape, v - u, j - u, lanes.threshold - u, lanes.tau_mem, lanes.tau_syn, duration, crossing_now
         )
 
+    def rate(self, lanes, state):
+        """Time derivative of the state between events."""
+        v, j, u = state
+        return (j - v) / lanes.tau_mem, (u - j) / lanes.tau_syn, jnp.zeros_like(u)
+
+    def bound(self, lanes, state):
+        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to u, if below it)."""
+        v, j, u = state
+        return self._bound(v, jnp.maximum(j, u), lanes.threshold, lanes.tau_mem)
+
     def response(self, lanes, t):
         """What a box that opened t ago with height 1 leaves in v: 1 - em - k."""
         em, es, k, by_tau_mem, by_tau_syn = self.decay_derivatives(lanes, t)

@@ -48,6 +48,10 @@ class LIFBox(Neuron):
             return jnp.ones_like(parameters["tau"])
         return self.r(parameters) * self.spike_area / parameters["tau"]
 
+    def synaptic_leak(self, lanes):
+        """j does not decay."""
+        return jnp.zeros_like(lanes.tau_syn)
+
     def decay(self, lanes, t):
         """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
         em = jnp.exp(-t / lanes.tau_mem)
@@ -118,6 +122,20 @@ class IFBox(Neuron):
     def leak(self, lanes):
         """V does not decay."""
         return jnp.zeros_like(lanes.tau_mem)
+
+    def synaptic_leak(self, lanes):
+        """j does not decay."""
+        return jnp.zeros_like(lanes.tau_syn)
+
+    def rate(self, lanes, state):
+        """Time derivative of the state between events."""
+        return state[1], jnp.zeros_like(state[1])
+
+    def bound(self, lanes, state):
+        """The time of the crossing."""
+        v, j = state
+        wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)
+        return jnp.where(v >= lanes.threshold, 0.0, jnp.where(j > 0, wait, jnp.inf))
 
     def slope(self, lanes, state):
         """dV/dt just before a spike."""

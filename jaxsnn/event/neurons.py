@@ -173,6 +173,25 @@ class Neuron:
         """Rate at which V decays, (neurons,)."""
         return 1 / lanes.tau_mem
 
+    def synaptic_leak(self, lanes):
+        """Rate at which j decays, (neurons,)."""
+        return 1 / lanes.tau_syn
+
+    def rate(self, lanes, state):
+        """Time derivative of the state between events."""
+        v, j = state
+        return (j - v) / lanes.tau_mem, -j * self.synaptic_leak(lanes)
+
+    def bound(self, lanes, state):
+        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to 0, if negative)."""
+        v, j = state
+        return self._bound(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
+
+    def _bound(self, v, drive, threshold, tau_mem):
+        reaches = drive > threshold
+        wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)
+        return jnp.where(v >= threshold, 0.0, jnp.where(reaches, wait, jnp.inf))
+
     def slope(self, lanes, state):
         """dV/dt just before a spike, where V is at the threshold."""
         return (state[1] - lanes.threshold) / lanes.tau_mem
