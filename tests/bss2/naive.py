@@ -1,0 +1,72 @@
+"""The chip as a few loops: what each spike of each source does to each neuron. Slow, and apart from the checker.
+
+From the description of the chip alone; where a test and the checker share a mistake of reading it, nothing helps.
+"""
+
+from collections import defaultdict
+
+EXC, INH, BOTH = 1, 2, 3
+
+
+def effects(mapping, run):
+    """(source, neuron) -> [exciting weight, inhibiting weight] of one run; both named (population, index)."""
+    chip, found = mapping.chip, defaultdict(lambda: [0, 0])
+    label_mask, select_mask = 2**chip.label_bits - 1, 2**chip.row_select_bits - 1
+    at = {circuit: (one.population, one.index) for one in run.neurons for circuit in one.circuits}
+    for sender, entry, address in sent(mapping, run):
+        for node_in, node_out, mask, target in run.crossbar.tolist():
+            if node_in != entry or address & mask != target or node_out >= 2 * chip.buses:
+                continue
+            hemisphere, bus = divmod(node_out, chip.buses)
+            for side, row, column, label, weight in run.synapses.tolist():
+                driver = row // 2
+                if side != hemisphere or driver % chip.buses != bus or label != address & label_mask:
+                    continue
+                compare = int(run.compare_masks[side, driver])
+                if (address >> chip.label_bits & select_mask) & compare != driver // chip.buses & compare:
+                    continue
+                if (side, column) not in at:
+                    continue
+                mode = int(run.row_modes[side, row])
+                effect = found[sender, at[side, column]]
+                effect[0] += weight if mode in (EXC, BOTH) else 0
+                effect[1] += weight if mode in (INH, BOTH) else 0
+    return {pair: effect for pair, effect in found.items() if effect != [0, 0]}
+
+
+def sent(mapping, run):
+    """Sender, crossbar input and address inside the chip of every kind of event."""
+    chip = mapping.chip
+    width = chip.columns // (chip.halves * chip.buses)
+    inner = chip.label_bits + chip.row_select_bits + chip.filter_bits
+    for one in run.neurons:
+        output = one.circuits[one.head][1] // width
+        bits = (chip.halves * chip.buses - 1).bit_length()
+        yield (
+            (one.population, one.index),
+            output,
+            output << (chip.label_bits + chip.row_select_bits - bits) | one.address,
+        )
+    for one in run.sources:
+        for event in one.events:
+            yield (one.population, one.index), chip.halves * chip.buses + (event >> inner), event & (2**inner - 1)
+
+
+def wanted(mapping, net, run):
+    """The same of the net, for the synapses onto the run's neurons."""
+    here = {(one.population, one.index) for one in run.neurons}
+
+    def named(index):
+        population = int(net.owner[index])
+        return population, index - int(net.offsets[population])
+
+    found = {}
+    for pre, post, weight in zip(net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True):
+        if named(post) in here:
+            found[named(pre), named(post)] = [max(weight, 0), max(-weight, 0)]
+    return found
+
+
+def is_right(mapping, net):
+    """Whether every run does what the net says."""
+    return all(effects(mapping, run) == wanted(mapping, net, run) for run in mapping.runs)

@@ -1,0 +1,159 @@
+"""The checker acquits mappings that are right, and agrees with a few loops on those that are not."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.chip import HICANN_X
+from jaxsnn.bss2.mapping import from_json, to_json
+from jaxsnn.bss2.netlist import netlist
+from tests.bss2 import naive
+from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
+
+RIGHT = {
+    "256-246-10": lambda: (dense_net(256, 246, 10), one_run_mapping),
+    "5-120-3": lambda: (dense_net(5, 120, 3), one_run_mapping),
+    "20-12-6-3 layer by layer": lambda: (dense_net(20, 12, 6, 3), layer_by_layer_mapping),
+    "128-20-5 in 2 groups": lambda: (dense_net(128, 20, 5), lambda net: one_run_mapping(net, groups=2)),
+    "sums of several synapses": lambda: (recurrent_net(3, 5, largest=200), one_run_mapping),
+    "all to all": lambda: (recurrent_net(16, 24), lambda net: one_run_mapping(net, groups=2)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_mappings_are_acquitted(name):
+    net, recipe = RIGHT[name]()
+    mapping = recipe(net)
+    assert check(mapping, net) == ()
+    assert check(from_json(to_json(mapping)), net) == ()
+    if len(net.weight) < 2000:
+        assert naive.is_right(mapping, net)
+
+
+def test_a_full_chip_takes_a_fraction_of_a_second():
+    net = dense_net(256, 246, 10)
+    mapping = one_run_mapping(net)
+    start = time.perf_counter()
+    assert check(mapping, net) == ()
+    assert time.perf_counter() - start < 1.0
+
+
+def test_everything_responding_to_everything_is_told_in_bounded_memory():
+    """One label for all: the sums are of millions of responses."""
+    net = dense_net(256, 246, 10)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    run.synapses[:, 3] = 0
+    sources = tuple(dataclasses.replace(one, events=(one.events[0] & ~63,)) for one in run.sources)
+    found = check(dataclasses.replace(mapping, runs=(dataclasses.replace(run, sources=sources),)), net)
+    assert {"unwanted", "wrong-weight", "same-event"} <= {one.code for one in found}
+
+
+def test_messages_name_the_neurons_and_both_numbers():
+    net = dense_net(5, 4, 3, names=("in", "hidden", "out"))
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    place = int(np.flatnonzero(run.synapses[:, 2] == 0)[0])
+    run.synapses[place, 4] -= 1
+    (found,) = check(mapping, net)
+    assert found.code == "wrong-weight"
+    assert found.where.startswith("run 0: 'in'[")
+    assert found.where.endswith("to 'hidden'[0]")
+    assert "the weight is" in found.message
+
+
+SMALL_NETS = [(dense_net(6, 5, 3), 1), (dense_net(24, 3, 2), 2), (recurrent_net(4, 5), 1), (recurrent_net(9, 4), 2)]
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
+    """Labels, masks, modes, filters, addresses and events are changed at random; the effects decide."""
+    net, groups = data.draw(st.sampled_from(SMALL_NETS))
+    mapping = one_run_mapping(net, groups=groups, signs="fixed")
+    run = mapping.runs[0]
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    for kind in data.draw(st.lists(st.sampled_from(sorted(DAMAGE)), min_size=1, max_size=3)):
+        run = DAMAGE[kind](run, random)
+    damaged = dataclasses.replace(mapping, runs=(run,))
+    told = {(one.code, one.where) for one in check(damaged, net)}
+    expected, got = naive.wanted(damaged, net, run), naive.effects(damaged, run)
+    effects_told = {where for code, where in told if code in ("unwanted", "missing", "wrong-weight", "wrong-sign")}
+    names = [part.name for part in net.populations]
+    wrong = {
+        f"run 0: '{names[pre[0]]}'[{pre[1]}] to '{names[post[0]]}'[{post[1]}]"
+        for pre, post in {*expected, *got}
+        if expected.get((pre, post)) != got.get((pre, post))
+    }
+    assert effects_told == wrong
+
+
+def _changed(run, key, place, value):
+    array = getattr(run, key).copy()
+    array[place] = value
+    return dataclasses.replace(run, **{key: array})
+
+
+def _label(run, random):
+    place = random.integers(len(run.synapses))
+    return _changed(run, "synapses", (place, 3), random.choice(run.synapses[:, 3]))
+
+
+def _mask(run, random):
+    used = run.synapses[random.integers(len(run.synapses))]
+    return _changed(run, "compare_masks", (used[0], used[1] // 2), random.integers(32))
+
+
+def _mode(run, random):
+    used = run.synapses[random.integers(len(run.synapses))]
+    return _changed(run, "row_modes", (used[0], used[1] ^ random.integers(2)), random.integers(4))
+
+
+def _filter(run, random):
+    place = random.integers(60)
+    bits = int(1 << random.integers(14))
+    return _changed(run, "crossbar", (place, slice(2, 4)), (bits, random.choice([0, bits])))
+
+
+def _open(run, random):
+    return _changed(run, "crossbar", (random.integers(60), slice(2, 4)), (0, 0))
+
+
+def _address(run, random):
+    neurons = list(run.neurons)
+    place = random.integers(len(neurons))
+    neurons[place] = dataclasses.replace(neurons[place], address=int(random.integers(256)))
+    return dataclasses.replace(run, neurons=tuple(neurons))
+
+
+def _event(run, random):
+    sources = list(run.sources)
+    place = random.integers(len(sources))
+    event = sources[place].events[0] ^ 1 << int(random.integers(16))
+    more = tuple(sources[random.integers(len(sources))].events[: random.integers(2)])
+    sources[place] = dataclasses.replace(sources[place], events=(event, *more))
+    return dataclasses.replace(run, sources=tuple(sources))
+
+
+DAMAGE = {
+    "label": _label,
+    "mask": _mask,
+    "mode": _mode,
+    "filter": _filter,
+    "open": _open,
+    "address": _address,
+    "event": _event,
+}
+
+
+def test_a_mapping_of_nothing():
+    net = netlist([], [], [], [])
+    mapping = dataclasses.replace(one_run_mapping(dense_net(1, 1)), populations=(), runs=())
+    assert [one.code for one in check(mapping, net)] == ["other-net"]
+    assert check(dataclasses.replace(mapping, fingerprint=net.fingerprint()), net) == ()
+    assert mapping.chip is HICANN_X
