@@ -24,13 +24,11 @@ class Codes:
         events: for each source the address of its event if the host sends it (a tuple of several where it takes more).
         addresses: (targets,) the own address of each neuron.
         nodes: mask and target of the crossbar nodes that pass something to a bus; all others there drop.
-        labels: (sources,) the label that synapses compare.
     """
 
     events: list[int] | list[tuple[int, ...]]
     addresses: np.ndarray
     nodes: Mapping[Node, tuple[int, int]]
-    labels: np.ndarray
 
 
 def crossbar(chip: Chip, nodes: Mapping[Node, tuple[int, int]]) -> np.ndarray:

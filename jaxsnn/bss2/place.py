@@ -7,6 +7,7 @@ tile's column decides the only bus on which the neuron can reach others.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip, Circuit
-from jaxsnn.bss2.task import Task
+from jaxsnn.bss2.task import Parts, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,12 +53,12 @@ class Placement:
 Placer = Callable[[Task, np.ndarray, np.random.Generator], Placement | None]
 
 
-def tile(task: Task, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+def tile(parts: Parts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
     """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where they do not fit.
 
     A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles before it allow.
     """
-    chip, free = task.parts.chip, task.parts.circuits.copy()
+    chip, free = parts.chip, parts.circuits.copy()
     tiles: list[tuple[Circuit, ...]] = []
     regions = [(half * chip.half_columns, (half + 1) * chip.half_columns) for half in range(chip.halves)]
     starts = [[first, first] for first, _ in regions]
@@ -77,9 +78,9 @@ def tile(task: Task, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
     return tiles
 
 
-def tile_evenly(task: Task, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+def tile_evenly(parts: Parts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
     """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where they do not fit."""
-    chip, free = task.parts.chip, task.parts.circuits.copy()
+    chip, free = parts.chip, parts.circuits.copy()
     width = chip.output_columns
     regions = [(output * width, (output + 1) * width) for output in range(chip.outputs)]
     starts = [[first, first] for first, _ in regions]
@@ -175,7 +176,7 @@ def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | 
     chip = task.parts.chip
     by_size = np.argsort(-counts, kind="stable")
     sizes = counts[by_size].tolist()
-    tiles = (tile_evenly(task, sizes) if order else None) or tile(task, sizes)
+    tiles = (tile_evenly(task.parts, sizes) if order else None) or tile(task.parts, sizes)
     if tiles is None:
         return None
     circuits: list[tuple[Circuit, ...]] = [()] * len(counts)
@@ -271,7 +272,33 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
     return Placement(chip=placement.chip, circuits=tuple(circuits))
 
 
+def vendor_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """As the vendor's: each neuron at the first anchor with all its circuits free, those of a column before the next's."""
+    chip, free = task.parts.chip, task.parts.circuits.copy()
+    circuits = []
+    for count in counts.tolist():
+        shape = [(place % HEMISPHERES, place // HEMISPHERES) for place in range(count)]
+        width = shape[-1][1] + 1
+        anchors = itertools.product(range(HEMISPHERES if count == 1 else 1), range(chip.columns - width + 1))
+        for row, column in anchors:
+            own = tuple((row + down, column + right) for down, right in shape)
+            if chip.half_of(column) == chip.half_of(column + width - 1) and all(free[one] for one in own):
+                break
+        else:
+            return None
+        for one in own:
+            free[one] = False
+        circuits.append(own)
+    return Placement(chip=chip, circuits=tuple(circuits))
+
+
 #: Placers by name.
 PLACERS: Mapping[str, Placer] = MappingProxyType(
-    {"first-fit": first_fit, "spread": spread, "by-connectivity": by_connectivity, "annealed": annealed}
+    {
+        "first-fit": first_fit,
+        "spread": spread,
+        "by-connectivity": by_connectivity,
+        "annealed": annealed,
+        "vendor": vendor_fit,
+    }
 )

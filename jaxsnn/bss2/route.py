@@ -1,48 +1,26 @@
 """Which events reach which synapses. All routers have one signature: they make a run of a placed task, or say why not.
 
-`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart) and `mixed` (masks that
-split buses into groups of drivers) share what is here; `greedy` follows the vendor's rules.
+`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart) and `mixed` (masks
+that split buses into groups of drivers) share what is here; `greedy` follows the vendor's rules.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
 from jaxsnn.bss2.assign import Assignment, assign
 from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of
-from jaxsnn.bss2.chip import HEMISPHERES
+from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.emit import Codes, fill, record
 from jaxsnn.bss2.greedy import route_greedily
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.place import Placement
+from jaxsnn.bss2.routing import Effort, Unrouted
 from jaxsnn.bss2.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How long a router may try.
-
-    Attributes:
-        repairs: moves of a source after all are placed.
-        deadline: `time.monotonic()` at which it stops.
-    """
-
-    repairs: int = 0
-    deadline: float = math.inf
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unrouted:
-    """A router found nothing; why, for people."""
-
-    why: str
-
 
 Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
 
@@ -75,9 +53,10 @@ def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort:
     for modes in _on_chip_modes(task, placement, groups):
         found = assign(task, placement, bins, modes, rng, repairs=effort.repairs, deadline=effort.deadline)
         if found.overflow == 0:
-            codes = label_codes(task, placement, bins, found)
+            labels = _labels(found)
+            codes = label_codes(task, placement, bins, found, labels)
             if codes is not None:
-                return _run(task, placement, bins, found, codes)
+                return _run(task, placement, bins, found, codes, labels)
         if least is None or found.overflow < least.overflow:
             least = found
     short = "addresses of neurons" if least is None or not least.overflow else f"{least.overflow} synapses or labels"
@@ -85,7 +64,7 @@ def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort:
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """How sources on the chip may be heard: everywhere, or those of each half in one hemisphere where that is enough."""
+    """How sources on the chip may be heard: everywhere, or those of a half in one hemisphere if enough."""
     chip = placement.chip
     sources = np.flatnonzero(task.on_chip >= 0)
     everywhere = np.full(len(task.sources), EVERYWHERE)
@@ -116,10 +95,11 @@ def spare_bits(task: Task, groups: int) -> int:
     return chip.address_bits - chip.label_bits - (groups - 1).bit_length()
 
 
-def label_codes(task: Task, placement: Placement, bins: Bins, assignment: Assignment) -> Codes | None:
+def label_codes(
+    task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
+) -> Codes | None:
     """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks addresses."""
     chip, groups = placement.chip, bins.groups
-    labels = _labels(assignment)
     group = assignment.bins % groups
     select = group << chip.label_bits
     not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
@@ -134,7 +114,7 @@ def label_codes(task: Task, placement: Placement, bins: Bins, assignment: Assign
         for h in range(HEMISPHERES)
     }
     addresses = _addresses(task, placement, bins, assignment, labels, nodes)
-    return None if addresses is None else Codes(events=events, addresses=addresses, nodes=nodes, labels=labels)
+    return None if addresses is None else Codes(events=events, addresses=addresses, nodes=nodes)
 
 
 def _labels(assignment: Assignment) -> np.ndarray:
@@ -195,7 +175,7 @@ def _addresses(
 
 
 def _silent_address(
-    chip, bins: Bins, output: int, passes: list[bool], taken: np.ndarray, used: set[int], flags: int
+    chip: Chip, bins: Bins, output: int, passes: list[bool], taken: np.ndarray, used: set[int], flags: int
 ) -> int | None:
     """An address that nothing on the chip hears, or that no other source on its bus has."""
     for address in range(1 << chip.address_bits):
@@ -214,9 +194,9 @@ def _silent_address(
     return None
 
 
-def _run(task: Task, placement: Placement, bins: Bins, found: Assignment, codes: Codes) -> Run:
+def _run(task: Task, placement: Placement, bins: Bins, found: Assignment, codes: Codes, labels: np.ndarray) -> Run:
     masks = np.full((HEMISPHERES, placement.chip.drivers), bins.groups - 1, np.int32)
-    synapses, row_modes = fill(task, placement, bins, found, codes.labels)
+    synapses, row_modes = fill(task, placement, bins, found, labels)
     return record(
         task,
         placement,

@@ -1,0 +1,4 @@
+def is_small(task):
+    return False
+def search(task, deadline):
+    return None

@@ -1,0 +1,212 @@
+"""Maps a net: placers and routers one after the other, cheap ones first, until one fits, counting forbids, or time is up."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Chip, Dead
+from jaxsnn.bss2.constraints import Certificate, impossible, least_circuits, least_runs, too_few_runs
+from jaxsnn.bss2.exhaustive import is_small, search
+from jaxsnn.bss2.mapping import SIGNS, Mapping, PlacedPopulation, Run
+from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.partition import partitions
+from jaxsnn.bss2.place import PLACERS
+from jaxsnn.bss2.route import ROUTERS
+from jaxsnn.bss2.routing import Effort
+from jaxsnn.bss2.task import Parts, Task, task_of, usable_parts
+from jaxsnn.errors import UsageError, suggestion
+
+#: More runs than counting asks for that are tried before giving up.
+_MORE_RUNS = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What mapping a net came to.
+
+    Attributes:
+        stop_reason: "fits", "impossible" (proven, see `certificate`) or "gave up".
+        mapping: where it fits.
+        certificate: where it is impossible; else why fewer runs are, or None.
+        tried: attempts at a run.
+        why: one line on what stood in the way, where it does not fit.
+    """
+
+    stop_reason: str
+    mapping: Mapping | None
+    certificate: Certificate | None
+    tried: int
+    why: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """There is a mapping."""
+        return self.mapping is not None
+
+
+def map_net(
+    net: Netlist,
+    *,
+    chip: Chip = HICANN_X,
+    dead: Dead = NOTHING_DEAD,
+    signs: str = "fixed",
+    seed: int = 0,
+    max_runs: int | None = None,
+    time_limit: float = 60.0,
+) -> Outcome:
+    """Place and route a net in as few runs as can be found.
+
+    Args:
+        signs: "fixed": one synapse row for each weight as it is; "free": rows of both signs for each.
+        seed: of the placers and routers that search at random; the same seed gives the same mapping.
+        max_runs: at most so many runs; None for as many as it takes.
+        time_limit: seconds after which no new attempt is started.
+
+    Raises:
+        ChipError: a dead part does not exist.
+        UsageError: unknown signs, or a limit that is not positive.
+    """
+    _refuse(signs, max_runs, time_limit)
+    parts = usable_parts(chip, dead)
+    forbidden = impossible(net, parts, signs)
+    if forbidden is not None:
+        return _stopped("impossible", forbidden, 0, forbidden.message)
+    if max_runs is not None and (forbidden := too_few_runs(net, parts, signs, max_runs)) is not None:
+        return _stopped("impossible", forbidden, 0, forbidden.message)
+    fewest, why = least_runs(net, parts, signs)
+    attempt = _Attempt(net=net, parts=parts, signs=signs, seed=seed, deadline=time.monotonic() + time_limit)
+    last = fewest + _MORE_RUNS if max_runs is None else max_runs
+    for runs in range(fewest, last + 1):
+        found = attempt.in_runs(runs)
+        if isinstance(found, Certificate):
+            why = found
+            if max_runs == runs == fewest:
+                return _stopped("impossible", found, attempt.tried, found.message)
+        elif found is not None:
+            mapping = Mapping(
+                chip=chip,
+                dead=dead,
+                signs=signs,
+                seed=seed,
+                fingerprint=net.fingerprint(),
+                populations=tuple(
+                    PlacedPopulation(name=one.name, size=one.size, external=one.external) for one in net.populations
+                ),
+                runs=_linked(net, found),
+            )
+            return Outcome(stop_reason="fits", mapping=mapping, certificate=why, tried=attempt.tried)
+        if time.monotonic() > attempt.deadline:
+            break
+    limit = f"within {time_limit:g} s" if time.monotonic() > attempt.deadline else f"in {last} run{'s' * (last > 1)}"
+    advice = "allow more with --time-limit, or with --runs" if max_runs else "allow more with --time-limit"
+    message = f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why}): {advice}"
+    return _stopped("gave up", why, attempt.tried, message)
+
+
+def _refuse(signs: str, max_runs: int | None, time_limit: float) -> None:
+    if signs not in SIGNS:
+        raise UsageError(f"there are no signs '{signs}': {suggestion(signs, SIGNS)}")
+    if max_runs is not None and max_runs < 1:
+        raise UsageError(f"{max_runs} runs are no limit: allow at least 1")
+    if not (math.isfinite(time_limit) and time_limit > 0):
+        raise UsageError(f"{time_limit} s is no time limit: give a positive number of seconds")
+
+
+def _stopped(reason: str, certificate: Certificate | None, tried: int, why: str) -> Outcome:
+    return Outcome(stop_reason=reason, mapping=None, certificate=certificate, tried=tried, why=why)
+
+
+def _linked(net: Netlist, runs: list[Run]) -> tuple[Run, ...]:
+    """The runs, with the run that recorded each replayed neuron."""
+    run_of = {(neuron.population, neuron.index): number for number, run in enumerate(runs) for neuron in run.neurons}
+    return tuple(
+        dataclasses.replace(
+            run,
+            sources=tuple(
+                one if one.from_run is None else dataclasses.replace(one, from_run=run_of[one.population, one.index])
+                for one in run.sources
+            ),
+        )
+        for run in runs
+    )
+
+
+class _Attempt:
+    """The search, and how often it tried."""
+
+    def __init__(self, *, net: Netlist, parts: Parts, signs: str, seed: int, deadline: float) -> None:
+        self.net, self.parts, self.signs, self.seed, self.deadline = net, parts, signs, seed, deadline
+        self.least = least_circuits(net, parts, signs)
+        self.tried, self.why = 0, "nothing was tried"
+
+    def in_runs(self, runs: int) -> list[Run] | Certificate | None:
+        """The runs; a proof that there are none; or nothing, which proves nothing."""
+        for thorough in (False, True):
+            for targets in partitions(self.net, self.parts, self.least, runs):
+                found: list[Run] = []
+                for inside in targets:
+                    run = self._run(task_of(self.net, self.parts, self.signs, inside), thorough)
+                    if not isinstance(run, Run):
+                        if isinstance(run, Certificate) and runs == 1:
+                            return run
+                        break
+                    found.append(run)
+                if len(found) == len(targets):
+                    return found
+                if time.monotonic() > self.deadline:
+                    return None
+        return None
+
+    def _run(self, task: Task, thorough: bool) -> Run | Certificate | None:
+        """One run by the members of the portfolio, cheap ones first; on a small chip the last one is exhaustive."""
+        least = self.least[task.targets]
+        for counts, placer, router, repairs in _members(task, least, thorough):
+            if time.monotonic() > self.deadline and self.tried:
+                return None
+            self.tried += 1
+            rng = np.random.default_rng([self.seed, self.tried])
+            placement = PLACERS[placer](task, counts, rng)
+            if placement is None:
+                self.why = f"{int(counts.sum())} circuits have no room with '{placer}'"
+                continue
+            found = ROUTERS[router](task, placement, rng, Effort(repairs=repairs, deadline=self.deadline))
+            if isinstance(found, Run):
+                return dataclasses.replace(found, method=f"{placer}, {found.method}")
+            self.why = found.why
+        return search(task, self.deadline) if thorough and is_small(task) else None
+
+
+def _members(task: Task, least: np.ndarray, thorough: bool) -> Iterator[tuple[np.ndarray, str, str, int]]:
+    """(circuits of each neuron, placer, router, repairs)."""
+    levels = list(_levels(task, least))
+    if not thorough:
+        for counts in levels:
+            yield counts, "spread", "mixed", 0
+        yield least, "vendor", "greedy", 0
+        for counts in levels:
+            yield counts, "first-fit", "mixed", 0
+        for counts in levels:
+            yield counts, "by-connectivity", "mixed", 0
+        return
+    for repairs in (200, 1000, 5000):
+        for counts in levels:
+            for placer in ("spread", "by-connectivity", "annealed", "first-fit"):
+                yield counts, placer, "mixed", repairs
+
+
+def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
+    """Circuits of each neuron: the fewest, then ever more while the chip has room; even numbers fill both hemispheres."""
+    room = int(task.parts.circuits.sum())
+    seen = []
+    for factor, even in ((1.0, False), (1.0, True), (1.25, True), (1.5, True), (2.0, True), (1.15, False)):
+        counts = np.ceil(least * factor).astype(int)
+        counts += counts % 2 if even else 0
+        if counts.sum() <= room and not any(np.array_equal(counts, one) for one in seen):
+            seen.append(counts)
+            yield counts
