@@ -1,0 +1,411 @@
+"""Populations that feed back into each other, event by event: one strongly connected component of a network.
+
+All neurons of a sample share one loop. Each step takes a sample to its next event, which is the earliest of a
+threshold crossing, an arrival from outside, the delivery of a spike on its way, and the end of a refractory time. All
+neurons flow there; then the event acts. Feedback without a delay acts in the step of the spike itself. The samples of a
+batch advance together, each at its own time, until all have come to the end.
+
+Events at exactly the same time act in this order. Neurons that reach the threshold by their own flow fire before
+anything arrives; deliveries that are due act next; then whatever was moved above its threshold fires; then come the
+arrivals from outside, in the order of their slots (one of each population at a time). Of several neurons that fire, the
+one of the first population and the lowest number comes first, its reset and what it sends without a delay included.
+Neurons that reach the threshold by their flow at the same time all fire, whatever the first ones send to the others.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.event.deliveries import Delivery, Queue, deliver, empty_queue, next_delivery, send
+from jaxsnn.event.earliest import Crossing, earliest_crossing
+from jaxsnn.event.events import sorted_times
+from jaxsnn.event.feedforward import LayerSpikes
+from jaxsnn.event.group import GroupSpec, GroupSpikes, Log, delays_of, layout, tables
+
+_BEYOND = 16  # times the steps that the log holds: so long a run goes on to count the spikes it would have taken
+
+
+class _Population(NamedTuple):
+    """State of one population; arrays (batch, neurons), but position (batch,).
+
+    x: the neurons' own state; count: spikes of each; position: of the next arrival from outside; held: in the
+    refractory time; cause, jump: as in `Log`, of the neurons that something moved above their threshold.
+    """
+
+    x: Any
+    count: jax.Array
+    position: jax.Array
+    held: jax.Array | None
+    cause: jax.Array | None
+    jump: jax.Array | None
+
+
+class _State(NamedTuple):
+    """Carry of the loop: now, finished, (batch,); populations; queues, one for each channel."""
+
+    now: jax.Array
+    finished: jax.Array
+    populations: tuple[_Population, ...]
+    queues: tuple[Queue, ...]
+
+
+class _Arrival(NamedTuple):
+    """The next thing to arrive at a population, arrays (batch,).
+
+    time, row: when, and which row of its table; source: 0 from outside, n + 1 from channel n; step: in which it was
+    fired, if from a channel.
+    """
+
+    time: jax.Array
+    row: jax.Array
+    source: jax.Array
+    step: jax.Array
+
+
+class _Event(NamedTuple):
+    """What happens in a step, arrays (batch,).
+
+    now: when; wait: time to it; ends: nothing happens any more. fires: whether a neuron does; neuron: of each
+    population, the one that fires, or the population's size. crossing: of each population, the neurons that cross the
+    threshold at this time, (batch, neurons). arrives: of each population, whether something does from outside or from a
+    queue; row: the row that acts. taken: of each channel, whether its next delivery is due. released: of each
+    refractory population, the neuron whose refractory time ends, or the population's size.
+    """
+
+    now: jax.Array
+    wait: jax.Array
+    ends: jax.Array
+    fires: jax.Array
+    neuron: tuple[jax.Array, ...]
+    crossing: tuple[jax.Array, ...]
+    arrives: tuple[jax.Array, ...]
+    row: tuple[jax.Array, ...]
+    taken: tuple[jax.Array, ...]
+    released: dict[int, jax.Array]
+
+
+class _Note(NamedTuple):
+    """What the log is to know of the spike of one population, arrays (batch,); fields as in `Log`."""
+
+    slot: jax.Array
+    slope: jax.Array
+    cause: jax.Array | None
+    jump: jax.Array | None
+    slope_after: jax.Array | None
+
+
+def simulate_group(spec: GroupSpec, arrivals, feedback, lanes, t_end):
+    """Spikes of a recurrent group, its log, and how many steps of that were used. No gradient passes through.
+
+    Arguments as in `recurrent_adjoint.group_spikes`.
+    """
+    loop = _Loop(spec, arrivals, feedback, lanes, t_end)
+    steps, state, log = loop.run()
+    spikes = tuple(
+        _layer_spikes(log, loop.plan.first(number), layer.max_spikes, population.count)
+        for number, (layer, population) in enumerate(zip(spec.layers, state.populations, strict=True))
+    )
+    fired = sum(population.count.sum(axis=1) for population in state.populations)
+    needed = jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1))
+    return GroupSpikes(spikes=spikes, events_needed=needed), log, jnp.minimum(steps, loop.steps)
+
+
+def _layer_spikes(log, first, max_spikes, count):
+    """Spikes of the population that begins with neuron `first`, from the log."""
+    batch, size = count.shape
+    neuron = log.spike[:-1] - first
+    place = (jnp.arange(batch), jnp.where(neuron < 0, size, neuron), log.slot[:-1])
+    shape = (batch, size, max_spikes)
+    return LayerSpikes(
+        time=jnp.full(shape, jnp.inf, log.time.dtype).at[place].set(log.time[:-1], mode="drop"),
+        slope=jnp.ones(shape, log.time.dtype).at[place].set(log.slope[:-1], mode="drop"),
+        count=count,
+    )
+
+
+def in_order(time, row):
+    """Arrivals from outside in the order of their times, with an unused slot at the end; and the slots they had."""
+    _, position = sorted_times(time)
+    row = jnp.broadcast_to(row, time.shape)
+    pad = ((0, 0), (0, 1))
+    time = jnp.pad(jnp.take_along_axis(time, position, 1), pad, constant_values=jnp.inf)
+    return time, jnp.pad(jnp.take_along_axis(row, position, 1), pad), position
+
+
+def pick(array, column):
+    """The entry of each sample in a column of an array (batch, columns)."""
+    return jnp.take_along_axis(array, column[:, None], 1, mode="clip")[:, 0]
+
+
+class _Loop:
+    """The steps of a group's loop."""
+
+    def __init__(self, spec, arrivals, feedback, lanes, t_end):
+        self.layers, self.lanes = spec.layers, lanes
+        self.plan = layout(spec, arrivals, feedback)
+        self.tables = tables(spec, self.plan, [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback])
+        self.dtype = self.tables[0].dtype
+        self.delays = delays_of(spec, self.plan, feedback, self.dtype)
+        self.trains = [in_order(time, row)[:2] for _, time, row in arrivals]
+        self.t_end = jnp.asarray(t_end, self.dtype)
+        self.batch = self.trains[0][0].shape[0]
+        self.numbers = range(len(spec.layers))
+        slots = sum(time.shape[1] - 1 for time, _ in self.trains)
+        self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
+
+    def run(self):
+        """Number of steps, state and log at the end."""
+        limit = self.steps + 1 if self.plan.channels else _BEYOND * (self.steps + 1)
+
+        def unfinished(carry):
+            step, state, _ = carry
+            return jnp.any(~state.finished) & (step < limit)
+
+        return lax.while_loop(unfinished, self._step, (jnp.int32(0), self._begin(), self._empty_log()))
+
+    def _begin(self):
+        """State at time 0."""
+        populations = []
+        for layer, lanes, size in zip(self.layers, self.lanes, self.plan.sizes, strict=True):
+            shape = (self.batch, size)
+            x = tuple(jnp.broadcast_to(array, shape).astype(self.dtype) for array in layer.neuron.begin(lanes))
+            populations.append(
+                _Population(
+                    x=x,
+                    count=jnp.zeros(shape, jnp.int32),
+                    position=jnp.zeros(self.batch, jnp.int32),
+                    held=jnp.zeros(shape, bool) if layer.refractory else None,
+                    cause=jnp.full(shape, self.steps, jnp.int32) if layer.neuron.jumps else None,
+                    jump=jnp.zeros(shape, self.dtype) if layer.neuron.jumps else None,
+                )
+            )
+        queues = tuple(empty_queue(self.batch, len(delay), self.steps, self.dtype) for delay in self.delays)
+        now = jnp.zeros(self.batch, self.dtype)
+        return _State(now=now, finished=now >= self.t_end, populations=tuple(populations), queues=queues)
+
+    def _empty_log(self):
+        shape = (self.steps + 1, self.batch)
+        none, zero = jnp.full(shape, self.steps, jnp.int32), jnp.zeros(shape, self.dtype)
+        jumps = any(layer.neuron.jumps for layer in self.layers)
+        return Log(
+            time=zero,
+            spike=jnp.full(shape, sum(self.plan.sizes), jnp.int32),
+            slot=jnp.zeros(shape, jnp.int32),
+            slope=zero,
+            row=tuple(jnp.full(shape, nothing, jnp.int32) for nothing in self.plan.nothing),
+            origin=tuple(none for _ in self.numbers) if self.plan.delayed else None,
+            released={channel.source: none for channel in self.plan.channels if channel.target is None},
+            cause=none if jumps else None,
+            jump=zero if jumps else None,
+            slope_after=zero if any(layer.forgets for layer in self.layers) else None,
+        )
+
+    def _step(self, carry):
+        """Takes each sample to its next event, and lets that act."""
+        step, state, log = carry
+        deliveries = tuple(next_delivery(queue) for queue in state.queues)
+        arrivals = tuple(self._next_arrival(number, state, deliveries, log) for number in self.numbers)
+        event = self._next_event(state, arrivals, deliveries, log)
+        populations, notes = [], []
+        for number in self.numbers:
+            population, note = self._move(number, step, state.populations[number], event)
+            from_outside = event.arrives[number] & (arrivals[number].source == 0)
+            populations.append(population._replace(position=population.position + from_outside))
+            notes.append(note)
+        state = _State(
+            now=event.now,
+            finished=state.finished | event.ends,
+            populations=tuple(populations),
+            queues=tuple(
+                self._queue(n, queue, deliveries[n], event, step, log) for n, queue in enumerate(state.queues)
+            ),
+        )
+        return step + 1, state, self._write(log, step, event, notes, arrivals, deliveries)
+
+    def _next_arrival(self, number, state, deliveries, log):
+        """The next arrival at a population: of several at the same time the one from outside, or the first channel."""
+        time, row = self.trains[number]
+        position = state.populations[number].position
+        zero = jnp.zeros_like(position)
+        arrival = _Arrival(time=pick(time, position), row=pick(row, position), source=zero, step=zero + self.steps)
+        for channel, (_, target, _, first), delivery in zip(
+            range(len(deliveries)), self.plan.channels, deliveries, strict=True
+        ):
+            if target != number:
+                continue
+            other = _Arrival(
+                time=delivery.due,
+                row=first + self._sender(channel, delivery, log),
+                source=zero + channel + 1,
+                step=delivery.step,
+            )
+            arrival = _Arrival(
+                *(jnp.where(other.time < arrival.time, b, a) for a, b in zip(arrival, other, strict=True))
+            )
+        return arrival
+
+    def _sender(self, channel, delivery: Delivery, log):
+        """The neuron, among those of its population, whose spike is to be delivered."""
+        source = self.plan.channels[channel].source
+        if self.delays[channel].size > 1 or self.plan.sizes[source] == 1:
+            return delivery.line
+        neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)
+        return jnp.clip(neuron, 0, self.plan.sizes[source] - 1)
+
+    def _next_event(self, state, arrivals, deliveries, log):
+        until = self.t_end
+        for time in [*(arrival.time for arrival in arrivals), *(delivery.due for delivery in deliveries)]:
+            until = jnp.minimum(until, time)
+        until = jnp.maximum(until, state.now)
+        window = until - state.now
+        crossings = self._crossings(state, window)
+        wait = jnp.full(self.batch, jnp.inf, self.dtype)
+        for crossing in crossings:
+            wait = jnp.minimum(wait, crossing.wait)
+        fires = ~state.finished & jnp.isfinite(wait)
+        for channel, delivery in zip(self.plan.channels, deliveries, strict=True):
+            if channel.target is not None:  # what is due acts before neurons that are above their threshold
+                fires &= delivery.due > state.now
+        crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
+        acts = ~state.finished & ~fires & (until < self.t_end)
+        neuron = self._first(crossing)
+        arrives = tuple(acts & (arrival.time <= until) for arrival in arrivals)
+        taken = tuple(
+            acts & (delivery.due <= until) & (True if target is None else arrivals[target].source == number + 1)
+            for number, ((_, target, _, _), delivery) in enumerate(zip(self.plan.channels, deliveries, strict=True))
+        )
+        released = {}
+        for number, (source, target, _, _) in enumerate(self.plan.channels):
+            if target is None:
+                sender = self._sender(number, deliveries[number], log)
+                released[source] = jnp.where(taken[number], sender, self.plan.sizes[source])
+        return _Event(
+            now=jnp.where(fires, state.now + wait, until),
+            wait=jnp.where(fires, wait, window),
+            ends=~fires & (until >= self.t_end),
+            fires=fires,
+            neuron=neuron,
+            crossing=crossing,
+            arrives=arrives,
+            row=self._rows(arrivals, arrives, neuron),
+            taken=taken,
+            released=released,
+        )
+
+    def _crossings(self, state, window) -> list[Crossing]:
+        """The earliest crossing of each population within a window."""
+        found = []
+        for layer, lanes, population in zip(self.layers, self.lanes, state.populations, strict=True):
+            able = None if population.held is None else ~population.held
+            if layer.once:
+                able = (population.count == 0) if able is None else able & (population.count == 0)
+            found.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
+        return found
+
+    def _first(self, crossing):
+        """Of each population, the neuron that fires, given those that cross: the first of the first population."""
+        found, before = [], jnp.zeros(self.batch, bool)
+        for lanes, size in zip(crossing, self.plan.sizes, strict=True):
+            numbers = lax.broadcasted_iota(jnp.int32, lanes.shape, 1)
+            neuron = jnp.min(jnp.where(lanes, numbers, size), axis=1)
+            found.append(jnp.where(before, size, neuron))
+            before |= neuron < size
+        return tuple(found)
+
+    def _rows(self, arrivals, arrives, neuron):
+        """Of each population, the row of its table that acts."""
+        rows = []
+        for number, nothing in enumerate(self.plan.nothing):
+            row = jnp.where(arrives[number], arrivals[number].row, nothing)
+            for (source, target), first in self.plan.immediate.items():
+                if target == number:
+                    row = jnp.where(neuron[source] < self.plan.sizes[source], first + neuron[source], row)
+            rows.append(row)
+        return tuple(rows)
+
+    def _move(self, number, step, population, event):
+        """A population after the event, and what the log is to know of it."""
+        neuron, lanes = self.layers[number].neuron, self.lanes[number]
+        flowing = jax.tree.map(lambda array: array[:1], lanes) if neuron.uniform else lanes
+        v = population.x[0]
+        x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
+        if population.held is not None:
+            x = (jnp.where(population.held, v, x[0]), *x[1:])
+        x = (jnp.where(event.crossing[number], jnp.maximum(x[0], lanes.threshold), x[0]), *x[1:])
+        note = self._note(number, population, x, event)
+        numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
+        fires = numbers == event.neuron[number][:, None]
+        x = tuple(jnp.where(fires, a, b) for a, b in zip(neuron.after_reset(lanes, x), x, strict=True))
+        weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
+        moved = neuron.arrive(x, weights)
+        held, cause, jump = population.held, population.cause, population.jump
+        if held is not None:
+            held = (held | fires) & (numbers != event.released[number][:, None])
+            moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
+        if cause is not None:
+            above = moved[0] >= lanes.threshold
+            newly = above & (x[0] < lanes.threshold)
+            cause = jnp.where(newly, step, jnp.where(above & ~fires, cause, self.steps))
+            jump = jnp.where(newly, weights, jump)
+        population = population._replace(x=moved, count=population.count + fires, held=held, cause=cause, jump=jump)
+        return population, note
+
+    def _note(self, number, population, x, event):
+        """What the log is to know of a population's spike, from its state just before that."""
+        neuron, forgets = self.layers[number].neuron, self.layers[number].forgets
+        at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
+        lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
+        slope = neuron.slope(lanes, tuple(pick(array, at) for array in x))
+        cause = jump = slope_after = None
+        if population.cause is not None:
+            cause, jump = pick(population.cause, at), pick(population.jump, at)
+            slope = jnp.where((cause < self.steps) | (event.now == 0), jnp.inf, slope)
+        if forgets:
+            if number in event.released:
+                at = jnp.where(event.neuron[number] < self.plan.sizes[number], at, event.released[number])
+                at = jnp.minimum(at, self.plan.sizes[number] - 1)
+                lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
+            slope_after = neuron.slope_after(lanes, tuple(pick(array, at) for array in x))
+        return _Note(slot=pick(population.count, at), slope=slope, cause=cause, jump=jump, slope_after=slope_after)
+
+    def _queue(self, number, queue, delivery, event, step, log):
+        """A queue after the event."""
+        source, delay = self.plan.channels[number].source, self.delays[number]
+        queue = deliver(queue, delivery, event.taken[number], delay, log.time)
+        fires = event.neuron[source] < self.plan.sizes[source]
+        line = jnp.where(fires, event.neuron[source], 0) if delay.size > 1 else jnp.zeros_like(event.neuron[source])
+        return send(queue, line, fires, step, event.now, delay)
+
+    def _write(self, log, step, event, notes, arrivals, deliveries):
+        """The log with one more step; beyond its end the last row is overwritten."""
+        spike = jnp.full(self.batch, sum(self.plan.sizes), jnp.int32)
+        note = notes[0]
+        for number, size in enumerate(self.plan.sizes):
+            fires = event.neuron[number] < size
+            spike = jnp.where(fires, self.plan.first(number) + event.neuron[number], spike)
+            takes = fires | (event.released[number] < size) if number in event.released else fires
+            note = _merged(takes, notes[number], note)
+        origin = log.origin and tuple(
+            jnp.where(event.arrives[number], arrivals[number].step, self.steps) for number in self.numbers
+        )
+        released = {
+            source: jnp.where(event.taken[number], deliveries[number].step, self.steps)
+            for number, (source, target, _, _) in enumerate(self.plan.channels)
+            if target is None
+        }
+        record = Log(time=event.now, spike=spike, row=event.row, origin=origin, released=released, **note._asdict())
+        place = jnp.minimum(step, self.steps)
+        return jax.tree.map(lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, place, 0), log, record)
+
+
+def _merged(takes, note, other):
+    """One note of two, for fields that both or one of them know."""
+
+    def one(a, b):
+        if a is None or b is None:
+            return a if b is None else b
+        return jnp.where(takes, a, b)
+
+    return _Note(*(one(a, b) for a, b in zip(note, other, strict=True)))
