@@ -5,6 +5,7 @@ spikes, or the membrane of a readout. `Population` says how.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -64,9 +65,14 @@ def tau_mem(parameters):
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("parameters", "factors"),
+    meta_fields=("population", "dt", "surrogate", "detach_reset"),
+)
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """A population ready to step.
+    """A population ready to step. A pytree of its parameters and factors.
 
     Attributes:
         population: what it is.
@@ -99,16 +105,31 @@ class Neuron:
             return spike_count(v, self.parameters["v_threshold"], self.surrogate, at_equality)
         return spike(v - self.parameters["v_threshold"], self.surrogate, at_equality)
 
-    def step(self, state: State, drive: Drive) -> tuple[State, jax.Array, jax.Array]:
-        """The next state, what leaves, and the membrane (that of the next state, where time is not continuous)."""
+    def _resetting(self, v, detach) -> Any:
+        """Spikes that reset, in the gradient or not."""
+        return lax.stop_gradient(self.fire(v)) if detach else self.fire(v)
+
+    def leaving(self, tested: jax.Array) -> Any:
+        """What leaves in steps whose tested membrane is given: spikes, or the membrane of a readout."""
+        return self.fire(tested) if self.population.fires else tested
+
+    def step(self, state: State, drive: Drive, known: jax.Array | None = None) -> tuple[State, jax.Array, jax.Array]:
+        """One step.
+
+        Args:
+            known: the membrane that was tested when this step was played before: it is not computed again.
+
+        Returns:
+            The next state, the membrane that is tested against the threshold (see `leaving`), and the membrane after a
+            reset (that of the next state, where time is not continuous).
+        """
         if self.population.membrane == "exact":
-            return self._exact_step(state, drive)
+            return self._exact_step(state, drive, known)
         population, v = self.population, state.v
         looks = population.fires and (population.resets_at_start or population.reset_delay)
-        begin: Any = self.fire(v) if looks else None
         # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves, nobody does.
         detach = population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
-        first: Any = lax.stop_gradient(begin) if looks and detach else begin
+        first = self._resetting(v, detach) if looks else None
         if looks and population.resets_first:
             v = self.reset(v, first)
         v, i = self._charge(v, state.i, drive.level)
@@ -116,13 +137,15 @@ class Neuron:
             v = self.reset(v, first)
         if not population.fires:
             return State(v=v, i=i), v, v
-        spikes: Any = begin if population.spikes_from == "before" else self.fire(v)
+        if known is not None and population.spikes_from == "after":
+            v = _with_value(v, known)
+        tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
-            now: Any = lax.stop_gradient(spikes) if self.detach_reset else spikes
+            now = self._resetting(tested, self.detach_reset)
             v = self.reset(v, now - first if looks else now)
-        return State(v=v, i=i), spikes, v
+        return State(v=v, i=i), tested, v
 
-    def _exact_step(self, state, drive):
+    def _exact_step(self, state, drive, known):
         """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act until its end."""
         population, p, v, i = self.population, self.parameters, state.v, state.i
         boxes = population.spike_kernel == "box"
@@ -135,14 +158,13 @@ class Neuron:
             i = i + exact.kick(population, p) * drive.spikes
         if boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
-        leaving = v
+        tested = v = v if known is None else _with_value(v, known)
         if population.fires:
-            leaving = self.fire(v)
-            v = self.reset(v, lax.stop_gradient(leaving) if self.detach_reset else leaving)
+            v = self.reset(v, self._resetting(v, self.detach_reset))
         membrane = v
         if not boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
-        return State(v=v, i=i), leaving, membrane
+        return State(v=v, i=i), tested, membrane
 
     def reset(self, v, spikes):
         """Membranes after spikes."""
@@ -176,6 +198,15 @@ class Neuron:
         else:
             v = factors["k"] * v + (x if population.membrane == "leak" else (1 - factors["k"]) * x)
         return v, i
+
+
+@jax.custom_vjp
+def _with_value(v, value):
+    """`value`, with the gradient of `v`."""
+    return value
+
+
+_with_value.defvjp(lambda v, value: (value, value), lambda value, gradient: (gradient, jnp.zeros_like(value)))
 
 
 def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any) -> dict[str, Any]:

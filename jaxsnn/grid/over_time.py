@@ -1,6 +1,7 @@
 """Loops over time: one population, or all nodes of a cycle."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,17 +43,46 @@ def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_ti
     if entering.only is None:
         entering = Drive(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
 
-    def step(state, drive):
-        state, leaving, membrane = neuron.step(state, drive)
-        return state, (leaving, membrane if wire.name in over_time.recorded else None)
-
-    start = neuron.start(over_time.lead[1])
-    end, (leaving, membrane) = _scan(step, start, entering, over_time.lead[0])
+    end, tested, membrane = _membranes(
+        wire.name in over_time.recorded, neuron, neuron.start(over_time.lead[1]), entering
+    )
     return Played(
-        signals={wire.name: parts.emitted(leaving, spikes=neuron.population.fires)},
+        signals={wire.name: parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
         finite={wire.name: jnp.all(jnp.isfinite(end.v))},
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _membranes(recorded, neuron, start, entering):
+    """The last state, and for each step the membranes that are tested and, if recorded, those after a reset.
+
+    Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what it needs.
+    """
+    return _played(recorded, neuron, start, entering, None)
+
+
+def _played(recorded, neuron, start, entering, known):
+    def step(state, given):
+        state, tested, membrane = neuron.step(state, *given)
+        return state, (tested, membrane if recorded else None)
+
+    end, (tested, membrane) = _scan(step, start, (entering, known), None)
+    return end, tested, membrane
+
+
+def _forward(recorded, neuron, start, entering):
+    played = _membranes(recorded, neuron, start, entering)
+    return played, (neuron, start, entering, played[1])
+
+
+def _backward(recorded, kept, gradients):
+    *inputs, tested = kept
+    _, pull = jax.vjp(lambda *inputs: _played(recorded, *inputs, tested), *inputs)
+    return pull(gradients)
+
+
+_membranes.defvjp(_forward, _backward)
 
 
 def _scan(step, start, entering, steps):
@@ -134,8 +164,8 @@ class Loop:
         states, membranes = {}, {}
         for name in self.cycle.order:
             neuron = parts.neurons[name]
-            states[name], y, membranes[name] = neuron.step(carry["states"][name], gathered(name))
-            now[name] = parts.emitted(y, spikes=neuron.population.fires)
+            states[name], tested, membranes[name] = neuron.step(carry["states"][name], gathered(name))
+            now[name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
         waiting = {name: _queued(queue, gathered(name)) for name, queue in carry["waiting"].items()}
         return {"states": states, "last": now, "waiting": waiting}, leaving, membranes
 
