@@ -12,6 +12,12 @@ from jaxsnn.bss2.place import Placement
 from jaxsnn.bss2.task import Task
 
 
+#: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from being uneven.
+_LABELS_USED = 0.9
+#: Overflow as a part of all synapses beyond which moving sources is hopeless.
+_HOPELESS = 0.02
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assignment:
     """Where sources go.
@@ -59,6 +65,7 @@ def assign(
     on_chip_modes: np.ndarray,
     rng: np.random.Generator,
     *,
+    reserved: np.ndarray,
     repairs: int,
     deadline: float,
 ) -> Assignment:
@@ -66,11 +73,17 @@ def assign(
 
     Args:
         on_chip_modes: (sources,) how sources on the chip are heard.
+        reserved: (bins,) labels that sources must leave in each hemisphere.
         repairs: how many sources may be moved once all are in.
         deadline: `time.monotonic()` at which moving stops.
     """
     loads = Loads(task, placement, bins, best_split(task, bins, None, placement))
+    loads.labels -= reserved
     wanted = demands(task, placement, bins, on_chip_modes)
+    short = sum(2 if demand.modes == (EVERYWHERE,) else 1 for demand in wanted) - int(loads.labels.sum())
+    if short > 0:
+        nowhere = np.zeros(len(wanted), int)
+        return Assignment(bins=nowhere, modes=nowhere, split=loads.split, overflow=short)
     where, modes = np.zeros(len(wanted), int), np.zeros(len(wanted), int)
     for number in _order(task, wanted, loads):
         demand = wanted[number]
@@ -78,7 +91,7 @@ def assign(
         loads.put(demand, where[number], modes[number])
     if loads.overflow() and task.signs == "fixed":
         loads.resplit(best_split(task, bins, loads, placement))
-    if loads.overflow() and repairs:
+    if 0 < loads.overflow() <= max(20, _HOPELESS * task.demand.sum()) and repairs:
         _repair(task, placement, bins, loads, wanted, where, modes, rng, repairs, deadline)
     return Assignment(bins=where, modes=modes, split=loads.split, overflow=loads.overflow())
 
@@ -91,7 +104,7 @@ def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
     """
     size = [int(demand.amount.sum()) for demand in wanted]
     rank = {}
-    labels = int(loads.labels.sum())
+    labels = int(_LABELS_USED * loads.labels.sum())
     for demand in wanted:
         labels -= 2 if demand.modes == (EVERYWHERE,) else 1
     for number in sorted(range(len(wanted)), key=lambda number: size[number]):
@@ -108,7 +121,13 @@ def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
             )
         else:
             rank[number] = 2
-    return sorted(range(len(wanted)), key=lambda number: (rank[number], -size[number], number))
+    room = np.maximum(loads.slack_sum.sum(axis=(0, 1)), 1)
+    fullness = np.round(task.fan_in / room, 1)
+    tight = [float(fullness[demand.targets].max(initial=0)) for demand in wanted]
+    return sorted(
+        range(len(wanted)),
+        key=lambda number: (min(rank[number], 2), -tight[number], rank[number], -size[number], number),
+    )
 
 
 def _best(loads: Loads, demand: Demand, modes: tuple[int, ...], avoid: int | None = None) -> tuple[int, int]:
@@ -122,7 +141,8 @@ def _best(loads: Loads, demand: Demand, modes: tuple[int, ...], avoid: int | Non
         found = (float(overflow[place]), float(pressure[place]))
         if best is None or found < best[0]:
             best = found, int(demand.bins[place]), mode
-        if mode == EVERYWHERE and modes[0] == EVERYWHERE and best[0][0] == 0:
+        # what is preferred comes first: either EVERYWHERE, or the two hemispheres
+        if best[0][0] == 0 and (mode == EVERYWHERE) == (modes[0] == EVERYWHERE) and mode != TOP:
             break
     if best is None:
         raise AssertionError("a source has at least one mode")

@@ -101,7 +101,7 @@ class Loads:
             left = np.minimum(left, own)
         pressure = (source.amount / (np.maximum(left, 0) + 0.5)).sum(axis=(1, 2))
         scarce = np.max([1 / (np.maximum(self.labels[h, choices], 0) + 0.5) for h in reach], axis=0)
-        return np.asarray(overflow), pressure / max(source.targets.size, 1) + 0.1 * scarce
+        return np.asarray(overflow), pressure / max(source.targets.size, 1) + scarce
 
     @staticmethod
     def _of(slack: np.ndarray, choices: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -82,27 +82,23 @@ def map_net(
     fewest, why = least_runs(net, parts, signs)
     attempt = _Attempt(net=net, parts=parts, signs=signs, seed=seed, deadline=time.monotonic() + time_limit)
     last = fewest + _MORE_RUNS if max_runs is None else max_runs
-    for runs in range(fewest, last + 1):
-        found = attempt.in_runs(runs)
-        if isinstance(found, Certificate):
-            why = found
-            if max_runs == runs == fewest:
-                return _stopped("impossible", found, attempt.tried, found.message)
-        elif found is not None:
-            mapping = Mapping(
-                chip=chip,
-                dead=dead,
-                signs=signs,
-                seed=seed,
-                fingerprint=net.fingerprint(),
-                populations=tuple(
-                    PlacedPopulation(name=one.name, size=one.size, external=one.external) for one in net.populations
-                ),
-                runs=_linked(net, found),
-            )
-            return Outcome(stop_reason="fits", mapping=mapping, certificate=why, tried=attempt.tried)
-        if time.monotonic() > attempt.deadline:
-            break
+    found = attempt.search(fewest, last)
+    why = attempt.certificate or why
+    if found is not None:
+        mapping = Mapping(
+            chip=chip,
+            dead=dead,
+            signs=signs,
+            seed=seed,
+            fingerprint=net.fingerprint(),
+            populations=tuple(
+                PlacedPopulation(name=one.name, size=one.size, external=one.external) for one in net.populations
+            ),
+            runs=_linked(net, found),
+        )
+        return Outcome(stop_reason="fits", mapping=mapping, certificate=why, tried=attempt.tried)
+    if attempt.certificate is not None and max_runs == 1:
+        return _stopped("impossible", attempt.certificate, attempt.tried, attempt.certificate.message)
     limit = f"within {time_limit:g} s" if time.monotonic() > attempt.deadline else f"in {last} run{'s' * (last > 1)}"
     advice = "allow more with --time-limit, or with --runs" if max_runs else "allow more with --time-limit"
     message = f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why}): {advice}"
@@ -144,23 +140,38 @@ class _Attempt:
         self.net, self.parts, self.signs, self.seed, self.deadline = net, parts, signs, seed, deadline
         self.least = least_circuits(net, parts, signs)
         self.tried, self.why = 0, "nothing was tried"
+        self.certificate: Certificate | None = None
 
-    def in_runs(self, runs: int) -> list[Run] | Certificate | None:
-        """The runs; a proof that there are none; or nothing, which proves nothing."""
-        for thorough in (False, True):
-            for targets in partitions(self.net, self.parts, self.least, runs):
-                found: list[Run] = []
-                for inside in targets:
-                    run = self._run(task_of(self.net, self.parts, self.signs, inside), thorough)
-                    if not isinstance(run, Run):
-                        if isinstance(run, Certificate) and runs == 1:
-                            return run
-                        break
-                    found.append(run)
-                if len(found) == len(targets):
-                    return found
-                if time.monotonic() > self.deadline:
-                    return None
+    def search(self, fewest: int, last: int) -> list[Run] | None:
+        """The runs: first whatever is found quickly, then fewer of them."""
+        found = None
+        for runs in range(fewest, last + 1):
+            found = self.in_runs(runs, thorough=False)
+            if found is not None or time.monotonic() > self.deadline:
+                break
+        for runs in range(fewest, last + 1 if found is None else len(found)):
+            better = self.in_runs(runs, thorough=True)
+            if better is not None:
+                return better
+            if time.monotonic() > self.deadline:
+                break
+        return found
+
+    def in_runs(self, runs: int, thorough: bool) -> list[Run] | None:
+        """The runs, or nothing, which proves nothing; a proof for one run goes to `certificate`."""
+        for targets in partitions(self.net, self.parts, self.least, runs):
+            found: list[Run] = []
+            for inside in targets:
+                run = self._run(task_of(self.net, self.parts, self.signs, inside), thorough)
+                if isinstance(run, Certificate) and runs == 1:
+                    self.certificate = run
+                if not isinstance(run, Run):
+                    break
+                found.append(run)
+            if len(found) == len(targets):
+                return found
+            if time.monotonic() > self.deadline:
+                return None
         return None
 
     def _run(self, task: Task, thorough: bool) -> Run | Certificate | None:
@@ -194,7 +205,7 @@ def _members(task: Task, least: np.ndarray, thorough: bool) -> Iterator[tuple[np
         for counts in levels:
             yield counts, "by-connectivity", "mixed", 0
         return
-    for repairs in (200, 1000, 5000):
+    for repairs in (200, 1000):
         for counts in levels:
             for placer in ("spread", "by-connectivity", "annealed", "first-fit"):
                 yield counts, placer, "mixed", repairs

@@ -51,7 +51,16 @@ def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort:
     bins = bins_of(task.parts, task.signs, groups)
     least: Assignment | None = None
     for modes in _on_chip_modes(task, placement, groups):
-        found = assign(task, placement, bins, modes, rng, repairs=effort.repairs, deadline=effort.deadline)
+        found = assign(
+            task,
+            placement,
+            bins,
+            modes,
+            rng,
+            reserved=_reserved(task, placement, groups),
+            repairs=effort.repairs,
+            deadline=effort.deadline,
+        )
         if found.overflow == 0:
             labels = _labels(found)
             codes = label_codes(task, placement, bins, found, labels)
@@ -77,9 +86,7 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
         targets = np.flatnonzero(task.demand[source].any(axis=0))
         if (placement.counts[side, targets] > 0).all():
             split[source] = side
-    if not spare_bits(task, groups):
-        return [everywhere]
-    if spare_bits(task, groups) == 1:
+    if spare_bits(task, groups) < 2:
         # the nodes of an event output pass all its sources, or none
         outputs = placement.outputs[task.on_chip[sources]]
         for output in np.unique(outputs):
@@ -87,6 +94,18 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
             if (split[members] != split[members[0]]).any():
                 split[members] = EVERYWHERE
     return [everywhere] if (split == everywhere).all() else [everywhere, split]
+
+
+def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
+    """(bins,) labels for neurons that nothing listens to: what an event output passes, it passes of all its neurons."""
+    reserved = np.zeros(placement.chip.buses * groups, int)
+    if spare_bits(task, groups):
+        return reserved
+    sources = task.on_chip[task.on_chip >= 0]
+    for output in np.unique(placement.outputs[sources]):
+        silent = int((placement.outputs == output).sum() - (placement.outputs[sources] == output).sum())
+        reserved.reshape(-1, groups)[output % placement.chip.buses] += -(-silent // groups)
+    return reserved
 
 
 def spare_bits(task: Task, groups: int) -> int:
