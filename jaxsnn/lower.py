@@ -11,6 +11,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.lowering import PURPOSE, plan, time_power
 from jaxsnn.network import Network, with_tau_facts
 from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.evidence import TOLERANCE, estimate
 from jaxsnn.nir.gains import require, rule_of
 from jaxsnn.nir.nodes import Node
 
@@ -62,7 +63,8 @@ def raise_(graph: Graph, network: Network) -> Graph:
     lacks stays absent.
 
     Raises:
-        LoweringError: a changed number that the dialect cannot write, or a network of another graph.
+        LoweringError: a changed number that the dialect cannot write, one of r and tau without the other where the
+            framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a network of another graph.
     """
     before = lower(graph, dtype=network.dtype).parameters
     _refuse_others(before, network.parameters)
@@ -76,7 +78,25 @@ def raise_(graph: Graph, network: Network) -> Graph:
                 changes[key] = _written(node, key, new, new == old, graph.dialect)
         if changes:
             changed.append(node.replace(**changes))
-    return graph.with_nodes(changed)
+    trained = graph.with_nodes(changed)
+    _refuse_untied(graph, trained)
+    return trained
+
+
+def _refuse_untied(before: Graph, after: Graph) -> None:
+    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it plays one of the two only."""
+    conventions = before.dialect.conventions
+    if conventions is None or conventions.dt_from is None:
+        return
+    old, new = estimate(before.nodes, conventions), estimate(after.nodes, conventions)
+    if old.dt is None or not old.agrees:
+        return
+    if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
+        raise LoweringError(
+            f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a step of "
+            f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}: change both so that "
+            f"{conventions.dt_from} stays the same, or neither"
+        )
 
 
 def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import LoweringError, listing
+from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
 from jaxsnn.wiring import LINEAR as LINEAR
 from jaxsnn.wiring import Population as Population
 from jaxsnn.wiring import TauShape as TauShape
@@ -55,7 +55,11 @@ class Network:
 
         What is known of the time constants is looked up again where they are concrete; where they are traced, nothing
         is assumed of populations whose time constants are not the very arrays of before.
+
+        Raises:
+            UsageError: a node, a parameter or a shape that is not that of the network.
         """
+        check_parameters(self.parameters, parameters)
         populations = {}
         for name, population in self.populations.items():
             old, new = self.parameters[name], parameters[name]
@@ -74,6 +78,29 @@ class Network:
     def __repr__(self):
         sizes = ", ".join(f"{wire.name}: {wire.kind} {wire.size}" for wire in self.wires)
         return f"Network({sizes})"
+
+
+def check_parameters(old, new):
+    """Refuse numbers that do not fit a network.
+
+    Args:
+        old: the network's own parameters, by node and name.
+        new: those that should take their place.
+
+    Raises:
+        UsageError: says which differs first.
+    """
+    for name in (*old, *new):
+        if name not in old or name not in new:
+            where, known = ("the network has", old) if name not in old else ("the parameters have", new)
+            raise UsageError(f"{where} no node '{name}': {suggestion(name, known)}")
+        for key in (*old[name], *new[name]):
+            if key not in old[name] or key not in new[name]:
+                where, known = ("has", old[name]) if key not in old[name] else ("is given", new[name])
+                raise UsageError(f"node '{name}' {where} no parameter '{key}': {suggestion(key, known)}")
+            shapes = jnp.shape(old[name][key]), jnp.shape(new[name][key])
+            if shapes[0] != shapes[1]:
+                raise UsageError(f"node '{name}': {key} has shape {shapes[1]}, it must have {shapes[0]}")
 
 
 def with_tau_facts(population, parameters):

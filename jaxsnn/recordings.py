@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +43,27 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     if not os.path.exists(path):
         raise FileError(f"{path}: no such file")
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            alone = file.read(6) == b"\x93NUMPY"
+        what = "holds one array" if alone else "is not an .npz file of arrays"
+        raise FileError(f"{path} {what}: save it with numpy.savez, under a name")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise FileError(f"{path} holds one array: save it with numpy.savez, under a name")
-            return {name: file[name] for name in file.files}
+            return {name: _plain(path, name, file) for name in file.files}
     except FileError:
         raise
     except Exception as error:  # what a broken zip file raises is not documented
         raise FileError(f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}") from error
+
+
+def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise FileError(f"{path}: array '{name}' holds Python objects: save numbers") from error
+        raise
 
 
 def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
@@ -91,7 +104,7 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
         if f"{prefix}x" in arrays and events:
             raise UsageError(f"input '{name}' is given twice, as '{prefix}x' and as '{events[0]}': keep one")
         if f"{prefix}x" in arrays:
-            found[name] = arrays[f"{prefix}x"]
+            found[name] = _by_steps(name, arrays[f"{prefix}x"])
         elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
             found[name] = Events(time=arrays[f"{prefix}time"], index=arrays[f"{prefix}index"])  # pyright: ignore[reportArgumentType]
         else:
@@ -100,6 +113,18 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
                 f"{listing(arrays)}"
             )
     return found
+
+
+def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
+    """An input by steps, of numbers."""
+    if x.dtype.kind not in "biuf":
+        raise UsageError(f"input '{name}': x holds {x.dtype}: it must hold numbers")
+    if x.ndim >= 2 and 0 in x.shape:
+        raise UsageError(f"input '{name}': x has shape {x.shape}, so that there is nothing to play: pass at least one")
+    if not (finite := np.isfinite(x)).all():
+        place = tuple(int(index) for index in np.argwhere(~finite)[0])
+        raise UsageError(f"input '{name}': x has {x[place]} at {place}: it must hold finite numbers")
+    return x
 
 
 def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:

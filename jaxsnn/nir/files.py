@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import h5py
 import numpy as np
 
 from jaxsnn.errors import FileError
+from jaxsnn.output import write_whole
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups contain themselves.
 MAXIMUM_DEPTH = 32
@@ -159,33 +159,12 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
     Raises:
         FileError: The file exists, or the folder cannot be written.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise FileError(f"{path} is a directory: name a file in it")
-    if path.exists() and not force:
-        raise FileError(f"{path} exists: choose another name or pass --force")
-    if not path.parent.is_dir():
-        raise FileError(f"{path}: the folder {path.parent} does not exist: create it first")
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}") from error
-    os.close(handle)
-    try:
+
+    def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
             _save_group(file, document)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {_first_line(error)}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_whole(path, write, force)
 
 
 def _save_group(target: h5py.Group, group: Group) -> None:
