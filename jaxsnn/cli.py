@@ -24,7 +24,7 @@ from jaxsnn.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.commands import add_check, add_convert, add_draw, add_fidelity, add_verify
+from jaxsnn.commands import add_check, add_convert, add_draw, add_fidelity, add_map, add_verify
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
 
 
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_check(commands)
     add_draw(commands)
     add_convert(commands)
+    add_map(commands)
     add_verify(commands)
     add_fidelity(commands)
     _add_demo(commands)
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
     """Not even --force lets a command write over what it reads."""
     output = getattr(arguments, "output", None)
-    for name in ("file", "input", "recording", "data"):
+    for name in ("file", "input", "recording", "data", "verify"):
         source = getattr(arguments, name, None)
         if output and source and os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
             raise UsageError(f"{output} is what the command reads: choose another name for the output")

@@ -1,4 +1,4 @@
-"""Commands on what a NIR file means: check, draw, convert, verify, fidelity. The first three load no JAX."""
+"""Commands on what a NIR file means: check, draw, convert, map, verify, fidelity. The first four load no JAX."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxsnn.arguments import (
     read_graph,
     time_of,
 )
+from jaxsnn.errors import UsageError
 
 
 def add_draw(commands: Any) -> None:
@@ -119,3 +120,41 @@ def _fidelity(arguments: argparse.Namespace) -> int:
         add_note(arguments, note)
     print_outcome(arguments, outcome)
     return 0
+
+
+def add_map(commands: Any) -> None:
+    """The command `map`."""
+    parser = add_command(commands, "map", _map, "place and route on BrainScaleS-2, or check a mapping")
+    add_file(parser)
+    add_output(parser, "M.json", "the mapping to write")
+    parser.add_argument("--verify", metavar="M.json", help="check this mapping instead of making one")
+    parser.add_argument("--signs", default="fixed", help="fixed: as they are (default); free: training may flip them")
+    parser.add_argument("--svg", metavar="F.svg", help="draw the mapping")
+    parser.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
+    parser.add_argument("--runs", type=int, metavar="N", help="at most so many runs (default: as few as can be found)")
+    parser.add_argument("--time-limit", metavar="TIME", default="60s", help="start no attempt later (default 60s)")
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    if (arguments.verify is None) == (arguments.output is None):
+        raise UsageError("map writes a mapping with -o M.json, or checks one with --verify M.json: give one of them")
+    time_limit = time_of(arguments.time_limit)
+    graph = read_graph(arguments)
+    from jaxsnn.bss2.command import map_file, verify_file
+
+    common = {"svg": arguments.svg, "force": arguments.force}
+    if arguments.verify is not None:
+        outcome = verify_file(graph, arguments.verify, **common)
+    else:
+        outcome = map_file(
+            graph,
+            arguments.output,
+            signs=arguments.signs,
+            seed=arguments.seed,
+            max_runs=arguments.runs,
+            time_limit=time_limit or 0.0,
+            **common,
+        )
+    note_findings(arguments, outcome.quantized.notes)
+    print_outcome(arguments, outcome)
+    return 0 if outcome.ok else 1

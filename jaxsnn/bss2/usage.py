@@ -1,0 +1,78 @@
+"""How much of the chip a mapping uses, and how many events its buses and links carry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxsnn.bss2.chip import DISABLED, HEMISPHERES, ROWS_PER_DRIVER, Chip
+from jaxsnn.bss2.mapping import Mapping, Run
+from jaxsnn.bss2.task import Parts, usable_parts
+
+
+def used(mapping: Mapping) -> dict[str, dict[str, int]]:
+    """Used and available of each resource, in the run that uses most of it; dead parts are not available."""
+    parts = usable_parts(mapping.chip, mapping.dead)
+    available = {
+        "circuits": int(parts.circuits.sum()),
+        "synapse drivers": int(parts.rows.reshape(-1, ROWS_PER_DRIVER).any(axis=1).sum()),
+        "synapse rows": int(parts.rows.sum()),
+        "synapses": int(parts.rows.sum()) * mapping.chip.columns,
+    }
+    runs = [_used(run) for run in mapping.runs]
+    found = {
+        name: {"used": max((run[name] for run in runs), default=0), "available": number}
+        for name, number in available.items()
+    }
+    return found | _fullest_bus(mapping, parts)
+
+
+def _used(run: Run) -> dict[str, int]:
+    active = run.row_modes != DISABLED
+    return {
+        "circuits": sum(len(neuron.circuits) for neuron in run.neurons),
+        "synapse drivers": int(active.reshape(-1, ROWS_PER_DRIVER).any(axis=1).sum()),
+        "synapse rows": int(active.sum()),
+        "synapses": len(run.synapses),
+    }
+
+
+def _fullest_bus(mapping: Mapping, parts: Parts) -> dict[str, dict[str, int]]:
+    """Rows of the bus that has the fewest left, in any run."""
+    chip = mapping.chip
+    by_bus = (HEMISPHERES, chip.drivers_per_bus, chip.buses, ROWS_PER_DRIVER)
+    available = parts.rows.reshape(by_bus).sum(axis=(1, 3))
+    best: tuple[int, str, dict[str, int]] | None = None
+    for run in mapping.runs:
+        taken = (run.row_modes != DISABLED).reshape(by_bus).sum(axis=(1, 3))
+        left = available - taken
+        side, bus = (int(place) for place in np.unravel_index(left.argmin(), left.shape))
+        counts = {"used": int(taken[side, bus]), "available": int(available[side, bus])}
+        if best is None or left.min() < best[0]:
+            best = int(left.min()), f"rows of bus {bus} {'top' if side == 0 else 'bottom'}", counts
+    return {} if best is None else {best[1]: best[2]}
+
+
+def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
+    """Events that each bus and link carries while every neuron and every source of a run spikes once.
+
+    A bus or link moves one event in each clock period, so this many periods are the least time that takes.
+    """
+    entry, address = [], []
+    for neuron in run.neurons:
+        column = neuron.circuits[neuron.head][1]
+        entry.append(chip.output_of(column))
+        address.append(chip.neuron_event(column, neuron.address))
+    from_host = np.zeros(chip.buses, int)
+    for source in run.sources:
+        for event in source.events:
+            entry.append(chip.link_input(chip.link_of(event)))
+            address.append(event & ((1 << chip.event_bits) - 1))
+            from_host[chip.link_of(event)] += 1
+    entries, addresses = np.array(entry, int), np.array(address, int)
+    carried = np.zeros(chip.crossbar_outputs, int)
+    for start, end, mask, target in run.crossbar.tolist():
+        carried[end] += int(((entries == start) & (addresses & mask == target)).sum())
+    names = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
+    names += [f"link {link} to the host" for link in range(chip.buses)]
+    events = dict(zip(names, carried.tolist(), strict=True))
+    return events | {f"link {link} from the host": int(count) for link, count in enumerate(from_host)}
