@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
-from jaxsnn.event.engine import Event
-from jaxsnn.event.events import Events
 from jaxsnn.network import Network
-from jaxsnn.simulate import Result, Solution, simulate
-from jaxsnn.train.losses import FirstSpike
+from jaxsnn.simulate import Result
+from jaxsnn.train.batches import Batch
+from jaxsnn.train.constraints import Parameters, Trained, with_trained
+from jaxsnn.train.engines import Engine, Played, play
+from jaxsnn.train.losses import Loss
+from jaxsnn.train.parallel import highest, shared_out, total
+from jaxsnn.train.regularize import Regulariser
 from jaxsnn.train.silence import Feeding, Push, pushed
 
-Parameters = dict[str, dict[str, jax.Array]]
-
-_ADAM = optax.scale_by_adam()
-
-
-class Batch(NamedTuple):
-    """Samples in the form that is scanned: events (samples, events) and labels (samples,)."""
-
-    events: Events
-    labels: jax.Array
-
-    def take(self, index: jax.Array) -> Batch:
-        """The samples of an index array."""
-        return jax.tree.map(lambda array: array[index], self)
+Augment = Callable[[jax.Array, Any], Any]
 
 
 class Summary(NamedTuple):
@@ -48,6 +39,7 @@ class Summary(NamedTuple):
         recorded: spikes of all neurons, as far as they were recorded.
         result: the worst `jaxsnn.simulate.Result`.
         samples: how many.
+        gradient: largest norm of a batch's gradient, in loss per step of 1.
     """
 
     loss: jax.Array
@@ -60,34 +52,40 @@ class Summary(NamedTuple):
     recorded: jax.Array
     result: jax.Array
     samples: jax.Array
+    gradient: jax.Array
 
 
-def summarise(solution: Solution, loss: FirstSpike, labels: jax.Array, used: jax.Array) -> Summary:
-    """Summary of one batch; `used` (batch,) is False for samples that only fill it up."""
-    values, predictions = loss(solution, labels), loss.predict(solution)
+def summarise(setup: Setup, played: Played, values: jax.Array, labels: jax.Array, used: jax.Array) -> Summary:
+    """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only fill it up."""
+    predictions = setup.loss.predict(played.reading)
 
-    def total(per_sample):
+    def summed(per_sample):
         return jnp.sum(jnp.where(used, per_sample, 0))
 
-    counts = {name: spikes.count for name, spikes in solution.spikes.items()}
-    return Summary(
-        loss=total(values),
-        correct=total(predictions == labels),
-        undecided=total(predictions < 0),
-        silent={name: total(jnp.mean(count == 0, axis=1)) for name, count in counts.items()},
-        spikes={name: total(jnp.mean(count, axis=1)) for name, count in counts.items()},
-        needed=solution.spikes_needed,
-        clipped=sum(solution.clipped_slopes.values(), jnp.zeros(())),
-        recorded=sum((jnp.sum(jnp.isfinite(own.time)) for own in solution.spikes.values()), jnp.zeros(())),
-        result=jnp.where(jnp.all(jnp.isfinite(values)), solution.result, jnp.int32(Result.NOT_FINITE)),
+    sums = Summary(
+        loss=summed(values),
+        correct=summed(predictions == labels),
+        undecided=summed(predictions < 0),
+        silent={name: summed(jnp.mean(count == 0, axis=1)) for name, count in played.counts.items()},
+        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in played.counts.items()},
+        needed={},
+        clipped=played.clipped,
+        recorded=played.recorded,
+        result=jnp.int32(0),
         samples=jnp.sum(used),
+        gradient=jnp.zeros(()),
     )
+    finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
+    result = jnp.where(finite, played.result, jnp.int32(Result.NOT_FINITE))
+    needed, result = highest((played.needed, result), setup.mesh)
+    return total(sums, setup.mesh)._replace(needed=needed, result=result)
 
 
 def joined(summaries: Summary) -> Summary:
     """One summary of many, stacked along the first axis."""
-    total = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
-    return total._replace(
+    sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
+    return sums._replace(
+        gradient=jnp.max(summaries.gradient),  # NaN, if one is
         needed=jax.tree.map(jnp.max, summaries.needed),
         # the codes rise with how much is lost: NOT_FINITE is the highest
         result=jnp.max(summaries.result),
@@ -100,31 +98,73 @@ class Setup:
 
     Attributes:
         loss: gives a number for each sample and a prediction.
-        engine: options of the event engine.
+        engine: the engine, with its options.
         t_end: seconds, end of each sample.
+        trained: the trained parameters and their constraints.
         feeding: population -> nodes whose weights feed it, with signs (see `jaxsnn.train.silence`).
+        optimiser: makes directions of gradients, which are descended; with `complete`, whole updates, which are added.
+        complete: the optimiser is an optax object of the user's, with a learning rate of its own.
+        clip: largest norm of a gradient, in loss per step of 1; None: any.
+        regularisers: terms of the loss.
+        augment: changes each training sample, or None.
+        averaging: decay of the running average of the raw parameters; 0: none.
+        mesh: the devices that share the samples out; None: one.
     """
 
-    loss: FirstSpike
-    engine: Event
+    loss: Loss
+    engine: Engine
     t_end: float
+    trained: Trained
     feeding: Feeding
+    optimiser: optax.GradientTransformation
+    complete: bool = False
+    clip: float | None = None
+    regularisers: tuple[Regulariser, ...] = ()
+    augment: Augment | None = None
+    averaging: float = 0.0
+    mesh: Mesh | None = None
 
-    def simulate(self, network: Network, events: Events) -> Solution:
-        """One batch; nothing is raised, the result is looked at later."""
-        return simulate(network, events, self.t_end, engine=self.engine, throw=False)
+    def play(self, network: Network, inputs: Any) -> Played:
+        """One batch."""
+        return play(self.engine, network, inputs, self.t_end)
 
 
 class State(NamedTuple):
-    """What training changes: the parameters, and Adam's averages."""
+    """What training changes.
 
-    trained: Parameters
-    adam: optax.OptState
+    Attributes:
+        raw: numbers that the optimiser moves (`jaxsnn.train.constraints`).
+        memory: the optimiser's own.
+        average: running average of `raw`; None without averaging.
+    """
+
+    raw: Parameters
+    memory: optax.OptState
+    average: Parameters | None
+
+    @property
+    def best(self) -> Parameters:
+        """The raw numbers that are evaluated and kept."""
+        return self.raw if self.average is None else self.average
 
 
-def begin(trained: Parameters) -> State:
+def begin(setup: Setup, raw: Parameters) -> State:
     """The state before the first step."""
-    return State(trained=trained, adam=_ADAM.init(trained))
+    return State(raw=raw, memory=setup.optimiser.init(raw), average=raw if setup.averaging else None)
+
+
+class Pace(NamedTuple):
+    """How far steps go.
+
+    Attributes:
+        rates: (batches,) learning rates.
+        factor: scalar that all steps are multiplied by, below 1 after a failure.
+        key: of the epoch's random numbers.
+    """
+
+    rates: jax.Array
+    factor: jax.Array
+    key: jax.Array
 
 
 @partial(jax.jit, static_argnums=0)
@@ -136,67 +176,82 @@ def run_epoch(
     state: State,
     data: Batch,
     order: jax.Array,
-    rates: jax.Array,
+    pace: Pace,
 ) -> tuple[State, Summary]:
     """One step of the optimiser for each minibatch.
 
     Args:
-        scales: what a step of 1 is in the file's numbers (see `jaxsnn.train.scaling`).
+        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.scaling`).
         push: remedy for silent neurons.
         order: (batches, batch) numbers of samples.
-        rates: (batches,) learning rates.
     """
 
     def step(state, inputs):
-        index, rate = inputs
-        return _step(setup, network, scales, push, state, data.take(index), rate)
+        number, index, rate = inputs
+        return _step(setup, network, scales, push, state, data, index, rate, pace, number)
 
-    state, summaries = lax.scan(step, state, (order, rates))
+    numbers = jnp.arange(len(order), dtype=jnp.int32)
+    state, summaries = lax.scan(step, state, (numbers, order, pace.rates))
     return state, joined(summaries)
 
 
-def _step(setup, network, scales, push, state, batch, rate):
-    def objective(trained):
-        solution = setup.simulate(with_trained(network, trained), batch.events)
-        return jnp.mean(setup.loss(solution, batch.labels)), solution
-
-    gradient, solution = jax.grad(objective, has_aux=True)(state.trained)
+def _step(setup, network, scales, push, state, data, index, rate, pace, number):
+    key = jax.random.fold_in(pace.key, number)
+    places = jnp.arange(len(index), dtype=jnp.int32)
+    gradient_of = shared_out(partial(_gradient, setup), setup.mesh, 2)
+    gradient, wanted, summary = gradient_of(network, push, state.raw, data, key, index, places)
     gradient = jax.tree.map(jnp.multiply, gradient, scales)
-    wanted = push.wanted(solution, batch.labels, setup.loss.population)
-    descent, adam = _ADAM.update(gradient, state.adam)
-    directions = pushed(cast(Parameters, descent), wanted, setup.feeding)
-    trained = jax.tree.map(lambda value, way, scale: value - rate * way * scale, state.trained, directions, scales)
-    summary = summarise(solution, setup.loss, batch.labels, jnp.ones_like(batch.labels, bool))
-    return State(trained=trained, adam=adam), summary
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
+    summary = summary._replace(gradient=norm)
+    if setup.clip is not None:
+        gradient = jax.tree.map(lambda part: part * jnp.minimum(1.0, setup.clip / norm), gradient)
+    in_steps = jax.tree.map(lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), state.raw, scales)
+    updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
+    way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
+    way = pushed(cast(Parameters, way), wanted, setup.feeding, rate)
+    raw = jax.tree.map(lambda raw, way, scale: raw - pace.factor * way * scale, state.raw, way, scales)
+    average = state.average
+    if average is not None:
+        average = jax.tree.map(lambda old, new: old + (1 - setup.averaging) * (new - old), average, raw)
+    return State(raw=raw, memory=memory, average=average), summary
+
+
+def _gradient(setup, network, push, raw, data, key, index, places):
+    """Gradient of the mean loss of a batch, pushes that silent neurons want, and a summary; of all devices together."""
+    batch = data.take(index)
+    devices = 1 if setup.mesh is None else setup.mesh.size
+    if setup.augment is not None:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+        batch = batch._replace(inputs=jax.vmap(setup.augment)(keys, batch.inputs))
+
+    def objective(raw):
+        changed = with_trained(network, setup.trained, raw)
+        played = setup.play(changed, batch.inputs)
+        values = setup.loss(played.reading, batch.labels)
+        for regulariser in setup.regularisers:
+            values += regulariser(changed, played.solution)
+        return jnp.mean(values) / devices, (played, values)
+
+    gradient, (played, values) = jax.grad(objective, has_aux=True)(raw)
+    wanted = push.wanted(played.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh))
+    summary = summarise(setup, played, values, batch.labels, jnp.ones_like(batch.labels, bool))
+    return total(gradient, setup.mesh), wanted, summary
+
+
+def average(values: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The mean over the samples of a batch, axis 0, on all devices."""
+    return total(jnp.mean(values, axis=0), mesh) / (1 if mesh is None else mesh.size)
 
 
 @partial(jax.jit, static_argnums=0)
-def run_evaluation(setup: Setup, network: Network, batch: Batch, used: jax.Array) -> Summary:
+def run_evaluation(
+    setup: Setup, network: Network, raw: Parameters, data: Batch, order: jax.Array, used: jax.Array
+) -> Summary:
     """One batch without training; `used` (batch,) is False for samples that only fill it up."""
-    return summarise(setup.simulate(network, batch.events), setup.loss, batch.labels, used)
 
+    def evaluate(network, raw, data, order, used):
+        batch = data.take(order)
+        played = setup.play(with_trained(network, setup.trained, raw), batch.inputs)
+        return summarise(setup, played, setup.loss(played.reading, batch.labels), batch.labels, used)
 
-def with_trained(network: Network, trained: Parameters) -> Network:
-    """The network with its trained parameters replaced."""
-    return network.with_parameters({node: {**own, **trained.get(node, {})} for node, own in network.parameters.items()})
-
-
-def shuffled_batches(samples: int, batch_size: int, seed: Any) -> np.ndarray:
-    """A shuffled order of samples, (batches, batch_size); those that fill no batch are left out this time."""
-    order = np.random.default_rng(seed).permutation(samples).astype(np.int32)
-    batches = samples // batch_size
-    return order[: batches * batch_size].reshape(batches, batch_size)
-
-
-def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All samples in order, (batches, batch_size), the last batch filled up with sample 0; and which are no filling."""
-    batches = -(-samples // batch_size)
-    order = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
-    used = order < samples
-    return np.where(used, order, 0), used
-
-
-def cosine_rates(learning_rate: float, epochs: int, batches: int) -> np.ndarray:
-    """Learning rates (epochs, batches) that fall from `learning_rate` to 0 along a cosine."""
-    phase = np.arange(epochs * batches) / (epochs * batches)
-    return (0.5 * learning_rate * (1 + np.cos(np.pi * phase))).reshape(epochs, batches)
+    return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
-import jax.numpy as jnp
+import optax
 
-from jaxsnn.errors import SimulationError
-from jaxsnn.event.engine import Event
-from jaxsnn.lower import lower, raise_
-from jaxsnn.network import Network
+from jaxsnn.lower import lower
 from jaxsnn.nir.graph import Graph
-from jaxsnn.simulate import Result
+from jaxsnn.train.constraints import Constraint
 from jaxsnn.train.datasets import Splits
-from jaxsnn.train.epoch import (
-    Batch,
-    Setup,
-    State,
-    Summary,
-    begin,
-    cosine_rates,
-    joined,
-    ordered_batches,
-    run_epoch,
-    run_evaluation,
-    shuffled_batches,
-    with_trained,
-)
-from jaxsnn.train.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
-from jaxsnn.train.losses import FirstSpike
-from jaxsnn.train.plan import Encoder, Plan, encoded, make_plan
-from jaxsnn.train.scaling import step_scales, trainable_parameters
-from jaxsnn.train.silence import Push, feeding_weights
+from jaxsnn.train.engines import Engine
+from jaxsnn.train.epoch import Augment
+from jaxsnn.train.history import Fit
+from jaxsnn.train.losses import Loss
+from jaxsnn.train.optimisers import Schedule
+from jaxsnn.train.plan import Encoder, make_plan
+from jaxsnn.train.regularize import Regulariser
+from jaxsnn.train.run import Run, TrainingStopped
+from jaxsnn.train.silence import Push
 
-_EVALUATION_BATCH = 256
-_LARGEST_BUDGET = 1024
-# So long every output may stay silent before training gives up: silent neurons are pushed, which takes a while.
-_SILENT_EPOCHS, _SILENT_STEPS = 3, 150
-
-
-class TrainingStopped(SimulationError):
-    """Training that could not go on. `fit` holds what was reached, with the best epoch so far."""
-
-    def __init__(self, message: str, fit: Fit):
-        super().__init__(message)
-        self.fit = fit
+__all__ = ["TrainingStopped", "fit", "to_stderr"]
 
 
 def to_stderr(line: str) -> None:
@@ -57,46 +32,80 @@ def to_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
+def to_terminal(line: str) -> None:
+    """Print a line of progress, where somebody looks."""
+    if sys.stderr.isatty():
+        to_stderr(line)
+
+
 def fit(
     graph: Graph,
     data: Splits,
     *,
-    loss: FirstSpike | str = "ttfs",
+    loss: Loss | str = "ttfs",
     encoder: Encoder | None = None,
     t_end: float | None = None,
     epochs: int = 50,
     batch_size: int = 64,
     learning_rate: float = 0.01,
+    schedule: str | Schedule = "cosine",
+    optimiser: str | optax.GradientTransformation = "adam",
     seed: int = 0,
-    engine: Event | None = None,
-    trainable: tuple[str, ...] = ("weight", "bias"),
+    engine: Engine | str | None = None,
+    trainable: tuple[str, ...] | Mapping[str, Constraint] = ("weight", "bias"),
     push: Push | None = None,
-    progress: Callable[[str], None] | None = to_stderr,
+    clip: float | None = None,
+    regularisers: tuple[Regulariser, ...] = (),
+    augment: Augment | None = None,
+    averaging: float = 0.0,
+    patience: int | None = None,
+    on_failure: str = "back",
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    devices: int | None = None,
+    progress: Callable[[str], None] | None = to_terminal,
 ) -> Fit:
-    """Train a graph with exact gradients, and return it with the weights of the epoch that validates best.
+    """Train a graph, and return it with the parameters of the epoch that validates best.
 
-    Adam with a learning rate that falls to 0 along a cosine. Hidden neurons play their full dynamics, so that the
-    trained graph means the same to every simulator; a population that only a first-spike loss reads, and that feeds
-    nothing else, stops after its first spike to save time. The same arguments give the same result, bit for bit.
+    On the event engine gradients are exact. Hidden neurons play their full dynamics, so that the trained graph means
+    the same to every simulator; a population that only a first-spike loss reads, and that feeds nothing else, stops
+    after its first spike to save time. The same arguments give the same result, bit for bit, also where a run was
+    killed and resumed.
 
     Args:
         graph: read with a dialect, or built.
         data: `jaxsnn.train.yinyang_splits()`, or your own `Splits`.
         loss: a name in `jaxsnn.train.LOSSES`, or a loss; the name stands for times in units of the tau_syn of the
             population that feeds the Output.
-        encoder: makes Events of values; default `Latency` over 2 tau_syn. Not needed where the data are Events.
+        encoder: makes Events of values; default `Latency` over 2 tau_syn. Not needed where the data are Events, or on
+            the grid arrays (samples, time, *shape).
         t_end: seconds, end of a sample; default 6.5 tau_syn.
-        epochs, batch_size, seed: of the run; the seed shuffles.
+        epochs, batch_size, seed: of the run; the seed shuffles, and draws what `augment` does.
         learning_rate: step of a weight in units of its kick (`jaxsnn.train.scaling`): the same in every dialect.
-        engine: default `Event(max_spikes=4, min_slope=0.04)`. The budget grows where neurons fire more often.
-        trainable: NIR names of the parameters that are trained.
-        push: remedy for silent neurons.
-        progress: takes one line for each epoch; None is quiet.
+        schedule: name in `jaxsnn.train.SCHEDULES`, or an optax schedule, whose rates are taken as they are.
+        optimiser: name in `jaxsnn.train.OPTIMISERS`, or an optax optimiser with a learning rate of its own, whose
+            updates are added, in the same units; `learning_rate` and `schedule` are then those of pushes alone.
+        engine: `Event(...)`, `Grid(...)`, `InTheLoop(...)`, or a name; default `Event(max_spikes=4, min_slope=0.04)`.
+            The budget grows where neurons fire more often.
+        trainable: NIR names of the parameters that are trained, or names with constraints (`Free`, `Positive`,
+            `Bounded`). "NODE.NAME" is that of one node.
+        push: remedy for silent neurons; on the grid there is none by default.
+        clip: largest norm of a gradient; longer ones are shortened to it.
+        regularisers: terms of the loss, such as `SpikeRate` and `PeakMargin`.
+        augment: changes each training sample: `Dropout`, `Jitter`, or a function of (key, sample).
+        averaging: decay of a running average of the parameters, per step; it is evaluated and kept. 0: none.
+        patience: stop after so many epochs without a better validation; None: never.
+        on_failure: "back": where a run fails (not-a-number, exploding gradients, all outputs silent) go back to the
+            best epoch with steps of a third, up to three times; "stop": stop at once.
+        checkpoint: folder for checkpoints (`jaxsnn.train.checkpoint`), written after each epoch.
+        resume: go on from the checkpoint there, if there is one.
+        devices: over how many devices the samples of a batch are shared out; None: one, or all of several processes.
+        progress: takes one line for each epoch; by default to stderr if that is a terminal. None is quiet.
 
     Raises:
-        UsageError: arguments or data that do not fit the network.
-        TrainingStopped: not-a-number, or every output silent; its `fit` holds the best epoch so far.
-        SimulationError: neurons that fire more often than any budget.
+        UsageError: arguments or data that do not fit the network, or a checkpoint of other ones.
+        TrainingStopped: a run that failed; its `fit` holds the best epoch so far.
+        SimulationError: neurons that fire more often than any budget, or another process that is gone.
 
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal
@@ -108,151 +117,25 @@ def fit(
     >>> trained.test_accuracy > 0.5
     True
     """
-    network = lower(graph)
-    plan = make_plan(
-        network,
-        data,
-        loss=loss,
-        encoder=encoder,
-        t_end=t_end,
-        engine=engine,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        trainable=tuple(trainable),
-    )
-    run = _Run(graph, network, plan, data, push or Push(), progress or (lambda line: None))
-    run.before_training()
-    for epoch in range(1, plan.epochs + 1):
-        run.train_epoch(epoch)
-    return run.result()
-
-
-class _Run:
-    """The state of one training run."""
-
-    def __init__(
-        self, graph: Graph, network: Network, plan: Plan, data: Splits, push: Push, say: Callable[[str], None]
-    ):
-        self.graph, self.network, self.plan, self.say = graph, network, plan, say
-        names = ("train", "validation", "test")
-        self.splits = {name: encoded(plan, getattr(data, name), network, f"{data.name}, {name}") for name in names}
-        trained = trainable_parameters(network, plan.trainable)
-        self.scales = step_scales(network, trained, plan.t_end)
-        samples = len(data.train)
-        self.batch_size = min(plan.batch_size, samples)
-        self.notes = list(plan.notes)
-        if samples % self.batch_size:
-            left = samples % self.batch_size
-            self.notes.append(
-                f"{left} of {samples} training samples, others each time, sit out each epoch: no full batch"
-            )
-        self.rates = cosine_rates(plan.learning_rate, plan.epochs, samples // self.batch_size)
-        self.push, self.state = push, begin(trained)
-        self.setup = Setup(loss=plan.loss, engine=plan.engine, t_end=plan.t_end, feeding=feeding_weights(network))
-        self.history: list[EpochRecord] = []
-        self.seconds: list[float] = []
-        self.best: tuple[EpochRecord, State] | None = None
-        self.silent_epochs = 0
-
-    def before_training(self) -> None:
-        """Entry 0 of the history."""
-        start = time.perf_counter()
-        train = self.evaluate(self.splits["train"])
-        if int(train.result) == Result.NOT_FINITE:
-            raise SimulationError(
-                "a loss or a spike time is not a number before training: look at the inputs and weights"
-            )
-        self._record(0, train, self.evaluate(self.splits["validation"]), time.perf_counter() - start)
-
-    def train_epoch(self, epoch: int) -> None:
-        """One pass over the training samples, repeated with a larger budget where neurons fire more often."""
-        start = time.perf_counter()
-        order = shuffled_batches(len(self.splits["train"].labels), self.batch_size, [self.plan.seed, epoch])
-        rates = jnp.asarray(self.rates[epoch - 1], self.network.dtype)
-        while True:
-            state, train = run_epoch(
-                self.setup, self.network, self.scales, self.push, self.state, self.splits["train"], order, rates
-            )
-            if int(train.result) != Result.BUDGET_EXHAUSTED:
-                break
-            self._enlarge(train, f"epoch {epoch} is repeated")
-        if int(train.result) == Result.NOT_FINITE:
-            self._stop(f"epoch {epoch} met a loss or a spike time that is not a number: lower the learning rate")
-        self.state = state
-        validation = self.evaluate(self.splits["validation"])
-        if int(validation.result) == Result.NOT_FINITE:
-            self._stop(f"after epoch {epoch} a loss or a spike time is not a number: lower the learning rate")
-        self._record(epoch, train, validation, time.perf_counter() - start)
-        self._check_silence(epoch, train, validation)
-
-    def evaluate(self, data: Batch) -> Summary:
-        """A pass without training over a split, repeated with a larger budget where neurons fire more often."""
-        network = with_trained(self.network, self.state.trained)
-        parts = list(zip(*ordered_batches(len(data.labels), _EVALUATION_BATCH), strict=True))
-        while True:
-            summaries = [run_evaluation(self.setup, network, data.take(order), used) for order, used in parts]
-            summary = joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
-            if int(summary.result) != Result.BUDGET_EXHAUSTED:
-                return summary
-            self._enlarge(summary, "the evaluation is repeated")
-
-    def _enlarge(self, summary: Summary, what: str) -> None:
-        population, needed = max(summary.needed.items(), key=lambda item: int(item[1]))
-        before, after = self.setup.engine.max_spikes, _with_room(int(needed))
-        message = (
-            f"a neuron of '{population}' fires {int(needed)} times in a sample, {before} spikes of each are recorded"
-        )
-        if after > _LARGEST_BUDGET:
-            raise SimulationError(f"{message}: lower its input weights, or end samples earlier with t_end")
-        self.say(f"{message}: {what} with max_spikes = {after}")
-        self.setup = replace(self.setup, engine=replace(self.setup.engine, max_spikes=after))
-
-    def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
-        record = epoch_record(epoch, train, validation, self.setup.engine.max_spikes)
-        self.history.append(record)
-        self.seconds.append(seconds)
-        if self.best is None or merit(record) > merit(self.best[0]):
-            self.best = (record, self.state)
-        self.say(progress_line(record, self.plan.epochs, seconds))
-
-    def _check_silence(self, epoch: int, train: Summary, validation: Summary) -> None:
-        """Stop where no output has fired for several epochs, or none has at the end."""
-        silent = int(train.undecided) == int(train.samples) and int(validation.undecided) == int(validation.samples)
-        self.silent_epochs = self.silent_epochs + 1 if silent else 0
-        long = self.silent_epochs >= max(_SILENT_EPOCHS, _SILENT_STEPS / self.rates.shape[1])
-        if long or (silent and epoch == self.plan.epochs):
-            self._stop(
-                f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.silent_epochs} epochs, at "
-                f"epoch {epoch}: enlarge its input weights, or lower the learning rate from {self.plan.learning_rate:g}"
-            )
-
-    def _stop(self, message: str) -> None:
-        raise TrainingStopped(message, self.result())
-
-    def result(self) -> Fit:
-        """The run so far, with the test split looked at."""
-        assert self.best is not None
-        record, self.state = self.best
-        test = self.evaluate(self.splits["test"])
-        notes = list(self.notes)
-        clipped = max(record.clipped for record in self.history)
-        if clipped:
-            notes.append(
-                f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their gradient was clipped"
-            )
-        return Fit(
-            graph=raise_(self.graph, with_trained(self.network, self.state.trained)),
-            history=tuple(self.history),
-            best_epoch=record.epoch,
-            test_accuracy=mean(test.correct, test),
-            settings=self.plan.as_dict(),
-            notes=tuple(notes),
-            seconds=tuple(self.seconds),
-        )
-
-
-def _with_room(needed: int) -> int:
-    """A budget that leaves room for training to make neurons fire more often."""
-    return max(needed + 2, needed * 3 // 2)
+    names = trainable if isinstance(trainable, Mapping) else tuple(trainable)
+    frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
+    network = lower(graph, free_time_constants=frees)
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "optimiser": optimiser,
+        "seed": seed,
+        "trainable": names,
+        "clip": clip,
+        "regularisers": tuple(regularisers),
+        "augment": augment,
+        "averaging": averaging,
+        "patience": patience,
+        "on_failure": on_failure,
+        "devices": devices,
+    }
+    plan = make_plan(network, data, loss=loss, encoder=encoder, t_end=t_end, engine=engine, push=push, **settings)
+    run = Run(graph, network, plan, data, progress or (lambda line: None))
+    return run.all(checkpoint, resume=resume)

@@ -23,7 +23,9 @@ class EpochRecord:
         silent: population -> mean fraction of its neurons that stay silent in a validation sample.
         spikes: population -> mean number of spikes of a neuron in a validation sample.
         clipped: fraction of the epoch's spikes whose gradient was clipped, because they were too close to tangency.
-        max_spikes: spikes that could be recorded of each neuron.
+        max_spikes: spikes that could be recorded of each neuron; 0 where there is no budget.
+        gradient: largest norm of a batch's gradient in the epoch, in loss per step of 1.
+        factor: what all steps of the epoch were multiplied by: below 1 after a failure.
     """
 
     epoch: int
@@ -36,6 +38,8 @@ class EpochRecord:
     spikes: dict[str, float]
     clipped: float
     max_spikes: int
+    gradient: float = 0.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ class Fit:
         }
 
 
-def epoch_record(epoch: int, train: Summary, validation: Summary, max_spikes: int) -> EpochRecord:
+def epoch_record(epoch: int, train: Summary, validation: Summary, *, max_spikes: int, factor: float) -> EpochRecord:
     """The record of an epoch from what its two passes saw."""
     return EpochRecord(
         epoch=epoch,
@@ -84,6 +88,8 @@ def epoch_record(epoch: int, train: Summary, validation: Summary, max_spikes: in
         spikes={name: mean(count, validation) for name, count in validation.spikes.items()},
         clipped=float(train.clipped) / max(float(train.recorded), 1.0),
         max_spikes=max_spikes,
+        gradient=float(train.gradient),
+        factor=factor,
     )
 
 
@@ -97,11 +103,17 @@ def merit(record: EpochRecord) -> tuple[float, float]:
     return record.validation_accuracy, -record.validation_loss
 
 
-def progress_line(record: EpochRecord, epochs: int, seconds: float) -> str:
-    """One line of progress."""
+def progress_line(record: EpochRecord, epochs: int, seconds: float, left: float | None = None) -> str:
+    """One line of progress; `left` is the time that the rest will take, seconds."""
     silent = ", ".join(f"{name} {fraction:.1%}" for name, fraction in record.silent.items())
     return (
         f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
         f"accuracy {record.train_accuracy:7.2%}  validation {record.validation_accuracy:7.2%}  "
-        f"silent {silent}  {seconds:.2f} s"
+        f"silent {silent}  {seconds:.2f} s" + ("" if left is None else f"  {_clock(left)} left")
     )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

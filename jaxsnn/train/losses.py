@@ -256,6 +256,11 @@ LOSSES: Mapping[str, Any] = MappingProxyType(
 )
 
 
+def name_of(loss: Loss) -> str:
+    """The name of a loss in `LOSSES`, or of its type."""
+    return next((name for name, kind in LOSSES.items() if type(loss) is kind), type(loss).__name__)
+
+
 def accuracy(predictions: jax.Array, labels: jax.Array) -> jax.Array:
     """Fraction of samples whose prediction is the label.
 

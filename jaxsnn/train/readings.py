@@ -44,6 +44,7 @@ class Reading(Protocol):
         ...
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class EventReading:
     """What the event engine left: exact gradients, but for counts."""
@@ -87,6 +88,7 @@ def threshold_height(network: Network, name: str) -> jax.Array:
     return lax.stop_gradient(own["v_threshold"] - own.get("v_reset", jnp.zeros_like(own["v_threshold"])))
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GridReading:
     """What the grid engine left: gradients of the surrogate."""

@@ -16,50 +16,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.kinds import neuron_of
 from jaxsnn.event.neurons import Neuron
 from jaxsnn.network import Network, Wire
-
-#: NIR parameters that can be trained.
-TRAINABLE = ("weight", "bias")
+from jaxsnn.train.constraints import Free, Parameters, Trained
 
 
-def trainable_parameters(network: Network, names: tuple[str, ...]) -> dict[str, dict[str, jax.Array]]:
-    """NIR node -> parameter -> array, of the parameters with the given NIR names.
+def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
+    """What a step of 1 is in raw numbers, for each trained array; 0 where nothing follows.
 
-    Raises:
-        UsageError: a name that cannot be trained, or none of them in the network.
-    """
-    unknown = [name for name in names if name not in TRAINABLE]
-    if unknown:
-        raise UsageError(f"'{unknown[0]}' cannot be trained so far: there are {listing(TRAINABLE)}")
-    found = {node: {name: own[name] for name in names if name in own} for node, own in network.parameters.items()}
-    found = {node: own for node, own in found.items() if own}
-    if not found:
-        raise UsageError(f"the network has no {listing(names)} to train: its nodes are {listing(network.parameters)}")
-    return found
-
-
-def step_scales(
-    network: Network, trainable: dict[str, dict[str, jax.Array]], t_end: float
-) -> dict[str, dict[str, jax.Array]]:
-    """What a step of 1 in kicks or lifts is in the file's numbers, for each trainable array; 0 where nothing follows.
-
-    Per row of a weight matrix, shape (outputs, 1), and per entry of a bias. A node that feeds several populations, or
-    one behind further linear nodes, is scaled for the largest kick that it gives. `t_end` (seconds) is the length of a
-    sample.
+    Free weights and biases step in kicks and lifts: per row of a weight, shape (outputs, 1, ...), and per entry of a
+    bias. Other free parameters step by their own size. What is bounded steps in its raw number. A node that feeds
+    several populations, or one behind further linear nodes, is scaled for the largest kick that it gives. `t_end`
+    (seconds) is the length of a sample.
     """
     lift = partial(_lift_per_bias, t_end=t_end)
     effects = {"weight": _reach(network, _kick_per_weight), "bias": _reach(network, lift)}
-    scales = {}
-    for node, own in trainable.items():
+    scales: Parameters = {}
+    for node, names in trained:
         scales[node] = {}
-        for name, value in own.items():
-            effect = effects[name][node]
-            scale = np.where(effect > 0, 1 / np.where(effect > 0, effect, 1.0), 0.0)
-            scales[node][name] = jnp.asarray(scale.reshape(-1, 1) if name == "weight" else scale, value.dtype)
+        for name, constraint in names:
+            value = network.parameters[node][name]
+            scale = np.ones(())
+            if isinstance(constraint, Free):
+                scale = _scale(np.asarray(value), effects[name][node] if name in effects else None)
+                scale = np.mean(scale) if constraint.shared else scale
+            scales[node][name] = jnp.asarray(constraint.rate * scale, value.dtype)
     return scales
+
+
+def _scale(value: np.ndarray, effect: np.ndarray | None) -> np.ndarray:
+    """The inverse of what one unit does, in the shape that multiplies the parameter."""
+    if effect is None:
+        largest = float(np.max(np.abs(value), initial=0.0))
+        return np.asarray(largest or 1.0)
+    per_channel = effect.reshape(len(value), -1).max(axis=1)
+    scale = np.where(per_channel > 0, 1 / np.where(per_channel > 0, per_channel, 1.0), 0.0)
+    return scale.reshape(-1, *[1] * (value.ndim - 1))
 
 
 def _kick_per_weight(neuron: Neuron, parameters: dict[str, jax.Array]) -> np.ndarray:
@@ -77,15 +70,22 @@ def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: floa
 def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
     """For each node, the largest effect of one unit that leaves it, by channel; backwards through linear nodes."""
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
-    for wire in reversed(network.wires):
-        entering = _entering(network, wire, leaving[wire.name], effect_of)
-        for source in wire.sources:
-            leaving[source] = np.maximum(leaving[source], entering)
+    for _ in network.wires:  # again and again, for a cycle may run against the order
+        before = {name: effect.copy() for name, effect in leaving.items()}
+        for wire in reversed(network.wires):
+            entering = _entering(network, wire, leaving[wire.name], effect_of)
+            for source in wire.sources:
+                if entering.size == leaving[source].size:
+                    leaving[source] = np.maximum(leaving[source], entering)
+                else:  # a window: the largest effect stands for all
+                    leaving[source] = np.maximum(leaving[source], entering.max(initial=0.0))
+        if all(np.array_equal(before[name], leaving[name]) for name in leaving):
+            break
     return leaving
 
 
 def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> np.ndarray:
-    """The largest effect of one unit that enters a node, by channel."""
+    """The largest effect of one unit that enters a node, by channel, or for all channels."""
     parameters = network.parameters.get(wire.name, {})
     if wire.kind == "neuron":
         population = network.populations[wire.name]
@@ -99,5 +99,8 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
     if wire.kind == "Scale":
         return leaving * np.abs(np.asarray(parameters["scale"]))
     if "weight" in parameters:
-        return np.max(leaving[:, None] * np.abs(np.asarray(parameters["weight"])), axis=0)
+        weight = np.abs(np.asarray(parameters["weight"]))
+        if weight.ndim > 2:
+            return np.asarray([leaving.max(initial=0.0) * weight.max(initial=0.0)])
+        return np.max(leaving[:, None] * weight, axis=0)
     return leaving

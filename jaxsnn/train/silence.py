@@ -6,14 +6,15 @@ A neuron that should fire has all its input weights pushed up instead, on top of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.network import Network
-from jaxsnn.simulate import Solution
 
 # Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs (None: positive).
 Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
@@ -34,16 +35,25 @@ class Push:
     hidden: float = 0.3
     hidden_fraction: float = 0.02
 
-    def wanted(self, solution: Solution, labels: jax.Array, read: str) -> dict[str, jax.Array]:
-        """Push of each neuron, population -> (neurons,) >= 0; `read` is the population that the loss reads."""
+    def wanted(
+        self, counts: Mapping[str, jax.Array], labels: jax.Array, read: str, mean: Callable[[jax.Array], jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Push of each neuron, population -> (neurons,) >= 0.
+
+        Args:
+            counts: population -> spikes of each neuron, (batch, neurons).
+            labels: (batch,).
+            read: the population that the loss reads.
+            mean: over the samples of the whole batch, axis 0.
+        """
         pushes = {}
-        for name, spikes in solution.spikes.items():
-            fires = spikes.count > 0
+        for name, count in counts.items():
+            fires = count > 0
             if name == read:
                 is_label = labels[:, None] == jnp.arange(fires.shape[1])
-                pushes[name] = self.label * jnp.mean(is_label & ~fires, axis=0)
+                pushes[name] = self.label * mean(is_label & ~fires)
             else:
-                pushes[name] = jnp.where(jnp.mean(fires, axis=0) < self.hidden_fraction, self.hidden, 0.0)
+                pushes[name] = jnp.where(mean(fires) < self.hidden_fraction, self.hidden, 0.0)
         return pushes
 
 
@@ -72,13 +82,18 @@ def feeding_weights(network: Network) -> Feeding:
 
 
 def pushed(
-    directions: dict[str, dict[str, jax.Array]], pushes: dict[str, jax.Array], feeding: Feeding
+    directions: dict[str, dict[str, jax.Array]], pushes: dict[str, jax.Array], feeding: Feeding, rate: Any = 1.0
 ) -> dict[str, dict[str, jax.Array]]:
-    """The optimiser's directions (which are descended), with the pushes of `Push.wanted` for all weights that feed."""
+    """The optimiser's steps (which are descended), with `rate` times the pushes of `Push.wanted` for weights that feed.
+
+    A weight that is one number for all is not pushed.
+    """
     directions = {node: dict(own) for node, own in directions.items()}
     for population, nodes in feeding:
         for node, sign in nodes:
             if population in pushes and "weight" in directions.get(node, {}):
                 push = pushes[population] if sign is None else pushes[population] * jnp.asarray(sign)
-                directions[node]["weight"] -= push[:, None]
+                weight = directions[node]["weight"]
+                if weight.ndim > 1 and len(weight) == len(push):
+                    directions[node]["weight"] = weight - rate * push.reshape(-1, *[1] * (weight.ndim - 1))
     return directions

@@ -14,7 +14,8 @@ from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
 from jaxsnn.play import simulate_fully
 from jaxsnn.train import Latency, Push, TrainingStopped, fit, yinyang_splits
-from jaxsnn.train.plan import make_loss, make_plan
+from jaxsnn.train.defaults import make_loss
+from jaxsnn.train.plan import plan_notes
 
 DATA = yinyang_splits(0, (292, 128, 128))
 QUICK = {"epochs": 12, "learning_rate": 0.05, "progress": None}
@@ -97,7 +98,7 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
 
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
     """Hidden neurons that are pushed all the time soon fire twice: one spike is too few, four are always enough."""
-    monkeypatch.setattr(sys.modules["jaxsnn.train.fit"], "_with_room", lambda needed: needed)
+    monkeypatch.setattr(sys.modules["jaxsnn.train.run"], "with_room", lambda needed: needed)
     net, lines = small_net(first=(1.0, 0.2)), []
     settings = {**QUICK, "epochs": 3, "push": Push(hidden=1.0, hidden_fraction=1.1)}
     engine = Event(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
@@ -110,7 +111,7 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
 
 
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["jaxsnn.train.fit"], "_LARGEST_BUDGET", 3)
+    monkeypatch.setattr(sys.modules["jaxsnn.train.run"], "_LARGEST_BUDGET", 3)
     with pytest.raises(SimulationError, match=r"a neuron of '2' fires \d+ times .* lower its input weights"):
         fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=Event(max_spikes=2, first_spike_only=("4",)))
 
@@ -141,7 +142,7 @@ def test_silent_hidden_neurons_are_pushed_until_they_fire():
 
 
 def test_not_a_number_stops_the_run_and_keeps_the_best():
-    with pytest.raises(TrainingStopped, match="not a number: lower the learning rate") as caught:
+    with pytest.raises(TrainingStopped, match=r"lower the learning rate from 1e\+38") as caught:
         fit(small_net(), DATA, **{**QUICK, "learning_rate": 1e38})
     kept = caught.value.fit
     assert np.isfinite(kept.graph.nodes["1"].weight).all()
@@ -149,11 +150,9 @@ def test_not_a_number_stops_the_run_and_keeps_the_best():
 
 
 def test_first_spikes_only_in_a_hidden_population_are_a_loss_that_is_reported():
-    settings = {"epochs": 1, "batch_size": 64, "learning_rate": 0.01, "seed": 0, "trainable": ("weight",)}
-    engine = Event(first_spike_only=True)
-    plan = make_plan(lower(small_net()), DATA, loss="ttfs", encoder=None, t_end=None, engine=engine, **settings)
-    assert any("LOST: population '2' stops after its first spike" in note for note in plan.notes)
-    assert not any("LOST: population '4'" in note for note in plan.notes)
+    notes = plan_notes(lower(small_net()), Event(first_spike_only=True))
+    assert any("LOST: population '2' stops after its first spike" in note for note in notes)
+    assert not any("LOST: population '4'" in note for note in notes)
 
 
 @pytest.mark.slow
@@ -189,7 +188,10 @@ def test_the_notes_say_what_was_decided(trained):
     assert "36 of 292 training samples" in trained.notes[1]
 
 
-def test_one_line_of_progress_for_each_epoch(capsys):
+def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
+    fit(small_net(), DATA, epochs=2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     fit(small_net(), DATA, epochs=2)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -201,13 +203,22 @@ def test_one_line_of_progress_for_each_epoch(capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainable": ("tau_mem",)}, "'tau_mem' cannot be trained so far"),
+        ({"trainable": ("r",)}, "'r' cannot be trained: There are weight"),
+        ({"trainable": ("4.weight",)}, "no 4.weight to train"),
         ({"trainable": ("bias",)}, "no bias to train"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
         ({"t_end": float("nan")}, "t_end is nan"),
-        ({"loss": "mse"}, "there is no loss 'mse' so far"),
+        ({"loss": "mze"}, "there is no loss 'mze': did you mean 'mse'"),
+        ({"loss": "max"}, "population '4' fires, and loss max reads the voltage of a readout"),
+        ({"optimiser": "adm"}, "there is no optimiser 'adm': did you mean 'adam'"),
+        ({"schedule": "cosin"}, "there is no schedule 'cosin'"),
+        ({"averaging": 1.0}, "averaging is 1"),
+        ({"on_failure": "hope"}, "on_failure is 'hope'"),
+        ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient on the grid"),
+        ({"engine": "loop"}, "the loop needs a device"),
+        ({"devices": 99}, "devices is 99: JAX sees"),
         ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "gives 4 channels, input 'input' has 5"),
     ],
 )

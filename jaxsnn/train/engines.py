@@ -1,0 +1,85 @@
+"""How a batch is played while training: on the event engine, on the grid, or by something else in the loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.event.engine import Event
+from jaxsnn.event.events import Events
+from jaxsnn.grid.engine import Grid
+from jaxsnn.network import Network
+from jaxsnn.simulate import Solution, simulate
+from jaxsnn.train.readings import EventReading, GridReading, Reading
+
+Engine = Event | Grid
+
+
+class Played(NamedTuple):
+    """A batch that was played.
+
+    Attributes:
+        reading: what losses read.
+        solution: of the event engine, for regularisers; None on the grid.
+        counts: population that fires -> spikes of each neuron, (batch, neurons).
+        needed: population -> spikes that had to be recorded of a neuron; empty where there is no budget.
+        clipped: spikes whose gradient is clipped.
+        recorded: all spikes, as far as they were recorded.
+        result: a `jaxsnn.simulate.Result`.
+    """
+
+    reading: Reading
+    solution: Solution | None
+    counts: dict[str, jax.Array]
+    needed: dict[str, jax.Array]
+    clipped: jax.Array
+    recorded: jax.Array
+    result: jax.Array
+
+
+@singledispatch
+def play(engine: Any, network: Network, inputs: Any, t_end: float) -> Played:
+    """Play one batch; nothing is raised, the result is looked at later."""
+    raise TypeError(f"{engine!r} is no engine: pass Event(...), Grid(...) or InTheLoop(...)")
+
+
+@play.register
+def _(engine: Event, network: Network, inputs: Any, t_end: float) -> Played:
+    solution = simulate(network, inputs, t_end, engine=engine, sample_times=jnp.asarray([t_end]), throw=False)
+    return _by_events(network, solution)
+
+
+def _by_events(network: Network, solution: Solution) -> Played:
+    zero = jnp.zeros(())
+    return Played(
+        reading=EventReading(network=network, solution=solution),
+        solution=solution,
+        counts={name: spikes.count for name, spikes in solution.spikes.items()},
+        needed=solution.spikes_needed,
+        clipped=sum(solution.clipped_slopes.values(), zero),
+        recorded=sum((jnp.sum(jnp.isfinite(own.time)) for own in solution.spikes.values()), zero),
+        result=solution.result,
+    )
+
+
+@play.register
+def _(engine: Grid, network: Network, inputs: Any, t_end: float) -> Played:
+    if isinstance(inputs, Events):
+        solution = simulate(network, inputs, t_end, engine=replace(engine, record=True), throw=False)
+    else:
+        over_time = jnp.moveaxis(inputs, 1, 0)
+        solution = simulate(network, over_time, engine=replace(engine, record=True), throw=False)
+    counts = {name: jnp.sum(spikes, axis=0) for name, spikes in solution.spikes.items()}
+    return Played(
+        reading=GridReading(solution=solution),
+        solution=None,
+        counts={name: count.reshape(len(count), -1) for name, count in counts.items()},
+        needed={},
+        clipped=jnp.zeros(()),
+        recorded=sum((jnp.sum(count) for count in counts.values()), jnp.zeros(())),
+        result=solution.result,
+    )
