@@ -128,7 +128,7 @@ def _layer_spikes(log, first, max_spikes, count):
 def in_order(time, row):
     """Arrivals from outside in the order of their times, with an unused slot at the end; and the slots they had."""
     _, position = sorted_times(time)
-    row = jnp.broadcast_to(row, time.shape)
+    row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
     pad = ((0, 0), (0, 1))
     time = jnp.pad(jnp.take_along_axis(time, position, 1), pad, constant_values=jnp.inf)
     return time, jnp.pad(jnp.take_along_axis(row, position, 1), pad), position
