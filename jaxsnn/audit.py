@@ -67,7 +67,7 @@ def audit(
         at_spikes, elsewhere = 0.0, 0.0
         for sample, spikes in enumerate(own):
             arrivals = []
-            for source, matrix in signal.maps.items():
+            for source, matrix in signal.matrices(network.dtype).items():
                 time, index = (array[sample] for array in trains[source])
                 used = np.isfinite(time)
                 weight = np.eye(population.size) if matrix is None else np.asarray(matrix, float)

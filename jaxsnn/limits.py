@@ -1,8 +1,9 @@
 """What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.wiring import LINEAR, Population, Wire
 
@@ -37,17 +38,15 @@ def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -
         wires: in execution order.
         populations: by name.
     """
-    done: set[str] = set()
-    steady: set[str] = set()
+    wires = tuple(wires)
+    steady = _steady(wires)
+    looped: set[str] = set()
+    try:
+        looped = {name for part in groups(wires) if isinstance(part, Cycle) for name in part.order}
+    except LoweringError as error:
+        yield limit_of(wires[-1].name, "instant-cycle", error)
+    silent = {name for name, population in populations.items() if not population.fires}
     for wire in wires:
-        done.add(wire.name)
-        for source in (source for source in wire.sources if source not in done or source == wire.name):
-            yield Limit(
-                node=wire.name,
-                code="recurrent",
-                message=f"nodes '{source}' and '{wire.name}' form a cycle",
-                fix="the event engine runs feed-forward networks so far, the grid engine runs all",
-            )
         if wire.kind not in ("input", "output", "neuron", *LINEAR):
             supported = listing((*NEURONS, *LINEAR))
             yield Limit(
@@ -56,20 +55,45 @@ def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -
                 message=f"node '{wire.name}' is a {wire.kind}",
                 fix=f"the event engine runs {supported}",
             )
-        if wire.kind == "Affine" or (wire.kind != "neuron" and not steady.isdisjoint(wire.sources)):
-            steady.add(wire.name)  # a bias is in what leaves it
+        if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
+            yield Limit(
+                node=wire.name,
+                code="late-bias",
+                message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
+                fix="put the bias behind the Delay, or run it on the grid",
+            )
+        for source in (source for source in wire.sources if source in silent and wire.kind != "output"):
+            yield Limit(
+                node=source,
+                code="analog-signal",
+                message=f"node '{source}' ({populations[source].kind}) sends its voltage on to '{wire.name}'",
+                fix="the event engine hands on spikes only, the grid engine runs it",
+            )
         if wire.name in populations:
-            yield from _population_limits(populations[wire.name], biased=not steady.isdisjoint(wire.sources))
+            biased = not steady.isdisjoint(wire.sources)
+            yield from _population_limits(populations[wire.name], biased=biased, looped=wire.name in looped)
 
 
-def _population_limits(population: Population, *, biased: bool) -> Iterator[Limit]:
+def _steady(wires: Sequence[Wire]) -> set[str]:
+    """Names of the linear nodes whose output has a constant in it, which biases leave."""
+    found = {wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")}
+    while True:
+        more = {wire.name for wire in wires if wire.kind in LINEAR and not found.isdisjoint(wire.sources)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def _population_limits(population: Population, *, biased: bool, looped: bool) -> Iterator[Limit]:
     name, kind = population.name, population.kind
     where = f"node '{name}' ({kind})"
-    current_based = kind in ("CubaLIF", "CubaLI")
-    boxes = population.spike_kernel == "box"
     needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
     needed += ["reset", "v_reset"] * population.fires
-    needed += ["dt"] * ((boxes and not current_based) or (biased and population.bias == "step"))
+    needed += ["dt"] * (
+        population.spike_kernel == "box"
+        or (biased and population.bias == "step")
+        or (looped and population.recurrent_delay > 0)
+    )
     yield from obstacles(population, needed)
     if population.fires and population.reset == "none":
         yield Limit(
@@ -77,21 +101,6 @@ def _population_limits(population: Population, *, biased: bool) -> Iterator[Limi
             code="no-reset",
             message=f"{where} has reset 'none'",
             fix=f"say --readout {name} if it is a leaky readout",
-        )
-    if not boxes and not current_based and "spike_kernel" not in dict(population.obstacles):
-        why = "it can only fire at an arrival, where its spike time has no gradient" if population.fires else "V jumps"
-        yield Limit(
-            node=name,
-            code="delta-spikes",
-            message=f"{where}: under delta spikes {why}",
-            fix=f"not supported so far, say --spike-kernel {name}:box",
-        )
-    elif boxes and current_based:
-        yield Limit(
-            node=name,
-            code="box-spikes",
-            message=f"{where}: no box spikes here so far",
-            fix=f"say --spike-kernel {name}:delta",
         )
 
 

@@ -154,7 +154,7 @@ def _(node: Delay, dialect, inward, shape):
     if dialect.time_unit != "step":
         require(dialect, ["seconds"], PURPOSE, node.name)
     delays = per_channel(node, "delay", math.prod(shape)).astype(float) * (dialect.seconds or 1.0)
-    return Lowered("Delay", {}, tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist()))
+    return Lowered("Delay", {"delay": delays}, tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist()))
 
 
 @lower_node.register(Conv1d)
@@ -199,7 +199,7 @@ def _(node: Any, dialect, inward, shape):
 
 def time_power(node: Node, parameter: str) -> int:
     """Power of the unit of time in a parameter: 1 for time constants, -1 for r of IF and I, else 0."""
-    if parameter.startswith("tau"):
+    if parameter.startswith(("tau", "delay")):
         return 1
     return -1 if parameter == "r" and isinstance(node, IF | I) else 0
 

@@ -4,6 +4,7 @@ A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR
 gradient can be taken by; everything else about it is static.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
+from jaxsnn.operators import Operator, identity, through
 from jaxsnn.wiring import LINEAR as LINEAR
 from jaxsnn.wiring import Population as Population
 from jaxsnn.wiring import TauShape as TauShape
@@ -133,70 +135,82 @@ class Signal:
     """What arrives somewhere: a linear function of spike trains, and a constant.
 
     Attributes:
-        maps: source -> (inputs, outputs) matrix, or None for the identity.
-        constant: (outputs,) array, or None for zero.
+        paths: pairs of a source (an input or a population) and the `Operator` that its events pass.
+        constant: (channels,) array, or None for zero.
     """
 
-    maps: dict[str, jax.Array | None]
+    paths: tuple[tuple[str, Operator], ...]
     constant: jax.Array | None
+
+    def matrices(self, dtype):
+        """Source -> (inputs, outputs) matrix, all paths from it added up; delays are not in it."""
+        found = {}
+        for source, operator in self.paths:
+            matrix = operator.dense(dtype)
+            found[source] = found[source] + matrix if source in found else matrix
+        return found
 
 
 def signals(network):
     """The signal that arrives at each population, by its NIR name; linear nodes composed on the way.
 
     Raises:
-        LoweringError: a node that is no neuron and not in `LINEAR`.
+        LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that cannot be joined.
     """
-    leaving, arriving = {}, {}
-    shapes = {wire.name: wire.shape for wire in network.wires}
-    for wire in network.wires:
-        entering = _sum([leaving[source] for source in wire.sources], wire.size, network.dtype)
-        if wire.kind == "neuron":
-            arriving[wire.name] = entering
+    wires = {wire.name: wire for wire in network.wires}
+    leaving, entered = {}, []
+
+    def entering(name):
+        return _sum([signal_from(source) for source in wires[name].sources], network.dtype)
+
+    def signal_from(name):
+        if name in leaving:
+            return leaving[name]
+        wire = wires[name]
         if wire.kind in ("input", "neuron"):
-            leaving[wire.name] = Signal(maps={wire.name: None}, constant=None)
-        elif wire.kind in LINEAR:
-            inward = shapes[wire.sources[0]] if wire.sources else wire.shape
-            leaving[wire.name] = _through(wire, inward, network.parameters.get(wire.name, {}), entering, network.dtype)
-        elif wire.kind != "output":
-            raise LoweringError(f"node '{wire.name}' is a {wire.kind}, which is not among {listing(LINEAR)}")
-    return arriving
+            leaving[name] = Signal(paths=((name, identity(wire.size)),), constant=None)
+            return leaving[name]
+        if wire.kind not in LINEAR:
+            raise LoweringError(f"node '{name}' is a {wire.kind}, which is not among {listing(LINEAR)}")
+        if name in entered:
+            raise LoweringError(f"node '{name}' is part of a cycle without a neuron: put a neuron into it")
+        entered.append(name)
+        inward = wires[wire.sources[0]].shape if wire.sources else wire.shape
+        leaving[name] = _after(wire, inward, network.parameters.get(name, {}), entering(name), network.dtype)
+        return leaving[name]
+
+    return {wire.name: entering(wire.name) for wire in network.wires if wire.kind == "neuron"}
 
 
-def _sum(parts, size, dtype):
-    if len(parts) == 1:
-        return parts[0]
-    maps, constant = {}, None
+def _sum(parts, dtype):
+    """Signals added up; matrices without delays from one source become one."""
+    paths, constant = [], None
     for part in parts:
-        for source, matrix in part.maps.items():
-            if source not in maps:
-                maps[source] = matrix
-                continue
-            first, second = (jnp.eye(size, dtype=dtype) if m is None else m for m in (maps[source], matrix))
-            maps[source] = first + second
+        paths += part.paths
         if part.constant is not None:
             constant = part.constant if constant is None else constant + part.constant
-    return Signal(maps=maps, constant=constant)
+    merged = {}
+    for number, (source, operator) in enumerate(paths):
+        merged.setdefault((source, "plain" if operator.is_plain else number), []).append(operator)
+    paths = tuple((source, _added(operators, dtype)) for (source, _), operators in merged.items())
+    return Signal(paths=paths, constant=constant)
 
 
-def _through(wire, inward, parameters, signal, dtype):
+def _added(operators, dtype):
+    """One operator for some matrices without delays."""
+    if len(operators) == 1:
+        return operators[0]
+    return replace(operators[0], weight=sum(each.rows(dtype) for each in operators))
+
+
+def _after(wire, inward, parameters, signal, dtype):
     """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
-    if wire.kind == "Flatten":
-        return signal if wire.detail is None else _reordered(signal, wire.size, inward, wire.detail, dtype)
-    if wire.kind == "Scale":
-        scale = parameters["scale"]
-        maps = {name: jnp.diag(scale) if m is None else m * scale for name, m in signal.maps.items()}
-        return Signal(maps=maps, constant=None if signal.constant is None else signal.constant * scale)
-    weight = parameters["weight"].T
-    maps = {name: weight if m is None else m @ weight for name, m in signal.maps.items()}
-    constant = None if signal.constant is None else signal.constant @ weight
-    if wire.kind == "Affine":
-        constant = parameters["bias"] if constant is None else constant + parameters["bias"]
-    return Signal(maps=maps, constant=constant)
-
-
-def _reordered(signal, size, shape, axes, dtype):
-    """A signal of a given shape after its axes were put into another order and joined."""
-    place = np.arange(size).reshape(shape).transpose(axes).reshape(-1)
-    maps = {name: (jnp.eye(size, dtype=dtype) if m is None else m)[:, place] for name, m in signal.maps.items()}
-    return Signal(maps=maps, constant=None if signal.constant is None else signal.constant[place])
+    paths = tuple((source, through(wire, inward, parameters, operator, dtype)) for source, operator in signal.paths)
+    constant = signal.constant
+    if constant is not None:
+        without_delays = {key: value for key, value in parameters.items() if key != "delay" or wire.kind == "Delay"}
+        constant = through(wire, inward, without_delays, identity(math.prod(inward)), dtype).apply(constant, dtype)
+    if "bias" in parameters:
+        bias = jnp.repeat(parameters["bias"], wire.size // parameters["bias"].size)
+        constant = bias if constant is None else constant + bias
+    return Signal(paths=paths, constant=constant)

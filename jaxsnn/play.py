@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,12 @@ def simulate_fully(
         solution = simulate(network, inputs, t_end, engine=engine, sample_times=sample_times, throw=False)
         if int(solution.result) == Result.SUCCESS:
             return solution
-        needed = max((int(count) for count in solution.spikes_needed.values()), default=0)
-        if int(solution.result) != Result.BUDGET_EXHAUSTED or needed > LARGEST_BUDGET:
+        most = max((int(count) for count in solution.spikes_needed.values()), default=0)
+        if int(solution.result) != Result.BUDGET_EXHAUSTED or most > LARGEST_BUDGET:
             raise SimulationError(solution.message)
         if say is not None:
             say(f"{solution.message}: done")
-        engine = replace(engine, max_spikes=needed)
+        engine = engine.with_room(solution.shortages())
 
 
 def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]:

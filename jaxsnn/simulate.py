@@ -1,6 +1,7 @@
 """One verb, `simulate`, and one record of what came out: `Solution`, on the grid `GridSolution`."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, overload
 
@@ -10,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import SimulationError, UsageError, suggestion
-from jaxsnn.event.engine import Event, run
+from jaxsnn.event.engine import Budget, Event, run
 from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
@@ -37,11 +38,12 @@ class Solution:
         sample_times: (samples,) seconds, where the readouts were sampled.
         result: how the run ended, a `Result` as int32 scalar.
         clipped_slopes: population -> number of spikes so close to tangency that a gradient is clipped.
-        spikes_needed: population -> largest number of spikes of one of its neurons; where that exceeds the budget, it
-            is a lower bound for the populations behind.
+        degenerate_spikes: population -> number of spikes at the very time of an arrival that moved V (LIF and IF under
+            delta spikes): their times do not depend on any weight, so that their exact gradient is zero.
+        budgets: option of `Event` -> population -> what the run took and what there was room for; where one was not
+            enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
-        max_spikes: the budget, spikes recorded of each neuron.
         outputs: Output node -> names of the populations that feed it.
     """
 
@@ -50,11 +52,11 @@ class Solution:
     sample_times: jax.Array
     result: jax.Array
     clipped_slopes: dict[str, jax.Array]
-    spikes_needed: dict[str, jax.Array]
+    degenerate_spikes: dict[str, jax.Array]
+    budgets: dict[str, dict[str, Budget]]
     shapes_hold: dict[str, jax.Array]
     t_end: jax.Array
     drives: dict[str, Drive]
-    max_spikes: int = field(metadata={"static": True})
     outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
 
     def events(self, name: str) -> Events:
@@ -83,6 +85,30 @@ class Solution:
         """
         return integral(self._drive(name), self.t_end, tau)
 
+    @property
+    def spikes_needed(self) -> dict[str, jax.Array]:
+        """Population -> largest number of spikes of one of its neurons; a lower bound behind an exhausted budget."""
+        return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
+
+    def shortages(self) -> dict[str, dict[str, int]]:
+        """Option of `Event` -> population -> what it must be at least, where it was too small (outside jit only)."""
+        return {
+            option: {name: int(each.needed) for name, each in found.items() if int(each.needed) > int(each.room)}
+            for option, found in self.budgets.items()
+        }
+
+    def _exhausted(self):
+        option, short = next((option, found) for option, found in self.shortages().items() if found)
+        name, needed = next(iter(short.items()))
+        room = int(self.budgets[option][name].room)
+        what = {
+            "max_spikes": f"a neuron of '{name}' fires {needed} times, {room} spikes of each are recorded",
+            "max_events": f"'{name}' fires {needed} times in one sample, others see {room} of its spikes",
+            "max_arrivals": f"{needed} spikes arrive at one position of '{name}', there is room for {room}",
+        }[option]
+        least = max(short.values())
+        return f'spike budget exhausted: {what}: raise {option} from {room} to at least {least}, or say "auto"'
+
     def _drive(self, name):
         if name not in self.drives:
             raise UsageError(f"'{name}' is no population: {suggestion(name, self.drives)}")
@@ -100,13 +126,7 @@ class Solution:
             case Result.SUCCESS:
                 return "success"
             case Result.BUDGET_EXHAUSTED:
-                needed = {name: int(count) for name, count in self.spikes_needed.items()}
-                name = next(name for name, count in needed.items() if count > self.max_spikes)
-                return (
-                    f"spike budget exhausted: a neuron of '{name}' fires {needed[name]} times, {self.max_spikes} "
-                    f"spikes of each are recorded: raise max_spikes from {self.max_spikes} to at least "
-                    f"{max(needed.values())}"
-                )
+                return self._exhausted()
             case Result.TIME_CONSTANTS_CHANGED:
                 name = next(name for name, holds in self.shapes_hold.items() if not holds)
                 return (
@@ -129,6 +149,7 @@ def simulate(
     *,
     engine: Event | None = None,
     sample_times: Any = None,
+    max_events: Any = None,
     throw: bool = True,
 ) -> Solution: ...
 
@@ -146,6 +167,7 @@ def simulate(
     *,
     engine: Event | Grid | None = None,
     sample_times: Any = None,
+    max_events: Any = None,
     throw: bool = True,
 ) -> Solution | GridSolution:
     """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
@@ -162,6 +184,8 @@ def simulate(
         engine: `Event` (the default) or `Grid`, with options.
         sample_times: (samples,) seconds at which the event engine samples readouts; default 101 over [0, t_end]. On the
             grid a readout has a value in each step.
+        max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with what it took where
+            one of its budgets was too small. Not inside `jax.jit`.
         throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at the `result`.
 
     Raises:
@@ -172,12 +196,26 @@ def simulate(
     if isinstance(engine, Grid):
         if sample_times is not None:
             raise UsageError("sample_times are for the event engine: on the grid a readout has a value in each step")
+        if max_events is not None:
+            raise UsageError("max_events is for the event engine: the grid needs no budget")
         solution = _on_grid(network, inputs, t_end, engine)
     else:
-        solution = _by_events(network, inputs, t_end, engine or Event(), sample_times)
+        engine = engine or Event()
+        if max_events is not None and max_events != "auto":
+            engine = replace(engine, max_events=max_events)
+        solution = _by_events(network, inputs, t_end, engine, sample_times)
+        while max_events == "auto" and _is_exhausted(solution):
+            engine = engine.with_room(solution.shortages())
+            solution = _by_events(network, inputs, t_end, engine, sample_times)
     if throw and not isinstance(solution.result, Tracer) and int(solution.result) != Result.SUCCESS:
         raise SimulationError(solution.message)
     return solution
+
+
+def _is_exhausted(solution):
+    if isinstance(solution.result, Tracer):
+        raise UsageError('max_events="auto" needs to see the results: give numbers inside jax.jit')
+    return int(solution.result) == Result.BUDGET_EXHAUSTED
 
 
 def _by_events(network, inputs, t_end, engine, sample_times):
@@ -190,7 +228,7 @@ def _by_events(network, inputs, t_end, engine, sample_times):
     end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
-    return _simulate(engine, network, trains, end, jnp.asarray(sample_times, network.dtype))
+    return _simulate(engine.hashable(), network, trains, end, jnp.asarray(sample_times, network.dtype))
 
 
 def _on_grid(network, inputs, t_end, engine):
@@ -228,8 +266,7 @@ def _simulate_grid(engine, network, given):
 @partial(jax.jit, static_argnums=0)
 def _simulate(engine, network, trains, t_end, sample_times):
     record = run(network, trains, t_end, sample_times, engine)
-    needed = {name: jnp.max(spikes.count) for name, spikes in record.spikes.items()}
-    exhausted = any_of([count > engine.max_spikes for count in needed.values()])
+    exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
     stale = any_of([~holds for holds in record.shapes_hold.values()])
     broken = any_of(
         [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
@@ -250,11 +287,11 @@ def _simulate(engine, network, trains, t_end, sample_times):
         sample_times=sample_times,
         result=first_of(conditions),
         clipped_slopes=record.clipped,
-        spikes_needed=needed,
+        degenerate_spikes=record.degenerate,
+        budgets=record.budgets,
         shapes_hold=record.shapes_hold,
         t_end=t_end,
         drives=record.drives,
-        max_spikes=engine.max_spikes,
         outputs=tuple(network.outputs.items()),
     )
 
@@ -280,9 +317,16 @@ def check_engine(network, engine):
     Raises:
         UsageError: says which.
     """
-    if engine.max_spikes < 1:
-        raise UsageError(f"max_spikes is {engine.max_spikes}: record at least 1 spike of each neuron")
     firing = [name for name, population in network.populations.items() if population.fires]
+    for option in ("max_spikes", "max_events", "max_arrivals", "refractory"):
+        value = getattr(engine, option)
+        for name in dict(value) if isinstance(value, Mapping | tuple) else ():
+            if name not in network.populations:
+                raise UsageError(f"{option} names '{name}', no population: {suggestion(name, network.populations)}")
+        least = 0 if option == "refractory" else 1
+        for name in network.populations:
+            if (found := engine.of(option, name)) is not None and not found >= least:
+                raise UsageError(f"{option} is {found} for '{name}': it must be at least {least}")
     for name in () if isinstance(engine.first_spike_only, bool) else engine.first_spike_only:
         if name not in firing:
             raise UsageError(f"first_spike_only names '{name}', no population that fires: {suggestion(name, firing)}")

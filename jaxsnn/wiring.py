@@ -13,7 +13,7 @@ import numpy as np
 from jaxsnn.errors import LoweringError
 
 #: Kinds of wires whose signal is a linear function of spike trains and a constant.
-LINEAR = ("Linear", "Affine", "Scale", "Flatten")
+LINEAR = ("Linear", "Affine", "Scale", "Flatten", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Delay")
 
 
 class TauShape(enum.Enum):

@@ -39,6 +39,7 @@ class LayerSpec:
         refractory: time for which V stays at v_reset after a spike, seconds.
         jump_width: where an arrival moves V itself across the threshold, the spike's time does not depend on weights;
             with a width (seconds) gradients take the arrival for a box of that width. None: exact, that is none.
+        in_order: arrivals come in the order of their times, so that nothing is sorted.
     """
 
     neuron: Neuron
@@ -47,6 +48,7 @@ class LayerSpec:
     min_slope: float = 0.0
     refractory: float = 0.0
     jump_width: float | None = None
+    in_order: bool = False
 
     @property
     def counted(self):
@@ -161,8 +163,12 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
 
     Arrivals at exactly equal times act in the order of their slots.
     """
-    time, position = sorted_times(time)
-    row = row[position] if row.ndim == 1 else jnp.take_along_axis(row, position, -1)
+    position = None
+    if not spec.in_order:
+        time, position = sorted_times(time)
+        row = row[position] if row.ndim == 1 else jnp.take_along_axis(row, position, -1)
+    time = lax.stop_gradient(time)
+    row = jnp.broadcast_to(row, time.shape)
     minor_neurons = weight.shape[1] >= MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -180,7 +186,8 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
     if log.causes is None:
         return spikes, None
     causes = Causes(*map(last_axis, log.causes))
-    slot = jnp.take_along_axis(position[:, None, :], jnp.maximum(causes.cause - 1, 0), axis=2)
+    slot = jnp.maximum(causes.cause - 1, 0)
+    slot = slot if position is None else jnp.take_along_axis(position[:, None, :], slot, axis=2)
     return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
 
 

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.events import sorted_times
+from jaxsnn.event.feedforward import spread
 from jaxsnn.event.neurons import Lanes, Neuron
 from jaxsnn.network import TauShape
 
@@ -56,14 +57,14 @@ def membrane(drive: Drive, sample_times) -> jax.Array:
     used = jnp.isfinite(times)  # unused slots come last and wait for nothing
     waits = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
-    across = drive.lanes.across((1, -1))
+    across = spread(drive.lanes, batch)
 
     def step(state, inputs):
         wait, row = inputs
         state = neuron.arrive(neuron.flow(neuron.decay(across, wait[:, None]), state), padded[row])
         return state, state[0]
 
-    start = jax.tree.map(lambda array: jnp.broadcast_to(array, (batch, weight.shape[1])), neuron.begin(drive.lanes))
+    start = jax.tree.map(lambda array: jnp.broadcast_to(array, (batch, weight.shape[1])), neuron.begin(across))
     ordered_rows = jnp.take_along_axis(rows_merged, order, 1)
     _, v = lax.scan(step, start, (waits.T, ordered_rows.T))
     place = jnp.argsort(order, axis=1)[:, arrivals:]  # where each sample went

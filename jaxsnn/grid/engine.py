@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from jaxsnn.grid.cycles import Cycle, groups
+from jaxsnn.cycles import Cycle, groups
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.neuron import Drive
 from jaxsnn.grid.over_time import OverTime, play_cycle, play_population

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.grid.cycles import Cycle
+from jaxsnn.cycles import Cycle
 from jaxsnn.grid.neuron import Drive
 from jaxsnn.grid.parts import Parts, total
 from jaxsnn.wiring import Wire

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import jax
 
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.grid.cycles import Cycle, groups
+from jaxsnn.cycles import Cycle, groups
 from jaxsnn.network import Network
 from jaxsnn.results import Result
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn import Grid, lower, simulate
+from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError
-from jaxsnn.grid.cycles import Cycle, groups
 from jaxsnn.grid.solution import approximations
 from jaxsnn.nir import parse
 from jaxsnn.wiring import Wire

@@ -1,0 +1,237 @@
+"""Populations as parts of a network: what arrives at them, what they do, what others see of it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxsnn.errors import LoweringError
+from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
+from jaxsnn.event.events import sorted_times
+from jaxsnn.event.feedforward import LayerSpec
+from jaxsnn.event.group import GroupSpec
+from jaxsnn.event.kinds import neuron_of
+from jaxsnn.event.options import Event
+from jaxsnn.event.projections import Arrivals, Train, arrivals
+from jaxsnn.event.readout import Drive, membrane
+from jaxsnn.event.record import Budget
+from jaxsnn.event.recurrent_adjoint import group_spikes
+from jaxsnn.network import Network, Signal
+from jaxsnn.operators import Operator
+
+#: Spikes of a population in one sample that others see at least, where they are gathered by position.
+_GATHERED = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What all populations of a network have in common.
+
+    Attributes:
+        arriving: population -> the signal that arrives there.
+        trains: input or population -> its events; populations add theirs.
+        gathered: populations whose spikes go through a convolution or a pool.
+    """
+
+    network: Network
+    engine: Event
+    arriving: dict[str, Signal]
+    trains: dict[str, Train]
+    gathered: frozenset[str]
+
+
+class _Part:
+    """One population by itself."""
+
+    def __init__(self, sources: Sources, name: str):
+        self.sources, self.engine, self.name = sources, sources.engine, name
+        self.population, self.parameters = sources.network.populations[name], sources.network.parameters[name]
+        self.signal, self.neuron = sources.arriving[name], neuron_of(self.population)
+        self.scale = self.neuron.arrival_factor(self.parameters)
+
+    def spec(self, in_order=False):
+        """Static description of its scan."""
+        once = self.engine.stops(self.name)
+        return LayerSpec(
+            neuron=self.neuron,
+            max_spikes=1 if once else self.engine.of("max_spikes", self.name),
+            once=once,
+            min_slope=self.engine.min_slope,
+            refractory=0.0 if once else self.engine.of("refractory", self.name),
+            jump_width=self.engine.jump_width,
+            in_order=in_order and not self.neuron.width,
+        )
+
+    def lanes(self):
+        """Its neurons."""
+        return self.neuron.lanes(self.parameters, self.signal.constant)
+
+    def arrivals(self, paths) -> Arrivals:
+        """What arrives through some of its paths."""
+        room = self.engine.of("max_arrivals", self.name)
+        return arrivals(paths, self.sources.trains, self.population.size, self.sources.network.dtype, room)
+
+    def boxes(self, weight, time, row):
+        """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for each."""
+        if not self.neuron.width:
+            return weight, time, row
+        row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
+        time = jnp.concatenate([time, time + self.neuron.width], axis=1)
+        return jnp.concatenate([weight, -weight]), time, row
+
+    def leave(self, record, spikes):
+        """Write down its spikes, and hand them on."""
+        name, batch = self.name, spikes.time.shape[0]
+        record.spikes[name] = spikes
+        record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
+        record.budgets["max_spikes"][name] = Budget(
+            needed=jnp.max(spikes.count), room=jnp.int32(self.engine.of("max_spikes", name))
+        )
+        channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
+        time = spikes.time.reshape(batch, -1)
+        room = self.engine.of("max_events", name)
+        if room is None and name in self.sources.gathered:
+            room = max(_GATHERED, 2 * self.population.size)
+        if room is None or room >= time.shape[1]:
+            self.sources.trains[name] = Train(time, channel)
+            return
+        _, place = sorted_times(lax.stop_gradient(time))
+        place = place[:, :room]
+        train = Train(jnp.take_along_axis(time, place, 1), channel[place], in_order=True)
+        self.sources.trains[name] = train
+        record.budgets["max_events"][name] = Budget(
+            needed=jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32)), room=jnp.int32(room)
+        )
+
+
+class Layer(_Part):
+    """A population that does not feed back into itself."""
+
+    def run(self, record, t_end, sample_times):
+        """Simulate it, and write what happened into the record and the trains."""
+        given = self.arrivals(self.signal.paths)
+        weight, lanes, time, row = self._weighted(given)
+        record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
+        if given.budget:
+            record.budgets["max_arrivals"][self.name] = Budget(needed=given.needed, room=jnp.int32(given.budget))
+        v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
+        drive = Drive(neuron=self.neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
+        if given.positions == 1:
+            record.drives[self.name] = drive
+        if self.population.fires:
+            self.leave(record, self._spikes(record, given, weight, lanes, time, row, t_end))
+        elif given.positions == 1:
+            record.voltages[self.name] = membrane(drive, sample_times)
+        else:
+            v = membrane(replace(drive, v_inf=0.0), sample_times)
+            v = jnp.moveaxis(given.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
+            record.voltages[self.name] = v * self.scale + v_inf
+
+    def _weighted(self, given: Arrivals):
+        """Weight, lanes, time and row as the scans take them.
+
+        Where neurons share weights between positions their voltages are measured in units of the arrival factor.
+        """
+        if given.positions == 1:
+            weight, time, row = self.boxes(given.weight * self.scale, given.time, given.row)
+            return weight, self.lanes(), time, row
+        lanes, scale = self.lanes(), jnp.where(self.scale > 0, self.scale, jnp.nan)
+        voltages = {name: getattr(lanes, name) / scale for name in ("threshold", "v_reset", "v_start", "j_start")}
+        weight, time, row = self.boxes(given.weight, given.time, given.row)
+        return weight, jax.tree.map(given.lanes, replace(lanes, **voltages)), time, row
+
+    def _spikes(self, record, given, weight, lanes, time, row, t_end):
+        spec = self.spec(given.in_order)
+        found: Any = layer_spikes(spec, weight, lanes, time, row, t_end)
+        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
+        spikes = jax.tree.map(given.neurons, found)
+        if given.positions == 1:
+            return spikes
+        return replace(spikes, slope=jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0))
+
+
+class Group:
+    """Populations that feed back into each other, or one that feeds back into itself."""
+
+    def __init__(self, sources: Sources, names: tuple[str, ...]):
+        self.names, self.parts, self.sources = names, [_Part(sources, name) for name in names], sources
+
+    def run(self, record, t_end):
+        """Simulate it, and write what happened into the record and the trains."""
+        spec, feedback = self._feedback()
+        from_outside, lanes = [], [part.lanes() for part in self.parts]
+        for part in self.parts:
+            given = part.arrivals(self._external(part))
+            from_outside.append(part.boxes(given.weight * part.scale, given.time, given.row))
+        found: Any = group_spikes(spec, tuple(from_outside), tuple(feedback), tuple(lanes), t_end)
+        record.budgets["max_events"][self.names[0]] = Budget(
+            needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events)
+        )
+        for part, layer, own, spikes in zip(self.parts, spec.layers, lanes, found.spikes, strict=True):
+            record.shapes_hold[part.name] = part.neuron.shape_holds(own)
+            record.clipped[part.name] = clipped_slopes(layer, own, spikes)
+            part.leave(record, spikes)
+
+    def _external(self, part):
+        return [
+            (source, self._matrix(part, source, operator))
+            for source, operator in part.signal.paths
+            if source not in self.names
+        ]
+
+    def _matrix(self, part, source, operator):
+        """An operator as a matrix with delays of its source channels at most."""
+        if operator.row_delay is not None:
+            raise LoweringError(
+                f"node '{part.name}' is part of a cycle, and what comes from '{source}' has delays that differ between "
+                "its neurons: let them differ between source neurons only, or run it on the grid"
+            )
+        dtype = self.sources.network.dtype
+        return Operator(
+            inward=operator.inward,
+            positions=1,
+            lanes=operator.size,
+            weight=operator.dense(dtype),
+            delay=operator.delay,
+        )
+
+    def _feedback(self):
+        """The group's description, and (weight, delay) of each feedback edge; a box closes by an edge of its own."""
+        edges, feedback = [], []
+        for target, part in enumerate(self.parts):
+            for source, operator in part.signal.paths:
+                if source not in self.names:
+                    continue
+                matrix = self._matrix(part, source, operator)
+                edge = self.names.index(source), target
+                weight, delay = matrix.weight * part.scale, self._later(matrix.delay, matrix, self._steps(edge))
+                edges.append(edge)
+                feedback.append((weight, delay))
+                if part.neuron.width:
+                    edges.append(edge)
+                    feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))
+        layers = tuple(part.spec() for part in self.parts)
+        return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
+
+    def _steps(self, edge):
+        """By how much spikes are late that go back in the order of the group: the steps that the framework takes."""
+        source, target = edge
+        population = self.parts[source].population
+        return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0
+
+    @staticmethod
+    def _later(delay, matrix, seconds):
+        """A delay of each source channel, or None, and some seconds."""
+        if not seconds:
+            return delay
+        late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)
+        return late if delay is None else delay + late
+
+    def _room(self, layers):
+        """Spikes of the whole group that are recorded in each sample."""
+        given = [part.engine.of("max_events", part.name) for part in self.parts]
+        if any(room is not None for room in given):
+            return sum(room or 0 for room in given)
+        return sum(layer.max_spikes * part.population.size for layer, part in zip(layers, self.parts, strict=True))

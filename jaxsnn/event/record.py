@@ -1,0 +1,47 @@
+"""What a simulation with the event engine leaves."""
+
+from dataclasses import dataclass
+
+import jax
+
+from jaxsnn.event.feedforward import LayerSpikes
+from jaxsnn.event.readout import Drive
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much of something a run took and how much there was room for, scalars."""
+
+    needed: jax.Array
+    room: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class EventRecord:
+    """What a run leaves, by NIR node name.
+
+    Attributes:
+        spikes: population -> `LayerSpikes`.
+        voltages: readout -> (batch, samples, neurons).
+        drives: population -> all that moves it, its own resets left out; not behind a convolution or a pool.
+        clipped: population -> number of spikes whose slope a gradient clips.
+        degenerate: population -> number of spikes at the very time of an arrival that moved V.
+        shapes_hold: population -> whether the time constants are what the network was lowered for.
+        budgets: option of `Event` -> population -> `Budget`.
+    """
+
+    spikes: dict[str, LayerSpikes]
+    voltages: dict[str, jax.Array]
+    drives: dict[str, Drive]
+    clipped: dict[str, jax.Array]
+    degenerate: dict[str, jax.Array]
+    shapes_hold: dict[str, jax.Array]
+    budgets: dict[str, dict[str, Budget]]
+
+
+def empty_record() -> EventRecord:
+    """A record to be written into while a network runs."""
+    budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
+    return EventRecord(spikes={}, voltages={}, drives={}, clipped={}, degenerate={}, shapes_hold={}, budgets=budgets)
