@@ -22,7 +22,7 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     if path.is_dir():
         raise FileError(f"{path} is a directory: name a file in it")
     if path.exists() and not force:
-        raise FileError(f"{path} exists: choose another name or pass --force")
+        raise FileError(f"{path} exists: choose another name or pass force=True (--force)")
     if not path.parent.is_dir():
         raise FileError(f"{path}: the folder {path.parent} does not exist: create it first")
     return path

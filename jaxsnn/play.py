@@ -60,7 +60,7 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
             events[name] = given
             continue
         if dt is None:
-            raise UsageError(f"input '{name}' is given by steps, and the file does not say how long one is: say --dt")
+            raise UsageError(f"input '{name}' is given by steps, and the file does not say how long one is: say dt (--dt)")
         events[name] = _from_raster(name, given, network.inputs[name], dt)
         steps[name] = len(given)
     if not steps:
@@ -219,13 +219,13 @@ def run_file(
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that fails.
     """
     if max_spikes is not None and max_spikes < 1:
-        raise UsageError(f"--max-spikes is {max_spikes}: it must be at least 1")
+        raise UsageError(f"max_spikes (--max-spikes) is {max_spikes}: it must be at least 1")
     arrays = load_arrays(source)
     network = lower(graph)
     inputs = network_inputs(arrays, network, graph.dialect.dt)
     end = inputs.t_end if t_end is None else t_end
     if end is None:
-        raise UsageError(f"{source} holds events, and does not say when a sample ends: say --t-end")
+        raise UsageError(f"{source} holds events, and does not say when a sample ends: say t_end (--t-end)")
     options: dict[str, Any] = {"sample_times": inputs.sample_times}
     if max_spikes is None:
         solution = simulate_fully(network, inputs.events, end, **options)
@@ -245,7 +245,28 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(f"{late} input events at or after t_end = {format_time(end)} were left out",) if late else (),
+        notes=(*_late_notes(late, end), *_unused_options(graph, network)),
+    )
+
+
+def _late_notes(late: int, end: float) -> tuple[str, ...]:
+    return (f"{late} input events at or after t_end = {format_time(end)} were left out",) if late else ()
+
+
+def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
+    """What was said of a file, and means nothing in continuous time."""
+    conventions = graph.dialect.conventions
+    if conventions is None or conventions.reset_delay is not None:
+        return ()
+    delayed = [
+        name
+        for name, population in network.populations.items()
+        if population.fires and graph.dialect.at(name).reset_delay
+    ]
+    return (
+        (f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",)
+        if delayed
+        else ()
     )
 
 

@@ -42,7 +42,7 @@ def run_on_grid(
     network = lower(graph, dtype=np.float32)
     inputs = inputs_of(load_arrays(source), network)
     if t_end is None and all(hasattr(given, "time") for given in inputs.values()):
-        raise UsageError(f"{source} holds events, and does not say when a sample ends: say --t-end")
+        raise UsageError(f"{source} holds events, and does not say when a sample ends: say t_end (--t-end)")
     solution = simulate(network, inputs, t_end, engine=Grid(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
     write_whole(output, lambda temporary: save_arrays(temporary, leaving), force)

@@ -143,7 +143,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
     out = tmp_path / "out.nir"
     out.write_text("precious")
     assert (
-        "out.nir exists: choose another name or pass --force"
+        "out.nir exists: choose another name or pass force=True (--force)"
         in refused(capsys, "train", net, "--data", "yinyang", "-o", out)[1]
     )
     # before anything is read
@@ -293,11 +293,11 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
         "no array 'x'": {"y": np.zeros(3)},
-        "say --dt": {"x": np.zeros((3, 2, 5))},
+        "say dt (--dt)": {"x": np.zeros((3, 2, 5))},
     }
     for message, arrays in cases.items():
         np.savez(tmp_path / "x.npz", **arrays)
-        dt = [] if message == "say --dt" else ["--dt", "1ms"]
+        dt = [] if message == "say dt (--dt)" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
         assert message in refused(capsys, "run", net, *rest)[1]
         assert not (tmp_path / "y.npz").exists()

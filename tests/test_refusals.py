@@ -10,6 +10,7 @@ import pytest
 import jaxsnn
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build
+from jaxsnn.play import run_file
 from jaxsnn.recordings import inputs_of, load_arrays
 
 
@@ -103,3 +104,13 @@ def test_tied_numbers_that_changed_alike_are_written(leaky):
     trained = jaxsnn.raise_(leaky, network.with_parameters({**network.parameters, "2": own}))
     np.testing.assert_allclose(trained.nodes["2"].value("r"), [15.0, 30.0, 60.0])
     np.testing.assert_allclose(jaxsnn.lower(trained).parameters["2"]["tau"], own["tau"])
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_an_option_without_effect_is_noted(delay, tmp_path):
+    neurons = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
+    graph = graph_of(neurons, "snntorch", reset="zero", reset_delay=delay)
+    np.savez(tmp_path / "x.npz", x=np.ones((5, 1, 2)))
+    notes = run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz").notes
+    assert [note for note in notes if "reset_delay of 2 has no effect" in note] == list(notes)
+    assert bool(notes) is delay

@@ -224,7 +224,7 @@ def in_steps(
         remark = f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s" if other else None
         return to_array(data, shape), remark
     if dt is None:
-        raise UsageError(f"the {name} is given by events, and nobody says how long a step is: say --dt")
+        raise UsageError(f"the {name} is given by events, and nobody says how long a step is: say dt (--dt)")
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
 
 

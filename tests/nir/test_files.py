@@ -126,7 +126,7 @@ def test_an_output_that_exists_is_kept(zoo, tmp_path):
     graph = read(zoo["norse_v_li"])
     target = tmp_path / "precious.nir"
     target.write_text("precious")
-    with pytest.raises(FileError, match="exists: choose another name or pass --force"):
+    with pytest.raises(FileError, match=r"exists: choose another name or pass force=True \(--force\)"):
         write(target, graph)
     assert target.read_text() == "precious"
     write(target, graph, force=True)

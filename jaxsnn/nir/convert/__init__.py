@@ -81,7 +81,7 @@ def convert(
     graph, continuous = _with_steps(graph, None if dt is None else parse_time(dt))
     if continuous and not approximate:
         raise ConversionError(
-            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass --approximate to "
+            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass approximate=True (--approximate) to "
             f"cut time into steps of {format_time(graph.dialect.dt or 0)}"
         )
     draft, names = draft_of(graph)
@@ -156,7 +156,7 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
     source = graph.dialect.dt
     if target.fixed_dt and asked not in (None, target.dt):
         raise UsageError(
-            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave --dt out"
+            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave dt (--to-dt) out"
         )
     seconds = target.dt if target.fixed_dt else asked or source or target.dt
     if source is None:
