@@ -1,0 +1,301 @@
+"""A picture of a mapping as SVG: for each run the neurons, the synapse arrays, the crossbar, and how full all is.
+
+Synapse rows stand in the order of their buses, not of their numbers, so that each bus is one band.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip, crossbar_nodes
+from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+
+MARGIN, LEFT, TITLE, STRIP, GAP = 16, 66, 26, 16, 22
+BAR_WIDTH, BAR_HEIGHT, BAR_STEP, DOT = 130, 9, 15, 11
+SIDE = 330
+#: Red, green, blue: no synapse, dead, then four strengths of exciting and four of inhibiting ones.
+PALETTE = (
+    (247, 247, 247),
+    (60, 60, 60),
+    *((253, 204, 178), (251, 152, 110), (232, 92, 54), (179, 35, 15)),
+    *((190, 214, 236), (127, 178, 219), (58, 130, 189), (15, 78, 148)),
+)
+SIGNS = (("excites", PALETTE[4]), ("inhibits", PALETTE[8]), ("dead", PALETTE[1]))
+EMPTY, GREY, BLACK = "#f0f0f0", "#8a8a8a", "#3c3c3c"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Sizes of one run's picture: pixels of a column and of a synapse row, and where its parts begin."""
+
+    chip: Chip
+    column: int
+    row: int
+
+    @property
+    def width(self) -> int:
+        """Of the synapse arrays."""
+        return self.chip.columns * self.column
+
+    @property
+    def array(self) -> int:
+        """Height of one synapse array."""
+        return self.chip.rows * self.row
+
+    @property
+    def circuits(self) -> int:
+        """Where the two rows of circuits begin."""
+        return TITLE + self.array + GAP
+
+    @property
+    def bottom(self) -> int:
+        """Where the bottom synapse array begins."""
+        return self.circuits + HEMISPHERES * STRIP + GAP
+
+    @property
+    def height(self) -> int:
+        """Of a run, with the room behind it."""
+        return max(self.bottom + self.array, _side_height(self.chip)) + GAP
+
+
+def floorplan(mapping: Mapping) -> str:
+    """The picture as a standalone SVG document; point at a neuron for its name.
+
+    >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
+    >>> mapping = Mapping(
+    ...     chip=SMALL, dead=NOTHING_DEAD, signs="fixed", seed=0, fingerprint="", populations=(), runs=()
+    ... )
+    >>> floorplan(mapping).splitlines()[0][:38]
+    '<svg xmlns="http://www.w3.org/2000/svg'
+    """
+    chip = mapping.chip
+    frame = Frame(chip=chip, column=max(3, 240 // chip.columns), row=max(1, 64 // chip.rows))
+    width = 2 * MARGIN + LEFT + frame.width + SIDE
+    legend = list(_legend(mapping, width))
+    top = MARGIN + 2 * BAR_STEP + 20 * (1 + max((y for y, _ in legend), default=0))
+    height = top + len(mapping.runs) * frame.height + MARGIN
+    runs = f"{len(mapping.runs)} run{'s' * (len(mapping.runs) != 1)}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        _text(MARGIN, MARGIN + 8, f"{chip.name}, {runs}, signs {mapping.signs}", size=15),
+        *(element for _, element in legend),
+    ]
+    for number, run in enumerate(mapping.runs):
+        parts.append(f'<g transform="translate({MARGIN} {top + number * frame.height})">')
+        parts += _run(mapping, frame, run, number)
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def colour(population: int) -> str:
+    """Colour of a population: hues far apart for neighbours."""
+    return f"hsl({(population * 137 + 3) % 360} 55% 62%)"
+
+
+def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", fill: str = "#222") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
+
+
+def _box(x: float, y: float, width: float, height: float, fill: str, title: str = "", stroke: str = "") -> str:
+    line = f' stroke="{stroke}" stroke-width="0.6"' if stroke else ""
+    place = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}"{line}'
+    return f"{place}><title>{escape(title)}</title></rect>" if title else f"{place}/>"
+
+
+def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
+    """Line and element of each entry: populations, then what the colours of synapses mean."""
+    x, y = MARGIN, 0
+    entries = [
+        ("none" if one.external else colour(number), f"{one.name} ({one.size}{' inputs' if one.external else ''})")
+        for number, one in enumerate(mapping.populations)
+    ]
+    for fill, text in [*entries, *((f"rgb{rgb}", text) for text, rgb in SIGNS)]:
+        needed = 30 + 7 * len(text)
+        if x > MARGIN and x + needed > width:
+            x, y = MARGIN, y + 1
+        top = MARGIN + 22 + 20 * y
+        yield y, _box(x, top, 12, 12, fill, stroke=GREY) + _text(x + 17, top + 10, text)
+        x += needed
+
+
+def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]:
+    circuits = sum(len(one.circuits) for one in run.neurons)
+    replayed = sum(one.from_run is not None for one in run.sources)
+    sources = f"{len(run.sources) - replayed} inputs, {replayed} replayed"
+    title = f"run {number}: {len(run.neurons)} neurons on {circuits} circuits, {sources} ({run.method})"
+    yield _text(0, 12, title, size=13)
+    image = synapse_image(mapping, run)
+    for hemisphere, top in ((0, TITLE), (1, frame.bottom)):
+        yield _picture(image[hemisphere], LEFT, top, frame.width, frame.array)
+        yield from _bands(frame, hemisphere, top)
+    yield from _circuits(mapping, frame, run)
+    yield f'<g transform="translate({LEFT + frame.width + 18} {TITLE})">'
+    yield from _bars(mapping, run)
+    yield from _crossbar(frame.chip, run)
+    yield "</g>"
+
+
+def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
+    """(hemispheres, rows, columns) uint8 places in `PALETTE`; rows in the order of their buses."""
+    chip = mapping.chip
+    image = np.zeros((HEMISPHERES, chip.rows, chip.columns), np.uint8)
+    for hemisphere, row in sorted(mapping.dead.unusable_rows()):
+        image[hemisphere, row] = 1
+    side, row, column, _, weight = run.synapses.T
+    strength = np.clip(4 * (weight - 1) // chip.weight_max, 0, 3)
+    image[side, row, column] = 2 + 4 * (run.row_modes[side, row] == INHIBITORY) + strength
+    return image[:, bus_order(chip)]
+
+
+def bus_order(chip: Chip) -> np.ndarray:
+    """(rows,) the synapse rows, bus by bus."""
+    bus = np.array([chip.driver_bus(row // ROWS_PER_DRIVER) for row in range(chip.rows)])
+    return np.argsort(bus, kind="stable")
+
+
+def _picture(image: np.ndarray, x: int, y: int, width: int, height: int) -> str:
+    data = base64.b64encode(png(image)).decode()
+    return (
+        f'<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
+    )
+
+
+def png(image: np.ndarray) -> bytes:
+    """A PNG file of (height, width) places in `PALETTE`."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = image.shape
+    lines = np.hstack([np.zeros((height, 1), np.uint8), image]).tobytes()
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            chunk(b"PLTE", bytes(value for rgb in PALETTE for value in rgb)),
+            chunk(b"IDAT", zlib.compress(lines, 9)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+def _bands(frame: Frame, hemisphere: int, top: int) -> Iterator[str]:
+    """Names of the buses beside a synapse array, and lines between them."""
+    chip = frame.chip
+    band = chip.rows_per_bus * frame.row
+    for bus in range(chip.buses):
+        yield _text(LEFT - 6, top + (bus + 0.5) * band + 4, f"bus {bus}", anchor="end")
+        if bus:
+            yield _box(LEFT, top + bus * band - 0.5, frame.width, 1, GREY)
+    yield _text(0, top + 10, "top" if hemisphere == 0 else "bottom", fill=GREY)
+    yield (
+        f'<rect x="{LEFT}" y="{top}" width="{frame.width}" height="{frame.array}" fill="none" stroke="{GREY}" '
+        'stroke-width="0.6"/>'
+    )
+
+
+def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
+    """The two rows of circuits, and the event outputs that they share."""
+    chip, top = frame.chip, frame.circuits
+    for row in range(HEMISPHERES):
+        yield _box(LEFT, top + row * STRIP, frame.width, STRIP, EMPTY, stroke=GREY)
+    for neuron in run.neurons:
+        yield _neuron(mapping, frame, neuron)
+    for row, column in mapping.dead.circuits:
+        yield _box(
+            LEFT + column * frame.column, top + row * STRIP, frame.column, STRIP, BLACK, f"dead ({row}, {column})"
+        )
+    each = chip.output_columns * frame.column
+    for output in range(chip.outputs):
+        x = LEFT + output * each
+        yield _text(x + each / 2, top - 6, f"output {output}", size=9, anchor="middle", fill=GREY)
+        if output:
+            thick = 2 if output % chip.buses == 0 else 1
+            yield _box(x - thick / 2, top - 4, thick, HEMISPHERES * STRIP + 8, BLACK if thick == 2 else GREY)
+    yield _text(LEFT - 6, top + STRIP + 4, "neurons", anchor="end")
+
+
+def _neuron(mapping: Mapping, frame: Frame, neuron: PlacedNeuron) -> str:
+    """One path over all circuits of a neuron, with a dot where it fires."""
+    size, top = frame.column, frame.circuits
+    places = [(LEFT + column * size, top + row * STRIP) for row, column in neuron.circuits]
+    path = "".join(f"M{x} {y}h{size}v{STRIP}h-{size}z" for x, y in places)
+    x, y = places[neuron.head]
+    name = f"{mapping.populations[neuron.population].name}[{neuron.index}]"
+    shape = f"{len(places)} circuit{'s' * (len(places) > 1)}, address {neuron.address}"
+    return (
+        f'<g fill="{colour(neuron.population)}"><path d="{path}" stroke="white" stroke-width="0.4"/>'
+        f'<circle cx="{x + size / 2:g}" cy="{y + STRIP / 2:g}" r="1.1" fill="#222"/>'
+        f"<title>{escape(f'{name}: {shape}')}</title></g>"
+    )
+
+
+def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
+    """How full the chip is: circuits, synapses, and the rows of each bus."""
+    for number, (name, taken, available) in enumerate(utilisation(mapping, run)):
+        y = number * BAR_STEP
+        share = min(taken / available, 1.0) if available else 0.0
+        yield _text(0, y + BAR_HEIGHT, name)
+        yield _box(92, y, BAR_WIDTH, BAR_HEIGHT, EMPTY, stroke=GREY)
+        yield _box(92, y, BAR_WIDTH * share, BAR_HEIGHT, "#d9534f" if share > 0.95 else "#5b8db8")
+        yield _text(92 + BAR_WIDTH + 6, y + BAR_HEIGHT, f"{taken} of {available}", size=10)
+
+
+def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
+    """Name, used and available of each resource of a run; rows count where they have a synapse."""
+    chip = mapping.chip
+    usable = np.ones((HEMISPHERES, chip.rows), bool)
+    for place in sorted(mapping.dead.unusable_rows()):
+        usable[place] = False
+    used = np.zeros((HEMISPHERES, chip.rows), bool)
+    used[run.synapses[:, 0], run.synapses[:, 1]] = True
+    order = bus_order(chip).reshape(chip.buses, -1)
+    circuits = sum(len(one.circuits) for one in run.neurons)
+    found = [
+        ("circuits", circuits, chip.circuits - len(set(mapping.dead.circuits))),
+        ("synapses", len(run.synapses), int(usable.sum()) * chip.columns),
+    ]
+    for hemisphere, side in enumerate(("top", "bottom")):
+        for bus in range(chip.buses):
+            rows = order[bus]
+            counts = int(used[hemisphere, rows].sum()), int(usable[hemisphere, rows].sum())
+            found.append((f"rows {side} {bus}", *counts))
+    return found
+
+
+def _side_height(chip: Chip) -> int:
+    """Height of bars and crossbar."""
+    return TITLE + (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP + DOT * (chip.crossbar_inputs + 4)
+
+
+def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
+    """A dot for each node: full where all events pass, a ring where a filter decides, a point where none passes."""
+    top = (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP
+    yield _text(0, top, "crossbar: full all pass, ring filtered, point closed")
+    left = 92
+    groups = ("top", "bottom", "host")
+    for group in range(HEMISPHERES + 1):
+        x = left + (group + 0.5) * chip.buses * DOT + group * 6
+        yield _text(x, top + DOT + 4, groups[group], size=9, anchor="middle", fill=GREY)
+    names = [f"output {number}" for number in range(chip.outputs)]
+    names += [f"host {number}" for number in range(chip.buses)]
+    names += [f"generator {number}" for number in range(chip.background_generators)]
+    for entry, name in enumerate(names):
+        yield _text(left - 8, top + DOT * (entry + 2.4) + 3, name, size=9, anchor="end", fill=GREY)
+    for (entry, output), (_, _, mask, target) in zip(crossbar_nodes(chip), run.crossbar.tolist(), strict=True):
+        x = left + (output + 0.5) * DOT + output // chip.buses * 6
+        y = top + DOT * (entry + 2.4)
+        closed = target & ~mask
+        radius, fill = (1.2, GREY) if closed else (3.6, "#5b8db8" if mask == 0 else "white")
+        line = "" if closed else ' stroke="#5b8db8"'
+        yield f'<circle cx="{x:g}" cy="{y:g}" r="{radius}" fill="{fill}"{line}/>'

@@ -1,0 +1,94 @@
+"""The picture is well-formed, shows every neuron and synapse once, and is the same every time."""
+
+import base64
+import dataclasses
+import re
+import struct
+import zlib
+from xml.etree import ElementTree
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HICANN_X, INHIBITORY, Dead
+from jaxsnn.bss2.floorplan import PALETTE, bus_order, floorplan, png, synapse_image, utilisation
+from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def mapped():
+    net = dense_net(40, 20, 6, names=("in", "hid<den>", "out"))
+    return layer_by_layer_mapping(net, groups=2)
+
+
+def test_every_neuron_is_drawn_with_its_circuits():
+    mapping = mapped()
+    tree = ElementTree.fromstring(floorplan(mapping))
+    neurons = [group for group in tree.iter(f"{SVG}g") if group.find(f"{SVG}path") is not None]
+    names = [group.find(f"{SVG}title").text for group in neurons]
+    assert len(names) == 26
+    assert names[3] == "hid<den>[3]: 2 circuits, address 3"
+    paths = [group.find(f"{SVG}path").get("d") for group in neurons]
+    assert all(path.count("M") == 2 for path in paths)
+    assert len({group.get("fill") for group in neurons}) == 2
+
+
+def decoded(href):
+    """The pixels of a PNG without interlacing or filters."""
+    data = base64.b64decode(href.removeprefix("data:image/png;base64,"))
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = {}, 8
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        body = data[place + 8 : place + 8 + length]
+        (checksum,) = struct.unpack(">I", data[place + 8 + length : place + 12 + length])
+        assert checksum == zlib.crc32(kind + body)
+        chunks[kind], place = body, place + 12 + length
+    width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+    assert len(chunks[b"PLTE"]) == 3 * len(PALETTE)
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
+    assert not lines[:, 0].any()
+    return lines[:, 1:]
+
+
+def test_every_synapse_is_a_pixel_in_the_band_of_its_bus():
+    mapping = mapped()
+    hrefs = re.findall(r'href="([^"]+)"', floorplan(mapping))
+    assert len(hrefs) == 2 * len(mapping.runs)
+    for number, run in enumerate(mapping.runs):
+        for side in (0, 1):
+            pixels = decoded(hrefs[2 * number + side])
+            shown = {(int(row), int(column)) for row, column in np.argwhere(pixels >= 2)}
+            place = {int(row): number for number, row in enumerate(bus_order(HICANN_X))}
+            expected = {(place[row], column) for s, row, column, _, _ in run.synapses.tolist() if s == side}
+            assert shown == expected
+            for row, column in sorted(shown)[:20]:
+                inhibits = run.row_modes[side, bus_order(HICANN_X)[row]] == INHIBITORY
+                assert (pixels[row, column] >= 6) == inhibits
+    buses = [row // 2 % 4 for row in bus_order(HICANN_X).tolist()]
+    assert buses == sorted(buses)
+
+
+def test_strengths_and_dead_parts_have_their_colours():
+    mapping = mapped()
+    weights = mapping.runs[0].synapses[:, 4]
+    image = synapse_image(mapping, mapping.runs[0])
+    counts = np.bincount((image[image >= 2] - 2) % 4, minlength=4)
+    assert counts.tolist() == np.histogram(weights, [1, 16.5, 32.5, 48.5, 64])[0].tolist()
+    dead = dataclasses.replace(mapping, dead=Dead(circuits=((1, 200),), drivers=((0, 127),)))
+    assert (synapse_image(dead, dead.runs[0]) == 1).sum() == 2 * 256
+    assert floorplan(dead).count("dead (1, 200)") == 2
+
+
+def test_utilisation_counts_rows_with_synapses():
+    net = dense_net(256, 246, 10)
+    mapping = one_run_mapping(net)
+    found = {name: (used, available) for name, used, available in utilisation(mapping, mapping.runs[0])}
+    assert found["circuits"] == (512, 512)
+    assert found["synapses"] == (65436, 131072)
+    assert {found[f"rows {side} {bus}"] for side in ("top", "bottom") for bus in range(4)} == {(64, 64)}
+
+
+def test_the_same_mapping_has_the_same_picture():
+    assert floorplan(mapped()) == floorplan(mapped())
+    assert len(png(np.zeros((2, 3), np.uint8))) < 200
