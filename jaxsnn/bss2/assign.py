@@ -11,7 +11,6 @@ from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, Demand, Loads, best_
 from jaxsnn.bss2.place import Placement
 from jaxsnn.bss2.task import Task
 
-
 #: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from being uneven.
 _LABELS_USED = 0.9
 #: Overflow as a part of all synapses beyond which moving sources is hopeless.

@@ -16,7 +16,7 @@ class Certificate:
     """Why a net does not fit.
 
     Attributes:
-        resource: what is too scarce: "circuits", "synapse rows", "labels", or "all mappings" after an exhaustive search.
+        resource: what is too scarce: "circuits", "synapse rows", or "all mappings" after a search of all.
         where: the population or bus.
         needed, available: the two numbers; None for an exhaustive search.
         message: one line for people.
@@ -74,8 +74,8 @@ def impossible(net: Netlist, parts: Parts, signs: str) -> Certificate | None:
                 where=net.neuron(worst),
                 needed=needed,
                 available=available,
-                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one half with {slots} "
-                f"{kind} each have room for {available} ({needed - available} too many): reduce its fan-in",
+                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one half with "
+                f"{slots} {kind} each have room for {available} ({needed - available} too many): reduce its fan-in",
             )
     return _too_large_component(net, parts, least)
 

@@ -1,9 +1,9 @@
-"""The greedy rules of the vendor's release (grenade: GreedyPlacer, GreedyRouter), the baseline that the others must beat.
+"""The greedy rules of the vendor's release (grenade: GreedyPlacer, GreedyRouter), the baseline for the others.
 
 Synapses go to the circuit of their neuron with the fewest so far; the neurons behind one event output are one group, as
-are as many external sources as have room on a bus; each group has drivers of its own, told apart by row select and masks.
-An external source sends one event to each hemisphere. Where signs are free, a weight takes both rows of a driver, which
-is what the vendor's dense synapses come to if their number is even.
+are as many external sources as have room on a bus; each group has drivers of its own, told apart by row select and
+masks. An external source sends one event to each hemisphere. Where signs are free, a weight takes both rows of a driver,
+which is what the vendor's dense synapses come to if their number is even.
 """
 
 from __future__ import annotations
@@ -327,7 +327,7 @@ def _fill(
     group_of: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each circuit fills the rows of a group in the order of its synapses: excitatory rows first, then inhibitory ones."""
+    """Each circuit fills the rows of a group in the order of its synapses, excitatory rows first."""
     side = units.circuit // chip.columns
     group = group_of[side, units.source]
     free = task.signs == "free"

@@ -1,4 +1,4 @@
-"""Which neurons are on the chip in which run: in topological order, recurrent components whole, as few runs as can be."""
+"""Which neurons are on the chip in which run: in topological order, recurrent components whole, in few runs."""
 
 from __future__ import annotations
 

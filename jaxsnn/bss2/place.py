@@ -273,7 +273,7 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
 
 
 def vendor_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """As the vendor's: each neuron at the first anchor with all its circuits free, those of a column before the next's."""
+    """As the vendor's: each neuron at the first anchor with all its circuits free, column after column."""
     chip, free = task.parts.chip, task.parts.circuits.copy()
     circuits = []
     for count in counts.tolist():

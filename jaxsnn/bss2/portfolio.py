@@ -1,4 +1,4 @@
-"""Maps a net: placers and routers one after the other, cheap ones first, until one fits, counting forbids, or time is up."""
+"""Maps a net: placers and routers in turn, cheap ones first, until one fits, counting forbids, or time is up."""
 
 from __future__ import annotations
 
@@ -176,6 +176,9 @@ class _Attempt:
 
     def _run(self, task: Task, thorough: bool) -> Run | Certificate | None:
         """One run by the members of the portfolio, cheap ones first; on a small chip the last one is exhaustive."""
+        if thorough and is_small(task):
+            self.tried += 1
+            return search(task, self.deadline)
         least = self.least[task.targets]
         for counts, placer, router, repairs in _members(task, least, thorough):
             if time.monotonic() > self.deadline and self.tried:
@@ -190,7 +193,7 @@ class _Attempt:
             if isinstance(found, Run):
                 return dataclasses.replace(found, method=f"{placer}, {found.method}")
             self.why = found.why
-        return search(task, self.deadline) if thorough and is_small(task) else None
+        return None
 
 
 def _members(task: Task, least: np.ndarray, thorough: bool) -> Iterator[tuple[np.ndarray, str, str, int]]:
@@ -212,7 +215,7 @@ def _members(task: Task, least: np.ndarray, thorough: bool) -> Iterator[tuple[np
 
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
-    """Circuits of each neuron: the fewest, then ever more while the chip has room; even numbers fill both hemispheres."""
+    """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill both hemispheres."""
     room = int(task.parts.circuits.sum())
     seen = []
     for factor, even in ((1.0, False), (1.0, True), (1.25, True), (1.5, True), (2.0, True), (1.15, False)):
