@@ -263,16 +263,16 @@ def test_a_trained_file_fires_the_same_spikes_when_it_is_read_again(make, told, 
 # Refusals
 
 
-def recurrent():
-    nodes = {"in": build.input(2), "w": build.linear(2), "n": build.cubalif(tau_mem=1.0, tau_syn=1.0)}
-    nodes |= {"back": build.linear(2), "out": build.output()}
-    return build.network(nodes, [("in", "w", "n", "out"), ("n", "back", "n")], seed=0)
+def analog():
+    nodes = {"in": build.input(2), "w": build.linear(2), "li": build.li(tau=1.0), "on": build.linear(2)}
+    nodes |= {"n": build.cubalif(tau_mem=1.0, tau_syn=1.0), "out": build.output()}
+    return build.network(nodes, [("in", "w", "li", "on", "n", "out")], seed=0)
 
 
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (recurrent, r"nodes 'n' and 'back' form a cycle: the event engine runs feed-forward networks so far"),
+        (analog, r"node 'li' \(LI\) sends its voltage on to 'on': the event engine hands on spikes only, the grid"),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: continuous time needs a finite time constant",
@@ -286,7 +286,7 @@ def recurrent():
             lambda: layer(dialect="snntorch", r=200.0, w_in=100.0),
             r"node '2': .* needs reset, which the file does not say: say --reset",
         ),
-        (lambda: layer(spike_kernel="box"), r"node '2' \(CubaLIF\): no box spikes .*: say --spike-kernel 2:delta"),
+        (lambda: layer(spike_kernel="box"), r"node '2': simulation needs dt, which the file does not say: say --dt"),
         (lambda: layer(reset="none"), r"node '2' \(CubaLIF\) has reset 'none': say --readout 2 if it is"),
         (
             lambda: layer(dialect="hxtorch"),
@@ -294,7 +294,7 @@ def recurrent():
         ),
         (lambda: layer(dialect="norse", bias=0.1), r"node '2': .* needs the dt .*: say --dt"),
     ],
-    ids=["recurrent", "tau", "v_reset", "subtract", "reset", "box", "none", "unit", "dt"],
+    ids=["analog", "tau", "v_reset", "subtract", "reset", "box", "none", "unit", "dt"],
 )
 def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
     network = lower(graph())
@@ -307,9 +307,9 @@ def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
 def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
     graph = build.sequential(build.input(2), build.linear(2), build.cubalif(tau_mem=1.0, tau_syn=1.0), seed=0)
     network = lower(graph)
-    wires = [dataclasses.replace(wire, kind="Conv2d") if wire.name == "1" else wire for wire in network.wires]
+    wires = [dataclasses.replace(wire, kind="Threshold") if wire.name == "1" else wire for wire in network.wires]
     other = jaxsnn.Network(parameters=network.parameters, wires=wires, populations=network.populations)
-    with pytest.raises(LoweringError, match=r"node '1' is a Conv2d: the event engine runs CubaLIF, .*, Scale, Flatten"):
+    with pytest.raises(LoweringError, match=r"node '1' is a Threshold: the event engine runs CubaLIF, .* Delay"):
         simulate(other, ONE_SPIKE, 1.0)
 
 

@@ -99,7 +99,7 @@ def test_a_solution_is_a_pytree_that_passes_through_jit(network):
     plain = simulate(network, inputs(), T_END)
     jitted = jax.jit(lambda network, inputs: simulate(network, inputs, T_END))(network, inputs())
     assert jax.tree.structure(jitted) == jax.tree.structure(plain)
-    assert (jitted.max_spikes, jitted.outputs, jitted.message) == (plain.max_spikes, plain.outputs, "success")
+    assert (jitted.outputs, jitted.message) == (plain.outputs, "success")
     for a, b in zip(jax.tree.leaves(jitted), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     doubled = jax.tree.map(lambda leaf: leaf * 2, plain)
@@ -166,7 +166,7 @@ def test_the_end_must_lie_ahead(network, t_end):
 
 
 def test_options_that_make_no_sense_are_refused(network):
-    with pytest.raises(UsageError, match="max_spikes is 0: record at least 1 spike of each neuron"):
+    with pytest.raises(UsageError, match="max_spikes is 0 for 'n': it must be at least 1"):
         simulate(network, inputs(), T_END, engine=Event(max_spikes=0))
     with pytest.raises(UsageError, match=r"first_spike_only names 'm', no population that fires: .*There are n"):
         simulate(network, inputs(), T_END, engine=Event(first_spike_only=("m",)))
