@@ -5,11 +5,12 @@ threshold crossing, an arrival from outside, the delivery of a spike on its way,
 neurons flow there; then the event acts. Feedback without a delay acts in the step of the spike itself. The samples of a
 batch advance together, each at its own time, until all have come to the end.
 
-Events at exactly the same time act in this order. Neurons that reach the threshold by their own flow fire before
-anything arrives; deliveries that are due act next; then whatever was moved above its threshold fires; then come the
-arrivals from outside, in the order of their slots (one of each population at a time). Of several neurons that fire, the
-one of the first population and the lowest number comes first, its reset and what it sends without a delay included.
-Neurons that reach the threshold by their flow at the same time all fire, whatever the first ones send to the others.
+Events at exactly the same time act in this order. Neurons at or above their threshold fire, those of the first
+population and the lowest number first, each with its reset and what it sends without a delay. Those that have come to
+the threshold by their own flow all fire, whatever the first ones send to the others. Then each population takes the
+next thing that arrives: from outside in the order of the slots, then by one edge after the other, what was fired first
+(or by the neuron of the lowest number, where they have delays of their own) first. What this moved above the threshold
+fires before the next thing arrives.
 """
 
 from typing import Any, NamedTuple
@@ -265,9 +266,6 @@ class _Loop:
         for crossing in crossings:
             wait = jnp.minimum(wait, crossing.wait)
         fires = ~state.finished & jnp.isfinite(wait)
-        for channel, delivery in zip(self.plan.channels, deliveries, strict=True):
-            if channel.target is not None:  # what is due acts before neurons that are above their threshold
-                fires &= delivery.due > state.now
         crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
         acts = ~state.finished & ~fires & (until < self.t_end)
         neuron = self._first(crossing)

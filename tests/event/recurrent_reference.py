@@ -32,12 +32,12 @@ class Population:
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """Feedback: jumps (source's neurons, target's neurons), delays (source's neurons,)."""
+    """Feedback: jumps (source's neurons, target's neurons), delays () or (source's neurons,), or None for none."""
 
     source: int
     target: int
     jumps: np.ndarray
-    delays: np.ndarray
+    delays: np.ndarray | None
 
 
 class Sample:
@@ -52,12 +52,12 @@ class Sample:
         self.free = [np.zeros(len(p.lanes.v)) for p in populations]
         self.spikes = [[[] for _ in p.lanes.v] for p in populations]
         self.order = itertools.count()
-        self.coming = []
+        self.coming = [[] for _ in populations]
         for time, population, jumps in arrivals:
             self.send(time, population, jumps)
 
-    def send(self, time, population, jumps):
-        heapq.heappush(self.coming, (time, next(self.order), population, jumps))
+    def send(self, time, population, jumps, edge=-1, neuron=0):
+        heapq.heappush(self.coming[population], (time, edge, neuron, next(self.order), jumps))
 
     def able(self, number):
         able = self.free[number] <= self.now
@@ -69,17 +69,22 @@ class Sample:
         while self.now < t_end and sum(len(s) for spikes in self.spikes for s in spikes) < limit:
             if self.fire_above():
                 continue
-            if self.coming and self.coming[0][0] <= self.now:
-                self.arrive()
+            if self.arrive():
                 continue
-            self.flow(min([t_end, *(event[0] for event in self.coming[:1]), *self.releases()]))
+            self.flow(min([t_end, *(events[0][0] for events in self.coming if events), *self.releases()]))
         return self.spikes
 
     def releases(self):
         return [time for free in self.free for time in free if time > self.now]
 
     def arrive(self):
-        _, _, number, jumps = heapq.heappop(self.coming)
+        """Each population takes what comes next, if that is due."""
+        due = [n for n, events in enumerate(self.coming) if events and events[0][0] <= self.now]
+        for number in due:
+            self.take(number, heapq.heappop(self.coming[number])[-1])
+        return bool(due)
+
+    def take(self, number, jumps):
         population, state = self.populations[number], self.state[number]
         held = self.free[number] > self.now
         state[population.moved] += np.where(held, 0.0, jumps) if population.moved == "v" else jumps
@@ -98,9 +103,15 @@ class Sample:
         self.spikes[number][neuron].append(self.now)
         self.state[number]["v"][neuron] = population.lanes.reset[neuron]
         self.free[number][neuron] = self.now + population.refractory
-        for edge in self.edges:
-            if edge.source == number:
-                self.send(self.now + edge.delays[neuron], edge.target, edge.jumps[neuron])
+        for place, edge in enumerate(self.edges):
+            if edge.source != number:
+                continue
+            if edge.delays is None:
+                self.take(edge.target, edge.jumps[neuron])
+            else:
+                each = edge.delays.ndim > 0
+                delay = edge.delays[neuron] if each else edge.delays
+                self.send(self.now + delay, edge.target, edge.jumps[neuron], place, neuron if each else 0)
 
     def flow(self, until):
         """To a time, or to the first threshold crossing before it."""
