@@ -43,9 +43,9 @@ def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_ti
     if entering.only is None:
         entering = Drive(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
 
-    end, tested, membrane = _membranes(
-        wire.name in over_time.recorded, neuron, neuron.start(over_time.lead[1]), entering
-    )
+    start = neuron.start(over_time.lead[1])
+    played: Any = _membranes(wire.name in over_time.recorded, neuron, start, entering)
+    end, tested, membrane = played
     return Played(
         signals={wire.name: parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
@@ -59,10 +59,10 @@ def _membranes(recorded, neuron, start, entering):
 
     Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what it needs.
     """
-    return _played(recorded, neuron, start, entering, None)
+    return _played(recorded, neuron, start, entering)
 
 
-def _played(recorded, neuron, start, entering, known):
+def _played(recorded, neuron, start, entering, known=None):
     def step(state, given):
         state, tested, membrane = neuron.step(state, *given)
         return state, (tested, membrane if recorded else None)
@@ -72,13 +72,13 @@ def _played(recorded, neuron, start, entering, known):
 
 
 def _forward(recorded, neuron, start, entering):
-    played = _membranes(recorded, neuron, start, entering)
+    played = _played(recorded, neuron, start, entering)
     return played, (neuron, start, entering, played[1])
 
 
 def _backward(recorded, kept, gradients):
-    *inputs, tested = kept
-    _, pull = jax.vjp(lambda *inputs: _played(recorded, *inputs, tested), *inputs)
+    neuron, start, entering, tested = kept
+    _, pull = jax.vjp(lambda *given: _played(recorded, *given, known=tested), neuron, start, entering)
     return pull(gradients)
 
 

@@ -96,6 +96,7 @@ def snntorch_play(net: Any, x: np.ndarray) -> np.ndarray:
 def norse_net(kind: str, seed: int, alike: bool = False) -> Any:
     """A SequentialState of LIFBoxCell ("lif"), LIFCell ("cuba") or IAFCell ("if") layers; "conv" has LIFBoxCells.
 
+    "lif_v_leak" and "cuba_v_leak" start and rest at v_leak, and reset to 0.
     `alike`: one time constant for all neurons of a layer.
     """
     import torch
@@ -113,18 +114,20 @@ def norse_net(kind: str, seed: int, alike: bool = False) -> Any:
         if kind == "if":
             return IAFCell(iaf.IAFParameters(v_th=threshold * 5))
         mem = _vector(rng, 60, 200, shape, alike)
-        if kind == "cuba":
+        leak = _vector(rng, -0.1, 0.1, shape) if kind.endswith("v_leak") else torch.zeros(shape)
+        if kind.startswith("cuba"):
             values = {
                 "tau_syn_inv": _vector(rng, 100, 300, shape, alike),
                 "tau_mem_inv": mem,
-                "v_leak": torch.zeros(shape),
+                "v_leak": leak,
             }
             return LIFCell(lif.LIFParameters(v_th=threshold, **values))
-        return LIFBoxCell(lif_box.LIFBoxParameters(tau_mem_inv=mem, v_th=threshold, v_leak=torch.zeros(shape)))
+        return LIFBoxCell(lif_box.LIFBoxParameters(tau_mem_inv=mem, v_th=threshold, v_leak=leak))
 
     if kind == "conv":
         return SequentialState(*_convolutions(rng, neuron, torch.nn.AvgPool2d(2), torch.nn.Flatten()))
-    return SequentialState(*(part for a, b in SIZES for part in (_linear(rng, a, b, 1.0), neuron((b,)))))
+    gain = 3.0 if kind == "lif_v_leak" else 1.0
+    return SequentialState(*(part for a, b in SIZES for part in (_linear(rng, a, b, gain), neuron((b,)))))
 
 
 def stateful_play(net: Any, x: np.ndarray) -> np.ndarray:

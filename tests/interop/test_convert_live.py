@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from jaxsnn import Grid, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
-from jaxsnn.nir.torch_bridge import from_torch, to_torch
+from jaxsnn.nir.torch_bridge import from_torch
 from tests.interop import nets
-from tests.interop.players import stepped
 
 pytestmark = pytest.mark.interop
 TARGETS = ("norse", "snntorch", "spikingjelly")
@@ -61,7 +61,7 @@ def test_snntorch_subtraction_to_norse(kind, converts):
         ("leaky", {}, "snntorch", "importer resets to a value"),
         ("leaky", {}, "spikingjelly", "importer resets to a value"),
         ("synaptic", {"reset_mechanism": "zero"}, "norse", "whatever arrives"),
-        ("leaky", {"reset_mechanism": "zero"}, "spikingjelly", UNIFORM),
+        ("rleaky", {"reset_mechanism": "zero", "reset_delay": False}, "spikingjelly", UNIFORM),
         ("leaky", {"reset_delay": False}, "norse", "may stay above v_threshold"),
         ("leaky", {"reset_mechanism": "none"}, "norse", "leaky readout"),
     ],
@@ -74,16 +74,18 @@ def test_snntorch_is_refused_with_its_reason(kind, options, target, reason):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "conv"])
+def test_snntorch_with_a_tau_for_each_neuron_to_spikingjelly(kind, converts):
+    made = converts(*in_order(snntorch_case(kind, seed=3, reset_mechanism="zero", reset_delay=False), "spikingjelly"))
+    assert any("is written as" in change.what and "nodes" in change.what for change in made.changes)
+
+
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["lif", "cuba", "if", "conv"])
+@pytest.mark.parametrize("kind", ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"])
 def test_norse(kind, target, converts):
     shape = (1, 8, 8) if kind == "conv" else (5,)
     net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)
     graph = from_torch(net, torch.zeros(1, *shape))
-    if target == "spikingjelly" and kind != "if":
-        with pytest.raises(ConversionError, match=UNIFORM):
-            convert(graph, to=target)
-        return
     converts(graph, target, x, nets.stateful_play(net, x))
 
 
@@ -127,15 +129,18 @@ def test_from_torch_agrees_with_the_exporters_where_they_work():
             np.testing.assert_allclose(ours.nodes[name].value(key), value, rtol=1e-6)
 
 
-@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
-def test_sums_and_shared_weights(target, converts):
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
+def test_sums_and_shared_weights(target, joined, converts):
     leaky, weights = {"tau": 1e-3, "r": 10.0}, {"weight": normal(0.1, 0.5), "bias": 0.02}
     nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
     nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
     nodes |= {"input": build.input(5), "output": build.output()}
     chains = [("input", "a", "l1", "b", "l3", "output"), ("a", "l2", "c", "l3"), ("input", "skip", "l3")]
+    if joined:
+        nodes |= {"loop": build.linear(6, weight=normal(0, 0.3))}
+        chains += [("l1", "output"), ("l2", "loop", "l2")]
     graph = build.network(nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False)
     x = nets.spikes(2)
-    converts(graph, target, x, stepped(to_torch(graph), x))
-    with pytest.raises(ConversionError, match="'l3' sums b, c, skip"):
-        convert(graph, to="norse")
+    made = converts(graph, target, x, np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()))
+    assert any("weight zero" in change.what for change in made.changes) is (target == "norse")

@@ -8,7 +8,14 @@ from jaxsnn.nir.convert import convert
 pytestmark = [pytest.mark.interop, pytest.mark.slow]  # make interop measures the same
 
 ZERO = (
-    *("norse_v_lifbox", "norse_v_lifbox_dt1", "norse_v_lifcell", "spikingjelly_v_conv", "spikingjelly_v_if"),
+    *(
+        "norse_v_lifbox",
+        "norse_v_lifbox_dt1",
+        "norse_v_lifbox_vleak",
+        "norse_v_lifcell",
+        "spikingjelly_v_conv",
+        "spikingjelly_v_if",
+    ),
     *("spikingjelly_v_lif", "spikingjelly_v_lif_vreset", "snntorch_v_conv_zero", "snntorch_v_leaky_zero"),
     *("snntorch_v_leaky_zero_nodelay", "snntorch_v_rleaky_zero_nodelay", "snntorch_v_syn_zero_nodelay"),
 )
@@ -18,7 +25,7 @@ SUBTRACT = (
     "rockpool_v_lifneuron",
 )
 TO = [*((name, to) for name in ZERO for to in ("norse", "snntorch", "spikingjelly"))]
-TO += [(name, "norse") for name in (*SUBTRACT, "norse_v_lifbox_vleak")]
+TO += [(name, "norse") for name in SUBTRACT]
 
 
 @pytest.mark.parametrize(("name", "target"), TO)

@@ -32,8 +32,11 @@ LIVE = {
         if (kind, delay) != ("rsynaptic", False)
     },
     "snntorch live leaky zero, different tau": ("leaky", "zero", True),
+    "snntorch live synaptic zero at once, different tau": ("synaptic", "zero", False),
+    "snntorch live conv zero, different tau": ("conv", "zero", True),
     "norse live lif, different tau": "lif",
-    **{f"norse live {kind}": kind for kind in ("lif", "cuba", "if", "conv")},
+    "norse live cuba, different tau": "cuba",
+    **{f"norse live {kind}": kind for kind in ("lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv")},
     **{f"spikingjelly live {kind}": kind for kind in ("lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv")},
     **{f"spyx live {kind}": kind for kind in ("lif", "cuba", "if", "rlif")},
 }

@@ -22,9 +22,11 @@ from jaxsnn.nir.convert.draft import (
 from jaxsnn.nir.convert.levels import spread
 from jaxsnn.nir.convert.neurons import Setting
 from jaxsnn.nir.convert.norse import RESET_METHODS, reset_method
+from jaxsnn.nir.convert.starts import started
 from jaxsnn.nir.convert.steps import Step, is_continuous, step_of
 from jaxsnn.nir.convert.targets import TARGETS, Target
-from jaxsnn.nir.convert.wiring import check_wiring, depths, forward_order, rewire, shift_of
+from jaxsnn.nir.convert.uniform import alike
+from jaxsnn.nir.convert.wiring import check_wiring, depths, forward_order, join_outputs, rewire, shift_of
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
 from jaxsnn.nir.gains import require
@@ -81,8 +83,8 @@ def convert(
     graph, continuous = _with_steps(graph, None if dt is None else parse_time(dt))
     if continuous and not approximate:
         raise ConversionError(
-            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass approximate=True (--approximate) to "
-            f"cut time into steps of {format_time(graph.dialect.dt or 0)}"
+            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass "
+            f"approximate=True (--approximate) to cut time into steps of {format_time(graph.dialect.dt or 0)}"
         )
     draft, names = draft_of(graph)
     refused: list[str] = []
@@ -100,12 +102,17 @@ def convert(
     if target.subtracts or approximate:
         steps, most = settled(draft, steps, forward_order(draft), target.subtracts, give_up)
     seconds = _target_dt(graph, target, None if dt is None else parse_time(dt), draft)
+    join_outputs(draft, target)
     check_wiring(draft, target)
     shift = shift_of(draft, target, steps)
     if any(later < 0 for later in shift.values()):
         steps = begun(draft, steps, depths(draft), give_up)
     steps = spread(draft, steps, most, loops=target.chain)
     _common_edits(draft, graph, target)
+    if target.starts_at_reset:
+        steps = started(draft, steps)
+    if target.uniform:
+        steps = alike(draft, steps)
     setting = Setting(dt=seconds, reset_method=reset_method(steps.values()), give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)
     _refuse(refused, target)
@@ -156,7 +163,8 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
     source = graph.dialect.dt
     if target.fixed_dt and asked not in (None, target.dt):
         raise UsageError(
-            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave dt (--to-dt) out"
+            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave "
+            "dt (--to-dt) out"
         )
     seconds = target.dt if target.fixed_dt else asked or source or target.dt
     if source is None:

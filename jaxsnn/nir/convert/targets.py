@@ -40,6 +40,9 @@ class Target:
         pool: The kind of pool that it takes.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
+        depth_first: It runs nodes depth first, so that sources must be made to run before what sums them.
+        starts_at_reset: Its membranes start where they reset, its currents at 0.
+        uniform: It takes one time constant for all neurons of a node.
         subtracts: Its neurons can subtract their threshold, so that copies can share several spikes in a step.
     """
 
@@ -52,6 +55,9 @@ class Target:
     pool: str | None = None
     chain: bool = False
     sums: bool = True
+    depth_first: bool = False
+    starts_at_reset: bool = False
+    uniform: bool = False
     subtracts: bool = False
 
 
@@ -178,7 +184,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             nodes=(*_COMMON, "SumPool2d"),
             dt=parse_time("1ms"),
             pool="SumPool2d",
-            sums=False,
+            depth_first=True,
             subtracts=True,
         ),
         "snntorch": Target(
@@ -189,6 +195,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             dt=1e-4,
             fixed_dt=True,
             pool="AvgPool2d",
+            starts_at_reset=True,
         ),
         "spikingjelly": Target(
             name="spikingjelly",
@@ -197,6 +204,8 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             nodes=(*_COMMON, "Conv1d", "AvgPool2d"),
             dt=1e-4,
             pool="AvgPool2d",
+            starts_at_reset=True,
+            uniform=True,
         ),
         "spyx": Target(
             name="spyx",

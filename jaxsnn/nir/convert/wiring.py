@@ -8,11 +8,23 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, loops_of
+from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of
 from jaxsnn.nir.convert.spyx import chain_for_spyx
 from jaxsnn.nir.convert.steps import Step
 from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.thread import threaded
 from jaxsnn.nir.graph import Edge, edge_key
+
+
+def join_outputs(draft: Draft, target: Target) -> None:
+    """Put an identity before an Output that sums: importers add what arrives at any other node."""
+    for name in draft.of_type("Output") if target.sums else ():
+        sources = draft.sources(name)
+        if len(sources) < 2:
+            continue
+        join = draft.insert((sources[0], name), f"{name}_sum", identity(draft.shapes[name][0]))
+        draft.edges = [(source, join if source in sources and end == name else end) for source, end in draft.edges]
+        draft.changed(join, f"an identity that sums what goes to '{name}'", "importers take one source of an Output")
 
 
 def check_wiring(draft: Draft, target: Target) -> None:
@@ -67,10 +79,9 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
     """Edges and names for the importer, whose step is `dt`."""
     recurrent = settle_loops(draft)
     # Norse runs nodes depth first and returns what ran last, so that loops must come before what follows them.
-    inner = {edge for pair in recurrent for edge in (pair, pair[::-1])}
-    draft.edges = [edge for edge in draft.edges if edge in inner] + [
-        edge for edge in sorted(draft.edges, key=edge_key) if edge not in inner
-    ]
+    inner = [edge for edge in draft.edges for pair in recurrent if edge in (pair, pair[::-1])]
+    first = [*inner, *(threaded(draft, recurrent) if target.depth_first else [])]
+    draft.edges = [*first, *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first)]
     if target.name == "snntorch":
         for edge in recurrent:
             _longer_loop(draft, edge)
