@@ -13,8 +13,11 @@ from jaxsnn.bss2.task import Task
 
 #: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from being uneven.
 _LABELS_USED = 0.9
-#: Overflow as a part of all synapses beyond which moving sources is hopeless.
-_HOPELESS = 0.02
+
+
+def hopeless(task: Task, overflow: int) -> bool:
+    """So much overflows that moving sources will not help."""
+    return overflow > max(20, len(task.pre) // 500)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +93,7 @@ def assign(
         loads.put(demand, where[number], modes[number])
     if loads.overflow() and task.signs == "fixed":
         loads.resplit(best_split(task, bins, loads, placement))
-    if 0 < loads.overflow() <= max(20, _HOPELESS * task.demand.sum()) and repairs:
+    if repairs and loads.overflow() and not hopeless(task, loads.overflow()):
         _repair(task, placement, bins, loads, wanted, where, modes, rng, repairs, deadline)
     return Assignment(bins=where, modes=modes, split=loads.split, overflow=loads.overflow())
 

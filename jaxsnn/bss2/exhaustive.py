@@ -2,8 +2,8 @@
 
 For chips with one bus in each hemisphere. Assumed: each weight has synapses of its own, to which nothing else responds,
 a source sends at most one event to a bus, and all neurons are recorded, so that their addresses differ. Tried are all
-circuits of all neurons, all addresses, all filters of the crossbar, all codes of sources in each hemisphere, all compare
-masks and all row signs. Sets of sources are integers, bit i for source i.
+circuits of all neurons, all addresses, all filters of the crossbar, all codes of sources in each hemisphere, all
+compare masks and all row signs. Sets of sources are integers, bit i for source i.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def _run(
     chip = task.parts.chip
     not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
     nodes = {(chip.link_input(0), chip.bus_output(h, 0)): (not_heard[h], 0) for h in range(HEMISPHERES)}
-    codes = [{source: code for source, code in one.codes} for one in hearings]
+    codes = [dict(one.codes) for one in hearings]
     for source in np.flatnonzero(task.on_chip >= 0).tolist():
         for own in codes:
             own[source] = addresses[task.on_chip[source]]

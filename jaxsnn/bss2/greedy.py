@@ -2,8 +2,8 @@
 
 Synapses go to the circuit of their neuron with the fewest so far; the neurons behind one event output are one group, as
 are as many external sources as have room on a bus; each group has drivers of its own, told apart by row select and
-masks. An external source sends one event to each hemisphere. Where signs are free, a weight takes both rows of a driver,
-which is what the vendor's dense synapses come to if their number is even.
+masks. An external source sends one event to each hemisphere. Where signs are free, a weight takes both rows of a
+driver, which is what the vendor's dense synapses come to if their number is even.
 """
 
 from __future__ import annotations

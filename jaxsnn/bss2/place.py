@@ -200,7 +200,7 @@ def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placemen
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
         rank = _rank_within(np.array(outputs))
         found = np.empty_like(neurons)
-        found[np.lexsort((outputs, rank))] = neurons
+        found[np.lexsort((np.array(outputs), rank))] = neurons
         return found
 
     return _placed(task, counts, order)

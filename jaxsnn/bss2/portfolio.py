@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxsnn.bss2.assign import hopeless
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Chip, Dead
 from jaxsnn.bss2.constraints import Certificate, impossible, least_circuits, least_runs, too_few_runs
 from jaxsnn.bss2.exhaustive import is_small, search
@@ -24,6 +25,8 @@ from jaxsnn.errors import UsageError, suggestion
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
+#: How many sources the thorough attempts may move, one round after the other; only the first where a mapping is known.
+_THOROUGH = (200, 1000)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,28 +144,31 @@ class _Attempt:
         self.least = least_circuits(net, parts, signs)
         self.tried, self.why = 0, "nothing was tried"
         self.certificate: Certificate | None = None
+        self.overflow: dict[bytes, int] = {}
 
     def search(self, fewest: int, last: int) -> list[Run] | None:
         """The runs: first whatever is found quickly, then fewer of them."""
         found = None
         for runs in range(fewest, last + 1):
-            found = self.in_runs(runs, thorough=False)
+            found = self.in_runs(runs, 0)
             if found is not None or time.monotonic() > self.deadline:
                 break
-        for runs in range(fewest, last + 1 if found is None else len(found)):
-            better = self.in_runs(runs, thorough=True)
-            if better is not None:
-                return better
-            if time.monotonic() > self.deadline:
-                break
+        efforts = _THOROUGH if found is None else _THOROUGH[:1]
+        for effort in efforts:
+            for runs in range(fewest, last + 1 if found is None else len(found)):
+                better = self.in_runs(runs, effort)
+                if better is not None:
+                    return better
+                if time.monotonic() > self.deadline:
+                    break
         return found
 
-    def in_runs(self, runs: int, thorough: bool) -> list[Run] | None:
+    def in_runs(self, runs: int, repairs: int) -> list[Run] | None:
         """The runs, or nothing, which proves nothing; a proof for one run goes to `certificate`."""
         for targets in partitions(self.net, self.parts, self.least, runs):
             found: list[Run] = []
             for inside in targets:
-                run = self._run(task_of(self.net, self.parts, self.signs, inside), thorough)
+                run = self._run(task_of(self.net, self.parts, self.signs, inside), repairs)
                 if isinstance(run, Certificate) and runs == 1:
                     self.certificate = run
                 if not isinstance(run, Run):
@@ -174,13 +180,16 @@ class _Attempt:
                 return None
         return None
 
-    def _run(self, task: Task, thorough: bool) -> Run | Certificate | None:
+    def _run(self, task: Task, repairs: int) -> Run | Certificate | None:
         """One run by the members of the portfolio, cheap ones first; on a small chip the last one is exhaustive."""
-        if thorough and is_small(task):
+        if repairs and is_small(task):
             self.tried += 1
             return search(task, self.deadline)
+        key = task.targets.tobytes()
+        if repairs and hopeless(task, self.overflow.get(key, 0)):
+            return None
         least = self.least[task.targets]
-        for counts, placer, router, repairs in _members(task, least, thorough):
+        for counts, placer, router in _members(task, least, repairs):
             if time.monotonic() > self.deadline and self.tried:
                 return None
             self.tried += 1
@@ -193,25 +202,21 @@ class _Attempt:
             if isinstance(found, Run):
                 return dataclasses.replace(found, method=f"{placer}, {found.method}")
             self.why = found.why
+            if found.overflow is not None:
+                self.overflow[key] = min(found.overflow, self.overflow.get(key, found.overflow))
         return None
 
 
-def _members(task: Task, least: np.ndarray, thorough: bool) -> Iterator[tuple[np.ndarray, str, str, int]]:
-    """(circuits of each neuron, placer, router, repairs)."""
+def _members(task: Task, least: np.ndarray, repairs: int) -> Iterator[tuple[np.ndarray, str, str]]:
+    """(circuits of each neuron, placer, router)."""
     levels = list(_levels(task, least))
-    if not thorough:
+    if not repairs:
         for counts in levels:
-            yield counts, "spread", "mixed", 0
-        yield least, "vendor", "greedy", 0
+            yield counts, "spread", "mixed"
+        yield least, "vendor", "greedy"
+    for placer in ("spread", "annealed", "first-fit") if repairs else ("first-fit", "by-connectivity"):
         for counts in levels:
-            yield counts, "first-fit", "mixed", 0
-        for counts in levels:
-            yield counts, "by-connectivity", "mixed", 0
-        return
-    for repairs in (200, 1000):
-        for counts in levels:
-            for placer in ("spread", "by-connectivity", "annealed", "first-fit"):
-                yield counts, placer, "mixed", repairs
+            yield counts, placer, "mixed"
 
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:

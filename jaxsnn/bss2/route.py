@@ -32,12 +32,16 @@ def label_only(task: Task, placement: Placement, rng: np.random.Generator, effor
 
 def mixed(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort) -> Run | Unrouted:
     """One, two or four groups of drivers a bus, the fewest that work."""
-    found: Run | Unrouted = Unrouted(why="no split of the buses was tried")
+    best: Unrouted | None = None
     for groups in group_counts(task):
         found = _grouped(task, placement, rng, effort, groups)
-        if isinstance(found, Run) or time.monotonic() > effort.deadline:
+        if isinstance(found, Run):
             return found
-    return found
+        if best is None or (found.overflow or 0) < (best.overflow or 0):
+            best = found
+        if time.monotonic() > effort.deadline:
+            break
+    return best or Unrouted(why="buses cannot be split")
 
 
 def group_counts(task: Task) -> tuple[int, ...]:
@@ -68,8 +72,10 @@ def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort:
                 return _run(task, placement, bins, found, codes, labels)
         if least is None or found.overflow < least.overflow:
             least = found
-    short = "addresses of neurons" if least is None or not least.overflow else f"{least.overflow} synapses or labels"
-    return Unrouted(why=f"{short} too many for {groups} groups of drivers a bus")
+    if least is None or not least.overflow:
+        return Unrouted(why=f"addresses of neurons are too few for {groups} groups of drivers a bus")
+    why = f"{least.overflow} synapses or labels are too many for {groups} groups of drivers a bus"
+    return Unrouted(why=why, overflow=least.overflow)
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:

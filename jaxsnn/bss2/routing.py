@@ -21,6 +21,12 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Unrouted:
-    """A router found nothing; why, for people."""
+    """A router found nothing.
+
+    Attributes:
+        why: for people.
+        overflow: how many synapses or labels are too many; None where that is not known.
+    """
 
     why: str
+    overflow: int | None = None

@@ -30,7 +30,7 @@ class Parts:
     @functools.cached_property
     def drivers(self) -> np.ndarray:
         """(hemispheres, drivers) bool: both rows work."""
-        return self.rows.reshape(HEMISPHERES, self.chip.drivers, ROWS_PER_DRIVER).all(axis=2)
+        return np.asarray(self.rows.reshape(HEMISPHERES, self.chip.drivers, ROWS_PER_DRIVER).all(axis=2))
 
     def slots(self, signs: str) -> np.ndarray:
         """(hemispheres,) synapses that a circuit can have: rows, or drivers where each weight owns both rows."""
