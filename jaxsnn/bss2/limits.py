@@ -10,16 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.nir.checks import Problem
 from jaxsnn.nir.graph import IF, LI, LIF, CubaLI, CubaLIF, Delay, Graph, I, Threshold
 from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.passes import sizes
-
-#: Neuron circuits of the chip.
-CIRCUITS = 512
-#: Times that its calibration reaches, in microseconds of the chip; the network's own may be scaled by any factor.
-TAU_MEM_RANGE = (0.1, 2000.0)
-TAU_SYN_RANGE = (0.1, 100.0)
 
 _REFUSED = {
     IF: "its membrane does not leak, and every circuit of the chip does",
@@ -69,7 +64,7 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
         if not isinstance(node, CubaLIF | CubaLI | LIF | LI):
             continue
         current_based = isinstance(node, CubaLIF | CubaLI)
-        for key, (low, high) in (("tau_mem", TAU_MEM_RANGE), ("tau_syn", TAU_SYN_RANGE)):
+        for key, (low, high) in ((key, _reach(key)) for key in ("tau_mem", "tau_syn")):
             own = "tau" if key == "tau_mem" and not current_based else key
             if own not in node.names:
                 continue
@@ -84,10 +79,17 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
                 most, slowest = high / taus.max(), f"{own} {taus.max():g} of '{name}'"
     if least > most:
         message = f"its time constants are too far apart for the chip: {fastest} and {slowest}"
-        fix = f"tau_mem must fit into a factor of {TAU_MEM_RANGE[1] / TAU_MEM_RANGE[0]:g}, tau_syn of " + (
-            f"{TAU_SYN_RANGE[1] / TAU_SYN_RANGE[0]:g}"
+        factors = (
+            f"{key} must fit into a factor of {_reach(key)[1] / _reach(key)[0]:g}" for key in ("tau_mem", "tau_syn")
         )
+        fix = ", ".join(factors)
         yield Problem(node="", code="time-constants", message=message, fix=fix)
+
+
+def _reach(name: str) -> tuple[float, float]:
+    """Times of the chip between which its calibration works; the network's own may be scaled by any factor."""
+    reach = PARAMETERS[name]
+    return reach.least or reach.low, reach.most or reach.high
 
 
 def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Problem]:
@@ -95,21 +97,21 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
     counted = {name: count or 0 for name, count in size.items()}
     for part in graph.recurrent_components():
         needed = sum(counted.get(name, 0) for name in part)
-        if needed > CIRCUITS:
+        if needed > HICANN_X.circuits:
             names = ", ".join(f"'{name}'" for name in part if name in counted)
             yield Problem(
                 node=part[0],
                 code="too-large",
-                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has {CIRCUITS} "
-                f"({needed - CIRCUITS} too many)",
+                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has {HICANN_X.circuits} "
+                f"({needed - HICANN_X.circuits} too many)",
                 fix="make them fewer, a recurrent part cannot be split over runs",
             )
     total = sum(counted.values())
-    if total > CIRCUITS:
+    if total > HICANN_X.circuits:
         yield Problem(
             node="",
             code="several-runs",
             severity="warning",
-            message=f"the network needs {total} circuits at least, the chip has {CIRCUITS}",
-            fix=f"it takes {math.ceil(total / CIRCUITS)} runs or more",
+            message=f"the network needs {total} circuits at least, the chip has {HICANN_X.circuits}",
+            fix=f"it takes {math.ceil(total / HICANN_X.circuits)} runs or more",
         )

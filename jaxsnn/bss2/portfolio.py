@@ -214,7 +214,11 @@ def _members(task: Task, least: np.ndarray, repairs: int) -> Iterator[tuple[np.n
         for counts in levels:
             yield counts, "spread", "mixed"
         yield least, "vendor", "greedy"
-    for placer in ("spread", "annealed", "first-fit") if repairs else ("first-fit", "by-connectivity"):
+    placers = ("spread", "annealed", "first-fit") if repairs else ("first-fit", "by-connectivity")
+    if not (task.on_chip >= 0).any():
+        # where a neuron is decides how its own events travel, and nothing else
+        placers = placers[:1]
+    for placer in placers:
         for counts in levels:
             yield counts, placer, "mixed"
 

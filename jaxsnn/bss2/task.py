@@ -109,14 +109,16 @@ def task_of(net: Netlist, parts: Parts, signs: str, targets: np.ndarray) -> Task
     position = np.full(net.size, -1)
     position[targets] = np.arange(len(targets))
     kept = position[net.post] >= 0
-    sources, pre = np.unique(net.pre[kept], return_inverse=True)
+    heard = np.zeros(net.size, bool)
+    heard[net.pre[kept]] = True
+    place = np.cumsum(heard) - 1
     return Task(
         net=net,
         parts=parts,
         signs=signs,
         targets=np.asarray(targets),
-        sources=sources,
-        pre=pre.reshape(-1),
+        sources=np.flatnonzero(heard),
+        pre=place[net.pre[kept]],
         post=position[net.post[kept]],
         weight=net.weight[kept].astype(np.int64),
     )
