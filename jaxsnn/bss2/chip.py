@@ -336,13 +336,13 @@ def self_check(chip: Chip) -> None:
     for name in ("columns", "halves", "buses", "drivers_per_bus", "label_bits", "row_select_bits", "weight_max"):
         if getattr(chip, name) < 1:
             raise ChipError(f"chip '{chip.name}' has {name} {getattr(chip, name)}: it must be at least 1")
+    for name in ("halves", "buses", "drivers_per_bus"):
+        if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
+            raise ChipError(f"chip '{chip.name}' has {name} {getattr(chip, name)}: make it a power of two")
     if chip.columns % chip.outputs:
         raise ChipError(
             f"chip '{chip.name}' has {chip.columns} columns for {chip.outputs} event outputs: make it a multiple"
         )
-    for name in ("halves", "buses", "drivers_per_bus"):
-        if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
-            raise ChipError(f"chip '{chip.name}' has {name} {getattr(chip, name)}: make it a power of two")
     if chip.row_select_bits < max(_bits(chip.drivers_per_bus), chip.output_bits):
         raise ChipError(
             f"chip '{chip.name}' has {chip.row_select_bits} row select bits for {chip.drivers_per_bus} drivers of a "

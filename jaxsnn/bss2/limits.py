@@ -102,8 +102,8 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
             yield Problem(
                 node=part[0],
                 code="too-large",
-                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has {HICANN_X.circuits} "
-                f"({needed - HICANN_X.circuits} too many)",
+                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has "
+                f"{HICANN_X.circuits} ({needed - HICANN_X.circuits} too many)",
                 fix="make them fewer, a recurrent part cannot be split over runs",
             )
     total = sum(counted.values())

@@ -321,7 +321,7 @@ _LARGEST = 2**31 - 1
 def _array(value: Any, shape: tuple[int, ...] | None, where: str, key: str) -> np.ndarray:
     """Integers of a shape (None: a list of any length)."""
     try:
-        array = np.asarray(value) if value else np.zeros(shape or (0,), np.int64)
+        array = np.asarray(value) if value != [] else np.zeros((0, *(shape or (0,))[1:]), np.int64)
     except ValueError:
         array = np.asarray(None)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):

@@ -73,9 +73,9 @@ def map_net(
 
     Raises:
         ChipError: a dead part does not exist.
-        UsageError: unknown signs, or a limit that is not positive.
+        UsageError: unknown signs, a seed that is negative or beyond 31 bits, or a limit that is not positive.
     """
-    _refuse(signs, max_runs, time_limit)
+    _refuse(signs, seed, max_runs, time_limit)
     parts = usable_parts(chip, dead)
     forbidden = impossible(net, parts, signs)
     if forbidden is not None:
@@ -108,9 +108,11 @@ def map_net(
     return _stopped("gave up", why, attempt.tried, message)
 
 
-def _refuse(signs: str, max_runs: int | None, time_limit: float) -> None:
+def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
     if signs not in SIGNS:
         raise UsageError(f"there are no signs '{signs}': {suggestion(signs, SIGNS)}")
+    if not 0 <= seed < 1 << 31:
+        raise UsageError(f"{seed} is no seed: give one from 0 to {(1 << 31) - 1}")
     if max_runs is not None and max_runs < 1:
         raise UsageError(f"{max_runs} runs are no limit: allow at least 1")
     if not (math.isfinite(time_limit) and time_limit > 0):

@@ -1,0 +1,76 @@
+"""A mapping's JSON: the same bytes again, and one line for whatever is malformed."""
+
+import json
+
+import pytest
+
+from jaxsnn.bss2.chip import SMALL, Dead
+from jaxsnn.bss2.mapping import from_json, to_json
+from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.errors import MappingError
+from tests.bss2.recipes import dense_net
+
+
+@pytest.fixture(scope="module")
+def text():
+    found = map_net(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
+    return to_json(found.mapping)
+
+
+def test_there_and_back_gives_the_same_bytes(text):
+    assert to_json(from_json(text)) == text
+
+
+def edited(text, *path, to):
+    """The JSON with one entry replaced, or removed where `to` is None."""
+    content = json.loads(text)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    if to is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return json.dumps(content)
+
+
+RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "message"),
+    [
+        (("schema",), 2, "schema 2"),
+        (("chip",), "HICANN-Y", "known are HICANN-X, small"),
+        (("signs",), "any", "'signs' is 'any'"),
+        (("seed",), 1.5, "'seed' is a number, not an integer"),
+        (("seed",), 2**40, "beyond"),
+        (("fingerprint",), None, "no 'fingerprint'"),
+        (("dead", "rows"), [[1]], "1 x 1 entries, not 1 x 2"),
+        (("populations", 0), 3, r"populations\[0\] is an integer, not an object"),
+        ((*RUN, "neurons", 2, "recorded"), 1, r"neurons\[2\]: 'recorded' is an integer, not true or false"),
+        ((*RUN, "neurons", 0, "circuits"), [[0, "a"]], "'circuits' is not a list of integers"),
+        ((*RUN, "compare_masks"), [[0] * 128], "1 x 128 entries, not 2 x 128"),
+        ((*RUN, "row_modes", 0, 0), "loud", "row mode 'loud' is not one of disabled"),
+        ((*RUN, "row_modes", 0), "loud", "'row_modes' is not a list of integers"),
+        ((*RUN, "crossbar"), [], "'crossbar' has 0 x 4 entries, not 76 x 4"),
+        ((*SYNAPSES, "labels"), [1], "entries, not"),
+        ((*SYNAPSES, "weights"), [[1, 2], [3]], "'weights' is not a list of integers"),
+    ],
+)
+def test_malformed_entries_are_one_line(text, path, to, message):
+    with pytest.raises(MappingError, match=message) as caught:
+        from_json(edited(text, *path, to=to))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"schema": 1', "nan", "[" * 100_000])
+def test_what_is_no_mapping_is_one_line(broken):
+    with pytest.raises(MappingError) as caught:
+        from_json(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_chip_must_be_the_one_that_was_mapped(text):
+    with pytest.raises(MappingError, match="chip 'HICANN-X', known are small"):
+        from_json(text, {"small": SMALL})
