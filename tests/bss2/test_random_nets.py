@@ -33,7 +33,7 @@ def net_of(draw, random, sizes, wanted):
 
 
 @st.composite
-def layered(draw, most=60):
+def layered(draw, most=110):
     """Dense or sparse layers, with connections that skip one."""
     sizes = draw(st.lists(st.integers(1, most), min_size=2, max_size=4))
     density = draw(st.sampled_from([0.05, 0.3, 0.7, 1.0]))
@@ -48,7 +48,7 @@ def layered(draw, most=60):
 
 
 @st.composite
-def recurrent(draw, most=50):
+def recurrent(draw, most=100):
     """Inputs, neurons that feed each other and themselves, and outputs."""
     sizes = [draw(st.integers(1, most)), draw(st.integers(1, most)), draw(st.integers(1, 8))]
     density = draw(st.sampled_from([0.05, 0.3, 1.0]))
@@ -89,7 +89,7 @@ def dead_parts(draw):
     return Dead(circuits=some(HICANN_X.columns), drivers=some(HICANN_X.drivers), rows=some(HICANN_X.rows))
 
 
-def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=5.0):
+def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=2.0):
     """One of three answers, each with its proof or its reason."""
     outcome = map_net(net, chip=chip, signs=signs, dead=dead, seed=seed, time_limit=time_limit)
     assert outcome.stop_reason in ("fits", "impossible", "gave up")
@@ -108,19 +108,19 @@ def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=5.0):
     return outcome
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(layered(), SIGNS, dead_parts(), st.integers(0, 9))
 def test_layers(net, signs, dead, seed):
     judge(net, signs, dead, seed)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(recurrent(), SIGNS, dead_parts(), st.integers(0, 9))
 def test_recurrence(net, signs, dead, seed):
     judge(net, signs, dead, seed)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(convolutional(), SIGNS, dead_parts())
 def test_convolutions(net, signs, dead):
     judge(net, signs, dead, 0)
@@ -133,6 +133,13 @@ def test_the_small_chip_and_a_few_loops(net, signs, seed):
     outcome = judge(net, signs, Dead(), seed, chip=SMALL)
     if outcome.mapping is not None:
         assert naive.is_right(outcome.mapping, net)
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(st.one_of(layered(), recurrent(), convolutional()), SIGNS, dead_parts(), st.integers(0, 9))
+def test_300_nets(net, signs, dead, seed):
+    judge(net, signs, dead, seed)
 
 
 @pytest.mark.slow
