@@ -135,6 +135,13 @@ def in_order(time, row):
     return time, jnp.pad(jnp.take_along_axis(row, position, 1), pad), position
 
 
+def first_of(lanes):
+    """The lowest number of each sample's lanes that are set, (batch,); the number of lanes if none is."""
+    size = lanes.shape[1]
+    left = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
+    return jnp.int32(size) - jnp.max(jnp.where(lanes, size - left, 0.0), axis=1).astype(jnp.int32)
+
+
 def pick(array, column):
     """The entry of each sample in a column of an array (batch, columns)."""
     return jnp.take_along_axis(array, column[:, None], 1, mode="clip")[:, 0]
@@ -306,8 +313,7 @@ class _Loop:
         """Of each population, the neuron that fires, given those that cross: the first of the first population."""
         found, before = [], jnp.zeros(self.batch, bool)
         for lanes, size in zip(crossing, self.plan.sizes, strict=True):
-            numbers = lax.broadcasted_iota(jnp.int32, lanes.shape, 1)
-            neuron = jnp.min(jnp.where(lanes, numbers, size), axis=1)
+            neuron = first_of(lanes)
             found.append(jnp.where(before, size, neuron))
             before |= neuron < size
         return tuple(found)
@@ -347,8 +353,10 @@ class _Loop:
             newly = above & (x[0] < lanes.threshold)
             cause = jnp.where(newly, step, jnp.where(above & ~fires, cause, self.steps))
             jump = jnp.where(newly, weights, jump)
-        population = population._replace(x=moved, count=population.count + fires, held=held, cause=cause, jump=jump)
-        return population, note
+        count = population.count + fires
+        at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
+        population = population._replace(x=moved, count=count, held=held, cause=cause, jump=jump)
+        return population, note._replace(slot=pick(count, at) - 1)
 
     def _note(self, number, population, x, event):
         """What the log is to know of a population's spike, from its state just before that."""
