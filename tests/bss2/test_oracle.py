@@ -48,7 +48,7 @@ def judge(seed, signs, dead=()):
 
 @pytest.mark.parametrize("signs", ["fixed", "free"])
 def test_the_mapper_agrees_with_trying_everything(signs):
-    answers = [judge(seed, signs) for seed in range(16)]
+    answers = [judge(seed, signs) for seed in range(8, 30)]
     assert {True, False} == set(answers)
 
 
