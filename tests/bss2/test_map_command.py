@@ -1,0 +1,98 @@
+"""`jaxsnn map`, as a user calls it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxsnn.nir import build, write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("map")
+    for name, hidden, seed in (("net", 120, 0), ("other", 120, 1), ("huge", 600, 0)):
+        neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
+        graph = build.sequential(build.input(5), build.linear(hidden), neurons, build.linear(3), neurons, seed=seed)
+        write(folder / f"{name}.nir", graph)
+    return folder
+
+
+def call(folder, *arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxsnn.cli", "map", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_mapping_is_made_checked_and_drawn(folder):
+    done = json.loads(call(folder, "net.nir", "-o", "m.json", "--svg", "m.svg", "--json").stdout)
+    assert (done["schema"], done["fits"], done["runs"], done["signs"]) == (1, True, 1, "fixed")
+    assert (done["stop_reason"], done["violations"]) == ("fits", [])
+    assert done["used"]["circuits"] == {"used": 123, "available": 512}
+    assert set(done["quantization"]["2"]) >= {"scale", "saturated", "rms_error"}
+    assert sum(value for name, value in done["events"][0].items() if name.endswith("from the host")) == 5
+    assert (folder / "m.svg").read_text().startswith("<svg")
+    verified = json.loads(call(folder, "net.nir", "--verify", "m.json", "--json").stdout)
+    assert (verified["fits"], verified["stop_reason"]) == (True, "verified")
+    assert verified["used"] == done["used"]
+
+
+def test_another_network_is_convicted(folder):
+    call(folder, "net.nir", "-o", "m2.json")
+    done = call(folder, "other.nir", "--verify", "m2.json", code=1)
+    assert "violation: mapping: it is of the net" in done.stdout
+
+
+def test_it_answers_in_two_seconds_without_jax(folder):
+    best = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call(folder, "net.nir", "-o", "quick.json", "--force")
+        best.append(time.perf_counter() - start)
+    assert min(best) < 2
+    code = "import sys; from jaxsnn.cli import main; main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
+    code += "print([name for name in ('jax', 'optax', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
+    code = f"import os; os.chdir({str(folder)!r}); from jaxsnn.cli import main\n"
+    for seed in ("1", "2"):
+        name = f"hash{seed}.json"
+        run_python(f"{code}main(['map', 'net.nir', '-o', {name!r}, '-q'])", PYTHONHASHSEED=seed)
+    assert (folder / "hash1.json").read_bytes() == (folder / "hash2.json").read_bytes()
+
+
+def test_too_few_runs_are_refused_with_the_resource(folder):
+    done = call(folder, "huge.nir", "-o", "no.json", "--runs", "1", code=1)
+    assert done.stdout.startswith("impossible: '2', '4': 603 neurons need 1 circuits or more")
+    assert "(91 too many)" in done.stdout
+    assert not (folder / "no.json").exists()
+    done = json.loads(call(folder, "huge.nir", "-o", "two.json", "--json").stdout)
+    assert (done["fits"], done["runs"], done["certificate"]["resource"]) == (True, 2, "circuits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["net.nir"], "give one of them"),
+        (["net.nir", "-o", "a.json", "--verify", "b.json"], "give one of them"),
+        (["net.nir", "-o", "a.json", "--signs", "any"], "no signs 'any'"),
+        (["net.nir", "-o", "a.json", "--time-limit", "soon"], "'soon' is no time"),
+        (["net.nir", "--verify", "absent.json"], "absent.json cannot be read"),
+        (["net.nir", "--verify", "net.nir"], "is no text"),
+    ],
+)
+def test_usage(folder, capsys, monkeypatch, arguments, message):
+    from jaxsnn.cli import main
+
+    monkeypatch.chdir(folder)
+    assert main(["map", *arguments]) in (1, 2)
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""

@@ -1,0 +1,183 @@
+"""The mapper on nets around the limit of the chip: runs, proofs, and the same bytes for the same seed."""
+
+import time
+
+import numpy as np
+import pytest
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.chip import HICANN_X, SMALL, ChipError, Dead
+from jaxsnn.bss2.constraints import impossible, least_runs
+from jaxsnn.bss2.mapping import to_json
+from jaxsnn.bss2.netlist import NetPopulation, netlist
+from jaxsnn.bss2.partition import units
+from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.task import usable_parts
+from jaxsnn.errors import UsageError
+from tests.bss2.recipes import dense_net, recurrent_net
+
+DEAD_ROWS = Dead(rows=tuple((number % 2, (number * 37) % 256) for number in range(16)))
+
+
+def assert_right(found, net, runs):
+    assert found.stop_reason == "fits", found.why
+    assert check(found.mapping, net) == ()
+    assert len(found.mapping.runs) == runs
+
+
+def test_the_full_chip_with_free_signs():
+    net = dense_net(256, 246, 10)
+    start = time.perf_counter()
+    found = map_net(net, signs="free", max_runs=1)
+    assert time.perf_counter() - start < 5
+    assert_right(found, net, 1)
+    assert sum(len(neuron.circuits) for neuron in found.mapping.runs[0].neurons) == 512
+
+
+def test_the_full_chip_with_fixed_signs_and_dead_rows():
+    net = dense_net(256, 246, 10)
+    start = time.perf_counter()
+    found = map_net(net, dead=DEAD_ROWS, max_runs=1)
+    assert time.perf_counter() - start < 5
+    assert_right(found, net, 1)
+
+
+def test_free_signs_on_the_full_chip_tolerate_no_dead_row():
+    found = map_net(dense_net(256, 246, 10), signs="free", dead=DEAD_ROWS, max_runs=1)
+    assert found.stop_reason == "impossible"
+    assert (found.certificate.needed, found.certificate.available) == (256, 170)
+
+
+@pytest.mark.parametrize(
+    ("signs", "runs", "resource"), [("free", 4, (256, 216)), ("fixed", 3, (1034, 1024))], ids=["free", "fixed"]
+)
+def test_784_256_10_in_several_runs(signs, runs, resource):
+    net = dense_net(784, 256, 10)
+    assert_right(map_net(net, signs=signs), net, runs)
+    fewer = map_net(net, signs=signs, max_runs=runs - 1)
+    assert fewer.stop_reason == "impossible"
+    assert (fewer.certificate.needed, fewer.certificate.available) == resource
+    assert f"allow {runs} runs or more" in fewer.why
+
+
+def sparse_net(inputs, hidden, outputs, share, seed=0):
+    full = dense_net(inputs, hidden, outputs, seed=seed)
+    kept = np.random.default_rng(seed).random(len(full.pre)) < share
+    return netlist(full.populations, full.pre[kept], full.post[kept], full.weight[kept])
+
+
+LARGE = {
+    "700-300-10": lambda: dense_net(700, 300, 10),
+    "512-400-20": lambda: dense_net(512, 400, 20),
+    "sparse 1024-300-10": lambda: sparse_net(1024, 300, 10, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_larger_nets_in_as_few_runs_as_counting_allows_or_one_more(name):
+    net = LARGE[name]()
+    fewest, _ = least_runs(net, usable_parts(HICANN_X, Dead()), "free")
+    found = map_net(net, signs="free")
+    assert_right(found, net, len(found.mapping.runs))
+    assert fewest <= len(found.mapping.runs) <= fewest + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_larger_nets_with_fixed_signs(name):
+    net = LARGE[name]()
+    fewest, _ = least_runs(net, usable_parts(HICANN_X, Dead()), "fixed")
+    found = map_net(net, time_limit=120.0)
+    assert_right(found, net, len(found.mapping.runs))
+    assert fewest <= len(found.mapping.runs) <= fewest + 1
+
+
+def all_to_all(inputs, neurons):
+    random = np.random.default_rng(0)
+    pre, post = (one.ravel() for one in np.meshgrid(np.arange(inputs + neurons), np.arange(inputs, inputs + neurons)))
+    weight = random.integers(1, 64, pre.size) * random.choice([-1, 1], pre.size)
+    populations = [NetPopulation(name="in", size=inputs, external=True)] if inputs else []
+    return netlist([*populations, NetPopulation(name="all", size=neurons, external=False)], pre, post, weight)
+
+
+@pytest.mark.parametrize(("inputs", "neurons"), [(0, 256), (16, 240), (64, 192), (128, 170), (384, 128)])
+def test_the_largest_nets_of_neurons_that_all_feed_each_other(inputs, neurons):
+    net = all_to_all(inputs, neurons)
+    assert_right(map_net(net, signs="free"), net, 1)
+    more = map_net(all_to_all(inputs, neurons + 1), signs="free")
+    assert more.stop_reason == "impossible"
+    assert "a recurrent part cannot be split over runs" in more.why
+
+
+def test_a_fan_in_beyond_half_a_chip_is_impossible():
+    size = 2 * 256 * 128 + 1
+    populations = [NetPopulation(name="in", size=size, external=True), NetPopulation(name="n", size=1, external=False)]
+    net = netlist(populations, np.arange(size), np.full(size, size), np.ones(size, int))
+    found = map_net(net)
+    assert found.stop_reason == "impossible"
+    assert (found.certificate.resource, found.certificate.where) == ("synapse rows", "'n'[0]")
+    assert (found.certificate.needed, found.certificate.available) == (size, 65536)
+
+
+def test_counting_never_forbids_what_is_mapped():
+    """Small chips, where every net that fits is found: no certificate contradicts a mapping."""
+    parts = usable_parts(SMALL, Dead())
+    for seed in range(12):
+        net = sparse_net(4, 3, 1, 0.4, seed=seed)
+        for signs in ("fixed", "free"):
+            found = map_net(net, chip=SMALL, signs=signs)
+            if found.fits:
+                assert check(found.mapping, net) == ()
+                assert impossible(net, parts, signs) is None
+                assert least_runs(net, parts, signs)[0] <= len(found.mapping.runs)
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    net = sparse_net(200, 100, 10, 0.4)
+    first, again, other = (to_json(map_net(net, seed=seed).mapping) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_a_cycle_over_populations_stays_in_one_run():
+    """a -> b -> a, with neurons of another population between them in the order."""
+    populations = [
+        NetPopulation(name="in", size=600, external=True),
+        NetPopulation(name="a", size=40, external=False),
+        NetPopulation(name="b", size=40, external=False),
+        NetPopulation(name="c", size=60, external=False),
+    ]
+    a, b, c = np.arange(600, 640), np.arange(640, 680), np.arange(680, 740)
+    pairs = [(one, other) for one, other in zip(a, b, strict=True)] + [(b[k], a[(k + 1) % 40]) for k in range(12)]
+    pairs += [(b[k % 40], c[k]) for k in range(60)] + [(i, n) for i in range(600) for n in (*a, *c)]
+    pre, post = np.array(pairs).T
+    net = netlist(populations, pre, post, np.ones(len(pre), int))
+    assert [len(unit) for unit in units(net)] == [80] + [1] * 60
+    found = map_net(net)
+    assert check(found.mapping, net) == ()
+    assert (
+        len({number for number, run in enumerate(found.mapping.runs) for one in run.neurons if one.population < 3}) == 1
+    )
+
+
+def test_when_time_is_up_it_says_so():
+    """2 circuits have as many rows as there are inputs, so that all neurons would need the same signs."""
+    net = dense_net(512, 400, 20)
+    found = map_net(net, max_runs=2, time_limit=0.01)
+    assert found.stop_reason == "gave up"
+    assert "within 0.01 s" in found.why
+    assert "--time-limit" in found.why
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"signs": "any"}, UsageError, "no signs 'any'"),
+        ({"max_runs": 0}, UsageError, "0 runs are no limit"),
+        ({"seed": -1}, UsageError, "-1 is no seed"),
+        ({"time_limit": 0.0}, UsageError, "no time limit"),
+        ({"dead": Dead(rows=((2, 0),))}, ChipError, r"dead row \(2, 0\)"),
+    ],
+)
+def test_options_that_make_no_sense(options, error, message):
+    with pytest.raises(error, match=message):
+        map_net(recurrent_net(2, 2), **options)

@@ -1,0 +1,134 @@
+"""Routers: what each maps and where it stops, on given placements."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Dead
+from jaxsnn.bss2.constraints import least_circuits
+from jaxsnn.bss2.greedy import mask_of, usable
+from jaxsnn.bss2.mapping import Mapping, Run
+from jaxsnn.bss2.place import PLACERS
+from jaxsnn.bss2.route import ROUTERS, group_counts
+from jaxsnn.bss2.routing import Effort
+from jaxsnn.bss2.task import task_of, usable_parts
+from tests.bss2.recipes import dense_net, populations_of, recurrent_net
+
+
+def route(net, router, placer, *, signs="free", dead=NOTHING_DEAD, counts=None, repairs=0):
+    """What a router makes of a net whose neurons have as few circuits as they need."""
+    parts = usable_parts(HICANN_X, dead)
+    neurons = np.flatnonzero(~net.external)
+    task = task_of(net, parts, signs, neurons)
+    counts = least_circuits(net, parts, signs)[neurons] if counts is None else np.full(len(neurons), counts)
+    rng = np.random.default_rng(0)
+    placement = PLACERS[placer](task, counts, rng)
+    assert placement is not None
+    return ROUTERS[router](task, placement, rng, Effort(repairs=repairs))
+
+
+def violations(net, run, signs, dead=NOTHING_DEAD):
+    mapping = Mapping(
+        chip=HICANN_X,
+        dead=dead,
+        signs=signs,
+        seed=0,
+        fingerprint=net.fingerprint(),
+        populations=populations_of(net),
+        runs=(run,),
+    )
+    return check(mapping, net)
+
+
+NETS = {
+    "5-120-3": lambda: dense_net(5, 120, 3),
+    "100-20-10": lambda: dense_net(100, 20, 10),
+    "recurrent": lambda: recurrent_net(10, 40),
+    "sums of synapses": lambda: recurrent_net(3, 12, largest=200),
+}
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("placer", ["spread", "vendor", "annealed"])
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_router_is_right_after_every_placer(router, placer, net, signs):
+    net = NETS[net]()
+    run = route(net, router, placer, signs=signs)
+    assert isinstance(run, Run)
+    assert violations(net, run, signs) == ()
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_router_keeps_off_dead_parts(router, signs):
+    net = dense_net(60, 20, 10)
+    dead = Dead(circuits=((0, 0), (1, 7)), drivers=((0, 5), (1, 9)), rows=((0, 0), (1, 201)))
+    run = route(net, router, "spread", signs=signs, dead=dead)
+    assert violations(net, run, signs, dead) == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "hidden", "fits"), [(8, 120, True), (9, 120, False), (100, 28, True), (100, 29, False), (64, 64, True)]
+)
+def test_the_vendors_rules_map_single_circuits_up_to_128_sources(inputs, hidden, fits):
+    assert isinstance(route(dense_net(inputs, hidden, 3), "greedy", "vendor"), Run) is fits
+
+
+def test_label_only_maps_128_inputs_and_128_hidden_neurons_on_single_circuits():
+    net = dense_net(128, 128, 10)
+    run = route(net, "label-only", "spread", counts=1)
+    assert isinstance(run, Run)
+    assert violations(net, run, "free") == ()
+    assert not isinstance(route(dense_net(129, 20, 10), "label-only", "spread", counts=1), Run)
+
+
+def test_the_vendors_rules_fail_on_the_full_chip():
+    found = route(dense_net(256, 246, 10), "greedy", "vendor")
+    assert not isinstance(found, Run)
+    assert found.why == "greedy: 123 sources are left without drivers in hemisphere 0"
+
+
+def test_labels_alone_are_too_few_where_masks_make_groups():
+    net = dense_net(600, 20, 10)
+    alone = route(net, "label-only", "spread", counts=8)
+    assert not isinstance(alone, Run)
+    assert "108 synapses or labels are too many" in alone.why  # 620 sources, 8 buses of 64 labels
+    run = route(net, "mixed", "spread", counts=8)
+    assert run.method == "mixed, 2 groups"
+    assert violations(net, run, "free") == ()
+
+
+def test_repairs_mend_what_does_not_fit_at_first():
+    """A recurrent net near the limit, on a placement that fits only after sources were moved."""
+    rng = np.random.default_rng(1)
+    full = recurrent_net(64, 150, seed=3)
+    kept = rng.random(len(full.pre)) < 0.56
+    net = type(full)(populations=full.populations, pre=full.pre[kept], post=full.post[kept], weight=full.weight[kept])
+    before, after = (route(net, "mixed", "spread", signs="free", counts=1 + 1, repairs=r) for r in (0, 400))
+    assert isinstance(after, Run)
+    assert violations(net, after, "free") == ()
+    assert isinstance(before, Run) or before.overflow > 0
+
+
+def test_groups_are_those_that_neurons_can_address():
+    net = dense_net(2, 3)
+    assert group_counts(task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(2, 5))) == (1, 2, 4)
+
+
+@settings(max_examples=200)
+@given(selects=st.lists(st.integers(0, 31), min_size=1, max_size=5, unique=True))
+def test_masks_isolate_exactly_where_some_mask_does(selects):
+    allowed = usable(tuple(selects), HICANN_X)
+    for place, own in enumerate(selects):
+        for index in range(32):
+            masks = [
+                mask
+                for mask in range(32)
+                if own & mask == index & mask and all(o & mask != own & mask for o in selects if o != own)
+            ]
+            assert allowed[place, index] == bool(masks)
+            if masks:
+                assert mask_of(tuple(selects), place, index, HICANN_X) == masks[0]
