@@ -21,7 +21,7 @@ from jaxsnn.nir.export import export, group_of, tagged
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
-from jaxsnn.nir.torch_leaves import Call, exported, exporter_of
+from jaxsnn.nir.torch_leaves import Call, exported, exporter_of, outputs_of
 
 
 def from_torch(module: Any, sample: Any) -> Graph:
@@ -35,15 +35,18 @@ def from_torch(module: Any, sample: Any) -> Graph:
             layer must take what another layer gives, unchanged.
         sample: Input of one step, (batch, *shape).
 
+    Returns:
+        The graph, with an Output for each layer whose output the module returns and no other layer takes.
+
     Raises:
         ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed outside of layers.
     """
-    calls, output = _traced(module, sample)
+    calls, outputs = _traced(module, sample)
     made = {call.name: exported(call) for call in calls}
     frameworks = sorted({one.framework for one in made.values() if one.framework is not None})
     if len(frameworks) != 1:
         raise ConversionError(f"the module has neurons of {listing(frameworks)}: one framework is needed")
-    first, last = (_free(name, made) for name in ("input", "output"))
+    first = _free("input", made)
     nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(tuple(sample.shape[1:]))}}
     edges: list[Edge] = []
     by_node: dict[str, dict[str, Any]] = {}
@@ -61,8 +64,10 @@ def from_torch(module: Any, sample: Any) -> Graph:
         ends[call.name] = (main,)
         for option, value in one.options.items():
             by_node.setdefault(option, {})[main] = value
-    nodes[last] = {"type": "Output", "shape": np.array(output[1])}
-    edges += [(end, last) for end in ends[output[0]]]
+    for source, shape in outputs.items():
+        last = _free("output" if len(outputs) == 1 else f"output_{source}", nodes)
+        nodes[last] = {"type": "Output", "shape": np.array(shape)}
+        edges += [(end, last) for end in ends[source]]
     return _read(nodes, edges, frameworks[0], by_node, [one.dt for one in made.values() if one.dt is not None])
 
 
@@ -85,8 +90,8 @@ def _read(
     return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))
 
 
-def _traced(module: Any, sample: Any) -> tuple[list[Call], tuple[str, tuple[int, ...]]]:
-    """The first call of each leaf in order, and the leaf that gives the output, with its shape."""
+def _traced(module: Any, sample: Any) -> tuple[list[Call], dict[str, tuple[int, ...]]]:
+    """The first call of each leaf in order, and the leaves that give the outputs, with their shapes."""
     import torch
 
     calls: dict[str, Call] = {}
@@ -123,11 +128,7 @@ def _traced(module: Any, sample: Any) -> tuple[list[Call], tuple[str, tuple[int,
             hook.remove()
         for part, before in buffers:
             part._buffers.update(before)
-    while isinstance(result, tuple | list):
-        result = result[0]
-    if id(result) not in makers:
-        raise ConversionError("the output of the module is computed outside of layers: use a layer for it")
-    return list(calls.values()), (makers[id(result)], tuple(result.shape[1:]))
+    return list(calls.values()), outputs_of(result, makers, calls)
 
 
 def _leaves(module: Any, name: str = "") -> list[tuple[str, Any]]:

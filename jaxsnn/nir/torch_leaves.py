@@ -206,3 +206,28 @@ _EXPORTERS: Mapping[tuple[str, str], Callable[[Call], Exported]] = MappingProxyT
         **{("norse", kind): _norse for kind in ("LIFBoxCell", "LIFCell", "IAFCell", "LIBoxCell")},
     }
 )
+
+
+def outputs_of(result: Any, makers: dict[int, str], calls: dict[str, Call]) -> dict[str, tuple[int, ...]]:
+    """The leaves that give what a module returns: the first tensor, and others that no leaf takes up.
+
+    What is returned beside them are states of neurons.
+    """
+    tensors = _tensors(result)
+    if not tensors or id(tensors[0]) not in makers:
+        raise ConversionError("the output of the module is computed outside of layers: use a layer for it")
+    taken = {source for call in calls.values() for source in call.sources}
+    found = {makers[id(tensors[0])]: tuple(tensors[0].shape[1:])}
+    for tensor in tensors[1:]:
+        maker = makers.get(id(tensor))
+        if maker is not None and maker not in taken:
+            found.setdefault(maker, tuple(tensor.shape[1:]))
+    return found
+
+
+def _tensors(result: Any) -> list[Any]:
+    if isinstance(result, dict):
+        return _tensors(list(result.values()))
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in _tensors(part)]
+    return [result] if hasattr(result, "shape") else []

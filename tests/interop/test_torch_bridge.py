@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from jaxsnn import lower
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from jaxsnn.nir.torch_bridge import from_torch, to_torch
@@ -99,6 +100,27 @@ def test_norse_keeps_its_reset_and_true_time_constants():
     np.testing.assert_allclose(graph.nodes[first].value("v_reset"), [-0.5, -0.5])
     assert (graph.dialect.dt, graph.dialect.seconds) == (5e-4, 1.0)
     assert [graph.dialect.at(name).reset for name in (first, second)] == ["zero", "subtract"]
+
+
+class TwoHeads(torch.nn.Module):
+    """Returns what two layers give."""
+
+    def __init__(self):
+        import snntorch
+
+        super().__init__()
+        self.body, self.first, self.second = (torch.nn.Linear(5, size) for size in (5, 2, 3))
+        self.lif, self.a, self.b = (snntorch.Leaky(beta=beta, init_hidden=True) for beta in (0.9, 0.8, 0.7))
+
+    def forward(self, x):
+        y = self.lif(self.body(x))
+        return self.a(self.first(y)), self.b(self.second(y))
+
+
+def test_two_heads_are_two_outputs():
+    """snnTorch's exporter keeps one of them, which depends on the hash seed."""
+    graph = from_torch(TwoHeads(), torch.zeros(1, 5))
+    assert dict(lower(graph).outputs) == {"output_a": ("a",), "output_b": ("b",)}
 
 
 class Residual(torch.nn.Module):
