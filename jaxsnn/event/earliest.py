@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.event.batching import anywhere
 from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
 from jaxsnn.network import TauShape
 
@@ -86,7 +87,7 @@ def _in_order_of_bounds(neuron, lanes, state, able, window):
     numbers = lax.broadcasted_iota(jnp.int32, bound.shape, 1)
 
     def unfinished(search):
-        return jnp.any(_open(search, window))
+        return anywhere(_open(search, window))
 
     def look(search):
         nearest = jnp.min(search.bound, axis=1, keepdims=True)

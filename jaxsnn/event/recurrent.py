@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.event.batching import anywhere
 from jaxsnn.event.deliveries import Delivery, Queue, deliver, empty_queue, next_delivery, send
 from jaxsnn.event.earliest import Crossing, earliest_crossing
 from jaxsnn.event.events import sorted_times
@@ -169,7 +170,7 @@ class _Loop:
 
         def unfinished(carry):
             step, state, _ = carry
-            return jnp.any(~state.finished) & (step < limit)
+            return anywhere(~state.finished) & (step < limit)
 
         return lax.while_loop(unfinished, self._step, (jnp.int32(0), self._begin(), self._empty_log()))
 
