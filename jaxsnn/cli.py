@@ -26,6 +26,7 @@ from jaxsnn.arguments import (
 )
 from jaxsnn.commands import add_check, add_convert, add_draw, add_fidelity, add_map, add_verify
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
+from jaxsnn.train_command import add_train
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxsnn-nir {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     _add_info(commands)
-    _add_train(commands)
+    add_train(commands)
     _add_run(commands)
     add_check(commands)
     add_draw(commands)
@@ -50,21 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_info(commands: Any) -> None:
     parser = add_command(commands, "info", _info, "show what is in a NIR file, and what it does not say")
     add_file(parser)
-
-
-def _add_train(commands: Any) -> None:
-    parser = add_command(commands, "train", _train, "train the network of a NIR file with exact gradients")
-    add_file(parser)
-    parser.add_argument(
-        "--data", metavar="D", required=True, help="yinyang, or an .npz with x_train, y_train, x_test, y_test"
-    )
-    add_output(parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True)
-    parser.add_argument("--loss", default="ttfs", help="ttfs: cross-entropy of first spike times (default)")
-    parser.add_argument("--epochs", type=int, default=50, help="default 50")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
-    parser.add_argument("--lr", type=float, default=0.01, help="step of a weight in units of its kick (default 0.01)")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and their order (default 0)")
-    _add_engine(parser, "event: exact, in continuous time (default)")
 
 
 def _add_run(commands: Any) -> None:
@@ -103,40 +89,6 @@ def _info(arguments: argparse.Namespace) -> int:
 
     graph = read_graph(arguments, notes=False)
     print(as_json(graph) if arguments.json else as_text(graph))
-    return 0
-
-
-def _only_event(arguments: argparse.Namespace) -> None:
-    if arguments.engine != "event":
-        raise UsageError(f"there is no engine '{arguments.engine}' so far: {suggestion(arguments.engine, ['event'])}")
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from jaxsnn.output import refuse_unwritable
-
-    _only_event(arguments)
-    output = refuse_unwritable(arguments.output, arguments.force)
-    refuse_unwritable(output.with_suffix(".history.json"), arguments.force)
-    graph, t_end = read_graph(arguments), time_of(arguments.t_end)
-
-    from jaxsnn.train.command import train_file
-
-    outcome = train_file(
-        graph,
-        arguments.data,
-        output,
-        force=arguments.force,
-        loss=arguments.loss,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.lr,
-        seed=arguments.seed,
-        t_end=t_end,
-        progress=progress(arguments),
-    )
-    for note in outcome.notes:
-        add_note(arguments, note)
-    print_outcome(arguments, outcome)
     return 0
 
 

@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-import shutil
 import subprocess
 import sys
 from importlib.resources import files
@@ -166,8 +165,15 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
         (["info"], "required: FILE"),
         (["info", DEMO_NET, "--dialect", "snntorhc"], "did you mean 'snntorch'?"),
         (["info", DEMO_NET, "--dialect", "snntorch", "--dt", "1 parsec"], "unit 'parsec'"),
-        (["train", DEMO_NET, *TOLD, "--data", "digits", "-o", "x.nir"], "no task 'digits' so far"),
-        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--loss", "mse"], "no loss 'mse' so far"),
+        (["train", DEMO_NET, *TOLD, "--data", "digit", "-o", "x.nir"], "no task 'digit'"),
+        (["train", DEMO_NET, *TOLD, "-o", "x.nir"], "nobody says what to train on"),
+        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--loss", "mze"], "did you mean 'mse'"),
+        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--engine", "loop"], "the loop needs a device"),
+        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "two"], "--epochs is 'two'"),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--config", "no.toml"],
+            "no.toml cannot be read",
+        ),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "0"], "epochs is 0"),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"], "folder no/folder does not exist"),
         (["run", DEMO_NET, *TOLD, "--input", "nothing.npz", "-o", "y.npz"], "nothing.npz: no such file"),
@@ -314,11 +320,16 @@ def task(tmp_path):
 
 def test_train(net, task, tmp_path, capsys):
     argv = ["train", net, "--data", task, "-o", tmp_path / "out.nir", "--epochs", "2", "--batch-size", "32"]
-    code, out, err = call(capsys, *argv, "--json")
+    code, out, err = call(capsys, *argv, "--json", "-v")
     assert code == 0, err
     content = json.loads(out)
     assert content["schema"] == 1
     assert 0 <= content["test_accuracy"] <= 1
+    assert sorted(path.name for path in Path(content["checkpoint"]).iterdir()) == [
+        "best.npz",
+        "history.jsonl",
+        "last.npz",
+    ]
     assert [line.split()[1] for line in err.splitlines() if line.startswith("epoch")] == ["0/2", "1/2", "2/2"]
     assert "held out for validation" in err
     history = json.loads(Path(content["history"]).read_text())
@@ -326,23 +337,49 @@ def test_train(net, task, tmp_path, capsys):
     assert history["test_accuracy"] == content["test_accuracy"]
     assert "seconds" not in json.dumps(history)
     assert call(capsys, "info", tmp_path / "out.nir")[0] == 0
-    # quiet, again, forced: the same bytes
-    shutil.copy(tmp_path / "out.nir", tmp_path / "first.nir")
+    # resumed: the same bytes; the file is there already
+    (tmp_path / "out.nir").rename(tmp_path / "first.nir")
+    (tmp_path / "out.history.json").unlink()
+    assert "last.npz exists: go on from it" in refused(capsys, *argv, "-q")[1]
+    code, out, err = call(capsys, *argv, "-q", "--resume")
+    assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
+    # quiet, again, forced, the options in a file: the same bytes
+    (tmp_path / "run.toml").write_text(f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[push]\nlabel = 1.0\n')
+    argv = ["train", net, "-o", tmp_path / "out.nir", "--config", tmp_path / "run.toml", "--batch-size", "32"]
     code, out, err = call(capsys, *argv, "-q", "--force")
     assert (code, err) == (0, "")
     assert "test accuracy" in out
     assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
     # values outside 0 to 1
     np.savez(tmp_path / "far.npz", **{**np.load(task), "x_test": np.full((2, 5), 7.0), "y_test": np.zeros(2, int)})
-    argv[3] = tmp_path / "far.npz"
-    assert "has the value 7" in refused(capsys, *argv, "-q", "--force")[1]
+    assert "has the value 7" in refused(capsys, *argv, "-q", "--force", "--data", tmp_path / "far.npz")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = ", "is no TOML"),
+        ("epoch = 3", "there is no option 'epoch': did you mean 'epochs'"),
+        ("epochs = 2.5", "epochs is 2.5: it must be a whole number"),
+        ("push = 3", "push is 3: it must be a table"),
+        ('data = "yinyang"\n[push]\nlable = 1.0', "push: there is no 'lable': did you mean 'label'"),
+        ('data = "yinyang"\n[trainable]\nweight = {kind = "fre"}', "there is no kind 'fre': did you mean 'free'"),
+        ('data = "yinyang"\n[trainable]\nweight = {low = 0.0}', "unexpected keyword argument 'low'"),
+        ('data = "yinyang"\ncopies = 3', "yinyang takes no copies"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_path, capsys):
+    (tmp_path / "run.toml").write_text(text)
+    code, line = refused(capsys, "train", net, "-o", tmp_path / "out.nir", "--config", tmp_path / "run.toml")
+    assert code == 2
+    assert message in line
 
 
 def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path, capsys):
     argv = ["train", net, "--data", task, "-o", tmp_path / "out.nir", "--epochs", "2", "--batch-size", "32", "-q"]
     code, line = refused(capsys, *argv, "--lr", "1e38")
     assert code == 1
-    assert "not a number" in line
+    assert "lower the learning rate from 1e+38" in line
     assert "is written to" in line
     assert (tmp_path / "out.nir").exists()
     assert (tmp_path / "out.history.json").exists()

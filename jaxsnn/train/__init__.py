@@ -3,7 +3,8 @@
 from jaxsnn.train.augment import Dropout, Jitter
 from jaxsnn.train.constraints import TRAINABLE, Bounded, Free, Positive
 from jaxsnn.train.datasets import Data, Splits, yinyang, yinyang_splits
-from jaxsnn.train.encoding import Latency
+from jaxsnn.train.digits import digits_splits
+from jaxsnn.train.encoding import Delta, Latency, Population, Rate
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import EpochRecord, Fit
 from jaxsnn.train.losses import (
@@ -20,6 +21,8 @@ from jaxsnn.train.optimisers import OPTIMISERS, SCHEDULES
 from jaxsnn.train.parallel import join_processes
 from jaxsnn.train.regularize import PeakMargin, SpikeRate
 from jaxsnn.train.silence import Push
+from jaxsnn.train.sources import data_of_nir, events_of_arrays
+from jaxsnn.train.vowels import japanese_vowels_splits
 
 __all__ = [
     "LOSSES",
@@ -28,6 +31,7 @@ __all__ = [
     "TRAINABLE",
     "Bounded",
     "Data",
+    "Delta",
     "Dropout",
     "EpochRecord",
     "ExponentialSum",
@@ -39,15 +43,21 @@ __all__ = [
     "Latency",
     "MaxOverTime",
     "PeakMargin",
+    "Population",
     "Positive",
     "Push",
+    "Rate",
     "SpikeCount",
     "SpikeRate",
     "SpikeTimes",
     "Splits",
     "TrainingStopped",
     "accuracy",
+    "data_of_nir",
+    "digits_splits",
+    "events_of_arrays",
     "fit",
+    "japanese_vowels_splits",
     "join_processes",
     "yinyang",
     "yinyang_splits",

@@ -35,7 +35,7 @@ class Checkpoint:
         state, best_state: what training changes, now and at the best epoch.
         best_epoch: its number.
         history, seconds: as in `jaxsnn.train.Fit`.
-        max_spikes: the engine's budget.
+        budgets: of the engine, by option.
         factor: what steps are multiplied by.
         failures: how often the run went back to its best epoch.
         silent_epochs: for how many epochs no output has fired.
@@ -46,7 +46,7 @@ class Checkpoint:
     best_epoch: int
     history: tuple[EpochRecord, ...]
     seconds: tuple[float, ...]
-    max_spikes: int
+    budgets: dict[str, Any]
     factor: float
     failures: int
     silent_epochs: int
@@ -127,7 +127,7 @@ class Folder:
             raise UsageError(f"{path} holds arrays of another network or optimiser: resume with the same")
         state, best_state = jax.tree.unflatten(structure, [jax.numpy.asarray(array) for array in arrays])
         history = tuple(EpochRecord(**record) for record in header["history"])
-        rest = {name: header[name] for name in ("best_epoch", "max_spikes", "factor", "failures", "silent_epochs")}
+        rest = {name: header[name] for name in ("best_epoch", "budgets", "factor", "failures", "silent_epochs")}
         return Checkpoint(state=state, best_state=best_state, history=history, seconds=tuple(header["seconds"]), **rest)
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:
@@ -139,6 +139,15 @@ class Folder:
                 raise UsageError(f"{path} was made with {name} = {other}, now it is {value}: resume with the same")
         if header["fingerprint"] != self.print:
             raise UsageError(f"{path} was made with other data, or another network: resume with the same")
+
+
+def remove_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Remove the checkpoints of a folder, and the folder, if nothing else is in it."""
+    folder = Path(path)
+    for name in (LAST, BEST, HISTORY):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:

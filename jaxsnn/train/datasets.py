@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Splits:
     Attributes:
         name: what messages call it.
         bias: an encoder adds a last input channel that spikes at the start of every sample.
+        encoder: makes the encoder for a time constant (seconds), where nobody says another.
+        span: length of a sample in that time constant, where nobody says another.
     """
 
     name: str
@@ -48,6 +50,34 @@ class Splits:
     validation: Data
     test: Data
     bias: bool = False
+    encoder: Callable[[float], Callable[[Any], Any]] | None = None
+    span: float | None = None
+
+
+def taken(data: Data, index: np.ndarray) -> Data:
+    """Some of the samples."""
+    x = (
+        replace(data.x, time=data.x.time[index], index=data.x.index[index])
+        if hasattr(data.x, "time")
+        else data.x[index]
+    )
+    return replace(data, x=x, y=data.y[index])
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising order.
+
+    >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
+    >>> len(part), len(rest)
+    (2, 6)
+    """
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen.append(generator.permutation(members)[: round(fraction * len(members))])
+    part = np.sort(np.concatenate(chosen))
+    return part, np.setdiff1d(np.arange(len(labels)), part)
 
 
 def yinyang(n: int, seed: int | Sequence[int]) -> Data:

@@ -27,11 +27,12 @@ def read_population(network: Network) -> str:
     return sources[0]
 
 
-def make_loss(name: str, network: Network, t_end: float | None = None) -> Loss:
+def make_loss(name: str, network: Network, t_end: float | None = None, *, span: float | None = None) -> Loss:
     """A loss of `LOSSES` for a network: times in units of tau_syn (of LI and LIF: tau) of the population that is read.
 
     Args:
-        t_end: seconds, end of a sample, when silent neurons count as firing; default 6.5 of these units.
+        t_end: seconds, end of a sample, when silent neurons count as firing; default `span`.
+        span: that in units of the time constant; default 6.5.
 
     Raises:
         UsageError: there is no such loss, or it does not fit what the population does.
@@ -43,7 +44,7 @@ def make_loss(name: str, network: Network, t_end: float | None = None) -> Loss:
         refuse_unfit(network, population, kind.reads, name)
     tau = reference_tau(network, population)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
-    return kind(population=population, tau=tau, t_max=SAMPLE_SPAN * tau if t_end is None else t_end, **fires)
+    return kind(population=population, tau=tau, t_max=(span or SAMPLE_SPAN) * tau if t_end is None else t_end, **fires)
 
 
 def refuse_unfit(network: Network, population: str, reads: str, name: str) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxsnn.event.engine import Event
 from jaxsnn.event.events import Events
+from jaxsnn.event.record import Budget
 from jaxsnn.grid.engine import Grid
 from jaxsnn.network import Network
 from jaxsnn.simulate import Solution, simulate
@@ -26,7 +27,7 @@ class Played(NamedTuple):
         reading: what losses read.
         solution: of the event engine, for regularisers; None on the grid.
         counts: population that fires -> spikes of each neuron, (batch, neurons).
-        needed: population -> spikes that had to be recorded of a neuron; empty where there is no budget.
+        budgets: option of `Event` -> population -> what it took, and what there was room for.
         clipped: spikes whose gradient is clipped.
         recorded: all spikes, as far as they were recorded.
         result: a `jaxsnn.simulate.Result`.
@@ -35,10 +36,21 @@ class Played(NamedTuple):
     reading: Reading
     solution: Solution | None
     counts: dict[str, jax.Array]
-    needed: dict[str, jax.Array]
+    budgets: dict[str, dict[str, Budget]]
     clipped: jax.Array
     recorded: jax.Array
     result: jax.Array
+
+    def shortages(self) -> dict[str, dict[str, int]]:
+        """Budgets that were too small, and what they must be (outside jit only)."""
+        return (
+            {} if self.solution is None else {name: short for name, short in self.solution.shortages().items() if short}
+        )
+
+
+def hashable(engine: Any) -> Any:
+    """The engine as a static argument: budgets by population as tuples."""
+    return engine.hashable() if isinstance(engine, Event) else engine
 
 
 @singledispatch
@@ -49,7 +61,8 @@ def play(engine: Any, network: Network, inputs: Any, t_end: float) -> Played:
 
 @play.register
 def _(engine: Event, network: Network, inputs: Any, t_end: float) -> Played:
-    solution = simulate(network, inputs, t_end, engine=engine, sample_times=jnp.asarray([t_end]), throw=False)
+    at_end = jnp.asarray([t_end], network.dtype)
+    solution = simulate(network, inputs, t_end, engine=engine, sample_times=at_end, throw=False)
     return _by_events(network, solution)
 
 
@@ -59,7 +72,7 @@ def _by_events(network: Network, solution: Solution) -> Played:
         reading=EventReading(network=network, solution=solution),
         solution=solution,
         counts={name: spikes.count for name, spikes in solution.spikes.items()},
-        needed=solution.spikes_needed,
+        budgets=solution.budgets,
         clipped=sum(solution.clipped_slopes.values(), zero),
         recorded=sum((jnp.sum(jnp.isfinite(own.time)) for own in solution.spikes.values()), zero),
         result=solution.result,
@@ -78,7 +91,7 @@ def _(engine: Grid, network: Network, inputs: Any, t_end: float) -> Played:
         reading=GridReading(solution=solution),
         solution=None,
         counts={name: count.reshape(len(count), -1) for name, count in counts.items()},
-        needed={},
+        budgets={},
         clipped=jnp.zeros(()),
         recorded=sum((jnp.sum(count) for count in counts.values()), jnp.zeros(())),
         result=solution.result,

@@ -13,6 +13,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
+from jaxsnn.event.record import Budget
 from jaxsnn.network import Network
 from jaxsnn.simulate import Result
 from jaxsnn.train.batches import Batch
@@ -34,7 +35,7 @@ class Summary(NamedTuple):
         undecided: samples in which no neuron of the population that is read fired.
         silent: population -> sum over samples of the fraction of its neurons that did not fire.
         spikes: population -> sum over samples of spikes per neuron.
-        needed: population -> largest number of spikes of a neuron.
+        budgets: option of `Event` -> population -> the most that a batch took, and the room.
         clipped: recorded spikes so close to tangency that their gradient was clipped.
         recorded: spikes of all neurons, as far as they were recorded.
         result: the worst `jaxsnn.simulate.Result`.
@@ -47,7 +48,7 @@ class Summary(NamedTuple):
     undecided: jax.Array
     silent: dict[str, jax.Array]
     spikes: dict[str, jax.Array]
-    needed: dict[str, jax.Array]
+    budgets: dict[str, dict[str, Budget]]
     clipped: jax.Array
     recorded: jax.Array
     result: jax.Array
@@ -68,7 +69,7 @@ def summarise(setup: Setup, played: Played, values: jax.Array, labels: jax.Array
         undecided=summed(predictions < 0),
         silent={name: summed(jnp.mean(count == 0, axis=1)) for name, count in played.counts.items()},
         spikes={name: summed(jnp.mean(count, axis=1)) for name, count in played.counts.items()},
-        needed={},
+        budgets={},
         clipped=played.clipped,
         recorded=played.recorded,
         result=jnp.int32(0),
@@ -77,8 +78,8 @@ def summarise(setup: Setup, played: Played, values: jax.Array, labels: jax.Array
     )
     finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
     result = jnp.where(finite, played.result, jnp.int32(Result.NOT_FINITE))
-    needed, result = highest((played.needed, result), setup.mesh)
-    return total(sums, setup.mesh)._replace(needed=needed, result=result)
+    budgets, result = highest((played.budgets, result), setup.mesh)
+    return total(sums, setup.mesh)._replace(budgets=budgets, result=result)
 
 
 def joined(summaries: Summary) -> Summary:
@@ -86,7 +87,7 @@ def joined(summaries: Summary) -> Summary:
     sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
     return sums._replace(
         gradient=jnp.max(summaries.gradient),  # NaN, if one is
-        needed=jax.tree.map(jnp.max, summaries.needed),
+        budgets=jax.tree.map(jnp.max, summaries.budgets),
         # the codes rise with how much is lost: NOT_FINITE is the highest
         result=jnp.max(summaries.result),
     )

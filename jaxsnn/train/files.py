@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -13,29 +14,47 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.event.events import Events
 from jaxsnn.play import load_arrays
-from jaxsnn.train.datasets import Data, Splits, yinyang_splits
+from jaxsnn.train.datasets import Data, Splits, taken, yinyang_splits
+from jaxsnn.train.digits import digits_splits
+from jaxsnn.train.vowels import japanese_vowels_splits
 
-#: Tasks that are known by name; each takes a seed.
-DATASETS: Mapping[str, Callable[[int], Splits]] = MappingProxyType({"yinyang": yinyang_splits})
+#: Tasks that are known by name; each takes a seed, some more.
+DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
+    {"yinyang": yinyang_splits, "digits": digits_splits, "japanese-vowels": japanese_vowels_splits}
+)
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
 
 
-def load_splits(source: str | os.PathLike[str], seed: int = 0) -> tuple[Splits, tuple[str, ...]]:
+def load_splits(
+    source: str | os.PathLike[str], seed: int = 0, *, folder: str | None = None, copies: int = 1
+) -> tuple[Splits, tuple[str, ...]]:
     """A task by name, or from an .npz file, and notes on what was decided.
 
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values from 0 to 1 (samples,
     ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds.
 
+    Args:
+        folder: of JapaneseVowels, if aeon is not installed.
+        copies: of each training sample of digits and JapaneseVowels.
+
     Raises:
         FileError, UsageError: no such task or file, or arrays that are missing or do not fit.
     """
     name = os.fspath(source)
+    options = {
+        key: value for key, value, default in (("folder", folder, None), ("copies", copies, 1)) if value != default
+    }
     if name in DATASETS:
-        return DATASETS[name](seed), ()
+        known = inspect.signature(DATASETS[name]).parameters
+        if unknown := [key for key in options if key not in known]:
+            raise UsageError(f"{name} takes no {unknown[0]}: leave it out")
+        return DATASETS[name](seed, **options), ()
+    if options:
+        raise UsageError(f"{name} takes no {next(iter(options))}: that is for digits and japanese-vowels")
     if not name.endswith(".npz"):
-        raise UsageError(f"there is no task '{name}' so far, and it is no .npz file: {suggestion(name, DATASETS)}")
+        raise UsageError(f"there is no task '{name}', and it is no .npz file: {suggestion(name, DATASETS)}")
     arrays = load_arrays(name)
     classes = _classes(name, arrays)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
@@ -45,7 +64,7 @@ def load_splits(source: str | os.PathLike[str], seed: int = 0) -> tuple[Splits, 
     if held >= len(train):
         raise UsageError(f"{name} has {len(train)} training samples: too few to hold one out for validation")
     order = np.random.default_rng([seed, len(train)]).permutation(len(train))
-    validation, kept = _taken(train, order[:held]), _taken(train, order[held:])
+    validation, kept = taken(train, order[:held]), taken(train, order[held:])
     note = f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     return Splits(name=name, train=kept, validation=validation, test=test), (note,)
 
@@ -74,8 +93,3 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}': there are {listing(arrays)}"
         )
     return Data(x=x, y=labels, classes=classes)
-
-
-def _taken(data: Data, index: np.ndarray) -> Data:
-    x = Events(time=data.x.time[index], index=data.x.index[index]) if hasattr(data.x, "time") else data.x[index]
-    return Data(x=x, y=data.y[index], classes=data.classes)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -103,8 +104,24 @@ def highest(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.lax.pmax(tree, SAMPLES)
 
 
-def leave_at_once(message: str, code: int) -> None:
-    """End a process whose partner is gone: JAX would wait for it, or abort with a trace."""
-    sys.stderr.write(f"jaxsnn: error: {message}\n")
-    sys.stderr.flush()
-    os._exit(code)
+@contextmanager
+def partners(checkpoint: str | os.PathLike[str] | None) -> Iterator[None]:
+    """While processes train together: where one is lost, the others end with one line that says how to go on.
+
+    JAX itself would wait for the lost one, or abort with a trace.
+
+    Args:
+        checkpoint: folder of checkpoints; None: there are no other processes, and nothing is done.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if checkpoint is None:
+            raise
+        reason = str(error).splitlines()[0]
+        sys.stderr.write(
+            f"jaxsnn: error: process {jax.process_index()} lost another one ({reason}): {checkpoint} holds the last "
+            "whole epoch: start all processes again with --resume\n"
+        )
+        sys.stderr.flush()
+        os._exit(1)

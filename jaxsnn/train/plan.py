@@ -127,18 +127,19 @@ def make_plan(
 ) -> Plan:
     """Fill in what was not given, and check it; see `jaxsnn.train.fit` for the arguments."""
     if isinstance(loss, str):
-        loss = make_loss(loss, network, t_end)
+        loss = make_loss(loss, network, t_end, span=data.span)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
     end: float = loss.t_max if t_end is None else t_end
-    engine = _make_engine(engine, network, loss)
+    engine = make_engine(engine, network, loss)
     on_grid = isinstance(engine, Grid)
     notes = _engine_notes(engine, network, loss)
-    if encoder is None and not hasattr(data.train.x, "time") and not (on_grid and np.ndim(data.train.x) > 2):
-        encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=data.bias)
-        notes.append(
-            f"values from 0 to 1 are encoded as one spike each, from 0 s to {format_time(encoder.t_max)}"
-            + (", and a last channel spikes at 0 s" if data.bias else "")
-        )
+    if (
+        encoder is None
+        and not hasattr(data.train.x, "time")
+        and not (on_grid and data.encoder is None and np.ndim(data.train.x) > 2)
+    ):
+        encoder, note = _default_encoder(data, loss.tau)
+        notes.append(note)
     if push is None:
         push = Push(label=0.0, hidden=0.0) if on_grid else Push()
     notes += plan_notes(network, engine)
@@ -147,7 +148,17 @@ def make_plan(
     return plan
 
 
-def _make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
+def _default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
+    if data.encoder is not None:
+        encoder = data.encoder(tau)
+        return encoder, f"the task's own encoder is used: {encoder}"
+    encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
+    bias = ", and a last channel spikes at 0 s" if data.bias else ""
+    return encoder, f"values from 0 to 1 are encoded as one spike each, from 0 s to {format_time(encoder.t_max)}{bias}"
+
+
+def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
+    """The engine of a name, or the default: a population that only a first-spike loss reads stops after it fires."""
     if engine is None or engine == "event":
         alone = loss.reads == "first spikes" and not _feeds_others(network, loss.population)
         stops = (loss.population,) if alone else ()

@@ -21,6 +21,7 @@ from jaxsnn.train.batches import Batch, encoded, ordered_batches, shuffled_batch
 from jaxsnn.train.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.datasets import Splits
+from jaxsnn.train.engines import hashable
 from jaxsnn.train.epoch import (
     Pace,
     Setup,
@@ -46,6 +47,9 @@ _SILENT_EPOCHS, _SILENT_STEPS = 3, 150
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a millionth of a kick.
 EXPLODES = 1e7
+
+
+_BUDGETS = ("max_spikes", "max_events", "max_arrivals")
 
 
 class TrainingStopped(SimulationError):
@@ -82,7 +86,7 @@ class Run:
         named = isinstance(plan.optimiser, str)
         self.setup = Setup(
             loss=plan.loss,
-            engine=plan.engine,
+            engine=hashable(plan.engine),
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
@@ -224,19 +228,23 @@ class Run:
             self._enlarge(summary, "the evaluation is repeated")
 
     def _enlarge(self, summary: Summary, what: str) -> None:
+        """Room for what was needed, and more, for training makes neurons fire more often."""
         engine: Any = self.setup.engine
-        population, needed = max(summary.needed.items(), key=lambda item: int(item[1]))
-        before, after = engine.max_spikes, with_room(int(needed))
-        message = (
-            f"a neuron of '{population}' fires {int(needed)} times in a sample, {before} spikes of each are recorded"
-        )
-        if after > _LARGEST_BUDGET:
+        option, population, needed, room = _worst(summary.budgets)
+        what_happens = {
+            "max_spikes": f"a neuron of '{population}' fires {needed} times in a sample, "
+            f"{room} spikes of each are recorded",
+            "max_events": f"'{population}' fires {needed} times in a sample, others see {room} of its spikes",
+            "max_arrivals": f"{needed} spikes arrive at a position of '{population}', there is room for {room}",
+        }
+        message, after = what_happens[option], with_room(needed)
+        if option == "max_spikes" and after > _LARGEST_BUDGET:
             raise _TooManySpikes(f"{message}: lower its input weights, or end samples earlier with t_end")
-        self.say(f"{message}: {what} with max_spikes = {after}")
-        self.setup = replace(self.setup, engine=replace(engine, max_spikes=after))
+        self.say(f"{message}: {what} with {option} = {after}")
+        self.setup = replace(self.setup, engine=engine.with_room({option: {population: after}}).hashable())
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
-        budget = getattr(self.setup.engine, "max_spikes", 0)
+        budget = _spike_budget(self.setup.engine)
         record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
         self.history.append(record)
         self.seconds.append(seconds)
@@ -277,7 +285,7 @@ class Run:
             best_epoch=self.best[0].epoch,
             history=tuple(self.history),
             seconds=tuple(self.seconds),
-            max_spikes=getattr(self.setup.engine, "max_spikes", 0),
+            budgets={name: getattr(self.setup.engine, name) for name in _BUDGETS if hasattr(self.setup.engine, name)},
             factor=self.factor,
             failures=self.failures,
             silent_epochs=self.silent_epochs,
@@ -293,9 +301,10 @@ class Run:
         self.history, self.seconds = list(found.history), list(found.seconds)
         self.best = (found.history[found.best_epoch], found.best_state)
         self.factor, self.failures, self.silent_epochs = found.factor, found.failures, found.silent_epochs
-        if found.max_spikes:
+        if found.budgets:
+            budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
             engine: Any = self.setup.engine
-            self.setup = replace(self.setup, engine=replace(engine, max_spikes=found.max_spikes))
+            self.setup = replace(self.setup, engine=replace(engine, **budgets))
         self.say(f"going on after epoch {found.history[-1].epoch}")
 
     def result(self) -> Fit:
@@ -319,6 +328,27 @@ class Run:
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+
+def _worst(budgets: Any) -> tuple[str, str, int, int]:
+    """The budget that was exceeded most: option, population, what was needed, what there was."""
+    excess = [
+        (int(budget.needed) / int(budget.room), option, population, int(budget.needed), int(budget.room))
+        for option, found in budgets.items()
+        for population, budget in found.items()
+    ]
+    return max(excess)[1:]
+
+
+def _as_tuples(budget: Any) -> Any:
+    """A budget as JSON has it, hashable again."""
+    return tuple((population, room) for population, room in budget) if isinstance(budget, list) else budget
+
+
+def _spike_budget(engine: Any) -> int:
+    """Spikes recorded of each neuron, of the population that has most; 0 where there is no budget."""
+    budget = getattr(engine, "max_spikes", 0)
+    return budget if isinstance(budget, int) else max(dict(budget).values(), default=0)
 
 
 def with_room(needed: int) -> int:

@@ -29,7 +29,7 @@ import sys
 from tests.train.test_checkpoint import SETTINGS, summary
 from tests.train.test_fit import small_net
 from jaxsnn.train import fit, yinyang_splits
-settings = {**SETTINGS, "epochs": 40, "learning_rate": 0.01}
+settings = {**SETTINGS, "epochs": 200, "learning_rate": 0.01}
 print(summary(fit(small_net(), yinyang_splits(0, (5000, 500, 500)), **settings, checkpoint=sys.argv[1], resume=True)))
 """
 
@@ -86,42 +86,46 @@ def test_a_finished_run_is_not_trained_again(uninterrupted):
     assert lines == ["going on after epoch 6"]
 
 
-def killed_and_resumed(folder, kills, cache):
-    """Runs that are killed with SIGKILL after some seconds each, then one that ends.
+def epochs_in(folder):
+    return len(lines_of(folder)) if (folder / "history.jsonl").exists() else 0
 
-    Its summary, the seconds that it took, and the epochs that each of the others had reached.
-    """
+
+def start(folder, cache, **options):
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    reached = []
-    for after in kills:
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment, stdout=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=after)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        reached.append(len(lines_of(folder)) if (folder / "history.jsonl").exists() else 0)
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(folder)], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip(), time.perf_counter() - start, reached
+    return subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment, text=True, **options)
+
+
+def kill(folder, cache, after):
+    """Start or resume a run, and end it with SIGKILL some seconds after it has finished one more epoch."""
+    before = epochs_in(folder)
+    process = start(folder, cache, stdout=subprocess.DEVNULL)
+    while process.poll() is None and epochs_in(folder) <= before:
+        time.sleep(0.002)
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was over before it was killed"
+
+
+def finish(folder, cache):
+    output, _ = start(folder, cache, stdout=subprocess.PIPE).communicate()
+    return output.strip()
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(tmp_path):
-    """kill -9 at times drawn over the whole run, its start and compilation included; then to the end."""
-    expected, *_ = killed_and_resumed(tmp_path / "whole", (), tmp_path / "cache")
-    _, seconds, _ = killed_and_resumed(tmp_path / "warm", (), tmp_path / "cache")
-    # the start takes most of a run: some kills come before the first epoch, most during a later one
-    times = np.random.default_rng(0).uniform(0.4, 0.75, 20) * seconds
-    got, _, reached = killed_and_resumed(tmp_path / "killed", times, tmp_path / "cache")
-    assert got == expected
-    assert len(set(reached)) > 5
+    cache = tmp_path / "cache"
+    expected = finish(tmp_path / "whole", cache)
+    reached = []
+    for after in np.random.default_rng(0).uniform(0.0, 0.3, 20):
+        kill(tmp_path / "killed", cache, after)
+        reached.append(epochs_in(tmp_path / "killed"))
+    assert finish(tmp_path / "killed", cache) == expected
+    assert len(expected) == 64
+    assert reached == sorted(set(reached))
 
 
 def test_an_existing_checkpoint_is_not_overwritten(uninterrupted):

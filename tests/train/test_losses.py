@@ -1,15 +1,32 @@
-"""The first-spike loss: closed forms, gradients, predictions."""
+"""Losses: closed forms, predictions, and gradients through whole networks."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.event import Event, Events
 from jaxsnn.event.feedforward import LayerSpikes
-from jaxsnn.simulate import Result, Solution
-from jaxsnn.train import LOSSES, FirstSpike, accuracy
+from jaxsnn.network import Network, Population, TauShape, Wire
+from jaxsnn.simulate import Result, Solution, simulate
+from jaxsnn.train import (
+    LOSSES,
+    ExponentialSum,
+    FirstSpike,
+    Integral,
+    MaxOverTime,
+    PeakMargin,
+    SpikeCount,
+    SpikeRate,
+    SpikeTimes,
+    accuracy,
+)
+from jaxsnn.train.readings import EventReading
+from tests.event.differences import ENOUGH, relative_errors
 
 TAU, T_MAX = 0.005, 0.03
 
@@ -28,11 +45,11 @@ def solution(times):
         sample_times=jnp.zeros(1),
         result=jnp.int32(Result.SUCCESS),
         clipped_slopes={},
-        spikes_needed={},
+        degenerate_spikes={},
+        budgets={},
         shapes_hold={},
         t_end=jnp.asarray(T_MAX),
         drives={},
-        max_spikes=2,
         outputs=(),
     )
 
@@ -101,4 +118,115 @@ def test_the_unit_of_time_is_the_one_that_is_given(x64):
 
 
 def test_losses_are_known_by_name():
+    assert list(LOSSES) == ["ttfs", "mse", "max", "count", "integral", "exp-sum"]
     assert LOSSES["ttfs"] is FirstSpike
+
+
+def test_the_squared_error_does_not_know_a_common_shift(x64):
+    mse = SpikeTimes(population="out", tau=TAU, t_max=T_MAX, separation=0.4)
+    times, labels = jnp.asarray([[0.004, 0.0052, 0.007]]), jnp.array([0])
+    assert np.allclose(mse(solution(times), labels), mse(solution(times + 0.003), labels), rtol=1e-9)
+    apart = jnp.asarray([[0.004, 0.004 + 0.4 * TAU, 0.004 + 0.4 * TAU]])
+    assert np.allclose(mse(solution(apart), labels), 0.0, atol=1e-12)
+    residuals = np.array([0.004, 0.0052, 0.007]) / TAU - [0.0, 0.4, 0.4]
+    assert np.allclose(mse(solution(times), labels), residuals.var(), rtol=1e-12)
+
+
+# Every loss through a whole network, its gradients against central differences.
+
+INPUTS, HIDDEN, CLASSES, T_END = 4, 5, 3, 6.0
+
+
+def whole_network(readout, seed):
+    """An input, spiking neurons, and an answer of the kind that the loss reads."""
+    rng = np.random.default_rng(seed)
+    wires = [Wire(name="input", kind="input", sources=(), shape=(INPUTS,))]
+    parameters, populations = {}, {}
+    for name, source, size, fan_in, is_readout in (
+        ("hidden", "input", HIDDEN, INPUTS, False),
+        ("out", "hidden", CLASSES, HIDDEN, readout),
+    ):
+        own = {"tau_mem": 2.0, "tau_syn": 1.0, "r": 1.0, "w_in": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": 0.0}
+        parameters[name] = {key: jnp.full(size, value) for key, value in own.items()}
+        parameters[f"to {name}"] = {"weight": jnp.asarray(rng.normal(2.0, 1.0, (size, fan_in)))}
+        wires.append(Wire(name=f"to {name}", kind="Linear", sources=(source,), shape=(size,)))
+        wires.append(Wire(name=name, kind="neuron", sources=(f"to {name}",), shape=(size,)))
+        populations[name] = Population(
+            name=name, kind="CubaLI" if is_readout else "CubaLIF", size=size, tau_shape=TauShape.DOUBLE
+        )
+        if is_readout:
+            del parameters[name]["v_threshold"], parameters[name]["v_reset"]
+    net = Network(parameters=parameters, wires=wires, populations=populations)
+    times = jnp.asarray(rng.uniform(0.0, 2.0, (3, INPUTS)))
+    return net, times
+
+
+TIMES = {"population": "out", "tau": 1.0, "t_max": T_END}
+EXACT = {
+    False: (FirstSpike(**TIMES, sharpness=0.2), SpikeTimes(**TIMES), ExponentialSum(**TIMES, fires=True)),
+    True: (MaxOverTime(**TIMES, gain=3.0), Integral(**TIMES), ExponentialSum(**TIMES, gain=5.0)),
+}
+
+
+def weighted_and_counts(variables, weights, losses):
+    net, times = variables
+    events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
+    played = simulate(net, events, T_END, engine=Event(max_spikes=12), sample_times=jnp.ones(1), throw=False)
+    reading, labels = EventReading(network=net, solution=played), jnp.array([0, 2, 1])
+    values = [weight * jnp.sum(loss(reading, labels)) for weight, loss in zip(weights, losses, strict=True)]
+    return sum(values), [spikes.count for spikes in played.spikes.values()]
+
+
+@pytest.mark.parametrize("readout", [False, True], ids=["spikes", "readout"])
+def test_gradients_through_a_network_are_exact(readout, x64):
+    """Each loss by itself; one compilation for the losses of each kind of answer."""
+    function = partial(weighted_and_counts, losses=EXACT[readout])
+    net, times = whole_network(readout, seed=4)
+    gradient_of = jax.jit(jax.grad(function, has_aux=True))
+    for weights in np.eye(3):
+        gradient, counts = gradient_of((net, times), weights)
+        assert sum(int(count.sum()) for count in counts) > 10
+        error = relative_errors(gradient, function, (net.with_free_time_constants(), times), weights)
+        assert np.isfinite(error).mean() > 0.9
+        assert np.nanmax(error) < ENOUGH
+
+
+def test_a_count_passes_on_what_a_kick_at_each_spike_would_do(x64):
+    """The surrogate as it is defined: -dV/dt / (v_threshold - v_reset) for each spike time, and no other."""
+    net, times = whole_network(False, seed=4)
+    events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
+    played = simulate(net, events, T_END, sample_times=jnp.ones(1))
+
+    def count(time):
+        spikes = {**played.spikes, "out": replace(played.spikes["out"], time=time)}
+        return jnp.sum(EventReading(network=net, solution=replace(played, spikes=spikes)).count("out"))
+
+    time, slope = played.spikes["out"].time, played.spikes["out"].slope
+    value, gradient = jax.value_and_grad(count)(time)
+    assert value == played.spikes["out"].count.sum() > 0
+    np.testing.assert_allclose(gradient, jnp.where(jnp.isfinite(time), -slope, 0.0), rtol=1e-12)
+    loss = SpikeCount(population="out", tau=1.0, t_max=T_END)
+    assert loss.predict(EventReading(network=net, solution=played)).shape == (3,)
+
+
+def test_regularisers_count_and_reach_silent_neurons(x64):
+    net, times = whole_network(False, seed=4)
+    quiet = net.with_parameters({**net.parameters, "to out": {"weight": 0.02 * net.parameters["to out"]["weight"]}})
+    events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
+    played = simulate(net, events, T_END, sample_times=jnp.ones(1))
+    counts = [np.asarray(spikes.count) for spikes in played.spikes.values()]
+    expected = 0.5 * 0.1 * sum(np.mean((count - 3.0) ** 2, axis=1) for count in counts)
+    np.testing.assert_allclose(SpikeRate(target=3.0, strength=0.1)(net, played), expected, rtol=1e-6)
+
+    @jax.jit
+    def penalty(weight):
+        changed = quiet.with_parameters({**quiet.parameters, "to out": {"weight": weight}})
+        silent = simulate(changed, events, T_END, sample_times=jnp.ones(1), throw=False)
+        return jnp.sum(PeakMargin(strength=1.0, populations=("out",))(changed, silent))
+
+    weight = quiet.parameters["to out"]["weight"]
+    gradient, step = jax.jit(jax.grad(penalty))(weight), 1e-6
+    assert float(penalty(weight)) > 0
+    difference = (penalty(weight.at[0, 1].add(step)) - penalty(weight.at[0, 1].add(-step))) / (2 * step)
+    assert gradient[0, 1] == pytest.approx(float(difference), rel=1e-6)
+    assert float(jnp.max(gradient)) <= 0  # larger weights bring all silent neurons nearer to their threshold
