@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
+from jaxsnn.bss2.entries import Entry, integers
 from jaxsnn.errors import MappingError, listing
 
 SCHEMA = 1
@@ -185,7 +186,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(f"the mapping is no JSON ({str(error).splitlines()[0]}): write it with jaxsnn map") from None
-    whole = _Entry(content, "mapping")
+    whole = Entry(content, "mapping")
     if (schema := whole.integer("schema")) != SCHEMA:
         raise MappingError(f"the mapping has schema {schema}, this version reads {SCHEMA}: map the file again")
     name = whole.text("chip")
@@ -209,7 +210,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     )
 
 
-def _run(entry: _Entry, chip: Chip) -> Run:
+def _run(entry: Entry, chip: Chip) -> Run:
     nodes = len(crossbar_nodes(chip))
     modes = entry.value("row_modes")
     for row in modes if isinstance(modes, list) else ():
@@ -241,13 +242,13 @@ def _run(entry: _Entry, chip: Chip) -> Run:
             for one in entry.entries("sources")
         ),
         compare_masks=entry.array("compare_masks", (HEMISPHERES, chip.drivers)).astype(np.int32),
-        row_modes=_array(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(np.int8),
+        row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(np.int8),
         synapses=_synapses(entry.entries("synapses")),
         crossbar=entry.array("crossbar", (nodes, 4)).astype(np.int32),
     )
 
 
-def _synapses(entries: Iterable[_Entry]) -> np.ndarray:
+def _synapses(entries: Iterable[Entry]) -> np.ndarray:
     parts = []
     for entry in entries:
         columns = entry.array("columns", None)
@@ -265,82 +266,3 @@ def _synapses(entries: Iterable[_Entry]) -> np.ndarray:
             )
         )
     return np.concatenate(parts).astype(np.int32) if parts else np.zeros((0, 5), np.int32)
-
-
-class _Entry:
-    """An object of the JSON, and where it stands in it."""
-
-    def __init__(self, content: Any, where: str) -> None:
-        if not isinstance(content, dict):
-            raise MappingError(f"{where} is {_kind(content)}, not an object: map the file again")
-        self.content, self.where = content, where
-
-    def value(self, key: str) -> Any:
-        if key not in self.content:
-            raise MappingError(f"{self.where} has no '{key}': map the file again")
-        return self.content[key]
-
-    def _typed(self, key: str, kind: type, name: str) -> Any:
-        value = self.value(key)
-        if type(value) is not kind:
-            raise MappingError(f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again")
-        return value
-
-    def text(self, key: str) -> str:
-        return self._typed(key, str, "text")
-
-    def flag(self, key: str) -> bool:
-        return self._typed(key, bool, "true or false")
-
-    def integer(self, key: str) -> int:
-        value = self._typed(key, int, "an integer")
-        if not -_LARGEST <= value <= _LARGEST:
-            raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again")
-        return value
-
-    def entry(self, key: str) -> _Entry:
-        return _Entry(self.value(key), f"{self.where}: {key}")
-
-    def entries(self, key: str) -> list[_Entry]:
-        found = self._typed(key, list, "a list")
-        return [_Entry(one, f"{self.where}: {key}[{number}]") for number, one in enumerate(found)]
-
-    def array(self, key: str, shape: tuple[int, ...] | None) -> np.ndarray:
-        return _array(self.value(key), shape, self.where, key)
-
-    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
-        found = self._typed(key, list, "a list")
-        array = _array(found, (len(found), 2), self.where, key)
-        return tuple((first, second) for first, second in array.tolist())
-
-
-#: No number of a mapping is larger.
-_LARGEST = 2**31 - 1
-
-
-def _array(value: Any, shape: tuple[int, ...] | None, where: str, key: str) -> np.ndarray:
-    """Integers of a shape (None: a list of any length)."""
-    try:
-        array = np.asarray(value) if value != [] else np.zeros((0, *(shape or (0,))[1:]), np.int64)
-    except ValueError:
-        array = np.asarray(None)
-    if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
-        raise MappingError(f"{where}: '{key}' is not a list of integers of equal lengths: map the file again")
-    if shape is not None and array.shape != shape:
-        sizes = " x ".join(str(size) for size in array.shape), " x ".join(str(size) for size in shape)
-        raise MappingError(f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again")
-    if array.size and max(-array.min(), array.max()) > _LARGEST:
-        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}: map the file again")
-    return array
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        int: "an integer",
-        float: "a number",
-    }
-    return names.get(type(value), "null")

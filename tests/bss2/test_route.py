@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Dead
 from jaxsnn.bss2.constraints import least_circuits
-from jaxsnn.bss2.greedy import mask_of, usable
+from jaxsnn.bss2.drivers import mask_of, usable
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.bss2.place import PLACERS
 from jaxsnn.bss2.route import ROUTERS, group_counts
