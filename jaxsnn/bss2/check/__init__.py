@@ -14,14 +14,13 @@ from jaxsnn.bss2.check.legality import (
     dead_violations,
     event_violations,
     existing,
-    head_exists,
     neuron_violations,
     on_chip,
     setting_violations,
     synapse_violations,
 )
 from jaxsnn.bss2.check.order import Members, members, order_violations
-from jaxsnn.bss2.check.propagate import Events, passed, responses
+from jaxsnn.bss2.check.propagate import Events, events_of, passed, responses
 from jaxsnn.bss2.check.violation import Violation
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import Mapping, Run
@@ -93,29 +92,10 @@ def _run_violations(mapping: Mapping, net: Netlist, run: Run, inside: Members, w
             if on_chip(mapping.chip, circuit):
                 place[circuit] = number
     yield from synapse_violations(mapping, run, place >= 0, where)
-    events = _events(mapping.chip, run, inside)
+    events = events_of(mapping.chip, run, inside.neurons, inside.sources)
     reached = passed(events, run.crossbar)
     yield from _recording_violations(mapping.chip, net, events, reached, where)
     yield from _response_violations(mapping.chip, net, run, inside, place, (events, reached), where)
-
-
-def _events(chip: Chip, run: Run, inside: Members) -> Events:
-    """The events of a run that have an address, those of neurons first."""
-    entries = []
-    for neuron, index in zip(run.neurons, inside.neurons.tolist(), strict=True):
-        if index >= 0 and head_exists(chip, neuron) and 0 <= neuron.address < 1 << chip.address_bits:
-            column = neuron.circuits[neuron.head][1]
-            address = chip.neuron_event(column, neuron.address)
-            entries.append((index, chip.output_of(column), address, neuron.recorded, True))
-    for source, index in zip(run.sources, inside.sources.tolist(), strict=True):
-        for event in source.events if index >= 0 else ():
-            if 0 <= event < chip.buses << chip.event_bits:
-                address = event & ((1 << chip.event_bits) - 1)
-                entries.append((index, chip.link_input(chip.link_of(event)), address, False, False))
-    table = np.array(entries, np.int64).reshape(-1, 5)
-    return Events(
-        sender=table[:, 0], entry=table[:, 1], address=table[:, 2], recorded=table[:, 3] > 0, on_chip=table[:, 4] > 0
-    )
 
 
 def _recording_violations(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxsnn.bss2.check.legality import head_exists
 from jaxsnn.bss2.chip import BOTH, DISABLED, EXCITATORY, HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip
+from jaxsnn.bss2.mapping import Run
 
 #: Responses that are summed at a time, so that a mapping in which everything responds needs no more memory.
 _CHUNK = 1 << 22
@@ -29,6 +31,31 @@ class Events:
     address: np.ndarray
     recorded: np.ndarray
     on_chip: np.ndarray
+
+
+def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) -> Events:
+    """The events of a run that have an address, those of neurons first.
+
+    Args:
+        chip: the chip.
+        run: the run.
+        neurons, sources: number of each of the run's neurons and sources, for `Events.sender`; -1 for none.
+    """
+    entries = []
+    for neuron, number in zip(run.neurons, neurons.tolist(), strict=True):
+        if number >= 0 and head_exists(chip, neuron) and 0 <= neuron.address < 1 << chip.address_bits:
+            column = neuron.circuits[neuron.head][1]
+            address = chip.neuron_event(column, neuron.address)
+            entries.append((number, chip.output_of(column), address, neuron.recorded, True))
+    for source, number in zip(run.sources, sources.tolist(), strict=True):
+        for event in source.events if number >= 0 else ():
+            if 0 <= event < chip.buses << chip.event_bits:
+                address = event & ((1 << chip.event_bits) - 1)
+                entries.append((number, chip.link_input(chip.link_of(event)), address, False, False))
+    table = np.array(entries, np.int64).reshape(-1, 5)
+    return Events(
+        sender=table[:, 0], entry=table[:, 1], address=table[:, 2], recorded=table[:, 3] > 0, on_chip=table[:, 4] > 0
+    )
 
 
 def passed(events: Events, crossbar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,14 +112,10 @@ def responses(
         neuron_place: (hemispheres, columns) the place in `sums` of the neuron at a circuit, -1 where there is none.
         shape: numbers of senders and of neurons.
     """
-    keys, senders = _accepted(chip, events, arrivals, compare_masks)
-    order = np.argsort(keys, kind="stable")
-    keys, senders = keys[order], sender_place[senders[order]]
-    hemisphere, row, column, label, weight = synapses.T.astype(np.int64)
-    wanted = (hemisphere * chip.drivers + row // ROWS_PER_DRIVER) * chip.labels + label
+    heard, first, count = listening(chip, events, arrivals, compare_masks, row_modes, synapses)
+    senders = sender_place[heard]
+    hemisphere, row, column, _, weight = synapses.T.astype(np.int64)
     mode = row_modes[hemisphere, row]
-    first = np.searchsorted(keys, wanted, side="left")
-    count = np.where(mode == DISABLED, 0, np.searchsorted(keys, wanted, side="right") - first)
     sums = np.zeros((HEMISPHERES, *shape))
     target = neuron_place[hemisphere, column]
     ends = np.cumsum(count)
@@ -103,6 +126,30 @@ def responses(
         _add(sums, senders, first[chosen], count[chosen], target[chosen], weight[chosen], mode[chosen])
         start = stop
     return Responses(sums=sums.astype(np.int64), idle=count == 0)
+
+
+def listening(
+    chip: Chip,
+    events: Events,
+    arrivals: tuple[np.ndarray, np.ndarray],
+    compare_masks: np.ndarray,
+    row_modes: np.ndarray,
+    synapses: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The events that each synapse responds to.
+
+    Returns:
+        Numbers of events, and (synapses,) where in them a synapse's begin and how many they are.
+    """
+    keys, numbers = _accepted(chip, events, arrivals, compare_masks)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    hemisphere, row, _, label, _ = synapses.T.astype(np.int64)
+    wanted = (hemisphere * chip.drivers + row // ROWS_PER_DRIVER) * chip.labels + label
+    first = np.searchsorted(keys, wanted, side="left")
+    last = np.searchsorted(keys, wanted, side="right")
+    count = np.where(row_modes[hemisphere, row] == DISABLED, 0, last - first)
+    return numbers[order], first, count
 
 
 def _accepted(
