@@ -147,7 +147,7 @@ def test_a_cycle_over_populations_stays_in_one_run():
         NetPopulation(name="c", size=60, external=False),
     ]
     a, b, c = np.arange(600, 640), np.arange(640, 680), np.arange(680, 740)
-    pairs = [(one, other) for one, other in zip(a, b, strict=True)] + [(b[k], a[(k + 1) % 40]) for k in range(12)]
+    pairs = [(one, other) for one, other in zip(a, b, strict=True)] + [(b[k], a[(k + 1) % 40]) for k in range(40)]
     pairs += [(b[k % 40], c[k]) for k in range(60)] + [(i, n) for i in range(600) for n in (*a, *c)]
     pre, post = np.array(pairs).T
     net = netlist(populations, pre, post, np.ones(len(pre), int))
