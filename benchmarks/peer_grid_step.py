@@ -7,6 +7,7 @@ read from what it wrote; its spikes and its gradients are compared before anythi
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -139,27 +140,44 @@ def compare(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
     return torch_step(kind, theirs, x, labels), our_step(weights, loss)
 
 
+def seconds_of(step: Callable[[], None], repeats: int = IN_A_ROW) -> float:
+    """Seconds of a training step, in a row of some."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def fastest_threads(step: Callable[[], None]) -> int:
+    """The number of threads with which torch is fastest."""
+    found = {}
+    for threads in range(1, (os.cpu_count() or 1) + 1):
+        torch.set_num_threads(threads)
+        step()
+        found[threads] = min(seconds_of(step, 2) for _ in range(3))
+    return min(found, key=found.__getitem__)
+
+
 def main() -> None:
     """Print a table of medians and ratios."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="of twenty training steps of each library")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch; at this size one is the fastest")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: as many as are fastest")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     for kind in ("snntorch", "norse"):
         steps = dict(zip((kind, "jaxsnn"), compare(kind), strict=True))
+        threads = arguments.threads or fastest_threads(steps[kind])
+        torch.set_num_threads(threads)
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(arguments.rounds + 1):  # the first round compiles
             for name, step in steps.items():
-                start = time.perf_counter()
-                for _ in range(IN_A_ROW):
-                    step()
-                seconds[name].append((time.perf_counter() - start) / IN_A_ROW)
+                seconds[name].append(seconds_of(step))
         medians = {name: statistics.median(found[1:]) for name, found in seconds.items()}
         best = {name: min(found[1:]) for name, found in seconds.items()}
         words = ", ".join(f"{name} {format_time(found)}" for name, found in medians.items())
         ratios = (found[kind] / found["jaxsnn"] for found in (medians, best))
-        print("{}: {:.0f} times faster (best of each: {:.0f} times)".format(words, *ratios))
+        note = "{:.1f} times faster (best of each: {:.1f} times), torch with {} threads"
+        print(f"{words}: {note.format(*ratios, threads)}")
 
 
 if __name__ == "__main__":
