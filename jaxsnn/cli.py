@@ -24,7 +24,7 @@ from jaxsnn.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.commands import add_check, add_convert, add_draw, add_fidelity, add_map, add_verify
+from jaxsnn.commands import add_check, add_convert, add_deploy, add_draw, add_fidelity, add_map, add_verify
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
 from jaxsnn.train_command import add_train
 
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_draw(commands)
     add_convert(commands)
     add_map(commands)
+    add_deploy(commands)
     add_verify(commands)
     add_fidelity(commands)
     _add_demo(commands)

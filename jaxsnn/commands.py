@@ -1,4 +1,5 @@
-"""Commands on what a NIR file means: check, draw, convert, map, verify, fidelity. The first four load no JAX."""
+"""Commands on what a NIR file means: check, draw, convert, map, deploy, verify,
+fidelity. The first five load no JAX."""
 
 from __future__ import annotations
 
@@ -133,6 +134,23 @@ def add_map(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
     parser.add_argument("--runs", type=int, metavar="N", help="at most so many runs (default: as few as can be found)")
     parser.add_argument("--time-limit", metavar="TIME", default="60s", help="start no attempt later (default 60s)")
+    _add_quantization(parser)
+
+
+def _add_quantization(parser: argparse.ArgumentParser) -> None:
+    """How a network is brought onto the chip; a mapping is checked and deployed with what it was made with."""
+    parser.add_argument("--scale", default="max", help="max (default), percentile or least-error: of whole weights")
+    parser.add_argument("--percentile", type=float, default=99.0, metavar="P", help="for that scale (default 99)")
+    parser.add_argument("--synapses-per-weight", type=int, default=1, metavar="N", help="that may add up (default 1)")
+    parser.add_argument("--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)")
+    parser.add_argument("--bias", default="refuse", help="refuse (default); source: regular spikes stand in for biases")
+
+
+def _quantization(arguments: argparse.Namespace) -> Any:
+    from jaxsnn.bss2.quantize import Options
+
+    names = ("scale", "percentile", "synapses_per_weight", "speedup", "bias")
+    return Options(**{name: getattr(arguments, name) for name in names})
 
 
 def _map(arguments: argparse.Namespace) -> int:
@@ -142,7 +160,7 @@ def _map(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments)
     from jaxsnn.bss2.command import map_file, verify_file
 
-    common = {"svg": arguments.svg, "force": arguments.force}
+    common = {"svg": arguments.svg, "force": arguments.force, "options": _quantization(arguments)}
     if arguments.verify is not None:
         outcome = verify_file(graph, arguments.verify, **common)
     else:
@@ -158,3 +176,27 @@ def _map(arguments: argparse.Namespace) -> int:
     note_findings(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
+
+
+def add_deploy(commands: Any) -> None:
+    """The command `deploy`."""
+    parser = add_command(commands, "deploy", _deploy, "write a mapping as scripts for the software of BrainScaleS-2")
+    add_file(parser)
+    parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
+    add_output(parser, "DIR", "folder for the scripts", required=True)
+    _add_quantization(parser)
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    graph = read_graph(arguments)
+    from jaxsnn.bss2.command import read_mapping
+    from jaxsnn.bss2.deploy import deploy
+    from jaxsnn.bss2.quantize import quantize
+
+    quantized = quantize(graph, _quantization(arguments))
+    outcome = deploy(read_mapping(arguments.mapping), quantized, arguments.output, force=arguments.force)
+    note_findings(arguments, quantized.notes)
+    for note in outcome.notes:
+        add_note(arguments, note)
+    print_outcome(arguments, outcome)
+    return 0

@@ -11,7 +11,7 @@ from jaxsnn.bss2.check import Violation, check
 from jaxsnn.bss2.constraints import Certificate
 from jaxsnn.bss2.mapping import Mapping, from_json, to_json
 from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.quantize import Quantized, quantize
+from jaxsnn.bss2.quantize import Options, Quantized, quantize
 from jaxsnn.bss2.usage import events_per_spike, used
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.nir import Graph
@@ -113,6 +113,7 @@ def map_file(
     seed: int = 0,
     max_runs: int | None = None,
     time_limit: float = 60.0,
+    options: Options | None = None,
 ) -> MapOutcome:
     """Quantise, place, route and check a graph; write the mapping, and a picture of it.
 
@@ -120,6 +121,7 @@ def map_file(
         output: the JSON file.
         svg: a picture of the mapping.
         signs, seed, max_runs, time_limit: see `map_net`.
+        options: of `quantize`.
 
     Raises:
         MappingError: a node that the chip cannot run.
@@ -129,7 +131,7 @@ def map_file(
     output = refuse_unwritable(output, force)
     if svg is not None:
         refuse_unwritable(svg, force)
-    quantized = quantize(graph)
+    quantized = quantize(graph, options)
     found = map_net(quantized.netlist, signs=signs, seed=seed, max_runs=max_runs, time_limit=time_limit)
     violations: tuple[Violation, ...] = ()
     files = {}
@@ -150,8 +152,10 @@ def map_file(
     )
 
 
-def verify_file(graph: Graph, path: str, *, svg: str | None = None, force: bool = False) -> MapOutcome:
-    """Check a mapping against a graph.
+def verify_file(
+    graph: Graph, path: str, *, svg: str | None = None, force: bool = False, options: Options | None = None
+) -> MapOutcome:
+    """Check a mapping against a graph, quantised with the options that it was made with.
 
     Raises:
         FileError: no such file.
@@ -160,7 +164,7 @@ def verify_file(graph: Graph, path: str, *, svg: str | None = None, force: bool 
     if svg is not None:
         refuse_unwritable(svg, force)
     mapping = read_mapping(path)
-    quantized = quantize(graph)
+    quantized = quantize(graph, options)
     violations = check(mapping, quantized.netlist)
     return MapOutcome(
         stop_reason="verified",

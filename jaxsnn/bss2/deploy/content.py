@@ -1,0 +1,169 @@
+"""network.json: a mapping and its network, run by run, in the numbering of the chip's own software."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.bss2.check.propagate import events_of, listening, passed
+from jaxsnn.bss2.chip import PARAMETERS, Chip, Circuit
+from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.bss2.quantize import ChipPopulation, Quantized
+from jaxsnn.units import SECONDS, parse_time
+
+#: Step of hxtorch's tensors, its own default.
+STEP = parse_time("1us")
+
+
+def content_of(mapping: Mapping, quantized: Quantized) -> dict[str, Any]:
+    """What the scripts need; see `run_content` for a run."""
+    placed = []
+    for one in quantized.netlist.populations:
+        entry: dict[str, Any] = {"name": one.name, "size": one.size, "external": one.external}
+        placed.append(entry if one.external else entry | _population(quantized.populations[one.name]))
+    return {
+        "schema": 1,
+        "fingerprint": mapping.fingerprint,
+        "signs": mapping.signs,
+        "largest_weight": mapping.chip.weight_max,
+        "speedup": quantized.speedup,
+        "slope": quantized.slope,
+        "bias_source": quantized.bias_source,
+        "bias_period": quantized.bias_period,
+        "dt": STEP,
+        "millisecond": SECONDS["ms"],
+        "microsecond": SECONDS["us"],
+        "i_synin_gm": int(PARAMETERS["i_synin_gm"].default),
+        "synapse_dac_bias": int(PARAMETERS["synapse_dac_bias"].default),
+        "populations": placed,
+        "runs": [run_content(mapping, run) for run in mapping.runs],
+    }
+
+
+def _population(one: ChipPopulation) -> dict[str, Any]:
+    """Parameters under the names of hxtorch: one number where all neurons have the same."""
+    values = {"leak": one.v_leak, "tau_mem": one.tau_mem, "tau_syn": one.tau_syn}
+    if one.fires:
+        values |= {"reset": one.v_reset, "threshold": one.v_threshold}
+    found = {name: value.tolist() for name, value in values.items()}
+    shortened = {name: value[0] if len(set(value)) == 1 else value for name, value in found.items()}
+    return {"fires": one.fires, **shortened, "refractory_time": one.refractory_time}
+
+
+def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
+    """One run.
+
+    `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are their places in the
+    run, `shape` their circuits as (row, column) from the anchor, the one that fires first. `links` are the weights
+    between groups, or from the sources (None); `synapses` those of the chip, with the place of the source among sources
+    and then neurons of the run, that of the neuron, and which of its circuits it is on.
+    """
+    circuits = [_head_first(one) for one in run.neurons]
+    groups = _groups(mapping.chip, run, circuits)
+    synapses = _synapses(mapping, run, circuits)
+    return {
+        "sources": [
+            {"population": one.population, "index": one.index, "from_run": one.from_run, "events": list(one.events)}
+            for one in run.sources
+        ],
+        "groups": groups,
+        "links": _links(run, groups, synapses),
+        "synapses": {name: values.tolist() for name, values in synapses.items()},
+        "compare_masks": run.compare_masks.tolist(),
+        "row_modes": run.row_modes.tolist(),
+        "crossbar": run.crossbar.tolist(),
+    }
+
+
+def _head_first(neuron: PlacedNeuron) -> tuple[Circuit, ...]:
+    """Circuits in the order of the vendor's software, whose first one fires."""
+    head = neuron.circuits[neuron.head]
+    return (head, *sorted(circuit for circuit in neuron.circuits if circuit != head))
+
+
+def _groups(chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]]) -> list[dict[str, Any]]:
+    """Neurons by population and shape, in the order of the run."""
+    members: dict[tuple[int, tuple[Circuit, ...]], list[int]] = {}
+    for number, (neuron, own) in enumerate(zip(run.neurons, circuits, strict=True)):
+        top, left = _corner(own)
+        shape = tuple((row - top, column - left) for row, column in own)
+        members.setdefault((neuron.population, shape), []).append(number)
+    return [
+        {
+            "population": population,
+            "shape": [list(circuit) for circuit in shape],
+            "neurons": numbers,
+            "indices": [run.neurons[number].index for number in numbers],
+            "anchors": [_number(chip, _corner(circuits[number])) for number in numbers],
+            "heads": [_number(chip, circuits[number][0]) for number in numbers],
+            "addresses": [run.neurons[number].address for number in numbers],
+        }
+        for (population, shape), numbers in sorted(members.items(), key=lambda item: (item[0][0], item[1][0]))
+    ]
+
+
+def _corner(circuits: tuple[Circuit, ...]) -> Circuit:
+    """Top row and leftmost column of a neuron."""
+    return min(row for row, _ in circuits), min(column for _, column in circuits)
+
+
+def _number(chip: Chip, circuit: Circuit) -> int:
+    """A circuit as the vendor's software numbers it."""
+    return chip.columns * circuit[0] + circuit[1]
+
+
+def _synapses(mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]) -> dict[str, np.ndarray]:
+    """The synapses with the one source and the neuron that each belongs to; the mapping has been checked."""
+    chip = mapping.chip
+    count = len(run.sources)
+    senders = np.arange(count + len(run.neurons))
+    events = events_of(chip, run, senders[count:], senders[:count])
+    arrivals = passed(events, run.crossbar)
+    heard, first, times = listening(chip, events, arrivals, run.compare_masks, run.row_modes, run.synapses)
+    assert np.all(times == 1)
+    side, row, column, label, weight = run.synapses.T
+    owner = {place: (number, part) for number, own in enumerate(circuits) for part, place in enumerate(own)}
+    ends = [owner[place] for place in zip(side.tolist(), column.tolist(), strict=True)]
+    post, circuit = np.array(ends, np.int64).reshape(-1, 2).T
+    return {
+        "pre": events.sender[heard[first]],
+        "post": post,
+        "side": side,
+        "row": row,
+        "column": column,
+        "label": label,
+        "weight": weight,
+        "circuit": circuit,
+    }
+
+
+def _links(run: Run, groups: list[dict[str, Any]], synapses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Signed weights between groups, by group: sources first."""
+    count = len(run.sources)
+    group = np.full(count + len(run.neurons), -1)
+    place = np.arange(count + len(run.neurons))
+    for number, one in enumerate(groups):
+        neurons = count + np.array(one["neurons"])
+        group[neurons], place[neurons] = number, np.arange(len(neurons))
+    inhibits = run.row_modes[synapses["side"], synapses["row"]] == 2
+    sign = np.where(inhibits, -1, 1)
+    pre, post = group[synapses["pre"]], group[count + synapses["post"]]
+    found = []
+    for source in range(-1, len(groups)):
+        for target in range(len(groups)):
+            here = (pre == source) & (post == target)
+            if here.any():
+                pairs = np.stack([place[synapses["pre"][here]], place[count + synapses["post"][here]]])
+                (sources, targets), which = np.unique(pairs, axis=1, return_inverse=True)
+                weight = np.bincount(which.reshape(-1), weights=(sign * synapses["weight"])[here]).astype(int)
+                found.append(
+                    {
+                        "pre": None if source < 0 else source,
+                        "post": target,
+                        "source": sources.tolist(),
+                        "target": targets.tolist(),
+                        "weight": weight.tolist(),
+                    }
+                )
+    return found

@@ -1,0 +1,104 @@
+"""What the scripts beside this file share: the network, inputs and outputs. Needs NumPy only.
+
+Inputs and outputs are .npz files with, for each population NAME, `NAME.time` (samples, events) in seconds of the
+network's own time, padded with inf, and `NAME.index` (samples, events), the neuron of each event. The chip runs faster
+than the network by the factor `speedup` of network.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+def arguments(text):
+    """The arguments of a script."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--input", metavar="X.npz", required=True, help="NAME.time and NAME.index of each input")
+    parser.add_argument("--output", metavar="OUT.npz", required=True, help="spikes of all recorded populations")
+    parser.add_argument("--duration", metavar="S", type=float, required=True, help="of a sample, network's seconds")
+    return parser
+
+
+def network():
+    """What `jaxsnn deploy` wrote."""
+    return json.loads((HERE / "network.json").read_text(encoding="utf-8"))
+
+
+def missing(package, error):
+    """Say that the vendor's software is not here, and end."""
+    raise SystemExit(
+        f"{package} cannot be imported ({error}): run this script where the BrainScaleS-2 software stack is installed, "
+        "in its container or on EBRAINS"
+    )
+
+
+class Trains:
+    """Spike trains in seconds of the chip: (population, index) -> one list of times for each sample."""
+
+    def __init__(self, samples):
+        self.samples = samples
+        self.times = {}
+        self.traces = {}
+
+    def add(self, key, trains):
+        """Set the trains of a neuron."""
+        self.times[key] = trains
+
+    def add_traces(self, population, indices, values):
+        """Set membranes (steps, samples, neurons) of some neurons of a readout, CADC LSB."""
+        for place, index in enumerate(indices):
+            self.traces[population, index] = values[:, :, place]
+
+    def of(self, key):
+        """The trains of a neuron, empty where nothing was set."""
+        return self.times.get(key, [[] for _ in range(self.samples)])
+
+
+def read_inputs(path, net, duration):
+    """The trains of all input channels; the channel that stands in for biases fires by itself."""
+    given = np.load(path)
+    external = [number for number, one in enumerate(net["populations"]) if one["external"]]
+    names = [net["populations"][number]["name"] for number in external]
+    wanted = [name for name in names if name != net["bias_source"]]
+    lacking = [name for name in wanted if f"{name}.time" not in given or f"{name}.index" not in given]
+    if lacking:
+        raise SystemExit(f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has {', '.join(given.files)}")
+    samples = given[f"{wanted[0]}.time"].shape[0] if wanted else 1
+    trains = Trains(samples)
+    for number, name in zip(external, names, strict=True):
+        if name == net["bias_source"]:
+            regular = np.arange(net["bias_period"], duration / net["speedup"], net["bias_period"]).tolist()
+            trains.add((number, 0), [regular] * samples)
+            continue
+        time, index = given[f"{name}.time"] / net["speedup"], given[f"{name}.index"]
+        for channel in range(net["populations"][number]["size"]):
+            kept = np.isfinite(time) & (index == channel)
+            trains.add((number, channel), [np.sort(time[one, kept[one]]).tolist() for one in range(samples)])
+    return trains
+
+
+def write_outputs(path, net, trains):
+    """All recorded spikes, in the network's own time, and `NAME.membrane` (steps, samples, neurons) of readouts."""
+    arrays = {}
+    for number, population in enumerate(net["populations"]):
+        if population["external"]:
+            continue
+        if (number, 0) in trains.traces:
+            traces = [trains.traces[number, one] for one in range(population["size"])]
+            arrays[f"{population['name']}.membrane"] = np.stack(traces, axis=2)
+            continue
+        found = []
+        for sample in range(trains.samples):
+            events = [(time, one) for one in range(population["size"]) for time in trains.of((number, one))[sample]]
+            found.append(sorted(events))
+        most = max(map(len, found))
+        time, index = np.full((trains.samples, most), np.inf), np.full((trains.samples, most), population["size"])
+        for sample, events in enumerate(found):
+            for place, (when, one) in enumerate(events):
+                time[sample, place], index[sample, place] = when * net["speedup"], one
+        arrays[f"{population['name']}.time"], arrays[f"{population['name']}.index"] = time, index
+    np.savez(path, **arrays)

@@ -1,0 +1,157 @@
+"""The routing of network.json as pygrenade's RoutingResult, for `hxtorch.spiking.Experiment(hw_routing_func=...)`.
+
+Written for the release of the stack in which networks are built with NetworkBuilder (BrainScaleS OS 12). Weights may
+change without another mapping where a connection has one synapse; their signs may where the mapping's signs are free.
+"""
+
+EXCITES, INHIBITS = 1, 2
+
+
+def routing_function(net, run):
+    """The function that routes one run's network. `net` and `run` are of network.json."""
+
+    def route(network):
+        import pygrenade_vx.network as grenade
+
+        ((identifier, instance),) = dict(network.execution_instances).items()
+        result, routed = grenade.RoutingResult(), grenade.RoutingResult.ExecutionInstance()
+        set_chip(routed, run)
+        owners = populations(instance, run, grenade)
+        routed.external_spike_labels = labels_of_sources(owners, run)
+        routed.internal_neuron_labels = labels_of_neurons(owners, run)
+        routed.connections, routed.connection_routing_result = connections(instance, owners, net, run, grenade)
+        result.execution_instances = {identifier: routed}
+        return result
+
+    return route
+
+
+def set_chip(routed, run):
+    """Crossbar, compare masks and row modes."""
+    from dlens_vx_v3 import hal, halco
+
+    modes = hal.SynapseDriverConfig.RowMode
+    named = [modes.disabled, modes.excitatory, modes.inhibitory, modes.excitatory_and_inhibitory]
+    rows = [mode for side in run["row_modes"] for mode in side]
+    masks = [mask for side in run["compare_masks"] for mask in side]
+    routed.synapse_row_modes = {
+        halco.SynapseRowOnDLS(halco.common.Enum(place)): named[mode] for place, mode in enumerate(rows)
+    }
+    routed.synapse_driver_compare_masks = {
+        halco.SynapseDriverOnDLS(halco.common.Enum(place)): mask for place, mask in enumerate(masks)
+    }
+    nodes = {}
+    for entry, output, mask, target in run["crossbar"]:
+        node = hal.CrossbarNode()
+        node.mask, node.target = halco.NeuronLabel(mask), halco.NeuronLabel(target)
+        place = halco.CrossbarNodeOnDLS(halco.CrossbarOutputOnDLS(output), halco.CrossbarInputOnDLS(entry))
+        nodes[place] = node
+    routed.crossbar_nodes = nodes
+
+
+def populations(instance, run, grenade):
+    """For each population of the network: the group of the run that it is, None for the sources."""
+    heads = {tuple(group["heads"]): number for number, group in enumerate(run["groups"])}
+    owners = {}
+    for key, population in dict(instance.populations).items():
+        if isinstance(population, grenade.ExternalSourcePopulation):
+            if len(population.neurons) != len(run["sources"]):
+                raise RuntimeError(
+                    f"the network has {len(population.neurons)} sources, the mapping {len(run['sources'])}: use the "
+                    "modules that build_modules makes"
+                )
+            owners[key] = None
+            continue
+        found = tuple(one.coordinate.get_atomic_neurons()[0].toEnum().value() for one in population.neurons)
+        if found not in heads:
+            raise RuntimeError(
+                f"a population of {len(found)} neurons is not placed as the mapping says: pass placement_constraint"
+            )
+        owners[key] = heads[found]
+    return owners
+
+
+def labels_of_sources(owners, run):
+    """The events that the host sends for each source."""
+    from dlens_vx_v3 import halco
+
+    labels = [[halco.SpikeLabel(event) for event in source["events"]] for source in run["sources"]]
+    return {key: labels for key, group in owners.items() if group is None}
+
+
+def labels_of_neurons(owners, run):
+    """The address of each neuron; only the first circuit of a neuron has one."""
+    from dlens_vx_v3 import halco
+
+    labels = {}
+    for key, number in owners.items():
+        if number is not None:
+            group = run["groups"][number]
+            rest = [None] * (len(group["shape"]) - 1)
+            labels[key] = [{halco.CompartmentOnLogicalNeuron(): [one, *rest]} for one in group["addresses"]]
+    return labels
+
+
+def connections(instance, owners, net, run, grenade):
+    """The synapses of each connection, and the circuits that they end at."""
+    synapses = by_connection(run)
+    placed, routes = {}, {}
+    for key, projection in dict(instance.projections).items():
+        pre, post = (owners[one] for one in (projection.population_pre, projection.population_post))
+        sign = INHIBITS if projection.receptor.type == grenade.Receptor.Type.inhibitory else EXCITES
+        placed[key], routes[key] = [], []
+        for connection in projection.connections:
+            ends = (pre, connection.index_pre[0], post, connection.index_post[0])
+            found = synapses_for(synapses.get(ends, []), connection.weight.value(), sign, net, run, ends)
+            placed[key].append([placed_connection(one, grenade) for one in found])
+            route = grenade.ConnectionToHardwareRoutes()
+            route.atomic_neurons_on_target_compartment = [one["circuit"] for one in found]
+            routes[key].append(route)
+    return placed, routes
+
+
+def by_connection(run):
+    """(group or None, place in it, group, place in it) -> its synapses."""
+    places = {number: (None, number) for number in range(len(run["sources"]))}
+    for number, group in enumerate(run["groups"]):
+        for place, neuron in enumerate(group["neurons"]):
+            places[len(run["sources"]) + neuron] = (number, place)
+    found = {}
+    keys = ("side", "row", "column", "label", "weight", "circuit")
+    table = run["synapses"]
+    for pre, post, *values in zip(table["pre"], table["post"], *(table[key] for key in keys), strict=True):
+        ends = (*places[pre], *places[len(run["sources"]) + post])
+        found.setdefault(ends, []).append(dict(zip(keys, values, strict=True)))
+    return found
+
+
+def synapses_for(found, weight, sign, net, run, ends):
+    """The synapses of a connection in a projection of one sign, with the weight that it has now."""
+    if weight == 0:
+        return []
+    if not found:
+        raise RuntimeError(f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was mapped")
+    if sum(one["weight"] for one in found) != weight:
+        if len(found) > 1 or weight > net["largest_weight"]:
+            raise RuntimeError(
+                f"connection {ends} has weight {weight} and {len(found)} synapses for another: map again"
+            )
+        found = [{**found[0], "weight": weight}]
+    if run["row_modes"][found[0]["side"]][found[0]["row"]] == sign:
+        return found
+    if net["signs"] != "free":
+        raise RuntimeError(f"connection {ends} has another sign than when it was mapped: map again, or with free signs")
+    return [{**one, "row": one["row"] ^ 1} for one in found]  # the driver's other row
+
+
+def placed_connection(one, grenade):
+    """A synapse as grenade has it."""
+    from dlens_vx_v3 import halco
+
+    placed = grenade.RoutingResult.ExecutionInstance.PlacedConnection()
+    placed.weight, placed.label = one["weight"], one["label"]
+    placed.synapse_row = halco.SynapseRowOnDLS(
+        halco.common.Enum(halco.SynapseRowOnSynram.size * one["side"] + one["row"])
+    )
+    placed.synapse_on_row = halco.SynapseOnSynapseRow(one["column"])
+    return placed
