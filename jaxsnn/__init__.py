@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxsnn.lower import lower as lower
     from jaxsnn.lower import raise_ as raise_
     from jaxsnn.network import Network as Network
+    from jaxsnn.network import with_synaptic_delays as with_synaptic_delays
     from jaxsnn.nir import Graph as Graph
     from jaxsnn.nir import export as export
     from jaxsnn.nir import parse as parse
@@ -70,6 +71,7 @@ _HOME = {
     "simulate": "jaxsnn.simulate",
     "to_torch": "jaxsnn.nir.torch_bridge",
     "verify": "jaxsnn.verify",
+    "with_synaptic_delays": "jaxsnn.network",
     "write": "jaxsnn.nir",
 }
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.lowering import PURPOSE, plan, time_power
-from jaxsnn.network import Network, with_tau_facts
+from jaxsnn.network import Network, with_tau_facts, without_synaptic_delays
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate
 from jaxsnn.nir.gains import require, rule_of
 from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.synapses import with_delayed_synapses
 
 if TYPE_CHECKING:
     from jaxsnn.nir.graph import Graph
@@ -59,17 +60,18 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
 def raise_(graph: Graph, network: Network) -> Graph:
     """The graph with the numbers of a network that was lowered from it and changed since.
 
-    A number that did not change keeps its bits, its shape (a scalar stays one) and its dtype; a parameter that the file
-    lacks stays absent.
+    Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did not change keeps its
+    bits, its shape (a scalar stays one) and its dtype; a parameter that the file lacks stays absent.
 
     Raises:
         LoweringError: a changed number that the dialect cannot write, one of r and tau without the other where the
             framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a network of another graph.
     """
     before = lower(graph, dtype=network.dtype).parameters
-    _refuse_others(before, network.parameters)
+    parameters, delays = without_synaptic_delays(network)
+    _refuse_others(before, parameters)
     changed = []
-    for name, values in network.parameters.items():
+    for name, values in parameters.items():
         node = graph.nodes[name]
         changes = {}
         for key, value in values.items():
@@ -80,6 +82,8 @@ def raise_(graph: Graph, network: Network) -> Graph:
             changed.append(node.replace(**changes))
     trained = graph.with_nodes(changed)
     _refuse_untied(graph, trained)
+    for name, delay in delays.items():
+        trained = with_delayed_synapses(trained, name, np.asarray(delay, float) / (graph.dialect.seconds or 1.0))
     return trained
 
 

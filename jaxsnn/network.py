@@ -105,6 +105,42 @@ def check_parameters(old, new):
                 raise UsageError(f"node '{name}': {key} has shape {shapes[1]}, it must have {shapes[0]}")
 
 
+def with_synaptic_delays(network, name, delay):
+    """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event engine.
+
+    It is the parameter "delay" of that node, (outputs, inputs), which a gradient can be taken by. `jaxsnn.raise_`
+    writes it as NIR can say it: a Linear that copies channels, and a Delay.
+
+    Args:
+        name: the node; it must stand right behind neurons or an input.
+        delay: seconds, at least 0, (outputs, inputs) or what broadcasts to that.
+
+    Raises:
+        LoweringError: no such node.
+    """
+    kinds = {wire.name: wire.kind for wire in network.wires}
+    if kinds.get(name) not in ("Linear", "Affine"):
+        raise LoweringError(
+            f"node '{name}' is {kinds.get(name, 'not there')}: synapses are those of a Linear or Affine"
+        )
+    weight = network.parameters[name]["weight"]
+    delay = jnp.broadcast_to(jnp.asarray(delay, weight.dtype), weight.shape)
+    parameters = {**network.parameters, name: {**network.parameters[name], "delay": delay}}
+    return Network(parameters=parameters, wires=network.wires, populations=network.populations)
+
+
+def without_synaptic_delays(network):
+    """Parameters without the delays of `with_synaptic_delays`, and these delays by node."""
+    parameters, delays = {}, {}
+    for wire in network.wires:
+        own = dict(network.parameters.get(wire.name, {}))
+        if wire.kind in ("Linear", "Affine") and "delay" in own:
+            delays[wire.name] = own.pop("delay")
+        if own:
+            parameters[wire.name] = own
+    return parameters, delays
+
+
 def with_tau_facts(population, parameters):
     """The population with `tau_shape` and `uniform` as its concrete numbers have them (nothing, if they are traced)."""
     taus = [value for key, value in parameters.items() if key.startswith("tau")]

@@ -148,6 +148,8 @@ def _refuse_large(wire, numbers):
 def _linear(wire, operator, weight):
     """weight: (outputs, channels)."""
     weight, outputs = operator.in_place(weight), weight.shape[0]
+    if operator.is_identity and wire.detail is not None:
+        return _copied(operator, wire.detail, weight)
     if operator.is_identity:
         return replace(operator, lanes=outputs, weight=weight.T)
     if operator.positions == 1:
@@ -156,10 +158,33 @@ def _linear(wire, operator, weight):
     together = {"positions": 1, "lanes": outputs, "position": 0 * position, "order": None}
     if operator.is_pool:
         return replace(operator, **together, row=position, weight=operator.weight[0, 0] * weight.T)
+    if operator.lanes == 1:  # each entry with a row of its own
+        _, _, row = operator.entries()
+        _refuse_large(wire, len(row) * outputs)
+        row_delay = None if operator.row_delay is None else operator.row_delay[row]
+        rows = operator.weight[row] * weight.T[position]
+        return replace(operator, **together, row=np.arange(len(row)), weight=rows, row_delay=row_delay)
     _refuse_large(wire, operator.weight.shape[0] * operator.positions * outputs)
     by_lane = weight.reshape(outputs, operator.lanes, operator.positions)
     rows = jnp.einsum("rn,onp->pro", operator.weight, by_lane).reshape(-1, outputs)
     return replace(_rows_by_position(operator, rows), **together)
+
+
+def _copied(operator, channels, weight):
+    """A Linear that copies channels, one to each output: wiring, as long as its weights are what they were."""
+    every = np.arange(len(channels))
+    expected = np.zeros(weight.shape, bool)
+    expected[every, channels] = True
+    one = jnp.where(jnp.all(weight == expected), 1.0, jnp.nan).astype(weight.dtype)
+    return replace(
+        operator,
+        positions=len(channels),
+        lanes=1,
+        source=np.asarray(channels),
+        position=every,
+        row=0 * every,
+        weight=one[None, None],
+    )
 
 
 def _rows_by_position(operator, rows):

@@ -260,6 +260,35 @@ def test_a_trained_file_fires_the_same_spikes_when_it_is_read_again(make, told, 
         np.testing.assert_array_equal(spikes.time, solutions[1].spikes[name].time)
 
 
+@pytest.mark.usefixtures("x64")
+def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(1, 0.8, (7, 5)), rng.normal(1, 0.8, (3, 7))
+    layers = [build.input(5)]
+    for weight in weights:
+        layers += [build.linear(weight=weight), build.cubalif(tau_mem=2.0, tau_syn=1.0)]
+    graph = build.sequential(*layers)
+    network = lower(graph)
+    for name, weight in zip(("1", "3"), weights, strict=True):
+        network = jaxsnn.with_synaptic_delays(network, name, rng.uniform(0, 1, weight.shape))
+    write(tmp_path / "late.nir", raise_(graph, network))
+    again = lower(read(tmp_path / "late.nir"))
+    inputs = Events(
+        time=jnp.asarray(rng.uniform(0, 2, (4, 6))), index=jnp.asarray(rng.integers(0, 5, (4, 6)), jnp.int32)
+    )
+    expected = simulate(network, inputs, 6.0)
+    found = simulate(again, inputs, 6.0, max_events="auto")
+    for name, spikes in expected.spikes.items():
+        assert spikes.count.sum() > 10
+        np.testing.assert_allclose(found.spikes[name].time, spikes.time, rtol=1e-12)
+    assert not np.allclose(expected.spikes["2"].time, simulate(lower(graph), inputs, 6.0).spikes["2"].time)
+    halved = {**again.parameters, "1_copies": {"weight": again.parameters["1_copies"]["weight"] / 2}}
+    with pytest.raises(jaxsnn.JaxsnnError, match="NaN"):  # it is wiring
+        simulate(again.with_parameters(halved), inputs, 6.0)
+    with pytest.raises(LoweringError, match="node '2' is neuron: synapses are those of a Linear or Affine"):
+        jaxsnn.with_synaptic_delays(network, "2", 0.1)
+
+
 # Refusals
 
 
@@ -309,7 +338,7 @@ def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
     network = lower(graph)
     wires = [dataclasses.replace(wire, kind="Threshold") if wire.name == "1" else wire for wire in network.wires]
     other = jaxsnn.Network(parameters=network.parameters, wires=wires, populations=network.populations)
-    with pytest.raises(LoweringError, match=r"node '1' is a Threshold: the event engine runs CubaLIF, .* Delay"):
+    with pytest.raises(LoweringError, match=r"node '1' is a Threshold: the event engine runs CubaLIF, .*, Conv2d and"):
         simulate(other, ONE_SPIKE, 1.0)
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxsnn.errors import LoweringError
 from jaxsnn.cycles import Cycle, groups
+from jaxsnn.errors import LoweringError
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.limits import Limit, limit_of, obstacles
 from jaxsnn.wiring import Population, Wire

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import jax
 
-from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.cycles import Cycle, groups
+from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network import Network
 from jaxsnn.results import Result
 

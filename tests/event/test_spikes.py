@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.feedforward import LayerSpec, simulate_layer
 from jaxsnn.event.current_based import CubaLIF
+from jaxsnn.event.feedforward import LayerSpec, simulate_layer
 from jaxsnn.network import TauShape
 from tests.event import oracle
 from tests.event.cases import SHAPES, population

@@ -1,0 +1,58 @@
+"""A delay for each synapse, in the nodes that NIR has: a Linear that copies channels, a Delay, and the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxsnn.errors import GraphError
+from jaxsnn.nir.export import document_of_graph, group_of
+from jaxsnn.nir.files import Group
+from jaxsnn.nir.graph import Affine, Graph, Linear
+from jaxsnn.nir.parse import parse
+
+
+def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
+    """The graph with a delay for each synapse of a Linear or Affine.
+
+    Channel source * outputs + target of the two nodes that are added, `NAME_copies` and `NAME_delays`, belongs to the
+    synapse between the two.
+
+    Args:
+        name: the node, outside nested graphs.
+        delay: (outputs, inputs), in the file's unit of time.
+
+    Raises:
+        GraphError: no such node, or names that are taken.
+    """
+    node = graph.nodes.get(name)
+    if not isinstance(node, Linear | Affine) or "/" in name:
+        raise GraphError(f"node '{name}' is no Linear or Affine of the outermost graph: delays of synapses need one")
+    copies, delays = f"{name}_copies", f"{name}_delays"
+    for taken in (copies, delays):
+        if taken in graph.nodes:
+            raise GraphError(
+                f"the graph has a node '{taken}' already, where the delays of '{name}' would go: rename it"
+            )
+    weight = np.asarray(node.weight)
+    outputs, inputs = weight.shape
+    source, target = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
+    copy = np.zeros((inputs * outputs, inputs), weight.dtype)
+    copy[np.arange(inputs * outputs), source] = 1
+    block = np.zeros((outputs, inputs * outputs), weight.dtype)
+    block[target, np.arange(inputs * outputs)] = weight[target, source]
+    edges = [(start, copies if end == name else end) for start, end in graph.subgraphs[""].edges]
+    added = group_of(
+        {
+            copies: {"type": "Linear", "weight": copy},
+            delays: {"type": "Delay", "delay": delay.T.reshape(-1)},
+            name: {"weight": block},
+            "edges": [*edges, (copies, delays), (delays, name)],
+        },
+        "",
+    )["node"]
+    document = document_of_graph(graph)
+    level = document["node"]
+    nodes = Group({**level["nodes"], copies: added[copies], delays: added[delays]}, level["nodes"].attributes)
+    nodes[name] = Group({**nodes[name], **added[name]}, nodes[name].attributes)
+    document["node"] = Group({**level, "nodes": nodes, "edges": added["edges"]}, level.attributes)
+    return parse(document, dialect=graph.dialect)

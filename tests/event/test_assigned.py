@@ -1,0 +1,165 @@
+"""Exact gradients where a reset is an assignment, and of box spikes of current-based neurons, against differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event.adjoint import layer_spikes
+from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
+from jaxsnn.event.feedforward import LayerSpec, simulate_layer
+from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
+from jaxsnn.event.neurons import Lanes
+from jaxsnn.network import TauShape
+from tests.event.differences import ENOUGH, relative_errors
+
+ROWS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 10, 2, 9, 6.0
+
+#: Neuron type, refractory time, scale of the weights, and what drives the neuron by itself.
+CASES = {
+    "CubaLIF, refractory": (CubaLIF(tau_shape=TauShape.DOUBLE), 0.3, 2.5, 0.2),
+    "CubaLIF box": (CubaLIFBox(tau_shape=TauShape.APART, width=0.4), 0.0, 3.0, 0.1),
+    "CubaLIF box, refractory": (CubaLIFBox(tau_shape=TauShape.ANY, width=0.4), 0.2, 3.0, 0.1),
+    "LIF box, refractory": (LIFBox(width=0.4), 0.25, 3.0, 0.3),
+    "IF box, refractory": (IFBox(width=0.4), 0.25, 2.0, 0.2),
+    "LIF delta": (LIFDelta(), 0.0, 0.5, 1.6),
+    "LIF delta, refractory": (LIFDelta(), 0.3, 0.5, 1.6),
+    "IF delta": (IFDelta(), 0.0, 0.5, 0.6),
+}
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def drawn(name, neurons=NEURONS):
+    """Weights, lanes and arrivals; a drive of its own lets V cross the threshold between arrivals too."""
+    neuron, refractory, scale, drive = CASES[name]
+    rng = np.random.default_rng(list(CASES).index(name))
+    rest = drive if isinstance(neuron, LIFBox | CubaLIF) else 0.0
+    start = np.full(neurons, drive) if isinstance(neuron, IFBox) else np.zeros(neurons)
+    tau_syn = rng.uniform(0.7, 1.1, neurons)
+    lanes = Lanes(
+        threshold=jnp.asarray(rng.uniform(0.9, 1.1, neurons) - rest),
+        v_reset=jnp.asarray(rng.uniform(-0.3, 0.0, neurons) - rest),
+        v_start=jnp.asarray(rng.uniform(-0.2, 0.2, neurons) - rest),
+        j_start=jnp.asarray(start if not isinstance(neuron, CubaLIF) else rng.uniform(-0.2, 0.2, neurons)),
+        tau_mem=jnp.asarray(2 * tau_syn if neuron.tau_shape is TauShape.DOUBLE else rng.uniform(1.5, 2.5, neurons)),
+        tau_syn=jnp.asarray(tau_syn),
+    )
+    weight = jnp.asarray(rng.normal(0.4, 0.6, (ROWS, neurons)) * scale)
+    time = jnp.asarray(rng.uniform(0, 5, (SAMPLES, ARRIVALS)))
+    row = jnp.asarray(rng.integers(0, ROWS, (SAMPLES, ARRIVALS)), jnp.int32)
+    return LayerSpec(neuron=neuron, max_spikes=24, refractory=refractory), weight, lanes, time, row
+
+
+def boxed(spec, weight, time, row):
+    if not spec.neuron.width:
+        return weight, time, row
+    later = jnp.concatenate([time, time + spec.neuron.width], axis=1)
+    return jnp.concatenate([weight, -weight]), later, jnp.concatenate([row, row + len(weight)], axis=1)
+
+
+def loss(tree, row, readout, spec):
+    """A weighted sum of spike times, and how often everything fires."""
+    weight, lanes, time = tree
+    weight, time, row = boxed(spec, weight, time, row)
+    spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
+    return jnp.sum(jnp.where(jnp.isfinite(spikes.time), readout * spikes.time, 0.0)), (
+        spikes.count,
+        jnp.isinf(spikes.slope),
+    )
+
+
+@pytest.mark.parametrize("neurons", [NEURONS, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_agree_with_central_differences(name, neurons):
+    spec, weight, lanes, time, row = drawn(name, neurons)
+    readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, neurons, spec.max_spikes)))
+    function = lambda tree, row, readout: loss(tree, row, readout, spec)  # noqa: E731
+    tree = (weight, lanes, time)
+    (_, (count, _)), gradient = jax.jit(jax.value_and_grad(function, has_aux=True))(tree, row, readout)
+    assert count.max() > 2
+    errors = relative_errors(gradient, function, tree, row, readout)
+    assert np.isfinite(errors).mean() > 0.9
+    assert np.nanmax(errors) < ENOUGH
+
+
+def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
+    """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that arrival's time."""
+    spec, weight, lanes, time, row = drawn("LIF delta")
+    lanes = Lanes(**{**vars(lanes), "threshold": jnp.full(NEURONS, 1.0), "v_reset": jnp.zeros(NEURONS)})
+    lanes = Lanes(**{**vars(lanes), "v_start": jnp.zeros(NEURONS)})
+    weight = 3 * abs(weight)
+
+    def total(weight, lanes, time):
+        spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)), spikes
+
+    (_, spikes), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(weight, lanes, time)
+    fired = np.isfinite(spikes.time)
+    assert fired.sum() > 20
+    assert np.isinf(spikes.slope[fired]).all()
+    for sample in range(SAMPLES):
+        times = np.asarray(spikes.time[sample])
+        assert np.isin(times[np.isfinite(times)], time[sample]).all()
+        for slot, arrival in enumerate(np.asarray(time[sample])):
+            assert gradient[2][sample, slot] == (times == arrival).sum()
+    assert not np.any(gradient[0])
+    assert not any(map(np.any, jax.tree.leaves(gradient[1])))
+
+
+def test_a_jump_width_is_the_gradient_of_a_ramp():
+    """The surrogate is the exact gradient of box spikes, in the limit of a short box, where spikes come alone."""
+    width = 1e-3
+    weight = jnp.asarray([[0.7] * NEURONS])
+    lanes = drawn("LIF delta")[2]
+    lanes = Lanes(**{**vars(lanes), **{name: jnp.zeros(NEURONS) for name in ("v_reset", "v_start", "j_start")}})
+    lanes = Lanes(**{**vars(lanes), "threshold": jnp.linspace(0.9, 1.2, NEURONS)})
+    time, row = jnp.asarray([[0.5, 0.9]]), jnp.zeros((1, 2), jnp.int32)
+    spec = LayerSpec(neuron=LIFDelta(), max_spikes=2, jump_width=width)
+    box = LayerSpec(neuron=LIFBox(width=width), max_spikes=2)
+
+    def first(weight, threshold, spec):
+        own = Lanes(**{**vars(lanes), "threshold": threshold})
+        given = boxed(box, weight * lanes.tau_mem / width, time, row) if spec is box else (weight, time, row)
+        return jnp.sum(layer_spikes(spec, given[0], own, given[1], given[2], 3.0).time[..., 0])
+
+    for argument in (0, 1):
+        surrogate, exact = (jax.grad(first, argnums=argument)(weight, lanes.threshold, each) for each in (spec, box))
+        assert np.all(surrogate != 0)
+        np.testing.assert_allclose(surrogate, exact, rtol=5e-3)
+
+
+def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
+    lanes = Lanes(
+        **{
+            name: jnp.full(1, value)
+            for name, value in zip(vars(drawn("LIF delta")[2]), (1.0, 0, 0, 0, 2, 1), strict=True)
+        }
+    )
+    weight = jnp.asarray([[0.6], [0.6], [-0.3], [1.1]])
+    spec = LayerSpec(neuron=LIFDelta(), max_spikes=4)
+    time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 2.0]])
+    row = jnp.asarray([[0, 1, 2, 3, 0]], jnp.int32)
+
+    def spikes(time):
+        return layer_spikes(spec, weight, lanes, time, row, 4.0)
+
+    np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])  # -0.3 + 1.1 = 0.8 stays below
+    by_time = jax.grad(lambda time: spikes(time).time[0, 0, 0])(time)
+    np.testing.assert_array_equal(by_time, [[0, 1, 0, 0, 0]])
+
+
+def test_a_neuron_in_its_refractory_time_keeps_its_current():
+    """With no refractory time it is the layer without; a long one leaves a single spike of each neuron."""
+    spec, weight, lanes, time, row = drawn("CubaLIF, refractory")
+    none, long = (LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0))
+    plain, tiny = (
+        simulate_layer(each, weight, lanes, time, row, T_END)[0]
+        for each in (none, LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=1e-12))
+    )
+    np.testing.assert_allclose(plain.time, tiny.time, rtol=1e-9)
+    once = simulate_layer(long, weight, lanes, time, row, T_END)[0]
+    np.testing.assert_array_equal(once.count, np.minimum(plain.count, 1))
+    held = simulate_layer(spec, weight, lanes, time, row, T_END)[0]
+    gaps = np.diff(np.asarray(held.time), axis=2)
+    assert np.nanmin(gaps[np.isfinite(gaps)]) >= 0.3 - 1e-12

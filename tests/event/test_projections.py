@@ -1,0 +1,258 @@
+"""Convolutions, pools, fan-in and delays event by event, against matrices and against shifted inputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event import Event, Events
+from jaxsnn.network import Network, Population, Wire, signals
+from jaxsnn.nir.passes import Window
+from jaxsnn.simulate import simulate
+from tests.event.differences import ENOUGH, some_relative_errors
+
+T_END, SAMPLES, EVENTS = 6.0, 2, 30
+PLENTY = Event(max_spikes=40, max_events=600, max_arrivals=800)
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def neurons(rng, size, **values):
+    """Parameters of CubaLIF neurons that all differ."""
+    drawn = {name: rng.uniform(0.9, 1.1, size) for name in ("r", "w_in", "v_threshold")}
+    drawn |= {"tau_mem": rng.uniform(1.5, 2.5, size), "tau_syn": rng.uniform(0.8, 1.2, size)}
+    return drawn | {"v_leak": rng.uniform(-0.1, 0.1, size), "v_reset": rng.uniform(-0.2, 0.2, size)} | values
+
+
+class Draft:
+    """A network in the making: nodes in order, each fed by those named."""
+
+    def __init__(self, seed, shape):
+        self.rng, self.wires, self.parameters, self.populations = np.random.default_rng(seed), [], {}, {}
+        self.wires.append(Wire(name="in", kind="input", sources=(), shape=shape))
+
+    def add(self, name, kind, source, shape, detail=None, **parameters):
+        sources = (source,) if isinstance(source, str) else tuple(source)
+        self.wires.append(Wire(name=name, kind=kind, sources=sources, shape=shape, detail=detail))
+        if parameters:
+            self.parameters[name] = parameters
+
+    def window(self, name, kind, source, shape, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), **more):
+        detail = Window(
+            kernel=kernel, stride=stride, dilation=more.get("dilation", (1,) * len(kernel)), padding=padding
+        )
+        detail = Window(**{**vars(detail), "groups": more.get("groups", 1)})
+        inward = next(wire.shape for wire in self.wires if wire.name == source)
+        parameters = {}
+        if kind.startswith("Conv"):
+            taps = (shape[0], inward[0] // detail.groups, *kernel)
+            weight = self.rng.normal(1.2, 0.8, taps) * more.get("scale", 1.0)
+            parameters = {"weight": weight, "bias": self.rng.normal(0.1, 0.1, shape[0])}
+        self.add(name, kind, source, shape, detail, **parameters)
+
+    def fire(self, name, source, shape, **rules):
+        size = int(np.prod(shape))
+        self.add(name, "neuron", source, shape, **neurons(self.rng, size))
+        self.populations[name] = Population(name=name, kind="CubaLIF", size=size, **rules)
+
+    def network(self):
+        return Network(
+            parameters=jax.tree.map(jnp.asarray, self.parameters), wires=self.wires, populations=self.populations
+        )
+
+
+def deep(groups=1):
+    """Convolutions with strides, padding and groups, pools, a Flatten that keeps channels last, fan-in, a skip."""
+    draft = Draft(groups, (2, 7, 8))
+    frame = {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "groups": groups}
+    draft.window("conv", "Conv2d", "in", (4, 3, 8), **frame)
+    draft.fire("first", "conv", (4, 3, 8))
+    draft.window("sum", "SumPool2d", "first", (4, 2, 4), kernel=(2, 2), stride=(2, 2), padding=((0, 1), (0, 0)))
+    draft.fire("pooled", "sum", (4, 2, 4))
+    draft.window("mean", "AvgPool2d", "first", (4, 2, 7), kernel=(2, 2))
+    draft.window("conv 2", "Conv2d", "mean", (2, 2, 4), kernel=(1, 4), scale=1.5)
+    draft.add("skip", "Flatten", "pooled", (32,))
+    draft.add("narrow", "Linear", "skip", (16,), weight=draft.rng.normal(0.1, 0.3, (16, 32)))
+    draft.fire("second", ("conv 2", "narrow"), (2, 2, 4))
+    draft.add("scale", "Scale", "second", (2, 2, 4), scale=draft.rng.uniform(0.8, 1.2, 16))
+    draft.add("flat", "Flatten", "scale", (16,), detail=(1, 2, 0))
+    draft.add(
+        "dense", "Affine", "flat", (5,), weight=draft.rng.normal(0.4, 0.5, (5, 16)), bias=draft.rng.normal(size=5)
+    )
+    draft.fire("last", "dense", (5,))
+    return draft.network()
+
+
+def line():
+    """A Conv1d, linear nodes one after the other without neurons between them, and an identity."""
+    draft = Draft(3, (3, 12))
+    draft.window("conv", "Conv1d", "in", (4, 10), kernel=(3,), stride=(1,), padding=((0, 0),), scale=1.4)
+    draft.window("conv 2", "Conv1d", "conv", (2, 4), kernel=(4,), stride=(2,), padding=((0, 0),))
+    draft.fire("first", "conv 2", (2, 4), spike_kernel="box", dt=0.3, spike_area=0.3)
+    draft.fire("same", "first", (2, 4))
+    draft.window("conv 3", "Conv1d", "same", (3, 3), kernel=(2,), stride=(1,), padding=((0, 0),), scale=1.5)
+    draft.add("scale", "Scale", "conv 3", (3, 3), scale=draft.rng.uniform(0.8, 1.2, 9))
+    draft.add("dense", "Linear", "scale", (6,), weight=draft.rng.normal(0.2, 0.6, (6, 9)))
+    draft.fire("last", "dense", (6,))
+    return draft.network()
+
+
+NETS = {"deep": deep, "groups": lambda: deep(2), "line": line}
+NAMES = ["deep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("groups", "line"))]
+
+
+def inputs(network, seed=0):
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, next(iter(network.inputs.values())), (SAMPLES, EVENTS))
+    return Events(time=jnp.asarray(rng.uniform(0, 4, (SAMPLES, EVENTS))), index=jnp.asarray(index, jnp.int32))
+
+
+def by_matrices(network):
+    """The same network with a matrix in the place of each path between populations."""
+    wires, parameters = [], {name: network.parameters[name] for name in network.populations}
+    arriving = signals(network)
+    for wire in network.wires:
+        if wire.kind == "input":
+            wires.append(wire)
+        if wire.kind != "neuron":
+            continue
+        before = []
+        for source, matrix in arriving[wire.name].matrices(network.dtype).items():
+            name = f"{source} to {wire.name}"
+            bias = (
+                jnp.zeros(wire.size) if before or arriving[wire.name].constant is None else arriving[wire.name].constant
+            )
+            parameters[name] = {"weight": matrix.T, "bias": bias}
+            wires.append(Wire(name=name, kind="Affine", sources=(source,), shape=(wire.size,)))
+            before.append(name)
+        wires.append(Wire(name=wire.name, kind="neuron", sources=tuple(before), shape=wire.shape))
+    return Network(parameters=parameters, wires=wires, populations=network.populations)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_events_give_what_matrices_give(name):
+    network = NETS[name]()
+    events = inputs(network)
+    found = simulate(network, events, T_END, engine=PLENTY)
+    expected = simulate(by_matrices(network), events, T_END, engine=PLENTY)
+    for population, spikes in found.spikes.items():
+        other = expected.spikes[population]
+        assert spikes.count.sum() > 10, population
+        np.testing.assert_array_equal(spikes.count, other.count)
+        np.testing.assert_allclose(spikes.time, other.time, rtol=1e-11)
+        np.testing.assert_allclose(spikes.slope, other.slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_matrices_are_what_the_convolution_does(groups):
+    network = deep(groups)
+    window = next(wire.detail for wire in network.wires if wire.name == "conv")
+    matrix = signals(network)["first"].matrices(network.dtype)["in"]
+    image = np.random.default_rng(1).normal(size=(2, 7, 8))
+    expected = jax.lax.conv_general_dilated(
+        image[None],
+        network.parameters["conv"]["weight"],
+        window.stride,
+        window.padding,
+        rhs_dilation=window.dilation,
+        feature_group_count=groups,
+    )
+    np.testing.assert_allclose(image.reshape(-1) @ matrix, expected.reshape(-1), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_agree_with_central_differences(name):
+    network = NETS[name]()
+    events = inputs(network)
+    rng = np.random.default_rng(7)
+    readout = {
+        name: jnp.asarray(rng.normal(size=(SAMPLES, each.size, 40))) for name, each in network.populations.items()
+    }
+
+    def loss(arguments):
+        parameters, time = arguments
+        given = Events(time=time, index=events.index)
+        solution = simulate(network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False)
+        value = sum(
+            jnp.sum(jnp.where(jnp.isfinite(spikes.time), readout[name] * spikes.time, 0.0))
+            for name, spikes in solution.spikes.items()
+        )
+        return value, {name: spikes.count for name, spikes in solution.spikes.items()}
+
+    errors = some_relative_errors(loss, (network.parameters, events.time), rng, per_leaf=4)
+    assert len(errors) > 100
+    assert errors.max() < ENOUGH
+
+
+# Delays
+
+
+def delayed(kind, delay):
+    """5 inputs, Linear, neurons, with a Delay before or behind the Linear, or a delay for each synapse."""
+    draft = Draft(11, (5,))
+    weight = draft.rng.normal(0.9, 0.8, (4, 5))
+    draft.add("early", "Delay", "in", (5,), delay=delay if kind == "axons" else np.zeros(5))
+    own = {"delay": delay} if kind == "synapses" else {}
+    draft.add("dense", "Linear", "early", (4,), weight=weight, **own)
+    draft.add("late", "Delay", "dense", (4,), delay=delay if kind == "dendrites" else np.zeros(4))
+    draft.fire("n", "late", (4,))
+    if kind == "synapses":
+        draft.wires[2] = Wire(name="dense", kind="Linear", sources=("in",), shape=(4,))
+        draft.wires = [draft.wires[0], draft.wires[2], Wire(name="n", kind="neuron", sources=("dense",), shape=(4,))]
+        draft.parameters = {name: draft.parameters[name] for name in ("dense", "n")}
+    return draft.network()
+
+
+DELAYS = {"axons": (5,), "dendrites": (4,), "synapses": (4, 5)}
+
+
+@pytest.mark.parametrize("kind", DELAYS)
+def test_a_delay_is_an_input_that_comes_later(kind):
+    """Neuron by neuron: with a delay for each synapse, what a neuron sees are events that each come so much later."""
+    rng = np.random.default_rng(2)
+    delay = rng.uniform(0, 1, DELAYS[kind])
+    network, events = delayed(kind, delay), inputs(delayed(kind, delay))
+    found = simulate(network, events, T_END, engine=PLENTY).spikes["n"]
+    by_synapse = np.broadcast_to(delay if kind != "dendrites" else delay[:, None], (4, 5))
+    plain = delayed("axons", np.zeros(5))
+    assert found.count.sum() > 8
+    for neuron in range(4):
+        later = Events(time=events.time + by_synapse[neuron][events.index], index=events.index)
+        expected = simulate(plain, later, T_END, engine=PLENTY).spikes["n"]
+        np.testing.assert_allclose(found.time[:, neuron], expected.time[:, neuron], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", DELAYS)
+def test_gradients_of_delays_agree_with_central_differences(kind):
+    rng = np.random.default_rng(2)
+    network = delayed(kind, rng.uniform(0.1, 1, DELAYS[kind]))
+    events = inputs(network)
+
+    def loss(arguments):
+        parameters, time = arguments
+        given = Events(time=time, index=events.index)
+        spikes = simulate(network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False).spikes["n"]
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), jnp.sin(spikes.time), 0.0)), spikes.count
+
+    errors = some_relative_errors(loss, (network.parameters, events.time), rng, per_leaf=20)
+    assert len(errors) > 60
+    assert errors.max() < ENOUGH
+
+
+# Budgets
+
+
+def test_budgets_are_reported_and_found():
+    network = deep()
+    events = inputs(network)
+    less = simulate(network, events, T_END, engine=Event(max_spikes=40, max_events=5, max_arrivals=900), throw=False)
+    assert "others see 5 of its spikes: raise max_events from 5 to at least" in less.message
+    few = simulate(network, events, T_END, engine=Event(max_spikes=40, max_arrivals={"first": 3}), throw=False)
+    assert "arrive at one position of 'first', there is room for 3: raise max_arrivals from 3 to" in few.message
+    found = simulate(
+        network, events, T_END, engine=Event(max_arrivals=3, max_events=5, max_spikes=2), max_events="auto"
+    )
+    expected = simulate(network, events, T_END, engine=PLENTY)
+    for name, spikes in found.spikes.items():
+        room = min(spikes.time.shape[2], 40)
+        np.testing.assert_allclose(spikes.time[..., :room], expected.spikes[name].time[..., :room], rtol=1e-12)
