@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, Demand, Loads, best_split
+from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, Demand, Loads, best_split, reachable
 from jaxsnn.bss2.place import Placement
 from jaxsnn.bss2.task import Task
 
@@ -51,7 +51,7 @@ def demands(task: Task, placement: Placement, bins: Bins, on_chip_modes: np.ndar
         targets = np.flatnonzero(amount.any(axis=0))
         neuron = task.on_chip[number]
         if neuron >= 0:
-            choices = placement.buses[neuron] * groups + np.arange(groups)
+            choices = reachable(placement.chip, int(placement.outputs[neuron]), groups)
             modes = (int(on_chip_modes[number]),)
         else:
             choices = every

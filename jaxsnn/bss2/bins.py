@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER
+from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.place import Placement
 from jaxsnn.bss2.task import Parts, Task
 
@@ -35,6 +35,13 @@ class Bins:
     def sizes(self) -> np.ndarray:
         """(hemispheres, bins) slots of a circuit."""
         return np.array([[len(rows) for rows in side] for side in self.rows])
+
+
+def reachable(chip: Chip, output: int, groups: int) -> np.ndarray:
+    """The bins that neurons behind an event output can address: their row select begins with the output's number."""
+    free_bits = chip.row_select_bits - chip.output_bits
+    own = np.unique((output << free_bits | np.arange(1 << free_bits)) & (groups - 1))
+    return output % chip.buses * groups + own
 
 
 def bins_of(parts: Parts, signs: str, groups: int) -> Bins:

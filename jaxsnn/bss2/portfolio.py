@@ -147,6 +147,8 @@ class _Attempt:
         self.tried, self.why = 0, "nothing was tried"
         self.certificate: Certificate | None = None
         self.overflow: dict[bytes, int] = {}
+        self.found: dict[bytes, Run] = {}
+        self.failed: dict[tuple[bytes, int], bool] = {}
 
     def search(self, fewest: int, last: int) -> list[Run] | None:
         """The runs: first whatever is found quickly, then fewer of them."""
@@ -170,7 +172,7 @@ class _Attempt:
         for targets in partitions(self.net, self.parts, self.least, runs):
             found: list[Run] = []
             for inside in targets:
-                run = self._run(task_of(self.net, self.parts, self.signs, inside), repairs)
+                run = self._run(inside, repairs)
                 if isinstance(run, Certificate) and runs == 1:
                     self.certificate = run
                 if not isinstance(run, Run):
@@ -182,7 +184,19 @@ class _Attempt:
                 return None
         return None
 
-    def _run(self, task: Task, repairs: int) -> Run | Certificate | None:
+    def _run(self, targets: np.ndarray, repairs: int) -> Run | Certificate | None:
+        """One run; what was found before for the same neurons is not searched again."""
+        key = targets.tobytes()
+        if key not in self.found and (key, repairs) not in self.failed:
+            result = self._search(task_of(self.net, self.parts, self.signs, targets), repairs)
+            if isinstance(result, Run):
+                self.found[key] = result
+            elif result is None:
+                self.failed[key, repairs] = True
+            return result
+        return self.found.get(key)
+
+    def _search(self, task: Task, repairs: int) -> Run | Certificate | None:
         """One run by the members of the portfolio, cheap ones first; on a small chip the last one is exhaustive."""
         if repairs and is_small(task):
             self.tried += 1

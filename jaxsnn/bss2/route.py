@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.bss2.assign import Assignment, assign
-from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of
+from jaxsnn.bss2.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of, reachable
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.emit import Codes, fill, record
 from jaxsnn.bss2.greedy import route_greedily
@@ -31,7 +31,7 @@ def label_only(task: Task, placement: Placement, rng: np.random.Generator, effor
 
 
 def mixed(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort) -> Run | Unrouted:
-    """One, two or four groups of drivers a bus, the fewest that work."""
+    """Groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels are too few."""
     best: Unrouted | None = None
     for groups in group_counts(task):
         found = _grouped(task, placement, rng, effort, groups)
@@ -45,10 +45,19 @@ def mixed(task: Task, placement: Placement, rng: np.random.Generator, effort: Ef
 
 
 def group_counts(task: Task) -> tuple[int, ...]:
-    """Into how many groups a bus can be split such that sources on the chip reach each of them."""
+    """Into how many groups a bus may be split.
+
+    Neurons reach every group while these are told apart by the bits of the row select that are theirs to choose. More
+    groups make their room smaller, and are for sources that are too many for the labels of fewer groups.
+    """
     chip = task.parts.chip
-    free_bits = min(chip.address_bits - chip.label_bits, (chip.drivers_per_bus - 1).bit_length())
-    return tuple(1 << bits for bits in range(free_bits + 1))
+    free_bits = chip.address_bits - chip.label_bits
+    labels = HEMISPHERES * chip.buses * chip.labels
+    return tuple(
+        1 << bits
+        for bits in range((chip.drivers_per_bus - 1).bit_length() + 1)
+        if bits <= free_bits or 2 * len(task.sources) > labels << bits - 1
+    )
 
 
 def _grouped(task: Task, placement: Placement, rng: np.random.Generator, effort: Effort, groups: int) -> Run | Unrouted:
@@ -110,14 +119,15 @@ def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
     sources = task.on_chip[task.on_chip >= 0]
     for output in np.unique(placement.outputs[sources]):
         silent = int((placement.outputs == output).sum() - (placement.outputs[sources] == output).sum())
-        reserved.reshape(-1, groups)[output % placement.chip.buses] += -(-silent // groups)
+        own = reachable(placement.chip, int(output), groups)
+        reserved[own] += -(-silent // len(own))
     return reserved
 
 
 def spare_bits(task: Task, groups: int) -> int:
     """Bits of a neuron's own address that neither synapses nor drivers compare."""
     chip = task.parts.chip
-    return chip.address_bits - chip.label_bits - (groups - 1).bit_length()
+    return max(0, chip.address_bits - chip.label_bits - (groups - 1).bit_length())
 
 
 def label_codes(
@@ -181,7 +191,8 @@ def _addresses(
         mine = sources[placement.outputs[task.on_chip[sources]] == output]
         passes = [bool(((assignment.modes[mine] == h) | (assignment.modes[mine] == EVERYWHERE)).any()) for h in (0, 1)]
         for source in mine:
-            own = (int(assignment.bins[source]) % bins.groups) << chip.label_bits | int(labels[source])
+            free = (1 << chip.address_bits - chip.label_bits) - 1
+            own = (int(assignment.bins[source]) % bins.groups & free) << chip.label_bits | int(labels[source])
             if spare >= 2:
                 own |= sum(top_bits[h] for h in (0, 1) if assignment.modes[source] not in (h, EVERYWHERE))
             addresses[task.on_chip[source]] = own
@@ -209,7 +220,8 @@ def _silent_address(
         if not any(passes) or (flags and address & flags == flags):
             return address
     for address in range(1 << chip.address_bits):
-        number = (output % chip.buses) * bins.groups + (address >> chip.label_bits) % bins.groups
+        select = chip.row_select_of(output << chip.address_bits | address)
+        number = (output % chip.buses) * bins.groups + select % bins.groups
         label = address & (chip.labels - 1)
         if address in used or address & flags or any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES)):
             continue

@@ -113,9 +113,20 @@ def test_repairs_mend_what_does_not_fit_at_first():
     assert isinstance(before, Run) or before.overflow > 0
 
 
-def test_groups_are_those_that_neurons_can_address():
-    net = dense_net(2, 3)
-    assert group_counts(task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(2, 5))) == (1, 2, 4)
+@pytest.mark.parametrize(("inputs", "counts"), [(2, (1, 2, 4)), (1100, (1, 2, 4, 8)), (6000, (1, 2, 4, 8, 16, 32))])
+def test_more_groups_are_for_sources_that_are_too_many_for_labels(inputs, counts):
+    net = dense_net(inputs, 3)
+    task = task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(inputs, inputs + 3))
+    assert group_counts(task) == counts
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+def test_thousands_of_sources_and_a_hidden_layer(signs):
+    """More sources than 4 groups of a bus have labels for, and neurons that reach only some of the groups."""
+    net = dense_net(3000, 4, 3)
+    run = route(net, "mixed", "spread", signs=signs, counts=40)
+    assert isinstance(run, Run)
+    assert violations(net, run, signs) == ()
 
 
 @settings(max_examples=200)
