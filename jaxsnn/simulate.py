@@ -136,7 +136,8 @@ class Solution:
             case Result.INVALID_INPUT:
                 return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
         return (
-            "a parameter, a spike time or a voltage is NaN or infinite, or a time constant is not positive: look at "
+            "a parameter, a spike time or a voltage is NaN or infinite, a time constant is not positive, r w_in of "
+            "neurons behind a convolution or pool is not, or a Linear that copies channels has other weights: look at "
             "parameters and inputs"
         )
 
@@ -269,7 +270,8 @@ def _simulate(engine, network, trains, t_end, sample_times):
     exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
     stale = any_of([~holds for holds in record.shapes_hold.values()])
     broken = any_of(
-        [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
+        [~finite for finite in record.finite.values()]
+        + [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
         + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
         + [_not_finite(array) for array in jax.tree.leaves((record.voltages, network.parameters))]
         + [jnp.any(own[key] <= 0) for own in network.parameters.values() for key in own if key.startswith("tau")]

@@ -364,4 +364,4 @@ def test_a_network_of_another_graph_is_refused():
     with pytest.raises(LoweringError, match=r"node '1' has parameters .*\(2, 3\).* in the graph and .*\(4, 3\)"):
         raise_(layer(), lower(layer(size=4)))
     with pytest.raises(LoweringError, match=r"node '1' has parameters .* in the graph and {} in the network"):
-        raise_(layer(), lower(recurrent()))
+        raise_(layer(), lower(analog()))

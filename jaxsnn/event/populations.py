@@ -106,6 +106,10 @@ class _Part:
         )
 
 
+def _finite(tree):
+    return jnp.all(jnp.stack([~jnp.any(jnp.isnan(array)) for array in jax.tree.leaves(tree)]))
+
+
 class Layer(_Part):
     """A population that does not feed back into itself."""
 
@@ -114,6 +118,7 @@ class Layer(_Part):
         given = self.arrivals(self.signal.paths)
         weight, lanes, time, row = self._weighted(given)
         record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
+        record.finite[self.name] = _finite((weight, lanes))
         if given.budget:
             record.budgets["max_arrivals"][self.name] = Budget(needed=given.needed, room=jnp.int32(given.budget))
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
@@ -171,6 +176,7 @@ class Group:
         )
         for part, layer, own, spikes in zip(self.parts, spec.layers, lanes, found.spikes, strict=True):
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
+            record.finite[part.name] = _finite((own, [weight for weight, _, _ in from_outside], feedback))
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.leave(record, spikes)
 
