@@ -16,6 +16,7 @@ from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
 from jaxsnn.event.readout import Drive
+from jaxsnn.event.record import EventRecord
 from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
@@ -266,7 +267,13 @@ def _simulate_grid(engine, network, given):
 
 @partial(jax.jit, static_argnums=0)
 def _simulate(engine, network, trains, t_end, sample_times):
-    record = run(network, trains, t_end, sample_times, engine)
+    return conclude(network, trains, t_end, sample_times, run(network, trains, t_end, sample_times, engine))
+
+
+def conclude(
+    network: Network, trains: dict[str, Events], t_end: Any, sample_times: Any, record: EventRecord
+) -> Solution:
+    """What a run of the event engine left, and how it ended."""
     exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
     stale = any_of([~holds for holds in record.shapes_hold.values()])
     broken = any_of(

@@ -150,7 +150,8 @@ def _pair_sums(spec, lanes, arrival, lam, times):
     return lax.fori_loop(1, used, lambda n, total: jax.tree.map(jnp.add, total, tile(lam[n], times[n])), first)
 
 
-def _backward(spec, residuals, cotangent):
+def layer_backward(spec, residuals, cotangent):
+    """Gradients of `layer_spikes` by its arguments, from weight, lanes, time, row, spike times, slopes and causes."""
     weight, lanes, time, row, times, slopes, causes = residuals
     spikes_first = partial(jnp.moveaxis, source=-1, destination=0)
     if causes is not None:
@@ -193,4 +194,4 @@ def _backward(spec, residuals, cotangent):
     return d_weight, gathered(d_lanes, lanes), d_time, None, None
 
 
-layer_spikes.defvjp(_forward, _backward)
+layer_spikes.defvjp(_forward, layer_backward)

@@ -7,6 +7,7 @@ from jaxsnn.train.digits import digits_splits
 from jaxsnn.train.encoding import Delta, Latency, Population, Rate
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import EpochRecord, Fit
+from jaxsnn.train.in_the_loop import Device, InTheLoop
 from jaxsnn.train.losses import (
     LOSSES,
     ExponentialSum,
@@ -32,12 +33,14 @@ __all__ = [
     "Bounded",
     "Data",
     "Delta",
+    "Device",
     "Dropout",
     "EpochRecord",
     "ExponentialSum",
     "FirstSpike",
     "Fit",
     "Free",
+    "InTheLoop",
     "Integral",
     "Jitter",
     "Latency",

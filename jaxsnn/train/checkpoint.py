@@ -38,7 +38,7 @@ class Checkpoint:
         budgets: of the engine, by option.
         factor: what steps are multiplied by.
         failures: how often the run went back to its best epoch.
-        silent_epochs: for how many epochs no output has fired.
+        failing_epochs: for how many epochs no output has fired, or answers were hardly better than none.
     """
 
     state: State
@@ -49,7 +49,7 @@ class Checkpoint:
     budgets: dict[str, Any]
     factor: float
     failures: int
-    silent_epochs: int
+    failing_epochs: int
 
 
 def fingerprint(*trees: Any) -> str:
@@ -127,7 +127,7 @@ class Folder:
             raise UsageError(f"{path} holds arrays of another network or optimiser: resume with the same")
         state, best_state = jax.tree.unflatten(structure, [jax.numpy.asarray(array) for array in arrays])
         history = tuple(EpochRecord(**record) for record in header["history"])
-        rest = {name: header[name] for name in ("best_epoch", "budgets", "factor", "failures", "silent_epochs")}
+        rest = {name: header[name] for name in ("best_epoch", "budgets", "factor", "failures", "failing_epochs")}
         return Checkpoint(state=state, best_state=best_state, history=history, seconds=tuple(header["seconds"]), **rest)
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:

@@ -15,9 +15,10 @@ from jaxsnn.event.record import Budget
 from jaxsnn.grid.engine import Grid
 from jaxsnn.network import Network
 from jaxsnn.simulate import Solution, simulate
+from jaxsnn.train.in_the_loop import InTheLoop, simulate_in_the_loop
 from jaxsnn.train.readings import EventReading, GridReading, Reading
 
-Engine = Event | Grid
+Engine = Event | Grid | InTheLoop
 
 
 class Played(NamedTuple):
@@ -64,6 +65,11 @@ def _(engine: Event, network: Network, inputs: Any, t_end: float) -> Played:
     at_end = jnp.asarray([t_end], network.dtype)
     solution = simulate(network, inputs, t_end, engine=engine, sample_times=at_end, throw=False)
     return _by_events(network, solution)
+
+
+@play.register
+def _(engine: InTheLoop, network: Network, inputs: Any, t_end: float) -> Played:
+    return _by_events(network, simulate_in_the_loop(engine, network, inputs, t_end))
 
 
 def _by_events(network: Network, solution: Solution) -> Played:

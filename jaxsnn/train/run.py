@@ -41,8 +41,10 @@ from jaxsnn.train.silence import feeding_weights
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
-# So long every output may stay silent before training gives up: silent neurons are pushed, which takes a while.
-_SILENT_EPOCHS, _SILENT_STEPS = 3, 150
+# So long every output may stay silent, or answers wrong, before that is a failure: pushes take a while.
+_FAILING_EPOCHS, _FAILING_STEPS = 3, 150
+# Of the best validation accuracy: below that a run has collapsed.
+_COLLAPSED = 0.6
 # After a failure steps are this fraction of what they were, so often at most.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a millionth of a kick.
@@ -102,7 +104,7 @@ class Run:
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
         self.best: tuple[EpochRecord, State] | None = None
-        self.factor, self.failures, self.silent_epochs = 1.0, 0, 0
+        self.factor, self.failures, self.failing_epochs = 1.0, 0, 0
         self.folder: Folder | None = None
 
     def _fitted_batch(self, samples: int, devices: int) -> int:
@@ -170,7 +172,7 @@ class Run:
             self.state = before
             self._back_or_stop(failure)
         self._record(epoch, train, validation, time.perf_counter() - start)
-        self._check_silence(epoch, train, validation)
+        self._check_collapse(epoch, train, validation)
 
     def _pass(self, epoch: int) -> tuple[State, Summary]:
         """An epoch's steps, repeated with a larger budget where neurons fire more often."""
@@ -207,7 +209,7 @@ class Run:
             self._stop(f"{failure}: lower the learning rate from {self.plan.learning_rate:g}{lower}")
         self.failures += 1
         self.factor *= _SMALLER
-        self.silent_epochs = 0
+        self.failing_epochs = 0
         self.state = state
         note = f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they were"
         self.notes.append(note)
@@ -259,20 +261,30 @@ class Run:
         to_do = self.plan.epochs - len(self.history) + 1
         return float(np.median(self.seconds[2:])) * to_do if len(self.seconds) > 2 and to_do else None
 
-    def _check_silence(self, epoch: int, train: Summary, validation: Summary) -> None:
-        """A failure where no output has fired for several epochs, or none has at the end."""
+    def _check_collapse(self, epoch: int, train: Summary, validation: Summary) -> None:
+        """A failure where for several epochs no output has fired, or answers are hardly better than none."""
+        assert self.best is not None
         silent = int(train.undecided) == int(train.samples) and int(validation.undecided) == int(validation.samples)
-        self.silent_epochs = self.silent_epochs + 1 if silent else 0
-        long = self.silent_epochs >= max(_SILENT_EPOCHS, _SILENT_STEPS / self.rates.shape[1])
+        best, now = self.best[0].validation_accuracy, self.history[-1].validation_accuracy
+        collapsed = now < _COLLAPSED * best
+        self.failing_epochs = self.failing_epochs + 1 if silent or collapsed else 0
+        long = self.failing_epochs >= max(_FAILING_EPOCHS, _FAILING_STEPS / self.rates.shape[1])
         last = silent and epoch == self.plan.epochs
-        if long or last:
+        if not (long or last):
+            return
+        if silent:
             failure = (
-                f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.silent_epochs} epochs, at "
-                f"epoch {epoch}: enlarge its input weights"
+                f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.failing_epochs} epochs, "
+                f"at epoch {epoch}: enlarge its input weights"
             )
-            if last:
-                self._stop(f"{failure}, or lower the learning rate from {self.plan.learning_rate:g}")
-            self._back_or_stop(failure)
+        else:
+            failure = (
+                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%} and has been that "
+                f"low for {self.failing_epochs} epochs, at epoch {epoch}"
+            )
+        if last:
+            self._stop(f"{failure}, or lower the learning rate from {self.plan.learning_rate:g}")
+        self._back_or_stop(failure)
 
     def _stop(self, message: str) -> None:
         raise TrainingStopped(message, self.result())
@@ -288,7 +300,7 @@ class Run:
             budgets={name: getattr(self.setup.engine, name) for name in _BUDGETS if hasattr(self.setup.engine, name)},
             factor=self.factor,
             failures=self.failures,
-            silent_epochs=self.silent_epochs,
+            failing_epochs=self.failing_epochs,
         )
 
     def _best_arrays(self) -> dict[str, np.ndarray]:
@@ -300,7 +312,7 @@ class Run:
         self.state = found.state
         self.history, self.seconds = list(found.history), list(found.seconds)
         self.best = (found.history[found.best_epoch], found.best_state)
-        self.factor, self.failures, self.silent_epochs = found.factor, found.failures, found.silent_epochs
+        self.factor, self.failures, self.failing_epochs = found.factor, found.failures, found.failing_epochs
         if found.budgets:
             budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
             engine: Any = self.setup.engine

@@ -1,0 +1,103 @@
+"""Training on the spikes of something else, with exact gradients at the times that it recorded."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.errors import LoweringError, UsageError
+from jaxsnn.event import Event, Events
+from jaxsnn.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.simulate import simulate
+from jaxsnn.train import InTheLoop, fit
+from jaxsnn.train.in_the_loop import simulate_in_the_loop
+from tests.train.test_fit import DATA, small_net
+
+T_END, CHANNELS = 0.065, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """A device that is the event engine itself, its spikes late by some seconds; in NumPy, as a chip would be."""
+
+    late: float = 0.0
+    forget: str = ""
+
+    def forward(self, network, inputs):
+        with jax.ensure_compile_time_eval():
+            solution = simulate(network, inputs, T_END, engine=Event(max_spikes=8), throw=False)
+        return {
+            name: np.asarray(spikes.time) + self.late for name, spikes in solution.spikes.items() if name != self.forget
+        }
+
+
+def batch(samples=6):
+    times = np.random.default_rng(0).uniform(0.0, 0.02, (samples, CHANNELS))
+    return Events(time=jnp.asarray(times), index=jnp.broadcast_to(jnp.arange(CHANNELS), times.shape))
+
+
+def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
+    network, events = lower(small_net()), batch()
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(6, 3)))
+
+    def total(network, run):
+        times = run(network).first_spike("4")
+        return jnp.sum(jnp.where(jnp.isfinite(times), times * weights, 0.0))
+
+    engine = InTheLoop(device=Simulated(), max_spikes=8)
+    ours = jax.grad(total)(network, lambda net: simulate_in_the_loop(engine, net, events, T_END))
+    exact = jax.grad(total)(network, lambda net: simulate(net, events, T_END, engine=Event(max_spikes=8)))
+    for node, own in exact.parameters.items():
+        for name, value in own.items():
+            scale = max(float(jnp.max(abs(value))), 1e-12)
+            np.testing.assert_allclose(ours.parameters[node][name], value, atol=1e-9 * scale, err_msg=f"{node}.{name}")
+
+
+def test_what_a_device_records_is_what_the_loss_sees():
+    late = simulate_in_the_loop(InTheLoop(device=Simulated(late=1e-3)), lower(small_net()), batch(), T_END)
+    there = simulate(lower(small_net()), batch(), T_END, engine=Event(max_spikes=8))
+    np.testing.assert_allclose(late.first_spike("4"), there.first_spike("4") + 1e-3, rtol=1e-6)
+    assert int(late.result) == 0
+
+
+def test_a_network_learns_on_a_device():
+    trained = fit(
+        small_net(),
+        DATA,
+        engine=InTheLoop(device=Simulated(late=3e-4), max_spikes=8, min_slope=0.04),
+        epochs=4,
+        learning_rate=0.05,
+        progress=None,
+    )
+    assert trained.settings["engine"]["name"] == "InTheLoop"
+    assert trained.history[-1].train_loss < 0.6 * trained.history[0].train_loss
+
+
+def test_a_budget_that_the_device_exceeds_is_seen():
+    solution = simulate_in_the_loop(InTheLoop(device=Simulated(), max_spikes=1), lower(small_net()), batch(), T_END)
+    assert solution.shortages()["max_spikes"]["2"] > 1
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [(Simulated(forget="2"), "says nothing of population '2'")],
+)
+def test_a_device_that_gives_too_little_is_refused(device, message):
+    with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
+        jax.block_until_ready(simulate_in_the_loop(InTheLoop(device=device), lower(small_net()), batch(), T_END))
+
+
+def test_neurons_that_an_arrival_moves_are_refused():
+    graph = build.sequential(
+        build.input(CHANNELS),
+        build.linear(3, weight=np.ones((3, CHANNELS))),
+        build.lif(tau=0.02),
+        dialect="nir",
+        time_unit="s",
+        spike_kernel="delta",
+    )
+    with pytest.raises(LoweringError, match="in the loop CubaLIF neurons train"):
+        simulate_in_the_loop(InTheLoop(device=Simulated()), lower(graph), batch(), T_END)
