@@ -67,6 +67,7 @@ def test_messages_name_the_neurons_and_both_numbers():
     assert "the weight is" in found.message
 
 
+EFFECTS = ("unwanted", "missing", "wrong-weight", "wrong-sign")
 SMALL_NETS = [(dense_net(6, 5, 3), 1), (dense_net(24, 3, 2), 2), (recurrent_net(4, 5), 1), (recurrent_net(9, 4), 2)]
 
 
@@ -81,16 +82,18 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
     for kind in data.draw(st.lists(st.sampled_from(sorted(DAMAGE)), min_size=1, max_size=3)):
         run = DAMAGE[kind](run, random)
     damaged = dataclasses.replace(mapping, runs=(run,))
-    told = {(one.code, one.where) for one in check(damaged, net)}
+    told = {one.where: one for one in check(damaged, net) if one.code in EFFECTS}
     expected, got = naive.wanted(damaged, net, run), naive.effects(damaged, run)
-    effects_told = {where for code, where in told if code in ("unwanted", "missing", "wrong-weight", "wrong-sign")}
     names = [part.name for part in net.populations]
     wrong = {
-        f"run 0: '{names[pre[0]]}'[{pre[1]}] to '{names[post[0]]}'[{post[1]}]"
+        f"run 0: '{names[pre[0]]}'[{pre[1]}] to '{names[post[0]]}'[{post[1]}]": got.get((pre, post))
         for pre, post in {*expected, *got}
         if expected.get((pre, post)) != got.get((pre, post))
     }
-    assert effects_told == wrong
+    assert set(told) == set(wrong)
+    for where, effect in wrong.items():
+        said = "nothing responds" if effect is None else f"the chip adds {effect[0]} and takes {effect[1]}"
+        assert said in told[where].message
 
 
 def _changed(run, key, place, value):
