@@ -22,10 +22,7 @@ SAMPLES, ARRIVALS = 2, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One population of a group.
-
-    gain: scale of the weights from outside; delay, as below, of the edge to itself and of that to the next population.
-    """
+    """One population of a group; gain: scale of the weights from outside."""
 
     neuron: Any
     size: int
@@ -62,7 +59,7 @@ CASES = {
     "double": Case(parts=(cuba(TauShape.DOUBLE, 7),), edges=((0, 0, "one"), (0, 0, "none"))),
     "half": Case(parts=(cuba(TauShape.HALF, 6),), edges=((0, 0, "each"),), feedback=0.3),
     "equal": Case(parts=(cuba(TauShape.EQUAL, 6, once=True),), edges=((0, 0, "none"), (0, 0, "each"))),
-    "apart": Case(parts=(cuba(TauShape.APART, 6, uniform=True),), edges=((0, 0, "none"),)),
+    "apart": Case(parts=(cuba(TauShape.APART, 6, uniform=True, gain=2.0),), edges=((0, 0, "none"),), feedback=0.1),
     "loop": Case(
         parts=(cuba(TauShape.ANY, 5), cuba(TauShape.DOUBLE, 8, uniform=True)),
         edges=((0, 1, "none"), (1, 0, "each"), (1, 1, "none"), (0, 1, "one")),
@@ -85,7 +82,7 @@ CASES = {
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "none")),
     ),
     "jumps": Case(
-        parts=(other(LIFDelta, 5, gain=1.6), other(IFDelta, 4), cuba(TauShape.ANY, 3)),
+        parts=(other(LIFDelta, 5, gain=1.6), other(IFDelta, 4, refractory=0.1), cuba(TauShape.ANY, 3)),
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "each"), (1, 2, "none"), (2, 0, "none")),
         feedback=0.4,
     ),
@@ -115,7 +112,10 @@ def drawn(name, seed=0):
         times[0, 2] = np.inf
         rows.append(rng.integers(0, 3, (SAMPLES, ARRIVALS)).astype("int32"))
         weight = part.gain * rng.normal(1.3, 1.0, (3, part.size)) / AREA
-        parameters.append(p | {"current": rng.normal(0.1, 0.2, part.size), "start": rng.normal(0, 0.1, part.size)})
+        start = rng.normal(0, 0.1, part.size)
+        if name == "apart":
+            start[0] += 3  # above the threshold: the neuron fires at time 0, whatever its numbers are exactly
+        parameters.append(p | {"current": rng.normal(0.1, 0.2, part.size), "start": start})
         outside.append((weight, times))
     between = []
     for source, target, delay in case.edges:
