@@ -13,79 +13,19 @@ next thing that arrives: from outside in the order of the slots, then by one edg
 fires before the next thing arrives.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.event.agenda import Agenda, GroupState, PopulationState, in_order, pick
 from jaxsnn.event.batching import anywhere
-from jaxsnn.event.deliveries import Delivery, Queue, deliver, empty_queue, next_delivery, send
-from jaxsnn.event.earliest import Crossing, earliest_crossing
-from jaxsnn.event.events import sorted_times
+from jaxsnn.event.deliveries import deliver, empty_queue, next_delivery, send
 from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.group import GroupSpec, GroupSpikes, Log, delays_of, layout, tables
 
 _BEYOND = 16  # times the steps that the log holds: so long a run goes on to count the spikes it would have taken
-
-
-class _Population(NamedTuple):
-    """State of one population; arrays (batch, neurons), but position (batch,).
-
-    x: the neurons' own state; count: spikes of each; position: of the next arrival from outside; held: in the
-    refractory time; cause, jump: as in `Log`, of the neurons that something moved above their threshold.
-    """
-
-    x: Any
-    count: jax.Array
-    position: jax.Array
-    held: jax.Array | None
-    cause: jax.Array | None
-    jump: jax.Array | None
-
-
-class _State(NamedTuple):
-    """Carry of the loop: now, finished, (batch,); populations; queues, one for each channel."""
-
-    now: jax.Array
-    finished: jax.Array
-    populations: tuple[_Population, ...]
-    queues: tuple[Queue, ...]
-
-
-class _Arrival(NamedTuple):
-    """The next thing to arrive at a population, arrays (batch,).
-
-    time, row: when, and which row of its table; source: 0 from outside, n + 1 from channel n; step: in which it was
-    fired, if from a channel.
-    """
-
-    time: jax.Array
-    row: jax.Array
-    source: jax.Array
-    step: jax.Array
-
-
-class _Event(NamedTuple):
-    """What happens in a step, arrays (batch,).
-
-    now: when; wait: time to it; ends: nothing happens any more. fires: whether a neuron does; neuron: of each
-    population, the one that fires, or the population's size. crossing: of each population, the neurons that cross the
-    threshold at this time, (batch, neurons). arrives: of each population, whether something does from outside or from a
-    queue; row: the row that acts. taken: of each channel, whether its next delivery is due. released: of each
-    refractory population, the neuron whose refractory time ends, or the population's size.
-    """
-
-    now: jax.Array
-    wait: jax.Array
-    ends: jax.Array
-    fires: jax.Array
-    neuron: tuple[jax.Array, ...]
-    crossing: tuple[jax.Array, ...]
-    arrives: tuple[jax.Array, ...]
-    row: tuple[jax.Array, ...]
-    taken: tuple[jax.Array, ...]
-    released: dict[int, jax.Array]
 
 
 class _Note(NamedTuple):
@@ -127,27 +67,6 @@ def _layer_spikes(log, first, max_spikes, count):
     )
 
 
-def in_order(time, row):
-    """Arrivals from outside in the order of their times, with an unused slot at the end; and the slots they had."""
-    _, position = sorted_times(time)
-    row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
-    pad = ((0, 0), (0, 1))
-    time = jnp.pad(jnp.take_along_axis(time, position, 1), pad, constant_values=jnp.inf)
-    return time, jnp.pad(jnp.take_along_axis(row, position, 1), pad), position
-
-
-def first_of(lanes):
-    """The lowest number of each sample's lanes that are set, (batch,); the number of lanes if none is."""
-    size = lanes.shape[1]
-    left = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
-    return jnp.int32(size) - jnp.max(jnp.where(lanes, size - left, 0.0), axis=1).astype(jnp.int32)
-
-
-def pick(array, column):
-    """The entry of each sample in a column of an array (batch, columns)."""
-    return jnp.take_along_axis(array, column[:, None], 1, mode="clip")[:, 0]
-
-
 class _Loop:
     """The steps of a group's loop."""
 
@@ -157,12 +76,13 @@ class _Loop:
         self.tables = tables(spec, self.plan, [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback])
         self.dtype = self.tables[0].dtype
         self.delays = delays_of(spec, self.plan, feedback, self.dtype)
-        self.trains = [in_order(time, row)[:2] for _, time, row in arrivals]
         self.t_end = jnp.asarray(t_end, self.dtype)
-        self.batch = self.trains[0][0].shape[0]
+        self.batch = arrivals[0][1].shape[0]
         self.numbers = range(len(spec.layers))
-        slots = sum(time.shape[1] - 1 for time, _ in self.trains)
+        slots = sum(time.shape[1] for _, time, _ in arrivals)
         self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
+        trains = [in_order(time, row)[:2] for _, time, row in arrivals]
+        self.agenda = Agenda(self.layers, lanes, self.plan, trains, self.delays, self.t_end, self.steps)
 
     def run(self):
         """Number of steps, state and log at the end."""
@@ -181,7 +101,7 @@ class _Loop:
             shape = (self.batch, size)
             x = tuple(jnp.broadcast_to(array, shape).astype(self.dtype) for array in layer.neuron.begin(lanes))
             populations.append(
-                _Population(
+                PopulationState(
                     x=x,
                     count=jnp.zeros(shape, jnp.int32),
                     position=jnp.zeros(self.batch, jnp.int32),
@@ -192,7 +112,7 @@ class _Loop:
             )
         queues = tuple(empty_queue(self.batch, len(delay), self.steps, self.dtype) for delay in self.delays)
         now = jnp.zeros(self.batch, self.dtype)
-        return _State(now=now, finished=now >= self.t_end, populations=tuple(populations), queues=queues)
+        return GroupState(now=now, finished=now >= self.t_end, populations=tuple(populations), queues=queues)
 
     def _empty_log(self):
         shape = (self.steps + 1, self.batch)
@@ -215,15 +135,15 @@ class _Loop:
         """Takes each sample to its next event, and lets that act."""
         step, state, log = carry
         deliveries = tuple(next_delivery(queue) for queue in state.queues)
-        arrivals = tuple(self._next_arrival(number, state, deliveries, log) for number in self.numbers)
-        event = self._next_event(state, arrivals, deliveries, log)
+        arrivals = self.agenda.arrivals(state, deliveries, log)
+        event = self.agenda.event(state, arrivals, deliveries, log)
         populations, notes = [], []
         for number in self.numbers:
             population, note = self._move(number, step, state.populations[number], event)
             from_outside = event.arrives[number] & (arrivals[number].source == 0)
             populations.append(population._replace(position=population.position + from_outside))
             notes.append(note)
-        state = _State(
+        state = GroupState(
             now=event.now,
             finished=state.finished | event.ends,
             populations=tuple(populations),
@@ -232,103 +152,6 @@ class _Loop:
             ),
         )
         return step + 1, state, self._write(log, step, event, notes, arrivals, deliveries)
-
-    def _next_arrival(self, number, state, deliveries, log):
-        """The next arrival at a population: of several at the same time the one from outside, or the first channel."""
-        time, row = self.trains[number]
-        position = state.populations[number].position
-        zero = jnp.zeros_like(position)
-        arrival = _Arrival(time=pick(time, position), row=pick(row, position), source=zero, step=zero + self.steps)
-        for channel, (_, target, _, first), delivery in zip(
-            range(len(deliveries)), self.plan.channels, deliveries, strict=True
-        ):
-            if target != number:
-                continue
-            other = _Arrival(
-                time=delivery.due,
-                row=first + self._sender(channel, delivery, log),
-                source=zero + channel + 1,
-                step=delivery.step,
-            )
-            arrival = _Arrival(
-                *(jnp.where(other.time < arrival.time, b, a) for a, b in zip(arrival, other, strict=True))
-            )
-        return arrival
-
-    def _sender(self, channel, delivery: Delivery, log):
-        """The neuron, among those of its population, whose spike is to be delivered."""
-        source = self.plan.channels[channel].source
-        if self.delays[channel].size > 1 or self.plan.sizes[source] == 1:
-            return delivery.line
-        neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)
-        return jnp.clip(neuron, 0, self.plan.sizes[source] - 1)
-
-    def _next_event(self, state, arrivals, deliveries, log):
-        until = self.t_end
-        for time in [*(arrival.time for arrival in arrivals), *(delivery.due for delivery in deliveries)]:
-            until = jnp.minimum(until, time)
-        until = jnp.maximum(until, state.now)
-        window = until - state.now
-        crossings = self._crossings(state, window)
-        wait = jnp.full(self.batch, jnp.inf, self.dtype)
-        for crossing in crossings:
-            wait = jnp.minimum(wait, crossing.wait)
-        fires = ~state.finished & jnp.isfinite(wait)
-        crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
-        acts = ~state.finished & ~fires & (until < self.t_end)
-        neuron = self._first(crossing)
-        arrives = tuple(acts & (arrival.time <= until) for arrival in arrivals)
-        taken = tuple(
-            acts & (delivery.due <= until) & (True if target is None else arrivals[target].source == number + 1)
-            for number, ((_, target, _, _), delivery) in enumerate(zip(self.plan.channels, deliveries, strict=True))
-        )
-        released = {}
-        for number, (source, target, _, _) in enumerate(self.plan.channels):
-            if target is None:
-                sender = self._sender(number, deliveries[number], log)
-                released[source] = jnp.where(taken[number], sender, self.plan.sizes[source])
-        return _Event(
-            now=jnp.where(fires, state.now + wait, until),
-            wait=jnp.where(fires, wait, window),
-            ends=~fires & (until >= self.t_end),
-            fires=fires,
-            neuron=neuron,
-            crossing=crossing,
-            arrives=arrives,
-            row=self._rows(arrivals, arrives, neuron),
-            taken=taken,
-            released=released,
-        )
-
-    def _crossings(self, state, window) -> list[Crossing]:
-        """The earliest crossing of each population within a window."""
-        found = []
-        for layer, lanes, population in zip(self.layers, self.lanes, state.populations, strict=True):
-            able = None if population.held is None else ~population.held
-            if layer.once:
-                able = (population.count == 0) if able is None else able & (population.count == 0)
-            found.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
-        return found
-
-    def _first(self, crossing):
-        """Of each population, the neuron that fires, given those that cross: the first of the first population."""
-        found, before = [], jnp.zeros(self.batch, bool)
-        for lanes, size in zip(crossing, self.plan.sizes, strict=True):
-            neuron = first_of(lanes)
-            found.append(jnp.where(before, size, neuron))
-            before |= neuron < size
-        return tuple(found)
-
-    def _rows(self, arrivals, arrives, neuron):
-        """Of each population, the row of its table that acts."""
-        rows = []
-        for number, nothing in enumerate(self.plan.nothing):
-            row = jnp.where(arrives[number], arrivals[number].row, nothing)
-            for (source, target), first in self.plan.immediate.items():
-                if target == number:
-                    row = jnp.where(neuron[source] < self.plan.sizes[source], first + neuron[source], row)
-            rows.append(row)
-        return tuple(rows)
 
     def _move(self, number, step, population, event):
         """A population after the event, and what the log is to know of it."""
@@ -407,7 +230,7 @@ class _Loop:
         return jax.tree.map(lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, place, 0), log, record)
 
 
-def _merged(takes, note, other):
+def _merged(takes, note: _Note, other: _Note):
     """One note of two, for fields that both or one of them know."""
 
     def one(a, b):
@@ -415,4 +238,4 @@ def _merged(takes, note, other):
             return a if b is None else b
         return jnp.where(takes, a, b)
 
-    return _Note(*(one(a, b) for a, b in zip(note, other, strict=True)))
+    return _Note._make(one(a, b) for a, b in zip(note, other, strict=True))

@@ -265,6 +265,16 @@ def test_a_cascade_without_end_exhausts_the_budget():
     assert found.events_needed > 7
 
 
+def test_refractory_times_end_before_anything_arrives():
+    """Two neurons fire together, and what they send arrives just when they are let go."""
+    zero, one = jnp.zeros(3), jnp.ones(3)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    arrivals = ((jnp.array([[1.5, 1.5, 0.0]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
+    spec, edges = spec_for(LIFDelta(), refractory=0.25), ((1.2 * jnp.ones((3, 3)), jnp.asarray(0.25)),)
+    times = simulated(spec, arrivals, edges, (lanes,), 1.1).spikes[0].time
+    assert times[0, :, :3].tolist() == [[0.5, 0.75, 1.0], [0.5, 0.75, 1.0], [0.75, 1.0, np.inf]]
+
+
 @pytest.mark.parametrize("delay", [None, jnp.asarray(0.2)], ids=["none", "delayed"])
 def test_an_exhausted_budget_says_how_much_it_takes(delay):
     neuron, lanes, weight, feedback, times, row = cuba_net()
