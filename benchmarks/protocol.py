@@ -1,15 +1,19 @@
 """How the harness talks to the libraries that it measures.
 
-Each library runs in a process of its own, with its own packages, and answers one JSON line per
-line it is sent:
+Each library runs in a process of its own, with its own packages, and answers one JSON line per line it is sent:
 
     {"do": "load", "work": FILE}                 -> {"library": NAME, "rows": [...]}
+    {"do": "first", "row": ROW}                  -> {"seconds": of the first call, which compiles}
     {"do": "results", "file": FILE}              -> {}, the arrays are in FILE
     {"do": "time", "row": ROW, "seconds": S}     -> {"seconds": [one figure per repetition]}
+    {"do": "memory"}                             -> {"bytes": peak of the process, less what importing took}
+
+An answer {"unavailable": REASON} says why a library does not run a piece of work.
 """
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -18,75 +22,118 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workload import Work
+from workload import load
 
 Row = Callable[[], Any]
+MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30
 
 
-def serve(library: str, build: Callable[[Work], tuple[Mapping[str, Row], Row]]) -> None:
+class Unavailable(Exception):
+    """A library does not run a piece of work; the message says why."""
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held."""
+    return _bytes("self", "VmHWM")
+
+
+def _bytes(process: int | str, field: str) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(field)), 0)
+
+
+def serve(library: Callable[[], str], build: Callable[[Any], tuple[Mapping[str, Row], Row]]) -> None:
     """The loop of a worker.
 
-    `build(work)` returns the rows it can run, each a function that blocks until its result is
-    there, and a function that returns the results to compare as a dict of arrays. What the
-    library itself prints goes to stderr.
+    `build(work)` returns the rows it can run, each a function that blocks until its result is there, and a function
+    that returns the results to compare as a dict of arrays. What the library itself prints goes to stderr.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    imported = peak_bytes()
     rows: Mapping[str, Row] = {}
     results: Row = dict
     for line in sys.stdin:
         command = json.loads(line)
         answer: dict[str, Any] = {}
-        if command["do"] == "load":
-            rows, results = build(Work.load(Path(command["work"])))
-            answer = {"library": library, "rows": list(rows)}
-        elif command["do"] == "results":
-            np.savez(command["file"], **results())
-        elif command["do"] == "time":
-            answer = {"seconds": repeat(rows[command["row"]], command["seconds"])}
+        match command["do"]:
+            case "load":
+                try:
+                    rows, results = build(load(Path(command["work"])))
+                    answer = {"library": library(), "rows": list(rows)}
+                except Unavailable as reason:
+                    answer = {"unavailable": str(reason)}
+            case "first":
+                start = time.perf_counter()
+                rows[command["row"]]()
+                answer = {"seconds": time.perf_counter() - start}
+            case "results":
+                np.savez(command["file"], **results())
+            case "time":
+                answer = {"seconds": repeat(rows[command["row"]], command["seconds"])}
+            case "memory":
+                answer = {"bytes": peak_bytes() - imported}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def repeat(row: Row, seconds: float) -> list[float]:
-    """Runs a row once untimed, then at least once timed and until the time given is used up."""
-    row()
+    """Runs a row at least once, until the time given is used up; once untimed before, if it is a quick one."""
     figures: list[float] = []
-    while sum(figures) < seconds:
+    spent, warm = 0.0, False
+    while spent < seconds or not figures:
         start = time.perf_counter()
         row()
-        figures.append(time.perf_counter() - start)
+        took = time.perf_counter() - start
+        if warm or took > seconds:
+            figures.append(took)
+            spent += took
+        warm = True
     return figures
 
 
 class Worker:
     """The harness's end of a worker process."""
 
-    def __init__(self, python: Path, script: Path, log: Path) -> None:
+    def __init__(self, command: list[Path | str], log: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self.log = log.open("w")
         self.process = subprocess.Popen(
-            [python, script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=environment,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
         )
 
-    def __enter__(self) -> "Worker":
-        return self
-
     def ask(self, **command: Any) -> dict[str, Any]:
+        """The answer.
+
+        Raises:
+            Unavailable: the work is not for this library, takes too long or too much memory, or the process died.
+        """
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps(command), file=self.process.stdin, flush=True)
+        deadline = time.monotonic() + MOST_SECONDS
+        while not select.select([self.process.stdout], [], [], 0.1)[0]:
+            held = _bytes(self.process.pid, "VmRSS")
+            if held > MOST_BYTES:
+                self.stop()
+                raise Unavailable(f"holds {held / 2**30:.0f} GB, more than {MOST_BYTES / 2**30:.0f}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise Unavailable(f"takes more than {MOST_SECONDS:.0f} s")
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker stopped at {command}: see {self.log.name}")
-        return json.loads(line)
+            self.stop()
+            raise Unavailable(f"fails: {self._last_words()}")
+        answer = json.loads(line)
+        if "unavailable" in answer:
+            raise Unavailable(answer["unavailable"])
+        return answer
 
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+    def _last_words(self) -> str:
+        lines = Path(self.log.name).read_text().strip().splitlines()
+        return lines[-1][:160] if lines else "no reason given"
+
+    def stop(self) -> None:
+        """End the process, at once."""
+        self.process.kill()
+        self.process.wait()
         self.log.close()

@@ -155,7 +155,9 @@ def _work(hidden_weights, output_weights, input_times, once=False, recurrent_wei
         hidden_events=0,
     )
     count = hidden_counts(work)
-    return dataclasses.replace(work, max_spikes=int(count.max()), hidden_events=int(count.sum(axis=1).max()))
+    slack = 0 if once else 1  # for what rounding may add at the end of the trial
+    largest, most = int(count.max()), int(count.sum(axis=1).max())
+    return dataclasses.replace(work, max_spikes=largest + slack, hidden_events=most + 4 * slack)
 
 
 def hidden_counts(work: Work) -> np.ndarray:
@@ -234,10 +236,11 @@ def convolution(events: int, taps: int = 5, batch: int = 1, spikes: float = 2.0)
     channels = rng.integers(0, 2 * 34 * 34, (batch, events))
     kernel = rng.normal(1.0, 0.5, (16, 2, taps, taps))
     work = Convolution(input_times=times, input_channels=channels, kernel=kernel, stride=2, padding=taps // 2)
-    fields, scale = work.fields(), 1.0
-    for _ in range(8):
-        found = np.isfinite(scan(work, *fields, scale * work.rows(), once=False)).sum(axis=2).mean()
-        scale *= spikes / max(found, spikes / 4)
-    work = dataclasses.replace(work, kernel=scale * kernel)
+    fields, low, high = work.fields(), 1e-4, 1e2
+    for _ in range(16):
+        middle = np.sqrt(low * high)
+        found = np.isfinite(scan(work, *fields, middle * work.rows(), once=False)).sum(axis=2).mean()
+        low, high = (middle, high) if found < spikes else (low, middle)
+    work = dataclasses.replace(work, kernel=high * kernel)
     counts = np.isfinite(scan(work, *fields, work.rows(), once=False)).sum(axis=2)
-    return dataclasses.replace(work, max_spikes=int(counts.max()), max_arrivals=fields[0].shape[1])
+    return dataclasses.replace(work, max_spikes=int(counts.max()) + 1, max_arrivals=fields[0].shape[1])
