@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.cli import main
-from jaxsnn.fidelity import compared
+from jaxsnn.fidelity import compared, fidelity
 from jaxsnn.nir import read
 from jaxsnn.nir.data import event_data, graph_data, gridded_data, to_events, write_data
 from tests.grid.conftest import recordings as recordings
@@ -355,8 +355,13 @@ def test_fidelity_needs_inputs_by_steps(case, tmp_path, call):
     assert (code, err.count("inputs by steps")) == (2, 1)
 
 
-def test_fidelity_refuses_what_one_engine_does_not_run(case, call):
-    file, options, recording = case("spyx_v_rlif")
-    code, out, err = call("fidelity", file, "--input", recording, *options)
-    assert (code, out) == (1, "")
-    assert "form a cycle" in err
+@pytest.mark.parametrize(
+    "name", ["spyx_v_rlif", pytest.param("snntorch_v_conv_sub", marks=pytest.mark.slow)], ids=["recurrent", "conv"]
+)
+def test_fidelity_of_recurrent_and_convolutional_networks(name, recordings, zoo):
+    graph = read(zoo[name], dialect=FACTS[name]["framework"], **options_of(name))
+    found = fidelity(graph, {"x": recordings[name][0][:60, :2]})
+    assert set(found.populations) == {each for each in graph.neurons if graph.nodes[each].type not in ("LI", "I")}
+    for population in found.populations.values():
+        assert population.grid > 20
+        assert population.count_cosine > 0.9

@@ -56,8 +56,14 @@ class Event:
         return value
 
     def with_room(self, shortages):
-        """The same engine with larger budgets: option -> population -> what it must be at least."""
+        """The same engine with larger budgets: option -> population -> what it must be at least.
+
+        They become an eighth larger than that: what is needed behind a budget that was too small is a lower bound.
+        """
         larger = {}
+        shortages = {
+            option: {name: least + least // 8 for name, least in found.items()} for option, found in shortages.items()
+        }
         for option, found in shortages.items():
             now = getattr(self, option)
             if found and isinstance(now, int):  # one number for all
