@@ -33,6 +33,7 @@ class Event:
         jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the threshold; the exact
             gradient of that time by weights and parameters is zero. With a width (seconds) gradients take the jump for
             a ramp of that length: a surrogate. `Solution.degenerate_spikes` counts those spikes.
+        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not. For feed-forward networks.
     """
 
     max_spikes: PerPopulation = 16
@@ -42,6 +43,7 @@ class Event:
     refractory: PerPopulation = 0.0
     min_slope: float = 2**-20
     jump_width: float | None = None
+    forward_mode: bool = False
 
     def stops(self, population):
         """Whether the neurons of a population stop after their first spike."""

@@ -18,6 +18,7 @@ from jaxsnn.event.projections import Arrivals, Train, arrivals
 from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes
+from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import Network, Signal
 from jaxsnn.operators import Operator
 
@@ -149,7 +150,8 @@ class Layer(_Part):
 
     def _spikes(self, record, given, weight, lanes, time, row, t_end):
         spec = self.spec(given.in_order)
-        found: Any = layer_spikes(spec, weight, lanes, time, row, t_end)
+        way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+        found: Any = way(spec, weight, lanes, time, row, t_end)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:
@@ -165,6 +167,8 @@ class Group:
 
     def run(self, record, t_end):
         """Simulate it, and write what happened into the record and the trains."""
+        if self.sources.engine.forward_mode:
+            raise LoweringError(f"node '{self.names[0]}' is part of a cycle: forward_mode is for feed-forward networks")
         spec, feedback = self._feedback()
         from_outside, lanes = [], [part.lanes() for part in self.parts]
         for part in self.parts:

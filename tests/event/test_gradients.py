@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.errors import LoweringError
 from jaxsnn.event import Event, Events
 from jaxsnn.network import Network, Population, TauShape, Wire
 from jaxsnn.simulate import Result, simulate
@@ -174,3 +175,27 @@ def test_gradients_compose_with_vmap_over_networks_and_inputs():
     for number, wanted in enumerate(one_by_one):
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a[number], b, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["newton", pytest.param("closed forms", marks=pytest.mark.slow)])
+def test_forward_mode_agrees_with_reverse_mode(name):
+    net, times, index, readout = drawn(name, SEEDS[name][0])
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), (net, times))
+    reverse, _ = gradient_of((net, times), index, readout, ENGINE)
+    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+    engine = Event(max_spikes=16, forward_mode=True)
+
+    def directional(numbers, direction):
+        return jax.jvp(lambda numbers: loss(numbers, index, readout, engine)[0], (numbers,), (direction,))[1]
+
+    got = jax.jit(directional)((net, times), direction)
+    assert abs(wanted) > 0.1
+    np.testing.assert_allclose(got, wanted, rtol=1e-9)
+
+
+def test_forward_mode_has_no_rule_for_resets_by_assignment():
+    net, times, index, readout = drawn("small", 0)
+    engine = Event(refractory=0.1, forward_mode=True)
+    with pytest.raises(LoweringError, match="forward mode has no rule for refractory times"):
+        jax.jvp(lambda times: loss((net, times), index, readout, engine)[0], (times,), (times,))
