@@ -134,6 +134,17 @@ def test_any_ratio_of_the_time_constants_is_exact():
         np.testing.assert_allclose(voltage, 1.0, rtol=1e-4)
 
 
+def test_recurrence_without_a_delay_does_not_lock():
+    """Elsewhere a recurrent group waits for its smallest delay, for ever where that is zero."""
+    nodes = {"input": build.input(1), "w": build.linear(2, weight=np.full((2, 1), 9.0)), "output": build.output()}
+    nodes["n"] = build.cubalif(tau_mem=2 * TAU, tau_syn=TAU)
+    edges, back = ["input", "w", "n", "output"], build.linear(2, weight=np.array([[0.0, 3.0], [-3.0, 0.0]]))
+    alone, _ = spikes_of(build.network(nodes, [edges]), BURST, "n")
+    excited, inhibited = spikes_of(build.network({**nodes, "back": back}, [edges, ["n", "back", "n"]]), BURST, "n")
+    assert excited[0] == alone[0]
+    assert len(excited) >= len(alone) > len(inhibited) >= 1
+
+
 def test_two_outputs_keep_their_edges(tmp_path):
     layers = {"input": build.input(1), "out_a": build.output(), "out_b": build.output()}
     layers |= {name: build.linear(2, weight=np.full((2, 1), 9.0)) for name in ("wa", "wb")}
