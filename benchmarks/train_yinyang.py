@@ -11,13 +11,14 @@ import argparse
 import json
 import statistics
 import time
+from typing import Any
 
 import jaxsnn
 from jaxsnn.event import Event
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
-from jaxsnn.train import fit, yinyang, yinyang_splits
-from jaxsnn.train.evaluate import evaluate
+from jaxsnn.train import Bounded, Free, evaluate, fit, yinyang, yinyang_splits
+from jaxsnn.units import parse_time
 
 FRESH_SEED, FRESH = 123456, 10_000
 #: Mean and deviation of the first weights, by hidden neurons: of hidden weights, and of output weights.
@@ -51,8 +52,12 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
             print(line, flush=True)
 
     engine = Event(max_spikes=1, first_spike_only=True, min_slope=0.04) if arguments.first_spike_only else None
+    delays: dict[str, Any] = {}
+    if arguments.delays:
+        delays["synaptic_delays"] = dict.fromkeys(("1", "3"), parse_time("2ms"))
+        delays["trainable"] = {"weight": Free(), "delay": Bounded(low=0.0, high=parse_time("10ms"))}
     options = {"epochs": arguments.epochs, "learning_rate": arguments.lr, "seed": seed, "progress": watch}
-    trained = fit(network(arguments.hidden, seed), yinyang_splits(seed), engine=engine, **options)
+    trained = fit(network(arguments.hidden, seed), yinyang_splits(seed), engine=engine, **options, **delays)
     best = trained.history[trained.best_epoch]
     return {
         "seed": seed,
@@ -73,6 +78,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-spike-only", action="store_true", help="every neuron fires once, the hidden ones too")
+    parser.add_argument("--delays", action="store_true", help="train a delay of each synapse too, up to tau_syn")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     results = []

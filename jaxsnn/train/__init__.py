@@ -1,10 +1,12 @@
 """Training: data, encoders, losses, constraints and `fit`."""
 
 from jaxsnn.train.augment import Dropout, Jitter
+from jaxsnn.train.calibration import calibrated
 from jaxsnn.train.constraints import TRAINABLE, Bounded, Free, Positive
 from jaxsnn.train.datasets import Data, Splits, yinyang, yinyang_splits
 from jaxsnn.train.digits import digits_splits
 from jaxsnn.train.encoding import Delta, Latency, Population, Rate
+from jaxsnn.train.evaluate import evaluate
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import EpochRecord, Fit
 from jaxsnn.train.in_the_loop import Device, InTheLoop
@@ -56,8 +58,10 @@ __all__ = [
     "Splits",
     "TrainingStopped",
     "accuracy",
+    "calibrated",
     "data_of_nir",
     "digits_splits",
+    "evaluate",
     "events_of_arrays",
     "fit",
     "japanese_vowels_splits",

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optax
 
 from jaxsnn.lower import lower
+from jaxsnn.network import with_synaptic_delays
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.constraints import Constraint
 from jaxsnn.train.datasets import Splits
@@ -53,6 +55,7 @@ def fit(
     seed: int = 0,
     engine: Engine | str | None = None,
     trainable: tuple[str, ...] | Mapping[str, Constraint] = ("weight", "bias"),
+    synaptic_delays: Mapping[str, Any] | None = None,
     push: Push | None = None,
     clip: float | None = None,
     regularisers: tuple[Regulariser, ...] = (),
@@ -88,7 +91,10 @@ def fit(
         engine: `Event(...)`, `Grid(...)`, `InTheLoop(...)`, or a name; default `Event(max_spikes=4, min_slope=0.04)`.
             The budget grows where neurons fire more often.
         trainable: NIR names of the parameters that are trained, or names with constraints (`Free`, `Positive`,
-            `Bounded`). "NODE.NAME" is that of one node.
+            `Bounded`). "NODE.NAME" is that of one node. Delays without a constraint stay between 0 and 1 tau_syn.
+        synaptic_delays: Linear or Affine node -> delays to begin with, seconds: one for all its synapses or one for
+            each, (outputs, inputs). They are trained where `trainable` names "delay"; in the trained graph they are
+            nodes of their own.
         push: remedy for silent neurons; on the grid there is none by default.
         clip: largest norm of a gradient; longer ones are shortened to it.
         regularisers: terms of the loss, such as `SpikeRate` and `PeakMargin`.
@@ -120,6 +126,9 @@ def fit(
     names = trainable if isinstance(trainable, Mapping) else tuple(trainable)
     frees = any(name.rpartition(".")[2].startswith("tau") for name in names)
     network = lower(graph, free_time_constants=frees)
+    for node, delay in (synaptic_delays or {}).items():
+        weight = network.parameters.get(node, {}).get("weight", 0.0)
+        network = with_synaptic_delays(network, node, np.broadcast_to(np.asarray(delay, float), np.shape(weight)))
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,

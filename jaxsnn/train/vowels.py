@@ -100,5 +100,7 @@ def _folder() -> Path:
     """The data of the installed aeon, which is not imported."""
     found = find_spec("aeon")
     if found is None or not found.submodule_search_locations:
-        raise UsageError("JapaneseVowels needs aeon's data: pip install 'jaxsnn-nir[data]', or name their folder")
+        raise UsageError(
+            "JapaneseVowels needs the data of aeon: pip install aeon, or name their folder (--data-folder)"
+        )
     return Path(next(iter(found.submodule_search_locations))) / "datasets" / "data" / "JapaneseVowels"

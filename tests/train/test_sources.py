@@ -1,0 +1,116 @@
+"""Encoders, and data of other libraries."""
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir.data import event_data
+from jaxsnn.train import Delta, Population, Rate, data_of_nir, events_of_arrays
+from jaxsnn.train.datasets import stratified
+from jaxsnn.train.digits import channels, distorted
+from jaxsnn.train.vowels import japanese_vowels_splits, read_ts
+
+
+def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():
+    encode = Rate(highest=1000.0, duration=1.0, seed=3)
+    values = np.tile([[0.0, 0.25, 1.0]], (20, 1))
+    events = encode(values)
+    counts = [np.sum(np.asarray(events.index) == channel) / 20 for channel in range(3)]
+    assert counts[0] == 0
+    assert counts[1:] == pytest.approx([250, 1000], rel=0.05)
+    assert (np.diff(np.where(np.isfinite(events.time), events.time, 2.0), axis=1) >= 0).all()
+    np.testing.assert_array_equal(encode(values).time, events.time)
+
+
+def test_level_crossings_rebuild_the_signal_within_a_step():
+    rng = np.random.default_rng(0)
+    signal = np.cumsum(rng.normal(size=(2, 40, 3)), axis=1)
+    events = Delta(step=0.25, frame=0.01)(signal)
+    for sample in range(2):
+        for channel in range(3):
+            up, down = (np.sort(events.time[sample][events.index[sample] == 2 * channel + way]) for way in (0, 1))
+            for frame in range(40):
+                level = 0.25 * ((up <= frame * 0.01 + 1e-9).sum() - (down <= frame * 0.01 + 1e-9).sum())
+                assert abs(signal[sample, 0, channel] + level - signal[sample, frame, channel]) < 0.25 + 1e-6
+
+
+def test_the_nearest_centres_fire_the_later_the_farther():
+    events = Population(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(np.array([[[0.2, np.nan], [-5.0, 0.0]]]))
+    found = sorted(zip(np.round(events.time[0], 6).tolist(), events.index[0].tolist(), strict=True))
+    assert found == [(0.02, 1), (0.08, 2), (0.1, 4), (0.2, 0), (0.2, 1), (0.2, 3)]
+
+
+def camera(rows):
+    return np.array(rows, dtype=[("x", "i2"), ("y", "i2"), ("p", bool), ("t", "i8")])
+
+
+def test_arrays_of_a_camera_become_events():
+    first, second = camera([(3, 1, 1, 500), (0, 0, 0, 200)]), camera([(2, 0, 1, 100)])
+    events = events_of_arrays([first, second], (4, 2, 2))
+    np.testing.assert_allclose(events.time, [[2e-4, 5e-4], [1e-4, np.inf]])
+    assert events.index.tolist() == [[0, 15], [10, 16]]
+    cochlea = np.array([(5, 1, 7)], dtype=[("x", int), ("p", int), ("t", int)])
+    assert events_of_arrays([cochlea], (8, 1, 2), time_unit="1ms").index.tolist() == [[13]]
+    with pytest.raises(UsageError, match="sample 0 has an event with x = 3: the sensor goes from 0 to 1"):
+        events_of_arrays([first], (2, 2, 2))
+    with pytest.raises(UsageError, match="2 events, more than the 1"):
+        events_of_arrays([first, second], (4, 2, 2), most=1)
+    with pytest.raises(UsageError, match="'y' lacks, its size is 2"):
+        events_of_arrays([cochlea], (8, 2, 2))
+
+
+def test_nir_s_own_data_become_samples():
+    events = events_of_arrays([camera([(1, 0, 0, 300)]), camera([(0, 0, 0, 100)])], (2, 1, 1))
+    data = data_of_nir(event_data(events, size=2, t_max=1.0), [1, 0])
+    assert data.x.index.tolist() == [[1], [0]]
+    assert data.classes == ("0", "1")
+
+
+def test_strata_keep_the_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [100, 50, 10])
+    part, rest = stratified(labels, 0.2, seed=1)
+    assert np.bincount(labels[part]).tolist() == [20, 10, 2]
+    assert sorted([*part, *rest]) == list(range(160))
+    np.testing.assert_array_equal(part, stratified(labels, 0.2, seed=1)[0])
+
+
+def test_images_are_two_sets_of_channels_and_distorted_a_little():
+    image = np.zeros((1, 8, 8))
+    image[0, 2:6, 3:5] = 1.0
+    values = channels(image)
+    assert np.isnan(values[0, 0])
+    assert values[0, 8 * 3 + 3] == 0.0
+    assert values[0, 64 + 8 * 3 + 3] == 1.0
+    many = distorted(np.repeat(image, 200, axis=0), seed=0)
+    assert np.abs(many.sum(axis=(1, 2)) - 8).max() < 3
+    rows = (many * np.arange(8)[:, None]).sum(axis=(1, 2)) / many.sum(axis=(1, 2))
+    assert np.abs(rows - 3.5).max() < 0.8
+    assert rows.std() > 0.1
+
+
+def write_ts(path, lines):
+    path.write_text("@problemName JapaneseVowels\n@data\n" + "\n".join(lines) + "\n")
+
+
+def test_utterances_are_read_and_standardised(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def line(frames, label):
+        return ":".join(
+            [",".join(f"{value:.4f}" for value in rng.normal(2.0, 3.0, frames)) for _ in range(12)] + [label]
+        )
+
+    for part in ("TRAIN", "TEST"):
+        lines = [line(int(rng.integers(7, 30)), str(n % 9 + 1)) for n in range(45)]
+        write_ts(tmp_path / f"JapaneseVowels_{part}.ts", lines)
+    splits = japanese_vowels_splits(folder=tmp_path, copies=2)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (72, 9, 45)
+    assert abs(np.nanmean(splits.validation.x)) < 0.2
+    events = splits.encoder(0.01)(splits.train.x)
+    assert events.time.max(where=np.isfinite(events.time), initial=0.0) < 29 * 0.0025
+    write_ts(tmp_path / "bad.ts", ["1,2:3"])
+    with pytest.raises(FileError, match=r"bad\.ts, line 3: .*12 channels"):
+        read_ts(tmp_path / "bad.ts")
+    (tmp_path / "empty.ts").write_text("@data\n")
+    with pytest.raises(FileError, match="holds no data"):
+        read_ts(tmp_path / "empty.ts")
