@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from protocol import Unavailable, serve
-from workload import INPUTS, OUTPUTS, Work
+from records import INPUTS, OUTPUTS, Work
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-tree-vectorize", "-fno-tree-slp-vectorize")
 EVENT = np.dtype([("x", np.float32), ("time", np.float32), ("row", np.int32), ("slot", np.int32)])

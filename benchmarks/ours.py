@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from protocol import Unavailable, serve
-from reference import AREA, INPUTS, OUTPUTS
-from workload import PARAMETERS, Convolution, Work
+from records import AREA, INPUTS, OUTPUTS, PARAMETERS, Convolution, Work
 
 import jaxsnn
 from jaxsnn.event import Event, Events

@@ -1,5 +1,9 @@
-"""Worker: the library jaxsnn of the Electronic Vision(s) group, its EventProp engine."""
+"""Worker: the library jaxsnn of the Electronic Vision(s) group, its event engine with EventProp or through autodiff.
 
+    python peer_jaxsnn.py eventprop | analytical
+"""
+
+import sys
 from importlib.metadata import version
 
 import jax
@@ -9,8 +13,8 @@ from jaxsnn.event.modules import LIF, Linear, Source
 from jaxsnn.event.modules.lif.lif import LIFParameters
 from jaxsnn.event.topology import Topology
 from jaxsnn.event.types import Spike
-from protocol import serve
-from workload import INPUTS, OUTPUTS, Work
+from protocol import Unavailable, serve
+from records import INPUTS, OUTPUTS, Work
 
 ONE_SPIKE = -1000.0  # a reset potential from which no neuron comes back within the trial
 
@@ -28,34 +32,42 @@ def spikes(input_times: jax.Array) -> Spike:
     )
 
 
-def network(work: Work):
-    """The library's apply function and its parameters."""
-    hidden = work.hidden_weights.shape[1]
-    neuron = LIFParameters(v_reset=ONE_SPIKE, v_th=work.v_threshold, tau_syn=work.tau_syn, tau_mem=work.tau_mem)
-    topology = Topology(t_max=work.t_end, backprop_method="eventprop")
-    topology.add(
-        {
-            "input": Source(INPUTS),
-            "hidden": LIF(hidden, INPUTS + hidden, neuron),
-            "output": LIF(OUTPUTS, hidden + OUTPUTS, neuron),
-            "hidden_weights": Linear(pre_weights=jnp.asarray(work.hidden_weights)),
-            "output_weights": Linear(pre_weights=jnp.asarray(work.output_weights)),
-        }
-    )
-    topology.connect(
-        [
-            ("input", "hidden_weights"),
-            ("hidden_weights", "hidden"),
-            ("hidden", "output_weights"),
-            ("output_weights", "output"),
-        ]
-    )
+def network(work: Work, method: str):
+    """The library's apply function and its parameters; budgets of events just large enough."""
+
+    def neuron(once):
+        reset = ONE_SPIKE if once else 0.0
+        return LIFParameters(v_reset=reset, v_th=work.v_threshold, tau_syn=work.tau_syn, tau_mem=work.tau_mem)
+
+    events = work.hidden_events
+    topology = Topology(t_max=work.t_end, backprop_method=method)
+    nodes = {
+        "input": Source(INPUTS),
+        "hidden": LIF(work.hidden, INPUTS + (2 if work.recurrent else 1) * events, neuron(work.once)),
+        "output": LIF(OUTPUTS, events + OUTPUTS, neuron(True)),
+        "hidden_weights": Linear(pre_weights=jnp.asarray(work.hidden_weights)),
+        "output_weights": Linear(pre_weights=jnp.asarray(work.output_weights)),
+    }
+    wires = [
+        ("input", "hidden_weights"),
+        ("hidden_weights", "hidden"),
+        ("hidden", "output_weights"),
+        ("output_weights", "output"),
+    ]
+    if work.recurrent:
+        nodes["recurrent_weights"] = Linear(pre_weights=jnp.asarray(work.recurrent_weights))
+        wires += [("hidden", "recurrent_weights"), ("recurrent_weights", "hidden")]
+    topology.add(nodes)
+    topology.connect(wires)
     init, apply = topology.done()
     return apply, init(jax.random.PRNGKey(0))
 
 
 def build(work: Work):
-    apply, parameters = network(work)
+    method = sys.argv[1]
+    if not isinstance(work, Work):
+        raise Unavailable("has no convolution on events")
+    apply, parameters = network(work, method)
     inputs = {"input": spikes(jnp.asarray(work.input_times, jnp.float32))}
 
     def output_times(parameters, inputs):
@@ -67,11 +79,8 @@ def build(work: Work):
 
     def results():
         weights = gradient(parameters, inputs)[1]
-        return {
-            "output_times": forward(parameters, inputs),
-            "hidden_weights": weights["hidden_weights"],
-            "output_weights": weights["output_weights"],
-        }
+        names = [name for name in weights if name.endswith("weights")]
+        return {"output_times": forward(parameters, inputs), **{name: weights[name] for name in names}}
 
     rows = {
         "forward": lambda: jax.block_until_ready(forward(parameters, inputs)),
@@ -81,4 +90,4 @@ def build(work: Work):
 
 
 if __name__ == "__main__":
-    serve(f"jaxsnn {version('jaxsnn')} EventProp", build)
+    serve(lambda: f"jaxsnn {version('jaxsnn')} {sys.argv[1]}", build)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workload import load
+from records import load
 
 Row = Callable[[], Any]
 MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30

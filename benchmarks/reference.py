@@ -8,11 +8,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from records import AREA, INPUTS, OUTPUTS
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
-AREA = 1.0  # of a spike: with tau_syn = 1 and w_in = 1 the current jumps by the weight
-INPUTS, OUTPUTS = 5, 3
 _TOLERANCE = 1e-9  # of the threshold equation
 _STEP = 1e-5  # of central differences
 

@@ -1,0 +1,137 @@
+"""The work that every library is given, as records that go through files.
+
+Current-based LIF neurons with tau_mem = 2 tau_syn. Times are in units of tau_syn, a spike of weight w makes the
+synaptic current jump by w_in w AREA / tau_syn, and tau_mem V' = v_leak - V + r I. A spike takes v_threshold off V.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+AREA = 1.0  # of a spike: with tau_syn = 1 and w_in = 1 the current jumps by the weight
+INPUTS, OUTPUTS = 5, 3
+PARAMETERS = ("tau_mem", "tau_syn", "v_threshold", "v_leak", "r", "w_in")
+
+
+class _Saved:
+    """A record that goes through a file to the process of a library."""
+
+    def save(self, path: Path) -> None:
+        np.savez(path, record=type(self).__name__, **dataclasses.asdict(self))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(_Saved):
+    """One batch of a network 5-N-3 whose N neurons may feed back into each other.
+
+    The time of the first spike of each output counts: the gradient is that of their sum over outputs and samples.
+
+    Attributes:
+        input_times: (batch, 5), in no order.
+        hidden_weights: (5, N). output_weights: (N, 3). recurrent_weights: (N, N), or (0, 0) for none.
+        once: hidden neurons stop after their first spike.
+        max_spikes: largest number of spikes of a hidden neuron in a sample; hidden_events: of all of them.
+    """
+
+    input_times: np.ndarray
+    hidden_weights: np.ndarray
+    output_weights: np.ndarray
+    recurrent_weights: np.ndarray
+    once: bool
+    max_spikes: int
+    hidden_events: int
+    tau_mem: float = 2.0
+    tau_syn: float = 1.0
+    v_threshold: float = 1.0
+    v_leak: float = 0.0
+    r: float = 1.0
+    w_in: float = 1.0
+    t_end: float = 4.0
+
+    @property
+    def hidden(self) -> int:
+        """N."""
+        return self.hidden_weights.shape[1]
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether hidden neurons feed back into each other."""
+        return self.recurrent_weights.size > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(_Saved):
+    """One batch of events on a sensor 2 x 34 x 34, through a convolution, onto spiking neurons.
+
+    The times of all spikes count: the gradient is that of their sum.
+
+    Attributes:
+        input_times, input_channels: (batch, events); channel = (polarity * 34 + y) * 34 + x.
+        kernel: (16, 2, taps, taps). stride, padding: in both directions.
+        max_spikes: largest number of spikes of a neuron. max_arrivals: of arrivals at a position.
+    """
+
+    input_times: np.ndarray
+    input_channels: np.ndarray
+    kernel: np.ndarray
+    stride: int
+    padding: int
+    max_spikes: int = 0
+    max_arrivals: int = 0
+    side: int = 34
+    tau_mem: float = 2.0
+    tau_syn: float = 1.0
+    v_threshold: float = 1.0
+    v_leak: float = 0.0
+    r: float = 1.0
+    w_in: float = 1.0
+    t_end: float = 20.0
+
+    @property
+    def out_side(self) -> int:
+        """Positions along each direction."""
+        return (self.side + 2 * self.padding - self.kernel.shape[-1]) // self.stride + 1
+
+    def fields(self) -> tuple[np.ndarray, np.ndarray]:
+        """What arrives at each position: times and rows of the kernel, (batch * positions, arrivals).
+
+        Row (polarity * taps + dy) * taps + dx; unused slots have the time inf.
+        """
+        taps, batch = self.kernel.shape[-1], len(self.input_times)
+        polarity, y, x = np.unravel_index(self.input_channels, (2, self.side, self.side))
+        found: list[list[tuple[float, int]]] = [[] for _ in range(batch * self.out_side**2)]
+        shifts = np.arange(taps)
+        for sample in range(batch):
+            for e in np.argsort(self.input_times[sample], kind="stable"):
+                dy, dx = (self._shifts(int(place[sample, e]), shifts) for place in (y, x))
+                for a, out_y in dy:
+                    for b, out_x in dx:
+                        row = (int(polarity[sample, e]) * taps + a) * taps + b
+                        position = (sample * self.out_side + out_y) * self.out_side + out_x
+                        found[position].append((self.input_times[sample, e], row))
+        longest = max(map(len, found))
+        times, rows = np.full((len(found), longest), np.inf), np.zeros((len(found), longest), int)
+        for position, arrivals in enumerate(found):
+            if arrivals:
+                times[position, : len(arrivals)], rows[position, : len(arrivals)] = zip(*arrivals, strict=True)
+        return times, rows
+
+    def _shifts(self, place: int, shifts: np.ndarray) -> list[tuple[int, int]]:
+        """(tap, output place) that an input place meets along one direction."""
+        out = place + self.padding - shifts
+        meets = (out % self.stride == 0) & (out >= 0) & (out < self.out_side * self.stride)
+        return [(int(tap), int(at) // self.stride) for tap, at in zip(shifts[meets], out[meets], strict=True)]
+
+    def rows(self) -> np.ndarray:
+        """The kernel as (rows, channels)."""
+        return self.kernel.reshape(len(self.kernel), -1).T
+
+
+def load(path: Path) -> Any:
+    """A saved piece of work."""
+    with np.load(path) as arrays:
+        values = {name: array if array.ndim else array.item() for name, array in arrays.items()}
+    return {"Work": Work, "Convolution": Convolution}[values.pop("record")](**values)
