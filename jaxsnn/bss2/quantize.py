@@ -34,7 +34,8 @@ class Options:
 
     Attributes:
         scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate; "percentile" lets
-            the largest saturate; "least-error" makes the sum of squared errors least.
+            the largest saturate; "least-error" makes the sum of squared errors least. Or the scales themselves, by name
+            of the population: LSB of a weight of 1, as in `NodeReport.scale`; weights beyond the largest saturate.
         percentile: of the magnitudes of weights, for that choice.
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
         speedup: of the chip over the file; None for 1000, or the nearest that the calibration reaches.
@@ -45,7 +46,7 @@ class Options:
         refractory_time: of all neurons, seconds of the chip.
     """
 
-    scale: str = "max"
+    scale: str | Mapping[str, float] = "max"
     percentile: float = 99.0
     synapses_per_weight: int = 1
     speedup: float | None = None
@@ -137,7 +138,7 @@ def quantize(graph: Graph, options: Options | None = None) -> Quantized:
 
 
 def _refuse_options(options: Options) -> None:
-    if options.scale not in SCALES:
+    if isinstance(options.scale, str) and options.scale not in SCALES:
         raise UsageError(f"there is no scale '{options.scale}': {suggestion(options.scale, SCALES)}")
     if options.bias not in ("refuse", "source"):
         raise UsageError(f"bias is '{options.bias}': say 'refuse' or 'source'")
@@ -158,7 +159,8 @@ def _refuse_options(options: Options) -> None:
 def _assembled(examined: Examined, options: Options) -> Quantized:
     parts, neurons = examined.parts, examined.neurons
     speedup, notes = choose_speedup(tuple(neurons.values()), options.speedup)
-    strengths = {name: _strength(one, speedup) for name, one in neurons.items()}
+    strengths = {name: strength(one, speedup) for name, one in neurons.items()}
+    scales = _scales(options.scale, neurons)
     bias = _bias_weights(neurons, strengths, speedup, options)
     inputs = [name for name, part in parts.items() if part.wire.kind == "input"]
     bias_source = _fresh("bias", parts) if bias else None
@@ -175,7 +177,7 @@ def _assembled(examined: Examined, options: Options) -> Quantized:
         if bias_source is not None and name in bias:
             links[bias_source] = bias[name]
         gain = strengths[name] / strengths[name].max()
-        scaled[name] = whole_weights(links, gain, options.scale, options.synapses_per_weight, options.percentile)
+        scaled[name] = whole_weights(links, gain, scales[name], options.synapses_per_weight, options.percentile)
         pre += [offsets[source] + part.pre for source, part in links.items()]
         post += [offsets[name] + part.post for part in links.values()]
         weight.append(scaled[name].whole)
@@ -213,7 +215,22 @@ def _on_chip(one: Dynamics, found: Levels, speedup: float, refractory_time: floa
     )
 
 
-def _strength(one: Dynamics, speedup: float) -> np.ndarray:
+def _scales(chosen: str | Mapping[str, float], neurons: Mapping[str, Dynamics]) -> dict[str, str | float]:
+    """How the scale of each population is chosen, or what it is."""
+    if isinstance(chosen, str):
+        return dict.fromkeys(neurons, chosen)
+    for name in (*chosen, *neurons):
+        if name not in neurons or not 0 < chosen.get(name, np.nan) < np.inf:
+            known = name in neurons
+            raise UsageError(
+                f"the scale of population '{name}' is {chosen.get(name, 'not given')}: give a positive number"
+                if known
+                else f"a scale is given for '{name}', no population: {suggestion(name, neurons)}"
+            )
+    return dict(chosen)
+
+
+def strength(one: Dynamics, speedup: float) -> np.ndarray:
     """(neurons,) by how much a spike of weight 1 changes dV/dt, volts per second of the file."""
     return np.where(np.isnan(one.tau_syn), one.slope / (SHORT_TAU_SYN * speedup), one.slope)
 

@@ -71,21 +71,23 @@ class Scaled:
 
 
 def whole_weights(
-    links: Mapping[str, Links], gain: np.ndarray, scale: str, synapses_per_weight: int, percentile: float
+    links: Mapping[str, Links], gain: np.ndarray, scale: str | float, synapses_per_weight: int, percentile: float
 ) -> Scaled:
     """The weights of all links of a population as whole numbers.
 
     Args:
         links: source -> weights of the file.
         gain: (neurons,) what r, w_in and time constants do to a weight, relative to the neuron where they do most.
-        scale: a key of `SCALES`.
+        scale: a key of `SCALES`, or LSB of a weight of 1.
         synapses_per_weight: how many synapses may add up to one weight.
         percentile: of the magnitudes, for the scale of that name.
     """
     limit = LARGEST * synapses_per_weight
     value = np.concatenate([np.zeros(0), *(part.value * gain[part.post] for part in links.values())])
     gains = np.concatenate([np.zeros(0), *(gain[part.post] for part in links.values())])
-    factor = SCALES[scale](np.abs(value), limit, percentile) if value.size else None
+    factor = scale if isinstance(scale, float) else None
+    if isinstance(scale, str) and value.size:
+        factor = SCALES[scale](np.abs(value), limit, percentile)
     exact = value * (factor or 1.0)
     whole = np.clip(_rounded(exact), -limit, limit).astype(np.int64)
     return Scaled(scale=factor, exact=exact, whole=whole, gain=gains, limit=limit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.event.engine import Event
+from jaxsnn.event.events import Events
+from jaxsnn.event.options import PerPopulation
 from jaxsnn.event.recorded import replay
 from jaxsnn.network import Network
 from jaxsnn.simulate import Solution, checked_inputs, conclude
@@ -39,32 +41,83 @@ class Device(Protocol):
         ...
 
 
+@runtime_checkable
+class TracedDevice(Protocol):
+    """A device that JAX can trace, such as an emulator: no callback leaves the compiled step.
+
+    Attributes:
+        trainable: NIR names of the parameters that it takes from the network; others it was built with.
+    """
+
+    trainable: tuple[str, ...]
+
+    def forward_traced(
+        self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Spikes of each population that fires.
+
+        Args:
+            network: with the parameters of this step.
+            inputs: Input node -> Events (batch, events).
+            t_end: seconds, end of the sample.
+            engine: says how many spikes of a neuron are recorded, and which neurons need not fire a second time.
+
+        Returns:
+            Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as many slots as the
+            engine says; and how often each neuron fired, (batch, neurons).
+        """
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Which device it is, for JSON."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class InTheLoop:
     """Trains on the spikes of a device, with exact gradients at their times.
 
     Attributes:
-        device: fires them.
-        max_spikes: spikes recorded of each neuron.
-        min_slope: as in `jaxsnn.Event`.
+        device: fires them: a `Device`, or a `TracedDevice`.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.Event`. Of a `Device`, which fires on as it will, later
+            spikes are left out.
     """
 
-    device: Device
-    max_spikes: int = 16
+    device: Device | TracedDevice
+    max_spikes: PerPopulation = 16
+    first_spike_only: bool | tuple[str, ...] = False
     min_slope: float = 2**-20
 
     @property
     def event(self) -> Event:
         """The event engine with the same options."""
-        return Event(max_spikes=self.max_spikes, min_slope=self.min_slope)
+        return Event(
+            max_spikes=self.max_spikes, first_spike_only=self.first_spike_only, min_slope=self.min_slope
+        ).hashable()
 
     def with_room(self, shortages: dict[str, dict[str, int]]) -> InTheLoop:
         """The same with a larger budget."""
-        return replace(self, max_spikes=max(self.max_spikes, *shortages["max_spikes"].values()))
+        return replace(self, max_spikes=self.event.with_room(shortages).max_spikes)
 
     def hashable(self) -> InTheLoop:
-        """Itself."""
-        return self
+        """The same with a budget by population as a sorted tuple."""
+        return replace(self, max_spikes=self.event.max_spikes)
+
+    def slots(self, population: str) -> int:
+        """Spikes recorded of each neuron of a population."""
+        event = self.event
+        return 1 if event.stops(population) else event.of("max_spikes", population)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        only, device = self.first_spike_only, self.device
+        said = device.as_dict() if isinstance(device, TracedDevice) else {"name": type(device).__name__}
+        return {
+            "device": said,
+            "max_spikes": dict(self.max_spikes) if isinstance(self.max_spikes, tuple) else self.max_spikes,
+            "first_spike_only": only if isinstance(only, bool) else list(only),
+            "min_slope": self.min_slope,
+        }
 
 
 def simulate_in_the_loop(engine: InTheLoop, network: Network, inputs: Any, t_end: float) -> Solution:
@@ -78,17 +131,25 @@ def simulate_in_the_loop(engine: InTheLoop, network: Network, inputs: Any, t_end
     firing = {name: own.size for name, own in network.populations.items() if own.fires}
     shapes = {
         name: (
-            jax.ShapeDtypeStruct((batch, size, engine.max_spikes), network.dtype),
+            jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
             jax.ShapeDtypeStruct((batch, size), jnp.int32),
         )
         for name, size in firing.items()
     }
-    call = partial(_recorded, engine, network)
     frozen = jax.lax.stop_gradient((network.parameters, trains))
-    recorded = jax.pure_callback(call, shapes, *frozen)
+    recorded = _traced(engine, network, *frozen, t_end) if isinstance(engine.device, TracedDevice) else None
+    if recorded is None:
+        recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
     at_end = jnp.asarray([t_end], network.dtype)
-    record = replay(network, trains, t_end, at_end, engine.event.hashable(), recorded)
+    record = replay(network, trains, t_end, at_end, engine.event, recorded)
     return conclude(network, trains, jnp.asarray(t_end, network.dtype), at_end, record)
+
+
+def _traced(engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: float) -> Any:
+    """Spikes of a device that can be traced."""
+    frozen = Network(parameters=parameters, wires=network.wires, populations=network.populations)
+    assert isinstance(engine.device, TracedDevice)
+    return jax.lax.stop_gradient(engine.device.forward_traced(frozen, trains, t_end, engine.event))
 
 
 def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
@@ -113,8 +174,10 @@ def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any)
                 f"population '{name}': the device gives times of shape {own.shape}, it must be "
                 f"({batch}, {population.size}, spikes)"
             )
-        slots = np.full((*own.shape[:2], engine.max_spikes), np.inf, own.dtype)
-        kept = min(own.shape[2], engine.max_spikes)
+        room = engine.slots(name)
+        slots = np.full((*own.shape[:2], room), np.inf, own.dtype)
+        kept = min(own.shape[2], room)
         slots[..., :kept] = own[..., :kept]
-        result[name] = (slots, np.isfinite(own).sum(axis=2).astype(np.int32))
+        fired = np.isfinite(slots if engine.event.stops(name) else own)
+        result[name] = (slots, fired.sum(axis=2).astype(np.int32))
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from jaxsnn.train.defaults import INPUT_SPAN, make_loss, refuse_unfit
 from jaxsnn.train.encoding import Latency
 from jaxsnn.train.engines import Engine
 from jaxsnn.train.epoch import Augment
+from jaxsnn.train.in_the_loop import InTheLoop, TracedDevice
 from jaxsnn.train.losses import Loss, name_of
 from jaxsnn.train.optimisers import SCHEDULES, Schedule
 from jaxsnn.train.readings import refuse_unreadable
@@ -70,10 +71,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; times in seconds."""
-        engine = asdict(self.engine) if is_dataclass(self.engine) else {}
-        only = engine.get("first_spike_only", False)
-        if not isinstance(only, bool):
-            engine["first_spike_only"] = list(only)
+        engine = _engine_as_dict(self.engine)
         trainable = self.trainable
         return {
             "loss": {"name": name_of(self.loss), **_fields(self.loss)},
@@ -97,6 +95,14 @@ class Plan:
             "patience": self.patience,
             "on_failure": self.on_failure,
         }
+
+
+def _engine_as_dict(engine: Engine) -> dict[str, Any]:
+    if isinstance(engine, InTheLoop):
+        return engine.as_dict()
+    found = asdict(engine)
+    only = found.get("first_spike_only", False)
+    return found if isinstance(only, bool) else {**found, "first_spike_only": list(only)}
 
 
 def _shown(choice: Any) -> str:
@@ -132,6 +138,7 @@ def make_plan(
     end: float = loss.t_max if t_end is None else t_end
     engine = make_engine(engine, network, loss)
     on_grid = isinstance(engine, Grid)
+    _refuse_untaken(engine, network, settings["trainable"])
     notes = _engine_notes(engine, network, loss)
     if (
         encoder is None
@@ -184,6 +191,20 @@ def _engine_notes(engine: Engine, network: Network, loss: Loss) -> list[str]:
     if loss.reads == "spikes":
         return ["a number of spikes has no exact gradient: each spike passes on what a kick of its voltage would do"]
     return []
+
+
+def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) -> None:
+    """Refuse to train what a device in the loop would not take."""
+    if not (isinstance(engine, InTheLoop) and isinstance(engine.device, TracedDevice)):
+        return
+    takes = engine.device.trainable
+    there = {name for own in network.parameters.values() for name in own}
+    for name in trainable:
+        kind = name.rpartition(".")[2]
+        if kind not in takes and kind in there:
+            raise UsageError(
+                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only: leave it out"
+            )
 
 
 def _feeds_others(network: Network, population: str) -> bool:

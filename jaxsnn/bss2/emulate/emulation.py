@@ -1,0 +1,246 @@
+"""`emulate`: a mapped network on an emulated chip, events in, recorded spikes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.emulate.chip import EmulatedChip, refuse_bad
+from jaxsnn.bss2.emulate.play import Recorded, play
+from jaxsnn.bss2.emulate.wiring import Program, wired
+from jaxsnn.bss2.mapping import Mapping as ChipMapping
+from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.quantize import Quantized
+from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.event.events import Events
+from jaxsnn.event.options import Event
+from jaxsnn.units import parse_time
+
+#: Between two samples of a readout's voltage by the CADC, seconds of the chip.
+CADC_PERIOD = parse_time("2us")
+#: The CADC gives whole numbers up to this.
+CADC_MOST = 255
+#: Spikes of each neuron that there is room for to begin with.
+_SPIKES = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Emulation:
+    """What the host recorded. Times are the file's seconds, the chip's times `speedup`.
+
+    Attributes:
+        spikes: population -> (batch, neurons, spikes) seconds, rising, inf where unused.
+        fired: population -> (batch, neurons), how many there were before any was lost.
+        voltages: readout -> (batch, samples, neurons) CADC LSB.
+        sample_times: (samples,) seconds, of the voltages.
+        lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the host, "recording".
+        late: by how much the host was late with an event at most, because it sends one in a cycle; seconds.
+        runs: number of runs.
+        speedup: of the chip over the file.
+    """
+
+    spikes: Mapping[str, np.ndarray]
+    fired: Mapping[str, np.ndarray]
+    voltages: Mapping[str, np.ndarray]
+    sample_times: np.ndarray
+    lost: Mapping[str, int]
+    late: float
+    runs: int
+    speedup: float
+
+    def first_spike(self, name: str) -> np.ndarray:
+        """First recorded spike of each neuron of a population, (batch, neurons) seconds; inf where there is none."""
+        if name not in self.spikes:
+            raise UsageError(f"'{name}' is no population that fires: {suggestion(name, self.spikes)}")
+        return self.spikes[name][..., 0]
+
+
+class Emulator:
+    """A mapped network on an emulated chip, to be run again and again: it is compiled once.
+
+    Dynamics are exact, event by event; weights are whole numbers, voltages LSB. Neurons deviate as `chip.Spread` says.
+    Events are sent one in a cycle of the clock; queues are finite. Where a mapping has several runs, spikes of one are
+    recorded and replayed in the next. Approximated: a neuron of several circuits has the time constants of its head
+    circuit; populations that share an event output wait for their own spikes only, and neurons that feed each other not
+    at all before they meet; readouts are sampled without noise.
+
+    Args:
+        quantized: the network.
+        mapping: of that network. None: all neurons at once on an ideal chip as large as it takes.
+        chip: default `EmulatedChip()`.
+
+    Raises:
+        MappingError: the mapping is wrong, or nothing in the network fires.
+        UsageError: no mapping and a chip that is not ideal, or numbers that no chip has.
+    """
+
+    def __init__(self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None):
+        self.quantized = quantized
+        self.program = program_of(quantized, quantized.netlist, mapping, chip or EmulatedChip())
+        self._weights = {pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()}
+        self._budgets = {name: _SPIKES for name, own in quantized.populations.items() if own.fires}
+        self._play = jax.jit(partial(play, self.program), static_argnames="engine")
+
+    def run(self, inputs: Any, t_end: float, *, trial: int = 0) -> Emulation:
+        """All runs of the mapping, for a batch.
+
+        Args:
+            inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input node's name. The channel
+                that stands in for biases is added.
+            t_end: seconds of the file.
+            trial: draws the noise; the same chip and trial give the same spikes.
+
+        Raises:
+            UsageError: inputs that do not fit.
+        """
+        trains = _checked(self.quantized, inputs, t_end)
+        sample_times = np.arange(0.0, t_end, CADC_PERIOD * self.program.speedup)
+        key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)
+        while True:
+            engine = Event(max_spikes=self._budgets).hashable()
+            recorded: Recorded = self._play(self._weights, trains, t_end, sample_times, key, engine=engine)
+            most = {name: int(np.max(np.asarray(count), initial=0)) for name, count in recorded.count.items()}
+            short = {name: needed for name, needed in most.items() if needed > self._budgets[name]}
+            if not short:
+                return _concluded(self.program, recorded, sample_times)
+            self._budgets |= {name: needed + needed // 8 for name, needed in short.items()}
+
+
+def emulate(
+    quantized: Quantized,
+    mapping: ChipMapping | None,
+    inputs: Any,
+    t_end: float,
+    *,
+    chip: EmulatedChip | None = None,
+    trial: int = 0,
+) -> Emulation:
+    """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the arguments.
+
+    >>> from jaxsnn.bss2.portfolio import map_net
+    >>> from jaxsnn.bss2.quantize import quantize
+    >>> from jaxsnn.nir import build
+    >>> neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    >>> graph = build.sequential(build.input(1), build.linear(weight=np.array([[3.0], [2.0]])), neurons)
+    >>> quantized = quantize(graph)
+    >>> mapping = map_net(quantized.netlist).mapping
+    >>> events = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
+    >>> done = emulate(quantized, mapping, events, t_end=30e-3, chip=EmulatedChip(ideal=True))
+    >>> done.first_spike("2").round(4).tolist()
+    [[0.0033, 0.0057]]
+    """
+    return Emulator(quantized, mapping, chip=chip).run(inputs, t_end, trial=trial)
+
+
+def program_of(quantized: Quantized, net: Netlist, mapping: ChipMapping | None, chip: EmulatedChip) -> Program:
+    """The program of a mapping.
+
+    Args:
+        net: what was mapped.
+
+    Raises:
+        MappingError: the mapping is wrong, or nothing fires.
+        UsageError: no mapping and yet a chip whose parts deviate, or numbers that no chip has.
+    """
+    refuse_bad(chip)
+    if mapping is None and not chip.ideal:
+        raise UsageError("without a mapping no neuron has a circuit: pass one, or a chip with ideal=True")
+    if quantized.slope is None:
+        raise MappingError(
+            "no neuron fires, so that nothing says how strong an LSB of a weight is: give it a threshold"
+        )
+    violations = () if mapping is None else check(mapping, net)
+    if violations:
+        raise MappingError(f"the mapping has {len(violations)} violations, the first: {violations[0]}: map again")
+    return wired(quantized, net, mapping, chip, quantized.slope / parse_time("1us"))
+
+
+def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
+    """The weights by pairs of populations, (neurons of the source, neurons of the target) LSB."""
+    names, begins = [part.name for part in net.populations], net.offsets
+    found: dict[tuple[str, str], np.ndarray] = {}
+    pairs = np.unique(np.stack([net.owner[net.pre], net.owner[net.post]], axis=1), axis=0)
+    for source, target in pairs.tolist():
+        own = (net.owner[net.pre] == source) & (net.owner[net.post] == target)
+        block = np.zeros((net.populations[source].size, net.populations[target].size))
+        block[net.pre[own] - begins[source], net.post[own] - begins[target]] = net.weight[own]
+        found[names[source], names[target]] = block
+    return found
+
+
+def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
+    """Inputs by name, those of the bias channel too."""
+    if not 0 < t_end < np.inf:
+        raise UsageError(f"t_end is {t_end:g} s: the run must end at a finite time after 0")
+    sizes = {
+        part.name: part.size
+        for part in quantized.netlist.populations
+        if part.external and part.name != quantized.bias_source
+    }
+    given = dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
+    if list(given) != list(sizes) and set(given) != set(sizes):
+        raise UsageError(f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}: give these")
+    trains = {}
+    for name, size in sizes.items():
+        time, index = np.atleast_2d(given[name].time), np.atleast_2d(given[name].index)
+        index = np.broadcast_to(index, time.shape)
+        used = np.isfinite(time)
+        if np.isnan(time).any() or (time < 0).any() or (used & ((index < 0) | (index >= size))).any():
+            raise UsageError(f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}")
+        trains[name] = Events(time=jnp.asarray(time, float), index=jnp.asarray(np.where(used, index, size), jnp.int32))
+    if quantized.bias_source is not None:
+        times = np.arange(0.0, t_end, quantized.bias_period * quantized.speedup)
+        times = np.broadcast_to(times, (len(next(iter(trains.values())).time), len(times)))
+        trains[quantized.bias_source] = Events(time=jnp.asarray(times, float), index=jnp.zeros(times.shape, jnp.int32))
+    if len({events.time.shape[0] for events in trains.values()}) > 1:
+        batches = {name: events.time.shape[0] for name, events in trains.items()}
+        raise UsageError(f"the inputs have different batch sizes {batches}: use one size for all")
+    return trains
+
+
+def _concluded(program: Program, recorded: Recorded, sample_times: np.ndarray) -> Emulation:
+    chip = program.chip
+    limit = chip.recorded_events or program.layout.recorded_events
+    spikes = {name: np.array(time) for name, time in recorded.time.items()}
+    forgotten = 0 if chip.ideal else sum(_forget(spikes, wiring, limit) for wiring in program.runs)
+    voltages = {name: np.asarray(values) for name, values in recorded.voltages.items()}
+    if not chip.ideal:
+        voltages = {name: np.clip(np.rint(values), 0, CADC_MOST) for name, values in voltages.items()}
+    return Emulation(
+        spikes=spikes,
+        fired={name: np.asarray(count) for name, count in recorded.count.items()},
+        voltages=voltages,
+        sample_times=sample_times,
+        lost={**{name: int(lost) for name, lost in recorded.lost.items()}, "recording": forgotten},
+        late=float(recorded.late),
+        runs=len(program.runs),
+        speedup=program.speedup,
+    )
+
+
+def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
+    """Leave out what no longer fits into the memory that records one run, sample by sample, by time; how many."""
+    inside = [(own.name, own.index) for own in wiring.neurons if own.fires]
+    if sum(int(np.isfinite(spikes[name][:, index]).sum()) for name, index in inside) <= limit:
+        return 0
+    times = np.concatenate([spikes[name][:, index].reshape(len(spikes[name]), -1) for name, index in inside], axis=1)
+    order = np.argsort(times, axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(times.shape[1])[None], axis=1)
+    counts = np.isfinite(times).sum(axis=1)
+    beyond = np.isfinite(times) & (rank + (np.cumsum(counts) - counts)[:, None] >= limit)
+    times[beyond] = np.inf
+    begin = 0
+    for name, index in inside:
+        shape = spikes[name][:, index].shape
+        width = shape[1] * shape[2]
+        spikes[name][:, index] = times[:, begin : begin + width].reshape(shape)
+        begin += width
+    return int(beyond.sum())

@@ -1,0 +1,151 @@
+"""The emulated chip as the device of training in the loop: weights are refilled, routing and calibration stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
+from jaxsnn.bss2.emulate.chip import EmulatedChip
+from jaxsnn.bss2.emulate.emulation import program_of
+from jaxsnn.bss2.emulate.play import play
+from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
+from jaxsnn.bss2.examine import Examined, examine
+from jaxsnn.bss2.mapping import Mapping as ChipMapping
+from jaxsnn.bss2.netlist import LARGEST, Netlist
+from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.quantize import Options, Quantized, quantize, strength
+from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.event.events import Events
+from jaxsnn.event.options import Event
+from jaxsnn.network import Network, signals
+from jaxsnn.nir.graph import Graph
+
+
+class ChipInTheLoop:
+    """An emulated chip that fires while a network is trained: pass it as `jaxsnn.train.InTheLoop(device=...)`.
+
+    The graph is mapped once, every connection of it, with free signs. Scales and voltages are fixed then, as those of
+    a calibrated chip are. In each step the network's weights, times their scale, are clipped to 63 LSB, rounded half
+    away from zero and put into their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the
+    same, so that a run can be repeated and resumed.
+
+    Args:
+        graph: what will be trained, with its first weights.
+        chip: default `EmulatedChip()`.
+        options: of quantisation. Its scale says what the first weights become.
+        headroom: by which factor weights may grow in training before they saturate: scales are smaller by it.
+        dead: parts of the chip that are not used.
+        seed: of the mapping.
+
+    Raises:
+        MappingError: the chip cannot run the graph, or not with free signs.
+        UsageError: biases, or options that make no sense.
+
+    Attributes:
+        quantized: the graph with its first weights.
+        mapping: of `routed`.
+        routed: the net with all its connections.
+    """
+
+    trainable: tuple[str, ...] = ("weight",)
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        chip: EmulatedChip | None = None,
+        options: Options | None = None,
+        headroom: float = 2.0,
+        dead: Dead = NOTHING_DEAD,
+        seed: int = 0,
+    ):
+        self.chip, options = chip or EmulatedChip(), options or Options()
+        first = quantize(graph, options)
+        if first.bias_source is not None or options.synapses_per_weight != 1:
+            raise UsageError(
+                "in the loop a weight has one synapse, and biases none: train without, or with a bias channel"
+            )
+        if not 0 < headroom < np.inf:
+            raise UsageError(f"the headroom is {headroom:g}: it must be positive")
+        scales = {name: (report.scale or 1.0) / headroom for name, report in first.nodes.items()}
+        self.options = replace(options, scale=MappingProxyType(scales))
+        self.quantized = quantize(graph, self.options)
+        examined = examine(graph)
+        self.routed = _routed(self.quantized.netlist, examined)
+        found = map_net(self.routed, dead=dead, signs="free", seed=seed)
+        if found.mapping is None:
+            raise MappingError(f"with free signs, as training needs them: {found.why}")
+        self.mapping: ChipMapping = found.mapping
+        self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
+        self._factors = _factors(examined, self.quantized, scales)
+
+    def forward_traced(
+        self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Spikes of each population; see `jaxsnn.train.in_the_loop.TracedDevice`."""
+        weights = self._whole(network)
+        key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
+        recorded = play(self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, engine)
+        return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
+
+    def with_weights(self, graph: Graph) -> tuple[Quantized, ChipMapping]:
+        """The trained graph in LSB, and the mapping in whose places it was trained, with its weights.
+
+        Raises:
+            MappingError: the graph has other connections.
+        """
+        quantized = quantize(graph, self.options)
+        return quantized, with_weights(self.mapping, self.routed, quantized.netlist)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": dict(self.options.scale)}
+
+    def _whole(self, network: Network) -> dict[tuple[str, str], jax.Array]:
+        """The network's weights in LSB."""
+        found = {}
+        for target, signal in signals(network).items():
+            for source, matrix in signal.matrices(network.dtype).items():
+                exact = matrix * jnp.asarray(self._factors[target], network.dtype)
+                whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) + 0.5)
+                found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
+        return found
+
+
+def _routed(net: Netlist, examined: Examined) -> Netlist:
+    """The net with all connections of the graph, those too whose first weights are rounded to zero."""
+    begins = dict(zip((part.name for part in net.populations), net.offsets.tolist(), strict=False))
+    pairs = [
+        (begins[source] + links.pre, begins[target] + links.post)
+        for target in examined.neurons
+        for source, links in examined.arriving[target].links.items()
+    ]
+    pre, post = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return every_connection(net, pre, post)
+
+
+def _factors(examined: Examined, quantized: Quantized, scales: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """(neurons,) LSB of a weight of 1, by population."""
+    found = {}
+    for name, one in examined.neurons.items():
+        own = strength(one, quantized.speedup)
+        found[name] = scales[name] * own / own.max()
+    return found
+
+
+def _digest(tree: Any) -> jax.Array:
+    """A number that other arrays would hardly have, uint32."""
+    total = jnp.zeros((), jnp.uint32)
+    for array in jax.tree.leaves(tree):
+        bits = lax.bitcast_convert_type(array.astype(jnp.float32), jnp.uint32).reshape(-1)
+        place = jnp.arange(bits.size, dtype=jnp.uint32)
+        total = total * jnp.uint32(31) + jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+    return total
