@@ -12,7 +12,8 @@ lam_s = -E_s / v'(t_s), as in `adjoint`, and what it depends on through f goes t
 
 Where an arrival moves V across the threshold, the spike comes when that arrival comes, whatever the weights: E_s is the
 gradient of the arrival's time, and lam_s = 0 (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021, for the smooth
-case). A `jump_width` takes the jump for a ramp of that length instead: lam_s = -E_s width / jump.
+case). A `jump_width` takes the jump for a ramp of that length at whose end V comes to the threshold instead:
+lam_s = -E_s width / jump.
 """
 
 from dataclasses import replace
@@ -40,7 +41,7 @@ class _Spikes(NamedTuple):
     lam: jax.Array
 
 
-def assigned_backward(spec, weight, lanes, time, row, times, slopes, cotangent, cause, jump, slope_after):
+def assigned_backward(spec, weight, lanes, time, row, times, slopes, cotangent, cause, jump):
     """The gradient of `adjoint.layer_spikes` by weight, lanes and arrival times.
 
     The arrays from `times` on are (spikes, batch, neurons).
@@ -50,11 +51,11 @@ def assigned_backward(spec, weight, lanes, time, row, times, slopes, cotangent, 
         neuron = replace(neuron, tau_shape=TauShape.ANY)
     batch = time.shape[0]
     wide = spread(lanes, batch)
+    rows = jnp.where(jnp.isfinite(time), jnp.broadcast_to(row, time.shape), weight.shape[0])
+    padded = jnp.pad(weight, ((0, 1), (0, 0)))
+    slope_after = _released(spec, padded, wide, time, rows, times)
     spikes, drive = _costates(spec, wide, times, slopes, cotangent, cause, jump, slope_after)
     own = jax.grad(_own)(wide if lanes.threshold.ndim == 2 else _repeated(wide, batch), neuron, spikes)
-    row = jnp.broadcast_to(row, time.shape)
-    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
-    padded = jnp.pad(weight, ((0, 1), (0, 0)))
 
     def sample(d_weight, inputs):
         arrival, row, spikes, own_lanes = inputs
@@ -75,6 +76,26 @@ def assigned_backward(spec, weight, lanes, time, row, times, slopes, cotangent, 
 
 def _repeated(lanes, batch):
     return jax.tree.map(lambda array: jnp.broadcast_to(array, (batch, array.shape[1])), lanes)
+
+
+def _released(spec, weight, lanes, time, rows, times):
+    """dV/dt when V is let go after each spike, (spikes, batch, neurons)."""
+    free = jnp.where(jnp.isfinite(times), times, 0.0) + spec.refractory
+
+    def sample(inputs):
+        arrival, row, free, lanes = inputs
+
+        def drive(free):  # j when V is let go
+            held = free - arrival[:, None]
+            counts = (held >= 0) & jnp.isfinite(arrival)[:, None]
+            left = spec.neuron.drive_response(lanes, jnp.where(counts, held, 0.0))
+            own = lanes.j_start * spec.neuron.decay(lanes, free)[1]
+            return own + jnp.sum(jnp.where(counts, weight[row] * left, 0.0), axis=0)
+
+        return spec.neuron.slope_after(lanes, (lanes.v_reset, lax.map(drive, free)))
+
+    inputs = (time, rows, jnp.moveaxis(free, 1, 0), _repeated(lanes, time.shape[0]))
+    return jnp.moveaxis(lax.map(sample, inputs), 0, 1)
 
 
 def _costates(spec, lanes, times, slopes, cotangent, cause, jump, slope_after):

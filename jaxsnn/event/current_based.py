@@ -128,6 +128,10 @@ class CubaLIFBox(CubaLIF):
         em_by_tau_mem = jnp.where(jnp.isinf(t), 0.0, t) * em / lanes.tau_mem**2
         return Response(1 - em - k, -em_by_tau_mem - by_tau_mem, -by_tau_syn, (em + k - es) / lanes.tau_mem)
 
+    def drive_response(self, lanes, t):
+        """What a box that opened t ago with height 1 leaves in j."""
+        return 1 - self.decay(lanes, t)[1]
+
     def held_response(self, lanes, held, t):
         """What the box leaves in v at t after V was let go, where V had been held for `held` after it opened."""
         em, _, k = self.decay(lanes, t)

@@ -38,7 +38,8 @@ class LayerSpec:
         min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold - v_reset) / tau_mem.
         refractory: time for which V stays at v_reset after a spike, seconds.
         jump_width: where an arrival moves V itself across the threshold, the spike's time does not depend on weights;
-            with a width (seconds) gradients take the arrival for a box of that width. None: exact, that is none.
+            with a width (seconds) gradients take the jump for a ramp of that length at whose end V comes to the
+            threshold. None: exact, that is none.
         in_order: arrivals come in the order of their times, so that nothing is sorted.
     """
 
@@ -82,12 +83,10 @@ class Causes(NamedTuple):
 
     cause: slot of the arrival that moved V across the threshold, else -1.
     jump: by how much it did.
-    slope_after: dV/dt when V is let go from v_reset.
     """
 
     cause: jax.Array
     jump: jax.Array
-    slope_after: jax.Array
 
 
 class _State(NamedTuple):
@@ -233,14 +232,14 @@ class _Scan:
         time, wait, x = self._crossing(state, self.t_end, fires)
         slope = jnp.where(fires, self.neuron.slope(self.lanes, x), 1.0)
         log = self._empty(shape)
-        return self._write(log, state, fires, time, wait, slope, jnp.ones(shape, slope.dtype))
+        return self._write(log, state, fires, time, wait, slope)
 
     def _empty(self, shape):
         slots = (self.spec.max_spikes, *shape)
         causes = None
         if self.spec.forgets:
             zero = jnp.zeros(slots, self.weight.dtype)
-            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
+            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero)
         return _Log(
             time=self._fill(slots, jnp.inf),
             slope=self._fill(slots, 1.0),
@@ -350,7 +349,7 @@ class _Scan:
         if self.spec.refractory:
             go = jnp.minimum(time + self.spec.refractory, end)
             x = self._hold(x, go - time)
-        log = self._write(log, state, fires, time, wait, slope, self.neuron.slope_after(self.lanes, x))
+        log = self._write(log, state, fires, time, wait, slope)
         finished = log.count >= self.spec.counted
         x_end = self.neuron.flow(self.neuron.decay(self.lanes, jnp.maximum(end - go, 0.0)), x)
         again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end)
@@ -363,7 +362,7 @@ class _Scan:
         )
         return state, log
 
-    def _write(self, log, state, fires, time, wait, slope, slope_after):
+    def _write(self, log, state, fires, time, wait, slope):
         """The log with one more spike of some lanes."""
         here = fires & (lax.broadcasted_iota(jnp.int32, log.time.shape, 0) == log.count)
         causes = None
@@ -375,7 +374,6 @@ class _Scan:
             causes = Causes(
                 cause=jnp.where(here & jumped, number, log.causes.cause),
                 jump=jnp.where(here & jumped, jump, log.causes.jump),
-                slope_after=jnp.where(here, slope_after, log.causes.slope_after),
             )
         return _Log(
             time=jnp.where(here, time, log.time),

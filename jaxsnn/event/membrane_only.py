@@ -99,6 +99,10 @@ class LIFDelta(LIFBox):
         """What arrives while V is held is lost."""
         return jnp.zeros_like(held * t)
 
+    def drive_response(self, lanes, t):
+        """An arrival moves v alone."""
+        return jnp.zeros_like(t * lanes.tau_mem)
+
     def response(self, lanes, t):
         """What a jump by 1 leaves in v after t."""
         em = self.decay(lanes, t)[0]
@@ -217,6 +221,10 @@ class IFDelta(IFBox):
     def held_response(self, lanes, held, t):
         """What arrives while V is held is lost."""
         return jnp.zeros_like(held * t)
+
+    def drive_response(self, lanes, t):
+        """An arrival moves v alone."""
+        return jnp.zeros_like(t * lanes.tau_mem)
 
     def response(self, lanes, t):
         """What a jump by 1 leaves in v."""

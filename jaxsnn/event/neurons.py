@@ -143,6 +143,10 @@ class Neuron:
         _, es, _ = self.decay(lanes, held)
         return es * self.decay(lanes, t)[2]
 
+    def drive_response(self, lanes, t):
+        """What an arrival that weighs 1 leaves in j after t; here one that moves j."""
+        return self.decay(lanes, t)[1]
+
     def begin(self, lanes):
         """State at time 0."""
         return lanes.v_start, lanes.j_start

@@ -32,7 +32,8 @@ class Event:
             `Solution.clipped_slopes` counts the spikes that this touched.
         jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the threshold; the exact
             gradient of that time by weights and parameters is zero. With a width (seconds) gradients take the jump for
-            a ramp of that length: a surrogate. `Solution.degenerate_spikes` counts those spikes.
+            a ramp of that length at whose end V comes to the threshold: a surrogate. `Solution.degenerate_spikes`
+            counts those spikes.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not. For feed-forward networks.
     """
 

@@ -1,5 +1,7 @@
 """Exact gradients where a reset is an assignment, and of box spikes of current-based neurons, against differences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ ROWS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 10, 2, 9, 6.0
 CASES = {
     "CubaLIF, refractory": (CubaLIF(tau_shape=TauShape.DOUBLE), 0.3, 2.5, 0.2),
     "CubaLIF box": (CubaLIFBox(tau_shape=TauShape.APART, width=0.4), 0.0, 3.0, 0.1),
-    "CubaLIF box, refractory": (CubaLIFBox(tau_shape=TauShape.ANY, width=0.4), 0.2, 3.0, 0.1),
+    "CubaLIF box, refractory": (CubaLIFBox(tau_shape=TauShape.ANY, width=0.4), 0.2, 5.0, 0.1),
     "LIF box, refractory": (LIFBox(width=0.4), 0.25, 3.0, 0.3),
     "IF box, refractory": (IFBox(width=0.4), 0.25, 2.0, 0.2),
     "LIF delta": (LIFDelta(), 0.0, 0.5, 1.6),
@@ -69,16 +71,21 @@ def loss(tree, row, readout, spec):
     )
 
 
-@pytest.mark.parametrize("neurons", [NEURONS, 3])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "neurons"),
+    [(name, NEURONS if number % 2 else 3) for number, name in enumerate(CASES)]
+    + [pytest.param(name, 3 if number % 2 else NEURONS, marks=pytest.mark.slow) for number, name in enumerate(CASES)],
+)
 def test_gradients_agree_with_central_differences(name, neurons):
     spec, weight, lanes, time, row = drawn(name, neurons)
+    free = dataclasses.replace(spec, neuron=dataclasses.replace(spec.neuron, tau_shape=TauShape.ANY))
     readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, neurons, spec.max_spikes)))
-    function = lambda tree, row, readout: loss(tree, row, readout, spec)  # noqa: E731
     tree = (weight, lanes, time)
-    (_, (count, _)), gradient = jax.jit(jax.value_and_grad(function, has_aux=True))(tree, row, readout)
-    assert count.max() > 2
-    errors = relative_errors(gradient, function, tree, row, readout)
+    (_, (count, _)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)(
+        tree, row, readout, spec
+    )
+    assert count.max() > 1
+    errors = relative_errors(gradient, lambda *numbers: loss(*numbers, free), tree, row, readout)
     assert np.isfinite(errors).mean() > 0.9
     assert np.nanmax(errors) < ENOUGH
 
@@ -108,13 +115,14 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
 
 
 def test_a_jump_width_is_the_gradient_of_a_ramp():
-    """The surrogate is the exact gradient of box spikes, in the limit of a short box, where spikes come alone."""
-    width = 1e-3
+    """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end of a short box."""
+    width = 1e-4
     weight = jnp.asarray([[0.7] * NEURONS])
     lanes = drawn("LIF delta")[2]
     lanes = Lanes(**{**vars(lanes), **{name: jnp.zeros(NEURONS) for name in ("v_reset", "v_start", "j_start")}})
-    lanes = Lanes(**{**vars(lanes), "threshold": jnp.linspace(0.9, 1.2, NEURONS)})
     time, row = jnp.asarray([[0.5, 0.9]]), jnp.zeros((1, 2), jnp.int32)
+    highest = 0.7 * (1 + jnp.exp(-(time[0, 1] - time[0, 0]) / lanes.tau_mem))
+    lanes = Lanes(**{**vars(lanes), "threshold": (1 - 1e-3) * highest})
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=2, jump_width=width)
     box = LayerSpec(neuron=LIFBox(width=width), max_spikes=2)
 
@@ -133,13 +141,13 @@ def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
     lanes = Lanes(
         **{
             name: jnp.full(1, value)
-            for name, value in zip(vars(drawn("LIF delta")[2]), (1.0, 0, 0, 0, 2, 1), strict=True)
+            for name, value in zip(vars(drawn("LIF delta")[2]), (1.0, 0.0, 0.0, 0.0, 2.0, 1.0), strict=True)
         }
     )
     weight = jnp.asarray([[0.6], [0.6], [-0.3], [1.1]])
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4)
     time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 2.0]])
-    row = jnp.asarray([[0, 1, 2, 3, 0]], jnp.int32)
+    row = jnp.asarray([[0, 1, 2, 3, 2]], jnp.int32)
 
     def spikes(time):
         return layer_spikes(spec, weight, lanes, time, row, 4.0)
