@@ -130,7 +130,9 @@ def spec_for(neuron, max_events=100, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_slope": 0.3}, {"jump_width": 0.1, "refractory": 0.15}], ids=["smooth", "jumps"]
+    "options",
+    [{"min_slope": 0.3}, {"refractory": 0.2}, {"jump_width": 0.1, "refractory": 0.15}],
+    ids=["smooth", "held", "jumps"],
 )
 def test_without_feedback_a_group_is_a_layer(options):
     """Spikes and gradients, those of clipped slopes and of the surrogate for jumps included."""
