@@ -40,7 +40,9 @@ def network(work: Work) -> Network:
     for name, sources in into.items():
         wires[name] = Wire(name=name, kind="neuron", sources=tuple(sources), shape=(populations[name].size,))
     order = ("input", "hidden_weights", "recurrent_weights", "hidden", "output_weights", "output")
-    return Network(parameters=parameters, wires=[wires[name] for name in order if name in wires], populations=populations)
+    return Network(
+        parameters=parameters, wires=[wires[name] for name in order if name in wires], populations=populations
+    )
 
 
 def engine(work: Work) -> Event:
@@ -129,16 +131,15 @@ def build_network(work: Work):
 
 def build_convolution(work: Convolution):
     net = convolution_network(work)
-    events = Events(
-        time=jnp.asarray(work.input_times, jnp.float32), index=jnp.asarray(work.input_channels, jnp.int32)
-    )
+    events = Events(time=jnp.asarray(work.input_times, jnp.float32), index=jnp.asarray(work.input_channels, jnp.int32))
     options = Event(max_spikes=work.max_spikes, max_arrivals=work.max_arrivals)
 
     def total(net, events):
         solution = jaxsnn.simulate(net, events, work.t_end, engine=options)
         spikes = solution.spikes["hidden"]
-        summed = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0).sum(axis=2)
-        return summed.sum(), (summed, spikes.count, solution.result)
+        times = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)
+        weighted = (jax.lax.stop_gradient(spikes.slope) * times).sum()
+        return weighted, (times.sum(axis=2), spikes.count, solution.result)
 
     forward, by_weights, _ = totals(net, ["kernel"], total, False)
 

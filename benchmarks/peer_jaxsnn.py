@@ -1,6 +1,6 @@
 """Worker: the library jaxsnn of the Electronic Vision(s) group, its event engine with EventProp or through autodiff.
 
-    python peer_jaxsnn.py eventprop | analytical
+python peer_jaxsnn.py eventprop | analytical
 """
 
 import sys

@@ -25,7 +25,7 @@ import numpy as np
 from records import load
 
 Row = Callable[[], Any]
-MOST_SECONDS, MOST_BYTES = 60.0, 12 * 2**30
+MOST_SECONDS, MOST_COMPILE_SECONDS, MOST_BYTES = 60.0, 120.0, 12 * 2**30
 
 
 class Unavailable(Exception):
@@ -101,8 +101,8 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
         )
 
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """The answer.
+    def ask(self, *, limit: float = MOST_SECONDS, **command: Any) -> dict[str, Any]:
+        """The answer, within some seconds.
 
         Raises:
             Unavailable: the work is not for this library, takes too long or too much memory, or the process died.
@@ -110,7 +110,7 @@ class Worker:
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps(command), file=self.process.stdin, flush=True)
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + limit
         while not select.select([self.process.stdout], [], [], 0.1)[0]:
             held = _bytes(self.process.pid, "VmRSS")
             if held > MOST_BYTES:
@@ -118,7 +118,7 @@ class Worker:
                 raise Unavailable(f"holds {held / 2**30:.0f} GB, more than {MOST_BYTES / 2**30:.0f}")
             if time.monotonic() > deadline:
                 self.stop()
-                raise Unavailable(f"takes more than {MOST_SECONDS:.0f} s")
+                raise Unavailable(f"takes more than {limit:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             self.stop()

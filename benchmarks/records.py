@@ -13,6 +13,7 @@ import numpy as np
 
 AREA = 1.0  # of a spike: with tau_syn = 1 and w_in = 1 the current jumps by the weight
 INPUTS, OUTPUTS = 5, 3
+STEPS = 100  # of the libraries that step
 PARAMETERS = ("tau_mem", "tau_syn", "v_threshold", "v_leak", "r", "w_in")
 
 
@@ -34,6 +35,7 @@ class Work(_Saved):
         hidden_weights: (5, N). output_weights: (N, 3). recurrent_weights: (N, N), or (0, 0) for none.
         once: hidden neurons stop after their first spike.
         max_spikes: largest number of spikes of a hidden neuron in a sample; hidden_events: of all of them.
+        spikes_per_neuron: of the hidden neurons, on average.
     """
 
     input_times: np.ndarray
@@ -41,8 +43,9 @@ class Work(_Saved):
     output_weights: np.ndarray
     recurrent_weights: np.ndarray
     once: bool
-    max_spikes: int
-    hidden_events: int
+    max_spikes: int = 0
+    hidden_events: int = 0
+    spikes_per_neuron: float = 0.0
     tau_mem: float = 2.0
     tau_syn: float = 1.0
     v_threshold: float = 1.0
@@ -57,6 +60,18 @@ class Work(_Saved):
         return self.hidden_weights.shape[1]
 
     @property
+    def dt(self) -> float:
+        """Step of the libraries that step."""
+        return self.t_end / STEPS
+
+    def raster(self) -> np.ndarray:
+        """Input spikes for them, (steps, batch, 5)."""
+        found = np.zeros((STEPS, *self.input_times.shape), np.float32)
+        sample, channel = np.indices(self.input_times.shape)
+        found[np.rint(self.input_times / self.dt).astype(int), sample, channel] = 1
+        return found
+
+    @property
     def recurrent(self) -> bool:
         """Whether hidden neurons feed back into each other."""
         return self.recurrent_weights.size > 0
@@ -66,12 +81,14 @@ class Work(_Saved):
 class Convolution(_Saved):
     """One batch of events on a sensor 2 x 34 x 34, through a convolution, onto spiking neurons.
 
-    The times of all spikes count: the gradient is that of their sum.
+    All spikes count, each with its slope dV/dt as a fixed weight, so that no nearly tangential one outweighs the others:
+    the gradient is that of the sum of slope times time.
 
     Attributes:
         input_times, input_channels: (batch, events); channel = (polarity * 34 + y) * 34 + x.
         kernel: (16, 2, taps, taps). stride, padding: in both directions.
         max_spikes: largest number of spikes of a neuron. max_arrivals: of arrivals at a position.
+        spikes_per_neuron: on average.
     """
 
     input_times: np.ndarray
@@ -81,6 +98,7 @@ class Convolution(_Saved):
     padding: int
     max_spikes: int = 0
     max_arrivals: int = 0
+    spikes_per_neuron: float = 0.0
     side: int = 34
     tau_mem: float = 2.0
     tau_syn: float = 1.0

@@ -149,13 +149,17 @@ def recurrent_population(work: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(times, order, 1), np.take_along_axis(neuron, order, 1)
 
 
+def hidden_spikes(work: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden spikes of each sample in order: times (inf where unused) and neurons, (batch, spikes)."""
+    if work.recurrent:
+        return recurrent_population(work)
+    return spike_list(scan(work, *spike_list(work.input_times), work.hidden_weights, work.once))
+
+
 def population(work: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hidden spikes in order, times and neurons (batch, spikes), and the first spikes of the outputs (batch, 3)."""
-    if work.recurrent_weights.size:
-        times, neuron = recurrent_population(work)
-    else:
-        times, neuron = spike_list(scan(work, *spike_list(work.input_times), work.hidden_weights, work.once))
-    rows = np.minimum(neuron, work.hidden_weights.shape[1] - 1)
+    times, neuron = hidden_spikes(work)
+    rows = np.minimum(neuron, work.hidden - 1)
     outputs = scan(work, times, rows, work.output_weights, once=True)[..., 0]
     return times, neuron, outputs
 
@@ -169,6 +173,8 @@ def _own(work: Any, times, neuron):
 
 def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feedback=None):
     """Gradients of sum(cotangent * times) for one list of arrivals and of spikes, both in order.
+
+    Without a cotangent each time is weighted by the slope of the potential at it.
 
     The potential of each spike's neuron at the spike's time is v_threshold. Differentiated by everything, that is one
     triangular system for all spikes.
@@ -187,9 +193,15 @@ def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feed
         v, slope, by_spike = v - own.sum(axis=1), slope + own.sum(axis=1) / work.tau_mem, -own / work.tau_mem
     if feedback is not None:
         between = times[:, None] - times
-        back, back_slope, back_weight = kernel(work, between), kernel_slope(work, between), feedback[neuron][:, neuron].T
+        back, back_slope, back_weight = (
+            kernel(work, between),
+            kernel_slope(work, between),
+            feedback[neuron][:, neuron].T,
+        )
         v, slope = v + (back * back_weight).sum(axis=1), slope + (back_slope * back_weight).sum(axis=1)
         by_spike = by_spike - back_slope * back_weight
+    if cotangent is None:
+        cotangent = slope
     if by_spike is None:
         lam = -cotangent / slope
     else:
@@ -255,7 +267,7 @@ def _by_parameter(work: Any, name: str) -> np.ndarray:
 
 
 def convolution_results(work: Any) -> dict[str, np.ndarray]:
-    """Spike counts and summed spike times of each neuron, and the gradients of the sum of all times.
+    """Spike counts and summed spike times of each neuron, and the gradients of the sum of slopes times times.
 
     Raises:
         ArithmeticError: as `network_results`.
@@ -273,7 +285,7 @@ def convolution_results(work: Any) -> dict[str, np.ndarray]:
             work.rows(),
             times,
             neuron,
-            np.ones(len(times)),
+            None,
         )
         by_kernel, worst = by_kernel + by_weight, max(worst, missed)
     _satisfied(worst)

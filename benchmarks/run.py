@@ -1,170 +1,283 @@
 """Times this library and its peers on the same work, interleaved, in one run.
 
-    make bench                                # installs the peers, each into its own environment
-    python benchmarks/run.py --sizes 120      # once they are installed
+    make bench                            # installs the peers, each into an environment of its own; writes the document
+    python benchmarks/run.py --quick      # the smallest case of each kind, few repetitions; no document
+    python benchmarks/run.py --report benchmarks/results/FILE.json     # the document once more
 
-Before anything is timed, every library's spike times and gradients are compared with a float64
-brute-force reference. The table goes to stdout, everything measured to benchmarks/results/.
+Before anything is timed, every library's spikes and gradients are compared with a float64 reference. Progress goes to
+stderr, everything measured to benchmarks/results/, the tables to docs/performance.md.
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import platform
-import statistics
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import Worker
-from workload import BATCH, INPUTS, OUTPUTS, Reference, feed_forward, reference
+import reference
+import stepped
+import workload
+from protocol import MOST_COMPILE_SECONDS, MOST_SECONDS, Unavailable, Worker
+from records import PARAMETERS, Convolution
+from report import document
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-PEER_ENVIRONMENTS = HERE.parent / ".venv-peers"
+RESULTS, ENVIRONMENTS, DOCUMENT = HERE / "results", HERE.parent / ".venv-peers", HERE.parent / "docs/performance.md"
 
-WORKERS = {
-    "ours": (Path(sys.executable), HERE / "ours.py"),
-    "jaxsnn": (PEER_ENVIRONMENTS / "jaxsnn" / "bin" / "python", HERE / "peer_jaxsnn.py"),
+
+def _peer(environment: str, script: str, *options: str) -> list[Path | str]:
+    return [ENVIRONMENTS / environment / "bin" / "python", HERE / script, *options]
+
+
+LIBRARIES: dict[str, list[Path | str]] = {
+    "ours": [sys.executable, HERE / "ours.py"],
+    "native": [sys.executable, HERE / "native.py"],
+    "jaxsnn-eventprop": _peer("jaxsnn", "peer_jaxsnn.py", "eventprop"),
+    "jaxsnn-analytical": _peer("jaxsnn", "peer_jaxsnn.py", "analytical"),
+    "eventax-euler": _peer("eventax", "peer_eventax.py", "Euler"),
+    "eventax-tsit5": _peer("eventax", "peer_eventax.py", "Tsit5"),
+    "exact-event-adjoint": _peer("exact-event-adjoint", "peer_exact_event_adjoint.py"),
+    "snntorch": _peer("torch", "peer_torch.py", "snntorch"),
+    "norse": _peer("torch", "peer_torch.py", "norse"),
+    "spyx": _peer("spyx", "peer_spyx.py"),
 }
-ROWS = {
-    "forward": "forward",
-    "weights": "forward + backward, weights",
-    "all": "forward + backward, all parameters",
-}
-# A library without a row is compared by its row that comes nearest.
-NEAREST_ROW = {"all": "weights"}
-MOST_WRONG = {"spike times": 1e-2, "gradients": 5e-2}
+_EXCEPT_EVENTAX = tuple(name for name in LIBRARIES if not name.startswith("eventax"))
+_RECURRENT = ("ours", "native", "jaxsnn-eventprop", "snntorch", "norse", "spyx")
+ROWS = ("forward", "weights", "all")
+#: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to their norm. Peers that
+#: approximate are timed, and their errors shown; one that is further off does other work.
+MOST_WRONG = {"ours": (1e-2, 5e-2), "native": (1e-2, 5e-2)}
+MOST_WRONG_PEER = (0.5, 0.7)
 
 
-def errors(results: Mapping[str, np.ndarray], expected: Reference) -> dict[str, float]:
-    """How far a library's results are from the reference.
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Something to measure: `size` orders the cases of a kind, from small to large."""
 
-    "spike times": the largest difference, in units of tau_syn. "gradients": the largest relative
-    error of a gradient's norm.
-    """
-    wanted: dict[str, np.ndarray | float] = {
-        **{name: getattr(expected, name) for name in ("hidden_weights", "output_weights", "input_times")},
-        **expected.parameters,
-    }
-    relative = {
-        name: float(np.linalg.norm(results[name] - value) / np.linalg.norm(value))
-        for name, value in wanted.items()
-        if name in results
-    }
-    times = float(np.abs(results["output_times"] - expected.output_times).max())
-    return {"spike times": times, "gradients": max(relative.values())}
+    name: str
+    kind: str
+    size: int
+    make: Callable[[], Any]
+    libraries: tuple[str, ...] = tuple(LIBRARIES)
 
 
-def refuse_wrong_results(wrong: Mapping[str, Mapping[str, float]]) -> None:
-    """Timing a library that computes something else would say nothing."""
-    for library, figures in wrong.items():
-        for what, error in figures.items():
-            if not error <= MOST_WRONG[what]:
-                sys.exit(
-                    f"{library}: the {what} differ from the reference by {error:.2g}, "
-                    f"more than {MOST_WRONG[what]:.2g}: not timed"
-                )
+@dataclass(kw_only=True)
+class Measured:
+    """What came of a case; by library, and by row where there are rows."""
+
+    name: str
+    kind: str
+    size: int
+    spikes_per_neuron: float = 0.0
+    titles: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    first: dict[str, dict[str, float]] = field(default_factory=dict)
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
-def interleave(
-    workers: Mapping[str, Worker], rows: Mapping[str, list[str]], *, rounds: int, seconds: float
-) -> dict[str, dict[str, list[float]]]:
-    """Times every row of every library, a turn each per round: {row: {library: [seconds]}}."""
-    figures = {row: {name: [] for name in workers if row in rows[name]} for row in ROWS}
-    for _ in range(rounds):
-        for row, of_row in figures.items():
-            for name, measured in of_row.items():
-                measured += workers[name].ask(do="time", row=row, seconds=seconds)["seconds"]
-    return figures
-
-
-def measure(hidden: int, *, rounds: int, seconds: float) -> dict[str, Any]:
-    """Everything about one size of network."""
-    work = feed_forward(hidden)
-    expected = reference(work, parameters=hidden == 120)
-    file = RESULTS / f"work-{hidden}.npz"
-    work.save(file)
-    with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(Worker(python, script, RESULTS / f"{name}.log"))
-            for name, (python, script) in WORKERS.items()
-        }
-        loaded = {name: worker.ask(do="load", work=str(file)) for name, worker in workers.items()}
-        wrong = {}
-        for name, worker in workers.items():
-            answer = RESULTS / f"{name}-{hidden}.npz"
-            worker.ask(do="results", file=str(answer))
-            with np.load(answer) as arrays:
-                wrong[name] = errors(dict(arrays), expected)
-        refuse_wrong_results(wrong)
-        rows = {name: answer["rows"] for name, answer in loaded.items()}
-        figures = interleave(workers, rows, rounds=rounds, seconds=seconds)
-    return {
-        "hidden": hidden,
-        "libraries": {name: answer["library"] for name, answer in loaded.items()},
-        "errors": wrong,
-        "seconds": figures,
-    }
-
-
-def milliseconds(seconds: list[float]) -> str:
-    return f"{1e3 * statistics.median(seconds):.3g} ({1e3 * min(seconds):.3g})"
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """The timings as Markdown: median (minimum) in milliseconds, and the ratios of both."""
-    ours, *peers = results[0]["libraries"]
-    names = results[0]["libraries"]
-    lines = [
-        f"Feed-forward {INPUTS}-N-{OUTPUTS}, batch {BATCH}, one spike per neuron; milliseconds "
-        "per batch, median (minimum).",
-        "",
-        f"| N | | {' | '.join(names.values())} | ratio |",
-        f"|---|---|{'---|' * len(names)}---|",
+def cases() -> list[Case]:
+    """All that are measured, ours alone last."""
+    found = [
+        Case(name=f"5-{n}-3", kind="feed-forward", size=n, make=lambda n=n: workload.feed_forward(n))
+        for n in (120, 500, 1000, 4000)
     ]
-    for result in results:
-        for row, label in ROWS.items():
-            figures = result["seconds"][row]
-            cells = [milliseconds(figures[ours])]
-            for peer in peers:
-                nearest = row if peer in figures else NEAREST_ROW[row]
-                theirs = result["seconds"][nearest][peer]
-                note = "" if nearest == row else f" [{nearest} only]"
-                cells.append(milliseconds(theirs) + note)
-                medians = statistics.median(theirs) / statistics.median(figures[ours])
-                minima = min(theirs) / min(figures[ours])
-                cells.append(f"{medians:.0f} ({minima:.0f})")
-            lines.append(f"| {result['hidden']} | {label} | {' | '.join(cells)} |")
-    lines += ["", "Largest error against the float64 reference:", ""]
-    lines += ["| N | library | spike times, tau_syn | gradients, relative |", "|---|---|---|---|"]
-    for result in results:
-        for name, wrong in result["errors"].items():
-            shown = f"{wrong['spike times']:.1e} | {wrong['gradients']:.1e}"
-            lines.append(f"| {result['hidden']} | {names[name]} | {shown} |")
-    return "\n".join(lines)
+    found += [
+        Case(
+            name=f"{n} spikes per neuron",
+            kind="spikes",
+            size=n,
+            make=lambda n=n: workload.several_spikes(120, n),
+            libraries=_EXCEPT_EVENTAX,
+        )
+        for n in (1, 4, 16)
+    ]
+    found += [
+        Case(
+            name=f"recurrent {n}",
+            kind="recurrent",
+            size=n,
+            make=lambda n=n: workload.recurrent(n),
+            libraries=_RECURRENT,
+        )
+        for n in (120, 500, 1000)
+    ]
+    alone: list[tuple[str, str, int, Callable[[], Any]]] = []
+    for n in (1000, 2000, 4000, 8000):
+        alone.append((f"convolution, {n} events", "events", n, lambda n=n: workload.convolution(n)))
+    for n in (3, 5, 7, 9):
+        alone.append((f"convolution {n} x {n}", "taps", n * n, lambda n=n: workload.convolution(4000, taps=n)))
+    alone.append(("convolution, batch 8", "convolution", 8, lambda: workload.convolution(4000, batch=8)))
+    for n in (16, 64, 256, 1024):
+        alone.append((f"5-120-3, batch {n}", "batch", n, lambda n=n: workload.feed_forward(120, batch=n)))
+    found += [Case(name=a, kind=b, size=n, make=make, libraries=("ours",)) for a, b, n, make in alone]
+    return found
+
+
+def expected(work: Any, library: str, memo: dict[str, Any]) -> Mapping[str, np.ndarray]:
+    """What a library's results are compared with."""
+    key = library if library in stepped.SCHEMES else "exact"
+    if key not in memo:
+        if isinstance(work, Convolution):
+            memo[key] = reference.convolution_results(work)
+        elif key != "exact":
+            memo[key] = stepped.results(work, library)
+        else:
+            small = work.hidden <= 120 and not work.recurrent
+            memo[key] = reference.network_results(work, parameters=PARAMETERS if small else ())
+    return memo[key]
+
+
+def errors(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Largest difference of spikes, and largest relative error of the norm of a gradient."""
+    spikes, gradients = 0.0, 0.0
+    for name, value in wanted.items():
+        if name in ("output_times", "output_counts", "counts", "summed_times"):
+            spikes = max(spikes, float(np.abs(got[name] - value).max()))
+        elif name in got:
+            gradients = max(gradients, float(np.linalg.norm(got[name] - value) / np.linalg.norm(value)))
+    return spikes, gradients
+
+
+def start(case: Case, library: str, work: Any, measured: Measured, memo: dict[str, Any]) -> Worker:
+    """A worker that has compiled its rows and whose results are right.
+
+    Raises:
+        Unavailable: why there is none.
+    """
+    python = Path(LIBRARIES[library][0])
+    if not python.exists():
+        raise Unavailable(f"not installed: {python} is missing")
+    worker = Worker(LIBRARIES[library], RESULTS / f"{library}.log")
+    try:
+        loaded = worker.ask(do="load", work=str(RESULTS / "work.npz"))
+        measured.titles[library] = loaded["library"]
+        ask = lambda **command: worker.ask(limit=MOST_COMPILE_SECONDS, **command)  # noqa: E731
+        measured.first[library] = {row: ask(do="first", row=row)["seconds"] for row in loaded["rows"]}
+        worker.ask(do="results", file=str(RESULTS / f"{library}.npz"))
+        with np.load(RESULTS / f"{library}.npz") as arrays:
+            wrong = errors(dict(arrays), expected(work, library, memo))
+        measured.errors[library] = wrong
+        for found, most in zip(wrong, MOST_WRONG.get(library, MOST_WRONG_PEER), strict=True):
+            if not found <= most:
+                raise Unavailable(f"wrong: off by {found:.2g}, more than {most:g}")
+    except Unavailable:
+        worker.stop()
+        raise
+    return worker
+
+
+def measure(case: Case, given_up: dict[tuple[str, str], str], *, rounds: int, seconds: float) -> Measured:
+    """Everything about one case. Libraries take turns, row by row."""
+    work = case.make()
+    work.save(RESULTS / "work.npz")
+    measured = Measured(name=case.name, kind=case.kind, size=case.size, spikes_per_neuron=work.spikes_per_neuron)
+    workers: dict[str, Worker] = {}
+    memo: dict[str, Any] = {}
+    for library in case.libraries:
+        try:
+            if (case.kind, library) in given_up:
+                raise Unavailable(given_up[case.kind, library])
+            workers[library] = start(case, library, work, measured, memo)
+        except Unavailable as reason:
+            measured.reasons[library] = str(reason)
+            if "takes more" in str(reason) or "holds" in str(reason):
+                given_up[case.kind, library] = f"at {case.name} it {reason}".replace("it at", "at")
+        log(f"    {library}: {measured.reasons.get(library) or measured.errors[library]}")
+    for turn in range(rounds):
+        for row in ROWS:
+            for library in [name for name in workers if row in measured.first[name]]:
+                take_turn(workers, library, row, measured, given_up, turn, seconds)
+    for library, worker in workers.items():
+        measured.memory[library] = worker.ask(do="memory")["bytes"]
+        worker.stop()
+        predict(case, library, measured, given_up)
+    return measured
+
+
+def take_turn(workers, library, row, measured, given_up, turn, seconds) -> None:
+    """One turn of a library with a row; slow rows have one or two turns."""
+    found = measured.seconds.setdefault(row, {}).setdefault(library, [])
+    if turn and sum(found) > (10 * seconds if turn < 2 else 20 * seconds):
+        return
+    try:
+        found += workers[library].ask(do="time", row=row, seconds=seconds)["seconds"]
+    except Unavailable as reason:
+        measured.reasons[library] = str(reason)
+        given_up[measured.kind, library] = f"at {measured.name} it {reason}"
+        del workers[library]
+        del measured.seconds[row][library]
+
+
+def predict(case: Case, library: str, measured: Measured, given_up: dict[tuple[str, str], str]) -> None:
+    """Give a library up for larger cases where four times its time is over the limit."""
+    slowest = max((min(of_row[library]) for of_row in measured.seconds.values() if library in of_row), default=0.0)
+    if 4 * slowest > MOST_SECONDS:
+        given_up[case.kind, library] = f"over {MOST_SECONDS:.0f} s: {slowest:.0f} s at {case.name}"
+
+
+def log(text: str) -> None:
+    """Progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Where and when it was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = ("jax", "numpy")
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "date": time.strftime("%Y-%m-%d"),
+        "load": [round(os.getloadavg()[1], 1)],
+    }
 
 
 def main() -> None:
+    """Measure, write down, write the document."""
     parser = argparse.ArgumentParser(description="Time this library and its peers.")
-    parser.add_argument("--sizes", default="120,500,1000", help="hidden neurons, with commas")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each library")
-    parser.add_argument("--seconds", type=float, default=0.3, help="at least, for one turn")
+    parser.add_argument("--quick", action="store_true", help="smallest case of each kind, few repetitions, no document")
+    parser.add_argument("--only", help="kinds of cases, with commas; no document")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
+    parser.add_argument("--seconds", type=float, default=0.25, help="at least, for one turn")
+    parser.add_argument("--report", type=Path, help="write the document from what an earlier run has measured")
     arguments = parser.parse_args()
-
+    if arguments.report:
+        DOCUMENT.write_text(document(json.loads(arguments.report.read_text())))
+        return
     RESULTS.mkdir(exist_ok=True)
-    results = []
-    for hidden in map(int, arguments.sizes.split(",")):
-        print(f"5-{hidden}-3", file=sys.stderr, flush=True)
-        results.append(measure(hidden, rounds=arguments.rounds, seconds=arguments.seconds))
-    print(table(results))
-    file = RESULTS / time.strftime("feed-forward-%Y%m%d-%H%M%S.json")
-    machine = {"platform": platform.platform(), "processor": platform.processor()}
-    file.write_text(json.dumps({"machine": machine, "results": results}, indent=1))
-    print(f"written: {file}", file=sys.stderr)
+    chosen = cases()
+    if arguments.only:
+        chosen = [case for case in chosen if case.kind in arguments.only.split(",")]
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 2, 0.1
+        chosen = [case for number, case in enumerate(chosen) if case.kind not in [c.kind for c in chosen[:number]]]
+    found, given_up, data = [], {}, {"machine": machine()}
+    file, began = RESULTS / time.strftime("run-%Y%m%d-%H%M%S.json"), time.monotonic()
+    for case in chosen:
+        log(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}: {case.name}")
+        found.append(asdict(measure(case, given_up, rounds=arguments.rounds, seconds=arguments.seconds)))
+        data["machine"]["load"].append(round(os.getloadavg()[0], 1))
+        file.write_text(json.dumps({**data, "cases": found}))
+    data = {**data, "cases": found, "minutes": (time.monotonic() - began) / 60}
+    file.write_text(json.dumps(data))
+    log(f"written: {file}")
+    if arguments.quick or arguments.only:
+        print(document(data))
+    else:
+        DOCUMENT.write_text(document(data))
 
 
 if __name__ == "__main__":

@@ -20,19 +20,15 @@ def fastest(rows: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any
             if best:
                 torch.set_num_threads(best[0])
                 return row()
-            start = time.perf_counter()
-            found = row()
-            if time.perf_counter() - start > _QUICK:
-                best.append(torch.get_num_threads())
-                return found
-            seconds = {}
+            seconds: dict[int, float] = {}
             for threads in range(1, (os.cpu_count() or 1) + 1):
                 torch.set_num_threads(threads)
                 row()
                 start = time.perf_counter()
-                for _ in range(3):
-                    row()
+                found = row()
                 seconds[threads] = time.perf_counter() - start
+                if seconds[threads] > _QUICK:
+                    break
             best.append(min(seconds, key=seconds.__getitem__))
             return found
 

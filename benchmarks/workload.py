@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 from records import INPUTS, OUTPUTS, Convolution, Work
-from reference import population, recurrent_population, scan, spike_list
+from reference import hidden_spikes, scan
 
 BATCH = 64
 SEED = 0
+Spikes = tuple[np.ndarray, np.ndarray]  # times, inf where unused, and neurons: (batch, spikes)
 
 
 def _inputs(rng: np.random.Generator, batch: int) -> np.ndarray:
@@ -15,29 +16,21 @@ def _inputs(rng: np.random.Generator, batch: int) -> np.ndarray:
     return np.concatenate([2 * x, 2 * y, 2 - 2 * x, 2 - 2 * y, np.zeros((batch, 1))], axis=1)
 
 
-def _work(hidden_weights, output_weights, input_times, once=False, recurrent_weights=None) -> Work:
-    """The work, with the numbers of spikes that it comes to."""
+def _work(hidden_weights, output_weights, input_times, once=False, recurrent_weights=None) -> tuple[Work, Spikes]:
+    """The work with the numbers of spikes that it comes to, and the hidden spikes."""
     work = Work(
         input_times=input_times,
         hidden_weights=hidden_weights,
         output_weights=output_weights,
         recurrent_weights=np.zeros((0, 0)) if recurrent_weights is None else recurrent_weights,
         once=once,
-        max_spikes=0,
-        hidden_events=0,
     )
-    count = hidden_counts(work)
+    times, neuron = hidden_spikes(work)
+    size = work.hidden
+    count = np.array([np.bincount(row[np.isfinite(t)], minlength=size) for t, row in zip(times, neuron, strict=True)])
     slack = 0 if once else 1  # for what rounding may add at the end of the trial
-    largest, most = int(count.max()), int(count.sum(axis=1).max())
-    return dataclasses.replace(work, max_spikes=largest + slack, hidden_events=most + 4 * slack)
-
-
-def hidden_counts(work: Work) -> np.ndarray:
-    """Spikes of each hidden neuron in each sample, (batch, N)."""
-    if not work.recurrent:
-        return np.isfinite(scan(work, *spike_list(work.input_times), work.hidden_weights, work.once)).sum(axis=2)
-    _, neuron = recurrent_population(work)
-    return np.array([np.bincount(row[row < work.hidden], minlength=work.hidden) for row in neuron])
+    numbers = {"max_spikes": int(count.max()) + slack, "hidden_events": int(count.sum(axis=1).max()) + 4 * slack}
+    return dataclasses.replace(work, **numbers, spikes_per_neuron=float(count.mean())), (times, neuron)
 
 
 def feed_forward(hidden: int, batch: int = BATCH) -> Work:
@@ -47,13 +40,15 @@ def feed_forward(hidden: int, batch: int = BATCH) -> Work:
     weights = rng.normal(3.0, 1.6, (INPUTS, hidden))
     output_weights = rng.normal(10.0, 10.0, (hidden, OUTPUTS)) / hidden
     while True:
-        work = _work(weights, output_weights, inputs, once=True)
-        silent = (hidden_counts(work) == 0).any(axis=0)
+        work, (times, neuron) = _work(weights, output_weights, inputs, once=True)
+        fired = np.zeros((batch, hidden), bool)
+        sample, slot = np.nonzero(np.isfinite(times))
+        fired[sample, neuron[sample, slot]] = True
+        silent = ~fired.all(axis=0)
         if not silent.any():
-            break
+            return _with_late_outputs(work, (times, neuron), rescale=False)
         weights = weights.copy()
         weights[:, silent] = rng.normal(3.0, 1.6, (INPUTS, silent.sum()))
-    return _with_late_outputs(work, rescale=False)
 
 
 def several_spikes(hidden: int, spikes: float, batch: int = BATCH) -> Work:
@@ -65,9 +60,9 @@ def several_spikes(hidden: int, spikes: float, batch: int = BATCH) -> Work:
     low, high = 0.1, 30.0
     for _ in range(14):
         middle = (low + high) / 2
-        mean = hidden_counts(_work(middle * shape, output_weights, inputs)).mean()
+        mean = _work(middle * shape, output_weights, inputs)[0].spikes_per_neuron
         low, high = (middle, high) if mean < spikes else (low, middle)
-    return _with_late_outputs(_work(high * shape, output_weights, inputs), rescale=True)
+    return _with_late_outputs(*_work(high * shape, output_weights, inputs), rescale=True)
 
 
 def recurrent(hidden: int, batch: int = BATCH) -> Work:
@@ -77,18 +72,20 @@ def recurrent(hidden: int, batch: int = BATCH) -> Work:
     weights = rng.normal(1.2, 0.4, (INPUTS, hidden))
     feedback = rng.normal(0.0, 0.5, (hidden, hidden)) / np.sqrt(hidden)
     output_weights = rng.normal(1.0, 0.3, (hidden, OUTPUTS)) / hidden
-    return _with_late_outputs(_work(weights, output_weights, inputs, recurrent_weights=feedback), rescale=True)
+    return _with_late_outputs(*_work(weights, output_weights, inputs, recurrent_weights=feedback), rescale=True)
 
 
-def _with_late_outputs(work: Work, *, rescale: bool) -> Work:
-    """With output weights that are as small as every output firing in every sample allows.
+def _with_late_outputs(work: Work, hidden: Spikes, *, rescale: bool) -> Work:
+    """With output weights about as small as lets every output fire in every sample.
 
     Raises:
         ValueError: an output stays silent.
     """
-    times, neuron, _ = population(work)
-    rows = np.minimum(neuron, work.hidden - 1)
-    fires = lambda scale: bool(np.isfinite(scan(work, times, rows, scale * work.output_weights, once=True)).all())  # noqa: E731
+    times, rows = hidden[0], np.minimum(hidden[1], work.hidden - 1)
+
+    def fires(scale):
+        return bool(np.isfinite(scan(work, times, rows, scale * work.output_weights, once=True)).all())
+
     scale = 1.0
     if rescale:
         low, high = 0.0, 20.0
@@ -115,4 +112,5 @@ def convolution(events: int, taps: int = 5, batch: int = 1, spikes: float = 2.0)
         low, high = (middle, high) if found < spikes else (low, middle)
     work = dataclasses.replace(work, kernel=high * kernel)
     counts = np.isfinite(scan(work, *fields, work.rows(), once=False)).sum(axis=2)
-    return dataclasses.replace(work, max_spikes=int(counts.max()) + 1, max_arrivals=fields[0].shape[1])
+    numbers = {"max_spikes": int(counts.max()) + 1, "max_arrivals": fields[0].shape[1]}
+    return dataclasses.replace(work, **numbers, spikes_per_neuron=float(counts.mean()))
