@@ -25,7 +25,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-bench: $(VENV)/.installed-demo $(PEERS)/jaxsnn/.installed
+bench: $(VENV)/.installed-demo $(patsubst benchmarks/peers/%.txt,$(PEERS)/%/.installed,$(wildcard benchmarks/peers/*.txt))
 	$(BIN)/python benchmarks/run.py
 
 interop: $(PEERS)/interop/.installed
@@ -49,10 +49,10 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@$(PIP) install -e '.[dev,plot,interop]'
 	@touch $@ $(VENV)/.installed-demo
 
-$(PEERS)/jaxsnn/.installed: benchmarks/peers/jaxsnn.txt
-	@echo "installing the peer jaxsnn into $(PEERS)/jaxsnn"
-	@$(PYTHON) -m venv $(PEERS)/jaxsnn
-	@$(PEERS)/jaxsnn/bin/python -m pip --disable-pip-version-check -q install -r $<
+$(PEERS)/%/.installed: benchmarks/peers/%.txt
+	@echo "installing a peer into $(PEERS)/$*"
+	@$(PYTHON) -m venv $(PEERS)/$*
+	@$(PEERS)/$*/bin/python -m pip --disable-pip-version-check -q install -r $<
 	@touch $@
 
 $(PEERS)/interop/.installed: pyproject.toml

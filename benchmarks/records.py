@@ -81,8 +81,8 @@ class Work(_Saved):
 class Convolution(_Saved):
     """One batch of events on a sensor 2 x 34 x 34, through a convolution, onto spiking neurons.
 
-    All spikes count, each with its slope dV/dt as a fixed weight, so that no nearly tangential one outweighs the others:
-    the gradient is that of the sum of slope times time.
+    All spikes count, each with its slope dV/dt as a fixed weight, so that no nearly tangential one outweighs the
+    others: the gradient is that of the sum of slope times time.
 
     Attributes:
         input_times, input_channels: (batch, events); channel = (polarity * 34 + y) * 34 + x.

@@ -53,7 +53,7 @@ _RECURRENT = ("ours", "native", "jaxsnn-eventprop", "snntorch", "norse", "spyx")
 ROWS = ("forward", "weights", "all")
 #: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to their norm. Peers that
 #: approximate are timed, and their errors shown; one that is further off does other work.
-MOST_WRONG = {"ours": (1e-2, 5e-2), "native": (1e-2, 5e-2)}
+MOST_WRONG = {"ours": (1e-2, 0.1), "native": (1e-2, 0.1)}
 MOST_WRONG_PEER = (0.5, 0.7)
 
 
