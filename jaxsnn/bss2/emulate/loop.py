@@ -22,11 +22,15 @@ from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.portfolio import map_net
 from jaxsnn.bss2.quantize import Options, Quantized, quantize, strength
-from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.event.events import Events
 from jaxsnn.event.options import Event
 from jaxsnn.network import Network, signals
 from jaxsnn.nir.graph import Graph
+
+
+#: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has it in float64.
+_HAIR = 2**-22
 
 
 class ChipInTheLoop:
@@ -41,7 +45,9 @@ class ChipInTheLoop:
         graph: what will be trained, with its first weights.
         chip: default `EmulatedChip()`.
         options: of quantisation. Its scale says what the first weights become.
-        headroom: by which factor weights may grow in training before they saturate: scales are smaller by it.
+        headroom: by which factor weights may grow in training before they saturate: scales are smaller by it. One for
+            all, or by name of the population. The population with the largest scale has the highest threshold, in LSB;
+            others have less, and feel deviations of voltages more.
         dead: parts of the chip that are not used.
         seed: of the mapping.
 
@@ -63,7 +69,7 @@ class ChipInTheLoop:
         *,
         chip: EmulatedChip | None = None,
         options: Options | None = None,
-        headroom: float = 2.0,
+        headroom: float | Mapping[str, float] = 2.0,
         dead: Dead = NOTHING_DEAD,
         seed: int = 0,
     ):
@@ -73,9 +79,7 @@ class ChipInTheLoop:
             raise UsageError(
                 "in the loop a weight has one synapse, and biases none: train without, or with a bias channel"
             )
-        if not 0 < headroom < np.inf:
-            raise UsageError(f"the headroom is {headroom:g}: it must be positive")
-        scales = {name: (report.scale or 1.0) / headroom for name, report in first.nodes.items()}
+        scales = _scales(first, headroom)
         self.options = replace(options, scale=MappingProxyType(scales))
         self.quantized = quantize(graph, self.options)
         examined = examine(graph)
@@ -115,9 +119,21 @@ class ChipInTheLoop:
         for target, signal in signals(network).items():
             for source, matrix in signal.matrices(network.dtype).items():
                 exact = matrix * jnp.asarray(self._factors[target], network.dtype)
-                whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) + 0.5)
+                whole = jnp.sign(exact) * jnp.floor(jnp.abs(exact) * (1 + _HAIR) + 0.5)
                 found[source, target] = jnp.clip(whole, -LARGEST, LARGEST)
         return found
+
+
+def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict[str, float]:
+    """LSB of a weight of 1, by population, with room for weights to grow."""
+    factors = headroom if isinstance(headroom, Mapping) else dict.fromkeys(quantized.nodes, headroom)
+    for name in (*factors, *quantized.nodes):
+        if name not in quantized.nodes:
+            raise UsageError(f"a headroom is given for '{name}', no population: {suggestion(name, quantized.nodes)}")
+        if not 0 < factors.get(name, 0.0) < np.inf:
+            given = f"{factors[name]:g}" if name in factors else "not given"
+            raise UsageError(f"the headroom of population '{name}' is {given}: give a positive number")
+    return {name: (report.scale or 1.0) / factors[name] for name, report in quantized.nodes.items()}
 
 
 def _routed(net: Netlist, examined: Examined) -> Netlist:

@@ -18,7 +18,7 @@ from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.bss2.emulate.wiring import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.event.engine import Event, run
-from jaxsnn.event.events import Events
+from jaxsnn.event.events import Events, sorted_times
 from jaxsnn.network import Network, with_tau_facts
 from jaxsnn.wiring import Population, Wire
 
@@ -219,6 +219,7 @@ class _Run:
             time = jittered(time, chip.spread.jitter * own.tau_syn * self.program.speedup, key)
             time, at_outputs = queued(time, own.output, self.cycle, chip.queue)
             recorded, at_links = queued(time, own.output % layout.buses, self.cycle, chip.queue)
+            recorded, _ = sorted_times(recorded)
             lost = {"outputs": lost["outputs"] + at_outputs, "links": lost["links"] + at_links}
         batch, neurons, spikes = time.shape
         index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), spikes)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxsnn.event.events import sorted_times
+
 
 class Sent(NamedTuple):
     """Events behind a queue: `time` as before, inf where lost, and `lost`, how many, a scalar."""
@@ -25,16 +27,15 @@ def serialised(time: jax.Array, cycle: float) -> jax.Array:
 
     Of events at one time the first in the array goes first.
     """
-    order = jnp.argsort(time, axis=1)
-    served, _ = _served(jnp.take_along_axis(time, order, axis=1), cycle, None)
-    return jnp.take_along_axis(served, jnp.argsort(order, axis=1), axis=1)
+    rising, place = sorted_times(time)
+    return _put_back(_in_cycles(rising, cycle), place)
 
 
 def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     """Spikes of neurons that share lanes, one spike of a lane in a cycle; each lane has a queue.
 
     Args:
-        time: (batch, neurons, spikes), rising along the last axis, inf where unused.
+        time: (batch, neurons, spikes) in any order, inf where unused.
         lane: (neurons,) number of the lane that each takes.
         queue: spikes that wait at most; one that would wait for longer is lost.
     """
@@ -45,43 +46,59 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     seats = np.array([np.pad(own, (0, most - len(own)), constant_values=neurons) for own in members])
     padded = jnp.pad(time, ((0, 0), (0, 1), (0, 0)), constant_values=jnp.inf)
     waiting = padded[:, seats].reshape(batch, len(members), most * spikes)
-    order = jnp.argsort(waiting, axis=-1)
-    served, lost = _served(jnp.take_along_axis(waiting, order, axis=-1), cycle, queue)
-    served = jnp.take_along_axis(served, jnp.argsort(order, axis=-1), axis=-1)
+    rising, order = sorted_times(waiting)
+    served, lost = _through_queue(rising, cycle, queue)
+    served = _put_back(served, order)
     place = np.empty(neurons, int)
     for row, own in enumerate(members):
         place[own] = row * most + np.arange(len(own))
     times = served.reshape(batch, len(members) * most, spikes)[:, place]
-    return Sent(time=jnp.sort(times, axis=-1), lost=lost)
+    return Sent(time=times, lost=lost)
 
 
-def _served(time: jax.Array, cycle: float, queue: int | None) -> tuple[jax.Array, jax.Array]:
-    """The cycles in which events go, as times; events are sorted along the last axis. And how many were lost.
+def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
+    """The cycles in which events go, as times; events rise along the last axis.
 
     The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and itself of (c - k).
     """
-    finite = jnp.isfinite(time)
-    earliest = jnp.ceil(jnp.where(finite, time, 0.0) / cycle)
+    return jnp.where(jnp.isfinite(time), cycle * _cycles(jnp.isfinite(time), _earliest(time, cycle)), jnp.inf)
 
-    def cycles(kept):
-        rank = jnp.cumsum(kept, axis=-1) - kept
-        return rank + lax.cummax(jnp.where(kept, earliest - rank, -1.0), axis=time.ndim - 1)
 
-    def overflowing(kept):
-        return kept & (cycles(kept) - earliest > queue)
+def _earliest(time: jax.Array, cycle: float) -> jax.Array:
+    return jnp.ceil(jnp.where(jnp.isfinite(time), time, 0.0) / cycle)
 
-    def drop_first(kept):
-        late = overflowing(kept)
-        return kept & ~(late & (jnp.cumsum(late, axis=-1) == 1))
 
-    kept: Any = finite
-    if queue is not None:
-        # whoever overflows first depends on those before alone; without it those behind wait less
-        kept = lax.while_loop(lambda kept: jnp.any(overflowing(kept)), drop_first, finite)
-    return jnp.where(kept, cycles(kept) * cycle, jnp.inf), jnp.sum(finite & ~kept)
+def _cycles(kept: jax.Array, earliest: jax.Array) -> jax.Array:
+    """In which cycle each event goes that is kept; for others a number that means nothing."""
+    rank = jnp.cumsum(kept, axis=-1) - kept
+    return rank + lax.cummax(jnp.where(kept, earliest - rank, -1.0), axis=kept.ndim - 1)
+
+
+def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array, jax.Array]:
+    """As `_in_cycles`, but whoever would wait for more than `queue` cycles is lost; and how many are."""
+    finite, earliest = jnp.isfinite(time), _earliest(time, cycle)
+
+    def drop_first(carry):
+        kept, cycles = carry
+        late = kept & (cycles - earliest > queue)
+        # who overflows first depends on those before alone; without it those behind wait less
+        kept = kept & ~(late & (jnp.cumsum(late, axis=-1) == 1))
+        return kept, _cycles(kept, earliest)
+
+    def overflows(carry):
+        kept, cycles = carry
+        return jnp.any(kept & (cycles - earliest > queue))
+
+    kept, cycles = lax.while_loop(overflows, drop_first, (finite, _cycles(finite, earliest)))
+    return jnp.where(kept, cycles * cycle, jnp.inf), jnp.sum(finite & ~kept)
+
+
+def _put_back(values: jax.Array, place: jax.Array) -> jax.Array:
+    """Values in sorted order, in the order of before."""
+    return jnp.put_along_axis(jnp.zeros_like(values), place, values, axis=-1, inplace=False)
 
 
 def jittered(time: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
-    """Spike times (batch, neurons, spikes) with normal noise of a deviation (neurons,) seconds; sorted, from 0 on."""
+    """Spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is (neurons,) seconds."""
     noise = jax.random.normal(key, time.shape, time.dtype) * jnp.asarray(deviation, time.dtype)[:, None]
-    return jnp.sort(jnp.maximum(time + noise, 0.0), axis=-1)
+    return jnp.maximum(time + noise, 0.0)

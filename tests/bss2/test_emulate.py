@@ -1,0 +1,268 @@
+"""The emulated chip: ideal, it fires what the quantised network fires; else it deviates as it says, and no more."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn.bss2.chip import HICANN_X, SMALL
+from jaxsnn.bss2.emulate import EmulatedChip, Emulator, Spread, emulate
+from jaxsnn.bss2.emulate.chip import pattern_of
+from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
+from jaxsnn.bss2.emulate.wiring import wired
+from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.quantize import Options, quantize
+from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.event import Event, Events
+from jaxsnn.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
+from jaxsnn.simulate import simulate
+
+T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
+IDEAL = EmulatedChip(ideal=True)
+STILL = dict.fromkeys(vars(Spread()), 0.0)
+
+
+def neurons(**changes):
+    return build.cubalif(**{"tau_mem": "20ms", "tau_syn": "10ms", **changes})
+
+
+def layered(*sizes, seed=0, mean=1.0, deviation=2.0):
+    nodes = [build.input(sizes[0])]
+    for before, size in itertools.pairwise(sizes):
+        nodes += [build.linear(size, weight=normal(mean * 4 / before, deviation * 2 / before**0.5)), neurons()]
+    return build.sequential(*nodes, seed=seed)
+
+
+def events(channels, samples=4, seed=0, spikes=1):
+    time = np.random.default_rng(seed).uniform(0.0, 20e-3, (samples, channels * spikes))
+    return Events(time=jnp.asarray(time), index=jnp.broadcast_to(jnp.arange(channels * spikes) % channels, time.shape))
+
+
+def mapped(graph, **options):
+    quantized = quantize(graph)
+    found = map_net(quantized.netlist, **options)
+    assert found.mapping is not None, found.why
+    return quantized, found.mapping
+
+
+@pytest.fixture(scope="module")
+def two_layers():
+    return mapped(layered(4, 6, 2))
+
+
+def assert_alike(first, second, within=CLOCK):
+    for name, times in first.spikes.items():
+        np.testing.assert_array_equal(first.fired[name], second.fired[name], err_msg=name)
+        other = second.spikes[name]
+        slots = min(times.shape[2], other.shape[2])
+        np.testing.assert_allclose(times[..., :slots], other[..., :slots], rtol=0, atol=within, err_msg=name)
+    assert all(count.sum() >= 2 for count in first.fired.values())
+
+
+# -- ideal: the quantised network itself
+
+
+def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
+    """Against the engine on the file's own network, its weights replaced by whole numbers over their scale."""
+    graph = layered(6, 5, 3)
+    quantized, mapping = mapped(graph)
+    scale = {name: report.scale for name, report in quantized.nodes.items()}
+    rounded = [
+        graph.nodes[node].replace(weight=np.rint(graph.nodes[node].weight * scale[target]) / scale[target])
+        for node, target in (("1", "2"), ("3", "4"))
+    ]
+    thresholds = []
+    for name, own in quantized.populations.items():
+        height = (own.v_threshold - own.v_leak) / own.lsb_per_volt
+        thresholds.append(graph.nodes[name].replace(v_threshold=height))
+    network = lower(graph.with_nodes([*rounded, *thresholds]))
+    engine = Event(max_spikes=16, refractory=quantized.populations["2"].refractory_time * quantized.speedup)
+    expected = simulate(network, events(6), T_END, engine=engine)
+    found = emulate(quantized, mapping, events(6), T_END, chip=IDEAL)
+    for name, times in found.spikes.items():
+        own = np.asarray(expected.spikes[name].time)
+        slots = min(own.shape[2], times.shape[2])
+        np.testing.assert_allclose(times[..., :slots], own[..., :slots], rtol=1e-4)
+        np.testing.assert_array_equal(found.fired[name], expected.spikes[name].count)
+    assert found.fired["2"].sum() > 10
+
+
+def test_runs_in_a_chain_fire_what_one_run_of_the_net_fires():
+    quantized, mapping = mapped(layered(4, 3, 2, seed=6, deviation=1.0), chip=SMALL)
+    assert len(mapping.runs) > 1
+    assert any(source.from_run is not None for run in mapping.runs for source in run.sources)
+    whole = emulate(quantized, None, events(4), T_END, chip=IDEAL)
+    chained = emulate(quantized, mapping, events(4), T_END, chip=IDEAL)
+    assert chained.runs == len(mapping.runs)
+    assert_alike(whole, chained)
+
+
+@pytest.mark.slow
+def test_neurons_of_several_circuits_and_those_that_feed_each_other():
+    inputs, size = 300, 6
+    rng = np.random.default_rng(0)
+    nodes = {
+        "in": build.input(inputs),
+        "to": build.linear(weight=rng.normal(0.03, 0.15, (size, inputs))),
+        "back": build.linear(weight=rng.normal(0.0, 0.3, (size, size))),
+        "hidden": neurons(),
+        "out": build.output(),
+    }
+    chains = [("in", "to", "hidden", "out"), ("hidden", "back", "hidden")]
+    quantized, mapping = mapped(build.network(nodes, chains))
+    assert max(len(one.circuits) for one in mapping.runs[0].neurons) > 1
+    given = events(inputs, samples=2)
+    assert_alike(
+        emulate(quantized, None, given, T_END, chip=IDEAL), emulate(quantized, mapping, given, T_END, chip=IDEAL)
+    )
+
+
+# -- what deviates
+
+
+def test_the_fixed_pattern_belongs_to_the_chip_and_is_as_wide_as_it_says():
+    one, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (3, 3, 4))
+    for name, value in vars(one).items():
+        np.testing.assert_array_equal(value, getattr(same, name))
+        assert (value != getattr(other, name)).any()
+        centre = 0.0 if name.startswith("v_") else 1.0
+        assert value.std() == pytest.approx(getattr(Spread(), name), rel=0.15)
+        assert value.mean() == pytest.approx(centre, abs=0.2 * getattr(Spread(), name))
+
+
+@pytest.mark.parametrize("what", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"])
+def test_each_spread_reaches_the_neurons_that_it_is_of(what, two_layers):
+    quantized, mapping = two_layers
+    still, moved = (
+        wired(quantized, quantized.netlist, mapping, EmulatedChip(spread=Spread(**{**STILL, **spread})), 1.0).runs[0]
+        for spread in ({}, {what: getattr(Spread(), what)})
+    )
+    own = {"threshold": "v_threshold"}.get(what, what)
+    for name in ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset"):
+        same = all(
+            (getattr(a, name) == getattr(b, name)).all() for a, b in zip(still.neurons, moved.neurons, strict=True)
+        )
+        assert same == (name != own), name
+    gains = [
+        (before.excite, after.excite, after.inhibit)
+        for before, after in zip(still.projections, moved.projections, strict=True)
+    ]
+    for before, excite, inhibit in gains:
+        connected = before > 0
+        assert (before[connected] == 1.0).all()
+        assert (excite[connected] != 1.0).all() == what.endswith("gain")
+        if what == "input_gain":  # one factor for each neuron and sign
+            np.testing.assert_allclose(excite.max(axis=0), np.where(connected, excite, np.inf).min(axis=0))
+            assert (excite != inhibit)[connected].all()
+        if what == "driver_gain":
+            np.testing.assert_array_equal(excite, inhibit)
+
+
+def test_jitter_is_as_wide_as_it_says():
+    times = jnp.full((2000, 2, 2), 5e-3).at[:, 1, 1].set(jnp.inf)
+    noisy = np.asarray(jittered(times, np.array([1e-4, 2e-4]), jax.random.key(0)))
+    assert np.isinf(noisy[:, 1, 1]).all()
+    assert noisy[:, 0].std() == pytest.approx(1e-4, rel=0.05)
+    assert noisy[:, 1, 0].std() == pytest.approx(2e-4, rel=0.05)
+    assert noisy[:, 0].mean() == pytest.approx(5e-3, rel=1e-2)
+
+
+SLOTS = 24
+QUEUED = {lanes: jax.jit(lambda time, queue, lanes=lanes: queued(time, LANE % lanes, 1.0, queue)) for lanes in (1, 3)}
+SERIALISED = jax.jit(lambda time: serialised(time, 1.0))
+LANE = np.arange(SLOTS)
+
+
+TIMES = st.lists(st.integers(0, 100).map(lambda eighths: eighths / 8), min_size=1, max_size=SLOTS)
+
+
+@given(TIMES, st.sampled_from([1, 3]), st.integers(0, 4))
+@settings(max_examples=100, deadline=None)
+def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue):
+    padded = np.array([*times, *[np.inf] * (SLOTS - len(times))], np.float32)
+    found = QUEUED[lanes](padded[None, :, None], queue)
+    served, free = np.full(SLOTS, np.inf), np.zeros(lanes)
+    for place in np.argsort(padded, kind="stable")[: len(times)]:
+        cycle = max(np.ceil(padded[place]), free[place % lanes])
+        if cycle - np.ceil(padded[place]) <= queue:
+            served[place], free[place % lanes] = cycle, cycle + 1
+    np.testing.assert_array_equal(np.asarray(found.time)[0, :, 0], served)
+    assert int(found.lost) == len(times) - np.isfinite(served).sum()
+    every = np.asarray(SERIALISED(padded[None]))[0, : len(times)]
+    assert len(set(every)) == len(times)
+    assert (every >= padded[: len(times)]).all()
+    assert every.max() < np.ceil(max(times)) + len(times)
+
+
+def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
+    quantized, mapping = two_layers
+    chip = Emulator(quantized, mapping, chip=EmulatedChip(seed=2))
+    first, again, other = (chip.run(events(4, samples=8), T_END, trial=trial) for trial in (0, 0, 1))
+    np.testing.assert_array_equal(first.spikes["2"], again.spikes["2"])
+    assert (first.spikes["2"][..., 0] != other.spikes["2"][..., 0]).any()
+    used = np.isfinite(first.spikes["2"])
+    cycles = first.spikes["2"][used] / CLOCK
+    np.testing.assert_allclose(cycles, np.rint(cycles), atol=1e-2)
+    assert first.lost == {"outputs": 0, "links": 0, "recording": 0}
+    assert 0 < first.late < 10 * CLOCK
+
+
+@pytest.mark.slow
+def test_a_full_queue_loses_spikes_and_a_full_memory_too():
+    graph = build.sequential(build.input(1), build.linear(weight=np.full((60, 1), 9.0)), neurons())
+    quantized, mapping = mapped(graph)
+    given = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
+    chip = EmulatedChip(spread=Spread(**STILL), queue=1)
+    found = emulate(quantized, mapping, given, T_END, chip=chip)
+    fired, recorded = int(found.fired["2"].sum()), int(np.isfinite(found.spikes["2"]).sum())
+    assert found.lost["outputs"] > 0
+    assert fired - recorded == sum(found.lost.values())
+    small = emulate(quantized, mapping, given, T_END, chip=EmulatedChip(recorded_events=70))
+    assert int(np.isfinite(small.spikes["2"]).sum()) == 70
+    assert small.lost["recording"] == int(small.fired["2"].sum()) - 70 - small.lost["outputs"] - small.lost["links"]
+
+
+@pytest.mark.slow
+def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
+    graph = build.sequential(
+        build.input(3),
+        build.affine(weight=np.full((4, 3), 2.0), bias=np.full(4, 0.2)),
+        neurons(),
+        build.linear(weight=np.full((2, 4), 1.0)),
+        build.cubali(tau_mem="20ms", tau_syn="10ms"),
+    )
+    quantized = quantize(graph, Options(bias="source"))
+    found = emulate(quantized, map_net(quantized.netlist).mapping, events(3), T_END)
+    voltage = found.voltages["4"]
+    assert voltage.shape == (4, len(found.sample_times), 2)
+    assert (voltage == np.rint(voltage)).all()
+    assert voltage.max() > voltage[:, 0].max()
+    without = quantize(graph.with_nodes([graph.nodes["1"].replace(bias=np.zeros(4))]))
+    assert found.fired["2"].sum() > emulate(without, None, events(3), T_END, chip=IDEAL).fired["2"].sum()
+
+
+# -- what is refused
+
+
+def test_what_makes_no_sense_is_refused(two_layers):
+    quantized, mapping = two_layers
+    given = events(4)
+    with pytest.raises(UsageError, match="without a mapping no neuron has a circuit"):
+        emulate(quantized, None, given, T_END)
+    with pytest.raises(UsageError, match="spread of jitter is -1"):
+        emulate(quantized, mapping, given, T_END, chip=EmulatedChip(spread=Spread(jitter=-1.0)))
+    with pytest.raises(UsageError, match="names a channel beyond 3"):
+        emulate(quantized, mapping, events(5), T_END)
+    with pytest.raises(UsageError, match="t_end is 0"):
+        emulate(quantized, mapping, given, 0.0)
+    run = mapping.runs[0]
+    broken = dataclasses.replace(mapping, runs=(dataclasses.replace(run, synapses=run.synapses[1:]),))
+    with pytest.raises(MappingError, match="1 violations, the first"):
+        emulate(quantized, broken, given, T_END)
