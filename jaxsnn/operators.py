@@ -323,14 +323,17 @@ def window_table(window, inward, outward):
     return found
 
 
-def _joined(position, meetings):
-    """Pairs (entry, meeting) where an entry's position is a meeting's input pixel."""
+def _joined(operator, meetings):
+    """Sources and rows of an operator, and pairs (entry, meeting) where its channel is a meeting's input pixel."""
+    source, position, row = operator.entries()
+    if operator.order is not None:
+        position = np.argsort(operator.order)[position]
     order = np.argsort(meetings[0], kind="stable")
     first = np.searchsorted(meetings[0][order], position)
     count = np.searchsorted(meetings[0][order], position, side="right") - first
     entry = np.repeat(np.arange(len(position)), count)
     within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-    return entry, order[np.repeat(first, count) + within]
+    return source, row, entry, order[np.repeat(first, count) + within]
 
 
 def _pooled(wire, inward, operator, dtype):
@@ -347,10 +350,7 @@ def _pooled(wire, inward, operator, dtype):
         meetings = pixel, None, out
     else:
         raise _unfit(wire)
-    source, position, row = operator.entries()
-    if operator.order is not None:
-        position = np.argsort(operator.order)[position]
-    entry, meeting = _joined(position, meetings)
+    source, row, entry, meeting = _joined(operator, meetings)
     return replace(
         operator,
         positions=outputs,
@@ -388,10 +388,7 @@ def _convolved(wire, inward, operator, kernel, dtype):
         rows = jnp.einsum("rc,nct->rtn", operator.weight, kernel.reshape(lanes, channels, taps)).reshape(-1, lanes)
     else:
         raise _unfit(wire)
-    source, position, row = operator.entries()
-    if operator.order is not None:
-        position = np.argsort(operator.order)[position]
-    entry, meeting = _joined(position, meetings)
+    source, row, entry, meeting = _joined(operator, meetings)
     row_delay = operator.row_delay
     if operator.lanes != 1:
         new_row = row[entry] * taps + meetings[1][meeting]

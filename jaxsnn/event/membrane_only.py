@@ -9,6 +9,33 @@ from jaxsnn.event.neurons import Neuron, Response
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Jumping(Neuron):
+    """What neurons have in common that arrivals move themselves."""
+
+    jumps: ClassVar[bool] = True
+
+    def arrival_factor(self, parameters):
+        """Jump of V per unit weight, shape (neurons,)."""
+        return self.kick(parameters)
+
+    def arrive(self, state, weight):
+        """State after an arrival, which moves v."""
+        return state[0] + weight, state[1]
+
+    def crosses(self, lanes, state, end):
+        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
+        return (state[0] >= lanes.threshold) | (end[0] >= lanes.threshold)
+
+    def held_response(self, lanes, held, t):
+        """What arrives while V is held is lost."""
+        return jnp.zeros_like(held * t)
+
+    def drive_response(self, lanes, t):
+        """An arrival moves v alone."""
+        return jnp.zeros_like(t * lanes.tau_mem)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LIFBox(Neuron):
     """Leaky integrate-and-fire neuron (NIR: LIF) under box spikes; LI, if it never fires.
 
@@ -75,33 +102,11 @@ class LIFBox(Neuron):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LIFDelta(LIFBox):
+class LIFDelta(_Jumping, LIFBox):
     """Leaky integrate-and-fire neuron (NIR: LIF) under delta spikes; LI, if it never fires.
 
     A spike moves V by r W a / tau. In v = V - v_leak - r u; j stays 0.
     """
-
-    jumps: ClassVar[bool] = True
-
-    def arrival_factor(self, parameters):
-        """Jump of V per unit weight, shape (neurons,): r a / tau."""
-        return self.kick(parameters)
-
-    def arrive(self, state, weight):
-        """State after an arrival, which moves v."""
-        return state[0] + weight, state[1]
-
-    def crosses(self, lanes, state, end):
-        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        return (state[0] >= lanes.threshold) | (end[0] >= lanes.threshold)
-
-    def held_response(self, lanes, held, t):
-        """What arrives while V is held is lost."""
-        return jnp.zeros_like(held * t)
-
-    def drive_response(self, lanes, t):
-        """An arrival moves v alone."""
-        return jnp.zeros_like(t * lanes.tau_mem)
 
     def response(self, lanes, t):
         """What a jump by 1 leaves in v after t."""
@@ -198,33 +203,11 @@ class IFBox(Neuron):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFDelta(IFBox):
+class IFDelta(_Jumping, IFBox):
     """Integrate-and-fire neuron (NIR: IF) under delta spikes; I, if it never fires.
 
     A spike moves V by r W a. Here v = V, and j = V' is the constant drive.
     """
-
-    jumps: ClassVar[bool] = True
-
-    def arrival_factor(self, parameters):
-        """Jump of V per unit weight, shape (neurons,): r a."""
-        return self.kick(parameters)
-
-    def arrive(self, state, weight):
-        """State after an arrival, which moves v."""
-        return state[0] + weight, state[1]
-
-    def crosses(self, lanes, state, end):
-        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        return (state[0] >= lanes.threshold) | (end[0] >= lanes.threshold)
-
-    def held_response(self, lanes, held, t):
-        """What arrives while V is held is lost."""
-        return jnp.zeros_like(held * t)
-
-    def drive_response(self, lanes, t):
-        """An arrival moves v alone."""
-        return jnp.zeros_like(t * lanes.tau_mem)
 
     def response(self, lanes, t):
         """What a jump by 1 leaves in v."""
