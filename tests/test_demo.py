@@ -1,15 +1,19 @@
 """The demo, short: fewer points and epochs, everything else as it is."""
 
 import json
+import re
 
 import pytest
 
-from jaxsnn import demo as module
+import jaxsnn.demo as module
+from jaxsnn.bss2.quantize import quantize
 from jaxsnn.cli import main
-from jaxsnn.demo import FILES, demo
-from jaxsnn.errors import FileError, SimulationError
+from jaxsnn.demo import FILES, demo, steps
+from jaxsnn.demo import chip as on_chip
+from jaxsnn.errors import FileError, MappingError, SimulationError
 from jaxsnn.nir import read
 
+CHIP = ["map", "prove", "floorplan"]
 SHORT = {"epochs": 3, "sizes": (640, 128, 128)}
 
 
@@ -35,7 +39,7 @@ def test_the_report_has_the_documented_keys_and_what_was_found(ran):
     assert {"schema", "test_accuracy", "steps", "files"} <= set(content)
     assert content == json.loads(json.dumps(report.as_dict()))
     steps = {step["name"]: step for step in content["steps"]}
-    assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", "draw"]
+    assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", "draw", *CHIP]
     assert steps["read"]["dialect"]["dt"] == 1e-4
     assert steps["export"]["changed"] == ["fc1/weight", "fc2/weight"]
     assert steps["export"]["added"] == steps["export"]["lost"] == []
@@ -62,8 +66,8 @@ def test_the_history_has_no_wall_time(ran):
 
 
 def test_the_trained_file_is_read_as_the_source_is(ran):
-    source = read(module.SOURCE, **module.TOLD)
-    trained = read(ran[0] / "trained.nir", **module.TOLD)
+    source = read(steps.SOURCE, **steps.TOLD)
+    trained = read(ran[0] / "trained.nir", **steps.TOLD)
     assert trained.edges == source.edges
     assert trained.dialect == source.dialect
 
@@ -78,12 +82,26 @@ def test_a_file_that_reads_back_otherwise_is_an_error(ran, tmp_path, monkeypatch
 
     def wrong(path, graph, force):
         changed = graph.nodes["fc1"].weight * 1.001
-        module_write(path, graph.with_nodes([graph.nodes["fc1"].replace(weight=changed)]), force)
+        right(path, graph.with_nodes([graph.nodes["fc1"].replace(weight=changed)]), force)
 
-    module_write = module.write
-    monkeypatch.setattr(module, "write", wrong)
+    right = steps.write
+    monkeypatch.setattr(steps, "write", wrong)
     with pytest.raises(SimulationError, match="does not fire the spikes that it was trained with"):
         demo(tmp_path, **SHORT)
+
+
+def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp_path):
+    folder, report, _ = ran
+    facts = {step.name: step.facts for step in report.steps}
+    assert facts["prove"]["violations"] == 0
+    assert facts["prove"]["synapses"] == facts["map"]["used"]["synapses"]["used"] > 500
+    assert (folder / "floorplan.svg").read_text().startswith("<svg")
+    quantized = quantize(read(folder / "trained.nir", **steps.TOLD))
+    text = (folder / "mapping.json").read_text()
+    wrong = tmp_path / "mapping.json"
+    wrong.write_text(re.sub(r'"weights":\[(\d+)', lambda found: f'"weights":[{int(found[1]) % 63 + 1}', text, count=1))
+    with pytest.raises(MappingError, match=r"mapping\.json has 1 violations, the first: .*the weight is"):
+        on_chip.prove_step(quantized, wrong)
 
 
 def test_without_matplotlib_the_pictures_are_left_out_and_it_is_said(tmp_path, monkeypatch, capsys):
@@ -93,4 +111,6 @@ def test_without_matplotlib_the_pictures_are_left_out_and_it_is_said(tmp_path, m
     out = capsys.readouterr().out
     assert "pictures need matplotlib: pip install 'jaxsnn-nir[plot]'" in out
     assert "test accuracy" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "report.json", "trained.nir"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["history.json", "report.json", "trained.nir", "mapping.json", "floorplan.svg"]
+    )

@@ -1,0 +1,65 @@
+"""The last step: pictures of the training run and of what the trained network fires."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn import plot
+from jaxsnn.demo.steps import Played
+from jaxsnn.errors import UsageError
+from jaxsnn.event.events import Events
+from jaxsnn.train import Data, Fit
+
+
+def draw_step(
+    folder: Path, trained: Fit, after: Played, data: Data, force: bool
+) -> tuple[tuple[str, ...], list[str], dict[str, Any]]:
+    names = ("learning_curve.png", "raster.png")
+    try:
+        plot.learning_curve(
+            folder / names[0],
+            trained.history,
+            best_epoch=trained.best_epoch,
+            test_accuracy=trained.test_accuracy,
+            title="Yin-Yang, trained on exact spike times",
+            force=force,
+        )
+        _draw_raster(folder / names[1], after, data, force)
+    except UsageError as error:
+        return (), [f"left out: {error}"], {"pictures": [], "left_out": str(error)}
+    lines = [f"{names[0]}: errors and loss by epoch; {names[1]}: what goes in, what fires, who is first"]
+    return names, lines, {"pictures": list(names)}
+
+
+def _draw_raster(path: Path, played: Played, data: Data, force: bool) -> None:
+    """One point of each class: what goes in, what the hidden layer does, who is first at the output."""
+    (entry, events), *_ = played.inputs.items()
+    samples = []
+    for label, kind in enumerate(data.classes):
+        sample = int(np.flatnonzero(data.y == label)[0])
+        trains = {entry: _one_train(events, sample, played.network.inputs[entry])}
+        for name in played.solution.spikes:
+            size = played.network.populations[name].size
+            trains[name] = _one_train(played.solution.events(name), sample, size)
+        x, y = data.x[sample, :2]
+        samples.append((f"a point of '{kind}': x = {x:.2f}, y = {y:.2f}", trains))
+    last = list(played.solution.spikes)[-1]
+    latest = max(float(train.time.max(initial=0.0)) for _, trains in samples for train in trains.values())
+    plot.raster(
+        path,
+        samples,
+        t_end=min(1.05 * latest, played.t_end),
+        title="The trained network on three test points: the first spike of the last row (circled) is its answer",
+        labels={entry: ("x", "y", "1-x", "1-y", "bias"), last: data.classes},
+        circled=last,
+        force=force,
+    )
+
+
+def _one_train(events: Events, sample: int, size: int) -> plot.Train:
+    time, index = np.asarray(events.time)[sample], np.asarray(events.index)[sample]
+    used = np.isfinite(time)
+    return plot.Train(time=time[used], index=index[used], size=size)
