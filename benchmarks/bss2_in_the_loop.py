@@ -48,6 +48,7 @@ def trained(graph: Graph, engine: Event | InTheLoop, arguments: argparse.Namespa
         engine=engine,
         epochs=arguments.epochs,
         learning_rate=arguments.lr,
+        averaging=arguments.averaging,
         seed=0,
         progress=print if arguments.verbose else None,
     )
@@ -70,10 +71,11 @@ def say(**found: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on emulated chips.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--averaging", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.03)
-    parser.add_argument("--headroom", type=float, nargs=2, default=[1.25, 4.0], help="for weights of either layer to grow")
+    parser.add_argument("--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--skip-baseline", action="store_true", help="only train in the loop")
     arguments = parser.parse_args()

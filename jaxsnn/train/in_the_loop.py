@@ -127,25 +127,29 @@ def simulate_in_the_loop(engine: InTheLoop, network: Network, inputs: Any, t_end
         UsageError: the device left out a population, or its arrays do not fit.
     """
     trains = checked_inputs(network, inputs)
-    batch = next(iter(trains.values())).time.shape[0]
-    firing = {name: own.size for name, own in network.populations.items() if own.fires}
-    shapes = {
-        name: (
-            jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
-            jax.ShapeDtypeStruct((batch, size), jnp.int32),
-        )
-        for name, size in firing.items()
-    }
+    return _simulate(engine.hashable(), network, trains, jnp.asarray(t_end, network.dtype))
+
+
+@partial(jax.jit, static_argnums=0)
+def _simulate(engine: InTheLoop, network: Network, trains: dict[str, Events], t_end: jax.Array) -> Solution:
     frozen = jax.lax.stop_gradient((network.parameters, trains))
     recorded = _traced(engine, network, *frozen, t_end) if isinstance(engine.device, TracedDevice) else None
     if recorded is None:
+        batch = next(iter(trains.values())).time.shape[0]
+        firing = {name: own.size for name, own in network.populations.items() if own.fires}
+        shapes = {
+            name: (
+                jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
+                jax.ShapeDtypeStruct((batch, size), jnp.int32),
+            )
+            for name, size in firing.items()
+        }
         recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
-    at_end = jnp.asarray([t_end], network.dtype)
-    record = replay(network, trains, t_end, at_end, engine.event, recorded)
-    return conclude(network, trains, jnp.asarray(t_end, network.dtype), at_end, record)
+    record = replay(network, trains, t_end, t_end[None], engine.event, recorded)
+    return conclude(network, trains, t_end, t_end[None], record)
 
 
-def _traced(engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: float) -> Any:
+def _traced(engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: Any) -> Any:
     """Spikes of a device that can be traced."""
     frozen = Network(parameters=parameters, wires=network.wires, populations=network.populations)
     assert isinstance(engine.device, TracedDevice)

@@ -28,7 +28,6 @@ from jaxsnn.event.options import Event
 from jaxsnn.network import Network, signals
 from jaxsnn.nir.graph import Graph
 
-
 #: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has it in float64.
 _HAIR = 2**-22
 
