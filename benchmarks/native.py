@@ -116,7 +116,7 @@ class _Readout:
     def backward(self, cotangent):
         for sample, layer in enumerate(self.layers):
             self.by_time[sample] = layer.backward(cotangent[sample : sample + 1])[0]
-        self.by_weight = sum(layer.by_weight for layer in self.layers)
+        self.by_weight = np.sum([layer.by_weight for layer in self.layers], axis=0)
         return self.by_time
 
 

@@ -71,7 +71,7 @@ def convolution_network(work: Convolution) -> Network:
     return Network(parameters={**given, "hidden": parameters}, wires=wires, populations={"hidden": population})
 
 
-def totals(net: Network, names: list[str], value, of_all: bool):
+def totals(net: Network, names: list[str], value):
     """Compiled: the value; its gradients by weights, and by everything and the input times."""
 
     def of_weights(weights, net, *inputs):
@@ -79,7 +79,7 @@ def totals(net: Network, names: list[str], value, of_all: bool):
 
     forward = jax.jit(value)
     by_weights = jax.jit(jax.value_and_grad(of_weights, has_aux=True))
-    by_everything = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True)) if of_all else None
+    by_everything = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
     return forward, partial(by_weights, {name: net.parameters[name] for name in names}), by_everything
 
 
@@ -103,7 +103,7 @@ def build_network(work: Work):
         found = solution.first_spike("output")
         return found.sum(), (found, solution.result)
 
-    forward, by_weights, by_everything = totals(net, names, total, True)
+    forward, by_weights, by_everything = totals(net, names, total)
     given = net, times, index
 
     def results():
@@ -141,7 +141,7 @@ def build_convolution(work: Convolution):
         weighted = (jax.lax.stop_gradient(spikes.slope) * times).sum()
         return weighted, (times.sum(axis=2), spikes.count, solution.result)
 
-    forward, by_weights, _ = totals(net, ["kernel"], total, False)
+    forward, by_weights, _ = totals(net, ["kernel"], total)
 
     def results():
         (_, (summed, count, result)), gradient = by_weights(net, events)

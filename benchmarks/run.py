@@ -49,6 +49,7 @@ LIBRARIES: dict[str, list[Path | str]] = {
     "spyx": _peer("spyx", "peer_spyx.py"),
 }
 _EXCEPT_EVENTAX = tuple(name for name in LIBRARIES if not name.startswith("eventax"))
+_QUADRATIC = ("jaxsnn", "eventax", "exact")  # every neuron is looked at for every event
 _RECURRENT = ("ours", "native", "jaxsnn-eventprop", "snntorch", "norse", "spyx")
 ROWS = ("forward", "weights", "all")
 #: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to their norm. Peers that
@@ -85,20 +86,10 @@ class Measured:
 
 
 def cases() -> list[Case]:
-    """All that are measured, ours alone last."""
+    """All that are measured, what takes longest last."""
     found = [
         Case(name=f"5-{n}-3", kind="feed-forward", size=n, make=lambda n=n: workload.feed_forward(n))
         for n in (120, 500, 1000, 4000)
-    ]
-    found += [
-        Case(
-            name=f"{n} spikes per neuron",
-            kind="spikes",
-            size=n,
-            make=lambda n=n: workload.several_spikes(120, n),
-            libraries=_EXCEPT_EVENTAX,
-        )
-        for n in (1, 4, 16)
     ]
     found += [
         Case(
@@ -110,6 +101,16 @@ def cases() -> list[Case]:
         )
         for n in (120, 500, 1000)
     ]
+    found += [
+        Case(
+            name=f"{n} spikes per neuron",
+            kind="spikes",
+            size=n,
+            make=lambda n=n: workload.several_spikes(120, n),
+            libraries=_EXCEPT_EVENTAX,
+        )
+        for n in (1, 4, 16)
+    ]
     alone: list[tuple[str, str, int, Callable[[], Any]]] = []
     for n in (1000, 2000, 4000, 8000):
         alone.append((f"convolution, {n} events", "events", n, lambda n=n: workload.convolution(n)))
@@ -119,7 +120,7 @@ def cases() -> list[Case]:
     for n in (16, 64, 256, 1024):
         alone.append((f"5-120-3, batch {n}", "batch", n, lambda n=n: workload.feed_forward(120, batch=n)))
     found += [Case(name=a, kind=b, size=n, make=make, libraries=("ours",)) for a, b, n, make in alone]
-    return found
+    return sorted(found, key=lambda case: (case.kind, case.size) in (("feed-forward", 4000), ("recurrent", 1000)))
 
 
 def expected(work: Any, library: str, memo: dict[str, Any]) -> Mapping[str, np.ndarray]:
@@ -189,21 +190,18 @@ def measure(case: Case, given_up: dict[tuple[str, str], str], *, rounds: int, se
             workers[library] = start(case, library, work, measured, memo)
         except Unavailable as reason:
             measured.reasons[library] = str(reason)
-            if "takes more" in str(reason) or "holds" in str(reason):
-                given_up[case.kind, library] = f"at {case.name} it {reason}".replace("it at", "at")
         log(f"    {library}: {measured.reasons.get(library) or measured.errors[library]}")
     for turn in range(rounds):
         for row in ROWS:
             for library in [name for name in workers if row in measured.first[name]]:
-                take_turn(workers, library, row, measured, given_up, turn, seconds)
+                take_turn(workers, library, row, measured, turn, seconds)
     for library, worker in workers.items():
         measured.memory[library] = worker.ask(do="memory")["bytes"]
         worker.stop()
-        predict(case, library, measured, given_up)
     return measured
 
 
-def take_turn(workers, library, row, measured, given_up, turn, seconds) -> None:
+def take_turn(workers, library, row, measured, turn, seconds) -> None:
     """One turn of a library with a row; slow rows have one or two turns."""
     found = measured.seconds.setdefault(row, {}).setdefault(library, [])
     if turn and sum(found) > (10 * seconds if turn < 2 else 20 * seconds):
@@ -212,16 +210,24 @@ def take_turn(workers, library, row, measured, given_up, turn, seconds) -> None:
         found += workers[library].ask(do="time", row=row, seconds=seconds)["seconds"]
     except Unavailable as reason:
         measured.reasons[library] = str(reason)
-        given_up[measured.kind, library] = f"at {measured.name} it {reason}"
         del workers[library]
         del measured.seconds[row][library]
 
 
-def predict(case: Case, library: str, measured: Measured, given_up: dict[tuple[str, str], str]) -> None:
-    """Give a library up for larger cases where four times its time is over the limit."""
-    slowest = max((min(of_row[library]) for of_row in measured.seconds.values() if library in of_row), default=0.0)
-    if 4 * slowest > MOST_SECONDS:
-        given_up[case.kind, library] = f"over {MOST_SECONDS:.0f} s: {slowest:.0f} s at {case.name}"
+def predict(case: Case, measured: Measured, larger: list[Case], given_up: dict[tuple[str, str], str]) -> None:
+    """Give libraries up for larger cases: those over a limit, and those that will be.
+
+    A library that looks at every neuron for every event takes at least four times as long for twice the size.
+    """
+    for library, reason in measured.reasons.items():
+        if "takes more" in reason or "holds" in reason:
+            given_up.setdefault((case.kind, library), f"at {case.name} it {reason}")
+    size = next((other.size for other in larger if other.kind == case.kind), case.size)
+    growth = (size / case.size) ** 2
+    for library in measured.titles:
+        slowest = max((min(of_row[library]) for of_row in measured.seconds.values() if of_row.get(library)), default=0)
+        if library.split("-")[0] in _QUADRATIC and growth * slowest > MOST_SECONDS:
+            given_up[case.kind, library] = f"over {MOST_SECONDS:.0f} s, from {slowest:.1f} s at {case.name}"
 
 
 def log(text: str) -> None:
@@ -252,6 +258,7 @@ def main() -> None:
     parser.add_argument("--only", help="kinds of cases, with commas; no document")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
     parser.add_argument("--seconds", type=float, default=0.25, help="at least, for one turn")
+    parser.add_argument("--resume", type=Path, help="go on with an earlier run that was cut off")
     parser.add_argument("--report", type=Path, help="write the document from what an earlier run has measured")
     arguments = parser.parse_args()
     if arguments.report:
@@ -266,11 +273,20 @@ def main() -> None:
         chosen = [case for number, case in enumerate(chosen) if case.kind not in [c.kind for c in chosen[:number]]]
     found, given_up, data = [], {}, {"machine": machine()}
     file, began = RESULTS / time.strftime("run-%Y%m%d-%H%M%S.json"), time.monotonic()
-    for case in chosen:
+    if arguments.resume:
+        data = json.loads(arguments.resume.read_text())
+        found = data.pop("cases")
+    for number, case in enumerate(chosen):
         log(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}: {case.name}")
-        found.append(asdict(measure(case, given_up, rounds=arguments.rounds, seconds=arguments.seconds)))
-        data["machine"]["load"].append(round(os.getloadavg()[0], 1))
-        file.write_text(json.dumps({**data, "cases": found}))
+        done = next((each for each in found if (each["kind"], each["size"]) == (case.kind, case.size)), None)
+        measured = (
+            Measured(**done) if done else measure(case, given_up, rounds=arguments.rounds, seconds=arguments.seconds)
+        )
+        predict(case, measured, chosen[number + 1 :], given_up)
+        if not done:
+            found.append(asdict(measured))
+            data["machine"]["load"].append(round(os.getloadavg()[0], 1))
+            file.write_text(json.dumps({**data, "cases": found}))
     data = {**data, "cases": found, "minutes": (time.monotonic() - began) / 60}
     file.write_text(json.dumps(data))
     log(f"written: {file}")
