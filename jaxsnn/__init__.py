@@ -9,6 +9,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsnn.bss2.check import check_mapping as check_mapping
+    from jaxsnn.bss2.emulate import EmulatedChip as EmulatedChip
+    from jaxsnn.bss2.emulate import emulate as emulate
+    from jaxsnn.bss2.portfolio import map_net as map_net
+    from jaxsnn.bss2.quantize import quantize as quantize
     from jaxsnn.check import check as check
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event import Event as Event
@@ -44,6 +49,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",
+    "EmulatedChip": "jaxsnn.bss2.emulate",
     "Event": "jaxsnn.event",
     "Events": "jaxsnn.event",
     "FastSigmoid": "jaxsnn.grid.surrogate",
@@ -58,13 +64,17 @@ _HOME = {
     "StraightThrough": "jaxsnn.grid.surrogate",
     "Verification": "jaxsnn.verify",
     "check": "jaxsnn.check",
+    "check_mapping": "jaxsnn.bss2.check",
     "convert": "jaxsnn.nir.convert",
+    "emulate": "jaxsnn.bss2.emulate",
     "export": "jaxsnn.nir",
     "fidelity": "jaxsnn.fidelity",
     "fit": "jaxsnn.train",
     "from_torch": "jaxsnn.nir.torch_bridge",
     "lower": "jaxsnn.lower",
+    "map_net": "jaxsnn.bss2.portfolio",
     "parse": "jaxsnn.nir",
+    "quantize": "jaxsnn.bss2.quantize",
     "raise_": "jaxsnn.lower",
     "read": "jaxsnn.nir",
     "sequential": "jaxsnn.nir",

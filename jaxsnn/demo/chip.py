@@ -31,12 +31,13 @@ def map_step(exported: Path, written: Path, force: bool) -> tuple[Quantized, lis
     runs = len(found.mapping.runs)
     taken = [f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN]
     errors = [f"{name} {report.relative_error:.1%}" for name, report in quantized.nodes.items()]
+    notes = [f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes]
     lines = [
         f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: {', '.join(taken)}",
         f"weights have 6 bit and a sign: rms error {', '.join(errors)} of their rms",
-        *(f"note: {note}" for note in quantized.notes),
+        *(f"note: {note}" for note in notes),
     ]
-    facts = {"file": str(written), "runs": runs, "used": resources, "notes": [str(note) for note in quantized.notes]}
+    facts = {"file": str(written), "runs": runs, "used": resources, "notes": notes}
     return quantized, lines, facts
 
 
