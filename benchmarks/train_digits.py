@@ -9,6 +9,7 @@ scikit-learn. Prints one line of JSON for each split, then a summary.
 import argparse
 import json
 import statistics
+from typing import Any
 
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
@@ -31,7 +32,7 @@ def network(hidden: int, seed: int) -> Graph:
     )
 
 
-def run(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
+def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One split."""
     loss = FirstSpike(population="4", tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness, late_weight=0.0)
     trained = fit(

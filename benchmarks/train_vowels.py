@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 from dataclasses import replace
+from typing import Any
 
 from jaxsnn.event import Event
 from jaxsnn.nir import Graph, build
@@ -33,7 +34,7 @@ def network(hidden: int, seed: int) -> Graph:
     )
 
 
-def run(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
+def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One seed."""
     held_out = 0.2 if arguments.held_out else 0.0
     splits = japanese_vowels_splits(seed, folder=arguments.folder, copies=arguments.copies, held_out=held_out)

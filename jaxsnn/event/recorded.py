@@ -114,7 +114,7 @@ def _slopes(spec, weight, lanes, time, row, times):
 
 
 def _forward(spec, weight, lanes, time, row, times, count):
-    spikes = recorded_spikes(spec, weight, lanes, time, row, times, count)
+    spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
     return spikes, (weight, lanes, time, row, spikes.time, spikes.slope, None)
 
 

@@ -18,6 +18,9 @@ from jaxsnn.simulate import Solution, simulate
 from jaxsnn.train.in_the_loop import InTheLoop, simulate_in_the_loop
 from jaxsnn.train.readings import EventReading, GridReading, Reading
 
+#: Options of the event engine that grow where a run needs more.
+BUDGETS = ("max_spikes", "max_events", "max_arrivals")
+
 Engine = Event | Grid | InTheLoop
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError
@@ -47,7 +48,7 @@ def evaluate(
     batch = encoded(data, network, population=chosen.population, encoder=encoder, engine=player, what="data")
     correct = 0
     for begin in range(0, len(data), _BATCH):
-        part = batch.take(np.arange(begin, min(begin + _BATCH, len(data))))
+        part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
         while True:
             played = play(player, network, part.inputs, end)
             short = played.shortages()

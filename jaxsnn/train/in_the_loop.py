@@ -164,7 +164,8 @@ def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any)
         name: replace(events, time=np.asarray(events.time), index=np.asarray(events.index))
         for name, events in trains.items()
     }
-    times = engine.device.forward(filled, inputs)
+    device: Any = engine.device
+    times = device.forward(filled, inputs)
     batch = len(next(iter(inputs.values())).time)
     result = {}
     for name, population in network.populations.items():

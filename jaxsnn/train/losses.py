@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,22 @@ class Loss(Protocol):
             (counts and sums), "voltages" of a readout, or "either".
     """
 
-    population: Any
-    tau: Any
-    t_max: Any
-    reads: ClassVar[Literal["first spikes", "spikes", "voltages", "either"]]
+    reads: ClassVar[str]
+
+    @property
+    def population(self) -> str:
+        """Name of the population that is read."""
+        ...
+
+    @property
+    def tau(self) -> float:
+        """Seconds, what times are measured in."""
+        ...
+
+    @property
+    def t_max(self) -> float:
+        """Seconds, the end of a sample."""
+        ...
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
         """Loss of each sample, (batch,)."""
@@ -45,7 +57,7 @@ class Loss(Protocol):
 class FirstToFire:
     """Losses of first spike times: who fires first is the answer."""
 
-    reads: ClassVar = "first spikes"
+    reads: ClassVar[str] = "first spikes"
 
     def predict(self, reading: Reading) -> jax.Array:
         """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1 where none fires."""
@@ -158,7 +170,7 @@ class MaxOverTime(CrossEntropy):
     tau: float
     t_max: float
     gain: float = 1.0
-    reads: ClassVar = "voltages"
+    reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
         """Largest voltages times the gain."""
@@ -181,7 +193,7 @@ class SpikeCount(CrossEntropy):
     tau: float
     t_max: float
     gain: float = 1.0
-    reads: ClassVar = "spikes"
+    reads: ClassVar[str] = "spikes"
 
     def scores(self, reading: Reading) -> jax.Array:
         """Counts times the gain."""
@@ -205,7 +217,7 @@ class Integral(CrossEntropy):
     tau: float
     t_max: float
     gain: float = 1.0
-    reads: ClassVar = "voltages"
+    reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
         """Integrals over tau, times the gain."""
@@ -233,7 +245,7 @@ class ExponentialSum(CrossEntropy):
     gain: float = 1.0
     decay: float = 4.0
     fires: bool = False
-    reads: ClassVar = "either"
+    reads: ClassVar[str] = "either"
 
     def scores(self, reading: Reading) -> jax.Array:
         """Sums times the gain."""

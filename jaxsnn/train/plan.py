@@ -18,7 +18,7 @@ from jaxsnn.train.constraints import Constraint
 from jaxsnn.train.datasets import Splits
 from jaxsnn.train.defaults import INPUT_SPAN, make_loss, refuse_unfit
 from jaxsnn.train.encoding import Latency
-from jaxsnn.train.engines import Engine
+from jaxsnn.train.engines import BUDGETS, Engine
 from jaxsnn.train.epoch import Augment
 from jaxsnn.train.in_the_loop import InTheLoop, TracedDevice
 from jaxsnn.train.losses import Loss, name_of
@@ -30,6 +30,8 @@ from jaxsnn.units import format_time
 
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
+# Spikes recorded of each neuron to begin with; where that is too few, the population's budget grows.
+_FIRST_BUDGET = 4
 
 Encoder = Callable[[Any], Events]
 
@@ -101,8 +103,9 @@ def _engine_as_dict(engine: Engine) -> dict[str, Any]:
     if isinstance(engine, InTheLoop):
         return engine.as_dict()
     found = asdict(engine)
+    budgets = {name: dict(getattr(engine, name)) for name in BUDGETS if isinstance(found.get(name), tuple)}
     only = found.get("first_spike_only", False)
-    return found if isinstance(only, bool) else {**found, "first_spike_only": list(only)}
+    return found | budgets | ({} if isinstance(only, bool) else {"first_spike_only": list(only)})
 
 
 def _shown(choice: Any) -> str:
@@ -169,7 +172,8 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if engine is None or engine == "event":
         alone = loss.reads == "first spikes" and not _feeds_others(network, loss.population)
         stops = (loss.population,) if alone else ()
-        return Event(max_spikes=4, first_spike_only=stops, min_slope=MIN_SLOPE)
+        budgets = {name: _FIRST_BUDGET for name, population in network.populations.items() if population.fires}
+        return Event(max_spikes=budgets, first_spike_only=stops, min_slope=MIN_SLOPE).hashable()
     if engine == "grid":
         return Grid()
     if isinstance(engine, str):

@@ -21,7 +21,7 @@ from jaxsnn.train.batches import Batch, encoded, ordered_batches, shuffled_batch
 from jaxsnn.train.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.datasets import Splits
-from jaxsnn.train.engines import hashable
+from jaxsnn.train.engines import BUDGETS, hashable
 from jaxsnn.train.epoch import (
     Pace,
     Setup,
@@ -49,9 +49,6 @@ _COLLAPSED = 0.6
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a millionth of a kick.
 EXPLODES = 1e7
-
-
-_BUDGETS = ("max_spikes", "max_events", "max_arrivals")
 
 
 class TrainingStopped(SimulationError):
@@ -297,7 +294,7 @@ class Run:
             best_epoch=self.best[0].epoch,
             history=tuple(self.history),
             seconds=tuple(self.seconds),
-            budgets={name: getattr(self.setup.engine, name) for name in _BUDGETS if hasattr(self.setup.engine, name)},
+            budgets={name: getattr(self.setup.engine, name) for name in BUDGETS if hasattr(self.setup.engine, name)},
             factor=self.factor,
             failures=self.failures,
             failing_epochs=self.failing_epochs,

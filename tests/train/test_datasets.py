@@ -109,7 +109,7 @@ def test_npz_takes_events(arrays, tmp_path):
 def test_files_and_names_that_do_not_exist_are_refused(arrays, tmp_path):
     with pytest.raises(FileError, match="no such file"):
         load_splits(tmp_path / "nothing.npz")
-    with pytest.raises(UsageError, match="there is no task 'digit', and it is no .npz file: did you mean 'digits'"):
+    with pytest.raises(UsageError, match=r"there is no task 'digit', and it is no \.npz file: did you mean 'digits'"):
         load_splits("digit")
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(FileError, match=r"not an \.npz file"):
