@@ -91,7 +91,7 @@ def main() -> None:
             say(trained="without the loop", on=f"chip {seed}", **on(engine, without, arguments))
     for seed in arguments.seeds:
         start = time.perf_counter()
-        headroom = dict(zip(("lif1", "lif2"), arguments.headroom, strict=True))
+        headroom = {"lif1": arguments.headroom[0], "lif2": arguments.headroom[1]}
         engine = loop(graph, EmulatedChip(seed=seed), headroom)
         within, accuracy = trained(graph, engine, arguments)
         seconds = round(time.perf_counter() - start, 1)

@@ -24,6 +24,7 @@ from jaxsnn.play import simulate_fully
 from jaxsnn.simulate import Solution
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
 from jaxsnn.train.plan import INPUT_SPAN, make_loss
+from jaxsnn.train.readings import EventReading
 from jaxsnn.units import format_time
 
 #: The network of the demo.
@@ -59,7 +60,7 @@ def play(graph: Graph, data: Data) -> Played:
         inputs={next(iter(network.inputs)): events},
         t_end=loss.t_max,
         solution=solution,
-        accuracy=float(accuracy(loss.predict(solution), jnp.asarray(data.y))),
+        accuracy=float(accuracy(loss.predict(EventReading(network=network, solution=solution)), jnp.asarray(data.y))),
     )
 
 

@@ -184,8 +184,8 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
         for part in quantized.netlist.populations
         if part.external and part.name != quantized.bias_source
     }
-    given = dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
-    if list(given) != list(sizes) and set(given) != set(sizes):
+    given: dict[str, Any] = dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
+    if sorted(given) != sorted(sizes):
         raise UsageError(f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}: give these")
     trains = {}
     for name, size in sizes.items():

@@ -78,8 +78,8 @@ class ChipInTheLoop:
             raise UsageError(
                 "in the loop a weight has one synapse, and biases none: train without, or with a bias channel"
             )
-        scales = _scales(first, headroom)
-        self.options = replace(options, scale=MappingProxyType(scales))
+        self._scales = _scales(first, headroom)
+        self.options = replace(options, scale=MappingProxyType(self._scales))
         self.quantized = quantize(graph, self.options)
         examined = examine(graph)
         self.routed = _routed(self.quantized.netlist, examined)
@@ -88,7 +88,7 @@ class ChipInTheLoop:
             raise MappingError(f"with free signs, as training needs them: {found.why}")
         self.mapping: ChipMapping = found.mapping
         self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
-        self._factors = _factors(examined, self.quantized, scales)
+        self._factors = _factors(examined, self.quantized, self._scales)
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
@@ -110,7 +110,7 @@ class ChipInTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": dict(self.options.scale)}
+        return {"name": type(self).__name__, "chip": asdict(self.chip), "scales": self._scales}
 
     def _whole(self, network: Network) -> dict[tuple[str, str], jax.Array]:
         """The network's weights in LSB."""

@@ -187,7 +187,7 @@ def _mapped(
         if chosen.size:
             chosen = chosen[np.argsort(within[chosen], kind="stable")]
             row, column = heads[chosen].T
-            own = _neurons(populations[part.name], within[chosen], layout.output_of(column))
+            own = _neurons(populations[part.name], within[chosen], column // layout.output_columns)
             placed.append(_deviating(own, pattern, row, column))
             places[number] = chosen
     host = tuple(_host_events(net, run, inside.sources))
