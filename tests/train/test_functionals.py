@@ -78,7 +78,13 @@ def numbers(variables, index, weights):
     return sum(jnp.sum(part * weight) for part, weight in zip(parts, weights, strict=True)), 0
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+#: Each takes seconds to compile: one with a smooth maximum, one with jumps at once, the others in the long run.
+QUICK = (CASES[1], CASES[4])
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in CASES], ids=str
+)
 def test_gradients_agree_with_central_differences(case):
     net, times, index = drawn(*case)
     variables = net.with_free_time_constants(), times
