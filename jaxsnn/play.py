@@ -60,7 +60,9 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
             events[name] = given
             continue
         if dt is None:
-            raise UsageError(f"input '{name}' is given by steps, and the file does not say how long one is: say dt (--dt)")
+            raise UsageError(
+                f"input '{name}' is given by steps, and the file does not say how long one is: say dt (--dt)"
+            )
         events[name] = _from_raster(name, given, network.inputs[name], dt)
         steps[name] = len(given)
     if not steps:
