@@ -1,0 +1,48 @@
+"""Training on the grid, with surrogate gradients, as the framework that wrote a file trains."""
+
+import numpy as np
+import pytest
+
+from jaxsnn import FastSigmoid, Grid, lower, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import build
+from jaxsnn.train import Data, Splits, fit
+
+STEPS, CHANNELS = 30, 6
+
+
+def samples(count, seed):
+    """Rasters (samples, time, channels): of class 0 the first half of the channels fires more, of class 1 the other."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, count)
+    busy = (np.arange(CHANNELS) < CHANNELS // 2)[None, :] == (y[:, None] == 0)
+    x = rng.random((count, STEPS, CHANNELS)) < np.where(busy, 0.3, 0.12)[:, None, :]
+    return Data(x=x.astype(np.float32), y=y, classes=("left", "right"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Splits(name="rasters", train=samples(256, 0), validation=samples(64, 1), test=samples(128, 2))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    neurons = {"tau": 1e-3, "r": 10.0, "v_threshold": 1.0}
+    layers = [build.linear(12), build.lif(**neurons), build.linear(2), build.lif(**neurons)]
+    return build.sequential(build.input(CHANNELS), *layers, seed=0, dialect="snntorch", reset="zero", reset_delay=True)
+
+
+def test_counts_are_trained_through_the_surrogate(graph, data):
+    engine = Grid(surrogate=FastSigmoid(slope=5.0))
+    before = fit(graph, data, loss="count", engine=engine, epochs=1, learning_rate=1e-9)
+    after = fit(graph, data, loss="count", engine=engine, epochs=8, batch_size=32, learning_rate=0.02)
+    assert after.test_accuracy > 0.9
+    assert after.test_accuracy > before.test_accuracy + 0.1
+    played = simulate(lower(after.graph), np.moveaxis(data.test.x, 1, 0), engine=engine)
+    counts = np.asarray(played.output()).sum(axis=0)
+    assert np.mean(counts.argmax(axis=1) == data.test.y) == pytest.approx(after.test_accuracy)
+
+
+def test_losses_of_spike_times_are_refused(graph, data):
+    with pytest.raises(UsageError, match="loss ttfs reads spike times, which have no gradient on the grid"):
+        fit(graph, data, loss="ttfs", engine=Grid(), epochs=1)
