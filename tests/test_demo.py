@@ -13,7 +13,7 @@ from jaxsnn.demo import chip as on_chip
 from jaxsnn.errors import FileError, MappingError, SimulationError
 from jaxsnn.nir import read
 
-CHIP = ["map", "prove", "floorplan"]
+END = ["map", "prove", "draw"]
 SHORT = {"epochs": 3, "sizes": (640, 128, 128)}
 
 
@@ -39,7 +39,7 @@ def test_the_report_has_the_documented_keys_and_what_was_found(ran):
     assert {"schema", "test_accuracy", "steps", "files"} <= set(content)
     assert content == json.loads(json.dumps(report.as_dict()))
     steps = {step["name"]: step for step in content["steps"]}
-    assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", "draw", *CHIP]
+    assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", *END]
     assert steps["read"]["dialect"]["dt"] == 1e-4
     assert steps["export"]["changed"] == ["fc1/weight", "fc2/weight"]
     assert steps["export"]["added"] == steps["export"]["lost"] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxsnn.demo.chip import floorplan_step, map_step, prove_step
+from jaxsnn.demo.chip import map_step, prove_step
 from jaxsnn.demo.pictures import draw_step
 from jaxsnn.demo.report import Report, Step, Steps, step_text
 from jaxsnn.demo.steps import (
@@ -71,13 +71,12 @@ def demo(
     trained, after = steps.run("train", train_step, graph, data, epochs, seed, progress, before)
     steps.run("export", export_step, trained.graph, SOURCE, exported, force)
     steps.run("read back", read_back_step, exported, data.test, after)
-    written = steps.run("draw", draw_step, folder, trained, after, data.test, force)
     quantized = steps.run("map", map_step, exported, folder / "mapping.json", force)
     mapping = steps.run("prove", prove_step, quantized, folder / "mapping.json")
-    steps.run("floorplan", floorplan_step, mapping, folder / "floorplan.svg", force)
+    written = steps.run("draw", draw_step, folder, (trained, after), mapping, data.test, force)
 
     write_json(folder / "history.json", trained.as_dict(), force)
-    names = ("trained.nir", "history.json", "mapping.json", "floorplan.svg", *written, "report.json")
+    names = ("trained.nir", "history.json", "mapping.json", *written, "report.json")
     files = {name: str(folder / name) for name in FILES if name in names}
     report = Report(test_accuracy=trained.test_accuracy, steps=tuple(steps.done), files=files)
     write_json(folder / "report.json", report.as_dict(), force)

@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.command import read_mapping
-from jaxsnn.bss2.floorplan import floorplan
 from jaxsnn.bss2.mapping import Mapping, to_json
 from jaxsnn.bss2.portfolio import map_net
 from jaxsnn.bss2.quantize import Quantized, quantize
@@ -53,10 +52,3 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
         f"the {synapses} synapses of the network respond, with its signs and weights, and no other: 0 violations",
     ]
     return mapping, lines, {"violations": 0, "synapses": synapses}
-
-
-def floorplan_step(mapping: Mapping, path: Path, force: bool) -> tuple[None, list[str], dict[str, Any]]:
-    """The picture of the mapping."""
-    text = floorplan(mapping)
-    write_whole(path, lambda target: target.write_text(text, encoding="utf-8"), force)
-    return None, [f"{path.name}: neurons, synapse arrays and crossbar of the chip, and how full they are"], {}

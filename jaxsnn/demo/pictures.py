@@ -1,4 +1,4 @@
-"""The last step: pictures of the training run and of what the trained network fires."""
+"""The last step: pictures of the chip, of the training run, and of what the trained network fires."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from typing import Any
 import numpy as np
 
 from jaxsnn import plot
+from jaxsnn.bss2.floorplan import floorplan
+from jaxsnn.bss2.mapping import Mapping
 from jaxsnn.demo.steps import Played
 from jaxsnn.errors import UsageError
 from jaxsnn.event.events import Events
+from jaxsnn.output import write_whole
 from jaxsnn.train import Data, Fit
 
 
 def draw_step(
-    folder: Path, trained: Fit, after: Played, data: Data, force: bool
+    folder: Path, found: tuple[Fit, Played], mapping: Mapping, data: Data, force: bool
 ) -> tuple[tuple[str, ...], list[str], dict[str, Any]]:
-    names = ("learning_curve.png", "raster.png")
+    """The pictures' names; the chip's is always among them, the others need matplotlib."""
+    names = ("floorplan.svg", "learning_curve.png", "raster.png")
+    text = floorplan(mapping)
+    write_whole(folder / names[0], lambda path: path.write_text(text, encoding="utf-8"), force)
+    lines = [f"{names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"]
+    trained, after = found
     try:
         plot.learning_curve(
-            folder / names[0],
+            folder / names[1],
             trained.history,
             best_epoch=trained.best_epoch,
             test_accuracy=trained.test_accuracy,
             title="Yin-Yang, trained on exact spike times",
             force=force,
         )
-        _draw_raster(folder / names[1], after, data, force)
+        _draw_raster(folder / names[2], after, data, force)
     except UsageError as error:
-        return (), [f"left out: {error}"], {"pictures": [], "left_out": str(error)}
-    lines = [f"{names[0]}: errors and loss by epoch; {names[1]}: what goes in, what fires, who is first"]
+        return names[:1], [*lines, f"left out: {error}"], {"pictures": list(names[:1]), "left_out": str(error)}
+    lines.append(f"{names[1]}: errors and loss by epoch; {names[2]}: what goes in, what fires, who is first")
     return names, lines, {"pictures": list(names)}
 
 

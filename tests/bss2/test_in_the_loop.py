@@ -98,7 +98,7 @@ def test_a_network_learns_on_an_emulated_chip():
 
 @pytest.mark.slow
 def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
-    """Weights are rounded to 6 bit, everything else is exact."""
+    """Weights have 6 bit, thresholds are whole LSB, neurons are refractory: everything else is exact."""
     graph = small_net()
     network, given = lower(graph), events(5, samples=6)
     device = ChipInTheLoop(graph, chip=EmulatedChip(ideal=True), headroom=1.0)
@@ -112,7 +112,7 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
     exact = jax.grad(total)(network, lambda net: simulate(net, given, T_END, engine=Event(max_spikes=8))).parameters
     for node in ("1", "3"):
         first, second = (np.asarray(side[node]["weight"]).ravel() for side in (ours, exact))
-        assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) > 0.99
+        assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) > 0.95
 
 
 # -- what is refused
