@@ -82,6 +82,7 @@ class Measured:
     first: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    memory_of_weights: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -162,7 +163,11 @@ def start(case: Case, library: str, work: Any, measured: Measured, memo: dict[st
         loaded = worker.ask(do="load", work=str(RESULTS / "work.npz"))
         measured.titles[library] = loaded["library"]
         ask = lambda **command: worker.ask(limit=MOST_COMPILE_SECONDS, **command)  # noqa: E731
-        measured.first[library] = {row: ask(do="first", row=row)["seconds"] for row in loaded["rows"]}
+        first = measured.first.setdefault(library, {})
+        for row in loaded["rows"]:
+            if row == "all":
+                measured.memory_of_weights[library] = worker.ask(do="memory")["bytes"]
+            first[row] = ask(do="first", row=row)["seconds"]
         worker.ask(do="results", file=str(RESULTS / f"{library}.npz"))
         with np.load(RESULTS / f"{library}.npz") as arrays:
             wrong = errors(dict(arrays), expected(work, library, memo))
