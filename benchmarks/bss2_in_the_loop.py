@@ -71,7 +71,7 @@ def say(**found: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on emulated chips.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--averaging", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.03)

@@ -127,10 +127,12 @@ def simulate_in_the_loop(engine: InTheLoop, network: Network, inputs: Any, t_end
         UsageError: the device left out a population, or its arrays do not fit.
     """
     trains = checked_inputs(network, inputs)
-    return _simulate(engine.hashable(), network, trains, jnp.asarray(t_end, network.dtype))
+    end = jnp.asarray(t_end, network.dtype)
+    if isinstance(engine.device, TracedDevice):
+        return _compiled(engine.hashable(), network, trains, end)
+    return _simulate(engine.hashable(), network, trains, end)
 
 
-@partial(jax.jit, static_argnums=0)
 def _simulate(engine: InTheLoop, network: Network, trains: dict[str, Events], t_end: jax.Array) -> Solution:
     frozen = jax.lax.stop_gradient((network.parameters, trains))
     recorded = _traced(engine, network, *frozen, t_end) if isinstance(engine.device, TracedDevice) else None
@@ -147,6 +149,9 @@ def _simulate(engine: InTheLoop, network: Network, trains: dict[str, Events], t_
         recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
     record = replay(network, trains, t_end, t_end[None], engine.event, recorded)
     return conclude(network, trains, t_end, t_end[None], record)
+
+
+_compiled = jax.jit(_simulate, static_argnums=0)
 
 
 def _traced(engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: Any) -> Any:
