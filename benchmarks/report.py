@@ -56,7 +56,7 @@ def _preface(data: Mapping[str, Any]) -> str:
     machine = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = machine["load"]
-    minutes = f", in {data['minutes']:.0f} minutes" if "minutes" in data else ""
+    minutes = f", in {data['minutes']:.0f} minutes" if "minutes" in data else ", in parts"
     return f"""# Performance
 
 Written by `make bench` on {machine["date"]}{minutes}: {machine["processor"]}, {machine["cores"]} cores, CPU only,

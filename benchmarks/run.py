@@ -281,6 +281,7 @@ def main() -> None:
     if arguments.resume:
         data = json.loads(arguments.resume.read_text())
         found = data.pop("cases")
+        data.pop("minutes", None)
     for number, case in enumerate(chosen):
         log(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}: {case.name}")
         done = next((each for each in found if (each["kind"], each["size"]) == (case.kind, case.size)), None)
@@ -292,7 +293,9 @@ def main() -> None:
             found.append(asdict(measured))
             data["machine"]["load"].append(round(os.getloadavg()[0], 1))
             file.write_text(json.dumps({**data, "cases": found}))
-    data = {**data, "cases": found, "minutes": (time.monotonic() - began) / 60}
+    data = {**data, "cases": found}
+    if not arguments.resume:
+        data["minutes"] = (time.monotonic() - began) / 60
     file.write_text(json.dumps(data))
     log(f"written: {file}")
     if arguments.quick or arguments.only:
