@@ -46,7 +46,7 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV), with the extras for development and interoperability"
-	@$(PIP) install -e '.[dev,plot,interop]'
+	@$(PIP) install -e '.[dev,plot,data,interop]'
 	@touch $@ $(VENV)/.installed-demo
 
 $(PEERS)/%/.installed: benchmarks/peers/%.txt
@@ -58,5 +58,5 @@ $(PEERS)/%/.installed: benchmarks/peers/%.txt
 $(PEERS)/interop/.installed: pyproject.toml
 	@echo "installing into $(PEERS)/interop, with Spyx beside the other simulators"
 	@$(PYTHON) -m venv $(PEERS)/interop
-	@$(PEERS)/interop/bin/python -m pip --disable-pip-version-check -q install -e '.[dev,interop]' 'spyx>=1.0'
+	@$(PEERS)/interop/bin/python -m pip --disable-pip-version-check -q install -e '.[dev,data,interop]' 'spyx>=1.0'
 	@touch $@

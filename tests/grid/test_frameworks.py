@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import nir
 import numpy as np
 import pytest
 
@@ -18,7 +19,8 @@ STEPS, BATCH = 60, 12
 @pytest.fixture(autouse=True)
 def one_thread():
     """More threads only wait for each other on networks of this size."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -31,7 +33,9 @@ def spikes(seed, channels=5):
 
 def snntorch_net(kind, seed, **options):
     """Two layers of one kind of neuron, with vectors of random decays and thresholds as its exporter wants them."""
-    torch, snn = pytest.importorskip("torch"), pytest.importorskip("snntorch")
+    import snntorch as snn
+    import torch
+
     torch.manual_seed(seed)
 
     def layer(size):
@@ -140,8 +144,9 @@ def test_snntorch_gives_the_same_gradient_for_every_reset(kind, reset, delay):
 
 def check_gradient(surrogate, name, options, kind, reset, delay):
     """Gradients of a loss of spikes and membranes by weights, biases, thresholds and decays, of torch and of jaxsnn."""
-    torch = pytest.importorskip("torch")
-    surrogates = pytest.importorskip("snntorch.surrogate")
+    import torch
+    from snntorch import surrogate as surrogates
+
     learnt = {"learn_beta": True, "learn_threshold": True}
     learnt |= {"learn_alpha": True} if "Synaptic" in kind else {}
     gradient = getattr(surrogates, name)(**options)
@@ -177,7 +182,9 @@ def check_gradient(surrogate, name, options, kind, reset, delay):
 
 
 def norse_net(cell, seed, **options):
-    torch, norse = pytest.importorskip("torch"), pytest.importorskip("norse.torch")
+    import norse.torch as norse
+    import torch
+
     torch.manual_seed(seed)
 
     def layer(size):
@@ -201,9 +208,9 @@ def norse_net(cell, seed, **options):
 
 @pytest.mark.parametrize("cell", ["LIFBoxCell", "LIFCell", "IAFCell"])
 def test_norse_fires_the_same(cell, tmp_path):
-    torch = pytest.importorskip("torch")
-    export = pytest.importorskip("norse.torch.utils.export_nir")
-    nir = pytest.importorskip("nir")
+    import torch
+    from norse.torch.utils import export_nir as export
+
     net, x = norse_net(cell, seed=2), spikes(seed=4)
     nir.write(tmp_path / "a.nir", export.to_nir(net, torch.zeros(1, 5)))
     state, out = None, []
@@ -219,8 +226,9 @@ def test_norse_fires_the_same(cell, tmp_path):
 
 def test_norse_gives_the_same_gradient():
     """Resets are part of Norse's gradient; its "super" is a fast sigmoid of slope 1, whatever its alpha."""
-    torch = pytest.importorskip("torch")
-    export = pytest.importorskip("norse.torch.utils.export_nir")
+    import torch
+    from norse.torch.utils import export_nir as export
+
     net, x = norse_net("LIFBoxCell", seed=2), spikes(seed=4)
     network = lower(parse(export.to_nir(net, torch.zeros(1, 5)), dialect="norse", dt=1e-3, dt_export=1e-3))
     weights = np.random.default_rng(1).normal(size=(STEPS, BATCH, 4)).astype(np.float32)
@@ -245,10 +253,9 @@ def test_norse_gives_the_same_gradient():
 @pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, 0.2])
 def test_spikingjelly_fires_the_same(decay_input, v_reset, tmp_path):
-    torch = pytest.importorskip("torch")
-    exchange = pytest.importorskip("spikingjelly.activation_based.nir_exchange")
-    nir = pytest.importorskip("nir")
+    import torch
     from spikingjelly.activation_based import functional, neuron
+    from spikingjelly.activation_based import nir_exchange as exchange
 
     torch.manual_seed(6)
     options = {"decay_input": decay_input, "v_reset": v_reset, "v_threshold": 0.5}

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import snntorch
+import torch
+from sklearn.datasets import load_digits
 
 from jaxsnn.event.events import dense_to_events
 from jaxsnn.nir.torch_bridge import from_torch
@@ -9,18 +12,12 @@ from jaxsnn.train import Data, SpikeCount, Splits, evaluate, fit
 from jaxsnn.train.datasets import stratified, taken
 from jaxsnn.verify import verify
 
-snntorch = pytest.importorskip("snntorch")
-torch = pytest.importorskip("torch")
-pytest.importorskip("sklearn", reason="needs scikit-learn: the extra `data`")
-
 STEPS, HIDDEN, EPOCHS = 24, 60, 15
 TAU_MEM, TAU_SYN = 20, 10  # steps
 
 
 def rasters():
     """The digits, each pixel one spike, bright ones early: (samples, steps, 64); labels; the parts."""
-    from sklearn.datasets import load_digits
-
     images, labels = load_digits(return_X_y=True)
     bright = images / 16
     step = np.rint((1 - bright) * (STEPS // 2)).astype(int)
