@@ -7,9 +7,9 @@ scikit-learn. Prints one line of JSON for each split, then a summary.
 """
 
 import argparse
-import json
-import statistics
 from typing import Any
+
+from seeds import each_seed
 
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
@@ -66,14 +66,7 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=0.07)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    results = []
-    for seed in range(arguments.splits):
-        results.append(run(seed, arguments))
-        print(json.dumps(results[-1]), flush=True)
-    for name in ("validation", "test", "seconds"):
-        values = [result[name] for result in results]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{name}: mean {statistics.mean(values):.4f}, standard deviation {spread:.4f}")
+    each_seed(lambda seed: run(seed, arguments), arguments.splits, ("validation", "test", "seconds"))
     print(vars(arguments))
 
 

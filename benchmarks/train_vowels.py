@@ -7,10 +7,10 @@ train, and the last epoch counts. Prints one line of JSON for each seed, then a 
 """
 
 import argparse
-import json
-import statistics
 from dataclasses import replace
 from typing import Any
+
+from seeds import each_seed
 
 from jaxsnn.event import Event
 from jaxsnn.nir import Graph, build
@@ -78,14 +78,7 @@ def main() -> None:
     )
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    results = []
-    for seed in range(arguments.seeds):
-        results.append(run(seed, arguments))
-        print(json.dumps(results[-1]), flush=True)
-    for name in ("validation", "test", "seconds"):
-        values = [result[name] for result in results]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{name}: mean {statistics.mean(values):.4f}, standard deviation {spread:.4f}")
+    each_seed(lambda seed: run(seed, arguments), arguments.seeds, ("validation", "test", "seconds"))
     print(vars(arguments))
 
 

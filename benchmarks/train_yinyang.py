@@ -8,10 +8,11 @@ line of JSON for each seed, then a summary; seeds are 0, 1, ...; the fresh point
 """
 
 import argparse
-import json
 import statistics
 import time
 from typing import Any
+
+from seeds import each_seed
 
 import jaxsnn
 from jaxsnn.event import Event
@@ -89,14 +90,11 @@ def main() -> None:
     parser.add_argument("--delays", action="store_true", help="train a delay of each synapse too, up to tau_syn")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    results = []
-    for seed in range(arguments.seeds):
-        results.append(run(seed, arguments))
-        print(json.dumps(results[-1]), flush=True)
-    for name in ("validation", "test", "fresh", "seconds", "seconds_to_98", "epoch_seconds"):
-        values = [result[name] for result in results]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{name}: mean {statistics.mean(values):.4f}, standard deviation {spread:.4f}")
+    each_seed(
+        lambda seed: run(seed, arguments),
+        arguments.seeds,
+        ("validation", "test", "fresh", "seconds", "seconds_to_98", "epoch_seconds"),
+    )
     print(f"jaxsnn-nir {jaxsnn.__version__}, 5-{arguments.hidden}-3, {vars(arguments)}")
 
 

@@ -144,6 +144,11 @@ def out_of_range(events, size):
     return jnp.any((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
 
 
+def late_events(events, t_end):
+    """Number of events at or after the end of the simulation."""
+    return jnp.sum(jnp.isfinite(events.time) & (events.time >= t_end))
+
+
 def _steps(t_end: float, dt: float | None) -> int:
     if dt is None:
         raise UsageError("nobody knows how long a step is: leave t_end out, or say dt")

@@ -85,11 +85,21 @@ class Plan:
         if inward is None or shape is None:
             raise LoweringError(f"the size of node '{name}' cannot be told from the file: give its parameters a shape")
         lowered = lower_node(node, self.graph.dialect, inward, shape)
-        wire = Wire(name=name, kind=lowered.kind, sources=self.sources[name], shape=shape, detail=lowered.detail)
+        detail = self._copied(name, lowered) if lowered.kind == "Linear" else lowered.detail
+        wire = Wire(name=name, kind=lowered.kind, sources=self.sources[name], shape=shape, detail=detail)
         population = None
         if lowered.kind == "neuron":
             population = population_of(node, self.graph.dialect, wire.size, looped=name in self.looped)
         return Part(wire=wire, parameters=lowered.parameters, population=population)
+
+    def _copied(self, name: str, lowered: Lowered) -> tuple[int, ...] | None:
+        """The channel of each output of a Linear that gives each channel to several delays; None for any other."""
+        weight = lowered.parameters["weight"]
+        after = [self.graph.nodes[target] for target, sources in self.sources.items() if name in sources]
+        if not after or not all(isinstance(node, Delay) for node in after) or len(weight) <= weight.shape[1]:
+            return None
+        one_each = ((weight == 0) | (weight == 1)).all() and (weight.sum(axis=1) == 1).all()
+        return tuple(weight.argmax(axis=1).tolist()) if one_each else None
 
 
 def plan(graph: Graph) -> Plan:
@@ -172,9 +182,7 @@ def _(node: Any, dialect, inward, shape):
 
 @lower_node.register
 def _(node: Linear, dialect, inward, shape):
-    weight = _matrix(node)
-    copies = len(weight) > weight.shape[1] and ((weight == 0) | (weight == 1)).all() and (weight.sum(axis=1) == 1).all()
-    return Lowered("Linear", {"weight": weight}, tuple(weight.argmax(axis=1).tolist()) if copies else None)
+    return Lowered("Linear", {"weight": _matrix(node)})
 
 
 @lower_node.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,27 @@ def simulate_fully(
     *,
     engine: Event | None = None,
     sample_times: Any = None,
+    max_spikes: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Solution:
-    """Simulate with as large a budget of spikes as it takes, starting from that of `engine`.
+    """Simulate with as large budgets as it takes, starting from those of `engine`.
+
+    Args:
+        max_spikes: fail where a neuron fires more often.
 
     Raises:
         SimulationError: the run fails otherwise, or a neuron fires more than 16384 times.
     """
     engine = engine or Event()
+    if max_spikes is not None:
+        engine = replace(engine, max_spikes=max_spikes)
     while True:
         solution = simulate(network, inputs, t_end, engine=engine, sample_times=sample_times, throw=False)
         if int(solution.result) == Result.SUCCESS:
             return solution
         most = max((int(count) for count in solution.spikes_needed.values()), default=0)
-        if int(solution.result) != Result.BUDGET_EXHAUSTED or most > LARGEST_BUDGET:
+        allowed = LARGEST_BUDGET if max_spikes is None else max_spikes
+        if int(solution.result) != Result.BUDGET_EXHAUSTED or most > allowed:
             raise SimulationError(solution.message)
         if say is not None:
             say(f"{solution.message}: done")
@@ -229,13 +236,8 @@ def run_file(
     if end is None:
         raise UsageError(f"{source} holds events, and does not say when a sample ends: say t_end (--t-end)")
     options: dict[str, Any] = {"sample_times": inputs.sample_times}
-    if max_spikes is None:
-        solution = simulate_fully(network, inputs.events, end, **options)
-    else:
-        solution = simulate(network, inputs.events, end, engine=Event(max_spikes=max_spikes), **options)
-    late = sum(
-        int(np.sum(np.isfinite(train.time) & (np.asarray(train.time) >= end))) for train in inputs.events.values()
-    )
+    solution = simulate_fully(network, inputs.events, end, max_spikes=max_spikes, **options)
+    late = sum(int(count) for count in solution.late.values())
     leaving = output_arrays(network, solution)
     write_whole(output, lambda temporary: save_arrays(temporary, leaving), force)
     needed = {name: int(count) for name, count in solution.spikes_needed.items()}
@@ -247,7 +249,7 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*_late_notes(late, end), *_unused_options(graph, network)),
+        notes=(*solution.notes, *_late_notes(late, end), *_unused_options(graph, network)),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import SimulationError, UsageError, suggestion
-from jaxsnn.event.engine import Budget, Event, run
+from jaxsnn.event.engine import Budget, Event, event_approximations, run
 from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
@@ -21,7 +21,7 @@ from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
 from jaxsnn.grid.timing import step_length
-from jaxsnn.inputs import checked_inputs, out_of_range, rasters
+from jaxsnn.inputs import checked_inputs, late_events, out_of_range, rasters
 from jaxsnn.network import Network
 from jaxsnn.results import Result
 
@@ -44,6 +44,8 @@ class Solution:
         budgets: option of `Event` -> population -> what the run took and what there was room for; where one was not
             enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
+        late: input -> number of events at or after t_end, which nothing sees.
+        notes: what is played otherwise than NIR means it, a sentence each.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         outputs: Output node -> names of the populations that feed it.
     """
@@ -58,7 +60,9 @@ class Solution:
     shapes_hold: dict[str, jax.Array]
     t_end: jax.Array
     drives: dict[str, Drive]
+    late: dict[str, jax.Array]
     outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
+    notes: tuple[str, ...] = field(metadata={"static": True})
 
     def events(self, name: str) -> Events:
         """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and the size.
@@ -137,9 +141,9 @@ class Solution:
             case Result.INVALID_INPUT:
                 return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
         return (
-            "a parameter, a spike time or a voltage is NaN or infinite, a time constant is not positive, r w_in of "
-            "neurons behind a convolution or pool is not, or a Linear that copies channels has other weights: look at "
-            "parameters and inputs"
+            "a parameter, a spike time or a voltage is NaN or infinite, a time constant is not positive, a delay is "
+            "negative, r w_in of neurons behind a convolution or pool is not positive, or a Linear that copies "
+            "channels has other weights: look at parameters and inputs"
         )
 
 
@@ -282,6 +286,7 @@ def conclude(
         + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
         + [_not_finite(array) for array in jax.tree.leaves((record.voltages, network.parameters))]
         + [jnp.any(own[key] <= 0) for own in network.parameters.values() for key in own if key.startswith("tau")]
+        + [jnp.any(own["delay"] < 0) for own in network.parameters.values() if "delay" in own]
     )
     invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
@@ -301,7 +306,9 @@ def conclude(
         shapes_hold=record.shapes_hold,
         t_end=t_end,
         drives=record.drives,
+        late={name: late_events(events, t_end) for name, events in trains.items()},
         outputs=tuple(network.outputs.items()),
+        notes=event_approximations(network),
     )
 
 

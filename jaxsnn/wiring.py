@@ -58,9 +58,9 @@ class Wire:
         shape: shape of the signal that leaves it, without batch and time.
         detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its window (kernel,
             stride, dilation, padding, groups), of a Flatten the order in which it joins the axes (None: as they come),
-            of a Delay its delays in seconds, one or one for each channel, of a Linear that copies channels (more
-            outputs than inputs, a single 1 in each row) the channel of each output: the event engine takes it for
-            wiring that is not trained, and refuses other weights.
+            of a Delay its delays in seconds, one or one for each channel, of a Linear that copies channels into a
+            Delay (more outputs than inputs, a single 1 in each row) the channel of each output: the event engine takes
+            it for wiring that is not trained, and refuses other weights.
     """
 
     name: str

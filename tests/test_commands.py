@@ -355,6 +355,14 @@ def test_fidelity_needs_inputs_by_steps(case, tmp_path, call):
     assert (code, err.count("inputs by steps")) == (2, 1)
 
 
+def test_run_says_by_how_much_a_recurrent_spike_is_late(recordings, case, tmp_path, call):
+    file, options, _ = case("snntorch_v_rleaky_zero")
+    np.savez(tmp_path / "x.npz", x=recordings["snntorch_v_rleaky_zero"][0][:10, :1])
+    code, out, _ = call("run", file, "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--json", *options)
+    assert code == 0
+    assert any("what it sends back" in note and "0.0001 s later" in note for note in json.loads(out)["notes"])
+
+
 @pytest.mark.parametrize(
     "name", ["spyx_v_rlif", pytest.param("snntorch_v_conv_sub", marks=pytest.mark.slow)], ids=["recurrent", "conv"]
 )

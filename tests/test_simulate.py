@@ -179,6 +179,13 @@ def test_options_that_make_no_sense_are_refused(network):
 # What is reported
 
 
+def test_events_behind_the_end_are_counted(network):
+    given = {name: Events(time=train.time.at[0, 0].set(T_END), index=train.index) for name, train in inputs().items()}
+    late = simulate(network, given, T_END).late
+    assert {name: int(count) for name, count in late.items()} == dict.fromkeys(given, 1)
+    assert not any(simulate(network, inputs(), T_END).late.values())
+
+
 def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
     needed = int(simulate(network, inputs(), T_END).spikes_needed["n"])
     assert needed > 1

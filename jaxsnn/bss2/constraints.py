@@ -113,25 +113,26 @@ def _too_many(
     where = ", ".join(f"'{name}'" for name in names)
     advice = "make them fewer, a recurrent part cannot be split over runs" if who else f"allow {runs + 1} runs or more"
     in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
-    for count in np.unique(counts):
-        needed, available = int((counts >= count).sum()), runs * room_for(parts, int(count))
-        if needed > available:
-            return Certificate(
-                resource="circuits",
-                where=where,
-                needed=needed,
-                available=available,
-                message=f"{who}{where}: {needed} neurons need {count} circuits or more for their fan-in, the chip has "
-                f"room for {available} of them {in_runs} ({needed - available} too many): {advice}",
-            )
-    needed, available = int(counts.sum()), runs * int(_half_circuits(parts).sum())
-    if needed > available:
+
+    def certificate(needed: int, available: int, what: str) -> Certificate:
         return Certificate(
             resource="circuits",
             where=where,
             needed=needed,
             available=available,
-            message=f"{who}{where}: the neurons need {needed} circuits for their fan-in, the chip has {available} "
-            f"{in_runs} ({needed - available} too many): {advice}",
+            message=f"{who}{where}: {what} {in_runs} ({needed - available} too many): {advice}",
+        )
+
+    for count in np.unique(counts):
+        needed, available = int((counts >= count).sum()), runs * room_for(parts, int(count))
+        if needed > available:
+            what = (
+                f"{needed} neurons need {count} circuits or more for their fan-in, the chip has room for {available} "
+            )
+            return certificate(needed, available, f"{what}of them")
+    needed, available = int(counts.sum()), runs * int(_half_circuits(parts).sum())
+    if needed > available:
+        return certificate(
+            needed, available, f"the neurons need {needed} circuits for their fan-in, the chip has {available}"
         )
     return None

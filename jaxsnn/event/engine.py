@@ -46,3 +46,17 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         elif part.kind == "neuron":
             Layer(sources, part.name).run(record, end, sample_times)
     return record
+
+
+def event_approximations(network: Network) -> tuple[str, ...]:
+    """What is played otherwise than NIR means it; a sentence each."""
+    found = []
+    for name in (name for part in groups(network.wires) if isinstance(part, Cycle) for name in part.order):
+        population = network.populations[name]
+        if population.recurrent_delay and population.dt:
+            late = population.recurrent_delay * population.dt
+            found.append(
+                f"node '{name}': what it sends back, to itself or a population before it, arrives {late:g} s later, as "
+                "in the framework that wrote the file"
+            )
+    return tuple(found)

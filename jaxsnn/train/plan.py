@@ -240,7 +240,13 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         return []
     notes = []
     for name, population in network.populations.items():
-        if population.fires and population.kind in ("LIF", "IF"):
+        membrane_only = population.fires and population.kind in ("LIF", "IF")
+        if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
+            notes.append(
+                f"population '{name}' ({population.kind}) fires when an arriving spike moves V across the threshold, "
+                "whatever the exact weights: their gradient is zero, take Event(jump_width=...) or CubaLIF neurons"
+            )
+        elif membrane_only:
             notes.append(
                 f"population '{name}' ({population.kind}) mostly fires while an input spike lasts, so its spike times "
                 "hardly depend on the weights, and exact gradients say little: CubaLIF neurons train better"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.errors import SimulationError
 from jaxsnn.event import Event, Events
 from jaxsnn.network import Network, Population, TauShape, Wire, signals
 from jaxsnn.nir.passes import Window
@@ -252,6 +253,12 @@ def test_gradients_of_delays_agree_with_central_differences(kind):
     errors = some_relative_errors(loss, (network.parameters, events.time), rng, per_leaf=20)
     assert len(errors) > 60
     assert errors.max() < ENOUGH
+
+
+def test_a_negative_delay_is_an_error():
+    network = delayed("axons", np.array([0.1, 0.2, -0.1, 0.0, 0.3]))
+    with pytest.raises(SimulationError, match="a delay is negative"):
+        simulate(network, inputs(network), T_END)
 
 
 # Budgets

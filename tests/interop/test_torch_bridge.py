@@ -32,11 +32,13 @@ def test_a_module_plays_the_recording(name, recorded):
 @pytest.mark.parametrize("delay", [True, False])
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
 def test_snntorch_there_and_back(kind, delay, reset):
-    if kind == "rsynaptic" and not delay:
-        pytest.skip("snnTorch 1.0.0 fails on this in its own forward pass")
     net = nets.snntorch_net(kind, 4, reset_mechanism=reset, reset_delay=delay)
     shape = (1, 8, 8) if kind == "conv" else (5,)
     x = nets.spikes(3, shape, steps=60, batch=4)
+    if kind == "rsynaptic" and not delay:  # snnTorch 1.0.0 fails in its own forward pass
+        with pytest.raises(TypeError):
+            nets.snntorch_play(net, x)
+        return
     y = nets.snntorch_play(net, x)
     got = stepped(to_torch(from_torch(net, torch.zeros(1, *shape))), x)
     assert compare(y, got, 0)[0] == compare(y, got, 0)[1]
