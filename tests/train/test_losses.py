@@ -46,6 +46,8 @@ def solution(times):
         result=jnp.int32(Result.SUCCESS),
         clipped_slopes={},
         degenerate_spikes={},
+        late={},
+        notes=(),
         budgets={},
         shapes_hold={},
         t_end=jnp.asarray(T_MAX),
