@@ -146,7 +146,7 @@ def _pairs(weights, lanes, arrival, neuron, spikes, through_jumps):
     def add(total, numbered):
         spike, first = numbered
         time, free, lam = spike.time, spike.free, spike.lam
-        counts = used & jnp.isfinite(time) & (lam != 0)
+        counts = used & jnp.isfinite(time)
         before = arrived < time
         if through_jumps:
             before |= (arrived == time) & (slot <= spike.cause)

@@ -58,11 +58,20 @@ class Pass:
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
 
-    def run(self, steps, drive):
-        """The carry at time 0."""
+    def run(self, steps, drive, fixed_length=False):
+        """The carry at time 0.
+
+        Args:
+            steps: how many steps of the log were taken.
+            drive: (steps, batch) dL/dt of the spike of each step.
+            fixed_length: loop over the whole log, so that the pass itself can be differentiated by `drive`.
+        """
 
         def step(count, carry):
             return self._step(steps - 1 - count, drive, carry)
+
+        def step_if_taken(count, carry):
+            return lax.cond(count < steps, partial(step, count), lambda carry: carry, carry)
 
         last = self.log.time[jnp.maximum(steps - 1, 0)]
         zero = jnp.zeros_like(self.log.time)
@@ -72,7 +81,9 @@ class Pass:
             passed=zero if self.plan.channels else None,
             by_time=tuple(zero[:-1] for _ in self.numbers),
         )
-        carry = lax.fori_loop(0, steps, step, start)
+        carry = (
+            lax.fori_loop(0, self.none, step_if_taken, start) if fixed_length else lax.fori_loop(0, steps, step, start)
+        )
         populations = tuple(self._flow_back(n, p, carry.later) for n, p in enumerate(carry.populations))
         return carry._replace(populations=populations)
 
@@ -178,8 +189,8 @@ class Pass:
             slope_after = log.slope_after
         else:
             slope_after = log.slope + ((lanes.threshold - lanes.v_reset) * layer.neuron.leak(lanes))[at]
-        after = pick(population.costate[0], at)
-        total = drive - jnp.where(mine & (after != 0), after * slope_after, 0.0)
+        slope_after = jnp.where(mine & jnp.isfinite(slope_after), slope_after, 0.0)
+        total = drive - pick(population.costate[0], at) * slope_after
         before = -total / slope
         population = self._assign_back(number, population, this)
         own = population.own._replace(threshold=population.own.threshold - jnp.where(this, before[:, None], 0.0))
@@ -216,7 +227,7 @@ class Pass:
         neuron = self.log.spike[log.released[number], self.samples] - self.plan.first(number)
         ends = (log.released[number] < self.none) & (neuron >= 0) & (neuron < size)
         after = pick(population.costate[0], jnp.clip(neuron, 0, size - 1))
-        d_time = jnp.where(ends & (after != 0), -after * log.slope_after, 0.0)
+        d_time = -after * jnp.where(ends & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
         return self._assign_back(number, population, _at(jnp.where(ends, neuron, size), population)), d_time
 
 

@@ -34,7 +34,7 @@ class Event:
             gradient of that time by weights and parameters is zero. With a width (seconds) gradients take the jump for
             a ramp of that length at whose end V comes to the threshold: a surrogate. `Solution.degenerate_spikes`
             counts those spikes.
-        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not. For feed-forward networks.
+        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
     """
 
     max_spikes: PerPopulation = 16

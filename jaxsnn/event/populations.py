@@ -17,7 +17,7 @@ from jaxsnn.event.options import Event
 from jaxsnn.event.projections import Arrivals, Train, arrivals
 from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.event.record import Budget
-from jaxsnn.event.recurrent_adjoint import group_spikes
+from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import Network, Signal
 from jaxsnn.operators import Operator
@@ -167,14 +167,13 @@ class Group:
 
     def run(self, record, t_end):
         """Simulate it, and write what happened into the record and the trains."""
-        if self.sources.engine.forward_mode:
-            raise LoweringError(f"node '{self.names[0]}' is part of a cycle: forward_mode is for feed-forward networks")
         spec, feedback = self._feedback()
         from_outside, lanes = [], [part.lanes() for part in self.parts]
         for part in self.parts:
             given = part.arrivals(self._external(part))
             from_outside.append(part.boxes(given.weight * part.scale, given.time, given.row))
-        found: Any = group_spikes(spec, tuple(from_outside), tuple(feedback), tuple(lanes), t_end)
+        way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
+        found: Any = way(spec, tuple(from_outside), tuple(feedback), tuple(lanes), t_end)
         record.budgets["max_events"][self.names[0]] = Budget(
             needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events)
         )

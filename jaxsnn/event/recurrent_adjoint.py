@@ -23,6 +23,7 @@ from jaxsnn.event.costates import Pass
 from jaxsnn.event.group import GroupSpec, GroupSpikes, Layout, Log, layout, tables
 from jaxsnn.event.neurons import Lanes
 from jaxsnn.event.recurrent import simulate_group
+from jaxsnn.event.tangents import moved_by, no_tangent, transposed
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -59,12 +60,16 @@ def _forward(spec, arrivals, feedback, lanes, t_end):
 
 
 def _backward(spec, residuals, cotangent):
+    return _gradients(spec, residuals, [spikes.time for spikes in cotangent.spikes])
+
+
+def _gradients(spec, residuals, cotangents, fixed_length=False):
+    """Gradients of `group_spikes` by its arguments, from those by the spike times of each population."""
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external, between = [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback]
     table, pull = jax.vjp(partial(tables, spec, plan), external, between)
-    times = [spikes.time for spikes in cotangent.spikes]
-    total = Pass(spec, plan, table, lanes, log).run(steps, _drive(plan, log, times))
+    total = Pass(spec, plan, table, lanes, log).run(steps, _drive(plan, log, cotangents), fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
     d_lanes = tuple(
         _lanes_gradient(layer.neuron, each, population)
@@ -85,6 +90,30 @@ def _backward(spec, residuals, cotangent):
 
 
 group_spikes.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def group_spikes_forward(spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end) -> GroupSpikes:
+    """As `group_spikes`, differentiable in forward mode."""
+    return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
+
+
+@group_spikes_forward.defjvp
+def _tangents(spec, primals, tangents):
+    found, residuals = _forward(spec, *primals)
+    arrivals, feedback, lanes, _ = tangents
+
+    def gradients(times):
+        d_arrivals, d_feedback, d_lanes, _ = _gradients(spec, residuals, times, fixed_length=True)
+        return [(weight, time) for weight, time, _ in d_arrivals], list(d_feedback), list(d_lanes)
+
+    moved = transposed(
+        gradients,
+        [spikes.time for spikes in found.spikes],
+        ([(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)),
+    )
+    layers = tuple(moved_by(spikes, tangent) for spikes, tangent in zip(found.spikes, moved, strict=True))
+    return found, GroupSpikes(spikes=layers, events_needed=no_tangent(found.events_needed))
 
 
 def _drive(plan: Layout, log: Log, cotangents):

@@ -5,18 +5,21 @@ At a spike the voltage equals the threshold, so that for a direction dp of every
     dt_s = -(dv(t_s)/dp dp + sum_{s' < s} dv(t_s)/dt_s' dt_s') / v'(t_s),
 
 spike by spike (the implicit function theorem, as in `adjoint`). JAX takes the first term from the closed form of v.
+
+Where a reset is an assignment, and in recurrent groups, the tangents are what the gradient is the transpose of: the
+gradient is linear in the cotangents, so JAX transposes it.
 """
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.errors import LoweringError
-from jaxsnn.event.adjoint import slope_floor, starts_above
+from jaxsnn.event.adjoint import layer_backward, slope_floor, starts_above
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes, simulate_layer, spread
 from jaxsnn.event.neurons import Lanes
 from jaxsnn.network import TauShape
@@ -31,12 +34,14 @@ def layer_spikes_forward(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end
 @layer_spikes_forward.defjvp
 def _tangents(spec, primals, tangents):
     weight, lanes, time, row, t_end = primals
-    if spec.forgets:
-        raise LoweringError(
-            "forward mode has no rule for refractory times, nor for LIF and IF under delta spikes: leave forward_mode "
-            "out and take jax.grad"
-        )
-    spikes, _ = simulate_layer(spec, weight, lanes, time, row, t_end)
+    spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+    if causes is not None:
+        residuals = (weight, lanes, time, row, spikes.time, spikes.slope, causes)
+
+        def gradients(cotangent):
+            return layer_backward(spec, residuals, replace(spikes, time=cotangent))[:3]
+
+        return spikes, moved_by(spikes, transposed(gradients, spikes.time, tangents[:3]))
     times = jnp.moveaxis(spikes.time, -1, 0)
     fired = jnp.isfinite(times)
     finite = jnp.where(fired, times, 0.0)
@@ -54,11 +59,22 @@ def _tangents(spec, primals, tangents):
         return moved, None
 
     moved, _ = lax.scan(step, jnp.zeros_like(finite), jnp.arange(len(times)))
-    return spikes, LayerSpikes(
-        time=jnp.moveaxis(moved, 0, -1),
-        slope=jnp.zeros_like(spikes.slope),
-        count=np.zeros(spikes.count.shape, jax.dtypes.float0),  # pyright: ignore[reportArgumentType]
-    )
+    return spikes, moved_by(spikes, jnp.moveaxis(moved, 0, -1))
+
+
+def transposed(gradients, times, tangents):
+    """Tangents of spike times from the function that maps their cotangents to gradients, and the tangents by these."""
+    return jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1](tangents)[0]
+
+
+def moved_by(spikes: LayerSpikes, tangent) -> LayerSpikes:
+    """The tangent of spikes whose times move; slopes and counts are held."""
+    return LayerSpikes(time=tangent, slope=jnp.zeros_like(spikes.slope), count=no_tangent(spikes.count))
+
+
+def no_tangent(whole) -> Any:
+    """The tangent of whole numbers."""
+    return np.zeros(whole.shape, jax.dtypes.float0)
 
 
 def _voltage(neuron, weight, lanes, time, row, at, earlier, number):

@@ -146,8 +146,8 @@ def spec_of(name, *, free=False, max_spikes=60, **changes):
     return GroupSpec(layers=tuple(layers), edges=tuple(edges), max_events=case.max_events)
 
 
-def run(spec, case, numbers, rows, t_end=T_END):
-    """The engine's spikes, differentiable in the numbers."""
+def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
+    """The engine's spikes, differentiable in the numbers; `group`: the way that is differentiable as it should be."""
     arrivals, feedback, lanes, factors = [], [], [], []
     for layer, p, (weight, times), row in zip(
         spec.layers, numbers["parameters"], numbers["outside"], rows, strict=True
@@ -167,7 +167,7 @@ def run(spec, case, numbers, rows, t_end=T_END):
         feedback.append((weight, delay))
         if width:
             feedback.append((-weight, jnp.asarray(width) if delay is None else delay + width))
-    return group_spikes(spec, tuple(arrivals), tuple(feedback), tuple(lanes), t_end)
+    return group(spec, tuple(arrivals), tuple(feedback), tuple(lanes), t_end)
 
 
 def _jump(neuron, p):

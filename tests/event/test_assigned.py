@@ -1,6 +1,8 @@
 """Exact gradients where a reset is an assignment, and of box spikes of current-based neurons, against differences."""
 
 import dataclasses
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
 from jaxsnn.event.feedforward import LayerSpec, simulate_layer
 from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
 from jaxsnn.event.neurons import Lanes
+from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import TauShape
 from tests.event.differences import ENOUGH, relative_errors
 
@@ -30,6 +33,11 @@ CASES = {
 }
 
 pytestmark = pytest.mark.usefixtures("x64")
+
+
+def cases_but(*quick):
+    """All cases, but for some of them marked slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 
 def drawn(name, neurons=NEURONS):
@@ -60,11 +68,11 @@ def boxed(spec, weight, time, row):
     return jnp.concatenate([weight, -weight]), later, jnp.concatenate([row, row + len(weight)], axis=1)
 
 
-def loss(tree, row, readout, spec):
+def loss(tree, row, readout, spec, layer: Any = layer_spikes):
     """A weighted sum of spike times, and how often everything fires."""
     weight, lanes, time = tree
     weight, time, row = boxed(spec, weight, time, row)
-    spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
+    spikes = layer(spec, weight, lanes, time, row, T_END)
     return jnp.sum(jnp.where(jnp.isfinite(spikes.time), readout * spikes.time, 0.0)), (
         spikes.count,
         jnp.isinf(spikes.slope),
@@ -88,6 +96,26 @@ def test_gradients_agree_with_central_differences(name, neurons):
     errors = relative_errors(gradient, lambda *numbers: loss(*numbers, free), tree, row, readout)
     assert np.isfinite(errors).mean() > 0.9
     assert np.nanmax(errors) < ENOUGH
+
+
+@pytest.mark.parametrize("name", cases_but("LIF delta, refractory"))
+def test_forward_mode_agrees_with_reverse_mode(name):
+    spec, weight, lanes, time, row = drawn(name)
+    tree, rng = (weight, lanes, time), np.random.default_rng(5)
+    readout = jnp.asarray(rng.normal(size=(SAMPLES, NEURONS, spec.max_spikes)))
+    direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), tree)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def both(tree, direction):
+        def forward(tree):
+            return loss(tree, row, readout, spec, layer_spikes_forward)[0]
+
+        return jax.grad(loss, has_aux=True)(tree, row, readout, spec)[0], jax.jvp(forward, (tree,), (direction,))[1]
+
+    reverse, got = both(tree, direction)
+    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+    assert abs(wanted) > 0.1
+    np.testing.assert_allclose(got, wanted, rtol=1e-9)
 
 
 def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.errors import LoweringError
 from jaxsnn.event import Event, Events
 from jaxsnn.network import Network, Population, TauShape, Wire
 from jaxsnn.simulate import Result, simulate
@@ -192,10 +191,3 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     got = jax.jit(directional)((net, times), direction)
     assert abs(wanted) > 0.1
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
-
-
-def test_forward_mode_has_no_rule_for_resets_by_assignment():
-    net, times, index, readout = drawn("small", 0)
-    engine = Event(refractory=0.1, forward_mode=True)
-    with pytest.raises(LoweringError, match="forward mode has no rule for refractory times"):
-        jax.jvp(lambda times: loss((net, times), index, readout, engine)[0], (times,), (times,))

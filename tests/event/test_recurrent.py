@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxsnn.event.feedforward import LayerSpec
 from jaxsnn.event.group import GroupSpec
 from jaxsnn.event.membrane_only import IFDelta, LIFDelta
 from jaxsnn.event.neurons import Lanes
-from jaxsnn.event.recurrent_adjoint import group_spikes
+from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.network import TauShape
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.oracle import assert_same_spikes
@@ -50,9 +51,9 @@ compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 
 simulated = compiled(group_spikes, static_argnums=0)
 
 
-def loss(numbers, rows, readout, name, free=False):
+def loss(numbers, rows, readout, name, free=False, group: Any = group_spikes):
     """A weighted sum of the squares of all spike times; the spikes."""
-    found = run(spec_of(name, free=free), CASES[name], numbers, rows)
+    found = run(spec_of(name, free=free), CASES[name], numbers, rows, group=group)
     total = 0.0
     for spikes, weight in zip(found.spikes, readout, strict=True):
         fired = jnp.isfinite(spikes.time)
@@ -105,6 +106,24 @@ def test_gradients_agree_with_central_differences(name):
         error = relative_errors(gradient, free, numbers, rows, readout)
         assert np.isfinite(error).mean() > 0.99  # elsewhere a spike comes or goes within the step
         assert np.nanmax(error) < ENOUGH
+
+
+@pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "loop"))
+def test_forward_mode_agrees_with_reverse_mode(name):
+    numbers, rows = drawn(name, SEEDS[name][0])
+    readout, rng = readout_of(name, SEEDS[name][0]), np.random.default_rng(0)
+    direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), numbers)
+    reverse, _ = gradient_of(name)(numbers, rows, readout)
+    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+
+    def directional(numbers, direction):
+        def value(numbers):
+            return loss(numbers, rows, readout, name, group=group_spikes_forward)[0]
+
+        return jax.jvp(value, (numbers,), (direction,))[1]
+
+    assert abs(wanted) > 0.1
+    np.testing.assert_allclose(compiled(directional)(numbers, direction), wanted, rtol=1e-9)
 
 
 # What must not matter
