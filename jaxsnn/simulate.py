@@ -22,7 +22,7 @@ from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
 from jaxsnn.grid.timing import step_length
 from jaxsnn.inputs import checked_inputs, late_events, out_of_range, rasters
-from jaxsnn.network import Network
+from jaxsnn.network import Network, entries
 from jaxsnn.results import Result
 
 _DEFAULT_SAMPLES = 101
@@ -250,8 +250,8 @@ def _simulate_grid(engine, network, given):
     record = run_grid(network, given.x, engine)
     broken = any_of(
         [~finite for finite in record.finite.values()]
-        + [_not_finite(y) for y in record.y.values()]
-        + [jnp.any(jnp.isnan(array)) for array in jax.tree.leaves(network.parameters)]  # inf: there is no leak
+        + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]
+        + [jnp.any(jnp.isnan(entries(network.parameters)))]  # inf: there is no leak
     )
     conditions = [(given.invalid, Result.INVALID_INPUT), (broken, Result.NOT_FINITE)]
     return GridSolution(
@@ -280,13 +280,16 @@ def conclude(
     """What a run of the event engine left, and how it ended."""
     exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
     stale = any_of([~holds for holds in record.shapes_hold.values()])
+    named = [pair for own in network.parameters.values() for pair in own.items()]
+    times = [spikes.time for spikes in record.spikes.values()] + [events.time for events in trains.values()]
     broken = any_of(
-        [~finite for finite in record.finite.values()]
-        + [jnp.any(jnp.isnan(spikes.time)) for spikes in record.spikes.values()]
-        + [jnp.any(jnp.isnan(events.time)) for events in trains.values()]
-        + [_not_finite(array) for array in jax.tree.leaves((record.voltages, network.parameters))]
-        + [jnp.any(own[key] <= 0) for own in network.parameters.values() for key in own if key.startswith("tau")]
-        + [jnp.any(own["delay"] < 0) for own in network.parameters.values() if "delay" in own]
+        [
+            *[~finite for finite in record.finite.values()],
+            jnp.any(jnp.isnan(entries(times))),
+            ~jnp.all(jnp.isfinite(entries((record.voltages, network.parameters)))),
+            jnp.any(entries([value for key, value in named if key.startswith("tau")]) <= 0),
+            jnp.any(entries([value for key, value in named if key == "delay"]) < 0),
+        ]
     )
     invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
@@ -321,10 +324,6 @@ def first_of(conditions):
 def any_of(conditions):
     """Whether any of some scalar bool arrays is true."""
     return jnp.any(jnp.stack(conditions)) if conditions else jnp.asarray(False)
-
-
-def _not_finite(array):
-    return ~jnp.all(jnp.isfinite(array))
 
 
 def check_engine(network, engine):

@@ -19,7 +19,7 @@ from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.network import Network, Signal
+from jaxsnn.network import Network, Signal, entries
 from jaxsnn.operators import Operator
 
 #: Spikes of a population in one sample that others see at least, where they are gathered by position.
@@ -108,7 +108,7 @@ class _Part:
 
 
 def _finite(tree):
-    return jnp.all(jnp.stack([~jnp.any(jnp.isnan(array)) for array in jax.tree.leaves(tree)]))
+    return ~jnp.any(jnp.isnan(entries(tree)))
 
 
 class Layer(_Part):
