@@ -22,8 +22,9 @@ from jaxsnn.train import Bounded, Free, evaluate, fit, yinyang, yinyang_splits
 from jaxsnn.units import parse_time
 
 FRESH_SEED, FRESH = 123456, 10_000
+_MANY = ((3.0, 1.6), (0.5, 0.8))
 #: Mean and deviation of the first weights, hidden and output, of neurons that fire once; by hidden neurons.
-ONCE = {30: ((3.0, 1.6), (1.5, 1.5)), 200: ((3.0, 1.6), (0.5, 0.8))}
+ONCE = {30: ((3.0, 1.6), (1.5, 1.5)), 100: _MANY, 200: _MANY}
 #: Of neurons that fire as often as they do: weights that large would make them fire four times a sample.
 OFTEN = {30: ((1.2, 0.6), (0.6, 0.6)), 200: ((1.2, 0.9), (0.15, 0.3))}
 
