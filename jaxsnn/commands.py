@@ -139,18 +139,21 @@ def add_map(commands: Any) -> None:
 
 def _add_quantization(parser: argparse.ArgumentParser) -> None:
     """How a network is brought onto the chip; a mapping is checked and deployed with what it was made with."""
-    parser.add_argument("--scale", default="max", help="max (default), percentile or least-error: of whole weights")
+    parser.add_argument(
+        "--scale",
+        help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
+    )
     parser.add_argument("--percentile", type=float, default=99.0, metavar="P", help="for that scale (default 99)")
     parser.add_argument("--synapses-per-weight", type=int, default=1, metavar="N", help="that may add up (default 1)")
     parser.add_argument("--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)")
     parser.add_argument("--bias", default="refuse", help="refuse (default); source: regular spikes stand in for biases")
 
 
-def _quantization(arguments: argparse.Namespace) -> Any:
+def _quantization(arguments: argparse.Namespace, scales: Any = None) -> Any:
     from jaxsnn.bss2.quantize import Options
 
-    names = ("scale", "percentile", "synapses_per_weight", "speedup", "bias")
-    return Options(**{name: getattr(arguments, name) for name in names})
+    names = ("percentile", "synapses_per_weight", "speedup", "bias")
+    return Options(scale=arguments.scale or scales or "max", **{name: getattr(arguments, name) for name in names})
 
 
 def _map(arguments: argparse.Namespace) -> int:
@@ -158,11 +161,13 @@ def _map(arguments: argparse.Namespace) -> int:
         raise UsageError("map writes a mapping with -o M.json, or checks one with --verify M.json: give one of them")
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
-    from jaxsnn.bss2.command import map_file, verify_file
+    from jaxsnn.bss2.command import map_file, read_mapping, scales_of, verify_mapping
 
-    common = {"svg": arguments.svg, "force": arguments.force, "options": _quantization(arguments)}
+    common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
-        outcome = verify_file(graph, arguments.verify, **common)
+        mapping = read_mapping(arguments.verify)
+        options = _quantization(arguments, scales_of(mapping, graph))
+        outcome = verify_mapping(graph, mapping, options=options, **common)
     else:
         outcome = map_file(
             graph,
@@ -171,6 +176,7 @@ def _map(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             max_runs=arguments.runs,
             time_limit=time_limit or 0.0,
+            options=_quantization(arguments),
             **common,
         )
     note_findings(arguments, outcome.quantized.notes)
@@ -189,12 +195,13 @@ def add_deploy(commands: Any) -> None:
 
 def _deploy(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments)
-    from jaxsnn.bss2.command import read_mapping
+    from jaxsnn.bss2.command import read_mapping, scales_of
     from jaxsnn.bss2.deploy import deploy
     from jaxsnn.bss2.quantize import quantize
 
-    quantized = quantize(graph, _quantization(arguments))
-    outcome = deploy(read_mapping(arguments.mapping), quantized, arguments.output, force=arguments.force)
+    mapping = read_mapping(arguments.mapping)
+    quantized = quantize(graph, _quantization(arguments, scales_of(mapping, graph)))
+    outcome = deploy(mapping, quantized, arguments.output, force=arguments.force)
     note_findings(arguments, quantized.notes)
     for note in outcome.notes:
         add_note(arguments, note)

@@ -13,6 +13,15 @@ from jaxsnn.arguments import add_command, add_file, add_note, add_output, print_
 from jaxsnn.errors import FileError, UsageError, suggestion
 from jaxsnn.units import parse_time
 
+
+def _headroom(value: Any) -> float | dict[str, float]:
+    """One number, or numbers by population: "2", "hidden:1.5,output:4", in a configuration file a table too."""
+    if isinstance(value, str) and ":" in value:
+        pairs = (part.rpartition(":") for part in value.split(",") if part.strip())
+        value = {name.strip(): number for name, _, number in pairs}
+    return {name: float(number) for name, number in value.items()} if isinstance(value, dict) else float(value)
+
+
 #: Options: name -> (what converts text, default, metavar, help). In a configuration file the same names.
 OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
     "data": (str, None, "D", "yinyang, digits, japanese-vowels, or an .npz with x_train, y_train, x_test, y_test"),
@@ -26,7 +35,15 @@ OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
     "optimiser": (str, "adam", "NAME", "adam (default), adamax, nadam, lion, rmsprop, momentum or sgd"),
     "train": (str, "weight,bias", "NAMES", "parameters, with commas: weight, bias, tau_mem, NODE.delay, ..."),
     "seed": (int, 0, "N", "of the data and their order (default 0)"),
-    "engine": (str, "event", "NAME", "event: exact, in continuous time (default); grid: in steps, with a surrogate"),
+    "engine": (
+        str,
+        "event",
+        "NAME",
+        "event: exact, in continuous time (default); grid: in steps, with a surrogate; loop: on an emulated chip",
+    ),
+    "chip-seed": (int, None, "N", "loop: which emulated chip (default 0)"),
+    "headroom": (_headroom, None, "H", "loop: weights may grow by this factor; NODE:H, ... by population (default 2)"),
+    "runs": (int, None, "N", "loop: at most so many runs of the chip for a batch (default 1)"),
     "t-end": (parse_time, None, "TIME", "end of a sample, such as 40ms"),
     "dropout": (float, 0.0, "P", "leave out each input spike with this probability while training"),
     "averaging": (float, 0.0, "A", "decay of a running average of the parameters, such as 0.995"),
@@ -39,6 +56,9 @@ OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
     "process": (int, 0, "I", "number of this process, from 0"),
     "plot": (str, None, "PNG", "draw the learning curve"),
 }
+ENGINES = ("event", "grid", "loop")
+#: Options of the engine "loop" alone.
+LOOP_OPTIONS = ("chip-seed", "headroom", "runs")
 #: Only in a configuration file: tables.
 TABLES = ("trainable", "push", "loss-options")
 
@@ -69,7 +89,24 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         settings[name] = default if value is None else _converted(convert, value, where)
     if settings["data"] is None:
         raise UsageError("nobody says what to train on: pass --data, or write data into --config")
+    _refuse_engine(settings)
     return settings | {name: written[name] for name in TABLES if name in written}
+
+
+def _refuse_engine(settings: Mapping[str, Any]) -> None:
+    """Refuse an engine that does not exist, and what does not go with it."""
+    if settings["engine"] not in ENGINES:
+        raise UsageError(f"there is no engine '{settings['engine']}': {suggestion(settings['engine'], ENGINES)}")
+    if settings["engine"] != "loop":
+        for name in LOOP_OPTIONS:
+            if settings[name] is not None:
+                raise UsageError(f"{name} is for --engine loop, the engine is {settings['engine']}: leave out --{name}")
+        return
+    for name, most in (("devices", settings["devices"] or 1), ("processes", settings["processes"])):
+        if most > 1:
+            raise UsageError(
+                f"{name} is {most}: one emulated chip plays each batch, in one process: leave out --{name}"
+            )
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -113,6 +150,8 @@ def _train(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     refuse_unwritable(output.with_suffix(".history.json"), arguments.force)
+    if settings["engine"] == "loop":
+        refuse_unwritable(output.with_suffix(".mapping.json"), arguments.force)
     if settings["plot"] is not None:
         refuse_unwritable(settings["plot"], arguments.force)
     graph = read_graph(arguments)

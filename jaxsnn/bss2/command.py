@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping as Mapped
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,18 +153,17 @@ def map_file(
     )
 
 
-def verify_file(
-    graph: Graph, path: str, *, svg: str | None = None, force: bool = False, options: Options | None = None
+def verify_mapping(
+    graph: Graph, mapping: Mapping, *, svg: str | None = None, force: bool = False, options: Options | None = None
 ) -> MapOutcome:
     """Check a mapping against a graph, quantised with the options that it was made with.
 
     Raises:
-        FileError: no such file.
-        MappingError: it is no mapping, or the graph has a node that the chip cannot run.
+        FileError: the picture exists, or cannot be written.
+        MappingError: the graph has a node that the chip cannot run.
     """
     if svg is not None:
         refuse_unwritable(svg, force)
-    mapping = read_mapping(path)
     quantized = quantize(graph, options)
     violations = check(mapping, quantized.netlist)
     return MapOutcome(
@@ -175,6 +175,12 @@ def verify_file(
         why=f"{len(violations)} violations" if violations else "",
         files={} if violations else _draw(mapping, quantized, svg, force),
     )
+
+
+def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:
+    """The scales that a mapping carries; None where it has none, or is of other populations, which its check says."""
+    scales = mapping.scales
+    return scales if scales is not None and sorted(scales) == sorted(graph.neurons) else None
 
 
 def read_mapping(path: str | os.PathLike[str]) -> Mapping:

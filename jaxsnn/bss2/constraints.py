@@ -111,7 +111,11 @@ def _too_many(
     """Whether neurons of at least so many circuits are too many for so many runs."""
     names = list(dict.fromkeys(net.populations[number].name for number in net.owner[neurons]))
     where = ", ".join(f"'{name}'" for name in names)
-    advice = "make them fewer, a recurrent part cannot be split over runs" if who else f"allow {runs + 1} runs or more"
+    advice = (
+        "make them fewer, a recurrent part cannot be split over runs"
+        if who
+        else f"allow {runs + 1} runs or more (--runs)"
+    )
     in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
 
     def certificate(needed: int, available: int, what: str) -> Certificate:

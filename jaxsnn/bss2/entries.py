@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,13 @@ class Entry:
         if not -_LARGEST <= value <= _LARGEST:
             raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again")
         return value
+
+    def positive_numbers(self) -> dict[str, float]:
+        """All values, each a positive, finite number."""
+        for key, value in self.content.items():
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise MappingError(f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again")
+        return {key: float(value) for key, value in self.content.items()}
 
     def entry(self, key: str) -> Entry:
         return Entry(self.value(key), f"{self.where}: {key}")

@@ -101,6 +101,8 @@ class Mapping:
         fingerprint: of the net.
         populations: of the net, in its order.
         runs: in the order in which they are executed.
+        scales: population -> LSB of a weight of 1, as `quantize.Options.scale` takes them, where the net was quantised
+            with numbers and not by a choice that has a name; else None.
     """
 
     chip: Chip
@@ -110,6 +112,7 @@ class Mapping:
     fingerprint: str
     populations: tuple[PlacedPopulation, ...]
     runs: tuple[Run, ...]
+    scales: Mapped[str, float] | None = None
 
 
 def to_json(mapping: Mapping) -> str:
@@ -125,6 +128,7 @@ def to_json(mapping: Mapping) -> str:
         "signs": mapping.signs,
         "seed": mapping.seed,
         "fingerprint": mapping.fingerprint,
+        **({} if mapping.scales is None else {"scales": dict(mapping.scales)}),
         "populations": [{"name": one.name, "size": one.size, "external": one.external} for one in mapping.populations],
         "runs": [_run_content(run) for run in mapping.runs],
     }
@@ -207,6 +211,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             for one in whole.entries("populations")
         ),
         runs=tuple(_run(one, chip) for one in whole.entries("runs")),
+        scales=whole.entry("scales").positive_numbers() if "scales" in whole.content else None,
     )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,20 +74,22 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], print_: str):
         self.path, self.settings, self.print = Path(path), json.loads(json.dumps(settings)), print_
+        self._replaces = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{path} cannot be a folder of checkpoints: {error.strerror or error}") from error
 
-    def begin(self, *, resume: bool, state: State) -> Checkpoint | None:
-        """The checkpoint to go on from; None: there is none, the run begins.
+    def begin(self, *, resume: bool, state: State, overwrite: bool = False) -> Checkpoint | None:
+        """The checkpoint to go on from; None: there is none, or it is replaced at the first `save`; the run begins.
 
         Raises:
-            FileError: there is one, and `resume` is not set; or it is damaged.
+            FileError: there is one, and neither `resume` nor `overwrite` is set; or it is damaged.
             UsageError: it is of other settings, data or parameters.
         """
         last = self.path / LAST
-        if not last.exists():
+        self._replaces = overwrite and not resume
+        if self._replaces or not last.exists():
             return None
         if not resume:
             raise FileError(f"{last} exists: go on from it with resume (--resume), or choose another folder")
@@ -97,6 +100,9 @@ class Folder:
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
         """Replace the checkpoint; `best` gives the arrays of best.npz, asked for only at the best epoch."""
         record = checkpoint.history[-1]
+        if self._replaces:
+            (self.path / HISTORY).unlink(missing_ok=True)
+            self._replaces = False
         with (self.path / HISTORY).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(record)) + "\n")
         if record.epoch == checkpoint.best_epoch:
@@ -112,6 +118,11 @@ class Folder:
         leaves = jax.tree.leaves((checkpoint.state, checkpoint.best_state))
         arrays = {f"array{number}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
         _replace(self.path / LAST, {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays})
+
+    def tidy(self) -> None:
+        """Remove the folder if nothing is in it."""
+        with suppress(OSError):
+            self.path.rmdir()
 
     def _read(self, path: Path, state: State) -> Checkpoint:
         leaves, structure = jax.tree.flatten((state, state))
@@ -136,18 +147,19 @@ class Folder:
         for name, value in self.settings.items():
             other = header["settings"].get(name)
             if other != value:
-                raise UsageError(f"{path} was made with {name} = {other}, now it is {value}: resume with the same")
+                where, before, now = _difference(name, other, value)
+                raise UsageError(f"{path} was made with {where} = {before}, now it is {now}: resume with the same")
         if header["fingerprint"] != self.print:
             raise UsageError(f"{path} was made with other data, or another network: resume with the same")
 
 
-def remove_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Remove the checkpoints of a folder, and the folder, if nothing else is in it."""
-    folder = Path(path)
-    for name in (LAST, BEST, HISTORY):
-        (folder / name).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def _difference(where: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first place at which two settings differ, and what is there."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in (*now, *before):
+            if before.get(name) != now.get(name):
+                return _difference(f"{where}.{name}", before.get(name), now.get(name))
+    return where, before, now
 
 
 def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:

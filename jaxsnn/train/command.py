@@ -8,17 +8,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jaxsnn.bss2.emulate import EmulatedChip
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.lower import lower
 from jaxsnn.nir import Graph, write
-from jaxsnn.output import write_json
+from jaxsnn.output import write_json, write_whole
 from jaxsnn.train.augment import Dropout
-from jaxsnn.train.checkpoint import remove_checkpoint
 from jaxsnn.train.constraints import Bounded, Free, Positive
+from jaxsnn.train.datasets import Splits
 from jaxsnn.train.defaults import make_loss
 from jaxsnn.train.files import load_splits
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import Fit
+from jaxsnn.train.on_chip import HEADROOM, OnChip, device_of, mapped, off_chip_accuracy, on_chip
 from jaxsnn.train.parallel import is_first, join_processes, partners
 from jaxsnn.train.silence import Push
 from jaxsnn.units import parse_time
@@ -33,6 +35,7 @@ class TrainOutcome:
         test_samples: number of samples that the test accuracy is measured on.
         output, history, checkpoint: paths of the files and the folder that were written.
         notes: what the user should know.
+        on_chip: what there is to say of the emulated chip; None on other engines.
     """
 
     fit: Fit
@@ -41,6 +44,7 @@ class TrainOutcome:
     history: str
     checkpoint: str
     notes: tuple[str, ...]
+    on_chip: OnChip | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -53,20 +57,25 @@ class TrainOutcome:
             "output": self.output,
             "checkpoint": self.checkpoint,
             "notes": list(self.notes),
+            **({} if self.on_chip is None else self.on_chip.as_dict()),
         }
 
     def as_text(self) -> str:
         """For people."""
         record = self.fit.history[self.fit.best_epoch]
         epochs = len(self.fit.history) - 1
-        return "\n".join(
-            [
-                f"test accuracy  {self.fit.test_accuracy:.2%} of {self.test_samples} samples",
-                f"best epoch     {record.epoch} of {epochs}, validation {record.validation_accuracy:.2%}",
-                f"trained file   {self.output}",
-                f"history        {self.history}",
-            ]
-        )
+        chip = self.on_chip
+        where = "" if chip is None else f", on the emulated chip {chip.seed}"
+        lines = [
+            f"test accuracy  {self.fit.test_accuracy:.2%} of {self.test_samples} samples{where}",
+            f"best epoch     {record.epoch} of {epochs}, validation {record.validation_accuracy:.2%}",
+            f"trained file   {self.output}",
+            f"history        {self.history}",
+        ]
+        if chip is not None:
+            lines.insert(1, f"off the chip   {chip.off_chip_accuracy:.2%}: the same weights on the event engine")
+            lines.append(f"mapping        {chip.mapping}")
+        return "\n".join(lines)
 
 
 def train_file(
@@ -97,23 +106,28 @@ def train_file(
                 f"{settings['processes']} processes need --coordinator HOST:PORT, the address of process 0"
             )
         join_processes(settings["coordinator"], settings["processes"], settings["process"])
-    trained_path, history = Path(output), Path(output).with_suffix(".history.json")
-    checkpoint = Path(output).with_suffix(".checkpoint")
-    if force and not resume and is_first():
-        remove_checkpoint(checkpoint)
+    trained_path, checkpoint = Path(output), Path(output).with_suffix(".checkpoint")
+    history, mapping = (Path(output).with_suffix(f".{kind}.json") for kind in ("history", "mapping"))
     splits, notes = load_splits(
         settings["data"], settings["seed"], folder=settings["data-folder"], copies=settings["copies"]
     )
+    chosen = fit_settings(graph, settings, splits.span)
+    in_the_loop = settings["engine"] == "loop"
 
-    def save(trained: Fit) -> None:
-        if is_first():
-            write(trained_path, trained.graph, force)
-            write_json(history, trained.as_dict(), force)
+    def save(trained: Fit) -> tuple[str, ...]:
+        if not is_first():
+            return ()
+        text, said = mapped(chosen["engine"], trained.graph) if in_the_loop else ("", ())
+        write(trained_path, trained.graph, force)
+        write_json(history, trained.as_dict(), force)
+        if in_the_loop:
+            write_whole(mapping, lambda path: path.write_text(text, encoding="utf-8"), force)
+        return said
 
     try:
         with partners(checkpoint if several else None):
-            chosen = fit_settings(graph, settings)
-            trained = fit(graph, splits, checkpoint=checkpoint, resume=resume, progress=progress, **chosen)
+            to: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume, "overwrite": force}
+            trained = fit(graph, splits, progress=progress, **to, **chosen)
     except TrainingStopped as error:
         save(error.fit)
         reached = error.fit.history[error.fit.best_epoch]
@@ -121,7 +135,7 @@ def train_file(
             f"{error}; epoch {reached.epoch} (validation {reached.validation_accuracy:.2%}) is written to {output}",
             error.fit,
         ) from error
-    save(trained)
+    notes += (*trained.notes, *save(trained))
     if not is_first():
         return None
     if settings["plot"] is not None:
@@ -132,22 +146,35 @@ def train_file(
         output=os.fspath(output),
         history=str(history),
         checkpoint=str(checkpoint),
-        notes=(*notes, *trained.notes),
+        notes=notes,
+        on_chip=_off_the_chip(trained, splits, chosen, str(mapping)) if in_the_loop else None,
     )
 
 
-def fit_settings(graph: Graph, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `jaxsnn.train.fit`.
+def _off_the_chip(trained: Fit, data: Splits, chosen: Mapping[str, Any], mapping: str) -> OnChip:
+    """What an emulated chip makes the outcome say."""
+    accuracy = off_chip_accuracy(trained.graph, data, chosen["loss"], chosen["t_end"])
+    return OnChip(seed=device_of(chosen["engine"]).chip.seed, mapping=mapping, off_chip_accuracy=accuracy)
+
+
+def fit_settings(graph: Graph, settings: Mapping[str, Any], span: float | None) -> dict[str, Any]:
+    """Keyword arguments of `jaxsnn.train.fit`; `span` is that of the data.
 
     Raises:
         UsageError: a table of the configuration that makes no sense.
+        MappingError: the engine "loop", and a network that the chip cannot run.
     """
     loss: Any = settings["loss"]
-    if "loss-options" in settings:
-        network = lower(graph)
-        loss = make_loss(loss, network, settings["t-end"])
-        loss = _replaced(loss, settings["loss-options"], "loss-options")
-    chosen = {name: settings[name] for name in ("epochs", "schedule", "optimiser", "seed", "engine", "averaging")}
+    engine: Any = settings["engine"]
+    if "loss-options" in settings or engine == "loop":
+        loss = make_loss(loss, lower(graph), settings["t-end"], span=span)
+        loss = _replaced(loss, settings.get("loss-options", {}), "loss-options")
+    if engine == "loop":
+        headroom, chip = settings["headroom"], EmulatedChip(seed=settings["chip-seed"] or 0)
+        room = HEADROOM if headroom is None else headroom
+        engine = on_chip(graph, loss, chip=chip, headroom=room, max_runs=settings["runs"] or 1)
+    chosen = {name: settings[name] for name in ("epochs", "schedule", "optimiser", "seed", "averaging")}
+    chosen |= {"engine": engine}
     chosen |= {name: settings[name] for name in ("clip", "patience", "devices")}
     return chosen | {
         "loss": loss,

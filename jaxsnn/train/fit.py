@@ -65,6 +65,7 @@ def fit(
     on_failure: str = "back",
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     devices: int | None = None,
     progress: Callable[[str], None] | None = to_terminal,
 ) -> Fit:
@@ -105,6 +106,7 @@ def fit(
             best epoch with steps of a third, up to three times; "stop": stop at once.
         checkpoint: folder for checkpoints (`jaxsnn.train.checkpoint`), written after each epoch.
         resume: go on from the checkpoint there, if there is one.
+        overwrite: replace a checkpoint there that is not resumed, after the first evaluation; else it is an error.
         devices: over how many devices the samples of a batch are shared out; None: one, or all of several processes.
         progress: takes one line for each epoch; by default to stderr if that is a terminal. None is quiet.
 
@@ -147,4 +149,4 @@ def fit(
     }
     plan = make_plan(network, data, loss=loss, encoder=encoder, t_end=t_end, engine=engine, push=push, **settings)
     run = Run(graph, network, plan, data, progress or (lambda line: None))
-    return run.all(checkpoint, resume=resume)
+    return run.all(checkpoint, resume=resume, overwrite=overwrite)

@@ -148,7 +148,7 @@ def make_plan(
         and not hasattr(data.train.x, "time")
         and not (on_grid and data.encoder is None and np.ndim(data.train.x) > 2)
     ):
-        encoder, note = _default_encoder(data, loss.tau)
+        encoder, note = default_encoder(data, loss.tau)
         notes.append(note)
     if push is None:
         push = Push(label=0.0, hidden=0.0) if on_grid else Push()
@@ -158,7 +158,8 @@ def make_plan(
     return plan
 
 
-def _default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
+def default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
+    """The encoder where nobody gives one, and a note that says which; `tau` in seconds."""
     if data.encoder is not None:
         encoder = data.encoder(tau)
         return encoder, f"the task's own encoder is used: {encoder}"

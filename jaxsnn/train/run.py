@@ -116,17 +116,24 @@ class Run:
             )
         return shared
 
-    def all(self, folder: str | os.PathLike[str] | None = None, *, resume: bool = False) -> Fit:
+    def all(
+        self, folder: str | os.PathLike[str] | None = None, *, resume: bool = False, overwrite: bool = False
+    ) -> Fit:
         """The run from its beginning, or its checkpoint, to its end."""
         if folder is not None:
             settings = self.plan.as_dict()
             settings.pop("devices", None)
             self.folder = Folder(folder, settings, fingerprint(self.splits, self.network.parameters))
-            found = self.folder.begin(resume=resume, state=self.state)
+            found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
             if found is not None:
                 self._restore(found)
         if not self.history:
-            self._before_training()
+            try:
+                self._before_training()
+            except Exception:
+                if self.folder is not None:
+                    self.folder.tidy()
+                raise
         for epoch in range(len(self.history), self.plan.epochs + 1):
             if self._out_of_patience(epoch):
                 break

@@ -35,10 +35,10 @@ _HAIR = 2**-22
 class ChipInTheLoop:
     """An emulated chip that fires while a network is trained: pass it as `jaxsnn.train.InTheLoop(device=...)`.
 
-    The graph is mapped once, every connection of it, with free signs. Scales and voltages are fixed then, as those of
-    a calibrated chip are. In each step the network's weights, times their scale, are clipped to 63 LSB, rounded half
-    away from zero and put into their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the
-    same, so that a run can be repeated and resumed.
+    The graph is mapped once, every connection of it, those of weight 0 too, with free signs. Scales and voltages are
+    fixed then, as those of a calibrated chip are. In each step the network's weights, times their scale, are clipped to
+    63 LSB, rounded half away from zero and put into their synapses. Noise is drawn anew for other weights or inputs;
+    the same ones meet the same, so that a run can be repeated and resumed.
 
     Args:
         graph: what will be trained, with its first weights.
@@ -49,6 +49,7 @@ class ChipInTheLoop:
             others have less, and feel deviations of voltages more.
         dead: parts of the chip that are not used.
         seed: of the mapping.
+        max_runs: of the chip for a batch, one after the other; None: as many as it takes.
 
     Raises:
         MappingError: the chip cannot run the graph, or not with free signs.
@@ -71,6 +72,7 @@ class ChipInTheLoop:
         headroom: float | Mapping[str, float] = 2.0,
         dead: Dead = NOTHING_DEAD,
         seed: int = 0,
+        max_runs: int | None = None,
     ):
         self.chip, options = chip or EmulatedChip(), options or Options()
         first = quantize(graph, options)
@@ -81,9 +83,9 @@ class ChipInTheLoop:
         self._scales = _scales(first, headroom)
         self.options = replace(options, scale=MappingProxyType(self._scales))
         self.quantized = quantize(graph, self.options)
-        examined = examine(graph)
+        examined = examine(_without_zeros(graph))
         self.routed = _routed(self.quantized.netlist, examined)
-        found = map_net(self.routed, dead=dead, signs="free", seed=seed)
+        found = map_net(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
         if found.mapping is None:
             raise MappingError(f"with free signs, as training needs them: {found.why}")
         self.mapping: ChipMapping = found.mapping
@@ -106,7 +108,8 @@ class ChipInTheLoop:
             MappingError: the graph has other connections.
         """
         quantized = quantize(graph, self.options)
-        return quantized, with_weights(self.mapping, self.routed, quantized.netlist)
+        mapping = with_weights(self.mapping, self.routed, quantized.netlist)
+        return quantized, replace(mapping, scales=MappingProxyType(self._scales))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -135,8 +138,18 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
     return {name: (report.scale or 1.0) / factors[name] for name, report in quantized.nodes.items()}
 
 
+def _without_zeros(graph: Graph) -> Graph:
+    """The graph with a weight wherever training may put one."""
+    nodes = []
+    for node in graph.nodes.values():
+        weight = np.asarray(node.parameters.get("weight", 1.0))
+        if not weight.all():
+            nodes.append(node.replace(weight=np.where(weight == 0, np.abs(weight).max() or 1.0, weight)))
+    return graph.with_nodes(nodes)
+
+
 def _routed(net: Netlist, examined: Examined) -> Netlist:
-    """The net with all connections of the graph, those too whose first weights are rounded to zero."""
+    """The net with all connections of the graph, those too whose first weights are or become zero."""
     begins = dict(zip((part.name for part in net.populations), net.offsets.tolist(), strict=False))
     pairs = [
         (begins[source] + links.pre, begins[target] + links.post)
