@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import jaxsnn
-from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip
+from jaxsnn.bss2.emulate import EmulatedChip
 from jaxsnn.event import Event
 from jaxsnn.nir import Graph
-from jaxsnn.train import InTheLoop, fit, yinyang, yinyang_splits
+from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
 from jaxsnn.train.evaluate import evaluate
 from jaxsnn.train.losses import FirstSpike
 
@@ -31,12 +31,6 @@ FRESH_SEED, FRESH = 123456, 10_000
 def loss_of(arguments: argparse.Namespace) -> FirstSpike:
     """First-spike loss of the output population."""
     return FirstSpike(population=OUTPUT, tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness)
-
-
-def loop(graph: Graph, chip: EmulatedChip, headroom: float | dict[str, float]) -> InTheLoop:
-    """An engine that plays a graph on a chip; outputs need not fire a second time, for nothing hears them."""
-    device = ChipInTheLoop(graph, chip=chip, headroom=headroom)
-    return InTheLoop(device=device, max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
 
 
 def trained(graph: Graph, engine: Event | InTheLoop, arguments: argparse.Namespace) -> tuple[Graph, float]:
@@ -80,19 +74,20 @@ def main() -> None:
     parser.add_argument("--skip-baseline", action="store_true", help="only train in the loop")
     arguments = parser.parse_args()
     graph = jaxsnn.read(SOURCE, dialect="snntorch", reset="zero")
+    loss = loss_of(arguments)
     plain = Event(max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     if not arguments.skip_baseline:
         without, accuracy = trained(graph, plain, arguments)
         say(trained="without the loop", on="event engine", test=accuracy)
-        ideal = loop(without, EmulatedChip(ideal=True), 1.0)
+        ideal = on_chip(without, loss, chip=EmulatedChip(ideal=True), headroom=1.0)
         say(trained="without the loop", on="ideal chip", **on(ideal, without, arguments))
         for seed in arguments.seeds:
-            engine = loop(without, EmulatedChip(seed=seed), 1.0)
+            engine = on_chip(without, loss, chip=EmulatedChip(seed=seed), headroom=1.0)
             say(trained="without the loop", on=f"chip {seed}", **on(engine, without, arguments))
     for seed in arguments.seeds:
         start = time.perf_counter()
         headroom = {"lif1": arguments.headroom[0], "lif2": arguments.headroom[1]}
-        engine = loop(graph, EmulatedChip(seed=seed), headroom)
+        engine = on_chip(graph, loss, chip=EmulatedChip(seed=seed), headroom=headroom)
         within, accuracy = trained(graph, engine, arguments)
         seconds = round(time.perf_counter() - start, 1)
         say(trained=f"on chip {seed}", on=f"chip {seed}", **on(engine, within, arguments), seconds=seconds)

@@ -19,7 +19,12 @@ def _headroom(value: Any) -> float | dict[str, float]:
     if isinstance(value, str) and ":" in value:
         pairs = (part.rpartition(":") for part in value.split(",") if part.strip())
         value = {name.strip(): number for name, _, number in pairs}
-    return {name: float(number) for name, number in value.items()} if isinstance(value, dict) else float(value)
+    try:
+        return {name: float(number) for name, number in value.items()} if isinstance(value, dict) else float(value)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"headroom is {value!r}: say one factor, or NODE:FACTOR for each population, with commas"
+        ) from None
 
 
 #: Options: name -> (what converts text, default, metavar, help). In a configuration file the same names.

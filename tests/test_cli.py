@@ -168,7 +168,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
         (["train", DEMO_NET, *TOLD, "--data", "digit", "-o", "x.nir"], "no task 'digit'"),
         (["train", DEMO_NET, *TOLD, "-o", "x.nir"], "nobody says what to train on"),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--loss", "mze"], "did you mean 'mse'"),
-        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--engine", "loop"], "the loop needs a device"),
+        (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--engine", "lop"], "did you mean 'loop'"),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "two"], "--epochs is 'two'"),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--config", "no.toml"],

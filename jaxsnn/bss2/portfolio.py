@@ -38,7 +38,8 @@ class Outcome:
         mapping: where it fits.
         certificate: where it is impossible; else why fewer runs are, or None.
         tried: attempts at a run.
-        why: one line on what stood in the way, where it does not fit.
+        why: one line on what stood in the way, where it does not fit, with advice to who maps a file.
+        reason: where it gave up, the same without the advice.
     """
 
     stop_reason: str
@@ -46,6 +47,7 @@ class Outcome:
     certificate: Certificate | None
     tried: int
     why: str = ""
+    reason: str = ""
 
     @property
     def fits(self) -> bool:
@@ -104,8 +106,8 @@ def map_net(
         return _stopped("impossible", attempt.certificate, attempt.tried, attempt.certificate.message)
     limit = f"within {time_limit:g} s" if time.monotonic() > attempt.deadline else f"in {last} run{'s' * (last > 1)}"
     advice = "allow more with --time-limit, or with --runs" if max_runs else "allow more with --time-limit"
-    message = f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why}): {advice}"
-    return _stopped("gave up", why, attempt.tried, message)
+    reason = f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why})"
+    return dataclasses.replace(_stopped("gave up", why, attempt.tried, f"{reason}: {advice}"), reason=reason)
 
 
 def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:

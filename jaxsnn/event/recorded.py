@@ -47,7 +47,8 @@ def replay(
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             raise LoweringError(
-                f"nodes {', '.join(part.order)} form a cycle: in the loop only feed-forward networks run"
+                f"nodes {', '.join(part.order)} form a cycle: in the loop only feed-forward networks run, take "
+                "the event engine"
             )
         if part.kind == "neuron":
             _RecordedLayer(sources, part.name, recorded).run(record, end, sample_times)
@@ -63,7 +64,7 @@ class _RecordedLayer(Layer):
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
                 f"node '{name}' ({self.population.kind}): arrivals move V itself, so that recorded spike times have no "
-                "slope: in the loop CubaLIF neurons train"
+                "slope: in the loop CubaLIF neurons train, take those or another engine"
             )
 
     def _spikes(self, record, given, weight, lanes, time, row, t_end):

@@ -20,6 +20,7 @@ from jaxsnn.train.losses import (
     SpikeTimes,
     accuracy,
 )
+from jaxsnn.train.on_chip import on_chip
 from jaxsnn.train.optimisers import OPTIMISERS, SCHEDULES
 from jaxsnn.train.parallel import join_processes
 from jaxsnn.train.regularize import PeakMargin, SpikeRate
@@ -66,6 +67,7 @@ __all__ = [
     "fit",
     "japanese_vowels_splits",
     "join_processes",
+    "on_chip",
     "yinyang",
     "yinyang_splits",
 ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxsnn.bss2.emulate import EmulatedChip
@@ -151,6 +152,10 @@ def train_file(
     )
 
 
+#: Of the engine "loop", where nobody says otherwise.
+LOOP_DEFAULTS: Mapping[str, Any] = MappingProxyType({"chip-seed": 0, "headroom": HEADROOM, "runs": 1})
+
+
 def _off_the_chip(trained: Fit, data: Splits, chosen: Mapping[str, Any], mapping: str) -> OnChip:
     """What an emulated chip makes the outcome say."""
     accuracy = off_chip_accuracy(trained.graph, data, chosen["loss"], chosen["t_end"])
@@ -170,9 +175,10 @@ def fit_settings(graph: Graph, settings: Mapping[str, Any], span: float | None) 
         loss = make_loss(loss, lower(graph), settings["t-end"], span=span)
         loss = _replaced(loss, settings.get("loss-options", {}), "loss-options")
     if engine == "loop":
-        headroom, chip = settings["headroom"], EmulatedChip(seed=settings["chip-seed"] or 0)
-        room = HEADROOM if headroom is None else headroom
-        engine = on_chip(graph, loss, chip=chip, headroom=room, max_runs=settings["runs"] or 1)
+        given = {name: settings[name] for name in LOOP_DEFAULTS if settings[name] is not None}
+        chosen = {**LOOP_DEFAULTS, **given}
+        chip = EmulatedChip(seed=chosen["chip-seed"])
+        engine = on_chip(graph, loss, chip=chip, headroom=chosen["headroom"], max_runs=chosen["runs"])
     chosen = {name: settings[name] for name in ("epochs", "schedule", "optimiser", "seed", "averaging")}
     chosen |= {"engine": engine}
     chosen |= {name: settings[name] for name in ("clip", "patience", "devices")}

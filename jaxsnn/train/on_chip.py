@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.errors import MappingError
 from jaxsnn.event.engine import Event
 from jaxsnn.lower import lower
+from jaxsnn.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.datasets import Splits
 from jaxsnn.train.defaults import make_loss
@@ -59,12 +62,7 @@ def on_chip(
     (7, ('2',), 1)
     """
     network = lower(graph)
-    for name, population in network.populations.items():
-        if not population.fires:
-            raise MappingError(
-                f"population '{name}' ({population.kind}) is a readout: in the loop the chip gives spikes and no "
-                "voltages: answer by neurons that fire, or take another engine"
-            )
+    _refuse_unplayed(graph, network)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, Event)
@@ -74,6 +72,22 @@ def on_chip(
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
     )
+
+
+def _refuse_unplayed(graph: Graph, network: Network) -> None:
+    """Refuse what the chip could run, but not while it is trained."""
+    for name, population in network.populations.items():
+        if not population.fires:
+            raise MappingError(
+                f"population '{name}' ({population.kind}) is a readout: in the loop the chip gives spikes and no "
+                "voltages: let neurons that fire answer, or take another engine"
+            )
+    for name, node in graph.nodes.items():
+        if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
+            raise MappingError(
+                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has none in the loop: "
+                "let an input channel that spikes in every sample stand in for them, or take another engine"
+            )
 
 
 def device_of(engine: Any) -> ChipInTheLoop:

@@ -208,7 +208,8 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
         kind = name.rpartition(".")[2]
         if kind not in takes and kind in there:
             raise UsageError(
-                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only: leave it out"
+                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only: leave it out "
+                "(--train)"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from jaxsnn.bss2.emulate.play import play
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
+from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.portfolio import map_net
 from jaxsnn.bss2.quantize import Options, Quantized, quantize, strength
@@ -87,10 +89,19 @@ class ChipInTheLoop:
         self.routed = _routed(self.quantized.netlist, examined)
         found = map_net(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
         if found.mapping is None:
-            raise MappingError(f"with free signs, as training needs them: {found.why}")
+            why = f"{found.reason}: make its layers smaller, or allow more runs" if found.reason else found.why
+            raise MappingError(f"with free signs, as training needs them: {why}")
         self.mapping: ChipMapping = found.mapping
         self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
         self._factors = _factors(examined, self.quantized, self._scales)
+        self._identity = _identity(self.chip, self.quantized, self.mapping, self._factors)
+
+    def __eq__(self, other: object) -> bool:
+        """The same chip, mapping and calibration: runs with equal devices share compiled code."""
+        return isinstance(other, ChipInTheLoop) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
@@ -167,6 +178,20 @@ def _factors(examined: Examined, quantized: Quantized, scales: Mapping[str, floa
         own = strength(one, quantized.speedup)
         found[name] = scales[name] * own / own.max()
     return found
+
+
+def _identity(
+    chip: EmulatedChip, quantized: Quantized, mapping: ChipMapping, factors: Mapping[str, np.ndarray]
+) -> tuple[EmulatedChip, str]:
+    """Equal where two devices fire the same spikes for the same weights and inputs."""
+    digest = hashlib.sha256(to_json(mapping).encode())
+    digest.update(repr((quantized.speedup, quantized.slope)).encode())
+    for name, one in quantized.populations.items():
+        digest.update(repr((name, one.size, one.fires, one.lsb_per_volt, one.refractory_time)).encode())
+        voltages = one.v_leak, one.v_threshold, one.v_reset
+        for values in (one.tau_mem, one.tau_syn, *voltages, factors[name]):
+            digest.update(np.asarray(values, float).tobytes())
+    return chip, digest.hexdigest()
 
 
 def _digest(tree: Any) -> jax.Array:
