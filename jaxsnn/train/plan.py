@@ -178,7 +178,7 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
     if engine == "grid":
         return Grid()
     if isinstance(engine, str):
-        hint = ": the loop needs a device: pass InTheLoop(device=...)" if engine == "loop" else ""
+        hint = ": the loop needs a device: pass InTheLoop(device=...), or on_chip(graph)" if engine == "loop" else ""
         raise UsageError(f"there is no engine '{engine}' by name{hint}: {suggestion(engine, ('event', 'grid'))}")
     return engine
 

@@ -54,6 +54,15 @@ def test_weights_change_in_the_places_that_were_routed(device):
     assert places.issuperset(zip((after.synapses[:, 1] // 2).tolist(), after.synapses[:, 2].tolist(), strict=True))
 
 
+def test_equal_devices_share_compiled_code():
+    graph, chip = layered(4, 6, 2), EmulatedChip(seed=1, spread=QUIET)
+    first, again = (ChipInTheLoop(graph, chip=chip) for _ in range(2))
+    assert (first, hash(first)) == (again, hash(again))
+    others = {"chip": EmulatedChip(seed=2, spread=QUIET)}, {"headroom": {"2": 2.0, "4": 2.5}}, {"seed": 1}
+    assert all(first != ChipInTheLoop(graph, **{"chip": chip, **other}) for other in others)
+    assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
+
+
 def test_calibration_stays_while_weights_change(device):
     quantized, _ = device.with_weights(changed(layered(4, 6, 2)))
     assert quantized.slope == pytest.approx(device.quantized.slope)

@@ -1,5 +1,6 @@
 """A mapping's JSON: the same bytes again, and one line for whatever is malformed."""
 
+import dataclasses
 import json
 
 import pytest
@@ -19,6 +20,9 @@ def text():
 
 def test_there_and_back_gives_the_same_bytes(text):
     assert to_json(from_json(text)) == text
+    scaled = dataclasses.replace(from_json(text), scales={"lif1": 1307.25, "lif2": 0.1})
+    assert from_json(to_json(scaled)).scales == scaled.scales
+    assert to_json(from_json(to_json(scaled))) == to_json(scaled)
 
 
 def edited(text, *path, to):
