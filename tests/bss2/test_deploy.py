@@ -380,6 +380,18 @@ def test_what_is_wrong_is_not_deployed(tmp_path):
     assert (tmp_path / "a" / "network.json").read_bytes() == before
 
 
+def test_a_network_in_float32_is_deployed_too(tmp_path):
+    graph = network(4, 3)
+    nodes = [
+        node.replace(**{name: np.asarray(value, np.float32) for name, value in node.parameters.items()})
+        for node in graph.nodes.values()
+        if node.parameters
+    ]
+    quantized = quantize(graph.with_nodes(nodes))
+    content = deployed(tmp_path, quantized, map_net(quantized.netlist).mapping)
+    assert content["slope"] == pytest.approx(quantized.slope)
+
+
 def test_the_command_deploys_what_map_made(tmp_path, capsys):
     write(tmp_path / "net.nir", network(6, 5, 3, bias=0.1))
     file, mapping, folder = (str(tmp_path / name) for name in ("net.nir", "m.json", "out"))

@@ -128,20 +128,6 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     )
 
 
-def test_a_file_in_float32_gives_numbers_that_json_takes():
-    graph = build.sequential(
-        build.input(2),
-        build.linear(weight=np.ones((1, 2), np.float32)),
-        build.cubalif(tau_mem=np.float32(10e-3), tau_syn=np.float32(5e-3)),
-    )
-    nodes = [
-        node.replace(**{name: np.asarray(value, np.float32) for name, value in node.parameters.items()})
-        for node in graph.nodes.values()
-        if node.parameters
-    ]
-    assert type(quantize(graph.with_nodes(nodes)).slope) is float
-
-
 def two_layers(first=1.0, second=1.0, thresholds=(1.0, 1.0), **neurons):
     return build.sequential(
         build.input(4),

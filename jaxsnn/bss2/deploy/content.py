@@ -28,7 +28,7 @@ def content_of(mapping: Mapping, quantized: Quantized) -> dict[str, Any]:
         "signs": mapping.signs,
         "largest_weight": mapping.chip.weight_max,
         "speedup": quantized.speedup,
-        "slope": quantized.slope,
+        "slope": None if quantized.slope is None else float(quantized.slope),
         "bias_source": quantized.bias_source,
         "bias_period": quantized.bias_period,
         "dt": STEP,
