@@ -21,6 +21,7 @@ from jaxsnn.train.defaults import make_loss
 from jaxsnn.train.files import load_splits
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import Fit
+from jaxsnn.train.in_the_loop import InTheLoop
 from jaxsnn.train.on_chip import HEADROOM, OnChip, device_of, mapped, off_chip_accuracy, on_chip
 from jaxsnn.train.parallel import is_first, join_processes, partners
 from jaxsnn.train.silence import Push
@@ -107,36 +108,23 @@ def train_file(
                 f"{settings['processes']} processes need --coordinator HOST:PORT, the address of process 0"
             )
         join_processes(settings["coordinator"], settings["processes"], settings["process"])
-    trained_path, checkpoint = Path(output), Path(output).with_suffix(".checkpoint")
-    history, mapping = (Path(output).with_suffix(f".{kind}.json") for kind in ("history", "mapping"))
+    files = _Files(trained=Path(output), force=force)
     splits, notes = load_splits(
         settings["data"], settings["seed"], folder=settings["data-folder"], copies=settings["copies"]
     )
     chosen = fit_settings(graph, settings, splits.span)
-    in_the_loop = settings["engine"] == "loop"
-
-    def save(trained: Fit) -> tuple[str, ...]:
-        if not is_first():
-            return ()
-        text, said = mapped(chosen["engine"], trained.graph) if in_the_loop else ("", ())
-        write(trained_path, trained.graph, force)
-        write_json(history, trained.as_dict(), force)
-        if in_the_loop:
-            write_whole(mapping, lambda path: path.write_text(text, encoding="utf-8"), force)
-        return said
-
     try:
-        with partners(checkpoint if several else None):
-            to: dict[str, Any] = {"checkpoint": checkpoint, "resume": resume, "overwrite": force}
+        with partners(files.checkpoint if several else None):
+            to: dict[str, Any] = {"checkpoint": files.checkpoint, "resume": resume, "overwrite": force}
             trained = fit(graph, splits, progress=progress, **to, **chosen)
     except TrainingStopped as error:
-        save(error.fit)
+        files.write(error.fit, chosen["engine"])
         reached = error.fit.history[error.fit.best_epoch]
         raise TrainingStopped(
             f"{error}; epoch {reached.epoch} (validation {reached.validation_accuracy:.2%}) is written to {output}",
             error.fit,
         ) from error
-    notes += (*trained.notes, *save(trained))
+    notes += (*trained.notes, *files.write(trained, chosen["engine"]))
     if not is_first():
         return None
     if settings["plot"] is not None:
@@ -145,21 +133,53 @@ def train_file(
         fit=trained,
         test_samples=len(splits.test),
         output=os.fspath(output),
-        history=str(history),
-        checkpoint=str(checkpoint),
+        history=str(files.history),
+        checkpoint=str(files.checkpoint),
         notes=notes,
-        on_chip=_off_the_chip(trained, splits, chosen, str(mapping)) if in_the_loop else None,
+        on_chip=_off_the_chip(trained, splits, chosen, files) if settings["engine"] == "loop" else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """What a run writes, beside the trained file; `force`: over files that exist."""
+
+    trained: Path
+    force: bool
+
+    @property
+    def history(self) -> Path:
+        return self.trained.with_suffix(".history.json")
+
+    @property
+    def mapping(self) -> Path:
+        return self.trained.with_suffix(".mapping.json")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.trained.with_suffix(".checkpoint")
+
+    def write(self, done: Fit, engine: Any) -> tuple[str, ...]:
+        """Write the files, in the first process; notes on what the chip does otherwise, if one was in the loop."""
+        if not is_first():
+            return ()
+        in_the_loop = isinstance(engine, InTheLoop)
+        text, notes = mapped(engine, done.graph) if in_the_loop else ("", ())
+        write(self.trained, done.graph, self.force)
+        write_json(self.history, done.as_dict(), self.force)
+        if in_the_loop:
+            write_whole(self.mapping, lambda path: path.write_text(text, encoding="utf-8"), self.force)
+        return notes
 
 
 #: Of the engine "loop", where nobody says otherwise.
 LOOP_DEFAULTS: Mapping[str, Any] = MappingProxyType({"chip-seed": 0, "headroom": HEADROOM, "runs": 1})
 
 
-def _off_the_chip(trained: Fit, data: Splits, chosen: Mapping[str, Any], mapping: str) -> OnChip:
+def _off_the_chip(trained: Fit, data: Splits, chosen: Mapping[str, Any], files: _Files) -> OnChip:
     """What an emulated chip makes the outcome say."""
     accuracy = off_chip_accuracy(trained.graph, data, chosen["loss"], chosen["t_end"])
-    return OnChip(seed=device_of(chosen["engine"]).chip.seed, mapping=mapping, off_chip_accuracy=accuracy)
+    return OnChip(seed=device_of(chosen["engine"]).chip.seed, mapping=str(files.mapping), off_chip_accuracy=accuracy)
 
 
 def fit_settings(graph: Graph, settings: Mapping[str, Any], span: float | None) -> dict[str, Any]:
