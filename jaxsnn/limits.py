@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError, listing
+from jaxsnn.thresholds import Feed, carriers, feeds, leveled, mixed
 from jaxsnn.wiring import LINEAR, Population, Wire
 
 #: NIR types of neurons that the engines run.
@@ -31,24 +32,30 @@ def refuse(limits: Iterable[Limit]) -> None:
         raise LoweringError(str(first))
 
 
-def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+def event_limits(
+    wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
+) -> Iterator[Limit]:
     """Why the event engine cannot run a network, in the order of its nodes.
 
     Args:
         wires: in execution order.
         populations: by name.
+        threshold: how a Threshold is played, as in `jaxsnn.event.Event`.
     """
     wires = tuple(wires)
     steady = _steady(wires)
     looped: set[str] = set()
     try:
-        looped = {name for part in groups(wires) if isinstance(part, Cycle) for name in part.order}
+        looped = {wire.name for part in groups(wires) if isinstance(part, Cycle) for wire in part.wires}
     except LoweringError as error:
         yield limit_of(wires[-1].name, "instant-cycle", error)
-    silent = {name for name, population in populations.items() if not population.fires}
+    levels = leveled(wires) if threshold == "level" else set()
+    found = feeds(wires)
     for wire in wires:
-        if wire.kind not in ("input", "output", "neuron", *LINEAR):
-            supported = listing((*NEURONS, *LINEAR))
+        if wire.kind == "Threshold":
+            yield from _threshold_limits(wire, found[wire.name], populations, looped=wire.name in looped)
+        elif wire.kind not in ("input", "output", "neuron", *LINEAR):
+            supported = listing((*NEURONS, *LINEAR, "Threshold"))
             yield Limit(
                 node=wire.name,
                 code="unsupported-node",
@@ -62,36 +69,84 @@ def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -
                 message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
                 fix="put the bias behind the Delay, or run it on the grid",
             )
-        for source in (source for source in wire.sources if source in silent and wire.kind != "output"):
-            yield Limit(
-                node=source,
-                code="analog-signal",
-                message=f"node '{source}' ({populations[source].kind}) sends its voltage on to '{wire.name}'",
-                fix="the event engine hands on spikes only, the grid engine runs it",
-            )
         if wire.name in populations:
-            biased = not steady.isdisjoint(wire.sources)
-            yield from _population_limits(populations[wire.name], biased=biased, looped=wire.name in looped)
+            steadily = not steady.isdisjoint(wire.sources) or wire.name in levels
+            yield from _population_limits(populations[wire.name], steadily=steadily, looped=wire.name in looped)
+    yield from _analog_limits(wires, populations, found)
+    if threshold == "level":
+        yield from _mixture_limits(wires, populations)
+
+
+def _threshold_limits(
+    wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
+) -> Iterator[Limit]:
+    where = f"node '{wire.name}' (Threshold)"
+    source = populations.get(feed.readout or "")
+    if looped:
+        yield Limit(
+            node=wire.name,
+            code="threshold-in-cycle",
+            message=f"{where} is part of a cycle",
+            fix="break the cycle before it, or run it on the grid",
+        )
+    elif feed.obstacle or (source is not None and source.fires):
+        what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
+        yield Limit(
+            node=wire.name,
+            code="threshold-source",
+            message=f"{where} {what}",
+            fix="feed it by one LI, CubaLI or I, through Scale and Flatten alone, or run it on the grid",
+        )
+
+
+def _analog_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population], found: Mapping[str, Feed]
+) -> Iterator[Limit]:
+    """Voltages that go elsewhere than to Outputs and Thresholds."""
+    voltages = {name: name for name, population in populations.items() if not population.fires}
+    through = {wire.name: feed.readout for feed in found.values() for wire in feed.through if feed.readout in voltages}
+    for wire in wires:
+        for source in wire.sources:
+            direct = source in voltages and (wire.kind == "output" or wire.name in through)
+            if wire.kind == "Threshold" or direct or (source in through and wire.name in through):
+                continue
+            if (readout := voltages.get(source) or through.get(source)) is not None:
+                way = "" if source == readout else f", through '{source}',"
+                yield Limit(
+                    node=readout,
+                    code="analog-signal",
+                    message=f"node '{readout}' ({populations[readout].kind}) sends its voltage on{way} to '{wire.name}'",
+                    fix="the event engine hands on spikes only, and a voltage to a Threshold, the grid engine runs it",
+                )
+
+
+def _mixture_limits(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+    """Neurons under delta spikes and levels, which are boxes."""
+    for name, level, spikes in mixed(wires, populations):
+        if name in populations and populations[name].spike_kernel == "delta":
+            yield Limit(
+                node=name,
+                code="level-and-deltas",
+                message=f"node '{name}' ({populations[name].kind}) receives a level from '{level}' and delta spikes "
+                f"from '{spikes}'",
+                fix=f"say --spike-kernel {name}:box, play the Threshold as events (--threshold event), or run it on "
+                "the grid",
+            )
 
 
 def _steady(wires: Sequence[Wire]) -> set[str]:
     """Names of the linear nodes whose output has a constant in it, which biases leave."""
-    found = {wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")}
-    while True:
-        more = {wire.name for wire in wires if wire.kind in LINEAR and not found.isdisjoint(wire.sources)} - found
-        if not more:
-            return found
-        found |= more
+    return carriers(wires, [wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")])
 
 
-def _population_limits(population: Population, *, biased: bool, looped: bool) -> Iterator[Limit]:
+def _population_limits(population: Population, *, steadily: bool, looped: bool) -> Iterator[Limit]:
     name, kind = population.name, population.kind
     where = f"node '{name}' ({kind})"
     needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
     needed += ["reset", "v_reset"] * population.fires
     needed += ["dt"] * (
         population.spike_kernel == "box"
-        or (biased and population.bias == "step")
+        or (steadily and population.bias == "step")
         or (looped and population.recurrent_delay > 0)
     )
     yield from obstacles(population, needed)

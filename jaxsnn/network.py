@@ -168,10 +168,10 @@ jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """What arrives somewhere: a linear function of spike trains, and a constant.
+    """What arrives somewhere: a linear function of spike trains and levels, and a constant.
 
     Attributes:
-        paths: pairs of a source (an input or a population) and the `Operator` that its events pass.
+        paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its events pass.
         constant: (channels,) array, or None for zero.
     """
 
@@ -203,7 +203,7 @@ def signals(network):
         if name in leaving:
             return leaving[name]
         wire = wires[name]
-        if wire.kind in ("input", "neuron"):
+        if wire.kind in ("input", "neuron", "Threshold"):
             leaving[name] = Signal(paths=((name, identity(wire.size)),), constant=None)
             return leaving[name]
         if wire.kind not in LINEAR:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsnn.errors import SimulationError, UsageError, suggestion
-from jaxsnn.event.engine import Budget, Event, event_approximations, run
+from jaxsnn.event.engine import Budget, Event, Levels, event_approximations, run
 from jaxsnn.event.events import Events, flatten_spikes
 from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
@@ -24,6 +24,7 @@ from jaxsnn.grid.timing import step_length
 from jaxsnn.inputs import checked_inputs, late_events, out_of_range, rasters
 from jaxsnn.network import Network, entries
 from jaxsnn.results import Result
+from jaxsnn.thresholds import check_reading
 
 _DEFAULT_SAMPLES = 101
 
@@ -35,12 +36,16 @@ class Solution:
 
     Attributes:
         spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes), `count` (batch, neurons).
+            A Threshold that is played as events is among them.
+        levels: Threshold that is played as a level -> `Levels` with `rise` and `fall` (batch, neurons, rises) seconds,
+            and `count` (batch, neurons).
         voltages: readout -> membrane voltage (batch, samples, neurons).
         sample_times: (samples,) seconds, where the readouts were sampled.
         result: how the run ended, a `Result` as int32 scalar.
         clipped_slopes: population -> number of spikes so close to tangency that a gradient is clipped.
         degenerate_spikes: population -> number of spikes at the very time of an arrival that moved V (LIF and IF under
-            delta spikes): their times do not depend on any weight, so that their exact gradient is zero.
+            delta spikes): their times do not depend on any weight, so that their exact gradient is zero. Of a
+            Threshold, as in `clipped_slopes`, the rises and falls of V.
         budgets: option of `Event` -> population -> what the run took and what there was room for; where one was not
             enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
@@ -63,6 +68,7 @@ class Solution:
     late: dict[str, jax.Array]
     outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     notes: tuple[str, ...] = field(metadata={"static": True})
+    levels: dict[str, Levels] = field(default_factory=dict)
 
     def events(self, name: str) -> Events:
         """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and the size.
@@ -111,6 +117,9 @@ class Solution:
             "max_events": f"'{name}' fires {needed} times in one sample, others see {room} of its spikes",
             "max_arrivals": f"{needed} spikes arrive at one position of '{name}', there is room for {room}",
         }[option]
+        if name in self.levels and option != "max_arrivals":
+            whole = "rises and falls in one sample, others see" if option == "max_events" else "rises, it records"
+            what = f"Threshold '{name}' takes {needed} {whole} {room}"
         least = max(short.values())
         return f'spike budget exhausted: {what}: raise {option} from {room} to at least {least}, or say "auto"'
 
@@ -121,7 +130,8 @@ class Solution:
 
     def _of(self, name):
         if name not in self.spikes:
-            raise UsageError(f"'{name}' is no population that fires: {suggestion(name, self.spikes)}")
+            what = "a Threshold played as a level: look at levels" if name in self.levels else "no population that fires"
+            raise UsageError(f"'{name}' is {what}: {suggestion(name, self.spikes)}")
         return self.spikes[name]
 
     @property
@@ -271,17 +281,24 @@ def _simulate_grid(engine, network, given):
 
 @partial(jax.jit, static_argnums=0)
 def _simulate(engine, network, trains, t_end, sample_times):
-    return conclude(network, trains, t_end, sample_times, run(network, trains, t_end, sample_times, engine))
+    record = run(network, trains, t_end, sample_times, engine)
+    return conclude(network, trains, t_end, sample_times, record, engine)
 
 
 def conclude(
-    network: Network, trains: dict[str, Events], t_end: Any, sample_times: Any, record: EventRecord
+    network: Network,
+    trains: dict[str, Events],
+    t_end: Any,
+    sample_times: Any,
+    record: EventRecord,
+    engine: Event,
 ) -> Solution:
     """What a run of the event engine left, and how it ended."""
     exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
     stale = any_of([~holds for holds in record.shapes_hold.values()])
     named = [pair for own in network.parameters.values() for pair in own.items()]
     times = [spikes.time for spikes in record.spikes.values()] + [events.time for events in trains.values()]
+    times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     broken = any_of(
         [
             *[~finite for finite in record.finite.values()],
@@ -300,6 +317,7 @@ def conclude(
     ]
     return Solution(
         spikes=record.spikes,
+        levels=record.levels,
         voltages=record.voltages,
         sample_times=sample_times,
         result=first_of(conditions),
@@ -311,7 +329,7 @@ def conclude(
         drives=record.drives,
         late={name: late_events(events, t_end) for name, events in trains.items()},
         outputs=tuple(network.outputs.items()),
-        notes=event_approximations(network),
+        notes=event_approximations(network, engine),
     )
 
 
@@ -332,14 +350,16 @@ def check_engine(network, engine):
     Raises:
         UsageError: says which.
     """
+    check_reading(engine.threshold)
     firing = [name for name, population in network.populations.items() if population.fires]
+    parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in ("max_spikes", "max_events", "max_arrivals", "refractory"):
         value = getattr(engine, option)
         for name in dict(value) if isinstance(value, Mapping | tuple) else ():
-            if name not in network.populations:
-                raise UsageError(f"{option} names '{name}', no population: {suggestion(name, network.populations)}")
+            if name not in parts:
+                raise UsageError(f"{option} names '{name}', no population: {suggestion(name, parts)}")
         least = 0 if option == "refractory" else 1
-        for name in network.populations:
+        for name in parts:
             if (found := engine.of(option, name)) is not None and not found >= least:
                 raise UsageError(f"{option} is {found} for '{name}': it must be at least {least}")
     for name in () if isinstance(engine.first_spike_only, bool) else engine.first_spike_only:

@@ -42,6 +42,10 @@ class CubaLIF(Neuron):
             return self.r(p)
         return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
 
+    def current_factor(self, parameters):
+        """Rise of u under a constant current of 1, shape (neurons,): r w_in."""
+        return self.r(parameters) * self._steady_current(parameters, 1.0)
+
     def kick(self, parameters):
         """Scale of what an arriving spike of weight 1 does to V: the jump of r I."""
         return self.arrival_factor(parameters)

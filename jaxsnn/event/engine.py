@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.event.events import Events
 from jaxsnn.event.options import Event as Event
-from jaxsnn.event.populations import Group, Layer, Sources
+from jaxsnn.event.populations import Group, Layer
 from jaxsnn.event.projections import Train
 from jaxsnn.event.record import Budget as Budget
 from jaxsnn.event.record import EventRecord as EventRecord
+from jaxsnn.event.record import Levels as Levels
 from jaxsnn.event.record import empty_record
+from jaxsnn.event.sources import Sources
+from jaxsnn.event.thresholds import Threshold
 from jaxsnn.limits import event_limits, refuse
 from jaxsnn.network import Network, signals
 
@@ -28,16 +31,24 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
     Raises:
         LoweringError: the network has something that the engine does not run, or that nobody said.
     """
-    refuse(event_limits(network.wires, network.populations))
+    refuse(event_limits(network.wires, network.populations, engine.threshold))
     arriving = signals(network)
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
     gathered = frozenset(
         source
         for signal in arriving.values()
         for source, operator in signal.paths
-        if operator.source is not None and source in network.populations
+        if operator.source is not None and source not in network.inputs
     )
-    sources = Sources(network=network, engine=engine, arriving=arriving, trains=trains, gathered=gathered)
+    thresholds = frozenset(wire.name for wire in network.wires if wire.kind == "Threshold")
+    sources = Sources(
+        network=network,
+        engine=engine,
+        arriving=arriving,
+        trains=trains,
+        gathered=gathered,
+        levels=thresholds if engine.threshold == "level" else frozenset(),
+    )
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
     for part in groups(network.wires):
@@ -45,12 +56,19 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
             Group(sources, part.order).run(record, end)
         elif part.kind == "neuron":
             Layer(sources, part.name).run(record, end, sample_times)
+        elif part.kind == "Threshold":
+            Threshold(sources, part.name).run(record, end)
     return record
 
 
-def event_approximations(network: Network) -> tuple[str, ...]:
+def event_approximations(network: Network, engine: Event) -> tuple[str, ...]:
     """What is played otherwise than NIR means it; a sentence each."""
-    found = []
+    found = [
+        f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from below, by NIR's "
+        "documentation it is 1 for as long as that is above"
+        for wire in network.wires
+        if wire.kind == "Threshold" and engine.threshold == "event"
+    ]
     for name in (name for part in groups(network.wires) if isinstance(part, Cycle) for name in part.order):
         population = network.populations[name]
         if population.recurrent_delay and population.dt:

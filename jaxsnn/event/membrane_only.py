@@ -65,6 +65,10 @@ class LIFBox(Neuron):
             return p["tau"] / self.step * current
         return self.r(p) * (self.spike_area / self.step) * current
 
+    def current_factor(self, parameters):
+        """Rise of j under a constant current of 1, shape (neurons,): r."""
+        return self._steady_drive(parameters, 1.0)
+
     def arrival_factor(self, parameters):
         """Height of j in a box of weight 1, shape (neurons,): r a / width, or what lets V jump by 1."""
         return self.kick(parameters) * parameters["tau"] / self.width
@@ -165,6 +169,10 @@ class IFBox(Neuron):
         if self.step is None:
             return parameters["r"] * current
         return self.kick(parameters) / self.step * current
+
+    def current_factor(self, parameters):
+        """Rise of j = V' under a constant current of 1, shape (neurons,): r."""
+        return self.j_start(parameters, 1.0)
 
     def arrival_factor(self, parameters):
         """V' in a box of weight 1, shape (neurons,): r a / width, or what lets V rise by 1."""

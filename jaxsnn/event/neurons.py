@@ -113,6 +113,10 @@ class Neuron:
         """What an arriving spike of weight 1 weighs (`arrive`), (neurons,)."""
         raise NotImplementedError
 
+    def current_factor(self, parameters) -> jax.Array:
+        """By how much a constant current of 1 raises what a box spike raises (`arrive` of the box types), (neurons,)."""
+        raise NotImplementedError
+
     def kick(self, parameters) -> jax.Array:
         """Scale of what an arriving spike of weight 1 does to V, (neurons,)."""
         raise NotImplementedError

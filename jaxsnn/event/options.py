@@ -34,6 +34,8 @@ class Event:
             gradient of that time by weights and parameters is zero. With a width (seconds) gradients take the jump for
             a ramp of that length at whose end V comes to the threshold: a surrogate. `Solution.degenerate_spikes`
             counts those spikes.
+        threshold: how a Threshold is played: "level", as NIR's documentation has it, y = 1 while x > threshold; or
+            "event", a spike whenever x comes to the threshold from below. Its rises are counted by `max_spikes`.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
     """
 
@@ -44,6 +46,7 @@ class Event:
     refractory: PerPopulation = 0.0
     min_slope: float = 2**-20
     jump_width: float | None = None
+    threshold: str = "level"
     forward_mode: bool = False
 
     def stops(self, population):

@@ -5,43 +5,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.feedforward import LayerSpec
 from jaxsnn.event.group import GroupSpec
 from jaxsnn.event.kinds import neuron_of
-from jaxsnn.event.options import Event
 from jaxsnn.event.projections import Arrivals, Train, arrivals
 from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
+from jaxsnn.event.sources import Readout, Sources, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.network import Network, Signal, entries
+from jaxsnn.network import entries
 from jaxsnn.operators import Operator
-
-#: Spikes of a population in one sample that others see at least, where they are gathered by position.
-_GATHERED = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What all populations of a network have in common.
-
-    Attributes:
-        arriving: population -> the signal that arrives there.
-        trains: input or population -> its events; populations add theirs.
-        gathered: populations whose spikes go through a convolution or a pool.
-    """
-
-    network: Network
-    engine: Event
-    arriving: dict[str, Signal]
-    trains: dict[str, Train]
-    gathered: frozenset[str]
-
 
 class _Part:
     """One population by itself."""
@@ -49,8 +26,14 @@ class _Part:
     def __init__(self, sources: Sources, name: str):
         self.sources, self.engine, self.name = sources, sources.engine, name
         self.population, self.parameters = sources.network.populations[name], sources.network.parameters[name]
-        self.signal, self.neuron = sources.arriving[name], neuron_of(self.population)
-        self.scale = self.neuron.arrival_factor(self.parameters)
+        self.signal = sources.arriving[name]
+        at_levels = [source in sources.levels for source, _ in self.signal.paths]
+        #: whether a level is among what arrives: everything is then played as boxes with two edges
+        self.leveled, only_levels = any(at_levels), all(at_levels)
+        # without spikes it does not matter what spikes would be
+        self.neuron = neuron_of(replace(self.population, spike_kernel="box") if self.leveled else self.population)
+        unit = self.neuron.current_factor if self.leveled and only_levels else self.neuron.arrival_factor
+        self.scale, self.mixed = unit(self.parameters), self.leveled and not only_levels
 
     def spec(self, in_order=False):
         """Static description of its scan."""
@@ -71,12 +54,42 @@ class _Part:
 
     def arrivals(self, paths) -> Arrivals:
         """What arrives through some of its paths."""
-        room = self.engine.of("max_arrivals", self.name)
-        return arrivals(paths, self.sources.trains, self.population.size, self.sources.network.dtype, room)
+        room, trains = self.engine.of("max_arrivals", self.name), self.sources.trains
+        if self.leveled:
+            paths, trains = self._edges(paths)
+        return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
+
+    def _edges(self, paths):
+        """Paths and trains in which every box, a level or a spike, is one event that opens it and one that closes it."""
+        dtype, trains = self.sources.network.dtype, dict(self.sources.trains)
+        found = []
+        for source, operator in paths:
+            if source in self.sources.levels:
+                operator = self._in_units(source, operator) if self.mixed else operator
+            else:
+                time, channel, _ = trains[source]
+                time = jnp.concatenate([time, time + self.neuron.width], axis=1)
+                trains[source] = Train(time, jnp.concatenate([channel, channel + operator.inward], axis=-1))
+            found.append((source, edges(operator, dtype)))
+        return found, trains
+
+    def _in_units(self, source, operator):
+        """The operator of a level among spikes: its current in units of that of a box spike of weight 1."""
+        neuron, rows = self.neuron, operator.rows(self.sources.network.dtype)
+        if neuron.spike_area is not None:
+            return replace(operator, weight=rows * (neuron.width / (neuron.step or neuron.spike_area)))
+        if operator.positions != 1:
+            raise LoweringError(
+                f"node '{self.name}' ({self.population.kind}) receives spikes and, through a convolution or pool, the "
+                f"level of '{source}', and its spikes have no area: give the level a population of its own, or run it "
+                "on the grid"
+            )
+        ratio = neuron.current_factor(self.parameters) / jnp.where(self.scale == 0, 1.0, self.scale)
+        return replace(operator, weight=rows * operator.in_place(ratio))
 
     def boxes(self, weight, time, row):
         """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for each."""
-        if not self.neuron.width:
+        if self.leveled or not self.neuron.width:
             return weight, time, row
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
@@ -91,20 +104,7 @@ class _Part:
             needed=jnp.max(spikes.count), room=jnp.int32(self.engine.of("max_spikes", name))
         )
         channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
-        time = spikes.time.reshape(batch, -1)
-        room = self.engine.of("max_events", name)
-        if room is None and name in self.sources.gathered:
-            room = max(_GATHERED, 2 * self.population.size)
-        if room is None or room >= time.shape[1]:
-            self.sources.trains[name] = Train(time, channel)
-            return
-        _, place = sorted_times(lax.stop_gradient(time))
-        place = place[:, :room]
-        train = Train(jnp.take_along_axis(time, place, 1), channel[place], in_order=True)
-        self.sources.trains[name] = train
-        record.budgets["max_events"][name] = Budget(
-            needed=jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32)), room=jnp.int32(room)
-        )
+        hand_on(self.sources, record, name, spikes.time.reshape(batch, -1), channel)
 
 
 def _finite(tree):
@@ -126,6 +126,9 @@ class Layer(_Part):
         drive = Drive(neuron=self.neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
         if given.positions == 1:
             record.drives[self.name] = drive
+        if not self.population.fires:
+            unit = None if given.positions == 1 else self.scale
+            self.sources.readouts[self.name] = Readout(drive=drive, given=given, unit=unit, v_inf=v_inf)
         if self.population.fires:
             self.leave(record, self._spikes(record, given, weight, lanes, time, row, t_end))
         elif given.positions == 1:

@@ -18,9 +18,10 @@ from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
 from jaxsnn.event.neurons import Lanes
 from jaxsnn.event.options import Event
-from jaxsnn.event.populations import Layer, Sources
+from jaxsnn.event.populations import Layer
 from jaxsnn.event.projections import Train
 from jaxsnn.event.record import EventRecord, empty_record
+from jaxsnn.event.sources import Sources
 from jaxsnn.limits import event_limits, refuse
 from jaxsnn.network import Network, signals
 
@@ -37,7 +38,7 @@ def replay(
         recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
 
     Raises:
-        LoweringError: the network is recurrent, has convolutions, or neurons whose V an arrival moves.
+        LoweringError: the network is recurrent, has Thresholds or convolutions, or neurons whose V an arrival moves.
     """
     refuse(event_limits(network.wires, network.populations))
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
@@ -50,6 +51,8 @@ def replay(
                 f"nodes {', '.join(part.order)} form a cycle: in the loop only feed-forward networks run, take "
                 "the event engine"
             )
+        if part.kind == "Threshold":
+            raise LoweringError(f"node '{part.name}' is a Threshold: in the loop only neurons run")
         if part.kind == "neuron":
             _RecordedLayer(sources, part.name, recorded).run(record, end, sample_times)
     return record

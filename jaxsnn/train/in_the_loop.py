@@ -148,7 +148,7 @@ def _simulate(engine: InTheLoop, network: Network, trains: dict[str, Events], t_
         }
         recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
     record = replay(network, trains, t_end, t_end[None], engine.event, recorded)
-    return conclude(network, trains, t_end, t_end[None], record)
+    return conclude(network, trains, t_end, t_end[None], record, engine.event)
 
 
 _compiled = jax.jit(_simulate, static_argnums=0)
