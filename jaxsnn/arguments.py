@@ -67,6 +67,15 @@ def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **optio
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """How the event engine plays a Threshold."""
+    parser.add_argument(
+        "--threshold",
+        metavar="READING",
+        help="event engine: a Threshold is a level (default), or an event at each upward crossing",
+    )
+
+
 def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
     """The graph of FILE; with `notes`, what the reader found goes to stderr."""
     from jaxsnn.nir import read

@@ -42,7 +42,7 @@ def audit(
     samples: int = 32,
     times: int = 256,
 ) -> dict[str, Audit]:
-    """Recompute the voltages of the CubaLIF populations; others are left out.
+    """Recompute the voltages of the CubaLIF populations; others, and those under levels of a Threshold, are left out.
 
     Args:
         inputs: Input node -> Events (batch, events), as they were simulated.
@@ -58,7 +58,8 @@ def audit(
     found = {}
     for name, signal in signals(network).items():
         population = network.populations[name]
-        if population.kind != "CubaLIF" or not population.fires:
+        leveled = any(source in solution.levels for source, _ in signal.paths)
+        if population.kind != "CubaLIF" or not population.fires or leveled:
             continue
         neuron, parameters = neuron_of(population), network.parameters[name]
         lanes = jax.tree.map(lambda array: np.asarray(array, float), neuron.lanes(parameters, signal.constant))

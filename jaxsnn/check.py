@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.parse import assemble, parse, type_of
+from jaxsnn.thresholds import check_reading
 from jaxsnn.wiring import Wire
 
 
@@ -60,19 +62,22 @@ class Report:
         return "\n".join([*lines, f"{self.purpose}: {'fine' if self.ok else 'not as it is'} ({counts})"])
 
 
-def check_file(path: str | os.PathLike[str], purpose: str, **options: Any) -> tuple[Report, Graph | None]:
+def check_file(
+    path: str | os.PathLike[str], purpose: str, *, threshold: str | None = None, **options: Any
+) -> tuple[Report, Graph | None]:
     """Check a NIR file for a purpose; with the graph, unless the file makes none.
 
     Args:
         path: the file.
         purpose: a key of `PURPOSES`.
+        threshold: as in `check`.
         options: as of `jaxsnn.nir.read`.
 
     Raises:
         FileError: no such file, or no NIR file.
         UsageError: an unknown purpose or option.
     """
-    refuse_unknown(purpose)
+    refuse_unknown(purpose, threshold)
     document = load(path)
     problems = tuple(_broken(document))
     if problems:
@@ -82,29 +87,38 @@ def check_file(path: str | os.PathLike[str], purpose: str, **options: Any) -> tu
     except (DialectError, GraphError) as error:
         code = "contradiction" if isinstance(error, DialectError) else "broken"
         return Report(purpose=purpose, problems=(_problem("", code, error),)), None
-    return check(graph, purpose), graph
+    return check(graph, purpose, threshold), graph
 
 
-def check(graph: Graph, purpose: str) -> Report:
+def check(graph: Graph, purpose: str, threshold: str | None = None) -> Report:
     """Check a graph for a purpose.
 
+    Args:
+        purpose: a key of `PURPOSES`.
+        threshold: for the event engine, how it plays a Threshold: "level" (the default) or "event".
+
     Raises:
-        UsageError: an unknown purpose.
+        UsageError: an unknown purpose, or `threshold` for another one.
 
     >>> from jaxsnn.nir import build
     >>> graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem=10e-3, tau_syn=5e-3), seed=0)
     >>> check(graph, "event").ok
     True
     """
-    refuse_unknown(purpose)
-    problems = [*validate(graph)] or [*_warnings(graph), *PURPOSES[purpose](graph)]
+    refuse_unknown(purpose, threshold)
+    ask = PURPOSES[purpose] if threshold is None else partial(_for_event, threshold=threshold)
+    problems = [*validate(graph)] or [*_warnings(graph), *ask(graph)]
     return Report(purpose=purpose, problems=tuple(_once(problems)))
 
 
-def refuse_unknown(purpose: str) -> None:
+def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
     """Raise UsageError where nothing can be checked for a purpose."""
     if purpose not in PURPOSES:
         raise UsageError(f"nothing can be checked for '{purpose}': {suggestion(purpose, PURPOSES)}")
+    if threshold is not None:
+        check_reading(threshold)
+        if purpose != "event":
+            raise UsageError(f"threshold is for the event engine, not for '{purpose}': leave it out")
 
 
 def _broken(document: Group) -> Iterator[Problem]:
@@ -151,8 +165,8 @@ def _problem(node: str, code: str, error: Exception) -> Problem:
     return Problem(node=node, code=code, message=message if colon else fix, fix=fix if colon else "correct it")
 
 
-def _for_event(graph: Graph) -> Iterator[Problem]:
-    yield from _for_engine(graph, event_limits)
+def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
+    yield from _for_engine(graph, partial(event_limits, threshold=threshold))
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:

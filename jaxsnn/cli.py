@@ -19,6 +19,7 @@ from jaxsnn.arguments import (
     add_file,
     add_note,
     add_output,
+    add_threshold,
     print_outcome,
     progress,
     read_graph,
@@ -67,6 +68,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--max-spikes", type=int, metavar="N", help="fail where a neuron fires more often (default: never)"
     )
+    add_threshold(parser)
 
 
 def _add_engine(parser: argparse.ArgumentParser, text: str) -> None:
@@ -101,9 +103,11 @@ def _run(arguments: argparse.Namespace) -> int:
     on_grid = arguments.engine == "grid"
     if on_grid and arguments.max_spikes is not None:
         raise UsageError("--max-spikes is for the event engine: the grid keeps all spikes")
+    if on_grid and arguments.threshold is not None:
+        raise UsageError("--threshold is for the event engine: on the grid a Threshold is a level")
     output = refuse_unwritable(arguments.output, arguments.force)
     graph, t_end = read_graph(arguments), time_of(arguments.t_end)
-    options = {"t_end": t_end, "force": arguments.force}
+    options: dict[str, Any] = {"t_end": t_end, "force": arguments.force}
     if on_grid:
         from jaxsnn.play_grid import run_on_grid
 
@@ -111,7 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         from jaxsnn.play import run_file
 
-        outcome = run_file(graph, arguments.input, output, max_spikes=arguments.max_spikes, **options)
+        options |= {"max_spikes": arguments.max_spikes, "threshold": arguments.threshold}
+        outcome = run_file(graph, arguments.input, output, **options)
     for note in outcome.notes:
         add_note(arguments, note)
     print_outcome(arguments, outcome)

@@ -11,6 +11,7 @@ from jaxsnn.arguments import (
     add_file,
     add_note,
     add_output,
+    add_threshold,
     dialect_options,
     note_findings,
     print_outcome,
@@ -45,12 +46,14 @@ def add_check(commands: Any) -> None:
         required=True,
         help="event, grid, bss2, norse, snntorch, spikingjelly, sinabs, rockpool or spyx",
     )
+    add_threshold(parser)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from jaxsnn.check import check_file
 
-    report, graph = check_file(arguments.file, arguments.purpose, **dialect_options(arguments))
+    options = dialect_options(arguments)
+    report, graph = check_file(arguments.file, arguments.purpose, threshold=arguments.threshold, **options)
     if graph is not None:
         note_findings(arguments, graph.repairs)
     print_outcome(arguments, report)
@@ -110,13 +113,14 @@ def add_fidelity(commands: Any) -> None:
     parser = add_command(commands, "fidelity", _fidelity, "compare continuous time with steps on your own data")
     add_file(parser)
     parser.add_argument("--input", metavar="X.npz", required=True, help="x (time, batch, channels)")
+    add_threshold(parser)
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:
     graph = read_graph(arguments)
     from jaxsnn.fidelity import fidelity_of_file
 
-    outcome = fidelity_of_file(graph, arguments.input)
+    outcome = fidelity_of_file(graph, arguments.input, arguments.threshold)
     for note in outcome.notes:
         add_note(arguments, note)
     print_outcome(arguments, outcome)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.event.engine import Event
 from jaxsnn.grid.engine import Grid
 from jaxsnn.lower import lower
 from jaxsnn.nir.graph import Graph
@@ -62,17 +63,18 @@ class Fidelity:
         return "\n".join(lines)
 
 
-def fidelity_of_file(graph: Graph, source: str | os.PathLike[str]) -> Fidelity:
+def fidelity_of_file(graph: Graph, source: str | os.PathLike[str], threshold: str | None = None) -> Fidelity:
     """Play a graph on the inputs of an .npz file with both engines; see `fidelity`."""
-    return fidelity(graph, load_arrays(source))
+    return fidelity(graph, load_arrays(source), threshold)
 
 
-def fidelity(graph: Graph, arrays: dict[str, np.ndarray]) -> Fidelity:
+def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None = None) -> Fidelity:
     """Play a graph with both engines and compare their spikes, population by population.
 
     Args:
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is one.
+        threshold: how the event engine plays a Threshold, "level" (the default) or "event"; on the grid it is a level.
 
     Raises:
         JaxsnnError: inputs that do not fit, or something that one of the engines refuses.
@@ -86,10 +88,12 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray]) -> Fidelity:
         )
     shapes = {wire.name: wire.shape for wire in network.wires if wire.kind == "input"}
     rasters = {name: arrays.get(f"{name}.x", arrays.get("x")) for name in shapes}
-    events = simulate_fully(network, inputs.events, inputs.t_end)
+    events = simulate_fully(network, inputs.events, inputs.t_end, engine=Event(threshold=threshold or "level"))
     steps = simulate(network, rasters, engine=Grid(record=True))
     found = {}
     for name, spikes in events.spikes.items():
+        if name not in network.populations:  # a Threshold
+            continue
         time = np.asarray(spikes.time, float)
         raster = np.asarray(steps.spikes[name])
         played = raster.reshape(*raster.shape[:2], -1).sum(axis=0)

@@ -112,10 +112,11 @@ def _analog_limits(
                 continue
             if (readout := voltages.get(source) or through.get(source)) is not None:
                 way = "" if source == readout else f", through '{source}',"
+                where = f"node '{readout}' ({populations[readout].kind})"
                 yield Limit(
                     node=readout,
                     code="analog-signal",
-                    message=f"node '{readout}' ({populations[readout].kind}) sends its voltage on{way} to '{wire.name}'",
+                    message=f"{where} sends its voltage on{way} to '{wire.name}'",
                     fix="the event engine hands on spikes only, and a voltage to a Threshold, the grid engine runs it",
                 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import SimulationError, UsageError, listing
 from jaxsnn.event.engine import Event
-from jaxsnn.event.events import Events, dense_to_events, sort_events
+from jaxsnn.event.events import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.lower import lower
 from jaxsnn.network import Network
 from jaxsnn.nir.graph import Graph
@@ -123,10 +123,11 @@ def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]
     """What leaves a network, by Output node.
 
     "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the population's size; of a
-    readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,), seconds.
+    readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,), seconds; of a Threshold played as a level
+    its rises as "NODE.time" and "NODE.index", and "NODE.fall_time" and "NODE.fall_index" likewise.
 
     Raises:
-        UsageError: an Output that is not fed by populations that all fire, or by one readout.
+        UsageError: an Output that is not fed by populations that all fire, or by one readout or level.
     """
     arrays = {}
     for name, sources in network.outputs.items():
@@ -137,13 +138,19 @@ def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]
                 jnp.concatenate([train.index for train in trains], axis=1),
             )
             arrays[f"{name}.time"], arrays[f"{name}.index"] = _trimmed(*map(np.asarray, merged))
+        elif len(sources) == 1 and sources[0] in solution.levels:
+            level = solution.levels[sources[0]]
+            for prefix, times in (("", level.rise), ("fall_", level.fall)):
+                events = flatten_spikes(times)
+                time, index = _trimmed(np.asarray(events.time), np.asarray(events.index))
+                arrays |= {f"{name}.{prefix}time": time, f"{name}.{prefix}index": index}
         elif len(sources) == 1 and sources[0] in solution.voltages:
             arrays[f"{name}.y"] = np.moveaxis(np.asarray(solution.voltages[sources[0]]), 1, 0)
             arrays[f"{name}.sample_time"] = np.asarray(solution.sample_times)
         else:
             raise UsageError(
                 f"output '{name}' is fed by {listing(sources)}: what leaves must come from populations that fire, or "
-                "from one readout"
+                "from one readout, or from one Threshold"
             )
     return arrays
 
@@ -161,7 +168,8 @@ class RunOutcome:
     Attributes:
         result: "success".
         spikes: population -> number of spikes, all samples together.
-        spikes_needed: population -> largest number of spikes of one neuron in one sample.
+        spikes_needed: population -> largest number of spikes of one neuron in one sample; of a level, of rises.
+        levels: Threshold that is played as a level -> number of rises, all samples together.
         samples: size of the batch.
         t_end: seconds; None on a grid whose steps have no known length.
         output: path of the file that was written.
@@ -179,6 +187,7 @@ class RunOutcome:
     arrays: dict[str, tuple[int, ...]]
     steps: int | None = None
     notes: tuple[str, ...] = ()
+    levels: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -186,6 +195,7 @@ class RunOutcome:
             "schema": 1,
             "result": self.result,
             "spikes": self.spikes,
+            "levels": self.levels,
             "events_needed": max(self.spikes_needed.values(), default=0),
             "spikes_needed": self.spikes_needed,
             "samples": self.samples,
@@ -205,6 +215,10 @@ class RunOutcome:
             f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
             for name, count in self.spikes.items()
         ]
+        lines += [
+            f"{name}: rises {count} times, at most {self.spikes_needed[name]} times in one neuron of one sample"
+            for name, count in self.levels.items()
+        ]
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
         return "\n".join([*lines, f"{self.output}: {arrays}"])
 
@@ -216,6 +230,7 @@ def run_file(
     *,
     t_end: float | None = None,
     max_spikes: int | None = None,
+    threshold: str | None = None,
     force: bool = False,
 ) -> RunOutcome:
     """Simulate a graph on the inputs of an .npz file (see `network_inputs`), write what leaves it (`output_arrays`).
@@ -223,6 +238,7 @@ def run_file(
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; default: record as many spikes as there are.
+        threshold: how a Threshold is played, "level" (the default) or "event".
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that fails.
@@ -235,8 +251,14 @@ def run_file(
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise UsageError(f"{source} holds events, and does not say when a sample ends: say t_end (--t-end)")
-    options: dict[str, Any] = {"sample_times": inputs.sample_times}
-    solution = simulate_fully(network, inputs.events, end, max_spikes=max_spikes, **options)
+    solution = simulate_fully(
+        network,
+        inputs.events,
+        end,
+        engine=Event(threshold=threshold or "level"),
+        sample_times=inputs.sample_times,
+        max_spikes=max_spikes,
+    )
     late = sum(int(count) for count in solution.late.values())
     leaving = output_arrays(network, solution)
     write_whole(output, lambda temporary: save_arrays(temporary, leaving), force)
@@ -245,11 +267,12 @@ def run_file(
         result=Result(int(solution.result)).name.lower(),
         spikes=spike_counts(solution),
         spikes_needed=needed,
-        samples=next(iter(solution.spikes.values())).count.shape[0] if solution.spikes else 0,
+        samples=next((events.time.shape[0] for events in inputs.events.values()), 1),
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
         notes=(*solution.notes, *_late_notes(late, end), *_unused_options(graph, network)),
+        levels={name: int(jnp.sum(level.count)) for name, level in solution.levels.items()},
     )
 
 

@@ -130,7 +130,9 @@ class Solution:
 
     def _of(self, name):
         if name not in self.spikes:
-            what = "a Threshold played as a level: look at levels" if name in self.levels else "no population that fires"
+            what = (
+                "a Threshold played as a level: look at levels" if name in self.levels else "no population that fires"
+            )
             raise UsageError(f"'{name}' is {what}: {suggestion(name, self.spikes)}")
         return self.spikes[name]
 

@@ -301,7 +301,7 @@ def analog():
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (analog, r"node 'li' \(LI\) sends its voltage on to 'on': the event engine hands on spikes only, the grid"),
+        (analog, r"node 'li' \(LI\) sends its voltage on to 'on': the event engine hands on spikes only, and"),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: continuous time needs a finite time constant",
@@ -336,9 +336,9 @@ def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
 def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
     graph = build.sequential(build.input(2), build.linear(2), build.cubalif(tau_mem=1.0, tau_syn=1.0), seed=0)
     network = lower(graph)
-    wires = [dataclasses.replace(wire, kind="Threshold") if wire.name == "1" else wire for wire in network.wires]
+    wires = [dataclasses.replace(wire, kind="Sum") if wire.name == "1" else wire for wire in network.wires]
     other = jaxsnn.Network(parameters=network.parameters, wires=wires, populations=network.populations)
-    with pytest.raises(LoweringError, match=r"node '1' is a Threshold: the event engine runs CubaLIF, .*, Conv2d and"):
+    with pytest.raises(LoweringError, match=r"node '1' is a Sum: the event engine runs CubaLIF, .*, Conv2d and"):
         simulate(other, ONE_SPIKE, 1.0)
 
 

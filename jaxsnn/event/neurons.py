@@ -114,7 +114,7 @@ class Neuron:
         raise NotImplementedError
 
     def current_factor(self, parameters) -> jax.Array:
-        """By how much a constant current of 1 raises what a box spike raises (`arrive` of the box types), (neurons,)."""
+        """By how much a constant current of 1 raises what an open box raises, (neurons,)."""
         raise NotImplementedError
 
     def kick(self, parameters) -> jax.Array:

@@ -1,9 +1,9 @@
 """When the voltage of a readout passes a threshold, upwards and downwards.
 
-A readout has no reset, so that one scan over its sorted arrivals gives its state after each of them. From one arrival to
-the next V has at most one extremum: the interval falls into two pieces on which V is monotonic, and it passes the
-threshold in a piece where it is on different sides at the piece's ends. Where arrivals move V itself there is no
-extremum, and V can pass the threshold at the arrival. What is looked for is solved for after the scan.
+A readout has no reset, so that one scan over its sorted arrivals gives its state after each of them. From one arrival
+to the next V has at most one extremum: the interval falls into two pieces on which V is monotonic, and V passes the
+threshold in a piece at whose ends it is on different sides. Where arrivals move V itself there is no extremum, and V
+can pass the threshold at the arrival. The times are solved for after the scan.
 
 Gradient, by the implicit function theorem, as in `adjoint`: at a passage t
 
@@ -45,8 +45,8 @@ class Watched:
 class Passages(NamedTuple):
     """Passages of each neuron in order of time, (passages, batch, neurons).
 
-    time: seconds, differentiable; inf where unused. slope: of gain v there; 1 where unused, inf where an arrival moved V
-    itself across the threshold. clipped: whether a gradient divides by something larger than that slope.
+    time: seconds, differentiable; inf where unused. slope: of gain v there; 1 where unused, inf where an arrival moved
+    V itself across the threshold. clipped: whether a gradient divides by something larger than that slope.
     """
 
     time: jax.Array

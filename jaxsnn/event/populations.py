@@ -1,6 +1,6 @@
 """Populations as parts of a network: what arrives at them, what they do, what others see of it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jaxsnn.event.sources import Readout, Sources, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import entries
 from jaxsnn.operators import Operator
+
 
 class _Part:
     """One population by itself."""
@@ -60,7 +61,7 @@ class _Part:
         return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
 
     def _edges(self, paths):
-        """Paths and trains in which every box, a level or a spike, is one event that opens it and one that closes it."""
+        """Paths and trains in which every box, level or spike, is one event that opens it and one that closes it."""
         dtype, trains = self.sources.network.dtype, dict(self.sources.trains)
         found = []
         for source, operator in paths:

@@ -77,10 +77,11 @@ def _(engine: InTheLoop, network: Network, inputs: Any, t_end: float) -> Played:
 
 def _by_events(network: Network, solution: Solution) -> Played:
     zero = jnp.zeros(())
+    counts = {name: spikes.count for name, spikes in solution.spikes.items() if name in network.populations}
     return Played(
         reading=EventReading(network=network, solution=solution),
         solution=solution,
-        counts={name: spikes.count for name, spikes in solution.spikes.items()},
+        counts=counts,
         budgets=solution.budgets,
         clipped=sum(solution.clipped_slopes.values(), zero),
         recorded=sum((jnp.sum(jnp.isfinite(own.time)) for own in solution.spikes.values()), zero),

@@ -42,7 +42,7 @@ class SpikeRate:
     def __call__(self, network: Network, solution: Solution) -> jax.Array:
         """One number for each sample, (batch,)."""
         reading = EventReading(network=network, solution=solution)
-        names = self.populations or tuple(solution.spikes)
+        names = self.populations or firing(network, solution)
         excess = [jnp.mean(jnp.square(reading.count(name) - self.target), axis=1) for name in names]
         return 0.5 * self.strength * sum(excess, jnp.zeros(()))
 
@@ -65,9 +65,14 @@ class PeakMargin:
     def __call__(self, network: Network, solution: Solution) -> jax.Array:
         """One number for each sample, (batch,)."""
         total = jnp.zeros(())
-        for name in self.populations or tuple(solution.spikes):
+        for name in self.populations or firing(network, solution):
             threshold = jax.lax.stop_gradient(network.parameters[name]["v_threshold"])
             lacks = (threshold - solution.maximum(name)) / threshold_height(network, name)
             silent = solution.spikes[name].count == 0
             total += jnp.mean(jnp.where(silent, jnp.maximum(lacks, 0.0), 0.0), axis=1)
         return self.strength * total
+
+
+def firing(network: Network, solution: Solution) -> tuple[str, ...]:
+    """Names of the populations that fire; a Threshold is none."""
+    return tuple(name for name in solution.spikes if name in network.populations)
