@@ -18,7 +18,8 @@ from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.sources import Readout, Sources, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import entries
-from jaxsnn.operators import Operator
+from jaxsnn.operators import Operator, through
+from jaxsnn.wiring import Wire
 
 
 class _Part:
@@ -66,7 +67,7 @@ class _Part:
         found = []
         for source, operator in paths:
             if source in self.sources.levels:
-                operator = self._in_units(source, operator) if self.mixed else operator
+                operator = self._in_units(operator) if self.mixed else operator
             else:
                 time, channel, _ = trains[source]
                 time = jnp.concatenate([time, time + self.neuron.width], axis=1)
@@ -74,19 +75,15 @@ class _Part:
             found.append((source, edges(operator, dtype)))
         return found, trains
 
-    def _in_units(self, source, operator):
+    def _in_units(self, operator):
         """The operator of a level among spikes: its current in units of that of a box spike of weight 1."""
-        neuron, rows = self.neuron, operator.rows(self.sources.network.dtype)
-        if neuron.spike_area is not None:
-            return replace(operator, weight=rows * (neuron.width / (neuron.step or neuron.spike_area)))
-        if operator.positions != 1:
-            raise LoweringError(
-                f"node '{self.name}' ({self.population.kind}) receives spikes and, through a convolution or pool, the "
-                f"level of '{source}', and its spikes have no area: give the level a population of its own, or run it "
-                "on the grid"
-            )
+        neuron, dtype = self.neuron, self.sources.network.dtype
+        if neuron.spike_area is not None:  # one number for all neurons
+            ratio = neuron.width / (neuron.step or neuron.spike_area)
+            return replace(operator, weight=ratio * operator.rows(dtype))
         ratio = neuron.current_factor(self.parameters) / jnp.where(self.scale == 0, 1.0, self.scale)
-        return replace(operator, weight=rows * operator.in_place(ratio))
+        scale = Wire(name=self.name, kind="Scale", sources=(), shape=(self.population.size,))
+        return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
 
     def boxes(self, weight, time, row):
         """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for each."""

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, TauShape, Wire
+from jaxsnn.network import Network, Population, TauShape, Wire, signals
 from jaxsnn.simulate import simulate
 from tests.event import levels_reference as reference
 from tests.event.cases import ratios
@@ -172,3 +172,383 @@ def test_gradients_agree_with_central_differences(case):
         for node in ("readout", "scale", "threshold", "affine")
         for own in gradient[0].parameters[node].values()
     )
+
+
+def test_a_closed_form_for_the_crossing_leaves_the_gradient_alone():
+    net, events = drawn(DOUBLE, seed=1)
+    engine, factors = Event(max_spikes=5), factors_of(3, 5)
+    gradient = jax.jit(jax.grad(level_loss, has_aux=True), static_argnums=3)
+    gradients = [
+        gradient((each, events.time), events.index, factors, engine)[0][0].parameters
+        for each in (net, net.with_free_time_constants())
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), *gradients)
+
+
+# What it feeds.
+
+TARGETS = {
+    "LIF": {"tau": 0.8, "r": 1.3, "v_leak": 0.1, "v_threshold": 0.9, "v_reset": -0.2},
+    "IF": {"r": 0.7, "v_threshold": 1.1, "v_reset": 0.0},
+    "CubaLIF": {
+        "tau_mem": 0.9,
+        "tau_syn": 0.4,
+        "r": 1.2,
+        "w_in": 0.8,
+        "v_leak": 0.0,
+        "v_threshold": 0.7,
+        "v_reset": 0.1,
+    },
+}
+TWO = 2  # neurons of each target
+
+
+def targets(kinds, rng, *, sources=("threshold",), **rules):
+    """A Linear from each source to each target, the last one through a Delay, and the targets."""
+    found = []
+    for kind in kinds:
+        sizes = {"threshold": NEURONS, "input": INPUTS}
+        for source in sources:
+            weight = rng.normal(1.5, 1.0, (TWO, sizes[source]))
+            wire = Wire(name=f"{source} to {kind}", kind="Linear", sources=(source,), shape=(TWO,))
+            found.append((wire, {"weight": weight}, None))
+        late = Wire(name=f"late {kind}", kind="Delay", sources=(f"threshold to {kind}",), shape=(TWO,))
+        found.append((late, {"delay": np.array([0.0, 0.4])}, None))
+        p = {name: np.full(TWO, value) for name, value in TARGETS[kind].items()}
+        last = (late.name, *(f"{source} to {kind}" for source in sources[1:]))
+        population = Population(name=kind, kind=kind, size=TWO, **rules)
+        found.append((Wire(name=kind, kind="neuron", sources=last, shape=(TWO,)), p, population))
+    return found
+
+
+def spikes_expected(net, events, kind, sample, neuron, area=None):
+    """Spikes of a target's neuron: steps of current from the Threshold, and boxes of spikes, if they have an area."""
+    weight, delay = (
+        net.parameters[name][key] for name, key in ((f"threshold to {kind}", "weight"), (f"late {kind}", "delay"))
+    )
+    p = numbers(net, kind, neuron)
+    one, added = reference.node(kind, p), []
+    for channel in range(NEURONS):
+        rises, falls = (times + delay[neuron] for times in expected(net, events, sample, channel))
+        step = float(weight[neuron, channel])
+        added += reference.currents(rises, step + 0 * rises) + reference.currents(falls, -step + 0 * falls)
+    if area is not None:
+        times, weights = arriving(events, np.asarray(net.parameters[f"input to {kind}"]["weight"]), sample, neuron)
+        added += reference.changes(one, times, weights, area=area, width=WIDTH)
+    return reference.crossings(one, added, T_END, threshold=p["v_threshold"], reset=p["v_reset"])[0]
+
+
+@pytest.mark.parametrize("kernel", ["delta", "box"])
+def test_neurons_that_a_level_drives_agree_with_the_reference(kernel):
+    rules = {"spike_area": AREA, "spike_kernel": kernel, "dt": WIDTH}
+    net, events = drawn(ANY, seed=2, behind=targets(TARGETS, np.random.default_rng(1), **rules))
+    solution, seen = simulate(net, events, T_END, engine=Event(max_spikes=64)), 0
+    for kind in TARGETS:
+        for sample, neuron in np.ndindex(SAMPLES, TWO):
+            wanted = spikes_expected(net, events, kind, sample, neuron)
+            np.testing.assert_allclose(finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9)
+            seen += len(wanted)
+    assert seen > 40
+    assert not any(solution.degenerate_spikes.values())
+
+
+@pytest.mark.parametrize("area", [AREA, None])
+def test_levels_and_box_spikes_add_up(area):
+    rules = {"spike_area": area, "spike_kernel": "box", "dt": WIDTH}
+    behind = targets(["LIF", "CubaLIF"], np.random.default_rng(5), sources=("threshold", "input"), **rules)
+    net, events = drawn(ANY, seed=2, behind=behind)
+    solution = simulate(net, events, T_END, engine=Event(max_spikes=64))
+    lif, cuba = TARGETS["LIF"], TARGETS["CubaLIF"]
+    areas = {"LIF": area or lif["tau"] / lif["r"], "CubaLIF": area or cuba["tau_syn"] / cuba["w_in"]}
+    for kind, own in areas.items():
+        for sample, neuron in np.ndindex(SAMPLES, TWO):
+            wanted = spikes_expected(net, events, kind, sample, neuron, own)
+            assert len(wanted) > 0
+            np.testing.assert_allclose(finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9)
+
+
+def test_neurons_that_events_drive_see_input_spikes_at_these_times():
+    kinds = ("CubaLIF",)
+    net, events = drawn(ANY, seed=2, behind=targets(kinds, np.random.default_rng(3), spike_area=0.3))
+    found = simulate(net, events, T_END, engine=Event(threshold="event"))
+    names_behind = ("threshold to CubaLIF", "late CubaLIF", "CubaLIF")
+    wires = [Wire(name="threshold", kind="input", sources=(), shape=(NEURONS,))]
+    wires += [wire for wire in net.wires if wire.name in names_behind]
+    alone = Network(
+        parameters={name: net.parameters[name] for name in names_behind},
+        wires=wires,
+        populations={"CubaLIF": net.populations["CubaLIF"]},
+    )
+    wanted = simulate(alone, found.events("threshold"), T_END)
+    assert int(wanted.spikes["CubaLIF"].count.sum()) > 5
+    np.testing.assert_allclose(found.spikes["CubaLIF"].time, wanted.spikes["CubaLIF"].time, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"spike_area": AREA},
+        {"spike_area": AREA, "bias": "step", "dt": 0.1},
+        {"bias": "step", "dt": 0.1, "spike_kernel": "box"},
+        {"spike_kernel": "box", "dt": 0.1},
+    ],
+    ids=["current", "step", "step without area", "current without area"],
+)
+def test_a_level_that_never_falls_is_a_bias(rules):
+    rng = np.random.default_rng(0)
+    weight = rng.uniform(1.5, 3.0, (TWO, 1))
+    solutions = []
+    for leveled in (True, False):
+        parameters, populations = {}, {}
+        wires = [Wire(name="input", kind="input", sources=(), shape=(1,))]
+        if leveled:
+            wires.append(Wire(name="readout", kind="neuron", sources=("input",), shape=(1,)))
+            wires.append(Wire(name="threshold", kind="Threshold", sources=("readout",), shape=(1,)))
+            parameters |= {"readout": {"tau": np.ones(1), "r": np.ones(1), "v_leak": np.zeros(1)}}
+            parameters |= {"threshold": {"threshold": -np.ones(1)}}
+            populations["readout"] = Population(name="readout", kind="LI", size=1, spike_area=1.0)
+        for kind, p in TARGETS.items():
+            on = ("threshold",) if leveled else ("input",)
+            wires.append(Wire(name=f"to {kind}", kind="Linear" if leveled else "Affine", sources=on, shape=(TWO,)))
+            own = {"weight": weight} if leveled else {"weight": 0 * weight, "bias": weight[:, 0]}
+            parameters |= {f"to {kind}": own, kind: {name: np.full(TWO, value) for name, value in p.items()}}
+            sources = (f"to {kind}",)
+            if rules.get("spike_kernel") == "box":  # and it feeds itself
+                parameters[f"back {kind}"] = {"weight": np.array([[0.0, -0.4], [0.5, 0.0]])}
+                sources += (f"back {kind}",)
+                wires.append(Wire(name=f"back {kind}", kind="Linear", sources=(kind,), shape=(TWO,)))
+            wires.append(Wire(name=kind, kind="neuron", sources=sources, shape=(TWO,)))
+            populations[kind] = Population(name=kind, kind=kind, size=TWO, **rules)
+        net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+        silence = Events(time=np.array([[np.inf]]), index=np.array([[1]]))
+        solutions.append(simulate(net, silence, 3.0, engine=Event(max_spikes=256)))
+    for kind in TARGETS:
+        assert int(solutions[1].spikes[kind].count.min()) > 2
+        times = [each.spikes[kind].time for each in solutions]
+        np.testing.assert_allclose(*times, rtol=1e-12)
+
+
+# Behind a convolution, and before one.
+
+
+def convolutional(level_kernel):
+    """Input (2, 6) -> Conv1d -> LI (2, 4) -> Threshold -> Conv1d -> LIF (3, 3); some of the voltages fall to rise."""
+    rng = np.random.default_rng(4)
+    Window = dataclasses.make_dataclass("Window", ["kernel", "stride", "dilation", "padding", "groups"], frozen=True)
+    windows = [Window((taps,), (1,), (1,), ((0, 0),), 1) for taps in (3, 2)]
+    lif = {"tau": 0.8, "r": 1.3, "v_leak": 0.1, "v_threshold": 0.9, "v_reset": -0.2}
+    parameters = {
+        "first": {"weight": rng.normal(0.2, 2.0, (2, 2, 3)), "bias": rng.normal(0, 0.1, 2)},
+        "li": {"tau": rng.uniform(0.3, 1.0, 8), "r": rng.uniform(0.5, 1.5, 8), "v_leak": rng.normal(0, 0.1, 8)},
+        "scale": {"scale": rng.uniform(0.5, 1.5, 8) * np.array([1, -1, 1, 1, 1, -1, 1, 1])},
+        "threshold": {"threshold": rng.normal(0.1, 0.2, 8)},
+        "second": {"weight": rng.normal(1.0, 1.0, (3, 2, 2)), "bias": rng.normal(0, 0.1, 3)},
+        "lif": {name: np.full(9, value) for name, value in lif.items()},
+    }
+    chain = [
+        ("input", "input", (2, 6), None),
+        ("first", "Conv1d", (2, 4), windows[0]),
+        ("li", "neuron", (2, 4), None),
+        ("scale", "Scale", (2, 4), None),
+        ("threshold", "Threshold", (2, 4), None),
+        ("second", "Conv1d", (3, 3), windows[1]),
+        ("lif", "neuron", (3, 3), None),
+        ("output", "output", (3, 3), None),
+    ]
+    wires, before = [], ()
+    for name, kind, shape, detail in chain:
+        wires.append(Wire(name=name, kind=kind, sources=before, shape=shape, detail=detail))
+        before = (name,)
+    populations = {
+        "li": Population(name="li", kind="LI", size=8, spike_area=0.5, spike_kernel=level_kernel, dt=0.3),
+        "lif": Population(name="lif", kind="LIF", size=9, spike_area=0.5),
+    }
+    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+    events = Events(time=jnp.asarray(rng.uniform(0, 5, (2, 25))), index=jnp.asarray(rng.integers(0, 12, (2, 25))))
+    return net, events
+
+
+def dense(net):
+    """The same network with matrices in place of convolutions, and everything flat."""
+    arriving, parameters, wires = signals(net), dict(net.parameters), []
+    for wire in net.wires:
+        wire = dataclasses.replace(wire, shape=(wire.size,))
+        if wire.kind == "Conv1d":
+            behind = next(other.name for other in net.wires if wire.name in other.sources)
+            ((_, matrix),) = arriving[behind].matrices(net.dtype).items()
+            parameters[wire.name] = {"weight": matrix.T, "bias": arriving[behind].constant}
+            wire = dataclasses.replace(wire, kind="Affine", detail=None)
+        wires.append(wire)
+    return Network(parameters=parameters, wires=wires, populations=net.populations)
+
+
+@pytest.mark.parametrize("reading", ["level", "event"])
+def test_convolutions_on_both_sides_are_as_good_as_matrices(reading):
+    net, events = convolutional("delta" if reading == "event" else "box")
+    engine = Event(threshold=reading, max_spikes=64)
+    found, wanted = (simulate(each, events, 6.0, engine=engine) for each in (net, dense(net)))
+    if reading == "level":
+        assert int(wanted.levels["threshold"].count.sum()) > 10
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)  # noqa: E731
+        jax.tree.map(close, found.levels["threshold"], wanted.levels["threshold"])
+    assert int(wanted.spikes["lif"].count.sum()) > 10
+    np.testing.assert_allclose(found.spikes["lif"].time, wanted.spikes["lif"].time, rtol=1e-10)
+
+
+# Gradients through what a level drives, forward mode, and what JAX does with all that.
+
+
+def spike_loss(tree, index, engine):
+    net, times = tree
+    solution = simulate(net, Events(time=times, index=index), T_END, engine=engine, throw=False)
+    total = sum(jnp.sum(jnp.where(jnp.isfinite(own.time), own.time, 0.0) ** 2) for own in solution.spikes.values())
+    return total, [own.count for own in solution.spikes.values()]
+
+
+def test_gradients_through_what_a_level_drives():
+    behind = targets(["LIF"], np.random.default_rng(1), spike_area=AREA)
+    net, events = drawn(ANY, seed=2, behind=behind)
+    engine = Event(max_spikes=24)
+    tree = (net.with_free_time_constants(), jnp.where(jnp.isfinite(events.time), events.time + 0.01, jnp.inf))
+
+    def loss(tree, index):
+        return spike_loss(tree, index, engine)
+
+    (_, counts), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(tree, events.index)
+    assert int(counts[0].sum()) > 5
+    errors = relative_errors(gradient, loss, tree, events.index)
+    known = errors[~np.isnan(errors)]
+    assert len(known) > 0.8 * len(errors)
+    assert known.max() < ENOUGH
+    forward = Event(max_spikes=24, forward_mode=True)
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), tree)
+    by_forward = jax.jvp(lambda tree: spike_loss(tree, events.index, forward)[0], (tree,), (direction,))[1]
+    by_reverse = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+    np.testing.assert_allclose(by_forward, by_reverse, rtol=1e-9)
+
+
+def test_jit_vmap_grad_and_jvp_compose():
+    net, events = drawn(LI_DELTA, seed=1)
+    factors, engine = factors_of(0, 5), Event(max_spikes=5)
+    shifts = jnp.asarray([-0.05, 0.0, 0.1])
+
+    def shifted(shift):
+        moved = {**net.parameters, "threshold": {"threshold": net.parameters["threshold"]["threshold"] + shift}}
+        return level_loss((net.with_parameters(moved), events.time), events.index, factors, engine)[0]
+
+    one = jax.jit(jax.value_and_grad(shifted))
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(shifted)))(shifts)
+    assert len(set(np.asarray(values).tolist())) == 3
+    np.testing.assert_allclose(values, [one(shift)[0] for shift in shifts], rtol=1e-12)
+    np.testing.assert_allclose(gradients, [one(shift)[1] for shift in shifts], rtol=1e-12)
+    tangents = jax.jit(jax.vmap(lambda shift: jax.jvp(shifted, (shift,), (1.0,))[1]))(shifts)
+    np.testing.assert_allclose(tangents, gradients, rtol=1e-12)
+
+
+def lone(kind="LI", *, weight=1.0, threshold=0.5, factor=1.0, **rules):
+    """One input, one readout with time constants 1, one Threshold."""
+    one = np.ones(1)
+    p = {"LI": {"tau": one, "r": one, "v_leak": 0 * one}, "CubaLI": {"tau_mem": one, "tau_syn": one / 2}}[kind]
+    p |= {"r": one, "v_leak": 0 * one} | ({"w_in": one} if kind == "CubaLI" else {})
+    parameters = {"weight": {"weight": weight * one[None]}, "readout": p, "threshold": {"threshold": threshold * one}}
+    parameters |= {"scale": {"scale": factor * one}}
+    wires = [Wire(name="input", kind="input", sources=(), shape=(1,))]
+    for name, node_kind in (
+        ("weight", "Linear"),
+        ("readout", "neuron"),
+        ("scale", "Scale"),
+        ("threshold", "Threshold"),
+    ):
+        wires.append(Wire(name=name, kind=node_kind, sources=(wires[-1].name,), shape=(1,)))
+    shape = TauShape.DOUBLE if kind == "CubaLI" else TauShape.ANY
+    readout = Population(name="readout", kind=kind, size=1, tau_shape=shape, spike_area=1.0, **rules)
+    return Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations={"readout": readout})
+
+
+def at(*times):
+    return Events(time=jnp.asarray([times], float), index=jnp.zeros((1, len(times)), jnp.int32))
+
+
+@pytest.mark.parametrize(("width", "by_weight"), [(None, 0.0), (0.2, -0.2)])
+def test_a_jump_comes_when_its_arrival_comes(width, by_weight):
+    """V jumps from 0 to 1 over the threshold 0.5, and flows below it ln 2 later."""
+    net, engine = lone(), Event(jump_width=width, max_spikes=2)
+
+    def level(net, times):
+        return simulate(net, Events(time=times, index=at(0.3).index), 3.0, engine=engine, throw=False).levels[
+            "threshold"
+        ]
+
+    rise, fall = (getattr(level(net, at(0.3).time), name)[0, 0] for name in ("rise", "fall"))
+    np.testing.assert_allclose(rise, [0.3, np.inf])
+    np.testing.assert_allclose(fall, [0.3 + np.log(2), np.inf])
+    solution = simulate(net, at(0.3), 3.0, engine=engine)
+    assert int(solution.degenerate_spikes["threshold"]) == 1
+    assert int(solution.clipped_slopes["threshold"]) == 0
+    (by_net, by_time), falls = (
+        jax.grad(lambda *x, n=name: getattr(level(*x), n)[0, 0, 0], (0, 1))(net, at(0.3).time)
+        for name in ("rise", "fall")
+    )
+    # a ramp of the given length to V = 1 at whose end the threshold is: dt = -width dV / 1, and V moves back with t
+    np.testing.assert_allclose(by_net.parameters["weight"]["weight"], [[by_weight]], atol=1e-12)
+    np.testing.assert_allclose(by_time, [[1.0 + by_weight]], atol=1e-12)
+    np.testing.assert_allclose(falls[0].parameters["weight"]["weight"], [[1.0]], rtol=1e-12)
+    np.testing.assert_allclose(falls[1], [[1.0]], rtol=1e-12)
+
+
+def test_passages_near_tangency_are_clipped_and_counted():
+    """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the threshold."""
+    net = lone("CubaLI", threshold=0.5 - 1e-10)
+    plain, clipped = (simulate(net, at(0.0), 3.0, engine=Event(min_slope=least)) for least in (2**-20, 0.04))
+    assert int(plain.clipped_slopes["threshold"]) == 0
+    assert int(clipped.clipped_slopes["threshold"]) == 2
+
+    def time(net, name, least):
+        found = simulate(net, at(0.0), 3.0, engine=Event(min_slope=least), throw=False).levels["threshold"]
+        return getattr(found, name)[0, 0, 0]
+
+    for name, sign in (("rise", 1), ("fall", -1)):
+        by = jax.grad(time)(net, name, 0.04).parameters["threshold"]["threshold"][0]
+        np.testing.assert_allclose(by, sign / (0.04 * 0.5), rtol=1e-6)
+
+
+def test_a_threshold_at_rest_is_not_passed_at_rest():
+    net = lone("CubaLI", threshold=0.0)
+    level = simulate(net, at(0.4), 5.0, engine=Event(max_spikes=2)).levels["threshold"]
+    np.testing.assert_allclose(level.rise[0, 0], [0.4, np.inf])
+    assert np.isinf(level.fall).all()
+    mirrored = simulate(lone(factor=0.0, threshold=-1.0), at(0.4), 5.0).levels["threshold"]
+    assert (int(mirrored.count[0, 0]), float(mirrored.rise[0, 0, 0]), float(mirrored.fall[0, 0, 0])) == (1, 0.0, np.inf)
+
+
+# Budgets.
+
+
+def test_more_rises_than_are_recorded_end_the_run_with_their_number():
+    net, events = drawn(LI_BOX)
+    whole = simulate(net, events, T_END)
+    most = int(whole.levels["threshold"].count.max())
+    assert most > 2
+    message = f"Threshold 'threshold' takes {most} rises, it records 1: raise max_spikes from 1 to at least {most}"
+    with pytest.raises(SimulationError, match=message):
+        simulate(net, events, T_END, engine=Event(max_spikes=1))
+    short = simulate(net, events, T_END, engine=Event(max_spikes={"threshold": 1}), throw=False)
+    np.testing.assert_array_equal(short.levels["threshold"].rise[..., 0], whole.levels["threshold"].rise[..., 0])
+    np.testing.assert_array_equal(short.levels["threshold"].fall[..., 0], whole.levels["threshold"].fall[..., 0])
+    again = simulate(net, events, T_END, engine=Event(max_spikes=1), max_events="auto")
+    np.testing.assert_array_equal(again.levels["threshold"].count, whole.levels["threshold"].count)
+    with pytest.raises(
+        SimulationError, match=r"takes \d+ rises and falls in one sample, others see 3: raise max_events"
+    ):
+        simulate(net, events, T_END, max_events=3)
+
+
+def test_options_that_make_no_sense():
+    net, events = drawn(ANY)
+    with pytest.raises(UsageError, match=r"threshold is 'edge', no way to play a Threshold: .*level, event"):
+        simulate(net, events, T_END, engine=Event(threshold="edge"))
+    with pytest.raises(UsageError, match="max_spikes names 'treshold', no population: did you mean 'threshold'"):
+        simulate(net, events, T_END, engine=Event(max_spikes={"treshold": 2}))
+    with pytest.raises(UsageError, match="'threshold' is a Threshold played as a level: look at levels"):
+        simulate(net, events, T_END).events("threshold")
