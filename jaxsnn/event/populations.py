@@ -29,13 +29,13 @@ class _Part:
         self.sources, self.engine, self.name = sources, sources.engine, name
         self.population, self.parameters = sources.network.populations[name], sources.network.parameters[name]
         self.signal = sources.arriving[name]
-        at_levels = [source in sources.levels for source, _ in self.signal.paths]
-        #: whether a level is among what arrives: everything is then played as boxes with two edges
-        self.leveled, only_levels = any(at_levels), all(at_levels)
+        levels = [source in sources.levels for source, _ in self.signal.paths]
+        #: a level is among what arrives: everything is then played as boxes that have two edges; spikes are, too
+        self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
         self.neuron = neuron_of(replace(self.population, spike_kernel="box") if self.leveled else self.population)
-        unit = self.neuron.current_factor if self.leveled and only_levels else self.neuron.arrival_factor
-        self.scale, self.mixed = unit(self.parameters), self.leveled and not only_levels
+        arrives = self.neuron.current_factor if self.leveled and not self.mixed else self.neuron.arrival_factor
+        self.scale = arrives(self.parameters)
 
     def spec(self, in_order=False):
         """Static description of its scan."""
@@ -69,7 +69,7 @@ class _Part:
             if source in self.sources.levels:
                 operator = self._in_units(operator) if self.mixed else operator
             else:
-                time, channel, _ = trains[source]
+                time, channel, _ = self.sources.trains[source]
                 time = jnp.concatenate([time, time + self.neuron.width], axis=1)
                 trains[source] = Train(time, jnp.concatenate([channel, channel + operator.inward], axis=-1))
             found.append((source, edges(operator, dtype)))

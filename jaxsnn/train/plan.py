@@ -14,6 +14,7 @@ from jaxsnn.event.engine import Event
 from jaxsnn.event.events import Events
 from jaxsnn.grid.engine import Grid
 from jaxsnn.network import Network
+from jaxsnn.thresholds import leveled
 from jaxsnn.train.constraints import Constraint
 from jaxsnn.train.datasets import Splits
 from jaxsnn.train.defaults import INPUT_SPAN, make_loss, refuse_unfit
@@ -241,8 +242,9 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
     if not isinstance(engine, Event):
         return []
     notes = []
+    under_levels = leveled(network.wires) if engine.threshold == "level" else ()
     for name, population in network.populations.items():
-        membrane_only = population.fires and population.kind in ("LIF", "IF")
+        membrane_only = population.fires and population.kind in ("LIF", "IF") and name not in under_levels
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
                 f"population '{name}' ({population.kind}) fires when an arriving spike moves V across the threshold, "

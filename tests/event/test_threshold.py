@@ -215,7 +215,22 @@ def targets(kinds, rng, *, sources=("threshold",), **rules):
         late = Wire(name=f"late {kind}", kind="Delay", sources=(f"threshold to {kind}",), shape=(TWO,))
         found.append((late, {"delay": np.array([0.0, 0.4])}, None))
         p = {name: np.full(TWO, value) for name, value in TARGETS[kind].items()}
-        last = (late.name, *(f"{source} to {kind}" for source in sources[1:]))
+        if "input" in sources:  # a second way for the same spikes
+            found.append(
+                (
+                    Wire(name=f"later {kind}", kind="Delay", sources=("input",), shape=(INPUTS,)),
+                    {"delay": np.array([0.1, 0.5, 0.7])},
+                    None,
+                )
+            )
+            found.append(
+                (
+                    Wire(name=f"later to {kind}", kind="Linear", sources=(f"later {kind}",), shape=(TWO,)),
+                    {"weight": rng.normal(0.5, 0.5, (TWO, INPUTS))},
+                    None,
+                )
+            )
+        last = (late.name, *(f"{source} to {kind}" for source in (*sources[1:], *["later"] * ("input" in sources))))
         population = Population(name=kind, kind=kind, size=TWO, **rules)
         found.append((Wire(name=kind, kind="neuron", sources=last, shape=(TWO,)), p, population))
     return found
@@ -233,8 +248,12 @@ def spikes_expected(net, events, kind, sample, neuron, area=None):
         step = float(weight[neuron, channel])
         added += reference.currents(rises, step + 0 * rises) + reference.currents(falls, -step + 0 * falls)
     if area is not None:
-        times, weights = arriving(events, np.asarray(net.parameters[f"input to {kind}"]["weight"]), sample, neuron)
-        added += reference.changes(one, times, weights, area=area, width=WIDTH)
+        for way in ("input", "later"):
+            times, weights = arriving(events, np.asarray(net.parameters[f"{way} to {kind}"]["weight"]), sample, neuron)
+            if way == "later":
+                channel = np.asarray(events.index[sample])[np.isfinite(events.time[sample])]
+                times = times + np.asarray(net.parameters[f"later {kind}"]["delay"])[channel]
+            added += reference.changes(one, times, weights, area=area, width=WIDTH)
     return reference.crossings(one, added, T_END, threshold=p["v_threshold"], reset=p["v_reset"])[0]
 
 
