@@ -1,27 +1,15 @@
 """What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from jaxsnn.chains import chain_limits, voltages_into
 from jaxsnn.cycles import Cycle, groups
+from jaxsnn.errors import Limit as Limit
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.wiring import LINEAR, Population, Wire
 
 #: NIR types of neurons that the engines run.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """One reason why an engine cannot run a network: the node, a code for scripts, what, and what to do about it."""
-
-    node: str
-    code: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.message}: {self.fix}"
 
 
 def refuse(limits: Iterable[Limit]) -> None:
@@ -45,7 +33,7 @@ def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -
         looped = {name for part in groups(wires) if isinstance(part, Cycle) for name in part.order}
     except LoweringError as error:
         yield limit_of(wires[-1].name, "instant-cycle", error)
-    silent = {name for name, population in populations.items() if not population.fires}
+    voltages = voltages_into(wires, populations)
     for wire in wires:
         if wire.kind not in ("input", "output", "neuron", *LINEAR):
             supported = listing((*NEURONS, *LINEAR))
@@ -62,16 +50,10 @@ def event_limits(wires: Iterable[Wire], populations: Mapping[str, Population]) -
                 message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
                 fix="put the bias behind the Delay, or run it on the grid",
             )
-        for source in (source for source in wire.sources if source in silent and wire.kind != "output"):
-            yield Limit(
-                node=source,
-                code="analog-signal",
-                message=f"node '{source}' ({populations[source].kind}) sends its voltage on to '{wire.name}'",
-                fix="the event engine hands on spikes only, the grid engine runs it",
-            )
         if wire.name in populations:
-            biased = not steady.isdisjoint(wire.sources)
+            biased = bool(voltages[wire.name]) or not steady.isdisjoint(wire.sources)
             yield from _population_limits(populations[wire.name], biased=biased, looped=wire.name in looped)
+    yield from chain_limits(wires, populations)
 
 
 def _steady(wires: Sequence[Wire]) -> set[str]:

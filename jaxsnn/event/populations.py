@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
+from jaxsnn.event.chains import driven_parameters, tau_range
 from jaxsnn.event.events import sorted_times
 from jaxsnn.event.feedforward import LayerSpec
 from jaxsnn.event.group import GroupSpec
@@ -50,6 +51,8 @@ class _Part:
         self.sources, self.engine, self.name = sources, sources.engine, name
         self.population, self.parameters = sources.network.populations[name], sources.network.parameters[name]
         self.signal, self.neuron = sources.arriving[name], neuron_of(self.population)
+        if self.population.chain is not None:
+            self.parameters = self.parameters | driven_parameters(sources.network, self.population, self.signal)
         self.scale = self.neuron.arrival_factor(self.parameters)
 
     def spec(self, in_order=False):
@@ -120,6 +123,8 @@ class Layer(_Part):
         weight, lanes, time, row = self._weighted(given)
         record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
         record.finite[self.name] = _finite((weight, lanes))
+        if (taus := tau_range(self.sources.network, self.population)) is not None:
+            record.voltage_taus[self.name] = taus
         if given.budget:
             record.budgets["max_arrivals"][self.name] = Budget(needed=given.needed, room=jnp.int32(given.budget))
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)

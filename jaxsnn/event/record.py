@@ -29,6 +29,7 @@ class EventRecord:
         clipped: population -> number of spikes whose slope a gradient clips.
         degenerate: population -> number of spikes at the very time of an arrival that moved V.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
+        voltage_taus: population that voltages drive -> the smallest and the largest tau of these, (2,) seconds.
         finite: population -> whether no weight of what arrives there and no number of its neurons is NaN.
         budgets: option of `Event` -> population -> `Budget`.
     """
@@ -39,6 +40,7 @@ class EventRecord:
     clipped: dict[str, jax.Array]
     degenerate: dict[str, jax.Array]
     shapes_hold: dict[str, jax.Array]
+    voltage_taus: dict[str, jax.Array]
     finite: dict[str, jax.Array]
     budgets: dict[str, dict[str, Budget]]
 
@@ -47,5 +49,13 @@ def empty_record() -> EventRecord:
     """A record to be written into while a network runs."""
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(
-        spikes={}, voltages={}, drives={}, clipped={}, degenerate={}, shapes_hold={}, finite={}, budgets=budgets
+        spikes={},
+        voltages={},
+        drives={},
+        clipped={},
+        degenerate={},
+        shapes_hold={},
+        voltage_taus={},
+        finite={},
+        budgets=budgets,
     )

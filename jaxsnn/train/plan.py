@@ -240,7 +240,7 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         return []
     notes = []
     for name, population in network.populations.items():
-        membrane_only = population.fires and population.kind in ("LIF", "IF")
+        membrane_only = population.fires and population.kind in ("LIF", "IF") and population.chain is None
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
                 f"population '{name}' ({population.kind}) fires when an arriving spike moves V across the threshold, "

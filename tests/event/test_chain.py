@@ -1,0 +1,410 @@
+"""Chains LI -> linear nodes -> LIF, which the event engine plays as current-based neurons."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn import Event, Events, Grid, lower, raise_, simulate
+from jaxsnn.chains import with_chains
+from jaxsnn.check import check
+from jaxsnn.errors import LoweringError, SimulationError
+from jaxsnn.event.recorded import replay
+from jaxsnn.network import Network, TauShape, signals
+from jaxsnn.nir import build
+from jaxsnn.results import Result
+from jaxsnn.train import Positive, yinyang_splits
+from jaxsnn.wiring import Population
+from tests.event.chain_oracle import Chain, Sender
+from tests.event.differences import ENOUGH, relative_errors
+from tests.event.test_projections import Draft
+
+INPUTS, INNER, OUTER, SAMPLES, T_END = 3, 4, 5, 2, 4.0
+MANY = Event(max_spikes=200)
+
+#: tau of the LIF, that of the LI being 1.
+RATIOS = {
+    "equal": (1.0, TauShape.EQUAL),
+    "double": (2.0, TauShape.DOUBLE),
+    "half": (0.5, TauShape.HALF),
+    "nearly equal": (1.001, TauShape.ANY),
+    "apart": (3.7, TauShape.APART),
+    "far apart": (0.11, TauShape.APART),
+    "each its own": (np.array([0.3, 0.999, 1.0, 2.0, 6.0]), TauShape.ANY),
+}
+
+
+def numbers(seed):
+    """Parameters of all nodes of a chain, by node: names -> arrays."""
+    rng = np.random.default_rng(seed)
+    return {
+        "w": {"weight": rng.normal(0.8, 0.7, (INNER, INPUTS)), "bias": rng.normal(0.1, 0.2, INNER)},
+        "li": {"tau": np.ones(INNER), "r": rng.uniform(0.5, 1.5, INNER), "v_leak": rng.normal(0.0, 0.2, INNER)},
+        "on": {"weight": rng.normal(0.7, 0.8, (OUTER, INNER)), "bias": rng.normal(0.2, 0.2, OUTER)},
+        "h": {
+            "tau": np.ones(OUTER),
+            "r": rng.uniform(0.5, 1.5, OUTER),
+            "v_leak": rng.normal(0.0, 0.2, OUTER),
+            "v_threshold": rng.uniform(1.0, 1.3, OUTER),
+            "v_reset": rng.normal(-0.1, 0.1, OUTER),
+        },
+    }
+
+
+def chained(p, *, fires=True, dialect="nir", **options):
+    target = p["h"] if fires else {key: p["h"][key] for key in ("tau", "r", "v_leak")}
+    nodes = {
+        "in": build.input(INPUTS),
+        "w": build.affine(**p["w"]),
+        "li": build.li(INNER, **p["li"]),
+        "on": build.affine(**p["on"]),
+        "h": (build.lif if fires else build.li)(OUTER, **target),
+        "seen": build.output(INNER),
+        "out": build.output(OUTER),
+    }
+    if dialect == "nir":
+        options.setdefault("time_unit", "s")
+    return build.network(nodes, [("in", "w", "li", "on", "h", "out"), ("li", "seen")], dialect=dialect, **options)
+
+
+def events(seed, count=6):
+    rng = np.random.default_rng([seed, 1])
+    times = rng.uniform(0, T_END - 1, (SAMPLES, count))
+    times[1, 2] = np.inf
+    return Events(time=times, index=rng.integers(0, INPUTS, times.shape))
+
+
+def oracle(p, *, area=1.0, fires=True, initial="zero", refractory=0.0):
+    """`area` None: V jumps by the weight itself."""
+    kick = np.ones(INNER) if area is None else p["li"]["r"] * area / p["li"]["tau"]
+    start = {"zero": (0.0, 0.0), "v_leak": (p["li"]["v_leak"], p["h"]["v_leak"])}[initial]
+    sender = Sender(
+        jumps=p["w"]["weight"].T * kick,
+        matrix=p["on"]["weight"],
+        r=p["li"]["r"],
+        tau=p["li"]["tau"],
+        v_leak=p["li"]["v_leak"],
+        current=p["w"]["bias"],
+        start=start[0],
+    )
+    target = p["h"] if fires else {key: p["h"][key] for key in ("tau", "r", "v_leak")}
+    return Chain(senders=[sender], target=target, current=p["on"]["bias"], start=start[1], refractory=refractory)
+
+
+def assert_spikes(solution, wanted, inputs, name="h", least=10):
+    total = 0
+    for sample in range(SAMPLES):
+        spikes, _ = wanted.run(np.asarray(inputs.time[sample]), np.asarray(inputs.index[sample]), T_END)
+        for neuron, times in enumerate(spikes):
+            got = np.asarray(solution.spikes[name].time[sample, neuron])
+            assert solution.spikes[name].count[sample, neuron] == len(times)
+            np.testing.assert_allclose(got[np.isfinite(got)], times, rtol=0, atol=1e-9)
+            total += len(times)
+    assert total > least
+
+
+def with_ratio(ratio, seed=0):
+    p = numbers(seed)
+    p["h"]["tau"] = np.broadcast_to(RATIOS[ratio][0], OUTER).astype(float)
+    return p
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_spike_times_are_those_of_the_ode(ratio):
+    p, inputs = with_ratio(ratio), events(0)
+    network = lower(chained(p))
+    assert network.populations["h"].tau_shape is RATIOS[ratio][1]
+    assert_spikes(simulate(network, inputs, T_END, engine=MANY), oracle(p), inputs)
+
+
+@pytest.mark.usefixtures("x64")
+def test_refractory_times_initial_voltages_and_jumps_by_the_weight():
+    p, inputs = with_ratio("double", seed=1), events(1)
+    for options, wanted in (
+        ({"initial": "v_leak"}, {"initial": "v_leak"}),
+        ({"dialect": "jaxsnn"}, {"area": None}),
+        ({"time_unit": "s"}, {"refractory": 0.2}),
+    ):
+        engine = Event(max_spikes=200, refractory=wanted.get("refractory", 0.0))
+        solution = simulate(lower(chained(p, **options)), inputs, T_END, engine=engine)
+        assert_spikes(solution, oracle(p, **wanted), inputs)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("ratio", ["equal", "double", "each its own"])
+def test_voltages_of_both_populations_are_those_of_the_ode(ratio):
+    p, inputs = with_ratio(ratio), events(2)
+    samples = np.sort(np.random.default_rng(0).uniform(0, T_END, 9))
+    solution = simulate(lower(chained(p, fires=False)), inputs, T_END, sample_times=samples)
+    for sample in range(SAMPLES):
+        _, v = oracle(p, fires=False).run(inputs.time[sample], inputs.index[sample], T_END, samples=tuple(samples))
+        np.testing.assert_allclose(solution.voltages["li"][sample], v[:, :INNER], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(solution.voltages["h"][sample], v[:, INNER:], rtol=0, atol=1e-10)
+    dense = jnp.linspace(0, T_END, 20001)
+    fine = simulate(lower(chained(p, fires=False)), inputs, T_END, sample_times=dense)
+    for name in ("li", "h"):
+        v = np.asarray(fine.voltages[name])
+        np.testing.assert_allclose(fine.maximum(name), v.max(axis=1), rtol=0, atol=2e-3)
+        np.testing.assert_allclose(fine.integral(name), np.trapezoid(v, dense, axis=1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_same_network_made_of_cubalif_by_hand():
+    p, inputs = with_ratio("apart", seed=3), events(3)
+    p["on"]["bias"] = np.zeros(OUTER)  # a CubaLIF filters a bias too
+    own, li, on = p["h"], p["li"], p["on"]["weight"]
+    cuba = {"tau_mem": own["tau"], "tau_syn": np.ones(OUTER)} | {key: own[key] for key in own if key != "tau"}
+    first = build.affine(
+        weight=on @ (li["r"][:, None] * p["w"]["weight"]), bias=on @ (li["v_leak"] + li["r"] * p["w"]["bias"])
+    )
+    by_hand = build.sequential(build.input(INPUTS), first, build.cubalif(OUTER, **cuba), dialect="nir", time_unit="s")
+    got, wanted = (simulate(lower(graph), inputs, T_END, engine=MANY) for graph in (chained(p), by_hand))
+    assert wanted.spikes["2"].count.sum() > 10
+    np.testing.assert_array_equal(got.spikes["h"].count, wanted.spikes["2"].count)
+    np.testing.assert_allclose(got.spikes["h"].time, wanted.spikes["2"].time, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_several_li_of_one_tau_add_up_also_past_scale_and_flatten():
+    p, q, inputs = with_ratio("half", seed=4), numbers(5), events(4)
+    factor = np.random.default_rng(6).uniform(-0.5, 1.5, OUTER)
+    nodes = {
+        "in": build.input(INPUTS),
+        "w": build.affine(**p["w"]),
+        "li": build.li(INNER, **p["li"]),
+        "on": build.affine(**p["on"]),
+        "v": build.linear(weight=q["on"]["weight"][:, :INPUTS]),
+        "other": build.li(OUTER, tau=1.0, r=q["h"]["r"], v_leak=q["h"]["v_leak"]),
+        "scale": build.scale(factor),
+        "h": build.lif(OUTER, **p["h"]),
+        "out": build.output(OUTER),
+    }
+    chains = [("in", "w", "li", "on", "h", "out"), ("in", "v", "other", "scale", "h"), ("other", "h")]
+    graph = build.network(nodes, chains, dialect="nir", time_unit="s")
+    wanted = oracle(p)
+    wanted.senders.append(
+        Sender(
+            jumps=q["on"]["weight"][:, :INPUTS].T * q["h"]["r"],
+            matrix=np.diag(factor + 1),
+            r=q["h"]["r"],
+            tau=np.ones(OUTER),
+            v_leak=q["h"]["v_leak"],
+        )
+    )
+    wanted.__post_init__()
+    assert_spikes(simulate(lower(graph), inputs, T_END, engine=MANY), wanted, inputs)
+
+
+def integrated(p, **options):
+    nodes = {
+        "in": build.input(INPUTS),
+        "w": build.linear(weight=p["w"]["weight"]),
+        "i": build.integrator(INNER, r=p["li"]["r"]),
+        "on": build.affine(**p["on"]),
+        "h": build.lif(OUTER, **p["h"]),
+        "out": build.output(OUTER),
+    }
+    return build.network(nodes, [("in", "w", "i", "on", "h", "out")], dialect="nir", time_unit="s", **options)
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_integrator_is_a_current_that_stays():
+    p, inputs = with_ratio("each its own", seed=7), events(7)
+    sender = Sender(jumps=p["w"]["weight"].T * p["li"]["r"], matrix=p["on"]["weight"], r=p["li"]["r"])
+    wanted = Chain(senders=[sender], target=p["h"], current=p["on"]["bias"])
+    assert_spikes(simulate(lower(integrated(p)), inputs, T_END, engine=MANY), wanted, inputs)
+
+
+# Gradients
+
+
+def tree_of(network, inputs):
+    """All that a gradient is taken by; tau of the LI is one number."""
+    parameters = {name: dict(own) for name, own in network.parameters.items()}
+    if "li" in parameters:
+        parameters["li"]["tau"] = parameters["li"]["tau"][0]
+    return parameters, jnp.asarray(inputs.time)
+
+
+def loss(tree, network, index, weights, refractory, forward_mode=False):
+    """A weighted sum of spike times, and how often neurons fire."""
+    parameters, time = tree
+    if "li" in parameters:
+        tau = jnp.broadcast_to(parameters["li"]["tau"], parameters["li"]["r"].shape)
+        parameters = {**parameters, "li": {**parameters["li"], "tau": tau}}
+    moved = Network(parameters=parameters, wires=network.wires, populations=network.populations)
+    engine = Event(max_spikes=24, refractory=refractory, forward_mode=forward_mode)
+    spikes = simulate(moved, Events(time=time, index=index), T_END, engine=engine, throw=False).spikes["h"]
+    return jnp.sum(jnp.where(jnp.isfinite(spikes.time), weights * spikes.time, 0.0)), spikes.count
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("ratio", "refractory"),
+    [("double", 0.0), ("equal", 0.0), ("each its own", 0.0), ("half", 0.15)]
+    + [pytest.param(ratio, 0.1, marks=pytest.mark.slow) for ratio in RATIOS],
+)
+def test_gradients_by_everything_agree_with_central_differences(ratio, refractory):
+    p, inputs = with_ratio(ratio, seed=8), events(8)
+    network = lower(chained(p))
+    agree(network, network.with_free_time_constants(), inputs, refractory)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_behind_an_integrator_agree_with_central_differences():
+    network = lower(integrated(with_ratio("each its own", seed=9)))
+    agree(network, network, events(9), 0.0)
+
+
+def agree(network, free, inputs, refractory):
+    index = jnp.asarray(inputs.index, jnp.int32)
+    weights = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, OUTER, 24)))
+    tree = tree_of(network, inputs)
+    (_, count), gradient = jax.jit(
+        jax.value_and_grad(lambda tree: loss(tree, network, index, weights, refractory), has_aux=True)
+    )(tree)
+    assert 24 >= count.max() > 3
+    unused = np.isinf(inputs.time)
+    gradient = (gradient[0], jnp.where(unused, 0.0, gradient[1]))
+    finite = (tree[0], jnp.where(unused, 2 * T_END, tree[1]))
+    errors = relative_errors(gradient, lambda tree: loss(tree, free, index, weights, refractory), finite)
+    assert np.isfinite(errors).mean() > 0.9
+    assert np.nanmax(errors) < ENOUGH
+    if refractory:
+        return
+    by_columns = jax.jacfwd(lambda tree: loss(tree, network, index, weights, 0.0, forward_mode=True)[0])(finite)
+    for name, own in gradient[0].items():
+        for key, wanted in own.items():
+            scale = max(float(jnp.max(abs(wanted))), 1e-12)
+            np.testing.assert_allclose(by_columns[0][name][key], wanted, rtol=0, atol=1e-9 * scale)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_gradient_by_one_tau_is_spread_over_its_neurons_and_recorded_spikes_have_the_same():
+    p, inputs = with_ratio("double", seed=8), events(8)
+    network = lower(chained(p))
+    engine = Event(max_spikes=24)
+    end = jnp.asarray(T_END)
+    solution = simulate(network, inputs, T_END, engine=engine)
+    times, counts = solution.spikes["h"].time, solution.spikes["h"].count
+    given = {"in": Events(time=jnp.asarray(inputs.time), index=jnp.asarray(inputs.index, jnp.int32))}
+
+    def total(parameters, way):
+        moved = network.with_parameters(parameters)
+        if way == "recorded":
+            spikes = replay(moved, given, end, jnp.zeros(1), engine, {"h": (times, counts)}).spikes["h"]
+        else:
+            spikes = simulate(moved, inputs, T_END, engine=engine, throw=False).spikes["h"]
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), jnp.sin(spikes.time), 0.0))
+
+    exact, recorded = (jax.grad(total)(network.parameters, way) for way in ("exact", "recorded"))
+    tau = np.asarray(exact["li"]["tau"])
+    assert (tau == tau[0]).all()
+    assert tau[0] != 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), exact, recorded)
+
+
+# Other engines, convolutions
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_grid_comes_closer_with_smaller_steps():
+    p, inputs = with_ratio("double", seed=10), events(10)
+    inputs = Events(time=np.round(inputs.time, 2), index=inputs.index)  # on every grid
+    errors = []
+    for dt in (0.01, 0.0025):
+        graph = chained(p, fires=False, dt=dt)
+        steps = round(T_END / dt)
+        on_grid = simulate(lower(graph), inputs, T_END, engine=Grid(record=True))
+        exact = simulate(lower(graph), inputs, T_END, sample_times=dt * np.arange(steps))
+        found = np.moveaxis(np.asarray(on_grid.voltages["h"]), 1, 0)
+        errors.append(np.max(abs(found - np.asarray(exact.voltages["h"]))))
+    assert errors[0] < 0.05
+    assert errors[1] < errors[0] / 3
+    graph = chained(p, dt=0.0005)
+    fired = np.asarray(simulate(lower(graph), inputs, T_END, engine=Grid()).spikes["h"])
+    exact = simulate(lower(graph), inputs, T_END, engine=MANY).spikes["h"]
+    np.testing.assert_array_equal(fired.sum(axis=0), exact.count)
+    for sample, neuron in np.ndindex(SAMPLES, OUTER):
+        times = exact.time[sample, neuron]
+        np.testing.assert_allclose(
+            0.0005 * np.flatnonzero(fired[:, sample, neuron]), times[np.isfinite(times)], rtol=0, atol=0.01
+        )
+
+
+@pytest.mark.usefixtures("x64")
+def test_convolutions_and_pools_before_and_behind():
+    draft = Draft(11, (2, 5, 6))
+    draft.window("conv", "Conv2d", "in", (3, 4, 5), kernel=(2, 2))
+    inner, outer = 3 * 4 * 5, 2 * 2 * 2
+    li = {"tau": np.ones(inner), "r": draft.rng.uniform(0.5, 1.5, inner), "v_leak": draft.rng.normal(0, 0.1, inner)}
+    draft.add("li", "neuron", "conv", (3, 4, 5), **li)
+    draft.populations["li"] = Population(name="li", kind="LI", size=inner, spike_area=1.0)
+    draft.window("mean", "AvgPool2d", "li", (3, 2, 4), kernel=(2, 2), stride=(2, 1))
+    draft.window("conv 2", "Conv2d", "mean", (2, 2, 2), kernel=(1, 3), scale=0.6)
+    lif = {"tau": np.full(outer, 2.0), "r": draft.rng.uniform(0.5, 1.5, outer), "v_leak": np.full(outer, 0.1)}
+    lif |= {"v_threshold": np.ones(outer), "v_reset": np.full(outer, -0.1)}
+    draft.add("h", "neuron", "conv 2", (2, 2, 2), **lif)
+    draft.populations["h"] = Population(name="h", kind="LIF", size=outer, spike_area=1.0)
+    draft.populations = with_chains(draft.wires, draft.populations)
+    network = draft.network()
+    times, index = draft.rng.uniform(0, 3, (SAMPLES, 6)), draft.rng.integers(0, 60, (SAMPLES, 6))
+    solution = simulate(network, Events(time=times, index=index), T_END, max_events="auto")
+    first, second = signals(network)["li"], signals(network)["h"]
+    sender = Sender(
+        jumps=np.asarray(first.matrices(network.dtype)["in"]) * li["r"],
+        matrix=np.asarray(second.matrices(network.dtype)["li"]).T,
+        current=np.asarray(first.constant),
+        **li,
+    )
+    wanted = Chain(senders=[sender], target=lif, current=np.asarray(second.constant))
+    assert_spikes(solution, wanted, Events(time=times, index=index), least=20)
+
+
+# Files, training
+
+
+def test_a_file_is_read_trained_written_and_read_again(tmp_path):
+    rng = np.random.default_rng(12)
+    layers = [build.linear(weight=rng.normal(2.0, 1.0, (12, 5))), build.li(tau="10ms"), build.linear(3)]
+    graph = build.sequential(build.input(5), *layers, build.lif(tau="20ms"), seed=0)
+    jaxsnn.write(tmp_path / "chain.nir", graph)
+    graph = jaxsnn.read(tmp_path / "chain.nir")
+    assert check(graph, "event").ok
+    trainable = {"weight": jaxsnn.train.Free(), "tau": Positive(shared=True), "v_threshold": Positive(low="v_reset")}
+    data = yinyang_splits(sizes=(96, 32, 32))
+    fitted = jaxsnn.fit(
+        graph, data, epochs=2, batch_size=32, learning_rate=0.02, trainable=trainable, seed=0, progress=None
+    )
+    losses = [row.train_loss for row in fitted.history]
+    assert losses[-1] < losses[0]
+    assert not [note for note in fitted.notes if "zero" in note]  # its spikes are no jumps
+    jaxsnn.write(tmp_path / "trained.nir", fitted.graph)
+    again = jaxsnn.read(tmp_path / "trained.nir")
+    for node, key in (("1", "weight"), ("2", "tau"), ("3", "weight"), ("4", "tau"), ("4", "v_threshold")):
+        assert not np.array_equal(again.nodes[node].value(key), graph.nodes[node].value(key)), (node, key)
+    inputs = Events(time=np.full((1, 5), 0.001), index=np.arange(5)[None])
+    one, other = (simulate(lower(each), inputs, 0.1) for each in (fitted.graph, again))
+    np.testing.assert_array_equal(one.spikes["4"].time, other.spikes["4"].time)
+
+
+def test_time_constants_that_part_are_reported():
+    graph = chained(with_ratio("double"))
+    for network in (lower(graph), lower(graph, free_time_constants=True)):
+        own = network.parameters["li"]
+        parameters = {**network.parameters, "li": {**own, "tau": own["tau"].at[1].set(1.25)}}
+        moved = Network(parameters=parameters, wires=network.wires, populations=network.populations)
+        solution = simulate(moved, events(0), T_END, engine=MANY, throw=False)
+        assert int(solution.result) == Result.TIME_CONSTANTS_CHANGED
+        message = r"'h' takes voltages of LI whose tau runs from 1 s to 1.25 s: .*shared=True"
+        with pytest.raises(SimulationError, match=message):
+            simulate(moved, events(0), T_END)
+        with pytest.raises(LoweringError, match="node 'h' .* whose tau runs from 1 s to 1.25 s: "):
+            simulate(network.with_parameters(parameters), events(0), T_END)
+    slower = {**network.parameters, "li": {**own, "tau": 2 * own["tau"]}}
+    assert lower(graph).with_parameters(slower).populations["h"].tau_shape is TauShape.EQUAL
+    moved = Network(parameters=slower, wires=network.wires, populations=lower(graph).populations)
+    with pytest.raises(SimulationError, match="time constants of 'h' are no longer those"):
+        simulate(moved, events(0), T_END)
