@@ -148,7 +148,7 @@ def _limits_at(
             name,
             f"node '{name}' ({target.kind}) takes spikes of {listing(spikes)} and the voltage of "
             f"{_described(sources, populations)}",
-            "send the spikes through neurons of the same kind, or run it on the grid",
+            "drive it by one of the two, or run it on the grid",
         )
     kinds = [_type(populations[source]) for source in sources]
     if "LI" in kinds and "I" in kinds:
@@ -194,7 +194,7 @@ def _source_limits(
         yield _limit(
             name,
             f"{where} sends its voltage round a cycle through '{target.name}' ({target.kind})",
-            "let neurons fire in it alone, or run it on the grid",
+            "break the cycle, or run it on the grid",
         )
     biases = carried(wires, (wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")))[name]
     if _type(source) == "I" and biases:
