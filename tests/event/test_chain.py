@@ -115,7 +115,10 @@ def with_ratio(ratio, seed=0):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize(
+    "ratio",
+    [pytest.param(name, marks=pytest.mark.slow if "apart" in name or "nearly" in name else ()) for name in RATIOS],
+)
 def test_spike_times_are_those_of_the_ode(ratio):
     p, inputs = with_ratio(ratio), events(0)
     network = lower(chained(p))
@@ -355,6 +358,43 @@ def test_the_grid_comes_closer_with_smaller_steps():
         np.testing.assert_allclose(
             0.002 * np.flatnonzero(fired[:, sample, neuron]), times[np.isfinite(times)], rtol=0, atol=0.02
         )
+
+
+#: What frameworks write for tau = 1 of the LI and 2 of the LIF, steps of dt: options, r, tau, and what weights of the
+#: first and the second linear node are multiplied with so that they do the same at any dt.
+WRITTEN = {
+    "norse": ({"dt_export": 0.001}, lambda tau, dt: 1.0, lambda tau, dt: 0.001 * tau, lambda dt: (1 / dt, 1.0)),
+    "sinabs": ({"norm_input": False}, lambda tau, dt: 1.0, lambda tau, dt: tau / dt, lambda dt: (1.0, dt / 2)),
+    "rockpool": ({}, lambda tau, dt: tau / dt * np.exp(-dt / tau), lambda tau, dt: tau, lambda dt: (1.0, dt / 2)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dialect", ["norse", "sinabs", pytest.param("rockpool", marks=pytest.mark.slow)])
+def test_a_voltage_is_as_strong_as_in_the_steps_of_the_framework(dialect):
+    p, inputs = numbers(14), events(14)
+    inputs = Events(time=np.round(inputs.time / 0.02) * 0.02, index=inputs.index)
+    options, r, tau, gains = WRITTEN[dialect]
+    errors = []
+    for dt in (0.02, 0.005):
+        first, second = gains(dt)
+        nodes = {
+            "in": build.input(INPUTS),
+            "w": build.linear(weight=first * p["w"]["weight"]),
+            "li": build.li(INNER, tau=tau(1.0, dt), r=r(1.0, dt), v_leak=p["li"]["v_leak"] * (dialect == "norse")),
+            "on": build.affine(weight=second * p["on"]["weight"], bias=second * p["on"]["bias"]),
+            "h": build.li(OUTER, tau=tau(2.0, dt), r=r(2.0, dt), v_leak=p["h"]["v_leak"] * (dialect == "norse")),
+            "out": build.output(OUTER),
+        }
+        options = {**options, "dt": dt, "spike_kernel": "delta", "dialect": dialect}
+        network = lower(build.network(nodes, [tuple(nodes)], **options))
+        steps = np.arange(1, round(T_END / dt) + 1)
+        found = simulate(network, inputs, T_END, engine=Grid(record=True)).voltages["h"]
+        exact = simulate(network, inputs, 2 * T_END, sample_times=(steps - 1e-6) * dt).voltages["h"]
+        assert np.max(abs(exact)) > 0.3
+        errors.append(np.max(abs(np.moveaxis(np.asarray(found), 1, 0) - np.asarray(exact))))
+    assert errors[0] < 0.1
+    assert errors[1] < errors[0] / 3
 
 
 @pytest.mark.usefixtures("x64")
