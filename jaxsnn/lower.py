@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.chains import with_chains
+from jaxsnn.chains import driving_taus, with_chains
 from jaxsnn.errors import LoweringError
 from jaxsnn.lowering import PURPOSE, plan, time_power
 from jaxsnn.network import Network, with_tau_facts, without_synaptic_delays
@@ -54,7 +54,10 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
             populations[name] = part.population
     if not populations:
         raise LoweringError("the graph has no neurons: nothing to simulate")
-    populations = {name: with_tau_facts(each, parameters) for name, each in with_chains(wires, populations).items()}
+    populations = {
+        name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))
+        for name, population in with_chains(wires, populations).items()
+    }
     network = Network(parameters=parameters, wires=wires, populations=populations)
     return network.with_free_time_constants() if free_time_constants else network
 

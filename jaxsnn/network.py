@@ -66,14 +66,14 @@ class Network:
         check_parameters(self.parameters, parameters)
         populations = {}
         for name, population in self.populations.items():
-            nodes = (name, *driving_taus(population, parameters))
+            driving = driving_taus(population, parameters)
             same = all(
                 parameters[node][key] is self.parameters[node][key]
-                for node in nodes
+                for node in (name, *driving)
                 for key in parameters[node]
                 if key.startswith("tau")
             )
-            populations[name] = population if same else with_tau_facts(population, parameters)
+            populations[name] = population if same else with_tau_facts(population, parameters[name], driving)
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_free_time_constants(self):
@@ -148,14 +148,14 @@ def without_synaptic_delays(network):
     return parameters, delays
 
 
-def with_tau_facts(population, parameters):
+def with_tau_facts(population, parameters, driving=MappingProxyType({})):
     """The population with what its numbers say of its time constants (nothing, if they are traced).
 
     Args:
-        parameters: of all nodes, by node and name.
+        parameters: its own, by NIR name.
+        driving: tau of each LI whose voltage drives it, by node.
     """
-    own = {key: value for key, value in parameters[population.name].items() if key.startswith("tau")}
-    driving = driving_taus(population, parameters)
+    own = {key: value for key, value in parameters.items() if key.startswith("tau")}
     if any(isinstance(tau, Tracer) for tau in (*own.values(), *driving.values())):
         return with_unknown_taus(population)
     return with_known_taus(population, own, driving)

@@ -287,7 +287,8 @@ def agree(network, free, inputs, refractory):
 
 
 @pytest.mark.usefixtures("x64")
-def test_forward_mode_agrees_with_reverse_mode():
+@pytest.mark.parametrize("refractory", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+def test_forward_mode_agrees_with_reverse_mode(refractory):
     network, inputs = lower(chained(with_ratio("double", seed=8))), events(8)
     index, weights = jnp.asarray(inputs.index, jnp.int32), jnp.asarray(np.random.default_rng(5).normal(size=(2, 5, 40)))
     tree = tree_of(network, inputs)
@@ -296,9 +297,9 @@ def test_forward_mode_agrees_with_reverse_mode():
 
     @quick
     def both(tree, direction):
-        gradient = jax.grad(lambda tree: loss(tree, network, index, weights, 0.0)[0])(tree)
+        gradient = jax.grad(lambda tree: loss(tree, network, index, weights, refractory)[0])(tree)
         forward = jax.jvp(
-            lambda tree: loss(tree, network, index, weights, 0.0, forward_mode=True)[0], (tree,), (direction,)
+            lambda tree: loss(tree, network, index, weights, refractory, forward_mode=True)[0], (tree,), (direction,)
         )
         return forward[1], sum(map(jnp.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
 

@@ -152,7 +152,7 @@ class _Run:
             fed = list(self._projections(own, names, wires, parameters))
             wires.append(Wire(name=own.name, kind="neuron", sources=tuple(fed), shape=(len(own.index),)))
             parameters[own.name] = self._parameters(own)
-            populations[own.name] = with_tau_facts(_population(own), parameters)
+            populations[own.name] = with_tau_facts(_population(own), parameters[own.name])
             if own.fires and not self.program.chip.ideal:
                 noisy = self._trial(own, jax.random.fold_in(key, number))
                 parameters[own.name] = {**parameters[own.name], "v_threshold": noisy}
