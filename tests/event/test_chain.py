@@ -13,6 +13,7 @@ from jaxsnn.errors import LoweringError, SimulationError
 from jaxsnn.event.recorded import replay
 from jaxsnn.network import Network, TauShape, signals
 from jaxsnn.nir import build
+from jaxsnn.results import Result
 from jaxsnn.train import Positive, yinyang_splits
 from jaxsnn.wiring import Population
 from tests.event.chain_oracle import Chain, Sender
@@ -20,7 +21,6 @@ from tests.event.differences import ENOUGH, relative_errors
 from tests.event.test_projections import Draft
 
 INPUTS, INNER, OUTER, SAMPLES, T_END = 3, 4, 5, 2, 4.0
-MANY = Event(max_spikes=200)
 
 #: tau of the LIF, that of the LI being 1.
 RATIOS = {
@@ -37,6 +37,21 @@ RATIOS = {
 def quick(function):
     """Compiled fast, run slowly."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def played(graph, inputs, *, samples=(0.0,), t_end=T_END, throw=True, **options):
+    """A graph or network on the event engine."""
+    network = graph if isinstance(graph, Network) else lower(graph)
+    engine = Event(**{"max_spikes": 200} | options)
+
+    def run(network, inputs, samples):
+        return simulate(network, inputs, t_end, engine=engine, sample_times=samples, throw=False)
+
+    inputs = Events(time=jnp.asarray(inputs.time), index=jnp.asarray(inputs.index, jnp.int32))
+    solution = quick(run)(network, inputs, jnp.asarray(samples))
+    if throw:
+        assert int(solution.result) == Result.SUCCESS, solution.message
+    return solution
 
 
 def numbers(seed):
@@ -123,7 +138,7 @@ def test_spike_times_are_those_of_the_ode(ratio):
     p, inputs = with_ratio(ratio), events(0)
     network = lower(chained(p))
     assert network.populations["h"].tau_shape is RATIOS[ratio][1]
-    assert_spikes(simulate(network, inputs, T_END, engine=MANY), oracle(p), inputs)
+    assert_spikes(played(network, inputs), oracle(p), inputs)
 
 
 @pytest.mark.usefixtures("x64")
@@ -134,8 +149,7 @@ def test_refractory_times_initial_voltages_and_jumps_by_the_weight():
         ({"dialect": "jaxsnn"}, {"area": None}),
         ({"time_unit": "s"}, {"refractory": 0.2}),
     ):
-        engine = Event(max_spikes=200, refractory=wanted.get("refractory", 0.0))
-        solution = simulate(lower(chained(p, **options)), inputs, T_END, engine=engine)
+        solution = played(chained(p, **options), inputs, refractory=wanted.get("refractory", 0.0))
         assert_spikes(solution, oracle(p, **wanted), inputs)
 
 
@@ -144,7 +158,7 @@ def test_refractory_times_initial_voltages_and_jumps_by_the_weight():
 def test_voltages_of_both_populations_are_those_of_the_ode(ratio):
     p, inputs = with_ratio(ratio), events(2)
     samples = np.sort(np.random.default_rng(0).uniform(0, T_END, 9))
-    solution = simulate(lower(chained(p, fires=False)), inputs, T_END, sample_times=samples)
+    solution = played(chained(p, fires=False), inputs, samples=samples)
     for sample in range(SAMPLES):
         _, v = oracle(p, fires=False).run(inputs.time[sample], inputs.index[sample], T_END, samples=tuple(samples))
         np.testing.assert_allclose(solution.voltages["li"][sample], v[:, :INNER], rtol=0, atol=1e-10)
@@ -152,7 +166,7 @@ def test_voltages_of_both_populations_are_those_of_the_ode(ratio):
     if ratio != "each its own":
         return
     dense = jnp.linspace(0, T_END, 4001)
-    fine = simulate(lower(chained(p, fires=False)), inputs, T_END, sample_times=dense)
+    fine = played(chained(p, fires=False), inputs, samples=dense)
     reads = quick(lambda solution: {name: (solution.maximum(name), solution.integral(name)) for name in ("li", "h")})
     for name, (maximum, integral) in reads(fine).items():
         v = np.asarray(fine.voltages[name])
@@ -170,7 +184,7 @@ def test_the_same_network_made_of_cubalif_by_hand():
         weight=on @ (li["r"][:, None] * p["w"]["weight"]), bias=on @ (li["v_leak"] + li["r"] * p["w"]["bias"])
     )
     by_hand = build.sequential(build.input(INPUTS), first, build.cubalif(OUTER, **cuba), dialect="nir", time_unit="s")
-    got, wanted = (simulate(lower(graph), inputs, T_END, engine=MANY) for graph in (chained(p), by_hand))
+    got, wanted = (played(graph, inputs) for graph in (chained(p), by_hand))
     assert wanted.spikes["2"].count.sum() > 8
     np.testing.assert_array_equal(got.spikes["h"].count, wanted.spikes["2"].count)
     np.testing.assert_allclose(got.spikes["h"].time, wanted.spikes["2"].time, rtol=1e-12)
@@ -204,7 +218,7 @@ def test_several_li_of_one_tau_add_up_also_past_scale_and_flatten():
         )
     )
     wanted.__post_init__()
-    assert_spikes(simulate(lower(graph), inputs, T_END, engine=MANY), wanted, inputs)
+    assert_spikes(played(graph, inputs), wanted, inputs)
 
 
 def integrated(p, **options):
@@ -224,7 +238,7 @@ def test_an_integrator_is_a_current_that_stays():
     p, inputs = with_ratio("each its own", seed=7), events(7)
     sender = Sender(jumps=p["w"]["weight"].T * p["li"]["r"], matrix=p["on"]["weight"], r=p["li"]["r"])
     wanted = Chain(senders=[sender], target=p["h"], current=p["on"]["bias"])
-    assert_spikes(simulate(lower(integrated(p)), inputs, T_END, engine=MANY), wanted, inputs)
+    assert_spikes(played(integrated(p), inputs), wanted, inputs)
 
 
 # Gradients
@@ -314,7 +328,7 @@ def test_the_gradient_by_one_tau_is_spread_over_its_neurons_and_recorded_spikes_
     network = lower(chained(p))
     engine = Event(max_spikes=24)
     end = jnp.asarray(T_END)
-    solution = simulate(network, inputs, T_END, engine=engine)
+    solution = played(network, inputs, max_spikes=24)
     times, counts = solution.spikes["h"].time, solution.spikes["h"].count
     given = {"in": Events(time=jnp.asarray(inputs.time), index=jnp.asarray(inputs.index, jnp.int32))}
 
@@ -342,7 +356,7 @@ def test_the_grid_comes_closer_with_smaller_steps():
     p, inputs = with_ratio("double", seed=10), events(10)
     inputs = Events(time=np.round(inputs.time / 0.02) * 0.02, index=inputs.index)  # on every grid
     graph, samples = chained(p, fires=False, dt=0.02), 0.02 * np.arange(round(T_END / 0.02))
-    exact = np.asarray(simulate(lower(graph), inputs, T_END, sample_times=samples).voltages["h"])
+    exact = np.asarray(played(graph, inputs, samples=samples).voltages["h"])
     errors = []
     for dt in (0.02, 0.005):
         network = lower(chained(p, fires=False, dt=dt))
@@ -352,7 +366,7 @@ def test_the_grid_comes_closer_with_smaller_steps():
     assert errors[1] < errors[0] / 3
     graph = chained(p, dt=0.002)
     fired = np.asarray(simulate(lower(graph), inputs, T_END, engine=Grid(record=True)).spikes["h"])
-    exact = simulate(lower(graph), inputs, T_END, engine=MANY).spikes["h"]
+    exact = played(graph, inputs).spikes["h"]
     np.testing.assert_array_equal(fired.sum(axis=0), exact.count)
     for sample, neuron in np.ndindex(SAMPLES, OUTER):
         times = exact.time[sample, neuron]
@@ -391,7 +405,7 @@ def test_a_voltage_is_as_strong_as_in_the_steps_of_the_framework(dialect):
         network = lower(build.network(nodes, [tuple(nodes)], **options))
         steps = np.arange(1, round(T_END / dt) + 1)
         found = simulate(network, inputs, T_END, engine=Grid(record=True)).voltages["h"]
-        exact = simulate(network, inputs, 2 * T_END, sample_times=(steps - 1e-6) * dt).voltages["h"]
+        exact = played(network, inputs, samples=(steps - 1e-6) * dt, t_end=2 * T_END).voltages["h"]
         assert np.max(abs(exact)) > 0.3
         errors.append(np.max(abs(np.moveaxis(np.asarray(found), 1, 0) - np.asarray(exact))))
     assert errors[0] < 0.1
@@ -415,7 +429,7 @@ def test_convolutions_and_pools_before_and_behind():
     draft.populations = with_chains(draft.wires, draft.populations)
     network = draft.network()
     times, index = draft.rng.uniform(0, 3, (SAMPLES, 6)), draft.rng.integers(0, 60, (SAMPLES, 6))
-    solution = simulate(network, Events(time=times, index=index), T_END, max_events="auto")
+    solution = played(network, Events(time=times, index=index), max_spikes=64)
     first, second = signals(network)["li"], signals(network)["h"]
     sender = Sender(
         jumps=np.asarray(first.matrices(network.dtype)["in"]) * li["r"],
@@ -439,9 +453,8 @@ def test_a_file_is_read_trained_written_and_read_again(tmp_path):
     assert check(graph, "event").ok
     trainable = {"weight": jaxsnn.train.Free(), "tau": Positive(shared=True), "v_threshold": Positive(low="v_reset")}
     data = yinyang_splits(sizes=(96, 32, 32))
-    fitted = jaxsnn.fit(
-        graph, data, epochs=2, batch_size=32, learning_rate=0.02, trainable=trainable, seed=0, progress=None
-    )
+    options = {"batch_size": 32, "learning_rate": 0.02, "seed": 0, "progress": None}
+    fitted = jaxsnn.fit(graph, data, epochs=2, trainable=trainable, engine=Event(max_spikes=16), **options)
     losses = [row.train_loss for row in fitted.history]
     assert losses[-1] < losses[0]
     assert not [note for note in fitted.notes if "zero" in note]  # its spikes are no jumps
@@ -450,7 +463,7 @@ def test_a_file_is_read_trained_written_and_read_again(tmp_path):
     for node, key in (("1", "weight"), ("2", "tau"), ("3", "weight"), ("4", "tau"), ("4", "v_threshold")):
         assert not np.array_equal(again.nodes[node].value(key), graph.nodes[node].value(key)), (node, key)
     inputs = Events(time=np.full((1, 5), 0.001), index=np.arange(5)[None])
-    one, other = (simulate(lower(each), inputs, 0.1) for each in (fitted.graph, again))
+    one, other = (played(each, inputs, t_end=0.1) for each in (fitted.graph, again))
     np.testing.assert_array_equal(one.spikes["4"].time, other.spikes["4"].time)
 
 
@@ -462,15 +475,16 @@ def test_time_constants_that_part_are_reported():
     moved = Network(parameters=parameters, wires=network.wires, populations=network.populations)
     message = r"'h' takes voltages of LI whose tau runs from 1 s to 1.25 s: .*shared=True"
     with pytest.raises(SimulationError, match=message):
-        simulate(moved, events(0), T_END)
+        simulate(moved, events(0), T_END, sample_times=[0.0])
     with pytest.raises(LoweringError, match=r"node 'h' .* whose tau runs from 1 s to 1.25 s: "):
         simulate(network.with_parameters(parameters), events(0), T_END)
     slower = {**network.parameters, "li": {**own, "tau": 2 * own["tau"]}}
     network = lower(graph)
     assert network.with_parameters(slower).populations["h"].tau_shape is TauShape.EQUAL
     moved = Network(parameters=slower, wires=network.wires, populations=network.populations)
-    with pytest.raises(SimulationError, match="time constants of 'h' are no longer those"):
-        simulate(moved, events(0), T_END)
+    stale = played(moved, events(0), throw=False)
+    assert int(stale.result) == Result.TIME_CONSTANTS_CHANGED
+    assert "time constants of 'h' are no longer those" in stale.message
 
 
 # Refusals
