@@ -148,7 +148,7 @@ def without_synaptic_delays(network):
     return parameters, delays
 
 
-def with_tau_facts(population, parameters, driving=MappingProxyType({})):
+def with_tau_facts(population, parameters, driving: Mapping = MappingProxyType({})):
     """The population with what its numbers say of its time constants (nothing, if they are traced).
 
     Args:
