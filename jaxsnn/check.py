@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxsnn.bss2.examine import examine
 from jaxsnn.bss2.limits import chip_limits
+from jaxsnn.chains import driving_taus, with_chains, with_known_taus
 from jaxsnn.errors import (
     DialectError,
     GraphError,
@@ -30,7 +31,7 @@ from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.parse import assemble, parse, type_of
 from jaxsnn.thresholds import check_reading
-from jaxsnn.wiring import Wire
+from jaxsnn.wiring import Population, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +193,21 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Limit]]) -> Iterato
             for name, part in parts.items()
             if isinstance(part, Part) and part.population is not None
         }
-        found = limits(wires, populations)
+        found = limits(wires, _with_facts(wires, populations, parts))
     for limit in found:
         yield Problem(node=limit.node, code=limit.code, message=limit.message, fix=limit.fix)
+
+
+def _with_facts(
+    wires: list[Wire], populations: dict[str, Population], parts: Mapping[str, Part | JaxsnnError]
+) -> dict[str, Population]:
+    """The populations with what their numbers say of voltages that drive them."""
+    numbers = {name: part.parameters for name, part in parts.items() if isinstance(part, Part)}
+    found = {}
+    for name, population in with_chains(wires, populations).items():
+        taus = {key: value for key, value in numbers[name].items() if key.startswith("tau")}
+        found[name] = with_known_taus(population, taus, driving_taus(population, numbers))
+    return found
 
 
 def _lowered(ready: Plan, name: str) -> Part | JaxsnnError:

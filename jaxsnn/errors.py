@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class JaxsnnError(Exception):
@@ -54,6 +55,19 @@ class MappingError(JaxsnnError):
 
 class SimulationError(JaxsnnError):
     """A simulation that ended without a result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One reason why an engine cannot run a network: the node, a code for scripts, what, and what to do about it."""
+
+    node: str
+    code: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.fix}"
 
 
 def listing(names: Iterable[object], limit: int = 12) -> str:

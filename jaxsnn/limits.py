@@ -1,28 +1,16 @@
 """What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from jaxsnn.chains import chain_limits, voltages_into
 from jaxsnn.cycles import Cycle, groups
+from jaxsnn.errors import Limit as Limit
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.thresholds import Feed, carriers, feeds, leveled, mixed
 from jaxsnn.wiring import LINEAR, Population, Wire
 
 #: NIR types of neurons that the engines run.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """One reason why an engine cannot run a network: the node, a code for scripts, what, and what to do about it."""
-
-    node: str
-    code: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.message}: {self.fix}"
 
 
 def refuse(limits: Iterable[Limit]) -> None:
@@ -51,6 +39,7 @@ def event_limits(
         yield limit_of(wires[-1].name, "instant-cycle", error)
     levels = leveled(wires) if threshold == "level" else set()
     found = feeds(wires)
+    voltages = voltages_into(wires, populations)
     for wire in wires:
         if wire.kind == "Threshold":
             yield from _threshold_limits(wire, found[wire.name], populations, looped=wire.name in looped)
@@ -70,9 +59,9 @@ def event_limits(
                 fix="put the bias behind the Delay, or run it on the grid",
             )
         if wire.name in populations:
-            steadily = not steady.isdisjoint(wire.sources) or wire.name in levels
+            steadily = bool(voltages[wire.name]) or not steady.isdisjoint(wire.sources) or wire.name in levels
             yield from _population_limits(populations[wire.name], steadily=steadily, looped=wire.name in looped)
-    yield from _analog_limits(wires, populations, found)
+    yield from chain_limits(wires, populations, levels)
     if threshold == "level":
         yield from _mixture_limits(wires, populations)
 
@@ -97,28 +86,6 @@ def _threshold_limits(
             message=f"{where} {what}",
             fix="feed it by one LI, CubaLI or I, through Scale and Flatten alone, or run it on the grid",
         )
-
-
-def _analog_limits(
-    wires: Sequence[Wire], populations: Mapping[str, Population], found: Mapping[str, Feed]
-) -> Iterator[Limit]:
-    """Voltages that go elsewhere than to Outputs and Thresholds."""
-    voltages = {name: name for name, population in populations.items() if not population.fires}
-    through = {wire.name: feed.readout for feed in found.values() for wire in feed.through if feed.readout in voltages}
-    for wire in wires:
-        for source in wire.sources:
-            direct = source in voltages and (wire.kind == "output" or wire.name in through)
-            if wire.kind == "Threshold" or direct or (source in through and wire.name in through):
-                continue
-            if (readout := voltages.get(source) or through.get(source)) is not None:
-                way = "" if source == readout else f", through '{source}',"
-                where = f"node '{readout}' ({populations[readout].kind})"
-                yield Limit(
-                    node=readout,
-                    code="analog-signal",
-                    message=f"{where} sends its voltage on{way} to '{wire.name}'",
-                    fix="the event engine hands on spikes only, and a voltage to a Threshold, the grid engine runs it",
-                )
 
 
 def _mixture_limits(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.chains import driving_taus, with_chains
 from jaxsnn.errors import LoweringError
 from jaxsnn.lowering import PURPOSE, plan, time_power
 from jaxsnn.network import Network, with_tau_facts, without_synaptic_delays
@@ -50,9 +51,13 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
         if part.parameters:
             parameters[name] = {key: jnp.asarray(value, dtype) for key, value in part.parameters.items()}
         if part.population is not None:
-            populations[name] = with_tau_facts(part.population, parameters[name])
+            populations[name] = part.population
     if not populations:
         raise LoweringError("the graph has no neurons: nothing to simulate")
+    populations = {
+        name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))
+        for name, population in with_chains(wires, populations).items()
+    }
     network = Network(parameters=parameters, wires=wires, populations=populations)
     return network.with_free_time_constants() if free_time_constants else network
 

@@ -5,13 +5,15 @@ gradient can be taken by; everything else about it is static.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
+from jaxsnn.chains import driving_taus, with_known_taus, with_unknown_taus
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
 from jaxsnn.operators import Operator, identity, through
 from jaxsnn.wiring import LINEAR as LINEAR
@@ -64,9 +66,14 @@ class Network:
         check_parameters(self.parameters, parameters)
         populations = {}
         for name, population in self.populations.items():
-            old, new = self.parameters[name], parameters[name]
-            same = all(new[key] is old[key] for key in new if key.startswith("tau"))
-            populations[name] = population if same else with_tau_facts(population, new)
+            driving = driving_taus(population, parameters)
+            same = all(
+                parameters[node][key] is self.parameters[node][key]
+                for node in (name, *driving)
+                for key in parameters[node]
+                if key.startswith("tau")
+            )
+            populations[name] = population if same else with_tau_facts(population, parameters[name], driving)
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_free_time_constants(self):
@@ -141,16 +148,17 @@ def without_synaptic_delays(network):
     return parameters, delays
 
 
-def with_tau_facts(population, parameters):
-    """The population with `tau_shape` and `uniform` as its concrete numbers have them (nothing, if they are traced)."""
-    taus = [value for key, value in parameters.items() if key.startswith("tau")]
-    if any(isinstance(tau, Tracer) for tau in taus):
-        return replace(population, tau_shape=TauShape.ANY, uniform=False)
-    uniform = all(bool((np.asarray(tau) == np.asarray(tau).flat[0]).all()) for tau in taus)
-    if "tau_syn" not in parameters:
-        return replace(population, uniform=uniform)
-    tau_mem, tau_syn = (np.asarray(parameters[name]) for name in ("tau_mem", "tau_syn"))
-    return replace(population, tau_shape=find_tau_shape(tau_mem, tau_syn), uniform=uniform)
+def with_tau_facts(population, parameters, driving: Mapping = MappingProxyType({})):
+    """The population with what its numbers say of its time constants (nothing, if they are traced).
+
+    Args:
+        parameters: its own, by NIR name.
+        driving: tau of each LI whose voltage drives it, by node.
+    """
+    own = {key: value for key, value in parameters.items() if key.startswith("tau")}
+    if any(isinstance(tau, Tracer) for tau in (*own.values(), *driving.values())):
+        return with_unknown_taus(population)
+    return with_known_taus(population, own, driving)
 
 
 def _flatten(network):
@@ -173,10 +181,12 @@ class Signal:
     Attributes:
         paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its events pass.
         constant: (channels,) array, or None for zero.
+        start: (channels,) what more there is at time 0, if voltages are handed on; it decays as they do. None: nothing.
     """
 
     paths: tuple[tuple[str, Operator], ...]
     constant: jax.Array | None
+    start: jax.Array | None = None
 
     def matrices(self, dtype):
         """Source -> (inputs, outputs) matrix, all paths from it added up; delays are not in it."""
@@ -187,8 +197,12 @@ class Signal:
         return found
 
 
-def signals(network):
+def signals(network, handed_on: Mapping = MappingProxyType({})):
     """The signal that arrives at each population, by its NIR name; linear nodes composed on the way.
+
+    Args:
+        handed_on: population -> function from the signal that enters it to the one that leaves it, for populations that
+            send on what a linear function makes of their spikes.
 
     Raises:
         LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that cannot be joined.
@@ -203,6 +217,9 @@ def signals(network):
         if name in leaving:
             return leaving[name]
         wire = wires[name]
+        if name in handed_on:
+            leaving[name] = handed_on[name](entering(name))
+            return leaving[name]
         if wire.kind in ("input", "neuron", "Threshold"):
             leaving[name] = Signal(paths=((name, identity(wire.size)),), constant=None)
             return leaving[name]
@@ -220,16 +237,19 @@ def signals(network):
 
 def _sum(parts, dtype):
     """Signals added up; matrices without delays from one source become one."""
-    paths, constant = [], None
-    for part in parts:
-        paths += part.paths
-        if part.constant is not None:
-            constant = part.constant if constant is None else constant + part.constant
+    paths = [path for part in parts for path in part.paths]
+    constant, start = (_total(part.constant for part in parts), _total(part.start for part in parts))
     merged = {}
     for number, (source, operator) in enumerate(paths):
         merged.setdefault((source, "plain" if operator.is_plain else number), []).append(operator)
     paths = tuple((source, _added(operators, dtype)) for (source, _), operators in merged.items())
-    return Signal(paths=paths, constant=constant)
+    return Signal(paths=paths, constant=constant, start=start)
+
+
+def _total(arrays):
+    """The sum of arrays, of which None are zero; None if all are."""
+    given = [array for array in arrays if array is not None]
+    return sum(given[1:], given[0]) if given else None
 
 
 def _added(operators, dtype):
@@ -242,14 +262,18 @@ def _added(operators, dtype):
 def _after(wire, inward, parameters, signal, dtype):
     """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
     paths = tuple((source, through(wire, inward, parameters, operator, dtype)) for source, operator in signal.paths)
-    constant = signal.constant
-    if constant is not None:
-        without_delays = {key: value for key, value in parameters.items() if key != "delay" or wire.kind == "Delay"}
-        constant = through(wire, inward, without_delays, identity(math.prod(inward)), dtype).apply(constant, dtype)
+    without_delays = {key: value for key, value in parameters.items() if key != "delay" or wire.kind == "Delay"}
+
+    def passed(values):
+        if values is None:
+            return None
+        return through(wire, inward, without_delays, identity(math.prod(inward)), dtype).apply(values, dtype)
+
+    constant = passed(signal.constant)
     if "bias" in parameters:
         bias = jnp.repeat(parameters["bias"], wire.size // parameters["bias"].size)
         constant = bias if constant is None else constant + bias
-    return Signal(paths=paths, constant=constant)
+    return Signal(paths=paths, constant=constant, start=passed(signal.start))
 
 
 def entries(tree):

@@ -25,6 +25,7 @@ from jaxsnn.inputs import checked_inputs, late_events, out_of_range, rasters
 from jaxsnn.network import Network, entries
 from jaxsnn.results import Result
 from jaxsnn.thresholds import check_reading
+from jaxsnn.units import format_time
 
 _DEFAULT_SAMPLES = 101
 
@@ -51,6 +52,8 @@ class Solution:
         t_end: end of the simulation, seconds.
         late: input -> number of events at or after t_end, which nothing sees.
         notes: what is played otherwise than NIR means it, a sentence each.
+        voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of these, (2,) seconds,
+            which must be equal.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         outputs: Output node -> names of the populations that feed it.
     """
@@ -69,6 +72,7 @@ class Solution:
     outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     notes: tuple[str, ...] = field(metadata={"static": True})
     levels: dict[str, Levels] = field(default_factory=dict)
+    voltage_taus: dict[str, jax.Array] = field(default_factory=dict)
 
     def events(self, name: str) -> Events:
         """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and the size.
@@ -145,6 +149,13 @@ class Solution:
             case Result.BUDGET_EXHAUSTED:
                 return self._exhausted()
             case Result.TIME_CONSTANTS_CHANGED:
+                for name, (least, most) in self.voltage_taus.items():
+                    if least < most:
+                        return (
+                            f"'{name}' takes voltages of LI whose tau runs from {format_time(float(least))} to "
+                            f"{format_time(float(most))}: the event engine takes one tau for all (train it with "
+                            "Positive(shared=True)), the grid engine runs it"
+                        )
                 name = next(name for name, holds in self.shapes_hold.items() if not holds)
                 return (
                     f"the time constants of '{name}' are no longer those that the network was lowered for: change "
@@ -297,7 +308,9 @@ def conclude(
 ) -> Solution:
     """What a run of the event engine left, and how it ended."""
     exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
-    stale = any_of([~holds for holds in record.shapes_hold.values()])
+    stale = any_of(
+        [~holds for holds in record.shapes_hold.values()] + [taus[0] < taus[1] for taus in record.voltage_taus.values()]
+    )
     named = [pair for own in network.parameters.values() for pair in own.items()]
     times = [spikes.time for spikes in record.spikes.values()] + [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
@@ -327,6 +340,7 @@ def conclude(
         degenerate_spikes=record.degenerate,
         budgets=record.budgets,
         shapes_hold=record.shapes_hold,
+        voltage_taus=record.voltage_taus,
         t_end=t_end,
         drives=record.drives,
         late={name: late_events(events, t_end) for name, events in trains.items()},

@@ -76,6 +76,21 @@ class Wire:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Voltages that drive a population of LIF or LI, static: the event engine takes them for its synaptic current.
+
+    Attributes:
+        sources: names of the populations whose voltages reach it through linear nodes.
+        kind: what they all are, "LI" or "I".
+        taus: the smallest and the largest tau of all their neurons, seconds, if these are known to differ; else None.
+    """
+
+    sources: tuple[str, ...]
+    kind: str
+    taus: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Population:
     """A population of neurons, static.
 
@@ -84,8 +99,8 @@ class Population:
         kind: the NIR type: "CubaLIF", "CubaLI", "LIF", "LI", "IF" or "I".
         size: number of neurons.
         readout: it never fires, whatever its type.
-        tau_shape: what holds for tau_mem and tau_syn of all neurons.
-        uniform: all neurons have the same time constants.
+        tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive, for tau and theirs.
+        uniform: all neurons have the same time constants, likewise.
         spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by the weight itself.
         spike_kernel: "delta", or "box" of width `dt`.
         dt: the step of the framework that wrote the file, seconds.
@@ -111,6 +126,7 @@ class Population:
         obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
             (the file does not say it, or its value makes no sense in continuous time).
         remarks: what is played otherwise than it was said, a sentence each.
+        chain: the voltages that drive it; None where spikes do.
     """
 
     name: str
@@ -140,6 +156,7 @@ class Population:
     counts_steps: bool = False
     obstacles: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
+    chain: Chain | None = None
 
     @property
     def fires(self):

@@ -301,7 +301,10 @@ def analog():
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (analog, r"node 'li' \(LI\) sends its voltage on to 'on': the event engine hands on spikes only, and"),
+        (
+            analog,
+            r"node 'li' \(LI\) sends its voltage on to 'n' \(CubaLIF\), which has a synaptic current of its own: ",
+        ),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
             r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: continuous time needs a finite time constant",

@@ -6,6 +6,7 @@ Populations that feed back into each other run together, all others one after th
 import jax.numpy as jnp
 
 from jaxsnn.cycles import Cycle, groups
+from jaxsnn.event.chains import arriving as arriving_signals
 from jaxsnn.event.events import Events
 from jaxsnn.event.options import Event as Event
 from jaxsnn.event.populations import Group, Layer
@@ -17,7 +18,7 @@ from jaxsnn.event.record import empty_record
 from jaxsnn.event.sources import Sources
 from jaxsnn.event.thresholds import Threshold
 from jaxsnn.limits import event_limits, refuse
-from jaxsnn.network import Network, signals
+from jaxsnn.network import Network
 
 
 def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine: Event) -> EventRecord:
@@ -32,7 +33,7 @@ def run(network: Network, inputs: dict[str, Events], t_end, sample_times, engine
         LoweringError: the network has something that the engine does not run, or that nobody said.
     """
     refuse(event_limits(network.wires, network.populations, engine.threshold))
-    arriving = signals(network)
+    arriving = arriving_signals(network)
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
     gathered = frozenset(
         source

@@ -1,6 +1,7 @@
 """Which neuron type plays a population."""
 
 from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
+from jaxsnn.event.driven import LIFUnderI, LIFUnderLI
 from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
 from jaxsnn.event.neurons import Neuron
 from jaxsnn.network import Population
@@ -14,14 +15,21 @@ _TYPES = {
     ("I", "delta"): IFDelta,
     ("I", "box"): IFBox,
 }
+#: What drives a LIF or LI in the place of spikes -> neuron type.
+_DRIVEN_TYPES = {"LI": LIFUnderLI, "I": LIFUnderI}
 
 
 def neuron_of(population: Population) -> Neuron:
     """The neuron type of a population."""
-    return _TYPES[population.kind.removesuffix("F"), population.spike_kernel](
+    if population.chain is None:
+        boxes = population.spike_kernel == "box"
+        kind = _TYPES[population.kind.removesuffix("F"), population.spike_kernel]
+    else:
+        boxes, kind = False, _DRIVEN_TYPES[population.chain.kind]
+    return kind(
         tau_shape=population.tau_shape,
         uniform=population.uniform,
-        width=(population.dt or 0.0) if population.spike_kernel == "box" else 0.0,
+        width=(population.dt or 0.0) if boxes else 0.0,
         spike_area=population.spike_area,
         dt=population.dt,
         step=population.dt if population.bias == "step" else None,

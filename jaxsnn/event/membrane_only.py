@@ -36,13 +36,8 @@ class _Jumping(Neuron):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LIFBox(Neuron):
-    """Leaky integrate-and-fire neuron (NIR: LIF) under box spikes; LI, if it never fires.
-
-        tau V' = v_leak - V + r (u + sum W box),   V > v_threshold: V = v_reset
-
-    In v = V - v_leak - r u, with j the sum of r W over the boxes that are open; j does not decay.
-    """
+class LeakyMembrane(Neuron):
+    """What LIF and LI have in common, whatever drives them: tau V' = v_leak - V + r (u + ...)."""
 
     def tau_mem(self, parameters):
         """Membrane time constants (neurons,)."""
@@ -52,10 +47,6 @@ class LIFBox(Neuron):
         """Voltage at rest under the constant input; shape (neurons,)."""
         p = parameters
         return p["v_leak"] if current is None else p["v_leak"] + self._steady_drive(p, current)
-
-    def j_start(self, parameters, current):
-        """No box is open at time 0."""
-        return jnp.zeros_like(parameters["r"])
 
     def _steady_drive(self, p, current):
         """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
@@ -68,6 +59,20 @@ class LIFBox(Neuron):
     def current_factor(self, parameters):
         """Rise of j under a constant current of 1, shape (neurons,): r."""
         return self._steady_drive(parameters, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LIFBox(LeakyMembrane):
+    """Leaky integrate-and-fire neuron (NIR: LIF) under box spikes; LI, if it never fires.
+
+        tau V' = v_leak - V + r (u + sum W box),   V > v_threshold: V = v_reset
+
+    In v = V - v_leak - r u, with j the sum of r W over the boxes that are open; j does not decay.
+    """
+
+    def j_start(self, parameters, current):
+        """No box is open at time 0."""
+        return jnp.zeros_like(parameters["r"])
 
     def arrival_factor(self, parameters):
         """Height of j in a box of weight 1, shape (neurons,): r a / width, or what lets V jump by 1."""

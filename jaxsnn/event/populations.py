@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
+from jaxsnn.event.chains import driven_parameters, tau_range
 from jaxsnn.event.feedforward import LayerSpec
 from jaxsnn.event.group import GroupSpec
 from jaxsnn.event.kinds import neuron_of
@@ -34,6 +35,8 @@ class _Part:
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
         self.neuron = neuron_of(replace(self.population, spike_kernel="box") if self.leveled else self.population)
+        if self.population.chain is not None:
+            self.parameters = self.parameters | driven_parameters(sources.network, self.population, self.signal)
         arrives = self.neuron.current_factor if self.leveled and not self.mixed else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)
 
@@ -118,6 +121,8 @@ class Layer(_Part):
         weight, lanes, time, row = self._weighted(given)
         record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
         record.finite[self.name] = _finite((weight, lanes))
+        if (taus := tau_range(self.sources.network, self.population)) is not None:
+            record.voltage_taus[self.name] = taus
         if given.budget:
             record.budgets["max_arrivals"][self.name] = Budget(needed=given.needed, room=jnp.int32(given.budget))
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)

@@ -47,6 +47,7 @@ class EventRecord:
         clipped: population or Threshold -> number of spikes or passages whose slope a gradient clips.
         degenerate: population or Threshold -> number of those at the very time of an arrival that moved V.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
+        voltage_taus: population that voltages drive -> the smallest and the largest tau of these, (2,) seconds.
         finite: population -> whether no weight of what arrives there and no number of its neurons is NaN.
         budgets: option of `Event` -> population -> `Budget`.
     """
@@ -58,6 +59,7 @@ class EventRecord:
     clipped: dict[str, jax.Array]
     degenerate: dict[str, jax.Array]
     shapes_hold: dict[str, jax.Array]
+    voltage_taus: dict[str, jax.Array]
     finite: dict[str, jax.Array]
     budgets: dict[str, dict[str, Budget]]
 
@@ -73,6 +75,7 @@ def empty_record() -> EventRecord:
         clipped={},
         degenerate={},
         shapes_hold={},
+        voltage_taus={},
         finite={},
         budgets=budgets,
     )

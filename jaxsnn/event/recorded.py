@@ -14,6 +14,7 @@ from jax import lax
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint import clipped_slopes, layer_backward
+from jaxsnn.event.chains import arriving as arriving_signals
 from jaxsnn.event.events import Events
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
 from jaxsnn.event.neurons import Lanes
@@ -23,7 +24,7 @@ from jaxsnn.event.projections import Train
 from jaxsnn.event.record import EventRecord, empty_record
 from jaxsnn.event.sources import Sources
 from jaxsnn.limits import event_limits, refuse
-from jaxsnn.network import Network, signals
+from jaxsnn.network import Network
 
 Recorded = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -42,7 +43,7 @@ def replay(
     """
     refuse(event_limits(network.wires, network.populations))
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
-    arriving = signals(network)
+    arriving = arriving_signals(network)
     sources = Sources(network=network, engine=engine, arriving=arriving, trains=trains, gathered=frozenset())
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
     for part in groups(network.wires):

@@ -244,7 +244,8 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
     notes = []
     under_levels = leveled(network.wires) if engine.threshold == "level" else ()
     for name, population in network.populations.items():
-        membrane_only = population.fires and population.kind in ("LIF", "IF") and name not in under_levels
+        by_jumps = name not in under_levels and population.chain is None
+        membrane_only = population.fires and population.kind in ("LIF", "IF") and by_jumps
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
                 f"population '{name}' ({population.kind}) fires when an arriving spike moves V across the threshold, "

@@ -3,9 +3,10 @@
 A file's weights live in its dialect: snnTorch's, for example, are about dt / tau_mem of those that make the synaptic
 current jump by themselves. The optimiser therefore works on what a weight does. The kick of a weight is the jump of
 R I that a spike through it causes in the population behind, divided by v_threshold - v_reset (in a readout, which has
-no threshold, by 1); for LIF and IF, it is the rise of V that a spike causes. The lift of a bias is the shift of the
-resting voltage (for IF, which has none, the rise of V during a sample), divided by the same. A step of 0.01 moves kicks
-and lifts by 0.01.
+no threshold, by 1); for LIF and IF, it is the rise of V that a spike causes. Where a readout sends its voltage on, what
+that does to the population behind counts instead; to weights behind it, a voltage of 1 is what a spike is to others.
+The lift of a bias is the shift of the resting voltage (for IF, which has none, the rise of V during a sample), divided
+by the same. A step of 0.01 moves kicks and lifts by 0.01.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
         population = network.populations[wire.name]
         effect = effect_of(neuron_of(population), parameters)
         if not population.fires:
-            return effect
+            return np.where(leaving > 0, effect * leaving, effect)
         lanes = neuron_of(population).lanes(parameters, None)
         return effect / np.asarray(lanes.threshold - lanes.v_reset)
     if wire.kind == "output":

@@ -46,6 +46,23 @@ def test_the_kick_is_the_jump_of_the_drive_over_the_threshold():
     assert scales["bias"] == pytest.approx(np.full(1, 3.0 / (3.0 * 0.5)))
 
 
+def test_a_voltage_that_is_sent_on_counts_by_what_it_does_behind():
+    """Dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as much drive of the LIF."""
+    graph = build.sequential(
+        build.input(1),
+        build.affine(1, weight=np.ones((1, 1)), bias=0.5),
+        build.li(tau=0.01, r=2.0),
+        build.linear(weight=np.full((1, 1), -3.0)),
+        build.lif(tau=0.02, r=0.5, v_threshold=1.0, v_reset=-1.0),
+        dialect="nir",
+        time_unit="s",
+    )
+    scales = scales_of(graph)
+    assert scales["3"]["weight"] == pytest.approx(np.full((1, 1), 2.0 / 0.5))
+    assert scales["1"]["weight"] == pytest.approx(np.full((1, 1), 2.0 / 0.5 / 3.0 / (2.0 / 0.01)))
+    assert scales["1"]["bias"] == pytest.approx(np.full(1, 2.0 / 0.5 / 3.0 / 2.0))
+
+
 def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect():
     """A readout: its largest voltage after one spike, per kick, depends on the time constants alone."""
     peaks = []
