@@ -11,7 +11,7 @@ import jaxsnn
 from jaxsnn.check import check
 from jaxsnn.cli import main
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.event import Events
+from jaxsnn.event import Event, Events
 from jaxsnn.event.events import dense_to_events
 from jaxsnn.grid.engine import Grid
 from jaxsnn.nir import parse
@@ -30,6 +30,7 @@ NODES = {
     "next": nir.LIF(tau=10e-3 * TWO, r=TWO, v_leak=0 * TWO, v_threshold=0.5 * TWO, v_reset=0 * TWO),
     "out": nir.Output({"output": np.array([2])}),
     "seen": nir.Output({"output": np.array([2])}),
+    "more": nir.LI(tau=8e-3 * TWO, r=TWO, v_leak=0 * TWO),
 }
 PLAIN = [["in", "w", "li", "scale", "th", "on", "next", "out"]]
 
@@ -63,13 +64,18 @@ REFUSED = {
         [["in", "w", "li", "th", "back", "li"], ["th", "out"]],
         "node 'th' (Threshold) is part of a cycle: break the cycle before it, or run it on the grid",
     ),
-    "voltage": (
-        [["in", "w", "li", "scale", "th", "out"], ["scale", "on", "next", "seen"]],
-        "node 'li' (LI) sends its voltage on, through 'scale', to 'on': the event engine hands on spikes only, and a",
-    ),
     "scaled voltage": (
         [["in", "w", "li", "scale", "th", "out"], ["scale", "seen"]],
-        "node 'li' (LI) sends its voltage on, through 'scale', to 'seen': the event engine hands on spikes only, and a",
+        "node 'li' (LI) sends its voltage through other nodes to Output 'seen': the event engine records voltages of",
+    ),
+    "level and voltage": (
+        [[*PLAIN[0]], ["li", "back", "next"]],
+        "node 'next' (LIF) takes what th sends and the voltage of 'li' (LI): drive it by one of the two, or run it on",
+    ),
+    "voltage of a level": (
+        [["in", "w", "li", "th", "back", "more", "on", "next", "out"]],
+        "node 'more' (LI) takes the level of a Threshold and sends its voltage on to 'next' (LIF): play the Threshold "
+        "as events (--threshold event), or run it on the grid",
     ),
     "deltas": (
         [[*PLAIN[0]], ["w", "next"]],
@@ -83,6 +89,20 @@ REFUSED = {
 }
 
 
+def test_one_voltage_may_go_to_a_threshold_and_to_neurons():
+    thresholds, neurons = ["in", "w", "li", "scale", "th", "out"], ["in", "w", "li", "scale", "on", "next", "seen"]
+    nodes = NODES | {"w": nir.Linear(np.array([[0.01, -0.008], [-0.011, 0.008]]))}
+    events = Events(time=np.linspace(1e-3, 50e-3, 30)[None], index=np.arange(30)[None] % 2)
+    both, level, spikes = (
+        simulate(jaxsnn.lower(graph_of(chains, nodes)), events, 0.1, engine=Event(max_spikes=400))
+        for chains in ([thresholds, neurons], [thresholds], [neurons])
+    )
+    assert level.levels["th"].count.sum() > 2
+    assert np.isfinite(spikes.spikes["next"].time).sum() > 2
+    np.testing.assert_array_equal(both.levels["th"].rise, level.levels["th"].rise)
+    np.testing.assert_array_equal(both.spikes["next"].time, spikes.spikes["next"].time)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name):
     chains, message = REFUSED[name]
@@ -94,7 +114,7 @@ def test_what_is_refused(name):
     assert "\n" not in str(caught.value)
     problems = [str(problem) for problem in check(graph, "event").problems]
     assert str(caught.value) in problems
-    assert check(graph, "event", "event").ok == (name in ("deltas", "own deltas"))
+    assert check(graph, "event", "event").ok == (name in ("deltas", "own deltas", "voltage of a level"))
     assert check(graph_of([*PLAIN, ["li", "seen"]]), "event").ok  # a readout may be seen too
 
 
