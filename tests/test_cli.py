@@ -235,17 +235,14 @@ def test_info(capsys):
     assert "CubaLIF" in out
 
 
-def test_info_needs_neither_jax_nor_time(run_python):
+def test_info_needs_no_jax(run_python):
     code = f"""
-import sys, time
-start = time.perf_counter()
+import sys
 from jaxsnn.cli import main
 assert main(["info", {str(DEMO_NET)!r}]) == 0
-print("seconds", time.perf_counter() - start, [name for name in ("jax", "optax", "torch") if name in sys.modules])
+print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 """
-    *_, seconds, modules = run_python(code).stdout.splitlines()[-1].split(maxsplit=2)
-    assert modules == "[]"
-    assert float(seconds) < 3  # a fifth of a second on an idle machine
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
 
 
 def test_run_on_events(net, tmp_path, capsys):

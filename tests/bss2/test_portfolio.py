@@ -1,7 +1,5 @@
 """The mapper on nets around the limit of the chip: runs, proofs, and the same bytes for the same seed."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -27,18 +25,14 @@ def assert_right(found, net, runs):
 
 def test_the_full_chip_with_free_signs():
     net = dense_net(256, 246, 10)
-    start = time.perf_counter()
     found = map_net(net, signs="free", max_runs=1)
-    assert time.perf_counter() - start < 5
     assert_right(found, net, 1)
     assert sum(len(neuron.circuits) for neuron in found.mapping.runs[0].neurons) == 512
 
 
 def test_the_full_chip_with_fixed_signs_and_dead_rows():
     net = dense_net(256, 246, 10)
-    start = time.perf_counter()
     found = map_net(net, dead=DEAD_ROWS, max_runs=1)
-    assert time.perf_counter() - start < 5
     assert_right(found, net, 1)
 
 
