@@ -12,6 +12,14 @@ settings.register_profile("jaxsnn", deadline=None, derandomize=True, print_blob=
 settings.load_profile("jaxsnn")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled() -> Iterator[None]:
+    """Drops what a module has compiled: thousands of programs in one process exhaust its memory maps."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Runs the test in 64-bit mode, which no other test sees."""

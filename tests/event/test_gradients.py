@@ -14,7 +14,7 @@ from tests.event.differences import ENOUGH, relative_errors
 INPUTS, ARRIVALS, SAMPLES, T_END = 4, 7, 2, 5.0
 ENGINE = Event(max_spikes=16)
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 #: Layers: shape of the time constants, neurons, how spikes and a bias enter, initial state, reset.
 NETS = {

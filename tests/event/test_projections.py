@@ -15,7 +15,7 @@ from tests.event.differences import ENOUGH, some_relative_errors
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
 PLENTY = Event(max_spikes=40, max_events=600, max_arrivals=800)
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 
 def neurons(rng, size, **values):

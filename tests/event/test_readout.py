@@ -14,7 +14,7 @@ from tests.event.differences import ENOUGH, relative_errors
 
 INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 8, 2, 5, 6.0
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 
 def without_spikes(p):

@@ -39,7 +39,7 @@ SLOTS = 60
 #: What these have, others have too, but not together.
 SLOW = ("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory")
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 
 def cases_but(*slow):

@@ -33,7 +33,7 @@ every_layout = pytest.mark.parametrize(
     ],
     ids=lambda value: value.name if isinstance(value, TauShape) else str(value),
 )
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 run = jax.jit(lambda *args: simulate_layer(*args)[0], static_argnums=0)
 

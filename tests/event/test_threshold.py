@@ -22,7 +22,7 @@ CASES = [("CubaLI", shape, kernel) for kernel in ("delta", "box") for shape in T
 CASES += [(kind, TauShape.ANY, kernel) for kind in ("LI", "I") for kernel in ("delta", "box")]
 DOUBLE, HALF, EQUAL, _, ANY, *_, ANY_BOX, LI_DELTA, LI_BOX, I_DELTA, I_BOX = CASES
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 
 def mostly_slow(quick):

@@ -141,9 +141,10 @@ def test_silent_hidden_neurons_are_pushed_until_they_fire():
     assert pushed.history[-1].silent["2"] < 0.8
 
 
-def test_not_a_number_stops_the_run_and_keeps_the_best():
+@pytest.mark.parametrize("on_failure", ["stop", pytest.param("back", marks=pytest.mark.slow)])
+def test_not_a_number_stops_the_run_and_keeps_the_best(on_failure):
     with pytest.raises(TrainingStopped, match=r"lower the learning rate from 1e\+38") as caught:
-        fit(small_net(), DATA, **{**QUICK, "learning_rate": 1e38})
+        fit(small_net(), DATA, **{**QUICK, "learning_rate": 1e38, "on_failure": on_failure})
     kept = caught.value.fit
     assert np.isfinite(kept.graph.nodes["1"].weight).all()
     assert kept.history[kept.best_epoch].validation_accuracy >= kept.history[0].validation_accuracy
