@@ -59,6 +59,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on the digits.")
     parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--copies", type=int, default=30)
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=0.07)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    each_seed(lambda seed: run(seed, arguments), arguments.splits, ("validation", "test", "seconds"))
+    each_seed(lambda seed: run(seed, arguments), arguments.splits, ("validation", "test", "seconds"), arguments.first)
     print(vars(arguments))
 
 

@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train on JapaneseVowels.")
     parser.add_argument("--folder")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--hidden", type=int, default=150)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--copies", type=int, default=20)
@@ -78,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    each_seed(lambda seed: run(seed, arguments), arguments.seeds, ("validation", "test", "seconds"))
+    each_seed(lambda seed: run(seed, arguments), arguments.seeds, ("validation", "test", "seconds"), arguments.first)
     print(vars(arguments))
 
 
