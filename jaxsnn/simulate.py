@@ -371,9 +371,10 @@ def check_engine(network, engine):
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in ("max_spikes", "max_events", "max_arrivals", "refractory"):
         value = getattr(engine, option)
+        meant = parts if option in ("max_spikes", "max_events") else network.populations
         for name in dict(value) if isinstance(value, Mapping | tuple) else ():
-            if name not in parts:
-                raise UsageError(f"{option} names '{name}', no population: {suggestion(name, parts)}")
+            if name not in meant:
+                raise UsageError(f"{option} names '{name}', no population: {suggestion(name, meant)}")
         least = 0 if option == "refractory" else 1
         for name in parts:
             if (found := engine.of(option, name)) is not None and not found >= least:

@@ -17,8 +17,11 @@ from jaxsnn.units import parse_time
 def _headroom(value: Any) -> float | dict[str, float]:
     """One number, or numbers by population: "2", "hidden:1.5,output:4", in a configuration file a table too."""
     if isinstance(value, str) and ":" in value:
-        pairs = (part.rpartition(":") for part in value.split(",") if part.strip())
-        value = {name.strip(): number for name, _, number in pairs}
+        pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
+        names = [name.strip() for name, _, _ in pairs]
+        if len(set(names)) < len(names):
+            raise UsageError(f"headroom is {value!r}: name each population once")
+        value = dict(zip(names, (number for _, _, number in pairs), strict=True))
     try:
         return {name: float(number) for name, number in value.items()} if isinstance(value, dict) else float(value)
     except (TypeError, ValueError):

@@ -103,6 +103,22 @@ def test_one_voltage_may_go_to_a_threshold_and_to_neurons():
     np.testing.assert_array_equal(both.spikes["next"].time, spikes.spikes["next"].time)
 
 
+@pytest.mark.parametrize("threshold", ["level", "event"])
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_arrivals_at_one_time_pass_the_threshold_together(order, threshold):
+    """What one of them lifts above it and the other takes down again has never been above it."""
+    nodes = NODES | {
+        "w": nir.Linear(np.array([[0.006, -0.006], [0.0, 0.0]])),
+        "th": nir.Threshold(np.array([0.5, 0.5])),
+    }
+    network = jaxsnn.lower(graph_of([["in", "w", "li", "th", "on", "next", "out"]], nodes))
+    for times, count in (([1e-3, 1e-3], 0), ([1e-3, 2e-3], int(order[0] == 0))):
+        events = Events(time=np.array([times]), index=np.array([order]))
+        found = simulate(network, events, 0.1, engine=Event(threshold=threshold))
+        got = found.levels["th"] if threshold == "level" else found.spikes["th"]
+        assert got.count.sum() == count
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name):
     chains, message = REFUSED[name]

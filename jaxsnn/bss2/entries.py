@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Entry:
     def positive_numbers(self) -> dict[str, float]:
         """All values, each a positive, finite number."""
         for key, value in self.content.items():
-            if type(value) not in (int, float) or not 0 < value < math.inf:
+            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
                 raise MappingError(f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again")
         return {key: float(value) for key, value in self.content.items()}
 

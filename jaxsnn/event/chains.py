@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.chains import driving_taus
+from jaxsnn.chains import carried, driving_taus
+from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.kinds import neuron_of
 from jaxsnn.network import Network, Population, Signal, signals
 from jaxsnn.operators import through
@@ -26,10 +27,16 @@ def arriving(network: Network) -> dict[str, Signal]:
     """The signal that arrives at each population, by its name; voltages are not among the sources.
 
     Raises:
-        LoweringError: as `jaxsnn.network.signals`.
+        LoweringError: as `jaxsnn.network.signals`; or synapses behind a LI have delays.
     """
     chains = [population.chain for population in network.populations.values() if population.chain is not None]
     names = dict.fromkeys(name for chain in chains for name in chain.sources)
+    for name, entering in carried(network.wires, names).items():
+        if entering and "delay" in network.parameters.get(name, {}) and name not in network.populations:
+            raise LoweringError(
+                f"node '{name}' has synapses with delays and takes the voltage of {listing(entering)}: put the delays "
+                "before that"
+            )
     return signals(network, {name: partial(_voltage, network, name) for name in names})
 
 

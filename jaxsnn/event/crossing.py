@@ -92,14 +92,12 @@ def decay_derivatives(shape, tau_mem, tau_syn, t):
 
 
 def peak_reaches(shape, v, j, threshold, tau_mem, tau_syn):
-    """Whether v's maximum reaches the threshold, given that v has one ahead (j > v now, and j < v later)."""
+    """Whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
     match shape:
         case TauShape.DOUBLE:
-            discriminant = (v + j) * (v + j) - 4 * j * threshold
-            return jnp.where(j > 0, discriminant >= 0, discriminant <= 0)
+            return (v + j) * (v + j) - 4 * j * threshold >= 0
         case TauShape.HALF:
-            discriminant = j * j - (2 * j - v) * threshold
-            return jnp.where(j > 0, discriminant >= 0, discriminant <= 0)
+            return j * j - (2 * j - v) * threshold >= 0
     return extremum(v, j, tau_mem, tau_syn)[1] >= threshold
 
 
@@ -118,8 +116,17 @@ def extremum(v, j, tau_mem, tau_syn):
 
 def crosses(shape, v, j, v_end, j_end, threshold, tau_mem, tau_syn):
     """Whether v, below the threshold now, reaches it before the interval ends at (v_end, j_end)."""
-    inside = (j > v) & (j_end < v_end)
+    inside = peaks(v, j, v_end, j_end)
     return (v_end >= threshold) | (inside & peak_reaches(shape, v, j, threshold, tau_mem, tau_syn))
+
+
+def peaks(v, j, v_end, j_end):
+    """Whether v has a maximum between (v, j) and (v_end, j_end).
+
+    From 0 < j, v < j it has one sooner or later. After a long time both have decayed to the same number, to zero at
+    last, so that j_end = v_end lies behind the maximum.
+    """
+    return (j > v) & (j > 0) & (j_end <= v_end)
 
 
 def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):

@@ -131,23 +131,29 @@ def _better(best: _Place, value, number, time, at_arrival, at_start, allowed) ->
 
 def _inner(neuron, lanes, state, after):
     """Whether V has a maximum inside an interval, how long after its start, and v there."""
-    return turns(neuron, state, after) & (after[1] < after[0]), *extremum(neuron, lanes, state)
+    return turns(neuron, state, after) & (state[1] > state[0]), *extremum(neuron, lanes, state)
 
 
 def turns(neuron, state, after):
     """Whether V has an extremum inside an interval from one state to another; it has one at most."""
     if not isinstance(neuron, CubaLIF):  # V rises or falls all the way
         return jnp.zeros_like(state[0], bool)
-    return ((state[1] > state[0]) & (after[1] < after[0])) | ((state[1] < state[0]) & (after[1] > after[0]))
+    v, j, v_end, j_end = (each - _target(state) for each in (*state[:2], *after[:2]))
+    return crossing.peaks(v, j, v_end, j_end) | crossing.peaks(-v, -j, -v_end, -j_end)
 
 
 def extremum(neuron, lanes, state):
     """How long after a state V has its extremum, and v there; the state itself, where V has none."""
     if not isinstance(neuron, CubaLIF):
         return jnp.zeros_like(state[0]), state[0]
-    target = state[2] if len(state) > 2 else 0.0  # of j, under open boxes
+    target = _target(state)
     wait, peak = crossing.extremum(state[0] - target, state[1] - target, lanes.tau_mem, lanes.tau_syn)
     return wait, peak + target
+
+
+def _target(state):
+    """What v and j decay to: above zero under open boxes."""
+    return state[2] if len(state) > 2 else 0.0
 
 
 def _sorted(drive: Drive) -> _Sorted:

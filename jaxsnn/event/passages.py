@@ -131,7 +131,8 @@ def trace(watched: Watched, t_end) -> Trace:
         now, finally_above = is_above(state[0]), is_above(after[0])
         halfway = jnp.where(turned, is_above(extremum(neuron, wide, state)[1]), now)
         passes = jnp.stack([(now != above) | (halfway != now), finally_above != halfway])
-        return (after, finally_above), (state, turned, passes)
+        lasts = duration[:, None] > 0  # of arrivals at one time only the last one shows where V is
+        return (after, jnp.where(lasts, finally_above, above)), (state, turned, passes & lasts)
 
     above = jnp.broadcast_to(is_above(begin[0]), shape)
     _, (state, turned, passes) = lax.scan(step, (begin, above), (rows.T, duration.T))

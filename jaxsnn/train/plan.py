@@ -143,6 +143,7 @@ def make_plan(
     engine = make_engine(engine, network, loss)
     on_grid = isinstance(engine, Grid)
     _refuse_untaken(engine, network, settings["trainable"])
+    _refuse_stopped(engine, network, loss)
     notes = _engine_notes(engine, network, loss)
     if (
         encoder is None
@@ -167,6 +168,17 @@ def default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
     encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
     bias = ", and a last channel spikes at 0 s" if data.bias else ""
     return encoder, f"values from 0 to 1 are encoded as one spike each, from 0 s to {format_time(encoder.t_max)}{bias}"
+
+
+def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
+    """Refuse a loss that reads spikes which the engine leaves out."""
+    only, population = getattr(engine, "first_spike_only", False), loss.population
+    stops = only if isinstance(only, bool) else population in only
+    if stops and loss.reads != "first spikes" and network.populations[population].fires:
+        raise UsageError(
+            f"loss {name_of(loss)} reads all spikes of '{population}', and first_spike_only stops its neurons after "
+            f"one: leave '{population}' out of first_spike_only (say the loss to on_chip too)"
+        )
 
 
 def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:

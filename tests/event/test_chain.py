@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn import Event, Events, Grid, lower, simulate
+from jaxsnn import Event, Events, Grid, lower, simulate, with_synaptic_delays
 from jaxsnn.chains import with_chains
 from jaxsnn.check import check
 from jaxsnn.errors import LoweringError, SimulationError
@@ -583,3 +583,19 @@ def test_other_voltages_that_are_sent_on_are_refused_by_name(changes, message):
     problems = check(graph, "event").problems
     assert len(problems) == 1
     assert problems[0].code == "analog-signal"
+
+
+def test_delays_of_synapses_behind_a_voltage_are_refused():
+    """They would have to delay what the voltage is at rest and at time 0 as well."""
+    nodes = {
+        "in": build.input(1),
+        "a": build.li(tau=8e-3, v_leak=0.3),
+        "on": build.linear(1, weight=np.array([[3.0]])),
+        "h": build.lif(tau=10e-3, v_threshold=0.6),
+        "out": build.output(),
+    }
+    graph = build.network(nodes, [("in", "a", "on", "h", "out")], seed=0, dialect="jaxsnn", spike_kernel="delta")
+    network = with_synaptic_delays(lower(graph), "on", 4e-3)
+    events = Events(time=jnp.array([50e-3]), index=jnp.array([0]))
+    with pytest.raises(LoweringError, match="node 'on' has synapses with delays and takes the voltage of a: put"):
+        simulate(network, events, 0.1)

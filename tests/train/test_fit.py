@@ -219,6 +219,10 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"on_failure": "hope"}, "on_failure is 'hope'"),
         ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient on the grid"),
         ({"engine": "loop"}, "the loop needs a device"),
+        (
+            {"loss": "count", "engine": Event(first_spike_only=("4",))},
+            "loss count reads all spikes of '4', and first_spike_only stops its neurons after one: leave '4' out",
+        ),
         ({"devices": 99}, "devices is 99: JAX sees"),
         ({"encoder": Latency(t_min=0.0, t_max=0.02)}, "gives 4 channels, input 'input' has 5"),
     ],
