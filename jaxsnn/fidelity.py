@@ -98,7 +98,8 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None 
         raster = np.asarray(steps.spikes[name])
         played = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
         found[name] = compared(time, played, dt)
-    return Fidelity(populations=found, notes=notes_of(steps))
+    differently = events.notes if threshold == "event" else ()  # on the grid a Threshold is a level
+    return Fidelity(populations=found, notes=(*notes_of(steps), *differently))
 
 
 def compared(time: np.ndarray, played: np.ndarray, dt: float) -> PopulationFidelity:

@@ -271,7 +271,7 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*solution.notes, *_late_notes(late, end), *_unused_options(graph, network)),
+        notes=(*solution.notes, *_late_notes(late, end), *_unused_options(graph, network, threshold)),
         levels={name: int(jnp.sum(level.count)) for name, level in solution.levels.items()},
     )
 
@@ -280,20 +280,24 @@ def _late_notes(late: int, end: float) -> tuple[str, ...]:
     return (f"{late} input events at or after t_end = {format_time(end)} were left out",) if late else ()
 
 
-def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:
-    """What was said of a file, and means nothing in continuous time."""
+def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tuple[str, ...]:
+    """What was said of a file, and means nothing for it, or in continuous time."""
+    unused = ()
+    if threshold is not None and all(wire.kind != "Threshold" for wire in network.wires):
+        unused = ("threshold has no effect: the network has no Threshold",)
     conventions = graph.dialect.conventions
     if conventions is None or conventions.reset_delay is not None:
-        return ()
+        return unused
     delayed = [
         name
         for name, population in network.populations.items()
         if population.fires and graph.dialect.at(name).reset_delay
     ]
+    if not delayed:
+        return unused
     return (
-        (f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",)
-        if delayed
-        else ()
+        *unused,
+        f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
     )
 
 

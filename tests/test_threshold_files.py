@@ -231,7 +231,12 @@ def test_check_and_fidelity_take_the_reading(written, capsys):
     capsys.readouterr()
     more = ["--spike-kernel", "box", "--threshold", "event", "--json"]
     assert main(["fidelity", file, "--input", x, *said, *more]) == 0
-    assert list(json.loads(capsys.readouterr().out)["populations"]) == ["next"]
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["populations"]) == ["next"]
+    assert any("node 'th' (Threshold) fires once where" in note for note in content["notes"])
+    jaxsnn.write(file, graph_of([["in", "w", "next", "out"]], WEAK), force=True)
+    assert main(["run", file, "--input", x, "-o", f"{file}.npz", *said, *more]) == 0
+    assert "threshold has no effect: the network has no Threshold" in json.loads(capsys.readouterr().out)["notes"]
 
 
 def test_a_trained_threshold_goes_back_into_the_file():

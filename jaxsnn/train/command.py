@@ -118,12 +118,10 @@ def train_file(
             to: dict[str, Any] = {"checkpoint": files.checkpoint, "resume": resume, "overwrite": force}
             trained = fit(graph, splits, progress=progress, **to, **chosen)
     except TrainingStopped as error:
-        files.write(error.fit, chosen["engine"])
+        said = "".join(f"; {note}" for note in files.write(error.fit, chosen["engine"]))
         reached = error.fit.history[error.fit.best_epoch]
-        raise TrainingStopped(
-            f"{error}; epoch {reached.epoch} (validation {reached.validation_accuracy:.2%}) is written to {output}",
-            error.fit,
-        ) from error
+        where = f"epoch {reached.epoch} (validation {reached.validation_accuracy:.2%}) is written to {output}"
+        raise TrainingStopped(f"{error}; {where}{said}", error.fit) from error
     notes += (*trained.notes, *files.write(trained, chosen["engine"]))
     if not is_first():
         return None
