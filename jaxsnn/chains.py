@@ -5,7 +5,7 @@ spike, so that the LIF or LI behind it is a CubaLIF or CubaLI with tau_syn = tau
 keeps what spikes leave, tau_syn is infinite. The event engine plays such a pair as one population.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,26 +13,10 @@ import numpy as np
 
 from jaxsnn.errors import Limit, listing
 from jaxsnn.units import format_time
-from jaxsnn.wiring import LINEAR, Chain, Population, TauShape, Wire, find_tau_shape
+from jaxsnn.wiring import LINEAR, Chain, Population, TauShape, Wire, carried, find_tau_shape
 
 _CODE = "analog-signal"
 _GRID = "the grid engine runs it"
-
-
-def carried(wires: Sequence[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """For each node those of some nodes whose signals enter it, directly or through linear nodes; in their order."""
-    origins = tuple(origins)
-    leaving: dict[str, tuple[str, ...]] = {wire.name: () for wire in wires} | {name: (name,) for name in origins}
-
-    def entering(wire: Wire) -> tuple[str, ...]:
-        found = [name for source in wire.sources for name in leaving[source]]
-        return tuple(name for name in origins if name in found)
-
-    while True:  # again, because a cycle runs against the order
-        more = {wire.name: entering(wire) for wire in wires if wire.kind in LINEAR and wire.name not in origins}
-        if all(leaving[name] == found for name, found in more.items()):
-            return {wire.name: entering(wire) for wire in wires}
-        leaving |= more
 
 
 def voltages_into(wires: Sequence[Wire], populations: Mapping[str, Population]) -> dict[str, tuple[str, ...]]:

@@ -6,8 +6,8 @@ from jaxsnn.chains import chain_limits, voltages_into
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import Limit as Limit
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.thresholds import Feed, carriers, feeds, leveled, mixed
-from jaxsnn.wiring import LINEAR, Population, Wire
+from jaxsnn.thresholds import Feed, feeds, leveled, mixed
+from jaxsnn.wiring import LINEAR, Population, Wire, carriers
 
 #: NIR types of neurons that the engines run.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")

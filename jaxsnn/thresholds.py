@@ -3,11 +3,11 @@
 Nothing here loads JAX.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jaxsnn.errors import UsageError, listing, suggestion
-from jaxsnn.wiring import LINEAR, Population, Wire
+from jaxsnn.wiring import Population, Wire, carriers
 
 #: How the event engine can play a Threshold: as NIR's documentation has it, or as an event at each upward crossing.
 READINGS = ("level", "event")
@@ -55,16 +55,6 @@ def feeds(wires: Iterable[Wire]) -> dict[str, Feed]:
     """Threshold -> what feeds it."""
     by_name = {wire.name: wire for wire in wires}
     return {wire.name: feed_of(wire, by_name) for wire in by_name.values() if wire.kind == "Threshold"}
-
-
-def carriers(wires: Iterable[Wire], starts: Collection[str]) -> set[str]:
-    """Names of some nodes, and of the linear nodes that their signals reach."""
-    wires, found = tuple(wires), set(starts)
-    while True:
-        more = {wire.name for wire in wires if wire.kind in LINEAR and not found.isdisjoint(wire.sources)} - found
-        if not more:
-            return found
-        found |= more
 
 
 def leveled(wires: Iterable[Wire]) -> set[str]:

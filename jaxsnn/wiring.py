@@ -5,6 +5,7 @@ Nothing here loads JAX, so that a network can be checked before anything runs.
 
 import enum
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -172,3 +173,23 @@ class Population:
         for field, message in self.obstacles:
             if field in fields:
                 raise LoweringError(message)
+
+
+def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
+    """Names of some nodes, and of the linear nodes that their signals reach."""
+    wires, found = tuple(wires), set(starts)
+    while True:
+        more = {wire.name for wire in wires if wire.kind in LINEAR and not found.isdisjoint(wire.sources)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """For each node those of some nodes whose signals enter it, directly or through linear nodes; in their order."""
+    wires = tuple(wires)
+    reached = {name: carriers(wires, [name]) for name in origins}
+    return {
+        wire.name: tuple(name for name, carrying in reached.items() if not carrying.isdisjoint(wire.sources))
+        for wire in wires
+    }

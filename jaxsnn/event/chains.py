@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.chains import carried, driving_taus
+from jaxsnn.chains import driving_taus
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.kinds import neuron_of
 from jaxsnn.network import Network, Population, Signal, signals
 from jaxsnn.operators import through
-from jaxsnn.wiring import Wire
+from jaxsnn.wiring import Wire, carried
 
 
 def arriving(network: Network) -> dict[str, Signal]:

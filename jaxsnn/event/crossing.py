@@ -281,4 +281,4 @@ def slope(j, threshold, tau_mem):
     return (j - threshold) / tau_mem
 
 
-__all__ = ["crosses", "decay", "decay_derivatives", "peak_reaches", "slope", "solve"]
+__all__ = ["crosses", "decay", "decay_derivatives", "extremum", "peaks", "slope", "solve"]

@@ -6,7 +6,7 @@ from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.limits import Limit, limit_of, obstacles
-from jaxsnn.wiring import Population, Wire
+from jaxsnn.wiring import Population, Wire, carriers
 
 
 def grid_limits(
@@ -111,9 +111,4 @@ def _carriers(wires: Sequence[Wire], populations: Mapping[str, Population]) -> t
     spikes |= {name for name, population in populations.items() if population.fires}
     levels = {name for name, population in populations.items() if not population.fires}
     levels |= {wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d", "Threshold")}
-    for _ in wires:  # once for each node is enough, whatever the order
-        for wire in wires:
-            if wire.kind not in ("input", "neuron", "Threshold"):
-                spikes |= {wire.name} if not spikes.isdisjoint(wire.sources) else set()
-                levels |= {wire.name} if not levels.isdisjoint(wire.sources) else set()
-    return spikes, levels
+    return carriers(wires, spikes), carriers(wires, levels)
