@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxsnn.event.adjoint import slope_floor
 from jaxsnn.event.agenda import pick
+from jaxsnn.event.sums import over_last
 
 
 class Own(NamedTuple):
@@ -164,7 +165,7 @@ class Pass:
         (by_weight,) = arrive_back(population.costate)
         (by_tau_mem,), (by_tau_syn,) = arrive_back(population.by_tau_mem), arrive_back(population.by_tau_syn)
         rate = neuron.rate(lanes, moved)
-        d_time = -sum(jnp.sum(p * r, axis=1) for p, r in zip(population.costate, rate, strict=True))
+        d_time = -over_last(sum(p * r for p, r in zip(population.costate, rate, strict=True)))
         own = population.own._replace(
             tau_mem=population.own.tau_mem + weights * by_tau_mem,
             tau_syn=population.own.tau_syn + weights * by_tau_syn,

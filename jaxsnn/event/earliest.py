@@ -62,12 +62,12 @@ def _decayed(v, j, threshold):
     The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes there if it ends above
     (threshold < 0), or over a maximum.
     """
-    a = v + j
-    discriminant = a * a - 4 * j * threshold
+    half = 0.5 * (v + j)
+    discriminant = half * half - j * threshold
     root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
-    falls = a <= 0
-    x = jnp.where(falls, -2 * threshold, a + root) / jnp.where(falls, root - a, 2 * j)
-    reaches = (threshold < 0) | ((j > v) & (a > 0) & (discriminant >= 0))
+    falls = half <= 0
+    x = jnp.where(falls, -threshold, half + root) / jnp.where(falls, root - half, j)
+    reaches = (threshold < 0) | ((j > v) & (half > 0) & (discriminant >= 0))
     x = jnp.clip(x, jnp.finfo(v.dtype).tiny, 1.0)
     return jnp.where(v >= threshold, 1.0, jnp.where(reaches, x, 0.0))
 

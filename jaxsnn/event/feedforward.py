@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.events import sorted_times
 from jaxsnn.event.neurons import Lanes, Neuron
+from jaxsnn.event.sums import over_first
 
 _BLOCK = 8
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
@@ -146,7 +147,7 @@ def spread(lanes: Lanes, batch, neurons_last=True):
 def gathered(gradient: Lanes, lanes: Lanes) -> Lanes:
     """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what `spread` undoes."""
     positions = lanes.threshold.shape[:-1]
-    return jax.tree.map(lambda array: array.reshape(-1, *positions, array.shape[-1]).sum(0), gradient)
+    return jax.tree.map(lambda array: over_first(array.reshape(-1, *positions, array.shape[-1])), gradient)
 
 
 def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> tuple[LayerSpikes, Causes | None]:

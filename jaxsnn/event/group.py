@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
 
@@ -27,17 +27,61 @@ class GroupSpec:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
+class GroupEvents:
+    """What fires in each step of a recurrent group's loop; arrays (steps, batch).
+
+    Attributes:
+        time: seconds, inf in steps without a spike.
+        spike, slot, slope: as in `Log`.
+        counts: of each population, spikes of each neuron, (batch, neurons).
+        events_needed: as in `GroupSpikes`.
+    """
+
+    time: Float[Array, "steps batch"]
+    spike: Int[Array, "steps batch"]
+    slot: Int[Array, "steps batch"]
+    slope: Float[Array, "steps batch"]
+    counts: tuple[Int[Array, "batch neurons"], ...]
+    events_needed: Int[Array, "batch"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
 class GroupSpikes:
     """Spikes of a recurrent group.
 
     Attributes:
         spikes: of each population.
+        trains: the same spikes of each population in the order in which they act: (time, neuron), (batch, steps), the
+            time inf where there is none.
         events_needed: (batch,) `max_events` that it takes; a lower bound where it is more than 16 times too small, or
             where there are delays. The spikes of samples in which it exceeds `max_events` are incomplete.
     """
 
     spikes: tuple[LayerSpikes, ...]
+    trains: tuple[tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]], ...]
     events_needed: Int[Array, "batch"]
+
+
+def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
+    """Spikes of each population of a group; the gradient passes through their times."""
+    spikes, trains, first = [], [], 0
+    for layer, count in zip(spec.layers, events.counts, strict=True):
+        batch, size = count.shape
+        neuron = events.spike - first
+        mine = (neuron >= 0) & (neuron < size)
+        place = (jnp.arange(batch), jnp.where(mine, neuron, size), events.slot)
+        empty = jnp.full((batch, size, layer.max_spikes), jnp.inf, events.time.dtype)
+        spikes.append(
+            LayerSpikes(
+                time=empty.at[place].set(events.time, mode="drop"),
+                slope=jnp.ones_like(empty).at[place].set(events.slope, mode="drop"),
+                count=count,
+            )
+        )
+        trains.append((jnp.where(mine, events.time, jnp.inf).T, jnp.where(mine, neuron, 0).T))
+        first += size
+    return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=events.events_needed)
 
 
 class Channel(NamedTuple):

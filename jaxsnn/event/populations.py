@@ -16,7 +16,7 @@ from jaxsnn.event.projections import Arrivals, Train, arrivals
 from jaxsnn.event.readout import Drive, membrane
 from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
-from jaxsnn.event.sources import Readout, Sources, edges, hand_on
+from jaxsnn.event.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
 from jaxsnn.network import entries
 from jaxsnn.operators import Operator, through
@@ -97,15 +97,13 @@ class _Part:
         return jnp.concatenate([weight, -weight]), time, row
 
     def leave(self, record, spikes):
-        """Write down its spikes, and hand them on."""
-        name, batch = self.name, spikes.time.shape[0]
+        """Write down its spikes."""
+        name = self.name
         record.spikes[name] = spikes
         record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
         record.budgets["max_spikes"][name] = Budget(
             needed=jnp.max(spikes.count), room=jnp.int32(self.engine.of("max_spikes", name))
         )
-        channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
-        hand_on(self.sources, record, name, spikes.time.reshape(batch, -1), channel)
 
 
 def _finite(tree):
@@ -133,7 +131,10 @@ class Layer(_Part):
             unit = None if given.positions == 1 else self.scale
             self.sources.readouts[self.name] = Readout(drive=drive, given=given, unit=unit, v_inf=v_inf)
         if self.population.fires:
-            self.leave(record, self._spikes(record, given, weight, lanes, time, row, t_end))
+            spikes = self._spikes(record, given, weight, lanes, time, row, t_end)
+            self.leave(record, spikes)
+            channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
+            hand_on(self.sources, record, self.name, spikes.time.reshape(len(spikes.time), -1), channel)
         elif given.positions == 1:
             record.voltages[self.name] = membrane(drive, sample_times)
         else:
@@ -183,11 +184,14 @@ class Group:
         record.budgets["max_events"][self.names[0]] = Budget(
             needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events)
         )
-        for part, layer, own, spikes in zip(self.parts, spec.layers, lanes, found.spikes, strict=True):
+        outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
+        for part, layer, own, spikes, train in outcome:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
             record.finite[part.name] = _finite((own, [weight for weight, _, _ in from_outside], feedback))
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.leave(record, spikes)
+            room = min(spec.max_events, layer.max_spikes * part.population.size)
+            self.sources.trains[part.name] = earliest(*train, room)
 
     def _external(self, part):
         return [

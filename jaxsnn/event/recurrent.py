@@ -22,8 +22,7 @@ from jax import lax
 from jaxsnn.event.agenda import Agenda, GroupState, PopulationState, in_order, pick
 from jaxsnn.event.batching import anywhere
 from jaxsnn.event.deliveries import deliver, empty_queue, next_delivery, send
-from jaxsnn.event.feedforward import LayerSpikes
-from jaxsnn.event.group import GroupSpec, GroupSpikes, Log, delays_of, layout, tables
+from jaxsnn.event.group import GroupEvents, GroupSpec, Log, delays_of, layout, tables
 
 _BEYOND = 16  # times the steps that the log holds: so long a run goes on to count the spikes it would have taken
 
@@ -39,32 +38,24 @@ class _Note(NamedTuple):
 
 
 def simulate_group(spec: GroupSpec, arrivals, feedback, lanes, t_end):
-    """Spikes of a recurrent group, its log, and how many steps of that were used. No gradient passes through.
+    """What fires in a recurrent group, its log, and how many steps of that were used. No gradient passes through.
 
     Arguments as in `recurrent_adjoint.group_spikes`.
     """
     loop = _Loop(spec, arrivals, feedback, lanes, t_end)
     steps, state, log = loop.run()
-    spikes = tuple(
-        _layer_spikes(log, loop.plan.first(number), layer.max_spikes, population.count)
-        for number, (layer, population) in enumerate(zip(spec.layers, state.populations, strict=True))
+    counts = tuple(population.count for population in state.populations)
+    fired = sum(count.sum(axis=1) for count in counts)
+    spike = log.spike[:-1]
+    events = GroupEvents(
+        time=jnp.where(spike < sum(loop.plan.sizes), log.time[:-1], jnp.inf),
+        spike=spike,
+        slot=log.slot[:-1],
+        slope=log.slope[:-1],
+        counts=counts,
+        events_needed=jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1)),
     )
-    fired = sum(population.count.sum(axis=1) for population in state.populations)
-    needed = jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1))
-    return GroupSpikes(spikes=spikes, events_needed=needed), log, jnp.minimum(steps, loop.steps)
-
-
-def _layer_spikes(log, first, max_spikes, count):
-    """Spikes of the population that begins with neuron `first`, from the log."""
-    batch, size = count.shape
-    neuron = log.spike[:-1] - first
-    place = (jnp.arange(batch), jnp.where(neuron < 0, size, neuron), log.slot[:-1])
-    shape = (batch, size, max_spikes)
-    return LayerSpikes(
-        time=jnp.full(shape, jnp.inf, log.time.dtype).at[place].set(log.time[:-1], mode="drop"),
-        slope=jnp.ones(shape, log.time.dtype).at[place].set(log.slope[:-1], mode="drop"),
-        count=count,
-    )
+    return events, log, jnp.minimum(steps, loop.steps)
 
 
 class _Loop:

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 
 from jaxsnn.event.agenda import in_order
 from jaxsnn.event.costates import Pass
-from jaxsnn.event.group import GroupSpec, GroupSpikes, Layout, Log, layout, tables
+from jaxsnn.event.group import GroupEvents, GroupSpec, GroupSpikes, Layout, Log, by_population, layout, tables
 from jaxsnn.event.neurons import Lanes
 from jaxsnn.event.recurrent import simulate_group
-from jaxsnn.event.tangents import moved_by, no_tangent, transposed
+from jaxsnn.event.sums import over_first
+from jaxsnn.event.tangents import moved_by, transposed
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def group_spikes(spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end) -> GroupSpikes:
     """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field of `lanes`.
 
@@ -41,6 +41,16 @@ def group_spikes(spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], 
     Weights are multiplied by the target's arrival factor. A box spike is two arrivals, and two edges: the weight, and
     its negative later by the width. Only the times carry a gradient. The refractory times are static.
     """
+    return by_population(spec, _events(spec, arrivals, feedback, lanes, t_end))
+
+
+def group_spikes_forward(spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end) -> GroupSpikes:
+    """As `group_spikes`, differentiable in forward mode."""
+    return by_population(spec, _events_forward(spec, arrivals, feedback, lanes, t_end))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _events(spec, arrivals, feedback, lanes, t_end) -> GroupEvents:
     return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
 
 
@@ -55,21 +65,21 @@ class _Residuals(NamedTuple):
 
 
 def _forward(spec, arrivals, feedback, lanes, t_end):
-    spikes, log, steps = simulate_group(spec, arrivals, feedback, lanes, t_end)
-    return spikes, _Residuals(arrivals, feedback, lanes, log, steps)
+    events, log, steps = simulate_group(spec, arrivals, feedback, lanes, t_end)
+    return events, _Residuals(arrivals, feedback, lanes, log, steps)
 
 
 def _backward(spec, residuals, cotangent):
-    return _gradients(spec, residuals, [spikes.time for spikes in cotangent.spikes])
+    return _gradients(spec, residuals, cotangent.time)
 
 
-def _gradients(spec, residuals, cotangents, fixed_length=False):
-    """Gradients of `group_spikes` by its arguments, from those by the spike times of each population."""
+def _gradients(spec, residuals, drive, fixed_length=False):
+    """Gradients by the arguments of `group_spikes`, from dL/dt of the spike of each step, (steps, batch)."""
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external, between = [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback]
     table, pull = jax.vjp(partial(tables, spec, plan), external, between)
-    total = Pass(spec, plan, table, lanes, log).run(steps, _drive(plan, log, cotangents), fixed_length)
+    total = Pass(spec, plan, table, lanes, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
     d_lanes = tuple(
         _lanes_gradient(layer.neuron, each, population)
@@ -89,43 +99,25 @@ def _gradients(spec, residuals, cotangents, fixed_length=False):
     return d_arrivals, d_feedback, d_lanes, None
 
 
-group_spikes.defvjp(_forward, _backward)
+_events.defvjp(_forward, _backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def group_spikes_forward(spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end) -> GroupSpikes:
-    """As `group_spikes`, differentiable in forward mode."""
+def _events_forward(spec, arrivals, feedback, lanes, t_end) -> GroupEvents:
     return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
 
 
-@group_spikes_forward.defjvp
+@_events_forward.defjvp
 def _tangents(spec, primals, tangents):
-    found, residuals = _forward(spec, *primals)
+    events, residuals = _forward(spec, *primals)
     arrivals, feedback, lanes, _ = tangents
 
-    def gradients(times):
-        d_arrivals, d_feedback, d_lanes, _ = _gradients(spec, residuals, times, fixed_length=True)
+    def gradients(drive):
+        d_arrivals, d_feedback, d_lanes, _ = _gradients(spec, residuals, drive, fixed_length=True)
         return [(weight, time) for weight, time, _ in d_arrivals], list(d_feedback), list(d_lanes)
 
-    moved = transposed(
-        gradients,
-        [spikes.time for spikes in found.spikes],
-        ([(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)),
-    )
-    layers = tuple(moved_by(spikes, tangent) for spikes, tangent in zip(found.spikes, moved, strict=True))
-    return found, GroupSpikes(spikes=layers, events_needed=no_tangent(found.events_needed))
-
-
-def _drive(plan: Layout, log: Log, cotangents):
-    """dL/dt of the spike of each step, (steps, batch)."""
-    drive = jnp.zeros_like(log.time[:-1])
-    samples = jnp.arange(drive.shape[1])
-    for number, cotangent in enumerate(cotangents):
-        neuron, slot = log.spike[:-1] - plan.first(number), log.slot[:-1]
-        mine = (neuron >= 0) & (neuron < cotangent.shape[1]) & (slot < cotangent.shape[2])
-        place = (samples, jnp.where(mine, neuron, 0), jnp.where(mine, slot, 0))
-        drive = jnp.where(mine, cotangent[place], drive)
-    return drive
+    given = [(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)
+    return events, moved_by(events, transposed(gradients, events.time, given))
 
 
 def _time_gradient(time, row, rows, arrived, by_time):
@@ -150,9 +142,9 @@ def _delay_gradient(plan: Layout, edge, target, delay, log: Log, by_time):
 
 def _lanes_gradient(neuron, lanes, population):
     """The gradient by the lanes, from what the pass leaves of a population at time 0."""
-    own = jax.tree.map(lambda array: array.sum(axis=0), population.own)
+    own = jax.tree.map(over_first, population.own)
     costate, by_tau_mem, by_tau_syn = jax.tree.map(
-        lambda array: array.sum(axis=0), (population.costate, population.by_tau_mem, population.by_tau_syn)
+        over_first, (population.costate, population.by_tau_mem, population.by_tau_syn)
     )
     start, begin_back = jax.vjp(neuron.begin, lanes)
     (d_start,) = begin_back(costate)

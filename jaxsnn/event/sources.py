@@ -68,12 +68,17 @@ def hand_on(sources: Sources, record: EventRecord, name: str, time: jax.Array, c
     if room is None or room >= time.shape[1]:
         sources.trains[name] = Train(time, channel)
         return
-    _, place = sorted_times(lax.stop_gradient(time))
-    place = place[:, :room]
-    sources.trains[name] = Train(jnp.take_along_axis(time, place, 1), channel[place], in_order=True)
+    sources.trains[name] = earliest(time, jnp.broadcast_to(channel, time.shape), room)
     record.budgets["max_events"][name] = Budget(
         needed=jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32)), room=jnp.int32(room)
     )
+
+
+def earliest(time, channel, room: int) -> Train:
+    """The first `room` events of each sample in order, of (batch, events)."""
+    _, place = sorted_times(lax.stop_gradient(time))
+    place = place[:, :room]
+    return Train(jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True)
 
 
 def edges(operator: Operator, dtype) -> Operator:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.dtypes import float0
 
 from jaxsnn.event.adjoint import layer_backward, slope_floor, starts_above
 from jaxsnn.event.feedforward import LayerSpec, LayerSpikes, simulate_layer, spread
@@ -67,14 +68,13 @@ def transposed(gradients, times, tangents):
     return jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1](tangents)[0]
 
 
-def moved_by(spikes: LayerSpikes, tangent) -> LayerSpikes:
+def moved_by(spikes, tangent) -> Any:
     """The tangent of spikes whose times move; slopes and counts are held."""
-    return LayerSpikes(time=tangent, slope=jnp.zeros_like(spikes.slope), count=no_tangent(spikes.count))
 
+    def still(array):
+        return jnp.zeros_like(array) if jnp.issubdtype(array.dtype, jnp.floating) else np.zeros(array.shape, float0)
 
-def no_tangent(whole) -> Any:
-    """The tangent of whole numbers."""
-    return np.zeros(whole.shape, jax.dtypes.float0)
+    return replace(jax.tree.map(still, spikes), time=tangent)
 
 
 def _voltage(neuron, weight, lanes, time, row, at, earlier, number):

@@ -7,6 +7,7 @@ import pytest
 from jaxsnn import Event, Events, lower, simulate
 from jaxsnn.network import TauShape
 from jaxsnn.nir import build
+from jaxsnn.simulate import Result
 from tests.event import oracle
 from tests.event.cases import population
 from tests.event.oracle import assert_same_spikes
@@ -119,3 +120,35 @@ def test_single_precision_stays_so_in_64_bit_mode():
     wanted = oracle.network(graph, inputs, T_END)["n"]
     assert np.isfinite(wanted).sum() > 4
     assert_same_spikes(solution.spikes["n"], wanted, 1e-5)
+
+
+def test_a_recurrent_population_says_when_its_events_do_not_fit():
+    rng = np.random.default_rng(5)
+    nodes = {
+        "input": build.input(2),
+        "w": build.linear(weight=matrix(rng, 6, 2)),
+        "hidden": neurons(rng, 6),
+        "back": build.linear(weight=matrix(rng, 6, 6, 0.0, 0.3)),
+        "down": build.linear(weight=matrix(rng, 3, 6, 0.2, 0.3)),
+        "output": neurons(rng, 3),
+    }
+    network = lower(build.network(nodes, [("input", "w", "hidden", "down", "output"), ("hidden", "back", "hidden")]))
+    times = rng.uniform(0, 3, (SAMPLES, 6))
+    given = Events(time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, 2, times.shape)))
+
+    def within(room):
+        engine = Event(max_spikes=100, max_events={"hidden": room})
+        return simulate(network, given, T_END, engine=engine, throw=False)
+
+    plenty = within(600)
+    needed = int(plenty.spikes["hidden"].count.sum(axis=1).max())
+    assert plenty.result == Result.SUCCESS
+    assert needed > 20
+    assert plenty.spikes["output"].count.sum() > 5
+    for room in (1, needed // 2, needed - 6, needed - 1, needed):
+        found = within(room)
+        fits = Result.SUCCESS if room == needed else Result.BUDGET_EXHAUSTED
+        assert found.result == fits
+    assert_same_spikes(found.spikes["output"].time, plenty.spikes["output"].time)
+    again = simulate(network, given, T_END, engine=Event(max_spikes=100), max_events="auto")
+    assert_same_spikes(again.spikes["output"].time, plenty.spikes["output"].time)
