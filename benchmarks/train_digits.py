@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--copies", type=int, default=30)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--sharpness", type=float, default=0.07)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()

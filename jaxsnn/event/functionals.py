@@ -12,6 +12,7 @@ kink, V is differentiated at the arrival's own time: the maximum moves with it. 
 gradient and more. (Wunderlich and Pehle, Scientific Reports 11, 12829, 2021, state the smooth case.)
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -41,13 +42,52 @@ def integral(drive: Drive, t_end, tau=None) -> jax.Array:
     """
     drive = with_general_kernel(drive)
     rate = 0.0 if tau is None else 1 / tau
-    arrivals = _sorted(drive)
-    gap = jnp.where(arrivals.time < t_end, t_end - arrivals.time, 0.0)[..., None]
-    shrunk = jnp.exp(-rate * jnp.where(arrivals.time < t_end, arrivals.time, 0.0))[..., None]
-    after = _integrated(drive, _impulse(drive), gap, rate)
+    counts = (drive.time < t_end)[..., None]
+    begins = jnp.where(counts, drive.time[..., None], 0.0)
+    gap = jnp.where(counts, t_end - begins, 0.0)
+
+    def left(lanes):
+        """What each arrival leaves, if it weighs 1: (batch, arrivals, lanes)."""
+        one = replace(drive, lanes=lanes)
+        return jnp.exp(-rate * begins) * _integrated(one, _impulse(one), gap, rate)
+
     end = jnp.asarray(t_end, drive.v_inf.dtype)
     free = _integrated(drive, drive.neuron.begin(drive.lanes), end, rate)
-    return drive.v_inf * _exponential(rate, end) + free + jnp.sum(arrivals.weight * shrunk * after, axis=1)
+    return drive.v_inf * _exponential(rate, end) + free + _arrived(drive, left)
+
+
+def _arrived(drive: Drive, left):
+    """The sum over all arrivals of what they weigh times `left`, a function of the lanes: (batch, neurons).
+
+    Where all neurons have the same time constants the arrivals of each row are added up once for all of them.
+    """
+    row = jnp.broadcast_to(drive.row, drive.time.shape)
+    if not drive.neuron.uniform:
+        return jnp.sum(drive.weight.at[row].get(mode="fill", fill_value=0.0) * left(drive.lanes), axis=1)
+    first = jax.tree.map(lambda array: lax.stop_gradient(array[:1]), drive.lanes)
+    samples = jnp.arange(row.shape[0])[:, None]
+
+    def by_row(lanes):
+        empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
+        return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")
+
+    arrived = by_row(first) @ drive.weight
+    for name in ("tau_mem", "tau_syn"):
+        still = jax.tree.map(jnp.zeros_like, first)
+        by_tau = jax.jvp(by_row, (first,), (replace(still, **{name: jnp.ones_like(first.tau_mem)}),))[1]
+        arrived += _moved(getattr(drive.lanes, name), lax.stop_gradient(by_tau @ drive.weight))
+    return arrived
+
+
+@jax.custom_jvp
+def _moved(tau, by_tau):
+    """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed once for all."""
+    return jnp.zeros_like(tau * by_tau)
+
+
+@_moved.defjvp
+def _(primals, tangents):
+    return _moved(*primals), tangents[0] * primals[1]
 
 
 def maximum(drive: Drive, t_end) -> jax.Array:

@@ -48,6 +48,8 @@ def membrane(drive: Drive, sample_times) -> jax.Array:
     neuron, time, row, weight = drive.neuron, drive.time, drive.row, drive.weight
     batch, arrivals = time.shape
     rows, samples = weight.shape[0], sample_times.shape[0]
+    if samples == 0:
+        return jnp.zeros((batch, 0, weight.shape[1]), time.dtype)
     row = jnp.where(jnp.isfinite(time), row, rows)
     merged = jnp.concatenate([time, jnp.broadcast_to(sample_times, (batch, samples))], axis=1)
     rows_merged = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)

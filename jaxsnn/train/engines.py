@@ -65,8 +65,7 @@ def play(engine: Any, network: Network, inputs: Any, t_end: float) -> Played:
 
 @play.register
 def _(engine: Event, network: Network, inputs: Any, t_end: float) -> Played:
-    at_end = jnp.asarray([t_end], network.dtype)
-    solution = simulate(network, inputs, t_end, engine=engine, sample_times=at_end, throw=False)
+    solution = simulate(network, inputs, t_end, engine=engine, sample_times=(), throw=False)
     return _by_events(network, solution)
 
 

@@ -147,8 +147,9 @@ def _simulate(engine: InTheLoop, network: Network, trains: dict[str, Events], t_
             for name, size in firing.items()
         }
         recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
-    record = replay(network, trains, t_end, t_end[None], engine.event, recorded)
-    return conclude(network, trains, t_end, t_end[None], record, engine.event)
+    sampled = jnp.zeros(0, t_end.dtype)
+    record = replay(network, trains, t_end, sampled, engine.event, recorded)
+    return conclude(network, trains, t_end, sampled, record, engine.event)
 
 
 _compiled = jax.jit(_simulate, static_argnums=0)

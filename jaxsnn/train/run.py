@@ -42,7 +42,7 @@ from jaxsnn.train.silence import feeding_weights
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
 # So long every output may stay silent, or answers wrong, before that is a failure: pushes take a while.
-_FAILING_EPOCHS, _FAILING_STEPS = 3, 150
+_FAILING_STEPS = 200
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 # After a failure steps are this fraction of what they were, so often at most.
@@ -272,7 +272,7 @@ class Run:
         best, now = self.best[0].validation_accuracy, self.history[-1].validation_accuracy
         collapsed = now < _COLLAPSED * best
         self.failing_epochs = self.failing_epochs + 1 if silent or collapsed else 0
-        long = self.failing_epochs >= max(_FAILING_EPOCHS, _FAILING_STEPS / self.rates.shape[1])
+        long = self.failing_epochs * self.rates.shape[1] >= _FAILING_STEPS
         last = silent and epoch == self.plan.epochs
         if not (long or last):
             return

@@ -1,5 +1,7 @@
 """Maxima and integrals of readouts: against dense sampling, and their gradients against central differences."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,25 @@ def test_gradients_agree_with_central_differences(case):
     error = relative_errors(gradient, numbers, variables, index, weights)
     assert np.isfinite(error).all()
     assert error.max() < ENOUGH
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c == CASES[3] else pytest.mark.slow) for c in CASES], ids=str
+)
+def test_neurons_with_the_same_time_constants_get_gradients_of_their_own(case):
+    """What is computed once for all of a population is what each neuron would have computed for itself."""
+    net, times, index = drawn(*case)
+    own = {key: values[:1].repeat(NEURONS) for key, values in net.parameters["readout"].items() if "tau" in key}
+    net = net.with_parameters(net.parameters | {"readout": net.parameters["readout"] | own})
+    free = net.with_free_time_constants()
+    together = {"readout": replace(free.populations["readout"], uniform=True)}
+    weights = np.random.default_rng(7).normal(size=(3, SAMPLES, NEURONS))
+    gradient = jax.jit(jax.grad(numbers, has_aux=True))
+    uniform = Network(parameters=free.parameters, wires=free.wires, populations=together)
+    once = gradient((uniform, times), index, weights)[0]
+    each = gradient((free, times), index, weights)[0]
+    for found, expected in zip(jax.tree.leaves(once), jax.tree.leaves(each), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
 
 
 def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
