@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_silent_hidden_neurons_are_pushed_until_they_fire():
     pushed = fit(quiet, DATA, **QUICK, push=Push(hidden=1.0))
     assert pushed.history[0].silent["2"] == 1.0
     assert pushed.history[-1].silent["2"] < 0.8
+
+
+def test_a_run_that_collapses_goes_back_to_its_best_epoch():
+    """It has collapsed after 200 steps of hardly any right answers: three epochs of 73 here."""
+    settings = {"batch_size": 4, "epochs": 7, "schedule": lambda step: 0.02 if step < 2 * 73 else 20.0}
+    trained = fit(small_net(), DATA, **{**QUICK, **settings})
+    (note,) = (note for note in trained.notes if "collapsed" in note)
+    assert re.search(r"for 3 epochs, at epoch 5: back to epoch 2, steps are 0\.33 of what they were", note)
+    assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
 
 @pytest.mark.parametrize("on_failure", ["stop", pytest.param("back", marks=pytest.mark.slow)])
