@@ -126,32 +126,33 @@ class _Place(NamedTuple):
 
 def _peaks(drive: Drive, arrivals: _Sorted, t_end) -> _Place:
     neuron, lanes = drive.neuron, drive.lanes.across((1, -1))
-    batch, count = arrivals.time.shape
+    batch = arrivals.time.shape[0]
     shape = (batch, drive.weight.shape[1])
     start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(lanes))
     end = jnp.full((batch, 1), t_end, arrivals.time.dtype)
     starts = jnp.minimum(jnp.concatenate([jnp.zeros_like(end), arrivals.time], axis=1), end)
     ends = jnp.minimum(jnp.concatenate([arrivals.time, end], axis=1), end)
     weights = jnp.concatenate([jnp.zeros((batch, 1, shape[1]), starts.dtype), arrivals.weight], axis=1)
-    used = jnp.concatenate([jnp.ones((batch, 1), bool), arrivals.time < end], axis=1)
+    counts = jnp.concatenate([jnp.ones((batch, 1), bool), arrivals.time < end], axis=1)
+    intervals = starts.T, ends.T, jnp.moveaxis(weights, 1, 0), counts.T
     nowhere = jnp.zeros(shape, bool)
     best = _Place(start[0], jnp.zeros(shape, jnp.int32), jnp.zeros(shape, starts.dtype), nowhere, nowhere)
+    flowing = jax.tree.map(lambda array: array[:, :1], lanes) if neuron.uniform else lanes
 
-    def step(carry, inputs):
+    def step(number, carry):
         state, best = carry
-        number, begin, finish, weight, used = inputs
+        begin, finish, weight, used = (array[number] for array in intervals)
         state = neuron.arrive(state, jnp.where(used[:, None], weight, 0.0))
         duration = (finish - begin)[:, None]
-        after = neuron.flow(neuron.decay(lanes, duration), state)
+        after = neuron.flow(neuron.decay(flowing, duration), state)
         inside, wait, peak = _inner(neuron, lanes, state, after)
         if neuron.jumps:
             best = _better(best, state[0], number, begin[:, None], number > 0, True, used[:, None])
         best = _better(best, peak, number, begin[:, None] + wait, False, False, used[:, None] & inside)
         best = _better(best, after[0], number, finish[:, None], finish[:, None] < t_end, False, used[:, None])
-        return (after, best), None
+        return after, best
 
-    inputs = (jnp.arange(count + 1, dtype=jnp.int32), starts.T, ends.T, jnp.moveaxis(weights, 1, 0), used.T)
-    return lax.scan(step, (start, best), inputs)[0][1]
+    return lax.fori_loop(0, jnp.max(jnp.sum(counts, axis=1)), step, (start, best))[1]
 
 
 def _better(best: _Place, value, number, time, at_arrival, at_start, allowed) -> _Place:
