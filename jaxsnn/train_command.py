@@ -22,8 +22,12 @@ def _headroom(value: Any) -> float | dict[str, float]:
         if len(set(names)) < len(names):
             raise UsageError(f"headroom is {value!r}: name each population once")
         value = dict(zip(names, (number for _, _, number in pairs), strict=True))
+    numbers = value if isinstance(value, dict) else {"": value}
     try:
-        return {name: float(number) for name, number in value.items()} if isinstance(value, dict) else float(value)
+        if any(isinstance(number, bool) for number in numbers.values()):
+            raise TypeError(value)
+        numbers = {name: float(number) for name, number in numbers.items()}
+        return numbers if isinstance(value, dict) else numbers[""]
     except (TypeError, ValueError):
         raise UsageError(
             f"headroom is {value!r}: say one factor, or NODE:FACTOR for each population, with commas"

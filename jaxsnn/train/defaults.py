@@ -40,8 +40,7 @@ def make_loss(name: str, network: Network, t_end: float | None = None, *, span: 
     if name not in LOSSES:
         raise UsageError(f"there is no loss '{name}': {suggestion(name, LOSSES)}")
     population, kind = read_population(network), LOSSES[name]
-    if population in network.populations:
-        refuse_unfit(network, population, kind.reads, name)
+    refuse_unfit(network, population, kind.reads, name)
     tau = reference_tau(network, population)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
     return kind(population=population, tau=tau, t_max=(span or SAMPLE_SPAN) * tau if t_end is None else t_end, **fires)
@@ -53,8 +52,7 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     Raises:
         UsageError: says which losses fit.
     """
-    if population not in network.populations:
-        raise UsageError(f"'{population}' is no population: {suggestion(population, network.populations)}")
+    _refuse_unknown(network, population)
     fires = network.populations[population].fires
     if reads in ("first spikes", "spikes") and not fires:
         firing = [name for name, own in network.populations.items() if own.fires]
@@ -69,14 +67,24 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
         )
 
 
+def _refuse_unknown(network: Network, population: str) -> None:
+    if population in network.populations:
+        return
+    if any(wire.name == population and wire.kind == "Threshold" for wire in network.wires):
+        raise UsageError(
+            f"'{population}' is a Threshold, and losses read populations of neurons: let one feed the Output, or name "
+            f"it in the loss: there are {listing(network.populations)}"
+        )
+    raise UsageError(f"'{population}' is no population: {suggestion(population, network.populations)}")
+
+
 def reference_tau(network: Network, population: str) -> float:
     """Median tau_syn of a population, of neurons without a synaptic current their median tau, seconds.
 
     Raises:
         UsageError: there is no such population, or it has no time constant.
     """
-    if population not in network.populations:
-        raise UsageError(f"'{population}' is no population: {suggestion(population, network.populations)}")
+    _refuse_unknown(network, population)
     parameters = network.parameters[population]
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
     if name is None:

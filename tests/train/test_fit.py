@@ -11,11 +11,12 @@ import pytest
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.event import Event
 from jaxsnn.lower import lower
+from jaxsnn.network import Network, Wire
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
 from jaxsnn.play import simulate_fully
 from jaxsnn.train import Latency, Push, TrainingStopped, fit, yinyang_splits
-from jaxsnn.train.defaults import make_loss
+from jaxsnn.train.defaults import make_loss, refuse_unfit
 from jaxsnn.train.plan import plan_notes
 
 DATA = yinyang_splits(0, (292, 128, 128))
@@ -248,6 +249,14 @@ def test_more_classes_than_neurons_are_refused():
     )
     with pytest.raises(UsageError, match="3 classes, population '2' has 2 neurons"):
         fit(graph, DATA)
+
+
+def test_a_threshold_is_not_read():
+    network = lower(small_net())
+    wire = Wire(name="threshold", kind="Threshold", sources=("4",), shape=(3,))
+    network = Network(parameters=network.parameters, wires=[*network.wires, wire], populations=network.populations)
+    with pytest.raises(UsageError, match="'threshold' is a Threshold, and losses read populations of neurons: let one"):
+        refuse_unfit(network, "threshold", "spikes", "count")
 
 
 def test_a_readout_has_no_first_spike():

@@ -245,6 +245,8 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
     argv = train(folder, tmp_path / "out.nir")[:6]
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n')
     assert "given for 'hidden', no population" in refused(capsys, *argv, "--config", config)[1]
+    config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
+    assert "say one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]
     config.write_text('engine = "event"\nchip_seed = 1\n')
     assert "chip-seed is for --engine loop" in refused(capsys, *argv, "--config", config)[1]
 
