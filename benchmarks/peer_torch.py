@@ -4,17 +4,18 @@ python peer_torch.py snntorch | norse
 """
 
 import sys
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from protocol import Unavailable, serve
-from records import Work
+from protocol import serve
+from records import Convolution, Work
 from threads import fastest
 
 
-def snntorch_cells(work: Work):
-    """One cell for each population; (current, state) -> (spikes, state)."""
+def snntorch_cells(work: Work | Convolution):
+    """A cell for each of up to two populations; (current, state) -> (spikes, state)."""
     import snntorch
     from snntorch import surrogate
 
@@ -29,7 +30,7 @@ def snntorch_cells(work: Work):
     return made, step, work.dt / work.tau_mem
 
 
-def norse_cells(work: Work):
+def norse_cells(work: Work | Convolution):
     """Likewise."""
     import norse.torch as norse
 
@@ -44,27 +45,45 @@ def norse_cells(work: Work):
     return [norse.LIFCell(given, dt=work.dt) for _ in range(2)], lambda cell, *given: cell(*given), 1.0
 
 
-def build(work: Work):
-    if not isinstance(work, Work):
-        raise Unavailable("the convolution is measured on events only")
-    cells, step, factor = {"snntorch": snntorch_cells, "norse": norse_cells}[sys.argv[1]](work)
-    names = [name for name in ("hidden_weights", "output_weights", "recurrent_weights") if getattr(work, name).size]
-    weights = {
-        name: torch.as_tensor(factor * getattr(work, name).T, dtype=torch.float32).contiguous().requires_grad_()
-        for name in names
-    }
-    x = torch.as_tensor(work.raster())
+def in_order(array: np.ndarray) -> np.ndarray:
+    """A matrix as torch holds it, (outputs, inputs), or back; a kernel is held as it is."""
+    return array.T if array.ndim == 2 else array
 
-    def output_spikes():
-        linear, found, states, last = torch.nn.functional.linear, [], [None, None], None
-        for frame in x:
-            current = linear(frame, weights["hidden_weights"])
-            if work.recurrent and last is not None:
-                current = current + linear(last, weights["recurrent_weights"])
-            last, states[0] = step(cells[0], current, states[0])
-            spikes, states[1] = step(cells[1], linear(last, weights["output_weights"]), states[1])
-            found.append(spikes)
-        return torch.stack(found)
+
+def network(work: Work, x, weights, cells, step):
+    """Spikes of the outputs in each step, (steps, batch, 3)."""
+    linear, found, states, last = torch.nn.functional.linear, [], [None, None], None
+    for frame in x:
+        current = linear(frame, weights["hidden_weights"])
+        if work.recurrent and last is not None:
+            current = current + linear(last, weights["recurrent_weights"])
+        last, states[0] = step(cells[0], current, states[0])
+        spikes, states[1] = step(cells[1], linear(last, weights["output_weights"]), states[1])
+        found.append(spikes)
+    return torch.stack(found)
+
+
+def convolution(work: Convolution, x, weights, cells, step):
+    """Spikes of all neurons in each step, (steps, batch, channels, out_side, out_side)."""
+    found, state = [], None
+    for frame in x:
+        current = torch.nn.functional.conv2d(frame, weights["kernel"], stride=work.stride, padding=work.padding)
+        spikes, state = step(cells[0], current, state)
+        found.append(spikes)
+    return torch.stack(found)
+
+
+def build(work: Work | Convolution):
+    cells, step, factor = {"snntorch": snntorch_cells, "norse": norse_cells}[sys.argv[1]](work)
+    names, model = ("hidden_weights", "output_weights", "recurrent_weights"), network
+    if isinstance(work, Convolution):
+        names, model = ("kernel",), convolution
+    weights = {
+        name: torch.as_tensor(factor * in_order(getattr(work, name)), dtype=torch.float32).contiguous().requires_grad_()
+        for name in names
+        if getattr(work, name).size
+    }
+    output_spikes = partial(model, work, torch.as_tensor(work.raster()), weights, cells, step)
 
     def forward():
         with torch.no_grad():
@@ -77,8 +96,8 @@ def build(work: Work):
 
     def results():
         both()
-        counts = forward().sum(dim=(1, 2)).numpy()
-        return {"output_counts": counts, **{name: weight.grad.numpy().T for name, weight in weights.items()}}
+        counts = forward().flatten(1).sum(dim=1).numpy()
+        return {"output_counts": counts, **{name: in_order(weight.grad.numpy()) for name, weight in weights.items()}}
 
     return fastest({"forward": forward, "weights": both}), results
 

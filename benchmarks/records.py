@@ -20,8 +20,23 @@ PARAMETERS = ("tau_mem", "tau_syn", "v_threshold", "v_leak", "r", "w_in")
 class _Saved:
     """A record that goes through a file to the process of a library."""
 
+    t_end: float
+
     def save(self, path: Path) -> None:
         np.savez(path, record=type(self).__name__, **dataclasses.asdict(self))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def dt(self) -> float:
+        """Step of the libraries that step."""
+        return self.t_end / STEPS
+
+    def binned(self, times: np.ndarray, channels: np.ndarray, size: int) -> np.ndarray:
+        """Numbers of spikes in each step, (steps, samples, size); those at inf are none."""
+        found = np.zeros((STEPS, len(times), size), np.float32)
+        sample, slot = np.nonzero(np.isfinite(times))
+        step = np.rint(times[sample, slot] / self.dt).astype(int)
+        np.add.at(found, (step, sample, channels[sample, slot]), 1)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +74,9 @@ class Work(_Saved):
         """N."""
         return self.hidden_weights.shape[1]
 
-    @property
-    def dt(self) -> float:
-        """Step of the libraries that step."""
-        return self.t_end / STEPS
-
     def raster(self) -> np.ndarray:
-        """Input spikes for them, (steps, batch, 5)."""
-        found = np.zeros((STEPS, *self.input_times.shape), np.float32)
-        sample, channel = np.indices(self.input_times.shape)
-        found[np.rint(self.input_times / self.dt).astype(int), sample, channel] = 1
-        return found
+        """Input spikes for the libraries that step, (steps, batch, 5)."""
+        return self.binned(self.input_times, np.indices(self.input_times.shape)[1], INPUTS)
 
     @property
     def recurrent(self) -> bool:
@@ -112,6 +119,11 @@ class Convolution(_Saved):
     def out_side(self) -> int:
         """Positions along each direction."""
         return (self.side + 2 * self.padding - self.kernel.shape[-1]) // self.stride + 1
+
+    def raster(self) -> np.ndarray:
+        """Input spikes for the libraries that step, (steps, batch, 2, side, side)."""
+        found = self.binned(self.input_times, self.input_channels, 2 * self.side**2)
+        return found.reshape(*found.shape[:2], 2, self.side, self.side)
 
     def fields(self) -> tuple[np.ndarray, np.ndarray]:
         """What arrives at each position: times and rows of the kernel, (batch * positions, arrivals).

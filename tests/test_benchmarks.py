@@ -93,6 +93,28 @@ def test_a_convolution_finds_the_same():
     assert gradients < 1e-3
 
 
+def test_what_arrives_in_steps_is_the_convolution_of_the_raster():
+    import jax.lax
+    import records
+
+    rng = np.random.default_rng(0)
+    given = records.Convolution(
+        input_times=rng.uniform(0, 19, (2, 3000)),
+        input_channels=rng.integers(0, 2 * 34 * 34, (2, 3000)) // 9 * 9,
+        kernel=rng.integers(-5, 6, (4, 2, 5, 5)).astype(float),
+        stride=2,
+        padding=2,
+    )
+    raster = given.raster()
+    assert raster.max() > 1
+    assert raster.sum() == given.input_times.size
+    arriving = given.binned(*given.fields(), len(given.rows())) @ given.rows()
+    frames = raster.reshape(-1, 2, 34, 34)
+    expected = jax.lax.conv_general_dilated(frames, given.kernel.astype(np.float32), (2, 2), [(2, 2), (2, 2)])
+    found = np.swapaxes(arriving.reshape(len(frames), -1, 4), 1, 2).reshape(expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_document_tells_what_was_missed_and_what_was_not_run():
     import report
 
