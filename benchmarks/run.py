@@ -56,7 +56,7 @@ ROWS = ("forward", "weights", "all")
 #: approximate are timed, and their errors shown; one that is further off does other work.
 MOST_WRONG = {"ours": (1e-2, 0.1), "native": (1e-2, 0.1)}
 MOST_WRONG_PEER = (0.5, 0.7)
-#: A convolution in steps has over 1,000 spikes in a step: in float32 one that only just reaches the threshold may move.
+#: A convolution in steps has about 1,000 spikes in each: in float32 one that only just reaches the threshold may move.
 MOST_WRONG_CONVOLUTION = (5.0, 1e-3)
 
 
