@@ -33,7 +33,7 @@ def network(hidden: int, seed: int, recurrent: bool) -> Graph:
         "readout": build.cubali(tau_mem="20ms", tau_syn="10ms"),
         "output": build.output(),
     }
-    chains = [("input", "in", "hidden", "out", "readout", "output")]
+    chains: list[tuple[str, ...]] = [("input", "in", "hidden", "out", "readout", "output")]
     if recurrent:
         nodes["back"] = build.linear(hidden, weight=normal(0.0, 0.02))
         chains.append(("hidden", "back", "hidden"))

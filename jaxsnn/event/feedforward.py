@@ -24,8 +24,8 @@ from jaxsnn.event.sums import over_first
 
 _BLOCK = 8
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
-# Below this many neurons the batch is the longer, faster axis.
-MINOR_NEURONS = 8
+# Below this many neurons the batch is the last axis: over short rows loops are slow.
+MINOR_NEURONS = 32
 
 
 @dataclass(frozen=True, kw_only=True)

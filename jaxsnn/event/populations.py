@@ -185,13 +185,13 @@ class Group:
             needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events)
         )
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
-        for part, layer, own, spikes, train in outcome:
+        for part, layer, own, spikes, (time, neuron) in outcome:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
             record.finite[part.name] = _finite((own, [weight for weight, _, _ in from_outside], feedback))
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.leave(record, spikes)
             room = min(spec.max_events, layer.max_spikes * part.population.size)
-            self.sources.trains[part.name] = earliest(*train, room)
+            self.sources.trains[part.name] = earliest(time, neuron, room)
 
     def _external(self, part):
         return [
