@@ -21,6 +21,8 @@ _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
 _VALIDATION = 0.2
 #: Of standardised values: what is added to each value, and to all values of a channel.
 _NOISE, _CHANNEL_NOISE = 0.5, 0.25
+#: A copy lasts up to e^0.25 times as long as the utterance, or as short, but not under so many frames.
+_STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
 def japanese_vowels_splits(
@@ -33,7 +35,7 @@ def japanese_vowels_splits(
     Args:
         seed: chooses the training utterances that are held out for validation, and draws the noise of the copies.
         folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed `aeon`.
-        copies: of each training utterance, all but the first with noise.
+        copies: of each training utterance, all but the first with noise, and stretched in time.
         held_out: fraction of the training utterances of each speaker.
 
     Raises:
@@ -57,6 +59,9 @@ def japanese_vowels_splits(
             + _NOISE * generator.normal(size=x.shape)
             + _CHANNEL_NOISE * generator.normal(size=(len(x), 1, x.shape[2]))
         )
+        x = np.stack(
+            [_stretched(utterance, factor) for utterance, factor in zip(x, _factors(len(x), seed), strict=True)]
+        )
         y = np.concatenate([training.y, np.repeat(training.y, copies - 1)])
         training = Data(x=np.concatenate([training.x, x]), y=y, classes=classes)
     return Splits(
@@ -67,6 +72,21 @@ def japanese_vowels_splits(
         encoder=lambda tau: Population(centres=_CENTRES, frame=_FRAME * tau),
         span=_FRAME * FRAMES + 2.0,
     )
+
+
+def _factors(count: int, seed: int) -> np.ndarray:
+    """How much longer each of some copies is."""
+    return np.exp(np.random.default_rng([seed, 9]).uniform(-_STRETCH, _STRETCH, count))
+
+
+def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
+    """An utterance (29, channels) that lasts longer by a factor, as far as there are frames; interpolated linearly."""
+    length = int(np.isfinite(utterance[:, 0]).sum())
+    frames = int(np.clip(round(length * factor), _FEWEST_FRAMES, FRAMES))
+    found, at = np.full_like(utterance, np.nan), np.linspace(0, length - 1, frames)
+    for channel in range(utterance.shape[1]):
+        found[:frames, channel] = np.interp(at, np.arange(length), utterance[:length, channel])
+    return found
 
 
 def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

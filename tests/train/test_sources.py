@@ -8,7 +8,7 @@ from jaxsnn.nir.data import event_data
 from jaxsnn.train import Delta, Population, Rate, data_of_nir, events_of_arrays
 from jaxsnn.train.datasets import stratified
 from jaxsnn.train.digits import channels, distorted
-from jaxsnn.train.vowels import japanese_vowels_splits, read_ts
+from jaxsnn.train.vowels import _stretched, japanese_vowels_splits, read_ts
 
 
 def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():
@@ -86,6 +86,16 @@ def test_images_are_two_sets_of_channels_and_distorted_a_little():
     rows = (many * np.arange(8)[:, None]).sum(axis=(1, 2)) / many.sum(axis=(1, 2))
     assert np.abs(rows - 3.5).max() < 0.8
     assert rows.std() > 0.1
+
+
+def test_a_stretched_utterance_begins_and_ends_as_before():
+    utterance = np.full((29, 2), np.nan)
+    utterance[:12] = np.stack([np.arange(12.0), np.sin(np.arange(12))], axis=1)
+    for factor, frames in ((1.0, 12), (1.25, 15), (0.8, 10), (9.0, 29), (0.01, 5)):
+        found = _stretched(utterance, factor)
+        assert np.isfinite(found).all(axis=1).tolist() == [True] * frames + [False] * (29 - frames)
+        np.testing.assert_allclose(found[[0, frames - 1]], utterance[[0, 11]])
+        np.testing.assert_allclose(np.diff(found[:frames, 0]), 11 / (frames - 1))
 
 
 def write_ts(path, lines):
