@@ -117,7 +117,7 @@ def test_utterances_are_read_and_standardised(tmp_path):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (72, 9, 45)
     assert abs(np.nanmean(splits.validation.x)) < 0.2
     events = splits.encoder(0.01)(splits.train.x)
-    assert events.time.max(where=np.isfinite(events.time), initial=0.0) < 29 * 0.0025
+    assert events.time.max(where=np.isfinite(events.time), initial=0.0) <= 29 * 0.0025
     write_ts(tmp_path / "bad.ts", ["1,2:3"])
     with pytest.raises(FileError, match=r"bad\.ts, line 3: .*12 channels"):
         read_ts(tmp_path / "bad.ts")
