@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--hidden", type=int, default=150)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--gain", type=float, default=20.0)

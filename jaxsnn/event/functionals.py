@@ -13,6 +13,7 @@ gradient and more. (Wunderlich and Pehle, Scientific Reports 11, 12829, 2021, st
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -66,16 +67,17 @@ def _arrived(drive: Drive, left):
         return jnp.sum(drive.weight.at[row].get(mode="fill", fill_value=0.0) * left(drive.lanes), axis=1)
     first = jax.tree.map(lambda array: lax.stop_gradient(array[:1]), drive.lanes)
     samples = jnp.arange(row.shape[0])[:, None]
+    times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
 
     def by_row(lanes):
         empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
         return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")
 
-    arrived = by_row(first) @ drive.weight
+    arrived = times_weights(by_row(first))
     for name in ("tau_mem", "tau_syn"):
         still = jax.tree.map(jnp.zeros_like, first)
         by_tau = jax.jvp(by_row, (first,), (replace(still, **{name: jnp.ones_like(first.tau_mem)}),))[1]
-        arrived += _moved(getattr(drive.lanes, name), lax.stop_gradient(by_tau @ drive.weight))
+        arrived += _moved(getattr(drive.lanes, name), lax.stop_gradient(times_weights(by_tau)))
     return arrived
 
 
