@@ -23,6 +23,7 @@ from jaxsnn.event.neurons import Lanes, Neuron
 from jaxsnn.event.sums import over_first
 
 _BLOCK = 8
+_GATHERED = 2**20  # so many weights of all arrivals of few neurons are gathered before the scan, not in it
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
 # Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
@@ -202,6 +203,9 @@ class _Scan:
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
+        self.gathered = None
+        if not minor_neurons and weight.shape[1] * intervals.row.size <= _GATHERED:
+            self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
         if self.neuron.uniform:  # the decay over each interval is the same for all neurons: computed once, here
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
@@ -268,7 +272,11 @@ class _Scan:
             free=self._fill(shape, 0.0) if self.spec.refractory else None,
         )
 
-    def _weights(self, row):
+    def _weights(self, number):
+        """What arrival `number` of each sample weighs, in the shape of the lanes."""
+        if self.gathered is not None:
+            return lax.dynamic_index_in_dim(self.gathered, number, 1, keepdims=False)
+        row = self.intervals.row[number]
         if self.minor_neurons:
             return self.weight.at[row].get(mode="promise_in_bounds")
         return self.weight.at[:, row].get(mode="promise_in_bounds")
@@ -284,8 +292,8 @@ class _Scan:
 
     def _interval(self, state, number):
         """Time and state from which V flows in the interval after arrival `number`, and the state at its end."""
-        start, weights = self.sample(self.intervals.start[number]), self._weights(self.intervals.row[number])
-        x = self.neuron.arrive(state.x, weights)
+        start = self.sample(self.intervals.start[number])
+        x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
             return start, x, self.neuron.flow(self._decay(number), x)
         duration = self.sample(self.intervals.duration[number])
