@@ -23,7 +23,7 @@ from jaxsnn.event.neurons import Lanes, Neuron
 from jaxsnn.event.sums import over_first
 
 _BLOCK = 8
-_GATHERED = 2**20  # so many weights of all arrivals of few neurons are gathered before the scan, not in it
+_MOST_GATHERED = 2**20  # so many weights of all arrivals of few neurons are gathered before the scan, not in it
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
 # Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
@@ -204,7 +204,7 @@ class _Scan:
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
         self.gathered = None
-        if not minor_neurons and weight.shape[1] * intervals.row.size <= _GATHERED:
+        if not minor_neurons and weight.shape[1] * intervals.row.size <= _MOST_GATHERED:
             self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
         if self.neuron.uniform:  # the decay over each interval is the same for all neurons: computed once, here
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)

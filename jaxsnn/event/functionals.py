@@ -77,19 +77,19 @@ def _arrived(drive: Drive, left):
     for name in ("tau_mem", "tau_syn"):
         still = jax.tree.map(jnp.zeros_like, first)
         by_tau = jax.jvp(by_row, (first,), (replace(still, **{name: jnp.ones_like(first.tau_mem)}),))[1]
-        arrived += _moved(getattr(drive.lanes, name), lax.stop_gradient(times_weights(by_tau)))
+        arrived += _zero_that_moves_with(getattr(drive.lanes, name), lax.stop_gradient(times_weights(by_tau)))
     return arrived
 
 
 @jax.custom_jvp
-def _moved(tau, by_tau):
+def _zero_that_moves_with(tau, by_tau):
     """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed once for all."""
     return jnp.zeros_like(tau * by_tau)
 
 
-@_moved.defjvp
+@_zero_that_moves_with.defjvp
 def _(primals, tangents):
-    return _moved(*primals), tangents[0] * primals[1]
+    return _zero_that_moves_with(*primals), tangents[0] * primals[1]
 
 
 def maximum(drive: Drive, t_end) -> jax.Array:

@@ -96,7 +96,7 @@ class _Part:
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
         return jnp.concatenate([weight, -weight]), time, row
 
-    def leave(self, record, spikes):
+    def write_down(self, record, spikes):
         """Write down its spikes."""
         name = self.name
         record.spikes[name] = spikes
@@ -132,7 +132,7 @@ class Layer(_Part):
             self.sources.readouts[self.name] = Readout(drive=drive, given=given, unit=unit, v_inf=v_inf)
         if self.population.fires:
             spikes = self._spikes(record, given, weight, lanes, time, row, t_end)
-            self.leave(record, spikes)
+            self.write_down(record, spikes)
             channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
             hand_on(self.sources, record, self.name, spikes.time.reshape(len(spikes.time), -1), channel)
         elif given.positions == 1:
@@ -189,7 +189,7 @@ class Group:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
             record.finite[part.name] = _finite((own, [weight for weight, _, _ in from_outside], feedback))
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
-            part.leave(record, spikes)
+            part.write_down(record, spikes)
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             self.sources.trains[part.name] = earliest(time, neuron, room)
 
