@@ -17,6 +17,7 @@ from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
 from jaxsnn.event.readout import Drive
 from jaxsnn.event.record import EventRecord
+from jaxsnn.event.reductions import any_of, any_of_each, numbers_of
 from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
@@ -307,22 +308,25 @@ def conclude(
     engine: Event,
 ) -> Solution:
     """What a run of the event engine left, and how it ended."""
-    exhausted = any_of([each.needed > each.room for found in record.budgets.values() for each in found.values()])
+    exhausted = any_of(
+        [
+            each.needed > each.room
+            for option, found in record.budgets.items()
+            for name, each in found.items()
+            if not (option == "max_spikes" and engine.stops(name))
+        ]
+    )
     stale = any_of(
         [~holds for holds in record.shapes_hold.values()] + [taus[0] < taus[1] for taus in record.voltage_taus.values()]
     )
-    named = [pair for own in network.parameters.values() for pair in own.items()]
     times = [spikes.time for spikes in record.spikes.values()] + [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
-    broken = any_of(
-        [
-            *[~finite for finite in record.finite.values()],
-            jnp.any(jnp.isnan(entries(times))),
-            ~jnp.all(jnp.isfinite(entries((record.voltages, network.parameters)))),
-            jnp.any(entries([value for key, value in named if key.startswith("tau")]) <= 0),
-            jnp.any(entries([value for key, value in named if key == "delay"]) < 0),
-        ]
-    )
+    named = [pair for own in network.parameters.values() for pair in own.items()]
+    impossible = [value <= 0 for key, value in named if key.startswith("tau")]
+    impossible += [value < 0 for key, value in named if key == "delay"]
+    finite = numbers_of((record.voltages, network.parameters))
+    numbers = [numbers_of((times, record.numbers)), 0 * finite, *[jnp.where(each, jnp.nan, 0.0) for each in impossible]]
+    (broken,) = any_of_each(jnp.isnan(numbers_of(numbers)))
     invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
         (invalid | ~((t_end > 0) & jnp.isfinite(t_end)), Result.INVALID_INPUT),
@@ -353,11 +357,6 @@ def first_of(conditions):
     """The `Result` of the first of some pairs (scalar bool, `Result`) that is true; success, if none is."""
     holds, results = zip(*conditions, strict=True)
     return jnp.select(list(holds), [jnp.int32(result) for result in results], jnp.int32(Result.SUCCESS))
-
-
-def any_of(conditions):
-    """Whether any of some scalar bool arrays is true."""
-    return jnp.any(jnp.stack(conditions)) if conditions else jnp.asarray(False)
 
 
 def check_engine(network, engine):

@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxsnn.event.deliveries import Delivery, Queue
 from jaxsnn.event.earliest import Crossing, earliest_crossing
-from jaxsnn.event.events import sorted_times
+from jaxsnn.event.sorting import sorted_times
 
 
 class PopulationState(NamedTuple):

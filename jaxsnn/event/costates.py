@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxsnn.event.adjoint import slope_floor
 from jaxsnn.event.agenda import pick
-from jaxsnn.event.sums import over_last
+from jaxsnn.event.reductions import over_last
 
 
 class Own(NamedTuple):

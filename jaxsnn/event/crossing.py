@@ -50,11 +50,11 @@ def decay(shape, tau_mem, tau_syn, t):
     match shape:
         case TauShape.DOUBLE:
             em = jnp.exp(-t / tau_mem)
-            es = em * em
+            es = em * lax.optimization_barrier(em)  # else the compiler makes an exponential of its own of it
             return em, es, em - es
         case TauShape.HALF:
             es = jnp.exp(-t / tau_syn)
-            em = es * es
+            em = es * lax.optimization_barrier(es)
             return em, es, 2 * (es - em)
         case TauShape.APART:
             em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)

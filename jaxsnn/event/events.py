@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int
+
+from jaxsnn.event.sorting import sorted_times
 
 
 @jax.tree_util.register_dataclass
@@ -26,27 +27,6 @@ class Events:
     def count(self):
         """Number of events, shape (...)."""
         return jnp.sum(jnp.isfinite(self.time), axis=-1)
-
-
-def sorted_times(time):
-    """Non-negative times in rising order along the last axis, and the positions (int32) that they come from.
-
-    Equal times keep the lower position first. No gradient passes through.
-
-    float32 times and positions are packed into one integer: sorting a single operand is several times faster than an
-    argsort on the CPU, and the order of non-negative floats is that of their bits.
-    """
-    time = lax.stop_gradient(time)
-    last = time.ndim - 1
-    if time.dtype != jnp.float32:
-        positions = lax.broadcasted_iota(jnp.int32, time.shape, last)
-        return tuple(lax.sort((time, positions), dimension=last, is_stable=True, num_keys=1))
-    with jax.enable_x64(True):
-        bits = lax.bitcast_convert_type(time, jnp.int32).astype(jnp.int64)
-        packed = (bits << 32) | lax.broadcasted_iota(jnp.int64, time.shape, last)
-        packed = lax.sort(packed, dimension=last, is_stable=False)
-        positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
-        return lax.bitcast_convert_type((packed >> 32).astype(jnp.int32), jnp.float32), positions
 
 
 def sort_events(time, index):

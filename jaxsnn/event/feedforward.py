@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.neurons import Lanes, Neuron
-from jaxsnn.event.sums import over_first
+from jaxsnn.event.reductions import any_of, any_of_each, over_first
+from jaxsnn.event.sorting import sorted_columns
 
 _BLOCK = 8
 _MOST_GATHERED = 2**20  # so many weights of all arrivals of few neurons are gathered before the scan, not in it
@@ -113,7 +113,7 @@ class _Log(NamedTuple):
 
 
 class _Intervals(NamedTuple):
-    """The interval that follows each arrival; the first axis runs over intervals, the others over samples."""
+    """The interval that follows each arrival, (intervals, batch)."""
 
     start: jax.Array
     duration: jax.Array
@@ -121,16 +121,12 @@ class _Intervals(NamedTuple):
 
 
 def _intervals(time, row, t_end, rows, block):
-    """Interval 0 lies before the first arrival; there and in unused slots the row is `rows`."""
-    batch = time.shape[0]
+    """Of arrivals (arrivals, batch). Interval 0 lies before the first; there and in unused slots the row is `rows`."""
     row = jnp.where(jnp.isfinite(time), row, rows)
-    padding = block  # blocks may begin at interval 1
-    start = jnp.concatenate([jnp.zeros((batch, 1), time.dtype), time], axis=1)
-    start = jnp.pad(start, ((0, 0), (0, padding)), constant_values=jnp.inf)
-    start = jnp.minimum(start, t_end)
-    end = jnp.concatenate([start[:, 1:], jnp.full((batch, 1), t_end, time.dtype)], axis=1)
-    row = jnp.pad(row, ((0, 0), (1, padding)), constant_values=rows)
-    return _Intervals(start=start.T, duration=(end - start).T, row=row.T)
+    row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)  # blocks may begin at interval 1
+    edges = jnp.minimum(jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf), t_end)
+    edges = jnp.where(lax.broadcasted_iota(jnp.int32, edges.shape, 0) == 0, 0.0, edges)
+    return _Intervals(start=edges[:-1], duration=edges[1:] - edges[:-1], row=row)
 
 
 def spread(lanes: Lanes, batch, neurons_last=True):
@@ -164,22 +160,21 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
 
     Arrivals at exactly equal times act in the order of their slots.
     """
-    position = None
-    if not spec.in_order:
-        time, position = sorted_times(time)
-        row = row[position] if row.ndim == 1 else jnp.take_along_axis(row, position, -1)
-    time = lax.stop_gradient(time)
-    row = jnp.broadcast_to(row, time.shape)
+    row = row[None] if row.ndim == 1 else row
+    if spec.in_order:
+        columns, position, row = lax.stop_gradient(time).T, None, row.T
+    else:
+        columns, position = sorted_columns(time)
+        row = row[0][position] if len(row) == 1 else jnp.take_along_axis(row.T, position, 0)
     minor_neurons = weight.shape[1] >= MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
-    intervals = _intervals(time, row, t_end, weight.shape[0], block)
+    intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
-    at_rest = jnp.all((lanes.v_start == 0) & (lanes.j_start == 0) & (lanes.threshold > 0))
-    first = at_rest.astype(jnp.int32)  # nothing can happen before the first arrival
-    last = jnp.max(jnp.sum(time < t_end, axis=1, dtype=jnp.int32))
-    log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first, last)
+    moves = any_of_each(lanes.v_start != 0, lanes.j_start != 0, ~(lanes.threshold > 0))
+    first = any_of(moves).astype(jnp.int32) ^ 1  # at rest nothing can happen before the first arrival
+    log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first)
     if not minor_neurons:
         log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
     last_axis = lambda array: jnp.moveaxis(array, 0, -1)  # noqa: E731
@@ -188,7 +183,7 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
         return spikes, None
     causes = Causes(*map(last_axis, log.causes))
     slot = jnp.maximum(causes.cause - 1, 0)
-    slot = slot if position is None else jnp.take_along_axis(position[:, None, :], slot, axis=2)
+    slot = slot if position is None else jnp.take_along_axis(position.T[:, None, :], slot, axis=2)
     return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
 
 
@@ -217,18 +212,19 @@ class _Scan:
     def _fill(self, shape, value):
         return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
 
-    def first_spikes(self, shape, first, last):
+    def first_spikes(self, shape, first):
         """Log of a scan in which every lane stops where it crosses the threshold for the first time."""
         state = self._begin(shape)._replace(free=None)
 
         def body(carry):
             position, state = carry
-            after = jnp.minimum(position + self.block_size, last + 1)
-            return after, lax.fori_loop(position, after, self.step, state)
+            return position + self.block_size, self._sweep(position, state)
 
         def unfinished(carry):
             position, state = carry
-            return (position <= last) & jnp.any(jnp.isinf(state.at))
+            goes_on = jnp.broadcast_to(self.sample(self.intervals.start[position] < self.t_end), shape)
+            any_goes_on, any_waits = any_of_each(goes_on, jnp.isinf(state.at))
+            return any_goes_on & any_waits
 
         if not self.neuron.jumps:
             state = state._replace(done=None)
@@ -252,15 +248,18 @@ class _Scan:
             causes=causes,
         )
 
-    def all_spikes(self, shape, first, last):
+    def all_spikes(self, shape, first):
         """Log of a scan block by block."""
 
         def body(carry):
             position, state, log = carry
             return position + self.block_size, *self._block(position, state, log)
 
+        def unfinished(carry):
+            return jnp.any(self.intervals.start[carry[0]] < self.t_end)
+
         start = (first, self._begin(shape), self._empty(shape))
-        return lax.while_loop(lambda carry: carry[0] <= last, body, start)[2]
+        return lax.while_loop(unfinished, body, start)[2]
 
     def _begin(self, shape):
         """State at time 0; a neuron that starts above its threshold fires there."""
@@ -301,6 +300,10 @@ class _Scan:
         x = _select(held > 0, self._hold(x, held), x)
         return start + held, x, self.neuron.flow(self.neuron.decay(self.lanes, duration - held), x)
 
+    def _sweep(self, first, state):
+        """All arrivals of a block, for the lanes that have come so far."""
+        return lax.fori_loop(0, self.block_size, lambda n, state: self.step(first + n, state), state)
+
     def step(self, number, state):
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
         start, x, end = self._interval(state, number)
@@ -324,17 +327,14 @@ class _Scan:
     def _block(self, first, state, log):
         """All lanes through one block of arrivals, with all their spikes in it."""
 
-        def sweep(state):
-            return lax.fori_loop(first, first + self.block_size, self.step, state)
-
         def fire_and_go_on(carry):
             state, log = self._fire(*carry)
-            return sweep(state), log
+            return self._sweep(first, state), log
 
         def any_fires(carry):
             return jnp.any(jnp.isfinite(carry[0].at))
 
-        return lax.while_loop(any_fires, fire_and_go_on, (sweep(state), log))
+        return lax.while_loop(any_fires, fire_and_go_on, (self._sweep(first, state), log))
 
     def _crossing(self, state, end, fires):
         """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross before `end`."""

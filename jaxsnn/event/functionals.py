@@ -22,9 +22,9 @@ from jax import lax
 
 from jaxsnn.event import crossing
 from jaxsnn.event.current_based import CubaLIF
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.membrane_only import IFBox
 from jaxsnn.event.readout import Drive, with_general_kernel
+from jaxsnn.event.sorting import sorted_times
 
 
 class _Sorted(NamedTuple):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxsnn.event.reductions import any_of, any_of_each
 from jaxsnn.network import TauShape, tau_shape_holds
 
 
@@ -96,10 +97,10 @@ class Neuron:
     def shape_holds(self, lanes):
         """Whether the static record still describes the numbers: scalar bool."""
         tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
-        holds = jnp.all(tau_shape_holds(self.tau_shape, tau_mem, tau_syn))
+        broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
         if self.uniform:
-            holds &= jnp.all(tau_mem == tau_mem[0]) & jnp.all(tau_syn == tau_syn[0])
-        return holds
+            broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
+        return ~any_of(any_of_each(*broken))
 
     def v_inf(self, parameters, current) -> jax.Array:
         """Voltage that v is measured from, (neurons,)."""

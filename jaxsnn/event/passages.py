@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.feedforward import spread
 from jaxsnn.event.functionals import extremum, turns
 from jaxsnn.event.readout import Drive, with_general_kernel
+from jaxsnn.event.sorting import sorted_times
 
 
 @jax.tree_util.register_dataclass

@@ -18,7 +18,6 @@ from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.network import entries
 from jaxsnn.operators import Operator, through
 from jaxsnn.wiring import Wire
 
@@ -106,10 +105,6 @@ class _Part:
         )
 
 
-def _finite(tree):
-    return ~jnp.any(jnp.isnan(entries(tree)))
-
-
 class Layer(_Part):
     """A population that does not feed back into itself."""
 
@@ -118,7 +113,7 @@ class Layer(_Part):
         given = self.arrivals(self.signal.paths)
         weight, lanes, time, row = self._weighted(given)
         record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
-        record.finite[self.name] = _finite((weight, lanes))
+        record.numbers[self.name] = weight, lanes
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
         if given.budget:
@@ -187,7 +182,7 @@ class Group:
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
-            record.finite[part.name] = _finite((own, [weight for weight, _, _ in from_outside], feedback))
+            record.numbers[part.name] = own, [weight for weight, _, _ in from_outside], feedback
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.write_down(record, spikes)
             room = min(spec.max_events, layer.max_spikes * part.population.size)

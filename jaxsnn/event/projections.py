@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.event.events import sorted_times
+from jaxsnn.event.sorting import sorted_times
 from jaxsnn.operators import one_lane
 from jaxsnn.wiring import Wire
 

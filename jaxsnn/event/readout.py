@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.feedforward import spread
 from jaxsnn.event.neurons import Lanes, Neuron
+from jaxsnn.event.sorting import sorted_times
 from jaxsnn.network import TauShape
 
 

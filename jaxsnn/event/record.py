@@ -1,6 +1,7 @@
 """What a simulation with the event engine leaves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -48,7 +49,7 @@ class EventRecord:
         degenerate: population or Threshold -> number of those at the very time of an arrival that moved V.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
         voltage_taus: population that voltages drive -> the smallest and the largest tau of these, (2,) seconds.
-        finite: population -> whether no weight of what arrives there and no number of its neurons is NaN.
+        numbers: population -> weights of what arrives there and numbers of its neurons, of which none may be NaN.
         budgets: option of `Event` -> population -> `Budget`.
     """
 
@@ -60,7 +61,7 @@ class EventRecord:
     degenerate: dict[str, jax.Array]
     shapes_hold: dict[str, jax.Array]
     voltage_taus: dict[str, jax.Array]
-    finite: dict[str, jax.Array]
+    numbers: dict[str, Any]
     budgets: dict[str, dict[str, Budget]]
 
 
@@ -76,6 +77,6 @@ def empty_record() -> EventRecord:
         degenerate={},
         shapes_hold={},
         voltage_taus={},
-        finite={},
+        numbers={},
         budgets=budgets,
     )

@@ -23,7 +23,7 @@ from jaxsnn.event.costates import Pass
 from jaxsnn.event.group import GroupEvents, GroupSpec, GroupSpikes, Layout, Log, by_population, layout, tables
 from jaxsnn.event.neurons import Lanes
 from jaxsnn.event.recurrent import simulate_group
-from jaxsnn.event.sums import over_first
+from jaxsnn.event.reductions import over_first
 from jaxsnn.event.tangents import moved_by, transposed
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.event.events import sorted_times
 from jaxsnn.event.options import Event
 from jaxsnn.event.projections import Arrivals, Train
 from jaxsnn.event.readout import Drive
 from jaxsnn.event.record import Budget, EventRecord
+from jaxsnn.event.sorting import sorted_times
 from jaxsnn.network import Network, Signal
 from jaxsnn.operators import Operator, one_lane
 from jaxsnn.wiring import Wire

@@ -5,18 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.events import dense_to_events, flatten_spikes, sort_events, sorted_times
-
-
-@pytest.mark.parametrize("bits", [32, 64])
-def test_sorting_is_stable_and_puts_unused_slots_last(bits):
-    rng = np.random.default_rng(0)
-    with jax.enable_x64(bits == 64):
-        time = rng.choice([0.0, 1e-30, 0.5, 1.0, 3.0, np.inf], (20, 50)).astype(f"float{bits}")
-        values, positions = sorted_times(jnp.asarray(time))
-        expected = np.argsort(time, axis=1, kind="stable")
-        np.testing.assert_array_equal(positions, expected)
-        np.testing.assert_array_equal(values, np.take_along_axis(time, expected, 1))
+from jaxsnn.event.events import dense_to_events, flatten_spikes, sort_events
 
 
 def test_equal_times_come_in_the_order_of_the_neurons():

@@ -18,7 +18,8 @@ from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.bss2.emulate.wiring import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.cycles import Cycle, groups
 from jaxsnn.event.engine import Event, run
-from jaxsnn.event.events import Events, sorted_times
+from jaxsnn.event.events import Events
+from jaxsnn.event.sorting import sorted_times
 from jaxsnn.network import Network, with_tau_facts
 from jaxsnn.wiring import Population, Wire
 

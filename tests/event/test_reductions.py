@@ -1,0 +1,51 @@
+"""Reductions: what they say of infinite numbers and of NaN, wherever these stand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.event.reductions import any_of, any_of_each, numbers_of, over_first, over_last
+
+SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_condition_has_an_answer_of_its_own(shape):
+    none, everywhere = jnp.zeros(shape, bool), jnp.ones(shape, bool)
+    once = none.ravel().at[-1].set(True).reshape(shape)
+    assert [bool(found) for found in any_of_each(none, once, everywhere, none)] == [False, True, True, False]
+    assert [bool(any_of_each(each)[0]) for each in (none, once, everywhere)] == [False, True, True]
+
+
+def test_any_of_nothing_is_false():
+    assert not any_of([])
+    assert any_of([jnp.asarray(False), jnp.asarray(True)])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found_in_any_place(shape, value):
+    rng = np.random.default_rng(0)
+    for place in {0, int(np.prod(shape)) // 2, int(np.prod(shape)) - 1}:
+        array = rng.normal(size=shape).astype("float32").ravel()
+        array[place] = value
+        found = numbers_of({"a": jnp.ones(4), "b": jnp.asarray(array.reshape(shape))})
+        assert not jnp.all(jnp.isfinite(found))
+        assert bool(jnp.any(jnp.isnan(found))) == np.isnan(value)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numbers_however_large_are_finite(shape):
+    largest = jnp.full(shape, jnp.finfo(jnp.float32).max)
+    assert jnp.all(jnp.isfinite(numbers_of([largest, -largest])))
+
+
+def test_no_arrays_have_no_numbers():
+    assert numbers_of([]).size == 0
+    assert numbers_of([jnp.zeros((4, 0))]).shape == (4,)
+
+
+def test_sums():
+    array = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    np.testing.assert_allclose(over_first(jnp.asarray(array)), array.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(over_last(jnp.asarray(array), 2.0), 2 * array.sum(-1), rtol=1e-5)

@@ -1,0 +1,61 @@
+"""Sorting by time: one row after the other, and many rows at once by a network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn.event import sorting
+from jaxsnn.event.sorting import sorted_columns, sorted_times
+
+LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
+
+
+def some_times(rng, rows, numbers, bits=32):
+    """Times of which many are equal, unused slots among them."""
+    time = rng.choice([0.0, 1e-40, 1e-30, 0.5, 1.0, 3.0, np.inf], (rows, numbers)).astype(f"float{bits}")
+    spread = rng.random((rows, numbers)) < 0.5
+    return np.where(spread, rng.random((rows, numbers)).astype(time.dtype), time)
+
+
+def check(time):
+    expected = np.argsort(time, axis=1, kind="stable")
+    values, positions = sorted_times(jnp.asarray(time))
+    np.testing.assert_array_equal(positions, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(time, expected, 1))
+    turned = sorted_columns(jnp.asarray(time))
+    np.testing.assert_array_equal(turned[0].T, values)
+    np.testing.assert_array_equal(turned[1].T, positions)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("rows", [1, LEAST - 1, LEAST, 70])
+@pytest.mark.parametrize("numbers", [1, 50, 64])
+def test_sorting_is_stable_and_puts_unused_slots_last(bits, rows, numbers):
+    with jax.enable_x64(bits == 64):
+        check(some_times(np.random.default_rng(0), rows, numbers, bits))
+
+
+@settings(max_examples=8)
+@given(numbers=st.integers(1, 400), seed=st.integers(0, 99))
+def test_the_network_sorts_any_number_of_times(numbers, seed):
+    check(some_times(np.random.default_rng(seed), LEAST, numbers))
+
+
+def test_many_rows_are_sorted_by_the_network():
+    def compiled(rows, numbers):
+        return jax.jit(sorted_times).lower(jnp.zeros((rows, numbers))).as_text()
+
+    assert "sort" not in compiled(LEAST, 64).replace("sorted", "").replace("sorting", "")
+    assert "stablehlo.sort" in compiled(LEAST - 1, 64)
+    assert "stablehlo.sort" in compiled(LEAST, 4)
+    assert "stablehlo.sort" in compiled(LEAST, 70)  # the network would take 128
+
+
+def test_leading_axes_are_rows():
+    time = some_times(np.random.default_rng(0), 40, 30).reshape(4, 10, 30)
+    values, positions = sorted_times(jnp.asarray(time))
+    np.testing.assert_array_equal(values, np.sort(time, axis=-1))
+    np.testing.assert_array_equal(np.take_along_axis(time, np.asarray(positions), -1), values)
