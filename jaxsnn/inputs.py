@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.event.events import Events
-from jaxsnn.event.reductions import any_of_each
+from jaxsnn.event.reductions import any_in
 from jaxsnn.network import Network
 
 #: An event is off the grid where it lies further from a step than this fraction of a step.
@@ -142,7 +142,7 @@ def _train(name, events, size, dtype):
 def out_of_range(events, size):
     """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside `jax.jit`."""
     used = jnp.isfinite(events.time)
-    return any_of_each((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))[0]
+    return any_in((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
 
 
 def late_events(events, t_end):

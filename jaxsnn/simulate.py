@@ -17,7 +17,7 @@ from jaxsnn.event.feedforward import LayerSpikes
 from jaxsnn.event.functionals import integral, maximum
 from jaxsnn.event.readout import Drive
 from jaxsnn.event.record import EventRecord
-from jaxsnn.event.reductions import any_of, any_of_each, numbers_of
+from jaxsnn.event.reductions import any_in, any_of, numbers_of
 from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.engine import run as run_grid
 from jaxsnn.grid.solution import GridSolution, approximations, spiking_outputs
@@ -322,11 +322,12 @@ def conclude(
     times = [spikes.time for spikes in record.spikes.values()] + [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     named = [pair for own in network.parameters.values() for pair in own.items()]
-    impossible = [value <= 0 for key, value in named if key.startswith("tau")]
-    impossible += [value < 0 for key, value in named if key == "delay"]
-    finite = numbers_of((record.voltages, network.parameters))
-    numbers = [numbers_of((times, record.numbers)), 0 * finite, *[jnp.where(each, jnp.nan, 0.0) for each in impossible]]
-    (broken,) = any_of_each(jnp.isnan(numbers_of(numbers)))
+    broken = any_in(
+        jnp.isnan(numbers_of((times, record.numbers))),
+        ~jnp.isfinite(numbers_of((record.voltages, network.parameters))),
+        *[value <= 0 for key, value in named if key.startswith("tau")],
+        *[value < 0 for key, value in named if key == "delay"],
+    )
     invalid = any_of([out_of_range(trains[name], size) for name, size in network.inputs.items()])
     conditions = [
         (invalid | ~((t_end > 0) & jnp.isfinite(t_end)), Result.INVALID_INPUT),

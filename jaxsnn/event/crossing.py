@@ -263,9 +263,12 @@ def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
         slope = (j * es - value) / tau_mem
         rising = jnp.where(slope > 0, slope, 1.0)
         proposal = t - excess / rising
-        newton = (slope > 0) & (proposal >= low) & (proposal <= high)
-        after = jnp.where(newton, proposal, 0.5 * (low + high))
         noise = jnp.where(slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0)  # what rounding leaves of t
+        # The compiler may work out the excess twice, with different rounding: at the root, t is then an end of the
+        # bracket, and the proposal beside it on the wrong side.
+        slack = 8 * tolerance * (t + noise)
+        newton = (slope > 0) & (proposal >= low - slack) & (proposal <= high + slack)
+        after = jnp.where(busy, jnp.where(newton, proposal, 0.5 * (low + high)), t)
         return after, low, high, busy & (abs(after - t) > tolerance * (t + after + noise)), count + 1
 
     def unfinished(state):

@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.neurons import Lanes, Neuron
-from jaxsnn.event.reductions import any_of, any_of_each, over_first
+from jaxsnn.event.reductions import any_in, any_of_each, over_first
 from jaxsnn.event.sorting import sorted_columns
 
 _BLOCK = 8
@@ -113,9 +113,12 @@ class _Log(NamedTuple):
 
 
 class _Intervals(NamedTuple):
-    """The interval that follows each arrival, (intervals, batch)."""
+    """The interval that follows each arrival, (intervals, batch).
 
-    start: jax.Array
+    edge: where each one begins, and behind the last one where that ends.
+    """
+
+    edge: jax.Array
     duration: jax.Array
     row: jax.Array
 
@@ -126,7 +129,7 @@ def _intervals(time, row, t_end, rows, block):
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)  # blocks may begin at interval 1
     edges = jnp.minimum(jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf), t_end)
     edges = jnp.where(lax.broadcasted_iota(jnp.int32, edges.shape, 0) == 0, 0.0, edges)
-    return _Intervals(start=edges[:-1], duration=edges[1:] - edges[:-1], row=row)
+    return _Intervals(edge=edges, duration=edges[1:] - edges[:-1], row=row)
 
 
 def spread(lanes: Lanes, batch, neurons_last=True):
@@ -172,8 +175,8 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
-    moves = any_of_each(lanes.v_start != 0, lanes.j_start != 0, ~(lanes.threshold > 0))
-    first = any_of(moves).astype(jnp.int32) ^ 1  # at rest nothing can happen before the first arrival
+    moves = any_in(lanes.v_start != 0, lanes.j_start != 0, ~(lanes.threshold > 0))
+    first = moves.astype(jnp.int32) ^ 1  # at rest nothing can happen before the first arrival
     log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first)
     if not minor_neurons:
         log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
@@ -192,7 +195,7 @@ class _Scan:
 
     def __init__(self, spec, weight, lanes, intervals, t_end, block_size, minor_neurons):
         self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
-        self.lanes = spread(lanes, intervals.start.shape[1], minor_neurons)
+        self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
         self.minor_neurons = minor_neurons
         self.intervals = intervals
         # a last row of zeros: what unused slots and the time before the first arrival add
@@ -222,7 +225,7 @@ class _Scan:
 
         def unfinished(carry):
             position, state = carry
-            goes_on = jnp.broadcast_to(self.sample(self.intervals.start[position] < self.t_end), shape)
+            goes_on = jnp.broadcast_to(self.sample(self.intervals.edge[position] < self.t_end), shape)
             any_goes_on, any_waits = any_of_each(goes_on, jnp.isinf(state.at))
             return any_goes_on & any_waits
 
@@ -256,7 +259,7 @@ class _Scan:
             return position + self.block_size, *self._block(position, state, log)
 
         def unfinished(carry):
-            return jnp.any(self.intervals.start[carry[0]] < self.t_end)
+            return jnp.any(self.intervals.edge[carry[0]] < self.t_end)
 
         start = (first, self._begin(shape), self._empty(shape))
         return lax.while_loop(unfinished, body, start)[2]
@@ -291,7 +294,7 @@ class _Scan:
 
     def _interval(self, state, number):
         """Time and state from which V flows in the interval after arrival `number`, and the state at its end."""
-        start = self.sample(self.intervals.start[number])
+        start = self.sample(self.intervals.edge[number])
         x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
             return start, x, self.neuron.flow(self._decay(number), x)
@@ -346,12 +349,11 @@ class _Scan:
     def _fire(self, state, log):
         """One spike of every lane that is about to fire; the lane then goes on to its interval's end if it can."""
         fires = jnp.isfinite(state.at)
-        end = self.intervals.start + self.intervals.duration
-        number = jnp.maximum(state.done, 0)
+        after = jnp.maximum(state.done, 0) + 1
         if self.minor_neurons:
-            end = jnp.take_along_axis(end.T, number, axis=1, mode="promise_in_bounds")
+            end = jnp.take_along_axis(self.intervals.edge.T, after, axis=1, mode="promise_in_bounds")
         else:
-            end = jnp.take_along_axis(end, number, axis=0, mode="promise_in_bounds")
+            end = jnp.take_along_axis(self.intervals.edge, after, axis=0, mode="promise_in_bounds")
         time, wait, x = self._crossing(state, end, fires)
         slope = self.neuron.slope(self.lanes, x)
         x, go = self.neuron.after_reset(self.lanes, x), time
@@ -366,7 +368,7 @@ class _Scan:
         state = _State(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go, jnp.inf),
-            done=jnp.where(fires & finished, self.intervals.row.shape[0], state.done),
+            done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, state.done),
             free=None if state.free is None else jnp.where(fires, time + self.spec.refractory, state.free),
         )
         return state, log

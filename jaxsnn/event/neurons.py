@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsnn.event.reductions import any_of, any_of_each
+from jaxsnn.event.reductions import any_in
 from jaxsnn.network import TauShape, tau_shape_holds
 
 
@@ -100,7 +100,7 @@ class Neuron:
         broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
         if self.uniform:
             broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
-        return ~any_of(any_of_each(*broken))
+        return ~any_in(*broken)
 
     def v_inf(self, parameters, current) -> jax.Array:
         """Voltage that v is measured from, (neurons,)."""

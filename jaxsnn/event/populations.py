@@ -113,7 +113,7 @@ class Layer(_Part):
         given = self.arrivals(self.signal.paths)
         weight, lanes, time, row = self._weighted(given)
         record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
-        record.numbers[self.name] = weight, lanes
+        record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
         if given.budget:
@@ -182,7 +182,7 @@ class Group:
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
-            record.numbers[part.name] = own, [weight for weight, _, _ in from_outside], feedback
+            record.numbers[part.name] = sum(jax.tree.leaves(own)), [weight for weight, _, _ in from_outside], feedback
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.write_down(record, spikes)
             room = min(spec.max_events, layer.max_spikes * part.population.size)

@@ -7,6 +7,7 @@ Several conditions in one loop: of each `jnp.any` the compiler makes up to five 
 takes time and memory to compile.
 """
 
+from collections import defaultdict
 from functools import reduce
 
 import jax.numpy as jnp
@@ -28,11 +29,23 @@ def over_last(array, factor=1.0):
 
 def any_of_each(*conditions):
     """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for each."""
-    if len(conditions) == 1:  # of a single one XLA would make several loops again
-        return any_of_each(conditions[0], ~conditions[0])[:1]
     nowhere = (jnp.asarray(False),) * len(conditions)
     either = lambda a, b: tuple(map(jnp.logical_or, a, b))  # noqa: E731
     return tuple(lax.reduce(conditions, nowhere, either, tuple(range(conditions[0].ndim))))
+
+
+def any_in(*conditions):
+    """Whether any of some arrays of booleans, of whatever shapes, is true anywhere."""
+    by_size = defaultdict(list)
+    for condition in conditions:
+        if condition.size:
+            by_size[condition.size].append(condition.reshape(-1))
+    found = []
+    for size, same in by_size.items():
+        if len(same) == 1:  # two halves: of a single one XLA would make several loops again
+            same = jnp.split(jnp.pad(same[0], (0, size % 2)), 2)
+        found += any_of_each(*same)
+    return any_of(found)
 
 
 def any_of(conditions):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-#: The smaller step, which sees less of the curvature near a tangential crossing and more of the rounding, is taken only
-#: where the larger one does not do.
-STEPS = (1e-5, 1e-6)
+#: A larger step sees less of the rounding, a smaller one less of the curvature near a tangential crossing: each is
+#: taken only where those before do not do.
+STEPS = (1e-5, 1e-4, 1e-6)
 ENOUGH = 1e-5
 
 

@@ -69,7 +69,7 @@ def deep(groups=1):
     """Convolutions with strides, padding and groups, pools, a Flatten that keeps channels last, fan-in, a skip."""
     draft = Draft(groups, (2, 7, 8))
     frame = {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "groups": groups}
-    draft.window("conv", "Conv2d", "in", (4, 3, 8), **frame)
+    draft.window("conv", "Conv2d", "in", (4, 3, 8), scale=float(groups), **frame)
     draft.fire("first", "conv", (4, 3, 8))
     draft.window("sum", "SumPool2d", "first", (4, 2, 4), kernel=(2, 2), stride=(2, 2), padding=((0, 1), (0, 0)))
     draft.window("mean", "AvgPool2d", "first", (4, 2, 7), kernel=(2, 2))
@@ -88,9 +88,9 @@ def deep(groups=1):
 
 def line():
     """A Conv1d, linear nodes one after the other without neurons between them, and an identity."""
-    draft = Draft(3, (3, 12))
-    draft.window("conv", "Conv1d", "in", (4, 10), kernel=(3,), stride=(1,), padding=((0, 0),), scale=1.4)
-    draft.window("conv 2", "Conv1d", "conv", (2, 4), kernel=(4,), stride=(2,), padding=((0, 0),))
+    draft = Draft(4, (3, 12))
+    draft.window("conv", "Conv1d", "in", (4, 10), kernel=(3,), stride=(1,), padding=((0, 0),), scale=0.8)
+    draft.window("conv 2", "Conv1d", "conv", (2, 4), kernel=(4,), stride=(2,), padding=((0, 0),), scale=0.4)
     draft.fire("first", "conv 2", (2, 4), spike_kernel="box", dt=0.3, spike_area=0.3)
     draft.fire("same", "first", (2, 4))
     draft.window("conv 3", "Conv1d", "same", (3, 3), kernel=(2,), stride=(1,), padding=((0, 0),), scale=1.5)

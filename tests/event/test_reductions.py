@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.reductions import any_of, any_of_each, numbers_of, over_first, over_last
+from jaxsnn.event.reductions import any_in, any_of, any_of_each, numbers_of, over_first, over_last
 
 SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 
@@ -14,11 +14,20 @@ def test_each_condition_has_an_answer_of_its_own(shape):
     none, everywhere = jnp.zeros(shape, bool), jnp.ones(shape, bool)
     once = none.ravel().at[-1].set(True).reshape(shape)
     assert [bool(found) for found in any_of_each(none, once, everywhere, none)] == [False, True, True, False]
-    assert [bool(any_of_each(each)[0]) for each in (none, once, everywhere)] == [False, True, True]
+    assert [bool(any_in(each)) for each in (none, once, everywhere)] == [False, True, True]
+
+
+def test_conditions_of_different_shapes_have_one_answer():
+    conditions = [jnp.zeros(shape, bool) for shape in (*SHAPES, (0,))]
+    assert not any_in(*conditions)
+    for number, condition in enumerate(conditions[:-1]):
+        changed = condition.ravel().at[0].set(True).reshape(condition.shape)
+        assert any_in(*conditions[:number], changed, *conditions[number + 1 :])
 
 
 def test_any_of_nothing_is_false():
     assert not any_of([])
+    assert not any_in()
     assert any_of([jnp.asarray(False), jnp.asarray(True)])
 
 
