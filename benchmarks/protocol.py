@@ -25,7 +25,7 @@ import numpy as np
 from records import load
 
 Row = Callable[[], Any]
-MOST_SECONDS, MOST_COMPILE_SECONDS, MOST_BYTES = 60.0, 120.0, 12 * 2**30
+MOST_SECONDS, MOST_COMPILE_SECONDS, MOST_BYTES = 60.0, 90.0, 12 * 2**30
 
 
 class Unavailable(Exception):

@@ -116,17 +116,25 @@ def extremum(v, j, tau_mem, tau_syn):
 
 def crosses(shape, v, j, v_end, j_end, threshold, tau_mem, tau_syn):
     """Whether v, below the threshold now, reaches it before the interval ends at (v_end, j_end)."""
-    inside = peaks(v, j, v_end, j_end)
+    inside = peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn)
     return (v_end >= threshold) | (inside & peak_reaches(shape, v, j, threshold, tau_mem, tau_syn))
 
 
-def peaks(v, j, v_end, j_end):
+def peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn):
     """Whether v has a maximum between (v, j) and (v_end, j_end).
 
-    From 0 < j, v < j it has one sooner or later. After a long time both have decayed to the same number, to zero at
-    last, so that j_end = v_end lies behind the maximum.
+    From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so slowly, that it never
+    comes up to j. After a long time both have decayed to the same number, to zero at last, so that j_end = v_end lies
+    behind the maximum.
     """
-    return (j > v) & (j > 0) & (j_end <= v_end)
+    match shape:
+        case TauShape.DOUBLE:
+            comes_up = v + j > 0
+        case TauShape.HALF | TauShape.EQUAL:
+            comes_up = True
+        case _:
+            comes_up = j * tau_syn + (tau_mem - tau_syn) * v > 0
+    return (j > v) & (j > 0) & (j_end <= v_end) & comes_up
 
 
 def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):

@@ -124,8 +124,11 @@ class _Intervals(NamedTuple):
 
 
 def _intervals(time, row, t_end, rows, block):
-    """Of arrivals (arrivals, batch). Interval 0 lies before the first; there and in unused slots the row is `rows`."""
-    row = jnp.where(jnp.isfinite(time), row, rows)
+    """Of arrivals (arrivals, batch). Interval 0 lies before the first.
+
+    There, in unused slots and from t_end on the row is `rows`.
+    """
+    row = jnp.where(time < t_end, row, rows)
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)  # blocks may begin at interval 1
     edges = jnp.minimum(jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf), t_end)
     edges = jnp.where(lax.broadcasted_iota(jnp.int32, edges.shape, 0) == 0, 0.0, edges)
@@ -300,7 +303,7 @@ class _Scan:
             return start, x, self.neuron.flow(self._decay(number), x)
         duration = self.sample(self.intervals.duration[number])
         held = jnp.clip(state.free - start, 0.0, duration)
-        x = _select(held > 0, self._hold(x, held), x)
+        x = _select(state.free > start, self._hold(x, held), x)  # also where the next arrival comes at the same time
         return start + held, x, self.neuron.flow(self.neuron.decay(self.lanes, duration - held), x)
 
     def _sweep(self, first, state):

@@ -174,15 +174,17 @@ def _better(best: _Place, value, number, time, at_arrival, at_start, allowed) ->
 
 def _inner(neuron, lanes, state, after):
     """Whether V has a maximum inside an interval, how long after its start, and v there."""
-    return turns(neuron, state, after) & (state[1] > state[0]), *extremum(neuron, lanes, state)
+    return turns(neuron, lanes, state, after) & (state[1] > state[0]), *extremum(neuron, lanes, state)
 
 
-def turns(neuron, state, after):
+def turns(neuron, lanes, state, after):
     """Whether V has an extremum inside an interval from one state to another; it has one at most."""
     if not isinstance(neuron, CubaLIF):  # V rises or falls all the way
         return jnp.zeros_like(state[0], bool)
-    v, j, v_end, j_end = (each - _target(state) for each in (*state[:2], *after[:2]))
-    return crossing.peaks(v, j, v_end, j_end) | crossing.peaks(-v, -j, -v_end, -j_end)
+    flow = [each - _target(state) for each in (*state[:2], *after[:2])]
+    rises, falls = flow, [-each for each in flow]
+    taus = lanes.tau_mem, lanes.tau_syn
+    return crossing.peaks(neuron.tau_shape, *rises, *taus) | crossing.peaks(neuron.tau_shape, *falls, *taus)
 
 
 def extremum(neuron, lanes, state):

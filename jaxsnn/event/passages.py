@@ -127,7 +127,7 @@ def trace(watched: Watched, t_end) -> Trace:
         row, duration = inputs
         state = neuron.arrive(state, weight[row])
         after = neuron.flow(neuron.decay(wide, duration[:, None]), state)
-        turned = turns(neuron, state, after)
+        turned = turns(neuron, wide, state, after)
         now, finally_above = is_above(state[0]), is_above(after[0])
         halfway = jnp.where(turned, is_above(extremum(neuron, wide, state)[1]), now)
         passes = jnp.stack([(now != above) | (halfway != now), finally_above != halfway])

@@ -166,12 +166,7 @@ def test_a_jump_width_is_the_gradient_of_a_ramp():
 
 
 def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
-    lanes = Lanes(
-        **{
-            name: jnp.full(1, value)
-            for name, value in zip(vars(drawn("LIF delta")[2]), (1.0, 0.0, 0.0, 0.0, 2.0, 1.0), strict=True)
-        }
-    )
+    lanes = one_neuron()
     weight = jnp.asarray([[0.6], [0.6], [-0.3], [1.1]])
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4)
     time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 2.0]])
@@ -199,3 +194,33 @@ def test_a_neuron_in_its_refractory_time_keeps_its_current():
     held = simulate_layer(spec, weight, lanes, time, row, T_END)[0]
     gaps = np.diff(np.asarray(held.time), axis=2)
     assert np.nanmin(gaps[np.isfinite(gaps)]) >= 0.3 - 1e-12
+
+
+def one_neuron():
+    """V at rest 1 below its threshold."""
+    values = dict(zip(vars(drawn("LIF delta")[2]), (1.0, 0.0, 0.0, 0.0, 2.0, 1.0), strict=True))
+    return Lanes(**{name: jnp.full(1, value) for name, value in values.items()})
+
+
+def spike_times(neuron, times, t_end, **rules):
+    """Finite spike times of a neuron that every arrival moves by 2, twice its threshold."""
+    spec = LayerSpec(neuron=neuron, max_spikes=8, **rules)
+    row = jnp.zeros((1, len(times)), jnp.int32)
+    spikes = simulate_layer(spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end)[0]
+    found = np.asarray(spikes.time[0, 0])
+    assert np.isfinite(found).sum() == spikes.count[0, 0]
+    return found[np.isfinite(found)].tolist()
+
+
+@pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])
+def test_what_arrives_in_the_refractory_time_is_lost_also_where_two_arrive_at_once(neuron):
+    times = [0.2, 0.5, 0.5, 0.5, 0.7, 1.3, 1.3]
+    assert spike_times(neuron, times, 3.0, refractory=1.0) == [0.2, 1.3]
+    assert spike_times(neuron, times, 3.0) == times
+
+
+@pytest.mark.parametrize("neuron", [LIFDelta(), IFDelta()])
+@pytest.mark.parametrize("rules", [{}, {"once": True}, {"refractory": 0.1}])
+def test_what_arrives_at_the_end_or_later_is_not_seen(neuron, rules):
+    assert spike_times(neuron, [0.2, 1.0, 1.0, 5.0, 7.0], 1.0, **rules) == [0.2]
+    assert spike_times(neuron, [1.0, 5.0], 1.0, **rules) == []

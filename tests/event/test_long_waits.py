@@ -59,3 +59,22 @@ def test_no_maximum_and_no_level_is_lost():
         times = [float(getattr(level, edge)[0, 0, 0]) for level in levels]
         np.testing.assert_allclose(times, times[0], rtol=1e-5)
         assert 1e-3 < times[0] < 0.02
+
+
+@pytest.mark.parametrize(("tau_mem", "tau_syn"), [(2, 1), (3, 1), (1.3, 1), (1, 2)])
+@pytest.mark.parametrize("kernel", ["delta", "box"])
+def test_no_spike_and_no_maximum_is_made_up(tau_mem, tau_syn, kernel):
+    """V far below rest, and a current that would make a neuron fire but has gone before V is back."""
+    weight = np.array([[-8.0, 2.0]])
+    values = {"tau_mem": tau_mem * 1e-3, "tau_syn": tau_syn * 1e-3}
+    events = Events(time=jnp.array([0.0, 2e-3]), index=jnp.array([0, 1]))
+    for kind in (build.cubalif(v_threshold=0.2, **values), build.cubali(**values)):
+        network = lower(build.sequential(build.input(2), build.linear(1, weight=weight), kind))
+        network = boxed(network) if kernel == "box" else network
+        for known in (network, network.with_free_time_constants()):
+            solutions = [simulate(known, events, end, engine=Event(max_spikes=200)) for end in ENDS]
+            if "2" in solutions[0].spikes:
+                counts = [int(solution.spikes["2"].count.sum()) for solution in solutions]
+                assert counts == counts[:1] * len(ENDS)
+            highest = [float(solution.maximum("2")[0, 0]) for solution in solutions]
+            np.testing.assert_allclose(highest, highest[0], rtol=1e-5, atol=1e-9)
