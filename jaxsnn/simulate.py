@@ -165,7 +165,7 @@ class Solution:
             case Result.INVALID_INPUT:
                 return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
         return (
-            "a parameter, a spike time or a voltage is NaN or infinite, a time constant is not positive, a delay is "
+            "a parameter, a product of some, a spike time or a voltage is NaN or infinite, a time constant is not positive, a delay is "
             "negative, r w_in of neurons behind a convolution or pool is not positive, or a Linear that copies "
             "channels has other weights: look at parameters and inputs"
         )
@@ -323,8 +323,8 @@ def conclude(
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     named = [pair for own in network.parameters.values() for pair in own.items()]
     broken = any_in(
-        jnp.isnan(numbers_of((times, record.numbers))),
-        ~jnp.isfinite(numbers_of((record.voltages, network.parameters))),
+        jnp.isnan(numbers_of(times)),
+        ~jnp.isfinite(numbers_of((record.numbers, record.voltages, network.parameters))),
         *[value <= 0 for key, value in named if key.startswith("tau")],
         *[value < 0 for key, value in named if key == "delay"],
     )

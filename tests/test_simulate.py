@@ -211,6 +211,26 @@ def test_numbers_that_are_none_are_reported(network, node, name, value):
     assert simulate(broken, inputs(), T_END, throw=False).result == Result.NOT_FINITE
 
 
+@pytest.mark.parametrize(
+    ("neuron", "more"),
+    [
+        (build.cubalif, {"tau_mem": 0.02, "tau_syn": 0.01}),
+        (build.lif, {"tau": 0.02}),
+        (build.integrate_and_fire, {}),
+    ],
+)
+@pytest.mark.parametrize("kernel", ["delta", "box"])
+@pytest.mark.parametrize("only", [False, True])
+def test_finite_parameters_whose_product_is_infinite_are_reported(neuron, more, kernel, only):
+    given = Events(time=jnp.array([0.01]), index=jnp.array([0]))
+    for weight, bias in ((3e38, 0.0), (1.0, 3e38), (1.0, -3e38)):
+        linear = build.affine(weight=np.array([[weight]]), bias=np.array([bias]))
+        layers = build.input(1), linear, neuron(1, r=100.0, **more)
+        large = lower(build.sequential(*layers, dialect="nir", time_unit="s", spike_kernel=kernel, dt=1e-3))
+        solution = simulate(large, given, T_END, engine=Event(first_spike_only=only), throw=False)
+        assert solution.result == Result.NOT_FINITE
+
+
 @jax.jit
 def result_inside(network, given, t_end):
     return simulate(network, given, t_end).result

@@ -148,10 +148,11 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end) -> _Place:
         duration = (finish - begin)[:, None]
         after = neuron.flow(neuron.decay(flowing, duration), state)
         inside, wait, peak = _inner(neuron, lanes, state, after)
+        lasts = used[:, None] & (duration > 0)  # of arrivals at one time only the last one shows where V is
         if neuron.jumps:
-            best = _better(best, state[0], number, begin[:, None], number > 0, True, used[:, None])
-        best = _better(best, peak, number, begin[:, None] + wait, False, False, used[:, None] & inside)
-        best = _better(best, after[0], number, finish[:, None], finish[:, None] < t_end, False, used[:, None])
+            best = _better(best, state[0], number, begin[:, None], number > 0, True, lasts)
+        best = _better(best, peak, number, begin[:, None] + wait, False, False, lasts & inside)
+        best = _better(best, after[0], number, finish[:, None], finish[:, None] < t_end, False, lasts)
         return after, best
 
     return lax.fori_loop(0, jnp.max(jnp.sum(counts, axis=1)), step, (start, best))[1]

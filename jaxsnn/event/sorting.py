@@ -37,6 +37,7 @@ def sorted_columns(time):
     if time.dtype != jnp.float32:
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
         return tuple(array.T for array in lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1))
+    time = jnp.where(time == 0, 0.0, time)  # -0.0 has other bits
     with jax.enable_x64(True):
         bits = lax.bitcast_convert_type(time, jnp.int32).astype(jnp.int64)
         packed = (bits << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)

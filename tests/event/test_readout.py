@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn import lower
 from jaxsnn.event import Event, Events, crossing
 from jaxsnn.network import Network, Population, TauShape, Wire
+from jaxsnn.nir import build
 from jaxsnn.simulate import simulate
 from tests.event import oracle
 from tests.event.cases import SHAPES, population
@@ -154,3 +156,15 @@ def test_gradients_at_nearly_equal_time_constants(dtype):
     jump = parameters["affine"]["weight"][:, events.index[0, 0]] * parameters["readout"]["r"]
     kernel = np.array(crossing.decay_derivatives(TauShape.ANY, *taus.astype(float), wait.astype(float))[3:])
     np.testing.assert_allclose(got, np.asarray(jump) * kernel, rtol=0, atol=1e-12 if dtype == "float64" else 2e-6)
+
+
+@pytest.mark.parametrize("kind", ["LI", "I"])
+def test_what_arrives_at_one_time_acts_together_also_on_the_maximum(kind):
+    """V is never at 2: +2 and -2 come at once, in whatever order they stand, and then a small one."""
+    neuron = build.li(1, tau=2.0) if kind == "LI" else build.integrator(1)
+    weight = np.array([[2.0, -2.0, 0.5]])
+    network = lower(build.sequential(build.input(3), build.linear(1, weight=weight), neuron, spike_kernel="delta"))
+    for order in ((0, 1, 2), (1, 0, 2)):
+        events = Events(time=jnp.array([1.0, 1.0, 3.0]), index=jnp.array(order))
+        found = simulate(network, events, 4.0).maximum("2")
+        np.testing.assert_allclose(found, [[0.5]], rtol=1e-6)

@@ -15,7 +15,7 @@ LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
 
 def some_times(rng, rows, numbers, bits=32):
     """Times of which many are equal, unused slots among them."""
-    time = rng.choice([0.0, 1e-40, 1e-30, 0.5, 1.0, 3.0, np.inf], (rows, numbers)).astype(f"float{bits}")
+    time = rng.choice([0.0, -0.0, 1e-40, 1e-30, 0.5, 1.0, 3.0, np.inf], (rows, numbers)).astype(f"float{bits}")
     spread = rng.random((rows, numbers)) < 0.5
     return np.where(spread, rng.random((rows, numbers)).astype(time.dtype), time)
 
