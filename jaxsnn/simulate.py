@@ -165,9 +165,9 @@ class Solution:
             case Result.INVALID_INPUT:
                 return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
         return (
-            "a parameter, a product of some, a spike time or a voltage is NaN or infinite, a time constant is not positive, a delay is "
-            "negative, r w_in of neurons behind a convolution or pool is not positive, or a Linear that copies "
-            "channels has other weights: look at parameters and inputs"
+            "a parameter, a product of some, a spike time or a voltage is NaN or infinite, a time constant is not "
+            "positive, a delay is negative, r w_in of neurons behind a convolution or pool is not positive, or a "
+            "Linear that copies channels has other weights: look at parameters and inputs"
         )
 
 

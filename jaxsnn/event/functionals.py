@@ -182,10 +182,9 @@ def turns(neuron, lanes, state, after):
     """Whether V has an extremum inside an interval from one state to another; it has one at most."""
     if not isinstance(neuron, CubaLIF):  # V rises or falls all the way
         return jnp.zeros_like(state[0], bool)
-    flow = [each - _target(state) for each in (*state[:2], *after[:2])]
-    rises, falls = flow, [-each for each in flow]
-    taus = lanes.tau_mem, lanes.tau_syn
-    return crossing.peaks(neuron.tau_shape, *rises, *taus) | crossing.peaks(neuron.tau_shape, *falls, *taus)
+    v, j, v_end, j_end = (each - _target(state) for each in (*state[:2], *after[:2]))
+    shape, taus = neuron.tau_shape, (lanes.tau_mem, lanes.tau_syn)
+    return crossing.peaks(shape, v, j, v_end, j_end, *taus) | crossing.peaks(shape, -v, -j, -v_end, -j_end, *taus)
 
 
 def extremum(neuron, lanes, state):

@@ -49,7 +49,7 @@ class EventRecord:
         degenerate: population or Threshold -> number of those at the very time of an arrival that moved V.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
         voltage_taus: population that voltages drive -> the smallest and the largest tau of these, (2,) seconds.
-        numbers: population -> weights of what arrives there and sums of its neurons' numbers, all of which must be finite.
+        numbers: population -> weights of what arrives there and sums of its neurons' numbers; all must be finite.
         budgets: option of `Event` -> population -> `Budget`.
     """
 
