@@ -138,4 +138,4 @@ def test_the_document_tells_what_was_missed_and_what_was_not_run():
     assert "| 50 x | 60 (60) | met |" in text
     assert "| at most 2 | 3 (3) | **missed** |" in text
     assert "| 60 x | not run: takes more than 60 s |  |" in text
-    assert "| below every peer | 1 MB; that 2 MB | met |" in text
+    assert "| below every JAX peer | 1 MB; that 2 MB | met |" in text

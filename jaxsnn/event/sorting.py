@@ -37,10 +37,10 @@ def sorted_columns(time):
     if time.dtype != jnp.float32:
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
         return tuple(array.T for array in lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1))
-    time = jnp.where(time == 0, 0.0, time)  # -0.0 has other bits
+    bits = lax.bitcast_convert_type(time, jnp.int32)
+    bits = jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
     with jax.enable_x64(True):
-        bits = lax.bitcast_convert_type(time, jnp.int32).astype(jnp.int64)
-        packed = (bits << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)
+        packed = (bits.astype(jnp.int64) << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)
         packed = _sorted_columns(packed)
         positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
         return lax.bitcast_convert_type((packed >> 32).astype(jnp.int32), jnp.float32), positions
