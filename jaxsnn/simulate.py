@@ -308,12 +308,13 @@ def conclude(
     engine: Event,
 ) -> Solution:
     """What a run of the event engine left, and how it ended."""
+    stop = {name for name in network.populations if engine.stops(name)}
     exhausted = any_of(
         [
             each.needed > each.room
             for option, found in record.budgets.items()
             for name, each in found.items()
-            if not (option == "max_spikes" and engine.stops(name))
+            if not (option == "max_spikes" and name in stop)
         ]
     )
     stale = any_of(

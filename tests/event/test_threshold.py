@@ -586,8 +586,9 @@ def test_more_rises_than_are_recorded_end_the_run_with_their_number():
     most = int(whole.levels["threshold"].count.max())
     assert most > 2
     message = f"Threshold 'threshold' takes {most} rises, it records 1: raise max_spikes from 1 to at least {most}"
-    with pytest.raises(SimulationError, match=message):
-        simulate(net, events, T_END, engine=Event(max_spikes=1))
+    for only in (False, True):  # a Threshold does not stop after its first rise
+        with pytest.raises(SimulationError, match=message):
+            simulate(net, events, T_END, engine=Event(max_spikes=1, first_spike_only=only))
     short = simulate(net, events, T_END, engine=Event(max_spikes={"threshold": 1}), throw=False)
     np.testing.assert_array_equal(short.levels["threshold"].rise[..., 0], whole.levels["threshold"].rise[..., 0])
     np.testing.assert_array_equal(short.levels["threshold"].fall[..., 0], whole.levels["threshold"].fall[..., 0])
