@@ -89,7 +89,8 @@ class Solution:
     def maximum(self, name: str) -> jax.Array:
         """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact: (batch, neurons).
 
-        Of a population that fires, what V would reach without resets: exact for neurons that stay silent.
+        What arrives at exactly one time acts together. Of a population that fires, what V would reach without resets:
+        exact for neurons that stay silent.
         """
         return maximum(self._drive(name), self.t_end)
 

@@ -9,6 +9,8 @@ has many rows, a sorting network compares whole rows of the batch at once, witho
 lesser number always goes to the lower place.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,7 @@ def sorted_times(time):
     Equal times keep the lower position first. No gradient passes through.
     """
     if time.ndim != 2:
-        flat = sorted_times(time.reshape(-1, time.shape[-1]))
+        flat = sorted_times(time.reshape(math.prod(time.shape[:-1]), time.shape[-1]))
         return tuple(array.reshape(time.shape) for array in flat)
     return tuple(array.T for array in sorted_columns(time))
 

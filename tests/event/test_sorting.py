@@ -59,3 +59,9 @@ def test_leading_axes_are_rows():
     values, positions = sorted_times(jnp.asarray(time))
     np.testing.assert_array_equal(values, np.sort(time, axis=-1))
     np.testing.assert_array_equal(np.take_along_axis(time, np.asarray(positions), -1), values)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (40, 0), (2, 3, 0), (7,)])
+def test_there_may_be_no_times_and_no_other_axes(shape):
+    values, positions = sorted_times(jnp.zeros(shape))
+    assert values.shape == positions.shape == shape
