@@ -94,8 +94,14 @@ def repeat(row: Row, seconds: float) -> list[float]:
 class Worker:
     """The harness's end of a worker process."""
 
-    def __init__(self, command: list[Path | str], log: Path) -> None:
+    def __init__(self, command: list[Path | str], log: Path, compiled: Path) -> None:
+        """Start it; `compiled` is the folder of JAX's compilation cache."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": str(compiled),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
         self.log = log.open("w")
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True

@@ -33,6 +33,7 @@ def sorted_times(time):
     return tuple(array.T for array in sorted_columns(time))
 
 
+@jax.jit  # called outside of a compiled function, the network would be compiled step by step
 def sorted_columns(time):
     """As `sorted_times`, of (rows, numbers), with both results turned: (numbers, rows)."""
     time = lax.stop_gradient(time)

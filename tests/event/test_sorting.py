@@ -44,6 +44,14 @@ def test_the_network_sorts_any_number_of_times(numbers, seed):
     check(some_times(np.random.default_rng(seed), LEAST, numbers))
 
 
+def test_the_network_is_compiled_as_one_also_where_nothing_else_is(caplog):
+    time = jnp.asarray(some_times(np.random.default_rng(0), LEAST, 177))
+    with jax.log_compiles():
+        sorted_times(time)
+    programs = [record for record in caplog.records if record.getMessage().startswith("Finished XLA compilation")]
+    assert 1 <= len(programs) <= 4
+
+
 def test_many_rows_are_sorted_by_the_network():
     def compiled(rows, numbers):
         return jax.jit(sorted_times).lower(jnp.zeros((rows, numbers))).as_text()
