@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from jaxsnn.chains import driving_taus, with_known_taus, with_unknown_taus
 from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
-from jaxsnn.operators import Operator, identity, through
+from jaxsnn.operators import Operator, added, identity, through
 from jaxsnn.wiring import LINEAR as LINEAR
 from jaxsnn.wiring import Population as Population
 from jaxsnn.wiring import TauShape as TauShape
@@ -236,13 +236,9 @@ def signals(network, handed_on: Mapping = MappingProxyType({})):
 
 
 def _sum(parts, dtype):
-    """Signals added up; matrices without delays from one source become one."""
-    paths = [path for part in parts for path in part.paths]
+    """Signals added up."""
+    paths = added([path for part in parts for path in part.paths], dtype)
     constant, start = (_total(part.constant for part in parts), _total(part.start for part in parts))
-    merged = {}
-    for number, (source, operator) in enumerate(paths):
-        merged.setdefault((source, "plain" if operator.is_plain else number), []).append(operator)
-    paths = tuple((source, _added(operators, dtype)) for (source, _), operators in merged.items())
     return Signal(paths=paths, constant=constant, start=start)
 
 
@@ -250,13 +246,6 @@ def _total(arrays):
     """The sum of arrays, of which None are zero; None if all are."""
     given = [array for array in arrays if array is not None]
     return sum(given[1:], given[0]) if given else None
-
-
-def _added(operators, dtype):
-    """One operator for some matrices without delays."""
-    if len(operators) == 1:
-        return operators[0]
-    return replace(operators[0], weight=sum(each.rows(dtype) for each in operators))
 
 
 def _after(wire, inward, parameters, signal, dtype):

@@ -58,9 +58,9 @@ class Operator:
         return self.weight is None
 
     @property
-    def is_plain(self):
-        """Whether it is a matrix without delays."""
-        return self.source is None and self.delay is None and self.row_delay is None and self.order is None
+    def is_matrix(self):
+        """Whether it is a matrix with delays of its source channels at most."""
+        return self.source is None and self.row_delay is None and self.order is None
 
     @property
     def is_pool(self):
@@ -101,6 +101,34 @@ class Operator:
         tiles = tiles.at[position].add(values[source][:, None] * self.rows(dtype)[row])
         flat = tiles.T.reshape(-1)
         return flat if self.order is None else flat[self.order]
+
+
+def as_matrix(operator, dtype):
+    """The same map as a matrix, of an operator whose rows have no delays."""
+    return Operator(
+        inward=operator.inward,
+        positions=1,
+        lanes=operator.size,
+        weight=operator.dense(dtype),
+        delay=operator.delay,
+    )
+
+
+def alike(paths, mergeable):
+    """Paths (source, operator) in groups, each from one source with the same delays; alone where not `mergeable`."""
+    groups = {}
+    for number, (source, operator) in enumerate(paths):
+        key = (source, id(operator.delay)) if mergeable(operator) else number
+        groups.setdefault(key, (source, []))[1].append(operator)
+    return list(groups.values())
+
+
+def added(paths, dtype):
+    """Paths (source, operator), in which matrices from one source with the same delays are one: an event acts once."""
+    return tuple(
+        (source, same[0] if len(same) == 1 else replace(same[0], weight=sum(each.rows(dtype) for each in same)))
+        for source, same in alike(paths, lambda operator: operator.is_matrix)
+    )
 
 
 def identity(size):

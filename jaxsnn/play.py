@@ -256,7 +256,7 @@ def run_file(
         inputs.events,
         end,
         engine=Event(threshold=threshold or "level"),
-        sample_times=inputs.sample_times,
+        sample_times=None if inputs.sample_times is None else inputs.sample_times[inputs.sample_times <= end],
         max_spikes=max_spikes,
     )
     late = sum(int(count) for count in solution.late.values())

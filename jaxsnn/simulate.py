@@ -213,7 +213,7 @@ def simulate(
             and sorts events into steps: one at time t is input of step t/dt, rounded.
         t_end: end of the simulation, seconds. The grid engine needs it for events only.
         engine: `Event` (the default) or `Grid`, with options.
-        sample_times: (samples,) seconds at which the event engine samples readouts; default 101 over [0, t_end]. On the
+        sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts; default 101. On the
             grid a readout has a value in each step.
         max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with what it took where
             one of its budgets was too small. Not inside `jax.jit`.
@@ -259,7 +259,21 @@ def _by_events(network, inputs, t_end, engine, sample_times):
     end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
+    elif not any(isinstance(given, Tracer) for given in (sample_times, t_end)):
+        _refuse_samples(np.asarray(sample_times), t_end)
     return _simulate(engine.hashable(), network, trains, end, jnp.asarray(sample_times, network.dtype))
+
+
+def _refuse_samples(times, t_end):
+    """Refuse sample times at which nothing was simulated."""
+    if times.ndim != 1:
+        raise UsageError(f"sample_times have shape {times.shape}: pass one row of times, (samples,)")
+    outside = times[~((times >= 0) & (times <= t_end))]
+    if outside.size:
+        raise UsageError(
+            f"sample_times has {outside.size} of {times.size} times outside of the simulation, such as "
+            f"{outside[0]:g} s: pass times from 0 to t_end, {t_end:g} s"
+        )
 
 
 def _on_grid(network, inputs, t_end, engine):
@@ -369,6 +383,9 @@ def check_engine(network, engine):
         UsageError: says which.
     """
     check_reading(engine.threshold)
+    for option in ("min_slope", "jump_width"):
+        if (found := getattr(engine, option)) is not None and not found >= 0:
+            raise UsageError(f"{option} is {found}: it must be at least 0")
     firing = [name for name, population in network.populations.items() if population.fires]
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in ("max_spikes", "max_events", "max_arrivals", "refractory"):

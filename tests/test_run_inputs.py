@@ -10,6 +10,7 @@ import jaxsnn
 from jaxsnn.cli import main
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
+from jaxsnn.play import run_file
 
 FILE = Path(jaxsnn.__file__).parent / "data" / "snntorch_yinyang.nir"
 TOLD = ["--dialect", "snntorch", "--reset", "zero"]
@@ -69,3 +70,12 @@ def test_time_constants_are_positive():
         jaxsnn.simulate(
             network.with_parameters(parameters), jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0])), 0.1
         )
+
+
+def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
+    graph = build.sequential(build.input(1), build.linear(2, weight=np.ones((2, 1))), build.li(2, tau=0.01), dt=1e-3)
+    np.savez(tmp_path / "in.npz", x=np.ones((10, 1, 1)))
+    run_file(graph, tmp_path / "in.npz", tmp_path / "out.npz", t_end=4e-3)
+    with np.load(tmp_path / "out.npz") as arrays:
+        (name,) = (name for name in arrays if name.endswith("sample_time"))
+        np.testing.assert_allclose(arrays[name], [0, 1e-3, 2e-3, 3e-3, 4e-3], atol=1e-9)

@@ -168,7 +168,7 @@ def simulate_layer(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> t
     """
     row = row[None] if row.ndim == 1 else row
     if spec.in_order:
-        columns, position, row = lax.stop_gradient(time).T, None, row.T
+        columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
         row = row[0][position] if len(row) == 1 else jnp.take_along_axis(row.T, position, 0)

@@ -12,6 +12,7 @@ kink, V is differentiated at the arrival's own time: the maximum moves with it. 
 gradient and more. (Wunderlich and Pehle, Scientific Reports 11, 12829, 2021, state the smooth case.)
 """
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -22,9 +23,12 @@ from jax import lax
 
 from jaxsnn.event import crossing
 from jaxsnn.event.current_based import CubaLIF
+from jaxsnn.event.held import held
 from jaxsnn.event.membrane_only import IFBox
 from jaxsnn.event.readout import Drive, with_general_kernel
 from jaxsnn.event.sorting import sorted_times
+
+_SERIES = 24  # terms of a series at numbers up to 1 and 2, after which it is exact in float64
 
 
 class _Sorted(NamedTuple):
@@ -65,7 +69,7 @@ def _arrived(drive: Drive, left):
     row = jnp.broadcast_to(drive.row, drive.time.shape)
     if not drive.neuron.uniform:
         return jnp.sum(drive.weight.at[row].get(mode="fill", fill_value=0.0) * left(drive.lanes), axis=1)
-    first = jax.tree.map(lambda array: lax.stop_gradient(array[:1]), drive.lanes)
+    first = held(jax.tree.map(lambda array: array[:1], drive.lanes))
     samples = jnp.arange(row.shape[0])[:, None]
     times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
 
@@ -77,7 +81,7 @@ def _arrived(drive: Drive, left):
     for name in ("tau_mem", "tau_syn"):
         still = jax.tree.map(jnp.zeros_like, first)
         by_tau = jax.jvp(by_row, (first,), (replace(still, **{name: jnp.ones_like(first.tau_mem)}),))[1]
-        arrived += _zero_that_moves_with(getattr(drive.lanes, name), lax.stop_gradient(times_weights(by_tau)))
+        arrived += _zero_that_moves_with(getattr(drive.lanes, name), held(times_weights(by_tau)))
     return arrived
 
 
@@ -96,7 +100,7 @@ def maximum(drive: Drive, t_end) -> jax.Array:
     """The largest V in [0, t_end], exact, between the arrivals too: (batch, neurons)."""
     drive = with_general_kernel(drive)
     arrivals = _sorted(drive)
-    place = lax.stop_gradient(_peaks(lax.stop_gradient(drive), lax.stop_gradient(arrivals), t_end))
+    place = _peaks(held(drive), held(arrivals), t_end)
     # the start of interval n is arrival n - 1, its end is arrival n
     edge = jnp.clip(jnp.where(place.at_start, place.interval - 1, place.interval), 0, arrivals.time.shape[1] - 1)
     own = jnp.take_along_axis(arrivals.time, edge, axis=1)
@@ -224,17 +228,35 @@ def _integrated(drive: Drive, state, duration, rate):
 
 
 def _integrated_coefficients(neuron, lanes, t, rate):
-    """Integrals of em, es and k times e^(-rate t) over [0, t].
-
-    k' = (es - k) / tau_mem gives k's from es's, by parts; where V does not decay, k = t.
-    """
+    """Integrals of em, es and k times e^(-rate t) over [0, t]."""
     leak = neuron.leak(lanes)
-    em = _exponential(leak + rate, t)
-    es = _exponential((1 / lanes.tau_syn if isinstance(neuron, CubaLIF) else 0.0 * leak) + rate, t)
-    if not isinstance(neuron, IFBox):
-        k_end = neuron.decay(lanes, t)[2] * jnp.exp(-rate * t)
-        return em, es, (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
-    return em, es, _ramp(rate, t) + 0.0 * leak
+    synaptic = 1 / lanes.tau_syn if isinstance(neuron, CubaLIF) else 0.0 * leak
+    em, es = _exponential(leak + rate, t), _exponential(synaptic + rate, t)
+    if isinstance(neuron, IFBox):
+        return em, es, _ramp(rate, t) + 0.0 * leak
+    return em, es, _integrated_rise(neuron, lanes, t, rate, synaptic, em, es)
+
+
+def _integrated_rise(neuron, lanes, t, rate, synaptic, em, es):
+    """The integral of k e^(-rate t) over [0, t], without a difference of numbers that are nearly equal.
+
+    k' = (es - k) / tau_mem gives it from es's by parts, which is exact where V decays. Before that it is a divided
+    difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands, or by its power series.
+    """
+    x, y = -(neuron.leak(lanes) + rate) * t, -(synaptic + rate) * t
+    k_end = neuron.decay(lanes, t)[2] * jnp.exp(-rate * t)
+    by_parts = (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
+    small = (x > -1) & (y > -2)
+    series, power = 0.0, jnp.ones_like(x)
+    near_x, near_y = jnp.where(small, x, 0.0), jnp.where(small, y, 0.0)
+    homogeneous = jnp.ones_like(near_x * near_y)  # of degree n in x and y, all coefficients 1
+    for n in range(_SERIES):
+        series += homogeneous * (1 / math.factorial(n + 2))
+        power = power * near_y
+        homogeneous = near_x * homogeneous + power
+    apart = jnp.where(small | (x <= -1), 1.0, (synaptic - neuron.leak(lanes)) * t)
+    divided = jnp.where(small, series, (em - es) / jnp.where(t > 0, t, 1.0) / apart)
+    return jnp.where(x > -1, neuron.leak(lanes) * t * t * divided, by_parts)
 
 
 def _exponential(rate, t):

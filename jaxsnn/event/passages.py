@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from jaxsnn.event.feedforward import spread
 from jaxsnn.event.functionals import extremum, turns
+from jaxsnn.event.held import held
 from jaxsnn.event.readout import Drive, with_general_kernel
 from jaxsnn.event.sorting import sorted_times
 
@@ -59,13 +60,14 @@ class Trace(NamedTuple):
 
     state: after each arrival, arrays (intervals, batch, neurons). turns: whether V has an extremum in the interval that
     follows. passes: (intervals, 2, batch, neurons), whether V passes the threshold at the arrival or before the
-    extremum, and after it. above: whether V begins above the threshold, (batch, neurons). start, duration: of the
-    intervals, (intervals, batch).
+    extremum, and after it. jump: by how much the arrivals at one time have moved v so far, like state. above: whether V
+    begins above the threshold, (batch, neurons). start, duration: of the intervals, (intervals, batch).
     """
 
     state: Any
     turns: jax.Array
     passes: jax.Array
+    jump: jax.Array
     above: jax.Array
     start: jax.Array
     duration: jax.Array
@@ -90,6 +92,7 @@ class _Interval(NamedTuple):
     number: jax.Array
     state: Any
     turns: jax.Array
+    jump: jax.Array
     start: jax.Array
     duration: jax.Array
     second: jax.Array
@@ -106,7 +109,7 @@ class _Found(NamedTuple):
 
 def trace(watched: Watched, t_end) -> Trace:
     """Scan over the arrivals until t_end (seconds). No gradient passes through."""
-    watched = lax.stop_gradient(watched)
+    watched = held(watched)
     drive, arrivals = watched.drive, _in_order(watched.drive)
     neuron, batch = drive.neuron, drive.time.shape[0]
     wide, gain, threshold = _spread(watched)
@@ -123,7 +126,7 @@ def trace(watched: Watched, t_end) -> Trace:
         return gain * v > threshold
 
     def step(carry, inputs):
-        state, above = carry
+        state, above, shown = carry
         row, duration = inputs
         state = neuron.arrive(state, weight[row])
         after = neuron.flow(neuron.decay(wide, duration[:, None]), state)
@@ -132,11 +135,12 @@ def trace(watched: Watched, t_end) -> Trace:
         halfway = jnp.where(turned, is_above(extremum(neuron, wide, state)[1]), now)
         passes = jnp.stack([(now != above) | (halfway != now), finally_above != halfway])
         lasts = duration[:, None] > 0  # of arrivals at one time only the last one shows where V is
-        return (after, jnp.where(lasts, finally_above, above)), (state, turned, passes & lasts)
+        found = state, turned, passes & lasts, state[0] - shown
+        return (after, jnp.where(lasts, finally_above, above), jnp.where(lasts, after[0], shown)), found
 
     above = jnp.broadcast_to(is_above(begin[0]), shape)
-    _, (state, turned, passes) = lax.scan(step, (begin, above), (rows.T, duration.T))
-    return Trace(state, turned, passes, above, start.T, duration.T)
+    _, found = lax.scan(step, (begin, above, begin[0]), (rows.T, duration.T))
+    return Trace(*found, above, start.T, duration.T)
 
 
 def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_width) -> Passages:
@@ -148,7 +152,7 @@ def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_widt
         min_slope, jump_width: as in `jaxsnn.event.Event`, the slope as a fraction of |threshold| / tau_mem, with the
             threshold counted from V at rest.
     """
-    still = lax.stop_gradient(watched)
+    still = held(watched)
     neuron, arrivals = still.drive.neuron, _in_order(watched.drive)
     wide, gain, threshold = _spread(still)
     sign = jnp.where(rises, 1.0, -1.0).astype(threshold.dtype)
@@ -164,11 +168,9 @@ def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_widt
         arrived = jnp.take_along_axis(arrivals.time.T[:, :, None], last, axis=0)
         arrived = jnp.where(jumped, arrived, 0.0)
         if jump_width is not None:
-            row = jnp.take_along_axis(arrivals.row.T[:, :, None], last, axis=0)
-            weight = jnp.pad(still.drive.weight, ((0, 1), (0, 0)))
-            jump = gain * jnp.take_along_axis(weight[None], row, axis=1)
+            jump = gain * at.jump
             divisor = jnp.where(jumped & (sign * jump > 0), jump / jump_width, divisor)
-    place = _Found(time=jnp.where(used, time, 0.0), divisor=divisor, interval=at.number)
+    place = _Found(time=jnp.where(used, time, 0.0), divisor=divisor, interval=jnp.where(used, at.number, 0))
     time = _moved(watched, arrivals, place) + (arrived - lax.stop_gradient(arrived))
     return Passages(
         time=jnp.where(used, time, jnp.where(number == 0, 0.0, jnp.inf)),
@@ -209,6 +211,7 @@ def _interval(found: Trace, number):
         number=interval,
         state=tuple(map(taken, found.state)),
         turns=taken(found.turns),
+        jump=taken(found.jump),
         start=taken(found.start),
         duration=taken(found.duration),
         second=place % 2 == 1,

@@ -18,7 +18,7 @@ from jaxsnn.event.record import Budget
 from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.operators import Operator, through
+from jaxsnn.operators import added, as_matrix, through
 from jaxsnn.wiring import Wire
 
 
@@ -189,36 +189,26 @@ class Group:
             self.sources.trains[part.name] = earliest(time, neuron, room)
 
     def _external(self, part):
-        return [
-            (source, self._matrix(part, source, operator))
-            for source, operator in part.signal.paths
-            if source not in self.names
-        ]
+        return [path for path in self._matrices(part) if path[0] not in self.names]
 
-    def _matrix(self, part, source, operator):
-        """An operator as a matrix with delays of its source channels at most."""
-        if operator.row_delay is not None:
-            raise LoweringError(
-                f"node '{part.name}' is part of a cycle, and what comes from '{source}' has delays that differ between "
-                "its neurons: let them differ between source neurons only, or run it on the grid"
-            )
-        dtype = self.sources.network.dtype
-        return Operator(
-            inward=operator.inward,
-            positions=1,
-            lanes=operator.size,
-            weight=operator.dense(dtype),
-            delay=operator.delay,
-        )
+    def _matrices(self, part):
+        """What arrives at a population through matrices, with delays of their source channels at most."""
+        dtype, paths = self.sources.network.dtype, part.signal.paths
+        for source, operator in paths:
+            if operator.row_delay is not None:
+                raise LoweringError(
+                    f"node '{part.name}' is part of a cycle, and what comes from '{source}' has delays that differ "
+                    "between its neurons: let them differ between source neurons only, or run it on the grid"
+                )
+        return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)
 
     def _feedback(self):
         """The group's description, and (weight, delay) of each feedback edge; a box closes by an edge of its own."""
         edges, feedback = [], []
         for target, part in enumerate(self.parts):
-            for source, operator in part.signal.paths:
+            for source, matrix in self._matrices(part):
                 if source not in self.names:
                     continue
-                matrix = self._matrix(part, source, operator)
                 edge = self.names.index(source), target
                 weight, delay = matrix.weight * part.scale, self._later(matrix.delay, matrix, self._steps(edge))
                 edges.append(edge)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxsnn.event.sorting import sorted_times
-from jaxsnn.operators import one_lane
+from jaxsnn.operators import added, alike, as_matrix, one_lane
 from jaxsnn.wiring import Wire
 
 
@@ -83,10 +83,9 @@ def arrivals(paths, trains, size, dtype, budget=None) -> Arrivals:
             in_order=True,
         )
     operators = [operator for _, operator in paths]
-    sources = [trains[source] for source, _ in paths]
     if all(map(_is_list, operators)) and not all(operator.is_identity for operator in operators):
-        return _listed(operators, sources, dtype)
-    return _gathered(operators, sources, size, dtype, budget)
+        return _listed(_one_list_each(paths, dtype), trains, dtype)
+    return _gathered(paths, trains, size, dtype, budget)
 
 
 def _is_list(operator):
@@ -95,19 +94,28 @@ def _is_list(operator):
     return operator.positions == 1 and len(np.unique(source)) == len(source)
 
 
-def _listed(operators, sources, dtype):
+def _one_list_each(paths, dtype):
+    """Paths that are lists, where those from one source with the same delays are added up: an event acts once."""
+    found = []
+    for source, same in alike(paths, lambda operator: operator.row_delay is None):
+        found += [(source, each if len(same) == 1 else as_matrix(each, dtype)) for each in same]
+    return added(found, dtype)
+
+
+def _listed(paths, trains, dtype):
     """One list of arrivals for all neurons."""
     weights, times, rows, offset = [], [], [], 0
-    for operator, train in zip(operators, sources, strict=True):
-        source, _, row = operator.entries()
+    for source, operator in paths:
+        train = trains[source]
+        entering, _, row = operator.entries()
         weight = operator.rows(dtype)
         weight = weight if operator.order is None else weight[:, operator.order]
         time, channel = train.time, train.channel
         if operator.source is not None:
-            if len(source) < operator.inward:  # some channels go nowhere
+            if len(entering) < operator.inward:  # some channels go nowhere
                 weight = jnp.pad(weight, ((0, 1), (0, 0)))
             to_row = np.full(operator.inward, weight.shape[0] - 1)
-            to_row[source] = row
+            to_row[entering] = row
             channel_row = jnp.asarray(to_row, jnp.int32).at[channel].get(mode="clip")
         else:
             channel_row = channel
@@ -121,19 +129,24 @@ def _listed(operators, sources, dtype):
         offset += weight.shape[0]
     if any(row.ndim > 1 for row in rows):
         rows = [jnp.broadcast_to(row, time.shape) for row, time in zip(rows, times, strict=True)]
-    alone = len(operators) == 1 and operators[0].delay is None and operators[0].row_delay is None
+    source, operator = paths[0]
+    alone = len(paths) == 1 and operator.delay is None and operator.row_delay is None
     return Arrivals(
         weight=jnp.concatenate(weights),
         time=jnp.concatenate(times, axis=1),
         row=jnp.concatenate(rows, axis=-1),
-        in_order=alone and sources[0].in_order,
+        in_order=alone and trains[source].in_order,
     )
 
 
-def _gathered(operators, sources, size, dtype, budget):
+def _gathered(paths, trains, size, dtype, budget):
     """A list of arrivals for each position."""
-    positions, lanes, order = _layout(operators, size)
-    operators = [_laid_out(operator, positions, lanes, order, dtype) for operator in operators]
+    positions, lanes, order = _layout([operator for _, operator in paths], size)
+    paths = [(source, _laid_out(operator, positions, lanes, order, dtype)) for source, operator in paths]
+    operators, sources = [], []
+    for source, same in alike(paths, lambda operator: operator.row_delay is None):
+        operators.append(same[0] if same[0].row_delay is not None else _acting_once(same))
+        sources.append(trains[source])
     weight = jnp.concatenate([operator.weight for operator in operators])
     table, row_delay = _table(operators, dtype)
     time, source, in_order = _events(operators, sources)
@@ -176,33 +189,30 @@ def _layout(operators, size):
     found = [operator for operator in operators if not (operator.is_identity or operator.is_pool or _is_list(operator))]
     if found:
         first = found[0]
-        same = [
-            (each.positions, each.lanes) == (first.positions, first.lanes) and np.array_equal(each.order, first.order)
-            if each.order is not None and first.order is not None
-            else each.order is first.order and (each.positions, each.lanes) == (first.positions, first.lanes)
-            for each in found
-        ]
-        if all(same):
+        shape = first.positions, first.lanes
+        if all((each.positions, each.lanes) == shape and _same(each.order, first.order) for each in found):
             return first.positions, first.lanes, first.order
     return size, 1, None
+
+
+def _same(order, other):
+    """Whether two orders of channels are one."""
+    return order is other or (order is not None and other is not None and np.array_equal(order, other))
 
 
 def _laid_out(operator, positions, lanes, order, dtype):
     """An operator with given positions and lanes."""
     where = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
     as_found = (operator.positions, operator.lanes) == (positions, lanes) and not operator.is_identity
-    if as_found and operator.source is not None and (operator.order is order or order is not None):
+    if as_found and operator.source is not None and _same(operator.order, order):
         return operator
-    if lanes == 1:
-        single = one_lane(where, operator, dtype)
-        if single.order is not None:
-            single = replace(single, position=np.argsort(single.order)[single.position], order=None)
-        return single
     layout = {"positions": positions, "lanes": lanes, "order": order}
     channel_place = np.arange(positions * lanes) if order is None else order
-    if operator.is_identity or operator.is_pool:
+    if lanes == 1 or operator.is_identity or operator.is_pool:
         single = one_lane(where, operator, dtype)
         channel = single.position if single.order is None else np.argsort(single.order)[single.position]
+        if lanes == 1:
+            return replace(single, position=channel_place[channel], order=order)
         lane, position = np.divmod(channel_place[channel], positions)
         return replace(
             single, **layout, position=position, row=lane, weight=single.weight[0, 0] * jnp.eye(lanes, dtype=dtype)
@@ -221,6 +231,34 @@ def _laid_out(operator, positions, lanes, order, dtype):
         weight=weight,
         row_delay=None if operator.row_delay is None else jnp.repeat(operator.row_delay, positions),
     )
+
+
+def _acting_once(operators):
+    """One operator for some from one source with the same delays, in which an event comes to each position once.
+
+    What it does there over several taps or paths is added up before: else a neuron whose V it moves could fire on the
+    way to the sum.
+    """
+    count, offset = 0, []
+    for operator in operators:
+        offset.append(count)
+        count += operator.weight.shape[0]
+    every = [operator.entries() for operator in operators]
+    source, position = (np.concatenate([entries[axis] for entries in every]) for axis in (0, 1))
+    row = np.concatenate([entries[2] + first for entries, first in zip(every, offset, strict=True)])
+    weight = jnp.concatenate([operator.weight for operator in operators])
+    order = np.lexsort((row, position, source))
+    source, position, row = source[order], position[order], row[order]
+    new = np.ones(len(source), bool)
+    new[1:] = (source[1:] != source[:-1]) | (position[1:] != position[:-1])
+    if not new.all():
+        start, pair = np.flatnonzero(new), np.cumsum(new) - 1
+        rows = np.full((len(start), np.bincount(pair).max()), count)
+        rows[pair, np.arange(len(row)) - start[pair]] = row
+        rows, row = np.unique(rows, axis=0, return_inverse=True)
+        source, position, row = source[start], position[start], row.reshape(-1)
+        weight = jnp.sum(jnp.pad(weight, ((0, 1), (0, 0)))[rows], axis=1)
+    return replace(operators[0], source=source, position=position, row=row, weight=weight)
 
 
 class _Table(NamedTuple):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.dtypes import float0
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
@@ -25,7 +26,7 @@ _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as 
 def sorted_times(time):
     """Non-negative times in rising order along the last axis, and the positions (int32) that they come from.
 
-    Equal times keep the lower position first. No gradient passes through.
+    Equal times keep the lower position first.
     """
     if time.ndim != 2:
         flat = sorted_times(time.reshape(math.prod(time.shape[:-1]), time.shape[-1]))
@@ -33,10 +34,10 @@ def sorted_times(time):
     return tuple(array.T for array in sorted_columns(time))
 
 
+@jax.custom_jvp
 @jax.jit  # called outside of a compiled function, the network would be compiled step by step
 def sorted_columns(time):
     """As `sorted_times`, of (rows, numbers), with both results turned: (numbers, rows)."""
-    time = lax.stop_gradient(time)
     if time.dtype != jnp.float32:
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
         return tuple(array.T for array in lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1))
@@ -47,6 +48,13 @@ def sorted_columns(time):
         packed = _sorted_columns(packed)
         positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
         return lax.bitcast_convert_type((packed >> 32).astype(jnp.int32), jnp.float32), positions
+
+
+@sorted_columns.defjvp
+def _(primals, tangents):
+    times, positions = sorted_columns(*primals)
+    moved = jnp.take_along_axis(tangents[0].T, positions, axis=0)
+    return (times, positions), (moved, np.zeros(positions.shape, float0))
 
 
 def _sorted_columns(packed):

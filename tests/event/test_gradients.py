@@ -191,3 +191,22 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     got = jax.jit(directional)((net, times), direction)
     assert abs(wanted) > 0.1
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
+
+
+def test_second_derivatives_of_spike_times_agree_with_differences():
+    """By jax.hessian, forward over reverse: by weights, time constants and input times."""
+    net, times, index, readout = drawn("newton", SEEDS["newton"][0])
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), (net, times))
+
+    def gradient(shift):
+        moved = jax.tree.map(lambda array, by: array + shift * by, (net, times), direction)
+        return jax.grad(lambda numbers: loss(numbers, index, readout)[0])(moved)
+
+    found = jax.jit(jax.jacfwd(gradient))(0.0)
+    step = 1e-6
+    wanted = jax.tree.map(lambda a, b: (a - b) / (2 * step), gradient(step), gradient(-step))
+    largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(wanted))
+    assert float(abs(found[1]).max()) > 1e-3 * largest  # by input times, too
+    for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * largest)

@@ -275,3 +275,128 @@ def test_budgets_are_reported_and_found():
     for name, spikes in found.spikes.items():
         assert spikes.count.sum() > 5
         np.testing.assert_allclose(spikes.time, expected.spikes[name].time[..., : spikes.time.shape[2]], rtol=1e-12)
+
+
+def integrators(feed, shape, threshold=1.0):
+    """IF neurons under delta spikes, whose V an arrival moves at once, behind the nodes that `feed` draws and names."""
+    draft = Draft(0, shape)
+    sources = feed(draft)
+    fed = next(wire.shape for wire in draft.wires if wire.name == sources[0])
+    size = int(np.prod(fed))
+    values = {"r": np.ones(size), "v_threshold": np.full(size, threshold), "v_reset": np.zeros(size)}
+    draft.add("fire", "neuron", sources, fed, **values)
+    draft.populations["fire"] = Population(name="fire", kind="IF", size=size)
+    return draft.network()
+
+
+def taps_and_matrix(draft, *weights):
+    draft.window("conv", "Conv1d", "in", (1, 3), kernel=(2,), padding=((1, 1),))
+    draft.parameters["conv"] = {"weight": np.reshape(weights, (1, 1, 2)), "bias": np.zeros(1)}
+    draft.add("sum", "Linear", "conv", (1,), weight=np.ones((1, 3)))
+    return ("sum",)
+
+
+def taps_and_pool(draft, *weights):
+    draft.window("conv", "Conv2d", "in", (1, 3, 1), kernel=(2, 1), padding=((1, 1), (0, 0)))
+    draft.parameters["conv"] = {"weight": np.reshape(weights, (1, 1, 2, 1)), "bias": np.zeros(1)}
+    draft.window("sum", "SumPool2d", "conv", (1, 1, 1), kernel=(3, 1))
+    return ("sum",)
+
+
+def scale_and_matrix(draft, one, other):
+    draft.add("one", "Scale", "in", (1, 2, 1), scale=np.full(2, one))
+    draft.add("other", "Linear", "in", (1, 2, 1), weight=other * np.eye(2))
+    return "one", "other"
+
+
+def two_convolutions(draft, *weights):
+    for name, weight in zip(("one", "other"), weights, strict=True):
+        draft.window(name, "Conv2d", "in", (1, 2, 1), kernel=(1, 1))
+        draft.parameters[name] = {"weight": np.full((1, 1, 1, 1), weight), "bias": np.zeros(1)}
+    return "one", "other"
+
+
+def two_delayed(draft, *weights):
+    draft.add("late", "Delay", "in", (1, 2, 1), delay=np.full(2, 0.01))
+    for name, weight in zip(("one", "other"), weights, strict=True):
+        draft.add(name, "Linear", "late", (1, 2, 1), weight=weight * np.eye(2))
+    return "one", "other"
+
+
+@pytest.mark.parametrize("weights", [(1.5, -1.0), (-1.0, 1.5)])
+@pytest.mark.parametrize(
+    ("feed", "shape", "late"),
+    [
+        (taps_and_matrix, (1, 2), 0.0),
+        (taps_and_pool, (1, 2, 1), 0.0),
+        (scale_and_matrix, (1, 2, 1), 0.0),
+        (two_convolutions, (1, 2, 1), 0.0),
+        (two_delayed, (1, 2, 1), 0.01),
+    ],
+)
+def test_an_event_acts_once_on_whatever_paths_it_comes(feed, shape, late, weights):
+    """+1.5 and -1 from one event are 0.5: the second event brings V to its threshold, none brings it above."""
+    net = integrators(lambda draft: feed(draft, *weights), shape)
+    events = Events(time=jnp.array([[0.1, 0.2, 0.3]]), index=jnp.array([[0, 0, 0]]))
+    spikes = simulate(net, events, 1.0).spikes["fire"]
+    assert int(spikes.count.sum()) == 1
+    np.testing.assert_allclose(spikes.time.min(), 0.2 + late)
+
+
+def test_in_a_cycle_an_event_acts_once_too():
+    def feed(draft):
+        two_convolutions(draft, 1.5, -1.0)
+        draft.add("back", "Linear", "fire", (1, 2, 1), weight=np.zeros((2, 2)))
+        return "one", "other", "back"
+
+    events = Events(time=jnp.array([[0.1, 0.2, 0.3]]), index=jnp.array([[0, 0, 0]]))
+    spikes = simulate(integrators(feed, (1, 2, 1)), events, 1.0).spikes["fire"]
+    assert int(spikes.count.sum()) == 1
+    np.testing.assert_allclose(spikes.time.min(), 0.2)
+
+
+def test_delays_apart_an_event_comes_once_by_each():
+    def feed(draft):
+        scale_and_matrix(draft, 1.5, -1.0)
+        draft.add("late", "Delay", "other", (1, 2, 1), delay=np.full(2, 0.05))
+        return "one", "late"
+
+    net = integrators(feed, (1, 2, 1))
+    solution = simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0)
+    np.testing.assert_allclose(solution.spikes["fire"].time[0, 0, 0], 0.1)  # before the rest of it comes
+
+
+@pytest.mark.parametrize("other", ["Linear", "Scale", "AvgPool2d", "identity"])
+def test_fan_in_behind_a_flatten_that_keeps_channels_last(other):
+    """Channel k of the second path meets neuron k, however the first path counts its channels."""
+
+    def feed(draft):
+        draft.window("conv", "Conv2d", "in", (2, 2, 2), kernel=(1, 1), groups=2)
+        draft.parameters["conv"] = {"weight": np.full((2, 1, 1, 1), 0.1), "bias": np.zeros(2)}
+        draft.add("flat", "Flatten", "conv", (8,), (1, 2, 0))
+        if other == "AvgPool2d":
+            draft.window("other", "AvgPool2d", "in", (2, 2, 2), kernel=(1, 1))
+            draft.add("second", "Scale", "other", (8,), scale=np.full(8, 1.5))
+        elif other == "identity":
+            draft.add("second", "Flatten", "in", (8,))
+        else:
+            values = {"weight": 1.5 * np.eye(8)} if other == "Linear" else {"scale": np.full(8, 1.5)}
+            draft.add("second", other, "in", (8,), **values)
+        return "flat", "second"
+
+    net = integrators(feed, (2, 2, 2), threshold=0.95)
+    for channel in range(8):
+        events = Events(time=jnp.array([[0.1]]), index=jnp.array([[channel]]))
+        fired = np.flatnonzero(simulate(net, events, 1.0).spikes["fire"].count[0])
+        # by the Flatten, channel c at pixel p is neuron 2 p + c, but 0.1 is not enough there
+        np.testing.assert_array_equal(fired, [channel])
+
+
+def test_a_convolution_that_sees_only_padding():
+    def feed(draft):
+        draft.add("scale", "Scale", "in", (1, 1), scale=np.ones(1))
+        draft.window("conv", "Conv1d", "scale", (1, 2), kernel=(1,), stride=(2,), padding=((1, 1),))
+        return ("conv",)
+
+    net = integrators(feed, (1, 1))
+    assert not simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0).spikes["fire"].count.any()

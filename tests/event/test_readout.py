@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import lower
+from jaxsnn.errors import UsageError
 from jaxsnn.event import Event, Events, crossing
 from jaxsnn.network import Network, Population, TauShape, Wire
 from jaxsnn.nir import build
@@ -168,3 +169,67 @@ def test_what_arrives_at_one_time_acts_together_also_on_the_maximum(kind):
         events = Events(time=jnp.array([1.0, 1.0, 3.0]), index=jnp.array(order))
         found = simulate(network, events, 4.0).maximum("2")
         np.testing.assert_allclose(found, [[0.5]], rtol=1e-6)
+
+
+def alike(dtype, tau_mem=2.0, tau_syn=0.7, kernel="delta"):
+    """Two readouts with the same numbers."""
+    neuron = build.li(2, tau=tau_mem) if kernel == "box" else build.cubali(2, tau_mem=tau_mem, tau_syn=tau_syn)
+    weight = build.linear(2, weight=np.ones((2, 1)))
+    graph = build.sequential(build.input(1), weight, neuron, spike_kernel=kernel, dt=0.1)
+    return lower(graph, dtype=dtype)
+
+
+@pytest.mark.parametrize("kernel", ["delta", "box"])
+@pytest.mark.parametrize("tau_mem", [1.0, 1e2, 1e4, 1e6])
+def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau_mem):
+    def found(dtype):
+        with jax.enable_x64(dtype == np.float64):
+            net = alike(dtype, tau_mem, kernel=kernel)
+            index = jnp.zeros((1, 3), jnp.int32)
+
+            def integral(times):
+                return simulate(net, Events(time=times, index=index), 4.0, throw=False).integral("2")[0, 0]
+
+            times = jnp.array([[0.2, 1.1, 1.7]], dtype)
+            return [np.float64(array) for array in (integral(times), *jax.grad(integral)(times)[0])]
+
+    exact = found(np.float64)
+    np.testing.assert_allclose(found(np.float32), exact, rtol=2e-5)
+    if kernel == "delta":  # by quadrature
+        net = alike(np.float64, tau_mem)
+        samples = np.linspace(0, 4, 40001)
+        events = Events(time=jnp.array([[0.2, 1.1, 1.7]]), index=jnp.zeros((1, 3), jnp.int32))
+        voltages = simulate(net, events, 4.0, sample_times=samples).voltages["2"][0, :, 0]
+        np.testing.assert_allclose(exact[0], np.trapezoid(voltages, samples), rtol=1e-6)
+
+
+@pytest.mark.parametrize("second", [jax.hessian, lambda f: jax.jacrev(jax.grad(f))])
+@pytest.mark.parametrize("functional", ["maximum", "integral"])
+def test_second_derivatives_that_would_be_wrong_are_refused(functional, second):
+    net = alike(np.float64)
+    events = Events(time=jnp.array([[0.3, 0.9]]), index=jnp.zeros((1, 2), jnp.int32))
+
+    def value(tau):
+        parameters = {**net.parameters, "2": {**net.parameters["2"], "tau_mem": tau}}
+        moved = Network(parameters=parameters, wires=net.wires, populations=net.populations)
+        return getattr(simulate(moved, events, 6.0, throw=False), functional)("2")[0, 0]
+
+    tau = jnp.array([2.0, 2.0])
+    assert jax.jit(jax.grad(value))(tau)[0] != 0
+    with pytest.raises(UsageError, match="second derivative of a maximum"):
+        jax.jit(second(value))(tau)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([-1.0, 2.0], r"1 of 2 times outside of the simulation, such as -1 s: pass times from 0 to t_end, 4 s"),
+        ([8.0], "such as 8 s"),
+        ([np.nan], "such as nan s"),
+        (1.0, r"shape \(\): pass one row"),
+    ],
+)
+def test_there_is_no_voltage_where_nothing_was_simulated(times, message):
+    events = Events(time=jnp.array([0.3, 6.0]), index=jnp.zeros(2, jnp.int32))
+    with pytest.raises(UsageError, match=message):
+        simulate(alike(np.float64), events, 4.0, sample_times=times)

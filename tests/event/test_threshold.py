@@ -520,6 +520,37 @@ def test_a_jump_comes_when_its_arrival_comes(width, by_weight):
     np.testing.assert_allclose(falls[1], [[1.0]], rtol=1e-12)
 
 
+@pytest.mark.parametrize("weights", [(0.999, 0.001), (0.001, 0.999), (1.0, 0.0), (1.1, -0.1)])
+def test_the_surrogate_takes_the_whole_jump_of_what_arrives_at_one_time(weights):
+    net = lone()
+    inputs = Wire(name="input", kind="input", sources=(), shape=(2,))
+    parameters = {**net.parameters, "weight": {"weight": jnp.array([weights])}}
+    net = Network(parameters=parameters, wires=[inputs, *net.wires[1:]], populations=net.populations)
+    events = Events(time=jnp.array([[0.3, 0.3]]), index=jnp.array([[0, 1]]))
+
+    def rise(weight):
+        moved = net.with_parameters({**net.parameters, "weight": {"weight": weight}})
+        solution = simulate(moved, events, 3.0, engine=Event(jump_width=0.2, max_spikes=2), throw=False)
+        return solution.levels["threshold"].rise[0, 0, 0]
+
+    np.testing.assert_allclose(jax.grad(rise)(jnp.array([weights])), [[-0.2, -0.2]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["LI", "CubaLI"])
+def test_gradients_are_numbers_also_long_after_the_start(kind):
+    """In float32 e^95 is none: what is unused must not look back from the time 0 on arrivals that come late."""
+    with jax.enable_x64(False):
+        net, times = lone(kind, weight=4.0), jnp.array([[2.0, 95.0]], jnp.float32)
+
+        def fall(net, times):
+            solution = simulate(net, Events(time=times, index=at(0, 0).index), 100.0, throw=False)
+            return solution.levels["threshold"].fall[0, 0, 0]
+
+        by_net, by_time = jax.grad(fall, (0, 1))(net, times)
+    np.testing.assert_allclose(by_time, [[1.0, 0.0]], rtol=1e-5)
+    assert np.isfinite(by_net.parameters["weight"]["weight"]).all()
+
+
 def test_passages_near_tangency_are_clipped_and_counted():
     """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the threshold."""
     net = lone("CubaLI", threshold=0.5 - 1e-10)
@@ -604,6 +635,8 @@ def test_options_that_make_no_sense():
     net, events = drawn(ANY)
     with pytest.raises(UsageError, match=r"threshold is 'edge', no way to play a Threshold: .*level, event"):
         simulate(net, events, T_END, engine=Event(threshold="edge"))
+    with pytest.raises(UsageError, match=r"jump_width is -0.1: it must be at least 0"):
+        simulate(net, events, T_END, engine=Event(jump_width=-0.1))
     with pytest.raises(UsageError, match="max_spikes names 'treshold', no population: did you mean 'threshold'"):
         simulate(net, events, T_END, engine=Event(max_spikes={"treshold": 2}))
     with pytest.raises(UsageError, match="'threshold' is a Threshold played as a level: look at levels"):
