@@ -372,6 +372,15 @@ def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_p
     assert message in line
 
 
+def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):
+    arrays = dict(np.load(task))
+    arrays["y_train"][3] = 10**7
+    np.savez(task, **arrays)
+    code, line = refused(capsys, "train", net, "--data", task, "-o", tmp_path / "out.nir")
+    assert code == 2
+    assert "y_train has the label 10000000, for 3 outputs labels run from 0 to 2" in line
+
+
 def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path, capsys):
     argv = ["train", net, "--data", task, "-o", tmp_path / "out.nir", "--epochs", "2", "--batch-size", "32", "-q"]
     code, line = refused(capsys, *argv, "--lr", "1e38")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,12 +14,13 @@ from jaxsnn.bss2.emulate import EmulatedChip
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.lower import lower
 from jaxsnn.nir import Graph, write
+from jaxsnn.nir.passes import shapes
 from jaxsnn.output import write_json, write_whole
 from jaxsnn.train.augment import Dropout
 from jaxsnn.train.constraints import Bounded, Free, Positive
 from jaxsnn.train.datasets import Splits
 from jaxsnn.train.defaults import make_loss
-from jaxsnn.train.files import load_splits
+from jaxsnn.train.files import MOST_CLASSES, load_splits
 from jaxsnn.train.fit import TrainingStopped, fit
 from jaxsnn.train.history import Fit
 from jaxsnn.train.in_the_loop import InTheLoop
@@ -110,7 +112,11 @@ def train_file(
         join_processes(settings["coordinator"], settings["processes"], settings["process"])
     files = _Files(trained=Path(output), force=force)
     splits, notes = load_splits(
-        settings["data"], settings["seed"], folder=settings["data-folder"], copies=settings["copies"]
+        settings["data"],
+        settings["seed"],
+        folder=settings["data-folder"],
+        copies=settings["copies"],
+        outputs=_outputs(graph),
     )
     chosen = fit_settings(graph, settings, splits.span)
     try:
@@ -136,6 +142,13 @@ def train_file(
         notes=notes,
         on_chip=_off_the_chip(trained, splits, chosen, files) if settings["engine"] == "loop" else None,
     )
+
+
+def _outputs(graph: Graph) -> int:
+    """Size of the widest Output."""
+    known = shapes(graph)
+    sizes = [math.prod(shape) for name in graph.outputs if (shape := known[name][0]) is not None]
+    return max(sizes, default=MOST_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.event.events import Events
 from jaxsnn.play import load_arrays
-from jaxsnn.train.datasets import Data, Splits, taken, yinyang_splits
+from jaxsnn.train.datasets import Data, Splits, check_data, taken, yinyang_splits
 from jaxsnn.train.digits import digits_splits
 from jaxsnn.train.vowels import japanese_vowels_splits
 
@@ -25,22 +25,31 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
+#: Classes that the labels of a file may name, where nobody knows how many outputs the network has.
+MOST_CLASSES = 65536
 
 
 def load_splits(
-    source: str | os.PathLike[str], seed: int = 0, *, folder: str | None = None, copies: int = 1
+    source: str | os.PathLike[str],
+    seed: int = 0,
+    *,
+    folder: str | None = None,
+    copies: int = 1,
+    outputs: int = MOST_CLASSES,
 ) -> tuple[Splits, tuple[str, ...]]:
     """A task by name, or from an .npz file, and notes on what was decided.
 
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values from 0 to 1 (samples,
-    ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds.
+    ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds, inf where
+    there is no event.
 
     Args:
         folder: of JapaneseVowels, if aeon is not installed.
         copies: of each training sample of digits and JapaneseVowels.
+        outputs: of the network: no label in a file is as large.
 
     Raises:
-        FileError, UsageError: no such task or file, or arrays that are missing or do not fit.
+        FileError, UsageError: no such task or file, or arrays that are missing, do not fit, or hold NaN.
     """
     name = os.fspath(source)
     options = {
@@ -56,9 +65,9 @@ def load_splits(
     if not name.endswith(".npz"):
         raise UsageError(f"there is no task '{name}', and it is no .npz file: {suggestion(name, DATASETS)}")
     arrays = load_arrays(name)
-    classes = _classes(name, arrays)
+    classes = _classes(name, arrays, outputs)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
-    if "y_validation" in arrays:
+    if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
         return Splits(name=name, train=train, validation=_data(name, arrays, "validation", classes), test=test), ()
     held = max(int(len(train) * _HELD_OUT), 1)
     if held >= len(train):
@@ -69,27 +78,58 @@ def load_splits(
     return Splits(name=name, train=kept, validation=validation, test=test), (note,)
 
 
-def _classes(name: str, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
     """As many classes as the labels of all parts name."""
-    labels = [array for key, array in arrays.items() if key.startswith("y_")]
+    labels = {key: array for key, array in arrays.items() if key.startswith("y_")}
     for key in ("y_train", "y_test"):
         if key not in arrays:
             raise FileError(f"{name} has no array '{key}': there are {listing(arrays)}")
-    for array in labels:
+    largest = 0
+    for key, array in labels.items():
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise UsageError(f"{name}: labels are {array.dtype} of shape {array.shape}: give whole numbers, (samples,)")
-    return tuple(map(str, range(max(int(array.max(initial=0)) for array in labels) + 1)))
+        largest = max(largest, int(array.max(initial=0)))
+        if largest >= outputs:
+            raise UsageError(
+                f"{name}: {key} has the label {largest}, for {outputs} outputs labels run from 0 to {outputs - 1}: "
+                "number the classes from 0, or give the network an output for each"
+            )
+        if (least := int(array.min(initial=0))) < 0:
+            raise UsageError(f"{name}: {key} has the label {least}, labels begin with 0: number the classes from 0")
+    return tuple(map(str, range(largest + 1)))
 
 
 def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:
-    labels = arrays[f"y_{part}"].astype(np.int32)
+    """One part of a file, checked before it is divided or encoded."""
+    time, index = f"time_{part}", f"index_{part}"
+    if f"y_{part}" not in arrays:
+        raise FileError(f"{name} has samples for {part}, and no array 'y_{part}': there are {listing(arrays)}")
     x: Any
     if f"x_{part}" in arrays:
-        x = arrays[f"x_{part}"]
-    elif f"time_{part}" in arrays and f"index_{part}" in arrays:
-        x = Events(time=jnp.asarray(arrays[f"time_{part}"]), index=jnp.asarray(arrays[f"index_{part}"]))
+        x = _numbers(name, arrays, f"x_{part}", f"fill them in, or give {time} and {index}")
+    elif time in arrays and index in arrays:
+        when, where = _numbers(name, arrays, time, "inf says that there is no event"), arrays[index]
+        if when.shape != where.shape or where.dtype.kind not in "biuf":
+            raise UsageError(
+                f"{name}: {time} has shape {when.shape}, {index} is {where.dtype} of shape {where.shape}: both must be "
+                "numbers, (samples, events)"
+            )
+        x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
     else:
         raise FileError(
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}': there are {listing(arrays)}"
         )
-    return Data(x=x, y=labels, classes=classes)
+    data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
+    check_data(data, f"{name}, {part}")
+    return data
+
+
+def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
+    """An array of numbers, none of them NaN."""
+    array = arrays[key]
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise UsageError(f"{name}: {key} is {array.dtype} of shape {array.shape}: give numbers, (samples, ...)")
+    missing = int(np.isnan(array).sum())
+    if missing:
+        raise UsageError(f"{name}: {key} has {missing} NaN among its {array.size} values: {instead}")
+    return array

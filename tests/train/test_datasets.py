@@ -124,3 +124,77 @@ def test_labels_must_be_whole_numbers(arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **{**arrays, "y_train": np.linspace(0, 1, 10)})
     with pytest.raises(UsageError, match="labels are float64"):
         load_splits(tmp_path / "data.npz")
+
+
+def events_of(arrays, **changes):
+    """The same parts as events, some arrays replaced."""
+    parts = {"train": 10, "test": 4}
+    labels = {f"y_{part}": arrays[f"y_{part}"] for part in parts}
+    times = {f"time_{part}": np.full((samples, 3), 0.001) for part, samples in parts.items()}
+    channels = {f"index_{part}": np.zeros((samples, 3), np.int32) for part, samples in parts.items()}
+    return {**labels, **times, **channels, **changes}
+
+
+@pytest.mark.parametrize(("samples", "labels"), [(7, 10), (10, 7), (0, 10), (10, 0)])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_each_sample_of_each_part_needs_a_label(samples, labels, part, arrays, tmp_path):
+    y, message = np.arange(labels) % 3, f"data.npz, {part}: {samples} samples and {labels} labels"
+    np.savez(tmp_path / "data.npz", **{**arrays, f"x_{part}": np.full((samples, 4), 0.5), f"y_{part}": y})
+    with pytest.raises(UsageError, match=message):
+        load_splits(tmp_path / "data.npz")
+    # times and channels may be indexed beyond their end: JAX takes the last
+    changes = {f"time_{part}": np.zeros((samples, 3)), f"index_{part}": np.zeros((samples, 3), int), f"y_{part}": y}
+    np.savez(tmp_path / "data.npz", **events_of(arrays, **changes))
+    with pytest.raises(UsageError, match=message):
+        load_splits(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("index", [np.zeros((9, 3), int), np.zeros((10, 2), int), np.full((10, 3), "0")])
+def test_times_and_channels_go_together(index, arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **events_of(arrays, index_train=index))
+    with pytest.raises(UsageError, match=r"time_train has shape \(10, 3\), index_train is .*: both must be numbers"):
+        load_splits(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(("key", "wanted"), [("x", "no array 'y_validation'"), ("y", "no array 'x_validation'")])
+def test_half_a_validation_part_is_refused(key, wanted, arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays, **{f"{key}_validation": arrays[f"{key}_test"]})
+    with pytest.raises(FileError, match=wanted):
+        load_splits(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_nan_is_refused_and_inf_is_no_event(part, arrays, tmp_path):
+    arrays |= {f"{key}_validation": arrays[f"{key}_test"] for key in "xy"}
+    holes = arrays[f"x_{part}"].copy()
+    holes[1:3, 2] = np.nan
+    np.savez(tmp_path / "data.npz", **{**arrays, f"x_{part}": holes})
+    with pytest.raises(UsageError, match=f"x_{part} has 2 NaN among its {holes.size} values: fill them in"):
+        load_splits(tmp_path / "data.npz")
+    times = np.full((len(holes), 3), np.inf)
+    events = events_of(arrays, **{f"time_{part}": times, f"index_{part}": np.zeros(times.shape, int)})
+    events[f"y_{part}"] = arrays[f"y_{part}"]
+    np.savez(tmp_path / "data.npz", **events)
+    load_splits(tmp_path / "data.npz")
+    times[0, 0] = np.nan
+    np.savez(tmp_path / "data.npz", **events)
+    with pytest.raises(UsageError, match=f"time_{part} has 1 NaN .*: inf says that there is no event"):
+        load_splits(tmp_path / "data.npz")
+
+
+def test_samples_must_be_numbers(arrays, tmp_path):
+    np.savez(tmp_path / "data.npz", **{**arrays, "x_train": arrays["x_train"].astype(str)})
+    with pytest.raises(UsageError, match=r"x_train is <U\d+ of shape \(10, 4\): give numbers"):
+        load_splits(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("label", [-1, 3, 10**7, 2**32, 2**63 + 1])
+def test_labels_that_no_output_has_are_refused_before_classes_are_named(label, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxsnn.train.files.map", pytest.fail, raising=False)
+    labels = np.array([0, label], np.int64 if label < 0 else np.uint64)
+    np.savez(tmp_path / "data.npz", **{**arrays, "x_test": arrays["x_test"][:2], "y_test": labels})
+    with pytest.raises(UsageError, match=f"y_test has the label {label},"):
+        load_splits(tmp_path / "data.npz", outputs=3)
+    if label > 3:
+        with pytest.raises(UsageError, match="labels run from 0 to 65535"):
+            load_splits(tmp_path / "data.npz")
