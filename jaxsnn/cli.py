@@ -6,7 +6,6 @@ Nothing that needs JAX is imported before a command needs it, so that `info` and
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,7 +26,11 @@ from jaxsnn.arguments import (
 )
 from jaxsnn.commands import add_check, add_convert, add_deploy, add_draw, add_fidelity, add_map, add_verify
 from jaxsnn.errors import JaxsnnError, UsageError, suggestion
+from jaxsnn.output import refuse_shared
 from jaxsnn.train_command import add_train
+
+#: Arguments that name a file to read.
+_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -171,12 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
-    """Not even --force lets a command write over what it reads."""
-    output = getattr(arguments, "output", None)
-    for name in ("file", "input", "recording", "data", "verify"):
-        source = getattr(arguments, name, None)
-        if output and source and os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
-            raise UsageError(f"{output} is what the command reads: choose another name for the output")
+    """Refuse files that are named twice; `train` and `deploy` look at the files that they write beside, too."""
+    given = {name: value for name, value in vars(arguments).items() if isinstance(value, str)}
+    written = {"output": "-o", "svg": "--svg", "plot": "--plot"}
+    sources = [given[name] for name in _SOURCES if name in given]
+    refuse_shared(sources, {flag: given[name] for name, flag in written.items() if name in given})
 
 
 def _failed(argv: Sequence[str], message: str, code: int) -> int:

@@ -198,11 +198,14 @@ def add_deploy(commands: Any) -> None:
 
 
 def _deploy(arguments: argparse.Namespace) -> int:
-    graph = read_graph(arguments)
     from jaxsnn.bss2.command import read_mapping, scales_of
-    from jaxsnn.bss2.deploy import deploy
+    from jaxsnn.bss2.deploy import deploy, deployed
     from jaxsnn.bss2.quantize import quantize
+    from jaxsnn.output import refuse_shared
 
+    written = deployed(arguments.output)
+    refuse_shared((arguments.file, arguments.mapping), {f"{path.name} in -o": path for path in written})
+    graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
     quantized = quantize(graph, _quantization(arguments, scales_of(mapping, graph)))
     outcome = deploy(mapping, quantized, arguments.output, force=arguments.force)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.errors import FileError
+from jaxsnn.errors import FileError, UsageError
+
+Name = str | os.PathLike[str]
 
 
 def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:
@@ -26,6 +28,33 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     if not path.parent.is_dir():
         raise FileError(f"{path}: the folder {path.parent} does not exist: create it first")
     return path
+
+
+def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
+    """Not even --force lets a command write over what it reads, or over what it has just written.
+
+    Args:
+        sources: what is read; those that are no file, such as the name of a task, do not count.
+        outputs: what will be written, by what asks for it: an option, mostly.
+
+    Raises:
+        UsageError: an output that is a source, or another output.
+    """
+    read, written = [source for source in sources if os.path.exists(source)], list(outputs.items())
+    for number, (asks, path) in enumerate(written):
+        if any(_same(path, source) for source in read):
+            raise UsageError(f"{path} is what the command reads, {asks} would overwrite it: choose another name")
+        for other, earlier in written[:number]:
+            if _same(path, earlier):
+                raise UsageError(f"{path} is written by {other} and by {asks}: choose another name for one of them")
+
+
+def _same(one: Name, other: Name) -> bool:
+    """Whether two paths are one file, or will be."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any], force: bool = False) -> None:

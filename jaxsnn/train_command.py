@@ -157,15 +157,14 @@ def _converted(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jaxsnn.output import refuse_unwritable
+    from jaxsnn.output import refuse_shared, refuse_unwritable
 
     settings = settings_of(arguments)
-    output = refuse_unwritable(arguments.output, arguments.force)
-    refuse_unwritable(output.with_suffix(".history.json"), arguments.force)
-    if settings["engine"] == "loop":
-        refuse_unwritable(output.with_suffix(".mapping.json"), arguments.force)
-    if settings["plot"] is not None:
-        refuse_unwritable(settings["plot"], arguments.force)
+    output = Path(arguments.output)
+    written = _written(output, settings)
+    refuse_shared(_read(arguments, settings), written | _checkpoints(output))
+    for path in written.values():
+        refuse_unwritable(path, arguments.force)
     graph = read_graph(arguments)
 
     from jaxsnn.train.command import train_file
@@ -179,6 +178,32 @@ def _train(arguments: argparse.Namespace) -> int:
         add_note(arguments, note)
     print_outcome(arguments, outcome)
     return 0
+
+
+def _written(output: Path, settings: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that a run writes, by what asks for them."""
+    written = {"-o": output, "the history of -o": output.with_suffix(".history.json")}
+    if settings["engine"] == "loop":
+        written["the mapping of -o"] = output.with_suffix(".mapping.json")
+    if settings["plot"] is not None:
+        written["--plot"] = Path(settings["plot"])
+    return written
+
+
+def _checkpoints(output: Path) -> dict[str, Path]:
+    folder = output.with_suffix(".checkpoint")
+    inside = {f"the checkpoint's {name}": folder / name for name in ("last.npz", "best.npz", "history.jsonl")}
+    return {"the checkpoint of -o": folder} | inside
+
+
+def _read(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> list[str | Path]:
+    """The files that a run reads."""
+    read: list[str | Path] = [arguments.file, settings["data"]]
+    if arguments.config is not None:
+        read.append(arguments.config)
+    if settings["data-folder"] is not None:
+        read += sorted(Path(settings["data-folder"]).glob("*.ts"))
+    return read
 
 
 def _progress(arguments: argparse.Namespace) -> Callable[[str], None] | None:

@@ -372,6 +372,65 @@ def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_p
     assert message in line
 
 
+READ, TWICE = "is what the command reads", "choose another name for one of them"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, --svg would overwrite it"),
+        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, --svg"),
+        ("map net.nir -o new.json --svg new.json", f"new.json is written by -o and by --svg: {TWICE}"),
+        ("map net.nir -o new.json --svg dep/../new.json", TWICE),
+        ("map link.nir -o new.json --svg net.nir", READ),
+        ("deploy net.nir dep/network.json -o dep", f"dep/network.json {READ}, network.json in -o"),
+        ("deploy dep/common.py map.json -o dep", f"dep/common.py {READ}"),
+        ("convert net.nir ./net.nir --to norse", READ),
+        ("draw link.nir -o net.nir", READ),
+        ("run net.nir --input task.npz -o task.npz", READ),
+        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, -o"),
+        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
+        ("train net.nir --config run.toml -o out.nir --plot task.npz", f"task.npz {READ}, --plot"),
+        ("train q.history.json --data task.npz -o q.nir", f"q.history.json {READ}, the history of -o"),
+        ("train q.mapping.json --data task.npz -o q.nir --engine loop", f"q.mapping.json {READ}, the mapping of -o"),
+        ("train net.nir --data q.checkpoint/best.npz -o q.nir", f"q.checkpoint/best.npz {READ}"),
+        ("train net.nir --data japanese-vowels --data-folder dep -o dep/JapaneseVowels_TEST.ts", READ),
+        ("train net.nir --data task.npz -o q.nir --plot q.nir", f"q.nir is written by -o and by --plot: {TWICE}"),
+        ("train net.nir --data task.npz -o new.nir --plot new.history.json", "by the history of -o and by --plot"),
+        ("train net.nir --data task.npz -o new.checkpoint", "by -o and by the checkpoint of -o"),
+    ],
+)
+def test_not_even_force_writes_over_what_is_read_or_written(line, message, net, task, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("dep", "q.checkpoint"):
+        Path(folder).mkdir()
+    Path("run.toml").write_text('data = "task.npz"\nepochs = 1\n')
+    assert call(capsys, "map", net, "-o", "map.json")[0] == 0
+    copies = {
+        net: ("q.history.json", "q.mapping.json", "dep/common.py"),
+        task: ("q.checkpoint/best.npz", "dep/JapaneseVowels_TEST.ts"),
+        Path("map.json"): ("dep/network.json",),
+    }
+    for source, names in copies.items():
+        for name in names:
+            Path(name).write_bytes(source.read_bytes())
+    Path("link.nir").symlink_to("net.nir")
+
+    def there():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = there()
+    code, said = refused(capsys, *line.split(), "--force")
+    assert code == 2
+    assert message in said
+    assert there() == before
+
+
+def test_a_task_is_no_file_that_is_read(net, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "epochs is 0" in refused(capsys, "train", net, "--data", "yinyang", "-o", "yinyang", "--epochs", "0")[1]
+
+
 def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):
     arrays = dict(np.load(task))
     arrays["y_train"][3] = 10**7

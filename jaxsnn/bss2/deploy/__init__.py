@@ -20,7 +20,7 @@ from jaxsnn.bss2.quantize import Quantized
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.output import refuse_unwritable, write_whole
 
-_SCRIPTS = Path(__file__).parent / "scripts"
+_SCRIPTS, _CONTENT = Path(__file__).parent / "scripts", "network.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,11 @@ class Deployment:
     def as_text(self) -> str:
         """For people."""
         return "\n".join(self.files)
+
+
+def deployed(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """All files that `deploy` may write into a folder."""
+    return tuple(Path(folder) / name for name in (_CONTENT, *sorted(path.name for path in _SCRIPTS.glob("*.py"))))
 
 
 def deploy(
@@ -62,7 +67,7 @@ def deploy(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{folder} cannot be made: {error.strerror or error}") from error
-    texts = {"network.json": json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"}
+    texts = {_CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"}
     texts |= {name: (_SCRIPTS / name).read_text(encoding="utf-8") for name in names}
     for name in texts:
         refuse_unwritable(folder / name, force)
