@@ -175,6 +175,11 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
             "no.toml cannot be read",
         ),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "0"], "epochs is 0"),
+        *(
+            (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--seed", seed], f"seed is {seed}: give a")
+            for seed in ("-1", "4294967296", str(2**70))
+        ),
+        (["demo", "--seed", "-1"], "seed is -1: give a whole number from 0 to 4294967295"),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"], "folder no/folder does not exist"),
         (["run", DEMO_NET, *TOLD, "--input", "nothing.npz", "-o", "y.npz"], "nothing.npz: no such file"),
     ],

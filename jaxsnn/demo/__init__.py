@@ -19,6 +19,7 @@ from jaxsnn.demo.steps import (
 )
 from jaxsnn.errors import FileError
 from jaxsnn.output import refuse_unwritable, write_json
+from jaxsnn.seeds import refuse_seed
 from jaxsnn.train import yinyang_splits
 from jaxsnn.train.datasets import YINYANG_SIZES
 
@@ -57,9 +58,11 @@ def demo(
         progress: takes one line for each epoch.
 
     Raises:
+        UsageError: a seed that is none.
         FileError: a file would be overwritten.
         SimulationError: the file that was read back does not fire the same spikes.
     """
+    refuse_seed(seed)
     folder = _prepared(Path(folder), force)
     data = yinyang_splits(seed, sizes or YINYANG_SIZES)
     exported = folder / "trained.nir"

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.event.events import Events
 from jaxsnn.play import load_arrays
+from jaxsnn.seeds import refuse_seed
 from jaxsnn.train.datasets import Data, Splits, check_data, taken, yinyang_splits
 from jaxsnn.train.digits import digits_splits
 from jaxsnn.train.vowels import japanese_vowels_splits
@@ -49,8 +50,9 @@ def load_splits(
         outputs: of the network: no label in a file is as large.
 
     Raises:
-        FileError, UsageError: no such task or file, or arrays that are missing, do not fit, or hold NaN.
+        FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not fit, or hold NaN.
     """
+    refuse_seed(seed)
     name = os.fspath(source)
     options = {
         key: value for key, value, default in (("folder", folder, None), ("copies", copies, 1)) if value != default

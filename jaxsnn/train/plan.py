@@ -14,6 +14,7 @@ from jaxsnn.event.engine import Event
 from jaxsnn.event.events import Events
 from jaxsnn.grid.engine import Grid
 from jaxsnn.network import Network
+from jaxsnn.seeds import refuse_seed
 from jaxsnn.thresholds import leveled
 from jaxsnn.train.constraints import Constraint
 from jaxsnn.train.datasets import Splits
@@ -231,10 +232,11 @@ def _feeds_others(network: Network, population: str) -> bool:
 
 
 def _check_numbers(plan: Plan) -> None:
-    for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("patience", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1)):
         value = getattr(plan, name)
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}: it must be at least {least}")
+    refuse_seed(plan.seed)
     for name in ("learning_rate", "t_end", "clip"):
         value = getattr(plan, name)
         if value is not None and not (np.isfinite(value) and value > 0):

@@ -220,6 +220,8 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"trainable": ("bias",)}, "no bias to train"),
         ({"epochs": 0}, "epochs is 0: it must be at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": -1}, "seed is -1: give a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296: give a whole number"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
         ({"t_end": float("nan")}, "t_end is nan"),
         ({"loss": "mze"}, "there is no loss 'mze': did you mean 'mse'"),

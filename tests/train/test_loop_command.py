@@ -220,7 +220,8 @@ def test_networks_that_the_chip_cannot_train(net, options, code, message, folder
     [
         (["--devices", "2"], "devices is 2: one emulated chip plays each batch, in one process: leave out --devices"),
         (["--processes", "2"], "processes is 2: one emulated chip plays each batch"),
-        (["--chip-seed", "-1"], "the chip's seed is -1: it must be at least 0"),
+        (["--chip-seed", "-1"], "the chip's seed is -1: give a whole number from 0 to 4294967295"),
+        (["--chip-seed", "4294967296"], "the chip's seed is 4294967296: give a whole number from 0 to 4294967295"),
         (["--chip-seed", "1.5"], "--chip-seed is '1.5': it must be a whole number"),
         (["--runs", "0"], "0 runs are no limit"),
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),

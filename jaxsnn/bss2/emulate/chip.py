@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.errors import UsageError
+from jaxsnn.seeds import refuse_seed
 
 #: Draws further out than so many standard deviations are put there: a calibration would have thrown such a part out.
 FURTHEST = 3.0
@@ -74,14 +75,13 @@ def refuse_bad(chip: EmulatedChip) -> None:
     """Refuse what no chip has.
 
     Raises:
-        UsageError: a negative spread, a fraction of a third or more, a negative seed, or no room at all.
+        UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no room at all.
     """
     for name, value in vars(chip.spread).items():
         limit = math.inf if name.startswith("v_") else 1 / FURTHEST
         if not 0 <= value < limit:
             raise UsageError(f"the spread of {name} is {value:g}: it must be at least 0, and less than {limit:.2g}")
-    if chip.seed < 0:
-        raise UsageError(f"the chip's seed is {chip.seed}: it must be at least 0")
+    refuse_seed(chip.seed, "the chip's seed")
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
         if value is not None and value < 1:
