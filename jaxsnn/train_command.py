@@ -102,7 +102,17 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if settings["data"] is None:
         raise UsageError("nobody says what to train on: pass --data, or write data into --config")
     _refuse_engine(settings)
+    _refuse_processes(settings["processes"], settings["process"])
     return settings | {name: written[name] for name in TABLES if name in written}
+
+
+def _refuse_processes(processes: int, process: int) -> None:
+    if processes < 1:
+        raise UsageError(f"processes is {processes}: it must be at least 1")
+    if not 0 <= process < processes:
+        raise UsageError(
+            f"process is {process} of {processes}: number them from 0 to {processes - 1}, or say --processes"
+        )
 
 
 def _refuse_engine(settings: Mapping[str, Any]) -> None:

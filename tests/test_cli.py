@@ -179,6 +179,17 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
             (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--seed", seed], f"seed is {seed}: give a")
             for seed in ("-1", "4294967296", str(2**70))
         ),
+        *(
+            (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", *options.split()], message)
+            for options, message in {
+                "--dropout nan": "dropout has the probability nan: it must be from 0 to 1, 1 excluded (--dropout)",
+                "--dropout 2": "dropout has the probability 2",
+                "--dropout -1": "dropout has the probability -1",
+                "--processes 0": "processes is 0: it must be at least 1",
+                "--process 3": "process is 3 of 1: number them from 0 to 0, or say --processes",
+                "--processes 2 --process -1": "process is -1 of 2: number them from 0 to 1",
+            }.items()
+        ),
         (["demo", "--seed", "-1"], "seed is -1: give a whole number from 0 to 4294967295"),
         (["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"], "folder no/folder does not exist"),
         (["run", DEMO_NET, *TOLD, "--input", "nothing.npz", "-o", "y.npz"], "nothing.npz: no such file"),
@@ -367,6 +378,8 @@ def test_train(net, task, tmp_path, capsys):
         ('data = "yinyang"\n[push]\nlable = 1.0', "push: there is no 'lable': did you mean 'label'"),
         ('data = "yinyang"\n[trainable]\nweight = {kind = "fre"}', "there is no kind 'fre': did you mean 'free'"),
         ('data = "yinyang"\n[trainable]\nweight = {low = 0.0}', "unexpected keyword argument 'low'"),
+        ('data = "yinyang"\n[push]\nhidden = nan', "push.hidden is nan"),
+        ('data = "yinyang"\n[loss-options]\nsharpness = nan', "loss.sharpness is nan: give a finite number"),
         ('data = "yinyang"\ncopies = 3', "yinyang takes no copies"),
     ],
 )

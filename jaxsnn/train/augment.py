@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.events import Events
 
 
@@ -16,10 +18,19 @@ class Dropout:
     """Each input spike is left out with a probability.
 
     Attributes:
-        probability: from 0 to 1.
+        probability: from 0 to 1, 1 excluded.
+
+    Raises:
+        UsageError: another probability.
     """
 
     probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability < 1:
+            raise UsageError(
+                f"dropout has the probability {self.probability:g}: it must be from 0 to 1, 1 excluded (--dropout)"
+            )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample: Events (events,), or an array (time, *shape)."""
@@ -35,9 +46,16 @@ class Jitter:
 
     Attributes:
         deviation: seconds.
+
+    Raises:
+        UsageError: a deviation that is negative or not finite.
     """
 
     deviation: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.deviation < math.inf:
+            raise UsageError(f"jitter has the deviation {self.deviation:g} s: it must be at least 0, and finite")
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events (events,)."""

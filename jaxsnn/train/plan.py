@@ -158,6 +158,7 @@ def make_plan(
     notes += plan_notes(network, engine)
     plan = Plan(loss=loss, encoder=encoder, engine=engine, t_end=end, push=push, notes=tuple(notes), **settings)
     _check_numbers(plan)
+    _refuse_not_finite(plan.as_dict())
     return plan
 
 
@@ -241,6 +242,9 @@ def _check_numbers(plan: Plan) -> None:
         value = getattr(plan, name)
         if value is not None and not (np.isfinite(value) and value > 0):
             raise UsageError(f"{name} is {value:g}: it must be positive and finite")
+    for name, value in vars(plan.push).items():
+        if not value >= 0:
+            raise UsageError(f"push.{name} is {value:g}: it must be at least 0")
     if not 0 <= plan.averaging < 1:
         raise UsageError(f"averaging is {plan.averaging:g}: it must be from 0 to 1, 1 excluded")
     if plan.on_failure not in ON_FAILURE:
@@ -249,6 +253,15 @@ def _check_numbers(plan: Plan) -> None:
         raise UsageError("regularisers look at a solution of the event engine: leave them out on the grid")
     if isinstance(plan.schedule, str) and plan.schedule not in SCHEDULES:
         raise UsageError(f"there is no schedule '{plan.schedule}': {suggestion(plan.schedule, SCHEDULES)}")
+
+
+def _refuse_not_finite(settings: Any, where: str = "") -> None:
+    """Whatever option it is: no number of a run is NaN or infinite, and JSON, in which it is recorded, has neither."""
+    if isinstance(settings, float) and not np.isfinite(settings):
+        raise UsageError(f"{where} is {settings:g}: give a finite number")
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            _refuse_not_finite(value, f"{where}.{name}" if where else str(name))
 
 
 def plan_notes(network: Network, engine: Engine) -> list[str]:

@@ -15,7 +15,7 @@ from jaxsnn.network import Network, Wire
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
 from jaxsnn.play import simulate_fully
-from jaxsnn.train import Latency, Push, TrainingStopped, fit, yinyang_splits
+from jaxsnn.train import Bounded, Dropout, Jitter, Latency, Push, TrainingStopped, fit, yinyang_splits
 from jaxsnn.train.defaults import make_loss, refuse_unfit
 from jaxsnn.train.plan import plan_notes
 
@@ -229,6 +229,15 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"optimiser": "adm"}, "there is no optimiser 'adm': did you mean 'adam'"),
         ({"schedule": "cosin"}, "there is no schedule 'cosin'"),
         ({"averaging": 1.0}, "averaging is 1"),
+        ({"averaging": float("nan")}, "averaging is nan"),
+        ({"clip": float("inf")}, "clip is inf: it must be positive and finite"),
+        ({"push": Push(label=-1.0)}, "push.label is -1: it must be at least 0"),
+        ({"push": Push(hidden=float("nan"))}, "push.hidden is nan"),
+        ({"push": Push(hidden=float("inf"))}, "push.hidden is inf: give a finite number"),
+        (
+            {"trainable": {"weight": Bounded(low=-10.0, high=float("inf"))}},
+            "trainable.weight.high is inf: give a finite number",
+        ),
         ({"on_failure": "hope"}, "on_failure is 'hope'"),
         ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient on the grid"),
         ({"engine": "loop"}, "the loop needs a device"),
@@ -243,6 +252,19 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         fit(small_net(), DATA, **changes)
+
+
+@pytest.mark.parametrize("number", [-0.1, 1.0, 2.0, float("nan"), float("inf")])
+def test_a_dropout_that_is_no_probability_is_refused(number):
+    with pytest.raises(UsageError, match=rf"dropout has the probability {number:g}: .* 1 excluded"):
+        Dropout(probability=number)
+    assert Dropout(probability=0.0).probability == 0.0
+
+
+@pytest.mark.parametrize("number", [-0.1, float("nan"), float("inf")])
+def test_a_jitter_that_is_no_deviation_is_refused(number):
+    with pytest.raises(UsageError, match=f"jitter has the deviation {number:g} s"):
+        Jitter(deviation=number)
 
 
 def test_more_classes_than_neurons_are_refused():
