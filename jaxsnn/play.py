@@ -267,7 +267,7 @@ def run_file(
         result=Result(int(solution.result)).name.lower(),
         spikes=spike_counts(solution),
         spikes_needed=needed,
-        samples=next((events.time.shape[0] for events in inputs.events.values()), 1),
+        samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},

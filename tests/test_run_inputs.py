@@ -1,5 +1,6 @@
 """What `run` and `simulate` must not pass over: late events, doubled or odd inputs, their own input as output."""
 
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -42,6 +43,19 @@ def test_an_input_given_twice_is_refused(run, engine):
     assert code == 2
     assert "given twice" in err
     assert not written
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_events_without_an_axis_of_samples_are_one_sample(engine, tmp_path, capsys):
+    graph = build.sequential(build.input(1), build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms"), dt="1ms")
+    jaxsnn.write(tmp_path / "net.nir", graph)
+    np.savez(tmp_path / "in.npz", time=np.linspace(1e-3, 7e-3, 7), index=np.zeros(7, int))
+    files = [str(tmp_path / name) for name in ("net.nir", "in.npz", "out.npz")]
+    told = ["--dt", "1ms", "--t-end", "10ms", "--engine", engine, "--json"]
+    code = main(["run", files[0], "--input", files[1], "-o", files[2], *told])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert json.loads(out)["samples"] == 1
 
 
 def test_a_command_does_not_write_over_what_it_reads(tmp_path, capsys):

@@ -134,11 +134,13 @@ def yinyang_splits(seed: int = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Split
 
 
 def check_data(data: Data, name: str) -> None:
-    """Refuse data without samples, of different lengths, or with labels out of range.
+    """Refuse data without samples, of different lengths, events of one sample, or labels out of range.
 
     Raises:
         UsageError: what is wrong, with the numbers.
     """
+    if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
+        raise UsageError(f"{name}: events have times of shape {np.shape(data.x.time)}: give (samples, events)")
     samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
     if samples != len(data.y):
         raise UsageError(f"{name}: {samples} samples and {len(data.y)} labels: give each sample a label")

@@ -156,6 +156,14 @@ def test_times_and_channels_go_together(index, arrays, tmp_path):
         load_splits(tmp_path / "data.npz")
 
 
+def test_events_are_those_of_samples(arrays, tmp_path):
+    """Times of one axis would be one sample, for all labels."""
+    changes = {"time_train": np.full(10, 0.001), "index_train": np.zeros(10, int)}
+    np.savez(tmp_path / "data.npz", **events_of(arrays, **changes))
+    with pytest.raises(UsageError, match=r"train: events have times of shape \(10,\): give \(samples, events\)"):
+        load_splits(tmp_path / "data.npz")
+
+
 @pytest.mark.parametrize(("key", "wanted"), [("x", "no array 'y_validation'"), ("y", "no array 'x_validation'")])
 def test_half_a_validation_part_is_refused(key, wanted, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays, **{f"{key}_validation": arrays[f"{key}_test"]})
