@@ -66,7 +66,8 @@ def raise_(graph: Graph, network: Network) -> Graph:
     """The graph with the numbers of a network that was lowered from it and changed since.
 
     Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did not change keeps its
-    bits, its shape (a scalar stays one) and its dtype; a parameter that the file lacks stays absent.
+    bits, its shape (a scalar stays one) and its dtype; a parameter that the file lacks stays absent. Changed float16
+    becomes the network's dtype.
 
     Raises:
         LoweringError: a changed number that the dialect cannot write, one of r and tau without the other where the
@@ -131,7 +132,7 @@ def _written(node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect
             "which does not play it"
         )
     original = np.asarray(node.value(name))
-    dtype = original.dtype if original.dtype.kind == "f" else value.dtype
+    dtype = original.dtype if original.dtype.kind == "f" and original.dtype != np.float16 else value.dtype
     value = (value.astype(float) / (dialect.seconds or 1.0) ** time_power(node, name)).astype(dtype)
     if original.size == 1 and value.size > 1 and (value == value[0]).all():  # it was one number for all
         return value[:1].reshape(original.shape)

@@ -170,7 +170,7 @@ def _(node: Delay, dialect, inward, shape):
 @lower_node.register(Conv1d)
 @lower_node.register(Conv2d)
 def _(node: Any, dialect, inward, shape):
-    values = {"weight": np.asarray(node.weight), "bias": per_channel(node, "bias", shape[0])}
+    values = {"weight": node.numbers("weight"), "bias": per_channel(node, "bias", shape[0])}
     return Lowered(node.type, values, _window(node))
 
 
@@ -230,4 +230,4 @@ def _matrix(node: Any) -> np.ndarray:
             f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}: "
             "simulation takes (outputs, inputs)"
         )
-    return node.weight
+    return node.numbers("weight")

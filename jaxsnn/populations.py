@@ -111,7 +111,7 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     Raises:
         LoweringError: it has neither one entry nor `size`.
     """
-    value = np.asarray(node.value(name))
+    value = node.numbers(name)
     if value.size not in (1, size):
         raise LoweringError(
             f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size} channels: give one or {size}"

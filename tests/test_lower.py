@@ -166,6 +166,35 @@ def test_milliseconds_and_seconds_are_the_same_network():
     np.testing.assert_allclose(*times, rtol=1e-12)
 
 
+def narrow(dtype):
+    """A layer whose weights and time constants, in steps of 100 ns, have a dtype that holds them exactly."""
+    layers = (build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]), build.cubalif(tau_mem=[200, 100], tau_syn=100))
+    graph = build.sequential(build.input(2), *layers, dialect="jaxsnn", time_unit="step", dt=1e-7)
+    named = [graph.nodes[name] for name in ("1", "2")]
+    return graph.with_nodes(
+        node.replace(**{key: np.asarray(value, dtype) for key, value in node.parameters.items()}) for node in named
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_half_precision_is_the_same_network(dtype):
+    found, expected = lower(narrow(dtype)).parameters, lower(narrow("float32")).parameters
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7)
+
+
+def test_changed_half_precision_becomes_single_and_what_did_not_change_stays():
+    graph = narrow("float16")
+    network = lower(graph)
+    assert raise_(graph, network).nodes["1"] is graph.nodes["1"]
+    weight = np.array(network.parameters["1"]["weight"])
+    weight[0, 0] = 0.7501
+    after = raise_(graph, changed(network, "1", weight=weight)).nodes
+    assert after["1"].weight.dtype == np.float32
+    np.testing.assert_array_equal(after["1"].weight, weight)
+    assert after["2"].tau_mem.dtype == np.float16
+
+
 # Back to the graph
 
 

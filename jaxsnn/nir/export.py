@@ -23,7 +23,8 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
     """Write a graph as a NIR file.
 
     Names, edges, nesting, metadata and every number that was not changed are those of the file that was read, with
-    their dtypes. Changed numbers keep the dtype of the file if it can hold them.
+    their dtypes. Changed numbers keep the dtype of the file if it can hold them; float16, which rounds to three digits,
+    gives way to float32.
 
     Raises:
         GraphError: The graph has become broken, for example by a weight that is NaN.
@@ -75,14 +76,15 @@ def same_array(a: Any, b: Any) -> bool:
 
 
 def _changed(old: Dataset, value: np.ndarray) -> Dataset:
-    """New numbers in the dtype of the old ones. Floats may round; whole numbers and booleans give way to floats."""
+    """New numbers in the dtype of the old ones. Floats may round; whole numbers, booleans and float16 give way."""
     dtype = old.dtype
     if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):
         dtype = value.dtype
+    if dtype == np.float16 and not np.array_equal(value, _cast(value, dtype)):
+        dtype = np.dtype(np.float32)
     if dtype.kind not in "biuf":
         dtype = value.dtype
-    with np.errstate(over="ignore"):
-        stored = value.astype(dtype)
+    stored = _cast(value, dtype)
     if np.any(np.isinf(stored.astype(float)) & np.isfinite(value.astype(float))):
         dtype, stored = value.dtype, value
     if same_array(old.value, stored):
@@ -90,6 +92,12 @@ def _changed(old: Dataset, value: np.ndarray) -> Dataset:
     same_shape = isinstance(old.value, np.ndarray) and old.value.shape == stored.shape
     storage = old.storage if same_shape else {}
     return Dataset(value=stored, dtype=dtype, attributes=old.attributes, storage=storage)
+
+
+def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Too large a number becomes infinite without a warning."""
+    with np.errstate(over="ignore"):
+        return value.astype(dtype)
 
 
 def tagged(graph: Graph) -> Graph:

@@ -106,7 +106,7 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
         return np.asarray(tau, float) * seconds / dt
     if isinstance(node, IF | I):
         return np.asarray(node.value("r"), float) / known(dialect, "seconds", "the resistance", node.name)
-    return np.asarray(node.value("r"))
+    return node.numbers("r")
 
 
 def rule_of(dialect: Dialect, node: Node) -> Rule:

@@ -216,7 +216,7 @@ def _remarks(node: Node, target: str, title: str, dt: float | None) -> Iterator[
         fix = "nothing in the file can tell it not to, set min_v_mem after loading"
         yield Problem(node=node.name, code="bounded", severity="warning", message=message, fix=fix)
     if target == "rockpool" and isinstance(node, CubaLIF) and dt is not None:
-        taken = np.ravel(node.value("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
+        taken = np.ravel(node.numbers("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
         if abs(taken - dt) > dt / 100:
             message = (
                 f"node '{node.name}' (CubaLIF): {title}'s importer takes dt = tau_mem/(1+r) = {taken:g} s, not {dt:g} s"

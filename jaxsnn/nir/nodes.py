@@ -68,6 +68,16 @@ class Node:
         value = getattr(self, parameter)
         return self.defaults.get(parameter) if value is None else value
 
+    def numbers(self, parameter: str) -> np.ndarray:
+        """`value` to calculate with: float16 as float32 and whole numbers as float64, which can hold the results.
+
+        >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype
+        dtype('float32')
+        """
+        value = np.asarray(self.value(parameter))
+        wide = np.promote_types(value.dtype, np.float32) if value.dtype.kind == "f" else np.float64
+        return value.astype(wide, copy=False)
+
     def replace(self, **changes: Any) -> Self:
         """A copy with other values; numbers become read-only arrays."""
         frozen = {key: freeze(value) if key in self.names else value for key, value in changes.items()}

@@ -46,6 +46,20 @@ def test_weights_are_rounded_half_away_from_zero_and_zeros_take_nothing():
     assert report.rms_error == pytest.approx(np.sqrt(np.mean(lost**2)))
 
 
+def test_half_precision_is_calculated_in_single():
+    layers = (build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]), build.cubalif(tau_mem=200.0, tau_syn=100.0))
+    graph = build.sequential(build.input(2), *layers, dialect="jaxsnn", time_unit="step", dt=1e-7)
+
+    def quantized(dtype):
+        node = graph.nodes["2"]
+        numbers = {key: np.asarray(value, dtype) for key, value in node.parameters.items()}
+        return quantize(graph.with_nodes([node.replace(**numbers)]))
+
+    found, expected = quantized("float16"), quantized("float32")
+    assert found.slope == pytest.approx(expected.slope, rel=1e-6)
+    assert found.netlist.weight.tolist() == expected.netlist.weight.tolist()
+
+
 @given(
     st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_size=1, max_size=12),
     st.sampled_from(["max", "percentile", "least-error"]),

@@ -41,6 +41,17 @@ def test_norse_takes_r_in_its_weights():
     assert (made.losses, made.shift) == ((), {})
 
 
+def test_rescaled_half_precision_is_not_rounded_again():
+    weight = np.array([[0.1, 0.3], [0.7, 0.9]], "float16")
+    neurons = build.lif(tau=1.1e-3, r=11.0)
+    graph = build.sequential(build.input(2), build.linear(weight=weight), neurons, dialect="snntorch", **RESET)
+    made = convert(graph, to="norse")
+    found = numbers(made, "1", "weight")
+    assert found.dtype == np.float32
+    ratio = found / weight.astype(float)
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
+
+
 def test_a_file_of_its_own_kind_keeps_its_numbers():
     graph = snntorch()
     made = convert(graph, to="snntorch")

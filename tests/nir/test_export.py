@@ -137,6 +137,15 @@ def test_a_number_too_large_for_its_dtype_is_not_lost(tmp_path):
     assert read(tmp_path / "a.nir").nodes["1"].value("weight").tolist() == [[1e6 + 1]]
 
 
+@pytest.mark.parametrize(("factor", "dtype"), [(1.0001, "float32"), (2, "float16")])
+def test_half_precision_gives_way_where_it_would_lose_digits(factor, dtype, tmp_path):
+    tree = build.sequential(build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1))
+    write(tmp_path / "a.nir", trained(tree, "1", "weight", lambda weight: weight.astype("float64") * factor))
+    found = read(tmp_path / "a.nir").nodes["1"].value("weight")
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, factor, rtol=1e-7)
+
+
 def test_a_parameter_can_appear_and_go(zoo, tmp_path):
     graph = read(zoo["norse_a_lifbox_vec__nir104"])
     node = graph.nodes["1"].replace(v_reset=np.full(30, -0.5))

@@ -205,15 +205,16 @@ def _scale_rows(draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray,
     new_bias = factor * bias_ratio * bias + offset
     column = np.reshape(factor, (-1,) + (1,) * (weight.ndim - 1)) if entry["type"][:4] == "Conv" else factor[..., None]
     if not np.all(factor == 1):
-        entry["weight"] = _rounded(weight * column, weight)
+        entry["weight"] = rounded(weight * column, weight)
     if entry["type"] == "Linear" and np.any(new_bias):
-        draft.nodes[name] = entry | {"type": "Affine", "bias": _rounded(new_bias, weight)}
+        draft.nodes[name] = entry | {"type": "Affine", "bias": rounded(new_bias, weight)}
     elif "bias" in entry:
-        entry["bias"] = _rounded(new_bias, weight)
+        entry["bias"] = rounded(new_bias, weight)
 
 
-def _rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return value.astype(like.dtype) if like.dtype.kind == "f" else value
+def rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes float32."""
+    return value.astype(np.promote_types(like.dtype, np.float32)) if like.dtype.kind == "f" else value
 
 
 def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
@@ -239,7 +240,7 @@ def scale_outputs(draft: Draft, name: str, factor: float) -> None:
             target = draft.insert(edge, f"{name}_weights", identity(draft.shapes[name][1]))
             entry = draft.nodes[target]
         weight = np.asarray(entry["weight"])
-        entry["weight"] = _rounded(weight * factor, weight)
+        entry["weight"] = rounded(weight * factor, weight)
 
 
 def swap_pools(draft: Draft, kind: str, why: str) -> None:

@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of
+from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of, rounded
 from jaxsnn.nir.convert.spyx import chain_for_spyx
 from jaxsnn.nir.convert.steps import Step
 from jaxsnn.nir.convert.targets import Target
@@ -123,8 +123,8 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
             "no other weights that could take it: put an Affine before it"
         )
     taken = draft.nodes[feeder]
-    dtype = np.asarray(taken["weight"]).dtype
-    draft.nodes[feeder] = taken | {"type": "Affine", "bias": (taken.get("bias", 0) + bias).astype(dtype)}
+    moved = np.asarray(taken.get("bias", 0), float) + bias
+    draft.nodes[feeder] = taken | {"type": "Affine", "bias": rounded(moved, np.asarray(taken["weight"]))}
     draft.changed(weights, f"its bias is moved to '{feeder}'", "the importer leaves a loop out of the first step")
 
 
