@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, listing
 from jaxsnn.grid.engine import Grid
 from jaxsnn.grid.solution import GridSolution
 from jaxsnn.lower import lower
@@ -117,18 +118,21 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         source: an .npz file or one of NIR data; see `jaxsnn.recordings.load_recording`.
 
     Raises:
-        JaxsnnError: a recording that does not fit, or a dialect that is not known well enough.
+        JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not known well enough.
     """
     network = lower(graph, dtype=np.float32)
     recording = load_recording(source, network, graph.dialect.dt)
-    _refuse_incomplete(source, recording)
+    _refuse_incomplete(source, recording, network.outputs)
     solution = simulate(network, recording.x, engine=Grid())
     return VerifyOutcome(found=compare(solution, recording.y), notes=(*recording.notes, *notes_of(solution)))
 
 
-def _refuse_incomplete(source: str | os.PathLike[str], recording: Recording) -> None:
+def _refuse_incomplete(source: str | os.PathLike[str], recording: Recording, outputs: Iterable[str]) -> None:
     for name, given in recording.x.items():
         if hasattr(given, "time"):
             raise UsageError(f"{source} holds events for input '{name}': a recording has an array for each step")
     if not recording.y:
         raise UsageError(f"{source} has no output to compare with: save it as 'y', or as 'NODE.y' for each Output")
+    missing = [name for name in outputs if name not in recording.y]
+    if missing:
+        raise UsageError(f"{source} has no recording of output {listing(missing)}: save each as 'NODE.y'")

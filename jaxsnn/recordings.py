@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError, listing
+from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.event.events import Events
 from jaxsnn.network import Network
 
@@ -78,7 +78,7 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
 
     Raises:
         FileError: a file that cannot be read.
-        UsageError: something is missing or does not fit.
+        UsageError: something is missing, given twice, of no node of the network, or does not fit.
     """
     if is_hdf5(path):
         return _from_nir_data(path, network, dt)
@@ -95,14 +95,25 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
 
 
 def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, Any]:
-    """Arrays or events for each Input node; see `load_recording`."""
+    """Arrays or events for each Input node; see `load_recording`.
+
+    Raises:
+        UsageError: an input that is missing or given twice, or an array "NODE.x" of no Input node.
+    """
+    _refuse_strangers(arrays, "x", network.inputs, "input")
     found: dict[str, Any] = {}
+    alone = len(network.inputs) == 1
     for name in network.inputs:
-        named = f"{name}.x" in arrays or f"{name}.time" in arrays or len(network.inputs) > 1
-        prefix = f"{name}." if named else ""
-        events = [key for key in (f"{prefix}time", f"{prefix}index") if key in arrays]
-        if f"{prefix}x" in arrays and events:
-            raise UsageError(f"input '{name}' is given twice, as '{prefix}x' and as '{events[0]}': keep one")
+        prefixes = (f"{name}.", "") if alone else (f"{name}.",)
+        ways = [
+            next(key for key in way if key in arrays)
+            for prefix in prefixes
+            for way in ((f"{prefix}x",), (f"{prefix}time", f"{prefix}index"))
+            if not arrays.keys().isdisjoint(way)
+        ]
+        if len(ways) > 1:
+            raise UsageError(f"input '{name}' is given twice, as '{ways[0]}' and as '{ways[1]}': keep one")
+        prefix = "" if alone and not (ways and ways[0].startswith(f"{name}.")) else f"{name}."
         if f"{prefix}x" in arrays:
             found[name] = _by_steps(name, arrays[f"{prefix}x"])
         elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
@@ -128,10 +139,23 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
+    _refuse_strangers(arrays, "y", network.outputs, "output")
     found = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
-    if "y" in arrays and len(network.outputs) == 1:
-        found.setdefault(next(iter(network.outputs)), arrays["y"])
-    return found
+    if "y" in arrays and found:
+        name = next(iter(found))
+        raise UsageError(f"output '{name}' is given twice, as '{name}.y' and as 'y': keep one")
+    return {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
+
+
+def _refuse_strangers(arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], what: str) -> None:
+    """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where there are several."""
+    names = list(nodes)
+    for key in arrays:
+        name, dot, last = key.rpartition(".")
+        if last == ending and dot and name not in names:
+            raise UsageError(f"array '{key}': the network has no {what} '{name}': {suggestion(name, names)}")
+        if key == ending and len(names) > 1:
+            raise UsageError(f"array '{key}': the network has {len(names)} {what}s: name it 'NODE.{ending}'")
 
 
 def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:

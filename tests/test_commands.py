@@ -8,7 +8,7 @@ import pytest
 
 from jaxsnn.cli import main
 from jaxsnn.fidelity import compared, fidelity
-from jaxsnn.nir import read
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.data import event_data, graph_data, gridded_data, to_events, write_data
 from tests.grid.conftest import recordings as recordings
 from tests.nir.conftest import zoo as zoo
@@ -244,6 +244,46 @@ def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
     assert (code, err.count("no such file")) == (2, 1)
     code, _, err = call("verify", file, "--recording", file, *options)
     assert (code, err.count("holds no NIRGraphData")) == (2, 1)
+
+
+@pytest.fixture
+def two_outputs(tmp_path):
+    """A file with the outputs "output" and "output2", and options to read it."""
+    layers = {"input": build.input(2)}
+    for end in ("", "2"):
+        layers |= {f"fc{end}": build.linear(weight=np.eye(2)), f"li{end}": build.li(tau=5e-3)}
+        layers[f"output{end}"] = build.output(2)
+    ways = [("input", f"fc{end}", f"li{end}", f"output{end}") for end in ("", "2")]
+    write(tmp_path / "two.nir", build.network(layers, ways))
+    return tmp_path / "two.nir"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output2.y": None}, "has no recording of output output2: save each as 'NODE.y'"),
+        ({"output2.y": None, "ouptut2.y": 0}, "array 'ouptut2.y': the network has no output 'ouptut2': did you mean"),
+        ({"y": 0}, "array 'y': the network has 2 outputs: name it 'NODE.y'"),
+        ({"input.x": 0}, "input 'input' is given twice, as 'input.x' and as 'x': keep one"),
+        ({"inptu.x": 0}, "array 'inptu.x': the network has no input 'inptu': did you mean 'input'?"),
+        ({"input.index": 0}, "input 'input' is given twice, as 'input.index' and as 'x': keep one"),
+    ],
+)
+def test_verify_passes_over_no_array(changes, message, two_outputs, tmp_path, call):
+    whole = {"x": np.zeros((3, 1, 2)), "output.y": np.zeros((3, 1, 2)), "output2.y": np.zeros((3, 1, 2))}
+    whole |= {name: None if value is None else np.zeros((3, 1, 2)) for name, value in changes.items()}
+    np.savez(tmp_path / "r.npz", **{name: array for name, array in whole.items() if array is not None})
+    code, out, err = call("verify", two_outputs, "--recording", tmp_path / "r.npz", "--dt", "1ms")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_an_output_is_given_once(case, tmp_path, call):
+    file, options, recording = case("norse_v_li")
+    with np.load(recording) as arrays:
+        np.savez(tmp_path / "r.npz", **arrays, **{"output.y": arrays["y"]})
+    code, _, err = call("verify", file, "--recording", tmp_path / "r.npz", *options)
+    assert (code, err.count("output 'output' is given twice, as 'output.y' and as 'y': keep one")) == (2, 1)
 
 
 # run on the grid
