@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxsnn.errors import GraphError
+from jaxsnn.errors import GraphError, listing
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Linear, Node
 from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes, window
@@ -40,9 +40,11 @@ class Problem:
 def validate(graph: Graph) -> tuple[Problem, ...]:
     """All problems of a graph, in the order of its nodes. None of them can be repaired without guessing.
 
-    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match.
+    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match, edges into an Input
+    or out of an Output of the outermost graph.
     """
     problems = [problem for node in graph.nodes.values() for problem in _node_problems(node)]
+    problems += _border_problems(graph)
     # Shapes of broken parameters would only repeat what was said.
     return tuple(problems or _edge_problems(graph))
 
@@ -162,6 +164,18 @@ def _window_problems(node: Node) -> Iterator[Problem]:
         if groups > 0 and outputs % groups:
             what = f"has {outputs} output channels in {groups} groups"
             yield _problem(node, "groups", what, "the number of channels must be a multiple of the groups")
+
+
+def _border_problems(graph: Graph) -> Iterator[Problem]:
+    """Data enter at an Input and leave at an Output; those of nested graphs are relays, which pass on what arrives."""
+    for name in graph.inputs:
+        if sources := graph.predecessors(name):
+            what = f"receives what {listing(sources)} sends, but data enter there"
+            yield _problem(graph.nodes[name], "fed-input", what, "lead the edge to the nodes that it feeds")
+    for name in graph.outputs:
+        if targets := graph.successors(name):
+            what = f"feeds {listing(targets)}, but data leave there"
+            yield _problem(graph.nodes[name], "feeding-output", what, "lead the edge from the nodes that feed it")
 
 
 def _edge_problems(graph: Graph) -> Iterator[Problem]:

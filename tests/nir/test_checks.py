@@ -8,7 +8,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.checks import validate
 from jaxsnn.nir.export import group_of, write
-from jaxsnn.nir.files import load
+from jaxsnn.nir.files import load, text_dataset
 
 
 def network(**changes):
@@ -94,6 +94,22 @@ def test_a_broken_network_is_refused(changes, message):
 )
 def test_odd_but_sound_networks_are_read(changes):
     parse(network(**changes))
+
+
+@pytest.mark.parametrize(
+    ("edge", "message"),
+    [
+        (("n", "input"), r"'input' \(Input\) receives what n sends, but data enter there: lead the edge to the nodes"),
+        (("output", "v"), r"'output' \(Output\) feeds v, but data leave there: lead the edge from the nodes"),
+        (("output", "input"), r"'input' \(Input\) receives what output sends.* \(and 1 more problems\)"),
+    ],
+)
+def test_nothing_feeds_an_input_and_an_output_feeds_nothing(edge, message):
+    document = network()
+    edges = document["node"]["edges"]
+    document["node"]["edges"] = text_dataset([*([part.decode() for part in pair] for pair in edges.value), list(edge)])
+    with pytest.raises(GraphError, match=message):
+        parse(document)
 
 
 def test_all_problems_are_counted():
