@@ -14,8 +14,9 @@ from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Linear, Node
 from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes, window
 
 _TIME_CONSTANTS = ("tau", "tau_mem", "tau_syn")
-#: Parameters that may be infinite: a neuron without leak has tau and r (or tau_syn and w_in) infinite.
-_MAY_BE_INFINITE = (*_TIME_CONSTANTS, "r", "w_in")
+#: Factors that may be infinite where a time constant is: a neuron without leak has tau and r infinite.
+_TIED = {"r": ("tau", "tau_mem"), "w_in": ("tau_syn",)}
+_MAY_BE_INFINITE = (*_TIME_CONSTANTS, *_TIED)
 _SINGLE = ("groups", "start_dim", "end_dim")
 _OPTIONAL = ("v_reset", "w_in", "input_shape", "input_type", "start_dim", "end_dim", "shape")
 
@@ -64,7 +65,8 @@ def _node_problems(node: Node) -> Iterator[Problem]:
     if missing:
         return
     wrong = [problem for name, value in node.parameters.items() for problem in _value_problems(node, name, value)]
-    yield from wrong or _shape_problems(node)
+    wrong = wrong or list(_shape_problems(node))
+    yield from wrong or _infinite_problems(node)
 
 
 def _value_problems(node: Node, name: str, value: np.ndarray | str) -> Iterator[Problem]:
@@ -102,6 +104,19 @@ def _number_problems(node: Node, name: str, value: np.ndarray) -> Iterator[Probl
     if name in ("stride", "dilation", "groups", "kernel_size") and np.any(value < 1):
         bad = value < 1
         yield _problem(node, "not-positive", f"has {name} = {_first(value, bad)}", "it must be at least 1")
+
+
+def _infinite_problems(node: Node) -> Iterator[Problem]:
+    """Infinite factors of neurons whose time constant is finite."""
+    for name, tied in _TIED.items():
+        if name not in node.names:
+            continue
+        value = np.asarray(node.value(name), float)
+        tau = next((np.asarray(node.value(key), float) for key in tied if key in node.names), np.zeros(()))
+        bad = np.isinf(value) & np.isfinite(tau)
+        if np.any(bad):
+            what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} {_first(np.broadcast_to(value, bad.shape), bad)}"
+            yield _problem(node, "not-finite", what, "it may be infinite only where its time constant is")
 
 
 def _count(bad: np.ndarray) -> str:

@@ -56,6 +56,13 @@ BROKEN = [
     ({"n__v_threshold": np.array([1, 1, np.inf])}, "'n' .LIF. has 1 of 3 v_threshold that is inf at index 2"),
     ({"c__w_in": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 w_in that are nan"),
     ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has 3 of 3 r that are nan"),
+    (
+        {"n__r": np.array([1, np.inf, 1])},
+        "'n' .LIF. has 1 of 3 r that is inf at index 1: it may be infinite only where",
+    ),
+    ({"n__r": np.array(np.inf), "n__tau": np.array([1, np.inf, 1])}, "'n' .LIF. has 2 of 3 r that are inf at index 0"),
+    ({"c__r": np.full(4, np.inf)}, "'c' .CubaLIF. has 4 of 4 r that are inf at index 0"),
+    ({"c__w_in": np.array(np.inf)}, "'c' .CubaLIF. has 4 of 4 w_in that are inf at index 0"),
     ({"n__tau": None}, "'n' .LIF. has no tau: NIR requires it"),
     ({"n__r": np.ones(2)}, r"'n' .LIF. has tau of shape \(3,\) and r of shape \(2,\)"),
     (
@@ -84,6 +91,8 @@ def test_a_broken_network_is_refused(changes, message):
     "changes",
     [
         {"n__tau": np.full(3, np.inf), "n__r": np.full(3, np.inf)},
+        {"n__tau": np.array([0.1, 0.1, np.inf]), "n__r": np.array([1, 1, np.inf])},
+        {"n__tau": np.array(np.inf), "n__r": np.full(3, np.inf)},
         {"n__v_threshold": np.array([1, 1, 1], dtype="int64")},
         {"w__bias": np.array(False)},
         {"n__tau": np.array(0.1)},
