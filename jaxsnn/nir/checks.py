@@ -115,7 +115,8 @@ def _infinite_problems(node: Node) -> Iterator[Problem]:
         tau = next((np.asarray(node.value(key), float) for key in tied if key in node.names), np.zeros(()))
         bad = np.isinf(value) & np.isfinite(tau)
         if np.any(bad):
-            what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} {_first(np.broadcast_to(value, bad.shape), bad)}"
+            value = np.broadcast_to(value, bad.shape)
+            what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} {_first(value, bad)}"
             yield _problem(node, "not-finite", what, "it may be infinite only where its time constant is")
 
 

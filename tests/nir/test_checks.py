@@ -58,7 +58,7 @@ BROKEN = [
     ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has 3 of 3 r that are nan"),
     (
         {"n__r": np.array([1, np.inf, 1])},
-        "'n' .LIF. has 1 of 3 r that is inf at index 1: it may be infinite only where",
+        "'n' .LIF. has 1 of 3 r that is inf at index 1: it may be infinite only",
     ),
     ({"n__r": np.array(np.inf), "n__tau": np.array([1, np.inf, 1])}, "'n' .LIF. has 2 of 3 r that are inf at index 0"),
     ({"c__r": np.full(4, np.inf)}, "'c' .CubaLIF. has 4 of 4 r that are inf at index 0"),
