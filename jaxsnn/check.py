@@ -22,7 +22,7 @@ from jaxsnn.errors import (
     suggestion,
 )
 from jaxsnn.grid.limits import grid_limits
-from jaxsnn.limits import Limit, event_limits, obstacles
+from jaxsnn.limits import Limit, event_limits, obstacles, output_limits
 from jaxsnn.lowering import Part, Plan, plan
 from jaxsnn.nir.checks import Problem, validate
 from jaxsnn.nir.files import Group, load
@@ -167,7 +167,11 @@ def _problem(node: str, code: str, error: Exception) -> Problem:
 
 
 def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
-    yield from _for_engine(graph, partial(event_limits, threshold=threshold))
+    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+        yield from event_limits(wires, populations, threshold)
+        yield from output_limits(wires, populations, threshold)
+
+    yield from _for_engine(graph, limits)
 
 
 def _for_grid(graph: Graph) -> Iterator[Problem]:

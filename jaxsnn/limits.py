@@ -66,6 +66,38 @@ def event_limits(
         yield from _mixture_limits(wires, populations)
 
 
+def output_limits(
+    wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
+) -> Iterator[Limit]:
+    """Outputs of which the event engine has nothing to write: what weights or an Input send is no event of a neuron.
+
+    Args:
+        wires, threshold: as of `event_limits`.
+        populations: by name; neurons that are missing are taken for some that fire.
+    """
+    kinds = {wire.name: wire.kind for wire in wires}
+    for wire in wires:
+        if wire.kind != "output":
+            continue
+        sent = [kinds[name] for name in wire.sources]
+        alone = len(sent) == 1 and sent[0] in ("neuron", "Threshold")
+        fires = [
+            threshold == "event" if kind == "Threshold" else kind == "neuron" and not _is_silent(populations.get(name))
+            for name, kind in zip(wire.sources, sent, strict=True)
+        ]
+        if not alone and not (fires and all(fires)):
+            yield Limit(
+                node=wire.name,
+                code="output-source",
+                message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
+                fix="what leaves must come from populations that fire, or from one readout, or from one Threshold",
+            )
+
+
+def _is_silent(population: Population | None) -> bool:
+    return population is not None and not population.fires
+
+
 def _threshold_limits(
     wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
 ) -> Iterator[Limit]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.errors import SimulationError, UsageError, listing
 from jaxsnn.event.engine import Event
 from jaxsnn.event.events import Events, dense_to_events, flatten_spikes, sort_events
+from jaxsnn.limits import output_limits, refuse
 from jaxsnn.lower import lower
 from jaxsnn.network import Network
 from jaxsnn.nir.graph import Graph
@@ -247,6 +248,7 @@ def run_file(
         raise UsageError(f"max_spikes (--max-spikes) is {max_spikes}: it must be at least 1")
     arrays = load_arrays(source)
     network = lower(graph)
+    refuse(output_limits(network.wires, network.populations, threshold or "level"))
     inputs = network_inputs(arrays, network, graph.dialect.dt)
     end = inputs.t_end if t_end is None else t_end
     if end is None:

@@ -156,6 +156,29 @@ def test_a_bias_in_steps_needs_their_length(unsaid):
     assert {problem.node for problem in found.problems if problem.fix == "say --dt"} >= set(biased)
 
 
+@pytest.mark.parametrize(
+    ("sources", "refused"),
+    [
+        (["w"], "w"),
+        (["input"], "input"),
+        (["readout", "other"], "other, readout"),
+        (["n", "readout"], "n, readout"),
+        (["n"], None),
+        (["n", "m"], None),
+        (["readout"], None),
+    ],
+)
+def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, refused):
+    fires, silent = build.cubalif(tau_mem="20ms", tau_syn="10ms"), build.cubali(tau_mem="20ms", tau_syn="10ms")
+    nodes = {"input": build.input(2), "w": build.linear(weight=np.eye(2)), "n": fires, "m": fires}
+    nodes |= {"readout": silent, "other": silent, "output": build.output(2)}
+    ways = [("input", "w", name) for name in ("n", "m", "readout", "other")]
+    graph = build.network(nodes, [*ways, *((name, "output") for name in sources)])
+    found = [problem for problem in check(graph, "event").problems if problem.code == "output-source"]
+    expected = [] if refused is None else [f"output 'output' is fed by {refused}"]
+    assert [problem.message for problem in found] == expected
+
+
 def test_limits_of_the_grid():
     two = np.ones(2)
     nodes = {
@@ -173,7 +196,7 @@ def test_limits_of_the_grid():
     report = check(graph, "grid")
     assert codes(report) == [("late", "delay"), ("edge", "spikes-at-threshold"), ("out", "mixed-output")]
     assert "0.0015 s, which is 1.5 steps of 0.001 s" in report.problems[0].message
-    assert {problem.node for problem in check(graph, "event").problems} == {"edge"}
+    assert {problem.node for problem in check(graph, "event").problems} == {"edge", "out"}
 
 
 # Other simulators.
