@@ -72,13 +72,15 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
     if target not in known:
         raise UsageError(f"nothing is known of an importer '{target}': {suggestion(target, known)}")
     if target in IMPORTERS:
-        return list(_rule_problems(graph, target, IMPORTERS[target]))
+        title = IMPORTERS[target].title
+        return [*_name_problems(graph, title, converts=False), *_rule_problems(graph, target, IMPORTERS[target])]
     unmapped = [
         _unmapped(node, TARGETS[target].title, converts=True)
         for node in graph.nodes.values()
         if node.type not in TARGETS[target].nodes and not isinstance(node, Input | Output)
     ]
-    return [*unmapped, *_conversion_problems(graph, target, TARGETS[target].title)]
+    names = _name_problems(graph, TARGETS[target].title, converts=True) if target != "spyx" else []
+    return [*unmapped, *names, *_conversion_problems(graph, target, TARGETS[target].title)]
 
 
 def undecided(graph: Graph) -> Problem:
@@ -93,6 +95,17 @@ def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
     fix = "write another file with jaxsnn convert" if isinstance(node, POOLS) and converts else "replace the node"
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
+
+
+def _name_problems(graph: Graph, title: str, *, converts: bool) -> Iterator[Problem]:
+    """Names under which PyTorch registers no module."""
+    from jaxsnn.nir.convert.draft import TORCH_NAMES
+
+    for name in graph.nodes:
+        if name.rpartition("/")[2] in TORCH_NAMES:
+            message = f"node '{name}' is named as an attribute of PyTorch's modules, and {title}'s importer fails on it"
+            fix = "rename it, or write another file with jaxsnn convert" if converts else "rename it"
+            yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
 def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:

@@ -181,6 +181,7 @@ def to_torch(graph: Graph) -> Any:
     steps = {
         names[name]: step_of(graph, name, draft.shapes[names[name]][1], name in looped, readouts=True)
         for name in graph.neurons
+        if name in names
     }
     conventions = graph.dialect.conventions
     if conventions is not None and conventions.channels_last:

@@ -10,6 +10,7 @@ from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.targets import TARGETS
+from jaxsnn.nir.importers import importer_problems
 from jaxsnn.nir.initializers import normal
 
 BETA = 0.9
@@ -239,6 +240,44 @@ def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target):
     np.testing.assert_array_equal(played(made.graph, x), y)
     without = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, initial="zero"))
     assert not np.array_equal(played(without, x), y)
+
+
+def named(ways, **others):
+    """Nodes of two channels in the dialect of snnTorch."""
+    neurons = build.lif(tau=1e-3, r=10.0)
+    layers = {"input": build.input(2), "w": build.linear(weight=np.eye(2)), "lif": neurons, "output": build.output(2)}
+    return build.network({**layers, **others}, ways, dialect="snntorch", **RESET)
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_what_reaches_no_output_is_left_out_by_name(target):
+    branch = {"v": build.linear(weight=np.eye(2)), "dead": build.lif(tau=1e-3, r=10.0)}
+    graph = named([("input", "w", "lif", "output"), ("lif", "v", "dead", "v")], **branch)
+    made = convert(graph, to=target)
+    assert sorted(made.graph.nodes) == ["input", "lif", "output", "w"]
+    assert {"v", "dead"} <= {change.node for change in made.changes if change.what == "is left out"}
+    assert {"v", "dead"} <= {problem.node for problem in importer_problems(graph, target)}
+    again = convert(named([("input", "w", "lif", "output"), ("lif", "output")]), to=target)
+    assert not [change for change in again.changes if change.what == "is left out"]
+
+
+def test_names_that_modules_of_torch_have_are_changed():
+    extra = {"forward": build.linear(weight=np.eye(2)), "forward_": build.lif(tau=1e-3, r=10.0)}
+    graph = named([("input", "forward", "forward_", "w", "lif", "output")], **extra)
+    for target, expected in (("norse", ["forward"]), ("sinabs", ["forward"]), ("spyx", [])):
+        found = importer_problems(graph, target)
+        assert [problem.node for problem in found if problem.code == "taken-name"] == expected
+    made = convert(graph, to="norse")
+    assert sorted(made.graph.nodes) == ["forward_", "forward__", "input", "lif", "output", "w"]
+    assert made.graph.order()[1:3] == ("forward__", "forward_")
+    assert ("forward__", "'forward' is renamed") in {(change.node, change.what) for change in made.changes}
+
+
+def test_a_graph_without_neurons_has_an_answer():
+    graph = build.network(
+        {"input": build.input(2), "output": build.output(2)}, [("input", "output")], dialect="spyx", dt=1e-3
+    )
+    assert not [problem for problem in importer_problems(graph, "spyx") if problem.severity == "error"]
 
 
 def test_sums_for_norse_run_sources_first():

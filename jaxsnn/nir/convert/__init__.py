@@ -144,6 +144,8 @@ def _steps(graph: Graph, draft: Draft, names: dict[str, str], refused: list[str]
     looped = {name for part in graph.recurrent_components() for name in part}
     found = {}
     for name in graph.neurons:
+        if name not in names:
+            continue
         try:
             step = step_of(graph, name, draft.shapes[names[name]][1], name in looped)
             found[names[name]] = dataclasses.replace(step, name=names[name])

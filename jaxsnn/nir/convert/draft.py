@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import networkx
@@ -16,6 +17,20 @@ from jaxsnn.nir.passes import CONVOLUTIONS, Shape, bypass_relays, is_relay, shap
 #: Types that multiply by weights, and so can take a factor.
 WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
 POOLS = ("SumPool2d", "AvgPool2d")
+_ATTRIBUTES = """
+    T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
+    delete_all_unused_submodules delete_submodule double dump_patches eval execution_order extra_repr float forward
+    get_buffer get_execution_order get_extra_state get_input_nodes get_parameter get_submodule graph half
+    instantiate_modules ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters
+    parameters print_readable recompile register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ return_state set_extra_state
+    set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
+    zero_grad
+"""
+#: Attributes of torch.nn.Module and of the modules that nirtorch makes, under which no node can be registered.
+TORCH_NAMES = frozenset(_ATTRIBUTES.split())
 NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
 
@@ -66,15 +81,20 @@ class Draft:
 
 
 def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
-    """A draft of a graph, and the new names by old name.
+    """A draft of a graph, and the new names by old name; nodes that reach no Output are left out.
 
     Raises:
         ConversionError: A node whose size nothing tells.
     """
     found = shapes(graph)
-    kept = [name for name, node in graph.nodes.items() if not is_relay(node)]
+    wires = bypass_relays(graph)
+    reaching = _reaching(wires, graph.outputs)
+    kept = [name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching]
     names = _flat_names(kept)
     draft = Draft(nodes={}, shapes={}, edges=[])
+    for name, node in graph.nodes.items():
+        if not is_relay(node) and name not in reaching:
+            draft.changed(name, "is left out", "it reaches no Output, and importers may return what it gives")
     for name in kept:
         inward, outward = found[name]
         if inward is None or outward is None:
@@ -82,21 +102,34 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
         if names[name] != name:
-            draft.changed(names[name], f"'{name}' is renamed", "nested graphs are written flat")
+            why = "nested graphs are written flat" if "/" in name else "a module of PyTorch has that name already"
+            draft.changed(names[name], f"'{name}' is renamed", why)
     seen: dict[Edge, None] = {}
-    for source, target in bypass_relays(graph):
-        seen[(names[source], names[target])] = None
+    for source, target in wires:
+        if target in reaching:
+            seen[(names[source], names[target])] = None
     draft.edges = list(seen)
     return draft, names
 
 
+def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
+    """Nodes from which an Output is reached, Outputs included."""
+    backward = networkx.DiGraph((target, source) for source, target in edges)
+    backward.add_nodes_from(outputs)
+    return {name for output in outputs for name in (output, *networkx.descendants(backward, output))}
+
+
 def _flat_names(names: list[str]) -> dict[str, str]:
-    """Names without "/": the last part where it is unique, else all parts joined by dots."""
+    """Names without "/": the last part where it is unique, else all parts joined by dots; none of `TORCH_NAMES`."""
     flat: dict[str, str] = {}
     for name in names:
         last = name.rpartition("/")[2]
         unique = sum(other.rpartition("/")[2] == last for other in names) == 1
         flat[name] = last if unique else name.replace("/", ".")
+    for name, short in flat.items():
+        while short in TORCH_NAMES or (short != flat[name] and short in flat.values()):
+            short += "_"
+        flat[name] = short
     return flat
 
 

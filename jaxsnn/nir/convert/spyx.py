@@ -81,7 +81,8 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
     )
     loops = {neuron: weights for weights, neuron in recurrent}
     chain = [name for name in chain if name not in loops.values()]
-    first = next(number for number, name in enumerate(chain) if draft.nodes[name]["type"] in NEURON_TYPES)
+    layers = (number for number, name in enumerate(chain) if draft.nodes[name]["type"] in NEURON_TYPES)
+    first = next(layers, len(chain))
     biased = [n for n in range(first, len(chain)) if np.any(draft.nodes[chain[n]].get("bias", 0))]
     if not biased:
         return
