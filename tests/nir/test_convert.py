@@ -42,6 +42,14 @@ def test_norse_takes_r_in_its_weights():
     assert (made.losses, made.shift) == ((), {})
 
 
+def test_the_literal_equations_of_a_neuron_without_a_current_are_cut_into_steps():
+    layers = build.linear(weight=np.eye(2)), build.lif(tau=1e-3)
+    graph = build.sequential(build.input(2), *layers, dialect="nir", time_unit="s")
+    made = convert(graph, to="norse", approximate=True, dt=1e-4)
+    assert made.losses
+    assert made.graph.nodes["2"].type == "LIF"
+
+
 def test_rescaled_half_precision_is_not_rounded_again():
     weight = np.array([[0.1, 0.3], [0.7, 0.9]], "float16")
     neurons = build.lif(tau=1.1e-3, r=11.0)

@@ -228,7 +228,7 @@ def _continuous(dialect: Dialect, node: Node, decay: np.ndarray, dt: Callable[[]
     if area.kind == "jump":
         return {"decay": decay, "gain": np.ones(()), "drive": drive, "bias_ratio": level}
     strength = _known_area(dialect, area.seconds) / dt()
-    return {"decay": decay, "gain": level * strength, "drive": drive, "bias_ratio": 1 / strength}
+    return {"decay": decay, "gain": level * strength, "drive": drive, "bias_ratio": np.array(1 / strength)}
 
 
 def _known_area(dialect: Dialect, seconds: float | None) -> float:
