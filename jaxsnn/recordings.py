@@ -117,7 +117,10 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
         if f"{prefix}x" in arrays:
             found[name] = _by_steps(name, arrays[f"{prefix}x"])
         elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
-            found[name] = Events(time=arrays[f"{prefix}time"], index=arrays[f"{prefix}index"])  # pyright: ignore[reportArgumentType]
+            time, index = arrays[f"{prefix}time"], arrays[f"{prefix}index"]
+            for key, array in (("time", time), ("index", index)):
+                _refuse_text(name, key, array)
+            found[name] = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
         else:
             raise UsageError(
                 f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
@@ -126,10 +129,14 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     return found
 
 
+def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"input '{name}': {key} holds {array.dtype}: it must hold numbers")
+
+
 def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
     """An input by steps, of numbers."""
-    if x.dtype.kind not in "biuf":
-        raise UsageError(f"input '{name}': x holds {x.dtype}: it must hold numbers")
+    _refuse_text(name, "x", x)
     if x.ndim >= 2 and 0 in x.shape:
         raise UsageError(f"input '{name}': x has shape {x.shape}, so that there is nothing to play: pass at least one")
     if not (finite := np.isfinite(x)).all():

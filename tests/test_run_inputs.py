@@ -93,3 +93,10 @@ def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
     with np.load(tmp_path / "out.npz") as arrays:
         (name,) = (name for name in arrays if name.endswith("sample_time"))
         np.testing.assert_allclose(arrays[name], [0, 1e-3, 2e-3, 3e-3, 4e-3], atol=1e-9)
+
+
+def test_text_is_no_time(run):
+    code, err, written = run("--t-end", "5ms", time=TIME.astype(str), index=INDEX)
+    assert (code, written) == (2, False)
+    assert "time holds <U" in err
+    assert "it must hold numbers" in err
