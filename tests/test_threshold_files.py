@@ -220,7 +220,7 @@ def test_readings_that_make_no_sense_are_refused(written, capsys):
     mixed = graph_of([*PLAIN, ["th", "out"]], WEAK)
     jaxsnn.write(written[0][0], mixed, force=True)
     code, error, _ = run(written, capsys=capsys)
-    assert (code, "or from one Threshold" in error) == (2, True)
+    assert (code, "or from one Threshold" in error) == (1, True)
 
 
 def test_check_and_fidelity_take_the_reading(written, capsys):

@@ -62,6 +62,6 @@ def numbers_of(tree):
 
 
 def _row(array):
-    if array.ndim < 2 or not array.size:
+    if array.ndim < 2 or not len(array):
         return array.reshape(-1)
     return over_last(array.reshape(len(array), -1), 1e-30)  # so small that no sum of finite numbers is infinite
