@@ -98,8 +98,13 @@ class Solution:
         """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact: (batch, neurons), volts times seconds.
 
         Args:
-            tau: seconds; None: the integral of V itself.
+            tau: seconds, positive; None: the integral of V itself.
+
+        Raises:
+            UsageError: a readout that is none, or a tau that is not positive.
         """
+        if tau is not None and not isinstance(tau, Tracer) and not tau > 0:
+            raise UsageError(f"tau is {tau}: it must be positive, or None for the integral of V itself")
         return integral(self._drive(name), self.t_end, tau)
 
     @property

@@ -38,6 +38,7 @@ class _Sorted(NamedTuple):
     weight: jax.Array
 
 
+@jax.jit  # called outside of a compiled function, each of its steps would be compiled by itself
 def integral(drive: Drive, t_end, tau=None) -> jax.Array:
     """The integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts times seconds.
 
@@ -96,6 +97,7 @@ def _(primals, tangents):
     return _zero_that_moves_with(*primals), tangents[0] * primals[1]
 
 
+@jax.jit
 def maximum(drive: Drive, t_end) -> jax.Array:
     """The largest V in [0, t_end], exact, between the arrivals too: (batch, neurons)."""
     drive = with_general_kernel(drive)

@@ -199,6 +199,7 @@ def test_second_derivatives_of_spike_times_agree_with_differences():
     rng = np.random.default_rng(1)
     direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), (net, times))
 
+    @jax.jit
     def gradient(shift):
         moved = jax.tree.map(lambda array, by: array + shift * by, (net, times), direction)
         return jax.grad(lambda numbers: loss(numbers, index, readout)[0])(moved)

@@ -180,7 +180,7 @@ def alike(dtype, tau_mem=2.0, tau_syn=0.7, kernel="delta"):
 
 
 @pytest.mark.parametrize("kernel", ["delta", "box"])
-@pytest.mark.parametrize("tau_mem", [1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("tau_mem", [1.0, 1e4])
 def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau_mem):
     def found(dtype):
         with jax.enable_x64(dtype == np.float64):
@@ -191,16 +191,24 @@ def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau
                 return simulate(net, Events(time=times, index=index), 4.0, throw=False).integral("2")[0, 0]
 
             times = jnp.array([[0.2, 1.1, 1.7]], dtype)
-            return [np.float64(array) for array in (integral(times), *jax.grad(integral)(times)[0])]
+            value, by_time = jax.jit(jax.value_and_grad(integral))(times)
+            return np.float64([value, *by_time[0]])
 
     exact = found(np.float64)
-    np.testing.assert_allclose(found(np.float32), exact, rtol=2e-5)
+    # what a box leaves is the difference of two steps 0.1 apart, ten times as large
+    np.testing.assert_allclose(found(np.float32), exact, rtol=1e-5 if kernel == "delta" else 1e-4)
     if kernel == "delta":  # by quadrature
         net = alike(np.float64, tau_mem)
         samples = np.linspace(0, 4, 40001)
         events = Events(time=jnp.array([[0.2, 1.1, 1.7]]), index=jnp.zeros((1, 3), jnp.int32))
         voltages = simulate(net, events, 4.0, sample_times=samples).voltages["2"][0, :, 0]
         np.testing.assert_allclose(exact[0], np.trapezoid(voltages, samples), rtol=1e-6)
+
+
+def test_a_weight_that_grows_is_none():
+    solution = simulate(alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0)
+    with pytest.raises(UsageError, match=r"tau is 0.0: it must be positive"):
+        solution.integral("2", 0.0)
 
 
 @pytest.mark.parametrize("second", [jax.hessian, lambda f: jax.jacrev(jax.grad(f))])
