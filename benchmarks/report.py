@@ -72,9 +72,9 @@ it is timed its spikes and gradients are compared with a float64 reference in pl
 float64 model of their own scheme. Times are milliseconds for one batch, median (minimum). *Error*: largest difference
 of a spike time in tau_syn (of libraries that step: of the number of output spikes in a step), and largest relative
 error of a gradient. *Memory*: peak of the process, compiling and checking included, less what importing took (in
-brackets: without the row *all*, which peers do not have; after a slash: of forward and weights in a second process,
-which finds the programs in JAX's compilation cache). *First call*: seconds of the first call of the slowest row,
-for libraries that compile.
+brackets: without the row *all*, which peers do not have; after a slash, where measured: of forward and weights in a
+second process, which finds the programs in JAX's compilation cache). *First call*: seconds of the first call of the
+slowest row, for libraries that compile.
 
 A library is not run where a row takes over 60 s, compiling over 90 s, or where it holds over 12 GB. Libraries that
 have no gradient by all parameters are compared by their gradient of weights. torch runs with as many threads as are
