@@ -394,9 +394,9 @@ def test_fan_in_behind_a_flatten_that_keeps_channels_last(other):
 
 def test_a_convolution_that_sees_only_padding():
     def feed(draft):
-        draft.add("scale", "Scale", "in", (1, 1), scale=np.ones(1))
+        draft.add("scale", "Scale", "in", (2, 1), scale=np.ones(2))
         draft.window("conv", "Conv1d", "scale", (1, 2), kernel=(1,), stride=(2,), padding=((1, 1),))
         return ("conv",)
 
-    net = integrators(feed, (1, 1))
+    net = integrators(feed, (2, 1))
     assert not simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0).spikes["fire"].count.any()
