@@ -168,10 +168,8 @@ def _problem(node: str, code: str, error: Exception) -> Problem:
 
 def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
     def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
-        found = list(event_limits(wires, populations, threshold))
-        yield from found
-        if all(limit.code != "analog-signal" for limit in found):  # which says of an Output why it has no events
-            yield from output_limits(wires, populations, threshold)
+        yield from event_limits(wires, populations, threshold)
+        yield from output_limits(wires, populations, threshold)
 
     yield from _for_engine(graph, limits)
 

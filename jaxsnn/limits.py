@@ -67,17 +67,20 @@ def event_limits(
 
 
 def output_limits(
-    wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
+    wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
 ) -> Iterator[Limit]:
     """Outputs of which the event engine has nothing to write: what weights or an Input send is no event of a neuron.
+
+    Of those that a voltage reaches through other nodes `event_limits` says so.
 
     Args:
         wires, threshold: as of `event_limits`.
         populations: by name; neurons that are missing are taken for some that fire.
     """
     kinds = {wire.name: wire.kind for wire in wires}
+    entering = voltages_into(wires, populations)
     for wire in wires:
-        if wire.kind != "output":
+        if wire.kind != "output" or not set(entering[wire.name]) <= set(wire.sources):
             continue
         sent = [kinds[name] for name in wire.sources]
         alone = len(sent) == 1 and sent[0] in ("neuron", "Threshold")

@@ -218,8 +218,8 @@ def simulate(
             and sorts events into steps: one at time t is input of step t/dt, rounded.
         t_end: end of the simulation, seconds. The grid engine needs it for events only.
         engine: `Event` (the default) or `Grid`, with options.
-        sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts; default 101. On the
-            grid a readout has a value in each step.
+        sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts; default 101. Others
+            are refused, but where they are traced. On the grid a readout has a value in each step.
         max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with what it took where
             one of its budgets was too small. Not inside `jax.jit`.
         throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at the `result`.
@@ -265,7 +265,7 @@ def _by_events(network, inputs, t_end, engine, sample_times):
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
     elif not any(isinstance(given, Tracer) for given in (sample_times, t_end)):
-        _refuse_samples(np.asarray(sample_times), t_end)
+        _refuse_samples(np.asarray(sample_times, network.dtype), np.asarray(t_end, network.dtype))
     return _simulate(engine.hashable(), network, trains, end, jnp.asarray(sample_times, network.dtype))
 
 

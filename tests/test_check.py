@@ -179,6 +179,15 @@ def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, re
     assert [problem.message for problem in found] == expected
 
 
+def test_each_output_has_its_own_reason():
+    silent = build.cubali(tau_mem="20ms", tau_syn="10ms")
+    nodes = {"input": build.input(2), "readout": silent, "w": build.linear(weight=np.eye(2))}
+    nodes |= {"sent": build.output(2), "given": build.output(2)}
+    graph = build.network(nodes, [("input", "readout", "w", "sent"), ("input", "given")])
+    found = {problem.code: problem.node for problem in check(graph, "event").problems}
+    assert found == {"analog-signal": "readout", "output-source": "given"}
+
+
 def test_limits_of_the_grid():
     two = np.ones(2)
     nodes = {

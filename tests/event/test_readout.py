@@ -205,6 +205,14 @@ def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau
         np.testing.assert_allclose(exact[0], np.trapezoid(voltages, samples), rtol=1e-6)
 
 
+def test_the_end_itself_is_a_sample_time_however_it_was_rounded():
+    with jax.enable_x64(False):
+        times = jnp.linspace(0, 0.1, 3)
+        assert float(times[-1]) > 0.1
+        events = Events(time=jnp.array([0.03]), index=jnp.zeros(1, jnp.int32))
+        assert simulate(alike(np.float32), events, np.float64(0.1), sample_times=times).voltages["2"].shape == (1, 3, 2)
+
+
 def test_a_weight_that_grows_is_none():
     solution = simulate(alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0)
     with pytest.raises(UsageError, match=r"tau is 0.0: it must be positive"):
