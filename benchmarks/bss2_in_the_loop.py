@@ -16,13 +16,13 @@ from pathlib import Path
 
 import jaxsnn
 from jaxsnn.bss2.emulate import EmulatedChip
-from jaxsnn.event import Event
+from jaxsnn.event.event_options import Event
 from jaxsnn.nir import Graph
 from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
-from jaxsnn.train.evaluate import evaluate
-from jaxsnn.train.losses import FirstSpike
+from jaxsnn.train.loop.evaluation import evaluate
+from jaxsnn.train.losses.losses import FirstSpike
 
-SOURCE = Path(str(importlib.resources.files("jaxsnn"))) / "data" / "snntorch_yinyang.nir"
+SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 TAU, MIN_SLOPE = 6.4e-3, 0.04
 OUTPUT = "lif2"
 FRESH_SEED, FRESH = 123456, 10_000
@@ -33,7 +33,9 @@ def loss_of(arguments: argparse.Namespace) -> FirstSpike:
     return FirstSpike(population=OUTPUT, tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness)
 
 
-def trained(graph: Graph, engine: Event | InTheLoop, arguments: argparse.Namespace) -> tuple[Graph, float]:
+def trained(
+    graph: Graph, engine: Event | InTheLoop, arguments: argparse.Namespace
+) -> tuple[Graph, float]:
     """The graph after training, and the test accuracy on its own engine."""
     done = fit(
         graph,
@@ -53,7 +55,8 @@ def on(engine: Event | InTheLoop, graph: Graph, arguments: argparse.Namespace) -
     """Accuracy on the test points, and on fresh ones."""
     sets = {"test": yinyang_splits(0).test, "fresh": yinyang(FRESH, FRESH_SEED)}
     return {
-        name: evaluate(graph, data, loss=loss_of(arguments), bias=True, engine=engine) for name, data in sets.items()
+        name: evaluate(graph, data, loss=loss_of(arguments), bias=True, engine=engine)
+        for name, data in sets.items()
     }
 
 
@@ -69,7 +72,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--averaging", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.03)
-    parser.add_argument("--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer")
+    parser.add_argument(
+        "--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer"
+    )
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--skip-baseline", action="store_true", help="only train in the loop")
     arguments = parser.parse_args()
@@ -90,7 +95,12 @@ def main() -> None:
         engine = on_chip(graph, loss, chip=EmulatedChip(seed=seed), headroom=headroom)
         within, accuracy = trained(graph, engine, arguments)
         seconds = round(time.perf_counter() - start, 1)
-        say(trained=f"on chip {seed}", on=f"chip {seed}", **on(engine, within, arguments), seconds=seconds)
+        say(
+            trained=f"on chip {seed}",
+            on=f"chip {seed}",
+            **on(engine, within, arguments),
+            seconds=seconds,
+        )
         say(trained=f"on chip {seed}", on="event engine", **on(plain, within, arguments))
     say(version=jaxsnn.__version__, **vars(arguments))
 

@@ -18,14 +18,14 @@ import numpy as np
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD
-from jaxsnn.bss2.constraints import least_circuits
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
-from jaxsnn.bss2.place import PLACERS
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.route import ROUTERS
-from jaxsnn.bss2.routing import Effort
-from jaxsnn.bss2.task import task_of, usable_parts
+from jaxsnn.bss2.search.effort import Effort
+from jaxsnn.bss2.search.feasibility import least_circuits
+from jaxsnn.bss2.search.place import PLACERS
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.route import ROUTERS
+from jaxsnn.bss2.search.task import task_of, usable_parts
 
 
 def layers(sizes: list[int], connected: float, rng: np.random.Generator) -> Netlist:
@@ -49,7 +49,8 @@ def recurrent(inputs: int, neurons: int, connected: float, rng: np.random.Genera
 def _net(sizes: list[int], pre: np.ndarray, post: np.ndarray, rng: np.random.Generator) -> Netlist:
     weight = rng.integers(1, 64, len(pre)) * rng.choice([-1, 1], len(pre))
     populations = [
-        NetPopulation(name=f"layer {number}", size=size, external=number == 0) for number, size in enumerate(sizes)
+        NetPopulation(name=f"layer {number}", size=size, external=number == 0)
+        for number, size in enumerate(sizes)
     ]
     return netlist(populations, pre, post, weight)
 
@@ -68,7 +69,9 @@ def sparse(rng: np.random.Generator) -> Netlist:
 def recurrent_family(rng: np.random.Generator) -> Netlist:
     """Everything onto all neurons with a probability of 0.3 to 1, from 0.2 to 1.1 of what counting allows."""
     inputs, connected = int(rng.integers(8, 129)), float(rng.uniform(0.3, 1.0))
-    most = next(n for n in range(512, 0, -1) if n * max(1, -(-(n + inputs) * connected // 128)) <= 512)
+    most = next(
+        n for n in range(512, 0, -1) if n * max(1, -(-(n + inputs) * connected // 128)) <= 512
+    )
     return recurrent(inputs, int(most * rng.uniform(0.2, 1.1)), connected, rng)
 
 
@@ -92,7 +95,9 @@ def greedily(net: Netlist) -> bool:
     task = task_of(net, parts, "free", neurons)
     rng = np.random.default_rng(0)
     placement = PLACERS["vendor"](task, least_circuits(net, parts, "free")[neurons], rng)
-    return placement is not None and isinstance(ROUTERS["greedy"](task, placement, rng, Effort()), Run)
+    return placement is not None and isinstance(
+        ROUTERS["greedy"](task, placement, rng, Effort()), Run
+    )
 
 
 def measure(name: str, count: int) -> dict[str, object]:
@@ -123,7 +128,9 @@ def measure(name: str, count: int) -> dict[str, object]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nets", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -14,7 +14,13 @@ import numpy as np
 from protocol import Unavailable, serve
 from records import INPUTS, OUTPUTS, Work
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-tree-vectorize", "-fno-tree-slp-vectorize")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-tree-vectorize",
+    "-fno-tree-slp-vectorize",
+)
 EVENT = np.dtype([("x", np.float32), ("time", np.float32), ("row", np.int32), ("slot", np.int32)])
 
 
@@ -30,13 +36,20 @@ def compiled() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "native.so"
         source = Path(__file__).with_suffix(".c")
-        subprocess.run([compiler, *FLAGS, "-shared", "-fPIC", source, "-o", library, "-lm"], check=True)
+        subprocess.run(
+            [compiler, *FLAGS, "-shared", "-fPIC", source, "-o", library, "-lm"], check=True
+        )
         return ctypes.CDLL(str(library))
 
 
 def _call(function, *arguments) -> None:
     """Arrays as pointers, numbers as C ints."""
-    function(*(ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_int(a) for a in arguments))
+    function(
+        *(
+            ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_int(a)
+            for a in arguments
+        )
+    )
 
 
 class _Layer:
@@ -55,14 +68,24 @@ class _Layer:
 
     def forward(self, time):
         shape = self.batch, self.count
-        _call(self.library.sort_arrivals, *shape, time, self.rows, self.cell, self.events, self.used)
+        _call(
+            self.library.sort_arrivals, *shape, time, self.rows, self.cell, self.events, self.used
+        )
         size = self.inputs, self.neurons, self.spikes
         given = self.events, self.used, *size, self.weights, self.cell
         _call(self.library.layer_forward, *shape, *given, self.times, self.slopes)
         return self.times
 
     def backward(self, cotangent):
-        given = self.events, self.used, self.inputs, self.neurons, self.spikes, self.weights, self.cell
+        given = (
+            self.events,
+            self.used,
+            self.inputs,
+            self.neurons,
+            self.spikes,
+            self.weights,
+            self.cell,
+        )
         found = self.times, self.slopes, cotangent, self.by_weight, self.by_time
         _call(self.library.layer_backward, self.batch, self.count, *given, *found)
         return self.by_time
@@ -76,16 +99,39 @@ class _Recurrent:
         both = np.concatenate([work.hidden_weights, work.recurrent_weights])
         self.weights, self.batch = np.ascontiguousarray(both, np.float32), len(work.input_times)
         self.room, self.rows = INPUTS + work.hidden_events, np.arange(INPUTS, dtype=np.int32)
-        self.events, self.used = np.zeros((self.batch, INPUTS + 1), EVENT), np.zeros(self.batch, np.int32)
-        self.log, self.slopes = np.zeros((self.batch, self.room), EVENT), np.ones((self.batch, self.room), np.float32)
+        self.events, self.used = (
+            np.zeros((self.batch, INPUTS + 1), EVENT),
+            np.zeros(self.batch, np.int32),
+        )
+        self.log, self.slopes = (
+            np.zeros((self.batch, self.room), EVENT),
+            np.ones((self.batch, self.room), np.float32),
+        )
         self.logged = np.zeros(self.batch, np.int32)
         self.by_weight = np.empty_like(self.weights)
         self.by_time = np.empty((self.batch, INPUTS), np.float32)
 
     def forward(self, time):
-        _call(self.library.sort_arrivals, self.batch, INPUTS, time, self.rows, self.cell, self.events, self.used)
+        _call(
+            self.library.sort_arrivals,
+            self.batch,
+            INPUTS,
+            time,
+            self.rows,
+            self.cell,
+            self.events,
+            self.used,
+        )
         given = self.events, self.used, INPUTS, self.neurons, self.room, self.weights, self.cell
-        _call(self.library.recurrent_forward, self.batch, INPUTS, *given, self.log, self.slopes, self.logged)
+        _call(
+            self.library.recurrent_forward,
+            self.batch,
+            INPUTS,
+            *given,
+            self.log,
+            self.slopes,
+            self.logged,
+        )
         spikes = (np.arange(self.room) < self.logged[:, None]) & (self.log["row"] >= INPUTS)
         return np.where(spikes, self.log["time"], np.float32(np.inf))
 
@@ -102,7 +148,8 @@ class _Readout:
     def __init__(self, library, cell, work, hidden):
         room = hidden.room
         self.layers = [
-            _Layer(library, cell, work.output_weights, np.zeros(room, np.int32), 1, 1) for _ in work.input_times
+            _Layer(library, cell, work.output_weights, np.zeros(room, np.int32), 1, 1)
+            for _ in work.input_times
         ]
         self.hidden, self.by_time = hidden, np.empty((len(self.layers), room), np.float32)
 
@@ -157,4 +204,6 @@ def build(work: Work):
 
 
 if __name__ == "__main__":
-    serve(lambda: f"C, {os.environ.get('CC', 'cc')} {' '.join(FLAGS[:2])}, scalar, one thread", build)
+    serve(
+        lambda: f"C, {os.environ.get('CC', 'cc')} {' '.join(FLAGS[:2])}, scalar, one thread", build
+    )

@@ -9,17 +9,21 @@ from protocol import Unavailable, serve
 from records import AREA, INPUTS, OUTPUTS, PARAMETERS, Convolution, Work
 
 import jaxsnn
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, Wire, with_tau_facts
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network, with_tau_facts
+from jaxsnn.network.results import Result
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, Wire
 from jaxsnn.nir.passes import Window
-from jaxsnn.simulate import Result
 
 
 def neurons(name: str, size: int, work) -> tuple[Population, dict[str, jax.Array]]:
     """A population whose neurons all have the work's parameters, and those."""
     values = {**{parameter: getattr(work, parameter) for parameter in PARAMETERS}, "v_reset": 0.0}
     parameters = {key: jnp.full(size, value, jnp.float32) for key, value in values.items()}
-    return with_tau_facts(Population(name=name, kind="CubaLIF", size=size, spike_area=AREA), parameters), parameters
+    return with_tau_facts(
+        Population(name=name, kind="CubaLIF", size=size, spike_area=AREA), parameters
+    ), parameters
 
 
 def network(work: Work) -> Network:
@@ -38,10 +42,14 @@ def network(work: Work) -> Network:
         wires[name] = Wire(name=name, kind="Linear", sources=(source,), shape=shape)
         into[target].append(name)
     for name, sources in into.items():
-        wires[name] = Wire(name=name, kind="neuron", sources=tuple(sources), shape=(populations[name].size,))
+        wires[name] = Wire(
+            name=name, kind="neuron", sources=tuple(sources), shape=(populations[name].size,)
+        )
     order = ("input", "hidden_weights", "recurrent_weights", "hidden", "output_weights", "output")
     return Network(
-        parameters=parameters, wires=[wires[name] for name in order if name in wires], populations=populations
+        parameters=parameters,
+        wires=[wires[name] for name in order if name in wires],
+        populations=populations,
     )
 
 
@@ -50,7 +58,9 @@ def engine(work: Work) -> Event:
     if work.once:
         return Event(first_spike_only=True)
     events = {"hidden": work.hidden_events + INPUTS} if work.recurrent else None
-    return Event(first_spike_only=("output",), max_spikes={"hidden": work.max_spikes}, max_events=events)
+    return Event(
+        first_spike_only=("output",), max_spikes={"hidden": work.max_spikes}, max_events=events
+    )
 
 
 def convolution_network(work: Convolution) -> Network:
@@ -60,15 +70,23 @@ def convolution_network(work: Convolution) -> Network:
     population, parameters = neurons("hidden", channels * out * out, work)
     both = lambda value: (value, value)  # noqa: E731
     window = Window(
-        kernel=both(taps), stride=both(work.stride), dilation=both(1), padding=both(both(work.padding)), groups=1
+        kernel=both(taps),
+        stride=both(work.stride),
+        dilation=both(1),
+        padding=both(both(work.padding)),
+        groups=1,
     )
     wires = [
         Wire(name="input", kind="input", sources=(), shape=(2, work.side, work.side)),
         Wire(name="kernel", kind="Conv2d", sources=("input",), shape=shape, detail=window),
         Wire(name="hidden", kind="neuron", sources=("kernel",), shape=shape),
     ]
-    given = {"kernel": {"weight": jnp.asarray(work.kernel, jnp.float32), "bias": jnp.zeros(channels)}}
-    return Network(parameters={**given, "hidden": parameters}, wires=wires, populations={"hidden": population})
+    given = {
+        "kernel": {"weight": jnp.asarray(work.kernel, jnp.float32), "bias": jnp.zeros(channels)}
+    }
+    return Network(
+        parameters={**given, "hidden": parameters}, wires=wires, populations={"hidden": population}
+    )
 
 
 def totals(net: Network, names: list[str], value):
@@ -80,7 +98,11 @@ def totals(net: Network, names: list[str], value):
     forward = jax.jit(value)
     by_weights = jax.jit(jax.value_and_grad(of_weights, has_aux=True))
     by_everything = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
-    return forward, partial(by_weights, {name: net.parameters[name] for name in names}), by_everything
+    return (
+        forward,
+        partial(by_weights, {name: net.parameters[name] for name in names}),
+        by_everything,
+    )
 
 
 def succeeded(result) -> None:
@@ -99,7 +121,9 @@ def build_network(work: Work):
     names = [name for name in net.parameters if name.endswith("weights")]
 
     def total(net, times, index):
-        solution = jaxsnn.simulate(net, Events(time=times, index=index), work.t_end, engine=engine(work))
+        solution = jaxsnn.simulate(
+            net, Events(time=times, index=index), work.t_end, engine=engine(work)
+        )
         found = solution.first_spike("output")
         return found.sum(), (found, solution.result)
 
@@ -118,7 +142,10 @@ def build_network(work: Work):
             "output_times": found,
             **{name: gradient[name]["weight"].T for name in names},
             "input_times": of_times,
-            **{name: gradient["hidden"][name].sum() + gradient["output"][name].sum() for name in PARAMETERS},
+            **{
+                name: gradient["hidden"][name].sum() + gradient["output"][name].sum()
+                for name in PARAMETERS
+            },
         }
 
     rows = {
@@ -131,7 +158,10 @@ def build_network(work: Work):
 
 def build_convolution(work: Convolution):
     net = convolution_network(work)
-    events = Events(time=jnp.asarray(work.input_times, jnp.float32), index=jnp.asarray(work.input_channels, jnp.int32))
+    events = Events(
+        time=jnp.asarray(work.input_times, jnp.float32),
+        index=jnp.asarray(work.input_channels, jnp.int32),
+    )
     options = Event(max_spikes=work.max_spikes, max_arrivals=work.max_arrivals)
 
     def total(net, events):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from train_yinyang import network
 
-from jaxsnn.event import Event
+from jaxsnn.event.event_options import Event
 from jaxsnn.train import fit, yinyang_splits
 
 PEER = Path(__file__).parent.parent / ".venv-peers" / "jaxsnn" / "bin" / "python"
@@ -40,8 +40,17 @@ print(json.dumps({"seconds": seconds, "accuracy": float(accuracy)}))
 
 def theirs() -> list[float]:
     """Seconds of each epoch of the peer."""
-    options = ["--epochs", str(THEIRS), "--hidden-size", str(HIDDEN), "--trainset-size", str(POINTS)]
-    done = subprocess.run([PEER, "-P", "-c", EXAMPLE, *options], capture_output=True, text=True, check=True)
+    options = [
+        "--epochs",
+        str(THEIRS),
+        "--hidden-size",
+        str(HIDDEN),
+        "--trainset-size",
+        str(POINTS),
+    ]
+    done = subprocess.run(
+        [PEER, "-P", "-c", EXAMPLE, *options], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])["seconds"][1:]
 
 
@@ -49,7 +58,9 @@ def ours() -> list[float]:
     """Seconds of each of our epochs."""
     engine = Event(max_spikes=1, first_spike_only=True, min_slope=0.04)
     splits = yinyang_splits(0, sizes=(POINTS, 1000, 1000))
-    return fit(network(HIDDEN, 0, once=True), splits, engine=engine, epochs=OURS, learning_rate=0.03).seconds[1:]
+    return fit(
+        network(HIDDEN, 0, once=True), splits, engine=engine, epochs=OURS, learning_rate=0.03
+    ).seconds[1:]
 
 
 def main() -> None:

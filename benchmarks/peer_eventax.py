@@ -49,7 +49,9 @@ def network(work: Work) -> EvNN:
         init_weights=0.0,
         init_bias=0.0,
     )
-    return equinox.tree_at(lambda net: net.neuron_model.weights, made, jnp.asarray(weights, jnp.float32))
+    return equinox.tree_at(
+        lambda net: net.neuron_model.weights, made, jnp.asarray(weights, jnp.float32)
+    )
 
 
 def build(work: Work):
@@ -68,7 +70,10 @@ def build(work: Work):
 
     def results():
         found = gradient(weights, times)[1]
-        blocks = {"hidden_weights": found[cells:, :hidden], "output_weights": found[:hidden, hidden:]}
+        blocks = {
+            "hidden_weights": found[cells:, :hidden],
+            "output_weights": found[:hidden, hidden:],
+        }
         if work.recurrent:
             blocks["recurrent_weights"] = found[:hidden, :hidden]
         return {"output_times": forward(weights, times), **blocks}

@@ -12,7 +12,12 @@ from threads import fastest
 
 def layer(work: Work, weights: np.ndarray) -> ExactAdjointLinear:
     """First spikes. The library's kernel has another factor in front, which the weights take up."""
-    options = {"tau_m": work.tau_mem, "tau_s": work.tau_syn, "theta": work.v_threshold, "t_max": work.t_end}
+    options = {
+        "tau_m": work.tau_mem,
+        "tau_s": work.tau_syn,
+        "theta": work.v_threshold,
+        "t_max": work.t_end,
+    }
     made = ExactAdjointLinear(*weights.shape, **options)
     made.weight.data = torch.as_tensor(factor(work) * weights.T, dtype=torch.float32)
     return made
@@ -27,7 +32,11 @@ def build(work: Work):
     if not isinstance(work, Work):
         raise Unavailable("has no convolution on events")
     if work.recurrent or not work.once:
-        raise Unavailable("feeds only first spikes on" if not work.recurrent else "has no feedback in continuous time")
+        raise Unavailable(
+            "feeds only first spikes on"
+            if not work.recurrent
+            else "has no feedback in continuous time"
+        )
     hidden, output = layer(work, work.hidden_weights), layer(work, work.output_weights)
     times = torch.as_tensor(work.input_times, dtype=torch.float32).requires_grad_()
 

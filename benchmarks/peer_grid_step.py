@@ -37,10 +37,21 @@ def snntorch_network() -> tuple[torch.nn.Module, dict]:
 
     def leaky(size):
         options = {"spike_grad": surrogate.fast_sigmoid(slope=25), "init_hidden": True}
-        return snntorch.Leaky(beta=torch.full((size,), 0.9), threshold=torch.full((size,), 0.5), **options)
+        return snntorch.Leaky(
+            beta=torch.full((size,), 0.9), threshold=torch.full((size,), 0.5), **options
+        )
 
-    layers = torch.nn.Linear(*SIZES[:2]), leaky(SIZES[1]), torch.nn.Linear(*SIZES[1:]), leaky(SIZES[2])
-    return torch.nn.Sequential(*layers), {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+    layers = (
+        torch.nn.Linear(*SIZES[:2]),
+        leaky(SIZES[1]),
+        torch.nn.Linear(*SIZES[1:]),
+        leaky(SIZES[2]),
+    )
+    return torch.nn.Sequential(*layers), {
+        "dialect": "snntorch",
+        "reset": "subtract",
+        "reset_delay": True,
+    }
 
 
 def norse_network() -> tuple[torch.nn.Module, dict]:
@@ -67,14 +78,18 @@ def torch_counts(kind: str, network: torch.nn.Module, x: torch.Tensor) -> torch.
     return torch.stack(outputs)
 
 
-def torch_step(kind: str, network: torch.nn.Module, x: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+def torch_step(
+    kind: str, network: torch.nn.Module, x: np.ndarray, labels: np.ndarray
+) -> Callable[[], None]:
     """A training step of a framework."""
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     signal, targets = torch.as_tensor(x), torch.as_tensor(labels)
 
     def step():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(torch_counts(kind, network, signal).sum(0), targets).backward()
+        torch.nn.functional.cross_entropy(
+            torch_counts(kind, network, signal).sum(0), targets
+        ).backward()
         optimizer.step()
 
     return step
@@ -85,7 +100,9 @@ def our_loss(network, x, labels, slope):
 
     def loss(weights):
         changed = network.with_parameters({**network.parameters, **weights})
-        y = simulate(changed, x, engine=Grid(surrogate=FastSigmoid(slope=slope)), throw=False).output()
+        y = simulate(
+            changed, x, engine=Grid(surrogate=FastSigmoid(slope=slope)), throw=False
+        ).output()
         return optax.softmax_cross_entropy_with_integer_labels(y.sum(axis=0), labels).mean()
 
     return loss
@@ -120,17 +137,26 @@ def compare(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
     labels = rng.integers(0, SIZES[2], BATCH)
     theirs, options = {"snntorch": snntorch_network, "norse": norse_network}[kind]()
     sample = torch.zeros(1, SIZES[0])
-    written = export_to_nir(theirs, sample, ignore_dims=[0]) if kind == "snntorch" else to_nir(theirs, sample)
+    written = (
+        export_to_nir(theirs, sample, ignore_dims=[0])
+        if kind == "snntorch"
+        else to_nir(theirs, sample)
+    )
     network = lower(parse(written, **options))
     names = [wire.name for wire in network.wires if wire.kind == "Affine"]
     weights = {name: network.parameters[name] for name in names}
     expected = torch_counts(kind, theirs, torch.as_tensor(x)).detach().numpy()
-    if not np.array_equal(simulate(network, x, engine=Grid()).output(), expected) or not expected.any():
+    if (
+        not np.array_equal(simulate(network, x, engine=Grid()).output(), expected)
+        or not expected.any()
+    ):
         raise SystemExit(f"{kind}: the spikes differ, or there are none")
     counts = torch_counts(kind, theirs, torch.as_tensor(x)).sum(0)
     torch.nn.functional.cross_entropy(counts, torch.as_tensor(labels)).backward()
     # Norse's SuperSpike is a fast sigmoid of slope 1, whatever its alpha.
-    loss = our_loss(network, jnp.asarray(x), jnp.asarray(labels), {"snntorch": 25.0, "norse": 1.0}[kind])
+    loss = our_loss(
+        network, jnp.asarray(x), jnp.asarray(labels), {"snntorch": 25.0, "norse": 1.0}[kind]
+    )
     ours = jax.grad(loss)(weights)
     layers = [module for module in theirs.modules() if isinstance(module, torch.nn.Linear)]
     for name, layer in zip(names, layers, strict=True):
@@ -161,8 +187,12 @@ def fastest_threads(step: Callable[[], None]) -> int:
 def main() -> None:
     """Print a table of medians and ratios."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="of twenty training steps of each library")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: as many as are fastest")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of twenty training steps of each library"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="threads of torch; default: as many as are fastest"
+    )
     arguments = parser.parse_args()
     for kind in ("snntorch", "norse"):
         steps = dict(zip((kind, "jaxsnn"), compare(kind), strict=True))

@@ -37,13 +37,17 @@ def network(work: Work, method: str):
 
     def neuron(once):
         reset = ONE_SPIKE if once else 0.0
-        return LIFParameters(v_reset=reset, v_th=work.v_threshold, tau_syn=work.tau_syn, tau_mem=work.tau_mem)
+        return LIFParameters(
+            v_reset=reset, v_th=work.v_threshold, tau_syn=work.tau_syn, tau_mem=work.tau_mem
+        )
 
     events = work.hidden_events
     topology = Topology(t_max=work.t_end, backprop_method=method)
     nodes = {
         "input": Source(INPUTS),
-        "hidden": LIF(work.hidden, INPUTS + (2 if work.recurrent else 1) * events, neuron(work.once)),
+        "hidden": LIF(
+            work.hidden, INPUTS + (2 if work.recurrent else 1) * events, neuron(work.once)
+        ),
         "output": LIF(OUTPUTS, events + OUTPUTS, neuron(True)),
         "hidden_weights": Linear(pre_weights=jnp.asarray(work.hidden_weights)),
         "output_weights": Linear(pre_weights=jnp.asarray(work.output_weights)),
@@ -80,7 +84,10 @@ def build(work: Work):
     def results():
         weights = gradient(parameters, inputs)[1]
         names = [name for name in weights if name.endswith("weights")]
-        return {"output_times": forward(parameters, inputs), **{name: weights[name] for name in names}}
+        return {
+            "output_times": forward(parameters, inputs),
+            **{name: weights[name] for name in names},
+        }
 
     rows = {
         "forward": lambda: jax.block_until_ready(forward(parameters, inputs)),

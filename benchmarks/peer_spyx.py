@@ -36,7 +36,9 @@ def convolution(work: Convolution) -> nnx.Module:
     rngs, factor, options = common(work)
     channels, _, taps, _ = work.kernel.shape
     padding = ((work.padding,) * 2,) * 2
-    kernel = nnx.Conv(2, channels, (taps, taps), strides=work.stride, padding=padding, use_bias=False, rngs=rngs)
+    kernel = nnx.Conv(
+        2, channels, (taps, taps), strides=work.stride, padding=padding, use_bias=False, rngs=rngs
+    )
     kernel.kernel[...] = jnp.asarray(factor * work.kernel.transpose(2, 3, 1, 0), jnp.float32)
     return spyx.nn.Sequential(kernel, spyx.nn.CuBaLIF((channels * work.out_side**2,), **options))
 
@@ -52,7 +54,9 @@ def output_spikes(model: nnx.Module, x: jax.Array) -> jax.Array:
 def build(work: Work | Convolution):
     is_convolution = isinstance(work, Convolution)
     graph, state = nnx.split(convolution(work) if is_convolution else network(work))
-    x = jnp.asarray(np.moveaxis(work.raster(), 2, -1) if is_convolution else work.raster())  # channels last
+    x = jnp.asarray(
+        np.moveaxis(work.raster(), 2, -1) if is_convolution else work.raster()
+    )  # channels last
 
     def total(state, x):
         spikes = output_spikes(nnx.merge(graph, state), x)
@@ -64,8 +68,14 @@ def build(work: Work | Convolution):
         (_, counts), found = gradient(state, x)
         layers = found["layers"]
         if is_convolution:
-            return {"output_counts": counts, "kernel": layers[0]["kernel"][...].transpose(3, 2, 0, 1)}
-        weights = {"hidden_weights": layers[0]["kernel"][...], "output_weights": layers[2]["kernel"][...]}
+            return {
+                "output_counts": counts,
+                "kernel": layers[0]["kernel"][...].transpose(3, 2, 0, 1),
+            }
+        weights = {
+            "hidden_weights": layers[0]["kernel"][...],
+            "output_weights": layers[2]["kernel"][...],
+        }
         if work.recurrent:
             weights["recurrent_weights"] = layers[1]["recurrent_w"][...]
         return {"output_counts": counts, **weights}

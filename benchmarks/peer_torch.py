@@ -42,7 +42,11 @@ def norse_cells(work: Work | Convolution):
         "v_reset": 0.0,
     }
     given = norse.LIFParameters(**{name: torch.as_tensor(value) for name, value in values.items()})
-    return [norse.LIFCell(given, dt=work.dt) for _ in range(2)], lambda cell, *given: cell(*given), 1.0
+    return (
+        [norse.LIFCell(given, dt=work.dt) for _ in range(2)],
+        lambda cell, *given: cell(*given),
+        1.0,
+    )
 
 
 def in_order(array: np.ndarray) -> np.ndarray:
@@ -67,7 +71,9 @@ def convolution(work: Convolution, x, weights, cells, step):
     """Spikes of all neurons in each step, (steps, batch, channels, out_side, out_side)."""
     found, state = [], None
     for frame in x:
-        current = torch.nn.functional.conv2d(frame, weights["kernel"], stride=work.stride, padding=work.padding)
+        current = torch.nn.functional.conv2d(
+            frame, weights["kernel"], stride=work.stride, padding=work.padding
+        )
         spikes, state = step(cells[0], current, state)
         found.append(spikes)
     return torch.stack(found)
@@ -79,7 +85,9 @@ def build(work: Work | Convolution):
     if isinstance(work, Convolution):
         names, model = ("kernel",), convolution
     weights = {
-        name: torch.as_tensor(factor * in_order(getattr(work, name)), dtype=torch.float32).contiguous().requires_grad_()
+        name: torch.as_tensor(factor * in_order(getattr(work, name)), dtype=torch.float32)
+        .contiguous()
+        .requires_grad_()
         for name in names
         if getattr(work, name).size
     }
@@ -97,7 +105,10 @@ def build(work: Work | Convolution):
     def results():
         both()
         counts = forward().flatten(1).sum(dim=1).numpy()
-        return {"output_counts": counts, **{name: in_order(weight.grad.numpy()) for name, weight in weights.items()}}
+        return {
+            "output_counts": counts,
+            **{name: in_order(weight.grad.numpy()) for name, weight in weights.items()},
+        }
 
     return fastest({"forward": forward, "weights": both}), results
 

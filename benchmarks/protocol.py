@@ -42,7 +42,9 @@ def _bytes(process: int | str, field: str) -> int:
     return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(field)), 0)
 
 
-def serve(library: Callable[[], str], build: Callable[[Any], tuple[Mapping[str, Row], Row]]) -> None:
+def serve(
+    library: Callable[[], str], build: Callable[[Any], tuple[Mapping[str, Row], Row]]
+) -> None:
     """The loop of a worker.
 
     `build(work)` returns the rows it can run, each a function that blocks until its result is there, and a function
@@ -104,7 +106,12 @@ class Worker:
         }
         self.log = log.open("w")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment,
+            text=True,
         )
 
     def ask(self, *, limit: float = MOST_SECONDS, **command: Any) -> dict[str, Any]:
@@ -121,7 +128,9 @@ class Worker:
             held = _bytes(self.process.pid, "VmRSS")
             if held > MOST_BYTES:
                 self.stop()
-                raise Unavailable(f"holds {held / 2**30:.0f} GB, more than {MOST_BYTES / 2**30:.0f}")
+                raise Unavailable(
+                    f"holds {held / 2**30:.0f} GB, more than {MOST_BYTES / 2**30:.0f}"
+                )
             if time.monotonic() > deadline:
                 self.stop()
                 raise Unavailable(f"takes more than {limit:.0f} s")

@@ -146,14 +146,19 @@ class Convolution(_Saved):
         times, rows = np.full((len(found), longest), np.inf), np.zeros((len(found), longest), int)
         for position, arrivals in enumerate(found):
             if arrivals:
-                times[position, : len(arrivals)], rows[position, : len(arrivals)] = zip(*arrivals, strict=True)
+                times[position, : len(arrivals)], rows[position, : len(arrivals)] = zip(
+                    *arrivals, strict=True
+                )
         return times, rows
 
     def _shifts(self, place: int, shifts: np.ndarray) -> list[tuple[int, int]]:
         """(tap, output place) that an input place meets along one direction."""
         out = place + self.padding - shifts
         meets = (out % self.stride == 0) & (out >= 0) & (out < self.out_side * self.stride)
-        return [(int(tap), int(at) // self.stride) for tap, at in zip(shifts[meets], out[meets], strict=True)]
+        return [
+            (int(tap), int(at) // self.stride)
+            for tap, at in zip(shifts[meets], out[meets], strict=True)
+        ]
 
     def rows(self) -> np.ndarray:
         """The kernel as (rows, channels)."""

@@ -38,7 +38,9 @@ def kernel_slope(work: Any, t: np.ndarray) -> np.ndarray:
     """The derivative of `kernel` by time."""
     past = np.maximum(t, 0.0)
     scale = _scale(work) * work.tau_syn / (work.tau_mem - work.tau_syn)
-    slope = np.exp(-past / work.tau_syn) / work.tau_syn - np.exp(-past / work.tau_mem) / work.tau_mem
+    slope = (
+        np.exp(-past / work.tau_syn) / work.tau_syn - np.exp(-past / work.tau_mem) / work.tau_mem
+    )
     return np.where(t > 0, scale * slope, 0.0)
 
 
@@ -53,7 +55,9 @@ def _crossing(work: Any, v, j, gap):
     v, j, gap = v[lane], j[lane], np.broadcast_to(gap, found.shape)[lane]
     c = work.tau_syn / (work.tau_mem - work.tau_syn)
     rises = v + c * j
-    top = np.where(rises > 0, c * j / work.tau_syn / np.where(rises > 0, rises / work.tau_mem, 1.0), np.inf)
+    top = np.where(
+        rises > 0, c * j / work.tau_syn / np.where(rises > 0, rises / work.tau_mem, 1.0), np.inf
+    )
     peak = np.log(np.maximum(top, 1.0)) / (1 / work.tau_syn - 1 / work.tau_mem)
     end = np.minimum(peak, gap)
     hits = _flow(work, v, j, end)[0] >= theta
@@ -73,14 +77,18 @@ def _crossing(work: Any, v, j, gap):
 def spike_list(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Times (batch, channels, ...) as a list in order: times and channels, (batch, spikes)."""
     batch, channels = times.shape[:2]
-    channel = np.broadcast_to(np.arange(channels).reshape(1, -1, *[1] * (times.ndim - 2)), times.shape)
+    channel = np.broadcast_to(
+        np.arange(channels).reshape(1, -1, *[1] * (times.ndim - 2)), times.shape
+    )
     flat, channel = times.reshape(batch, -1), channel.reshape(batch, -1)
     order = np.argsort(flat, axis=1, kind="stable")
     order = order[:, : np.isfinite(flat).sum(axis=1).max()]
     return np.take_along_axis(flat, order, 1), np.take_along_axis(channel, order, 1)
 
 
-def scan(work: Any, time: np.ndarray, row: np.ndarray, weights: np.ndarray, once: bool) -> np.ndarray:
+def scan(
+    work: Any, time: np.ndarray, row: np.ndarray, weights: np.ndarray, once: bool
+) -> np.ndarray:
     """Spike times (lists, neurons, spikes) of neurons that do not see each other, inf where unused.
 
     Args:
@@ -186,11 +194,21 @@ def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feed
     pairs, slopes = kernel(work, delays), kernel_slope(work, delays)
     strength = weights[rows][:, neuron].T
     v = (pairs * strength).sum(axis=1) + work.v_leak * (1 - np.exp(-times / work.tau_mem))
-    slope = (slopes * strength).sum(axis=1) + work.v_leak * np.exp(-times / work.tau_mem) / work.tau_mem
-    own = _own(work, times, neuron) if len(np.unique(neuron)) < len(neuron) or feedback is not None else None
+    slope = (slopes * strength).sum(axis=1) + work.v_leak * np.exp(
+        -times / work.tau_mem
+    ) / work.tau_mem
+    own = (
+        _own(work, times, neuron)
+        if len(np.unique(neuron)) < len(neuron) or feedback is not None
+        else None
+    )
     by_spike, back = None, None
     if own is not None:
-        v, slope, by_spike = v - own.sum(axis=1), slope + own.sum(axis=1) / work.tau_mem, -own / work.tau_mem
+        v, slope, by_spike = (
+            v - own.sum(axis=1),
+            slope + own.sum(axis=1) / work.tau_mem,
+            -own / work.tau_mem,
+        )
     if feedback is not None:
         between = times[:, None] - times
         back, back_slope, back_weight = (
@@ -198,7 +216,10 @@ def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feed
             kernel_slope(work, between),
             feedback[neuron][:, neuron].T,
         )
-        v, slope = v + (back * back_weight).sum(axis=1), slope + (back_slope * back_weight).sum(axis=1)
+        v, slope = (
+            v + (back * back_weight).sum(axis=1),
+            slope + (back_slope * back_weight).sum(axis=1),
+        )
         by_spike = by_spike - back_slope * back_weight
     if cotangent is None:
         cotangent = slope
@@ -215,7 +236,9 @@ def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feed
 
 def _one_hot(number: np.ndarray, size: int) -> csr_array:
     """(size, entries): adds up the entries with the same number."""
-    return csr_array((np.ones(len(number)), (number, np.arange(len(number)))), shape=(size, len(number)))
+    return csr_array(
+        (np.ones(len(number)), (number, np.arange(len(number)))), shape=(size, len(number))
+    )
 
 
 def network_results(work: Any, *, parameters: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -251,18 +274,27 @@ def network_results(work: Any, *, parameters: tuple[str, ...] = ()) -> dict[str,
     _satisfied(worst)
     if feedback is None:
         del found["recurrent_weights"]
-    return {"output_times": outputs, **found, **{name: _by_parameter(work, name) for name in parameters}}
+    return {
+        "output_times": outputs,
+        **found,
+        **{name: _by_parameter(work, name) for name in parameters},
+    }
 
 
 def _satisfied(worst: float) -> None:
     if not worst < _TOLERANCE:
-        raise ArithmeticError(f"the reference misses the threshold by {worst:.1e}, more than {_TOLERANCE:.0e}")
+        raise ArithmeticError(
+            f"the reference misses the threshold by {worst:.1e}, more than {_TOLERANCE:.0e}"
+        )
 
 
 def _by_parameter(work: Any, name: str) -> np.ndarray:
     """Gradient by one parameter that all neurons share."""
     value = getattr(work, name)
-    ends = [population(dataclasses.replace(work, **{name: value + step}))[-1].sum() for step in (_STEP, -_STEP)]
+    ends = [
+        population(dataclasses.replace(work, **{name: value + step}))[-1].sum()
+        for step in (_STEP, -_STEP)
+    ]
     return np.array((ends[0] - ends[1]) / (2 * _STEP))
 
 
@@ -290,7 +322,10 @@ def convolution_results(work: Any) -> dict[str, np.ndarray]:
         by_kernel, worst = by_kernel + by_weight, max(worst, missed)
     _satisfied(worst)
     batch, fired = len(work.input_times), np.isfinite(spikes)
-    by_neuron = lambda array: array.reshape(batch, -1, array.shape[1]).swapaxes(1, 2).reshape(batch, -1)  # noqa: E731
+
+    def by_neuron(array):
+        return array.reshape(batch, -1, array.shape[1]).swapaxes(1, 2).reshape(batch, -1)
+
     return {
         "counts": by_neuron(fired.sum(axis=2)),
         "summed_times": by_neuron(np.where(fired, spikes, 0.0).sum(axis=2)),

@@ -110,7 +110,11 @@ def _marks(cases: list[Case]) -> str:
             title = case["titles"].get(peer, peer)
             ratio = _ratio(case, peer, peer_row, row)
             what = f"{case['name']}, {LABELS[row]}, faster than {title}"
-            shown = f"{ratio[0]:.3g} ({ratio[1]:.3g})" if ratio else f"not run: {case['reasons'].get(peer, '')}"
+            shown = (
+                f"{ratio[0]:.3g} ({ratio[1]:.3g})"
+                if ratio
+                else f"not run: {case['reasons'].get(peer, '')}"
+            )
             verdict = "" if ratio is None else "met" if ratio[0] >= least else "**missed**"
             lines.append(f"| {what} | {least:g} x | {shown} | {verdict} |")
     return "\n".join(lines + _native_marks(cases) + _memory_marks(cases) + _growth_marks(cases))
@@ -125,7 +129,9 @@ def _native_marks(cases: list[Case]) -> list[str]:
                 found = 1 / ratio[0]
                 verdict = "met" if found <= MOST_OF_NATIVE else "**missed**"
                 what = f"{case['name']}, {LABELS[row]}, time in times of the native loop"
-                lines.append(f"| {what} | at most {MOST_OF_NATIVE:g} | {found:.2g} ({1 / ratio[1]:.2g}) | {verdict} |")
+                lines.append(
+                    f"| {what} | at most {MOST_OF_NATIVE:g} | {found:.2g} ({1 / ratio[1]:.2g}) | {verdict} |"
+                )
     return lines
 
 
@@ -134,18 +140,28 @@ def _memory_marks(cases: list[Case]) -> list[str]:
     for kind, libraries in PEERS.items():
         lines += _below(cases, "memory", libraries, "peak memory", f"below every {kind} peer")
     return lines + _below(
-        cases, "memory_from_cache", PEERS["JAX"], "peak memory, programs from a cache", "below every JAX peer"
+        cases,
+        "memory_from_cache",
+        PEERS["JAX"],
+        "peak memory, programs from a cache",
+        "below every JAX peer",
     )
 
 
-def _below(cases: list[Case], field: str, libraries: tuple[str, ...], what: str, mark: str) -> list[str]:
+def _below(
+    cases: list[Case], field: str, libraries: tuple[str, ...], what: str, mark: str
+) -> list[str]:
     lines = []
     for case in cases:
         found = case.get(field, {})
         peers = {name: count for name, count in found.items() if name in libraries}
         if peers and "ours" in found:
             least = min(peers, key=peers.__getitem__)
-            ours = case.get("memory_of_weights", {}).get("ours", found["ours"]) if field == "memory" else found["ours"]
+            ours = (
+                case.get("memory_of_weights", {}).get("ours", found["ours"])
+                if field == "memory"
+                else found["ours"]
+            )
             verdict = "met" if ours < peers[least] else "**missed**"
             shown = f"{_megabytes(ours)} MB; {case['titles'][least]} {_megabytes(peers[least])} MB"
             lines.append(f"| {case['name']}, {what} | {mark} | {shown} | {verdict} |")
@@ -154,7 +170,11 @@ def _below(cases: list[Case], field: str, libraries: tuple[str, ...], what: str,
 
 def _growth_marks(cases: list[Case]) -> list[str]:
     lines = []
-    for kind, what in (("spikes", "spikes per neuron"), ("events", "input events"), ("taps", "taps")):
+    for kind, what in (
+        ("spikes", "spikes per neuron"),
+        ("events", "input events"),
+        ("taps", "taps"),
+    ):
         for row in ("forward", "weights"):
             exponent = _exponent(cases, kind, row, "ours")
             if exponent is not None:
@@ -171,7 +191,10 @@ def _megabytes(count: float) -> str:
 
 def _memory(case: Case, library: str) -> str:
     """Of all its rows; of forward and weights alone, which all libraries have, where it has more; from a cache."""
-    found, fewer = case["memory"].get(library, math.nan), case.get("memory_of_weights", {}).get(library)
+    found, fewer = (
+        case["memory"].get(library, math.nan),
+        case.get("memory_of_weights", {}).get(library),
+    )
     cached = case.get("memory_from_cache", {}).get(library)
     return "".join(
         [
@@ -187,7 +210,9 @@ def _cell(case: Case, row: str, library: str) -> str:
     if not found:
         return ""
     shown = [1000 * value for value in (statistics.median(found), min(found))]
-    return "{} ({})".format(*(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in shown))
+    return "{} ({})".format(
+        *(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in shown)
+    )
 
 
 def _table(case: Case) -> str:
@@ -217,7 +242,9 @@ def _table(case: Case) -> str:
         first = max(case["first"][library].values()) if compiles(library) else None
         cells.append("" if first is None else f"{first:.1f}")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    reasons = [f"{case['titles'].get(name, name)}: {reason}" for name, reason in case["reasons"].items()]
+    reasons = [
+        f"{case['titles'].get(name, name)}: {reason}" for name, reason in case["reasons"].items()
+    ]
     return "\n".join(lines + (["", "Not run: " + "; ".join(reasons) + "."] if reasons else []))
 
 
@@ -235,7 +262,12 @@ def _exponent(cases: list[Case], kind: str, row: str, library: str) -> float | N
 
 def _growth(cases: list[Case]) -> str:
     """Fitted exponents of all curves."""
-    lines = ["## Growth", "", "Time grows with the size to the power of (least squares on logarithms of medians):", ""]
+    lines = [
+        "## Growth",
+        "",
+        "Time grows with the size to the power of (least squares on logarithms of medians):",
+        "",
+    ]
     lines += ["| | sizes | library | forward | weights | all |", "|---|---|---|--:|--:|--:|"]
     for kind in GROWTH:
         of_kind = [case for case in cases if case["kind"] == kind]
@@ -244,8 +276,14 @@ def _growth(cases: list[Case]) -> str:
             names |= case["titles"]
         for library, title in names.items():
             exponents = [_exponent(cases, kind, row, library) for row in LABELS]
-            sizes = [str(case["size"]) for case in of_kind if _median(case, "forward", library) is not None]
+            sizes = [
+                str(case["size"])
+                for case in of_kind
+                if _median(case, "forward", library) is not None
+            ]
             if any(found is not None for found in exponents):
                 shown = ["" if found is None else f"{found:.2f}" for found in exponents]
-                lines.append(f"| {kind} | {', '.join(sizes)} | {title} | " + " | ".join(shown) + " |")
+                lines.append(
+                    f"| {kind} | {', '.join(sizes)} | {title} | " + " | ".join(shown) + " |"
+                )
     return "\n".join(lines)

@@ -31,7 +31,11 @@ from records import PARAMETERS, Convolution
 from report import PEERS, document
 
 HERE = Path(__file__).parent
-RESULTS, ENVIRONMENTS, DOCUMENT = HERE / "results", HERE.parent / ".venv-peers", HERE.parent / "docs/performance.md"
+RESULTS, ENVIRONMENTS, DOCUMENT = (
+    HERE / "results",
+    HERE.parent / ".venv-peers",
+    HERE.parent / "docs/performance.md",
+)
 
 
 def _peer(environment: str, script: str, *options: str) -> list[Path | str]:
@@ -94,7 +98,9 @@ class Measured:
 def cases() -> list[Case]:
     """All that are measured, what takes longest last."""
     found = [
-        Case(name=f"5-{n}-3", kind="feed-forward", size=n, make=lambda n=n: workload.feed_forward(n))
+        Case(
+            name=f"5-{n}-3", kind="feed-forward", size=n, make=lambda n=n: workload.feed_forward(n)
+        )
         for n in (120, 500, 1000, 4000)
     ]
     found += [
@@ -130,11 +136,25 @@ def cases() -> list[Case]:
     for n in (1000, 2000, 4000, 8000):
         alone.append((f"convolution, {n} events", "events", n, lambda n=n: workload.convolution(n)))
     for n in (3, 5, 7, 9):
-        alone.append((f"convolution {n} x {n}", "taps", n * n, lambda n=n: workload.convolution(4000, taps=n)))
+        alone.append(
+            (
+                f"convolution {n} x {n}",
+                "taps",
+                n * n,
+                lambda n=n: workload.convolution(4000, taps=n),
+            )
+        )
     for n in (16, 64, 256, 1024):
-        alone.append((f"5-120-3, batch {n}", "batch", n, lambda n=n: workload.feed_forward(120, batch=n)))
-    found += [Case(name=a, kind=b, size=n, make=make, libraries=("ours",)) for a, b, n, make in alone]
-    return sorted(found, key=lambda case: (case.kind, case.size) in (("feed-forward", 4000), ("recurrent", 1000)))
+        alone.append(
+            (f"5-120-3, batch {n}", "batch", n, lambda n=n: workload.feed_forward(120, batch=n))
+        )
+    found += [
+        Case(name=a, kind=b, size=n, make=make, libraries=("ours",)) for a, b, n, make in alone
+    ]
+    return sorted(
+        found,
+        key=lambda case: (case.kind, case.size) in (("feed-forward", 4000), ("recurrent", 1000)),
+    )
 
 
 def expected(work: Any, library: str, memo: dict[str, Any]) -> Mapping[str, np.ndarray]:
@@ -158,7 +178,9 @@ def errors(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> t
         if name in ("output_times", "output_counts", "counts", "summed_times"):
             spikes = max(spikes, float(np.abs(got[name] - value).max()))
         elif name in got:
-            gradients = max(gradients, float(np.linalg.norm(got[name] - value) / np.linalg.norm(value)))
+            gradients = max(
+                gradients, float(np.linalg.norm(got[name] - value) / np.linalg.norm(value))
+            )
     return spikes, gradients
 
 
@@ -204,12 +226,16 @@ def start(case: Case, library: str, work: Any, measured: Measured, memo: dict[st
     return worker
 
 
-def measure(case: Case, given_up: dict[tuple[str, str], str], *, rounds: int, seconds: float) -> Measured:
+def measure(
+    case: Case, given_up: dict[tuple[str, str], str], *, rounds: int, seconds: float
+) -> Measured:
     """Everything about one case. Libraries take turns, row by row."""
     work = case.make()
     work.save(RESULTS / "work.npz")
     shutil.rmtree(RESULTS / "compiled", ignore_errors=True)
-    measured = Measured(name=case.name, kind=case.kind, size=case.size, spikes_per_neuron=work.spikes_per_neuron)
+    measured = Measured(
+        name=case.name, kind=case.kind, size=case.size, spikes_per_neuron=work.spikes_per_neuron
+    )
     workers: dict[str, Worker] = {}
     memo: dict[str, Any] = {}
     for library in case.libraries:
@@ -262,7 +288,9 @@ def take_turn(workers, library, row, measured, turn, seconds) -> None:
         del measured.seconds[row][library]
 
 
-def predict(case: Case, measured: Measured, larger: list[Case], given_up: dict[tuple[str, str], str]) -> None:
+def predict(
+    case: Case, measured: Measured, larger: list[Case], given_up: dict[tuple[str, str], str]
+) -> None:
     """Give libraries up for larger cases: those over a limit, and those that will be.
 
     A library that looks at every neuron for every event takes at least four times as long for twice the size.
@@ -273,9 +301,14 @@ def predict(case: Case, measured: Measured, larger: list[Case], given_up: dict[t
     size = next((other.size for other in larger if other.kind == case.kind), case.size)
     growth = (size / case.size) ** 2
     for library in measured.titles:
-        slowest = max((min(of_row[library]) for of_row in measured.seconds.values() if of_row.get(library)), default=0)
+        slowest = max(
+            (min(of_row[library]) for of_row in measured.seconds.values() if of_row.get(library)),
+            default=0,
+        )
         if library.split("-")[0] in _QUADRATIC and growth * slowest > MOST_SECONDS:
-            given_up[case.kind, library] = f"over {MOST_SECONDS:.0f} s, from {slowest:.1f} s at {case.name}"
+            given_up[case.kind, library] = (
+                f"over {MOST_SECONDS:.0f} s, from {slowest:.1f} s at {case.name}"
+            )
 
 
 def log(text: str) -> None:
@@ -286,7 +319,10 @@ def log(text: str) -> None:
 def machine() -> dict[str, Any]:
     """Where and when it was measured."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     names = ("jax", "numpy")
     return {
         "processor": model,
@@ -302,12 +338,18 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """Measure, write down, write the document."""
     parser = argparse.ArgumentParser(description="Time this library and its peers.")
-    parser.add_argument("--quick", action="store_true", help="smallest case of each kind, few repetitions, no document")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="smallest case of each kind, few repetitions, no document",
+    )
     parser.add_argument("--only", help="kinds of cases, with commas; no document")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
     parser.add_argument("--seconds", type=float, default=0.25, help="at least, for one turn")
     parser.add_argument("--resume", type=Path, help="go on with an earlier run that was cut off")
-    parser.add_argument("--report", type=Path, help="write the document from what an earlier run has measured")
+    parser.add_argument(
+        "--report", type=Path, help="write the document from what an earlier run has measured"
+    )
     arguments = parser.parse_args()
     if arguments.report:
         DOCUMENT.write_text(document(json.loads(arguments.report.read_text())))
@@ -318,7 +360,11 @@ def main() -> None:
         chosen = [case for case in chosen if case.kind in arguments.only.split(",")]
     if arguments.quick:
         arguments.rounds, arguments.seconds = 2, 0.1
-        chosen = [case for number, case in enumerate(chosen) if case.kind not in [c.kind for c in chosen[:number]]]
+        chosen = [
+            case
+            for number, case in enumerate(chosen)
+            if case.kind not in [c.kind for c in chosen[:number]]
+        ]
     found, given_up, data = [], {}, {"machine": machine()}
     file, began = RESULTS / time.strftime("run-%Y%m%d-%H%M%S.json"), time.monotonic()
     if arguments.resume:
@@ -327,9 +373,13 @@ def main() -> None:
         data.pop("minutes", None)
     for number, case in enumerate(chosen):
         log(f"{time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}: {case.name}")
-        done = next((each for each in found if (each["kind"], each["size"]) == (case.kind, case.size)), None)
+        done = next(
+            (each for each in found if (each["kind"], each["size"]) == (case.kind, case.size)), None
+        )
         measured = (
-            Measured(**done) if done else measure(case, given_up, rounds=arguments.rounds, seconds=arguments.seconds)
+            Measured(**done)
+            if done
+            else measure(case, given_up, rounds=arguments.rounds, seconds=arguments.seconds)
         )
         predict(case, measured, chosen[number + 1 :], given_up)
         if not done:

@@ -52,19 +52,31 @@ def _given(work: Work | Convolution) -> tuple[np.ndarray, dict[str, np.ndarray]]
     """Input spikes (steps, samples, inputs), and the matrix of each layer: (inputs, neurons)."""
     if isinstance(work, Convolution):
         return work.binned(*work.fields(), len(work.rows())), {"kernel": work.rows()}
-    return work.raster(), {name: getattr(work, name) for name in ("hidden_weights", "output_weights")}
+    return work.raster(), {
+        name: getattr(work, name) for name in ("hidden_weights", "output_weights")
+    }
 
 
 def results(work: Work | Convolution, scheme: str) -> dict[str, np.ndarray]:
     """Number of output spikes in each step, and the gradients by the weights as the library holds them."""
     step, factor = SCHEMES[scheme], 1.0 if scheme == "norse" else work.dt / work.tau_mem
     raster, layers = _given(work)
-    feedback = {"recurrent_weights": work.recurrent_weights} if isinstance(work, Work) and work.recurrent else {}
+    feedback = (
+        {"recurrent_weights": work.recurrent_weights}
+        if isinstance(work, Work) and work.recurrent
+        else {}
+    )
     with jax.enable_x64(True):
-        weights = {name: jnp.asarray(factor * matrix) for name, matrix in {**layers, **feedback}.items()}
+        weights = {
+            name: jnp.asarray(factor * matrix) for name, matrix in {**layers, **feedback}.items()
+        }
 
         def current(weights, name, arriving, last):
-            back = last @ weights["recurrent_weights"] if feedback and name == "hidden_weights" else 0.0
+            back = (
+                last @ weights["recurrent_weights"]
+                if feedback and name == "hidden_weights"
+                else 0.0
+            )
             return arriving @ weights[name] + back
 
         def total(weights):
@@ -76,7 +88,9 @@ def results(work: Work | Convolution, scheme: str) -> dict[str, np.ndarray]:
                     after.append((v, i, spikes))
                 return after, spikes
 
-            start = [(jnp.zeros((raster.shape[1], matrix.shape[1])),) * 3 for matrix in layers.values()]
+            start = [
+                (jnp.zeros((raster.shape[1], matrix.shape[1])),) * 3 for matrix in layers.values()
+            ]
             _, spikes = jax.lax.scan(body, start, jnp.asarray(raster, jnp.float64))
             return spikes.sum(), spikes.sum(axis=(1, 2))
 

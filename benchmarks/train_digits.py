@@ -34,7 +34,9 @@ def network(hidden: int, seed: int) -> Graph:
 
 def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One split."""
-    loss = FirstSpike(population="4", tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness, late_weight=0.0)
+    loss = FirstSpike(
+        population="4", tau=TAU, t_max=6.5 * TAU, sharpness=arguments.sharpness, late_weight=0.0
+    )
     trained = fit(
         network(arguments.hidden, seed),
         digits_splits(seed, copies=arguments.copies),
@@ -67,7 +69,12 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=0.07)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    each_seed(lambda seed: run(seed, arguments), arguments.splits, ("validation", "test", "seconds"), arguments.first)
+    each_seed(
+        lambda seed: run(seed, arguments),
+        arguments.splits,
+        ("validation", "test", "seconds"),
+        arguments.first,
+    )
     print(vars(arguments))
 
 

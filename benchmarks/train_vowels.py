@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from seeds import each_seed
 
-from jaxsnn.event import Event
+from jaxsnn.event.event_options import Event
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Dropout, ExponentialSum, fit, japanese_vowels_splits
-from jaxsnn.train.datasets import taken
+from jaxsnn.train.data.datasets import taken
 from jaxsnn.units import parse_time
 
 TAU = parse_time("10ms")
@@ -43,9 +43,14 @@ def network(hidden: int, seed: int, recurrent: bool) -> Graph:
 def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One seed."""
     held_out = 0.2 if arguments.held_out else 0.0
-    splits = japanese_vowels_splits(seed, folder=arguments.folder, copies=arguments.copies, held_out=held_out)
+    splits = japanese_vowels_splits(
+        seed, folder=arguments.folder, copies=arguments.copies, held_out=held_out
+    )
     if not arguments.held_out:  # the utterances as they are, without the copies, choose the epoch
-        splits = replace(splits, validation=taken(splits.train, np.arange(len(splits.train.y) // arguments.copies)))
+        splits = replace(
+            splits,
+            validation=taken(splits.train, np.arange(len(splits.train.y) // arguments.copies)),
+        )
     end = splits.span * TAU  # pyright: ignore[reportOptionalOperand]
     trained = fit(
         network(arguments.hidden, seed, arguments.recurrent),
@@ -81,13 +86,22 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--gain", type=float, default=20.0)
     parser.add_argument("--averaging", type=float, default=0.99)
-    parser.add_argument("--recurrent", action="store_true", help="the hidden neurons feed back to each other")
     parser.add_argument(
-        "--held-out", action="store_true", help="choose the epoch by a fifth of the training utterances"
+        "--recurrent", action="store_true", help="the hidden neurons feed back to each other"
+    )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="choose the epoch by a fifth of the training utterances",
     )
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    each_seed(lambda seed: run(seed, arguments), arguments.seeds, ("validation", "test", "seconds"), arguments.first)
+    each_seed(
+        lambda seed: run(seed, arguments),
+        arguments.seeds,
+        ("validation", "test", "seconds"),
+        arguments.first,
+    )
     print(vars(arguments))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from seeds import each_seed
 
 import jaxsnn
-from jaxsnn.event import Event
+from jaxsnn.event.event_options import Event
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, evaluate, fit, yinyang, yinyang_splits
@@ -49,18 +49,29 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     reached: list[float] = []
 
     def watch(line: str) -> None:
-        accuracy = float(line.split("validation")[1].split("%")[0]) if line.startswith("epoch") else 0.0
+        accuracy = (
+            float(line.split("validation")[1].split("%")[0]) if line.startswith("epoch") else 0.0
+        )
         if accuracy >= 98.0 and not reached:
             reached.append(time.perf_counter() - start)
         if arguments.verbose:
             print(line, flush=True)
 
-    engine = Event(max_spikes=1, first_spike_only=True, min_slope=0.04) if arguments.first_spike_only else None
+    engine = (
+        Event(max_spikes=1, first_spike_only=True, min_slope=0.04)
+        if arguments.first_spike_only
+        else None
+    )
     delays: dict[str, Any] = {}
     if arguments.delays:
         delays["synaptic_delays"] = dict.fromkeys(("1", "3"), parse_time("2ms"))
         delays["trainable"] = {"weight": Free(), "delay": Bounded(low=0.0, high=parse_time("10ms"))}
-    options = {"epochs": arguments.epochs, "learning_rate": arguments.lr, "seed": seed, "progress": watch}
+    options = {
+        "epochs": arguments.epochs,
+        "learning_rate": arguments.lr,
+        "seed": seed,
+        "progress": watch,
+    }
     trained = fit(
         network(arguments.hidden, seed, once=arguments.first_spike_only),
         yinyang_splits(seed),
@@ -87,8 +98,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-spike-only", action="store_true", help="every neuron fires once, the hidden ones too")
-    parser.add_argument("--delays", action="store_true", help="train a delay of each synapse too, up to tau_syn")
+    parser.add_argument(
+        "--first-spike-only",
+        action="store_true",
+        help="every neuron fires once, the hidden ones too",
+    )
+    parser.add_argument(
+        "--delays", action="store_true", help="train a delay of each synapse too, up to tau_syn"
+    )
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     each_seed(

@@ -16,7 +16,9 @@ def _inputs(rng: np.random.Generator, batch: int) -> np.ndarray:
     return np.concatenate([2 * x, 2 * y, 2 - 2 * x, 2 - 2 * y, np.zeros((batch, 1))], axis=1)
 
 
-def _work(hidden_weights, output_weights, input_times, once=False, recurrent_weights=None) -> tuple[Work, Spikes]:
+def _work(
+    hidden_weights, output_weights, input_times, once=False, recurrent_weights=None
+) -> tuple[Work, Spikes]:
     """The work with the numbers of spikes that it comes to, and the hidden spikes."""
     work = Work(
         input_times=input_times,
@@ -27,10 +29,21 @@ def _work(hidden_weights, output_weights, input_times, once=False, recurrent_wei
     )
     times, neuron = hidden_spikes(work)
     size = work.hidden
-    count = np.array([np.bincount(row[np.isfinite(t)], minlength=size) for t, row in zip(times, neuron, strict=True)])
+    count = np.array(
+        [
+            np.bincount(row[np.isfinite(t)], minlength=size)
+            for t, row in zip(times, neuron, strict=True)
+        ]
+    )
     slack = 0 if once else 1  # for what rounding may add at the end of the trial
-    numbers = {"max_spikes": int(count.max()) + slack, "hidden_events": int(count.sum(axis=1).max()) + 4 * slack}
-    return dataclasses.replace(work, **numbers, spikes_per_neuron=float(count.mean())), (times, neuron)
+    numbers = {
+        "max_spikes": int(count.max()) + slack,
+        "hidden_events": int(count.sum(axis=1).max()) + 4 * slack,
+    }
+    return dataclasses.replace(work, **numbers, spikes_per_neuron=float(count.mean())), (
+        times,
+        neuron,
+    )
 
 
 def feed_forward(hidden: int, batch: int = BATCH) -> Work:
@@ -72,7 +85,9 @@ def recurrent(hidden: int, batch: int = BATCH) -> Work:
     weights = rng.normal(1.2, 0.4, (INPUTS, hidden))
     feedback = rng.normal(0.0, 0.5, (hidden, hidden)) / np.sqrt(hidden)
     output_weights = rng.normal(1.0, 0.3, (hidden, OUTPUTS)) / hidden
-    return _with_late_outputs(*_work(weights, output_weights, inputs, recurrent_weights=feedback), rescale=True)
+    return _with_late_outputs(
+        *_work(weights, output_weights, inputs, recurrent_weights=feedback), rescale=True
+    )
 
 
 def _with_late_outputs(work: Work, hidden: Spikes, *, rescale: bool) -> Work:
@@ -84,7 +99,9 @@ def _with_late_outputs(work: Work, hidden: Spikes, *, rescale: bool) -> Work:
     times, rows = hidden[0], np.minimum(hidden[1], work.hidden - 1)
 
     def fires(scale):
-        return bool(np.isfinite(scan(work, times, rows, scale * work.output_weights, once=True)).all())
+        return bool(
+            np.isfinite(scan(work, times, rows, scale * work.output_weights, once=True)).all()
+        )
 
     scale = 1.0
     if rescale:
@@ -94,7 +111,9 @@ def _with_late_outputs(work: Work, hidden: Spikes, *, rescale: bool) -> Work:
             low, high = (low, scale) if fires(scale) else (scale, high)
         scale = 1.1 * high
     if not fires(scale):
-        raise ValueError(f"with {work.hidden} hidden neurons an output stays silent: change the weights")
+        raise ValueError(
+            f"with {work.hidden} hidden neurons an output stays silent: change the weights"
+        )
     return dataclasses.replace(work, output_weights=scale * work.output_weights)
 
 
@@ -104,11 +123,15 @@ def convolution(events: int, taps: int = 5, batch: int = 1, spikes: float = 2.0)
     times = np.sort(rng.uniform(0, 19, (batch, events)), axis=1)
     channels = rng.integers(0, 2 * 34 * 34, (batch, events))
     kernel = rng.normal(1.0, 0.5, (16, 2, taps, taps))
-    work = Convolution(input_times=times, input_channels=channels, kernel=kernel, stride=2, padding=taps // 2)
+    work = Convolution(
+        input_times=times, input_channels=channels, kernel=kernel, stride=2, padding=taps // 2
+    )
     fields, low, high = work.fields(), 1e-4, 1e2
     for _ in range(16):
         middle = np.sqrt(low * high)
-        found = np.isfinite(scan(work, *fields, middle * work.rows(), once=False)).sum(axis=2).mean()
+        found = (
+            np.isfinite(scan(work, *fields, middle * work.rows(), once=False)).sum(axis=2).mean()
+        )
         low, high = (middle, high) if found < spikes else (low, middle)
     work = dataclasses.replace(work, kernel=high * kernel)
     counts = np.isfinite(scan(work, *fields, work.rows(), once=False)).sum(axis=2)

@@ -43,10 +43,14 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
     read, written = [source for source in sources if os.path.exists(source)], list(outputs.items())
     for number, (asks, path) in enumerate(written):
         if any(_same(path, source) for source in read):
-            raise UsageError(f"{path} is what the command reads, {asks} would overwrite it: choose another name")
+            raise UsageError(
+                f"{path} is what the command reads, {asks} would overwrite it: choose another name"
+            )
         for other, earlier in written[:number]:
             if _same(path, earlier):
-                raise UsageError(f"{path} is written by {other} and by {asks}: choose another name for one of them")
+                raise UsageError(
+                    f"{path} is written by {other} and by {asks}: choose another name for one of them"
+                )
 
 
 def _same(one: Name, other: Name) -> bool:
@@ -57,7 +61,9 @@ def _same(one: Name, other: Name) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], Any], force: bool = False) -> None:
+def write_whole(
+    path: str | os.PathLike[str], write: Callable[[Path], Any], force: bool = False
+) -> None:
     """Let `write` write to a temporary name in the same folder, then rename it.
 
     Raises:

@@ -34,7 +34,13 @@ def _save(figure: Any, path: str | Path, force: bool) -> None:
 
 
 def learning_curve(
-    path: str | Path, history: Sequence[Any], *, best_epoch: int, test_accuracy: float, title: str, force: bool = False
+    path: str | Path,
+    history: Sequence[Any],
+    *,
+    best_epoch: int,
+    test_accuracy: float,
+    title: str,
+    force: bool = False,
 ) -> None:
     """Loss and error of a training run by epoch, as PNG.
 
@@ -50,8 +56,20 @@ def learning_curve(
         for part, colour in (("train", _GREY), ("validation", _BLUE)):
             values = np.array([getattr(record, f"{part}_{name}") for record in history])
             values = 100 * (1 - values) if name == "accuracy" else values
-            axes.plot(epochs, values, color=colour, label="training" if part == "train" else part, linewidth=1.4)
-        axes.axvline(best_epoch, color=_ORANGE, linewidth=1, linestyle="--", label=f"best epoch: {best_epoch}")
+            axes.plot(
+                epochs,
+                values,
+                color=colour,
+                label="training" if part == "train" else part,
+                linewidth=1.4,
+            )
+        axes.axvline(
+            best_epoch,
+            color=_ORANGE,
+            linewidth=1,
+            linestyle="--",
+            label=f"best epoch: {best_epoch}",
+        )
         axes.set(xlabel="epoch", yscale="log", xlim=(0, max(epochs[-1], 1)))
         axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
     test_error = 100 * (1 - test_accuracy)
@@ -60,7 +78,9 @@ def learning_curve(
         errors.axhline(test_error, color=_RED, linewidth=1, linestyle=":", label=label)
     errors.set(ylabel="wrong answers, %")
     errors.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    errors.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    errors.yaxis.set_minor_formatter(
+        lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else ""
+    )
     losses.set(ylabel="loss")
     errors.legend(fontsize=8)
     losses.legend(fontsize=8)
@@ -69,7 +89,7 @@ def learning_curve(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class SpikeTrain:
     """Spikes of one population in one sample: `time` (spikes,) in seconds, `index` (spikes,); `size` neurons."""
 
     time: np.ndarray
@@ -79,7 +99,7 @@ class Train:
 
 def raster(
     path: str | Path,
-    samples: Sequence[tuple[str, Mapping[str, Train]]],
+    samples: Sequence[tuple[str, Mapping[str, SpikeTrain]]],
     *,
     t_end: float,
     title: str,
@@ -90,7 +110,7 @@ def raster(
     """Spikes of several samples side by side, one row for each population, on one time axis; as PNG.
 
     Args:
-        samples: caption, and population -> `Train`, the same populations in each, in order from the input on.
+        samples: caption, and population -> `SpikeTrain`, the same populations in each, in order from the input on.
         t_end: seconds.
         labels: population -> name of each of its neurons.
         circled: the population whose first spike is circled.
@@ -101,20 +121,30 @@ def raster(
     heights = [max(1.0, min(size, 60) / 12) for size in sizes]
     figure = _figure(3.1 * len(samples) + 1.2, 0.75 * sum(heights) + 1.6)
     grid = figure.subplots(
-        len(names), len(samples), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": heights}
+        len(names),
+        len(samples),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
     )
     for column, (caption, trains) in enumerate(samples):
         for row, name in enumerate(names):
             axes, train = grid[row][column], trains[name]
-            _draw_train(axes, train, (_GREEN, _BLUE, _RED)[min(row, 1) if row < len(names) - 1 else 2])
+            _draw_train(
+                axes, train, (_GREEN, _BLUE, _RED)[min(row, 1) if row < len(names) - 1 else 2]
+            )
             named = name in labels
             if name == circled and train.time.size:
                 first = int(np.argmin(train.time))
                 place = (train.time[first] / SECONDS["ms"], train.index[first])
-                axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor="black")
+                axes.plot(
+                    *place, "o", markersize=11, markerfacecolor="none", markeredgecolor="black"
+                )
             if column == 0:
                 axes.set_ylabel(
-                    f"{name}\n{train.size} neurons" if row else f"{name}\n{train.size} channels", fontsize=9
+                    f"{name}\n{train.size} neurons" if row else f"{name}\n{train.size} channels",
+                    fontsize=9,
                 )
                 axes.set_yticks(range(train.size) if named else [0, train.size - 1])
                 if named:
@@ -127,9 +157,11 @@ def raster(
     _save(figure, path, force)
 
 
-def _draw_train(axes: Any, train: Train, colour: str) -> None:
+def _draw_train(axes: Any, train: SpikeTrain, colour: str) -> None:
     """Each spike as a short line at its neuron, longer where there is room."""
     length = 0.7 if train.size <= 12 else 0.9
     times = train.time / SECONDS["ms"]
-    axes.vlines(times, train.index - length / 2, train.index + length / 2, color=colour, linewidth=1.6)
+    axes.vlines(
+        times, train.index - length / 2, train.index + length / 2, color=colour, linewidth=1.6
+    )
     axes.grid(True, axis="x", alpha=0.25, linewidth=0.5)

@@ -25,7 +25,9 @@ def parse_time(text: str | float) -> float:
     """
     match = _TIME.fullmatch(text if isinstance(text, str) else repr(float(text)))
     if match is None:
-        raise UsageError(f"'{text}' is no time: write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)")
+        raise UsageError(
+            f"'{text}' is no time: write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)"
+        )
     number, unit = match.groups()
     unit = _ALIASES.get(unit, unit)
     if unit not in SECONDS:

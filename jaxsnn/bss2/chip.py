@@ -250,7 +250,9 @@ class Dead:
 
     def unusable_rows(self) -> frozenset[tuple[int, int]]:
         """(hemisphere, row) of all rows that are dead or whose driver is."""
-        of_drivers = ((hemisphere, row) for hemisphere, driver in self.drivers for row in rows_of(driver))
+        of_drivers = (
+            (hemisphere, row) for hemisphere, driver in self.drivers for row in rows_of(driver)
+        )
         return frozenset((*self.rows, *of_drivers))
 
 
@@ -293,7 +295,9 @@ class Range:
     common: bool = False
 
 
-def _time_range(low: str, high: str, default: str, least: str | None = None, most: str | None = None) -> Range:
+def _time_range(
+    low: str, high: str, default: str, least: str | None = None, most: str | None = None
+) -> Range:
     return Range(
         unit="s",
         low=parse_time(low),
@@ -319,9 +323,19 @@ PARAMETERS: Mapping[str, Range] = MappingProxyType(
     }
 )
 
-HICANN_X = Chip(name="HICANN-X", columns=256, halves=2, buses=4, drivers_per_bus=32, label_bits=6, row_select_bits=5)
+HICANN_X = Chip(
+    name="HICANN-X",
+    columns=256,
+    halves=2,
+    buses=4,
+    drivers_per_bus=32,
+    label_bits=6,
+    row_select_bits=5,
+)
 #: Small enough to be searched exhaustively; labels, rows and circuits of a bus are as scarce as on the large one.
-SMALL = Chip(name="small", columns=2, halves=1, buses=1, drivers_per_bus=2, label_bits=1, row_select_bits=1)
+SMALL = Chip(
+    name="small", columns=2, halves=1, buses=1, drivers_per_bus=2, label_bits=1, row_select_bits=1
+)
 
 CHIPS: Mapping[str, Chip] = MappingProxyType({chip.name: chip for chip in (HICANN_X, SMALL)})
 
@@ -333,12 +347,24 @@ def self_check(chip: Chip) -> None:
     >>> HICANN_X.circuits, HICANN_X.rows, HICANN_X.outputs, HICANN_X.address_bits, HICANN_X.event_bits
     (512, 256, 8, 8, 14)
     """
-    for name in ("columns", "halves", "buses", "drivers_per_bus", "label_bits", "row_select_bits", "weight_max"):
+    for name in (
+        "columns",
+        "halves",
+        "buses",
+        "drivers_per_bus",
+        "label_bits",
+        "row_select_bits",
+        "weight_max",
+    ):
         if getattr(chip, name) < 1:
-            raise ChipError(f"chip '{chip.name}' has {name} {getattr(chip, name)}: it must be at least 1")
+            raise ChipError(
+                f"chip '{chip.name}' has {name} {getattr(chip, name)}: it must be at least 1"
+            )
     for name in ("halves", "buses", "drivers_per_bus"):
         if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
-            raise ChipError(f"chip '{chip.name}' has {name} {getattr(chip, name)}: make it a power of two")
+            raise ChipError(
+                f"chip '{chip.name}' has {name} {getattr(chip, name)}: make it a power of two"
+            )
     if chip.columns % chip.outputs:
         raise ChipError(
             f"chip '{chip.name}' has {chip.columns} columns for {chip.outputs} event outputs: make it a multiple"
@@ -354,10 +380,18 @@ def self_check(chip: Chip) -> None:
             f"chip '{chip.name}' has {circuits} circuits on an event output, and {1 << chip.address_bits} addresses: "
             "give it more label bits"
         )
-    wires = chip.outputs * 3 + chip.buses * (HEMISPHERES * chip.buses + 1) + chip.background_generators * 2
+    wires = (
+        chip.outputs * 3
+        + chip.buses * (HEMISPHERES * chip.buses + 1)
+        + chip.background_generators * 2
+    )
     nodes = crossbar_nodes(chip)
-    if len(set(nodes)) != wires or any(i >= chip.crossbar_inputs or o >= chip.crossbar_outputs for i, o in nodes):
-        raise ChipError(f"chip '{chip.name}' has {len(set(nodes))} crossbar nodes, not {wires}: mend crossbar_nodes")
+    if len(set(nodes)) != wires or any(
+        i >= chip.crossbar_inputs or o >= chip.crossbar_outputs for i, o in nodes
+    ):
+        raise ChipError(
+            f"chip '{chip.name}' has {len(set(nodes))} crossbar nodes, not {wires}: mend crossbar_nodes"
+        )
 
 
 def _bits(count: int) -> int:

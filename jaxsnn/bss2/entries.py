@@ -26,7 +26,9 @@ class Entry:
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
-            raise MappingError(f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again")
+            raise MappingError(
+                f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again"
+            )
         return value
 
     def text(self, key: str) -> str:
@@ -38,14 +40,18 @@ class Entry:
     def integer(self, key: str) -> int:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
-            raise MappingError(f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again")
+            raise MappingError(
+                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again"
+            )
         return value
 
     def positive_numbers(self) -> dict[str, float]:
         """All values, each a positive, finite number."""
         for key, value in self.content.items():
             if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
-                raise MappingError(f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again")
+                raise MappingError(
+                    f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again"
+                )
         return {key: float(value) for key, value in self.content.items()}
 
     def entry(self, key: str) -> Entry:
@@ -75,10 +81,17 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
     except ValueError:
         array = np.asarray(None)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
-        raise MappingError(f"{where}: '{key}' is not a list of integers of equal lengths: map the file again")
+        raise MappingError(
+            f"{where}: '{key}' is not a list of integers of equal lengths: map the file again"
+        )
     if shape is not None and array.shape != shape:
-        sizes = " x ".join(str(size) for size in array.shape), " x ".join(str(size) for size in shape)
-        raise MappingError(f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again")
+        sizes = (
+            " x ".join(str(size) for size in array.shape),
+            " x ".join(str(size) for size in shape),
+        )
+        raise MappingError(
+            f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again"
+        )
     if array.size and max(-array.min(), array.max()) > _LARGEST:
         raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}: map the file again")
     return array

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxsnn.bss2.hardware import Dynamics, dynamics, feeding_problems, population_problems
-from jaxsnn.bss2.limits import chip_limits
-from jaxsnn.bss2.unroll import Arrival, arrivals
+from jaxsnn.bss2.chip_limits import chip_limits
+from jaxsnn.bss2.search.hardware import Dynamics, dynamics, feeding_problems, population_problems
+from jaxsnn.bss2.search.unroll import IncomingLinks, arrivals
 from jaxsnn.errors import DialectError, LoweringError, MappingError
-from jaxsnn.limits import limit_of
-from jaxsnn.lowering import Part, plan
-from jaxsnn.nir.checks import Problem
+from jaxsnn.network.lowering.lower_nodes import Part, plan
+from jaxsnn.network.obstacles import limit_of
 from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.validation import Problem
 
 #: Of `Problem.code`: left to the mapper, which says which resource is short.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")
@@ -33,7 +33,7 @@ class Examined:
 
     problems: tuple[Problem, ...]
     parts: Mapping[str, Part] = field(default_factory=dict)
-    arriving: Mapping[str, Arrival] = field(default_factory=dict)
+    arriving: Mapping[str, IncomingLinks] = field(default_factory=dict)
     neurons: Mapping[str, Dynamics] = field(default_factory=dict)
 
 
@@ -68,7 +68,9 @@ def examine(graph: Graph) -> Examined:
             continue
         problems += population_problems(neurons[name])
         problems += _bias_problems(neurons[name])
-    return Examined(problems=tuple(problems), parts=parts, arriving=arriving, neurons=_in_order(parts, neurons))
+    return Examined(
+        problems=tuple(problems), parts=parts, arriving=arriving, neurons=_in_order(parts, neurons)
+    )
 
 
 def _in_order(parts: Mapping[str, Part], neurons: Mapping[str, Dynamics]) -> dict[str, Dynamics]:

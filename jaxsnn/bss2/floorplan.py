@@ -101,11 +101,15 @@ def colour(population: int) -> str:
     return f"hsl({(population * 137 + 3) % 360} 55% 62%)"
 
 
-def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", fill: str = "#222") -> str:
+def _text(
+    x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", fill: str = "#222"
+) -> str:
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
 
 
-def _box(x: float, y: float, width: float, height: float, fill: str, title: str = "", stroke: str = "") -> str:
+def _box(
+    x: float, y: float, width: float, height: float, fill: str, title: str = "", stroke: str = ""
+) -> str:
     line = f' stroke="{stroke}" stroke-width="0.6"' if stroke else ""
     place = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}"{line}'
     return f"{place}><title>{escape(title)}</title></rect>" if title else f"{place}/>"
@@ -115,7 +119,10 @@ def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
     """Line and element of each entry: populations, then what the colours of synapses mean."""
     x, y = MARGIN, 0
     entries = [
-        ("none" if one.external else colour(number), f"{one.name} ({one.size}{' inputs' if one.external else ''})")
+        (
+            "none" if one.external else colour(number),
+            f"{one.name} ({one.size}{' inputs' if one.external else ''})",
+        )
         for number, one in enumerate(mapping.populations)
     ]
     for fill, text in [*entries, *((f"rgb{rgb}", text) for text, rgb in SIGNS)]:
@@ -131,7 +138,9 @@ def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]
     circuits = sum(len(one.circuits) for one in run.neurons)
     replayed = sum(one.from_run is not None for one in run.sources)
     sources = f"{len(run.sources) - replayed} inputs, {replayed} replayed"
-    title = f"run {number}: {len(run.neurons)} neurons on {circuits} circuits, {sources} ({run.method})"
+    title = (
+        f"run {number}: {len(run.neurons)} neurons on {circuits} circuits, {sources} ({run.method})"
+    )
     yield _text(0, 12, title, size=13)
     image = synapse_image(mapping, run)
     for hemisphere, top in ((0, TITLE), (1, frame.bottom)):
@@ -174,7 +183,9 @@ def png(image: np.ndarray) -> bytes:
     """A PNG file of (height, width) places in `PALETTE`."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     height, width = image.shape
     lines = np.hstack([np.zeros((height, 1), np.uint8), image]).tobytes()
@@ -213,7 +224,12 @@ def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
         yield _neuron(mapping, frame, neuron)
     for row, column in mapping.dead.circuits:
         yield _box(
-            LEFT + column * frame.column, top + row * STRIP, frame.column, STRIP, BLACK, f"dead ({row}, {column})"
+            LEFT + column * frame.column,
+            top + row * STRIP,
+            frame.column,
+            STRIP,
+            BLACK,
+            f"dead ({row}, {column})",
         )
     each = chip.output_columns * frame.column
     for output in range(chip.outputs):
@@ -221,7 +237,13 @@ def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
         yield _text(x + each / 2, top - 6, f"output {output}", size=9, anchor="middle", fill=GREY)
         if output:
             thick = 2 if output % chip.buses == 0 else 1
-            yield _box(x - thick / 2, top - 4, thick, HEMISPHERES * STRIP + 8, BLACK if thick == 2 else GREY)
+            yield _box(
+                x - thick / 2,
+                top - 4,
+                thick,
+                HEMISPHERES * STRIP + 8,
+                BLACK if thick == 2 else GREY,
+            )
     yield _text(LEFT - 6, top + STRIP + 4, "neurons", anchor="end")
 
 
@@ -275,7 +297,9 @@ def utilisation(mapping: Mapping, run: Run) -> list[tuple[str, int, int]]:
 
 def _side_height(chip: Chip) -> int:
     """Height of bars and crossbar."""
-    return TITLE + (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP + DOT * (chip.crossbar_inputs + 4)
+    return (
+        TITLE + (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP + DOT * (chip.crossbar_inputs + 4)
+    )
 
 
 def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
@@ -292,7 +316,9 @@ def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
     names += [f"generator {number}" for number in range(chip.background_generators)]
     for entry, name in enumerate(names):
         yield _text(left - 8, top + DOT * (entry + 2.4) + 3, name, size=9, anchor="end", fill=GREY)
-    for (entry, output), (_, _, mask, target) in zip(crossbar_nodes(chip), run.crossbar.tolist(), strict=True):
+    for (entry, output), (_, _, mask, target) in zip(
+        crossbar_nodes(chip), run.crossbar.tolist(), strict=True
+    ):
         x = left + (output + 0.5) * DOT + output // chip.buses * 6
         y = top + DOT * (entry + 2.4)
         closed = target & ~mask

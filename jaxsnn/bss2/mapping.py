@@ -129,7 +129,10 @@ def to_json(mapping: Mapping) -> str:
         "seed": mapping.seed,
         "fingerprint": mapping.fingerprint,
         **({} if mapping.scales is None else {"scales": dict(mapping.scales)}),
-        "populations": [{"name": one.name, "size": one.size, "external": one.external} for one in mapping.populations],
+        "populations": [
+            {"name": one.name, "size": one.size, "external": one.external}
+            for one in mapping.populations
+        ],
         "runs": [_run_content(run) for run in mapping.runs],
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
@@ -150,7 +153,12 @@ def _run_content(run: Run) -> dict[str, Any]:
             for one in run.neurons
         ],
         "sources": [
-            {"population": one.population, "index": one.index, "from_run": one.from_run, "events": list(one.events)}
+            {
+                "population": one.population,
+                "index": one.index,
+                "from_run": one.from_run,
+                "events": list(one.events),
+            }
             for one in run.sources
         ],
         "compare_masks": run.compare_masks.tolist(),
@@ -189,25 +197,37 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MappingError(f"the mapping is no JSON ({str(error).splitlines()[0]}): write it with jaxsnn map") from None
+        raise MappingError(
+            f"the mapping is no JSON ({str(error).splitlines()[0]}): write it with jaxsnn map"
+        ) from None
     whole = Entry(content, "mapping")
     if (schema := whole.integer("schema")) != SCHEMA:
-        raise MappingError(f"the mapping has schema {schema}, this version reads {SCHEMA}: map the file again")
+        raise MappingError(
+            f"the mapping has schema {schema}, this version reads {SCHEMA}: map the file again"
+        )
     name = whole.text("chip")
     if name not in chips:
-        raise MappingError(f"the mapping is for the chip '{name}', known are {listing(chips)}: use one of them")
+        raise MappingError(
+            f"the mapping is for the chip '{name}', known are {listing(chips)}: use one of them"
+        )
     signs = whole.text("signs")
     if signs not in SIGNS:
-        raise MappingError(f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}: map the file again")
+        raise MappingError(
+            f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}: map the file again"
+        )
     chip, dead = chips[name], whole.entry("dead")
     return Mapping(
         chip=chip,
-        dead=Dead(circuits=dead.pairs("circuits"), drivers=dead.pairs("drivers"), rows=dead.pairs("rows")),
+        dead=Dead(
+            circuits=dead.pairs("circuits"), drivers=dead.pairs("drivers"), rows=dead.pairs("rows")
+        ),
         signs=signs,
         seed=whole.integer("seed"),
         fingerprint=whole.text("fingerprint"),
         populations=tuple(
-            PlacedPopulation(name=one.text("name"), size=one.integer("size"), external=one.flag("external"))
+            PlacedPopulation(
+                name=one.text("name"), size=one.integer("size"), external=one.flag("external")
+            )
             for one in whole.entries("populations")
         ),
         runs=tuple(_run(one, chip) for one in whole.entries("runs")),
@@ -221,7 +241,9 @@ def _run(entry: Entry, chip: Chip) -> Run:
     for row in modes if isinstance(modes, list) else ():
         for mode in row if isinstance(row, list) else ():
             if mode not in ROW_MODES:
-                raise MappingError(f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}: map again")
+                raise MappingError(
+                    f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}: map again"
+                )
     if isinstance(modes, list) and all(isinstance(row, list) for row in modes):
         modes = [[ROW_MODES.index(mode) for mode in row] for row in modes]
     return Run(
@@ -247,7 +269,9 @@ def _run(entry: Entry, chip: Chip) -> Run:
             for one in entry.entries("sources")
         ),
         compare_masks=entry.array("compare_masks", (HEMISPHERES, chip.drivers)).astype(np.int32),
-        row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(np.int8),
+        row_modes=integers(modes, (HEMISPHERES, chip.rows), entry.where, "row_modes").astype(
+            np.int8
+        ),
         synapses=_synapses(entry.entries("synapses")),
         crossbar=entry.array("crossbar", (nodes, 4)).astype(np.int32),
     )

@@ -52,7 +52,9 @@ class Netlist:
     @functools.cached_property
     def offsets(self) -> np.ndarray:
         """(populations + 1,) int64: first global index of each population, and the number of all neurons."""
-        return np.concatenate([[0], np.cumsum([part.size for part in self.populations], dtype=np.int64)])
+        return np.concatenate(
+            [[0], np.cumsum([part.size for part in self.populations], dtype=np.int64)]
+        )
 
     @property
     def size(self) -> int:
@@ -62,7 +64,10 @@ class Netlist:
     @functools.cached_property
     def owner(self) -> np.ndarray:
         """(size,) int32: number of the population of each global index."""
-        return np.repeat(np.arange(len(self.populations), dtype=np.int32), [part.size for part in self.populations])
+        return np.repeat(
+            np.arange(len(self.populations), dtype=np.int32),
+            [part.size for part in self.populations],
+        )
 
     @functools.cached_property
     def external(self) -> np.ndarray:
@@ -110,7 +115,9 @@ class Netlist:
 
     def _looped(self) -> list[int]:
         """Numbers of the populations that feed themselves, directly or through others."""
-        pairs = np.unique(np.stack([self.owner[self.pre], self.owner[self.post]], axis=1), axis=0).tolist()
+        pairs = np.unique(
+            np.stack([self.owner[self.pre], self.owner[self.post]], axis=1), axis=0
+        ).tolist()
         graph = networkx.DiGraph(pairs)
         loops = {source for source, target in pairs if source == target}
         parts = networkx.strongly_connected_components(graph)
@@ -134,7 +141,9 @@ def synapses_of(weight: np.ndarray) -> np.ndarray:
     return -(-np.abs(np.asarray(weight, np.int64)) // LARGEST)
 
 
-def netlist(populations: Iterable[NetPopulation], pre: object, post: object, weight: object) -> Netlist:
+def netlist(
+    populations: Iterable[NetPopulation], pre: object, post: object, weight: object
+) -> Netlist:
     """A netlist of synapses in any order; synapses of weight 0 are left out.
 
     Raises:
@@ -145,10 +154,16 @@ def netlist(populations: Iterable[NetPopulation], pre: object, post: object, wei
     names = [part.name for part in parts]
     for name in names:
         if names.count(name) > 1:
-            raise MappingError(f"population '{name}' comes {names.count(name)} times: give each its own name")
-    sources, targets, weights = (np.asarray(values, np.int64).reshape(-1) for values in (pre, post, weight))
+            raise MappingError(
+                f"population '{name}' comes {names.count(name)} times: give each its own name"
+            )
+    sources, targets, weights = (
+        np.asarray(values, np.int64).reshape(-1) for values in (pre, post, weight)
+    )
     if not sources.size == targets.size == weights.size:
-        raise MappingError(f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each")
+        raise MappingError(
+            f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each"
+        )
     order = np.lexsort((sources, targets))
     order = order[weights[order] != 0]
     sources, targets, weights = sources[order], targets[order], weights[order]
@@ -159,13 +174,17 @@ def netlist(populations: Iterable[NetPopulation], pre: object, post: object, wei
     return Netlist(populations=parts, pre=arrays[0], post=arrays[1], weight=arrays[2])
 
 
-def _refuse_bad(parts: tuple[NetPopulation, ...], pre: np.ndarray, post: np.ndarray, weight: np.ndarray) -> None:
+def _refuse_bad(
+    parts: tuple[NetPopulation, ...], pre: np.ndarray, post: np.ndarray, weight: np.ndarray
+) -> None:
     ends = np.cumsum([part.size for part in parts], dtype=np.int64)
     size = int(ends[-1]) if parts else 0
     for what, values in (("source", pre), ("target", post)):
         if values.size and not (values.min() >= 0 and values.max() < size):
             worst = int(values.max() if values.max() >= size else values.min())
-            raise MappingError(f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0")
+            raise MappingError(
+                f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0"
+            )
     external = np.array([part.external for part in parts], bool)
     wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)
     if wrong.any():
@@ -176,7 +195,11 @@ def _refuse_bad(parts: tuple[NetPopulation, ...], pre: np.ndarray, post: np.ndar
     same = (np.diff(pre) == 0) & (np.diff(post) == 0)
     if same.any():
         place = int(same.argmax())
-        raise MappingError(f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up")
+        raise MappingError(
+            f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up"
+        )
     largest = np.iinfo(np.int16).max
     if weight.size and np.abs(weight).max() > largest:
-        raise MappingError(f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale")
+        raise MappingError(
+            f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale"
+        )

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import DISABLED, HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.mapping import Mapping, Run
-from jaxsnn.bss2.task import Parts, usable_parts
+from jaxsnn.bss2.search.task import ChipParts, usable_parts
 
 
 def used(mapping: Mapping) -> dict[str, dict[str, int]]:
@@ -36,7 +36,7 @@ def _used(run: Run) -> dict[str, int]:
     }
 
 
-def _fullest_bus(mapping: Mapping, parts: Parts) -> dict[str, dict[str, int]]:
+def _fullest_bus(mapping: Mapping, parts: ChipParts) -> dict[str, dict[str, int]]:
     """Rows of the bus that has the fewest left, in any run."""
     chip = mapping.chip
     by_bus = (HEMISPHERES, chip.drivers_per_bus, chip.buses, ROWS_PER_DRIVER)
@@ -75,4 +75,6 @@ def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
     names = [f"bus {bus} {side}" for side in ("top", "bottom") for bus in range(chip.buses)]
     names += [f"link {link} to the host" for link in range(chip.buses)]
     events = dict(zip(names, carried.tolist(), strict=True))
-    return events | {f"link {link} from the host": int(count) for link, count in enumerate(from_host)}
+    return events | {
+        f"link {link} from the host": int(count) for link, count in enumerate(from_host)
+    }

@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.event.adjoint import clipped_slopes, layer_spikes
-from jaxsnn.event.chains import driven_parameters, tau_range
-from jaxsnn.event.feedforward import LayerSpec
-from jaxsnn.event.group import GroupSpec
-from jaxsnn.event.kinds import neuron_of
-from jaxsnn.event.projections import Arrivals, Train, arrivals
-from jaxsnn.event.readout import Drive, membrane
-from jaxsnn.event.record import Budget
-from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
-from jaxsnn.event.sources import Readout, Sources, earliest, edges, hand_on
-from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.operators import added, as_matrix, through
-from jaxsnn.wiring import Wire
+from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
+from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
+from jaxsnn.event.adjoint.tangents import layer_spikes_forward
+from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.event.event_record import Budget
+from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.projections.arrivals import Arrivals, Train, arrivals
+from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
+from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
+from jaxsnn.network.operators import added, as_matrix, through
+from jaxsnn.network.structure import Wire
 
 
 class _Part:
@@ -27,16 +27,27 @@ class _Part:
 
     def __init__(self, sources: Sources, name: str):
         self.sources, self.engine, self.name = sources, sources.engine, name
-        self.population, self.parameters = sources.network.populations[name], sources.network.parameters[name]
+        self.population, self.parameters = (
+            sources.network.populations[name],
+            sources.network.parameters[name],
+        )
         self.signal = sources.arriving[name]
         levels = [source in sources.levels for source, _ in self.signal.paths]
         #: a level is among what arrives: everything is then played as boxes that have two edges; spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
-        self.neuron = neuron_of(replace(self.population, spike_kernel="box") if self.leveled else self.population)
+        self.neuron = neuron_of(
+            replace(self.population, spike_kernel="box") if self.leveled else self.population
+        )
         if self.population.chain is not None:
-            self.parameters = self.parameters | driven_parameters(sources.network, self.population, self.signal)
-        arrives = self.neuron.current_factor if self.leveled and not self.mixed else self.neuron.arrival_factor
+            self.parameters = self.parameters | driven_parameters(
+                sources.network, self.population, self.signal
+            )
+        arrives = (
+            self.neuron.current_factor
+            if self.leveled and not self.mixed
+            else self.neuron.arrival_factor
+        )
         self.scale = arrives(self.parameters)
 
     def spec(self, in_order=False):
@@ -73,7 +84,9 @@ class _Part:
             else:
                 time, channel, _ = self.sources.trains[source]
                 time = jnp.concatenate([time, time + self.neuron.width], axis=1)
-                trains[source] = Train(time, jnp.concatenate([channel, channel + operator.inward], axis=-1))
+                trains[source] = Train(
+                    time, jnp.concatenate([channel, channel + operator.inward], axis=-1)
+                )
             found.append((source, edges(operator, dtype)))
         return found, trains
 
@@ -105,7 +118,7 @@ class _Part:
         )
 
 
-class Layer(_Part):
+class FeedForwardPart(_Part):
     """A population that does not feed back into itself."""
 
     def run(self, record, t_end, sample_times):
@@ -117,19 +130,29 @@ class Layer(_Part):
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
         if given.budget:
-            record.budgets["max_arrivals"][self.name] = Budget(needed=given.needed, room=jnp.int32(given.budget))
+            record.budgets["max_arrivals"][self.name] = Budget(
+                needed=given.needed, room=jnp.int32(given.budget)
+            )
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
-        drive = Drive(neuron=self.neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
+        drive = Drive(
+            neuron=self.neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row
+        )
         if given.positions == 1:
             record.drives[self.name] = drive
         if not self.population.fires:
             unit = None if given.positions == 1 else self.scale
-            self.sources.readouts[self.name] = Readout(drive=drive, given=given, unit=unit, v_inf=v_inf)
+            self.sources.readouts[self.name] = Readout(
+                drive=drive, given=given, unit=unit, v_inf=v_inf
+            )
         if self.population.fires:
             spikes = self._spikes(record, given, weight, lanes, time, row, t_end)
             self.write_down(record, spikes)
-            channel = jnp.repeat(jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2])
-            hand_on(self.sources, record, self.name, spikes.time.reshape(len(spikes.time), -1), channel)
+            channel = jnp.repeat(
+                jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2]
+            )
+            hand_on(
+                self.sources, record, self.name, spikes.time.reshape(len(spikes.time), -1), channel
+            )
         elif given.positions == 1:
             record.voltages[self.name] = membrane(drive, sample_times)
         else:
@@ -146,7 +169,10 @@ class Layer(_Part):
             weight, time, row = self.boxes(given.weight * self.scale, given.time, given.row)
             return weight, self.lanes(), time, row
         lanes, scale = self.lanes(), jnp.where(self.scale > 0, self.scale, jnp.nan)
-        voltages = {name: getattr(lanes, name) / scale for name in ("threshold", "v_reset", "v_start", "j_start")}
+        voltages = {
+            name: getattr(lanes, name) / scale
+            for name in ("threshold", "v_reset", "v_start", "j_start")
+        }
         weight, time, row = self.boxes(given.weight, given.time, given.row)
         return weight, jax.tree.map(given.lanes, replace(lanes, **voltages)), time, row
 
@@ -158,14 +184,21 @@ class Layer(_Part):
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:
             return spikes
-        return replace(spikes, slope=jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0))
+        return replace(
+            spikes,
+            slope=jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0),
+        )
 
 
-class Group:
+class RecurrentPart:
     """Populations that feed back into each other, or one that feeds back into itself."""
 
     def __init__(self, sources: Sources, names: tuple[str, ...]):
-        self.names, self.parts, self.sources = names, [_Part(sources, name) for name in names], sources
+        self.names, self.parts, self.sources = (
+            names,
+            [_Part(sources, name) for name in names],
+            sources,
+        )
 
     def run(self, record, t_end):
         """Simulate it, and write what happened into the record and the trains."""
@@ -182,7 +215,11 @@ class Group:
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
             record.shapes_hold[part.name] = part.neuron.shape_holds(own)
-            record.numbers[part.name] = sum(jax.tree.leaves(own)), [weight for weight, _, _ in from_outside], feedback
+            record.numbers[part.name] = (
+                sum(jax.tree.leaves(own)),
+                [weight for weight, _, _ in from_outside],
+                feedback,
+            )
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.write_down(record, spikes)
             room = min(spec.max_events, layer.max_spikes * part.population.size)
@@ -210,7 +247,10 @@ class Group:
                 if source not in self.names:
                     continue
                 edge = self.names.index(source), target
-                weight, delay = matrix.weight * part.scale, self._later(matrix.delay, matrix, self._steps(edge))
+                weight, delay = (
+                    matrix.weight * part.scale,
+                    self._later(matrix.delay, matrix, self._steps(edge)),
+                )
                 edges.append(edge)
                 feedback.append((weight, delay))
                 if part.neuron.width:
@@ -238,4 +278,7 @@ class Group:
         given = [part.engine.of("max_events", part.name) for part in self.parts]
         if any(room is not None for room in given):
             return sum(room or 0 for room in given)
-        return sum(layer.max_spikes * part.population.size for layer, part in zip(layers, self.parts, strict=True))
+        return sum(
+            layer.max_spikes * part.population.size
+            for layer, part in zip(layers, self.parts, strict=True)
+        )

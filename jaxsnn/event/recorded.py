@@ -11,31 +11,37 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.cycles import Cycle, groups
 from jaxsnn.errors import LoweringError
-from jaxsnn.event.adjoint import clipped_slopes, layer_backward
-from jaxsnn.event.chains import arriving as arriving_signals
-from jaxsnn.event.events import Events
-from jaxsnn.event.feedforward import LayerSpec, LayerSpikes
-from jaxsnn.event.neurons import Lanes
-from jaxsnn.event.options import Event
-from jaxsnn.event.populations import Layer
-from jaxsnn.event.projections import Train
-from jaxsnn.event.record import EventRecord, empty_record
-from jaxsnn.event.sources import Sources
-from jaxsnn.limits import event_limits, refuse
-from jaxsnn.network import Network
+from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_backward
+from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_record import EventRecord, empty_record
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.event.limits import event_limits
+from jaxsnn.event.populations import FeedForwardPart
+from jaxsnn.event.projections.arrivals import Train
+from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
+from jaxsnn.event.projections.sources import Sources
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.network import Network
+from jaxsnn.network.obstacles import refuse
+from jaxsnn.network.spikes import Events
 
 Recorded = dict[str, tuple[jax.Array, jax.Array]]
 
 
 def replay(
-    network: Network, inputs: dict[str, Events], t_end, sample_times, engine: Event, recorded: Recorded
+    network: Network,
+    inputs: dict[str, Events],
+    t_end,
+    sample_times,
+    engine: Event,
+    recorded: Recorded,
 ) -> EventRecord:
     """A batch whose spikes are known.
 
     Args:
-        inputs, t_end, sample_times: as in `jaxsnn.event.engine.run`.
+        inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.run`.
         recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
 
     Raises:
@@ -44,7 +50,9 @@ def replay(
     refuse(event_limits(network.wires, network.populations))
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
     arriving = arriving_signals(network)
-    sources = Sources(network=network, engine=engine, arriving=arriving, trains=trains, gathered=frozenset())
+    sources = Sources(
+        network=network, engine=engine, arriving=arriving, trains=trains, gathered=frozenset()
+    )
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
     for part in groups(network.wires):
         if isinstance(part, Cycle):
@@ -59,7 +67,7 @@ def replay(
     return record
 
 
-class _RecordedLayer(Layer):
+class _RecordedLayer(FeedForwardPart):
     """A population whose spikes are known."""
 
     def __init__(self, sources: Sources, name: str, recorded: Recorded):
@@ -73,7 +81,9 @@ class _RecordedLayer(Layer):
 
     def _spikes(self, record, given, weight, lanes, time, row, t_end):
         if given.positions != 1:
-            raise LoweringError(f"node '{self.name}' lies behind a convolution or a pool: not in the loop")
+            raise LoweringError(
+                f"node '{self.name}' lies behind a convolution or a pool: not in the loop"
+            )
         spec, (times, count) = self.spec(), self.recorded[self.name]
         spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
         record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
@@ -82,7 +92,7 @@ class _RecordedLayer(Layer):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recorded_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, times, count) -> LayerSpikes:
-    """Recorded spikes of one population, differentiable as `jaxsnn.event.adjoint.layer_spikes` is.
+    """Recorded spikes of one population, differentiable as `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
 
     Args:
         weight, lanes, time, row: as there.
@@ -109,8 +119,13 @@ def _slopes(spec, weight, lanes, time, row, times):
             arrival, weights = arrival_and_weights
             gap = finite - arrival
             later = (gap > 0) & jnp.isfinite(gap)
-            pulse = neuron.flow(neuron.decay(wide, jnp.where(later, gap, 0.0)), neuron.arrive(rest, weights[:, None]))
-            return jax.tree.map(lambda total, part: total + jnp.where(later, part, 0.0), state, pulse), None
+            pulse = neuron.flow(
+                neuron.decay(wide, jnp.where(later, gap, 0.0)),
+                neuron.arrive(rest, weights[:, None]),
+            )
+            return jax.tree.map(
+                lambda total, part: total + jnp.where(later, part, 0.0), state, pulse
+            ), None
 
         state, _ = lax.scan(add, state, (arrival, weights))
         return neuron.slope(wide, state)

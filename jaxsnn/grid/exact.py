@@ -67,7 +67,9 @@ def share(mem, syn):
         mem, syn: dt / tau_mem, dt / tau_syn.
     """
     smaller = jnp.minimum(mem, syn)
-    apart = jnp.maximum(mem, syn) - smaller  # where the two are equal, its gradient is 0, unlike that of abs
+    apart = (
+        jnp.maximum(mem, syn) - smaller
+    )  # where the two are equal, its gradient is 0, unlike that of abs
     close = apart < 1 / 64
     safe = jnp.where(close, 1.0, apart)
     series = 1.0

@@ -14,12 +14,12 @@ from jax import lax
 
 from jaxsnn.grid import exact
 from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
-from jaxsnn.wiring import Population
+from jaxsnn.network.structure import Population
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class State:
+class MembraneState:
     """What a population carries from step to step, (batch, *shape); `i` is None without a synaptic current."""
 
     v: jax.Array
@@ -28,7 +28,7 @@ class State:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Drive:
+class StepInput:
     """What arrives in a step; None is nothing.
 
     Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents differ.
@@ -71,7 +71,7 @@ def tau_mem(parameters):
     meta_fields=("population", "dt", "surrogate", "detach_reset"),
 )
 @dataclass(frozen=True, kw_only=True)
-class Neuron:
+class SteppedNeuron:
     """A population ready to step. A pytree of its parameters and factors.
 
     Attributes:
@@ -90,13 +90,17 @@ class Neuron:
     surrogate: Surrogate
     detach_reset: bool | None
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> MembraneState:
         """The state before the first step: currents are 0."""
         p = self.parameters
         zero = jnp.zeros_like(p["r"])
-        v = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": p.get("v_reset", zero)}[self.population.initial]
+        v = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": p.get("v_reset", zero)}[
+            self.population.initial
+        ]
         shape = (batch, *zero.shape)
-        return State(v=jnp.broadcast_to(v, shape), i=jnp.zeros(shape, v.dtype) if "tau_syn" in p else None)
+        return MembraneState(
+            v=jnp.broadcast_to(v, shape), i=jnp.zeros(shape, v.dtype) if "tau_syn" in p else None
+        )
 
     def fire(self, v) -> Any:
         """Spikes of membranes v: 0, 1, or as often as the threshold fits in."""
@@ -113,7 +117,9 @@ class Neuron:
         """What leaves in steps whose tested membrane is given: spikes, or the membrane of a readout."""
         return self.fire(tested) if self.population.fires else tested
 
-    def step(self, state: State, drive: Drive, known: jax.Array | None = None) -> tuple[State, jax.Array, jax.Array]:
+    def step(
+        self, state: MembraneState, drive: StepInput, known: jax.Array | None = None
+    ) -> tuple[MembraneState, jax.Array, jax.Array]:
         """One step.
 
         Args:
@@ -128,7 +134,9 @@ class Neuron:
         population, v = self.population, state.v
         looks = population.fires and (population.resets_at_start or population.reset_delay)
         # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves, nobody does.
-        detach = population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
+        detach = (
+            population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
+        )
         first = self._resetting(v, detach) if looks else None
         if looks and population.resets_first:
             v = self.reset(v, first)
@@ -136,14 +144,14 @@ class Neuron:
         if looks and not population.resets_first:
             v = self.reset(v, first)
         if not population.fires:
-            return State(v=v, i=i), v, v
+            return MembraneState(v=v, i=i), v, v
         if known is not None and population.spikes_from == "after":
             v = _with_value(v, known)
         tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
             now = self._resetting(tested, self.detach_reset)
             v = self.reset(v, now - first if looks else now)
-        return State(v=v, i=i), tested, v
+        return MembraneState(v=v, i=i), tested, v
 
     def _exact_step(self, state, drive, known):
         """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act until its end."""
@@ -164,7 +172,7 @@ class Neuron:
         membrane = v
         if not boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
-        return State(v=v, i=i), tested, membrane
+        return MembraneState(v=v, i=i), tested, membrane
 
     def reset(self, v, spikes):
         """Membranes after spikes."""
@@ -206,7 +214,9 @@ def _with_value(v, value):
     return value
 
 
-_with_value.defvjp(lambda v, value: (value, value), lambda value, gradient: (gradient, jnp.zeros_like(value)))
+_with_value.defvjp(
+    lambda v, value: (value, value), lambda value, gradient: (gradient, jnp.zeros_like(value))
+)
 
 
 def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.cycles import Cycle
-from jaxsnn.grid.neuron import Drive
+from jaxsnn.grid.neuron import StepInput
 from jaxsnn.grid.parts import Parts, total
-from jaxsnn.wiring import Wire
+from jaxsnn.network.cycles import Cycle
+from jaxsnn.network.structure import Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +28,27 @@ class OverTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Played:
+class LoopOutcome:
     """What a loop leaves, by node: signals and recorded membranes (time, batch, *shape); whether V is finite."""
 
-    signals: dict[str, Drive]
+    signals: dict[str, StepInput]
     voltages: dict[str, jax.Array]
     finite: dict[str, jax.Array]
 
 
-def play_population(parts: Parts, wire: Wire, signals: dict[str, Drive], over_time: OverTime) -> Played:
+def play_population(
+    parts: Parts, wire: Wire, signals: dict[str, StepInput], over_time: OverTime
+) -> LoopOutcome:
     """A population that no cycle goes through."""
     neuron = parts.neurons[wire.name]
     entering = total([signals[source] for source in wire.sources])
     if entering.only is None:
-        entering = Drive(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
+        entering = StepInput(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
 
     start = neuron.start(over_time.lead[1])
     played: Any = _membranes(wire.name in over_time.recorded, neuron, start, entering)
     end, tested, membrane = played
-    return Played(
+    return LoopOutcome(
         signals={wire.name: parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
         finite={wire.name: jnp.all(jnp.isfinite(end.v))},
@@ -78,7 +80,9 @@ def _forward(recorded, neuron, start, entering):
 
 def _backward(recorded, kept, gradients):
     neuron, start, entering, tested = kept
-    _, pull = jax.vjp(lambda *given: _played(recorded, *given, known=tested), neuron, start, entering)
+    _, pull = jax.vjp(
+        lambda *given: _played(recorded, *given, known=tested), neuron, start, entering
+    )
     return pull(gradients)
 
 
@@ -94,13 +98,18 @@ def _scan(step, start, entering, steps):
     return lax.scan(again, start, entering, length=steps)
 
 
-def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time: OverTime) -> Played:
+def play_cycle(
+    parts: Parts, cycle: Cycle, signals: dict[str, StepInput], over_time: OverTime
+) -> LoopOutcome:
     """All nodes of a cycle. A spike reaches the neurons behind in the same step, the others one step later."""
     inside = tuple(wire.name for wire in cycle.wires)
     entering = {
-        wire.name: total([signals[source] for source in wire.sources if source not in inside]) for wire in cycle.wires
+        wire.name: total([signals[source] for source in wire.sources if source not in inside])
+        for wire in cycle.wires
     }
-    needed = {source for wire in parts.network.wires if wire.name not in inside for source in wire.sources}
+    needed = {
+        source for wire in parts.network.wires if wire.name not in inside for source in wire.sources
+    }
     leaving = tuple(name for name in inside if name in needed or name in over_time.recorded)
     loop = Loop(parts=parts, cycle=cycle)
 
@@ -111,7 +120,7 @@ def play_cycle(parts: Parts, cycle: Cycle, signals: dict[str, Drive], over_time:
 
     start = loop.start(over_time.lead[1])
     end, (played, voltages) = _scan(step, start, entering, over_time.lead[0])
-    return Played(
+    return LoopOutcome(
         signals=played,
         voltages=voltages,
         finite={name: jnp.all(jnp.isfinite(end["states"][name].v)) for name in cycle.order},
@@ -137,7 +146,9 @@ class Loop:
         for wire in self.cycle.wires:
             if wire.kind == "Delay":
                 empty = jnp.zeros((max(parts.delays[wire.name]), batch, *wire.shape), dtype)
-                waiting[wire.name] = Drive(spikes=empty if parts.continuous else None, level=empty)
+                waiting[wire.name] = StepInput(
+                    spikes=empty if parts.continuous else None, level=empty
+                )
         return {"states": states, "last": last, "waiting": waiting}
 
     def step(self, carry, entering):
@@ -155,29 +166,38 @@ class Loop:
             if wire.kind == "neuron":
                 return now[name] if name in now else carry["last"][name]
             if wire.kind == "Delay":
-                return jax.tree.map(lambda x: arriving(parts.delays[name], x), carry["waiting"][name])
+                return jax.tree.map(
+                    lambda x: arriving(parts.delays[name], x), carry["waiting"][name]
+                )
             return parts.through(wire, gathered(name))
 
         def gathered(name):
-            return total([entering[name], *(leaving(source) for source in wires[name].sources if source in wires)])
+            return total(
+                [
+                    entering[name],
+                    *(leaving(source) for source in wires[name].sources if source in wires),
+                ]
+            )
 
         states, membranes = {}, {}
         for name in self.cycle.order:
             neuron = parts.neurons[name]
-            states[name], tested, membranes[name] = neuron.step(carry["states"][name], gathered(name))
+            states[name], tested, membranes[name] = neuron.step(
+                carry["states"][name], gathered(name)
+            )
             now[name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
         waiting = {name: _queued(queue, gathered(name)) for name, queue in carry["waiting"].items()}
         return {"states": states, "last": now, "waiting": waiting}, leaving, membranes
 
 
-def _queued(queue: Drive, new: Drive) -> Drive:
+def _queued(queue: StepInput, new: StepInput) -> StepInput:
     """What waits in a Delay after a step, oldest first."""
 
     def shifted(old, entering):
         latest = jnp.zeros_like(old[:1]) if entering is None else entering[None]
         return jnp.concatenate([old[1:], latest])
 
-    return Drive(
+    return StepInput(
         spikes=None if queue.spikes is None else shifted(queue.spikes, new.spikes),
         level=shifted(queue.level, new.level),
     )

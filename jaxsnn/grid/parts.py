@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.grid.limits import grid_limits
+from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
-from jaxsnn.grid.neuron import Drive, Neuron, factors_of
+from jaxsnn.grid.neuron import StepInput, SteppedNeuron, factors_of
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_length, steps_of
-from jaxsnn.limits import refuse
-from jaxsnn.network import Network
-from jaxsnn.wiring import Wire
+from jaxsnn.network.network import Network
+from jaxsnn.network.obstacles import refuse
+from jaxsnn.network.structure import Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Parts:
 
     Attributes:
         network: the network.
-        neurons: population -> `Neuron`.
+        neurons: population -> `SteppedNeuron`.
         delays: Delay node -> its delays in steps, one or one for each channel.
         shapes: node -> shape of what leaves it.
         continuous: time is continuous: spikes are no currents. Else all input is of one kind.
@@ -31,7 +31,7 @@ class Parts:
     """
 
     network: Network
-    neurons: dict[str, Neuron]
+    neurons: dict[str, SteppedNeuron]
     delays: dict[str, tuple[int, ...]]
     shapes: dict[str, tuple[int, ...]]
     continuous: bool
@@ -45,24 +45,32 @@ class Parts:
         """NIR's names -> arrays."""
         return self.network.parameters.get(wire.name, {})
 
-    def emitted(self, y: jax.Array, *, spikes: bool) -> Drive:
+    def emitted(self, y: jax.Array, *, spikes: bool) -> StepInput:
         """What an Input or a population sends: spikes or a level."""
-        return Drive(spikes=y) if spikes and self.continuous else Drive(level=y)
+        return StepInput(spikes=y) if spikes and self.continuous else StepInput(level=y)
 
-    def through(self, wire: Wire, entering: Drive) -> Drive:
+    def through(self, wire: Wire, entering: StepInput) -> StepInput:
         """A signal after a node without a state."""
         parameters, inward = self.parameters(wire), self.inward(wire)
         if wire.kind == "Threshold":
-            return Drive(level=above(parameters, wire.shape, entering.level, self.surrogate))
-        passed: Drive = jax.tree.map(lambda x: apply_linear(wire, parameters, inward, x), entering)
+            return StepInput(level=above(parameters, wire.shape, entering.level, self.surrogate))
+        passed: StepInput = jax.tree.map(
+            lambda x: apply_linear(wire, parameters, inward, x), entering
+        )
         bias = bias_of(wire, parameters)
         if bias is None:
             return passed
-        level = jnp.broadcast_to(bias, passed.only.shape) if passed.level is None else passed.level + bias
-        return Drive(spikes=passed.spikes, level=level)
+        level = (
+            jnp.broadcast_to(bias, passed.only.shape)
+            if passed.level is None
+            else passed.level + bias
+        )
+        return StepInput(spikes=passed.spikes, level=level)
 
 
-def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, detach_reset: bool | None) -> Parts:
+def take_apart(
+    network: Network, *, dt: float | None, surrogate: Surrogate, detach_reset: bool | None
+) -> Parts:
     """Prepare a network.
 
     Args:
@@ -76,15 +84,19 @@ def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, deta
     kinds = ("input", "output", "neuron", "Threshold", "Delay", *LINEAR)
     for wire in network.wires:
         if wire.kind not in kinds:
-            raise LoweringError(f"node '{wire.name}' is a {wire.kind}: the grid engine runs {listing(kinds[3:])}")
+            raise LoweringError(
+                f"node '{wire.name}' is a {wire.kind}: the grid engine runs {listing(kinds[3:])}"
+            )
     refuse(grid_limits(network.wires, network.populations, dt=dt))
     neurons: dict[str, Any] = {}
     for wire in network.wires:
         if wire.kind != "neuron":
             continue
         population = network.populations[wire.name]
-        parameters = {name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()}
-        neurons[wire.name] = Neuron(
+        parameters = {
+            name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()
+        }
+        neurons[wire.name] = SteppedNeuron(
             population=population,
             parameters=parameters,
             factors=factors_of(population, parameters, unit),
@@ -95,16 +107,23 @@ def take_apart(network: Network, *, dt: float | None, surrogate: Surrogate, deta
     return Parts(
         network=network,
         neurons=neurons,
-        delays={wire.name: delay_steps(wire, unit) for wire in network.wires if wire.kind == "Delay"},
+        delays={
+            wire.name: delay_steps(wire, unit) for wire in network.wires if wire.kind == "Delay"
+        },
         shapes={wire.name: wire.shape for wire in network.wires},
-        continuous=any(population.membrane == "exact" for population in network.populations.values()),
+        continuous=any(
+            population.membrane == "exact" for population in network.populations.values()
+        ),
         surrogate=surrogate,
     )
 
 
-def total(drives: list[Drive]) -> Drive:
+def total(drives: list[StepInput]) -> StepInput:
     """The sum of what arrives, in the order given."""
-    return Drive(spikes=_sum([drive.spikes for drive in drives]), level=_sum([drive.level for drive in drives]))
+    return StepInput(
+        spikes=_sum([drive.spikes for drive in drives]),
+        level=_sum([drive.level for drive in drives]),
+    )
 
 
 def _sum(arrays: list[jax.Array | None]) -> jax.Array | None:

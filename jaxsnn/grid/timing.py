@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.wiring import Population, Wire
+from jaxsnn.network.structure import Population, Wire
 
 if TYPE_CHECKING:
-    from jaxsnn.network import Network
+    from jaxsnn.network.network import Network
 
 #: Delays and given steps may differ from what they should be by the rounding of float32, relative.
 _TOLERANCE = 2**-18
@@ -30,14 +30,20 @@ def step_length(network: Network, dt: float | None) -> float | None:
     if dt is not None and not (math.isfinite(dt) and dt > 0):
         raise UsageError(f"Grid has dt = {dt:g} s: it must be positive")
     for population in network.populations.values():
-        if dt is not None and population.dt is not None and abs(dt - population.dt) > _TOLERANCE * population.dt:
+        if (
+            dt is not None
+            and population.dt is not None
+            and abs(dt - population.dt) > _TOLERANCE * population.dt
+        ):
             raise UsageError(
                 f"Grid has dt = {dt:g} s, but the steps of node '{population.name}' last {population.dt:g} s: leave dt "
                 "out, or read the file with another --dt"
             )
         if needs_dt(population) and not population.counts_steps:
             population.require("seconds", *(["dt"] if dt is None else []))
-    known = [population.dt for population in network.populations.values() if population.dt is not None]
+    known = [
+        population.dt for population in network.populations.values() if population.dt is not None
+    ]
     return dt if dt is not None or not known else known[0]
 
 
@@ -57,7 +63,9 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
         LoweringError: dt is unknown, or a delay is no multiple of it.
     """
     if dt is None:
-        raise LoweringError(f"node '{wire.name}' (Delay) needs dt, which the file does not say: say --dt")
+        raise LoweringError(
+            f"node '{wire.name}' (Delay) needs dt, which the file does not say: say --dt"
+        )
     exact = np.asarray(wire.detail) / dt
     steps = np.rint(exact)
     if (bad := np.abs(steps - exact) > _TOLERANCE * np.maximum(steps, 1)).any():
@@ -72,4 +80,6 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
 def needs_dt(population: Population) -> bool:
     """Whether a step of the population depends on how long it is."""
     formulas = (population.membrane_decay, population.synapse_decay)
-    return population.membrane in ("exact", "euler", "relax") or any("dt" in formula for formula in formulas)
+    return population.membrane in ("exact", "euler", "relax") or any(
+        "dt" in formula for formula in formulas
+    )

@@ -67,7 +67,9 @@ def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Laye
     return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
 
 
-def affine(outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0) -> Layer:
+def affine(
+    outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0
+) -> Layer:
     """A weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
     weights = {"weight": kaiming_uniform() if weight is None else weight}
     if callable(bias):
@@ -102,7 +104,13 @@ def cubalif(
 ) -> Layer:
     """Current-based leaky integrate-and-fire neurons. Each parameter is one number or one for each neuron."""
     times = {"tau_mem": tau_mem, "tau_syn": tau_syn}
-    others = {"v_threshold": v_threshold, "v_leak": v_leak, "v_reset": v_reset, "r": r, "w_in": w_in}
+    others = {
+        "v_threshold": v_threshold,
+        "v_leak": v_leak,
+        "v_reset": v_reset,
+        "r": r,
+        "w_in": w_in,
+    }
     return _neurons("CubaLIF", size, times, others)
 
 
@@ -116,7 +124,12 @@ def cubali(
     w_in: Number = 1.0,
 ) -> Layer:
     """Current-based leaky integrators."""
-    return _neurons("CubaLI", size, {"tau_mem": tau_mem, "tau_syn": tau_syn}, {"v_leak": v_leak, "r": r, "w_in": w_in})
+    return _neurons(
+        "CubaLI",
+        size,
+        {"tau_mem": tau_mem, "tau_syn": tau_syn},
+        {"v_leak": v_leak, "r": r, "w_in": w_in},
+    )
 
 
 def lif(
@@ -150,12 +163,19 @@ def integrator(size: Size | None = None, *, r: Number = 1.0) -> Layer:
     return _neurons("I", size, {}, {"r": r})
 
 
-def _neurons(kind: str, size: Size | None, times: Mapping[str, Time], others: Mapping[str, Number]) -> Layer:
-    seconds = {name: parse_time(value) if isinstance(value, str) else value for name, value in times.items()}
+def _neurons(
+    kind: str, size: Size | None, times: Mapping[str, Time], others: Mapping[str, Number]
+) -> Layer:
+    seconds = {
+        name: parse_time(value) if isinstance(value, str) else value
+        for name, value in times.items()
+    }
     return Layer(type=kind, size=_shape(size), parameters=seconds | dict(others))
 
 
-def sequential(*layers: Layer, seed: int | None = None, dialect: str = "jaxsnn", **options: Any) -> Graph:
+def sequential(
+    *layers: Layer, seed: int | None = None, dialect: str = "jaxsnn", **options: Any
+) -> Graph:
     """Layers in a row.
 
     The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and "output", the numbers
@@ -182,7 +202,9 @@ def sequential(*layers: Layer, seed: int | None = None, dialect: str = "jaxsnn",
     (('input', '1', '2', '3', '4', 'output'), 'jaxsnn', 's')
     """
     if not layers or layers[0].type != "Input":
-        raise UsageError("the first layer must say how many channels come in: sequential(input(5), ...)")
+        raise UsageError(
+            "the first layer must say how many channels come in: sequential(input(5), ...)"
+        )
     named = {str(number): layer for number, layer in enumerate(layers)}
     nodes = {"input": named.pop("0"), **named}
     if layers[-1].type != "Output":
@@ -226,7 +248,9 @@ def network(
     edges = list(dict.fromkeys(edge for chain in chains for edge in itertools.pairwise(chain)))
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:
-            raise GraphError(f"an edge names '{name}', which is no node: there are {listing(nodes)}")
+            raise GraphError(
+                f"an edge names '{name}', which is no node: there are {listing(nodes)}"
+            )
     shapes = _fed_shapes(nodes, edges)
     rng = None if seed is None else np.random.default_rng(seed)
     members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
@@ -251,7 +275,9 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
             fed[name] = size
     unknown = [name for name in nodes if name not in fed]
     if unknown:
-        raise GraphError(f"node '{unknown[0]}' has no size, and nothing feeds it: say its size or add an edge to it")
+        raise GraphError(
+            f"node '{unknown[0]}' has no size, and nothing feeds it: say its size or add an edge to it"
+        )
     return fed
 
 
@@ -274,11 +300,17 @@ def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None)
     return entry
 
 
-def _drawn(name: str, key: str, weight: Weights, shape: Shape, rng: np.random.Generator | None) -> np.ndarray:
+def _drawn(
+    name: str, key: str, weight: Weights, shape: Shape, rng: np.random.Generator | None
+) -> np.ndarray:
     if callable(weight):
         if rng is None:
-            raise UsageError(f"node '{name}' draws its {key}: say seed=0, or pass an array of shape {shape}")
+            raise UsageError(
+                f"node '{name}' draws its {key}: say seed=0, or pass an array of shape {shape}"
+            )
         return np.asarray(weight(rng, shape))
     if np.shape(weight) != shape:
-        raise GraphError(f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}, (outputs, inputs)")
+        raise GraphError(
+            f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}, (outputs, inputs)"
+        )
     return np.asarray(weight)

@@ -23,7 +23,7 @@ from jaxsnn.nir.data_files import read_data as read_data
 from jaxsnn.nir.data_files import write_data as write_data
 
 if TYPE_CHECKING:
-    from jaxsnn.event.events import Events
+    from jaxsnn.network.spikes import Events
 
 
 def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.EventData:
@@ -44,18 +44,27 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.
     """
     time, index = np.asarray(events.time), np.asarray(events.index)
     if time.ndim != 2 or time.shape != index.shape:
-        raise UsageError(f"events have times {time.shape} and indices {index.shape}: both must be (batch, events)")
+        raise UsageError(
+            f"events have times {time.shape} and indices {index.shape}: both must be (batch, events)"
+        )
     if np.isnan(time).any():
         raise UsageError("events have a time that is NaN: unused slots are at inf")
     used = np.isfinite(time)
     data = nir.EventData(
-        idx=np.where(used, index, -1), time=np.where(used, time, np.inf), n_neurons=size, t_max=float(t_max)
+        idx=np.where(used, index, -1),
+        time=np.where(used, time, np.inf),
+        n_neurons=size,
+        t_max=float(t_max),
     )
     if values is not None:
         given = np.asarray(values)
         if given.shape != time.shape:
-            raise UsageError(f"values have the shape {given.shape}, events {time.shape}: give one for each slot")
-        data = nir.ValuedEventData(**vars(data), value=np.where(used, given, np.zeros((), given.dtype)))
+            raise UsageError(
+                f"values have the shape {given.shape}, events {time.shape}: give one for each slot"
+            )
+        data = nir.ValuedEventData(
+            **vars(data), value=np.where(used, given, np.zeros((), given.dtype))
+        )
     refuse_broken(data, "events")
     return data
 
@@ -71,7 +80,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
     Raises:
         UsageError: the data are broken, are no spikes, or carry values other than 1.
     """
-    from jaxsnn.event.events import Events, dense_to_events
+    from jaxsnn.network.spikes import Events, dense_to_events
 
     refuse_broken(data, name)
     if isinstance(data, nir.TimeGriddedData):
@@ -103,7 +112,9 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> nir.TimeGrid
     """
     values = np.asarray(array)
     if values.ndim < 3:
-        raise UsageError(f"an array of shape {values.shape} cannot be a recording: it must be (time, batch, ...)")
+        raise UsageError(
+            f"an array of shape {values.shape} cannot be a recording: it must be (time, batch, ...)"
+        )
     if spikes and values.dtype != bool:
         if (other := (values != 0) & (values != 1)).any():
             step, sample = (int(place) for place in np.argwhere(other)[0][:2])
@@ -128,7 +139,9 @@ def to_array(data: nir.TimeGriddedData, shape: tuple[int, ...] | None = None) ->
     if shape is None:
         return moved
     if math.prod(shape) != data.n_neurons:
-        raise UsageError(f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}")
+        raise UsageError(
+            f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}"
+        )
     return moved.reshape(*moved.shape[:2], *shape)
 
 
@@ -221,10 +234,16 @@ def in_steps(
     """
     if isinstance(data, nir.TimeGriddedData):
         other = dt is not None and abs(data.dt - dt) > TOLERANCE * dt
-        remark = f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s" if other else None
+        remark = (
+            f"the {name} has steps of {data.dt:g} s, and is taken for steps of {dt:g} s"
+            if other
+            else None
+        )
         return to_array(data, shape), remark
     if dt is None:
-        raise UsageError(f"the {name} is given by events, and nobody says how long a step is: say dt (--dt)")
+        raise UsageError(
+            f"the {name} is given by events, and nobody says how long a step is: say dt (--dt)"
+        )
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
 
 
@@ -253,9 +272,13 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
         for part in outer:
             level = level.nodes.setdefault(part, nir.NIRGraphData(nodes={}))
             if not isinstance(level, nir.NIRGraphData):
-                raise UsageError(f"'{part}' in '{name}' is a node, it cannot hold others: rename one of them")
+                raise UsageError(
+                    f"'{part}' in '{name}' is a node, it cannot hold others: rename one of them"
+                )
         if not all(name.split("/")) or last in level.nodes:
-            raise UsageError(f"'{name}' cannot name a node here: names must differ and must not be empty")
+            raise UsageError(
+                f"'{name}' cannot name a node here: names must differ and must not be empty"
+            )
         level.nodes[last] = nir.NIRNodeData(observables=dict(observables))
     return root
 

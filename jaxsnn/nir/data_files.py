@@ -27,14 +27,18 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
     document = load_hdf5(path, "a file of NIR data")
     kind = _type_of(document)
     if kind != "NIRGraphData":
-        raise FileError(f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind}): was it a NIR graph?")
+        raise FileError(
+            f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind}): was it a NIR graph?"
+        )
     try:
         return _read_graph(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{path} holds broken NIR data: {error}: write it again") from error
 
 
-def write_data(path: str | os.PathLike[str], data: nir.NIRGraphData, *, force: bool = False) -> None:
+def write_data(
+    path: str | os.PathLike[str], data: nir.NIRGraphData, *, force: bool = False
+) -> None:
     """Write NIR data, nested or not, as `nir.read_data` reads it.
 
     Raises:
@@ -59,21 +63,29 @@ def _attributes(kind: str, **numbers: Any) -> dict[str, Dataset]:
 def _graph_group(data: nir.NIRGraphData) -> Group:
     nodes = Group()
     for name, entry in _named(data.nodes):
-        nodes[name] = _graph_group(entry) if isinstance(entry, nir.NIRGraphData) else _node_group(name, entry)
+        nodes[name] = (
+            _graph_group(entry) if isinstance(entry, nir.NIRGraphData) else _node_group(name, entry)
+        )
     return Group({"nodes": nodes}, _attributes("NIRGraphData"))
 
 
 def _node_group(name: str, data: Any) -> Group:
     if not isinstance(data, nir.NIRNodeData):
-        raise GraphError(f"node '{name}' holds a {type(data).__name__}: it must be NIRNodeData or NIRGraphData")
-    found = Group({key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)})
+        raise GraphError(
+            f"node '{name}' holds a {type(data).__name__}: it must be NIRNodeData or NIRGraphData"
+        )
+    found = Group(
+        {key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)}
+    )
     return Group({"observables": found}, _attributes("NIRNodeData"))
 
 
 def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for name in entries:
         if "/" in name or name in ("", "."):
-            raise GraphError(f"'{name}' is a name that a file cannot hold: nest a NIRGraphData, or rename it")
+            raise GraphError(
+                f"'{name}' is a name that a file cannot hold: nest a NIRGraphData, or rename it"
+            )
     return list(entries.items())
 
 
@@ -82,7 +94,9 @@ def _observable_group(name: str, data: Any) -> Group:
         refuse_broken(data, name)
         return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
     if not isinstance(data, nir.EventData):
-        raise GraphError(f"'{name}' is a {type(data).__name__}: it must be TimeGriddedData or EventData")
+        raise GraphError(
+            f"'{name}' is a {type(data).__name__}: it must be TimeGriddedData or EventData"
+        )
     refuse_broken(data, name)
     valued = isinstance(data, nir.ValuedEventData)
     arrays = {"idx": data.idx, "time": data.time} | ({"value": data.value} if valued else {})
@@ -91,7 +105,9 @@ def _observable_group(name: str, data: Any) -> Group:
 
 
 def _stored(array: np.ndarray) -> Dataset:
-    return Dataset(value=array, dtype=array.dtype, storage={"compression": "gzip"} if array.size else {})
+    return Dataset(
+        value=array, dtype=array.dtype, storage={"compression": "gzip"} if array.size else {}
+    )
 
 
 def _read_graph(group: Group) -> nir.NIRGraphData:
@@ -99,13 +115,17 @@ def _read_graph(group: Group) -> nir.NIRGraphData:
     for name, entry in group["nodes"].items():
         kind = _type_of(entry)
         if kind not in ("NIRGraphData", "NIRNodeData"):
-            raise ValueError(f"node '{name}' has the __type__ {kind}, not NIRNodeData or NIRGraphData")
+            raise ValueError(
+                f"node '{name}' has the __type__ {kind}, not NIRNodeData or NIRGraphData"
+            )
         nodes[name] = _read_graph(entry) if kind == "NIRGraphData" else _read_node(entry)
     return nir.NIRGraphData(nodes=nodes)
 
 
 def _read_node(group: Group) -> nir.NIRNodeData:
-    return nir.NIRNodeData(observables={name: _read(name, entry) for name, entry in group["observables"].items()})
+    return nir.NIRNodeData(
+        observables={name: _read(name, entry) for name, entry in group["observables"].items()}
+    )
 
 
 def _read(name: str, group: Group) -> Observable:
@@ -147,7 +167,9 @@ def refuse_broken(data: Observable, name: str) -> None:
             "and time inf, a used one neither"
         )
     if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
-        raise UsageError(f"{name}: an event names neuron {data.idx[bad][0]}, there are {data.n_neurons}, from 0 on")
+        raise UsageError(
+            f"{name}: an event names neuron {data.idx[bad][0]}, there are {data.n_neurons}, from 0 on"
+        )
     if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
         raise UsageError(
             f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to t_max = {data.t_max:g} s, the "

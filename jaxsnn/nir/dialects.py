@@ -126,7 +126,12 @@ def _rules(**rules: Rule) -> Mapping[str, Rule]:
 
 
 _LITERAL = _rules(
-    CubaLIF=Rule(), CubaLI=Rule(), LIF=Rule(), LI=Rule(), IF=Rule(membrane_decay="1"), I=Rule(membrane_decay="1")
+    CubaLIF=Rule(),
+    CubaLI=Rule(),
+    LIF=Rule(),
+    LI=Rule(),
+    IF=Rule(membrane_decay="1"),
+    I=Rule(membrane_decay="1"),
 )
 _EVENT_BASED = _rules(
     CubaLIF=Rule(arrival="jump", synapse_decay="exp(-dt/tau_syn)"),
@@ -141,7 +146,12 @@ _EVENT_BASED = _rules(
 DIALECTS: Mapping[str, Conventions] = MappingProxyType(
     {
         "nir": Conventions(
-            name="nir", rules=_LITERAL, reset="zero", reset_delay=False, constant_input="current", recurrent_delay=0
+            name="nir",
+            rules=_LITERAL,
+            reset="zero",
+            reset_delay=False,
+            constant_input="current",
+            recurrent_delay=0,
         ),
         "snntorch": Conventions(
             name="snntorch",
@@ -169,7 +179,9 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "norse": Conventions(
             name="norse",
             rules=_rules(
-                LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="euler", ones=("r",)),
+                LIF=Rule(
+                    kernel="box", membrane_decay="1-dt/tau_mem", membrane="euler", ones=("r",)
+                ),
                 LI=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="euler", ones=("r",)),
                 CubaLIF=Rule(
                     arrival="jump",
@@ -223,7 +235,13 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "spyx": Conventions(
             name="spyx",
             rules=_rules(
-                LIF=Rule(arrival="jump", kernel="box", membrane_decay="r", membrane="leak", resistance="tau/dt"),
+                LIF=Rule(
+                    arrival="jump",
+                    kernel="box",
+                    membrane_decay="r",
+                    membrane="leak",
+                    resistance="tau/dt",
+                ),
                 CubaLIF=Rule(
                     arrival="jump",
                     membrane_decay="r",
@@ -250,7 +268,12 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
             rules=_rules(
                 LIF=Rule(kernel="box", membrane_decay="1-dt/tau_mem", membrane="relax"),
                 IF=Rule(kernel="box", membrane_decay="1", membrane="leak"),
-                CubaLIF=Rule(membrane_decay="1-1/r", synapse_decay="1-1/w_in", membrane="leak", synapse="add last"),
+                CubaLIF=Rule(
+                    membrane_decay="1-1/r",
+                    synapse_decay="1-1/w_in",
+                    membrane="leak",
+                    synapse="add last",
+                ),
             ),
             time_unit="s",
             dt_from="tau/r",
@@ -356,10 +379,17 @@ class Dialect:
         return NodeDialect(
             name=self.name,
             readout=own.get("readout", False),
-            **{field: own.get(field, getattr(self, field)) for field in PER_NODE if field != "readout"},
+            **{
+                field: own.get(field, getattr(self, field))
+                for field in PER_NODE
+                if field != "readout"
+            },
         )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"nodes": {name: dict(own) for name, own in self.nodes.items()}, "choices": list(self.choices)}
+        return fields | {
+            "nodes": {name: dict(own) for name, own in self.nodes.items()},
+            "choices": list(self.choices),
+        }

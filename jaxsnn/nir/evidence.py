@@ -56,7 +56,11 @@ def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> I
     for name, node in nodes.items():
         if not isinstance(node, NEURONS):
             continue
-        pairs = [("tau_mem", "r"), ("tau_syn", "w_in")] if isinstance(node, CURRENT_BASED) else [("tau", "r")]
+        pairs = (
+            [("tau_mem", "r"), ("tau_syn", "w_in")]
+            if isinstance(node, CURRENT_BASED)
+            else [("tau", "r")]
+        )
         if conventions is not None and conventions.dt_from != "tau/r":
             pairs = pairs[:1]
         if isinstance(node, IF | I):
@@ -65,8 +69,14 @@ def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> I
                 yield Tie(node=name, names=("1", "r"), tau=np.ones_like(rate), gain=rate)
             continue
         for names in pairs:
-            tau, gain = np.broadcast_arrays(*(np.asarray(node.value(key), float).ravel() for key in names))
-            if conventions is not None and conventions.r_of_one_is_silent and not isinstance(node, CURRENT_BASED):
+            tau, gain = np.broadcast_arrays(
+                *(np.asarray(node.value(key), float).ravel() for key in names)
+            )
+            if (
+                conventions is not None
+                and conventions.r_of_one_is_silent
+                and not isinstance(node, CURRENT_BASED)
+            ):
                 tau, gain = tau[gain != 1], gain[gain != 1]
             yield Tie(node=name, names=names, tau=tau, gain=gain)
 
@@ -103,7 +113,9 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
     if not np.all(np.isfinite(values) & (values > 0)):
         bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
         owner = owners[finite[bad]]
-        return Estimate(node=owner.node, pair=_pair(owner, taus[bad], gains[bad]), farthest=float(values[bad]))
+        return Estimate(
+            node=owner.node, pair=_pair(owner, taus[bad], gains[bad]), farthest=float(values[bad])
+        )
     dt = float(np.median(values))
     far = int(np.argmax(np.abs(values - dt)))
     agrees = bool(abs(values[far] - dt) <= TOLERANCE * dt)
@@ -124,7 +136,9 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
 
 def _pair(tie: Tie, tau: float, gain: float) -> str:
     return " and ".join(
-        f"{name} = {value:g}" for name, value in zip(tie.names, (tau, gain), strict=True) if name != "1"
+        f"{name} = {value:g}"
+        for name, value in zip(tie.names, (tau, gain), strict=True)
+        if name != "1"
     )
 
 

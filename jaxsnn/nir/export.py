@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxsnn.errors import GraphError
-from jaxsnn.nir.checks import refuse_problems
 from jaxsnn.nir.files import Dataset, Group, save, text_dataset, text_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.inference import TAG, tag_text
 from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.validation import refuse_problems
 
 if TYPE_CHECKING:
     import nir
@@ -46,7 +46,11 @@ def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
     members = Group({}, group["nodes"].attributes)
     for name, entry in group["nodes"].items():
         full = f"{path}/{name}" if path else name
-        members[name] = _patched(entry, graph.nodes[full]) if full in graph.nodes else _rebuilt(entry, full, graph)
+        members[name] = (
+            _patched(entry, graph.nodes[full])
+            if full in graph.nodes
+            else _rebuilt(entry, full, graph)
+        )
     return Group({**group, "nodes": members}, group.attributes)
 
 
@@ -109,7 +113,9 @@ def tagged(graph: Graph) -> Graph:
 
     document = document_of_graph(graph)
     node = Group(document["node"], document["node"].attributes)
-    node["metadata"] = Group({**node.get("metadata", Group()), TAG: text_dataset(tag_text(graph.dialect))})
+    node["metadata"] = Group(
+        {**node.get("metadata", Group()), TAG: text_dataset(tag_text(graph.dialect))}
+    )
     document["node"] = node
     return parse(document, dialect=graph.dialect)
 
@@ -130,12 +136,17 @@ def export(graph: Graph) -> nir.NIRGraph:
     try:
         return cast("nir.NIRGraph", nir.dict2NIRNode(tree))
     except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise GraphError(f"the nir package refuses this graph: {error}: write it to a file instead") from error
+        raise GraphError(
+            f"the nir package refuses this graph: {error}: write it to a file instead"
+        ) from error
 
 
 def _values(group: Group) -> dict[str, Any]:
     """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its own to them."""
-    tree = {name: _values(entry) if isinstance(entry, Group) else _value(entry) for name, entry in group.items()}
+    tree = {
+        name: _values(entry) if isinstance(entry, Group) else _value(entry)
+        for name, entry in group.items()
+    }
     return tree | {"type_check": False} if tree.get("type") == "NIRGraph" else tree
 
 
@@ -160,7 +171,9 @@ def _group(tree: Mapping[str, Any], where: str) -> Group:
     for key, value in tree.items():
         name = str(key)
         if "/" in name or name in ("", "."):
-            raise GraphError(f"{where} has an entry named '{name}', which a NIR file cannot hold: rename it")
+            raise GraphError(
+                f"{where} has an entry named '{name}', which a NIR file cannot hold: rename it"
+            )
         if isinstance(value, Mapping):
             if value or name != "metadata":
                 group[name] = _group(value, f"'{name}'" if where == "the graph" else where)

@@ -41,7 +41,11 @@ class Dataset:
 class Group(dict[str, Any]):
     """One group: a dict of groups and datasets, with the group's HDF5 attributes."""
 
-    def __init__(self, entries: Mapping[str, Any] | None = None, attributes: Mapping[str, Dataset] | None = None):
+    def __init__(
+        self,
+        entries: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Dataset] | None = None,
+    ):
         super().__init__(entries or {})
         self.attributes = dict(attributes or {})
 
@@ -58,7 +62,11 @@ def _encoded(text: Any) -> Any:
 def text_of(dataset: Dataset) -> str | None:
     """The text of a scalar dataset that holds text, else None."""
     value = dataset.value
-    if isinstance(value, h5py.Empty) or value.shape != () or h5py.check_string_dtype(dataset.dtype) is None:
+    if (
+        isinstance(value, h5py.Empty)
+        or value.shape != ()
+        or h5py.check_string_dtype(dataset.dtype) is None
+    ):
         return None
     item = value[()]
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
@@ -94,13 +102,19 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     try:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and path.read_bytes()[:8] != b"\x89HDF\r\n\x1a\n":
-            raise FileError(f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}")
+            raise FileError(
+                f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}"
+            )
         with h5py.File(path, "r") as file:
             return _load_group(file, str(path), 0)
     except PermissionError as error:
-        raise FileError(f"{path} cannot be opened: {error.strerror}: change its permissions") from error
+        raise FileError(
+            f"{path} cannot be opened: {error.strerror}: change its permissions"
+        ) from error
     except (OSError, RuntimeError, KeyError) as error:
-        raise FileError(f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again") from error
+        raise FileError(
+            f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -110,12 +124,16 @@ def _first_line(error: Exception) -> str:
 
 def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
     if depth > MAXIMUM_DEPTH:
-        raise FileError(f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}: does one contain itself?")
+        raise FileError(
+            f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}: does one contain itself?"
+        )
     entries: dict[str, Any] = {}
     for name in map(str, group):
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise FileError(f"{path}: {group.name}/{name} is a link to elsewhere, which a NIR file must not have")
+            raise FileError(
+                f"{path}: {group.name}/{name} is a link to elsewhere, which a NIR file must not have"
+            )
         entry = group[name]
         if isinstance(entry, h5py.Group):
             entries[name] = _load_group(entry, path, depth + 1)
@@ -129,7 +147,9 @@ def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
 def _load_attributes(entry: h5py.Group | h5py.Dataset) -> dict[str, Dataset]:
     attributes = {}
     for name in entry.attrs:
-        attributes[name] = Dataset(value=_frozen(entry.attrs[name]), dtype=entry.attrs.get_id(name).dtype)
+        attributes[name] = Dataset(
+            value=_frozen(entry.attrs[name]), dtype=entry.attrs.get_id(name).dtype
+        )
     return attributes
 
 
@@ -137,7 +157,9 @@ def _frozen(value: Any) -> np.ndarray | h5py.Empty:
     if isinstance(value, h5py.Empty):
         return value
     # Text of variable length comes as plain bytes, which numpy would cut at a zero byte.
-    array = np.asarray(value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None))
+    array = np.asarray(
+        value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None)
+    )
     array.setflags(write=False)
     return array
 
@@ -149,8 +171,14 @@ def _load_dataset(dataset: h5py.Dataset) -> Dataset:
     defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
     storage = {name: getattr(dataset, name) for name in names}
     kept = {name: setting for name, setting in storage.items() if setting is not None}
-    kept = {name: setting for name, setting in kept.items() if name not in defaults or setting != defaults[name]}
-    return Dataset(value=value, dtype=dataset.dtype, attributes=_load_attributes(dataset), storage=kept)
+    kept = {
+        name: setting
+        for name, setting in kept.items()
+        if name not in defaults or setting != defaults[name]
+    }
+    return Dataset(
+        value=value, dtype=dataset.dtype, attributes=_load_attributes(dataset), storage=kept
+    )
 
 
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
@@ -181,7 +209,9 @@ def _save_dataset(target: h5py.Group, name: str, dataset: Dataset) -> None:
     if isinstance(dataset.value, h5py.Empty):
         created = target.create_dataset(name, data=dataset.value)
     else:
-        created = target.create_dataset(name, data=dataset.value, dtype=dataset.dtype, **dataset.storage)
+        created = target.create_dataset(
+            name, data=dataset.value, dtype=dataset.dtype, **dataset.storage
+        )
     _save_attributes(created, dataset.attributes)
 
 

@@ -48,7 +48,11 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
 def _missing(dialect: Dialect, field: str) -> str:
     """What is missing and the option that tells it."""
     if field == "name":
-        return f"the dialect of the file. {dialect.why}" if dialect.why else "the dialect of the file: say --dialect"
+        return (
+            f"the dialect of the file. {dialect.why}"
+            if dialect.why
+            else "the dialect of the file: say --dialect"
+        )
     if field == "seconds" and dialect.name == "norse":
         return "the dt that Norse's exporter was given: say --dt-export (Norse's default is 1ms)"
     if field == "seconds" and dialect.time_unit == "step":
@@ -90,7 +94,9 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     if arrival(dialect, node) == "jump":
         return SpikeArea(kind="jump", seconds=None, kernel=kernel)
     # The literal ODE takes an area of 1 in the file's own unit of time.
-    seconds = known(dialect, "seconds" if dialect.name == "nir" else "dt", "the strength of a spike", node.name)
+    seconds = known(
+        dialect, "seconds" if dialect.name == "nir" else "dt", "the strength of a spike", node.name
+    )
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 
 
@@ -105,7 +111,9 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
         seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
         return np.asarray(tau, float) * seconds / dt
     if isinstance(node, IF | I):
-        return np.asarray(node.value("r"), float) / known(dialect, "seconds", "the resistance", node.name)
+        return np.asarray(node.value("r"), float) / known(
+            dialect, "seconds", "the resistance", node.name
+        )
     return node.numbers("r")
 
 

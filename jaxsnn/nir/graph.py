@@ -82,7 +82,9 @@ def natural_key(name: str) -> tuple[Any, ...]:
     """
     parts = re.split(r"(\d+)", name)
     numbered = tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts if part
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in parts
+        if part
     )
     return (numbered, name)
 
@@ -156,12 +158,18 @@ class Graph:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the outermost Input nodes."""
-        return tuple(name for name, node in self.nodes.items() if isinstance(node, Input) and "/" not in name)
+        return tuple(
+            name for name, node in self.nodes.items() if isinstance(node, Input) and "/" not in name
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outermost Output nodes."""
-        return tuple(name for name, node in self.nodes.items() if isinstance(node, Output) and "/" not in name)
+        return tuple(
+            name
+            for name, node in self.nodes.items()
+            if isinstance(node, Output) and "/" not in name
+        )
 
     @property
     def neurons(self) -> tuple[str, ...]:
@@ -192,14 +200,19 @@ class Graph:
     @functools.cached_property
     def _components(self) -> tuple[tuple[str, ...], ...]:
         """Strongly connected components in topological order, ties by name."""
-        found = [tuple(sorted(part, key=natural_key)) for part in networkx.strongly_connected_components(self.networkx)]
+        found = [
+            tuple(sorted(part, key=natural_key))
+            for part in networkx.strongly_connected_components(self.networkx)
+        ]
         parts = sorted(found, key=lambda part: natural_key(part[0]))
         index = {name: number for number, part in enumerate(parts) for name in part}
         condensed = networkx.DiGraph()
         condensed.add_nodes_from(range(len(parts)))
         links = ((index[source], index[target]) for source, target in self.edges)
         condensed.add_edges_from((source, target) for source, target in links if source != target)
-        return tuple(parts[number] for number in networkx.lexicographical_topological_sort(condensed))
+        return tuple(
+            parts[number] for number in networkx.lexicographical_topological_sort(condensed)
+        )
 
     def order(self) -> tuple[str, ...]:
         """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by name."""
@@ -208,7 +221,9 @@ class Graph:
     def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
         """The cycles: groups of nodes that reach each other, and nodes with an edge to themselves."""
         loops = {source for source, target in self.edges if source == target}
-        return tuple(part for part in self._components if len(part) > 1 or not loops.isdisjoint(part))
+        return tuple(
+            part for part in self._components if len(part) > 1 or not loops.isdisjoint(part)
+        )
 
     def with_nodes(self, records: Iterable[Node] | Mapping[str, Node]) -> Graph:
         """The same graph with some records replaced by records of the same names and types.
@@ -220,7 +235,9 @@ class Graph:
         for record in records.values() if isinstance(records, Mapping) else records:
             known = changed[self._known(record.name)]
             if known.type != record.type:
-                raise GraphError(f"node '{record.name}' is a {known.type}, not a {record.type}: keep the type")
+                raise GraphError(
+                    f"node '{record.name}' is a {known.type}, not a {record.type}: keep the type"
+                )
             changed[record.name] = record
         return dataclasses.replace(self, nodes=MappingProxyType(changed))
 
@@ -252,7 +269,11 @@ def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Finding, ...]]:
             continue
         neuron = after[0]
         feeds = [start for start, end in graph.written_edges if end == neuron]
-        if isinstance(graph.nodes[neuron], NEURONS) and feeds == [target] and (neuron, target) in graph.written_edges:
+        if (
+            isinstance(graph.nodes[neuron], NEURONS)
+            and feeds == [target]
+            and (neuron, target) in graph.written_edges
+        ):
             edges[number] = (source, neuron)
             what = f"edge {source} -> {target} is read as {source} -> {neuron}"
             found.append(Finding(node=target, what=what, why=REWIRED))

@@ -13,10 +13,10 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, UsageError, listing, suggestion
-from jaxsnn.nir.checks import Problem
 from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
 from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
 from jaxsnn.nir.passes import POOLS, is_relay
+from jaxsnn.nir.validation import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,10 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
         raise UsageError(f"nothing is known of an importer '{target}': {suggestion(target, known)}")
     if target in IMPORTERS:
         title = IMPORTERS[target].title
-        return [*_name_problems(graph, title, converts=False), *_rule_problems(graph, target, IMPORTERS[target])]
+        return [
+            *_name_problems(graph, title, converts=False),
+            *_rule_problems(graph, target, IMPORTERS[target]),
+        ]
     unmapped = [
         _unmapped(node, TARGETS[target].title, converts=True)
         for node in graph.nodes.values()
@@ -87,13 +90,23 @@ def undecided(graph: Graph) -> Problem:
     """The problem of a graph whose dialect nobody knows."""
     dialect = graph.dialect
     why = dialect.why.removesuffix("Say --dialect.").rstrip(" .")
-    fix = f"say --dialect, one of {', '.join(dialect.choices)}" if dialect.choices else "say --dialect"
-    return Problem(node="", code="not-said", message=f"the dialect of the file is undecided ({why})", fix=fix)
+    fix = (
+        f"say --dialect, one of {', '.join(dialect.choices)}"
+        if dialect.choices
+        else "say --dialect"
+    )
+    return Problem(
+        node="", code="not-said", message=f"the dialect of the file is undecided ({why})", fix=fix
+    )
 
 
 def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
-    fix = "write another file with jaxsnn convert" if isinstance(node, POOLS) and converts else "replace the node"
+    fix = (
+        "write another file with jaxsnn convert"
+        if isinstance(node, POOLS) and converts
+        else "replace the node"
+    )
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
 
 
@@ -104,7 +117,9 @@ def _name_problems(graph: Graph, title: str, *, converts: bool) -> Iterator[Prob
     for name in graph.nodes:
         if name.rpartition("/")[2] in TORCH_NAMES:
             message = f"node '{name}' is named as an attribute of PyTorch's modules, and {title}'s importer fails on it"
-            fix = "rename it, or write another file with jaxsnn convert" if converts else "rename it"
+            fix = (
+                "rename it, or write another file with jaxsnn convert" if converts else "rename it"
+            )
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
@@ -125,7 +140,9 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
             node=named[0] if named else "",
             code=code,
             message=message if colon and code == "not-said" else str(error),
-            fix=fix if colon and code == "not-said" else "change the network, or convert with --approximate",
+            fix=fix
+            if colon and code == "not-said"
+            else "change the network, or convert with --approximate",
         )
         return
     for change in converted.changes:
@@ -147,7 +164,11 @@ def _original(graph: Graph, name: str) -> str | None:
     """The node that a conversion, which writes nested graphs flat, has under a name; None for one that it added."""
     if name in graph.nodes:
         return name
-    found = [known for known in graph.nodes if name in (known.rpartition("/")[2], known.replace("/", "."))]
+    found = [
+        known
+        for known in graph.nodes
+        if name in (known.rpartition("/")[2], known.replace("/", "."))
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -201,8 +222,17 @@ def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Pr
                 f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, which {importer.title}'s importer "
                 f"ignores: it plays {taken:g}"
             )
-            yield Problem(node=node.name, code="ignored", message=message, fix="fold it into the weights before it")
-        scalars = [name for name, value in node.parameters.items() if isinstance(node, NEURONS) and np.ndim(value) == 0]
+            yield Problem(
+                node=node.name,
+                code="ignored",
+                message=message,
+                fix="fold it into the weights before it",
+            )
+        scalars = [
+            name
+            for name, value in node.parameters.items()
+            if isinstance(node, NEURONS) and np.ndim(value) == 0
+        ]
         if scalars and not importer.scalars:
             message = f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
             fix = f"give one for each neuron, {importer.title}'s importer fails otherwise"
@@ -219,20 +249,28 @@ def _dialect_problems(graph: Graph, target: str, title: str) -> Iterator[Problem
         yield undecided(graph)
         return
     message = f"the file is in the dialect {dialect.name}, and {title} reads it as its own"
-    yield Problem(node="", code="other-dialect", message=message, fix=f"there is no conversion to {title} so far")
+    yield Problem(
+        node="",
+        code="other-dialect",
+        message=message,
+        fix=f"there is no conversion to {title} so far",
+    )
 
 
 def _remarks(node: Node, target: str, title: str, dt: float | None) -> Iterator[Problem]:
     """What is read, but not as it was written."""
     if target == "sinabs" and isinstance(node, IF):
-        message = f"node '{node.name}' (IF): {title}'s importer keeps the membrane above -v_threshold"
+        message = (
+            f"node '{node.name}' (IF): {title}'s importer keeps the membrane above -v_threshold"
+        )
         fix = "nothing in the file can tell it not to, set min_v_mem after loading"
         yield Problem(node=node.name, code="bounded", severity="warning", message=message, fix=fix)
     if target == "rockpool" and isinstance(node, CubaLIF) and dt is not None:
         taken = np.ravel(node.numbers("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
         if abs(taken - dt) > dt / 100:
             message = (
-                f"node '{node.name}' (CubaLIF): {title}'s importer takes dt = tau_mem/(1+r) = {taken:g} s, not {dt:g} s"
+                f"node '{node.name}' (CubaLIF): {title}'s importer takes "
+                f"dt = tau_mem/(1+r) = {taken:g} s, not {dt:g} s"
             )
             yield Problem(
                 node=node.name,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
+from jaxsnn.nir.dialect_options import DialectOptions, parse_options
 from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import LIF, NEURONS, CubaLIF, Node
-from jaxsnn.nir.options import Options, parse_options
 from jaxsnn.units import format_time
 
 #: Name of this library's entry in a graph's metadata.
@@ -44,7 +44,9 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
         return _decided(graph, conventions, said, "argument", f"{said.dialect} was said.")
     tag, ignored = read_tag(graph)
     if tag is not None:
-        return _decided(graph, DIALECTS[tag.dialect], _merged(tag, said), "metadata", _tag_says(tag.dialect))
+        return _decided(
+            graph, DIALECTS[tag.dialect], _merged(tag, said), "metadata", _tag_says(tag.dialect)
+        )
     name, why = infer(graph)
     if name is not None:
         return _decided(graph, DIALECTS[name], said, "inference", ignored + why)
@@ -52,7 +54,9 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     return Dialect(**said.fields, nodes=said.nodes, why=ignored + why, choices=choices)
 
 
-def _decided(graph: Graph, conventions: Conventions, said: Options, decided_by: Any, why: str) -> Dialect:
+def _decided(
+    graph: Graph, conventions: Conventions, said: DialectOptions, decided_by: Any, why: str
+) -> Dialect:
     """Fill the fields of a decided dialect and say where each comes from."""
     fields = dict(said.fields)
     reasons = [why]
@@ -65,28 +69,40 @@ def _decided(graph: Graph, conventions: Conventions, said: Options, decided_by: 
         if field not in fields and default is not None:
             fields[field] = default
             if field == "reset":
-                reasons.append(f"Reset {default} is what {conventions.name} does by default; a file never says it.")
+                reasons.append(
+                    f"Reset {default} is what {conventions.name} does by default; a file never says it."
+                )
     _decide_kernel(graph, conventions, fields, nodes)
     if conventions.name == "norse" and "dt_export" not in fields:
-        reasons.append("The dt that its exporter was given (1 ms by default) is not in the file: say --dt-export.")
+        reasons.append(
+            "The dt that its exporter was given (1 ms by default) is not in the file: say --dt-export."
+        )
     if conventions.reset is None and "reset" not in fields:
         reasons.append("The reset is not in the file: say --reset and --reset-delay.")
     if conventions.norm_input and "norm_input" not in fields:
         reasons.append("norm_input is not in the file: say --norm-input.")
     ordered = {name: nodes[name] for name in graph.nodes if name in nodes}
-    return Dialect(name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields)
+    return Dialect(
+        name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields
+    )
 
 
-def _refuse_foreign(conventions: Conventions, said: Options) -> None:
+def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
     """Options that would be ignored because another framework has them."""
     if "dt_export" in said.fields and conventions.name != "norse":
-        raise UsageError(f"--dt-export is for the dialect norse, not for {conventions.name}: leave it out")
+        raise UsageError(
+            f"--dt-export is for the dialect norse, not for {conventions.name}: leave it out"
+        )
     normed = "norm_input" in said.fields or any("norm_input" in own for own in said.nodes.values())
     if normed and not conventions.norm_input:
-        raise UsageError(f"--norm-input is for the dialect sinabs, not for {conventions.name}: leave it out")
+        raise UsageError(
+            f"--norm-input is for the dialect sinabs, not for {conventions.name}: leave it out"
+        )
 
 
-def _decide_time_unit(graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+def _decide_time_unit(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
+) -> None:
     name, said = conventions.name, fields.get("time_unit")
     if conventions.time_unit is not None:
         if said not in (None, conventions.time_unit):
@@ -99,7 +115,9 @@ def _decide_time_unit(graph: Graph, conventions: Conventions, fields: dict[str, 
         found = estimate(graph.nodes, conventions)
         if found.dt is not None:
             fields["time_unit"] = "step" if abs(found.dt - 1) <= TOLERANCE else "s"
-            reasons.append(f"tau (1-r) is {found.dt:g}, so time constants are in '{fields['time_unit']}'.")
+            reasons.append(
+                f"tau (1-r) is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
+            )
     if fields.get("time_unit") is None:
         reasons.append(f"The unit of time is not in the file: say --time-unit.{_unit_hint(graph)}")
 
@@ -114,7 +132,9 @@ def _unit_hint(graph: Graph) -> str:
     return f" Its time constants, {taus.min():g} to {taus.max():g}, look like {guess}."
 
 
-def _decide_dt(graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+def _decide_dt(
+    graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
+) -> None:
     """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
     found = estimate(graph.nodes, conventions)
     unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
@@ -137,7 +157,11 @@ def _decide_dt(graph: Graph, conventions: Conventions, fields: dict[str, Any], r
             f"--dt {format_time(said)} contradicts the file: node '{found.node}' has {found.pair}, "
             f"so dt = {formula} = {format_time(seconds)}: leave --dt out or say another --dialect"
         )
-    if said is None and conventions.dt is not None and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt:
+    if (
+        said is None
+        and conventions.dt is not None
+        and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
+    ):
         raise DialectError(
             f"the dialect {conventions.name} always writes with dt = {format_time(conventions.dt)}, but node "
             f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}: "
@@ -200,7 +224,9 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             other = value[value != 1].ravel()[0]
-            return f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
+            return (
+                f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
+            )
     if conventions.name != "spikingjelly" or not isinstance(node, LIF | CubaLIF):
         return None
     leak, reset = (np.asarray(node.value(key), float) for key in ("v_leak", "v_reset"))
@@ -244,7 +270,11 @@ def infer(graph: Graph) -> tuple[str | None, str]:
     if not graph.neurons:
         return None, "The graph has no neurons, so nothing tells its dialect."
     choices = possible(graph)
-    proven = [name for name in RECOGNISED if name in choices and estimate(graph.nodes, DIALECTS[name]).proven]
+    proven = [
+        name
+        for name in RECOGNISED
+        if name in choices and estimate(graph.nodes, DIALECTS[name]).proven
+    ]
     if len(proven) == 1 and (proven[0] != "snntorch" or is_single_precision(graph.nodes)):
         conventions = DIALECTS[proven[0]]
         found = estimate(graph.nodes, conventions)
@@ -263,7 +293,7 @@ def _gains(graph: Graph) -> str:
     return f"r from {values.min():g} to {values.max():g}"
 
 
-def read_tag(graph: Graph) -> tuple[Options | None, str]:
+def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     """This library's tag in the metadata as options, or None; and a sentence where it is not believed."""
     text = graph.metadata.get(TAG)
     if text is None:
@@ -272,10 +302,15 @@ def read_tag(graph: Graph) -> tuple[Options | None, str]:
         tag = dict(json.loads(str(text)))
         nodes = {name: dict(own) for name, own in dict(tag.pop("nodes", {})).items()}
         # Every value passes the same checks as an option of the user.
-        per_node = {field: {name: own[field] for name, own in nodes.items() if field in own} for field in PER_NODE}
-        by_node = parse_options(graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}).nodes
+        per_node = {
+            field: {name: own[field] for name, own in nodes.items() if field in own}
+            for field in PER_NODE
+        }
+        by_node = parse_options(
+            graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}
+        ).nodes
         options = parse_options(graph.nodes, tag.pop("name"), **tag)
-        found = Options(dialect=options.dialect, fields=options.fields, nodes=by_node)
+        found = DialectOptions(dialect=options.dialect, fields=options.fields, nodes=by_node)
         refuse_contradiction(graph, DIALECTS[found.dialect])
         _decided(graph, DIALECTS[found.dialect], found, "metadata", "")
     except (JaxsnnError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -287,12 +322,12 @@ def _tag_says(name: str) -> str:
     return f"Its metadata name the dialect {name}."
 
 
-def _merged(tag: Options, said: Options) -> Options:
+def _merged(tag: DialectOptions, said: DialectOptions) -> DialectOptions:
     """What was said goes before the tag."""
     nodes = {name: dict(own) for name, own in tag.nodes.items()}
     for name, own in said.nodes.items():
         nodes.setdefault(name, {}).update(own)
-    return Options(dialect=tag.dialect, fields={**tag.fields, **said.fields}, nodes=nodes)
+    return DialectOptions(dialect=tag.dialect, fields={**tag.fields, **said.fields}, nodes=nodes)
 
 
 def tag_text(dialect: Dialect) -> str:

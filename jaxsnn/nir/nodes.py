@@ -64,7 +64,9 @@ class Node:
         array(1.)
         """
         if parameter not in self.names:
-            raise UsageError(f"node '{self.name}' ({self.type}) has no parameter '{parameter}', only {self.names}")
+            raise UsageError(
+                f"node '{self.name}' ({self.type}) has no parameter '{parameter}', only {self.names}"
+            )
         value = getattr(self, parameter)
         return self.defaults.get(parameter) if value is None else value
 
@@ -80,7 +82,9 @@ class Node:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other values; numbers become read-only arrays."""
-        frozen = {key: freeze(value) if key in self.names else value for key, value in changes.items()}
+        frozen = {
+            key: freeze(value) if key in self.names else value for key, value in changes.items()
+        }
         return dataclasses.replace(self, **frozen)
 
 
@@ -195,7 +199,9 @@ class Flatten(Node):
     start_dim: np.ndarray | None = None
     end_dim: np.ndarray | None = None
     names = ("input_type", "start_dim", "end_dim")
-    defaults = MappingProxyType({"input_type": None, "start_dim": np.array(1), "end_dim": np.array(-1)})
+    defaults = MappingProxyType(
+        {"input_type": None, "start_dim": np.array(1), "end_dim": np.array(-1)}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

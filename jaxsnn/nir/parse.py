@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
-from jaxsnn.nir.checks import refuse_problems
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.files import Dataset, Group, load, text_of
 from jaxsnn.nir.graph import Edge, Finding, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import TYPES, Input, Node, Output
 from jaxsnn.nir.repair import add_borders, findings
+from jaxsnn.nir.validation import refuse_problems
 
 _RESERVED = ("type", "metadata")
 
@@ -61,8 +61,19 @@ def read(
         UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
         DialectError, UsageError: An option contradicts the file, or makes no sense.
     """
-    options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset, "reset_delay": reset_delay}
-    options |= {"norm_input": norm_input, "spike_kernel": spike_kernel, "initial": initial, "readout": readout}
+    options = {
+        "dt": dt,
+        "dt_export": dt_export,
+        "time_unit": time_unit,
+        "reset": reset,
+        "reset_delay": reset_delay,
+    }
+    options |= {
+        "norm_input": norm_input,
+        "spike_kernel": spike_kernel,
+        "initial": initial,
+        "readout": readout,
+    }
     return parse(load(path), dialect=dialect, **options)
 
 
@@ -81,7 +92,9 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     graph = findings(add_borders(graph))
     if isinstance(dialect, Dialect):
         if options:
-            raise UsageError(f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace")
+            raise UsageError(
+                f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace"
+            )
         return graph.with_dialect(dialect)
     return graph.with_dialect(resolve(graph, dialect, **options))
 
@@ -149,7 +162,9 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
         _flatten(members[name], f"{path}/{name}" if path else name, flat)
     local = _repaired_edges(raw, path, tuple(members), flat)
     for source, target in local:
-        start = _port(members, path, source, Output, flat) if source in nested else _join(path, source)
+        start = (
+            _port(members, path, source, Output, flat) if source in nested else _join(path, source)
+        )
         end = _port(members, path, target, Input, flat) if target in nested else _join(path, target)
         flat.edges.append((start, end))
 
@@ -178,7 +193,9 @@ def _edges(dataset: Any, where: str) -> tuple[Edge, ...]:
     if pairs.size == 0:
         return ()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
-        raise GraphError(f"{where}: 'edges' has the shape {pairs.shape}, not (number of edges, 2): export it again")
+        raise GraphError(
+            f"{where}: 'edges' has the shape {pairs.shape}, not (number of edges, 2): export it again"
+        )
     return tuple((_text(source), _text(target)) for source, target in pairs)
 
 
@@ -186,7 +203,9 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _repaired_edges(raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat) -> list[Edge]:
+def _repaired_edges(
+    raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat
+) -> list[Edge]:
     """The edges of a level without duplicates; inside a nested graph, broken ones are mended or left out."""
     edges: list[Edge] = []
     for edge in raw:
@@ -205,11 +224,17 @@ def _repaired_edges(raw: tuple[Edge, ...], path: str, names: tuple[str, ...], fl
         if found != edge:
             what = f"{text} is read as {found[0]} -> {found[1]}"
             flat.repairs.append(
-                Finding(node=path, what=what, why="one node only has that name, with a prefix or without")
+                Finding(
+                    node=path,
+                    what=what,
+                    why="one node only has that name, with a prefix or without",
+                )
             )
         if found in edges:
             what = f"{text} counts once"
-            flat.repairs.append(Finding(node=_join(path, edge[1]), what=what, why="it is listed more than once"))
+            flat.repairs.append(
+                Finding(node=_join(path, edge[1]), what=what, why="it is listed more than once")
+            )
         else:
             edges.append(found)
     return edges
@@ -227,7 +252,11 @@ def _mended_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
 def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -> str:
     """The node inside a nested graph that an edge to it (or from it) reaches."""
     inside = _join(path, name)
-    ports = [full for full, node in flat.nodes.items() if full.rpartition("/")[0] == inside and isinstance(node, kind)]
+    ports = [
+        full
+        for full, node in flat.nodes.items()
+        if full.rpartition("/")[0] == inside and isinstance(node, kind)
+    ]
     if len(ports) == 1:
         return ports[0]
     if ports:
@@ -246,7 +275,9 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
             f"the nested graph '{inside}' has no {kind.__name__} node: add one, so that its edges have an end"
         )
     what = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
-    finding = Finding(node=inside, what=what, why=f"it has no {kind.__name__}, and no other node is free")
+    finding = Finding(
+        node=inside, what=what, why=f"it has no {kind.__name__}, and no other node is free"
+    )
     if finding not in flat.repairs:
         flat.repairs.append(finding)
     return _join(inside, free[0])
@@ -268,12 +299,16 @@ def record(name: str, kind: str, entry: Group) -> Node:
 
 def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
     if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
-        raise GraphError(f"node '{name}': '{key}' is no dataset with a value: export the file again")
+        raise GraphError(
+            f"node '{name}': '{key}' is no dataset with a value: export the file again"
+        )
     text = text_of(entry)
     if text is not None:
         return text
     if entry.value.dtype.kind not in "biuf":
-        raise GraphError(f"node '{name}': '{key}' holds {entry.dtype}, not numbers: export the file again")
+        raise GraphError(
+            f"node '{name}': '{key}' holds {entry.dtype}, not numbers: export the file again"
+        )
     return entry.value
 
 

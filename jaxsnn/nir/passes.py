@@ -84,7 +84,9 @@ def _per_axis(value: np.ndarray, axes: int) -> Shape:
     return tuple(flat * axes) if len(flat) == 1 else tuple(flat)
 
 
-def _named_padding(name: str, kernel: Shape, stride: Shape, dilation: Shape) -> tuple[tuple[int, int], ...] | None:
+def _named_padding(
+    name: str, kernel: Shape, stride: Shape, dilation: Shape
+) -> tuple[tuple[int, int], ...] | None:
     if name == "valid":
         return ((0, 0),) * len(kernel)
     if any(step != 1 for step in stride):
@@ -173,8 +175,14 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     for name, node in graph.nodes.items():
         # A population of one neuron, or a relay that nothing reaches.
         if inward[name] is None and outward[name] is None and not sources[name]:
-            lone = [np.shape(value) for value in node.parameters.values() if not isinstance(value, str)]
-            alone = next((shape for shape in lone if shape), None) if isinstance(node, ELEMENTWISE) else None
+            lone = [
+                np.shape(value) for value in node.parameters.values() if not isinstance(value, str)
+            ]
+            alone = (
+                next((shape for shape in lone if shape), None)
+                if isinstance(node, ELEMENTWISE)
+                else None
+            )
             inward[name] = outward[name] = alone
     return {name: (inward[name], outward[name]) for name in graph.nodes}
 
@@ -188,7 +196,9 @@ def _neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]
     return sources, targets
 
 
-def _declared_input(graph: Graph, name: str, targets: list[str], inward: Mapping[str, Shape | None]) -> Shape | None:
+def _declared_input(
+    graph: Graph, name: str, targets: list[str], inward: Mapping[str, Shape | None]
+) -> Shape | None:
     """The shape of an Input, without leading axes that none of its targets takes."""
     shape = graph.nodes[name].value("shape")
     if shape is None:
@@ -197,7 +207,11 @@ def _declared_input(graph: Graph, name: str, targets: list[str], inward: Mapping
     for target in targets:
         rank = _rank(graph.nodes[target])
         wanted = inward[target]
-        if rank is not None and len(declared) > rank and wanted in (None, declared[len(declared) - rank :]):
+        if (
+            rank is not None
+            and len(declared) > rank
+            and wanted in (None, declared[len(declared) - rank :])
+        ):
             return declared[len(declared) - rank :]
     return declared
 
@@ -227,7 +241,11 @@ def _improve(
     elif outward[name] is None and (shape := inward[name]) is not None:
         outward[name] = transfer(node, shape)
         whole = (math.prod(shape),)
-        if isinstance(node, Flatten) and targets and all(own_shape(graph.nodes[target]) == whole for target in targets):
+        if (
+            isinstance(node, Flatten)
+            and targets
+            and all(own_shape(graph.nodes[target]) == whole for target in targets)
+        ):
             # Its exporter counted an axis of batch; the order of the elements is the same.
             outward[name] = whole
 
@@ -235,7 +253,10 @@ def _improve(
 def sizes(graph: Graph) -> dict[str, int | None]:
     """Number of neurons of each population."""
     found = shapes(graph)
-    return {name: None if (shape := found[name][1]) is None else math.prod(shape) for name in graph.neurons}
+    return {
+        name: None if (shape := found[name][1]) is None else math.prod(shape)
+        for name in graph.neurons
+    }
 
 
 def synapses(graph: Graph) -> dict[str, int | None]:
@@ -281,7 +302,12 @@ def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
                 found.extend(ends(target, (*seen, target)))
         return found
 
-    found = [(name, end) for name in graph.nodes if not is_relay(graph.nodes[name]) for end in ends(name, ())]
+    found = [
+        (name, end)
+        for name in graph.nodes
+        if not is_relay(graph.nodes[name])
+        for end in ends(name, ())
+    ]
     return tuple(sorted(found, key=edge_key))
 
 

@@ -26,7 +26,9 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     """
     node = graph.nodes.get(name)
     if not isinstance(node, Linear | Affine) or "/" in name:
-        raise GraphError(f"node '{name}' is no Linear or Affine of the outermost graph: delays of synapses need one")
+        raise GraphError(
+            f"node '{name}' is no Linear or Affine of the outermost graph: delays of synapses need one"
+        )
     copies, delays = f"{name}_copies", f"{name}_delays"
     for taken in (copies, delays):
         if taken in graph.nodes:
@@ -52,7 +54,9 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     )["node"]
     document = document_of_graph(graph)
     level = document["node"]
-    nodes = Group({**level["nodes"], copies: added[copies], delays: added[delays]}, level["nodes"].attributes)
+    nodes = Group(
+        {**level["nodes"], copies: added[copies], delays: added[delays]}, level["nodes"].attributes
+    )
     nodes[name] = Group({**nodes[name], **added[name]}, nodes[name].attributes)
     document["node"] = Group({**level, "nodes": nodes, "edges": added["edges"]}, level.attributes)
     return parse(document, dialect=graph.dialect)

@@ -73,7 +73,9 @@ def exported(call: Call) -> Exported:
 
 
 def _numbers(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
+    array = (
+        value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
+    )
     return np.array(array) if shape is None else np.broadcast_to(array, shape).copy()
 
 
@@ -100,23 +102,36 @@ def _convolution(call: Call) -> Exported:
         "weight": weight,
         "bias": bias,
     }
-    entry |= {"stride": np.array(conv.stride), "dilation": np.array(conv.dilation), "groups": np.array(conv.groups)}
+    entry |= {
+        "stride": np.array(conv.stride),
+        "dilation": np.array(conv.dilation),
+        "groups": np.array(conv.groups),
+    }
     entry["padding"] = conv.padding if isinstance(conv.padding, str) else np.array(conv.padding)
     return Exported(nodes={"": entry})
 
 
 def _pool(call: Call) -> Exported:
     pool = call.module
-    if pool.ceil_mode or pool.divisor_override or (np.any(pool.padding) and not pool.count_include_pad):
+    if (
+        pool.ceil_mode
+        or pool.divisor_override
+        or (np.any(pool.padding) and not pool.count_include_pad)
+    ):
         raise ConversionError(
             f"'{call.name}' rounds up, or divides by another number than its window: NIR does neither"
         )
-    pairs = {key: np.broadcast_to(getattr(pool, key), (2,)).copy() for key in ("kernel_size", "stride", "padding")}
+    pairs = {
+        key: np.broadcast_to(getattr(pool, key), (2,)).copy()
+        for key in ("kernel_size", "stride", "padding")
+    }
     return Exported(nodes={"": {"type": "AvgPool2d", **pairs}})
 
 
 def _flatten(call: Call) -> Exported:
-    start, end = (dim - 1 if dim > 0 else dim for dim in (call.module.start_dim, call.module.end_dim))
+    start, end = (
+        dim - 1 if dim > 0 else dim for dim in (call.module.start_dim, call.module.end_dim)
+    )
     if call.module.start_dim == 0:
         raise ConversionError(f"'{call.name}' flattens the axis of batch: start at 1")
     entry = {
@@ -144,10 +159,19 @@ def _snntorch(call: Call) -> Exported:
         entry = {"type": "LIF", "tau": dt / rest, "r": 1 / rest}
         if hasattr(neuron, "alpha"):
             share = 1 - np.clip(_numbers(neuron.alpha, shape), 0, 1)
-            entry = {"type": "CubaLIF", "tau_mem": dt / rest, "tau_syn": dt / share, "r": 1 / rest, "w_in": 1 / share}
+            entry = {
+                "type": "CubaLIF",
+                "tau_mem": dt / rest,
+                "tau_syn": dt / share,
+                "r": 1 / rest,
+                "w_in": 1 / share,
+            }
     zero = np.zeros(shape, np.float32)
     entry |= {"v_leak": zero, "v_threshold": _numbers(neuron.threshold, shape), "v_reset": zero}
-    options: dict[str, Any] = {"reset": neuron.reset_mechanism, "reset_delay": bool(neuron.reset_delay)}
+    options: dict[str, Any] = {
+        "reset": neuron.reset_mechanism,
+        "reset_delay": bool(neuron.reset_delay),
+    }
     if neuron.reset_mechanism == "none":
         options["readout"] = True
     recurrent = getattr(neuron, "recurrent", None)
@@ -158,7 +182,9 @@ def _snntorch(call: Call) -> Exported:
     elif type(recurrent).__name__ == "Linear":
         weights = _linear(dataclasses.replace(call, module=recurrent)).nodes[""]
     else:
-        raise ConversionError(f"'{call.name}' feeds itself through a {type(recurrent).__name__}: a Linear is needed")
+        raise ConversionError(
+            f"'{call.name}' feeds itself through a {type(recurrent).__name__}: a Linear is needed"
+        )
     nodes, edges = {"lif": entry, "w_rec": weights}, (("lif", "w_rec"), ("w_rec", "lif"))
     return Exported(nodes=nodes, edges=edges, framework="snntorch", options=options)
 
@@ -168,7 +194,9 @@ def _norse(call: Call) -> Exported:
     cell, shape = call.module, call.outward
     p = cell.p
     entry: dict[str, Any] = {"r": np.ones(shape, np.float32)}
-    kind = {"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF", "LIBoxCell": "LI"}[type(cell).__name__]
+    kind = {"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF", "LIBoxCell": "LI"}[
+        type(cell).__name__
+    ]
     if kind != "IF":
         entry["tau_mem" if kind == "CubaLIF" else "tau"] = 1 / _numbers(p.tau_mem_inv, shape)
         entry["v_leak"] = _numbers(p.v_leak, shape)
@@ -180,7 +208,9 @@ def _norse(call: Call) -> Exported:
         options["reset"] = _norse_reset(call.name, getattr(p, "reset_method", None))
     if kind == "IF":
         options["initial"] = "v_reset"
-    return Exported(nodes={"": {"type": kind, **entry}}, framework="norse", options=options, dt=float(cell.dt))
+    return Exported(
+        nodes={"": {"type": kind, **entry}}, framework="norse", options=options, dt=float(cell.dt)
+    )
 
 
 def _norse_reset(name: str, method: Any) -> str:
@@ -208,14 +238,18 @@ _EXPORTERS: Mapping[tuple[str, str], Callable[[Call], Exported]] = MappingProxyT
 )
 
 
-def outputs_of(result: Any, makers: dict[int, str], calls: dict[str, Call]) -> dict[str, tuple[int, ...]]:
+def outputs_of(
+    result: Any, makers: dict[int, str], calls: dict[str, Call]
+) -> dict[str, tuple[int, ...]]:
     """The leaves that give what a module returns: the first tensor, and others that no leaf takes up.
 
     What is returned beside them are states of neurons.
     """
     tensors = _tensors(result)
     if not tensors or id(tensors[0]) not in makers:
-        raise ConversionError("the output of the module is computed outside of layers: use a layer for it")
+        raise ConversionError(
+            "the output of the module is computed outside of layers: use a layer for it"
+        )
     taken = {source for call in calls.values() for source in call.sources}
     found = {makers[id(tensors[0])]: tuple(tensors[0].shape[1:])}
     for tensor in tensors[1:]:

@@ -1,16 +1,21 @@
 """Training: data, encoders, losses, constraints and `fit`."""
 
-from jaxsnn.train.augment import Dropout, Jitter
-from jaxsnn.train.calibration import calibrated
-from jaxsnn.train.constraints import TRAINABLE, Bounded, Free, Positive
-from jaxsnn.train.datasets import Data, Splits, yinyang, yinyang_splits
-from jaxsnn.train.digits import digits_splits
-from jaxsnn.train.encoding import Delta, Latency, Population, Rate
-from jaxsnn.train.evaluate import evaluate
-from jaxsnn.train.fit import TrainingStopped, fit
-from jaxsnn.train.history import EpochRecord, Fit
-from jaxsnn.train.in_the_loop import Device, InTheLoop
-from jaxsnn.train.losses import (
+from jaxsnn.train.data.augment import Dropout, Jitter
+from jaxsnn.train.data.datasets import Data, Splits, yinyang, yinyang_splits
+from jaxsnn.train.data.digits import digits_splits
+from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode, Rate
+from jaxsnn.train.data.external_events import data_of_nir, events_of_arrays
+from jaxsnn.train.data.vowels import japanese_vowels_splits
+from jaxsnn.train.fitting import TrainingStopped, fit
+from jaxsnn.train.loop.calibration import calibrated
+from jaxsnn.train.loop.chip_training import on_chip
+from jaxsnn.train.loop.constraints import TRAINABLE, Bounded, Free, Positive
+from jaxsnn.train.loop.evaluation import evaluate
+from jaxsnn.train.loop.history import EpochRecord, Fit
+from jaxsnn.train.loop.in_the_loop import Device, InTheLoop
+from jaxsnn.train.loop.optimisers import OPTIMISERS, SCHEDULES
+from jaxsnn.train.loop.parallel import join_processes
+from jaxsnn.train.losses.losses import (
     LOSSES,
     ExponentialSum,
     FirstSpike,
@@ -20,13 +25,8 @@ from jaxsnn.train.losses import (
     SpikeTimes,
     accuracy,
 )
-from jaxsnn.train.on_chip import on_chip
-from jaxsnn.train.optimisers import OPTIMISERS, SCHEDULES
-from jaxsnn.train.parallel import join_processes
-from jaxsnn.train.regularize import PeakMargin, SpikeRate
-from jaxsnn.train.silence import Push
-from jaxsnn.train.sources import data_of_nir, events_of_arrays
-from jaxsnn.train.vowels import japanese_vowels_splits
+from jaxsnn.train.losses.regularizers import PeakMargin, SpikeRate
+from jaxsnn.train.losses.silence import Push
 
 __all__ = [
     "LOSSES",
@@ -49,7 +49,7 @@ __all__ = [
     "Latency",
     "MaxOverTime",
     "PeakMargin",
-    "Population",
+    "PopulationCode",
     "Positive",
     "Push",
     "Rate",

@@ -23,7 +23,8 @@ class Coordinate:
 
     def __init__(self, *parts):
         self.parts = tuple(
-            part.parts[0] if isinstance(part, Coordinate) and len(part.parts) == 1 else part for part in parts
+            part.parts[0] if isinstance(part, Coordinate) and len(part.parts) == 1 else part
+            for part in parts
         )
 
     def __eq__(self, other):
@@ -52,7 +53,8 @@ class LogicalNeuronOnDLS(Coordinate):
         row, column = divmod(anchor.value(), 256)
         places = [divmod(one.value(), 128) for one in compartments]
         self.atomic = [
-            256 * (row + y - min(p[0] for p in places)) + column + x - min(p[1] for p in places) for y, x in places
+            256 * (row + y - min(p[0] for p in places)) + column + x - min(p[1] for p in places)
+            for y, x in places
         ]
 
     def get_atomic_neurons(self):
@@ -61,7 +63,13 @@ class LogicalNeuronOnDLS(Coordinate):
 
 def halco():
     made = coordinates(
-        *("SynapseRowOnDLS", "SynapseDriverOnDLS", "NeuronLabel", "CrossbarNodeOnDLS", "CrossbarOutputOnDLS"),
+        *(
+            "SynapseRowOnDLS",
+            "SynapseDriverOnDLS",
+            "NeuronLabel",
+            "CrossbarNodeOnDLS",
+            "CrossbarOutputOnDLS",
+        ),
         *(
             "CrossbarInputOnDLS",
             "SpikeLabel",
@@ -75,7 +83,9 @@ def halco():
     )
     enumeration = type("Enum", (Coordinate,), {})
     return types.SimpleNamespace(
-        common=types.SimpleNamespace(Enum=enumeration), LogicalNeuronOnDLS=LogicalNeuronOnDLS, **made
+        common=types.SimpleNamespace(Enum=enumeration),
+        LogicalNeuronOnDLS=LogicalNeuronOnDLS,
+        **made,
     )
 
 
@@ -96,7 +106,9 @@ def grenade():
         PlacedConnection = type("PlacedConnection", (), {})
 
     routing_result = type("RoutingResult", (), {"ExecutionInstance": ExecutionInstance})
-    receptor = types.SimpleNamespace(Type=types.SimpleNamespace(excitatory="excitatory", inhibitory="inhibitory"))
+    receptor = types.SimpleNamespace(
+        Type=types.SimpleNamespace(excitatory="excitatory", inhibitory="inhibitory")
+    )
     return types.SimpleNamespace(
         RoutingResult=routing_result,
         ConnectionToHardwareRoutes=type("ConnectionToHardwareRoutes", (), {}),
@@ -122,9 +134,12 @@ class Stack:
 
     def __init__(self):
         self.experiments, self.calls, self.grenade, self.halco = [], [], grenade(), halco()
-        row_mode = types.SimpleNamespace(disabled=0, excitatory=1, inhibitory=2, excitatory_and_inhibitory=3)
+        row_mode = types.SimpleNamespace(
+            disabled=0, excitatory=1, inhibitory=2, excitatory_and_inhibitory=3
+        )
         hal = types.SimpleNamespace(
-            SynapseDriverConfig=types.SimpleNamespace(RowMode=row_mode), CrossbarNode=type("CrossbarNode", (), {})
+            SynapseDriverConfig=types.SimpleNamespace(RowMode=row_mode),
+            CrossbarNode=type("CrossbarNode", (), {}),
         )
         lola = types.SimpleNamespace(Morphology=Morphology)
         spiking = self.spiking()
@@ -138,7 +153,9 @@ class Stack:
                 release_hardware=lambda: self.calls.append("release"),
             ),
             "hxtorch.spiking": spiking,
-            "hxtorch.spiking.morphology": module("morphology", SingleCompartmentNeuron=SingleCompartmentNeuron),
+            "hxtorch.spiking.morphology": module(
+                "morphology", SingleCompartmentNeuron=SingleCompartmentNeuron
+            ),
             "dlens_vx_v3": module("dlens_vx_v3", hal=hal, halco=self.halco, lola=lola),
             "pygrenade_vx": module("pygrenade_vx", network=self.grenade),
             "pygrenade_vx.network": self.grenade,
@@ -173,10 +190,16 @@ class Stack:
                 self.size = size
 
         class Neurons(Module):
-            def __init__(self, size, experiment, *, placement_constraint, neuron_structure, **parameters):
+            def __init__(
+                self, size, experiment, *, placement_constraint, neuron_structure, **parameters
+            ):
                 super().__init__(experiment)
                 assert len(placement_constraint) == size
-                self.size, self.placement, self.structure = size, placement_constraint, neuron_structure
+                self.size, self.placement, self.structure = (
+                    size,
+                    placement_constraint,
+                    neuron_structure,
+                )
                 self.parameters = parameters
 
         class LIF(Neurons):
@@ -217,14 +240,19 @@ class Stack:
             elif not isinstance(one, spiking.Synapse):
                 keys[one] = len(populations)
                 populations[keys[one]] = Population([Neuron(place) for place in one.placement])
-        targets = {handle.module: one for one in keys for handle in one.inputs if hasattr(handle, "module")}
+        targets = {
+            handle.module: one for one in keys for handle in one.inputs if hasattr(handle, "module")
+        }
         for one in experiment.modules:
             if isinstance(one, spiking.Synapse):
                 self.project(one, keys[one.inputs[0].module], keys[targets[one]], projections)
         experiment.network = Network({"id": Instance(populations, projections)})
         experiment.result = experiment.hw_routing_func(experiment.network)
         for one in keys:
-            (samples,) = {x.spikes.shape[1] for x in next(k for k in keys if isinstance(k, spiking.InputNeuron)).inputs}
+            (samples,) = {
+                x.spikes.shape[1]
+                for x in next(k for k in keys if isinstance(k, spiking.InputNeuron)).inputs
+            }
             spikes = np.zeros((runtime, samples, one.size), np.float32)
             spikes[np.arange(one.size) % runtime, :, np.arange(one.size)] = 1
             one.output.spikes = tensor(spikes)
@@ -233,7 +261,10 @@ class Stack:
     def project(self, synapse, pre, post, projections):
         weights = np.asarray(synapse.transform(synapse.weight.data))
         assert weights.shape == synapse.shape
-        for receptor, part in (("excitatory", np.maximum(weights, 0)), ("inhibitory", np.maximum(-weights, 0))):
+        for receptor, part in (
+            ("excitatory", np.maximum(weights, 0)),
+            ("inhibitory", np.maximum(-weights, 0)),
+        ):
             connections = [
                 Connection((source, 0), (target, 0), Coordinate(int(part[target, source] + 0.5)))
                 for target in range(part.shape[0])

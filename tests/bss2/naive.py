@@ -20,10 +20,16 @@ def effects(mapping, run):
             hemisphere, bus = divmod(node_out, chip.buses)
             for side, row, column, label, weight in run.synapses.tolist():
                 driver = row // 2
-                if side != hemisphere or driver % chip.buses != bus or label != address & label_mask:
+                if (
+                    side != hemisphere
+                    or driver % chip.buses != bus
+                    or label != address & label_mask
+                ):
                     continue
                 compare = int(run.compare_masks[side, driver])
-                if (address >> chip.label_bits & select_mask) & compare != driver // chip.buses & compare:
+                if (
+                    address >> chip.label_bits & select_mask
+                ) & compare != driver // chip.buses & compare:
                     continue
                 if (side, column) not in at:
                     continue
@@ -49,7 +55,11 @@ def sent(mapping, run):
         )
     for one in run.sources:
         for event in one.events:
-            yield (one.population, one.index), chip.halves * chip.buses + (event >> inner), event & (2**inner - 1)
+            yield (
+                (one.population, one.index),
+                chip.halves * chip.buses + (event >> inner),
+                event & (2**inner - 1),
+            )
 
 
 def wanted(mapping, net, run):
@@ -61,7 +71,9 @@ def wanted(mapping, net, run):
         return population, index - int(net.offsets[population])
 
     found = {}
-    for pre, post, weight in zip(net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True):
+    for pre, post, weight in zip(
+        net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True
+    ):
         if named(post) in here:
             found[named(pre), named(post)] = [max(weight, 0), max(-weight, 0)]
     return found

@@ -22,7 +22,12 @@ def fits(net, signs, dead_circuits=()):
     wanted = []
     for one in neurons:
         own = [(1 << pre, weight > 0) for pre, post, weight in synapses(net) if post == one]
-        wanted.append((sum(bit for bit, excites in own if excites), sum(bit for bit, excites in own if not excites)))
+        wanted.append(
+            (
+                sum(bit for bit, excites in own if excites),
+                sum(bit for bit, excites in own if not excites),
+            )
+        )
     shapes = placements(len(neurons), dead_circuits)
     on_chip = not all(net.external[pre] for pre in net.pre.tolist())
     for addresses in neuron_codes(len(neurons)) if on_chip else [()]:
@@ -42,11 +47,18 @@ def placements(size, dead_circuits):
     free = [circuit for circuit in circuits if circuit not in dead_circuits]
     seen = []
     for owners in itertools.product(range(-1, size), repeat=len(free)):
-        own = [[circuit for circuit, owner in zip(free, owners, strict=True) if owner == one] for one in range(size)]
-        diagonal = any(len(part) == 2 and part[0][0] != part[1][0] and part[0][1] != part[1][1] for part in own)
+        own = [
+            [circuit for circuit, owner in zip(free, owners, strict=True) if owner == one]
+            for one in range(size)
+        ]
+        diagonal = any(
+            len(part) == 2 and part[0][0] != part[1][0] and part[0][1] != part[1][1] for part in own
+        )
         if diagonal or not all(own):
             continue
-        counts = tuple((sum(row == 0 for row, _ in part), sum(row == 1 for row, _ in part)) for part in own)
+        counts = tuple(
+            (sum(row == 0 for row, _ in part), sum(row == 1 for row, _ in part)) for part in own
+        )
         if counts not in seen:
             seen.append(counts)
     return seen
@@ -105,15 +117,25 @@ def fits_placed(wanted, counts, hearings, signs):
         for first, second in hearings:
             for exciting in modes:
                 served = [
-                    taken(own, (first & (own[0] | own[1]), second & (own[0] | own[1])), exciting, number[side], signs)
+                    taken(
+                        own,
+                        (first & (own[0] | own[1]), second & (own[0] | own[1])),
+                        exciting,
+                        number[side],
+                        signs,
+                    )
                     for own, number in zip(wanted, counts, strict=True)
                 ]
                 able[tuple(served)] = None
         sides.append(list(able))
     possible = np.ones((len(sides[0]), len(sides[1])), bool)
     for place, (exciting, inhibiting) in enumerate(wanted):
-        (tops, top), (bottoms, bottom) = (numbered([served[place] for served in side]) for side in sides)
-        enough = [[together(first, second, exciting | inhibiting) for second in bottoms] for first in tops]
+        (tops, top), (bottoms, bottom) = (
+            numbered([served[place] for served in side]) for side in sides
+        )
+        enough = [
+            [together(first, second, exciting | inhibiting) for second in bottoms] for first in tops
+        ]
         possible &= np.array(enough)[np.ix_(top, bottom)]
         if not possible.any():
             return False
@@ -143,7 +165,9 @@ def taken(wanted, heard, exciting, circuits, signs):
     if signs == "free":
         return largest(wanted[0] | wanted[1], heard, circuits, circuits)
     excited = largest(wanted[0], heard, circuits * exciting[0], circuits * exciting[1])
-    inhibited = largest(wanted[1], heard, circuits * (2 - exciting[0]), circuits * (2 - exciting[1]))
+    inhibited = largest(
+        wanted[1], heard, circuits * (2 - exciting[0]), circuits * (2 - exciting[1])
+    )
     return tuple(sorted(one | other for one in excited for other in inhibited))
 
 
@@ -157,7 +181,9 @@ def largest(sources, heard, first, second):
     able = []
     for size in range(min(len(bits), first + second), -1, -1):
         for chosen in map(sum, itertools.combinations(bits, size)):
-            fits_in = (chosen & ~heard[1]).bit_count() <= first and (chosen & ~heard[0]).bit_count() <= second
+            fits_in = (chosen & ~heard[1]).bit_count() <= first and (
+                chosen & ~heard[0]
+            ).bit_count() <= second
             if fits_in and not any(chosen & other == chosen for other in able):
                 able.append(chosen)
     return tuple(able)

@@ -27,7 +27,10 @@ def dense_net(*sizes: int, seed: int = 0, names: tuple[str, ...] = ()) -> Netlis
 
 
 def populations_of(net: Netlist) -> tuple[PlacedPopulation, ...]:
-    return tuple(PlacedPopulation(name=one.name, size=one.size, external=one.external) for one in net.populations)
+    return tuple(
+        PlacedPopulation(name=one.name, size=one.size, external=one.external)
+        for one in net.populations
+    )
 
 
 def alternating_modes(chip: Chip) -> np.ndarray:
@@ -46,7 +49,10 @@ def crossbar(chip: Chip, neuron_filter) -> np.ndarray:
     for entry, output in crossbar_nodes(chip):
         if entry < chip.outputs:
             mask, target = neuron_filter(entry, output)
-        elif entry < chip.outputs + chip.buses and output % chip.buses == entry - chip.outputs < chip.buses:
+        elif (
+            entry < chip.outputs + chip.buses
+            and output % chip.buses == entry - chip.outputs < chip.buses
+        ):
             hemisphere = output // chip.buses
             mask, target = ((top, 0), (bottom, 0), drop)[hemisphere]
         else:
@@ -55,7 +61,9 @@ def crossbar(chip: Chip, neuron_filter) -> np.ndarray:
     return np.array(table, np.int32)
 
 
-def stage(chip: Chip, net: Netlist, neurons: range, sources: dict[int, int | None], groups: int = 1) -> Run:
+def stage(
+    chip: Chip, net: Netlist, neurons: range, sources: dict[int, int | None], groups: int = 1
+) -> Run:
     """One run by the recipe for full chips: neuron number j is on both circuits of column j.
 
     The compare masks split each bus into 1, 2 or 4 groups of sources; inside a group all its drivers hear every
@@ -75,7 +83,11 @@ def stage(chip: Chip, net: Netlist, neurons: range, sources: dict[int, int | Non
         side = 1 if entry < chip.buses else 0
         return (0, 0) if output // chip.buses in (side, 2) else (0, 1)
 
-    where, placed, sent = {}, [], []  # where: global index of a source -> hemisphere, bus, group, label
+    where, placed, sent = (
+        {},
+        [],
+        [],
+    )  # where: global index of a source -> hemisphere, bus, group, label
     for column, index in enumerate(neurons):
         group, label = column // 4 % groups, column % 32
         where[index] = (0 if column >= 128 else 1, chip.bus_of(column), group, label)
@@ -115,11 +127,15 @@ def stage(chip: Chip, net: Netlist, neurons: range, sources: dict[int, int | Non
     )
 
 
-def fill(chip: Chip, net: Netlist, neurons: range, where: dict[int, tuple[int, ...]], groups: int) -> np.ndarray:
+def fill(
+    chip: Chip, net: Netlist, neurons: range, where: dict[int, tuple[int, ...]], groups: int
+) -> np.ndarray:
     """Each synapse, or each part of a weight beyond 63, takes the next free driver of its source's group."""
     free = np.zeros((2, chip.buses, groups, chip.columns), int)
     rows = []
-    for pre, post, weight in zip(net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True):
+    for pre, post, weight in zip(
+        net.pre.tolist(), net.post.tolist(), net.weight.tolist(), strict=True
+    ):
         if post not in neurons:
             continue
         hemisphere, bus, group, label = where[pre]
@@ -150,7 +166,9 @@ def one_run_mapping(net: Netlist, groups: int = 1, signs: str = "free") -> Mappi
     """All neurons at once; the inputs are the first population."""
     first = int(net.offsets[1])
     return mapping_of(
-        net, stage(HICANN_X, net, range(first, net.size), dict.fromkeys(range(first)), groups), signs=signs
+        net,
+        stage(HICANN_X, net, range(first, net.size), dict.fromkeys(range(first)), groups),
+        signs=signs,
     )
 
 

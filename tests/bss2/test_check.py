@@ -18,7 +18,10 @@ RIGHT = {
     "256-246-10": lambda: (dense_net(256, 246, 10), one_run_mapping),
     "5-120-3": lambda: (dense_net(5, 120, 3), one_run_mapping),
     "20-12-6-3 layer by layer": lambda: (dense_net(20, 12, 6, 3), layer_by_layer_mapping),
-    "128-20-5 in 2 groups": lambda: (dense_net(128, 20, 5), lambda net: one_run_mapping(net, groups=2)),
+    "128-20-5 in 2 groups": lambda: (
+        dense_net(128, 20, 5),
+        lambda net: one_run_mapping(net, groups=2),
+    ),
     "sums of several synapses": lambda: (recurrent_net(3, 5, largest=200), one_run_mapping),
     "all to all": lambda: (recurrent_net(16, 24), lambda net: one_run_mapping(net, groups=2)),
 }
@@ -46,7 +49,9 @@ def test_everything_responding_to_everything_is_told_in_bounded_memory():
     run = mapping.runs[0]
     run.synapses[:, 3] = 0
     sources = tuple(dataclasses.replace(one, events=(one.events[0] & ~63,)) for one in run.sources)
-    found = check(dataclasses.replace(mapping, runs=(dataclasses.replace(run, sources=sources),)), net)
+    found = check(
+        dataclasses.replace(mapping, runs=(dataclasses.replace(run, sources=sources),)), net
+    )
     assert {"unwanted", "wrong-weight", "same-event"} <= {one.code for one in found}
 
 
@@ -64,7 +69,12 @@ def test_messages_name_the_neurons_and_both_numbers():
 
 
 EFFECTS = ("unwanted", "missing", "wrong-weight", "wrong-sign")
-SMALL_NETS = [(dense_net(6, 5, 3), 1), (dense_net(24, 3, 2), 2), (recurrent_net(4, 5), 1), (recurrent_net(9, 4), 2)]
+SMALL_NETS = [
+    (dense_net(6, 5, 3), 1),
+    (dense_net(24, 3, 2), 2),
+    (recurrent_net(4, 5), 1),
+    (recurrent_net(9, 4), 2),
+]
 
 
 @settings(max_examples=120)
@@ -88,7 +98,11 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
     }
     assert set(told) == set(wrong)
     for where, effect in wrong.items():
-        said = "nothing responds" if effect is None else f"the chip adds {effect[0]} and takes {effect[1]}"
+        said = (
+            "nothing responds"
+            if effect is None
+            else f"the chip adds {effect[0]} and takes {effect[1]}"
+        )
         assert said in told[where].message
 
 

@@ -4,7 +4,17 @@ import dataclasses
 
 import pytest
 
-from jaxsnn.bss2.chip import CHIPS, HICANN_X, SMALL, ChipError, Dead, check_dead, crossbar_nodes, driver_of, self_check
+from jaxsnn.bss2.chip import (
+    CHIPS,
+    HICANN_X,
+    SMALL,
+    ChipError,
+    Dead,
+    check_dead,
+    crossbar_nodes,
+    driver_of,
+    self_check,
+)
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -40,7 +50,9 @@ def test_nodes_of_the_crossbar():
 def test_coordinates_of_the_full_chip():
     chip = HICANN_X
     assert [chip.driver_at(bus, index) for bus, index in ((0, 0), (3, 0), (1, 31))] == [0, 3, 125]
-    assert all(chip.driver_at(chip.driver_bus(d), chip.driver_index(d)) == d for d in range(chip.drivers))
+    assert all(
+        chip.driver_at(chip.driver_bus(d), chip.driver_index(d)) == d for d in range(chip.drivers)
+    )
     assert (driver_of(0), driver_of(255), chip.rows_per_bus) == (0, 127, 64)
     assert [chip.output_of(column) for column in (0, 31, 32, 255)] == [0, 0, 1, 7]
     assert [chip.bus_of(column) for column in (0, 127, 128, 255)] == [0, 3, 0, 3]
@@ -55,5 +67,7 @@ def test_dead_parts():
     dead = Dead(drivers=((1, 127),), rows=((0, 3),))
     check_dead(HICANN_X, dead)
     assert dead.unusable_rows() == {(1, 254), (1, 255), (0, 3)}
-    with pytest.raises(ChipError, match=r"dead circuit \(0, 2\) does not exist: small .*circuits 0 to 1"):
+    with pytest.raises(
+        ChipError, match=r"dead circuit \(0, 2\) does not exist: small .*circuits 0 to 1"
+    ):
         check_dead(SMALL, Dead(circuits=((0, 2),)))

@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.mapping import to_json
-from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import map_net
 from tests.bss2.corruptions import CORRUPTIONS
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 
@@ -93,7 +93,9 @@ def test_corruptions_are_convicted(kind, right):
         before = to_json(mapping)
         for seed in range(SEEDS):
             random = np.random.default_rng([seed, number])
-            spoiled = next(filter(None, (CORRUPTIONS[kind](mapping, net, random) for _ in range(20))), None)
+            spoiled = next(
+                filter(None, (CORRUPTIONS[kind](mapping, net, random) for _ in range(20))), None
+            )
             if spoiled is None:
                 continue
             found = check(*spoiled)

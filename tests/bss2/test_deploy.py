@@ -15,9 +15,9 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.quantize import Options, quantize
-from jaxsnn.cli import main
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.commands.cli import main
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.nir import build, write
 from tests.bss2.fake_stack import Stack
@@ -88,9 +88,17 @@ def run_as_told(mapping, number, experiment):
     for row, mode in routed.synapse_row_modes.items():
         modes[divmod(row.value(), chip.rows)] = mode
     nodes = {node.parts[::-1]: filters for node, filters in routed.crossbar_nodes.items()}
-    table = [(*node, nodes[node].mask.value(), nodes[node].target.value()) for node in crossbar_nodes(chip)]
+    table = [
+        (*node, nodes[node].mask.value(), nodes[node].target.value())
+        for node in crossbar_nodes(chip)
+    ]
     synapses = sorted(
-        (*divmod(one.synapse_row.value(), chip.rows), one.synapse_on_row.value(), one.label, one.weight)
+        (
+            *divmod(one.synapse_row.value(), chip.rows),
+            one.synapse_on_row.value(),
+            one.label,
+            one.weight,
+        )
         for placed in routed.connections.values()
         for connection in placed
         for one in connection
@@ -99,7 +107,9 @@ def run_as_told(mapping, number, experiment):
     neurons = []
     for key, labels in routed.internal_neuron_labels.items():
         for neuron, label in zip(instance.populations[key].neurons, labels, strict=True):
-            circuits = tuple(divmod(one.value(), chip.columns) for one in neuron.coordinate.get_atomic_neurons())
+            circuits = tuple(
+                divmod(one.value(), chip.columns) for one in neuron.coordinate.get_atomic_neurons()
+            )
             (addresses,) = label.values()
             assert len(addresses) == len(circuits)
             assert addresses[1:] == [None] * (len(circuits) - 1)
@@ -136,13 +146,13 @@ def run_as_told(mapping, number, experiment):
 
 
 CASES = {
-    "one run": lambda: (network(12, 9, 4), Options(), "fixed"),
-    "free signs": lambda: (network(12, 9, 4), Options(), "free"),
-    "sums of synapses": lambda: (network(6, 5, 3), Options(synapses_per_weight=3), "fixed"),
-    "a readout": lambda: (network(8, 6, 3, readout=True), Options(), "fixed"),
-    "a bias source": lambda: (network(8, 6, 3, bias=0.1), Options(bias="source"), "fixed"),
-    "several circuits": lambda: (network(300, 12, 3), Options(), "free"),
-    "several runs": lambda: (network(4, 500, 20), Options(), "free"),
+    "one run": lambda: (network(12, 9, 4), QuantizeOptions(), "fixed"),
+    "free signs": lambda: (network(12, 9, 4), QuantizeOptions(), "free"),
+    "sums of synapses": lambda: (network(6, 5, 3), QuantizeOptions(synapses_per_weight=3), "fixed"),
+    "a readout": lambda: (network(8, 6, 3, readout=True), QuantizeOptions(), "fixed"),
+    "a bias source": lambda: (network(8, 6, 3, bias=0.1), QuantizeOptions(bias="source"), "fixed"),
+    "several circuits": lambda: (network(300, 12, 3), QuantizeOptions(), "free"),
+    "several runs": lambda: (network(4, 500, 20), QuantizeOptions(), "free"),
 }
 
 
@@ -158,7 +168,10 @@ def test_hxtorch_is_told_the_mapping(case, tmp_path, script, stack, monkeypatch)
     script("run_hxtorch").main()
     assert stack.calls == ["init", "release"]
     assert len(stack.experiments) == len(mapping.runs)
-    runs = [run_as_told(mapping, number, experiment) for number, experiment in enumerate(stack.experiments)]
+    runs = [
+        run_as_told(mapping, number, experiment)
+        for number, experiment in enumerate(stack.experiments)
+    ]
     assert check(dataclasses.replace(mapping, runs=tuple(runs)), quantized.netlist) == ()
     for experiment in stack.experiments:
         for module in experiment.modules:
@@ -188,12 +201,20 @@ def test_parameters_reach_the_modules_in_the_chips_units(tmp_path, script, stack
     np.testing.assert_allclose(taken.pop("tau_mem"), [8e-6, 16e-6])
     threshold = quantized.populations["2"].v_threshold
     assert taken.pop("threshold") == threshold[0]
-    assert taken == {"leak": 80, "reset": 80, "tau_syn": pytest.approx(4e-6), "refractory_time": pytest.approx(40e-9)}
+    assert taken == {
+        "leak": 80,
+        "reset": 80,
+        "tau_syn": pytest.approx(4e-6),
+        "refractory_time": pytest.approx(40e-9),
+    }
     assert neurons.parameters["i_synin_gm"] == 500
     (source,) = (one for one in experiment.modules if type(one).__name__ == "InputNeuron")
     spikes = source.inputs[0].spikes
     assert spikes.shape == (10, 2, 2)
-    assert np.argwhere(spikes[:, 0] > 0).tolist() == [[0, 0], [1, 1]]  # 1 and 2 ms are 0.5 and 1 step of 2 us
+    assert np.argwhere(spikes[:, 0] > 0).tolist() == [
+        [0, 0],
+        [1, 1],
+    ]  # 1 and 2 ms are 0.5 and 1 step of 2 us
 
 
 def test_later_runs_get_what_earlier_ones_recorded(tmp_path, script, stack, monkeypatch):
@@ -203,9 +224,15 @@ def test_later_runs_get_what_earlier_ones_recorded(tmp_path, script, stack, monk
     arguments = ["--input", inputs(tmp_path / "x.npz", net), "--output", str(tmp_path / "y.npz")]
     monkeypatch.setattr(sys, "argv", ["run", *arguments, "--duration", "0.02"])
     script("run_hxtorch").main()
-    source = next(one for one in stack.experiments[1].modules if type(one).__name__ == "InputNeuron")
+    source = next(
+        one for one in stack.experiments[1].modules if type(one).__name__ == "InputNeuron"
+    )
     played = source.inputs[0].spikes
-    assert np.argwhere(played[:, 1] > 0).tolist() == [[0, 0], [1, 1], [2, 2]]  # neuron i of the fake fires at step i
+    assert np.argwhere(played[:, 1] > 0).tolist() == [
+        [0, 0],
+        [1, 1],
+        [2, 2],
+    ]  # neuron i of the fake fires at step i
     outputs = np.load(tmp_path / "y.npz")
     np.testing.assert_allclose(outputs["4.time"], [[0, 1e-3], [0, 1e-3]])
     assert outputs["4.index"].tolist() == [[0, 1], [0, 1]]
@@ -217,13 +244,19 @@ def routed(tmp_path, script, stack):
 
     def make(weights, signs):
         weight = np.array([[63.0, -20.0], [0.0, 63.0]])
-        graph = build.sequential(build.input(2), build.linear(weight=weight), build.cubalif(**NEURONS))
+        graph = build.sequential(
+            build.input(2), build.linear(weight=weight), build.cubalif(**NEURONS)
+        )
         quantized = quantize(graph)
-        net = deployed(tmp_path, quantized, map_net(quantized.netlist, signs=signs).mapping, force=True)
+        net = deployed(
+            tmp_path, quantized, map_net(quantized.netlist, signs=signs).mapping, force=True
+        )
         module = script("run_hxtorch")
         run = {**net["runs"][0], "links": [{**net["runs"][0]["links"][0], **weights}]}
         trains = script("common").Trains(1)
-        options = types.SimpleNamespace(dt=1e-6, calibration=None, i_synin_gm=500, synapse_dac_bias=600)
+        options = types.SimpleNamespace(
+            dt=1e-6, calibration=None, i_synin_gm=500, synapse_dac_bias=600
+        )
         module.run_once(net, run, trains, 10, options)
         (instance,) = stack.experiments[-1].result.execution_instances.values()
         return sorted(
@@ -246,7 +279,9 @@ def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
     with pytest.raises(RuntimeError, match="weight 64 and 1 synapses"):
         routed({"weight": [64, -20, 63]}, "fixed")
     with pytest.raises(RuntimeError, match="weight 3 and no synapse"):
-        routed({"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]}, "fixed")
+        routed(
+            {"source": [0, 1, 0, 1], "target": [0, 0, 1, 1], "weight": [63, -20, 3, 63]}, "fixed"
+        )
 
 
 class FakePynn(types.ModuleType):
@@ -269,7 +304,9 @@ class FakePynn(types.ModuleType):
     def Population(self, size, cell):
         one = types.SimpleNamespace(size=size, cell=cell, record=lambda what: None)
         one.get_data = lambda what: types.SimpleNamespace(
-            segments=[types.SimpleNamespace(spiketrains=[[0.001 * number] for number in range(size)])]
+            segments=[
+                types.SimpleNamespace(spiketrains=[[0.001 * number] for number in range(size)])
+            ]
         )
         self.populations[-1].append(one)
         return one
@@ -298,11 +335,16 @@ def test_pynn_is_told_the_network(tmp_path, script, monkeypatch):
     sys.modules["pynn_brainscales"].brainscales2 = pynn
     data = inputs(tmp_path / "x.npz", net, samples=1)
     monkeypatch.setattr(
-        sys, "argv", ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.05"]
+        sys,
+        "argv",
+        ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.05"],
     )
     script("run_pynn").main()
     (_, permutation), (_, duration), _ = pynn.calls
-    heads = [256 * one.circuits[one.head][0] + one.circuits[one.head][1] for one in mapping.runs[0].neurons]
+    heads = [
+        256 * one.circuits[one.head][0] + one.circuits[one.head][1]
+        for one in mapping.runs[0].neurons
+    ]
     assert permutation == heads
     assert duration == pytest.approx(0.05)  # milliseconds of the chip
     (populations,) = pynn.populations
@@ -310,7 +352,11 @@ def test_pynn_is_told_the_network(tmp_path, script, monkeypatch):
     assert populations[2].cell == ("source", [pytest.approx(0.003)])
     kind, values = populations[5].cell
     assert kind == "neuron"
-    assert (values["v_rest"], values["tau_m"], values["tau_syn_E"]) == (80, pytest.approx(10), pytest.approx(5))
+    assert (values["v_rest"], values["tau_m"], values["tau_syn_E"]) == (
+        80,
+        pytest.approx(10),
+        pytest.approx(5),
+    )
     matrix = np.zeros((7, 12), int)
     offset = {id(one): place for place, one in enumerate(populations[:5])}
     offset |= {id(populations[5]): 5, id(populations[6]): 9}
@@ -333,7 +379,9 @@ def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
         arguments = [name, "--input", data, "--output", "y.npz", "--duration", "1"]
         code = "import sys; sys.modules.update(hxtorch=None, pynn_brainscales=None); import runpy; "
         code += f"sys.argv = {arguments!r}; sys.path.insert(0, '.'); runpy.run_path({name!r}, run_name='__main__')"
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 1
         assert "cannot be imported" in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -383,7 +431,9 @@ def test_what_is_wrong_is_not_deployed(tmp_path):
 def test_a_network_in_float32_is_deployed_too(tmp_path):
     graph = network(4, 3)
     nodes = [
-        node.replace(**{name: np.asarray(value, np.float32) for name, value in node.parameters.items()})
+        node.replace(
+            **{name: np.asarray(value, np.float32) for name, value in node.parameters.items()}
+        )
         for node in graph.nodes.values()
         if node.parameters
     ]
@@ -400,10 +450,24 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     assert main(["map", file, "-o", mapping, "--bias", "source", "-q"]) == 0
     assert main(["deploy", file, mapping, "-o", folder, "--bias", "source", "--json"]) == 0
     done = capsys.readouterr()
-    names = [path.rsplit("/", 1)[-1] for path in json.loads(done.out[done.out.index('{\n  "schema"') :])["files"]]
+    names = [
+        path.rsplit("/", 1)[-1]
+        for path in json.loads(done.out[done.out.index('{\n  "schema"') :])["files"]
+    ]
     assert names == ["network.json", "common.py", "routing.py", "run_hxtorch.py", "run_pynn.py"]
     assert "never run on a chip" in done.err
     assert json.loads((tmp_path / "out" / "network.json").read_text())["bias_source"] == "bias"
-    other = ["deploy", file, mapping, "-o", folder, "--bias", "source", "--synapses-per-weight", "2", "--force"]
+    other = [
+        "deploy",
+        file,
+        mapping,
+        "-o",
+        folder,
+        "--bias",
+        "source",
+        "--synapses-per-weight",
+        "2",
+        "--force",
+    ]
     assert main(other) == 1
     assert "it is of the net" in capsys.readouterr().err

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, SMALL
 from jaxsnn.bss2.emulate import EmulatedChip, Emulator, Spread, emulate
-from jaxsnn.bss2.emulate.chip import pattern_of
+from jaxsnn.bss2.emulate.connections import wired
+from jaxsnn.bss2.emulate.emulated_chip import pattern_of
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
-from jaxsnn.bss2.emulate.wiring import wired
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.quantize import Options, quantize
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
-from jaxsnn.event import Event, Events
-from jaxsnn.lower import lower
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.simulate import simulate
 
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
 IDEAL = EmulatedChip(ideal=True)
@@ -36,13 +37,19 @@ def neurons(**changes):
 def layered(*sizes, seed=0, mean=1.0, deviation=2.0):
     nodes = [build.input(sizes[0])]
     for before, size in itertools.pairwise(sizes):
-        nodes += [build.linear(size, weight=normal(mean * 4 / before, deviation * 2 / before**0.5)), neurons()]
+        nodes += [
+            build.linear(size, weight=normal(mean * 4 / before, deviation * 2 / before**0.5)),
+            neurons(),
+        ]
     return build.sequential(*nodes, seed=seed)
 
 
 def events(channels, samples=4, seed=0, spikes=1):
     time = np.random.default_rng(seed).uniform(0.0, 20e-3, (samples, channels * spikes))
-    return Events(time=jnp.asarray(time), index=jnp.broadcast_to(jnp.arange(channels * spikes) % channels, time.shape))
+    return Events(
+        time=jnp.asarray(time),
+        index=jnp.broadcast_to(jnp.arange(channels * spikes) % channels, time.shape),
+    )
 
 
 def mapped(graph, **options):
@@ -62,7 +69,9 @@ def assert_alike(first, second, within=CLOCK):
         np.testing.assert_array_equal(first.fired[name], second.fired[name], err_msg=name)
         other = second.spikes[name]
         slots = min(times.shape[2], other.shape[2])
-        np.testing.assert_allclose(times[..., :slots], other[..., :slots], rtol=0, atol=within, err_msg=name)
+        np.testing.assert_allclose(
+            times[..., :slots], other[..., :slots], rtol=0, atol=within, err_msg=name
+        )
     assert all(count.sum() >= 2 for count in first.fired.values())
 
 
@@ -75,7 +84,9 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
     quantized, mapping = mapped(graph)
     scale = {name: report.scale for name, report in quantized.nodes.items()}
     rounded = [
-        graph.nodes[node].replace(weight=np.rint(graph.nodes[node].weight * scale[target]) / scale[target])
+        graph.nodes[node].replace(
+            weight=np.rint(graph.nodes[node].weight * scale[target]) / scale[target]
+        )
         for node, target in (("1", "2"), ("3", "4"))
     ]
     thresholds = []
@@ -83,7 +94,9 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
         height = (own.v_threshold - own.v_leak) / own.lsb_per_volt
         thresholds.append(graph.nodes[name].replace(v_threshold=height))
     network = lower(graph.with_nodes([*rounded, *thresholds]))
-    engine = Event(max_spikes=16, refractory=quantized.populations["2"].refractory_time * quantized.speedup)
+    engine = Event(
+        max_spikes=16, refractory=quantized.populations["2"].refractory_time * quantized.speedup
+    )
     expected = simulate(network, events(6), T_END, engine=engine)
     found = emulate(quantized, mapping, events(6), T_END, chip=IDEAL)
     for name, times in found.spikes.items():
@@ -120,7 +133,8 @@ def test_neurons_of_several_circuits_and_those_that_feed_each_other():
     assert max(len(one.circuits) for one in mapping.runs[0].neurons) > 1
     given = events(inputs, samples=2)
     assert_alike(
-        emulate(quantized, None, given, T_END, chip=IDEAL), emulate(quantized, mapping, given, T_END, chip=IDEAL)
+        emulate(quantized, None, given, T_END, chip=IDEAL),
+        emulate(quantized, mapping, given, T_END, chip=IDEAL),
     )
 
 
@@ -137,17 +151,26 @@ def test_the_fixed_pattern_belongs_to_the_chip_and_is_as_wide_as_it_says():
         assert value.mean() == pytest.approx(centre, abs=0.2 * getattr(Spread(), name))
 
 
-@pytest.mark.parametrize("what", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"])
+@pytest.mark.parametrize(
+    "what", ["threshold", "tau_mem", "tau_syn", "input_gain", "driver_gain", "v_leak", "v_reset"]
+)
 def test_each_spread_reaches_the_neurons_that_it_is_of(what, two_layers):
     quantized, mapping = two_layers
     still, moved = (
-        wired(quantized, quantized.netlist, mapping, EmulatedChip(spread=Spread(**{**STILL, **spread})), 1.0).runs[0]
+        wired(
+            quantized,
+            quantized.netlist,
+            mapping,
+            EmulatedChip(spread=Spread(**{**STILL, **spread})),
+            1.0,
+        ).runs[0]
         for spread in ({}, {what: getattr(Spread(), what)})
     )
     own = {"threshold": "v_threshold"}.get(what, what)
     for name in ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset"):
         same = all(
-            (getattr(a, name) == getattr(b, name)).all() for a, b in zip(still.neurons, moved.neurons, strict=True)
+            (getattr(a, name) == getattr(b, name)).all()
+            for a, b in zip(still.neurons, moved.neurons, strict=True)
         )
         assert same == (name != own), name
     gains = [
@@ -159,7 +182,9 @@ def test_each_spread_reaches_the_neurons_that_it_is_of(what, two_layers):
         assert (before[connected] == 1.0).all()
         assert (excite[connected] != 1.0).all() == what.endswith("gain")
         if what == "input_gain":  # one factor for each neuron and sign
-            np.testing.assert_allclose(excite.max(axis=0), np.where(connected, excite, np.inf).min(axis=0))
+            np.testing.assert_allclose(
+                excite.max(axis=0), np.where(connected, excite, np.inf).min(axis=0)
+            )
             assert (excite != inhibit)[connected].all()
         if what == "driver_gain":
             np.testing.assert_array_equal(excite, inhibit)
@@ -175,7 +200,10 @@ def test_jitter_is_as_wide_as_it_says():
 
 
 SLOTS = 24
-QUEUED = {lanes: jax.jit(lambda time, queue, lanes=lanes: queued(time, LANE % lanes, 1.0, queue)) for lanes in (1, 3)}
+QUEUED = {
+    lanes: jax.jit(lambda time, queue, lanes=lanes: queued(time, LANE % lanes, 1.0, queue))
+    for lanes in (1, 3)
+}
 SERIALISED = jax.jit(lambda time: serialised(time, 1.0))
 LANE = np.arange(SLOTS)
 
@@ -204,7 +232,9 @@ def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue)
 def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     quantized, mapping = two_layers
     chip = Emulator(quantized, mapping, chip=EmulatedChip(seed=2))
-    first, again, other = (chip.run(events(4, samples=8), T_END, trial=trial) for trial in (0, 0, 1))
+    first, again, other = (
+        chip.run(events(4, samples=8), T_END, trial=trial) for trial in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first.spikes["2"], again.spikes["2"])
     assert (first.spikes["2"][..., 0] != other.spikes["2"][..., 0]).any()
     used = np.isfinite(first.spikes["2"])
@@ -226,7 +256,10 @@ def test_a_full_queue_loses_spikes_and_a_full_memory_too():
     assert fired - recorded == sum(found.lost.values())
     small = emulate(quantized, mapping, given, T_END, chip=EmulatedChip(recorded_events=70))
     assert int(np.isfinite(small.spikes["2"]).sum()) == 70
-    assert small.lost["recording"] == int(small.fired["2"].sum()) - 70 - small.lost["outputs"] - small.lost["links"]
+    assert (
+        small.lost["recording"]
+        == int(small.fired["2"].sum()) - 70 - small.lost["outputs"] - small.lost["links"]
+    )
 
 
 @pytest.mark.slow
@@ -238,14 +271,17 @@ def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
         build.linear(weight=np.full((2, 4), 1.0)),
         build.cubali(tau_mem="20ms", tau_syn="10ms"),
     )
-    quantized = quantize(graph, Options(bias="source"))
+    quantized = quantize(graph, QuantizeOptions(bias="source"))
     found = emulate(quantized, map_net(quantized.netlist).mapping, events(3), T_END)
     voltage = found.voltages["4"]
     assert voltage.shape == (4, len(found.sample_times), 2)
     assert (voltage == np.rint(voltage)).all()
     assert voltage.max() > voltage[:, 0].max()
     without = quantize(graph.with_nodes([graph.nodes["1"].replace(bias=np.zeros(4))]))
-    assert found.fired["2"].sum() > emulate(without, None, events(3), T_END, chip=IDEAL).fired["2"].sum()
+    assert (
+        found.fired["2"].sum()
+        > emulate(without, None, events(3), T_END, chip=IDEAL).fired["2"].sum()
+    )
 
 
 # -- what is refused
@@ -263,6 +299,8 @@ def test_what_makes_no_sense_is_refused(two_layers):
     with pytest.raises(UsageError, match="t_end is 0"):
         emulate(quantized, mapping, given, 0.0)
     run = mapping.runs[0]
-    broken = dataclasses.replace(mapping, runs=(dataclasses.replace(run, synapses=run.synapses[1:]),))
+    broken = dataclasses.replace(
+        mapping, runs=(dataclasses.replace(run, synapses=run.synapses[1:]),)
+    )
     with pytest.raises(MappingError, match="1 violations, the first"):
         emulate(quantized, broken, given, T_END)

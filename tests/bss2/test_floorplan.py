@@ -60,7 +60,9 @@ def test_every_synapse_is_a_pixel_in_the_band_of_its_bus():
             pixels = decoded(hrefs[2 * number + side])
             shown = {(int(row), int(column)) for row, column in np.argwhere(pixels >= 2)}
             place = {int(row): number for number, row in enumerate(bus_order(HICANN_X))}
-            expected = {(place[row], column) for s, row, column, _, _ in run.synapses.tolist() if s == side}
+            expected = {
+                (place[row], column) for s, row, column, _, _ in run.synapses.tolist() if s == side
+            }
             assert shown == expected
             for row, column in sorted(shown)[:20]:
                 inhibits = run.row_modes[side, bus_order(HICANN_X)[row]] == INHIBITORY
@@ -83,10 +85,14 @@ def test_strengths_and_dead_parts_have_their_colours():
 def test_utilisation_counts_rows_with_synapses():
     net = dense_net(256, 246, 10)
     mapping = one_run_mapping(net)
-    found = {name: (used, available) for name, used, available in utilisation(mapping, mapping.runs[0])}
+    found = {
+        name: (used, available) for name, used, available in utilisation(mapping, mapping.runs[0])
+    }
     assert found["circuits"] == (512, 512)
     assert found["synapses"] == (65436, 131072)
-    assert {found[f"rows {side} {bus}"] for side in ("top", "bottom") for bus in range(4)} == {(64, 64)}
+    assert {found[f"rows {side} {bus}"] for side in ("top", "bottom") for bus in range(4)} == {
+        (64, 64)
+    }
 
 
 def test_the_same_mapping_has_the_same_picture():

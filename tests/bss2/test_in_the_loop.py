@@ -11,15 +11,15 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
 from jaxsnn.bss2.emulate.reweight import with_weights
 from jaxsnn.bss2.netlist import netlist
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.quantize import Options, quantize
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
-from jaxsnn.event import Event
-from jaxsnn.lower import lower
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
-from jaxsnn.train.in_the_loop import simulate_in_the_loop
+from jaxsnn.train.loop.in_the_loop import simulate_in_the_loop
 from tests.bss2.test_emulate import T_END, events, layered, neurons
 from tests.train.test_fit import DATA, small_net
 
@@ -36,7 +36,9 @@ def changed(graph, seed=1):
     rng = np.random.default_rng(seed)
     nodes = []
     for name in ("1", "3"):
-        weight = graph.nodes[name].weight * rng.choice([-1.0, 0.0, 0.5, 1.0, 1.0, 8.0], graph.nodes[name].weight.shape)
+        weight = graph.nodes[name].weight * rng.choice(
+            [-1.0, 0.0, 0.5, 1.0, 1.0, 8.0], graph.nodes[name].weight.shape
+        )
         nodes.append(graph.nodes[name].replace(weight=weight))
     return graph.with_nodes(nodes)
 
@@ -50,15 +52,24 @@ def test_weights_change_in_the_places_that_were_routed(device):
     assert before.neurons == after.neurons
     assert before.sources == after.sources
     # the same drivers and columns, in either of the driver's rows
-    places = {tuple(place) for place in np.stack([before.synapses[:, 1] // 2, before.synapses[:, 2]], axis=1).tolist()}
-    assert places.issuperset(zip((after.synapses[:, 1] // 2).tolist(), after.synapses[:, 2].tolist(), strict=True))
+    places = {
+        tuple(place)
+        for place in np.stack([before.synapses[:, 1] // 2, before.synapses[:, 2]], axis=1).tolist()
+    }
+    assert places.issuperset(
+        zip((after.synapses[:, 1] // 2).tolist(), after.synapses[:, 2].tolist(), strict=True)
+    )
 
 
 def test_equal_devices_share_compiled_code():
     graph, chip = layered(4, 6, 2), EmulatedChip(seed=1, spread=QUIET)
     first, again = (ChipInTheLoop(graph, chip=chip) for _ in range(2))
     assert (first, hash(first)) == (again, hash(again))
-    others = {"chip": EmulatedChip(seed=2, spread=QUIET)}, {"headroom": {"2": 2.0, "4": 2.5}}, {"seed": 1}
+    others = (
+        {"chip": EmulatedChip(seed=2, spread=QUIET)},
+        {"headroom": {"2": 2.0, "4": 2.5}},
+        {"seed": 1},
+    )
     assert all(first != ChipInTheLoop(graph, **{"chip": chip, **other}) for other in others)
     assert first != ChipInTheLoop(layered(4, 5, 2), chip=chip)
 
@@ -67,7 +78,9 @@ def test_calibration_stays_while_weights_change(device):
     quantized, _ = device.with_weights(changed(layered(4, 6, 2)))
     assert quantized.slope == pytest.approx(device.quantized.slope)
     for name, own in quantized.populations.items():
-        np.testing.assert_array_equal(own.v_threshold, device.quantized.populations[name].v_threshold)
+        np.testing.assert_array_equal(
+            own.v_threshold, device.quantized.populations[name].v_threshold
+        )
 
 
 def test_the_device_fires_what_the_refilled_mapping_fires(device):
@@ -75,8 +88,12 @@ def test_the_device_fires_what_the_refilled_mapping_fires(device):
     network = lower(graph)
     engine = Event(max_spikes=24).hashable()
     (entry,) = network.inputs
-    given = events(4, seed=1)  # with seed 0 a spike is within rounding of a clock edge, and the two round differently
-    played = jax.jit(lambda net, given: device.forward_traced(net, {entry: given}, T_END, engine))(network, given)
+    given = events(
+        4, seed=1
+    )  # with seed 0 a spike is within rounding of a clock edge, and the two round differently
+    played = jax.jit(lambda net, given: device.forward_traced(net, {entry: given}, T_END, engine))(
+        network, given
+    )
     quantized, mapping = device.with_weights(graph)
     found = Emulator(quantized, mapping, chip=device.chip).run(given, T_END)
     for name, (times, count) in played.items():
@@ -88,10 +105,16 @@ def test_the_device_fires_what_the_refilled_mapping_fires(device):
 
 @pytest.mark.slow
 def test_noise_is_that_of_the_weights_and_inputs():
-    device = ChipInTheLoop(build.sequential(build.input(3), build.linear(weight=np.full((2, 3), 3.0)), neurons()))
+    device = ChipInTheLoop(
+        build.sequential(build.input(3), build.linear(weight=np.full((2, 3), 3.0)), neurons())
+    )
     network, engine = lower(layered(3, 2)), Event(max_spikes=8).hashable()
-    network = network.with_parameters({**network.parameters, "1": {"weight": jnp.full((2, 3), 3.0)}})
-    play = jax.jit(lambda given: device.forward_traced(network, {"input": given}, T_END, engine)["2"][0])
+    network = network.with_parameters(
+        {**network.parameters, "1": {"weight": jnp.full((2, 3), 3.0)}}
+    )
+    play = jax.jit(
+        lambda given: device.forward_traced(network, {"input": given}, T_END, engine)["2"][0]
+    )
     first, again, other = play(events(3)), play(events(3)), play(events(3, seed=1))
     np.testing.assert_array_equal(first, again)
     assert (np.asarray(first) != np.asarray(other)).any()
@@ -118,8 +141,12 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
         return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
 
     loop = InTheLoop(device=device, max_spikes=8)
-    ours = jax.grad(total)(network, lambda net: simulate_in_the_loop(loop, net, given, T_END)).parameters
-    exact = jax.grad(total)(network, lambda net: simulate(net, given, T_END, engine=Event(max_spikes=8))).parameters
+    ours = jax.grad(total)(
+        network, lambda net: simulate_in_the_loop(loop, net, given, T_END)
+    ).parameters
+    exact = jax.grad(total)(
+        network, lambda net: simulate(net, given, T_END, engine=Event(max_spikes=8))
+    ).parameters
     for node in ("1", "3"):
         first, second = (np.asarray(side[node]["weight"]).ravel() for side in (ours, exact))
         assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) > 0.95
@@ -130,11 +157,15 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
 
 def test_what_the_device_does_not_take_is_refused(device):
     engine = InTheLoop(device=device)
-    with pytest.raises(UsageError, match="'tau_mem' is to be trained, the device in the loop takes weight only"):
+    with pytest.raises(
+        UsageError, match="'tau_mem' is to be trained, the device in the loop takes weight only"
+    ):
         fit(layered(4, 6, 2), DATA, engine=engine, trainable=("weight", "tau_mem"), progress=None)
-    biased = build.sequential(build.input(2), build.affine(3, weight=np.ones((3, 2)), bias=0.1), neurons())
+    biased = build.sequential(
+        build.input(2), build.affine(3, weight=np.ones((3, 2)), bias=0.1), neurons()
+    )
     with pytest.raises(UsageError, match="biases none"):
-        ChipInTheLoop(biased, options=Options(bias="source"))
+        ChipInTheLoop(biased, options=QuantizeOptions(bias="source"))
     with pytest.raises(UsageError, match="the headroom of population '4' is 0"):
         ChipInTheLoop(layered(4, 6, 2), headroom={"2": 1.0, "4": 0.0})
     with pytest.raises(UsageError, match="a headroom is given for 'lif', no population"):
@@ -150,7 +181,9 @@ def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
     larger = netlist(net.populations, net.pre, net.post, net.weight.astype(int) * 3)
     with pytest.raises(MappingError, match="one synapse carries 63"):
         with_weights(device.mapping, device.routed, larger)
-    less = dataclasses.replace(device.routed, pre=device.routed.pre[1:], post=device.routed.post[1:])
+    less = dataclasses.replace(
+        device.routed, pre=device.routed.pre[1:], post=device.routed.post[1:]
+    )
     with pytest.raises(MappingError, match="1 connections were not routed, the first from 'input'"):
         with_weights(device.mapping, less, device.routed)
 
@@ -158,11 +191,11 @@ def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
 def test_scales_that_are_given_are_taken_and_wrong_ones_refused():
     graph = layered(3, 2)
     largest = float(np.abs(graph.nodes["1"].weight).max())
-    done = quantize(graph, Options(scale={"2": 40.0 / largest}))
+    done = quantize(graph, QuantizeOptions(scale={"2": 40.0 / largest}))
     assert np.abs(done.netlist.weight).max() == 40
     assert done.nodes["2"].scale == 40.0 / largest
-    assert quantize(graph, Options(scale={"2": 100.0 / largest})).nodes["2"].saturated > 0
+    assert quantize(graph, QuantizeOptions(scale={"2": 100.0 / largest})).nodes["2"].saturated > 0
     with pytest.raises(UsageError, match="a scale is given for 'x', no population"):
-        quantize(graph, Options(scale={"x": 1.0, "2": 1.0}))
+        quantize(graph, QuantizeOptions(scale={"x": 1.0, "2": 1.0}))
     with pytest.raises(UsageError, match="the scale of population '2' is not given"):
-        quantize(graph, Options(scale={}))
+        quantize(graph, QuantizeOptions(scale={}))

@@ -14,14 +14,20 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("map")
     for name, hidden, seed in (("net", 120, 0), ("other", 120, 1), ("huge", 600, 0)):
         neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
-        graph = build.sequential(build.input(5), build.linear(hidden), neurons, build.linear(3), neurons, seed=seed)
+        graph = build.sequential(
+            build.input(5), build.linear(hidden), neurons, build.linear(3), neurons, seed=seed
+        )
         write(folder / f"{name}.nir", graph)
     return folder
 
 
 def call(folder, *arguments, code=0):
     done = subprocess.run(
-        [sys.executable, "-m", "jaxsnn.cli", "map", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "jaxsnn.commands.cli", "map", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == code, done.stderr
     return done
@@ -33,7 +39,10 @@ def test_a_mapping_is_made_checked_and_drawn(folder):
     assert (done["stop_reason"], done["violations"]) == ("fits", [])
     assert done["used"]["circuits"] == {"used": 123, "available": 512}
     assert set(done["quantization"]["2"]) >= {"scale", "saturated", "rms_error"}
-    assert sum(value for name, value in done["events"][0].items() if name.endswith("from the host")) == 5
+    assert (
+        sum(value for name, value in done["events"][0].items() if name.endswith("from the host"))
+        == 5
+    )
     assert (folder / "m.svg").read_text().startswith("<svg")
     verified = json.loads(call(folder, "net.nir", "--verify", "m.json", "--json").stdout)
     assert (verified["fits"], verified["stop_reason"]) == (True, "verified")
@@ -47,14 +56,17 @@ def test_another_network_is_convicted(folder):
 
 
 def test_it_answers_without_jax(folder):
-    code = "import sys; from jaxsnn.cli import main; main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
+    code = "import sys; from jaxsnn.commands.cli import main\n"
+    code += "main(['map', 'net.nir', '-o', 'quick.json', '--force', '-q'])\n"
     code += "print([name for name in ('jax', 'optax', 'matplotlib') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
     assert done.stdout.endswith("[]\n")
 
 
 def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
-    code = f"import os; os.chdir({str(folder)!r}); from jaxsnn.cli import main\n"
+    code = f"import os; os.chdir({str(folder)!r}); from jaxsnn.commands.cli import main\n"
     for seed in ("1", "2"):
         name = f"hash{seed}.json"
         run_python(f"{code}main(['map', 'net.nir', '-o', {name!r}, '-q'])", PYTHONHASHSEED=seed)
@@ -82,7 +94,7 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
     ],
 )
 def test_usage(folder, capsys, monkeypatch, arguments, message):
-    from jaxsnn.cli import main
+    from jaxsnn.commands.cli import main
 
     monkeypatch.chdir(folder)
     assert main(["map", *arguments]) in (1, 2)

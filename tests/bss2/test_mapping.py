@@ -7,7 +7,7 @@ import pytest
 
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
-from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import map_net
 from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net
 
@@ -52,7 +52,11 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
         (("fingerprint",), None, "no 'fingerprint'"),
         (("dead", "rows"), [[1]], "1 x 1 entries, not 1 x 2"),
         (("populations", 0), 3, r"populations\[0\] is an integer, not an object"),
-        ((*RUN, "neurons", 2, "recorded"), 1, r"neurons\[2\]: 'recorded' is an integer, not true or false"),
+        (
+            (*RUN, "neurons", 2, "recorded"),
+            1,
+            r"neurons\[2\]: 'recorded' is an integer, not true or false",
+        ),
         ((*RUN, "neurons", 0, "circuits"), [[0, "a"]], "'circuits' is not a list of integers"),
         ((*RUN, "compare_masks"), [[0] * 128], "1 x 128 entries, not 2 x 128"),
         ((*RUN, "row_modes", 0, 0), "loud", "row mode 'loud' is not one of disabled"),

@@ -10,13 +10,18 @@ from jaxsnn.bss2.netlist import NetPopulation, netlist, synapses_of
 from jaxsnn.errors import MappingError
 
 IN, HIDDEN, OUT = (
-    NetPopulation(name=name, size=size, external=name == "in") for name, size in (("in", 3), ("hidden", 4), ("out", 2))
+    NetPopulation(name=name, size=size, external=name == "in")
+    for name, size in (("in", 3), ("hidden", 4), ("out", 2))
 )
 
 
 def test_synapses_are_sorted_and_zeros_left_out():
     net = netlist([IN, HIDDEN], [2, 0, 1, 0], [4, 4, 3, 3], [5, -70, 0, 1])
-    assert (net.pre.tolist(), net.post.tolist(), net.weight.tolist()) == ([0, 0, 2], [3, 4, 4], [1, -70, 5])
+    assert (net.pre.tolist(), net.post.tolist(), net.weight.tolist()) == (
+        [0, 0, 2],
+        [3, 4, 4],
+        [1, -70, 5],
+    )
     assert (net.pre.dtype, net.post.dtype, net.weight.dtype) == (np.int32, np.int32, np.int16)
     assert net.offsets.tolist() == [0, 3, 7]
     assert net.external.tolist() == [True] * 3 + [False] * 4
@@ -37,7 +42,10 @@ def test_a_fingerprint_is_of_the_net_and_not_of_its_order():
     pre, post, weight = np.array([0, 1, 2, 0]), np.array([3, 3, 4, 5]), np.array([1, 2, -3, 4])
     order = [3, 1, 0, 2]
     net = netlist([IN, HIDDEN], pre, post, weight)
-    assert net.fingerprint() == netlist([IN, HIDDEN], pre[order], post[order], weight[order]).fingerprint()
+    assert (
+        net.fingerprint()
+        == netlist([IN, HIDDEN], pre[order], post[order], weight[order]).fingerprint()
+    )
     others = [
         netlist([IN, HIDDEN], pre, post, -weight),
         netlist([IN, HIDDEN], pre[::-1], post, weight),

@@ -6,7 +6,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import map_net
 from tests.bss2 import naive, oracle
 
 
@@ -28,7 +28,9 @@ def small_net(seed):
     pre, post = np.nonzero(wanted)
     weight = random.permutation(np.arange(1, 64))[: len(pre)] * random.choice([-1, 1], len(pre))
     parts = [("in", inputs, True), ("neurons", neurons, False)]
-    populations = [NetPopulation(name=name, size=size, external=external) for name, size, external in parts]
+    populations = [
+        NetPopulation(name=name, size=size, external=external) for name, size, external in parts
+    ]
     return netlist(populations, pre, post, weight)
 
 
@@ -36,7 +38,9 @@ def judge(seed, signs, dead=()):
     """Whether the net fits, having made sure that mapper and oracle agree."""
     net = small_net(seed)
     possible = oracle.fits(net, signs, dead)
-    outcome = map_net(net, chip=SMALL, dead=Dead(circuits=dead), signs=signs, seed=seed, max_runs=1, time_limit=60)
+    outcome = map_net(
+        net, chip=SMALL, dead=Dead(circuits=dead), signs=signs, seed=seed, max_runs=1, time_limit=60
+    )
     assert outcome.stop_reason == ("fits" if possible else "impossible"), (seed, signs, outcome.why)
     if outcome.mapping is not None:
         assert check(outcome.mapping, net) == ()

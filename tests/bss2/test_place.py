@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, SMALL, Dead
-from jaxsnn.bss2.place import PLACERS
-from jaxsnn.bss2.task import task_of, usable_parts
+from jaxsnn.bss2.search.place import PLACERS
+from jaxsnn.bss2.search.task import task_of, usable_parts
 from tests.bss2.recipes import dense_net, recurrent_net
 
 #: Neurons of so many circuits that the chip has room for.
@@ -23,7 +23,12 @@ def place(name, counts, dead=NOTHING_DEAD, chip=HICANN_X, seed=0):
 
 def contiguous(circuits):
     reached, rest = {circuits[0]}, set(circuits[1:])
-    while near := {one for one in rest for row, column in reached if abs(one[0] - row) + abs(one[1] - column) == 1}:
+    while near := {
+        one
+        for one in rest
+        for row, column in reached
+        if abs(one[0] - row) + abs(one[1] - column) == 1
+    }:
         reached, rest = reached | near, rest - near
     return not rest
 
@@ -77,7 +82,12 @@ def test_placing_by_connectivity_evens_out_what_neurons_hear(name):
     """Neuron i hears only those with the same i % 4: they must not share a bus."""
     full = recurrent_net(1, 128)
     kept = (full.pre >= 1) & ((full.pre - full.post) % 4 == 0)
-    net = type(full)(populations=full.populations, pre=full.pre[kept], post=full.post[kept], weight=full.weight[kept])
+    net = type(full)(
+        populations=full.populations,
+        pre=full.pre[kept],
+        post=full.post[kept],
+        weight=full.weight[kept],
+    )
     task = task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(1, 129))
 
     def worst(placer):

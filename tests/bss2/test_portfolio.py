@@ -5,12 +5,12 @@ import pytest
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, ChipError, Dead
-from jaxsnn.bss2.constraints import impossible, least_runs
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.partition import units
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.task import usable_parts
+from jaxsnn.bss2.search.feasibility import impossible, least_runs
+from jaxsnn.bss2.search.partition import units
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.task import usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
 
@@ -43,7 +43,9 @@ def test_free_signs_on_the_full_chip_tolerate_no_dead_row():
 
 
 @pytest.mark.parametrize(
-    ("signs", "runs", "resource"), [("free", 4, (256, 216)), ("fixed", 3, (1034, 1024))], ids=["free", "fixed"]
+    ("signs", "runs", "resource"),
+    [("free", 4, (256, 216)), ("fixed", 3, (1034, 1024))],
+    ids=["free", "fixed"],
 )
 def test_784_256_10_in_several_runs(signs, runs, resource):
     net = dense_net(784, 256, 10)
@@ -88,13 +90,20 @@ def test_larger_nets_with_fixed_signs(name):
 
 def all_to_all(inputs, neurons):
     random = np.random.default_rng(0)
-    pre, post = (one.ravel() for one in np.meshgrid(np.arange(inputs + neurons), np.arange(inputs, inputs + neurons)))
+    pre, post = (
+        one.ravel()
+        for one in np.meshgrid(np.arange(inputs + neurons), np.arange(inputs, inputs + neurons))
+    )
     weight = random.integers(1, 64, pre.size) * random.choice([-1, 1], pre.size)
     populations = [NetPopulation(name="in", size=inputs, external=True)] if inputs else []
-    return netlist([*populations, NetPopulation(name="all", size=neurons, external=False)], pre, post, weight)
+    return netlist(
+        [*populations, NetPopulation(name="all", size=neurons, external=False)], pre, post, weight
+    )
 
 
-@pytest.mark.parametrize(("inputs", "neurons"), [(0, 256), (16, 240), (64, 192), (128, 170), (384, 128)])
+@pytest.mark.parametrize(
+    ("inputs", "neurons"), [(0, 256), (16, 240), (64, 192), (128, 170), (384, 128)]
+)
 def test_the_largest_nets_of_neurons_that_all_feed_each_other(inputs, neurons):
     net = all_to_all(inputs, neurons)
     assert_right(map_net(net, signs="free"), net, 1)
@@ -105,7 +114,10 @@ def test_the_largest_nets_of_neurons_that_all_feed_each_other(inputs, neurons):
 
 def test_a_fan_in_beyond_half_a_chip_is_impossible():
     size = 2 * 256 * 128 + 1
-    populations = [NetPopulation(name="in", size=size, external=True), NetPopulation(name="n", size=1, external=False)]
+    populations = [
+        NetPopulation(name="in", size=size, external=True),
+        NetPopulation(name="n", size=1, external=False),
+    ]
     net = netlist(populations, np.arange(size), np.full(size, size), np.ones(size, int))
     found = map_net(net)
     assert found.stop_reason == "impossible"
@@ -141,7 +153,9 @@ def test_a_cycle_over_populations_stays_in_one_run():
         NetPopulation(name="c", size=60, external=False),
     ]
     a, b, c = np.arange(600, 640), np.arange(640, 680), np.arange(680, 740)
-    pairs = [(one, other) for one, other in zip(a, b, strict=True)] + [(b[k], a[(k + 1) % 40]) for k in range(40)]
+    pairs = [(one, other) for one, other in zip(a, b, strict=True)] + [
+        (b[k], a[(k + 1) % 40]) for k in range(40)
+    ]
     pairs += [(b[k % 40], c[k]) for k in range(60)] + [(i, n) for i in range(600) for n in (*a, *c)]
     pre, post = np.array(pairs).T
     net = netlist(populations, pre, post, np.ones(len(pre), int))
@@ -149,7 +163,15 @@ def test_a_cycle_over_populations_stays_in_one_run():
     found = map_net(net)
     assert check(found.mapping, net) == ()
     assert (
-        len({number for number, run in enumerate(found.mapping.runs) for one in run.neurons if one.population < 3}) == 1
+        len(
+            {
+                number
+                for number, run in enumerate(found.mapping.runs)
+                for one in run.neurons
+                if one.population < 3
+            }
+        )
+        == 1
     )
 
 

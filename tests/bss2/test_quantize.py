@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsnn.bss2.quantize import Options, quantize
-from jaxsnn.check import check
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import JaxsnnError, MappingError, UsageError
-from jaxsnn.event import Events
-from jaxsnn.lower import lower
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.checks import check
+from jaxsnn.simulation.simulate import simulate
 from tests.nir.conftest import zoo as zoo
 from tests.nir.test_zoo import FACTS, options_of
 
@@ -25,7 +25,9 @@ NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
 def one_layer(weight, **neurons):
     weight = np.asarray(weight, float)
     return build.sequential(
-        build.input(weight.shape[1]), build.linear(weight=weight), build.cubalif(**{**NEURONS, **neurons})
+        build.input(weight.shape[1]),
+        build.linear(weight=weight),
+        build.cubalif(**{**NEURONS, **neurons}),
     )
 
 
@@ -41,13 +43,22 @@ def test_weights_are_rounded_half_away_from_zero_and_zeros_take_nothing():
     done = quantize(one_layer(weight))
     assert weights_of(done, (2, 4)).tolist() == [[63, 2, -2, 1], [-62, 0, 0, -3]]
     report = done.nodes["2"]
-    assert (report.scale, report.connections, report.synapses, report.zeroed, report.saturated) == (1.0, 7, 6, 1, 0)
+    assert (report.scale, report.connections, report.synapses, report.zeroed, report.saturated) == (
+        1.0,
+        7,
+        6,
+        1,
+        0,
+    )
     lost = np.array([0, 0.5, -0.5, 0.5, 0.49, -0.49, -0.5])
     assert report.rms_error == pytest.approx(np.sqrt(np.mean(lost**2)))
 
 
 def test_half_precision_is_calculated_in_single():
-    layers = (build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]), build.cubalif(tau_mem=200.0, tau_syn=100.0))
+    layers = (
+        build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]),
+        build.cubalif(tau_mem=200.0, tau_syn=100.0),
+    )
     graph = build.sequential(build.input(2), *layers, dialect="jaxsnn", time_unit="step", dt=1e-7)
 
     def quantized(dtype):
@@ -67,11 +78,15 @@ def test_half_precision_is_calculated_in_single():
 )
 def test_the_report_is_what_the_weights_lost(values, scale, parts):
     weight = np.array([values])
-    done = quantize(one_layer(weight), Options(scale=scale, synapses_per_weight=parts, percentile=60))
+    done = quantize(
+        one_layer(weight), QuantizeOptions(scale=scale, synapses_per_weight=parts, percentile=60)
+    )
     report, whole = done.nodes["2"], weights_of(done, weight.shape)
     limit = 63 * parts
     assert np.abs(whole).max() <= limit
-    assert report.rms_error == pytest.approx(np.sqrt(np.mean((whole / report.scale - weight) ** 2)), rel=1e-6, abs=1e-9)
+    assert report.rms_error == pytest.approx(
+        np.sqrt(np.mean((whole / report.scale - weight) ** 2)), rel=1e-6, abs=1e-9
+    )
     assert report.saturated == np.sum(np.abs(weight * report.scale) >= limit + 0.5 - 1e-6)
     assert report.zeroed == np.sum(whole == 0)
     assert report.synapses == np.sum(-(-np.abs(whole) // 63))
@@ -79,23 +94,37 @@ def test_the_report_is_what_the_weights_lost(values, scale, parts):
         assert report.saturated == 0
         assert np.abs(whole).max() == limit
     if scale == "least-error":
-        assert report.rms_error <= quantize(one_layer(weight), Options(synapses_per_weight=parts)).nodes["2"].rms_error
+        assert (
+            report.rms_error
+            <= quantize(one_layer(weight), QuantizeOptions(synapses_per_weight=parts))
+            .nodes["2"]
+            .rms_error
+        )
 
 
 def test_an_outlier_saturates_under_percentile_and_least_error():
     weight = np.concatenate([np.linspace(-1, 1, 200), [100.0]])[None, :]
-    errors = {name: quantize(one_layer(weight), Options(scale=name)).nodes["2"] for name in ("max", "percentile")}
+    errors = {
+        name: quantize(one_layer(weight), QuantizeOptions(scale=name)).nodes["2"]
+        for name in ("max", "percentile")
+    }
     assert errors["max"].zeroed > 100
     assert errors["percentile"].saturated == 1
     assert errors["percentile"].zeroed < 10
 
 
 def test_r_w_in_and_time_constants_of_each_neuron_are_folded_into_its_weights():
-    r, w_in, tau = np.array([1.0, 2.0, 4.0]), np.array([1.0, 0.5, 0.5]), np.array([10e-3, 10e-3, 20e-3])
+    r, w_in, tau = (
+        np.array([1.0, 2.0, 4.0]),
+        np.array([1.0, 0.5, 0.5]),
+        np.array([10e-3, 10e-3, 20e-3]),
+    )
     weight = np.full((3, 2), 10.0)
     done = quantize(one_layer(weight, r=r, w_in=w_in, tau_mem=tau))
     graph = one_layer(weight, r=r, w_in=w_in, tau_mem=tau)
-    per_weight = np.asarray(lower(graph).parameters["2"]["r"]) / tau  # this dialect's spikes make I jump by w
+    per_weight = (
+        np.asarray(lower(graph).parameters["2"]["r"]) / tau
+    )  # this dialect's spikes make I jump by w
     assert graph.dialect.name == "jaxsnn"
     expected = np.rint(63 * per_weight / per_weight.max())
     assert weights_of(done, (3, 2))[:, 0].tolist() == expected.tolist()
@@ -124,21 +153,33 @@ def test_the_chips_numbers_fire_when_the_files_do(x64):
     neurons |= {"v_threshold": neurons["v_leak"] + 1.0, "v_reset": neurons["v_leak"]}
     weight = random.uniform(0.2, 1.0, (size, channels))
     graph = build.sequential(
-        build.input(channels), build.linear(weight=weight), build.cubalif(**neurons), initial="v_leak"
+        build.input(channels),
+        build.linear(weight=weight),
+        build.cubalif(**neurons),
+        initial="v_leak",
     )
-    done = quantize(graph, Options(synapses_per_weight=200))
+    done = quantize(graph, QuantizeOptions(synapses_per_weight=200))
     chip = done.populations["2"]
     assert set(chip.v_threshold.tolist()) == {125}
     assert set(chip.v_reset.tolist()) == {80} == set(chip.v_leak.tolist())
-    on_chip = {"tau_mem": chip.tau_mem, "tau_syn": chip.tau_syn, "v_leak": chip.v_leak, "v_reset": chip.v_reset}
+    on_chip = {
+        "tau_mem": chip.tau_mem,
+        "tau_syn": chip.tau_syn,
+        "v_leak": chip.v_leak,
+        "v_reset": chip.v_reset,
+    }
     on_chip |= {"v_threshold": chip.v_threshold, "r": done.slope * 1e6 * chip.tau_mem}
     whole = build.linear(weight=weights_of(done, weight.shape).astype(float))
-    again = build.sequential(build.input(channels), whole, build.cubalif(**on_chip), initial="v_leak")
+    again = build.sequential(
+        build.input(channels), whole, build.cubalif(**on_chip), initial="v_leak"
+    )
     times = np.sort(random.uniform(0, 20e-3, channels))
     expected = spike_times(graph, times, 60e-3)
     assert np.isfinite(expected).all()
     np.testing.assert_allclose(
-        spike_times(again, times / done.speedup, 60e-3 / done.speedup) * done.speedup, expected, atol=5e-6
+        spike_times(again, times / done.speedup, 60e-3 / done.speedup) * done.speedup,
+        expected,
+        atol=5e-6,
     )
 
 
@@ -160,7 +201,9 @@ def test_thresholds_keep_their_distance_in_weights():
 
 
 def test_a_threshold_that_vanishes_is_refused_and_a_close_one_noted():
-    with pytest.raises(MappingError, match=r"node '2' .* threshold of neuron 0 is 0.3 LSB above its leak"):
+    with pytest.raises(
+        MappingError, match=r"node '2' .* threshold of neuron 0 is 0.3 LSB above its leak"
+    ):
         quantize(two_layers(thresholds=(1.0, 150.0)))
     notes = quantize(two_layers(thresholds=(1.0, 10.0))).notes
     assert any(note.node == "2" and "4.5 LSB from its leak" in note.what for note in notes)
@@ -179,8 +222,10 @@ def test_time_runs_a_thousand_times_faster_or_says_how_fast():
     slow = quantize(one_layer(np.ones((1, 1)), tau_mem=5.0))
     assert slow.speedup == pytest.approx(2500)
     assert "2500 times" in slow.notes[0].what
-    with pytest.raises(MappingError, match="speedup is 1000, tau_mem 5 s of '2' needs at least 2500"):
-        quantize(one_layer(np.ones((1, 1)), tau_mem=5.0), Options(speedup=1000.0))
+    with pytest.raises(
+        MappingError, match="speedup is 1000, tau_mem 5 s of '2' needs at least 2500"
+    ):
+        quantize(one_layer(np.ones((1, 1)), tau_mem=5.0), QuantizeOptions(speedup=1000.0))
     warned = quantize(one_layer(np.ones((1, 1)), tau_mem=0.1)).notes
     assert any("tau_mem is 100 us on the chip, above 60 us" in note.what for note in warned)
     with pytest.raises(MappingError, match="too far apart"):
@@ -189,11 +234,19 @@ def test_time_runs_a_thousand_times_faster_or_says_how_fast():
 
 def test_biases_are_refused_or_become_a_regular_source():
     weight, bias = np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([0.0, 0.25])
-    graph = build.sequential(build.input(2), build.affine(weight=weight, bias=bias), build.cubalif(**NEURONS))
-    with pytest.raises(MappingError, match=r"node '2' \(CubaLIF\) has biases at 1 of its 2 neurons"):
+    graph = build.sequential(
+        build.input(2), build.affine(weight=weight, bias=bias), build.cubalif(**NEURONS)
+    )
+    with pytest.raises(
+        MappingError, match=r"node '2' \(CubaLIF\) has biases at 1 of its 2 neurons"
+    ):
         quantize(graph)
-    done = quantize(graph, Options(bias="source"))
-    assert [(part.name, part.size) for part in done.netlist.populations] == [("input", 2), ("bias", 1), ("2", 2)]
+    done = quantize(graph, QuantizeOptions(bias="source"))
+    assert [(part.name, part.size) for part in done.netlist.populations] == [
+        ("input", 2),
+        ("bias", 1),
+        ("2", 2),
+    ]
     assert done.bias_source == "bias"
     assert any(note.node == "bias" and "every 1 us" in note.what for note in done.notes)
     # A weight w every T makes a current of w tau_syn / T on average.
@@ -201,23 +254,32 @@ def test_biases_are_refused_or_become_a_regular_source():
     assert done.netlist.post[place].tolist() == [4]
     expected = 0.25 * (done.bias_period * done.speedup) / NEURONS["tau_syn"]
     assert done.netlist.weight[place[0]] == round(expected * done.nodes["2"].scale)
-    silent = build.sequential(build.input(2), build.affine(weight=weight, bias=np.zeros(2)), build.cubalif(**NEURONS))
+    silent = build.sequential(
+        build.input(2), build.affine(weight=weight, bias=np.zeros(2)), build.cubalif(**NEURONS)
+    )
     assert quantize(silent).bias_source is None
 
 
 def test_lif_is_approximated_and_says_so():
     graph = build.sequential(
-        build.input(1), build.linear(weight=np.ones((1, 1))), build.lif(tau=10e-3), spike_kernel="delta"
+        build.input(1),
+        build.linear(weight=np.ones((1, 1))),
+        build.lif(tau=10e-3),
+        spike_kernel="delta",
     )
     done = quantize(graph)
     assert done.populations["2"].tau_syn[0] == pytest.approx(0.3e-6)
-    assert any("LIF becomes a current that decays with tau_syn 300 us" in note.what for note in done.notes)
+    assert any(
+        "LIF becomes a current that decays with tau_syn 300 us" in note.what for note in done.notes
+    )
 
 
 def graph_of(nodes, edges=None):
     names = list(nodes)
     return parse(
-        nir.NIRGraph(nodes, edges or list(itertools.pairwise(names)), type_check=False), dialect="jaxsnn", time_unit="s"
+        nir.NIRGraph(nodes, edges or list(itertools.pairwise(names)), type_check=False),
+        dialect="jaxsnn",
+        time_unit="s",
     )
 
 
@@ -235,13 +297,31 @@ INPUT, OUTPUT = nir.Input(np.array([2])), nir.Output(np.array([2]))
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ({"i": INPUT, "d": nir.Delay(np.ones(2)), "n": cuba(2), "o": OUTPUT}, "node 'd' .*delays no synapse"),
-        ({"i": INPUT, "n": nir.IF(np.ones(2), np.ones(2)), "o": OUTPUT}, "node 'n' .*does not leak"),
-        ({"i": INPUT, "t": nir.Threshold(np.ones(2)), "n": cuba(2), "o": OUTPUT}, "node 't'"),
-        ({"i": INPUT, "n": cuba(2, r=np.array([1.0, -1.0])), "o": OUTPUT}, "node 'n' .*r and w_in.*neuron 1"),
-        ({"i": INPUT, "n": cuba(2), "l": nir.Linear(np.eye(2)), "o": OUTPUT}, "Output 'o' shows node 'l'"),
         (
-            {"i": INPUT, "a": cuba(2, nir.CubaLI), "l": nir.Linear(np.eye(2)), "n": cuba(2), "o": OUTPUT},
+            {"i": INPUT, "d": nir.Delay(np.ones(2)), "n": cuba(2), "o": OUTPUT},
+            "node 'd' .*delays no synapse",
+        ),
+        (
+            {"i": INPUT, "n": nir.IF(np.ones(2), np.ones(2)), "o": OUTPUT},
+            "node 'n' .*does not leak",
+        ),
+        ({"i": INPUT, "t": nir.Threshold(np.ones(2)), "n": cuba(2), "o": OUTPUT}, "node 't'"),
+        (
+            {"i": INPUT, "n": cuba(2, r=np.array([1.0, -1.0])), "o": OUTPUT},
+            "node 'n' .*r and w_in.*neuron 1",
+        ),
+        (
+            {"i": INPUT, "n": cuba(2), "l": nir.Linear(np.eye(2)), "o": OUTPUT},
+            "Output 'o' shows node 'l'",
+        ),
+        (
+            {
+                "i": INPUT,
+                "a": cuba(2, nir.CubaLI),
+                "l": nir.Linear(np.eye(2)),
+                "n": cuba(2),
+                "o": OUTPUT,
+            },
             "node 'a' .*never fires and feeds node 'l'",
         ),
     ],
@@ -276,7 +356,7 @@ def test_resets_by_subtraction_are_refused():
 )
 def test_options_are_checked(options, message):
     with pytest.raises(UsageError, match=message):
-        quantize(one_layer(np.ones((1, 1))), Options(**options))
+        quantize(one_layer(np.ones((1, 1))), QuantizeOptions(**options))
 
 
 def test_order_recurrence_and_fan_in_sums():
@@ -288,7 +368,15 @@ def test_order_recurrence_and_fan_in_sums():
         "rec": nir.Linear(np.array([[0.0, 1.0], [-1.0, 0.0]])),
         "out": OUTPUT,
     }
-    edges = [("in", "a"), ("in", "skip"), ("a", "n"), ("skip", "n"), ("n", "rec"), ("rec", "n"), ("n", "out")]
+    edges = [
+        ("in", "a"),
+        ("in", "skip"),
+        ("a", "n"),
+        ("skip", "n"),
+        ("n", "rec"),
+        ("rec", "n"),
+        ("n", "out"),
+    ]
     net = quantize(graph_of(nodes, edges)).netlist
     assert [(part.name, part.external) for part in net.populations] == [("in", True), ("n", False)]
     synapses = list(zip(net.post.tolist(), net.pre.tolist(), net.weight.tolist(), strict=True))
@@ -299,7 +387,7 @@ def test_order_recurrence_and_fan_in_sums():
 def refusal(graph, **options):
     """Why quantize refuses a graph, or None."""
     try:
-        quantize(graph, Options(**options))
+        quantize(graph, QuantizeOptions(**options))
     except JaxsnnError as error:
         return str(error)
     return None
@@ -310,8 +398,13 @@ def test_check_and_quantize_agree_on_the_zoo(zoo):
     fine = {"refuse": 0, "source": 0}
     for name, path in zoo.items():
         for graph in (read(path), read(path, dialect=FACTS[name]["framework"], **options_of(name))):
-            errors = [problem for problem in check(graph, "bss2").problems if problem.severity == "error"]
-            for bias, counted in (("refuse", errors), ("source", [one for one in errors if one.code != "bias"])):
+            errors = [
+                problem for problem in check(graph, "bss2").problems if problem.severity == "error"
+            ]
+            for bias, counted in (
+                ("refuse", errors),
+                ("source", [one for one in errors if one.code != "bias"]),
+            ):
                 refused = refusal(graph, bias=bias)
                 assert (refused is None) == (not counted), (name, bias, refused, counted)
                 assert refused is None or "\n" not in refused

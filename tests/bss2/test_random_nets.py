@@ -9,7 +9,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import map_net
 from tests.bss2 import naive
 
 SIGNS = st.sampled_from(["fixed", "free"])
@@ -25,7 +25,8 @@ def draw_weights(draw, random, size):
 def net_of(draw, random, sizes, wanted):
     """A net of populations, the first one of inputs; `wanted` is (sources, targets) of bool."""
     populations = [
-        NetPopulation(name=f"p{number}", size=size, external=number == 0) for number, size in enumerate(sizes)
+        NetPopulation(name=f"p{number}", size=size, external=number == 0)
+        for number, size in enumerate(sizes)
     ]
     wanted[:, : sizes[0]] = False
     pre, post = np.nonzero(wanted)
@@ -43,7 +44,9 @@ def layered(draw, most=110):
     for layer in range(1, len(sizes)):
         first = offsets[max(0, layer - 2)] if draw(st.booleans()) else offsets[layer - 1]
         shape = (offsets[layer] - first, sizes[layer])
-        wanted[first : offsets[layer], offsets[layer] : offsets[layer + 1]] = random.random(shape) < density
+        wanted[first : offsets[layer], offsets[layer] : offsets[layer + 1]] = (
+            random.random(shape) < density
+        )
     return net_of(draw, random, sizes, wanted)
 
 
@@ -62,7 +65,11 @@ def recurrent(draw, most=100):
 @st.composite
 def convolutional(draw):
     """A convolution, a pool, and a dense layer: many sources, few of them for each neuron."""
-    side, channels, kernel = draw(st.integers(5, 9)), draw(st.integers(1, 3)), draw(st.integers(2, 3))
+    side, channels, kernel = (
+        draw(st.integers(5, 9)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(2, 3)),
+    )
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     inner = side - kernel + 1
     sizes = [side * side, channels * inner * inner, draw(st.integers(1, 10))]
@@ -84,9 +91,13 @@ def dead_parts(draw):
     count = draw(st.sampled_from([1, 5, 40]))
 
     def some(size):
-        return tuple(sorted({(int(random.integers(2)), int(random.integers(size))) for _ in range(count)}))
+        return tuple(
+            sorted({(int(random.integers(2)), int(random.integers(size))) for _ in range(count)})
+        )
 
-    return Dead(circuits=some(HICANN_X.columns), drivers=some(HICANN_X.drivers), rows=some(HICANN_X.rows))
+    return Dead(
+        circuits=some(HICANN_X.columns), drivers=some(HICANN_X.drivers), rows=some(HICANN_X.rows)
+    )
 
 
 def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=2.0):

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Dead
-from jaxsnn.bss2.constraints import least_circuits
-from jaxsnn.bss2.drivers import mask_of, usable
 from jaxsnn.bss2.mapping import Mapping, Run
-from jaxsnn.bss2.place import PLACERS
-from jaxsnn.bss2.route import ROUTERS, group_counts
-from jaxsnn.bss2.routing import Effort
-from jaxsnn.bss2.task import task_of, usable_parts
+from jaxsnn.bss2.search.drivers import mask_of, usable
+from jaxsnn.bss2.search.effort import Effort
+from jaxsnn.bss2.search.feasibility import least_circuits
+from jaxsnn.bss2.search.place import PLACERS
+from jaxsnn.bss2.search.route import ROUTERS, group_counts
+from jaxsnn.bss2.search.task import task_of, usable_parts
 from tests.bss2.recipes import dense_net, populations_of, recurrent_net
 
 
@@ -22,7 +22,11 @@ def route(net, router, placer, *, signs="free", dead=NOTHING_DEAD, counts=None, 
     parts = usable_parts(HICANN_X, dead)
     neurons = np.flatnonzero(~net.external)
     task = task_of(net, parts, signs, neurons)
-    counts = least_circuits(net, parts, signs)[neurons] if counts is None else np.full(len(neurons), counts)
+    counts = (
+        least_circuits(net, parts, signs)[neurons]
+        if counts is None
+        else np.full(len(neurons), counts)
+    )
     rng = np.random.default_rng(0)
     placement = PLACERS[placer](task, counts, rng)
     assert placement is not None
@@ -71,7 +75,8 @@ def test_every_router_keeps_off_dead_parts(router, signs):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "hidden", "fits"), [(8, 120, True), (9, 120, False), (100, 28, True), (100, 29, False), (64, 64, True)]
+    ("inputs", "hidden", "fits"),
+    [(8, 120, True), (9, 120, False), (100, 28, True), (100, 29, False), (64, 64, True)],
 )
 def test_the_vendors_rules_map_single_circuits_up_to_128_sources(inputs, hidden, fits):
     assert isinstance(route(dense_net(inputs, hidden, 3), "greedy", "vendor"), Run) is fits
@@ -106,17 +111,28 @@ def test_repairs_mend_what_does_not_fit_at_first():
     rng = np.random.default_rng(1)
     full = recurrent_net(64, 150, seed=3)
     kept = rng.random(len(full.pre)) < 0.56
-    net = type(full)(populations=full.populations, pre=full.pre[kept], post=full.post[kept], weight=full.weight[kept])
-    before, after = (route(net, "mixed", "spread", signs="free", counts=1 + 1, repairs=r) for r in (0, 400))
+    net = type(full)(
+        populations=full.populations,
+        pre=full.pre[kept],
+        post=full.post[kept],
+        weight=full.weight[kept],
+    )
+    before, after = (
+        route(net, "mixed", "spread", signs="free", counts=1 + 1, repairs=r) for r in (0, 400)
+    )
     assert isinstance(after, Run)
     assert violations(net, after, "free") == ()
     assert isinstance(before, Run) or before.overflow > 0
 
 
-@pytest.mark.parametrize(("inputs", "counts"), [(2, (1, 2, 4)), (1100, (1, 2, 4, 8)), (6000, (1, 2, 4, 8, 16, 32))])
+@pytest.mark.parametrize(
+    ("inputs", "counts"), [(2, (1, 2, 4)), (1100, (1, 2, 4, 8)), (6000, (1, 2, 4, 8, 16, 32))]
+)
 def test_more_groups_are_for_sources_that_are_too_many_for_labels(inputs, counts):
     net = dense_net(inputs, 3)
-    task = task_of(net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(inputs, inputs + 3))
+    task = task_of(
+        net, usable_parts(HICANN_X, NOTHING_DEAD), "fixed", np.arange(inputs, inputs + 3)
+    )
     assert group_counts(task) == counts
 
 
@@ -138,7 +154,8 @@ def test_masks_isolate_exactly_where_some_mask_does(selects):
             masks = [
                 mask
                 for mask in range(32)
-                if own & mask == index & mask and all(o & mask != own & mask for o in selects if o != own)
+                if own & mask == index & mask
+                and all(o & mask != own & mask for o in selects if o != own)
             ]
             assert allowed[place, index] == bool(masks)
             if masks:

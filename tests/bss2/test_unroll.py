@@ -6,21 +6,28 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn.bss2 import unroll
-from jaxsnn.bss2.unroll import arrivals
+from jaxsnn.bss2.search import unroll
+from jaxsnn.bss2.search.unroll import arrivals
 from jaxsnn.errors import MappingError
-from jaxsnn.lowering import plan
+from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.nir import parse
 
 
 def neurons(shape):
     one = np.ones(shape)
-    return nir.CubaLIF(tau_mem=0.01 * one, tau_syn=0.005 * one, r=one, v_leak=0 * one, v_threshold=one)
+    return nir.CubaLIF(
+        tau_mem=0.01 * one, tau_syn=0.005 * one, r=one, v_leak=0 * one, v_threshold=one
+    )
 
 
 def arriving(nodes, shape_in, shape_out, edges=None):
     """What arrives at the neurons behind a chain of nodes, or behind a graph with neurons 'n'."""
-    nodes = {"in": nir.Input(np.array(shape_in)), **nodes, "n": neurons(shape_out), "out": nir.Output(None)}
+    nodes = {
+        "in": nir.Input(np.array(shape_in)),
+        **nodes,
+        "n": neurons(shape_out),
+        "out": nir.Output(None),
+    }
     edges = [*(edges or itertools.pairwise([*nodes][:-1])), ("n", "out")]
     graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="jaxsnn", time_unit="s")
     ready = plan(graph)
@@ -49,7 +56,9 @@ def convolution(x, weight, stride, padding, dilation, groups):
     for channel, *place in itertools.product(range(len(weight)), *map(range, sizes)):
         first = channel // (len(weight) // groups) * weight.shape[1]
         for source, *tap in itertools.product(*map(range, weight.shape[1:])):
-            at = tuple(p * j + t * d for p, j, t, d in zip(place, stride, tap, dilation, strict=True))
+            at = tuple(
+                p * j + t * d for p, j, t, d in zip(place, stride, tap, dilation, strict=True)
+            )
             y[(channel, *place)] += padded[(first + source, *at)] * weight[(channel, source, *tap)]
     return y
 
@@ -70,26 +79,36 @@ def test_conv2d(stride, padding, dilation, groups):
     expected = convolution(x, weight, stride, padding, dilation, groups)
     node = nir.Conv2d((5, 6), weight, stride, padding, dilation, groups, np.zeros(8))
     links = arriving({"c": node}, x.shape, expected.shape).links["in"]
-    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+    np.testing.assert_allclose(
+        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
+    )
 
 
 def test_conv1d():
     random = np.random.default_rng(2)
     x, weight = random.normal(size=(2, 9)), random.normal(size=(3, 2, 3))
     expected = convolution(x, weight, (2,), (1,), (2,), 1)
-    links = arriving({"c": nir.Conv1d(9, weight, 2, 1, 2, 1, np.zeros(3))}, x.shape, expected.shape).links["in"]
-    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+    links = arriving(
+        {"c": nir.Conv1d(9, weight, 2, 1, 2, 1, np.zeros(3))}, x.shape, expected.shape
+    ).links["in"]
+    np.testing.assert_allclose(
+        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("kind", ["SumPool2d", "AvgPool2d"])
-@pytest.mark.parametrize(("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))]
+)
 def test_pools(kind, size, stride, padding):
     x = np.random.default_rng(3).normal(size=(3, 6, 4))
     weight = np.full((3, 1, *size), 1.0 if kind == "SumPool2d" else 1 / np.prod(size))
     expected = convolution(x, weight, stride, padding, (1, 1), 3)
     node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
     links = arriving({"p": node}, x.shape, expected.shape).links["in"]
-    np.testing.assert_allclose(dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12)
+    np.testing.assert_allclose(
+        dense(links, x.size, expected.size) @ x.ravel(), expected.ravel(), atol=1e-12
+    )
 
 
 def test_a_chain_is_the_product_of_its_matrices_and_biases_go_through_it():
@@ -120,7 +139,11 @@ def test_ways_that_meet_add_up_and_what_cancels_is_no_connection():
 
 
 def test_recurrence_and_skips_keep_their_sources_apart():
-    nodes = {"a": nir.Linear(np.eye(2)), "r": nir.Linear(np.array([[0, 1.0], [0, 0]])), "skip": nir.Scale(np.ones(2))}
+    nodes = {
+        "a": nir.Linear(np.eye(2)),
+        "r": nir.Linear(np.array([[0, 1.0], [0, 0]])),
+        "skip": nir.Scale(np.ones(2)),
+    }
     edges = [("in", "a"), ("a", "n"), ("n", "r"), ("r", "n"), ("in", "skip"), ("skip", "n")]
     signal = arriving(nodes, (2,), (2,), edges)
     assert dense(signal.links["in"], 2, 2).tolist() == [[2, 0], [0, 2]]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxsnn.network import TauShape
+from jaxsnn.network.structure import TauShape
 
 SHAPES = list(TauShape)
 NEAR_ONE = np.array([0.0, 1e-9, -1e-9, 1e-6, -1e-6, 1e-3, -1e-3, 0.03, -0.03])

@@ -46,9 +46,13 @@ class Chain:
         """Time derivatives of all voltages, senders first."""
         parts = [state[low:high] for low, high in zip(self.edges, self.edges[1:], strict=False)]
         v, p = state[self.edges[-1] :], self.target
-        level = self.current + sum(sender.matrix @ part for sender, part in zip(self.senders, parts, strict=True))
+        level = self.current + sum(
+            sender.matrix @ part for sender, part in zip(self.senders, parts, strict=True)
+        )
         own = np.where(held, 0.0, (p["v_leak"] - v + p["r"] * level) / p["tau"])
-        return np.concatenate([*(s.slope(part) for s, part in zip(self.senders, parts, strict=True)), own])
+        return np.concatenate(
+            [*(s.slope(part) for s, part in zip(self.senders, parts, strict=True)), own]
+        )
 
     def run(self, times, channels, t_end, samples=()):
         """Spike times of each neuron of the target, and all voltages at some times (samples, voltages)."""
@@ -87,7 +91,9 @@ class Chain:
             stops.pop(0)
             for time, channel in arrivals:
                 if time == stop:
-                    state[: self.edges[-1]] += np.concatenate([s.jumps[channel] for s in self.senders])
+                    state[: self.edges[-1]] += np.concatenate(
+                        [s.jumps[channel] for s in self.senders]
+                    )
             traces[stop] = state.copy()
         return spikes, np.array([traces[sample] for sample in samples])
 

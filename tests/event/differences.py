@@ -18,7 +18,9 @@ def _many(function):
     def many(trees, fixed):
         return jax.vmap(lambda tree: function(tree, *fixed))(trees)
 
-    return jax.jit(many, compiler_options={"xla_backend_optimization_level": 0})  # it runs a few times only
+    return jax.jit(
+        many, compiler_options={"xla_backend_optimization_level": 0}
+    )  # it runs a few times only
 
 
 def central_differences(function, tree, *fixed, step):
@@ -45,7 +47,9 @@ def relative_errors(gradient, function, tree, *fixed):
 
     Entries that are less than a thousandth of the largest one of their array are taken relative to that.
     """
-    scale = jax.tree.map(lambda array: jnp.maximum(abs(array), 1e-3 * jnp.max(abs(array), initial=0.0)), gradient)
+    scale = jax.tree.map(
+        lambda array: jnp.maximum(abs(array), 1e-3 * jnp.max(abs(array), initial=0.0)), gradient
+    )
     flat, scale = (np.asarray(ravel_pytree(part)[0]) for part in (gradient, scale))
     best = np.full(flat.shape, np.nan)
     for step in STEPS:
@@ -73,10 +77,19 @@ def some_relative_errors(function, tree, rng, per_leaf):
                 values, same = [], True
                 for factor in (-2, -1, 1, 2):
                     moved = leaf.reshape(-1).at[place].add(factor * step).reshape(leaf.shape)
-                    value, counts = run(jax.tree.unflatten(structure, [*leaves[:number], moved, *leaves[number + 1 :]]))
+                    value, counts = run(
+                        jax.tree.unflatten(
+                            structure, [*leaves[:number], moved, *leaves[number + 1 :]]
+                        )
+                    )
                     values.append(float(value))
-                    same &= all(map(np.array_equal, jax.tree.leaves(counts), jax.tree.leaves(before)))
-                near, far = (values[2] - values[1]) / (2 * step), (values[3] - values[0]) / (4 * step)
+                    same &= all(
+                        map(np.array_equal, jax.tree.leaves(counts), jax.tree.leaves(before))
+                    )
+                near, far = (
+                    (values[2] - values[1]) / (2 * step),
+                    (values[3] - values[0]) / (4 * step),
+                )
                 error = abs((4 * near - far) / 3 - expected) / (max(abs(expected), scale) or 1.0)
                 best = np.fmin(best, error if same else np.nan)
                 if best < ENOUGH:

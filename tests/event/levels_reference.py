@@ -41,8 +41,12 @@ def node(kind, p, *, current=0.0, start=0.0):
 def changes(neuron, times, weights, *, area, width):
     """(time, what is added to the state) of spikes: deltas, or with a width boxes."""
     if not width:
-        return [(time, area * weight * neuron.kick) for time, weight in zip(times, weights, strict=True)]
-    return currents(np.concatenate([times, times + width]), np.concatenate([weights, -weights]) * area / width)
+        return [
+            (time, area * weight * neuron.kick) for time, weight in zip(times, weights, strict=True)
+        ]
+    return currents(
+        np.concatenate([times, times + width]), np.concatenate([weights, -weights]) * area / width
+    )
 
 
 def currents(times, steps):

@@ -49,7 +49,9 @@ def cuba(p, current=0.0, start=0.0):
         "v": start,
         "i": 0.0,
     }
-    return Lanes(**{name: np.broadcast_to(np.asarray(value, float), lanes) for name, value in full.items()})
+    return Lanes(
+        **{name: np.broadcast_to(np.asarray(value, float), lanes) for name, value in full.items()}
+    )
 
 
 def _series(lanes, v, i, step):
@@ -89,7 +91,9 @@ def _first_crossing(series, threshold):
     place = np.where(series[0] >= threshold, 0.0, np.inf)
     below = series[0] < threshold
     bracket = np.where(below & (end >= threshold), 1.0, np.nan)
-    peaks = np.flatnonzero(below & (end < threshold) & (_value(slope, 0 * ones) > 0) & (_value(slope, ones) < 0))
+    peaks = np.flatnonzero(
+        below & (end < threshold) & (_value(slope, 0 * ones) > 0) & (_value(slope, ones) < 0)
+    )
     if peaks.size:
         low, high = np.zeros(peaks.size), np.ones(peaks.size)
         top = _bisect(slope[:, peaks], 0.0, low, high, rising=False)
@@ -173,10 +177,16 @@ def lanes_of(p, weight, times, rows, *, current=0.0, start=0.0, area=None):
     jumps = (weight * factor)[np.where(np.isfinite(times), rows, 0)]  # samples, arrivals, neurons
     each = {name: np.tile(values, samples) for name, values in p.items()}
     lanes = cuba(each, *(np.tile(np.broadcast_to(x, neurons), samples) for x in (current, start)))
-    return lanes, np.repeat(times, neurons, axis=0), jumps.transpose(0, 2, 1).reshape(samples * neurons, -1)
+    return (
+        lanes,
+        np.repeat(times, neurons, axis=0),
+        jumps.transpose(0, 2, 1).reshape(samples * neurons, -1),
+    )
 
 
-def population(p, weight, times, rows, t_end, *, current=0.0, start=0.0, area=None, reset=None, limit=400):
+def population(
+    p, weight, times, rows, t_end, *, current=0.0, start=0.0, area=None, reset=None, limit=400
+):
     """Spikes of a population, (samples, neurons, limit), padded with inf.
 
     Args:
@@ -227,13 +237,22 @@ def network(graph, inputs, t_end, *, area=None, limit=100):
     for name in graph.order():
         if graph.nodes[name].type != "CubaLIF":
             continue
-        p = {key: np.asarray(graph.nodes[name].value(key), float) for key in graph.nodes[name].names}
+        p = {
+            key: np.asarray(graph.nodes[name].value(key), float) for key in graph.nodes[name].names
+        }
         size = sizes[name] = len(p["tau_mem"])
-        weights, times, rows = [np.zeros((0, size))], [np.zeros((samples, 0))], [np.zeros((samples, 0), int)]
+        weights, times, rows = (
+            [np.zeros((0, size))],
+            [np.zeros((samples, 0))],
+            [np.zeros((samples, 0), int)],
+        )
         for source, (when, channel) in trains.items():
             rows.append(channel + sum(map(len, weights)))
             times.append(when)
-            reached = [_reached(graph, source, row, {}).get(name, np.zeros(size)) for row in np.eye(sizes[source])]
+            reached = [
+                _reached(graph, source, row, {}).get(name, np.zeros(size))
+                for row in np.eye(sizes[source])
+            ]
             weights.append(np.array(reached))
         spikes[name] = population(
             p,

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
-from jaxsnn.event.feedforward import LayerSpec
-from jaxsnn.event.group import GroupSpec
-from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
-from jaxsnn.event.recurrent_adjoint import group_spikes
-from jaxsnn.network import TauShape
+from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
+from jaxsnn.event.dynamics.current_based import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
+from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.structure import TauShape
 from tests.event import oracle, recurrent_reference
 from tests.event.cases import population
 
@@ -43,29 +43,51 @@ class Case:
 
 def cuba(shape, size, box=False, **options):
     """A current-based population."""
-    kind = CubaLIFBox if box else CubaLIF
+    kind = CubaLIFBox if box else CubaLIFDelta
     uniform = options.pop("uniform", False)
-    neuron = kind(tau_shape=shape, uniform=uniform, spike_area=AREA, width=WIDTH if box else 0.0, initial="v_reset")
+    neuron = kind(
+        tau_shape=shape,
+        uniform=uniform,
+        spike_area=AREA,
+        width=WIDTH if box else 0.0,
+        initial="v_reset",
+    )
     return Part(neuron=neuron, size=size, **options)
 
 
 def other(kind, size, **options):
     """A population of neurons without a synaptic current."""
-    return Part(neuron=kind(spike_area=AREA, width=WIDTH if kind in (LIFBox, IFBox) else 0.0), size=size, **options)
+    return Part(
+        neuron=kind(spike_area=AREA, width=WIDTH if kind in (LIFBox, IFBox) else 0.0),
+        size=size,
+        **options,
+    )
 
 
 CASES = {
-    "double uniform": Case(parts=(cuba(TauShape.DOUBLE, 9, uniform=True),), edges=((0, 0, "none"),)),
+    "double uniform": Case(
+        parts=(cuba(TauShape.DOUBLE, 9, uniform=True),), edges=((0, 0, "none"),)
+    ),
     "double": Case(parts=(cuba(TauShape.DOUBLE, 7),), edges=((0, 0, "one"), (0, 0, "none"))),
     "half": Case(parts=(cuba(TauShape.HALF, 6),), edges=((0, 0, "each"),), feedback=0.3),
-    "equal": Case(parts=(cuba(TauShape.EQUAL, 6, once=True),), edges=((0, 0, "none"), (0, 0, "each"))),
-    "apart": Case(parts=(cuba(TauShape.APART, 6, uniform=True, gain=2.0),), edges=((0, 0, "none"),), feedback=0.1),
+    "equal": Case(
+        parts=(cuba(TauShape.EQUAL, 6, once=True),), edges=((0, 0, "none"), (0, 0, "each"))
+    ),
+    "apart": Case(
+        parts=(cuba(TauShape.APART, 6, uniform=True, gain=2.0),),
+        edges=((0, 0, "none"),),
+        feedback=0.1,
+    ),
     "loop": Case(
         parts=(cuba(TauShape.ANY, 5), cuba(TauShape.DOUBLE, 8, uniform=True)),
         edges=((0, 1, "none"), (1, 0, "each"), (1, 1, "none"), (0, 1, "one")),
     ),
     "boxes": Case(
-        parts=(cuba(TauShape.DOUBLE, 5, box=True, uniform=True), cuba(TauShape.ANY, 4, box=True), other(LIFBox, 4)),
+        parts=(
+            cuba(TauShape.DOUBLE, 5, box=True, uniform=True),
+            cuba(TauShape.ANY, 4, box=True),
+            other(LIFBox, 4),
+        ),
         edges=((0, 1, "none"), (1, 2, "each"), (2, 0, "one"), (0, 0, "none")),
         feedback=0.5,
     ),
@@ -82,7 +104,11 @@ CASES = {
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "none")),
     ),
     "jumps": Case(
-        parts=(other(LIFDelta, 5, gain=1.6), other(IFDelta, 4, refractory=0.1), cuba(TauShape.ANY, 3)),
+        parts=(
+            other(LIFDelta, 5, gain=1.6),
+            other(IFDelta, 4, refractory=0.1),
+            cuba(TauShape.ANY, 3),
+        ),
         edges=((0, 1, "none"), (1, 0, "one"), (0, 0, "each"), (1, 2, "none"), (2, 0, "none")),
         feedback=0.4,
     ),
@@ -99,7 +125,7 @@ def drawn(name, seed=0):
     rng = np.random.default_rng([list(CASES).index(name), seed])
     parameters, outside, rows = [], [], []
     for part in case.parts:
-        cuba_like = isinstance(part.neuron, CubaLIF)
+        cuba_like = isinstance(part.neuron, CubaLIFDelta)
         p = population(part.neuron.tau_shape, rng, part.size, uniform=part.neuron.uniform)
         if not cuba_like:
             tau = p.pop("tau_mem")
@@ -114,7 +140,9 @@ def drawn(name, seed=0):
         weight = part.gain * rng.normal(1.3, 1.0, (3, part.size)) / AREA
         start = rng.normal(0, 0.1, part.size)
         if name == "apart":
-            start[0] += 3  # above the threshold: the neuron fires at time 0, whatever its numbers are exactly
+            start[0] += (
+                3  # above the threshold: the neuron fires at time 0, whatever its numbers are exactly
+            )
         parameters.append(p | {"current": rng.normal(0.1, 0.2, part.size), "start": start})
         outside.append((weight, times))
     between = []
@@ -122,8 +150,12 @@ def drawn(name, seed=0):
         sizes = case.parts[source].size, case.parts[target].size
         weight = case.feedback * rng.normal(0.2, 1.0, sizes) / AREA
         shape = {"none": None, "one": (), "each": (sizes[0],)}[delay]
-        between.append((weight, None if shape is None else np.asarray(rng.uniform(0.1, 0.9, shape))))
-    return jax.tree.map(jnp.asarray, {"parameters": parameters, "outside": outside, "between": between}), rows
+        between.append(
+            (weight, None if shape is None else np.asarray(rng.uniform(0.1, 0.9, shape)))
+        )
+    return jax.tree.map(
+        jnp.asarray, {"parameters": parameters, "outside": outside, "between": between}
+    ), rows
 
 
 def spec_of(name, *, free=False, max_spikes=60, **changes):
@@ -131,7 +163,9 @@ def spec_of(name, *, free=False, max_spikes=60, **changes):
     case = CASES[name]
     layers, edges = [], []
     for part in case.parts:
-        neuron = replace(part.neuron, tau_shape=TauShape.ANY, uniform=False) if free else part.neuron
+        neuron = (
+            replace(part.neuron, tau_shape=TauShape.ANY, uniform=False) if free else part.neuron
+        )
         layers.append(
             LayerSpec(
                 neuron=neuron,
@@ -174,7 +208,7 @@ def _jump(neuron, p):
     """What a spike of weight 1 adds, and to what: of NIR's equations."""
     if isinstance(neuron, CubaLIFBox):
         return p["w_in"] * AREA / WIDTH / p["tau_syn"], "e"
-    if isinstance(neuron, CubaLIF):
+    if isinstance(neuron, CubaLIFDelta):
         return p["w_in"] * AREA / p["tau_syn"], "i"
     if isinstance(neuron, LIFDelta):
         return p["r"] * AREA / p["tau"], "v"
@@ -185,7 +219,7 @@ def _jump(neuron, p):
 
 def _ode(neuron, p):
     """NIR's equations as `oracle.Lanes`."""
-    if isinstance(neuron, CubaLIF):
+    if isinstance(neuron, CubaLIFDelta):
         return oracle.cuba(p, p["current"], p["v_reset"] + p["start"])
     zero = np.zeros_like(p["r"])
     tau = p.get("tau", 1.0)
@@ -218,7 +252,11 @@ def expected(name, numbers, rows, t_end=T_END):
     edges = []
     for (source, target, _), (weight, delay) in zip(case.edges, numbers["between"], strict=True):
         for sign, width in _edges_of_a_spike(case.parts[target].neuron):
-            delays = None if delay is None and not width else np.asarray(width if delay is None else delay + width)
+            delays = (
+                None
+                if delay is None and not width
+                else np.asarray(width if delay is None else delay + width)
+            )
             edges.append(
                 recurrent_reference.Edge(
                     source=source, target=target, jumps=sign * weight * jumps[target], delays=delays
@@ -227,7 +265,9 @@ def expected(name, numbers, rows, t_end=T_END):
     found = []
     for sample in range(SAMPLES):
         arrivals = []
-        for number, (part, (weight, times), row) in enumerate(zip(case.parts, numbers["outside"], rows, strict=True)):
+        for number, (part, (weight, times), row) in enumerate(
+            zip(case.parts, numbers["outside"], rows, strict=True)
+        ):
             for sign, width in _edges_of_a_spike(part.neuron):
                 for time, r in zip(times[sample], row[sample], strict=True):
                     if np.isfinite(time):

@@ -47,7 +47,8 @@ class Sample:
         self.populations, self.edges = populations, edges
         self.now = 0.0
         self.state = [
-            {"v": p.lanes.v.copy(), "i": p.lanes.i.copy(), "e": p.lanes.e.astype(float).copy()} for p in populations
+            {"v": p.lanes.v.copy(), "i": p.lanes.i.copy(), "e": p.lanes.e.astype(float).copy()}
+            for p in populations
         ]
         self.free = [np.zeros(len(p.lanes.v)) for p in populations]
         self.spikes = [[[] for _ in p.lanes.v] for p in populations]
@@ -71,7 +72,9 @@ class Sample:
                 continue
             if self.arrive():
                 continue
-            self.flow(min([t_end, *(events[0][0] for events in self.coming if events), *self.releases()]))
+            self.flow(
+                min([t_end, *(events[0][0] for events in self.coming if events), *self.releases()])
+            )
         return self.spikes
 
     def releases(self):
@@ -92,7 +95,9 @@ class Sample:
     def fire_above(self):
         """The first neuron that is above its threshold fires."""
         for number, population in enumerate(self.populations):
-            above = np.flatnonzero(self.able(number) & (self.state[number]["v"] >= population.lanes.threshold))
+            above = np.flatnonzero(
+                self.able(number) & (self.state[number]["v"] >= population.lanes.threshold)
+            )
             if above.size:
                 self.fire(number, above[0])
                 return True
@@ -111,14 +116,18 @@ class Sample:
             else:
                 each = edge.delays.ndim > 0
                 delay = edge.delays[neuron] if each else edge.delays
-                self.send(self.now + delay, edge.target, edge.jumps[neuron], place, neuron if each else 0)
+                self.send(
+                    self.now + delay, edge.target, edge.jumps[neuron], place, neuron if each else 0
+                )
 
     def flow(self, until):
         """To a time, or to the first threshold crossing before it."""
         rates = [max(abs(p.lanes.a).max(), abs(p.lanes.d).max()) for p in self.populations]
         step = min(until - self.now, 0.5 / max(*rates, 1e-9))
         found, first = [], 1.0
-        for number, (population, state) in enumerate(zip(self.populations, self.state, strict=True)):
+        for number, (population, state) in enumerate(
+            zip(self.populations, self.state, strict=True)
+        ):
             lanes = oracle.Lanes(**{**vars(population.lanes), "e": state["e"]})
             series = oracle._series(lanes, state["v"], state["i"], step)
             place = oracle._first_crossing(series[0], lanes.threshold)
@@ -131,7 +140,9 @@ class Sample:
             state["v"] = np.where(held, state["v"], oracle._value(series[0], s))
             state["i"] = oracle._value(series[1], s)
             crosses = place == first
-            state["v"][crosses] = np.maximum(state["v"], self.populations[number].lanes.threshold)[crosses]
+            state["v"][crosses] = np.maximum(state["v"], self.populations[number].lanes.threshold)[
+                crosses
+            ]
         self.now = until if first == 1.0 and step == until - self.now else self.now + first * step
 
 

@@ -43,7 +43,11 @@ class Neuron:
             values.append(now[0])
         for n in range(GRID):
             low, high = times[n], times[n + 1]
-            if values[n + 1] < threshold and n > 0 and values[n] >= max(values[n - 1], values[n + 1]):
+            if (
+                values[n + 1] < threshold
+                and n > 0
+                and values[n] >= max(values[n - 1], values[n + 1])
+            ):
                 top = minimize_scalar(
                     lambda t: -self.voltage(state, t),
                     bounds=(times[n - 1], high),
@@ -54,7 +58,9 @@ class Neuron:
                     high = top
                     low = times[n - 1]
             if self.voltage(state, high) >= threshold:
-                return brentq(lambda t: self.voltage(state, t) - threshold, low, high, xtol=1e-15, rtol=1e-14)
+                return brentq(
+                    lambda t: self.voltage(state, t) - threshold, low, high, xtol=1e-15, rtol=1e-14
+                )
         return None
 
     def spikes(self, arrivals, t_end, limit=10_000):
@@ -74,7 +80,9 @@ class Neuron:
         return out
 
 
-def population(parameters, weight, arrivals, t_end, *, current=None, start=None, area=None, once=False):
+def population(
+    parameters, weight, arrivals, t_end, *, current=None, start=None, area=None, once=False
+):
     """Spike times of a population for one sample.
 
     Args:
@@ -87,7 +95,9 @@ def population(parameters, weight, arrivals, t_end, *, current=None, start=None,
     for n in range(weight.shape[1]):
         p = {name: float(values[n]) for name, values in parameters.items()}
         factor = 1.0 if area is None else p["w_in"] * area / p["tau_syn"]
-        neuron = Neuron(p, 0.0 if current is None else current[n], 0.0 if start is None else start[n])
+        neuron = Neuron(
+            p, 0.0 if current is None else current[n], 0.0 if start is None else start[n]
+        )
         jumps = [(time, weight[source, n] * factor) for time, source in arrivals]
         spikes = neuron.spikes(jumps, t_end)
         out.append(spikes[:1] if once else spikes)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, Wire
-from jaxsnn.simulate import simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, Wire
+from jaxsnn.simulation.simulate import simulate
 
 NEURONS, SAMPLES, EVENTS, CHANNELS, T_END = 8, 2, 30, 10, 6.0
 CLOSE = {32: 1e-3, 64: 1e-9}
@@ -28,18 +30,28 @@ def network(parameters, weight, bias, **rules):
     ]
     population = Population(name="n", kind="CubaLIF", size=size, **rules)
     given = {"dense": {"weight": weight, "bias": bias}, "n": parameters}
-    return Network(parameters=jax.tree.map(jnp.asarray, given), wires=wires, populations={"n": population})
+    return Network(
+        parameters=jax.tree.map(jnp.asarray, given), wires=wires, populations={"n": population}
+    )
 
 
 def some(seed, **rules):
     rng = np.random.default_rng(seed)
     parameters = {name: rng.uniform(0.9, 1.1, NEURONS) for name in ("r", "w_in", "v_threshold")}
-    parameters |= {"tau_mem": rng.uniform(1.5, 2.5, NEURONS), "tau_syn": rng.uniform(0.8, 1.2, NEURONS)}
-    parameters |= {"v_leak": rng.uniform(-0.1, 0.1, NEURONS), "v_reset": rng.uniform(-0.2, 0.2, NEURONS)}
+    parameters |= {
+        "tau_mem": rng.uniform(1.5, 2.5, NEURONS),
+        "tau_syn": rng.uniform(0.8, 1.2, NEURONS),
+    }
+    parameters |= {
+        "v_leak": rng.uniform(-0.1, 0.1, NEURONS),
+        "v_reset": rng.uniform(-0.2, 0.2, NEURONS),
+    }
     weight, bias = rng.normal(1.0, 1.5, (NEURONS, CHANNELS)), rng.normal(0.3, 0.3, NEURONS)
     time = rng.uniform(0, 4, (SAMPLES, EVENTS))
     index = rng.integers(0, CHANNELS, (SAMPLES, EVENTS))
-    return (parameters, weight, bias), Events(time=jnp.asarray(time), index=jnp.asarray(index, jnp.int32))
+    return (parameters, weight, bias), Events(
+        time=jnp.asarray(time), index=jnp.asarray(index, jnp.int32)
+    )
 
 
 def spikes(given, events):
@@ -47,7 +59,9 @@ def spikes(given, events):
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-@pytest.mark.parametrize("rules", [{"spike_kernel": "box", "dt": 0.3, "spike_area": 0.3}, {}], ids=["box", "delta"])
+@pytest.mark.parametrize(
+    "rules", [{"spike_kernel": "box", "dt": 0.3, "spike_area": 0.3}, {}], ids=["box", "delta"]
+)
 def test_a_neuron_fires_alone_what_it_fires_in_a_population(bits, rules):
     with jax.enable_x64(bits == 64):
         run = jax.jit(spikes, compiler_options={"xla_backend_optimization_level": 3})
@@ -55,6 +69,13 @@ def test_a_neuron_fires_alone_what_it_fires_in_a_population(bits, rules):
             given, events = some(seed)
             together = run(network(*given, **rules), events)
             for neuron in range(NEURONS):
-                alone = run(network(*jax.tree.map(lambda array, n=neuron: array[n : n + 1], given), **rules), events)
+                alone = run(
+                    network(
+                        *jax.tree.map(lambda array, n=neuron: array[n : n + 1], given), **rules
+                    ),
+                    events,
+                )
                 np.testing.assert_array_equal(alone.count[:, 0], together.count[:, neuron])
-                np.testing.assert_allclose(alone.time[:, 0], together.time[:, neuron], rtol=CLOSE[bits])
+                np.testing.assert_allclose(
+                    alone.time[:, 0], together.time[:, neuron], rtol=CLOSE[bits]
+                )

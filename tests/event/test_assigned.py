@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.adjoint import layer_spikes
-from jaxsnn.event.current_based import CubaLIF, CubaLIFBox
-from jaxsnn.event.feedforward import LayerSpec, simulate_layer
-from jaxsnn.event.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
-from jaxsnn.event.neurons import Lanes
-from jaxsnn.event.tangents import layer_spikes_forward
-from jaxsnn.network import TauShape
+from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.adjoint.tangents import layer_spikes_forward
+from jaxsnn.event.dynamics.current_based import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
+from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors
 
 ROWS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 10, 2, 9, 6.0
 
 #: Neuron type, refractory time, scale of the weights, and what drives the neuron by itself.
 CASES = {
-    "CubaLIF, refractory": (CubaLIF(tau_shape=TauShape.DOUBLE), 0.3, 2.5, 0.2),
+    "CubaLIF, refractory": (CubaLIFDelta(tau_shape=TauShape.DOUBLE), 0.3, 2.5, 0.2),
     "CubaLIF box": (CubaLIFBox(tau_shape=TauShape.APART, width=0.4), 0.0, 3.0, 0.1),
     "CubaLIF box, refractory": (CubaLIFBox(tau_shape=TauShape.ANY, width=0.4), 0.2, 5.0, 0.1),
     "LIF box, refractory": (LIFBox(width=0.4), 0.25, 3.0, 0.3),
@@ -44,15 +44,19 @@ def drawn(name, neurons=NEURONS):
     """Weights, lanes and arrivals; a drive of its own lets V cross the threshold between arrivals too."""
     neuron, refractory, scale, drive = CASES[name]
     rng = np.random.default_rng(list(CASES).index(name))
-    rest = drive if isinstance(neuron, LIFBox | CubaLIF) else 0.0
+    rest = drive if isinstance(neuron, LIFBox | CubaLIFDelta) else 0.0
     start = np.full(neurons, drive) if isinstance(neuron, IFBox) else np.zeros(neurons)
     tau_syn = rng.uniform(0.7, 1.1, neurons)
     lanes = Lanes(
         threshold=jnp.asarray(rng.uniform(0.9, 1.1, neurons) - rest),
         v_reset=jnp.asarray(rng.uniform(-0.3, 0.0, neurons) - rest),
         v_start=jnp.asarray(rng.uniform(-0.2, 0.2, neurons) - rest),
-        j_start=jnp.asarray(start if not isinstance(neuron, CubaLIF) else rng.uniform(-0.2, 0.2, neurons)),
-        tau_mem=jnp.asarray(2 * tau_syn if neuron.tau_shape is TauShape.DOUBLE else rng.uniform(1.5, 2.5, neurons)),
+        j_start=jnp.asarray(
+            start if not isinstance(neuron, CubaLIFDelta) else rng.uniform(-0.2, 0.2, neurons)
+        ),
+        tau_mem=jnp.asarray(
+            2 * tau_syn if neuron.tau_shape is TauShape.DOUBLE else rng.uniform(1.5, 2.5, neurons)
+        ),
         tau_syn=jnp.asarray(tau_syn),
     )
     weight = jnp.asarray(rng.normal(0.4, 0.6, (ROWS, neurons)) * scale)
@@ -65,7 +69,11 @@ def boxed(spec, weight, time, row):
     if not spec.neuron.width:
         return weight, time, row
     later = jnp.concatenate([time, time + spec.neuron.width], axis=1)
-    return jnp.concatenate([weight, -weight]), later, jnp.concatenate([row, row + len(weight)], axis=1)
+    return (
+        jnp.concatenate([weight, -weight]),
+        later,
+        jnp.concatenate([row, row + len(weight)], axis=1),
+    )
 
 
 def loss(tree, row, readout, spec, layer: Any = layer_spikes):
@@ -82,11 +90,16 @@ def loss(tree, row, readout, spec, layer: Any = layer_spikes):
 @pytest.mark.parametrize(
     ("name", "neurons"),
     [(name, NEURONS if number % 2 else 3) for number, name in enumerate(CASES)]
-    + [pytest.param(name, 3 if number % 2 else NEURONS, marks=pytest.mark.slow) for number, name in enumerate(CASES)],
+    + [
+        pytest.param(name, 3 if number % 2 else NEURONS, marks=pytest.mark.slow)
+        for number, name in enumerate(CASES)
+    ],
 )
 def test_gradients_agree_with_central_differences(name, neurons):
     spec, weight, lanes, time, row = drawn(name, neurons)
-    free = dataclasses.replace(spec, neuron=dataclasses.replace(spec.neuron, tau_shape=TauShape.ANY))
+    free = dataclasses.replace(
+        spec, neuron=dataclasses.replace(spec.neuron, tau_shape=TauShape.ANY)
+    )
     readout = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, neurons, spec.max_spikes)))
     tree = (weight, lanes, time)
     (_, (count, _)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)(
@@ -110,10 +123,15 @@ def test_forward_mode_agrees_with_reverse_mode(name):
         def forward(tree):
             return loss(tree, row, readout, spec, layer_spikes_forward)[0]
 
-        return jax.grad(loss, has_aux=True)(tree, row, readout, spec)[0], jax.jvp(forward, (tree,), (direction,))[1]
+        return jax.grad(loss, has_aux=True)(tree, row, readout, spec)[0], jax.jvp(
+            forward, (tree,), (direction,)
+        )[1]
 
     reverse, got = both(tree, direction)
-    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+    wanted = sum(
+        jnp.sum(a * b)
+        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
+    )
     assert abs(wanted) > 0.1
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
 
@@ -121,7 +139,9 @@ def test_forward_mode_agrees_with_reverse_mode(name):
 def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
     """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that arrival's time."""
     spec, weight, lanes, time, row = drawn("LIF delta")
-    lanes = Lanes(**{**vars(lanes), "threshold": jnp.full(NEURONS, 1.0), "v_reset": jnp.zeros(NEURONS)})
+    lanes = Lanes(
+        **{**vars(lanes), "threshold": jnp.full(NEURONS, 1.0), "v_reset": jnp.zeros(NEURONS)}
+    )
     lanes = Lanes(**{**vars(lanes), "v_start": jnp.zeros(NEURONS)})
     weight = 3 * abs(weight)
 
@@ -129,7 +149,9 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
         spikes = layer_spikes(spec, weight, lanes, time, row, T_END)
         return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)), spikes
 
-    (_, spikes), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(weight, lanes, time)
+    (_, spikes), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
+        weight, lanes, time
+    )
     fired = np.isfinite(spikes.time)
     assert fired.sum() > 20
     assert np.isinf(spikes.slope[fired]).all()
@@ -147,7 +169,12 @@ def test_a_jump_width_is_the_gradient_of_a_ramp():
     width = 1e-4
     weight = jnp.asarray([[0.7] * NEURONS])
     lanes = drawn("LIF delta")[2]
-    lanes = Lanes(**{**vars(lanes), **{name: jnp.zeros(NEURONS) for name in ("v_reset", "v_start", "j_start")}})
+    lanes = Lanes(
+        **{
+            **vars(lanes),
+            **{name: jnp.zeros(NEURONS) for name in ("v_reset", "v_start", "j_start")},
+        }
+    )
     time, row = jnp.asarray([[0.5, 0.9]]), jnp.zeros((1, 2), jnp.int32)
     highest = 0.7 * (1 + jnp.exp(-(time[0, 1] - time[0, 0]) / lanes.tau_mem))
     lanes = Lanes(**{**vars(lanes), "threshold": (1 - 1e-3) * highest})
@@ -156,11 +183,17 @@ def test_a_jump_width_is_the_gradient_of_a_ramp():
 
     def first(weight, threshold, spec):
         own = Lanes(**{**vars(lanes), "threshold": threshold})
-        given = boxed(box, weight * lanes.tau_mem / width, time, row) if spec is box else (weight, time, row)
+        given = (
+            boxed(box, weight * lanes.tau_mem / width, time, row)
+            if spec is box
+            else (weight, time, row)
+        )
         return jnp.sum(layer_spikes(spec, given[0], own, given[1], given[2], 3.0).time[..., 0])
 
     for argument in (0, 1):
-        surrogate, exact = (jax.grad(first, argnums=argument)(weight, lanes.threshold, each) for each in (spec, box))
+        surrogate, exact = (
+            jax.grad(first, argnums=argument)(weight, lanes.threshold, each) for each in (spec, box)
+        )
         assert np.all(surrogate != 0)
         np.testing.assert_allclose(surrogate, exact, rtol=5e-3)
 
@@ -175,7 +208,9 @@ def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
     def spikes(time):
         return layer_spikes(spec, weight, lanes, time, row, 4.0)
 
-    np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])  # -0.3 + 1.1 = 0.8 stays below
+    np.testing.assert_array_equal(
+        spikes(time).time[0, 0, :2], [1.0, np.inf]
+    )  # -0.3 + 1.1 = 0.8 stays below
     by_time = jax.grad(lambda time: spikes(time).time[0, 0, 0])(time)
     np.testing.assert_array_equal(by_time, [[0, 1, 0, 0, 0]])
 
@@ -183,7 +218,9 @@ def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
 def test_a_neuron_in_its_refractory_time_keeps_its_current():
     """With no refractory time it is the layer without; a long one leaves a single spike of each neuron."""
     spec, weight, lanes, time, row = drawn("CubaLIF, refractory")
-    none, long = (LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0))
+    none, long = (
+        LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0)
+    )
     plain, tiny = (
         simulate_layer(each, weight, lanes, time, row, T_END)[0]
         for each in (none, LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=1e-12))
@@ -206,7 +243,9 @@ def spike_times(neuron, times, t_end, **rules):
     """Finite spike times of a neuron that every arrival moves by 2, twice its threshold."""
     spec = LayerSpec(neuron=neuron, max_spikes=8, **rules)
     row = jnp.zeros((1, len(times)), jnp.int32)
-    spikes = simulate_layer(spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end)[0]
+    spikes = simulate_layer(
+        spec, jnp.full((1, 1), 2.0), one_neuron(), jnp.asarray([times]), row, t_end
+    )[0]
     found = np.asarray(spikes.time[0, 0])
     assert np.isfinite(found).sum() == spikes.count[0, 0]
     return found[np.isfinite(found)].tolist()

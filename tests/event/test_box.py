@@ -9,12 +9,37 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import brentq
 
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, Wire
-from jaxsnn.simulate import Result, simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, Wire
+from jaxsnn.simulation.simulate import simulate
 
 STEP = 1e-4
-INPUT_STEPS = [60, 220, 270, 310, 320, 350, 370, 400, 410, 430, 440, 450, 460, 470, 480, 490, 500, 510, 520, 530, 670]
+INPUT_STEPS = [
+    60,
+    220,
+    270,
+    310,
+    320,
+    350,
+    370,
+    400,
+    410,
+    430,
+    440,
+    450,
+    460,
+    470,
+    480,
+    490,
+    500,
+    510,
+    520,
+    530,
+    670,
+]
 INPUT_STEPS += [680, 690, 700, 710, 720, 730, 740, 750, 760, 770, 780, 840, 850]
 
 
@@ -32,21 +57,32 @@ def wired(populations, parameters, inputs):
             kind = "Affine" if "bias" in parameters[linear] else "Linear"
             wires.append(Wire(name=linear, kind=kind, sources=(before,), shape=(population.size,)))
             before = linear
-        wires.append(Wire(name=population.name, kind="neuron", sources=(before,), shape=(population.size,)))
-    wires.append(Wire(name="output", kind="output", sources=(wires[-1].name,), shape=wires[-1].shape))
+        wires.append(
+            Wire(name=population.name, kind="neuron", sources=(before,), shape=(population.size,))
+        )
+    wires.append(
+        Wire(name="output", kind="output", sources=(wires[-1].name,), shape=wires[-1].shape)
+    )
     return Network(parameters=parameters, wires=wires, populations={p.name: p for p in populations})
 
 
 @pytest.mark.usefixtures("x64")
 def test_lif_spikes_fall_in_the_reference_steps():
     """The LIF reference of the NIR paper (Pedersen et al., Nature Communications 15, 2024): steps 460 510 710 760."""
-    lif = {name: jnp.array([value]) for name, value in {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_reset": 0.0}.items()}
-    population = Population(name="lif", kind="LIF", size=1, spike_area=STEP, spike_kernel="box", dt=STEP, uniform=True)
+    lif = {
+        name: jnp.array([value])
+        for name, value in {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_reset": 0.0}.items()
+    }
+    population = Population(
+        name="lif", kind="LIF", size=1, spike_area=STEP, spike_kernel="box", dt=STEP, uniform=True
+    )
     network = wired([population], {"lif": lif | {"v_threshold": jnp.array([0.1])}}, 1)
     time = jnp.array(INPUT_STEPS) * STEP
     solution = simulate(network, Events(time=time, index=jnp.zeros(len(time), int)), 1000 * STEP)
     spikes = np.asarray(solution.spikes["lif"].time[0, 0])
-    np.testing.assert_allclose(spikes[np.isfinite(spikes)] / STEP, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
+    np.testing.assert_allclose(
+        spikes[np.isfinite(spikes)] / STEP, [460.84, 510.90, 710.92, 760.91], atol=5e-3
+    )
 
 
 def random_network(kind, area, seed):
@@ -69,12 +105,24 @@ def random_network(kind, area, seed):
         "to b": {"weight": jnp.asarray(rng.normal(0.8, 1.5, (3, hidden)))},
         "b": neurons(3),
     }
-    rules: dict = {"kind": kind, "spike_area": area, "spike_kernel": "box", "dt": 0.37, "initial": "v_reset"}
+    rules: dict = {
+        "kind": kind,
+        "spike_area": area,
+        "spike_kernel": "box",
+        "dt": 0.37,
+        "initial": "v_reset",
+    }
     rules["bias"] = "step" if seed else "current"
-    populations = [Population(name="a", size=hidden, **rules), Population(name="b", size=3, **rules)]
+    populations = [
+        Population(name="a", size=hidden, **rules),
+        Population(name="b", size=3, **rules),
+    ]
     times = jnp.asarray(rng.uniform(0, 5, (2, 6)))
     index = jnp.asarray(rng.integers(0, 4, (2, 6)))
-    readout = {"a": jnp.asarray(rng.normal(size=(2, hidden, 96))), "b": jnp.asarray(rng.normal(size=(2, 3, 96)))}
+    readout = {
+        "a": jnp.asarray(rng.normal(size=(2, hidden, 96))),
+        "b": jnp.asarray(rng.normal(size=(2, 3, 96))),
+    }
     return wired(populations, parameters, 4), times, index, readout
 
 
@@ -84,7 +132,11 @@ def oracle(network, times, index, name, neuron, t_end):
     linear, population = network.parameters[f"to {name}"], network.populations[name]
     weight, bias = np.asarray(linear["weight"])[neuron], float(linear["bias"][neuron])
     tau, leak, width = p.get("tau"), p.get("v_leak", 0.0), population.dt
-    height = (tau or 1.0) / width if population.spike_area is None else p["r"] * population.spike_area / width
+    height = (
+        (tau or 1.0) / width
+        if population.spike_area is None
+        else p["r"] * population.spike_area / width
+    )
     constant = {"current": p["r"], "step": height}[population.bias] * bias
     edges = np.unique(np.concatenate([[0.0], times, times + width, [t_end]]))
     v, now, spikes = p["v_reset"], 0.0, []
@@ -93,11 +145,17 @@ def oracle(network, times, index, name, neuron, t_end):
         drive = constant + height * weight[index[(times < middle) & (middle < times + width)]].sum()
 
         def voltage(t, v, drive=drive):
-            return v + drive * t if tau is None else leak + drive + (v - leak - drive) * np.exp(-t / tau)
+            return (
+                v + drive * t
+                if tau is None
+                else leak + drive + (v - leak - drive) * np.exp(-t / tau)
+            )
 
         now = start
         while voltage(end - now, v) > p["v_threshold"]:
-            wait = brentq(lambda t, v=v: voltage(t, v) - p["v_threshold"], 0.0, end - now, xtol=1e-15)
+            wait = brentq(
+                lambda t, v=v: voltage(t, v) - p["v_threshold"], 0.0, end - now, xtol=1e-15
+            )
             now += wait
             spikes.append(now)
             v = p["v_reset"]
@@ -111,14 +169,17 @@ def test_spikes_agree_with_the_oracle(kind, area, seed):
     network, times, index, _ = random_network(kind, area, seed)
     solution = simulate(network, Events(time=times, index=index), 6.0, engine=Event(max_spikes=96))
     for sample, neuron in itertools.product(range(2), range(4)):
-        expected = oracle(network, np.asarray(times[sample]), np.asarray(index[sample]), "a", neuron, 6.0)
+        expected = oracle(
+            network, np.asarray(times[sample]), np.asarray(index[sample]), "a", neuron, 6.0
+        )
         got = np.asarray(solution.spikes["a"].time[sample, neuron])
         np.testing.assert_allclose(got[np.isfinite(got)], expected, atol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("kind", "area", "seed"), [*CASES[::2], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1::2])]
+    ("kind", "area", "seed"),
+    [*CASES[::2], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1::2])],
 )
 def test_gradients_agree_with_central_differences(kind, area, seed):
     network, times, index, readout = random_network(kind, area, seed)
@@ -128,11 +189,15 @@ def test_gradients_agree_with_central_differences(kind, area, seed):
         parameters, times = unravel(vector)
         events = Events(time=times, index=index)
         engine = Event(max_spikes=96)
-        solution = simulate(network.with_parameters(parameters), events, 6.0, engine=engine, throw=False)
+        solution = simulate(
+            network.with_parameters(parameters), events, 6.0, engine=engine, throw=False
+        )
         total = 0.0
         for name, spikes in solution.spikes.items():
             finite = jnp.isfinite(spikes.time)
-            total += jnp.sum(jnp.where(finite, jnp.where(finite, spikes.time, 0.0) ** 2, 0.0) * readout[name])
+            total += jnp.sum(
+                jnp.where(finite, jnp.where(finite, spikes.time, 0.0) ** 2, 0.0) * readout[name]
+            )
         return total, (tuple(spikes.count for spikes in solution.spikes.values()), solution.result)
 
     (_, (counts, result)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(flat)
@@ -144,8 +209,13 @@ def test_gradients_agree_with_central_differences(kind, area, seed):
         many(flat + step * jnp.eye(flat.size)),
         many(flat - step * jnp.eye(flat.size)),
     )
-    same = np.all([(a == b).reshape(flat.size, -1).all(axis=1) for a, b in zip(more, less, strict=True)], axis=0)
-    assert same.mean() > 0.95  # elsewhere a spike appears within the step, and there is no derivative
+    same = np.all(
+        [(a == b).reshape(flat.size, -1).all(axis=1) for a, b in zip(more, less, strict=True)],
+        axis=0,
+    )
+    assert (
+        same.mean() > 0.95
+    )  # elsewhere a spike appears within the step, and there is no derivative
     expected = (above - below) / (2 * step)
     scale = np.maximum(abs(expected), 1e-3 * abs(gradient).max())
     np.testing.assert_array_less((abs(expected - gradient) / scale)[same], 1e-5)

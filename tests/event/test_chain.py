@@ -7,15 +7,16 @@ import pytest
 
 import jaxsnn
 from jaxsnn import Event, Events, Grid, lower, simulate, with_synaptic_delays
-from jaxsnn.chains import with_chains
-from jaxsnn.check import check
 from jaxsnn.errors import LoweringError, SimulationError
 from jaxsnn.event.recorded import replay
-from jaxsnn.network import Network, TauShape, signals
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.network.signals import signals
+from jaxsnn.network.structure import Population, TauShape
+from jaxsnn.network.voltage_chains import with_chains
 from jaxsnn.nir import build
-from jaxsnn.results import Result
+from jaxsnn.simulation.checks import check
 from jaxsnn.train import Positive, yinyang_splits
-from jaxsnn.wiring import Population
 from tests.event.chain_oracle import Chain, Sender
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.test_projections import Draft
@@ -59,7 +60,11 @@ def numbers(seed):
     rng = np.random.default_rng(seed)
     return {
         "w": {"weight": rng.normal(0.8, 0.7, (INNER, INPUTS)), "bias": rng.normal(0.1, 0.2, INNER)},
-        "li": {"tau": np.ones(INNER), "r": rng.uniform(0.5, 1.5, INNER), "v_leak": rng.normal(0.0, 0.2, INNER)},
+        "li": {
+            "tau": np.ones(INNER),
+            "r": rng.uniform(0.5, 1.5, INNER),
+            "v_leak": rng.normal(0.0, 0.2, INNER),
+        },
         "on": {"weight": rng.normal(0.7, 0.8, (OUTER, INNER)), "bias": rng.normal(0.2, 0.2, OUTER)},
         "h": {
             "tau": np.ones(OUTER),
@@ -84,7 +89,9 @@ def chained(p, *, fires=True, dialect="nir", **options):
     }
     if dialect == "nir":
         options.setdefault("time_unit", "s")
-    return build.network(nodes, [("in", "w", "li", "on", "h", "out"), ("li", "seen")], dialect=dialect, **options)
+    return build.network(
+        nodes, [("in", "w", "li", "on", "h", "out"), ("li", "seen")], dialect=dialect, **options
+    )
 
 
 def events(seed, count=6):
@@ -108,13 +115,21 @@ def oracle(p, *, area=1.0, fires=True, initial="zero", refractory=0.0):
         start=start[0],
     )
     target = p["h"] if fires else {key: p["h"][key] for key in ("tau", "r", "v_leak")}
-    return Chain(senders=[sender], target=target, current=p["on"]["bias"], start=start[1], refractory=refractory)
+    return Chain(
+        senders=[sender],
+        target=target,
+        current=p["on"]["bias"],
+        start=start[1],
+        refractory=refractory,
+    )
 
 
 def assert_spikes(solution, wanted, inputs, name="h", least=10):
     total = 0
     for sample in range(SAMPLES):
-        spikes, _ = wanted.run(np.asarray(inputs.time[sample]), np.asarray(inputs.index[sample]), T_END)
+        spikes, _ = wanted.run(
+            np.asarray(inputs.time[sample]), np.asarray(inputs.index[sample]), T_END
+        )
         for neuron, times in enumerate(spikes):
             got = np.asarray(solution.spikes[name].time[sample, neuron])
             assert solution.spikes[name].count[sample, neuron] == len(times)
@@ -132,7 +147,10 @@ def with_ratio(ratio, seed=0):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "ratio",
-    [pytest.param(name, marks=pytest.mark.slow if "apart" in name or "nearly" in name else ()) for name in RATIOS],
+    [
+        pytest.param(name, marks=pytest.mark.slow if "apart" in name or "nearly" in name else ())
+        for name in RATIOS
+    ],
 )
 def test_spike_times_are_those_of_the_ode(ratio):
     p, inputs = with_ratio(ratio), events(0)
@@ -160,14 +178,22 @@ def test_voltages_of_both_populations_are_those_of_the_ode(ratio):
     samples = np.sort(np.random.default_rng(0).uniform(0, T_END, 9))
     solution = played(chained(p, fires=False), inputs, samples=samples)
     for sample in range(SAMPLES):
-        _, v = oracle(p, fires=False).run(inputs.time[sample], inputs.index[sample], T_END, samples=tuple(samples))
-        np.testing.assert_allclose(solution.voltages["li"][sample], v[:, :INNER], rtol=0, atol=1e-10)
+        _, v = oracle(p, fires=False).run(
+            inputs.time[sample], inputs.index[sample], T_END, samples=tuple(samples)
+        )
+        np.testing.assert_allclose(
+            solution.voltages["li"][sample], v[:, :INNER], rtol=0, atol=1e-10
+        )
         np.testing.assert_allclose(solution.voltages["h"][sample], v[:, INNER:], rtol=0, atol=1e-10)
     if ratio != "each its own":
         return
     dense = jnp.linspace(0, T_END, 4001)
     fine = played(chained(p, fires=False), inputs, samples=dense)
-    reads = quick(lambda solution: {name: (solution.maximum(name), solution.integral(name)) for name in ("li", "h")})
+    reads = quick(
+        lambda solution: {
+            name: (solution.maximum(name), solution.integral(name)) for name in ("li", "h")
+        }
+    )
     for name, (maximum, integral) in reads(fine).items():
         v = np.asarray(fine.voltages[name])
         np.testing.assert_allclose(maximum, v.max(axis=1), rtol=0, atol=5e-3)
@@ -179,11 +205,16 @@ def test_the_same_network_made_of_cubalif_by_hand():
     p, inputs = with_ratio("half", seed=3), events(3)
     p["on"]["bias"] = np.zeros(OUTER)  # a CubaLIF filters a bias too
     own, li, on = p["h"], p["li"], p["on"]["weight"]
-    cuba = {"tau_mem": own["tau"], "tau_syn": np.ones(OUTER)} | {key: own[key] for key in own if key != "tau"}
+    cuba = {"tau_mem": own["tau"], "tau_syn": np.ones(OUTER)} | {
+        key: own[key] for key in own if key != "tau"
+    }
     first = build.affine(
-        weight=on @ (li["r"][:, None] * p["w"]["weight"]), bias=on @ (li["v_leak"] + li["r"] * p["w"]["bias"])
+        weight=on @ (li["r"][:, None] * p["w"]["weight"]),
+        bias=on @ (li["v_leak"] + li["r"] * p["w"]["bias"]),
     )
-    by_hand = build.sequential(build.input(INPUTS), first, build.cubalif(OUTER, **cuba), dialect="nir", time_unit="s")
+    by_hand = build.sequential(
+        build.input(INPUTS), first, build.cubalif(OUTER, **cuba), dialect="nir", time_unit="s"
+    )
     got, wanted = (played(graph, inputs) for graph in (chained(p), by_hand))
     assert wanted.spikes["2"].count.sum() > 8
     np.testing.assert_array_equal(got.spikes["h"].count, wanted.spikes["2"].count)
@@ -205,7 +236,11 @@ def test_several_li_of_one_tau_add_up_also_past_scale_and_flatten():
         "h": build.lif(OUTER, **p["h"]),
         "out": build.output(OUTER),
     }
-    chains = [("in", "w", "li", "on", "h", "out"), ("in", "v", "other", "scale", "h"), ("other", "h")]
+    chains = [
+        ("in", "w", "li", "on", "h", "out"),
+        ("in", "v", "other", "scale", "h"),
+        ("other", "h"),
+    ]
     graph = build.network(nodes, chains, dialect="nir", time_unit="s")
     wanted = oracle(p)
     wanted.senders.append(
@@ -230,13 +265,17 @@ def integrated(p, **options):
         "h": build.lif(OUTER, **p["h"]),
         "out": build.output(OUTER),
     }
-    return build.network(nodes, [("in", "w", "i", "on", "h", "out")], dialect="nir", time_unit="s", **options)
+    return build.network(
+        nodes, [("in", "w", "i", "on", "h", "out")], dialect="nir", time_unit="s", **options
+    )
 
 
 @pytest.mark.usefixtures("x64")
 def test_an_integrator_is_a_current_that_stays():
     p, inputs = with_ratio("each its own", seed=7), events(7)
-    sender = Sender(jumps=p["w"]["weight"].T * p["li"]["r"], matrix=p["on"]["weight"], r=p["li"]["r"])
+    sender = Sender(
+        jumps=p["w"]["weight"].T * p["li"]["r"], matrix=p["on"]["weight"], r=p["li"]["r"]
+    )
     wanted = Chain(senders=[sender], target=p["h"], current=p["on"]["bias"])
     assert_spikes(played(integrated(p), inputs), wanted, inputs)
 
@@ -262,7 +301,9 @@ def loss(tree, network, index, weights, refractory, forward_mode=False):
         parameters = {**parameters, "li": {**parameters["li"], "tau": tau}}
     moved = Network(parameters=parameters, wires=network.wires, populations=network.populations)
     engine = Event(max_spikes=SPIKES, refractory=refractory, forward_mode=forward_mode)
-    spikes = simulate(moved, Events(time=time, index=index), T_END, engine=engine, throw=False).spikes["h"]
+    spikes = simulate(
+        moved, Events(time=time, index=index), T_END, engine=engine, throw=False
+    ).spikes["h"]
     return jnp.sum(jnp.where(jnp.isfinite(spikes.time), weights * spikes.time, 0.0)), spikes.count
 
 
@@ -272,7 +313,8 @@ def loss(tree, network, index, weights, refractory, forward_mode=False):
     [("double", 0.0), ("each its own", 0.1)]
     + [pytest.param(ratio, 0.1, marks=pytest.mark.slow) for ratio in RATIOS]
     + [
-        pytest.param(ratio, 0.0, marks=pytest.mark.slow) for ratio in ("equal", "nearly equal", "apart", "each its own")
+        pytest.param(ratio, 0.0, marks=pytest.mark.slow)
+        for ratio in ("equal", "nearly equal", "apart", "each its own")
     ],
 )
 def test_gradients_by_everything_agree_with_central_differences(ratio, refractory):
@@ -292,13 +334,17 @@ def agree(network, free, inputs, refractory):
     weights = jnp.asarray(np.random.default_rng(5).normal(size=(SAMPLES, OUTER, SPIKES)))
     tree = tree_of(network, inputs)
     (_, count), gradient = quick(
-        jax.value_and_grad(lambda tree: loss(tree, network, index, weights, refractory), has_aux=True)
+        jax.value_and_grad(
+            lambda tree: loss(tree, network, index, weights, refractory), has_aux=True
+        )
     )(tree)
     assert SPIKES >= count.max() > 1
     unused = np.isinf(inputs.time)
     gradient = (gradient[0], jnp.where(unused, 0.0, gradient[1]))
     finite = (tree[0], jnp.where(unused, 2 * T_END, tree[1]))
-    errors = relative_errors(gradient, lambda tree: loss(tree, free, index, weights, refractory), finite)
+    errors = relative_errors(
+        gradient, lambda tree: loss(tree, free, index, weights, refractory), finite
+    )
     assert np.isfinite(errors).mean() > 0.9
     assert np.nanmax(errors) < ENOUGH
 
@@ -307,7 +353,10 @@ def agree(network, free, inputs, refractory):
 @pytest.mark.parametrize("refractory", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_forward_mode_agrees_with_reverse_mode(refractory):
     network, inputs = lower(chained(with_ratio("double", seed=8))), events(8)
-    index, weights = jnp.asarray(inputs.index, jnp.int32), jnp.asarray(np.random.default_rng(5).normal(size=(2, 5, 40)))
+    index, weights = (
+        jnp.asarray(inputs.index, jnp.int32),
+        jnp.asarray(np.random.default_rng(5).normal(size=(2, 5, 40))),
+    )
     tree = tree_of(network, inputs)
     rng = np.random.default_rng(6)
     direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), tree)
@@ -316,7 +365,9 @@ def test_forward_mode_agrees_with_reverse_mode(refractory):
     def both(tree, direction):
         gradient = jax.grad(lambda tree: loss(tree, network, index, weights, refractory)[0])(tree)
         forward = jax.jvp(
-            lambda tree: loss(tree, network, index, weights, refractory, forward_mode=True)[0], (tree,), (direction,)
+            lambda tree: loss(tree, network, index, weights, refractory, forward_mode=True)[0],
+            (tree,),
+            (direction,),
         )
         return forward[1], sum(map(jnp.vdot, jax.tree.leaves(gradient), jax.tree.leaves(direction)))
 
@@ -333,22 +384,30 @@ def test_the_gradient_by_one_tau_is_spread_over_its_neurons_and_recorded_spikes_
     end = jnp.asarray(T_END)
     solution = played(network, inputs, max_spikes=24)
     times, counts = solution.spikes["h"].time, solution.spikes["h"].count
-    given = {"in": Events(time=jnp.asarray(inputs.time), index=jnp.asarray(inputs.index, jnp.int32))}
+    given = {
+        "in": Events(time=jnp.asarray(inputs.time), index=jnp.asarray(inputs.index, jnp.int32))
+    }
 
     def total(parameters, way):
         moved = network.with_parameters(parameters)
         if way == "recorded":
-            spikes = replay(moved, given, end, jnp.zeros(1), engine, {"h": (times, counts)}).spikes["h"]
+            spikes = replay(moved, given, end, jnp.zeros(1), engine, {"h": (times, counts)}).spikes[
+                "h"
+            ]
         else:
             spikes = simulate(moved, inputs, T_END, engine=engine, throw=False).spikes["h"]
         return jnp.sum(jnp.where(jnp.isfinite(spikes.time), jnp.sin(spikes.time), 0.0))
 
-    grads = quick(lambda parameters: [jax.grad(total)(parameters, way) for way in ("exact", "recorded")])
+    grads = quick(
+        lambda parameters: [jax.grad(total)(parameters, way) for way in ("exact", "recorded")]
+    )
     exact, recorded = grads(network.parameters)
     tau = np.asarray(exact["li"]["tau"])
     assert (tau == tau[0]).all()
     assert tau[0] != 0
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), exact, recorded)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), exact, recorded
+    )
 
 
 # Other engines, convolutions
@@ -364,7 +423,9 @@ def test_the_grid_comes_closer_with_smaller_steps():
     for dt in (0.02, 0.005):
         network = lower(chained(p, fires=False, dt=dt))
         on_grid = simulate(network, inputs, T_END, engine=Grid(record=True)).voltages["h"]
-        errors.append(np.max(abs(np.moveaxis(np.asarray(on_grid), 1, 0)[:, :: round(0.02 / dt)] - exact)))
+        errors.append(
+            np.max(abs(np.moveaxis(np.asarray(on_grid), 1, 0)[:, :: round(0.02 / dt)] - exact))
+        )
     assert errors[0] < 0.1
     assert errors[1] < errors[0] / 3
     graph = chained(p, dt=0.002)
@@ -374,21 +435,41 @@ def test_the_grid_comes_closer_with_smaller_steps():
     for sample, neuron in np.ndindex(SAMPLES, OUTER):
         times = exact.time[sample, neuron]
         np.testing.assert_allclose(
-            0.002 * np.flatnonzero(fired[:, sample, neuron]), times[np.isfinite(times)], rtol=0, atol=0.02
+            0.002 * np.flatnonzero(fired[:, sample, neuron]),
+            times[np.isfinite(times)],
+            rtol=0,
+            atol=0.02,
         )
 
 
 #: What frameworks write for tau = 1 of the LI and 2 of the LIF, steps of dt: options, r, tau, and what weights of the
 #: first and the second linear node are multiplied with so that they do the same at any dt.
 WRITTEN = {
-    "norse": ({"dt_export": 0.001}, lambda tau, dt: 1.0, lambda tau, dt: 0.001 * tau, lambda dt: (1 / dt, 1.0)),
-    "sinabs": ({"norm_input": False}, lambda tau, dt: 1.0, lambda tau, dt: tau / dt, lambda dt: (1.0, dt / 2)),
-    "rockpool": ({}, lambda tau, dt: tau / dt * np.exp(-dt / tau), lambda tau, dt: tau, lambda dt: (1.0, dt / 2)),
+    "norse": (
+        {"dt_export": 0.001},
+        lambda tau, dt: 1.0,
+        lambda tau, dt: 0.001 * tau,
+        lambda dt: (1 / dt, 1.0),
+    ),
+    "sinabs": (
+        {"norm_input": False},
+        lambda tau, dt: 1.0,
+        lambda tau, dt: tau / dt,
+        lambda dt: (1.0, dt / 2),
+    ),
+    "rockpool": (
+        {},
+        lambda tau, dt: tau / dt * np.exp(-dt / tau),
+        lambda tau, dt: tau,
+        lambda dt: (1.0, dt / 2),
+    ),
 }
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dialect", ["norse", "sinabs", pytest.param("rockpool", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dialect", ["norse", "sinabs", pytest.param("rockpool", marks=pytest.mark.slow)]
+)
 def test_a_voltage_is_as_strong_as_in_the_steps_of_the_framework(dialect):
     p, inputs = numbers(14), events(14)
     inputs = Events(time=np.round(inputs.time / 0.02) * 0.02, index=inputs.index)
@@ -399,9 +480,19 @@ def test_a_voltage_is_as_strong_as_in_the_steps_of_the_framework(dialect):
         nodes = {
             "in": build.input(INPUTS),
             "w": build.linear(weight=first * p["w"]["weight"]),
-            "li": build.li(INNER, tau=tau(1.0, dt), r=r(1.0, dt), v_leak=p["li"]["v_leak"] * (dialect == "norse")),
+            "li": build.li(
+                INNER,
+                tau=tau(1.0, dt),
+                r=r(1.0, dt),
+                v_leak=p["li"]["v_leak"] * (dialect == "norse"),
+            ),
             "on": build.affine(weight=second * p["on"]["weight"], bias=second * p["on"]["bias"]),
-            "h": build.li(OUTER, tau=tau(2.0, dt), r=r(2.0, dt), v_leak=p["h"]["v_leak"] * (dialect == "norse")),
+            "h": build.li(
+                OUTER,
+                tau=tau(2.0, dt),
+                r=r(2.0, dt),
+                v_leak=p["h"]["v_leak"] * (dialect == "norse"),
+            ),
             "out": build.output(OUTER),
         }
         options = {**options, "dt": dt, "spike_kernel": "delta", "dialect": dialect}
@@ -420,12 +511,20 @@ def test_convolutions_and_pools_before_and_behind():
     draft = Draft(11, (2, 5, 6))
     draft.window("conv", "Conv2d", "in", (3, 4, 5), kernel=(2, 2))
     inner, outer = 3 * 4 * 5, 2 * 2 * 2
-    li = {"tau": np.ones(inner), "r": draft.rng.uniform(0.5, 1.5, inner), "v_leak": draft.rng.normal(0, 0.1, inner)}
+    li = {
+        "tau": np.ones(inner),
+        "r": draft.rng.uniform(0.5, 1.5, inner),
+        "v_leak": draft.rng.normal(0, 0.1, inner),
+    }
     draft.add("li", "neuron", "conv", (3, 4, 5), **li)
     draft.populations["li"] = Population(name="li", kind="LI", size=inner, spike_area=1.0)
     draft.window("mean", "AvgPool2d", "li", (3, 2, 4), kernel=(2, 2), stride=(2, 1))
     draft.window("conv 2", "Conv2d", "mean", (2, 2, 2), kernel=(1, 3), scale=0.6)
-    lif = {"tau": np.full(outer, 2.0), "r": draft.rng.uniform(0.5, 1.5, outer), "v_leak": np.full(outer, 0.1)}
+    lif = {
+        "tau": np.full(outer, 2.0),
+        "r": draft.rng.uniform(0.5, 1.5, outer),
+        "v_leak": np.full(outer, 0.1),
+    }
     lif |= {"v_threshold": np.ones(outer), "v_reset": np.full(outer, -0.1)}
     draft.add("h", "neuron", "conv 2", (2, 2, 2), **lif)
     draft.populations["h"] = Population(name="h", kind="LIF", size=outer, spike_area=1.0)
@@ -449,22 +548,41 @@ def test_convolutions_and_pools_before_and_behind():
 
 def test_a_file_is_read_trained_written_and_read_again(tmp_path):
     rng = np.random.default_rng(12)
-    layers = [build.linear(weight=rng.normal(2.0, 1.0, (12, 5))), build.li(tau="10ms"), build.linear(3)]
+    layers = [
+        build.linear(weight=rng.normal(2.0, 1.0, (12, 5))),
+        build.li(tau="10ms"),
+        build.linear(3),
+    ]
     graph = build.sequential(build.input(5), *layers, build.lif(tau="20ms"), seed=0)
     jaxsnn.write(tmp_path / "chain.nir", graph)
     graph = jaxsnn.read(tmp_path / "chain.nir")
     assert check(graph, "event").ok
-    trainable = {"weight": jaxsnn.train.Free(), "tau": Positive(shared=True), "v_threshold": Positive(low="v_reset")}
+    trainable = {
+        "weight": jaxsnn.train.Free(),
+        "tau": Positive(shared=True),
+        "v_threshold": Positive(low="v_reset"),
+    }
     data = yinyang_splits(sizes=(96, 32, 32))
     options = {"batch_size": 32, "learning_rate": 0.02, "seed": 0, "progress": None}
-    fitted = jaxsnn.fit(graph, data, epochs=2, trainable=trainable, engine=Event(max_spikes=16), **options)
+    fitted = jaxsnn.fit(
+        graph, data, epochs=2, trainable=trainable, engine=Event(max_spikes=16), **options
+    )
     losses = [row.train_loss for row in fitted.history]
     assert losses[-1] < losses[0]
     assert not [note for note in fitted.notes if "zero" in note]  # its spikes are no jumps
     jaxsnn.write(tmp_path / "trained.nir", fitted.graph)
     again = jaxsnn.read(tmp_path / "trained.nir")
-    for node, key in (("1", "weight"), ("2", "tau"), ("3", "weight"), ("4", "tau"), ("4", "v_threshold")):
-        assert not np.array_equal(again.nodes[node].value(key), graph.nodes[node].value(key)), (node, key)
+    for node, key in (
+        ("1", "weight"),
+        ("2", "tau"),
+        ("3", "weight"),
+        ("4", "tau"),
+        ("4", "v_threshold"),
+    ):
+        assert not np.array_equal(again.nodes[node].value(key), graph.nodes[node].value(key)), (
+            node,
+            key,
+        )
     inputs = Events(time=np.full((1, 5), 0.001), index=np.arange(5)[None])
     one, other = (played(each, inputs, t_end=0.1) for each in (fitted.graph, again))
     np.testing.assert_array_equal(one.spikes["4"].time, other.spikes["4"].time)
@@ -498,7 +616,11 @@ ONCE = [("in", "w", "a", "x", "h", "out")]
 
 
 def refused(*, chains=ONCE, options=(), **changed):
-    nodes = {name: layer for name, layer in (TWO | changed).items() if any(name in chain for chain in chains)}
+    nodes = {
+        name: layer
+        for name, layer in (TWO | changed).items()
+        if any(name in chain for chain in chains)
+    }
     return build.network(nodes, chains, seed=0, dialect="nir", time_unit="s", **dict(options))
 
 
@@ -594,8 +716,12 @@ def test_delays_of_synapses_behind_a_voltage_are_refused():
         "h": build.lif(tau=10e-3, v_threshold=0.6),
         "out": build.output(),
     }
-    graph = build.network(nodes, [("in", "a", "on", "h", "out")], seed=0, dialect="jaxsnn", spike_kernel="delta")
+    graph = build.network(
+        nodes, [("in", "a", "on", "h", "out")], seed=0, dialect="jaxsnn", spike_kernel="delta"
+    )
     network = with_synaptic_delays(lower(graph), "on", 4e-3)
     events = Events(time=jnp.array([50e-3]), index=jnp.array([0]))
-    with pytest.raises(LoweringError, match="node 'on' has synapses with delays and takes the voltage of a: put"):
+    with pytest.raises(
+        LoweringError, match="node 'on' has synapses with delays and takes the voltage of a: put"
+    ):
         simulate(network, events, 0.1)

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm, expm_frechet
 
-from jaxsnn.event import crossing
-from jaxsnn.network import TauShape, find_tau_shape
+from jaxsnn.event.dynamics import crossing
+from jaxsnn.network.structure import TauShape, find_tau_shape
 from tests.event import oracle, reference
 from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
 
@@ -24,9 +24,17 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.n
 def test_oracle_agrees_with_matrix_exponentials_and_brent():
     rng = np.random.default_rng(0)
     p = {name: values[2:] for name, values in population(TauShape.ANY, rng, 4).items()}
-    weight, times, current = rng.normal(4.0, 0.5, (2, 2)), np.array([0.3, 1.1]), np.array([0.2, 0.5])
-    fast = oracle.population(p, weight, times[None], np.array([[0, 1]]), 3.0, current=current, area=0.7, start=0.1)[0]
-    slow = reference.population(p, weight, [(0.3, 0), (1.1, 1)], 3.0, current=current, area=0.7, start=[0.1, 0.1])
+    weight, times, current = (
+        rng.normal(4.0, 0.5, (2, 2)),
+        np.array([0.3, 1.1]),
+        np.array([0.2, 0.5]),
+    )
+    fast = oracle.population(
+        p, weight, times[None], np.array([[0, 1]]), 3.0, current=current, area=0.7, start=0.1
+    )[0]
+    slow = reference.population(
+        p, weight, [(0.3, 0), (1.1, 1)], 3.0, current=current, area=0.7, start=[0.1, 0.1]
+    )
     assert min(map(len, slow)) >= 2
     for got, expected in zip(fast, slow, strict=True):
         np.testing.assert_allclose(got[np.isfinite(got)], expected, rtol=0, atol=1e-13)
@@ -38,7 +46,11 @@ def test_oracle_agrees_with_matrix_exponentials_and_brent():
 def intervals(shape, rng, count):
     tau_syn = rng.uniform(0.3, 3.0, count)
     tau_mem = ratios(shape, rng, count) * tau_syn
-    return tau_mem, tau_syn, rng.exponential(2.0, count) * rng.choice([0.0, 1e-6, 0.1, 1.0, 3.0], count)
+    return (
+        tau_mem,
+        tau_syn,
+        rng.exponential(2.0, count) * rng.choice([0.0, 1e-6, 0.1, 1.0, 3.0], count),
+    )
 
 
 def exact_flow(tau_mem, tau_syn, t):
@@ -49,9 +61,15 @@ def exact_flow(tau_mem, tau_syn, t):
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     turned = lambda matrix: turn @ np.array(matrix) @ turn.T * t  # noqa: E731
     matrix = turned([[-1 / tau_mem, 1 / tau_mem], [0.0, -1 / tau_syn]])
-    by_tau_mem = expm_frechet(matrix, turned([[1.0, -1.0], [0.0, 0.0]]) / tau_mem**2, compute_expm=False)
-    by_tau_syn = expm_frechet(matrix, turned([[0.0, 0.0], [0.0, 1.0]]) / tau_syn**2, compute_expm=False)
-    flow, by_tau_mem, by_tau_syn = (turn.T @ array @ turn for array in (expm(matrix), by_tau_mem, by_tau_syn))
+    by_tau_mem = expm_frechet(
+        matrix, turned([[1.0, -1.0], [0.0, 0.0]]) / tau_mem**2, compute_expm=False
+    )
+    by_tau_syn = expm_frechet(
+        matrix, turned([[0.0, 0.0], [0.0, 1.0]]) / tau_syn**2, compute_expm=False
+    )
+    flow, by_tau_mem, by_tau_syn = (
+        turn.T @ array @ turn for array in (expm(matrix), by_tau_mem, by_tau_syn)
+    )
     return flow[0, 0], flow[1, 1], flow[0, 1], by_tau_mem[0, 1], by_tau_syn[0, 1]
 
 
@@ -83,7 +101,9 @@ def test_flow_over_infinite_time_is_zero(x64, shape):
 
 @every_shape
 def test_flow_in_float32(shape):
-    tau_mem, tau_syn, t = (x.astype("float32") for x in intervals(shape, np.random.default_rng(3), 2000))
+    tau_mem, tau_syn, t = (
+        x.astype("float32") for x in intervals(shape, np.random.default_rng(3), 2000)
+    )
     tau_mem = {TauShape.DOUBLE: 2 * tau_syn, TauShape.HALF: tau_syn / 2}.get(shape, tau_mem)
     with jax.enable_x64(True):
         exact = crossing.decay(TauShape.ANY, *(x.astype(float) for x in (tau_mem, tau_syn, t)))
@@ -118,7 +138,14 @@ jitted = {shape: jax.jit(partial(engine, shape)) for shape in SHAPES}
 def exact(v, j, threshold, tau_mem, tau_syn, duration):
     """Crossing times in the oracle, inf where there is none."""
     ones = np.ones_like(v)
-    p = {"tau_mem": tau_mem, "tau_syn": tau_syn, "r": ones, "w_in": ones, "v_leak": 0 * ones, "v_threshold": threshold}
+    p = {
+        "tau_mem": tau_mem,
+        "tau_syn": tau_syn,
+        "r": ones,
+        "w_in": ones,
+        "v_leak": 0 * ones,
+        "v_threshold": threshold,
+    }
     lanes = oracle.Lanes(**{**vars(oracle.cuba(p, start=v)), "i": j})
     nothing = np.zeros((v.size, 0))
     return oracle.spike_times(lanes, nothing, nothing, duration, limit=1)[:, 0]
@@ -182,7 +209,10 @@ def maximum(v, j, tau_mem, tau_syn):
 
     low, high = np.zeros_like(v), 20 * np.minimum(tau_mem, tau_syn)
     for _ in range(90):
-        left, right = high - (high - low) / 1.618033988749895, low + (high - low) / 1.618033988749895
+        left, right = (
+            high - (high - low) / 1.618033988749895,
+            low + (high - low) / 1.618033988749895,
+        )
         rising = value(left) < value(right)
         low, high = np.where(rising, left, low), np.where(rising, high, right)
     return value(0.5 * (low + high))
@@ -224,7 +254,11 @@ def test_any_crossing(x64, shape, v, j, rise, ratio, tau_syn, duration):
 @every_shape
 def test_crossings_in_float32(shape):
     case = [x.astype("float32") for x in scattered(shape, np.random.default_rng(6), 6000)]
-    fixed = {TauShape.DOUBLE: np.float32(2), TauShape.HALF: np.float32(0.5), TauShape.EQUAL: np.float32(1)}
+    fixed = {
+        TauShape.DOUBLE: np.float32(2),
+        TauShape.HALF: np.float32(0.5),
+        TauShape.EQUAL: np.float32(1),
+    }
     if shape in fixed:
         case[3] = fixed[shape] * case[4]
     case[2] = np.maximum(case[2], case[0] + np.float32(1e-5))
@@ -239,9 +273,16 @@ def test_no_state_gives_nan(shape, dtype):
     """All pairings of zeros, tiny and huge numbers."""
     values = [0.0, 1e-30, -1e-30, 1e-6, -1e-6, 1.0, -1.0, 1e6, -1e6]
     v, j, rise, duration = (
-        x.ravel() for x in np.meshgrid(values, values, [1e-20, 1e-6, 1.0, 1e6], [0.0, 1e-9, 1.0, 1e3])
+        x.ravel()
+        for x in np.meshgrid(values, values, [1e-20, 1e-6, 1.0, 1e6], [0.0, 1e-9, 1.0, 1e3])
     )
-    tau = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0, TauShape.APART: 3.0, TauShape.ANY: 1.001}
+    tau = {
+        TauShape.DOUBLE: 2.0,
+        TauShape.HALF: 0.5,
+        TauShape.EQUAL: 1.0,
+        TauShape.APART: 3.0,
+        TauShape.ANY: 1.001,
+    }
     with jax.enable_x64(dtype == "float64"):
         v, j, duration = (x.astype(dtype) for x in (v, j, duration))
         threshold = np.maximum(v + rise.astype(dtype), np.nextafter(v, np.inf, dtype=dtype))
@@ -250,4 +291,6 @@ def test_no_state_gives_nan(shape, dtype):
         assert time.dtype == dtype
         assert np.isfinite(time).all()
         assert ((time >= 0) & (time <= duration)).all()
-        assert np.isfinite(np.array(crossing.decay_derivatives(shape, tau[shape] * ones, ones, duration))).all()
+        assert np.isfinite(
+            np.array(crossing.decay_derivatives(shape, tau[shape] * ones, ones, duration))
+        ).all()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.events import dense_to_events, flatten_spikes, sort_events
+from jaxsnn.network.spikes import dense_to_events, flatten_spikes, sort_events
 
 
 def test_equal_times_come_in_the_order_of_the_neurons():
@@ -18,7 +18,9 @@ def test_equal_times_come_in_the_order_of_the_neurons():
 
 def test_gradients_pass_through_sorting():
     weights = jnp.array([1.0, 10.0, 100.0])
-    gradient = jax.grad(lambda time: jnp.sum(sort_events(time, jnp.arange(3))[0] * weights))(jnp.array([3.0, 1.0, 2.0]))
+    gradient = jax.grad(lambda time: jnp.sum(sort_events(time, jnp.arange(3))[0] * weights))(
+        jnp.array([3.0, 1.0, 2.0])
+    )
     np.testing.assert_array_equal(gradient, [100.0, 1.0, 10.0])
 
 

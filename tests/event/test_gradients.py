@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, TauShape, Wire
-from jaxsnn.simulate import Result, simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
 
@@ -47,21 +50,32 @@ def network(name, rng):
     for number, (shape, size, rules) in enumerate(NETS[name]):
         p, layer, before_layer = population(shape, rng, size), f"layer {number}", [f"to {number}"]
         p["v_reset"] = p["v_reset"] - 0.3
-        if name == "closed forms" and number == 0:  # fires at time 0, whatever its numbers are exactly
+        if (
+            name == "closed forms" and number == 0
+        ):  # fires at time 0, whatever its numbers are exactly
             p["v_leak"][2] = p["v_threshold"][2] + 0.1
         kick = largest_kick(p)[:, None]
-        wires.append(Wire(name=f"to {number}", kind="Affine", sources=(wires[-1].name,), shape=(size,)))
+        wires.append(
+            Wire(name=f"to {number}", kind="Affine", sources=(wires[-1].name,), shape=(size,))
+        )
         weight = rng.normal(3.2 / expected, 1.1 / expected**0.5, (size, before)) / kick
         parameters[f"to {number}"] = {"weight": weight, "bias": rng.normal(0.1, 0.2, size)}
         if name == "newton" and number == 1:
             wires.append(Wire(name="skip", kind="Affine", sources=("input",), shape=(size,)))
-            parameters["skip"] = {"weight": rng.normal(0.1, 0.1, (size, INPUTS)) / kick, "bias": np.zeros(size)}
+            parameters["skip"] = {
+                "weight": rng.normal(0.1, 0.1, (size, INPUTS)) / kick,
+                "bias": np.zeros(size),
+            }
             before_layer.append("skip")
         wires.append(Wire(name=layer, kind="neuron", sources=tuple(before_layer), shape=(size,)))
         parameters[layer] = p
-        populations[layer] = Population(name=layer, kind="CubaLIF", size=size, tau_shape=shape, **rules)
+        populations[layer] = Population(
+            name=layer, kind="CubaLIF", size=size, tau_shape=shape, **rules
+        )
         before, expected = size, 2 * size
-    return Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+    return Network(
+        parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+    )
 
 
 def drawn(name, seed):
@@ -83,7 +97,9 @@ def with_numbers(net, **changes):
     parameters = {node: dict(arrays) for node, arrays in net.parameters.items()}
     for name, value in changes.items():
         node = "to 0" if name in ("weight", "bias") else "layer 0"
-        parameters[node][name] = jnp.broadcast_to(jnp.asarray(value, float), parameters[node][name].shape)
+        parameters[node][name] = jnp.broadcast_to(
+            jnp.asarray(value, float), parameters[node][name].shape
+        )
     return Network(parameters=parameters, wires=net.wires, populations=net.populations)
 
 
@@ -141,7 +157,11 @@ def test_slopes_near_tangency_are_clipped_and_counted():
     times = jnp.where(jnp.arange(ARRIVALS) == 0, 0.5, times + jnp.inf)
     exact, free = gradient_of((net, times), index, readout, ENGINE)
     rough, clipped = gradient_of((net, times), index, readout, Event(max_spikes=16, min_slope=0.01))
-    assert free.spikes["layer 0"].count.tolist() == clipped.spikes["layer 0"].count.tolist() == [[1, 1], [1, 1]]
+    assert (
+        free.spikes["layer 0"].count.tolist()
+        == clipped.spikes["layer 0"].count.tolist()
+        == [[1, 1], [1, 1]]
+    )
     assert free.clipped_slopes["layer 0"] == 0
     assert clipped.clipped_slopes["layer 0"] == SAMPLES
     slope, floor = float(free.spikes["layer 0"].slope[0, 0, 0]), 0.01 * peak / 2
@@ -166,8 +186,13 @@ def test_the_gradient_of_first_spikes_is_that_of_the_first_of_all():
 
 def test_gradients_compose_with_vmap_over_networks_and_inputs():
     drawings = [drawn("small", seed) for seed in (0, 8, 14)]
-    nets, times, index, readout = (jax.tree.map(lambda *x: jnp.stack(x), *each) for each in zip(*drawings, strict=True))
-    one_by_one = [gradient_of((net, times), index, readout, ENGINE)[0] for net, times, index, readout in drawings]
+    nets, times, index, readout = (
+        jax.tree.map(lambda *x: jnp.stack(x), *each) for each in zip(*drawings, strict=True)
+    )
+    one_by_one = [
+        gradient_of((net, times), index, readout, ENGINE)[0]
+        for net, times, index, readout in drawings
+    ]
     together = jax.jit(jax.vmap(lambda *numbers: jax.grad(loss, has_aux=True)(*numbers)[0]))
     got = together((nets, times), index, readout)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(one_by_one))
@@ -182,11 +207,16 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), (net, times))
     reverse, _ = gradient_of((net, times), index, readout, ENGINE)
-    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+    wanted = sum(
+        jnp.sum(a * b)
+        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
+    )
     engine = Event(max_spikes=16, forward_mode=True)
 
     def directional(numbers, direction):
-        return jax.jvp(lambda numbers: loss(numbers, index, readout, engine)[0], (numbers,), (direction,))[1]
+        return jax.jvp(
+            lambda numbers: loss(numbers, index, readout, engine)[0], (numbers,), (direction,)
+        )[1]
 
     got = jax.jit(directional)((net, times), direction)
     assert abs(wanted) > 0.1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import Event, Events, lower, simulate
-from jaxsnn.network import Network
+from jaxsnn.network.network import Network
 from jaxsnn.nir import build, parse
 
 ENDS = (0.06, 0.15, 0.3, 2.0, 20.0)  # seconds; time constants are some milliseconds
@@ -16,12 +16,17 @@ ONE_SPIKE = Events(time=jnp.array([1e-3]), index=jnp.array([0]))
 
 
 def network_of(neurons, *more, weight=4.0):
-    return lower(build.sequential(build.input(1), build.linear(1, weight=np.array([[weight]])), neurons, *more))
+    return lower(
+        build.sequential(
+            build.input(1), build.linear(1, weight=np.array([[weight]])), neurons, *more
+        )
+    )
 
 
 def boxed(network):
     populations = {
-        name: replace(one, spike_kernel="box", dt=5e-4, obstacles=()) for name, one in network.populations.items()
+        name: replace(one, spike_kernel="box", dt=5e-4, obstacles=())
+        for name, one in network.populations.items()
     }
     return Network(parameters=network.parameters, wires=network.wires, populations=populations)
 
@@ -29,11 +34,18 @@ def boxed(network):
 @pytest.mark.parametrize(("tau_mem", "tau_syn"), [(2, 1), (1, 2), (1, 1), (1, 1.3), (5, 1), (1, 7)])
 @pytest.mark.parametrize("kernel", ["delta", "box"])
 def test_no_spike_is_lost(tau_mem, tau_syn, kernel):
-    network = network_of(build.cubalif(tau_mem=tau_mem * 1e-3, tau_syn=tau_syn * 1e-3, v_threshold=0.2))
+    network = network_of(
+        build.cubalif(tau_mem=tau_mem * 1e-3, tau_syn=tau_syn * 1e-3, v_threshold=0.2)
+    )
     network = boxed(network) if kernel == "box" else network
     for known in (network, network.with_free_time_constants()):
         counts = [
-            int(simulate(known, ONE_SPIKE, end, engine=Event(max_spikes=200)).spikes["2"].count.sum()) for end in ENDS
+            int(
+                simulate(known, ONE_SPIKE, end, engine=Event(max_spikes=200))
+                .spikes["2"]
+                .count.sum()
+            )
+            for end in ENDS
         ]
         assert counts[0] > 0
         assert counts == counts[:1] * len(ENDS)
@@ -52,7 +64,9 @@ def test_no_maximum_and_no_level_is_lost():
         "out": nir.Output({"output": np.array([1])}),
     }
     edges = [("in", "w"), ("w", "li"), ("li", "th"), ("th", "out")]
-    graph = parse(nir.NIRGraph(nodes=nodes, edges=edges, type_check=False), dialect="nir", time_unit="s")
+    graph = parse(
+        nir.NIRGraph(nodes=nodes, edges=edges, type_check=False), dialect="nir", time_unit="s"
+    )
     levels = [simulate(lower(graph), ONE_SPIKE, end).levels["th"] for end in ENDS]
     assert all(int(level.count.sum()) == 1 for level in levels)
     for edge in ("rise", "fall"):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import Event, Events, lower, simulate
-from jaxsnn.network import TauShape
+from jaxsnn.network.results import Result
+from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
-from jaxsnn.simulate import Result
 from tests.event import oracle
 from tests.event.cases import population
 from tests.event.oracle import assert_same_spikes
@@ -68,7 +68,9 @@ def events(graph, seed, span=4.0):
 
 
 def run(graph, inputs, **options):
-    trains = {name: Events(time=times, index=channels) for name, (times, channels) in inputs.items()}
+    trains = {
+        name: Events(time=times, index=channels) for name, (times, channels) in inputs.items()
+    }
     return simulate(lower(graph, **options), trains, T_END, engine=Event(max_spikes=100))
 
 
@@ -77,7 +79,9 @@ def test_every_kind_of_wiring_agrees_with_the_oracle():
     for seed in range(3):
         graph = wired(seed)
         inputs = events(graph, seed)
-        solution = run(graph, inputs, free_time_constants=True)  # one structure, compiled once for all seeds
+        solution = run(
+            graph, inputs, free_time_constants=True
+        )  # one structure, compiled once for all seeds
         wanted = oracle.network(graph, inputs, T_END)
         assert list(solution.spikes) == [name for name in graph.order() if name in wanted]
         for name, spikes in wanted.items():
@@ -92,7 +96,8 @@ def deep(seed):
     layers, before = [build.input(3)], 3
     for size in (6, 9, 4):
         affine = build.affine(
-            weight=matrix(rng, size, before, 3.5 / before, 2.5 / before), bias=rng.normal(0.2, 0.2, size)
+            weight=matrix(rng, size, before, 3.5 / before, 2.5 / before),
+            bias=rng.normal(0.2, 0.2, size),
         )
         layers += [affine, neurons(rng, size)]
         before = size
@@ -112,8 +117,14 @@ def test_three_layers_agree_with_the_oracle():
 def test_single_precision_stays_so_in_64_bit_mode():
     """One source by two paths, one of them without a matrix."""
     rng = np.random.default_rng(0)
-    nodes = {"in": build.input(3), "scale": build.scale([1.0, 2.0, 3.0]), "n": neurons(rng, 3, TauShape.EQUAL)}
-    graph = build.network(nodes | {"out": build.output(3)}, [("in", "n", "out"), ("in", "scale", "n")])
+    nodes = {
+        "in": build.input(3),
+        "scale": build.scale([1.0, 2.0, 3.0]),
+        "n": neurons(rng, 3, TauShape.EQUAL),
+    }
+    graph = build.network(
+        nodes | {"out": build.output(3)}, [("in", "n", "out"), ("in", "scale", "n")]
+    )
     inputs = events(graph, 0)
     solution = run(graph, inputs, dtype="float32")
     assert solution.spikes["n"].time.dtype == jnp.float32
@@ -132,7 +143,11 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
         "down": build.linear(weight=matrix(rng, 3, 6, 0.2, 0.3)),
         "output": neurons(rng, 3),
     }
-    network = lower(build.network(nodes, [("input", "w", "hidden", "down", "output"), ("hidden", "back", "hidden")]))
+    network = lower(
+        build.network(
+            nodes, [("input", "w", "hidden", "down", "output"), ("hidden", "back", "hidden")]
+        )
+    )
     times = rng.uniform(0, 3, (SAMPLES, 6))
     given = Events(time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, 2, times.shape)))
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import SimulationError
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, TauShape, Wire, signals
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.signals import signals
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.nir.passes import Window
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, some_relative_errors
 
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
@@ -22,14 +25,23 @@ def neurons(rng, size, **values):
     """Parameters of CubaLIF neurons that all differ."""
     drawn = {name: rng.uniform(0.9, 1.1, size) for name in ("r", "w_in", "v_threshold")}
     drawn |= {"tau_mem": rng.uniform(1.5, 2.5, size), "tau_syn": rng.uniform(0.8, 1.2, size)}
-    return drawn | {"v_leak": rng.uniform(-0.1, 0.1, size), "v_reset": rng.uniform(-0.2, 0.2, size)} | values
+    return (
+        drawn
+        | {"v_leak": rng.uniform(-0.1, 0.1, size), "v_reset": rng.uniform(-0.2, 0.2, size)}
+        | values
+    )
 
 
 class Draft:
     """A network in the making: nodes in order, each fed by those named."""
 
     def __init__(self, seed, shape):
-        self.rng, self.wires, self.parameters, self.populations = np.random.default_rng(seed), [], {}, {}
+        self.rng, self.wires, self.parameters, self.populations = (
+            np.random.default_rng(seed),
+            [],
+            {},
+            {},
+        )
         self.wires.append(Wire(name="in", kind="input", sources=(), shape=shape))
 
     def add(self, name, kind, source, shape, detail=None, **parameters):
@@ -38,9 +50,14 @@ class Draft:
         if parameters:
             self.parameters[name] = parameters
 
-    def window(self, name, kind, source, shape, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), **more):
+    def window(
+        self, name, kind, source, shape, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), **more
+    ):
         detail = Window(
-            kernel=kernel, stride=stride, dilation=more.get("dilation", (1,) * len(kernel)), padding=padding
+            kernel=kernel,
+            stride=stride,
+            dilation=more.get("dilation", (1,) * len(kernel)),
+            padding=padding,
         )
         detail = Window(**{**vars(detail), "groups": more.get("groups", 1)})
         inward = next(wire.shape for wire in self.wires if wire.name == source)
@@ -61,17 +78,33 @@ class Draft:
 
     def network(self):
         return Network(
-            parameters=jax.tree.map(jnp.asarray, self.parameters), wires=self.wires, populations=self.populations
+            parameters=jax.tree.map(jnp.asarray, self.parameters),
+            wires=self.wires,
+            populations=self.populations,
         )
 
 
 def deep(groups=1):
     """Convolutions with strides, padding and groups, pools, a Flatten that keeps channels last, fan-in, a skip."""
     draft = Draft(groups, (2, 7, 8))
-    frame = {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilation": (1, 2), "groups": groups}
+    frame = {
+        "kernel": (3, 2),
+        "stride": (2, 1),
+        "padding": ((1, 0), (0, 2)),
+        "dilation": (1, 2),
+        "groups": groups,
+    }
     draft.window("conv", "Conv2d", "in", (4, 3, 8), scale=float(groups), **frame)
     draft.fire("first", "conv", (4, 3, 8))
-    draft.window("sum", "SumPool2d", "first", (4, 2, 4), kernel=(2, 2), stride=(2, 2), padding=((0, 1), (0, 0)))
+    draft.window(
+        "sum",
+        "SumPool2d",
+        "first",
+        (4, 2, 4),
+        kernel=(2, 2),
+        stride=(2, 2),
+        padding=((0, 1), (0, 0)),
+    )
     draft.window("mean", "AvgPool2d", "first", (4, 2, 7), kernel=(2, 2))
     draft.window("conv 2", "Conv2d", "mean", (2, 2, 4), kernel=(1, 4), scale=1.5)
     draft.add("skip", "Flatten", "sum", (32,))
@@ -80,7 +113,12 @@ def deep(groups=1):
     draft.add("scale", "Scale", "second", (2, 2, 4), scale=draft.rng.uniform(0.8, 1.2, 16))
     draft.add("flat", "Flatten", "scale", (16,), detail=(1, 2, 0))
     draft.add(
-        "dense", "Affine", "flat", (5,), weight=draft.rng.normal(0.4, 0.5, (5, 16)), bias=draft.rng.normal(size=5)
+        "dense",
+        "Affine",
+        "flat",
+        (5,),
+        weight=draft.rng.normal(0.4, 0.5, (5, 16)),
+        bias=draft.rng.normal(size=5),
     )
     draft.fire("last", "dense", (5,))
     return draft.network()
@@ -89,11 +127,17 @@ def deep(groups=1):
 def line():
     """A Conv1d, linear nodes one after the other without neurons between them, and an identity."""
     draft = Draft(4, (3, 12))
-    draft.window("conv", "Conv1d", "in", (4, 10), kernel=(3,), stride=(1,), padding=((0, 0),), scale=0.8)
-    draft.window("conv 2", "Conv1d", "conv", (2, 4), kernel=(4,), stride=(2,), padding=((0, 0),), scale=0.4)
+    draft.window(
+        "conv", "Conv1d", "in", (4, 10), kernel=(3,), stride=(1,), padding=((0, 0),), scale=0.8
+    )
+    draft.window(
+        "conv 2", "Conv1d", "conv", (2, 4), kernel=(4,), stride=(2,), padding=((0, 0),), scale=0.4
+    )
     draft.fire("first", "conv 2", (2, 4), spike_kernel="box", dt=0.3, spike_area=0.3)
     draft.fire("same", "first", (2, 4))
-    draft.window("conv 3", "Conv1d", "same", (3, 3), kernel=(2,), stride=(1,), padding=((0, 0),), scale=1.5)
+    draft.window(
+        "conv 3", "Conv1d", "same", (3, 3), kernel=(2,), stride=(1,), padding=((0, 0),), scale=1.5
+    )
     draft.add("scale", "Scale", "conv 3", (3, 3), scale=draft.rng.uniform(0.8, 1.2, 9))
     draft.add("dense", "Linear", "scale", (6,), weight=draft.rng.normal(0.2, 0.6, (6, 9)))
     draft.fire("last", "dense", (6,))
@@ -117,7 +161,9 @@ NAMES = ["deep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grou
 def inputs(network, seed=0):
     rng = np.random.default_rng(seed)
     index = rng.integers(0, next(iter(network.inputs.values())), (SAMPLES, EVENTS))
-    return Events(time=jnp.asarray(rng.uniform(0, 4, (SAMPLES, EVENTS))), index=jnp.asarray(index, jnp.int32))
+    return Events(
+        time=jnp.asarray(rng.uniform(0, 4, (SAMPLES, EVENTS))), index=jnp.asarray(index, jnp.int32)
+    )
 
 
 def by_matrices(network):
@@ -133,7 +179,9 @@ def by_matrices(network):
         for source, matrix in arriving[wire.name].matrices(network.dtype).items():
             name = f"{source} to {wire.name}"
             bias = (
-                jnp.zeros(wire.size) if before or arriving[wire.name].constant is None else arriving[wire.name].constant
+                jnp.zeros(wire.size)
+                if before or arriving[wire.name].constant is None
+                else arriving[wire.name].constant
             )
             parameters[name] = {"weight": matrix.T, "bias": bias}
             wires.append(Wire(name=name, kind="Affine", sources=(source,), shape=(wire.size,)))
@@ -174,20 +222,24 @@ def test_matrices_are_what_the_convolution_does(groups):
 
 
 @pytest.mark.parametrize(
-    "name", ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deep", "groups", "line"))]
+    "name",
+    ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deep", "groups", "line"))],
 )
 def test_gradients_agree_with_central_differences(name):
     network = NETS[name]()
     events = inputs(network)
     rng = np.random.default_rng(7)
     readout = {
-        name: jnp.asarray(rng.normal(size=(SAMPLES, each.size, 40))) for name, each in network.populations.items()
+        name: jnp.asarray(rng.normal(size=(SAMPLES, each.size, 40)))
+        for name, each in network.populations.items()
     }
 
     def loss(arguments):
         parameters, time = arguments
         given = Events(time=time, index=events.index)
-        solution = simulate(network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False)
+        solution = simulate(
+            network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False
+        )
         value = sum(
             jnp.sum(jnp.where(jnp.isfinite(spikes.time), readout[name] * spikes.time, 0.0))
             for name, spikes in solution.spikes.items()
@@ -213,7 +265,11 @@ def delayed(kind, delay):
     draft.fire("n", "late", (4,))
     if kind == "synapses":
         draft.wires[2] = Wire(name="dense", kind="Linear", sources=("in",), shape=(4,))
-        draft.wires = [draft.wires[0], draft.wires[2], Wire(name="n", kind="neuron", sources=("dense",), shape=(4,))]
+        draft.wires = [
+            draft.wires[0],
+            draft.wires[2],
+            Wire(name="n", kind="neuron", sources=("dense",), shape=(4,)),
+        ]
         draft.parameters = {name: draft.parameters[name] for name in ("dense", "n")}
     return draft.network()
 
@@ -247,8 +303,12 @@ def test_gradients_of_delays_agree_with_central_differences(kind):
     def loss(arguments):
         parameters, time = arguments
         given = Events(time=time, index=events.index)
-        spikes = simulate(network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False).spikes["n"]
-        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), jnp.sin(spikes.time), 0.0)), spikes.count
+        spikes = simulate(
+            network.with_parameters(parameters), given, T_END, engine=PLENTY, throw=False
+        ).spikes["n"]
+        return jnp.sum(
+            jnp.where(jnp.isfinite(spikes.time), jnp.sin(spikes.time), 0.0)
+        ), spikes.count
 
     errors = some_relative_errors(loss, (network.parameters, events.time), rng, per_leaf=20)
     assert len(errors) > 60
@@ -269,12 +329,17 @@ def test_budgets_are_reported_and_found():
     events = inputs(network)
     tight = Event(max_spikes=16, max_arrivals={"first": 3})
     few = simulate(network, events, T_END, engine=tight, throw=False)
-    assert "arrive at one position of 'first', there is room for 3: raise max_arrivals from 3 to" in few.message
+    assert (
+        "arrive at one position of 'first', there is room for 3: raise max_arrivals from 3 to"
+        in few.message
+    )
     found = simulate(network, events, T_END, engine=tight, max_events="auto")
     expected = simulate(network, events, T_END, engine=PLENTY)
     for name, spikes in found.spikes.items():
         assert spikes.count.sum() > 5
-        np.testing.assert_allclose(spikes.time, expected.spikes[name].time[..., : spikes.time.shape[2]], rtol=1e-12)
+        np.testing.assert_allclose(
+            spikes.time, expected.spikes[name].time[..., : spikes.time.shape[2]], rtol=1e-12
+        )
 
 
 def integrators(feed, shape, threshold=1.0):
@@ -283,7 +348,11 @@ def integrators(feed, shape, threshold=1.0):
     sources = feed(draft)
     fed = next(wire.shape for wire in draft.wires if wire.name == sources[0])
     size = int(np.prod(fed))
-    values = {"r": np.ones(size), "v_threshold": np.full(size, threshold), "v_reset": np.zeros(size)}
+    values = {
+        "r": np.ones(size),
+        "v_threshold": np.full(size, threshold),
+        "v_reset": np.zeros(size),
+    }
     draft.add("fire", "neuron", sources, fed, **values)
     draft.populations["fire"] = Population(name="fire", kind="IF", size=size)
     return draft.network()
@@ -363,7 +432,9 @@ def test_delays_apart_an_event_comes_once_by_each():
 
     net = integrators(feed, (1, 2, 1))
     solution = simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0)
-    np.testing.assert_allclose(solution.spikes["fire"].time[0, 0, 0], 0.1)  # before the rest of it comes
+    np.testing.assert_allclose(
+        solution.spikes["fire"].time[0, 0, 0], 0.1
+    )  # before the rest of it comes
 
 
 @pytest.mark.parametrize("other", ["Linear", "Scale", "AvgPool2d", "identity"])
@@ -380,7 +451,9 @@ def test_fan_in_behind_a_flatten_that_keeps_channels_last(other):
         elif other == "identity":
             draft.add("second", "Flatten", "in", (8,))
         else:
-            values = {"weight": 1.5 * np.eye(8)} if other == "Linear" else {"scale": np.full(8, 1.5)}
+            values = (
+                {"weight": 1.5 * np.eye(8)} if other == "Linear" else {"scale": np.full(8, 1.5)}
+            )
             draft.add("second", other, "in", (8,), **values)
         return "flat", "second"
 
@@ -399,4 +472,8 @@ def test_a_convolution_that_sees_only_padding():
         return ("conv",)
 
     net = integrators(feed, (2, 1))
-    assert not simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0).spikes["fire"].count.any()
+    assert (
+        not simulate(net, Events(time=jnp.array([[0.1]]), index=jnp.array([[0]])), 1.0)
+        .spikes["fire"]
+        .count.any()
+    )

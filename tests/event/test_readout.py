@@ -7,10 +7,13 @@ import pytest
 
 from jaxsnn import lower
 from jaxsnn.errors import UsageError
-from jaxsnn.event import Event, Events, crossing
-from jaxsnn.network import Network, Population, TauShape, Wire
+from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.nir import build
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.simulate import simulate
 from tests.event import oracle
 from tests.event.cases import SHAPES, population
 from tests.event.differences import ENOUGH, relative_errors
@@ -28,7 +31,10 @@ def drawn(shape, *, seed=0, **rules):
     """An input, an Affine node and a readout; arrivals with an unused slot; times to look at, in no order."""
     rng = np.random.default_rng([SHAPES.index(shape), seed])
     p = without_spikes(population(shape, rng, NEURONS))
-    affine = {"weight": rng.normal(0.5, 1.0, (NEURONS, INPUTS)), "bias": rng.normal(0.3, 0.5, NEURONS)}
+    affine = {
+        "weight": rng.normal(0.5, 1.0, (NEURONS, INPUTS)),
+        "bias": rng.normal(0.3, 0.5, NEURONS),
+    }
     wires = [
         Wire(name="input", kind="input", sources=(), shape=(INPUTS,)),
         Wire(name="affine", kind="Affine", sources=("input",), shape=(NEURONS,)),
@@ -39,16 +45,31 @@ def drawn(shape, *, seed=0, **rules):
     net = Network(parameters=parameters, wires=wires, populations={"readout": readout})
     times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
     times[:, 2] = np.inf
-    return net, Events(time=times, index=rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))), rng.uniform(0, T_END, 9)
+    return (
+        net,
+        Events(time=times, index=rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))),
+        rng.uniform(0, T_END, 9),
+    )
 
 
 def expected(net, events, samples, *, area, initial="zero"):
-    p, affine = ({name: np.asarray(x) for name, x in net.parameters[node].items()} for node in ("readout", "affine"))
+    p, affine = (
+        {name: np.asarray(x) for name, x in net.parameters[node].items()}
+        for node in ("readout", "affine")
+    )
     start = {"zero": 0.0, "v_leak": p["v_leak"]}[initial]
     lanes = oracle.lanes_of(
-        p, affine["weight"].T, events.time, events.index, current=affine["bias"], start=start, area=area
+        p,
+        affine["weight"].T,
+        events.time,
+        events.index,
+        current=affine["bias"],
+        start=start,
+        area=area,
     )
-    return oracle.voltages(*lanes, samples).reshape(SAMPLES, NEURONS, len(samples)).transpose(0, 2, 1)
+    return (
+        oracle.voltages(*lanes, samples).reshape(SAMPLES, NEURONS, len(samples)).transpose(0, 2, 1)
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
@@ -59,7 +80,9 @@ def test_voltages_agree_with_the_oracle(shape):
     samples = np.concatenate([samples, at])
     got = simulate(net, events, T_END, sample_times=samples).voltages["readout"]
     assert got.shape == (SAMPLES, len(samples), NEURONS)
-    np.testing.assert_allclose(got, expected(net, events, samples, area=area, initial=initial), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        got, expected(net, events, samples, area=area, initial=initial), rtol=0, atol=1e-12
+    )
 
 
 def test_readouts_are_sampled_evenly_by_default():
@@ -91,25 +114,50 @@ def test_single_precision_stays_close():
 def two_readouts(seed):
     """An input, spiking neurons, and two readouts of them: a CubaLI, and a CubaLIF that is said to be one."""
     rng = np.random.default_rng(seed)
-    parameters, populations, wires = {}, {}, [Wire(name="input", kind="input", sources=(), shape=(INPUTS,))]
+    parameters, populations, wires = (
+        {},
+        {},
+        [Wire(name="input", kind="input", sources=(), shape=(INPUTS,))],
+    )
     layers = [
         ("hidden", "input", 4, TauShape.EQUAL, {"kind": "CubaLIF"}),
         ("leaky", "hidden", 3, TauShape.DOUBLE, {"kind": "CubaLI"}),
-        ("said", "hidden", 2, TauShape.APART, {"kind": "CubaLIF", "readout": True, "initial": "v_leak"}),
+        (
+            "said",
+            "hidden",
+            2,
+            TauShape.APART,
+            {"kind": "CubaLIF", "readout": True, "initial": "v_leak"},
+        ),
     ]
     for name, source, size, shape, rules in layers:
         p = population(shape, rng, size)
         fan_in = INPUTS if source == "input" else 4
         parameters[name] = without_spikes(p) if name == "leaky" else p
-        parameters[f"to {name}"] = {"weight": rng.normal(2.0, 1.5, (size, fan_in)), "bias": rng.normal(0.2, 0.2, size)}
+        parameters[f"to {name}"] = {
+            "weight": rng.normal(2.0, 1.5, (size, fan_in)),
+            "bias": rng.normal(0.2, 0.2, size),
+        }
         wires.append(Wire(name=f"to {name}", kind="Affine", sources=(source,), shape=(size,)))
         wires.append(Wire(name=name, kind="neuron", sources=(f"to {name}",), shape=(size,)))
-        populations[name] = Population(name=name, size=size, tau_shape=shape, spike_area=0.7, **rules)
-    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+        populations[name] = Population(
+            name=name, size=size, tau_shape=shape, spike_area=0.7, **rules
+        )
+    net = Network(
+        parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+    )
     times = rng.uniform(0, 4, (SAMPLES, ARRIVALS))
     times[:, 2] = np.inf
-    weights = {name: jnp.asarray(rng.normal(size=(SAMPLES, 6, n))) for name, n in (("leaky", 3), ("said", 2))}
-    return net, jnp.asarray(times), jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))), weights
+    weights = {
+        name: jnp.asarray(rng.normal(size=(SAMPLES, 6, n)))
+        for name, n in (("leaky", 3), ("said", 2))
+    }
+    return (
+        net,
+        jnp.asarray(times),
+        jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))),
+        weights,
+    )
 
 
 def loss_and_counts(numbers, index, weights, sample_times):
@@ -150,13 +198,19 @@ def test_gradients_at_nearly_equal_time_constants(dtype):
         def voltage(taus):
             readout = parameters["readout"] | {"tau_mem": taus[0], "tau_syn": taus[1]}
             changed = net.with_parameters(parameters | {"readout": readout})
-            return jnp.sum(simulate(changed, one, 8.0, sample_times=end, throw=False).voltages["readout"])
+            return jnp.sum(
+                simulate(changed, one, 8.0, sample_times=end, throw=False).voltages["readout"]
+            )
 
         got = np.asarray(jax.grad(voltage)(jnp.asarray(taus)))
         wait = np.asarray(end - time[0])
     jump = parameters["affine"]["weight"][:, events.index[0, 0]] * parameters["readout"]["r"]
-    kernel = np.array(crossing.decay_derivatives(TauShape.ANY, *taus.astype(float), wait.astype(float))[3:])
-    np.testing.assert_allclose(got, np.asarray(jump) * kernel, rtol=0, atol=1e-12 if dtype == "float64" else 2e-6)
+    kernel = np.array(
+        crossing.decay_derivatives(TauShape.ANY, *taus.astype(float), wait.astype(float))[3:]
+    )
+    np.testing.assert_allclose(
+        got, np.asarray(jump) * kernel, rtol=0, atol=1e-12 if dtype == "float64" else 2e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["LI", "I"])
@@ -164,7 +218,11 @@ def test_what_arrives_at_one_time_acts_together_also_on_the_maximum(kind):
     """V is never at 2: +2 and -2 come at once, in whatever order they stand, and then a small one."""
     neuron = build.li(1, tau=2.0) if kind == "LI" else build.integrator(1)
     weight = np.array([[2.0, -2.0, 0.5]])
-    network = lower(build.sequential(build.input(3), build.linear(1, weight=weight), neuron, spike_kernel="delta"))
+    network = lower(
+        build.sequential(
+            build.input(3), build.linear(1, weight=weight), neuron, spike_kernel="delta"
+        )
+    )
     for order in ((0, 1, 2), (1, 0, 2)):
         events = Events(time=jnp.array([1.0, 1.0, 3.0]), index=jnp.array(order))
         found = simulate(network, events, 4.0).maximum("2")
@@ -173,7 +231,11 @@ def test_what_arrives_at_one_time_acts_together_also_on_the_maximum(kind):
 
 def alike(dtype, tau_mem=2.0, tau_syn=0.7, kernel="delta"):
     """Two readouts with the same numbers."""
-    neuron = build.li(2, tau=tau_mem) if kernel == "box" else build.cubali(2, tau_mem=tau_mem, tau_syn=tau_syn)
+    neuron = (
+        build.li(2, tau=tau_mem)
+        if kernel == "box"
+        else build.cubali(2, tau_mem=tau_mem, tau_syn=tau_syn)
+    )
     weight = build.linear(2, weight=np.ones((2, 1)))
     graph = build.sequential(build.input(1), weight, neuron, spike_kernel=kernel, dt=0.1)
     return lower(graph, dtype=dtype)
@@ -188,7 +250,9 @@ def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau
             index = jnp.zeros((1, 3), jnp.int32)
 
             def integral(times):
-                return simulate(net, Events(time=times, index=index), 4.0, throw=False).integral("2")[0, 0]
+                return simulate(net, Events(time=times, index=index), 4.0, throw=False).integral(
+                    "2"
+                )[0, 0]
 
             times = jnp.array([[0.2, 1.1, 1.7]], dtype)
             value, by_time = jax.jit(jax.value_and_grad(integral))(times)
@@ -210,11 +274,15 @@ def test_the_end_itself_is_a_sample_time_however_it_was_rounded():
         times = jnp.linspace(0, 0.1, 3)
         assert float(times[-1]) > 0.1
         events = Events(time=jnp.array([0.03]), index=jnp.zeros(1, jnp.int32))
-        assert simulate(alike(np.float32), events, np.float64(0.1), sample_times=times).voltages["2"].shape == (1, 3, 2)
+        assert simulate(alike(np.float32), events, np.float64(0.1), sample_times=times).voltages[
+            "2"
+        ].shape == (1, 3, 2)
 
 
 def test_a_weight_that_grows_is_none():
-    solution = simulate(alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0)
+    solution = simulate(
+        alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0
+    )
     with pytest.raises(UsageError, match=r"tau is 0.0: it must be positive"):
         solution.integral("2", 0.0)
 
@@ -239,7 +307,10 @@ def test_second_derivatives_that_would_be_wrong_are_refused(functional, second):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ([-1.0, 2.0], r"1 of 2 times outside of the simulation, such as -1 s: pass times from 0 to t_end, 4 s"),
+        (
+            [-1.0, 2.0],
+            r"1 of 2 times outside of the simulation, such as -1 s: pass times from 0 to t_end, 4 s",
+        ),
         ([8.0], "such as 8 s"),
         ([np.nan], "such as nan s"),
         (1.0, r"shape \(\): pass one row"),

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.adjoint import layer_spikes
-from jaxsnn.event.current_based import CubaLIF
-from jaxsnn.event.feedforward import LayerSpec
-from jaxsnn.event.group import GroupSpec
-from jaxsnn.event.membrane_only import IFDelta, LIFDelta
-from jaxsnn.event.neurons import Lanes
-from jaxsnn.event.recurrent_adjoint import group_spikes, group_spikes_forward
-from jaxsnn.network import TauShape
+from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
+from jaxsnn.event.dynamics.current_based import CubaLIFDelta
+from jaxsnn.event.dynamics.membrane_only import IFDelta, LIFDelta
+from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors
 from tests.event.oracle import assert_same_spikes
 from tests.event.recurrent_cases import CASES, SAMPLES, T_END, drawn, expected, run, spec_of
@@ -47,7 +47,9 @@ def cases_but(*slow):
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in CASES]
 
 
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # what runs a few times only
+compiled = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)  # what runs a few times only
 simulated = compiled(group_spikes, static_argnums=0)
 
 
@@ -114,7 +116,10 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     readout, rng = readout_of(name, SEEDS[name][0]), np.random.default_rng(0)
     direction = jax.tree.map(lambda array: jnp.asarray(rng.normal(size=array.shape)), numbers)
     reverse, _ = gradient_of(name)(numbers, rows, readout)
-    wanted = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True))
+    wanted = sum(
+        jnp.sum(a * b)
+        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
+    )
 
     def directional(numbers, direction):
         def value(numbers):
@@ -132,15 +137,27 @@ def test_forward_mode_agrees_with_reverse_mode(name):
 def cuba_net(seed=0, neurons=9, shape=TauShape.DOUBLE):
     """One uniform population and its numbers: lanes, weights from outside, feedback, times, rows."""
     rng = np.random.default_rng(seed)
-    neuron = CubaLIF(tau_shape=shape, uniform=True)
+    neuron = CubaLIFDelta(tau_shape=shape, uniform=True)
     one = jnp.ones(neurons)
     lanes = Lanes(
-        threshold=one, v_reset=-0.3 * one, v_start=0.1 * one, j_start=0 * one, tau_mem=2 * one, tau_syn=1 * one
+        threshold=one,
+        v_reset=-0.3 * one,
+        v_start=0.1 * one,
+        j_start=0 * one,
+        tau_mem=2 * one,
+        tau_syn=1 * one,
     )
     weight = jnp.asarray(rng.normal(2.5, 1.5, (4, neurons)))
     feedback = jnp.asarray(rng.normal(0.0, 1.0, (neurons, neurons)))
     times = jnp.asarray(rng.uniform(0, 3, (3, 6)))
-    return neuron, lanes, weight, feedback, times, jnp.asarray(rng.integers(0, 4, (3, 6)), jnp.int32)
+    return (
+        neuron,
+        lanes,
+        weight,
+        feedback,
+        times,
+        jnp.asarray(rng.integers(0, 4, (3, 6)), jnp.int32),
+    )
 
 
 def spec_for(neuron, max_events=100, **options):
@@ -165,12 +182,19 @@ def test_without_feedback_a_group_is_a_layer(options):
         return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time * readout, 0.0)), spikes
 
     def grouped(weight, lanes, times):
-        return total(group_spikes(spec, ((weight, times, row),), ((0 * feedback, None),), (lanes,), T_END).spikes[0])
+        return total(
+            group_spikes(
+                spec, ((weight, times, row),), ((0 * feedback, None),), (lanes,), T_END
+            ).spikes[0]
+        )
 
     def layered(weight, lanes, times):
         return total(layer_spikes(spec.layers[0], weight, lanes, times, row, T_END))
 
-    both = [compiled(jax.grad(way, (0, 1, 2), has_aux=True))(weight, lanes, times) for way in (grouped, layered)]
+    both = [
+        compiled(jax.grad(way, (0, 1, 2), has_aux=True))(weight, lanes, times)
+        for way in (grouped, layered)
+    ]
     (got, spikes), (wanted, alone) = both
     assert alone.count.sum() > 20
     assert_same_spikes(spikes, np.asarray(alone.time), 1e-12)
@@ -188,10 +212,16 @@ def test_the_order_of_neurons_and_of_populations_does_not_matter():
     places = [rng.permutation(part.size) for part in CASES[name].parts]
 
     def permuted(tree):
-        parameters = [{k: v[place] for k, v in p.items()} for p, place in zip(tree["parameters"], places, strict=True)]
+        parameters = [
+            {k: v[place] for k, v in p.items()}
+            for p, place in zip(tree["parameters"], places, strict=True)
+        ]
         outside = [(w[:, place], t) for (w, t), place in zip(tree["outside"], places, strict=True)]
         between = [
-            (w[places[source]][:, places[target]], d[places[source]] if d is not None and d.ndim else d)
+            (
+                w[places[source]][:, places[target]],
+                d[places[source]] if d is not None and d.ndim else d,
+            )
             for (source, target, _), (w, d) in zip(CASES[name].edges, tree["between"], strict=True)
         ]
         return {"parameters": parameters, "outside": outside, "between": between}
@@ -204,11 +234,15 @@ def test_the_order_of_neurons_and_of_populations_does_not_matter():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
     spec, case = spec_of(name), CASES[name]
-    swapped = replace(spec, layers=spec.layers[::-1], edges=tuple((1 - a, 1 - b) for a, b in spec.edges))
+    swapped = replace(
+        spec, layers=spec.layers[::-1], edges=tuple((1 - a, 1 - b) for a, b in spec.edges)
+    )
     turned = {"parameters": numbers["parameters"][::-1], "outside": numbers["outside"][::-1]}
     edges = tuple((1 - a, 1 - b, delay) for a, b, delay in case.edges)
     turned["between"] = numbers["between"]
-    found = compiled(run, static_argnums=(0, 1))(swapped, replace(case, edges=edges), turned, rows[::-1])
+    found = compiled(run, static_argnums=(0, 1))(
+        swapped, replace(case, edges=edges), turned, rows[::-1]
+    )
     for a, b in zip(found.spikes[::-1], spikes.spikes, strict=True):
         np.testing.assert_allclose(a.time, b.time, rtol=1e-13)
 
@@ -220,7 +254,9 @@ def test_a_change_of_the_unit_of_time_changes_nothing_else():
     def stretched_by(c):
         stretched = replace(lanes, tau_mem=c * lanes.tau_mem, tau_syn=c * lanes.tau_syn)
         edges = ((feedback, jnp.asarray(0.2 * c)),)
-        return simulated(spec, ((weight, c * times, row),), edges, (stretched,), c * T_END).spikes[0]
+        return simulated(spec, ((weight, c * times, row),), edges, (stretched,), c * T_END).spikes[
+            0
+        ]
 
     one, other = stretched_by(1.0), stretched_by(c)
     assert one.count.sum() > 20
@@ -244,7 +280,9 @@ def test_single_precision_agrees_with_double():
 def test_no_delay_is_a_delay_of_zero():
     neuron, lanes, weight, feedback, times, row = cuba_net()
     none, zero, each = (
-        simulated(spec_for(neuron), ((weight, times, row),), ((feedback, delay),), (lanes,), T_END).spikes[0]
+        simulated(
+            spec_for(neuron), ((weight, times, row),), ((feedback, delay),), (lanes,), T_END
+        ).spikes[0]
         for delay in (None, jnp.asarray(0.0), jnp.zeros(9))
     )
     assert none.count.sum() > 20
@@ -259,7 +297,9 @@ def test_neurons_that_cross_together_all_fire():
     """However much the first ones inhibit the others."""
     neuron, lanes, weight, _, times, row = cuba_net()
     weight, inhibition = jnp.full((4, 9), 3.0), -50 * jnp.ones((9, 9))
-    spikes = simulated(spec_for(neuron), ((weight, times, row),), ((inhibition, None),), (lanes,), T_END).spikes[0]
+    spikes = simulated(
+        spec_for(neuron), ((weight, times, row),), ((inhibition, None),), (lanes,), T_END
+    ).spikes[0]
     assert (spikes.count >= 1).all()
     assert (np.asarray(spikes.time[:, :, 0]) == np.asarray(spikes.time[:, :1, 0])).all()
 
@@ -269,7 +309,9 @@ def delta_ring(weights, t_in):
     zero, one = jnp.zeros(3), jnp.ones(3)
     lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
     arrivals = ((jnp.array([[1.5, 0.0, 0.0]]), jnp.array([[t_in]]), jnp.array([0], jnp.int32)),)
-    return group_spikes(spec_for(IFDelta(), max_events=7), arrivals, ((weights, None),), (lanes,), T_END)
+    return group_spikes(
+        spec_for(IFDelta(), max_events=7), arrivals, ((weights, None),), (lanes,), T_END
+    )
 
 
 def test_a_cascade_happens_at_one_time():
@@ -282,7 +324,9 @@ def test_a_cascade_happens_at_one_time():
 
 
 def test_a_cascade_without_end_exhausts_the_budget():
-    found = compiled(delta_ring)(jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), 0.5)
+    found = compiled(delta_ring)(
+        jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), 0.5
+    )
     assert found.events_needed > 7
 
 
@@ -291,7 +335,10 @@ def test_refractory_times_end_before_anything_arrives():
     zero, one = jnp.zeros(3), jnp.ones(3)
     lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
     arrivals = ((jnp.array([[1.5, 1.5, 0.0]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
-    spec, edges = spec_for(LIFDelta(), refractory=0.25), ((1.2 * jnp.ones((3, 3)), jnp.asarray(0.25)),)
+    spec, edges = (
+        spec_for(LIFDelta(), refractory=0.25),
+        ((1.2 * jnp.ones((3, 3)), jnp.asarray(0.25)),),
+    )
     times = simulated(spec, arrivals, edges, (lanes,), 1.1).spikes[0].time
     assert times[0, :, :3].tolist() == [[0.5, 0.75, 1.0], [0.5, 0.75, 1.0], [0.75, 1.0, np.inf]]
 
@@ -303,7 +350,9 @@ def test_an_exhausted_budget_says_how_much_it_takes(delay):
 
     def within(max_events):
         arrivals = ((weight, times, row),)
-        return simulated(spec_for(neuron, max_events), arrivals, ((feedback, delay),), (lanes,), T_END)
+        return simulated(
+            spec_for(neuron, max_events), arrivals, ((feedback, delay),), (lanes,), T_END
+        )
 
     enough = within(100)
     needed = int(enough.events_needed.max())
@@ -324,8 +373,12 @@ def test_gradients_compose_with_vmap():
     drawings = [drawn(name, seed) for seed in SEEDS[name]]
     readout = readout_of(name, 0)
     one_by_one = [gradient_of(name)(numbers, rows, readout) for numbers, rows in drawings]
-    numbers, rows = (jax.tree.map(lambda *x: jnp.stack(x), *each) for each in zip(*drawings, strict=True))
-    together = compiled(jax.vmap(lambda n, r: jax.grad(loss, has_aux=True)(n, r, readout, name)))(numbers, rows)
+    numbers, rows = (
+        jax.tree.map(lambda *x: jnp.stack(x), *each) for each in zip(*drawings, strict=True)
+    )
+    together = compiled(jax.vmap(lambda n, r: jax.grad(loss, has_aux=True)(n, r, readout, name)))(
+        numbers, rows
+    )
     for number, wanted in enumerate(one_by_one):
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a[number], b, rtol=1e-9, atol=1e-12)

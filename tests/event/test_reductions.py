@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.reductions import any_in, any_of, any_of_each, numbers_of, over_first, over_last
+from jaxsnn.network.reductions import any_in, any_of, any_of_each, numbers_of, over_first, over_last
 
 SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 
@@ -13,7 +13,12 @@ SHAPES = [(), (3,), (40,), (2, 3), (64, 70), (3, 4, 5)]
 def test_each_condition_has_an_answer_of_its_own(shape):
     none, everywhere = jnp.zeros(shape, bool), jnp.ones(shape, bool)
     once = none.ravel().at[-1].set(True).reshape(shape)
-    assert [bool(found) for found in any_of_each(none, once, everywhere, none)] == [False, True, True, False]
+    assert [bool(found) for found in any_of_each(none, once, everywhere, none)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
     assert [bool(any_in(each)) for each in (none, once, everywhere)] == [False, True, True]
 
 

@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.event import sorting
-from jaxsnn.event.sorting import sorted_columns, sorted_times
+from jaxsnn.network import sorting
+from jaxsnn.network.sorting import sorted_columns, sorted_times
 
 LEAST = sorting._LEAST_ROWS  # pyright: ignore[reportPrivateUsage]
 
 
 def some_times(rng, rows, numbers, bits=32):
     """Times of which many are equal, unused slots among them."""
-    time = rng.choice([0.0, -0.0, 1e-40, 1e-30, 0.5, 1.0, 3.0, np.inf], (rows, numbers)).astype(f"float{bits}")
+    time = rng.choice([0.0, -0.0, 1e-40, 1e-30, 0.5, 1.0, 3.0, np.inf], (rows, numbers)).astype(
+        f"float{bits}"
+    )
     spread = rng.random((rows, numbers)) < 0.5
     return np.where(spread, rng.random((rows, numbers)).astype(time.dtype), time)
 
@@ -48,7 +50,11 @@ def test_the_network_is_compiled_as_one_also_where_nothing_else_is(caplog):
     time = jnp.asarray(some_times(np.random.default_rng(0), LEAST, 177))
     with jax.log_compiles():
         sorted_times(time)
-    programs = [record for record in caplog.records if record.getMessage().startswith("Finished XLA compilation")]
+    programs = [
+        record
+        for record in caplog.records
+        if record.getMessage().startswith("Finished XLA compilation")
+    ]
     assert 1 <= len(programs) <= 4
 
 

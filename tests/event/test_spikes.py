@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.current_based import CubaLIF
-from jaxsnn.event.feedforward import LayerSpec, simulate_layer
-from jaxsnn.network import TauShape
+from jaxsnn.event.dynamics.current_based import CubaLIFDelta
+from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.network.structure import TauShape
 from tests.event import oracle
 from tests.event.cases import SHAPES, population
 from tests.event.oracle import assert_same_spikes
@@ -39,7 +39,7 @@ run = jax.jit(lambda *args: simulate_layer(*args)[0], static_argnums=0)
 
 
 def of(shape, uniform=False, once=False, max_spikes=96):
-    neuron = CubaLIF(tau_shape=shape, uniform=uniform)
+    neuron = CubaLIFDelta(tau_shape=shape, uniform=uniform)
     return LayerSpec(neuron=neuron, max_spikes=1 if once else max_spikes, once=once)
 
 
@@ -56,11 +56,16 @@ def drawn(shape, neurons, *, uniform=False, seed=0):
 
 
 def simulated(spec, case, *, t_end=T_END, **options):
-    """The engine's spikes; the options are those of `CubaLIF` that enter before the scan."""
-    neuron = CubaLIF(**options)
+    """The engine's spikes; the options are those of `CubaLIFDelta` that enter before the scan."""
+    neuron = CubaLIFDelta(**options)
     lanes = neuron.lanes(case["p"], case["current"])
     return run(
-        spec, case["weight"] * neuron.arrival_factor(case["p"]), lanes, case["times"], case["rows"], float(t_end)
+        spec,
+        case["weight"] * neuron.arrival_factor(case["p"]),
+        lanes,
+        case["times"],
+        case["rows"],
+        float(t_end),
     )
 
 
@@ -70,7 +75,12 @@ def expected(case, *, spike_area=None, step=None, initial="zero", reset="zero", 
     if step is not None:  # I_inf, from NIR's equation under a constant current: w_in u
         current = current * (p["tau_syn"] / p["w_in"] if spike_area is None else spike_area) / step
     start = {"zero": 0.0, "v_leak": p["v_leak"], "v_reset": p["v_reset"]}[initial]
-    settings = {"current": current, "start": start, "area": spike_area, "reset": 0.0 if reset == "subtract" else None}
+    settings = {
+        "current": current,
+        "start": start,
+        "area": spike_area,
+        "reset": 0.0 if reset == "subtract" else None,
+    }
     return oracle.population(p, case["weight"], case["times"], case["rows"], t_end, **settings)
 
 
@@ -99,11 +109,18 @@ def test_slopes_are_those_of_the_voltage(shape):
     case = drawn(shape, 9)
     got = simulated(of(shape), case, spike_area=0.7)
     p, time = {name: values[:, None] for name, values in case["p"].items()}, np.asarray(got.time)
-    arrivals = np.where(case["times"][:, None, None] < time[..., None], case["times"][:, None, None], np.inf)
+    arrivals = np.where(
+        case["times"][:, None, None] < time[..., None], case["times"][:, None, None], np.inf
+    )
     decay = np.exp(-np.maximum(time[..., None] - arrivals, 0.0) / p["tau_syn"][..., None])
-    jump = case["weight"][case["rows"]].transpose(0, 2, 1)[:, :, None] * (0.7 * p["w_in"] / p["tau_syn"])[..., None]
+    jump = (
+        case["weight"][case["rows"]].transpose(0, 2, 1)[:, :, None]
+        * (0.7 * p["w_in"] / p["tau_syn"])[..., None]
+    )
     rest = (p["w_in"][:, 0] * case["current"])[:, None]
-    current = rest * -np.expm1(-time / p["tau_syn"]) + np.sum(np.where(np.isfinite(arrivals), decay * jump, 0.0), -1)
+    current = rest * -np.expm1(-time / p["tau_syn"]) + np.sum(
+        np.where(np.isfinite(arrivals), decay * jump, 0.0), -1
+    )
     slope = (p["v_leak"] - p["v_threshold"] + p["r"] * current) / p["tau_mem"]
     fired = np.isfinite(time)
     assert fired.sum() > 20
@@ -114,7 +131,10 @@ def test_slopes_are_those_of_the_voltage(shape):
 @some_shapes
 def test_first_spikes_are_the_first_of_all(shape):
     case = drawn(shape, 5 if shape is TauShape.EQUAL else 9, seed=1)
-    every, first = (simulated(of(shape, once=once), case, spike_area=0.7, initial="v_leak") for once in (False, True))
+    every, first = (
+        simulated(of(shape, once=once), case, spike_area=0.7, initial="v_leak")
+        for once in (False, True)
+    )
     assert_same_spikes(first, np.asarray(every.time)[..., :1], 1e-13)
     np.testing.assert_allclose(first.slope, every.slope[..., :1], rtol=1e-12)
 
@@ -126,7 +146,9 @@ def test_first_spikes_are_the_first_of_all(shape):
 def test_spikes_beyond_the_budget_are_counted(neurons):
     case = drawn(TauShape.DOUBLE, neurons)
     case["current"] = case["current"] + 3.0
-    every, few = (simulated(of(TauShape.DOUBLE, max_spikes=n), case, spike_area=0.7) for n in (96, 2))
+    every, few = (
+        simulated(of(TauShape.DOUBLE, max_spikes=n), case, spike_area=0.7) for n in (96, 2)
+    )
     assert np.max(every.count) > 15
     np.testing.assert_array_equal(few.count, every.count)
     np.testing.assert_array_equal(few.time, every.time[..., :2])
@@ -149,7 +171,10 @@ def test_a_neuron_that_never_stops_is_stopped():
 def test_arrivals_may_come_in_any_order_with_gaps():
     case = drawn(TauShape.HALF, 9)
     order = np.argsort(case["times"], axis=1)
-    ordered = {**case, **{name: np.take_along_axis(case[name], order, 1) for name in ("times", "rows")}}
+    ordered = {
+        **case,
+        **{name: np.take_along_axis(case[name], order, 1) for name in ("times", "rows")},
+    }
     gaps = np.zeros((SAMPLES, 5))
     gappy = {
         **case,
@@ -177,7 +202,9 @@ def test_rows_may_be_the_same_for_all_samples():
     case = drawn(TauShape.DOUBLE, 9)
     case["rows"] = np.broadcast_to(case["rows"][:1], case["rows"].shape)
     one = {**case, "rows": case["rows"][0]}
-    np.testing.assert_array_equal(simulated(of(TauShape.DOUBLE), one).time, simulated(of(TauShape.DOUBLE), case).time)
+    np.testing.assert_array_equal(
+        simulated(of(TauShape.DOUBLE), one).time, simulated(of(TauShape.DOUBLE), case).time
+    )
 
 
 @every_shape
@@ -235,7 +262,12 @@ def test_nothing_happens_after_the_end(shape):
     late = np.where(case["times"] > 3.0, 100.0, case["times"])
     np.testing.assert_array_equal(
         simulated(of(shape), {**case, "times": late}, spike_area=0.7, t_end=3.0).time,
-        simulated(of(shape), {**case, "times": np.where(late > 3, np.inf, late)}, spike_area=0.7, t_end=3.0).time,
+        simulated(
+            of(shape),
+            {**case, "times": np.where(late > 3, np.inf, late)},
+            spike_area=0.7,
+            t_end=3.0,
+        ).time,
     )
 
 
@@ -250,10 +282,18 @@ def test_samples_do_not_see_each_other(shape, neurons):
     spec = of(shape)
     together = simulated(spec, case, spike_area=0.7)
     # the others fire at other times, and far more often
-    crowded = {**case, "times": np.where([[True], [False], [True]], case["times"] / 7, case["times"])}
-    crowded["rows"] = np.where([[True], [False], [True]], np.argmax(case["weight"].sum(1)), case["rows"])
+    crowded = {
+        **case,
+        "times": np.where([[True], [False], [True]], case["times"] / 7, case["times"]),
+    }
+    crowded["rows"] = np.where(
+        [[True], [False], [True]], np.argmax(case["weight"].sum(1)), case["rows"]
+    )
     crowded["rows"] = crowded["rows"].astype("int32")
-    got, wanted = (np.asarray(spikes.time[1:2]) for spikes in (simulated(spec, crowded, spike_area=0.7), together))
+    got, wanted = (
+        np.asarray(spikes.time[1:2])
+        for spikes in (simulated(spec, crowded, spike_area=0.7), together)
+    )
     assert_same_spikes(got, wanted, 1e-13 if shape in (TauShape.APART, TauShape.ANY) else 0.0)
 
 
@@ -292,7 +332,11 @@ def test_time_has_no_scale(shape, scale):
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param(shape, id=shape.name, marks=[] if shape in (TauShape.DOUBLE, TauShape.ANY) else pytest.mark.slow)
+        pytest.param(
+            shape,
+            id=shape.name,
+            marks=[] if shape in (TauShape.DOUBLE, TauShape.ANY) else pytest.mark.slow,
+        )
         for shape in SHAPES
     ],
 )
@@ -306,15 +350,21 @@ def test_long_runs_in_single_precision_lose_no_spike(shape):
         "times": rng.uniform(0, span, (SAMPLES, arrivals)),
         "rows": rng.integers(0, SOURCES, (SAMPLES, arrivals)).astype("int32"),
     }
-    rounded = jax.tree.map(lambda array: array.astype("float32") if array.dtype == float else array, case)
+    rounded = jax.tree.map(
+        lambda array: array.astype("float32") if array.dtype == float else array, case
+    )
     ratio = {TauShape.DOUBLE: 2, TauShape.HALF: 0.5, TauShape.EQUAL: 1}
     if shape in ratio:
         rounded["p"]["tau_mem"] = np.float32(ratio[shape]) * rounded["p"]["tau_syn"]
-    case = jax.tree.map(lambda array: array.astype(float) if array.dtype == np.float32 else array, rounded)
+    case = jax.tree.map(
+        lambda array: array.astype(float) if array.dtype == np.float32 else array, rounded
+    )
 
     def exactly(factor):
         higher = {**case["p"], "v_threshold": case["p"]["v_threshold"] * factor}
-        return simulated(of(shape, max_spikes=256), {**case, "p": higher}, spike_area=0.7, t_end=span)
+        return simulated(
+            of(shape, max_spikes=256), {**case, "p": higher}, spike_area=0.7, t_end=span
+        )
 
     exact, lower, higher = exactly(1.0), exactly(1 - 1e-4), exactly(1 + 1e-4)
     with jax.enable_x64(False):

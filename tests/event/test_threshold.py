@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, TauShape, Wire, signals
-from jaxsnn.simulate import simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.signals import signals
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.simulation.simulate import simulate
 from tests.event import levels_reference as reference
 from tests.event.cases import ratios
 from tests.event.differences import ENOUGH, relative_errors
@@ -27,7 +30,10 @@ pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
 def mostly_slow(quick):
     """All cases, only some of them in the quick suite."""
-    return [pytest.param(case, marks=() if case in quick else pytest.mark.slow, id=names(case)) for case in CASES]
+    return [
+        pytest.param(case, marks=() if case in quick else pytest.mark.slow, id=names(case))
+        for case in CASES
+    ]
 
 
 def names(case):
@@ -51,7 +57,10 @@ def drawn(case, *, seed=0, behind=()):
     kind, shape, kernel = case
     rng = np.random.default_rng([CASES.index(case), seed])
     parameters = {
-        "affine": {"weight": rng.normal(0.0, 2.0, (NEURONS, INPUTS)), "bias": rng.normal(0.0, 0.1, NEURONS)},
+        "affine": {
+            "weight": rng.normal(0.0, 2.0, (NEURONS, INPUTS)),
+            "bias": rng.normal(0.0, 0.1, NEURONS),
+        },
         "readout": readout_parameters(kind, shape, rng, NEURONS),
         "scale": {"scale": rng.uniform(0.5, 2.0, NEURONS) * np.array([1, 1, 1, -1, -1, 1])},
         "threshold": {"threshold": rng.normal(0.0, 0.3, NEURONS)},
@@ -65,15 +74,21 @@ def drawn(case, *, seed=0, behind=()):
     ):
         wires.append(Wire(name=name, kind=node_kind, sources=(wires[-1].name,), shape=(NEURONS,)))
     rules = {"spike_area": AREA, "spike_kernel": kernel, "dt": WIDTH}
-    populations = {"readout": Population(name="readout", kind=kind, size=NEURONS, tau_shape=shape, **rules)}
+    populations = {
+        "readout": Population(name="readout", kind=kind, size=NEURONS, tau_shape=shape, **rules)
+    }
     for wire, own, population in behind:
         wires.append(wire)
         parameters |= {wire.name: own} if own else {}
         populations |= {wire.name: population} if population else {}
-    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+    net = Network(
+        parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+    )
     times = rng.uniform(0, 6, (SAMPLES, ARRIVALS))
     times[:, 2], times[0, 0] = np.inf, 0.0
-    return net, Events(time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))))
+    return net, Events(
+        time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS)))
+    )
 
 
 def numbers(net, name, neuron):
@@ -82,14 +97,18 @@ def numbers(net, name, neuron):
 
 def arriving(events, weight, sample, neuron):
     used = np.isfinite(events.time[sample])
-    return np.asarray(events.time[sample])[used], weight[neuron, np.asarray(events.index[sample])[used]]
+    return np.asarray(events.time[sample])[used], weight[
+        neuron, np.asarray(events.index[sample])[used]
+    ]
 
 
 def expected(net, events, sample, neuron):
     """(rises, falls) of one channel of the Threshold."""
     p = SimpleNamespace(**{name: net.parameters[name] for name in net.parameters})
     population = net.populations["readout"]
-    one = reference.node(population.kind, numbers(net, "readout", neuron), current=float(p.affine["bias"][neuron]))
+    one = reference.node(
+        population.kind, numbers(net, "readout", neuron), current=float(p.affine["bias"][neuron])
+    )
     times, weights = arriving(events, np.asarray(p.affine["weight"]), sample, neuron)
     width = WIDTH if population.spike_kernel == "box" else 0.0
     added = reference.changes(one, times, weights, area=AREA, width=width)
@@ -147,7 +166,9 @@ def level_loss(tree, index, factors, engine):
 
 def factors_of(seed, room):
     rng = np.random.default_rng(seed)
-    return {name: jnp.asarray(rng.normal(size=(SAMPLES, NEURONS, room))) for name in ("rise", "fall")}
+    return {
+        name: jnp.asarray(rng.normal(size=(SAMPLES, NEURONS, room))) for name in ("rise", "fall")
+    }
 
 
 @pytest.mark.parametrize("case", mostly_slow([ANY_BOX]))
@@ -213,7 +234,9 @@ def targets(kinds, rng, *, sources=("threshold",), **rules):
             weight = rng.normal(1.5, 1.0, (TWO, sizes[source]))
             wire = Wire(name=f"{source} to {kind}", kind="Linear", sources=(source,), shape=(TWO,))
             found.append((wire, {"weight": weight}, None))
-        late = Wire(name=f"late {kind}", kind="Delay", sources=(f"threshold to {kind}",), shape=(TWO,))
+        late = Wire(
+            name=f"late {kind}", kind="Delay", sources=(f"threshold to {kind}",), shape=(TWO,)
+        )
         found.append((late, {"delay": np.array([0.0, 0.4])}, None))
         p = {name: np.full(TWO, value) for name, value in TARGETS[kind].items()}
         if "input" in sources:  # a second way for the same spikes
@@ -226,12 +249,23 @@ def targets(kinds, rng, *, sources=("threshold",), **rules):
             )
             found.append(
                 (
-                    Wire(name=f"later to {kind}", kind="Linear", sources=(f"later {kind}",), shape=(TWO,)),
+                    Wire(
+                        name=f"later to {kind}",
+                        kind="Linear",
+                        sources=(f"later {kind}",),
+                        shape=(TWO,),
+                    ),
                     {"weight": rng.normal(0.5, 0.5, (TWO, INPUTS))},
                     None,
                 )
             )
-        last = (late.name, *(f"{source} to {kind}" for source in (*sources[1:], *["later"] * ("input" in sources))))
+        last = (
+            late.name,
+            *(
+                f"{source} to {kind}"
+                for source in (*sources[1:], *["later"] * ("input" in sources))
+            ),
+        )
         population = Population(name=kind, kind=kind, size=TWO, **rules)
         found.append((Wire(name=kind, kind="neuron", sources=last, shape=(TWO,)), p, population))
     return found
@@ -240,17 +274,22 @@ def targets(kinds, rng, *, sources=("threshold",), **rules):
 def spikes_expected(net, events, kind, sample, neuron, area=None):
     """Spikes of a target's neuron: steps of current from the Threshold, and boxes of spikes, if they have an area."""
     weight, delay = (
-        net.parameters[name][key] for name, key in ((f"threshold to {kind}", "weight"), (f"late {kind}", "delay"))
+        net.parameters[name][key]
+        for name, key in ((f"threshold to {kind}", "weight"), (f"late {kind}", "delay"))
     )
     p = numbers(net, kind, neuron)
     one, added = reference.node(kind, p), []
     for channel in range(NEURONS):
         rises, falls = (times + delay[neuron] for times in expected(net, events, sample, channel))
         step = float(weight[neuron, channel])
-        added += reference.currents(rises, step + 0 * rises) + reference.currents(falls, -step + 0 * falls)
+        added += reference.currents(rises, step + 0 * rises) + reference.currents(
+            falls, -step + 0 * falls
+        )
     if area is not None:
         for way in ("input", "later"):
-            times, weights = arriving(events, np.asarray(net.parameters[f"{way} to {kind}"]["weight"]), sample, neuron)
+            times, weights = arriving(
+                events, np.asarray(net.parameters[f"{way} to {kind}"]["weight"]), sample, neuron
+            )
             if way == "later":
                 channel = np.asarray(events.index[sample])[np.isfinite(events.time[sample])]
                 times = times + np.asarray(net.parameters[f"later {kind}"]["delay"])[channel]
@@ -266,7 +305,9 @@ def test_neurons_that_a_level_drives_agree_with_the_reference(kernel):
     for kind in TARGETS:
         for sample, neuron in np.ndindex(SAMPLES, TWO):
             wanted = spikes_expected(net, events, kind, sample, neuron)
-            np.testing.assert_allclose(finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(
+                finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9
+            )
             seen += len(wanted)
     assert seen > 40
     assert not any(solution.degenerate_spikes.values())
@@ -276,22 +317,31 @@ def test_neurons_that_a_level_drives_agree_with_the_reference(kernel):
 @pytest.mark.parametrize("area", [AREA, None])
 def test_levels_and_box_spikes_add_up(area):
     rules = {"spike_area": area, "spike_kernel": "box", "dt": WIDTH}
-    behind = targets(["LIF", "CubaLIF"], np.random.default_rng(5), sources=("threshold", "input"), **rules)
+    behind = targets(
+        ["LIF", "CubaLIF"], np.random.default_rng(5), sources=("threshold", "input"), **rules
+    )
     net, events = drawn(ANY, seed=2, behind=behind)
     solution = simulate(net, events, T_END, engine=Event(max_spikes=64))
     lif, cuba = TARGETS["LIF"], TARGETS["CubaLIF"]
-    areas = {"LIF": area or lif["tau"] / lif["r"], "CubaLIF": area or cuba["tau_syn"] / cuba["w_in"]}
+    areas = {
+        "LIF": area or lif["tau"] / lif["r"],
+        "CubaLIF": area or cuba["tau_syn"] / cuba["w_in"],
+    }
     for kind, own in areas.items():
         for sample, neuron in np.ndindex(SAMPLES, TWO):
             wanted = spikes_expected(net, events, kind, sample, neuron, own)
             assert len(wanted) > 0
-            np.testing.assert_allclose(finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(
+                finite(solution.spikes[kind].time[sample, neuron]), wanted, rtol=0, atol=1e-9
+            )
 
 
 @pytest.mark.slow
 def test_neurons_that_events_drive_see_input_spikes_at_these_times():
     kinds = ("CubaLIF",)
-    net, events = drawn(ANY, seed=2, behind=targets(kinds, np.random.default_rng(3), spike_area=0.3))
+    net, events = drawn(
+        ANY, seed=2, behind=targets(kinds, np.random.default_rng(3), spike_area=0.3)
+    )
     found = simulate(net, events, T_END, engine=Event(threshold="event"))
     names_behind = ("threshold to CubaLIF", "late CubaLIF", "CubaLIF")
     wires = [Wire(name="threshold", kind="input", sources=(), shape=(NEURONS,))]
@@ -303,7 +353,9 @@ def test_neurons_that_events_drive_see_input_spikes_at_these_times():
     )
     wanted = simulate(alone, found.events("threshold"), T_END)
     assert int(wanted.spikes["CubaLIF"].count.sum()) > 5
-    np.testing.assert_allclose(found.spikes["CubaLIF"].time, wanted.spikes["CubaLIF"].time, rtol=1e-14)
+    np.testing.assert_allclose(
+        found.spikes["CubaLIF"].time, wanted.spikes["CubaLIF"].time, rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -331,17 +383,31 @@ def test_a_level_that_never_falls_is_a_bias(rules):
             populations["readout"] = Population(name="readout", kind="LI", size=1, spike_area=1.0)
         for kind, p in TARGETS.items():
             on = ("threshold",) if leveled else ("input",)
-            wires.append(Wire(name=f"to {kind}", kind="Linear" if leveled else "Affine", sources=on, shape=(TWO,)))
+            wires.append(
+                Wire(
+                    name=f"to {kind}",
+                    kind="Linear" if leveled else "Affine",
+                    sources=on,
+                    shape=(TWO,),
+                )
+            )
             own = {"weight": weight} if leveled else {"weight": 0 * weight, "bias": weight[:, 0]}
-            parameters |= {f"to {kind}": own, kind: {name: np.full(TWO, value) for name, value in p.items()}}
+            parameters |= {
+                f"to {kind}": own,
+                kind: {name: np.full(TWO, value) for name, value in p.items()},
+            }
             sources = (f"to {kind}",)
             if rules.get("spike_kernel") == "box":  # and it feeds itself
                 parameters[f"back {kind}"] = {"weight": np.array([[0.0, -0.4], [0.5, 0.0]])}
                 sources += (f"back {kind}",)
-                wires.append(Wire(name=f"back {kind}", kind="Linear", sources=(kind,), shape=(TWO,)))
+                wires.append(
+                    Wire(name=f"back {kind}", kind="Linear", sources=(kind,), shape=(TWO,))
+                )
             wires.append(Wire(name=kind, kind="neuron", sources=sources, shape=(TWO,)))
             populations[kind] = Population(name=kind, kind=kind, size=TWO, **rules)
-        net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
+        net = Network(
+            parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+        )
         silence = Events(time=np.array([[np.inf]]), index=np.array([[1]]))
         solutions.append(simulate(net, silence, 3.0, engine=Event(max_spikes=256)))
     for kind in TARGETS:
@@ -356,12 +422,18 @@ def test_a_level_that_never_falls_is_a_bias(rules):
 def convolutional(level_kernel):
     """Input (2, 6) -> Conv1d -> LI (2, 4) -> Threshold -> Conv1d -> LIF (3, 3); some of the voltages fall to rise."""
     rng = np.random.default_rng(4)
-    Window = dataclasses.make_dataclass("Window", ["kernel", "stride", "dilation", "padding", "groups"], frozen=True)
+    Window = dataclasses.make_dataclass(
+        "Window", ["kernel", "stride", "dilation", "padding", "groups"], frozen=True
+    )
     windows = [Window((taps,), (1,), (1,), ((0, 0),), 1) for taps in (3, 2)]
     lif = {"tau": 0.8, "r": 1.3, "v_leak": 0.1, "v_threshold": 0.9, "v_reset": -0.2}
     parameters = {
         "first": {"weight": rng.normal(0.2, 2.0, (2, 2, 3)), "bias": rng.normal(0, 0.1, 2)},
-        "li": {"tau": rng.uniform(0.3, 1.0, 8), "r": rng.uniform(0.5, 1.5, 8), "v_leak": rng.normal(0, 0.1, 8)},
+        "li": {
+            "tau": rng.uniform(0.3, 1.0, 8),
+            "r": rng.uniform(0.5, 1.5, 8),
+            "v_leak": rng.normal(0, 0.1, 8),
+        },
         "scale": {"scale": rng.uniform(0.5, 1.5, 8) * np.array([1, -1, 1, 1, 1, -1, 1, 1])},
         "threshold": {"threshold": rng.normal(0.1, 0.2, 8)},
         "second": {"weight": rng.normal(1.0, 1.0, (3, 2, 2)), "bias": rng.normal(0, 0.1, 3)},
@@ -382,11 +454,18 @@ def convolutional(level_kernel):
         wires.append(Wire(name=name, kind=kind, sources=before, shape=shape, detail=detail))
         before = (name,)
     populations = {
-        "li": Population(name="li", kind="LI", size=8, spike_area=0.5, spike_kernel=level_kernel, dt=0.3),
+        "li": Population(
+            name="li", kind="LI", size=8, spike_area=0.5, spike_kernel=level_kernel, dt=0.3
+        ),
         "lif": Population(name="lif", kind="LIF", size=9, spike_area=0.5),
     }
-    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
-    events = Events(time=jnp.asarray(rng.uniform(0, 5, (2, 25))), index=jnp.asarray(rng.integers(0, 12, (2, 25))))
+    net = Network(
+        parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+    )
+    events = Events(
+        time=jnp.asarray(rng.uniform(0, 5, (2, 25))),
+        index=jnp.asarray(rng.integers(0, 12, (2, 25))),
+    )
     return net, events
 
 
@@ -423,7 +502,10 @@ def test_convolutions_on_both_sides_are_as_good_as_matrices(reading):
 def spike_loss(tree, index, engine):
     net, times = tree
     solution = simulate(net, Events(time=times, index=index), T_END, engine=engine, throw=False)
-    total = sum(jnp.sum(jnp.where(jnp.isfinite(own.time), own.time, 0.0) ** 2) for own in solution.spikes.values())
+    total = sum(
+        jnp.sum(jnp.where(jnp.isfinite(own.time), own.time, 0.0) ** 2)
+        for own in solution.spikes.values()
+    )
     return total, [own.count for own in solution.spikes.values()]
 
 
@@ -432,7 +514,10 @@ def test_gradients_through_what_a_level_drives():
     behind = targets(["LIF"], np.random.default_rng(1), spike_area=AREA)
     net, events = drawn(ANY, seed=2, behind=behind)
     engine = Event(max_spikes=24)
-    tree = (net.with_free_time_constants(), jnp.where(jnp.isfinite(events.time), events.time + 0.01, jnp.inf))
+    tree = (
+        net.with_free_time_constants(),
+        jnp.where(jnp.isfinite(events.time), events.time + 0.01, jnp.inf),
+    )
 
     def loss(tree, index):
         return spike_loss(tree, index, engine)
@@ -446,8 +531,12 @@ def test_gradients_through_what_a_level_drives():
     forward = Event(max_spikes=24, forward_mode=True)
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), tree)
-    by_forward = jax.jvp(lambda tree: spike_loss(tree, events.index, forward)[0], (tree,), (direction,))[1]
-    by_reverse = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+    by_forward = jax.jvp(
+        lambda tree: spike_loss(tree, events.index, forward)[0], (tree,), (direction,)
+    )[1]
+    by_reverse = sum(
+        jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+    )
     np.testing.assert_allclose(by_forward, by_reverse, rtol=1e-9)
 
 
@@ -457,8 +546,13 @@ def test_jit_vmap_grad_and_jvp_compose():
     shifts = jnp.asarray([-0.05, 0.0, 0.1])
 
     def shifted(shift):
-        moved = {**net.parameters, "threshold": {"threshold": net.parameters["threshold"]["threshold"] + shift}}
-        return level_loss((net.with_parameters(moved), events.time), events.index, factors, engine)[0]
+        moved = {
+            **net.parameters,
+            "threshold": {"threshold": net.parameters["threshold"]["threshold"] + shift},
+        }
+        return level_loss((net.with_parameters(moved), events.time), events.index, factors, engine)[
+            0
+        ]
 
     one = jax.jit(jax.value_and_grad(shifted))
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(shifted)))(shifts)
@@ -472,9 +566,16 @@ def test_jit_vmap_grad_and_jvp_compose():
 def lone(kind="LI", *, weight=1.0, threshold=0.5, factor=1.0, **rules):
     """One input, one readout with time constants 1, one Threshold."""
     one = np.ones(1)
-    p = {"LI": {"tau": one, "r": one, "v_leak": 0 * one}, "CubaLI": {"tau_mem": one, "tau_syn": one / 2}}[kind]
+    p = {
+        "LI": {"tau": one, "r": one, "v_leak": 0 * one},
+        "CubaLI": {"tau_mem": one, "tau_syn": one / 2},
+    }[kind]
     p |= {"r": one, "v_leak": 0 * one} | ({"w_in": one} if kind == "CubaLI" else {})
-    parameters = {"weight": {"weight": weight * one[None]}, "readout": p, "threshold": {"threshold": threshold * one}}
+    parameters = {
+        "weight": {"weight": weight * one[None]},
+        "readout": p,
+        "threshold": {"threshold": threshold * one},
+    }
     parameters |= {"scale": {"scale": factor * one}}
     wires = [Wire(name="input", kind="input", sources=(), shape=(1,))]
     for name, node_kind in (
@@ -485,8 +586,14 @@ def lone(kind="LI", *, weight=1.0, threshold=0.5, factor=1.0, **rules):
     ):
         wires.append(Wire(name=name, kind=node_kind, sources=(wires[-1].name,), shape=(1,)))
     shape = TauShape.DOUBLE if kind == "CubaLI" else TauShape.ANY
-    readout = Population(name="readout", kind=kind, size=1, tau_shape=shape, spike_area=1.0, **rules)
-    return Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations={"readout": readout})
+    readout = Population(
+        name="readout", kind=kind, size=1, tau_shape=shape, spike_area=1.0, **rules
+    )
+    return Network(
+        parameters=jax.tree.map(jnp.asarray, parameters),
+        wires=wires,
+        populations={"readout": readout},
+    )
 
 
 def at(*times):
@@ -499,9 +606,9 @@ def test_a_jump_comes_when_its_arrival_comes(width, by_weight):
     net, engine = lone(), Event(jump_width=width, max_spikes=2)
 
     def level(net, times):
-        return simulate(net, Events(time=times, index=at(0.3).index), 3.0, engine=engine, throw=False).levels[
-            "threshold"
-        ]
+        return simulate(
+            net, Events(time=times, index=at(0.3).index), 3.0, engine=engine, throw=False
+        ).levels["threshold"]
 
     rise, fall = (getattr(level(net, at(0.3).time), name)[0, 0] for name in ("rise", "fall"))
     np.testing.assert_allclose(rise, [0.3, np.inf])
@@ -525,12 +632,16 @@ def test_the_surrogate_takes_the_whole_jump_of_what_arrives_at_one_time(weights)
     net = lone()
     inputs = Wire(name="input", kind="input", sources=(), shape=(2,))
     parameters = {**net.parameters, "weight": {"weight": jnp.array([weights])}}
-    net = Network(parameters=parameters, wires=[inputs, *net.wires[1:]], populations=net.populations)
+    net = Network(
+        parameters=parameters, wires=[inputs, *net.wires[1:]], populations=net.populations
+    )
     events = Events(time=jnp.array([[0.3, 0.3]]), index=jnp.array([[0, 1]]))
 
     def rise(weight):
         moved = net.with_parameters({**net.parameters, "weight": {"weight": weight}})
-        solution = simulate(moved, events, 3.0, engine=Event(jump_width=0.2, max_spikes=2), throw=False)
+        solution = simulate(
+            moved, events, 3.0, engine=Event(jump_width=0.2, max_spikes=2), throw=False
+        )
         return solution.levels["threshold"].rise[0, 0, 0]
 
     np.testing.assert_allclose(jax.grad(rise)(jnp.array([weights])), [[-0.2, -0.2]], rtol=1e-12)
@@ -554,12 +665,16 @@ def test_gradients_are_numbers_also_long_after_the_start(kind):
 def test_passages_near_tangency_are_clipped_and_counted():
     """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the threshold."""
     net = lone("CubaLI", threshold=0.5 - 1e-10)
-    plain, clipped = (simulate(net, at(0.0), 3.0, engine=Event(min_slope=least)) for least in (2**-20, 0.04))
+    plain, clipped = (
+        simulate(net, at(0.0), 3.0, engine=Event(min_slope=least)) for least in (2**-20, 0.04)
+    )
     assert int(plain.clipped_slopes["threshold"]) == 0
     assert int(clipped.clipped_slopes["threshold"]) == 2
 
     def time(net, name, least):
-        found = simulate(net, at(0.0), 3.0, engine=Event(min_slope=least), throw=False).levels["threshold"]
+        found = simulate(net, at(0.0), 3.0, engine=Event(min_slope=least), throw=False).levels[
+            "threshold"
+        ]
         return getattr(found, name)[0, 0, 0]
 
     for name, sign in (("rise", 1), ("fall", -1)):
@@ -573,14 +688,26 @@ def test_a_threshold_at_rest_is_not_passed_at_rest():
     np.testing.assert_allclose(level.rise[0, 0], [0.4, np.inf])
     assert np.isinf(level.fall).all()
     mirrored = simulate(lone(factor=0.0, threshold=-1.0), at(0.4), 5.0).levels["threshold"]
-    assert (int(mirrored.count[0, 0]), float(mirrored.rise[0, 0, 0]), float(mirrored.fall[0, 0, 0])) == (1, 0.0, np.inf)
+    assert (
+        int(mirrored.count[0, 0]),
+        float(mirrored.rise[0, 0, 0]),
+        float(mirrored.fall[0, 0, 0]),
+    ) == (1, 0.0, np.inf)
 
 
 def test_a_flatten_that_joins_axes_in_another_order_is_followed():
     rng, shape, order = np.random.default_rng(0), (2, 3), np.arange(6).reshape(2, 3).T.reshape(-1)
-    own = {"tau": rng.uniform(0.3, 1.0, 6), "r": rng.uniform(0.5, 1.5, 6), "v_leak": rng.normal(0, 0.1, 6)}
+    own = {
+        "tau": rng.uniform(0.3, 1.0, 6),
+        "r": rng.uniform(0.5, 1.5, 6),
+        "v_leak": rng.normal(0, 0.1, 6),
+    }
     first, last = (rng.uniform(0.5, 1.5, 6) * np.array([1, -1, 1, 1, -1, 1]) for _ in range(2))
-    parameters = {"weight": {"weight": rng.normal(0, 2.0, (6, 2))}, "readout": own, "first": {"scale": first}}
+    parameters = {
+        "weight": {"weight": rng.normal(0, 2.0, (6, 2))},
+        "readout": own,
+        "first": {"scale": first},
+    }
     parameters |= {"last": {"scale": last}, "threshold": {"threshold": rng.normal(0, 0.2, 6)}}
     chain = [("input", "input", (2,)), ("weight", "Linear", (6,)), ("readout", "neuron", shape)]
     chain += [
@@ -595,12 +722,19 @@ def test_a_flatten_that_joins_axes_in_another_order_is_followed():
         wires.append(Wire(name=name, kind=kind, sources=before, shape=size, detail=detail))
         before = (name,)
     populations = {"readout": Population(name="readout", kind="LI", size=6, spike_area=0.5)}
-    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations)
-    moved = {"weight": {"weight": parameters["weight"]["weight"][order]}, "first": {"scale": first[order]}}
+    net = Network(
+        parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
+    )
+    moved = {
+        "weight": {"weight": parameters["weight"]["weight"][order]},
+        "first": {"scale": first[order]},
+    }
     moved |= {"readout": {name: values[order] for name, values in own.items()}}
     straight = [dataclasses.replace(wire, detail=None, shape=(wire.size,)) for wire in wires]
     same = Network(
-        parameters={**net.parameters, **jax.tree.map(jnp.asarray, moved)}, wires=straight, populations=populations
+        parameters={**net.parameters, **jax.tree.map(jnp.asarray, moved)},
+        wires=straight,
+        populations=populations,
     )
     events = Events(time=rng.uniform(0, 5, (1, 20)), index=rng.integers(0, 2, (1, 20)))
     found, wanted = (simulate(each, events, 6.0).levels["threshold"] for each in (net, same))
@@ -621,23 +755,34 @@ def test_more_rises_than_are_recorded_end_the_run_with_their_number():
         with pytest.raises(SimulationError, match=message):
             simulate(net, events, T_END, engine=Event(max_spikes=1, first_spike_only=only))
     short = simulate(net, events, T_END, engine=Event(max_spikes={"threshold": 1}), throw=False)
-    np.testing.assert_array_equal(short.levels["threshold"].rise[..., 0], whole.levels["threshold"].rise[..., 0])
-    np.testing.assert_array_equal(short.levels["threshold"].fall[..., 0], whole.levels["threshold"].fall[..., 0])
+    np.testing.assert_array_equal(
+        short.levels["threshold"].rise[..., 0], whole.levels["threshold"].rise[..., 0]
+    )
+    np.testing.assert_array_equal(
+        short.levels["threshold"].fall[..., 0], whole.levels["threshold"].fall[..., 0]
+    )
     again = simulate(net, events, T_END, engine=Event(max_spikes=1), max_events="auto")
     np.testing.assert_array_equal(again.levels["threshold"].count, whole.levels["threshold"].count)
     with pytest.raises(
-        SimulationError, match=r"takes \d+ rises and falls in one sample, others see 3: raise max_events"
+        SimulationError,
+        match=r"takes \d+ rises and falls in one sample, others see 3: raise max_events",
     ):
         simulate(net, events, T_END, max_events=3)
 
 
 def test_options_that_make_no_sense():
     net, events = drawn(ANY)
-    with pytest.raises(UsageError, match=r"threshold is 'edge', no way to play a Threshold: .*level, event"):
+    with pytest.raises(
+        UsageError, match=r"threshold is 'edge', no way to play a Threshold: .*level, event"
+    ):
         simulate(net, events, T_END, engine=Event(threshold="edge"))
     with pytest.raises(UsageError, match=r"jump_width is -0.1: it must be at least 0"):
         simulate(net, events, T_END, engine=Event(jump_width=-0.1))
-    with pytest.raises(UsageError, match="max_spikes names 'treshold', no population: did you mean 'threshold'"):
+    with pytest.raises(
+        UsageError, match="max_spikes names 'treshold', no population: did you mean 'threshold'"
+    ):
         simulate(net, events, T_END, engine=Event(max_spikes={"treshold": 2}))
-    with pytest.raises(UsageError, match="'threshold' is a Threshold played as a level: look at levels"):
+    with pytest.raises(
+        UsageError, match="'threshold' is a Threshold played as a level: look at levels"
+    ):
         simulate(net, events, T_END).events("threshold")

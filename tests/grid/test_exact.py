@@ -10,9 +10,9 @@ import pytest
 
 from jaxsnn import Grid, lower, simulate
 from jaxsnn.errors import LoweringError
-from jaxsnn.event.events import dense_to_events
 from jaxsnn.grid import exact
-from jaxsnn.network import Network
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build, parse
 
 DT = 1e-4
@@ -28,11 +28,15 @@ def one_neuron(neuron, **options):
 
 
 def with_populations(network, **changes):
-    populations = {name: dataclasses.replace(old, **changes) for name, old in network.populations.items()}
+    populations = {
+        name: dataclasses.replace(old, **changes) for name, old in network.populations.items()
+    }
     return Network(parameters=network.parameters, wires=network.wires, populations=populations)
 
 
-@pytest.mark.parametrize(("kernel", "steps"), [("box", [460, 510, 710, 760]), ("delta", [450, 500, 710, 760])])
+@pytest.mark.parametrize(
+    ("kernel", "steps"), [("box", [460, 510, 710, 760]), ("delta", [450, 500, 710, 760])]
+)
 def test_lif_spikes_fall_in_the_steps_of_nirs_reference(kernel, steps, x64):
     neuron = build.lif(tau=2.5e-3, v_threshold=0.1)
     network = lower(one_neuron(neuron, dialect="nir", time_unit="s", dt=DT), dtype=float)
@@ -71,15 +75,25 @@ def test_membranes_follow_the_equations(kind, x64):
 
     rng = np.random.default_rng(0)
     p = {"tau_syn": 2e-3, "tau_mem": 3e-3, "tau": 1.5e-3, "r": 2.0, "v_leak": 0.3, "w_in": 0.7}
-    names = {"CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"), "LI": ("tau", "r", "v_leak"), "I": ("r",)}[kind]
+    names = {
+        "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"),
+        "LI": ("tau", "r", "v_leak"),
+        "I": ("r",),
+    }[kind]
     node = getattr(nir, kind)(**{name: np.array([p[name]]) for name in names})
-    nodes = {"input": nir.Input(np.array([1])), "w": nir.Affine(np.array([[0.01]]), np.array([0.4]))}
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "w": nir.Affine(np.array([[0.01]]), np.array([0.4])),
+    }
     nodes |= {"n": node, "output": nir.Output(np.array([1]))}
     edges = [("input", "w"), ("w", "n"), ("n", "output")]
     graph = parse(nir.NIRGraph(nodes, edges), dialect="nir", time_unit="s", dt=DT)
     x = rng.poisson(0.5, size=(40, 1, 1))
     y = simulate(lower(graph, dtype=float), x, engine=Grid()).output()[:, 0, 0]
-    numbers = {name: p[name] for name in names} | {"area": 1.0, "tau": p["tau"] if kind == "LI" else 1.0}
+    numbers = {name: p[name] for name in names} | {
+        "area": 1.0,
+        "tau": p["tau"] if kind == "LI" else 1.0,
+    }
     expected = euler(kind, numbers, 0.01 * x[:, 0, 0], 0.4, 40, fine=2000)
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-6)
 
@@ -98,7 +112,9 @@ def test_unit_of_time_does_not_matter(x64):
             "b": nir.LIF(tau=0.004 / seconds * one, r=one, v_leak=0 * one, v_threshold=2 * one),
             "output": nir.Output(np.array([1])),
         }
-        graph = nir.NIRGraph(nodes, list(itertools.pairwise(["input", "w", "a", "v", "b", "output"])))
+        graph = nir.NIRGraph(
+            nodes, list(itertools.pairwise(["input", "w", "a", "v", "b", "output"]))
+        )
         network = lower(parse(graph, dialect="nir", time_unit=unit), dtype=float)
         x = np.random.default_rng(1).poisson(0.7, size=(80, 3, 1))
         solution = simulate(network, x, engine=Grid(dt=DT, record=("b",)))
@@ -119,11 +135,17 @@ def test_it_converges_to_the_event_engine(x64):
         build.cubali(tau_mem="10ms", tau_syn="7ms"),
         seed=3,
     )
-    network, coarse, duration = lower(graph, dtype=float), np.random.default_rng(0).random((20, 4, 5)) < 0.4, 0.04
+    network, coarse, duration = (
+        lower(graph, dtype=float),
+        np.random.default_rng(0).random((20, 4, 5)) < 0.4,
+        0.04,
+    )
     for dt, close in ((1e-3, 0.5), (1e-5, 0.02)):
         x = np.zeros((round(duration / dt), 4, 5))
         x[: len(x) // 2 : round(1e-3 / dt)] = coarse
-        events = simulate(network, dense_to_events(x, dt), duration, sample_times=np.arange(len(x)) * dt)
+        events = simulate(
+            network, dense_to_events(x, dt), duration, sample_times=np.arange(len(x)) * dt
+        )
         grid = simulate(network, x, engine=Grid(dt=dt, record=True))
         counts, first = np.asarray(events.spikes["2"].count), np.asarray(events.first_spike("2"))
         steps = np.asarray(grid.spikes["2"])
@@ -148,7 +170,9 @@ def test_share_of_the_current_is_smooth_where_time_constants_meet(x64):
 
     found = np.asarray(jax.vmap(lambda syn: exact.share(mem, syn))(mem * ratios))
     apart = np.abs(np.asarray(ratios) - 1) > 1e-5
-    np.testing.assert_allclose(found[apart], direct(mem * np.asarray(ratios)[apart]).astype(float), rtol=1e-11)
+    np.testing.assert_allclose(
+        found[apart], direct(mem * np.asarray(ratios)[apart]).astype(float), rtol=1e-11
+    )
     np.testing.assert_allclose(found[~apart], mem * np.exp(-mem), rtol=1e-8)
     for syn in mem * np.asarray(ratios):
         slope = jax.grad(exact.share, argnums=(0, 1))(mem, syn)
@@ -162,5 +186,7 @@ def test_share_of_the_current_is_smooth_where_time_constants_meet(x64):
 
 def test_a_delayed_reset_makes_no_sense_in_continuous_time():
     graph = one_neuron(build.lif(tau="10ms"), reset_delay=True)
-    with pytest.raises(LoweringError, match=r"node '2' .* one step late, .* say --reset-delay 2:false"):
+    with pytest.raises(
+        LoweringError, match=r"node '2' .* one step late, .* say --reset-delay 2:false"
+    ):
         simulate(lower(graph), np.zeros((3, 1, 1)), engine=Grid(dt=DT))

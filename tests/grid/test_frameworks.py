@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import ArcTan, FastSigmoid, Grid, Sigmoid, StraightThrough, lower, simulate, verify
-from jaxsnn.grid.solution import approximations
+from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.nir import parse, read
 
 pytestmark = pytest.mark.interop
@@ -62,7 +62,11 @@ def snntorch_play(net, x):
         for number, size in enumerate(sizes):
             neuron = net[2 * number + 1]
             zero = torch.zeros(len(frame), size)
-            names = ["spk"] * type(neuron).__name__.startswith("R") + ["syn"] * hasattr(neuron, "alpha") + ["mem"]
+            names = (
+                ["spk"] * type(neuron).__name__.startswith("R")
+                + ["syn"] * hasattr(neuron, "alpha")
+                + ["mem"]
+            )
             before = state.get(number) or (zero,) * len(names)
             after = neuron(net[2 * number](signal), *before)
             signal = after[0]
@@ -88,10 +92,15 @@ def snntorch_graph(net, **options):
         tau = dt / (1 - beta)
         if hasattr(neuron, "alpha"):
             tau_syn = dt / (1 - numbers(neuron.alpha))
-            node = nir.CubaLIF(tau_mem=tau, tau_syn=tau_syn, r=tau / dt, w_in=tau_syn / dt, **common)
+            node = nir.CubaLIF(
+                tau_mem=tau, tau_syn=tau_syn, r=tau / dt, w_in=tau_syn / dt, **common
+            )
         else:
             node = nir.LIF(tau=tau, r=tau / dt, **common)
-        nodes |= {f"w{number}": nir.Affine(numbers(linear.weight), numbers(linear.bias)), f"n{number}": node}
+        nodes |= {
+            f"w{number}": nir.Affine(numbers(linear.weight), numbers(linear.bias)),
+            f"n{number}": node,
+        }
         edges += [(last, f"w{number}"), (f"w{number}", f"n{number}")]
         if hasattr(neuron, "recurrent"):
             back = neuron.recurrent
@@ -106,7 +115,8 @@ KINDS = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
 
 
 @pytest.mark.parametrize(
-    ("kind", "reset", "delay"), list(itertools.product(KINDS, ("zero", "subtract", "none"), (True, False)))
+    ("kind", "reset", "delay"),
+    list(itertools.product(KINDS, ("zero", "subtract", "none"), (True, False))),
 )
 def test_snntorch_fires_the_same(kind, reset, delay):
     net = snntorch_net(kind, seed=3, reset_mechanism=reset, reset_delay=delay)
@@ -125,19 +135,27 @@ SURROGATES = (
     (FastSigmoid(slope=25.0), "fast_sigmoid", {"slope": 25}),
     (FastSigmoid(slope=7.0), "fast_sigmoid", {"slope": 7}),
     (ArcTan(alpha=2.0), "atan", {"alpha": 2.0}),
-    (Sigmoid(slope=1.0), "sigmoid", {"slope": 1}),  # snnTorch's is NaN where slope |V - v_threshold| is above 88
+    (
+        Sigmoid(slope=1.0),
+        "sigmoid",
+        {"slope": 1},
+    ),  # snnTorch's is NaN where slope |V - v_threshold| is above 88
     (StraightThrough(), "straight_through_estimator", {}),
 )
 
 
 @pytest.mark.parametrize(("surrogate", "name", "options"), SURROGATES)
-@pytest.mark.parametrize(("kind", "reset", "delay"), [("Leaky", "zero", True), ("RSynaptic", "subtract", True)])
+@pytest.mark.parametrize(
+    ("kind", "reset", "delay"), [("Leaky", "zero", True), ("RSynaptic", "subtract", True)]
+)
 def test_snntorch_gives_the_same_gradient(surrogate, name, options, kind, reset, delay):
     check_gradient(surrogate, name, options, kind, reset, delay)
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])
-@pytest.mark.parametrize(("reset", "delay"), list(itertools.product(("zero", "subtract"), (True, False))))
+@pytest.mark.parametrize(
+    ("reset", "delay"), list(itertools.product(("zero", "subtract"), (True, False)))
+)
 def test_snntorch_gives_the_same_gradient_for_every_reset(kind, reset, delay):
     check_gradient(*SURROGATES[0], kind, reset, delay)
 
@@ -150,8 +168,13 @@ def check_gradient(surrogate, name, options, kind, reset, delay):
     learnt = {"learn_beta": True, "learn_threshold": True}
     learnt |= {"learn_alpha": True} if "Synaptic" in kind else {}
     gradient = getattr(surrogates, name)(**options)
-    net = snntorch_net(kind, seed=5, reset_mechanism=reset, reset_delay=delay, spike_grad=gradient, **learnt)
-    x, weights = spikes(seed=11), np.random.default_rng(1).normal(size=(2, STEPS, BATCH, 4)).astype(np.float32)
+    net = snntorch_net(
+        kind, seed=5, reset_mechanism=reset, reset_delay=delay, spike_grad=gradient, **learnt
+    )
+    x, weights = (
+        spikes(seed=11),
+        np.random.default_rng(1).normal(size=(2, STEPS, BATCH, 4)).astype(np.float32),
+    )
     y, v = snntorch_play(net, x)
     (torch.as_tensor(weights[0]) * y + torch.as_tensor(weights[1]) * v).sum().backward()
 
@@ -159,14 +182,20 @@ def check_gradient(surrogate, name, options, kind, reset, delay):
 
     def loss(parameters):
         played = simulate(
-            network.with_parameters(parameters), x, engine=Grid(surrogate=surrogate, record=("n1",)), throw=False
+            network.with_parameters(parameters),
+            x,
+            engine=Grid(surrogate=surrogate, record=("n1",)),
+            throw=False,
         )
         return jnp.sum(weights[0] * played.output() + weights[1] * played.voltages["n1"])
 
     ours = jax.grad(loss)(network.parameters)
     for number in (0, 1):
         linear, neuron = net[2 * number], net[2 * number + 1]
-        pairs = [(ours[f"w{number}"]["weight"], linear.weight.grad), (ours[f"w{number}"]["bias"], linear.bias.grad)]
+        pairs = [
+            (ours[f"w{number}"]["weight"], linear.weight.grad),
+            (ours[f"w{number}"]["bias"], linear.bias.grad),
+        ]
         node, parameters = ours[f"n{number}"], network.parameters[f"n{number}"]
         pairs.append((node["v_threshold"], neuron.threshold.grad))
         pairs.append((node["r"] * parameters["r"] ** 2, neuron.beta.grad))  # beta = 1 - 1/r
@@ -190,10 +219,17 @@ def norse_net(cell, seed, **options):
     def layer(size):
         names = {"v_th": torch.rand(size) * 0.2 + 0.2}
         if cell != "IAFCell":
-            names |= {"tau_mem_inv": 1 / (torch.rand(size) * 0.02 + 0.005), "v_leak": torch.rand(size) * 0.1 - 0.05}
+            names |= {
+                "tau_mem_inv": 1 / (torch.rand(size) * 0.02 + 0.005),
+                "v_leak": torch.rand(size) * 0.1 - 0.05,
+            }
         if cell == "LIFCell":
             names["tau_syn_inv"] = 1 / (torch.rand(size) * 0.01 + 0.003)
-        kind = {"LIFBoxCell": "LIFBoxParameters", "LIFCell": "LIFParameters", "IAFCell": "IAFParameters"}[cell]
+        kind = {
+            "LIFBoxCell": "LIFBoxParameters",
+            "LIFCell": "LIFParameters",
+            "IAFCell": "IAFParameters",
+        }[cell]
         modules = {"LIFBoxCell": "lif_box", "LIFCell": "lif", "IAFCell": "iaf"}
         functional = getattr(norse.functional, modules[cell])
         parameters = getattr(functional, kind)(**names, **options)
@@ -230,7 +266,9 @@ def test_norse_gives_the_same_gradient():
     from norse.torch.utils import export_nir as export
 
     net, x = norse_net("LIFBoxCell", seed=2), spikes(seed=4)
-    network = lower(parse(export.to_nir(net, torch.zeros(1, 5)), dialect="norse", dt=1e-3, dt_export=1e-3))
+    network = lower(
+        parse(export.to_nir(net, torch.zeros(1, 5)), dialect="norse", dt=1e-3, dt_export=1e-3)
+    )
     weights = np.random.default_rng(1).normal(size=(STEPS, BATCH, 4)).astype(np.float32)
     state, loss = None, 0.0
     for frame, factor in zip(torch.as_tensor(x), torch.as_tensor(weights), strict=True):
@@ -240,14 +278,21 @@ def test_norse_gives_the_same_gradient():
     engine = Grid(surrogate=FastSigmoid(slope=1.0))
 
     def ours(parameters):
-        return jnp.sum(weights * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output())
+        return jnp.sum(
+            weights
+            * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output()
+        )
 
     slopes = jax.grad(ours)(network.parameters)
-    for name, layer in zip(("0", "2"), [part for part in net.modules() if hasattr(part, "bias")], strict=True):
+    for name, layer in zip(
+        ("0", "2"), [part for part in net.modules() if hasattr(part, "bias")], strict=True
+    ):
         for key in ("weight", "bias"):
             expected = getattr(layer, key).grad.numpy()
             assert np.abs(expected).max() > 0
-            np.testing.assert_allclose(slopes[name][key], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+            np.testing.assert_allclose(
+                slopes[name][key], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+            )
 
 
 @pytest.mark.parametrize("decay_input", [True, False])

@@ -39,7 +39,9 @@ def frames(*shape, seed=0):
 def test_nodes():
     """The helper's neuron does nothing to the chain."""
     x = frames(3)
-    np.testing.assert_array_equal(play({"s": nir.Scale(np.array([2.0, 3.0, 4.0]))}, [3], x), x * np.float32([2, 3, 4]))
+    np.testing.assert_array_equal(
+        play({"s": nir.Scale(np.array([2.0, 3.0, 4.0]))}, [3], x), x * np.float32([2, 3, 4])
+    )
 
 
 def convolution(x, weight, bias, stride, padding, dilation, groups):
@@ -57,9 +59,14 @@ def convolution(x, weight, bias, stride, padding, dilation, groups):
         first = channel // per_group_out * per_group_in
         for place in itertools.product(*map(range, sizes)):
             for tap in itertools.product(*map(range, kernel)):
-                at = tuple(place[axis] * stride[axis] + tap[axis] * dilation[axis] for axis in range(spatial))
+                at = tuple(
+                    place[axis] * stride[axis] + tap[axis] * dilation[axis]
+                    for axis in range(spatial)
+                )
                 for source in range(per_group_in):
-                    y[(..., channel, *place)] += padded[(..., first + source, *at)] * weight[(channel, source, *tap)]
+                    y[(..., channel, *place)] += (
+                        padded[(..., first + source, *at)] * weight[(channel, source, *tap)]
+                    )
         y[:, :, channel] += bias[channel]
     return y
 
@@ -79,7 +86,9 @@ def test_conv2d(stride, padding, dilation, groups):
     bias = rng.normal(size=8).astype(np.float32)
     node = nir.Conv2d((7, 8), weight, stride, padding, dilation, groups, bias)
     y = play({"c": node}, [4, 7, 8], x)
-    np.testing.assert_allclose(y, convolution(x, weight, bias, stride, padding, dilation, groups), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        y, convolution(x, weight, bias, stride, padding, dilation, groups), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("padding", "amounts"), [("valid", (0,)), ("same", (2,)), (1, (1,))])
@@ -88,7 +97,9 @@ def test_conv1d(padding, amounts):
     weight, bias = rng.normal(size=(3, 2, 3)).astype(np.float32), np.float32([1, 2, 3])
     node = nir.Conv1d(9, weight, 1, padding, 2, 1, bias)
     y = play({"c": node}, [2, 9], x)
-    np.testing.assert_allclose(y, convolution(x, weight, bias, (1,), amounts, (2,), 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        y, convolution(x, weight, bias, (1,), amounts, (2,), 1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_same_with_an_even_kernel_pads_more_behind():
@@ -106,14 +117,18 @@ def test_same_with_a_stride_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["SumPool2d", "AvgPool2d"])
-@pytest.mark.parametrize(("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1))]
+)
 def test_pools(kind, size, stride, padding):
     x = frames(3, 6, 6)
     node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
     weight = np.zeros((3, 1, *size))
     weight[:] = 1 if kind == "SumPool2d" else 1 / np.prod(size)
     y = play({"p": node}, [3, 6, 6], x)
-    np.testing.assert_allclose(y, convolution(x, weight, np.zeros(3), stride, padding, (1, 1), 3), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        y, convolution(x, weight, np.zeros(3), stride, padding, (1, 1), 3), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_flatten_joins_axes_in_the_order_of_the_dialect():
@@ -135,7 +150,9 @@ def spyx_graph(flatten, shape):
         "output": nir.Output(np.array([size])),
     }
     edges = list(itertools.pairwise(nodes))
-    return parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="spyx", readout=["n"]), weight
+    return parse(
+        nir.NIRGraph(nodes, edges, type_check=False), dialect="spyx", readout=["n"]
+    ), weight
 
 
 def test_spyx_keeps_channels_last():
@@ -158,7 +175,9 @@ def test_delays_are_whole_steps():
     assert (steps[:3, :, 2] == 0).all()
     uniform = play({"d": nir.Delay(np.full(3, 2e-3))}, [3], x)
     np.testing.assert_array_equal(uniform, np.concatenate([0 * x[:2], x[:-2]]))
-    with pytest.raises(LoweringError, match=r"'d' \(Delay\): channel 1 is late by 0.0015 s, which is 1.5 steps"):
+    with pytest.raises(
+        LoweringError, match=r"'d' \(Delay\): channel 1 is late by 0.0015 s, which is 1.5 steps"
+    ):
         play({"d": nir.Delay(np.array([0.0, 1.5e-3]))}, [2], frames(2))
 
 
@@ -189,15 +208,23 @@ def test_several_inputs_and_outputs():
     left, right = np.abs(frames(2)) * 1e6, np.zeros((STEPS, BATCH, 3))
     solution = simulate(network, {"left": left, "right": right}, engine=Grid())
     assert solution.spiking == ("spikes",)
-    np.testing.assert_allclose(solution.y["raw"], np.repeat(left.sum(-1, keepdims=True), 3, -1), rtol=1e-6)
+    np.testing.assert_allclose(
+        solution.y["raw"], np.repeat(left.sum(-1, keepdims=True), 3, -1), rtol=1e-6
+    )
     assert np.asarray(solution.y["spikes"]).max() == 1
 
 
 def test_a_population_that_nothing_feeds_rests():
-    nodes = {"input": nir.Input(np.array([1])), "n": neuron(1), "m": neuron(2, v_leak=np.full(2, 0.5))}
+    nodes = {
+        "input": nir.Input(np.array([1])),
+        "n": neuron(1),
+        "m": neuron(2, v_leak=np.full(2, 0.5)),
+    }
     nodes |= {"output": nir.Output(np.array([1])), "other": nir.Output(np.array([2]))}
     edges = [("input", "n"), ("n", "output"), ("m", "other")]
-    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt=1e-3, dt_export=1e-3)
+    graph = parse(
+        nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt=1e-3, dt_export=1e-3
+    )
     solution = simulate(lower(graph), frames(1), engine=Grid(record=("m",)))
     np.testing.assert_array_equal(solution.voltages["m"], np.full((STEPS, BATCH, 2), 0.5))
 
@@ -211,4 +238,6 @@ def test_trained_numbers_of_a_convolution_go_back_into_the_graph(zoo):
     changed = {**network.parameters, name: {**network.parameters[name], "bias": jnp.arange(4.0)}}
     raised = raise_(graph, network.with_parameters(changed))
     np.testing.assert_array_equal(raised.nodes[name].value("bias"), np.arange(4.0))
-    np.testing.assert_array_equal(raised.nodes[name].value("weight"), graph.nodes[name].value("weight"))
+    np.testing.assert_array_equal(
+        raised.nodes[name].value("weight"), graph.nodes[name].value("weight")
+    )

@@ -72,8 +72,13 @@ def test_recurrent_current_based_layers_of_spyx(zoo, x64):
     """RCuBaLIF: the spike of the membrane before the step feeds back in this step; V loses it before it decays."""
     graph = read(zoo["spyx_c_rcubalif"], dialect="spyx")
     network = lower(graph, dtype=float)
-    p = {name: {key: np.asarray(value) for key, value in node.items()} for name, node in network.parameters.items()}
-    neuron = next(name for name, node in graph.nodes.items() if node.type == "CubaLIF" and "/" in name)
+    p = {
+        name: {key: np.asarray(value) for key, value in node.items()}
+        for name, node in network.parameters.items()
+    }
+    neuron = next(
+        name for name, node in graph.nodes.items() if node.type == "CubaLIF" and "/" in name
+    )
     back = next(name for name in graph.nodes if name.endswith("w_rec"))
     first = network.wires[1].name
     x = 3.0 * (np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.4)
@@ -94,7 +99,10 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
     graph = read(zoo["sinabs_v_iaf"], dialect="sinabs", reset=reset)
     network = lower(graph, dtype=float)
     weights, neuron = network.wires[1].name, network.wires[2].name
-    p = {key: np.asarray(value) for key, value in {**network.parameters[weights], **network.parameters[neuron]}.items()}
+    p = {
+        key: np.asarray(value)
+        for key, value in {**network.parameters[weights], **network.parameters[neuron]}.items()
+    }
     x = 4.0 * (np.random.default_rng(1).random((STEPS, BATCH, 5)) < 0.4)
     spikes = np.asarray(simulate(network, x, engine=Grid(record=(neuron,))).spikes[neuron])
     v = 0.0
@@ -107,7 +115,8 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "fires"), [("norse", False), ("spyx", False), ("sinabs", True), ("spikingjelly", True), ("nir", False)]
+    ("dialect", "fires"),
+    [("norse", False), ("spyx", False), ("sinabs", True), ("spikingjelly", True), ("nir", False)],
 )
 def test_a_membrane_at_its_threshold(dialect, fires):
     one = np.ones(1)
@@ -115,9 +124,15 @@ def test_a_membrane_at_its_threshold(dialect, fires):
     nodes = {"input": nir.Input(one.astype(int)), "w": nir.Linear(np.array([[0.5]]))}
     nodes |= {"n": nir.IF(r=rate * one, v_threshold=one), "output": nir.Output(one.astype(int))}
     edges = [("input", "w"), ("w", "n"), ("n", "output")]
-    options = {"time_unit": "s"} if dialect == "nir" else {"dt_export": 1} if dialect == "norse" else {}
+    options = (
+        {"time_unit": "s"} if dialect == "nir" else {"dt_export": 1} if dialect == "norse" else {}
+    )
     network = lower(parse(nir.NIRGraph(nodes, edges), dialect=dialect, **options))
-    y = simulate(network, np.ones((4, 1, 1)), engine=Grid(dt=None if dialect == "spikingjelly" else 1e-3)).output()
+    y = simulate(
+        network, np.ones((4, 1, 1)), engine=Grid(dt=None if dialect == "spikingjelly" else 1e-3)
+    ).output()
     # V is 0.5, 1, 1.5, ... ; Spyx says so one step later.
-    expected = {True: [0, 1, 0, 1], False: [0, 0, 1, 0]}[fires] if dialect != "spyx" else [0, 0, 0, 1]
+    expected = (
+        {True: [0, 1, 0, 1], False: [0, 0, 1, 0]}[fires] if dialect != "spyx" else [0, 0, 0, 1]
+    )
     assert y[:, 0, 0].tolist() == expected

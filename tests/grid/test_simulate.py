@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn import Event, Events, Grid, Result, lower, read, simulate
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
-from jaxsnn.event.events import dense_to_events
+from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build
 
 DT = 1e-3
@@ -53,20 +53,29 @@ def test_what_is_rounded_or_late_is_counted(network):
     assert (int(solution.rounded["input"]), int(solution.late["input"])) == (4, 1)
     dense = np.zeros((20, 1, 4))
     dense[0, 0, 0] = dense[0, 0, 1] = dense[2, 0, 2] = dense[19, 0, 3] = 1
-    np.testing.assert_array_equal(solution.output(), simulate(network, dense, engine=Grid(dt=DT)).output())
+    np.testing.assert_array_equal(
+        solution.output(), simulate(network, dense, engine=Grid(dt=DT)).output()
+    )
 
 
 def test_two_events_in_one_step_are_two(network):
     twice = Events(time=np.array([[2.0, 2.0]]) * DT, index=np.array([[1, 1]]))
     once = Events(time=np.array([[2.0]]) * DT, index=np.array([[1]]))
-    first, second = (simulate(network, events, 8 * DT, engine=Grid(dt=DT, record=True)) for events in (once, twice))
+    first, second = (
+        simulate(network, events, 8 * DT, engine=Grid(dt=DT, record=True))
+        for events in (once, twice)
+    )
     np.testing.assert_allclose(2 * first.voltages["2"][3], second.voltages["2"][3], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
-        (np.zeros((5, 2, 3)), {}, r"input 'input' has shape \(5, 2, 3\): it must be \(time, batch, 4\)"),
+        (
+            np.zeros((5, 2, 3)),
+            {},
+            r"input 'input' has shape \(5, 2, 3\): it must be \(time, batch, 4\)",
+        ),
         (np.zeros((5, 4)), {}, r"input 'input' has shape \(5, 4\)"),
         (np.zeros((0, 2, 4)), {}, "0 steps and 2 samples"),
         ({"x": np.zeros((5, 2, 4))}, {}, "no input 'x'"),
@@ -75,9 +84,17 @@ def test_two_events_in_one_step_are_two(network):
         (np.zeros((5, 2, 4)), {"t_end": 0.1 * DT}, "shorter than half a step"),
         (Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), {}, "needs t_end"),
         (Events(time=np.zeros((1, 1)), index=np.full((1, 1), 4)), {"t_end": DT}, "names channel 4"),
-        (Events(time=np.full((1, 1), -1.0), index=np.zeros((1, 1), int)), {"t_end": DT}, "at time -1 s"),
+        (
+            Events(time=np.full((1, 1), -1.0), index=np.zeros((1, 1), int)),
+            {"t_end": DT},
+            "at time -1 s",
+        ),
         (np.zeros((5, 2, 4)), {"sample_times": [0.0]}, "sample_times are for the event engine"),
-        (np.zeros((5, 2, 4)), {"engine": Grid(dt=DT, record=("3",))}, "record names '3', no population"),
+        (
+            np.zeros((5, 2, 4)),
+            {"engine": Grid(dt=DT, record=("3",))},
+            "record names '3', no population",
+        ),
         (np.zeros((5, 2, 4)), {"engine": Grid(dt=-1.0)}, "dt = -1 s: it must be positive"),
     ],
 )
@@ -89,11 +106,16 @@ def test_inputs_that_do_not_fit_are_refused(network, inputs, options, message):
 
 def test_the_event_engine_still_needs_an_end(network):
     with pytest.raises(UsageError, match="t_end is missing"):
-        simulate(network, Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), engine=Event())
+        simulate(
+            network, Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), engine=Event()
+        )
 
 
 def test_what_is_not_a_number_is_reported_with_its_node(network, x):
-    parameters = {**network.parameters, "1": {"weight": network.parameters["1"]["weight"].at[0, 0].set(jnp.nan)}}
+    parameters = {
+        **network.parameters,
+        "1": {"weight": network.parameters["1"]["weight"].at[0, 0].set(jnp.nan)},
+    }
     broken = network.with_parameters(parameters)
     with pytest.raises(SimulationError, match="the membrane of '2' is NaN or infinite"):
         simulate(broken, x, engine=Grid(dt=DT))
@@ -105,7 +127,9 @@ def test_what_is_not_a_number_is_reported_with_its_node(network, x):
 def test_bad_events_are_reported_under_jit(network):
     @jax.jit
     def result(time, index):
-        return simulate(network, Events(time=time, index=index), 5 * DT, engine=Grid(dt=DT), throw=False).result
+        return simulate(
+            network, Events(time=time, index=index), 5 * DT, engine=Grid(dt=DT), throw=False
+        ).result
 
     index = jnp.zeros((1, 1), int)
     assert result(jnp.zeros((1, 1)), index) == Result.SUCCESS
@@ -126,7 +150,11 @@ def test_output_is_found_by_name(network, x):
     [
         ("snntorch_v_leaky_sub", {}, "node '1': simulation needs reset, .* say --reset"),
         ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say --reset-delay"),
-        ("snntorch_v_leaky_sub", {"reset": ["1:zero"], "reset_delay": True}, "node '3': .* --reset"),
+        (
+            "snntorch_v_leaky_sub",
+            {"reset": ["1:zero"], "reset_delay": True},
+            "node '3': .* --reset",
+        ),
         ("norse_v_lifbox", {}, "say --dt-export"),
         ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* say --dt"),
         ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* say --norm-input"),

@@ -44,7 +44,9 @@ def test_several_spikes_a_step(x64):
     v = jnp.asarray([-3.0, 0.4, 0.5, 0.9, 1.0, 2.6])
     assert spike_count(v, 0.5, FastSigmoid(), True).tolist() == [0, 0, 1, 1, 2, 5]
     assert spike_count(v, 0.5, FastSigmoid(), False).tolist() == [0, 0, 0, 1, 1, 5]
-    by_v = jax.vmap(jax.grad(spike_count), in_axes=(0, None, None, None))(v, 0.5, FastSigmoid(slope=4.0), True)
+    by_v = jax.vmap(jax.grad(spike_count), in_axes=(0, None, None, None))(
+        v, 0.5, FastSigmoid(slope=4.0), True
+    )
     nearest = np.array([0.5, 0.5, 0.5, 1.0, 1.0, 2.5])
     np.testing.assert_allclose(by_v, 1 / (1 + 4 * np.abs(v - nearest)) ** 2)
     by_threshold = jax.grad(spike_count, argnums=1)(2.6, 0.5, FastSigmoid(slope=4.0), True)
@@ -60,7 +62,9 @@ def leaky_network(reset, dtype=float):
     for name, (outputs, inputs) in (("0", (6, 3)), ("2", (2, 6))):
         nodes[name] = nir.Affine(rng.normal(size=(outputs, inputs)), 0.2 * rng.normal(size=outputs))
         one = np.ones(outputs)
-        node = nir.LIF(tau=1e-4 / (1 - BETA) * one, r=one / (1 - BETA), v_leak=0 * one, v_threshold=0.7 * one)
+        node = nir.LIF(
+            tau=1e-4 / (1 - BETA) * one, r=one / (1 - BETA), v_leak=0 * one, v_threshold=0.7 * one
+        )
         nodes[str(int(name) + 1)] = node
     nodes["output"] = nir.Output(np.array([2]))
     edges = [("input", "0"), ("0", "1"), ("1", "2"), ("2", "3"), ("3", "output")]
@@ -93,8 +97,12 @@ def backward(p, x, weights, reset, detach):
     """Gradient of sum(weights * output) by weights, biases and thresholds, by hand and backward in time."""
     trace = forward(p, x, reset)
     names = (("0", "1"), ("2", "3"))
-    found = {name: {key: np.zeros_like(value) for key, value in node.items()} for name, node in p.items()}
-    later = [np.zeros((BATCH, size)) for size in (6, 2)]  # gradient by the membrane that the next step starts from
+    found = {
+        name: {key: np.zeros_like(value) for key, value in node.items()} for name, node in p.items()
+    }
+    later = [
+        np.zeros((BATCH, size)) for size in (6, 2)
+    ]  # gradient by the membrane that the next step starts from
     for step in reversed(range(STEPS)):
         now, _ = trace[step]
         by_spikes = weights[step]
@@ -131,14 +139,23 @@ def test_gradients_are_those_of_a_plain_backpropagation(reset, detach, x64):
     engine = Grid(surrogate=FastSigmoid(slope=SLOPE), detach_reset=detach)
 
     def loss(parameters):
-        return jnp.sum(weights * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output())
+        return jnp.sum(
+            weights
+            * simulate(network.with_parameters(parameters), x, engine=engine, throw=False).output()
+        )
 
-    p = {name: {key: np.asarray(value) for key, value in node.items()} for name, node in network.parameters.items()}
+    p = {
+        name: {key: np.asarray(value) for key, value in node.items()}
+        for name, node in network.parameters.items()
+    }
     trace = forward(p, x, reset)
     y = simulate(network, x, engine=engine).output()
     np.testing.assert_array_equal(y, np.stack([signal for _, signal in trace]))
     assert 0.05 < y.mean() < 0.9
-    ours, expected = jax.grad(loss)(network.parameters), backward(p, x, weights, reset, detach is not False)
+    ours, expected = (
+        jax.grad(loss)(network.parameters),
+        backward(p, x, weights, reset, detach is not False),
+    )
     for name, keys in {
         "0": ("weight", "bias"),
         "1": ("v_threshold",),
@@ -174,7 +191,12 @@ def test_gradients_of_silent_and_of_leakless_neurons_are_finite():
 
     def loss(parameters):
         return (
-            simulate(network.with_parameters(parameters), jnp.zeros((STEPS, 1, 3)), engine=Grid(), throw=False)
+            simulate(
+                network.with_parameters(parameters),
+                jnp.zeros((STEPS, 1, 3)),
+                engine=Grid(),
+                throw=False,
+            )
             .y["output"]
             .sum()
         )
@@ -192,11 +214,17 @@ def test_it_learns():
     @jax.jit
     def loss(weights):
         parameters = {**network.parameters, **weights}
-        counts = simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False).output().sum(axis=0)
+        counts = (
+            simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False)
+            .output()
+            .sum(axis=0)
+        )
         return -jnp.mean(jax.nn.log_softmax(counts)[jnp.arange(32), target])
 
     weights = {name: network.parameters[name] for name in ("0", "2")}
     before = loss(weights)
     for _ in range(60):
-        weights = jax.tree.map(lambda old, slope: old - 0.1 * slope, weights, jax.grad(loss)(weights))
+        weights = jax.tree.map(
+            lambda old, slope: old - 0.1 * slope, weights, jax.grad(loss)(weights)
+        )
     assert loss(weights) < 0.6 * before

@@ -113,7 +113,10 @@ def test_outputs_by_name(spiking):
             lambda y: y[:100],
             r"output 'output': the recording has shape \(100, 20, 3\), the simulation gives \(200, 20, 3\)",
         ),
-        (lambda y: np.where(y > 0, np.nan, y), r"has nan at \(\d+, \d+, \d+\): it must hold finite numbers"),
+        (
+            lambda y: np.where(y > 0, np.nan, y),
+            r"has nan at \(\d+, \d+, \d+\): it must hold finite numbers",
+        ),
     ],
 )
 def test_recordings_that_do_not_fit(spiking, change, message):

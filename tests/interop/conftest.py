@@ -35,7 +35,9 @@ def converts(tmp_path: Path) -> Callable[..., Converted]:
         got = play(made.load_with, target, x)
         shift = next(iter(made.shift.values()), 0)
         identical, trains, active = compare(y, got, shift)
-        assert active >= trains / 4, f"only {active} of {trains} trains have a spike: they prove little"
+        assert active >= trains / 4, (
+            f"only {active} of {trains} trains have a spike: they prove little"
+        )
         assert y.mean() < 0.9
         assert identical >= 0.99 * trains, f"{identical} of {trains} trains are identical"
         assert made.losses == ()

@@ -9,7 +9,9 @@ import numpy as np
 SIZES = ((5, 24), (24, 12), (12, 4))
 
 
-def spikes(seed: int, shape: tuple[int, ...] = (5,), steps: int = 100, batch: int = 10) -> np.ndarray:
+def spikes(
+    seed: int, shape: tuple[int, ...] = (5,), steps: int = 100, batch: int = 10
+) -> np.ndarray:
     """Random input spikes (time, batch, *shape)."""
     return (np.random.default_rng(seed).random((steps, batch, *shape)) < 0.3).astype(np.float32)
 
@@ -19,7 +21,9 @@ def _linear(rng: np.random.Generator, inputs: int, outputs: int, gain: float) ->
 
     layer = torch.nn.Linear(inputs, outputs)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor(rng.normal(0.05, gain, (outputs, inputs)) * (5 / inputs) ** 0.5))
+        layer.weight.copy_(
+            torch.tensor(rng.normal(0.05, gain, (outputs, inputs)) * (5 / inputs) ** 0.5)
+        )
         layer.bias.copy_(torch.tensor(rng.uniform(-0.1, 0.1, outputs)))
     return layer
 
@@ -44,7 +48,9 @@ def _convolutions(rng: np.random.Generator, neuron: Any, pool: Any, flatten: Any
     ]
 
 
-def _vector(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...], alike: bool = False) -> Any:
+def _vector(
+    rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...], alike: bool = False
+) -> Any:
     """Random numbers, one for each channel, or one for all."""
     import torch
 
@@ -125,9 +131,13 @@ def norse_net(kind: str, seed: int, alike: bool = False) -> Any:
         return LIFBoxCell(lif_box.LIFBoxParameters(tau_mem_inv=mem, v_th=threshold, v_leak=leak))
 
     if kind == "conv":
-        return SequentialState(*_convolutions(rng, neuron, torch.nn.AvgPool2d(2), torch.nn.Flatten()))
+        return SequentialState(
+            *_convolutions(rng, neuron, torch.nn.AvgPool2d(2), torch.nn.Flatten())
+        )
     gain = 3.0 if kind == "lif_v_leak" else 1.0
-    return SequentialState(*(part for a, b in SIZES for part in (_linear(rng, a, b, gain), neuron((b,)))))
+    return SequentialState(
+        *(part for a, b in SIZES for part in (_linear(rng, a, b, gain), neuron((b,))))
+    )
 
 
 def stateful_play(net: Any, x: np.ndarray) -> np.ndarray:
@@ -157,13 +167,17 @@ def spikingjelly_net(kind: str, seed: int) -> Any:
             return neuron.CUBALIFNode(c_decay=0.6, v_decay=0.8, v_threshold=0.9)
         reset = -0.2 if kind == "lif_v_reset" else 0.0
         threshold = {"lif_adds": 1.0, "lif_v_reset": 0.1, "conv": 0.15}.get(kind, 0.4)
-        return neuron.LIFNode(tau=2.5, decay_input=kind != "lif_adds", v_threshold=threshold, v_reset=reset)
+        return neuron.LIFNode(
+            tau=2.5, decay_input=kind != "lif_adds", v_threshold=threshold, v_reset=reset
+        )
 
     if kind == "conv":
         parts = _convolutions(rng, make, layer.AvgPool2d(2), layer.Flatten())
         return torch.nn.Sequential(*parts)
     gain = 0.25 if kind == "cuba" else 0.6
-    return torch.nn.Sequential(*(part for a, b in SIZES for part in (_linear(rng, a, b, gain), make((b,)))))
+    return torch.nn.Sequential(
+        *(part for a, b in SIZES for part in (_linear(rng, a, b, gain), make((b,))))
+    )
 
 
 def spikingjelly_play(net: Any, x: np.ndarray) -> np.ndarray:
@@ -196,13 +210,19 @@ def spyx_case(kind: str, x: np.ndarray, dt: float = 1e-4) -> tuple[Any, np.ndarr
     layers = []
     for inputs, outputs in SIZES:
         linear = nnx.Linear(inputs, outputs, rngs=rngs)
-        linear.kernel[...] = jnp.asarray(rng.normal(0, gain * (5 / inputs) ** 0.5, (inputs, outputs)), jnp.float32)
+        linear.kernel[...] = jnp.asarray(
+            rng.normal(0, gain * (5 / inputs) ** 0.5, (inputs, outputs)), jnp.float32
+        )
         linear.bias[...] = jnp.asarray(rng.uniform(-bias, bias, outputs), jnp.float32)
         neuron = makers[kind](outputs)
         if kind == "rlif":
-            neuron.recurrent_w[...] = jnp.asarray(rng.normal(0, 0.15, (outputs, outputs)), jnp.float32)
+            neuron.recurrent_w[...] = jnp.asarray(
+                rng.normal(0, 0.15, (outputs, outputs)), jnp.float32
+            )
         layers += [linear, neuron]
     net = nn.Sequential(*layers)
     y, _ = nn.run(net, jnp.asarray(x))
-    graph = spyx.nir.to_nir(net, {"input": np.array([SIZES[0][0]])}, {"output": np.array([SIZES[-1][1]])}, dt=dt)
+    graph = spyx.nir.to_nir(
+        net, {"input": np.array([SIZES[0][0]])}, {"output": np.array([SIZES[-1][1]])}, dt=dt
+    )
     return graph, np.asarray(y)

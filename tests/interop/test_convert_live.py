@@ -9,7 +9,7 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
-from jaxsnn.nir.torch_bridge import from_torch
+from jaxsnn.nir.torch import from_torch
 from tests.interop import nets
 
 pytestmark = pytest.mark.interop
@@ -76,7 +76,11 @@ def test_snntorch_is_refused_with_its_reason(kind, options, target, reason):
 
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "conv"])
 def test_snntorch_with_a_tau_for_each_neuron_to_spikingjelly(kind, converts):
-    made = converts(*in_order(snntorch_case(kind, seed=3, reset_mechanism="zero", reset_delay=False), "spikingjelly"))
+    made = converts(
+        *in_order(
+            snntorch_case(kind, seed=3, reset_mechanism="zero", reset_delay=False), "spikingjelly"
+        )
+    )
     assert any("is written as" in change.what and "nodes" in change.what for change in made.changes)
 
 
@@ -111,7 +115,9 @@ def test_a_converted_graph_is_read_in_the_dialect_of_its_target(tmp_path):
     # What was converted for Norse converts back to what snnTorch fires.
     back = convert(again, to="snntorch")
     for name in ("0", "2", "4"):
-        weight, other = (np.asarray(found.nodes[name].value("weight")) for found in (graph, back.graph))
+        weight, other = (
+            np.asarray(found.nodes[name].value("weight")) for found in (graph, back.graph)
+        )
         scale = weight / other
         assert np.allclose(scale, scale[:, :1], rtol=1e-4)
 
@@ -136,11 +142,22 @@ def test_sums_and_shared_weights(target, joined, converts):
     nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
     nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
     nodes |= {"input": build.input(5), "output": build.output()}
-    chains = [("input", "a", "l1", "b", "l3", "output"), ("a", "l2", "c", "l3"), ("input", "skip", "l3")]
+    chains = [
+        ("input", "a", "l1", "b", "l3", "output"),
+        ("a", "l2", "c", "l3"),
+        ("input", "skip", "l3"),
+    ]
     if joined:
         nodes |= {"loop": build.linear(6, weight=normal(0, 0.3))}
         chains += [("l1", "output"), ("l2", "loop", "l2")]
-    graph = build.network(nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False)
+    graph = build.network(
+        nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False
+    )
     x = nets.spikes(2)
-    made = converts(graph, target, x, np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()))
+    made = converts(
+        graph,
+        target,
+        x,
+        np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()),
+    )
     assert any("weight zero" in change.what for change in made.changes) is (target == "norse")

@@ -16,12 +16,35 @@ ZERO = (
         "spikingjelly_v_conv",
         "spikingjelly_v_if",
     ),
-    *("spikingjelly_v_lif", "spikingjelly_v_lif_vreset", "snntorch_v_conv_zero", "snntorch_v_leaky_zero"),
-    *("snntorch_v_leaky_zero_nodelay", "snntorch_v_rleaky_zero_nodelay", "snntorch_v_syn_zero_nodelay"),
+    *(
+        "spikingjelly_v_lif",
+        "spikingjelly_v_lif_vreset",
+        "snntorch_v_conv_zero",
+        "snntorch_v_leaky_zero",
+    ),
+    *(
+        "snntorch_v_leaky_zero_nodelay",
+        "snntorch_v_rleaky_zero_nodelay",
+        "snntorch_v_syn_zero_nodelay",
+    ),
 )
 SUBTRACT = (
-    *("snntorch_v_conv_sub", "snntorch_v_leaky_sub", "snntorch_v_rsyn_sub", "snntorch_v_syn_sub", "spyx_v_conv_hwc"),
-    *("spyx_v_cuba", "spyx_v_if", "spyx_v_lif", "spyx_v_rlif", "sinabs_v_iaf", "sinabs_v_lif", "sinabs_v_lif_nonorm"),
+    *(
+        "snntorch_v_conv_sub",
+        "snntorch_v_leaky_sub",
+        "snntorch_v_rsyn_sub",
+        "snntorch_v_syn_sub",
+        "spyx_v_conv_hwc",
+    ),
+    *(
+        "spyx_v_cuba",
+        "spyx_v_if",
+        "spyx_v_lif",
+        "spyx_v_rlif",
+        "sinabs_v_iaf",
+        "sinabs_v_lif",
+        "sinabs_v_lif_nonorm",
+    ),
     "rockpool_v_lifneuron",
 )
 TO = [*((name, to) for name in ZERO for to in ("norse", "snntorch", "spikingjelly"))]

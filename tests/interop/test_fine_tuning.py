@@ -6,11 +6,11 @@ import snntorch
 import torch
 from sklearn.datasets import load_digits
 
-from jaxsnn.event.events import dense_to_events
-from jaxsnn.nir.torch_bridge import from_torch
+from jaxsnn.network.spikes import dense_to_events
+from jaxsnn.nir.torch import from_torch
+from jaxsnn.simulation.verification import verify
 from jaxsnn.train import Data, SpikeCount, Splits, evaluate, fit
-from jaxsnn.train.datasets import stratified, taken
-from jaxsnn.verify import verify
+from jaxsnn.train.data.datasets import stratified, taken
 
 STEPS, HIDDEN, EPOCHS = 24, 60, 15
 TAU_MEM, TAU_SYN = 20, 10  # steps
@@ -64,7 +64,9 @@ def trained():
     order = np.random.default_rng(0)
     for _ in range(EPOCHS):
         for part in np.array_split(order.permutation(train), len(train) // 64):
-            loss = torch.nn.functional.cross_entropy(play(net, x[part]).sum(0), torch.tensor(labels[part]).long())
+            loss = torch.nn.functional.cross_entropy(
+                play(net, x[part]).sum(0), torch.tensor(labels[part]).long()
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -72,7 +74,9 @@ def trained():
 
 
 @pytest.mark.slow
-def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_loses(trained, record_property):
+def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_loses(
+    trained, record_property
+):
     net, x, labels, train, test = trained
     with torch.no_grad():
         theirs = play(net, x[test]).numpy()
@@ -88,12 +92,16 @@ def test_the_grid_fires_its_spikes_and_fine_tuning_recovers_what_event_mode_lose
     loss = SpikeCount(population="lif2", tau=10 * dt, t_max=STEPS * dt)
     classes = tuple("0123456789")
     parts = {
-        name: Data(x=events[name], y=labels[part], classes=classes) for name, part in (("train", train), ("test", test))
+        name: Data(x=events[name], y=labels[part], classes=classes)
+        for name, part in (("train", train), ("test", test))
     }
     before = evaluate(graph, parts["test"], loss=loss)
     held, kept = stratified(labels[train], 0.1, seed=1)
     splits = Splits(
-        name="digits", train=taken(parts["train"], kept), validation=taken(parts["train"], held), test=parts["test"]
+        name="digits",
+        train=taken(parts["train"], kept),
+        validation=taken(parts["train"], held),
+        test=parts["test"],
     )
     tuned = fit(graph, splits, loss=loss, epochs=3, learning_rate=0.003, progress=None)
     after = evaluate(tuned.graph, parts["test"], loss=loss)

@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 TITLES = {"snntorch": "snnTorch", "norse": "Norse", "spikingjelly": "SpikingJelly", "spyx": "Spyx"}
 SOURCES = {**TITLES, "sinabs": "Sinabs", "rockpool": "Rockpool"}
 #: What a file is, by the part of its name after "_v_"; others are named as they are.
-FILES = tuple(name for name in RECORDED if FACTS[name].get("reproducible", True) and not name.endswith("_li"))
+FILES = tuple(
+    name for name in RECORDED if FACTS[name].get("reproducible", True) and not name.endswith("_li")
+)
 LIVE = {
     **{
         f"snntorch live {kind} {reset}{'' if delay else ' at once'}": (kind, reset, delay)
@@ -36,8 +38,14 @@ LIVE = {
     "snntorch live conv zero, different tau": ("conv", "zero", True),
     "norse live lif, different tau": "lif",
     "norse live cuba, different tau": "cuba",
-    **{f"norse live {kind}": kind for kind in ("lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv")},
-    **{f"spikingjelly live {kind}": kind for kind in ("lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv")},
+    **{
+        f"norse live {kind}": kind
+        for kind in ("lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv")
+    },
+    **{
+        f"spikingjelly live {kind}": kind
+        for kind in ("lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv")
+    },
     **{f"spyx live {kind}": kind for kind in ("lif", "cuba", "if", "rlif")},
 }
 
@@ -70,7 +78,7 @@ def live(name, tmp_path):
     """A random network of a framework: graph, input spikes, and what the framework itself fires."""
     import torch
 
-    from jaxsnn.nir.torch_bridge import from_torch
+    from jaxsnn.nir.torch import from_torch
 
     framework, kind, alike = name.split()[0], LIVE[name], not name.endswith("different tau")
     shape = (1, 8, 8) if "conv" in kind else (5,)
@@ -85,7 +93,9 @@ def live(name, tmp_path):
         from spikingjelly.activation_based.nir_exchange import export_to_nir
 
         net = nets.spikingjelly_net(kind, 6)
-        graph = parse(export_to_nir(net, torch.zeros(1, *shape), dt=1e-4), dialect="spikingjelly", dt=1e-4)
+        graph = parse(
+            export_to_nir(net, torch.zeros(1, *shape), dt=1e-4), dialect="spikingjelly", dt=1e-4
+        )
         return graph, x, nets.spikingjelly_play(net, x)
     graph, y = nets.spyx_case(kind, x)
     return parse(graph, dialect="spyx", time_unit="s"), x, y
@@ -125,7 +135,9 @@ def test_a_cell(name, target, recorded, table, tmp_path):
         )  # fmt: skip
         return
     assert active >= trains / 4
-    table.append(Cell(source=name, target=target, share=share, active=active, trains=trains, shift=shift))
+    table.append(
+        Cell(source=name, target=target, share=share, active=active, trains=trains, shift=shift)
+    )
     assert share >= 0.99
 
 
@@ -135,12 +147,21 @@ def document(cells):
     names = list(dict.fromkeys(cell.source for cell in cells))
     found = {(cell.source, cell.target): cell for cell in cells}
     lines = [*HEAD, "", *summary(cells), "", "## Every file and network", "", HOW, ""]
-    lines += [row(["source", "active trains", *TITLES.values()]), row(["---", "---:", *["---"] * len(TITLES)])]
+    lines += [
+        row(["source", "active trains", *TITLES.values()]),
+        row(["---", "---:", *["---"] * len(TITLES)]),
+    ]
     for name in names:
         some = found[name, next(iter(TITLES))]
         assert all((name, target) in found for target in TITLES), f"{name} was not measured whole"
         lines.append(
-            row([name, f"{some.active} of {some.trains}", *(text(found[name, target], reasons) for target in TITLES)])
+            row(
+                [
+                    name,
+                    f"{some.active} of {some.trains}",
+                    *(text(found[name, target], reasons) for target in TITLES),
+                ]
+            )
         )
     lines += ["", "## Why some are refused", ""]
     lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
@@ -169,18 +190,29 @@ HOW = (
 
 def summary(cells):
     """Sources against targets: conversions and refusals."""
-    rows = [row(["files of", *(f"to {title}" for title in TITLES.values())]), row(["---"] * (len(TITLES) + 1))]
+    rows = [
+        row(["files of", *(f"to {title}" for title in TITLES.values())]),
+        row(["---"] * (len(TITLES) + 1)),
+    ]
     for source, title in SOURCES.items():
         entries: list[str] = []
         for target in TITLES:
-            own = [cell for cell in cells if cell.source.startswith(source) and cell.target == target]
+            own = [
+                cell for cell in cells if cell.source.startswith(source) and cell.target == target
+            ]
             shares = [cell.share for cell in own if cell.share is not None]
-            worst = f"{len(shares)} convert, at least {floor_percent(min(shares))} identical" if shares else ""
+            worst = (
+                f"{len(shares)} convert, at least {floor_percent(min(shares))} identical"
+                if shares
+                else ""
+            )
             refused = f"{len(own) - len(shares)} refused" if len(own) > len(shares) else ""
             entries.append("; ".join(part for part in (worst, refused) if part))
         rows.append(row([title, *entries]))
     packages = ("snntorch", "norse", "spikingjelly", "spyx", "nir", "nirtorch", "torch", "jax")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in packages)
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in packages
+    )
     return [*rows, "", f"Measured with {versions}, Python {platform.python_version()}."]
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxsnn import lower
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
-from jaxsnn.nir.torch_bridge import from_torch, to_torch
+from jaxsnn.nir.torch import from_torch, to_torch
 from tests.grid.conftest import RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, stepped
@@ -64,7 +64,9 @@ def test_an_affine_keeps_its_bias_and_a_convolution_its_channels(recorded):
     for name in ("0", "3", "6"):
         for key in ("weight", "bias"):
             value = np.asarray(graph.nodes[name].value(key))
-            assert any(value.shape == found.shape and np.array_equal(value, found) for found in parameters)
+            assert any(
+                value.shape == found.shape and np.array_equal(value, found) for found in parameters
+            )
 
 
 def test_what_exporters_lose_is_in_the_dialect():
@@ -112,7 +114,9 @@ class TwoHeads(torch.nn.Module):
 
         super().__init__()
         self.body, self.first, self.second = (torch.nn.Linear(5, size) for size in (5, 2, 3))
-        self.lif, self.a, self.b = (snntorch.Leaky(beta=beta, init_hidden=True) for beta in (0.9, 0.8, 0.7))
+        self.lif, self.a, self.b = (
+            snntorch.Leaky(beta=beta, init_hidden=True) for beta in (0.9, 0.8, 0.7)
+        )
 
     def forward(self, x):
         y = self.lif(self.body(x))
@@ -140,7 +144,10 @@ class Residual(torch.nn.Module):
     ("module", "message"),
     [
         (Residual(), "'second' .Linear. is computed outside of layers"),
-        (torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()), "'1' is a ReLU, which is not supported"),
+        (
+            torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()),
+            "'1' is a ReLU, which is not supported",
+        ),
         (torch.nn.Sequential(torch.nn.Linear(5, 5)), "neurons of none"),
     ],
 )

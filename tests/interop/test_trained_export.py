@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from jaxsnn import Grid, lower, read, simulate
-from jaxsnn.fidelity import fidelity
 from jaxsnn.nir import write
 from jaxsnn.nir.convert import convert
+from jaxsnn.simulation.fidelity import fidelity
 from jaxsnn.train import Latency, fit, yinyang_splits
 from tests.interop.players import compare, play
 
-DEMO_NET = Path(str(files("jaxsnn"))) / "data" / "snntorch_yinyang.nir"
+DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
 STEPS = 512
 
 
@@ -30,13 +30,19 @@ def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_
     x = rasters(trained.graph, splits.test.x)
     theirs = play(made.load_with, "norse", x)
     (ours,) = simulate(lower(trained.graph), x, engine=Grid()).y.values()
-    identical, trains, active = compare(np.asarray(ours), theirs, next(iter(made.shift.values()), 0))
+    identical, trains, active = compare(
+        np.asarray(ours), theirs, next(iter(made.shift.values()), 0)
+    )
     assert identical == trains == 3 * len(splits.test)
     assert active > trains / 2
     first = np.where(theirs.any(axis=0), theirs.argmax(axis=0), STEPS)
     norse = float(np.mean(first.argmin(axis=1) == splits.test.y))
     lost = fidelity(trained.graph, {"x": x})
-    for name, value in {"event": trained.test_accuracy, "norse": norse, "fidelity": lost.as_dict()}.items():
+    for name, value in {
+        "event": trained.test_accuracy,
+        "norse": norse,
+        "fidelity": lost.as_dict(),
+    }.items():
         record_property(name, value)
     assert norse > trained.test_accuracy - 0.1
     assert all(found.count_cosine > 0.95 for found in lost.populations.values())

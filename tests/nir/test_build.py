@@ -38,31 +38,56 @@ def test_a_graph_that_is_built_is_a_graph_that_is_read(tmp_path):
 
 def test_parameters_are_numbers_or_one_for_each():
     thresholds = np.linspace(1, 2, 4)
-    graph = build.sequential(build.input(2), build.linear(4), build.lif(tau="2ms", v_threshold=thresholds), seed=0)
+    graph = build.sequential(
+        build.input(2), build.linear(4), build.lif(tau="2ms", v_threshold=thresholds), seed=0
+    )
     np.testing.assert_array_equal(graph.nodes["2"].value("v_threshold"), thresholds)
     assert graph.nodes["2"].value("r").shape == (4,)
-    with pytest.raises(GraphError, match=r"node '2': v_threshold of shape \(4,\) does not fit \(3,\)"):
-        build.sequential(build.input(2), build.linear(3), build.lif(tau="2ms", v_threshold=thresholds), seed=0)
+    with pytest.raises(
+        GraphError, match=r"node '2': v_threshold of shape \(4,\) does not fit \(3,\)"
+    ):
+        build.sequential(
+            build.input(2), build.linear(3), build.lif(tau="2ms", v_threshold=thresholds), seed=0
+        )
 
 
 def test_weights_may_be_given():
     weight = np.arange(6, dtype="float32").reshape(3, 2)
     graph = build.sequential(build.input(2), build.linear(weight=weight), build.li(tau=0.1))
     assert graph.nodes["1"].value("weight").dtype == np.float32
-    with pytest.raises(GraphError, match=r"node '1': weight of shape \(3, 2\) does not fit \(3, 5\)"):
+    with pytest.raises(
+        GraphError, match=r"node '1': weight of shape \(3, 2\) does not fit \(3, 5\)"
+    ):
         build.sequential(build.input(5), build.linear(weight=weight), build.li(tau=0.1))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build.sequential(build.input(2), build.linear(3)), "node '1' draws its weight: say seed=0"),
-        (lambda: build.sequential(build.linear(3), seed=0), "the first layer must say how many channels come in"),
+        (
+            lambda: build.sequential(build.input(2), build.linear(3)),
+            "node '1' draws its weight: say seed=0",
+        ),
+        (
+            lambda: build.sequential(build.linear(3), seed=0),
+            "the first layer must say how many channels come in",
+        ),
         (lambda: build.linear(), "a Linear layer needs its number of outputs"),
         (lambda: build.lif(tau="2 parsec"), "unknown unit 'parsec'"),
-        (lambda: build.network({"a": build.input(2)}, [("a", "b")]), "an edge names 'b', which is no node"),
-        (lambda: build.network({"a": build.lif(tau=0.1)}, []), "node 'a' has no size, and nothing feeds it"),
-        (lambda: build.sequential(build.input(2), build.linear(3), build.lif(5, tau=0.1), seed=0), "takes .5,."),
+        (
+            lambda: build.network({"a": build.input(2)}, [("a", "b")]),
+            "an edge names 'b', which is no node",
+        ),
+        (
+            lambda: build.network({"a": build.lif(tau=0.1)}, []),
+            "node 'a' has no size, and nothing feeds it",
+        ),
+        (
+            lambda: build.sequential(
+                build.input(2), build.linear(3), build.lif(5, tau=0.1), seed=0
+            ),
+            "takes .5,.",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
@@ -88,7 +113,12 @@ def test_a_recurrent_network_in_a_few_lines():
 
 def test_another_dialect_can_be_meant():
     graph = build.sequential(
-        build.input(2), build.linear(3), build.lif(tau=0.001, r=10.0), seed=0, dialect="snntorch", reset="zero"
+        build.input(2),
+        build.linear(3),
+        build.lif(tau=0.001, r=10.0),
+        seed=0,
+        dialect="snntorch",
+        reset="zero",
     )
     assert (graph.dialect.name, graph.dialect.dt, graph.dialect.reset) == ("snntorch", 1e-4, "zero")
 

@@ -6,9 +6,9 @@ import pytest
 
 from jaxsnn.errors import GraphError
 from jaxsnn.nir import build, parse
-from jaxsnn.nir.checks import validate
 from jaxsnn.nir.export import group_of, write
 from jaxsnn.nir.files import load, text_dataset
+from jaxsnn.nir.validation import validate
 
 
 def network(**changes):
@@ -17,7 +17,15 @@ def network(**changes):
         name: np.full(3, value)
         for name, value in zip(("tau", "r", "v_leak", "v_threshold"), (0.1, 1, 0, 1), strict=True)
     }
-    cuba = {"tau_syn": 0.1, "tau_mem": 0.2, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": 0.0, "w_in": 1.0}
+    cuba = {
+        "tau_syn": 0.1,
+        "tau_mem": 0.2,
+        "r": 1.0,
+        "v_leak": 0.0,
+        "v_threshold": 1.0,
+        "v_reset": 0.0,
+        "w_in": 1.0,
+    }
     tree = {
         "input": {"type": "Input", "shape": np.array([2])},
         "w": {"type": "Affine", "weight": np.ones((3, 2)), "bias": np.zeros(3)},
@@ -45,22 +53,34 @@ BROKEN = [
         "'w' .Affine. has 1 of 6 weight that is nan at index .0, 1.",
     ),
     ({"v__weight": np.full((4, 3), np.inf)}, "'v' .Linear. has 12 of 12 weight that are inf"),
-    ({"w__bias": np.array([0, -np.inf, 0])}, "'w' .Affine. has 1 of 3 bias that is -inf at index 1"),
-    ({"n__tau": np.array([0.1, 0.0, 0.1])}, "'n' .LIF. has 1 of 3 tau that is not positive: 0 at index 1"),
+    (
+        {"w__bias": np.array([0, -np.inf, 0])},
+        "'w' .Affine. has 1 of 3 bias that is -inf at index 1",
+    ),
+    (
+        {"n__tau": np.array([0.1, 0.0, 0.1])},
+        "'n' .LIF. has 1 of 3 tau that is not positive: 0 at index 1",
+    ),
     (
         {"n__tau": np.array(-0.25)},
         "'n' .LIF. has a tau that is not positive: -0.25: a time constant must be greater than 0",
     ),
     ({"c__tau_syn": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 tau_syn that are nan"),
     ({"c__tau_mem": np.full(4, -np.inf)}, "'c' .CubaLIF. has 4 of 4 tau_mem that are -inf"),
-    ({"n__v_threshold": np.array([1, 1, np.inf])}, "'n' .LIF. has 1 of 3 v_threshold that is inf at index 2"),
+    (
+        {"n__v_threshold": np.array([1, 1, np.inf])},
+        "'n' .LIF. has 1 of 3 v_threshold that is inf at index 2",
+    ),
     ({"c__w_in": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 w_in that are nan"),
     ({"n__r": np.full(3, np.nan)}, "'n' .LIF. has 3 of 3 r that are nan"),
     (
         {"n__r": np.array([1, np.inf, 1])},
         "'n' .LIF. has 1 of 3 r that is inf at index 1: it may be infinite only",
     ),
-    ({"n__r": np.array(np.inf), "n__tau": np.array([1, np.inf, 1])}, "'n' .LIF. has 2 of 3 r that are inf at index 0"),
+    (
+        {"n__r": np.array(np.inf), "n__tau": np.array([1, np.inf, 1])},
+        "'n' .LIF. has 2 of 3 r that are inf at index 0",
+    ),
     ({"c__r": np.full(4, np.inf)}, "'c' .CubaLIF. has 4 of 4 r that are inf at index 0"),
     ({"c__w_in": np.array(np.inf)}, "'c' .CubaLIF. has 4 of 4 w_in that are inf at index 0"),
     ({"n__tau": None}, "'n' .LIF. has no tau: NIR requires it"),
@@ -69,13 +89,31 @@ BROKEN = [
         {"w__bias": np.zeros(4)},
         r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) gives \(3,\)",
     ),
-    ({"v__weight": np.ones(3)}, r"'v' .Linear. has a weight of shape \(3,\): it must be \(outputs, inputs\)"),
-    ({"v__weight": np.ones((4, 5))}, r"node 'n' gives the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)"),
-    ({"v__weight": np.ones((5, 3))}, r"node 'v' gives the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)"),
-    ({"input__shape": np.array([3])}, r"node 'input' gives the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)"),
-    ({"output__shape": np.array([5])}, r"'output' .Output. declares the shape \(5,\), but its neighbours have \(4,\)"),
+    (
+        {"v__weight": np.ones(3)},
+        r"'v' .Linear. has a weight of shape \(3,\): it must be \(outputs, inputs\)",
+    ),
+    (
+        {"v__weight": np.ones((4, 5))},
+        r"node 'n' gives the shape \(3,\), but node 'v' \(Linear\) takes \(5,\)",
+    ),
+    (
+        {"v__weight": np.ones((5, 3))},
+        r"node 'v' gives the shape \(5,\), but node 'c' \(CubaLIF\) takes \(4,\)",
+    ),
+    (
+        {"input__shape": np.array([3])},
+        r"node 'input' gives the shape \(3,\), but node 'w' \(Affine\) takes \(2,\)",
+    ),
+    (
+        {"output__shape": np.array([5])},
+        r"'output' .Output. declares the shape \(5,\), but its neighbours have \(4,\)",
+    ),
     ({"v__weight": "same"}, "'v' .Linear. has weight = 'same'"),
-    ({"n__tau": np.array(0.0), "n__r": np.ones(2)}, "'n' .LIF. has a tau that is not positive: 0: a time .* than 0$"),
+    (
+        {"n__tau": np.array(0.0), "n__r": np.ones(2)},
+        "'n' .LIF. has a tau that is not positive: 0: a time .* than 0$",
+    ),
 ]
 
 
@@ -108,15 +146,26 @@ def test_odd_but_sound_networks_are_read(changes):
 @pytest.mark.parametrize(
     ("edge", "message"),
     [
-        (("n", "input"), r"'input' \(Input\) receives what n sends, but data enter there: lead the edge to the nodes"),
-        (("output", "v"), r"'output' \(Output\) feeds v, but data leave there: lead the edge from the nodes"),
-        (("output", "input"), r"'input' \(Input\) receives what output sends.* \(and 1 more problems\)"),
+        (
+            ("n", "input"),
+            r"'input' \(Input\) receives what n sends, but data enter there: lead the edge to the nodes",
+        ),
+        (
+            ("output", "v"),
+            r"'output' \(Output\) feeds v, but data leave there: lead the edge from the nodes",
+        ),
+        (
+            ("output", "input"),
+            r"'input' \(Input\) receives what output sends.* \(and 1 more problems\)",
+        ),
     ],
 )
 def test_nothing_feeds_an_input_and_an_output_feeds_nothing(edge, message):
     document = network()
     edges = document["node"]["edges"]
-    document["node"]["edges"] = text_dataset([*([part.decode() for part in pair] for pair in edges.value), list(edge)])
+    document["node"]["edges"] = text_dataset(
+        [*([part.decode() for part in pair] for pair in edges.value), list(edge)]
+    )
     with pytest.raises(GraphError, match=message):
         parse(document)
 
@@ -135,7 +184,10 @@ def test_a_missing_flatten_is_advised():
         "output": nir.Output(np.array([3])),
     }
     edges = [("input", "conv"), ("conv", "w"), ("w", "output")]
-    with pytest.raises(GraphError, match=r"gives the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them"):
+    with pytest.raises(
+        GraphError,
+        match=r"gives the shape \(2, 2, 2\).*takes \(8,\): insert a Flatten between them",
+    ):
         parse(nir.NIRGraph(nodes, edges, type_check=False))
 
 
@@ -160,6 +212,8 @@ def test_what_became_broken_is_not_written(tmp_path):
 
 def test_a_reset_above_the_threshold_is_warned_of(tmp_path):
     graph = parse(network(n__v_reset=np.array([0.0, 1.0, 0.0])))
-    assert [(warning.node, warning.what) for warning in graph.warnings] == [("n", "v_reset is not below v_threshold")]
+    assert [(warning.node, warning.what) for warning in graph.warnings] == [
+        ("n", "v_reset is not below v_threshold")
+    ]
     write(tmp_path / "a.nir", graph)
     assert load(tmp_path / "a.nir")["node"]["nodes"]["n"]["v_reset"].value.tolist() == [0, 1, 0]

@@ -21,8 +21,15 @@ def snntorch(*, tau=1e-3, v_threshold=1.0, seed=0, **options):
     """Two layers of snnTorch's Leaky: r = tau/dt with dt = 100 us."""
     r = np.asarray(tau) / 1e-4
     neurons = {"tau": tau, "r": r, "v_threshold": v_threshold}
-    layers = (build.affine(4, bias=0.25), build.lif(**neurons), build.affine(4), build.lif(**neurons))
-    return build.sequential(build.input(3), *layers, seed=seed, dialect="snntorch", **(RESET | options))
+    layers = (
+        build.affine(4, bias=0.25),
+        build.lif(**neurons),
+        build.affine(4),
+        build.lif(**neurons),
+    )
+    return build.sequential(
+        build.input(3), *layers, seed=seed, dialect="snntorch", **(RESET | options)
+    )
 
 
 def numbers(made, node, parameter):
@@ -32,7 +39,9 @@ def numbers(made, node, parameter):
 def test_norse_takes_r_in_its_weights():
     graph = snntorch()
     made = convert(graph, to="norse")
-    np.testing.assert_allclose(numbers(made, "1", "weight"), 10 * graph.nodes["1"].value("weight"), rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(made, "1", "weight"), 10 * graph.nodes["1"].value("weight"), rtol=1e-6
+    )
     np.testing.assert_allclose(numbers(made, "1", "bias"), 2.5)
     np.testing.assert_allclose(numbers(made, "2", "tau"), 1e-3)
     np.testing.assert_allclose(numbers(made, "2", "r"), 1)
@@ -53,7 +62,9 @@ def test_the_literal_equations_of_a_neuron_without_a_current_are_cut_into_steps(
 def test_rescaled_half_precision_is_not_rounded_again():
     weight = np.array([[0.1, 0.3], [0.7, 0.9]], "float16")
     neurons = build.lif(tau=1.1e-3, r=11.0)
-    graph = build.sequential(build.input(2), build.linear(weight=weight), neurons, dialect="snntorch", **RESET)
+    graph = build.sequential(
+        build.input(2), build.linear(weight=weight), neurons, dialect="snntorch", **RESET
+    )
     made = convert(graph, to="norse")
     found = numbers(made, "1", "weight")
     assert found.dtype == np.float32
@@ -72,14 +83,22 @@ def test_a_file_of_its_own_kind_keeps_its_numbers():
 
 def test_another_step_keeps_the_decay_of_a_step():
     graph = build.sequential(
-        build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse", dt="1ms", dt_export=1.0
+        build.input(3),
+        build.linear(4),
+        build.lif(tau=5e-3),
+        seed=0,
+        dialect="norse",
+        dt="1ms",
+        dt_export=1.0,
     )
     made = convert(graph, to="snntorch")
     np.testing.assert_allclose(1 - 1e-4 / numbers(made, "2", "tau"), 1 - 1e-3 / 5e-3)
     assert any("0.1 times as long" in change.what for change in made.changes)
     with pytest.raises(UsageError, match="steps by 100 us"):
         convert(graph, to="snntorch", dt="1ms")
-    np.testing.assert_allclose(numbers(convert(graph, to="spikingjelly", dt="2ms"), "2", "tau"), 10e-3)
+    np.testing.assert_allclose(
+        numbers(convert(graph, to="spikingjelly", dt="2ms"), "2", "tau"), 10e-3
+    )
 
 
 def test_thresholds_of_neurons_go_into_the_weights_where_one_is_taken():
@@ -88,7 +107,9 @@ def test_thresholds_of_neurons_go_into_the_weights_where_one_is_taken():
     made = convert(graph, to="spikingjelly")
     np.testing.assert_allclose(numbers(made, "2", "v_threshold"), 0.5, rtol=1e-6)
     factor = 0.5 / thresholds
-    np.testing.assert_allclose(numbers(made, "1", "weight"), factor[:, None] * graph.nodes["1"].value("weight"))
+    np.testing.assert_allclose(
+        numbers(made, "1", "weight"), factor[:, None] * graph.nodes["1"].value("weight")
+    )
     np.testing.assert_allclose(numbers(made, "1", "bias"), factor * 0.25)
 
 
@@ -102,7 +123,10 @@ def test_a_threshold_that_is_reached_and_one_that_is_passed_differ_by_one_float3
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_was_written_reads_again(target, tmp_path):
-    made = convert(snntorch(**({"reset": "subtract", "reset_delay": True} if target == "spyx" else {})), to=target)
+    made = convert(
+        snntorch(**({"reset": "subtract", "reset_delay": True} if target == "spyx" else {})),
+        to=target,
+    )
     write(tmp_path / "a.nir", made.graph)
     again = read(tmp_path / "a.nir")
     assert again.edges == made.graph.edges
@@ -140,8 +164,16 @@ def test_spyx_gets_its_names_and_biases_that_are_late():
 @pytest.mark.parametrize(
     ("options", "target", "reason"),
     [
-        ({"reset": "subtract", "reset_delay": True}, "snntorch", "node '2'.*importer resets to a value"),
-        ({"reset": "subtract", "reset_delay": True}, "spikingjelly", "node '2'.*importer resets to a value"),
+        (
+            {"reset": "subtract", "reset_delay": True},
+            "snntorch",
+            "node '2'.*importer resets to a value",
+        ),
+        (
+            {"reset": "subtract", "reset_delay": True},
+            "spikingjelly",
+            "node '2'.*importer resets to a value",
+        ),
         ({}, "spyx", "node '2'.*resets to a value"),
         ({"readout": "4"}, "norse", "node '4' is a leaky readout"),
     ],
@@ -161,7 +193,9 @@ def test_what_cannot_be_expressed_is_refused_or_named_as_a_loss(options, target,
 def test_what_is_not_known_is_asked_for():
     with pytest.raises(DialectError, match=r"node '2': conversion needs reset, .*say --reset"):
         convert(snntorch(reset=None), to="norse")
-    graph = build.sequential(build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse")
+    graph = build.sequential(
+        build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse"
+    )
     with pytest.raises(DialectError, match="--dt"):
         convert(graph, to="snntorch")
     with pytest.raises(UsageError, match="did you mean 'norse'"):
@@ -170,23 +204,34 @@ def test_what_is_not_known_is_asked_for():
 
 def test_several_spikes_a_step_are_shared_among_copies_or_proven_not_to_occur():
     weak = build.sequential(
-        build.input(3), build.linear(4, weight=np.full((4, 3), 0.2)), build.integrate_and_fire(), dialect="sinabs"
+        build.input(3),
+        build.linear(4, weight=np.full((4, 3), 0.2)),
+        build.integrate_and_fire(),
+        dialect="sinabs",
     )
     made = convert(weak, to="norse")
     assert numbers(made, "2", "v_threshold").shape == (4,)
     assert any("fires at most one spike a step" in change.why for change in made.changes)
     strong = build.sequential(
-        build.input(3), build.linear(4, weight=np.full((4, 3), 0.8)), build.integrate_and_fire(), dialect="sinabs"
+        build.input(3),
+        build.linear(4, weight=np.full((4, 3), 0.8)),
+        build.integrate_and_fire(),
+        dialect="sinabs",
     )
     made = convert(strong, to="norse")
     # The membrane reaches 1 + 3 * 0.8 = 3.4.
-    np.testing.assert_allclose(numbers(made, "2", "v_threshold"), np.repeat([1, 2, 3], 4), rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(made, "2", "v_threshold"), np.repeat([1, 2, 3], 4), rtol=1e-6
+    )
     assert made.graph.inputs == weak.inputs
 
 
 def test_continuous_time_is_an_approximation_that_converges():
     graph = build.sequential(
-        build.input(3), build.linear(4), build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6), seed=0
+        build.input(3),
+        build.linear(4),
+        build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6),
+        seed=0,
     )
     with pytest.raises(DialectError, match="--dt"):
         convert(graph, to="norse", approximate=True)
@@ -216,7 +261,9 @@ def test_pools_and_groups_are_written_as_the_importer_takes_them(zoo):
 
 def test_two_outputs_are_refused(zoo):
     graph = read(zoo["jaxsnn_b_cubalif_2out"], dialect="jaxsnn", time_unit="ms")
-    with pytest.raises(ConversionError, match=r"2 Input nodes .input, input_output_h.*and 1 more reasons"):
+    with pytest.raises(
+        ConversionError, match=r"2 Input nodes .input, input_output_h.*and 1 more reasons"
+    ):
         convert(graph, to="norse", dt="100us", approximate=True)
 
 
@@ -239,7 +286,9 @@ def test_neurons_of_different_decay_become_nodes_of_one_decay_each():
 def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target):
     neurons = {"tau": 10e-3, "v_leak": np.array([-0.1, 0.1, 0.05, 0.0]), "v_threshold": 0.2}
     layers = (build.affine(4, bias=0.25, weight=normal(0.5, 1.5)), build.lif(**neurons))
-    graph = build.sequential(build.input(3), *layers, seed=1, dialect="norse", dt=1e-3, dt_export=1.0)
+    graph = build.sequential(
+        build.input(3), *layers, seed=1, dialect="norse", dt=1e-3, dt_export=1.0
+    )
     made = convert(graph, to=target)
     assert "two neurons that fire once each" in str(made.changes)
     x = (np.random.default_rng(0).random((60, 5, 3)) < 0.5).astype(np.float32)
@@ -253,7 +302,12 @@ def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target):
 def named(ways, **others):
     """Nodes of two channels in the dialect of snnTorch."""
     neurons = build.lif(tau=1e-3, r=10.0)
-    layers = {"input": build.input(2), "w": build.linear(weight=np.eye(2)), "lif": neurons, "output": build.output(2)}
+    layers = {
+        "input": build.input(2),
+        "w": build.linear(weight=np.eye(2)),
+        "lif": neurons,
+        "output": build.output(2),
+    }
     return build.network({**layers, **others}, ways, dialect="snntorch", **RESET)
 
 
@@ -278,14 +332,21 @@ def test_names_that_modules_of_torch_have_are_changed():
     made = convert(graph, to="norse")
     assert sorted(made.graph.nodes) == ["forward_", "forward__", "input", "lif", "output", "w"]
     assert made.graph.order()[1:3] == ("forward__", "forward_")
-    assert ("forward__", "'forward' is renamed") in {(change.node, change.what) for change in made.changes}
+    assert ("forward__", "'forward' is renamed") in {
+        (change.node, change.what) for change in made.changes
+    }
 
 
 def test_a_graph_without_neurons_has_an_answer():
     graph = build.network(
-        {"input": build.input(2), "output": build.output(2)}, [("input", "output")], dialect="spyx", dt=1e-3
+        {"input": build.input(2), "output": build.output(2)},
+        [("input", "output")],
+        dialect="spyx",
+        dt=1e-3,
     )
-    assert not [problem for problem in importer_problems(graph, "spyx") if problem.severity == "error"]
+    assert not [
+        problem for problem in importer_problems(graph, "spyx") if problem.severity == "error"
+    ]
 
 
 def test_sums_for_norse_run_sources_first():
@@ -295,7 +356,9 @@ def test_sums_for_norse_run_sources_first():
     chains = [("input", "a", "hidden", "b", "sum", "output"), ("input", "c", "sum")]
     graph = build.network(nodes, chains, seed=0, dialect="snntorch", **RESET)
     order = depth_first(convert(graph, to="norse").graph.edges, "input")
-    assert max(order.index(name) for name in ("b", "c")) < order.index("sum") < order.index("output")
+    assert (
+        max(order.index(name) for name in ("b", "c")) < order.index("sum") < order.index("output")
+    )
 
 
 def depth_first(edges, start):

@@ -30,9 +30,9 @@ def events_of(raster):
     return to_events(gridded_data(raster, DT))
 
 
-rasters = st.tuples(st.integers(1, 30), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**31)).map(
-    lambda drawn: np.random.default_rng(drawn[3]).random(drawn[:3]) < 0.3
-)
+rasters = st.tuples(
+    st.integers(1, 30), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**31)
+).map(lambda drawn: np.random.default_rng(drawn[3]).random(drawn[:3]) < 0.3)
 
 
 @given(rasters)
@@ -90,13 +90,19 @@ def test_counts_become_simultaneous_events_and_are_counted_back():
     binned = bin_events(event_data(events, size=1, t_max=3 * DT), DT)
     assert binned.array[:, 0, 0].tolist() == [0, 2, 1]
     assert binned.merged == 1
-    with pytest.raises(UsageError, match=r"1 entries are neither 0 nor 1, the first 2 in step 1 of sample 0"):
+    with pytest.raises(
+        UsageError, match=r"1 entries are neither 0 nor 1, the first 2 in step 1 of sample 0"
+    ):
         gridded_data(binned.array, DT, spikes=True)
 
 
 def test_times_between_steps_are_refused_or_counted():
-    data = nir.EventData(idx=np.array([[0, 0, 0]]), time=np.array([[0.1, 0.25, 0.29]]), n_neurons=1, t_max=0.3)
-    with pytest.raises(UsageError, match=r"2 of 3 events are no multiple of 0.1 s, the first at 0.25 s"):
+    data = nir.EventData(
+        idx=np.array([[0, 0, 0]]), time=np.array([[0.1, 0.25, 0.29]]), n_neurons=1, t_max=0.3
+    )
+    with pytest.raises(
+        UsageError, match=r"2 of 3 events are no multiple of 0.1 s, the first at 0.25 s"
+    ):
         bin_events(data, 0.1)
     binned = bin_events(data, 0.1, move=True)
     assert binned.array[:, 0, 0].tolist() == [0, 1, 2]
@@ -115,7 +121,9 @@ def test_values_are_added_up_or_refused():
     assert bin_events(data, 0.1).array[:, 0].tolist() == [[0, 0], [2.5, 0], [0, 1]]
     with pytest.raises(UsageError, match=r"2 of 3 events carry values other than 1, the first 0.5"):
         to_events(data)
-    ones = event_data(SimpleNamespace(time=data.time, index=data.idx), 2, 0.3, values=np.ones((1, 3)))
+    ones = event_data(
+        SimpleNamespace(time=data.time, index=data.idx), 2, 0.3, values=np.ones((1, 3))
+    )
     assert isinstance(ones, nir.ValuedEventData)
     assert np.asarray(to_events(ones).index).tolist() == [[0, 0, 1]]
 
@@ -123,7 +131,10 @@ def test_values_are_added_up_or_refused():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"time": np.array([[0.4, INF]])}, "outside the recording, from 0 s to t_max = 0.3 s, the first at 0.4 s"),
+        (
+            {"time": np.array([[0.4, INF]])},
+            "outside the recording, from 0 s to t_max = 0.3 s, the first at 0.4 s",
+        ),
         ({"time": np.array([[-0.1, INF]])}, "outside the recording"),
         ({"time": np.array([[np.nan, INF]])}, "slot .* has idx 0 and time nan"),
         ({"idx": np.array([[0, 0]])}, r"slot \(0, 1\) has idx 0 and time inf"),
@@ -136,7 +147,11 @@ def test_values_are_added_up_or_refused():
 def test_broken_events_are_refused(changes, match, tmp_path):
     good = {"idx": np.array([[0, -1]]), "time": np.array([[0.1, INF]])}
     data = nir.EventData(**{**good, **changes}, n_neurons=2, t_max=0.3)
-    for use in (to_events, lambda data: bin_events(data, 0.1), lambda data: write(tmp_path, {"a": {"spikes": data}})):
+    for use in (
+        to_events,
+        lambda data: bin_events(data, 0.1),
+        lambda data: write(tmp_path, {"a": {"spikes": data}}),
+    ):
         with pytest.raises(UsageError, match=match):
             use(data)
     assert not list(tmp_path.iterdir())
@@ -150,7 +165,9 @@ def write(folder, recordings):
 
 def test_an_event_at_the_very_end_lies_in_no_step():
     data = nir.EventData(idx=np.array([[0]]), time=np.array([[0.3]]), n_neurons=1, t_max=0.3)
-    with pytest.raises(UsageError, match=r"1 events lie in no step, the first at 0.3 s, where 3 steps of 0.1 s end"):
+    with pytest.raises(
+        UsageError, match=r"1 events lie in no step, the first at 0.3 s, where 3 steps of 0.1 s end"
+    ):
         bin_events(data, 0.1)
 
 
@@ -186,13 +203,23 @@ def test_shapes_are_restored():
 
 def nested():
     """Recordings of all kinds, two levels deep."""
-    events = nir.EventData(idx=np.array([[1, -1]]), time=np.array([[0.1, INF]]), n_neurons=2, t_max=0.3)
-    valued = nir.ValuedEventData(idx=events.idx, time=events.time, value=np.array([[2.0, 0.0]]), n_neurons=2, t_max=0.3)
+    events = nir.EventData(
+        idx=np.array([[1, -1]]), time=np.array([[0.1, INF]]), n_neurons=2, t_max=0.3
+    )
+    valued = nir.ValuedEventData(
+        idx=events.idx, time=events.time, value=np.array([[2.0, 0.0]]), n_neurons=2, t_max=0.3
+    )
     none = nir.EventData(idx=np.zeros((2, 0), int), time=np.zeros((2, 0)), n_neurons=2, t_max=0.3)
     return {
         "input": {"spikes": events},
-        "layer/lif": {"spikes": gridded_data(np.eye(3)[:, None], DT, spikes=True), "voltages": valued},
-        "layer/inner/li": {"voltages": gridded_data(np.ones((3, 1, 2), np.float32), DT), "spikes": none},
+        "layer/lif": {
+            "spikes": gridded_data(np.eye(3)[:, None], DT, spikes=True),
+            "voltages": valued,
+        },
+        "layer/inner/li": {
+            "voltages": gridded_data(np.ones((3, 1, 2), np.float32), DT),
+            "spikes": none,
+        },
     }
 
 
@@ -221,7 +248,9 @@ def test_files_are_what_nir_reads(tmp_path):
 def test_files_of_nir_are_read(tmp_path):
     flat = {"input": nested()["input"]}
     nir.write_data(tmp_path / "theirs.nir", graph_data(flat))
-    same(observations(read_data(tmp_path / "theirs.nir"))["input"]["spikes"], flat["input"]["spikes"])
+    same(
+        observations(read_data(tmp_path / "theirs.nir"))["input"]["spikes"], flat["input"]["spikes"]
+    )
 
 
 def test_the_same_recordings_give_the_same_bytes(tmp_path):
@@ -246,7 +275,9 @@ def test_names_that_clash_or_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match="must not be empty"):
         graph_data({"a//b": spikes})
     with pytest.raises(GraphError, match="cannot hold"):
-        write_data(tmp_path / "x.nir", nir.NIRGraphData(nodes={"a/b": nir.NIRNodeData(observables=spikes)}))
+        write_data(
+            tmp_path / "x.nir", nir.NIRGraphData(nodes={"a/b": nir.NIRNodeData(observables=spikes)})
+        )
 
 
 def test_a_file_with_a_missing_part_is_broken(tmp_path):

@@ -15,7 +15,13 @@ print(hashlib.sha256(open({out!r}, "rb").read()).hexdigest())
 assert "jax" not in sys.modules
 """
 
-NAMES = ("snntorch_a_twoheads", "snntorch_c_rsynaptic_all", "spyx_c_rcubalif", "norse_v_lif_cell", "spyx_v_conv_hwc")
+NAMES = (
+    "snntorch_a_twoheads",
+    "snntorch_c_rsynaptic_all",
+    "spyx_c_rcubalif",
+    "norse_v_lif_cell",
+    "spyx_v_conv_hwc",
+)
 
 
 def test_hash_seeds_change_nothing(zoo, tmp_path, run_python):

@@ -26,7 +26,9 @@ from jaxsnn.nir.nodes import NEURONS, TYPES
 
 def network(neurons, dialect="nir", **options):
     """One population behind a weight matrix; options are read as those of the given dialect."""
-    untagged = export(build.sequential(build.input(2), build.linear(3), neurons, seed=0, dialect="nir"))
+    untagged = export(
+        build.sequential(build.input(2), build.linear(3), neurons, seed=0, dialect="nir")
+    )
     untagged.metadata = {}
     return parse(untagged, dialect=dialect, **options)
 
@@ -70,14 +72,34 @@ def test_a_step_that_contradicts_the_numbers_is_refused_with_both(zoo, name, dia
 @pytest.mark.parametrize(
     ("name", "dialect", "message"),
     [
-        ("rockpool_b_liftorch", "snntorch", "snntorch writes one dt = tau/r, but node '1_LIFTorch' has"),
+        (
+            "rockpool_b_liftorch",
+            "snntorch",
+            "snntorch writes one dt = tau/r, but node '1_LIFTorch' has",
+        ),
         ("snntorch_v_leaky_sub", "norse", "norse writes r = 1, but node '1' has 10"),
         ("snntorch_v_syn_sub", "hxtorch", "hxtorch writes r = 1, but node '1' has 10"),
-        ("sinabs_v_lif", "rockpool", "rockpool writes r = .tau/dt. exp.-dt/tau., but node '1' has r = 1"),
-        ("sinabs_v_lif", "spyx", r"spyx writes one dt = tau \(1-r\), but node '1' has tau = 10 and r = 1, so dt = 0"),
+        (
+            "sinabs_v_lif",
+            "rockpool",
+            "rockpool writes r = .tau/dt. exp.-dt/tau., but node '1' has r = 1",
+        ),
+        (
+            "sinabs_v_lif",
+            "spyx",
+            r"spyx writes one dt = tau \(1-r\), but node '1' has tau = 10 and r = 1, so dt = 0",
+        ),
         ("norse_v_li", "spikingjelly", "node '3' is a LI, which spikingjelly never writes"),
-        ("norse_v_lifbox_vleak", "spikingjelly", "spikingjelly writes v_leak = v_reset, but node '1' has"),
-        ("sinabs_v_lif", "snntorch", "always writes with dt = 100 us, but node '1' has tau = 10 and r = 1"),
+        (
+            "norse_v_lifbox_vleak",
+            "spikingjelly",
+            "spikingjelly writes v_leak = v_reset, but node '1' has",
+        ),
+        (
+            "sinabs_v_lif",
+            "snntorch",
+            "always writes with dt = 100 us, but node '1' has tau = 10 and r = 1",
+        ),
     ],
 )
 def test_a_dialect_that_contradicts_the_numbers_is_refused(zoo, name, dialect, message):
@@ -87,7 +109,9 @@ def test_a_dialect_that_contradicts_the_numbers_is_refused(zoo, name, dialect, m
 
 def test_another_step_is_believed_when_it_is_said():
     neurons = build.cubalif(tau_mem=0.02, tau_syn=0.01, r=20.0, w_in=10.0)
-    with pytest.raises(DialectError, match=r"dt = 100 us, .* = 1 ms: say --dt 0\.001 if that is meant"):
+    with pytest.raises(
+        DialectError, match=r"dt = 100 us, .* = 1 ms: say --dt 0\.001 if that is meant"
+    ):
         network(neurons, "snntorch")
     assert network(neurons, "snntorch", dt="1ms").dialect.dt == 1e-3
 
@@ -131,8 +155,14 @@ OPTIONS = [
     ({"dialect": "norse", "dt_export": 0}, "not a positive, finite time"),
     ({"dt": "5 parsec"}, "unknown unit 'parsec'"),
     ({"dt": -1.0}, "not a positive, finite time"),
-    ({"dialect": "snntorch", "dt_export": "1ms"}, "--dt-export is for the dialect norse, not for snntorch"),
-    ({"dialect": "snntorch", "norm_input": "1:true"}, "--norm-input is for the dialect sinabs, not for snntorch"),
+    (
+        {"dialect": "snntorch", "dt_export": "1ms"},
+        "--dt-export is for the dialect norse, not for snntorch",
+    ),
+    (
+        {"dialect": "snntorch", "norm_input": "1:true"},
+        "--norm-input is for the dialect sinabs, not for snntorch",
+    ),
 ]
 
 
@@ -144,14 +174,24 @@ def test_options_that_make_no_sense_are_refused(zoo, options, message):
 
 
 def test_a_fixed_unit_cannot_be_changed(zoo):
-    with pytest.raises(DialectError, match="--time-unit ms contradicts the dialect snntorch, which writes time in 's'"):
+    with pytest.raises(
+        DialectError,
+        match="--time-unit ms contradicts the dialect snntorch, which writes time in 's'",
+    ):
         read(zoo["snntorch_v_li"], time_unit="ms")
-    with pytest.raises(DialectError, match=r"--time-unit step contradicts .* = 0.0001, which is 1 where"):
+    with pytest.raises(
+        DialectError, match=r"--time-unit step contradicts .* = 0.0001, which is 1 where"
+    ):
         read(zoo["spyx_v_lif"], time_unit="step")
 
 
 def test_options_hold_for_all_or_for_one(zoo):
-    graph = read(zoo["snntorch_v_li"], reset=["zero", "3:none"], reset_delay="false", spike_kernel={"1": "delta"})
+    graph = read(
+        zoo["snntorch_v_li"],
+        reset=["zero", "3:none"],
+        reset_delay="false",
+        spike_kernel={"1": "delta"},
+    )
     assert [graph.dialect.at(name).reset for name in ("1", "3")] == ["zero", "none"]
     assert [graph.dialect.at(name).spike_kernel for name in ("1", "3")] == ["delta", "box"]
     assert graph.dialect.at("1").reset_delay is False
@@ -174,9 +214,21 @@ def test_undecided_files_are_read_but_not_played(zoo):
 @pytest.mark.parametrize(
     ("options", "field", "message"),
     [
-        ({"dialect": "norse"}, "seconds", "needs the dt that Norse's exporter was given: say --dt-export"),
-        ({"dialect": "hxtorch"}, "seconds", "needs the unit of time: say --time-unit .* look like s"),
-        ({"dialect": "nir", "time_unit": "step"}, "seconds", "needs the length of a step, in which .* say --dt"),
+        (
+            {"dialect": "norse"},
+            "seconds",
+            "needs the dt that Norse's exporter was given: say --dt-export",
+        ),
+        (
+            {"dialect": "hxtorch"},
+            "seconds",
+            "needs the unit of time: say --time-unit .* look like s",
+        ),
+        (
+            {"dialect": "nir", "time_unit": "step"},
+            "seconds",
+            "needs the length of a step, in which .* say --dt",
+        ),
         ({"dialect": "norse"}, "dt", "needs dt, which the file does not say: say --dt"),
         ({}, "name", "needs the dialect of the file. The numbers do not decide"),
     ],
@@ -206,9 +258,18 @@ def areas(graph):
 def test_the_gain_of_each_framework(zoo):
     """One spike of weight w must do what the framework's own step does (to first order in dt)."""
     assert areas(read(zoo["snntorch_v_leaky_sub"])) == {"1": ("fixed", 1e-4), "3": ("fixed", 1e-4)}
-    assert areas(read(zoo["norse_v_lifbox"], dialect="norse", dt="1ms")) == {"1": ("fixed", 1e-3), "3": ("fixed", 1e-3)}
-    assert areas(read(zoo["norse_v_lifcell"], dialect="norse")) == {"1": ("jump", None), "3": ("jump", None)}
-    assert areas(read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn")) == {"h": ("jump", None), "o": ("jump", None)}
+    assert areas(read(zoo["norse_v_lifbox"], dialect="norse", dt="1ms")) == {
+        "1": ("fixed", 1e-3),
+        "3": ("fixed", 1e-3),
+    }
+    assert areas(read(zoo["norse_v_lifcell"], dialect="norse")) == {
+        "1": ("jump", None),
+        "3": ("jump", None),
+    }
+    assert areas(read(zoo["jaxsnn_b_cubalif"], dialect="jaxsnn")) == {
+        "h": ("jump", None),
+        "o": ("jump", None),
+    }
     assert areas(read(zoo["spikingjelly_v_if"], dialect="spikingjelly")) == {
         "_1": ("fixed", 1e-4),
         "_3": ("fixed", 1e-4),
@@ -216,15 +277,24 @@ def test_the_gain_of_each_framework(zoo):
     sinabs = {"dialect": "sinabs", "dt": 1.0, "norm_input": ["true", "3:false"]}
     assert areas(read(zoo["sinabs_v_li"], **sinabs)) == {"1": ("fixed", 1.0), "3": ("jump", None)}
     literal = {"dialect": "nir", "time_unit": "ms"}
-    assert areas(read(zoo["jaxsnn_b_cubalif"], **literal)) == {"h": ("fixed", 1e-3), "o": ("fixed", 1e-3)}
-    with pytest.raises(DialectError, match=r"node '1': the strength of a spike needs norm_input, .* say --norm-input"):
+    assert areas(read(zoo["jaxsnn_b_cubalif"], **literal)) == {
+        "h": ("fixed", 1e-3),
+        "o": ("fixed", 1e-3),
+    }
+    with pytest.raises(
+        DialectError,
+        match=r"node '1': the strength of a spike needs norm_input, .* say --norm-input",
+    ):
         areas(read(zoo["sinabs_v_lif"], dialect="sinabs", dt=1.0))
 
 
 def test_a_type_that_a_framework_does_not_have_is_refused():
     graph = network(build.cubali(tau_mem=0.02, tau_syn=0.01))
     dialect = dataclasses.replace(graph.dialect, name="snntorch")
-    with pytest.raises(DialectError, match=r"'2' is a CubaLI, which snntorch never writes \(it writes LIF, CubaLIF\)"):
+    with pytest.raises(
+        DialectError,
+        match=r"'2' is a CubaLI, which snntorch never writes \(it writes LIF, CubaLIF\)",
+    ):
         spike_area(dialect, graph.nodes["2"])
 
 
@@ -250,7 +320,9 @@ def test_the_tag_tells_all_and_is_not_needed(zoo, tmp_path):
     write(tmp_path / "tagged.nir", tagged(graph))
     again = read(tmp_path / "tagged.nir").dialect
     assert again.decided_by == "metadata"
-    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(graph.dialect, why="")
+    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(
+        graph.dialect, why=""
+    )
     other = read(tmp_path / "tagged.nir", reset="subtract").dialect
     assert (other.reset, other.at("3").reset) == ("subtract", "none")
     assert "jaxsnn" not in graph.metadata
@@ -283,11 +355,19 @@ def test_a_tag_that_is_wrong_is_not_believed(zoo, tmp_path, tag):
 
 
 def test_a_graph_that_is_built_is_read_again_without_options(tmp_path):
-    graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem="10ms", tau_syn="5ms"), seed=0)
-    assert (graph.dialect.name, graph.dialect.time_unit, graph.dialect.seconds) == ("jaxsnn", "s", 1.0)
+    graph = build.sequential(
+        build.input(2), build.linear(3), build.cubalif(tau_mem="10ms", tau_syn="5ms"), seed=0
+    )
+    assert (graph.dialect.name, graph.dialect.time_unit, graph.dialect.seconds) == (
+        "jaxsnn",
+        "s",
+        1.0,
+    )
     write(tmp_path / "a.nir", graph)
     again = read(tmp_path / "a.nir").dialect
-    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(graph.dialect, why="")
+    assert dataclasses.replace(again, decided_by="argument", why="") == dataclasses.replace(
+        graph.dialect, why=""
+    )
 
 
 def test_an_option_that_does_not_exist_is_refused():

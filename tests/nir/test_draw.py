@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.nir.draw import dot, draw, mermaid, svg
+from jaxsnn.nir.drawing import dot, draw, mermaid, svg
 from jaxsnn.nir.parse import parse, read
 from tests.nir.conftest import DATA
 
@@ -41,7 +41,9 @@ def test_every_zoo_file_is_drawn(graph):
 
 def boxes(text):
     """(left, top, right, bottom) of the boxes of the nodes."""
-    found = [e for e in ElementTree.fromstring(text).iter(f"{SVG}rect") if e.get("stroke") == "#555"]
+    found = [
+        e for e in ElementTree.fromstring(text).iter(f"{SVG}rect") if e.get("stroke") == "#555"
+    ]
     corners = [[float(e.get(key, "nan")) for key in ("x", "y", "width", "height")] for e in found]
     return [(left, top, left + width, top + height) for left, top, width, height in corners]
 

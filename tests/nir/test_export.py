@@ -21,13 +21,19 @@ def arrays(draw, shape, low=0.125, high=4.0):
     """Numbers of some dtype, one for all (0-d) or one for each."""
     shape = () if draw(st.booleans()) else shape
     seed = draw(st.integers(0, 2**32 - 1))
-    return np.random.default_rng(seed).uniform(low, high, shape).astype(draw(DTYPES))[()] + np.zeros(shape, "float16")
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(draw(DTYPES))[
+        ()
+    ] + np.zeros(shape, "float16")
 
 
 @st.composite
 def neurons(draw):
     """A neuron of some type as the dict that nir writes; parameters that NIR lets out may be out."""
-    kind = draw(st.sampled_from(["LIF", "CubaLIF", "LI", "CubaLI", "IF", "I", "Scale", "Delay", "Threshold"]))
+    kind = draw(
+        st.sampled_from(
+            ["LIF", "CubaLIF", "LI", "CubaLI", "IF", "I", "Scale", "Delay", "Threshold"]
+        )
+    )
     names = {
         "LIF": "tau r v_leak v_threshold v_reset",
         "CubaLIF": "tau_syn tau_mem r v_leak v_threshold v_reset w_in",
@@ -42,13 +48,21 @@ def neurons(draw):
     kept = [name for name in names if name not in ("v_reset", "w_in") or draw(st.booleans())]
     entry = {"type": kind, **{name: draw(arrays((WIDTH,))) for name in kept}}
     if draw(st.booleans()):
-        text = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=5)
+        text = st.text(
+            st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
+            min_size=1,
+            max_size=5,
+        )
         values = st.one_of(
-            st.text(max_size=4).filter(lambda value: "\0" not in value), st.integers(0, 9), st.floats(0, 1)
+            st.text(max_size=4).filter(lambda value: "\0" not in value),
+            st.integers(0, 9),
+            st.floats(0, 1),
         )
         keys = text.filter(lambda key: key != ".")
         entry["metadata"] = draw(
-            st.dictionaries(keys, st.one_of(values, st.dictionaries(keys, values, max_size=2)), max_size=3)
+            st.dictionaries(
+                keys, st.one_of(values, st.dictionaries(keys, values, max_size=2)), max_size=3
+            )
         )
     return entry
 
@@ -65,7 +79,10 @@ def graphs(draw, depth=2):
         edges.append((previous, name))
         if draw(st.booleans()):
             seed = draw(st.integers(0, 2**32 - 1))
-            nodes[f"{name}.w"] = {"type": "Linear", "weight": np.random.default_rng(seed).normal(size=(WIDTH, WIDTH))}
+            nodes[f"{name}.w"] = {
+                "type": "Linear",
+                "weight": np.random.default_rng(seed).normal(size=(WIDTH, WIDTH)),
+            }
             edges += [(name, f"{name}.w"), (f"{name}.w", name)]
         if draw(st.booleans()) and not inner:
             edges.append((name, name))
@@ -102,11 +119,18 @@ def test_random_graphs_survive(tree, tmp_path_factory, entries):
 
 def trained(graph, name, parameter, change):
     node = graph.nodes[name]
-    return graph.with_nodes([node.replace(**{parameter: change(np.asarray(node.value(parameter)))})])
+    return graph.with_nodes(
+        [node.replace(**{parameter: change(np.asarray(node.value(parameter)))})]
+    )
 
 
 def test_only_what_changed_is_different(zoo, tmp_path, entries):
-    graph = trained(read(zoo["snntorch_v_syn_sub"]), "0", "weight", lambda weight: weight.astype("float64") * 1.1)
+    graph = trained(
+        read(zoo["snntorch_v_syn_sub"]),
+        "0",
+        "weight",
+        lambda weight: weight.astype("float64") * 1.1,
+    )
     write(tmp_path / "a.nir", graph)
     before, after = entries(zoo["snntorch_v_syn_sub"]), entries(tmp_path / "a.nir")
     assert before.keys() == after.keys()
@@ -132,15 +156,22 @@ def test_whole_numbers_stay_whole_or_become_floats(zoo, tmp_path, change, dtype,
 
 
 def test_a_number_too_large_for_its_dtype_is_not_lost(tmp_path):
-    tree = build.sequential(build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1))
+    tree = build.sequential(
+        build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1)
+    )
     write(tmp_path / "a.nir", trained(tree, "1", "weight", lambda weight: np.array([[1e6 + 1]])))
     assert read(tmp_path / "a.nir").nodes["1"].value("weight").tolist() == [[1e6 + 1]]
 
 
 @pytest.mark.parametrize(("factor", "dtype"), [(1.0001, "float32"), (2, "float16")])
 def test_half_precision_gives_way_where_it_would_lose_digits(factor, dtype, tmp_path):
-    tree = build.sequential(build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1))
-    write(tmp_path / "a.nir", trained(tree, "1", "weight", lambda weight: weight.astype("float64") * factor))
+    tree = build.sequential(
+        build.input(1), build.linear(weight=np.ones((1, 1), "float16")), build.li(tau=0.1)
+    )
+    write(
+        tmp_path / "a.nir",
+        trained(tree, "1", "weight", lambda weight: weight.astype("float64") * factor),
+    )
     found = read(tmp_path / "a.nir").nodes["1"].value("weight")
     assert found.dtype == dtype
     np.testing.assert_allclose(found, factor, rtol=1e-7)
@@ -153,7 +184,9 @@ def test_a_parameter_can_appear_and_go(zoo, tmp_path):
     again = read(tmp_path / "a.nir")
     assert again.nodes["1"].value("v_reset").tolist() == [-0.5] * 30
     assert again.nodes["3"].v_reset is None
-    write(tmp_path / "b.nir", again.with_nodes([dataclasses.replace(again.nodes["1"], v_reset=None)]))
+    write(
+        tmp_path / "b.nir", again.with_nodes([dataclasses.replace(again.nodes["1"], v_reset=None)])
+    )
     assert read(tmp_path / "b.nir").nodes["1"].v_reset is None
 
 
@@ -202,7 +235,9 @@ def test_norse_imports_what_was_written(tmp_path):
     import torch
 
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", w_in=10.0)
-    graph = build.sequential(build.input(5), build.linear(20), neurons, build.linear(3), neurons, seed=0)
+    graph = build.sequential(
+        build.input(5), build.linear(20), neurons, build.linear(3), neurons, seed=0
+    )
     write(tmp_path / "a.nir", graph)
     network = norse.from_nir(nir.read(tmp_path / "a.nir"), dt=0.001)
     out, _ = network(torch.ones(1, 5))

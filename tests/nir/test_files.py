@@ -36,7 +36,9 @@ def curious(tmp_path):
             node.create_dataset(name, data=value)
         node.create_dataset("ascii", data="text", dtype=h5py.string_dtype("ascii"))
         node.create_dataset("fixed", data=b"text", dtype="S7")
-        node.create_dataset("packed", data=np.ones((40, 30)), compression="gzip", compression_opts=9, shuffle=True)
+        node.create_dataset(
+            "packed", data=np.ones((40, 30)), compression="gzip", compression_opts=9, shuffle=True
+        )
         node.create_dataset("grows", data=np.ones(4), maxshape=(None,), chunks=(2,))
         node.create_dataset("null", data=h5py.Empty("f4"))
         node["packed"].attrs["unit"] = "mV"
@@ -108,7 +110,17 @@ def contains_itself(path):
 
 @pytest.mark.parametrize(
     "make",
-    [no_file, folder, text, empty, other_hdf5, cut_short, cut_to_the_signature, soft_link, contains_itself],
+    [
+        no_file,
+        folder,
+        text,
+        empty,
+        other_hdf5,
+        cut_short,
+        cut_to_the_signature,
+        soft_link,
+        contains_itself,
+    ],
 )
 def test_what_is_no_nir_file_is_refused_in_one_line(make, tmp_path):
     path = tmp_path / "bad.nir"
@@ -126,7 +138,9 @@ def test_an_output_that_exists_is_kept(zoo, tmp_path):
     graph = read(zoo["norse_v_li"])
     target = tmp_path / "precious.nir"
     target.write_text("precious")
-    with pytest.raises(FileError, match=r"exists: choose another name or pass force=True \(--force\)"):
+    with pytest.raises(
+        FileError, match=r"exists: choose another name or pass force=True \(--force\)"
+    ):
         write(target, graph)
     assert target.read_text() == "precious"
     write(target, graph, force=True)

@@ -105,7 +105,9 @@ def test_every_primitive_of_nir_is_a_record_with_its_parameters():
     primitives = set(nir.ir.__all__) - {"NIRGraph", "NIRNode", "str2NIRNode", "dict2NIRNode"}
     assert set(TYPES) == primitives
     for name, cls in TYPES.items():
-        theirs = {field.name for field in dataclasses.fields(getattr(nir, name)) if field.init} - {"metadata"}
+        theirs = {field.name for field in dataclasses.fields(getattr(nir, name)) if field.init} - {
+            "metadata"
+        }
         renamed = {"Input": {"shape"}, "Output": {"shape"}}.get(name, theirs)
         assert set(cls.names) == renamed
 
@@ -114,7 +116,11 @@ def nested(depth):
     """A graph in a graph in a graph, recurrent at the bottom."""
     inner: nir.NIRNode = nir.LIF(*(np.full(2, value) for value in (0.1, 1.0, 0.0, 1.0)))
     for level in range(depth):
-        nodes = {"input": nir.Input(np.array([2])), "core": inner, "output": nir.Output(np.array([2]))}
+        nodes = {
+            "input": nir.Input(np.array([2])),
+            "core": inner,
+            "output": nir.Output(np.array([2])),
+        }
         edges = [("input", "core"), ("core", "output")]
         if level == 0:
             nodes["w_rec"] = nir.Linear(np.ones((2, 2)))
@@ -131,8 +137,16 @@ def test_nesting_is_flattened_and_restored(tmp_path):
     assert ("core/core/output", "core/output") in graph.edges
     assert graph.recurrent_components() == (("core/core/core", "core/core/w_rec"),)
     assert (graph.inputs, graph.outputs) == (("input",), ("output",))
-    assert [graph.subgraphs[path].metadata["level"] for path in ("", "core", "core/core")] == [2, 1, 0]
-    ends = [("core/core/core", "core/core/w_rec"), ("core/core/core", "output"), ("core/core/w_rec", "core/core/core")]
+    assert [graph.subgraphs[path].metadata["level"] for path in ("", "core", "core/core")] == [
+        2,
+        1,
+        0,
+    ]
+    ends = [
+        ("core/core/core", "core/core/w_rec"),
+        ("core/core/core", "output"),
+        ("core/core/w_rec", "core/core/core"),
+    ]
     assert bypass_relays(graph) == (*ends, ("input", "core/core/core"))
 
     write(tmp_path / "nested.nir", graph)
@@ -154,5 +168,7 @@ def test_an_edge_to_a_graph_with_two_inputs_is_ambiguous():
     )
     nodes = {"input": nir.Input(np.array([2])), "two": two, "output": nir.Output(np.array([2]))}
     graph = nir.NIRGraph(nodes, [("input", "two"), ("two", "output")], type_check=False)
-    with pytest.raises(GraphError, match=r"to the nested graph 'two' is ambiguous, it has 2 Input nodes \(a, b\)"):
+    with pytest.raises(
+        GraphError, match=r"to the nested graph 'two' is ambiguous, it has 2 Input nodes \(a, b\)"
+    ):
         parse(graph)

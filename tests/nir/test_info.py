@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.nir import build, describe, parse, read
-from jaxsnn.nir.info import as_json, as_text, numbers
+from jaxsnn.nir.description import as_json, as_text, numbers
 
 KEYS = (
     *("nodes", "edges", "inputs", "outputs", "recurrent", "nested"),
@@ -33,9 +33,15 @@ def test_the_contract(zoo):
 
 def test_what_is_unknown_is_null(zoo):
     content = json.loads(as_json(read(zoo["norse_v_lifbox"])))
-    unknown = {key: content["dialect"][key] for key in ("name", "dt", "time_unit", "spike_kernel", "reset", "initial")}
+    unknown = {
+        key: content["dialect"][key]
+        for key in ("name", "dt", "time_unit", "spike_kernel", "reset", "initial")
+    }
     assert set(unknown.values()) == {None}
-    nodes = {"a": nir.LIF(*(np.array(value) for value in (0.1, 1.0, 0.0, 1.0))), "b": nir.I(np.ones(2))}
+    nodes = {
+        "a": nir.LIF(*(np.array(value) for value in (0.1, 1.0, 0.0, 1.0))),
+        "b": nir.I(np.ones(2)),
+    }
     assert describe(parse(nir.NIRGraph(nodes, [], type_check=False)))["neurons"] is None
 
 
@@ -56,7 +62,15 @@ def test_numbers_are_summed_up(values, expected):
 def test_the_text_says_what_the_file_does_not(zoo):
     text = as_text(read(zoo["sinabs_a_lif_scalar__nocomp"]))
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[:7]] == ["node", "input", "0", "1", "2", "3", "output"]
+    assert [line.split()[0] for line in lines[:7]] == [
+        "node",
+        "input",
+        "0",
+        "1",
+        "2",
+        "3",
+        "output",
+    ]
     assert "dialect: undecided (undecided)" in text
     assert "they allow nir, norse, sinabs, spikingjelly, jaxsnn. Say --dialect." in text
     assert "time unit: unknown" in text

@@ -8,8 +8,8 @@ import pytest
 
 from jaxsnn.errors import GraphError, UnsupportedNodeError
 from jaxsnn.nir import parse, read, write
+from jaxsnn.nir.description import as_json
 from jaxsnn.nir.files import Dataset, Group, load, save, text_dataset
-from jaxsnn.nir.info import as_json
 
 
 def lif(size):
@@ -63,7 +63,8 @@ def test_an_unknown_type_is_refused_by_name_with_what_is_known(tmp_path):
     document["node"]["nodes"]["n"]["type"] = text_dataset("ALIF")
     save(tmp_path / "b.nir", document)
     with pytest.raises(
-        UnsupportedNodeError, match=r"node 'n' has the type ALIF, .* supported are Input, .*, NIRGraph"
+        UnsupportedNodeError,
+        match=r"node 'n' has the type ALIF, .* supported are Input, .*, NIRGraph",
     ) as e:
         read(tmp_path / "b.nir")
     assert e.value.exit_code == 1
@@ -74,7 +75,10 @@ def test_a_dangling_edge_is_refused(edge):
     source = small()
     source.edges.append(edge)
     missing = "outptu" if "outptu" in edge else "ww"
-    with pytest.raises(GraphError, match=f"edge {edge[0]} -> {edge[1]} is dangling: the graph has no node '{missing}'"):
+    with pytest.raises(
+        GraphError,
+        match=f"edge {edge[0]} -> {edge[1]} is dangling: the graph has no node '{missing}'",
+    ):
         parse(source)
 
 
@@ -83,21 +87,32 @@ def test_a_dangling_edge_in_a_nested_graph_is_left_out_and_listed(tmp_path, entr
     nodes = {**ends(2, 3), "w": nir.Linear(np.ones((3, 2))), "sub": inner}
     source = graph_of(nodes, [("input", "w"), ("w", "sub"), ("sub", "output")])
     graph = parse(source)
-    assert [(repair.node, repair.what) for repair in graph.repairs] == [("sub", "edge ghost -> n is left out")]
+    assert [(repair.node, repair.what) for repair in graph.repairs] == [
+        ("sub", "edge ghost -> n is left out")
+    ]
     assert graph.predecessors("sub/n") == ("sub/input",)
     write(tmp_path / "a.nir", graph)
-    assert load(tmp_path / "a.nir")["node"]["nodes"]["sub"]["edges"].value.tolist()[-1] == [b"ghost", b"n"]
+    assert load(tmp_path / "a.nir")["node"]["nodes"]["sub"]["edges"].value.tolist()[-1] == [
+        b"ghost",
+        b"n",
+    ]
     write(tmp_path / "b.nir", read(tmp_path / "a.nir"))
     assert entries(tmp_path / "a.nir") == entries(tmp_path / "b.nir")
 
 
 def test_names_with_the_prefix_of_their_graph_are_understood():
-    nodes = {"sub.input": nir.Input(np.array([3])), "sub.n": lif(3), "sub.output": nir.Output(np.array([3]))}
+    nodes = {
+        "sub.input": nir.Input(np.array([3])),
+        "sub.n": lif(3),
+        "sub.output": nir.Output(np.array([3])),
+    }
     inner = graph_of(nodes, [("input", "n"), ("sub.n", "sub.output")])
     outer = {**ends(3, 3), "sub": inner}
     graph = parse(graph_of(outer, [("input", "sub"), ("sub", "output")]))
     assert ("sub/sub.input", "sub/sub.n") in graph.edges
-    assert [repair.what for repair in graph.repairs] == ["edge input -> n is read as sub.input -> sub.n"]
+    assert [repair.what for repair in graph.repairs] == [
+        "edge input -> n is read as sub.input -> sub.n"
+    ]
 
 
 def test_an_edge_that_is_listed_twice_counts_once():
@@ -176,7 +191,9 @@ def test_unknown_entries_are_kept(tmp_path, entries):
     write(tmp_path / "a.nir", parse(small()))
     document = load(tmp_path / "a.nir")
     document["node"]["nodes"]["n"]["surrogate"] = text_dataset("atan")
-    document["node"]["nodes"]["n"]["more"] = Group({"deep": Dataset(value=np.ones(2), dtype=np.dtype(float))})
+    document["node"]["nodes"]["n"]["more"] = Group(
+        {"deep": Dataset(value=np.ones(2), dtype=np.dtype(float))}
+    )
     save(tmp_path / "b.nir", document)
     graph = read(tmp_path / "b.nir")
     assert list(graph.nodes["n"].extra) == ["more", "surrogate"]
@@ -200,12 +217,21 @@ DAMAGE = [
     text_dataset("Conv2d"),
     *(
         Dataset(value=value, dtype=value.dtype)
-        for value in (np.zeros(0), np.array(-1), np.array(np.nan), np.ones((2, 2, 2)), np.array(2**40), np.array([0.5]))
+        for value in (
+            np.zeros(0),
+            np.array(-1),
+            np.array(np.nan),
+            np.ones((2, 2, 2)),
+            np.array(2**40),
+            np.array([0.5]),
+        )
     ),
 ]
 
 
-@pytest.mark.parametrize("name", ["spyx_c_rcubalif", "spikingjelly_v_conv", "sinabs3_a_conv1d__inferred__nir104"])
+@pytest.mark.parametrize(
+    "name", ["spyx_c_rcubalif", "spikingjelly_v_conv", "sinabs3_a_conv1d__inferred__nir104"]
+)
 def test_whatever_is_damaged_no_other_error_comes_out(zoo, name):
     for path, _ in list(entries_below(load(zoo[name]))):
         for damage in DAMAGE:

@@ -53,7 +53,9 @@ def test_convolutions_have_the_shape_that_nir_computes(size, kernel, stride, pad
     st.sampled_from([1, 2]),
     st.integers(0, 2**32 - 1),
 )
-def test_synapses_of_a_convolution_are_its_unrolled_weights(size, kernel, stride, padding, dilation, groups, seed):
+def test_synapses_of_a_convolution_are_its_unrolled_weights(
+    size, kernel, stride, padding, dilation, groups, seed
+):
     weight = np.random.default_rng(seed).integers(0, 2, (4, 2, *kernel)).astype(float)
     node = conv(weight, stride, padding, dilation, groups)
     space = window(node).output(size)
@@ -61,7 +63,10 @@ def test_synapses_of_a_convolution_are_its_unrolled_weights(size, kernel, stride
     count = 0
     for place in itertools.product(*map(range, space)):
         for tap in itertools.product(*map(range, kernel)):
-            at = [place[axis] * stride[axis] - padding[axis] + tap[axis] * dilation[axis] for axis in (0, 1)]
+            at = [
+                place[axis] * stride[axis] - padding[axis] + tap[axis] * dilation[axis]
+                for axis in (0, 1)
+            ]
             if all(0 <= at[axis] < size[axis] for axis in (0, 1)):
                 count += int(np.count_nonzero(weight[:, :, tap[0], tap[1]]))
     arguments = (stride, padding, dilation)
@@ -90,11 +95,16 @@ def test_same_padding_keeps_the_size():
     ],
 )
 def test_flatten(start, end, shape, expected):
-    assert transfer(Flatten(name="f", start_dim=np.array(start), end_dim=np.array(end)), shape) == expected
+    assert (
+        transfer(Flatten(name="f", start_dim=np.array(start), end_dim=np.array(end)), shape)
+        == expected
+    )
 
 
 def test_flatten_does_not_count_the_batch_axis_that_its_exporter_saw():
-    node = Flatten(name="f", input_type=np.array([1, 8, 4, 4]), start_dim=np.array(1), end_dim=np.array(-1))
+    node = Flatten(
+        name="f", input_type=np.array([1, 8, 4, 4]), start_dim=np.array(1), end_dim=np.array(-1)
+    )
     assert transfer(node, (8, 4, 4)) == (128,)
 
 
@@ -111,7 +121,14 @@ def test_a_convolutional_network_of_scalars_is_sized_from_its_input():
         outputs=(20, 3),
     )
     found = shapes(graph)
-    assert [found[str(number)][1] for number in range(6)] == [(4, 8, 8), (4, 8, 8), (4, 4, 4), (64,), (3,), (3,)]
+    assert [found[str(number)][1] for number in range(6)] == [
+        (4, 8, 8),
+        (4, 8, 8),
+        (4, 4, 4),
+        (64,),
+        (3,),
+        (3,),
+    ]
     assert found["input"] == ((1, 8, 8), (1, 8, 8))
     assert sizes(graph) == {"1": 256, "5": 3}
 
@@ -142,7 +159,9 @@ def test_a_flatten_that_counts_a_batch_axis_is_understood_from_what_follows():
         outputs=[3],
     )
     assert shapes(graph)["1"] == ((2, 4, 4), (32,))
-    assert [repair.what for repair in graph.repairs] == ["start_dim 1 is read so that all axes of (2, 4, 4) are joined"]
+    assert [repair.what for repair in graph.repairs] == [
+        "start_dim 1 is read so that all axes of (2, 4, 4) are joined"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,11 @@ def test_times_survive_their_text(seconds):
 
 
 def test_each_error_has_an_exit_code():
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, JaxsnnError)]
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, JaxsnnError)
+    ]
     assert len(classes) > 5
     two = {cls.__name__ for cls in classes if cls.exit_code == 2}
     assert two == {"FileError", "UsageError"}

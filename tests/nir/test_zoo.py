@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxsnn.nir import describe, export, parse, read, write
+from jaxsnn.nir.description import as_json, as_text
 from jaxsnn.nir.dialects import DIALECTS
 from jaxsnn.nir.evidence import estimate
-from jaxsnn.nir.info import as_json, as_text
 
 FACTS = json.loads((Path(__file__).parents[1] / "data" / "zoo.json").read_text())
 OPTIONS = ("dt", "dt_export", "time_unit", "reset", "reset_delay", "readout")
@@ -23,7 +23,9 @@ def options_of(name):
     given = {key: facts[key] for key in OPTIONS if key in facts}
     if "norm_input" in facts:
         readout = facts.get("norm_input_readout")
-        given["norm_input"] = facts["norm_input"] if readout is None else [facts["norm_input"], f"3:{readout}"]
+        given["norm_input"] = (
+            facts["norm_input"] if readout is None else [facts["norm_input"], f"3:{readout}"]
+        )
     return given
 
 
@@ -84,7 +86,10 @@ def test_its_own_dialect_is_accepted(zoo, name):
     graph = read(zoo[name], dialect=FACTS[name]["framework"], **options_of(name))
     assert graph.dialect.decided_by == "argument"
     for field, value in FACTS[name].items():
-        if field in ("dt", "dt_export", "time_unit", "reset", "reset_delay") and not graph.dialect.nodes:
+        if (
+            field in ("dt", "dt_export", "time_unit", "reset", "reset_delay")
+            and not graph.dialect.nodes
+        ):
             assert getattr(graph.dialect, field) == value
 
 
@@ -101,7 +106,9 @@ def test_export_is_what_nir_reads(zoo, name):
                 np.testing.assert_array_equal(ours_as_dict[entry], value)
 
 
-@pytest.mark.parametrize("name", [name for name in FACTS if not FACTS[name]["needs_type_check_false"]])
+@pytest.mark.parametrize(
+    "name", [name for name in FACTS if not FACTS[name]["needs_type_check_false"]]
+)
 def test_parsing_a_nir_graph_does_not_change_it(zoo, name):
     graph = nir.read(zoo[name])
     before = {key: node.to_dict() for key, node in graph.nodes.items()}
@@ -109,7 +116,9 @@ def test_parsing_a_nir_graph_does_not_change_it(zoo, name):
     assert {key: node.to_dict().keys() for key, node in graph.nodes.items()} == {
         key: node.keys() for key, node in before.items()
     }
-    assert {node.type for node in parsed.nodes.values()} <= {node.type for node in read(zoo[name]).nodes.values()}
+    assert {node.type for node in parsed.nodes.values()} <= {
+        node.type for node in read(zoo[name]).nodes.values()
+    }
 
 
 def test_batch_and_time_axes_are_left_out(zoo):
@@ -118,7 +127,10 @@ def test_batch_and_time_axes_are_left_out(zoo):
     assert content["input"]["input_shape"] == [5]
     assert content["output"]["output_shape"] == [3]
     repaired = [(repair.node, repair.what) for repair in graph.repairs]
-    assert repaired == [("input", "shape (1, 5) is read as (5,)"), ("output", "shape (1, 1, 3) is read as (3,)")]
+    assert repaired == [
+        ("input", "shape (1, 5) is read as (5,)"),
+        ("output", "shape (1, 1, 3) is read as (3,)"),
+    ]
     assert graph.nodes["output"].value("shape").tolist() == [1, 1, 3]
 
 
@@ -167,5 +179,7 @@ def test_formulas_of_the_wrong_framework_do_not_fit(zoo):
     assert estimate(graph.nodes, DIALECTS["snntorch"]).proven
     assert not estimate(graph.nodes, rockpool).proven
     assert not estimate(graph.nodes, spyx).proven
-    altered = dataclasses.replace(graph.nodes["1"], r=graph.nodes["1"].value("r") * np.float32(1.01))
+    altered = dataclasses.replace(
+        graph.nodes["1"], r=graph.nodes["1"].value("r") * np.float32(1.01)
+    )
     assert not estimate(graph.with_nodes([altered]).nodes, DIALECTS["snntorch"]).agrees

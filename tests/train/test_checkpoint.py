@@ -54,7 +54,11 @@ def lines_of(folder):
 
 def test_the_folder_holds_the_run_the_best_and_the_history(uninterrupted):
     folder, trained = uninterrupted
-    assert sorted(path.name for path in folder.iterdir()) == ["best.npz", "history.jsonl", "last.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.npz",
+        "history.jsonl",
+        "last.npz",
+    ]
     assert [line["epoch"] for line in lines_of(folder)] == list(range(7))
     assert lines_of(folder) == [vars(record) for record in trained.history]
     with np.load(folder / "best.npz") as best:
@@ -74,14 +78,18 @@ def test_a_run_cut_short_goes_on_to_the_same_bits(uninterrupted, tmp_path, epoch
 
     with pytest.raises(KeyboardInterrupt):
         fit(small_net(), DATA, **{**SETTINGS, "progress": cut}, checkpoint=tmp_path)
-    assert summary(fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)) == summary(uninterrupted[1])
+    assert summary(fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)) == summary(
+        uninterrupted[1]
+    )
     assert [line["epoch"] for line in lines_of(tmp_path)] == list(range(7))
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted):
     folder, trained = uninterrupted
     lines = []
-    again = fit(small_net(), DATA, **{**SETTINGS, "progress": lines.append}, checkpoint=folder, resume=True)
+    again = fit(
+        small_net(), DATA, **{**SETTINGS, "progress": lines.append}, checkpoint=folder, resume=True
+    )
     assert summary(again) == summary(trained)
     assert lines == ["going on after epoch 6"]
 
@@ -96,7 +104,9 @@ def start(folder, cache, **options):
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    return subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=environment, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder)], env=environment, text=True, **options
+    )
 
 
 def kill(folder, cache, after):
@@ -143,7 +153,13 @@ def test_an_existing_checkpoint_is_not_overwritten(uninterrupted):
 )
 def test_a_checkpoint_of_another_run_is_refused(uninterrupted, net, changes, message):
     with pytest.raises(UsageError, match=message):
-        fit(small_net(**net), DATA, **{**SETTINGS, **changes}, checkpoint=uninterrupted[0], resume=True)
+        fit(
+            small_net(**net),
+            DATA,
+            **{**SETTINGS, **changes},
+            checkpoint=uninterrupted[0],
+            resume=True,
+        )
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.errors import UsageError
-from jaxsnn.lower import lower
-from jaxsnn.network import with_synaptic_delays
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import with_synaptic_delays
 from jaxsnn.train import Bounded, Free, Positive, fit
-from jaxsnn.train.constraints import find_trainables, to_raw, to_values
+from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values
 from tests.train.test_fit import DATA, QUICK, small_net
 
 
@@ -19,7 +19,10 @@ def trainables(wanted, network=None):
 
 
 @settings(max_examples=50)
-@given(raw=st.floats(-80, 80), constraint=st.sampled_from([Positive(low=-0.5), Bounded(low=-1.0, high=2.0)]))
+@given(
+    raw=st.floats(-80, 80),
+    constraint=st.sampled_from([Positive(low=-0.5), Bounded(low=-1.0, high=2.0)]),
+)
 def test_no_raw_number_leaves_the_limits(raw, constraint):
     value = float(constraint.to_value(jnp.asarray(raw), {}))
     assert value >= constraint.low
@@ -40,14 +43,22 @@ def test_raw_numbers_give_the_values_that_they_stand_for():
     assert "tau_mem" not in raw["4"]
     for node, own in to_values(network, found, raw).items():
         for name, value in own.items():
-            np.testing.assert_allclose(value, network.parameters[node][name], rtol=1e-6, err_msg=f"{node}.{name}")
+            np.testing.assert_allclose(
+                value, network.parameters[node][name], rtol=1e-6, err_msg=f"{node}.{name}"
+            )
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"tau_mem": Positive(low=0.03)}, r"node '2': tau_mem begins at 0\.02, its limits are 0\.03 and inf"),
-        ({"tau_syn": Bounded(low=0.0, high=0.005)}, r"tau_syn begins at 0\.01, its limits are 0 and 0\.005"),
+        (
+            {"tau_mem": Positive(low=0.03)},
+            r"node '2': tau_mem begins at 0\.02, its limits are 0\.03 and inf",
+        ),
+        (
+            {"tau_syn": Bounded(low=0.0, high=0.005)},
+            r"tau_syn begins at 0\.01, its limits are 0 and 0\.005",
+        ),
         ({"weight": Free(shared=True)}, r"node '1': weight is to be shared, but runs from"),
         ({"7.weight": Free()}, r"no 7\.weight to train"),
         ({"tau_men": Free()}, r"'tau_men' cannot be trained: did you mean 'tau_mem'"),
@@ -62,7 +73,9 @@ def test_what_makes_no_sense_is_refused(wanted, message):
 def test_delays_at_a_bound_begin_inside_and_it_is_said():
     network = with_synaptic_delays(lower(small_net()), "1", 0.0)
     found = trainables(("weight", "delay"), network)
-    assert found.notes == ("node '1': 100 of 100 numbers of delay begin a hundredth of their range inside it",)
+    assert found.notes == (
+        "node '1': 100 of 100 numbers of delay begin a hundredth of their range inside it",
+    )
     values = to_values(network, found.constraints, to_raw(network, found.constraints))
     np.testing.assert_allclose(values["1"]["delay"], 1e-4, rtol=1e-4)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.train.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
-from jaxsnn.train.files import load_splits
+from jaxsnn.train.data.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
+from jaxsnn.train.data.labelled_files import load_splits
 
 
 def test_classes_are_balanced_and_labels_are_the_regions():
@@ -24,7 +24,15 @@ def test_the_mirrored_values_follow():
 
 def test_geometry():
     # centre of the dots; left half disc is yin, right one yang; upper half yin, lower half yang; outside
-    points = [(0.25, 0.5), (0.75, 0.5), (0.25, 0.35), (0.75, 0.65), (0.5, 0.9), (0.5, 0.1), (0.02, 0.02)]
+    points = [
+        (0.25, 0.5),
+        (0.75, 0.5),
+        (0.25, 0.35),
+        (0.75, 0.65),
+        (0.5, 0.9),
+        (0.5, 0.1),
+        (0.02, 0.02),
+    ]
     assert yinyang_region(np.array(points)).tolist() == [2, 2, 0, 1, 0, 1, -1]
 
 
@@ -42,7 +50,11 @@ def test_a_seed_gives_the_same_points_and_another_seed_others():
 
 def test_splits_have_the_sizes_of_the_paper_and_no_common_points():
     splits = yinyang_splits()
-    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [5000, 1000, 1000]
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [
+        5000,
+        1000,
+        1000,
+    ]
     assert splits.bias
     points = np.concatenate([splits.train.x, splits.validation.x, splits.test.x])
     assert len(np.unique(points, axis=0)) == 7000
@@ -90,7 +102,12 @@ def test_npz_holds_out_a_part_for_validation_and_says_so(arrays, tmp_path):
 
 
 def test_npz_takes_its_own_validation_samples(arrays, tmp_path):
-    np.savez(tmp_path / "data.npz", **arrays, x_validation=arrays["x_test"], y_validation=arrays["y_test"])
+    np.savez(
+        tmp_path / "data.npz",
+        **arrays,
+        x_validation=arrays["x_test"],
+        y_validation=arrays["y_test"],
+    )
     splits, notes = load_splits(tmp_path / "data.npz")
     assert (len(splits.train), len(splits.validation)) == (10, 4)
     assert notes == ()
@@ -109,7 +126,10 @@ def test_npz_takes_events(arrays, tmp_path):
 def test_files_and_names_that_do_not_exist_are_refused(arrays, tmp_path):
     with pytest.raises(FileError, match="no such file"):
         load_splits(tmp_path / "nothing.npz")
-    with pytest.raises(UsageError, match=r"there is no task 'digit', and it is no \.npz file: did you mean 'digits'"):
+    with pytest.raises(
+        UsageError,
+        match=r"there is no task 'digit', and it is no \.npz file: did you mean 'digits'",
+    ):
         load_splits("digit")
     (tmp_path / "text.npz").write_text("no zip")
     with pytest.raises(FileError, match=r"not an \.npz file"):
@@ -131,7 +151,9 @@ def events_of(arrays, **changes):
     parts = {"train": 10, "test": 4}
     labels = {f"y_{part}": arrays[f"y_{part}"] for part in parts}
     times = {f"time_{part}": np.full((samples, 3), 0.001) for part, samples in parts.items()}
-    channels = {f"index_{part}": np.zeros((samples, 3), np.int32) for part, samples in parts.items()}
+    channels = {
+        f"index_{part}": np.zeros((samples, 3), np.int32) for part, samples in parts.items()
+    }
     return {**labels, **times, **channels, **changes}
 
 
@@ -139,20 +161,30 @@ def events_of(arrays, **changes):
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_each_sample_of_each_part_needs_a_label(samples, labels, part, arrays, tmp_path):
     y, message = np.arange(labels) % 3, f"data.npz, {part}: {samples} samples and {labels} labels"
-    np.savez(tmp_path / "data.npz", **{**arrays, f"x_{part}": np.full((samples, 4), 0.5), f"y_{part}": y})
+    np.savez(
+        tmp_path / "data.npz", **{**arrays, f"x_{part}": np.full((samples, 4), 0.5), f"y_{part}": y}
+    )
     with pytest.raises(UsageError, match=message):
         load_splits(tmp_path / "data.npz")
     # times and channels may be indexed beyond their end: JAX takes the last
-    changes = {f"time_{part}": np.zeros((samples, 3)), f"index_{part}": np.zeros((samples, 3), int), f"y_{part}": y}
+    changes = {
+        f"time_{part}": np.zeros((samples, 3)),
+        f"index_{part}": np.zeros((samples, 3), int),
+        f"y_{part}": y,
+    }
     np.savez(tmp_path / "data.npz", **events_of(arrays, **changes))
     with pytest.raises(UsageError, match=message):
         load_splits(tmp_path / "data.npz")
 
 
-@pytest.mark.parametrize("index", [np.zeros((9, 3), int), np.zeros((10, 2), int), np.full((10, 3), "0")])
+@pytest.mark.parametrize(
+    "index", [np.zeros((9, 3), int), np.zeros((10, 2), int), np.full((10, 3), "0")]
+)
 def test_times_and_channels_go_together(index, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **events_of(arrays, index_train=index))
-    with pytest.raises(UsageError, match=r"time_train has shape \(10, 3\), index_train is .*: both must be numbers"):
+    with pytest.raises(
+        UsageError, match=r"time_train has shape \(10, 3\), index_train is .*: both must be numbers"
+    ):
         load_splits(tmp_path / "data.npz")
 
 
@@ -160,11 +192,15 @@ def test_events_are_those_of_samples(arrays, tmp_path):
     """Times of one axis would be one sample, for all labels."""
     changes = {"time_train": np.full(10, 0.001), "index_train": np.zeros(10, int)}
     np.savez(tmp_path / "data.npz", **events_of(arrays, **changes))
-    with pytest.raises(UsageError, match=r"train: events have times of shape \(10,\): give \(samples, events\)"):
+    with pytest.raises(
+        UsageError, match=r"train: events have times of shape \(10,\): give \(samples, events\)"
+    ):
         load_splits(tmp_path / "data.npz")
 
 
-@pytest.mark.parametrize(("key", "wanted"), [("x", "no array 'y_validation'"), ("y", "no array 'x_validation'")])
+@pytest.mark.parametrize(
+    ("key", "wanted"), [("x", "no array 'y_validation'"), ("y", "no array 'x_validation'")]
+)
 def test_half_a_validation_part_is_refused(key, wanted, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays, **{f"{key}_validation": arrays[f"{key}_test"]})
     with pytest.raises(FileError, match=wanted):
@@ -177,16 +213,22 @@ def test_nan_is_refused_and_inf_is_no_event(part, arrays, tmp_path):
     holes = arrays[f"x_{part}"].copy()
     holes[1:3, 2] = np.nan
     np.savez(tmp_path / "data.npz", **{**arrays, f"x_{part}": holes})
-    with pytest.raises(UsageError, match=f"x_{part} has 2 NaN among its {holes.size} values: fill them in"):
+    with pytest.raises(
+        UsageError, match=f"x_{part} has 2 NaN among its {holes.size} values: fill them in"
+    ):
         load_splits(tmp_path / "data.npz")
     times = np.full((len(holes), 3), np.inf)
-    events = events_of(arrays, **{f"time_{part}": times, f"index_{part}": np.zeros(times.shape, int)})
+    events = events_of(
+        arrays, **{f"time_{part}": times, f"index_{part}": np.zeros(times.shape, int)}
+    )
     events[f"y_{part}"] = arrays[f"y_{part}"]
     np.savez(tmp_path / "data.npz", **events)
     load_splits(tmp_path / "data.npz")
     times[0, 0] = np.nan
     np.savez(tmp_path / "data.npz", **events)
-    with pytest.raises(UsageError, match=f"time_{part} has 1 NaN .*: inf says that there is no event"):
+    with pytest.raises(
+        UsageError, match=f"time_{part} has 1 NaN .*: inf says that there is no event"
+    ):
         load_splits(tmp_path / "data.npz")
 
 
@@ -197,8 +239,10 @@ def test_samples_must_be_numbers(arrays, tmp_path):
 
 
 @pytest.mark.parametrize("label", [-1, 3, 10**7, 2**32, 2**63 + 1])
-def test_labels_that_no_output_has_are_refused_before_classes_are_named(label, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxsnn.train.files.map", pytest.fail, raising=False)
+def test_labels_that_no_output_has_are_refused_before_classes_are_named(
+    label, arrays, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("jaxsnn.train.data.labelled_files.map", pytest.fail, raising=False)
     labels = np.array([0, label], np.int64 if label < 0 else np.uint64)
     np.savez(tmp_path / "data.npz", **{**arrays, "x_test": arrays["x_test"][:2], "y_test": labels})
     with pytest.raises(UsageError, match=f"y_test has the label {label},"):

@@ -12,7 +12,9 @@ from jaxsnn.train import Latency
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 0.01), st.floats(0.02, 0.1))
 def test_times_are_linear_in_the_values(values, t_min, t_max):
     events = Latency(t_min=t_min, t_max=t_max)([values])
-    assert np.allclose(events.time, [[t_min + value * (t_max - t_min) for value in values]], rtol=1e-12)
+    assert np.allclose(
+        events.time, [[t_min + value * (t_max - t_min) for value in values]], rtol=1e-12
+    )
     assert np.array_equal(events.index, [list(range(len(values)))])
 
 

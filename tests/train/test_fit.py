@@ -9,15 +9,25 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.event import Event
-from jaxsnn.lower import lower
-from jaxsnn.network import Network, Wire
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
+from jaxsnn.network.structure import Wire
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
-from jaxsnn.play import simulate_fully
-from jaxsnn.train import Bounded, Dropout, Jitter, Latency, Push, TrainingStopped, fit, yinyang_splits
-from jaxsnn.train.defaults import make_loss, refuse_unfit
-from jaxsnn.train.plan import plan_notes
+from jaxsnn.simulation.runs import simulate_fully
+from jaxsnn.train import (
+    Bounded,
+    Dropout,
+    Jitter,
+    Latency,
+    Push,
+    TrainingStopped,
+    fit,
+    yinyang_splits,
+)
+from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
+from jaxsnn.train.loop.train_plan import plan_notes
 
 DATA = yinyang_splits(0, (292, 128, 128))
 QUICK = {"epochs": 12, "learning_rate": 0.05, "progress": None}
@@ -52,11 +62,16 @@ def test_it_learns(trained):
 
 def test_the_graph_is_that_of_the_best_epoch(trained):
     """Played by itself, with the full dynamics of all neurons, it has the accuracies that were reported."""
-    best = max(trained.history, key=lambda record: (record.validation_accuracy, -record.validation_loss))
+    best = max(
+        trained.history, key=lambda record: (record.validation_accuracy, -record.validation_loss)
+    )
     assert trained.best_epoch == best.epoch
     network = lower(trained.graph)
     loss = make_loss("ttfs", network)
-    for data, reported in ((DATA.test, trained.test_accuracy), (DATA.validation, best.validation_accuracy)):
+    for data, reported in (
+        (DATA.test, trained.test_accuracy),
+        (DATA.validation, best.validation_accuracy),
+    ):
         events = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True)(data.x)
         answers = loss.predict(simulate_fully(network, events, loss.t_max))
         assert np.mean(np.asarray(answers) == data.y) == pytest.approx(reported)
@@ -92,7 +107,10 @@ print(json.dumps(trained.as_dict()))
 
 def test_the_hash_seed_changes_nothing(run_python, tmp_path):
     """The second run finds the compiled code of the first, unless it asks for other code."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     outputs = [run_python(RUN, PYTHONHASHSEED=seed, **cache).stdout for seed in ("0", "1")]
     assert outputs[0] == outputs[1]
     assert len(outputs[0]) > 1000
@@ -100,7 +118,9 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
 
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
     """Hidden neurons that are pushed all the time soon fire twice: one spike is too few, four are always enough."""
-    monkeypatch.setattr(sys.modules["jaxsnn.train.run"], "with_room", lambda needed: needed)
+    monkeypatch.setattr(
+        sys.modules["jaxsnn.train.loop.training_run"], "with_room", lambda needed: needed
+    )
     net, lines = small_net(first=(1.0, 0.2)), []
     settings = {**QUICK, "epochs": 3, "push": Push(hidden=1.0, hidden_fraction=1.1)}
     engine = Event(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
@@ -113,9 +133,16 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
 
 
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules["jaxsnn.train.run"], "_LARGEST_BUDGET", 3)
-    with pytest.raises(SimulationError, match=r"a neuron of '2' fires \d+ times .* lower its input weights"):
-        fit(small_net(first=(6.0, 0.1)), DATA, **QUICK, engine=Event(max_spikes=2, first_spike_only=("4",)))
+    monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
+    with pytest.raises(
+        SimulationError, match=r"a neuron of '2' fires \d+ times .* lower its input weights"
+    ):
+        fit(
+            small_net(first=(6.0, 0.1)),
+            DATA,
+            **QUICK,
+            engine=Event(max_spikes=2, first_spike_only=("4",)),
+        )
 
 
 def test_silent_outputs_are_pushed_until_they_fire():
@@ -145,10 +172,16 @@ def test_silent_hidden_neurons_are_pushed_until_they_fire():
 
 def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     """It has collapsed after 200 steps of hardly any right answers: three epochs of 73 here."""
-    settings = {"batch_size": 4, "epochs": 7, "schedule": lambda step: 0.02 if step < 2 * 73 else 20.0}
+    settings = {
+        "batch_size": 4,
+        "epochs": 7,
+        "schedule": lambda step: 0.02 if step < 2 * 73 else 20.0,
+    }
     trained = fit(small_net(), DATA, **{**QUICK, **settings})
     (note,) = (note for note in trained.notes if "collapsed" in note)
-    assert re.search(r"for 3 epochs, at epoch 5: back to epoch 2, steps are 0\.33 of what they were", note)
+    assert re.search(
+        r"for 3 epochs, at epoch 5: back to epoch 2, steps are 0\.33 of what they were", note
+    )
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
 
@@ -187,7 +220,9 @@ def test_the_learning_rate_means_the_same_in_every_dialect():
     one, other = fit(own, DATA, **settings), fit(theirs, DATA, **settings)
     for ours, its in zip(one.history, other.history, strict=True):
         assert its.train_loss == pytest.approx(ours.train_loss, rel=0.02)
-    moved = [np.abs(one.graph.nodes[name].weight - own.nodes[name].weight).max() for name in ("1", "3")]
+    moved = [
+        np.abs(one.graph.nodes[name].weight - own.nodes[name].weight).max() for name in ("1", "3")
+    ]
     for name, largest in zip(("1", "3"), moved, strict=True):
         gap = other.graph.nodes[name].weight * tau_mem / dt - one.graph.nodes[name].weight
         assert np.abs(gap).max() < 0.1 * largest
@@ -269,7 +304,10 @@ def test_a_jitter_that_is_no_deviation_is_refused(number):
 
 def test_more_classes_than_neurons_are_refused():
     graph = build.sequential(
-        build.input(5), build.linear(2, weight=constant(1.0)), build.cubalif(tau_mem=0.02, tau_syn=0.01), seed=0
+        build.input(5),
+        build.linear(2, weight=constant(1.0)),
+        build.cubalif(tau_mem=0.02, tau_syn=0.01),
+        seed=0,
     )
     with pytest.raises(UsageError, match="3 classes, population '2' has 2 neurons"):
         fit(graph, DATA)
@@ -278,14 +316,22 @@ def test_more_classes_than_neurons_are_refused():
 def test_a_threshold_is_not_read():
     network = lower(small_net())
     wire = Wire(name="threshold", kind="Threshold", sources=("4",), shape=(3,))
-    network = Network(parameters=network.parameters, wires=[*network.wires, wire], populations=network.populations)
-    with pytest.raises(UsageError, match="'threshold' is a Threshold, and losses read populations of neurons: let one"):
+    network = Network(
+        parameters=network.parameters, wires=[*network.wires, wire], populations=network.populations
+    )
+    with pytest.raises(
+        UsageError,
+        match="'threshold' is a Threshold, and losses read populations of neurons: let one",
+    ):
         refuse_unfit(network, "threshold", "spikes", "count")
 
 
 def test_a_readout_has_no_first_spike():
     graph = build.sequential(
-        build.input(5), build.linear(3, weight=constant(1.0)), build.cubali(tau_mem=0.02, tau_syn=0.01), seed=0
+        build.input(5),
+        build.linear(3, weight=constant(1.0)),
+        build.cubali(tau_mem=0.02, tau_syn=0.01),
+        seed=0,
     )
     with pytest.raises(UsageError, match="'2' is no population that fires"):
         fit(graph, DATA)

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event import Event, Events
-from jaxsnn.network import Network, Population, TauShape, Wire
-from jaxsnn.simulate import simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
 
@@ -28,7 +30,11 @@ CASES = [
     ("I", "delta", TauShape.ANY),
     ("I", "box", TauShape.ANY),
 ]
-NAMES = {"CubaLI": ("tau_mem", "tau_syn", "r", "w_in", "v_leak"), "LI": ("tau_mem", "r", "v_leak"), "I": ("r",)}
+NAMES = {
+    "CubaLI": ("tau_mem", "tau_syn", "r", "w_in", "v_leak"),
+    "LI": ("tau_mem", "r", "v_leak"),
+    "I": ("r",),
+}
 TAUS = (None, 1.7)
 
 
@@ -37,8 +43,14 @@ def drawn(kind, kernel, shape, seed=0):
     rng = np.random.default_rng([seed, *map(ord, kind + kernel)])
     drawn = population(shape, rng, NEURONS)
     parameters = {
-        "affine": {"weight": rng.normal(0.3, 1.0, (NEURONS, INPUTS)), "bias": rng.normal(0.1, 0.3, NEURONS)},
-        "readout": {"tau" if (kind, name) == ("LI", "tau_mem") else name: drawn[name] for name in NAMES[kind]},
+        "affine": {
+            "weight": rng.normal(0.3, 1.0, (NEURONS, INPUTS)),
+            "bias": rng.normal(0.1, 0.3, NEURONS),
+        },
+        "readout": {
+            "tau" if (kind, name) == ("LI", "tau_mem") else name: drawn[name]
+            for name in NAMES[kind]
+        },
     }
     wires = [
         Wire(name="input", kind="input", sources=(), shape=(INPUTS,)),
@@ -46,23 +58,37 @@ def drawn(kind, kernel, shape, seed=0):
         Wire(name="readout", kind="neuron", sources=("affine",), shape=(NEURONS,)),
     ]
     readout = Population(
-        name="readout", kind=kind, size=NEURONS, tau_shape=shape, spike_area=0.7, spike_kernel=kernel, dt=0.11
+        name="readout",
+        kind=kind,
+        size=NEURONS,
+        tau_shape=shape,
+        spike_area=0.7,
+        spike_kernel=kernel,
+        dt=0.11,
     )
-    net = Network(parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations={"readout": readout})
+    net = Network(
+        parameters=jax.tree.map(jnp.asarray, parameters),
+        wires=wires,
+        populations={"readout": readout},
+    )
     times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
     times[:, 2], times[0, 4] = np.inf, 7.0  # unused, and after the end
     return net, jnp.asarray(times), jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS)))
 
 
 def ran(net, times, index, sample_times=None):
-    return simulate(net, Events(time=times, index=index), T_END, sample_times=sample_times, throw=False)
+    return simulate(
+        net, Events(time=times, index=index), T_END, sample_times=sample_times, throw=False
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_agree_with_dense_sampling(case):
     net, times, index = drawn(*case)
     edges = [times, times + 0.11, times - 1e-9]
-    dense = np.unique(np.concatenate([np.linspace(0, T_END, 8001), *(np.asarray(edge).ravel() for edge in edges)]))
+    dense = np.unique(
+        np.concatenate([np.linspace(0, T_END, 8001), *(np.asarray(edge).ravel() for edge in edges)])
+    )
     dense = dense[(dense >= 0) & (dense <= T_END)]
     solution = ran(net, times, index, jnp.asarray(dense))
     v = np.asarray(solution.voltages["readout"])
@@ -98,12 +124,18 @@ def test_gradients_agree_with_central_differences(case):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c == CASES[3] else pytest.mark.slow) for c in CASES], ids=str
+    "case",
+    [pytest.param(c, marks=() if c == CASES[3] else pytest.mark.slow) for c in CASES],
+    ids=str,
 )
 def test_neurons_with_the_same_time_constants_get_gradients_of_their_own(case):
     """What is computed once for all of a population is what each neuron would have computed for itself."""
     net, times, index = drawn(*case)
-    own = {key: values[:1].repeat(NEURONS) for key, values in net.parameters["readout"].items() if "tau" in key}
+    own = {
+        key: values[:1].repeat(NEURONS)
+        for key, values in net.parameters["readout"].items()
+        if "tau" in key
+    }
     net = net.with_parameters(net.parameters | {"readout": net.parameters["readout"] | own})
     free = net.with_free_time_constants()
     together = {"readout": replace(free.populations["readout"], uniform=True)}
@@ -121,7 +153,9 @@ def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
     net, *_ = drawn("CubaLI", "delta", TauShape.DOUBLE)
     weight = jnp.asarray(np.array([[1.0], [-3.0], [0.0], [0.0]]).repeat(NEURONS, 1).T)
     parameters = net.parameters | {"affine": {"weight": weight, "bias": jnp.zeros(NEURONS)}}
-    net = net.with_parameters(parameters | {"readout": net.parameters["readout"] | {"v_leak": jnp.zeros(NEURONS)}})
+    net = net.with_parameters(
+        parameters | {"readout": net.parameters["readout"] | {"v_leak": jnp.zeros(NEURONS)}}
+    )
     index = jnp.asarray([[0, 1]])
 
     @jax.jit
@@ -140,12 +174,21 @@ def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
 def test_a_silent_population_s_maximum_is_that_of_its_membrane():
     """Without spikes the drive of a population that fires gives its own voltage."""
     net, times, index = drawn("CubaLI", "delta", TauShape.DOUBLE)
-    own = net.parameters["readout"] | {"v_threshold": jnp.full(NEURONS, 50.0), "v_reset": jnp.zeros(NEURONS)}
+    own = net.parameters["readout"] | {
+        "v_threshold": jnp.full(NEURONS, 50.0),
+        "v_reset": jnp.zeros(NEURONS),
+    }
     firing = Network(
         parameters=net.parameters | {"readout": own},
         wires=net.wires,
-        populations={"readout": Population(name="readout", kind="CubaLIF", size=NEURONS, spike_area=0.7)},
+        populations={
+            "readout": Population(name="readout", kind="CubaLIF", size=NEURONS, spike_area=0.7)
+        },
     )
-    solution = simulate(firing, Events(time=times, index=index), T_END, engine=Event(max_spikes=1), throw=False)
+    solution = simulate(
+        firing, Events(time=times, index=index), T_END, engine=Event(max_spikes=1), throw=False
+    )
     assert int(solution.spikes["readout"].count.sum()) == 0
-    np.testing.assert_allclose(solution.maximum("readout"), ran(net, times, index).maximum("readout"), rtol=1e-12)
+    np.testing.assert_allclose(
+        solution.maximum("readout"), ran(net, times, index).maximum("readout"), rtol=1e-12
+    )

@@ -22,20 +22,26 @@ def samples(count, seed):
 
 @pytest.fixture(scope="module")
 def data():
-    return Splits(name="rasters", train=samples(256, 0), validation=samples(64, 1), test=samples(128, 2))
+    return Splits(
+        name="rasters", train=samples(256, 0), validation=samples(64, 1), test=samples(128, 2)
+    )
 
 
 @pytest.fixture(scope="module")
 def graph():
     neurons = {"tau": 1e-3, "r": 10.0, "v_threshold": 1.0}
     layers = [build.linear(12), build.lif(**neurons), build.linear(2), build.lif(**neurons)]
-    return build.sequential(build.input(CHANNELS), *layers, seed=0, dialect="snntorch", reset="zero", reset_delay=True)
+    return build.sequential(
+        build.input(CHANNELS), *layers, seed=0, dialect="snntorch", reset="zero", reset_delay=True
+    )
 
 
 def test_counts_are_trained_through_the_surrogate(graph, data):
     engine = Grid(surrogate=FastSigmoid(slope=5.0))
     before = fit(graph, data, loss="count", engine=engine, epochs=1, learning_rate=1e-9)
-    after = fit(graph, data, loss="count", engine=engine, epochs=8, batch_size=32, learning_rate=0.02)
+    after = fit(
+        graph, data, loss="count", engine=engine, epochs=8, batch_size=32, learning_rate=0.02
+    )
     assert after.test_accuracy > 0.9
     assert after.test_accuracy > before.test_accuracy + 0.1
     played = simulate(lower(after.graph), np.moveaxis(data.test.x, 1, 0), engine=engine)
@@ -44,5 +50,7 @@ def test_counts_are_trained_through_the_surrogate(graph, data):
 
 
 def test_losses_of_spike_times_are_refused(graph, data):
-    with pytest.raises(UsageError, match="loss ttfs reads spike times, which have no gradient on the grid"):
+    with pytest.raises(
+        UsageError, match="loss ttfs reads spike times, which have no gradient on the grid"
+    ):
         fit(graph, data, loss="ttfs", engine=Grid(), epochs=1)

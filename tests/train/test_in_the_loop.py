@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.event import Event, Events
-from jaxsnn.lower import lower
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
-from jaxsnn.simulate import simulate
+from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
-from jaxsnn.train.in_the_loop import simulate_in_the_loop
+from jaxsnn.train.loop.in_the_loop import simulate_in_the_loop
 from tests.train.test_fit import DATA, small_net
 
 T_END, CHANNELS = 0.065, 5
@@ -30,13 +31,17 @@ class Simulated:
         with jax.ensure_compile_time_eval():
             solution = simulate(network, inputs, T_END, engine=Event(max_spikes=8), throw=False)
         return {
-            name: np.asarray(spikes.time) + self.late for name, spikes in solution.spikes.items() if name != self.forget
+            name: np.asarray(spikes.time) + self.late
+            for name, spikes in solution.spikes.items()
+            if name != self.forget
         }
 
 
 def batch(samples=6):
     times = np.random.default_rng(0).uniform(0.0, 0.02, (samples, CHANNELS))
-    return Events(time=jnp.asarray(times), index=jnp.broadcast_to(jnp.arange(CHANNELS), times.shape))
+    return Events(
+        time=jnp.asarray(times), index=jnp.broadcast_to(jnp.arange(CHANNELS), times.shape)
+    )
 
 
 def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
@@ -49,15 +54,21 @@ def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
 
     engine = InTheLoop(device=Simulated(), max_spikes=8)
     ours = jax.grad(total)(network, lambda net: simulate_in_the_loop(engine, net, events, T_END))
-    exact = jax.grad(total)(network, lambda net: simulate(net, events, T_END, engine=Event(max_spikes=8)))
+    exact = jax.grad(total)(
+        network, lambda net: simulate(net, events, T_END, engine=Event(max_spikes=8))
+    )
     for node, own in exact.parameters.items():
         for name, value in own.items():
             scale = max(float(jnp.max(abs(value))), 1e-12)
-            np.testing.assert_allclose(ours.parameters[node][name], value, atol=1e-9 * scale, err_msg=f"{node}.{name}")
+            np.testing.assert_allclose(
+                ours.parameters[node][name], value, atol=1e-9 * scale, err_msg=f"{node}.{name}"
+            )
 
 
 def test_what_a_device_records_is_what_the_loss_sees():
-    late = simulate_in_the_loop(InTheLoop(device=Simulated(late=1e-3)), lower(small_net()), batch(), T_END)
+    late = simulate_in_the_loop(
+        InTheLoop(device=Simulated(late=1e-3)), lower(small_net()), batch(), T_END
+    )
     there = simulate(lower(small_net()), batch(), T_END, engine=Event(max_spikes=8))
     np.testing.assert_allclose(late.first_spike("4"), there.first_spike("4") + 1e-3, rtol=1e-6)
     assert int(late.result) == 0
@@ -77,7 +88,9 @@ def test_a_network_learns_on_a_device():
 
 
 def test_a_budget_that_the_device_exceeds_is_seen():
-    solution = simulate_in_the_loop(InTheLoop(device=Simulated(), max_spikes=1), lower(small_net()), batch(), T_END)
+    solution = simulate_in_the_loop(
+        InTheLoop(device=Simulated(), max_spikes=1), lower(small_net()), batch(), T_END
+    )
     assert solution.shortages()["max_spikes"]["2"] > 1
 
 
@@ -87,7 +100,9 @@ def test_a_budget_that_the_device_exceeds_is_seen():
 )
 def test_a_device_that_gives_too_little_is_refused(device, message):
     with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
-        jax.block_until_ready(simulate_in_the_loop(InTheLoop(device=device), lower(small_net()), batch(), T_END))
+        jax.block_until_ready(
+            simulate_in_the_loop(InTheLoop(device=device), lower(small_net()), batch(), T_END)
+        )
 
 
 def test_neurons_that_an_arrival_moves_are_refused():

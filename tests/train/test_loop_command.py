@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.command import read_mapping, scales_of
 from jaxsnn.bss2.emulate import EmulatedChip
-from jaxsnn.bss2.quantize import Options, quantize
-from jaxsnn.cli import main
+from jaxsnn.bss2.map_file import read_mapping, scales_of
+from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.commands.cli import main
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import evaluate, fit, on_chip, yinyang_splits
-from jaxsnn.train.checkpoint import Folder
-from jaxsnn.train.files import load_splits
-from tests.test_cli import DEMO_NET, TOLD, call, refused
+from jaxsnn.train.data.labelled_files import load_splits
+from jaxsnn.train.loop.checkpoint import Folder
+from tests.commands.test_cli import DEMO_NET, TOLD, call, refused
 
 QUICK = ["--engine", "loop", "--epochs", "3", "--batch-size", "16", "--lr", "0.1"]
 WRITTEN = ("out.nir", "out.history.json", "out.mapping.json")
@@ -56,7 +56,16 @@ def folder(tmp_path_factory):
 
 
 def train(folder, output, *options):
-    return ["train", str(folder / "net.nir"), "--data", str(folder / "task.npz"), "-o", str(output), *QUICK, *options]
+    return [
+        "train",
+        str(folder / "net.nir"),
+        "--data",
+        str(folder / "task.npz"),
+        "-o",
+        str(output),
+        *QUICK,
+        *options,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +75,9 @@ def done(folder):
     into.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         printed = []
-        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        patch.setattr(
+            "builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words)))
+        )
         assert main([*train(folder, into / "out.nir"), "--json"]) == 0
     return into, json.loads(next(line for line in printed if line.startswith("{")))
 
@@ -83,7 +94,9 @@ def test_it_writes_the_network_and_says_how_good_it_is_on_and_off_the_chip(folde
     assert said["mapping"] == str(into / "out.mapping.json")
     history = json.loads((into / "out.history.json").read_text())
     assert history["test_accuracy"] == said["test_accuracy"]
-    assert history["settings"]["engine"]["device"]["chip"] == dataclasses.asdict(EmulatedChip(seed=0))
+    assert history["settings"]["engine"]["device"]["chip"] == dataclasses.asdict(
+        EmulatedChip(seed=0)
+    )
     trained, data = read(into / "out.nir"), load_splits(folder / "task.npz")[0]
     assert said["off_chip_accuracy"] == evaluate(trained, data.test)
     assert any("refractory" in note for note in said["notes"])
@@ -100,7 +113,7 @@ def test_map_and_deploy_take_the_mapping(done, tmp_path, capsys):
     graph, mapping = read(into / "out.nir"), read_mapping(into / "out.mapping.json")
     assert mapping.signs == "free"
     assert len(mapping.runs) == 1
-    quantized = quantize(graph, Options(scale=scales_of(mapping, graph)))
+    quantized = quantize(graph, QuantizeOptions(scale=scales_of(mapping, graph)))
     assert check(mapping, quantized.netlist) == ()
     assert np.abs(quantized.netlist.weight).max() < 60  # there was room to grow
     files = [into / "out.nir", into / "out.mapping.json"]
@@ -123,7 +136,9 @@ def test_a_run_that_is_resumed_writes_the_same_bytes(folder, done, tmp_path, cap
         assert call(capsys, *train(folder, tmp_path / "out.nir"))[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out.checkpoint"]
     # nothing goes on from it on another chip, or with other scales
-    code, line = refused(capsys, *train(folder, tmp_path / "out.nir", "--resume", "--chip-seed", "1"))
+    code, line = refused(
+        capsys, *train(folder, tmp_path / "out.nir", "--resume", "--chip-seed", "1")
+    )
     assert (code, "engine.device.chip.seed = 0, now it is 1" in line) == (2, True)
     line = refused(capsys, *train(folder, tmp_path / "out.nir", "--resume", "--headroom", "3"))[1]
     assert "engine.device.scales.2 = " in line
@@ -131,7 +146,9 @@ def test_a_run_that_is_resumed_writes_the_same_bytes(folder, done, tmp_path, cap
     assert contents(tmp_path) == contents(done[0])
 
 
-def test_another_chip_is_another_run_and_replaces_the_first_with_force_alone(folder, done, tmp_path, capsys):
+def test_another_chip_is_another_run_and_replaces_the_first_with_force_alone(
+    folder, done, tmp_path, capsys
+):
     shutil.copytree(done[0], tmp_path / "out")
     argv = train(folder, tmp_path / "out" / "out.nir", "--chip-seed", "1")
     assert "out.nir exists" in refused(capsys, *argv)[1]
@@ -142,18 +159,26 @@ def test_another_chip_is_another_run_and_replaces_the_first_with_force_alone(fol
     assert "off the chip" in out
     now, before = contents(tmp_path / "out"), contents(done[0])
     assert all(now[name] != before[name] for name in WRITTEN)
-    assert len((tmp_path / "out" / "out.checkpoint" / "history.jsonl").read_text().splitlines()) == 4
+    assert (
+        len((tmp_path / "out" / "out.checkpoint" / "history.jsonl").read_text().splitlines()) == 4
+    )
 
 
 # -- what is refused: one line, and nothing is touched
 
 NETS = {
-    "readout": lambda: stacked(layer(4), neurons(), layer(2), build.cubali(tau_mem="20ms", tau_syn="10ms")),
+    "readout": lambda: stacked(
+        layer(4), neurons(), layer(2), build.cubali(tau_mem="20ms", tau_syn="10ms")
+    ),
     "biased": lambda: stacked(build.affine(2, weight=normal(1.5, 0.6), bias=0.1), neurons()),
-    "without-biases": lambda: stacked(build.affine(2, weight=normal(1.5, 0.6), bias=0.0), neurons()),
+    "without-biases": lambda: stacked(
+        build.affine(2, weight=normal(1.5, 0.6), bias=0.0), neurons()
+    ),
     "large": lambda: stacked(layer(600), neurons(), layer(2), neurons()),
     "wide": lambda: build.sequential(build.input(40000), layer(2), neurons(), seed=0),
-    "lif": lambda: stacked(layer(2), build.lif(tau="20ms"), dialect="nir", time_unit="s", spike_kernel="delta"),
+    "lif": lambda: stacked(
+        layer(2), build.lif(tau="20ms"), dialect="nir", time_unit="s", spike_kernel="delta"
+    ),
     "recurrent": lambda: build.network(
         {
             "in": build.input(3),
@@ -171,8 +196,18 @@ NETS = {
 @pytest.mark.parametrize(
     ("net", "options", "code", "message"),
     [
-        ("readout", ["--loss", "max"], 1, "population '4' (CubaLI) is a readout: in the loop the chip gives spikes"),
-        ("biased", [], 1, "node '1' (Affine) has 2 biases other than 0, and the chip has none in the loop"),
+        (
+            "readout",
+            ["--loss", "max"],
+            1,
+            "population '4' (CubaLI) is a readout: in the loop the chip gives spikes",
+        ),
+        (
+            "biased",
+            [],
+            1,
+            "node '1' (Affine) has 2 biases other than 0, and the chip has none in the loop",
+        ),
         (
             "without-biases",
             [],
@@ -196,7 +231,9 @@ NETS = {
         ),
     ],
 )
-def test_networks_that_the_chip_cannot_train(net, options, code, message, folder, done, tmp_path, capsys):
+def test_networks_that_the_chip_cannot_train(
+    net, options, code, message, folder, done, tmp_path, capsys
+):
     write(tmp_path / "net.nir", NETS[net]())
     samples = np.random.default_rng(0).random((8, 40000 if net == "wide" else 3))
     y = np.arange(8) % 2
@@ -211,26 +248,47 @@ def test_networks_that_the_chip_cannot_train(net, options, code, message, folder
     refused(capsys, *argv, "--force")
     assert contents(tmp_path) == contents(done[0])
     names = ("last.npz", "best.npz", "history.jsonl")
-    now, before = ([(path / "out.checkpoint" / name).read_bytes() for name in names] for path in (tmp_path, done[0]))
+    now, before = (
+        [(path / "out.checkpoint" / name).read_bytes() for name in names]
+        for path in (tmp_path, done[0])
+    )
     assert now == before
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--devices", "2"], "devices is 2: one emulated chip plays each batch, in one process: leave out --devices"),
+        (
+            ["--devices", "2"],
+            "devices is 2: one emulated chip plays each batch, in one process: leave out --devices",
+        ),
         (["--processes", "2"], "processes is 2: one emulated chip plays each batch"),
         (["--chip-seed", "-1"], "the chip's seed is -1: give a whole number from 0 to 4294967295"),
-        (["--chip-seed", "4294967296"], "the chip's seed is 4294967296: give a whole number from 0 to 4294967295"),
+        (
+            ["--chip-seed", "4294967296"],
+            "the chip's seed is 4294967296: give a whole number from 0 to 4294967295",
+        ),
         (["--chip-seed", "1.5"], "--chip-seed is '1.5': it must be a whole number"),
         (["--runs", "0"], "0 runs are no limit"),
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
-        (["--headroom", "hidden:2"], "a headroom is given for 'hidden', no population: There are 2"),
+        (
+            ["--headroom", "hidden:2"],
+            "a headroom is given for 'hidden', no population: There are 2",
+        ),
         (["--headroom", "much"], "headroom is 'much': say one factor, or NODE:FACTOR"),
         (["--headroom", "2:much"], "say one factor, or NODE:FACTOR"),
-        (["--train", "weight,tau_mem"], "'tau_mem' is to be trained, the device in the loop takes weight only"),
-        (["--engine", "event", "--chip-seed", "1"], "chip-seed is for --engine loop, the engine is event: leave out"),
-        (["--engine", "grid", "--headroom", "2"], "headroom is for --engine loop, the engine is grid"),
+        (
+            ["--train", "weight,tau_mem"],
+            "'tau_mem' is to be trained, the device in the loop takes weight only",
+        ),
+        (
+            ["--engine", "event", "--chip-seed", "1"],
+            "chip-seed is for --engine loop, the engine is event: leave out",
+        ),
+        (
+            ["--engine", "grid", "--headroom", "2"],
+            "headroom is for --engine loop, the engine is grid",
+        ),
         (["--engine", "event", "--runs", "2"], "runs is for --engine loop"),
     ],
 )
@@ -244,7 +302,9 @@ def test_options_that_make_no_sense_in_the_loop(options, message, folder, tmp_pa
 def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
     config = tmp_path / "run.toml"
     argv = train(folder, tmp_path / "out.nir")[:6]
-    config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n')
+    config.write_text(
+        f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n'
+    )
     assert "given for 'hidden', no population" in refused(capsys, *argv, "--config", config)[1]
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
     assert "say one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]

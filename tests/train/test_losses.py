@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event import Event, Events
-from jaxsnn.event.feedforward import LayerSpikes
-from jaxsnn.network import Network, Population, TauShape, Wire
-from jaxsnn.simulate import Result, Solution, simulate
+from jaxsnn.event.event_options import Event
+from jaxsnn.event.forward.layer import LayerSpikes
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, TauShape, Wire
+from jaxsnn.simulation.simulate import Solution, simulate
 from jaxsnn.train import (
     LOSSES,
     ExponentialSum,
@@ -25,7 +28,7 @@ from jaxsnn.train import (
     SpikeTimes,
     accuracy,
 )
-from jaxsnn.train.readings import EventReading
+from jaxsnn.train.losses.readings import EventReading
 from tests.event.differences import ENOUGH, relative_errors
 
 TAU, T_MAX = 0.005, 0.03
@@ -63,8 +66,12 @@ def loss(**changes):
 def test_closed_form(x64):
     """Two neurons: L = log(1 + e^((t0 - t1) / (tau sharpness))) + late term, for label 0."""
     t0, t1, sharpness, weight, late = 0.004, 0.0045, 0.2, 0.01, 1.5
-    value = loss(sharpness=sharpness, late_weight=weight, late_tau=late)(solution([[t0, t1]]), jnp.array([0]))
-    expected = math.log1p(math.exp((t0 - t1) / (TAU * sharpness))) + weight * math.expm1(t0 / TAU / late)
+    value = loss(sharpness=sharpness, late_weight=weight, late_tau=late)(
+        solution([[t0, t1]]), jnp.array([0])
+    )
+    expected = math.log1p(math.exp((t0 - t1) / (TAU * sharpness))) + weight * math.expm1(
+        t0 / TAU / late
+    )
     assert np.allclose(value, [expected], rtol=1e-12)
 
 
@@ -91,7 +98,9 @@ def test_gradient_by_finite_differences(x64):
     gradient = jax.grad(value)(times)
     step = 1e-9
     for place in np.ndindex(3, 3):
-        difference = (value(times.at[place].add(step)) - value(times.at[place].add(-step))) / (2 * step)
+        difference = (value(times.at[place].add(step)) - value(times.at[place].add(-step))) / (
+            2 * step
+        )
         assert gradient[place] == pytest.approx(float(difference), rel=1e-5, abs=1e-4)
 
 
@@ -115,7 +124,9 @@ def test_the_unit_of_time_is_the_one_that_is_given(x64):
     """The same times in units of tau give the same loss."""
     labels = jnp.array([0])
     seconds = loss()(solution([[0.004, 0.0041]]), labels)
-    other = FirstSpike(population="out", tau=1.0, t_max=T_MAX / TAU)(solution([[0.8, 0.82]]), labels)
+    other = FirstSpike(population="out", tau=1.0, t_max=T_MAX / TAU)(
+        solution([[0.8, 0.82]]), labels
+    )
     assert np.allclose(seconds, other, rtol=1e-9)
 
 
@@ -127,7 +138,9 @@ def test_losses_are_known_by_name():
 def test_the_squared_error_does_not_know_a_common_shift(x64):
     mse = SpikeTimes(population="out", tau=TAU, t_max=T_MAX, separation=0.4)
     times, labels = jnp.asarray([[0.004, 0.0052, 0.007]]), jnp.array([0])
-    assert np.allclose(mse(solution(times), labels), mse(solution(times + 0.003), labels), rtol=1e-9)
+    assert np.allclose(
+        mse(solution(times), labels), mse(solution(times + 0.003), labels), rtol=1e-9
+    )
     apart = jnp.asarray([[0.004, 0.004 + 0.4 * TAU, 0.004 + 0.4 * TAU]])
     assert np.allclose(mse(solution(apart), labels), 0.0, atol=1e-12)
     residuals = np.array([0.004, 0.0052, 0.007]) / TAU - [0.0, 0.4, 0.4]
@@ -148,13 +161,24 @@ def whole_network(readout, seed):
         ("hidden", "input", HIDDEN, INPUTS, False),
         ("out", "hidden", CLASSES, HIDDEN, readout),
     ):
-        own = {"tau_mem": 2.0, "tau_syn": 1.0, "r": 1.0, "w_in": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "v_reset": 0.0}
+        own = {
+            "tau_mem": 2.0,
+            "tau_syn": 1.0,
+            "r": 1.0,
+            "w_in": 1.0,
+            "v_leak": 0.0,
+            "v_threshold": 1.0,
+            "v_reset": 0.0,
+        }
         parameters[name] = {key: jnp.full(size, value) for key, value in own.items()}
         parameters[f"to {name}"] = {"weight": jnp.asarray(rng.normal(2.0, 1.0, (size, fan_in)))}
         wires.append(Wire(name=f"to {name}", kind="Linear", sources=(source,), shape=(size,)))
         wires.append(Wire(name=name, kind="neuron", sources=(f"to {name}",), shape=(size,)))
         populations[name] = Population(
-            name=name, kind="CubaLI" if is_readout else "CubaLIF", size=size, tau_shape=TauShape.DOUBLE
+            name=name,
+            kind="CubaLI" if is_readout else "CubaLIF",
+            size=size,
+            tau_shape=TauShape.DOUBLE,
         )
         if is_readout:
             del parameters[name]["v_threshold"], parameters[name]["v_reset"]
@@ -165,7 +189,11 @@ def whole_network(readout, seed):
 
 TIMES = {"population": "out", "tau": 1.0, "t_max": T_END}
 EXACT = {
-    False: (FirstSpike(**TIMES, sharpness=0.2), SpikeTimes(**TIMES), ExponentialSum(**TIMES, fires=True)),
+    False: (
+        FirstSpike(**TIMES, sharpness=0.2),
+        SpikeTimes(**TIMES),
+        ExponentialSum(**TIMES, fires=True),
+    ),
     True: (MaxOverTime(**TIMES, gain=3.0), Integral(**TIMES), ExponentialSum(**TIMES, gain=5.0)),
 }
 
@@ -173,9 +201,14 @@ EXACT = {
 def weighted_and_counts(variables, weights, losses):
     net, times = variables
     events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
-    played = simulate(net, events, T_END, engine=Event(max_spikes=12), sample_times=jnp.ones(1), throw=False)
+    played = simulate(
+        net, events, T_END, engine=Event(max_spikes=12), sample_times=jnp.ones(1), throw=False
+    )
     reading, labels = EventReading(network=net, solution=played), jnp.array([0, 2, 1])
-    values = [weight * jnp.sum(loss(reading, labels)) for weight, loss in zip(weights, losses, strict=True)]
+    values = [
+        weight * jnp.sum(loss(reading, labels))
+        for weight, loss in zip(weights, losses, strict=True)
+    ]
     return sum(values), [spikes.count for spikes in played.spikes.values()]
 
 
@@ -188,7 +221,9 @@ def test_gradients_through_a_network_are_exact(readout, x64):
     for weights in np.eye(3):
         gradient, counts = gradient_of((net, times), weights)
         assert sum(int(count.sum()) for count in counts) > 10
-        error = relative_errors(gradient, function, (net.with_free_time_constants(), times), weights)
+        error = relative_errors(
+            gradient, function, (net.with_free_time_constants(), times), weights
+        )
         assert np.isfinite(error).mean() > 0.9
         assert np.nanmax(error) < ENOUGH
 
@@ -201,7 +236,9 @@ def test_a_count_passes_on_what_a_kick_at_each_spike_would_do(x64):
 
     def count(time):
         spikes = {**played.spikes, "out": replace(played.spikes["out"], time=time)}
-        return jnp.sum(EventReading(network=net, solution=replace(played, spikes=spikes)).count("out"))
+        return jnp.sum(
+            EventReading(network=net, solution=replace(played, spikes=spikes)).count("out")
+        )
 
     time, slope = played.spikes["out"].time, played.spikes["out"].slope
     value, gradient = jax.value_and_grad(count)(time)
@@ -213,12 +250,16 @@ def test_a_count_passes_on_what_a_kick_at_each_spike_would_do(x64):
 
 def test_regularisers_count_and_reach_silent_neurons(x64):
     net, times = whole_network(False, seed=4)
-    quiet = net.with_parameters({**net.parameters, "to out": {"weight": 0.02 * net.parameters["to out"]["weight"]}})
+    quiet = net.with_parameters(
+        {**net.parameters, "to out": {"weight": 0.02 * net.parameters["to out"]["weight"]}}
+    )
     events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
     played = simulate(net, events, T_END, sample_times=jnp.ones(1))
     counts = [np.asarray(spikes.count) for spikes in played.spikes.values()]
     expected = 0.5 * 0.1 * sum(np.mean((count - 3.0) ** 2, axis=1) for count in counts)
-    np.testing.assert_allclose(SpikeRate(target=3.0, strength=0.1)(net, played), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        SpikeRate(target=3.0, strength=0.1)(net, played), expected, rtol=1e-6
+    )
 
     @jax.jit
     def penalty(weight):
@@ -229,6 +270,10 @@ def test_regularisers_count_and_reach_silent_neurons(x64):
     weight = quiet.parameters["to out"]["weight"]
     gradient, step = jax.jit(jax.grad(penalty))(weight), 1e-6
     assert float(penalty(weight)) > 0
-    difference = (penalty(weight.at[0, 1].add(step)) - penalty(weight.at[0, 1].add(-step))) / (2 * step)
+    difference = (penalty(weight.at[0, 1].add(step)) - penalty(weight.at[0, 1].add(-step))) / (
+        2 * step
+    )
     assert gradient[0, 1] == pytest.approx(float(difference), rel=1e-6)
-    assert float(jnp.max(gradient)) <= 0  # larger weights bring all silent neurons nearer to their threshold
+    assert (
+        float(jnp.max(gradient)) <= 0
+    )  # larger weights bring all silent neurons nearer to their threshold

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import UsageError
-from jaxsnn.train.parallel import make_mesh
+from jaxsnn.train.loop.parallel import make_mesh
 
 RUN = """
 import json, sys
@@ -103,7 +103,7 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(envir
     command = [
         sys.executable,
         "-m",
-        "jaxsnn.cli",
+        "jaxsnn.commands.cli",
         "train",
         str(tmp_path / "net.nir"),
         "--data",
@@ -111,9 +111,20 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(envir
         "-o",
         str(out),
     ]
-    command += [str(out), "--epochs", "1000", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "-q"]
+    command += [
+        str(out),
+        "--epochs",
+        "1000",
+        "--coordinator",
+        f"127.0.0.1:{port}",
+        "--processes",
+        "2",
+        "-q",
+    ]
     both = [
-        subprocess.Popen([*command, "--process", str(n)], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, "--process", str(n)], env=environment, stderr=subprocess.PIPE, text=True
+        )
         for n in (0, 1)
     ]
     history = tmp_path / "out.checkpoint" / "history.jsonl"

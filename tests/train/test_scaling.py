@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event import Events
-from jaxsnn.lower import lower
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
-from jaxsnn.simulate import simulate
-from jaxsnn.train.constraints import find_trainables
-from jaxsnn.train.scaling import step_scales
-from jaxsnn.train.silence import Push, feeding_weights, pushed
+from jaxsnn.simulation.simulate import simulate
+from jaxsnn.train.loop.constraints import find_trainables
+from jaxsnn.train.loop.scaling import step_scales
+from jaxsnn.train.losses.silence import Push, feeding_weights, pushed
 
 T_END = 0.05
 
@@ -71,8 +71,13 @@ def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect():
         ("nir", {"time_unit": "s"}, {}),
         ("snntorch", {"reset": "zero"}, {"r": 0.02 / 1e-4, "w_in": 0.01 / 1e-4}),
     ):
-        weights, layer = build.linear(weight=np.ones((1, 1))), build.cubalif(tau_mem=0.02, tau_syn=0.01, **gain)
-        graph = build.sequential(build.input(1), weights, layer, dialect=dialect, readout="2", **options)
+        weights, layer = (
+            build.linear(weight=np.ones((1, 1))),
+            build.cubalif(tau_mem=0.02, tau_syn=0.01, **gain),
+        )
+        graph = build.sequential(
+            build.input(1), weights, layer, dialect=dialect, readout="2", **options
+        )
         scale = float(scales_of(graph)["1"]["weight"][0, 0])
         graph = graph.with_nodes([graph.nodes["1"].replace(weight=np.full((1, 1), scale))])
         event = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), jnp.int32))
@@ -146,14 +151,18 @@ def test_pushes_find_the_weights_through_scale_with_their_sign():
     wanted = wanted_pushes(Push(label=2.0, hidden=0.5), solution, jnp.zeros(4, jnp.int32), "5")
     assert wanted["3"].tolist() == [0.5, 0.5]
     assert wanted["5"].tolist() == [2.0]
-    gradient = pushed({name: {"weight": jnp.zeros((n, 2))} for name, n in (("1", 2), ("4", 1))}, wanted, feeding)
+    gradient = pushed(
+        {name: {"weight": jnp.zeros((n, 2))} for name, n in (("1", 2), ("4", 1))}, wanted, feeding
+    )
     assert gradient["1"]["weight"].tolist() == [[-0.5, -0.5], [0.5, 0.5]]
     assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
 
 
 def test_only_the_silent_neuron_of_the_label_is_pushed_for_its_part_of_the_batch():
     """Neuron 0 fires, neuron 1 never: it is the label of one sample of four."""
-    graph = build.sequential(build.input(1), build.linear(weight=np.array([[20.0], [0.0]])), neurons())
+    graph = build.sequential(
+        build.input(1), build.linear(weight=np.array([[20.0], [0.0]])), neurons()
+    )
     event = Events(time=jnp.zeros((4, 1)), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(lower(graph), event, T_END)
     assert (np.asarray(solution.spikes["2"].count) > 0).tolist() == [[True, False]] * 4

@@ -6,9 +6,9 @@ import pytest
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.data import event_data
 from jaxsnn.train import Delta, Population, Rate, data_of_nir, events_of_arrays
-from jaxsnn.train.datasets import stratified
-from jaxsnn.train.digits import channels, distorted
-from jaxsnn.train.vowels import _stretched, japanese_vowels_splits, read_ts
+from jaxsnn.train.data.datasets import stratified
+from jaxsnn.train.data.digits import channels, distorted
+from jaxsnn.train.data.vowels import _stretched, japanese_vowels_splits, read_ts
 
 
 def test_rates_are_those_of_the_values_and_the_seed_fixes_the_spikes():
@@ -28,14 +28,24 @@ def test_level_crossings_rebuild_the_signal_within_a_step():
     events = Delta(step=0.25, frame=0.01)(signal)
     for sample in range(2):
         for channel in range(3):
-            up, down = (np.sort(events.time[sample][events.index[sample] == 2 * channel + way]) for way in (0, 1))
+            up, down = (
+                np.sort(events.time[sample][events.index[sample] == 2 * channel + way])
+                for way in (0, 1)
+            )
             for frame in range(40):
-                level = 0.25 * ((up <= frame * 0.01 + 1e-9).sum() - (down <= frame * 0.01 + 1e-9).sum())
-                assert abs(signal[sample, 0, channel] + level - signal[sample, frame, channel]) < 0.25 + 1e-6
+                level = 0.25 * (
+                    (up <= frame * 0.01 + 1e-9).sum() - (down <= frame * 0.01 + 1e-9).sum()
+                )
+                assert (
+                    abs(signal[sample, 0, channel] + level - signal[sample, frame, channel])
+                    < 0.25 + 1e-6
+                )
 
 
 def test_the_nearest_centres_fire_the_later_the_farther():
-    events = Population(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(np.array([[[0.2, np.nan], [-5.0, 0.0]]]))
+    events = Population(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(
+        np.array([[[0.2, np.nan], [-5.0, 0.0]]])
+    )
     found = sorted(zip(np.round(events.time[0], 6).tolist(), events.index[0].tolist(), strict=True))
     assert found == [(0.02, 1), (0.08, 2), (0.1, 4), (0.2, 0), (0.2, 1), (0.2, 3)]
 
@@ -51,7 +61,9 @@ def test_arrays_of_a_camera_become_events():
     assert events.index.tolist() == [[0, 15], [10, 16]]
     cochlea = np.array([(5, 1, 7)], dtype=[("x", int), ("p", int), ("t", int)])
     assert events_of_arrays([cochlea], (8, 1, 2), time_unit="1ms").index.tolist() == [[13]]
-    with pytest.raises(UsageError, match="sample 0 has an event with x = 3: the sensor goes from 0 to 1"):
+    with pytest.raises(
+        UsageError, match="sample 0 has an event with x = 3: the sensor goes from 0 to 1"
+    ):
         events_of_arrays([first], (2, 2, 2))
     with pytest.raises(UsageError, match="2 events, more than the 1"):
         events_of_arrays([first, second], (4, 2, 2), most=1)
@@ -107,7 +119,8 @@ def test_utterances_are_read_and_standardised(tmp_path):
 
     def line(frames, label):
         return ":".join(
-            [",".join(f"{value:.4f}" for value in rng.normal(2.0, 3.0, frames)) for _ in range(12)] + [label]
+            [",".join(f"{value:.4f}" for value in rng.normal(2.0, 3.0, frames)) for _ in range(12)]
+            + [label]
         )
 
     for part in ("TRAIN", "TEST"):

@@ -20,7 +20,7 @@ from jaxsnn.bss2.check.legality import (
     synapse_violations,
 )
 from jaxsnn.bss2.check.order import Members, members, order_violations
-from jaxsnn.bss2.check.propagate import Events, events_of, passed, responses
+from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.check.violation import Violation
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import Mapping, Run
@@ -67,7 +67,8 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Violation]:
         message = f"signs are '{mapping.signs}', not 'fixed' or 'free'"
         yield Violation(code="bad-signs", where="mapping", message=message)
     ours, theirs = (
-        [(part.name, part.size, part.external) for part in parts] for parts in (mapping.populations, net.populations)
+        [(part.name, part.size, part.external) for part in parts]
+        for parts in (mapping.populations, net.populations)
     )
     if ours != theirs:
         message = f"its populations are {ours}, the net's are {theirs}: map the net again"
@@ -77,16 +78,28 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Violation]:
         yield Violation(code="other-net", where="mapping", message=message)
 
 
-def _run_violations(mapping: Mapping, net: Netlist, run: Run, inside: Members, where: str) -> Iterator[Violation]:
+def _run_violations(
+    mapping: Mapping, net: Netlist, run: Run, inside: Members, where: str
+) -> Iterator[Violation]:
     broken = list(array_violations(mapping.chip, run, where))
     if broken:
         yield from broken
         return
-    names = {number: net.neuron(index) for number, index in enumerate(inside.neurons.tolist()) if index >= 0}
-    sources = {number: net.neuron(index) for number, index in enumerate(inside.sources.tolist()) if index >= 0}
+    names = {
+        number: net.neuron(index)
+        for number, index in enumerate(inside.neurons.tolist())
+        if index >= 0
+    }
+    sources = {
+        number: net.neuron(index)
+        for number, index in enumerate(inside.sources.tolist())
+        if index >= 0
+    }
     for listed, known in ((run.neurons, names), (run.sources, sources)):
         for number in range(len(listed)):
-            known.setdefault(number, f"entry {number}")  # of no neuron of the net, which `order_violations` says
+            known.setdefault(
+                number, f"entry {number}"
+            )  # of no neuron of the net, which `order_violations` says
     yield from neuron_violations(mapping, run, names, where)
     yield from event_violations(mapping, run, sources, where)
     yield from setting_violations(mapping.chip, run, where)
@@ -103,7 +116,7 @@ def _run_violations(mapping: Mapping, net: Netlist, run: Run, inside: Members, w
 
 
 def _recording_violations(
-    chip: Chip, net: Netlist, events: Events, reached: tuple[np.ndarray, np.ndarray], where: str
+    chip: Chip, net: Netlist, events: ChipEvents, reached: tuple[np.ndarray, np.ndarray], where: str
 ) -> Iterator[Violation]:
     """Neurons whose spikes the host does not get, or cannot tell from others."""
     number, output = reached
@@ -112,13 +125,23 @@ def _recording_violations(
     missing = np.setdiff1d(np.flatnonzero(events.recorded), number)
     for event in missing.tolist():
         message = f"it is to be recorded, and no crossbar node passes its events of address {events.address[event]}"
-        yield Violation(code="not-recorded", where=f"{where}: {net.neuron(events.sender[event])}", message=message)
+        yield Violation(
+            code="not-recorded",
+            where=f"{where}: {net.neuron(events.sender[event])}",
+            message=message,
+        )
     label = output << chip.event_bits | events.address[number]
     for event in number[events.recorded[number]].tolist():
         alike = number[(label == label[number == event][0]) & (number != event)]
         for other in alike[:1].tolist():
-            message = f"the host cannot tell its spikes from those of {net.neuron(events.sender[other])}"
-            yield Violation(code="same-record", where=f"{where}: {net.neuron(events.sender[event])}", message=message)
+            message = (
+                f"the host cannot tell its spikes from those of {net.neuron(events.sender[other])}"
+            )
+            yield Violation(
+                code="same-record",
+                where=f"{where}: {net.neuron(events.sender[event])}",
+                message=message,
+            )
 
 
 def _response_violations(
@@ -127,12 +150,14 @@ def _response_violations(
     run: Run,
     inside: Members,
     place: np.ndarray,
-    sent: tuple[Events, tuple[np.ndarray, np.ndarray]],
+    sent: tuple[ChipEvents, tuple[np.ndarray, np.ndarray]],
     where: str,
 ) -> Iterator[Violation]:
     """What responds and should not, and what should and does not."""
     events, reached = sent
-    senders = np.unique(np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]]))
+    senders = np.unique(
+        np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]])
+    )
     synapses = run.synapses[existing(chip, run)]
     found = responses(
         chip,
@@ -150,7 +175,9 @@ def _response_violations(
         here = f"{where}: synapse ({hemisphere}, {row}, {column})"
         yield Violation(code="idle-synapse", where=here, message=message)
     wanted = _wanted(net, senders, inside.neurons)
-    differs = np.any(found.sums != np.stack([np.maximum(wanted, 0), np.maximum(-wanted, 0)]), axis=0)
+    differs = np.any(
+        found.sums != np.stack([np.maximum(wanted, 0), np.maximum(-wanted, 0)]), axis=0
+    )
     for sender, neuron in np.argwhere(differs & (inside.neurons >= 0)).tolist():
         excited, inhibited = found.sums[:, sender, neuron].tolist()
         yield _difference(
@@ -178,7 +205,9 @@ def _difference(wanted: int, excited: int, inhibited: int, where: str) -> Violat
     if wanted == 0:
         return Violation(code="unwanted", where=where, message=f"there is no connection, {got}")
     if excited == inhibited == 0:
-        return Violation(code="missing", where=where, message=f"the weight is {wanted}, nothing responds")
+        return Violation(
+            code="missing", where=where, message=f"the weight is {wanted}, nothing responds"
+        )
     own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)
     code = "wrong-sign" if own == 0 and other == abs(wanted) else "wrong-weight"
     return Violation(code=code, where=where, message=f"the weight is {wanted}, {got}")

@@ -31,11 +31,15 @@ def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
     for name, shape in expected.items():
         array = getattr(run, name)
         if array.shape != shape or array.dtype.kind != "i":
-            message = f"{name} is {array.dtype} of shape {array.shape}, not integers of shape {shape}"
+            message = (
+                f"{name} is {array.dtype} of shape {array.shape}, not integers of shape {shape}"
+            )
             yield Violation(code="bad-shape", where=where, message=message)
 
 
-def neuron_violations(mapping: Mapping, run: Run, names: dict[int, str], where: str) -> Iterator[Violation]:
+def neuron_violations(
+    mapping: Mapping, run: Run, names: dict[int, str], where: str
+) -> Iterator[Violation]:
     """Circuits, shapes, heads and addresses of a run's neurons; `names` by position in the run."""
     chip, dead = mapping.chip, frozenset(mapping.dead.circuits)
     owner: dict[Circuit, str] = {}
@@ -46,7 +50,9 @@ def neuron_violations(mapping: Mapping, run: Run, names: dict[int, str], where: 
         yield from _shape_violations(chip, neuron, here)
         for circuit in neuron.circuits:
             if circuit in dead:
-                yield Violation(code="dead-circuit", where=here, message=f"circuit {circuit} is dead")
+                yield Violation(
+                    code="dead-circuit", where=here, message=f"circuit {circuit} is dead"
+                )
             if circuit in owner:
                 message = f"circuit {circuit} is also one of {owner[circuit]}"
                 yield Violation(code="overlap", where=here, message=message)
@@ -76,7 +82,9 @@ def on_chip(chip: Chip, circuit: Circuit) -> bool:
 def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[Violation]:
     circuits = neuron.circuits
     if not circuits:
-        yield Violation(code="no-circuit", where=where, message="it has no circuit, it needs at least 1")
+        yield Violation(
+            code="no-circuit", where=where, message="it has no circuit, it needs at least 1"
+        )
         return
     absent = [circuit for circuit in circuits if not on_chip(chip, circuit)]
     for circuit in absent:
@@ -103,7 +111,9 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[
         yield Violation(code="not-connected", where=where, message=message)
 
 
-def event_violations(mapping: Mapping, run: Run, names: dict[int, str], where: str) -> Iterator[Violation]:
+def event_violations(
+    mapping: Mapping, run: Run, names: dict[int, str], where: str
+) -> Iterator[Violation]:
     """Addresses of the events that the host sends; `names` by position among the run's sources."""
     chip = mapping.chip
     largest = (chip.buses << chip.event_bits) - 1
@@ -123,14 +133,28 @@ def event_violations(mapping: Mapping, run: Run, names: dict[int, str], where: s
 def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
     """Masks and modes that do not exist, and crossbar nodes other than those of the chip."""
     largest = (1 << chip.row_select_bits) - 1
-    for hemisphere, driver in np.argwhere((run.compare_masks < 0) | (run.compare_masks > largest)).tolist():
-        message = f"its compare mask is {run.compare_masks[hemisphere, driver]}, masks are 0 to {largest}"
-        yield Violation(code="bad-mask", where=f"{where}: driver ({hemisphere}, {driver})", message=message)
-    for hemisphere, row in np.argwhere((run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))).tolist():
-        message = f"its mode is {run.row_modes[hemisphere, row]}, modes are 0 to {len(ROW_MODES) - 1}"
-        yield Violation(code="bad-mode", where=f"{where}: row ({hemisphere}, {row})", message=message)
+    for hemisphere, driver in np.argwhere(
+        (run.compare_masks < 0) | (run.compare_masks > largest)
+    ).tolist():
+        message = (
+            f"its compare mask is {run.compare_masks[hemisphere, driver]}, masks are 0 to {largest}"
+        )
+        yield Violation(
+            code="bad-mask", where=f"{where}: driver ({hemisphere}, {driver})", message=message
+        )
+    for hemisphere, row in np.argwhere(
+        (run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))
+    ).tolist():
+        message = (
+            f"its mode is {run.row_modes[hemisphere, row]}, modes are 0 to {len(ROW_MODES) - 1}"
+        )
+        yield Violation(
+            code="bad-mode", where=f"{where}: row ({hemisphere}, {row})", message=message
+        )
     largest = (1 << chip.event_bits) - 1
-    for (*node, mask, target), exists in zip(run.crossbar.tolist(), crossbar_nodes(chip), strict=True):
+    for (*node, mask, target), exists in zip(
+        run.crossbar.tolist(), crossbar_nodes(chip), strict=True
+    ):
         here = f"{where}: crossbar node {tuple(node)}"
         if tuple(node) != exists:
             message = f"it stands where the chip has the node {exists}"
@@ -146,7 +170,9 @@ def existing(chip: Chip, run: Run) -> np.ndarray:
     return np.all((run.synapses[:, :4] >= 0) & (run.synapses[:, :4] < limits), axis=1)
 
 
-def synapse_violations(mapping: Mapping, run: Run, placed: np.ndarray, where: str) -> Iterator[Violation]:
+def synapse_violations(
+    mapping: Mapping, run: Run, placed: np.ndarray, where: str
+) -> Iterator[Violation]:
     """Synapses that do not exist, come twice, are dead, have no neuron or no legal weight.
 
     Args:
@@ -159,17 +185,25 @@ def synapse_violations(mapping: Mapping, run: Run, placed: np.ndarray, where: st
     exists = existing(chip, run)
     for hemisphere, row, column, label, _ in table[~exists].tolist():
         message = f"label {label}: the chip has {chip.rows} x {chip.columns} synapses twice, and {chip.labels} labels"
-        yield Violation(code="no-such-synapse", where=_synapse(where, hemisphere, row, column), message=message)
-    for hemisphere, row, column, _, weight in table[(table[:, 4] < 1) | (table[:, 4] > chip.weight_max)].tolist():
+        yield Violation(
+            code="no-such-synapse", where=_synapse(where, hemisphere, row, column), message=message
+        )
+    for hemisphere, row, column, _, weight in table[
+        (table[:, 4] < 1) | (table[:, 4] > chip.weight_max)
+    ].tolist():
         message = f"its weight is {weight}, weights are 1 to {chip.weight_max}"
-        yield Violation(code="bad-weight", where=_synapse(where, hemisphere, row, column), message=message)
+        yield Violation(
+            code="bad-weight", where=_synapse(where, hemisphere, row, column), message=message
+        )
     table = table[exists]
     place = (table[:, 0] * chip.rows + table[:, 1]) * chip.columns + table[:, 2]
     values, counts = np.unique(place, return_counts=True)
     for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
         hemisphere, row, column = np.unravel_index(value, (HEMISPHERES, chip.rows, chip.columns))
         message = f"it is listed {count} times"
-        yield Violation(code="synapse-twice", where=_synapse(where, hemisphere, row, column), message=message)
+        yield Violation(
+            code="synapse-twice", where=_synapse(where, hemisphere, row, column), message=message
+        )
     unusable = np.zeros((HEMISPHERES, chip.rows), bool)
     for hemisphere, row in sorted(mapping.dead.unusable_rows()):
         unusable[hemisphere, row] = True
@@ -178,7 +212,9 @@ def synapse_violations(mapping: Mapping, run: Run, placed: np.ndarray, where: st
         ("no-neuron", ~placed[table[:, 0], table[:, 2]], "no neuron has the circuit of its column"),
     ):
         for hemisphere, row, column in table[bad, :3].tolist():
-            yield Violation(code=code, where=_synapse(where, hemisphere, row, column), message=message)
+            yield Violation(
+                code=code, where=_synapse(where, hemisphere, row, column), message=message
+            )
     if mapping.signs == "free":
         yield from _sign_violations(chip, run.row_modes, table, unusable, where)
 
@@ -191,14 +227,30 @@ def _sign_violations(
     used = np.zeros((HEMISPHERES, chip.rows, chip.columns), bool)
     used[hemisphere, row, column] = True
     mode, other = row_modes[hemisphere, row], row_modes[hemisphere, row ^ 1]
-    opposite = (mode == EXCITATORY) & (other == INHIBITORY) | (mode == INHIBITORY) & (other == EXCITATORY)
+    opposite = (mode == EXCITATORY) & (other == INHIBITORY) | (mode == INHIBITORY) & (
+        other == EXCITATORY
+    )
     for code, bad, message in (
-        ("sign-not-free", ~opposite, "signs are free, and the driver's other row has not the opposite sign"),
-        ("sign-not-free", used[hemisphere, row ^ 1, column], "signs are free, and its partner is a synapse too"),
-        ("sign-not-free", unusable[hemisphere, row ^ 1], "signs are free, and the driver's other row is dead"),
+        (
+            "sign-not-free",
+            ~opposite,
+            "signs are free, and the driver's other row has not the opposite sign",
+        ),
+        (
+            "sign-not-free",
+            used[hemisphere, row ^ 1, column],
+            "signs are free, and its partner is a synapse too",
+        ),
+        (
+            "sign-not-free",
+            unusable[hemisphere, row ^ 1],
+            "signs are free, and the driver's other row is dead",
+        ),
     ):
         for place in np.flatnonzero(bad).tolist():
-            yield Violation(code=code, where=_synapse(where, *table[place, :3].tolist()), message=message)
+            yield Violation(
+                code=code, where=_synapse(where, *table[place, :3].tolist()), message=message
+            )
 
 
 def dead_violations(chip: Chip, dead: Dead) -> Iterator[Violation]:
@@ -207,7 +259,9 @@ def dead_violations(chip: Chip, dead: Dead) -> Iterator[Violation]:
     for kind, parts, size in (*kinds, ("row", dead.rows, chip.rows)):
         for part in parts:
             if not (0 <= part[0] < HEMISPHERES and 0 <= part[1] < size):
-                message = f"dead {kind} {part} does not exist, the chip has {size} in each hemisphere"
+                message = (
+                    f"dead {kind} {part} does not exist, the chip has {size} in each hemisphere"
+                )
                 yield Violation(code="no-such-part", where="mapping", message=message)
 
 

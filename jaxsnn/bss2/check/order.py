@@ -24,7 +24,10 @@ def members(net: Netlist, run: Run) -> Members:
     """The members of a run."""
 
     def index(one: PlacedNeuron | Source) -> int:
-        if not 0 <= one.population < len(net.populations) or not 0 <= one.index < net.populations[one.population].size:
+        if (
+            not 0 <= one.population < len(net.populations)
+            or not 0 <= one.index < net.populations[one.population].size
+        ):
             return -1
         return int(net.offsets[one.population]) + one.index
 
@@ -33,7 +36,9 @@ def members(net: Netlist, run: Run) -> Members:
     return Members(neurons=neurons, sources=np.array([index(one) for one in run.sources], np.int64))
 
 
-def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) -> Iterator[Violation]:
+def order_violations(
+    mapping: Mapping, net: Netlist, runs: Sequence[Members]
+) -> Iterator[Violation]:
     """What is missing, comes twice, comes too late, or is torn apart."""
     where_placed = np.full(net.size, -1)
     for number, inside in enumerate(runs):
@@ -41,7 +46,9 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
         for index in inside.neurons[inside.neurons >= 0].tolist():
             if where_placed[index] >= 0:
                 message = f"it is also placed in run {where_placed[index]}"
-                yield Violation(code="placed-twice", where=f"run {number}: {net.neuron(index)}", message=message)
+                yield Violation(
+                    code="placed-twice", where=f"run {number}: {net.neuron(index)}", message=message
+                )
             where_placed[index] = number
     for index in np.flatnonzero((where_placed < 0) & ~net.external).tolist():
         message = f"none of the {len(runs)} runs has it"
@@ -51,18 +58,25 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
         if len(numbers) > 1:
             message = f"the {len(part)} neurons that feed each other are in {len(numbers)} runs, they belong in one"
             yield Violation(code="torn-apart", where=net.neuron(part[0]), message=message)
-    recorded = [_recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)]
+    recorded = [
+        _recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)
+    ]
     for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
         yield from _source_violations(net, run, inside, recorded[:number], f"run {number}")
         yield from _needed(net, inside, f"run {number}")
 
 
 def _unknown(run: Run, inside: Members, where: str) -> Iterator[Violation]:
-    for kind, listed, indices in (("neuron", run.neurons, inside.neurons), ("source", run.sources, inside.sources)):
+    for kind, listed, indices in (
+        ("neuron", run.neurons, inside.neurons),
+        ("source", run.sources, inside.sources),
+    ):
         for number in np.flatnonzero(indices < 0).tolist():
             one = listed[number]
             message = f"the net has no {kind} {one.index} of population {one.population}"
-            yield Violation(code=f"unknown-{kind}", where=f"{where}: {kind} {number}", message=message)
+            yield Violation(
+                code=f"unknown-{kind}", where=f"{where}: {kind} {number}", message=message
+            )
 
 
 def _recorded(run: Run, inside: Members, size: int) -> np.ndarray:
@@ -93,7 +107,9 @@ def _source_violations(
         elif not net.external[index]:
             origin = source.from_run
             if origin is None or not 0 <= origin < len(recorded):
-                message = f"its spikes are to come from run {origin}, earlier are {len(recorded)} runs"
+                message = (
+                    f"its spikes are to come from run {origin}, earlier are {len(recorded)} runs"
+                )
                 yield Violation(code="bad-origin", where=here, message=message)
             elif not recorded[origin][index]:
                 message = f"run {origin} does not record it"
@@ -108,5 +124,7 @@ def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Violation]:
     lacking = here[net.post] & ~(here | there)[net.pre]
     sources, counts = np.unique(net.pre[lacking], return_counts=True)
     for index, count in zip(sources.tolist(), counts.tolist(), strict=True):
-        message = f"it feeds {count} neurons of the run, which neither has it nor sends its spikes in"
+        message = (
+            f"it feeds {count} neurons of the run, which neither has it nor sends its spikes in"
+        )
         yield Violation(code="no-source", where=f"{where}: {net.neuron(index)}", message=message)

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.check.legality import head_exists
-from jaxsnn.bss2.chip import BOTH, DISABLED, EXCITATORY, HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip
+from jaxsnn.bss2.chip import (
+    BOTH,
+    DISABLED,
+    EXCITATORY,
+    HEMISPHERES,
+    INHIBITORY,
+    ROWS_PER_DRIVER,
+    Chip,
+)
 from jaxsnn.bss2.mapping import Run
 
 #: Responses that are summed at a time, so that a mapping in which everything responds needs no more memory.
@@ -15,7 +23,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Events:
+class ChipEvents:
     """The kinds of events of a run, one entry each.
 
     Attributes:
@@ -33,17 +41,21 @@ class Events:
     on_chip: np.ndarray
 
 
-def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) -> Events:
+def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) -> ChipEvents:
     """The events of a run that have an address, those of neurons first.
 
     Args:
         chip: the chip.
         run: the run.
-        neurons, sources: number of each of the run's neurons and sources, for `Events.sender`; -1 for none.
+        neurons, sources: number of each of the run's neurons and sources, for `ChipEvents.sender`; -1 for none.
     """
     entries = []
     for neuron, number in zip(run.neurons, neurons.tolist(), strict=True):
-        if number >= 0 and head_exists(chip, neuron) and 0 <= neuron.address < 1 << chip.address_bits:
+        if (
+            number >= 0
+            and head_exists(chip, neuron)
+            and 0 <= neuron.address < 1 << chip.address_bits
+        ):
             column = neuron.circuits[neuron.head][1]
             address = chip.neuron_event(column, neuron.address)
             entries.append((number, chip.output_of(column), address, neuron.recorded, True))
@@ -51,14 +63,20 @@ def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) ->
         for event in source.events if number >= 0 else ():
             if 0 <= event < chip.buses << chip.event_bits:
                 address = event & ((1 << chip.event_bits) - 1)
-                entries.append((number, chip.link_input(chip.link_of(event)), address, False, False))
+                entries.append(
+                    (number, chip.link_input(chip.link_of(event)), address, False, False)
+                )
     table = np.array(entries, np.int64).reshape(-1, 5)
-    return Events(
-        sender=table[:, 0], entry=table[:, 1], address=table[:, 2], recorded=table[:, 3] > 0, on_chip=table[:, 4] > 0
+    return ChipEvents(
+        sender=table[:, 0],
+        entry=table[:, 1],
+        address=table[:, 2],
+        recorded=table[:, 3] > 0,
+        on_chip=table[:, 4] > 0,
     )
 
 
-def passed(events: Events, crossbar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def passed(events: ChipEvents, crossbar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of an event and a crossbar output that it leaves by.
 
     Args:
@@ -92,7 +110,7 @@ class Responses:
 
 def responses(
     chip: Chip,
-    events: Events,
+    events: ChipEvents,
     arrivals: tuple[np.ndarray, np.ndarray],
     compare_masks: np.ndarray,
     row_modes: np.ndarray,
@@ -121,16 +139,27 @@ def responses(
     ends = np.cumsum(count)
     start = 0
     while start < len(ends):
-        stop = max(start + 1, int(np.searchsorted(ends, (ends[start - 1] if start else 0) + _CHUNK, side="right")))
+        stop = max(
+            start + 1,
+            int(np.searchsorted(ends, (ends[start - 1] if start else 0) + _CHUNK, side="right")),
+        )
         chosen = start + np.flatnonzero((count[start:stop] > 0) & (target[start:stop] >= 0))
-        _add(sums, senders, first[chosen], count[chosen], target[chosen], weight[chosen], mode[chosen])
+        _add(
+            sums,
+            senders,
+            first[chosen],
+            count[chosen],
+            target[chosen],
+            weight[chosen],
+            mode[chosen],
+        )
         start = stop
     return Responses(sums=sums.astype(np.int64), idle=count == 0)
 
 
 def listening(
     chip: Chip,
-    events: Events,
+    events: ChipEvents,
     arrivals: tuple[np.ndarray, np.ndarray],
     compare_masks: np.ndarray,
     row_modes: np.ndarray,
@@ -153,16 +182,26 @@ def listening(
 
 
 def _accepted(
-    chip: Chip, events: Events, arrivals: tuple[np.ndarray, np.ndarray], compare_masks: np.ndarray
+    chip: Chip,
+    events: ChipEvents,
+    arrivals: tuple[np.ndarray, np.ndarray],
+    compare_masks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each driver and each event that it accepts: what synapses of its rows compare (driver and label), and the
     number of the event."""
     number, output = arrivals
     to_bus = output < HEMISPHERES * chip.buses
-    number, hemisphere, bus = number[to_bus], output[to_bus] // chip.buses, output[to_bus] % chip.buses
+    number, hemisphere, bus = (
+        number[to_bus],
+        output[to_bus] // chip.buses,
+        output[to_bus] % chip.buses,
+    )
     index = np.arange(chip.drivers_per_bus)
     drivers = np.array(
-        [[chip.driver_at(part, number) for number in range(chip.drivers_per_bus)] for part in range(chip.buses)]
+        [
+            [chip.driver_at(part, number) for number in range(chip.drivers_per_bus)]
+            for part in range(chip.buses)
+        ]
     )
     driver = drivers[bus]
     address = events.address[number]
@@ -179,4 +218,6 @@ def _add(sums, senders, first, count, target, weight, mode) -> None:
     place = senders[np.repeat(first, count) + inside] * sums.shape[2] + np.repeat(target, count)
     for sign, modes in ((0, (EXCITATORY, BOTH)), (1, (INHIBITORY, BOTH))):
         amount = np.repeat(np.where(np.isin(mode, modes), weight, 0), count)
-        sums[sign] += np.bincount(place, weights=amount, minlength=sums[sign].size).reshape(sums.shape[1:])
+        sums[sign] += np.bincount(place, weights=amount, minlength=sums[sign].size).reshape(
+            sums.shape[1:]
+        )

@@ -16,7 +16,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.deploy.content import content_of
 from jaxsnn.bss2.mapping import Mapping
-from jaxsnn.bss2.quantize import Quantized
+from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.output import refuse_unwritable, write_whole
 
@@ -41,7 +41,10 @@ class Deployment:
 
 def deployed(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """All files that `deploy` may write into a folder."""
-    return tuple(Path(folder) / name for name in (_CONTENT, *sorted(path.name for path in _SCRIPTS.glob("*.py"))))
+    return tuple(
+        Path(folder) / name
+        for name in (_CONTENT, *sorted(path.name for path in _SCRIPTS.glob("*.py")))
+    )
 
 
 def deploy(
@@ -54,7 +57,9 @@ def deploy(
         FileError: a file exists and `force` is false, or the folder cannot be written.
     """
     if mapping.chip != HICANN_X:
-        raise MappingError(f"the mapping is of the chip '{mapping.chip.name}', scripts are for '{HICANN_X.name}'")
+        raise MappingError(
+            f"the mapping is of the chip '{mapping.chip.name}', scripts are for '{HICANN_X.name}'"
+        )
     violations = check(mapping, quantized.netlist)
     if violations:
         raise MappingError(
@@ -67,7 +72,10 @@ def deploy(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{folder} cannot be made: {error.strerror or error}") from error
-    texts = {_CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"}
+    texts = {
+        _CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        + "\n"
+    }
     texts |= {name: (_SCRIPTS / name).read_text(encoding="utf-8") for name in names}
     for name in texts:
         refuse_unwritable(folder / name, force)
@@ -80,11 +88,15 @@ def _write(path: Path, text: str, force: bool) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
 
 
-def _scripts(mapping: Mapping, quantized: Quantized, content: dict[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+def _scripts(
+    mapping: Mapping, quantized: Quantized, content: dict[str, Any]
+) -> tuple[list[str], tuple[str, ...]]:
     """The scripts that can run the network, and why others cannot."""
     names, notes = ["common.py"], []
     recurrent = any(
-        link["pre"] is not None and link["pre"] >= link["post"] for run in content["runs"] for link in run["links"]
+        link["pre"] is not None and link["pre"] >= link["post"]
+        for run in content["runs"]
+        for link in run["links"]
     )
     if recurrent:
         notes.append(
@@ -92,10 +104,14 @@ def _scripts(mapping: Mapping, quantized: Quantized, content: dict[str, Any]) ->
             "own, use routing.py in it"
         )
     names += ["routing.py"] if recurrent else ["routing.py", "run_hxtorch.py"]
-    several = max(len(one.circuits) for run in mapping.runs for one in run.neurons) if mapping.runs else 0
+    several = (
+        max(len(one.circuits) for run in mapping.runs for one in run.neurons) if mapping.runs else 0
+    )
     silent = [one.name for one in quantized.populations.values() if not one.fires]
     if several > 1:
-        notes.append(f"no run_pynn.py: PyNN's calibrated cells have one circuit, the mapping has neurons of {several}")
+        notes.append(
+            f"no run_pynn.py: PyNN's calibrated cells have one circuit, the mapping has neurons of {several}"
+        )
     elif silent:
         notes.append(f"no run_pynn.py: PyNN's calibrated cells fire, '{silent[0]}' is a readout")
     else:
@@ -105,5 +121,7 @@ def _scripts(mapping: Mapping, quantized: Quantized, content: dict[str, Any]) ->
             f"one LSB of a weight must change dV/dt by {quantized.slope:.4g} CADC LSB per microsecond: calibrate "
             "synaptic inputs to that (i_synin_gm, synapse_dac_bias)"
         )
-    notes.append("the scripts were never run on a chip, only against the recorded names and arguments of its software")
+    notes.append(
+        "the scripts were never run on a chip, only against the recorded names and arguments of its software"
+    )
     return names, tuple(notes)

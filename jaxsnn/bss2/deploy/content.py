@@ -9,7 +9,7 @@ import numpy as np
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
 from jaxsnn.bss2.chip import PARAMETERS, Chip, Circuit
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
-from jaxsnn.bss2.quantize import ChipPopulation, Quantized
+from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.units import SECONDS, parse_time
 
 #: Step of hxtorch's tensors, its own default.
@@ -21,7 +21,9 @@ def content_of(mapping: Mapping, quantized: Quantized) -> dict[str, Any]:
     placed = []
     for one in quantized.netlist.populations:
         entry: dict[str, Any] = {"name": one.name, "size": one.size, "external": one.external}
-        placed.append(entry if one.external else entry | _population(quantized.populations[one.name]))
+        placed.append(
+            entry if one.external else entry | _population(quantized.populations[one.name])
+        )
     return {
         "schema": 1,
         "fingerprint": mapping.fingerprint,
@@ -64,7 +66,12 @@ def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
     synapses = _synapses(mapping, run, circuits)
     return {
         "sources": [
-            {"population": one.population, "index": one.index, "from_run": one.from_run, "events": list(one.events)}
+            {
+                "population": one.population,
+                "index": one.index,
+                "from_run": one.from_run,
+                "events": list(one.events),
+            }
             for one in run.sources
         ],
         "groups": groups,
@@ -99,7 +106,9 @@ def _groups(chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]]) -> list[d
             "heads": [_number(chip, circuits[number][0]) for number in numbers],
             "addresses": [run.neurons[number].address for number in numbers],
         }
-        for (population, shape), numbers in sorted(members.items(), key=lambda item: (item[0][0], item[1][0]))
+        for (population, shape), numbers in sorted(
+            members.items(), key=lambda item: (item[0][0], item[1][0])
+        )
     ]
 
 
@@ -113,17 +122,25 @@ def _number(chip: Chip, circuit: Circuit) -> int:
     return chip.columns * circuit[0] + circuit[1]
 
 
-def _synapses(mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]) -> dict[str, np.ndarray]:
+def _synapses(
+    mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]
+) -> dict[str, np.ndarray]:
     """The synapses with the one source and the neuron that each belongs to; the mapping has been checked."""
     chip = mapping.chip
     count = len(run.sources)
     senders = np.arange(count + len(run.neurons))
     events = events_of(chip, run, senders[count:], senders[:count])
     arrivals = passed(events, run.crossbar)
-    heard, first, times = listening(chip, events, arrivals, run.compare_masks, run.row_modes, run.synapses)
+    heard, first, times = listening(
+        chip, events, arrivals, run.compare_masks, run.row_modes, run.synapses
+    )
     assert np.all(times == 1)
     side, row, column, label, weight = run.synapses.T
-    owner = {place: (number, part) for number, own in enumerate(circuits) for part, place in enumerate(own)}
+    owner = {
+        place: (number, part)
+        for number, own in enumerate(circuits)
+        for part, place in enumerate(own)
+    }
     ends = [owner[place] for place in zip(side.tolist(), column.tolist(), strict=True)]
     post, circuit = np.array(ends, np.int64).reshape(-1, 2).T
     return {
@@ -138,7 +155,9 @@ def _synapses(mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]) -
     }
 
 
-def _links(run: Run, groups: list[dict[str, Any]], synapses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _links(
+    run: Run, groups: list[dict[str, Any]], synapses: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
     """Signed weights between groups, by group: sources first."""
     count = len(run.sources)
     group = np.full(count + len(run.neurons), -1)
@@ -154,9 +173,13 @@ def _links(run: Run, groups: list[dict[str, Any]], synapses: dict[str, np.ndarra
         for target in range(len(groups)):
             here = (pre == source) & (post == target)
             if here.any():
-                pairs = np.stack([place[synapses["pre"][here]], place[count + synapses["post"][here]]])
+                pairs = np.stack(
+                    [place[synapses["pre"][here]], place[count + synapses["post"][here]]]
+                )
                 (sources, targets), which = np.unique(pairs, axis=1, return_inverse=True)
-                weight = np.bincount(which.reshape(-1), weights=(sign * synapses["weight"])[here]).astype(int)
+                weight = np.bincount(
+                    which.reshape(-1), weights=(sign * synapses["weight"])[here]
+                ).astype(int)
                 found.append(
                     {
                         "pre": None if source < 0 else source,

@@ -1,6 +1,6 @@
 """An emulated chip: what a mapping does on BrainScaleS-2, as far as its deviations are known."""
 
-from jaxsnn.bss2.emulate.chip import EmulatedChip, Spread
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, Spread
 from jaxsnn.bss2.emulate.emulation import Emulation, Emulator, emulate
 from jaxsnn.bss2.emulate.loop import ChipInTheLoop
 

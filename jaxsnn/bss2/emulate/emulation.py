@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.emulate.chip import EmulatedChip, refuse_bad
-from jaxsnn.bss2.emulate.play import Recorded, play
-from jaxsnn.bss2.emulate.wiring import Program, wired
+from jaxsnn.bss2.emulate.connections import Program, wired
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
+from jaxsnn.bss2.emulate.run_program import Recorded, play
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.bss2.quantize import Quantized
+from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import MappingError, UsageError, suggestion
-from jaxsnn.event.events import Events
-from jaxsnn.event.options import Event
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.spikes import Events
 from jaxsnn.units import parse_time
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
@@ -58,7 +58,9 @@ class Emulation:
     def first_spike(self, name: str) -> np.ndarray:
         """First recorded spike of each neuron of a population, (batch, neurons) seconds; inf where there is none."""
         if name not in self.spikes:
-            raise UsageError(f"'{name}' is no population that fires: {suggestion(name, self.spikes)}")
+            raise UsageError(
+                f"'{name}' is no population that fires: {suggestion(name, self.spikes)}"
+            )
         return self.spikes[name][..., 0]
 
 
@@ -81,10 +83,14 @@ class Emulator:
         UsageError: no mapping and a chip that is not ideal, or numbers that no chip has.
     """
 
-    def __init__(self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None):
+    def __init__(
+        self, quantized: Quantized, mapping: ChipMapping | None, *, chip: EmulatedChip | None = None
+    ):
         self.quantized = quantized
         self.program = program_of(quantized, quantized.netlist, mapping, chip or EmulatedChip())
-        self._weights = {pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()}
+        self._weights = {
+            pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()
+        }
         self._budgets = {name: _SPIKES for name, own in quantized.populations.items() if own.fires}
         self._play = jax.jit(partial(play, self.program), static_argnames="engine")
 
@@ -105,8 +111,13 @@ class Emulator:
         key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)
         while True:
             engine = Event(max_spikes=self._budgets).hashable()
-            recorded: Recorded = self._play(self._weights, trains, t_end, sample_times, key, engine=engine)
-            most = {name: int(np.max(np.asarray(count), initial=0)) for name, count in recorded.count.items()}
+            recorded: Recorded = self._play(
+                self._weights, trains, t_end, sample_times, key, engine=engine
+            )
+            most = {
+                name: int(np.max(np.asarray(count), initial=0))
+                for name, count in recorded.count.items()
+            }
             short = {name: needed for name, needed in most.items() if needed > self._budgets[name]}
             if not short:
                 return _concluded(self.program, recorded, sample_times)
@@ -124,8 +135,8 @@ def emulate(
 ) -> Emulation:
     """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the arguments.
 
-    >>> from jaxsnn.bss2.portfolio import map_net
-    >>> from jaxsnn.bss2.quantize import quantize
+    >>> from jaxsnn.bss2.search.portfolio import map_net
+    >>> from jaxsnn.bss2.search.quantize import quantize
     >>> from jaxsnn.nir import build
     >>> neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
     >>> graph = build.sequential(build.input(1), build.linear(weight=np.array([[3.0], [2.0]])), neurons)
@@ -139,7 +150,9 @@ def emulate(
     return Emulator(quantized, mapping, chip=chip).run(inputs, t_end, trial=trial)
 
 
-def program_of(quantized: Quantized, net: Netlist, mapping: ChipMapping | None, chip: EmulatedChip) -> Program:
+def program_of(
+    quantized: Quantized, net: Netlist, mapping: ChipMapping | None, chip: EmulatedChip
+) -> Program:
     """The program of a mapping.
 
     Args:
@@ -151,14 +164,18 @@ def program_of(quantized: Quantized, net: Netlist, mapping: ChipMapping | None, 
     """
     refuse_bad(chip)
     if mapping is None and not chip.ideal:
-        raise UsageError("without a mapping no neuron has a circuit: pass one, or a chip with ideal=True")
+        raise UsageError(
+            "without a mapping no neuron has a circuit: pass one, or a chip with ideal=True"
+        )
     if quantized.slope is None:
         raise MappingError(
             "no neuron fires, so that nothing says how strong an LSB of a weight is: give it a threshold"
         )
     violations = () if mapping is None else check(mapping, net)
     if violations:
-        raise MappingError(f"the mapping has {len(violations)} violations, the first: {violations[0]}: map again")
+        raise MappingError(
+            f"the mapping has {len(violations)} violations, the first: {violations[0]}: map again"
+        )
     return wired(quantized, net, mapping, chip, quantized.slope / parse_time("1us"))
 
 
@@ -184,21 +201,35 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
         for part in quantized.netlist.populations
         if part.external and part.name != quantized.bias_source
     }
-    given: dict[str, Any] = dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
+    given: dict[str, Any] = (
+        dict(inputs) if isinstance(inputs, Mapping) else dict.fromkeys(list(sizes)[:1], inputs)
+    )
     if sorted(given) != sorted(sizes):
-        raise UsageError(f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}: give these")
+        raise UsageError(
+            f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}: give these"
+        )
     trains = {}
     for name, size in sizes.items():
         time, index = np.atleast_2d(given[name].time), np.atleast_2d(given[name].index)
         index = np.broadcast_to(index, time.shape)
         used = np.isfinite(time)
-        if np.isnan(time).any() or (time < 0).any() or (used & ((index < 0) | (index >= size))).any():
-            raise UsageError(f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}")
-        trains[name] = Events(time=jnp.asarray(time, float), index=jnp.asarray(np.where(used, index, size), jnp.int32))
+        if (
+            np.isnan(time).any()
+            or (time < 0).any()
+            or (used & ((index < 0) | (index >= size))).any()
+        ):
+            raise UsageError(
+                f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}"
+            )
+        trains[name] = Events(
+            time=jnp.asarray(time, float), index=jnp.asarray(np.where(used, index, size), jnp.int32)
+        )
     if quantized.bias_source is not None:
         times = np.arange(0.0, t_end, quantized.bias_period * quantized.speedup)
         times = np.broadcast_to(times, (len(next(iter(trains.values())).time), len(times)))
-        trains[quantized.bias_source] = Events(time=jnp.asarray(times, float), index=jnp.zeros(times.shape, jnp.int32))
+        trains[quantized.bias_source] = Events(
+            time=jnp.asarray(times, float), index=jnp.zeros(times.shape, jnp.int32)
+        )
     if len({events.time.shape[0] for events in trains.values()}) > 1:
         batches = {name: events.time.shape[0] for name, events in trains.items()}
         raise UsageError(f"the inputs have different batch sizes {batches}: use one size for all")
@@ -212,7 +243,9 @@ def _concluded(program: Program, recorded: Recorded, sample_times: np.ndarray) -
     forgotten = 0 if chip.ideal else sum(_forget(spikes, wiring, limit) for wiring in program.runs)
     voltages = {name: np.asarray(values) for name, values in recorded.voltages.items()}
     if not chip.ideal:
-        voltages = {name: np.clip(np.rint(values), 0, CADC_MOST) for name, values in voltages.items()}
+        voltages = {
+            name: np.clip(np.rint(values), 0, CADC_MOST) for name, values in voltages.items()
+        }
     return Emulation(
         spikes=spikes,
         fired={name: np.asarray(count) for name, count in recorded.count.items()},
@@ -230,7 +263,9 @@ def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
     inside = [(own.name, own.index) for own in wiring.neurons if own.fires]
     if sum(int(np.isfinite(spikes[name][:, index]).sum()) for name, index in inside) <= limit:
         return 0
-    times = np.concatenate([spikes[name][:, index].reshape(len(spikes[name]), -1) for name, index in inside], axis=1)
+    times = np.concatenate(
+        [spikes[name][:, index].reshape(len(spikes[name]), -1) for name, index in inside], axis=1
+    )
     order = np.argsort(times, axis=1, kind="stable")
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(times.shape[1])[None], axis=1)

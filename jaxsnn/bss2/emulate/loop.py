@@ -14,20 +14,21 @@ import numpy as np
 from jax import lax
 
 from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
-from jaxsnn.bss2.emulate.chip import EmulatedChip
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
-from jaxsnn.bss2.emulate.play import play
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
+from jaxsnn.bss2.emulate.run_program import play
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
-from jaxsnn.bss2.portfolio import map_net
-from jaxsnn.bss2.quantize import Options, Quantized, quantize, strength
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
 from jaxsnn.errors import MappingError, UsageError, suggestion
-from jaxsnn.event.events import Events
-from jaxsnn.event.options import Event
-from jaxsnn.network import Network, signals
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.network import Network
+from jaxsnn.network.signals import signals
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir.graph import Graph
 
 #: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has it in float64.
@@ -70,13 +71,13 @@ class ChipInTheLoop:
         graph: Graph,
         *,
         chip: EmulatedChip | None = None,
-        options: Options | None = None,
+        options: QuantizeOptions | None = None,
         headroom: float | Mapping[str, float] = 2.0,
         dead: Dead = NOTHING_DEAD,
         seed: int = 0,
         max_runs: int | None = None,
     ):
-        self.chip, options = chip or EmulatedChip(), options or Options()
+        self.chip, options = chip or EmulatedChip(), options or QuantizeOptions()
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
@@ -89,7 +90,11 @@ class ChipInTheLoop:
         self.routed = _routed(self.quantized.netlist, examined)
         found = map_net(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
         if found.mapping is None:
-            why = f"{found.reason}: make its layers smaller, or allow more runs" if found.reason else found.why
+            why = (
+                f"{found.reason}: make its layers smaller, or allow more runs"
+                if found.reason
+                else found.why
+            )
             raise MappingError(f"with free signs, as training needs them: {why}")
         self.mapping: ChipMapping = found.mapping
         self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
@@ -106,10 +111,12 @@ class ChipInTheLoop:
     def forward_traced(
         self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Spikes of each population; see `jaxsnn.train.in_the_loop.TracedDevice`."""
+        """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         weights = self._whole(network)
         key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
-        recorded = play(self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, engine)
+        recorded = play(
+            self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, engine
+        )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 
     def with_weights(self, graph: Graph) -> tuple[Quantized, ChipMapping]:
@@ -139,13 +146,19 @@ class ChipInTheLoop:
 
 def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict[str, float]:
     """LSB of a weight of 1, by population, with room for weights to grow."""
-    factors = headroom if isinstance(headroom, Mapping) else dict.fromkeys(quantized.nodes, headroom)
+    factors = (
+        headroom if isinstance(headroom, Mapping) else dict.fromkeys(quantized.nodes, headroom)
+    )
     for name in (*factors, *quantized.nodes):
         if name not in quantized.nodes:
-            raise UsageError(f"a headroom is given for '{name}', no population: {suggestion(name, quantized.nodes)}")
+            raise UsageError(
+                f"a headroom is given for '{name}', no population: {suggestion(name, quantized.nodes)}"
+            )
         if not 0 < factors.get(name, 0.0) < np.inf:
             given = f"{factors[name]:g}" if name in factors else "not given"
-            raise UsageError(f"the headroom of population '{name}' is {given}: give a positive number")
+            raise UsageError(
+                f"the headroom of population '{name}' is {given}: give a positive number"
+            )
     return {name: (report.scale or 1.0) / factors[name] for name, report in quantized.nodes.items()}
 
 
@@ -155,7 +168,9 @@ def _without_zeros(graph: Graph) -> Graph:
     for node in graph.nodes.values():
         weight = np.asarray(node.parameters.get("weight", 1.0))
         if not weight.all():
-            nodes.append(node.replace(weight=np.where(weight == 0, np.abs(weight).max() or 1.0, weight)))
+            nodes.append(
+                node.replace(weight=np.where(weight == 0, np.abs(weight).max() or 1.0, weight))
+            )
     return graph.with_nodes(nodes)
 
 
@@ -171,7 +186,9 @@ def _routed(net: Netlist, examined: Examined) -> Netlist:
     return every_connection(net, pre, post)
 
 
-def _factors(examined: Examined, quantized: Quantized, scales: Mapping[str, float]) -> dict[str, np.ndarray]:
+def _factors(
+    examined: Examined, quantized: Quantized, scales: Mapping[str, float]
+) -> dict[str, np.ndarray]:
     """(neurons,) LSB of a weight of 1, by population."""
     found = {}
     for name, one in examined.neurons.items():
@@ -181,13 +198,18 @@ def _factors(examined: Examined, quantized: Quantized, scales: Mapping[str, floa
 
 
 def _identity(
-    chip: EmulatedChip, quantized: Quantized, mapping: ChipMapping, factors: Mapping[str, np.ndarray]
+    chip: EmulatedChip,
+    quantized: Quantized,
+    mapping: ChipMapping,
+    factors: Mapping[str, np.ndarray],
 ) -> tuple[EmulatedChip, str]:
     """Equal where two devices fire the same spikes for the same weights and inputs."""
     digest = hashlib.sha256(to_json(mapping).encode())
     digest.update(repr((quantized.speedup, quantized.slope)).encode())
     for name, one in quantized.populations.items():
-        digest.update(repr((name, one.size, one.fires, one.lsb_per_volt, one.refractory_time)).encode())
+        digest.update(
+            repr((name, one.size, one.fires, one.lsb_per_volt, one.refractory_time)).encode()
+        )
         voltages = one.v_leak, one.v_threshold, one.v_reset
         for values in (one.tau_mem, one.tau_syn, *voltages, factors[name]):
             digest.update(np.asarray(values, float).tobytes())

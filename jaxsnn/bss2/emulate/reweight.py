@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsnn.bss2.check.order import members
 from jaxsnn.bss2.chip import EXCITATORY, INHIBITORY, ROWS_PER_DRIVER, Chip
-from jaxsnn.bss2.emulate.wiring import heard_pairs
+from jaxsnn.bss2.emulate.connections import heard_pairs
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.bss2.netlist import LARGEST, Netlist, netlist
 from jaxsnn.errors import MappingError
@@ -31,16 +31,22 @@ def with_weights(mapping: Mapping, routed: Netlist, net: Netlist) -> Mapping:
         MappingError: signs are fixed, a weight takes several synapses, or a connection was not routed.
     """
     if mapping.signs != "free":
-        raise MappingError(f"the mapping's signs are '{mapping.signs}': map with free signs to change weights in place")
+        raise MappingError(
+            f"the mapping's signs are '{mapping.signs}': map with free signs to change weights in place"
+        )
     largest = int(np.abs(net.weight).max(initial=0))
     if largest > LARGEST:
-        raise MappingError(f"a weight is {largest}, one synapse carries {LARGEST}: choose a smaller scale")
+        raise MappingError(
+            f"a weight is {largest}, one synapse carries {LARGEST}: choose a smaller scale"
+        )
     known = routed.pre.astype(np.int64) * net.size + routed.post
     wanted = net.pre.astype(np.int64) * net.size + net.post
     missing = np.flatnonzero(~np.isin(wanted, known))
     if missing.size:
         pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
-        raise MappingError(f"{missing.size} connections were not routed, the first from {pair}: map the net again")
+        raise MappingError(
+            f"{missing.size} connections were not routed, the first from {pair}: map the net again"
+        )
     order = np.argsort(wanted)
     keys, weights = wanted[order], net.weight[order].astype(np.int64)
     runs = tuple(_refilled(mapping.chip, run, routed, keys, weights) for run in mapping.runs)
@@ -52,7 +58,11 @@ def _refilled(chip: Chip, run: Run, routed: Netlist, keys: np.ndarray, weights: 
     _, first = np.unique(synapse, return_index=True)
     pair = sender[first] * routed.size + members(routed, run).neurons[neuron[first]]
     place = np.minimum(np.searchsorted(keys, pair), max(len(keys) - 1, 0))
-    value = np.where(keys[place] == pair, weights[place], 0) if len(keys) else np.zeros(len(pair), np.int64)
+    value = (
+        np.where(keys[place] == pair, weights[place], 0)
+        if len(keys)
+        else np.zeros(len(pair), np.int64)
+    )
     old = run.synapses[synapse[first]]
     hemisphere, driver = old[:, 0], old[:, 1] // ROWS_PER_DRIVER
     rows = ROWS_PER_DRIVER * driver[:, None] + np.arange(ROWS_PER_DRIVER)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.event.sorting import sorted_times
+from jaxsnn.network.sorting import sorted_times
 
 
 class Sent(NamedTuple):
@@ -43,7 +43,9 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
     members = [np.flatnonzero(lane == number) for number in np.unique(lane)]
     most = max(len(own) for own in members)
     # lanes as rows, the last neuron a silent one that fills short lanes up
-    seats = np.array([np.pad(own, (0, most - len(own)), constant_values=neurons) for own in members])
+    seats = np.array(
+        [np.pad(own, (0, most - len(own)), constant_values=neurons) for own in members]
+    )
     padded = jnp.pad(time, ((0, 0), (0, 1), (0, 0)), constant_values=jnp.inf)
     waiting = padded[:, seats].reshape(batch, len(members), most * spikes)
     rising, order = sorted_times(waiting)
@@ -61,7 +63,9 @@ def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
 
     The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and itself of (c - k).
     """
-    return jnp.where(jnp.isfinite(time), cycle * _cycles(jnp.isfinite(time), _earliest(time, cycle)), jnp.inf)
+    return jnp.where(
+        jnp.isfinite(time), cycle * _cycles(jnp.isfinite(time), _earliest(time, cycle)), jnp.inf
+    )
 
 
 def _earliest(time: jax.Array, cycle: float) -> jax.Array:
@@ -100,5 +104,7 @@ def _put_back(values: jax.Array, place: jax.Array) -> jax.Array:
 
 def jittered(time: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
     """Spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is (neurons,) seconds."""
-    noise = jax.random.normal(key, time.shape, time.dtype) * jnp.asarray(deviation, time.dtype)[:, None]
+    noise = (
+        jax.random.normal(key, time.shape, time.dtype) * jnp.asarray(deviation, time.dtype)[:, None]
+    )
     return jnp.maximum(time + noise, 0.0)

@@ -19,14 +19,21 @@ from jaxsnn.nir.convert.draft import (
     scale_inputs,
     swap_pools,
 )
-from jaxsnn.nir.convert.levels import spread
-from jaxsnn.nir.convert.neurons import Setting
+from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.norse import RESET_METHODS, reset_method
+from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
-from jaxsnn.nir.convert.steps import Step, is_continuous, step_of
+from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.targets import TARGETS, Target
+from jaxsnn.nir.convert.topology import (
+    check_wiring,
+    depths,
+    forward_order,
+    join_outputs,
+    rewire,
+    shift_of,
+)
 from jaxsnn.nir.convert.uniform import alike
-from jaxsnn.nir.convert.wiring import check_wiring, depths, forward_order, join_outputs, rewire, shift_of
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
 from jaxsnn.nir.gains import require
@@ -56,7 +63,12 @@ class Converted:
 
 
 def convert(
-    graph: Graph, *, to: str, approximate: bool = False, dt: float | str | None = None, path: str = "model.nir"
+    graph: Graph,
+    *,
+    to: str,
+    approximate: bool = False,
+    dt: float | str | None = None,
+    path: str = "model.nir",
 ) -> Converted:
     """Rewrite a graph for another simulator.
 
@@ -95,7 +107,9 @@ def convert(
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
     if continuous:
-        draft.losses.append(f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}")
+        draft.losses.append(
+            f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}"
+        )
     steps = _steps(graph, draft, names, refused)
     _refuse(refused, target)
     most = dict.fromkeys(steps, 1)
@@ -139,7 +153,9 @@ def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
     return dataclasses.replace(graph, dialect=dialect), True
 
 
-def _steps(graph: Graph, draft: Draft, names: dict[str, str], refused: list[str]) -> dict[str, Step]:
+def _steps(
+    graph: Graph, draft: Draft, names: dict[str, str], refused: list[str]
+) -> dict[str, Step]:
     """The step of each population by its new name."""
     looped = {name for part in graph.recurrent_components() for name in part}
     found = {}
@@ -170,7 +186,11 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
         )
     seconds = target.dt if target.fixed_dt else asked or source or target.dt
     if source is None:
-        draft.changed("", f"a step is written as {format_time(seconds)}", "the source says no length of its steps")
+        draft.changed(
+            "",
+            f"a step is written as {format_time(seconds)}",
+            "the source says no length of its steps",
+        )
     elif abs(seconds - source) > 1e-9 * source:
         what = f"time constants are written {seconds / source:g} times as long, for steps of {format_time(seconds)}"
         why = f"the source steps by {format_time(source)}; the same number of steps gives the same spikes"
@@ -191,7 +211,9 @@ def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
     plain_flatten(draft)
 
 
-def _write_neurons(draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[str]) -> None:
+def _write_neurons(
+    draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[str]
+) -> None:
     for name, step in steps.items():
         try:
             assert target.write is not None
@@ -208,7 +230,9 @@ def _write_neurons(draft: Draft, target: Target, steps: dict[str, Step], setting
             draft.changed(name, what, written.why)
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray) -> str:
+def _difference(
+    old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, offset: np.ndarray
+) -> str:
     """What changed at a neuron, in words."""
     parts = []
     if old["type"] != new["type"]:
@@ -218,8 +242,14 @@ def _difference(old: dict[str, Any], new: dict[str, Any], factor: np.ndarray, of
             continue
         before = old.get(key)
         like = before is None or np.size(before) in (1, np.size(value))
-        if before is None or not like or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0):
-            parts.append(f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}")
+        if (
+            before is None
+            or not like
+            or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0)
+        ):
+            parts.append(
+                f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}"
+            )
     if not np.all(factor == 1):
         parts.append(f"its input weights are multiplied by {_span(factor)}")
     if np.any(offset):
@@ -248,7 +278,9 @@ def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
     why = f"Written for {target.title}'s importer."
     if target.name == "norse":
         if draft.of_type("CubaLIF"):
-            return Dialect(why=f"{why} It plays CubaLIF otherwise than files of Norse mean it.", dt=dt)
+            return Dialect(
+                why=f"{why} It plays CubaLIF otherwise than files of Norse mean it.", dt=dt
+            )
         return Dialect(
             name="norse",
             dt=dt,
@@ -260,7 +292,13 @@ def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
             decided_by="argument",
             why=why,
         )
-    common: dict[str, Any] = {"name": target.name, "dt": dt, "time_unit": "s", "decided_by": "argument", "why": why}
+    common: dict[str, Any] = {
+        "name": target.name,
+        "dt": dt,
+        "time_unit": "s",
+        "decided_by": "argument",
+        "why": why,
+    }
     if target.name == "spyx":
         return Dialect(**common, reset="subtract", reset_delay=True, initial="zero")
     initial = "v_reset" if target.name == "spikingjelly" else "zero"

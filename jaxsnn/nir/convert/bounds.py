@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
-from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]
@@ -46,9 +46,13 @@ def settled(
         limit = 2 * step.v_threshold.flat[place]
         spikes = int(np.max(peak // step.v_threshold))
         reset = "subtract" if step.reset == "subtract unless above" else step.reset
-        reach = f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
+        reach = (
+            f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
+        )
         if np.all(peak < 2 * step.v_threshold):
-            why = "so it fires at most one spike a step, as long as no input channel carries several"
+            why = (
+                "so it fires at most one spike a step, as long as no input channel carries several"
+            )
             draft.changed(name, reach, why)
         elif step.several and spreads and spikes <= MOST_SPIKES and name not in _looped(draft):
             most[name] = spikes
@@ -57,7 +61,9 @@ def settled(
             several = "it may fire several spikes in a step"
             if not step.several:
                 several = "it may stay above v_threshold after a reset, which reset_delay false compares in its own way"
-            give_up(name, f"{several}: {reach}", "one spike a step and a plain subtraction are written")
+            give_up(
+                name, f"{several}: {reach}", "one spike a step and a plain subtraction are written"
+            )
         found[name] = dataclasses.replace(step, several=False, reset=reset)
     return found, {name: int(most[name]) for name in steps}
 
@@ -70,11 +76,17 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
     """The highest membrane before the reset, for one that was at most at threshold before."""
     highest = np.maximum(arriving[1], 0)
     if step.current_based:
-        highest = highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, np.finfo(float).tiny)
-    return step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
+        highest = (
+            highest * step.synapse_gain / np.maximum(1 - step.synapse_decay, np.finfo(float).tiny)
+        )
+    return (
+        step.decay * np.maximum(step.v_threshold, step.v_start) + step.gain * highest + step.drive
+    )
 
 
-def begun(draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp) -> dict[str, Step]:
+def begun(
+    draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp
+) -> dict[str, Step]:
     """Steps that start where the biases of a late source (Spyx) have brought them when their input first arrives.
 
     There layer n sees its biases from the first step on, but its input n - 1 steps later.
@@ -100,9 +112,13 @@ def begun(draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], giv
             reason = "its biases make it fire, or act through several weights, before its first input arrives"
             give_up(name, reason, "it starts at rest and the first spikes may differ")
             continue
-        found[name] = dataclasses.replace(step, v_start=v, i_start=i if step.current_based else step.i_start)
+        found[name] = dataclasses.replace(
+            step, v_start=v, i_start=i if step.current_based else step.i_start
+        )
         what = f"starts at {v.min():.4g} to {v.max():.4g}"
-        draft.changed(name, what, f"its biases act for {depth[name] - 1} steps before its first input arrives")
+        draft.changed(
+            name, what, f"its biases act for {depth[name] - 1} steps before its first input arrives"
+        )
     return found
 
 
@@ -147,7 +163,9 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
         axes = tuple(range(1, low.ndim))
         lowest, highest = low.min(axis=axes, initial=0), high.max(axis=axes, initial=0)
         column = (-1,) + (1,) * (low.ndim - 1)
-        return tuple(np.broadcast_to(size * end.reshape(column), shape) for end in (lowest, highest))  # type: ignore
+        return tuple(
+            np.broadcast_to(size * end.reshape(column), shape) for end in (lowest, highest)
+        )  # type: ignore
     if entry["type"] == "Scale":
         ends = np.asarray(entry["scale"]) * low, np.asarray(entry["scale"]) * high
         return np.minimum(*ends), np.maximum(*ends)
@@ -156,7 +174,9 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
     return low.reshape(shape), high.reshape(shape)
 
 
-def _through_convolution(entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape) -> Bounds:
+def _through_convolution(
+    entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape
+) -> Bounds:
     """Bounds of each output channel; padding counts as zero."""
     weight = np.asarray(entry["weight"], float)
     axes = tuple(range(1, low.ndim))

@@ -62,7 +62,9 @@ class Draft:
 
     def of_type(self, *types: str) -> list[str]:
         """Names of the nodes of some types, in natural order."""
-        return sorted((name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key)
+        return sorted(
+            (name for name, entry in self.nodes.items() if entry["type"] in types), key=natural_key
+        )
 
     def changed(self, node: str, what: str, why: str) -> None:
         """Note a change."""
@@ -94,7 +96,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     draft = Draft(nodes={}, shapes={}, edges=[])
     for name, node in graph.nodes.items():
         if not is_relay(node) and name not in reaching:
-            draft.changed(name, "is left out", "it reaches no Output, and importers may return what it gives")
+            draft.changed(
+                name, "is left out", "it reaches no Output, and importers may return what it gives"
+            )
     for name in kept:
         inward, outward = found[name]
         if inward is None or outward is None:
@@ -102,7 +106,11 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
         if names[name] != name:
-            why = "nested graphs are written flat" if "/" in name else "a module of PyTorch has that name already"
+            why = (
+                "nested graphs are written flat"
+                if "/" in name
+                else "a module of PyTorch has that name already"
+            )
             draft.changed(names[name], f"'{name}' is renamed", why)
     seen: dict[Edge, None] = {}
     for source, target in wires:
@@ -116,7 +124,9 @@ def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
     """Nodes from which an Output is reached, Outputs included."""
     backward = networkx.DiGraph((target, source) for source, target in edges)
     backward.add_nodes_from(outputs)
-    return {name for output in outputs for name in (output, *networkx.descendants(backward, output))}
+    return {
+        name for output in outputs for name in (output, *networkx.descendants(backward, output))
+    }
 
 
 def _flat_names(names: list[str]) -> dict[str, str]:
@@ -143,7 +153,9 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         entry["input_type"] = np.array(inward)
     if isinstance(node, CONVOLUTIONS):
         entry["input_shape"] = np.array(inward[1:])
-        entry["bias"] = np.broadcast_to(node.value("bias"), np.shape(node.value("weight"))[:1]).copy()
+        entry["bias"] = np.broadcast_to(
+            node.value("bias"), np.shape(node.value("weight"))[:1]
+        ).copy()
     if node.type == "Affine":
         weight = np.shape(node.value("weight"))
         entry["bias"] = np.broadcast_to(node.value("bias"), (*weight[:-2], weight[-2])).copy()
@@ -163,7 +175,9 @@ def as_node(name: str, entry: dict[str, Any]) -> Node:
     return cls(name=name, **{key: entry[key] for key in cls.names if key in entry})
 
 
-def scale_inputs(draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray) -> None:
+def scale_inputs(
+    draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
+) -> None:
     """Multiply all that arrives at a neuron by `factor`, its biases by `factor * bias_ratio`, and add `offset`.
 
     Args:
@@ -195,14 +209,20 @@ def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) ->
         return source
     if entry["type"] == "Flatten" and len(draft.targets(source)) == 1:
         before = draft.sources(source)
-        if len(before) == 1 and draft.nodes[before[0]]["type"] in WEIGHTED and len(draft.targets(before[0])) == 1:
+        if (
+            len(before) == 1
+            and draft.nodes[before[0]]["type"] in WEIGHTED
+            and len(draft.targets(before[0])) == 1
+        ):
             return before[0]
     if entry["type"] in WEIGHTED:
         copy = draft.insert(edge, f"{source}_{neuron}", dict(entry))
         draft.shapes[copy] = draft.shapes[source]
         draft.edges.remove((source, copy))
         draft.edges.extend((before, copy) for before in draft.sources(source))
-        draft.changed(copy, f"copies '{source}' for '{neuron}'", f"'{source}' feeds other nodes too")
+        draft.changed(
+            copy, f"copies '{source}' for '{neuron}'", f"'{source}' feeds other nodes too"
+        )
         return copy
     name = draft.insert(edge, f"{neuron}_weights", identity(draft.shapes[source][1]))
     why = "a factor or a bias is needed where the source has no weights"
@@ -215,7 +235,9 @@ def identity(shape: Shape) -> dict[str, Any]:
     if len(shape) == 1:
         return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
     if len(shape) != 3:
-        raise ConversionError(f"an identity for the shape {shape} has no node in NIR: add weights before the neuron")
+        raise ConversionError(
+            f"an identity for the shape {shape} has no node in NIR: add weights before the neuron"
+        )
     return {
         "type": "Conv2d",
         "input_shape": np.array(shape[1:]),
@@ -228,15 +250,23 @@ def identity(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _scale_rows(draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray) -> None:
+def _scale_rows(
+    draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
+) -> None:
     """W = factor W, b = factor bias_ratio b + offset."""
     entry = draft.nodes[name]
     if entry["type"] in ("Conv1d", "Conv2d"):
-        factor, offset, bias_ratio = (_per_channel(name, array) for array in (factor, offset, bias_ratio))
+        factor, offset, bias_ratio = (
+            _per_channel(name, array) for array in (factor, offset, bias_ratio)
+        )
     weight = np.asarray(entry["weight"])
     bias = np.asarray(entry.get("bias", np.zeros(1)), float)
     new_bias = factor * bias_ratio * bias + offset
-    column = np.reshape(factor, (-1,) + (1,) * (weight.ndim - 1)) if entry["type"][:4] == "Conv" else factor[..., None]
+    column = (
+        np.reshape(factor, (-1,) + (1,) * (weight.ndim - 1))
+        if entry["type"][:4] == "Conv"
+        else factor[..., None]
+    )
     if not np.all(factor == 1):
         entry["weight"] = rounded(weight * column, weight)
     if entry["type"] == "Linear" and np.any(new_bias):
@@ -247,7 +277,9 @@ def _scale_rows(draft: Draft, name: str, factor: np.ndarray, offset: np.ndarray,
 
 def rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes float32."""
-    return value.astype(np.promote_types(like.dtype, np.float32)) if like.dtype.kind == "f" else value
+    return (
+        value.astype(np.promote_types(like.dtype, np.float32)) if like.dtype.kind == "f" else value
+    )
 
 
 def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
@@ -290,7 +322,11 @@ def swap_pools(draft: Draft, kind: str, why: str) -> None:
         area = float(np.prod(frame.kernel))
         entry["type"] = kind
         scale_outputs(draft, name, area if kind == "AvgPool2d" else 1 / area)
-        draft.changed(name, f"is written as {kind}, the weights that follow make up for its factor {area:g}", why)
+        draft.changed(
+            name,
+            f"is written as {kind}, the weights that follow make up for its factor {area:g}",
+            why,
+        )
 
 
 def dense_groups(draft: Draft, why: str) -> None:
@@ -335,12 +371,17 @@ def plain_flatten(draft: Draft) -> None:
     """Write the axes of each Flatten counted from the end, so that an axis of batch does not matter."""
     for name in draft.of_type("Flatten"):
         inward, outward = draft.shapes[name]
-        kept = next((n for n, (a, b) in enumerate(zip(inward, outward, strict=False)) if a != b), len(outward) - 1)
+        kept = next(
+            (n for n, (a, b) in enumerate(zip(inward, outward, strict=False)) if a != b),
+            len(outward) - 1,
+        )
         tail = len(outward) - kept - 1
         entry = draft.nodes[name]
         start, end = np.array(kept - len(inward)), np.array(-1 - tail)
         if int(entry.get("start_dim", 1)) != start or int(entry.get("end_dim", -1)) != end:
             entry |= {"start_dim": start, "end_dim": end}
             draft.changed(
-                name, f"start_dim {start}, end_dim {end}", "counted from the end, an axis of batch does not matter"
+                name,
+                f"start_dim {start}, end_dim {end}",
+                "counted from the end, an axis of batch does not matter",
             )

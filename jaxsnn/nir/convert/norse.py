@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.neurons import (
+from jaxsnn.nir.convert.neuron_writing import (
     LARGE_CURRENT,
     NO_LEAK,
     Setting,
@@ -20,7 +20,7 @@ from jaxsnn.nir.convert.neurons import (
     needs_value_reset,
     negligible,
 )
-from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.step import Step
 
 #: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off. "floor": so that
 #: v_threshold is 1, and as many as fit in are taken off.
@@ -56,7 +56,9 @@ def reset_method(steps: Iterable[Step]) -> str:
 def write_norse(step: Step, setting: Setting) -> Written:
     """LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset method that `from_nir` is given."""
     if step.several and step.reset == "value":
-        raise ConversionError(f"node '{step.name}' resets to a value after several spikes in a step: Norse fires one")
+        raise ConversionError(
+            f"node '{step.name}' resets to a value after several spikes in a step: Norse fires one"
+        )
     if step.reset == "skip":
         needs_value_reset(step, setting, "Norse")
         step = dataclasses.replace(step, reset="value")
@@ -73,9 +75,17 @@ def write_norse(step: Step, setting: Setting) -> Written:
     start, rest = step.v_start - step.v_reset, 1 - step.decay
     if np.all(step.decay == 1):
         needs_start(step, step.v_reset, setting)
-        entry = {"type": "IF", "r": filled(step, 1), "v_threshold": threshold, "v_reset": filled(step, 0)}
+        entry = {
+            "type": "IF",
+            "r": filled(step, 1),
+            "v_threshold": threshold,
+            "v_reset": filled(step, 0),
+        }
         return Written(
-            entry=entry, factor=step.gain, offset=step.drive, why="Norse's importer ignores r of IF and resets to 0"
+            entry=entry,
+            factor=step.gain,
+            offset=step.drive,
+            why="Norse's importer ignores r of IF and resets to 0",
         )
     rest = np.maximum(rest, NO_LEAK)
     drive = step.drive - (1 - step.decay) * step.v_reset
@@ -120,18 +130,28 @@ def _norse_current(step: Step, setting: Setting) -> Written:
     rest = np.maximum(1 - step.decay, NO_LEAK)
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
-        raise ConversionError(f"node '{step.name}' has a synaptic current that never decays: Norse needs tau_syn")
+        raise ConversionError(
+            f"node '{step.name}' has a synaptic current that never decays: Norse needs tau_syn"
+        )
     large = np.where((start != 0) & (share != 1), LARGE_CURRENT, 1.0)
     if np.any(step.i_start):
         gap = step.i_start - step.v_start * rest / step.gain
         large = np.where(step.i_start == 0, large, start / np.where(gap == 0, np.nan, gap))
         if not np.all(np.isfinite(large) & (large != 0)):
-            raise ConversionError(f"node '{step.name}' starts with a current that Norse's v_leak cannot give it")
+            raise ConversionError(
+                f"node '{step.name}' starts with a current that Norse's v_leak cannot give it"
+            )
     w_in = step.synapse_gain * large / share
     r = scale * step.gain / (rest * large)
     shift = (drive / rest - start) / r
-    if np.any(np.abs(r * (large * step.i_start + shift - start) * (share != 1)) > 1e-7 * np.abs(threshold)):
-        setting.give_up(step.name, "Norse starts its current at v_leak, not at rest", "the first spikes may differ")
+    if np.any(
+        np.abs(r * (large * step.i_start + shift - start) * (share != 1)) > 1e-7 * np.abs(threshold)
+    ):
+        setting.give_up(
+            step.name,
+            "Norse starts its current at v_leak, not at rest",
+            "the first spikes may differ",
+        )
     entry = {
         "type": "CubaLIF",
         "tau_syn": setting.dt / share,

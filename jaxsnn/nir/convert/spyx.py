@@ -56,7 +56,9 @@ def _nest(draft: Draft, weights: str, neuron: str) -> None:
     ]
     draft.nodes[name] = {"type": "NIRGraph", "nodes": inner, "edges": edges}
     draft.changed(
-        name, f"'{neuron}' and '{weights}' are nested in it", "Spyx takes a recurrent layer as a nested graph"
+        name,
+        f"'{neuron}' and '{weights}' are nested in it",
+        "Spyx takes a recurrent layer as a nested graph",
     )
 
 
@@ -77,18 +79,24 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
     layer's first one on is late by as much as the input.
     """
     chain = list(
-        networkx.topological_sort(networkx.DiGraph([edge for edge in draft.edges if edge not in set(recurrent)]))
+        networkx.topological_sort(
+            networkx.DiGraph([edge for edge in draft.edges if edge not in set(recurrent)])
+        )
     )
     loops = {neuron: weights for weights, neuron in recurrent}
     chain = [name for name in chain if name not in loops.values()]
-    layers = (number for number, name in enumerate(chain) if draft.nodes[name]["type"] in NEURON_TYPES)
+    layers = (
+        number for number, name in enumerate(chain) if draft.nodes[name]["type"] in NEURON_TYPES
+    )
     first = next(layers, len(chain))
     biased = [n for n in range(first, len(chain)) if np.any(draft.nodes[chain[n]].get("bias", 0))]
     if not biased:
         return
     if not any(draft.nodes[name]["type"] in WEIGHTED for name in chain[:first]):
         entry = identity(draft.shapes[chain[first]][0])
-        chain.insert(first, draft.insert((chain[first - 1], chain[first]), f"{chain[first]}_weights", entry))
+        chain.insert(
+            first, draft.insert((chain[first - 1], chain[first]), f"{chain[first]}_weights", entry)
+        )
         biased = [number + 1 for number in biased]
     amplitude, space = None, None
     for number, name in enumerate(chain[: biased[-1] + 1]):
@@ -104,13 +112,18 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
             size, *space_shape = draft.shapes[name][1]
             draft.shapes[name] = ((size + 1, *space_shape), (size + 1, *space_shape))
             why = (
-                "a bias behind it starts with its layer, which Spyx's input reaches a step later for each layer before"
+                "a bias behind it starts with its layer, "
+                "which Spyx's input reaches a step later for each layer before"
             )
-            draft.changed(name, "a neuron that fires in each step is added, in place of the next bias", why)
+            draft.changed(
+                name, "a neuron that fires in each step is added, in place of the next bias", why
+            )
             amplitude = 1.0
             if name in loops:
                 weights = draft.nodes[loops[name]]
-                draft.nodes[loops[name]] = weights | {"weight": np.pad(weights["weight"], ((0, 1), (0, 1)))}
+                draft.nodes[loops[name]] = weights | {
+                    "weight": np.pad(weights["weight"], ((0, 1), (0, 1)))
+                }
         elif amplitude is not None:
             if entry["type"] == "SumPool2d":
                 amplitude *= float(np.prod(window(as_node(name, entry)).kernel))
@@ -121,18 +134,29 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
 
 
 def _widened(
-    name: str, entry: dict[str, Any], amplitude: float | None, wanted: float | None, space: tuple[int, ...] | None
+    name: str,
+    entry: dict[str, Any],
+    amplitude: float | None,
+    wanted: float | None,
+    space: tuple[int, ...] | None,
 ) -> dict[str, Any]:
     """Weights with a constant input of `amplitude` in place of the bias, and with a constant output of `wanted`.
 
     `space`: height and width of a Flatten before it, whose order is height, width, channel.
     """
-    weight, bias = np.asarray(entry["weight"]), np.asarray(entry.get("bias", np.zeros(len(entry["weight"]))))
+    weight, bias = (
+        np.asarray(entry["weight"]),
+        np.asarray(entry.get("bias", np.zeros(len(entry["weight"])))),
+    )
     rows = 0 if wanted is None else 1
     if entry["type"] == "Conv2d":
         tap = tuple(int(before) for before, _ in window(as_node(name, entry)).padding or ())
-        if len(tap) != 2 or any(place >= size for place, size in zip(tap, weight.shape[2:], strict=True)):
-            raise ConversionError(f"node '{name}' pads by more than its kernel: Spyx needs its bias as a weight of it")
+        if len(tap) != 2 or any(
+            place >= size for place, size in zip(tap, weight.shape[2:], strict=True)
+        ):
+            raise ConversionError(
+                f"node '{name}' pads by more than its kernel: Spyx needs its bias as a weight of it"
+            )
         wide = np.pad(weight, ((0, rows), (0, int(amplitude is not None)), (0, 0), (0, 0)))
         source, place = -1, tap
     elif space is None or amplitude is None:
@@ -140,7 +164,9 @@ def _widened(
         source, place = -1, ()
     else:
         by_place = weight.reshape(len(weight), *space, -1)
-        wide = np.pad(by_place, ((0, rows), *((0, 0) for _ in space), (0, 1))).reshape(len(weight) + rows, -1)
+        wide = np.pad(by_place, ((0, rows), *((0, 0) for _ in space), (0, 1))).reshape(
+            len(weight) + rows, -1
+        )
         source, place = by_place.shape[-1], ()
     new_bias = np.pad(bias, (0, rows))
     if rows:
@@ -154,11 +180,20 @@ def _widened(
 
 def _with_constant_neuron(entry: dict[str, Any], dt: float) -> dict[str, Any]:
     half, one = 0.5, 1.0
-    values = {"tau": dt / half, "tau_mem": dt / half, "tau_syn": dt, "r": half, "w_in": one, "v_leak": 0.0}
+    values = {
+        "tau": dt / half,
+        "tau_mem": dt / half,
+        "tau_syn": dt,
+        "r": half,
+        "w_in": one,
+        "v_leak": 0.0,
+    }
     values |= {"v_threshold": one, "v_reset": 0.0}
     if entry["type"] == "IF":
         values["r"] = one
     return {
-        key: np.concatenate([value, np.full((1, *value.shape[1:]), values[key])]) if key in values else value
+        key: np.concatenate([value, np.full((1, *value.shape[1:]), values[key])])
+        if key in values
+        else value
         for key, value in entry.items()
     }

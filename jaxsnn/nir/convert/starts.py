@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from jaxsnn.nir.convert.draft import Draft
-from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.step import Step
 
 #: Constant input of the pair, whose v_threshold is 1 and which does not leak: one fires at once, one a step later.
 _DRIVE = (1.5, 0.75)
@@ -34,15 +34,21 @@ def started(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
         lasting, passing, constant = _input(step)
         small = _NEGLIGIBLE * np.abs(step.v_threshold)
         strength = step.gain * step.synapse_gain
-        needed = any(np.any(np.abs(strength * part) > small) for part in (lasting, passing, constant))
+        needed = any(
+            np.any(np.abs(strength * part) > small) for part in (lasting, passing, constant)
+        )
         if not needed or step.reset != "value" or len(step.shape) != 1 or np.any(strength == 0):
             found[name] = step
             continue
         again = -step.synapse_decay * passing if step.current_based else np.zeros_like(passing)
-        starter = _insert(draft, name, np.stack([lasting + passing, again], axis=1), constant / step.bias_ratio)
+        starter = _insert(
+            draft, name, np.stack([lasting + passing, again], axis=1), constant / step.bias_ratio
+        )
         found[starter.name] = starter
         rest = (1 - step.decay) * step.v_reset if step.current_based else step.drive
-        found[name] = dataclasses.replace(step, v_start=step.v_reset, i_start=np.zeros_like(step.i_start), drive=rest)
+        found[name] = dataclasses.replace(
+            step, v_start=step.v_reset, i_start=np.zeros_like(step.i_start), drive=rest
+        )
     return found
 
 
@@ -79,14 +85,37 @@ def _insert(draft: Draft, name: str, kicks: np.ndarray, constant: np.ndarray) ->
         draft.edges.append((source, flat))
         source = flat
     weights, loop, kick = f"{pair}_weights", f"{pair}_loop", f"{pair}_kick"
-    draft.nodes[weights] = {"type": "Affine", "weight": np.zeros((2, size)), "bias": np.array(_DRIVE)}
-    draft.nodes[pair] = {"type": "IF", "r": np.ones(2), "v_threshold": np.ones(2), "v_reset": np.zeros(2)}
+    draft.nodes[weights] = {
+        "type": "Affine",
+        "weight": np.zeros((2, size)),
+        "bias": np.array(_DRIVE),
+    }
+    draft.nodes[pair] = {
+        "type": "IF",
+        "r": np.ones(2),
+        "v_threshold": np.ones(2),
+        "v_reset": np.zeros(2),
+    }
     draft.nodes[loop] = {"type": "Linear", "weight": -_SILENCED * np.eye(2)}
     draft.nodes[kick] = {"type": "Affine", "weight": kicks, "bias": constant}
-    draft.shapes |= {weights: ((size,), (2,)), pair: ((2,), (2,)), loop: ((2,), (2,)), kick: ((2,), constant.shape)}
-    draft.edges += [(source, weights), (weights, pair), (pair, loop), (loop, pair), (pair, kick), (kick, name)]
+    draft.shapes |= {
+        weights: ((size,), (2,)),
+        pair: ((2,), (2,)),
+        loop: ((2,), (2,)),
+        kick: ((2,), constant.shape),
+    }
+    draft.edges += [
+        (source, weights),
+        (weights, pair),
+        (pair, loop),
+        (loop, pair),
+        (pair, kick),
+        (kick, name),
+    ]
     why = "the importer starts its membranes where they reset, and the source starts or rests elsewhere"
-    draft.changed(pair, f"two neurons that fire once each, in the first two steps, move '{name}' there", why)
+    draft.changed(
+        pair, f"two neurons that fire once each, in the first two steps, move '{name}' there", why
+    )
     one, none = np.ones(2), np.zeros(2)
     return Step(
         name=pair, type="IF", shape=(2,), current_based=False, decay=one, gain=one, drive=none, synapse_decay=none,

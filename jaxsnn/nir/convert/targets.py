@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.neurons import (
+from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
     Written,
@@ -22,7 +22,7 @@ from jaxsnn.nir.convert.neurons import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.norse import write_norse
-from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.step import Step
 from jaxsnn.units import parse_time
 
 
@@ -73,15 +73,32 @@ def write_snntorch(step: Step, setting: Setting) -> Written:
         threshold = moved_threshold(step, threshold, False)
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     rest = np.maximum(1 - step.decay, NO_LEAK)
-    entry = {"v_leak": filled(step, 0), "v_threshold": threshold, "v_reset": filled(step, 0), "r": 1 / rest}
+    entry = {
+        "v_leak": filled(step, 0),
+        "v_threshold": threshold,
+        "v_reset": filled(step, 0),
+        "r": 1 / rest,
+    }
     why = f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, and one threshold for all neurons"
     if not step.current_based:
         entry |= {"type": "LIF", "tau": setting.dt / rest}
-        return Written(entry=entry, factor=scale * step.gain, offset=negligible(drive, threshold), why=why)
+        return Written(
+            entry=entry, factor=scale * step.gain, offset=negligible(drive, threshold), why=why
+        )
     refuse_drive(step, drive, setting)
     share = np.maximum(1 - step.synapse_decay, NO_LEAK)
-    entry |= {"type": "CubaLIF", "tau_mem": setting.dt / rest, "tau_syn": setting.dt / share, "w_in": 1 / share}
-    return Written(entry=entry, factor=scale * step.gain * step.synapse_gain, offset=np.zeros(step.shape), why=why)
+    entry |= {
+        "type": "CubaLIF",
+        "tau_mem": setting.dt / rest,
+        "tau_syn": setting.dt / share,
+        "w_in": 1 / share,
+    }
+    return Written(
+        entry=entry,
+        factor=scale * step.gain * step.synapse_gain,
+        offset=np.zeros(step.shape),
+        why=why,
+    )
 
 
 def write_spikingjelly(step: Step, setting: Setting) -> Written:
@@ -108,7 +125,10 @@ def write_spikingjelly(step: Step, setting: Setting) -> Written:
         synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
         rest, share = max(1 - decay, NO_LEAK), max(1 - synapse, NO_LEAK)
         entry |= {"type": "CubaLIF", "v_leak": filled(step, 0)}
-        entry |= {"tau_mem": filled(step, setting.dt / rest), "tau_syn": filled(step, setting.dt / share)}
+        entry |= {
+            "tau_mem": filled(step, setting.dt / rest),
+            "tau_syn": filled(step, setting.dt / share),
+        }
         entry |= {"r": filled(step, 1 / rest), "w_in": filled(step, 1 / share)}
         factor = scale * step.gain * step.synapse_gain
         return Written(entry=entry, factor=factor, offset=np.zeros(step.shape), why=why)
@@ -121,7 +141,9 @@ def write_spikingjelly(step: Step, setting: Setting) -> Written:
         )
     rest = 1 - decay
     entry |= {"type": "LIF", "tau": filled(step, setting.dt / rest), "v_leak": step.v_reset - level}
-    decays_input = np.allclose(step.gain, rest, rtol=1e-9) and np.all(scale == 1) and not np.any(offset)
+    decays_input = (
+        np.allclose(step.gain, rest, rtol=1e-9) and np.all(scale == 1) and not np.any(offset)
+    )
     entry["r"] = filled(step, 1 if decays_input else 1 / rest)
     factor = filled(step, 1) if decays_input else scale * step.gain
     return Written(entry=entry, factor=factor, offset=offset, why=why)
@@ -132,7 +154,9 @@ def write_spyx(step: Step, setting: Setting) -> Written:
     if step.reset in ("value", "skip", "subtract unless above"):
         described = "to a value" if step.reset in ("value", "skip") else "with reset_delay false"
         setting.give_up(
-            step.name, f"it resets {described}, and Spyx's importer subtracts v_threshold", "that reset is written"
+            step.name,
+            f"it resets {described}, and Spyx's importer subtracts v_threshold",
+            "that reset is written",
         )
     needs_start(step, np.zeros(step.shape), setting)
     at_once = step.reset == "subtract" and not np.all(step.decay == 1)
@@ -168,7 +192,12 @@ def write_spyx(step: Step, setting: Setting) -> Written:
     if np.all(step.decay == 1):
         entry |= {"type": "IF", "r": filled(step, 1)}
     else:
-        entry |= {"type": "LIF", "tau": setting.dt / rest, "r": step.decay, "v_leak": filled(step, 0)}
+        entry |= {
+            "type": "LIF",
+            "tau": setting.dt / rest,
+            "r": step.decay,
+            "v_leak": filled(step, 0),
+        }
     return Written(entry=entry, factor=step.gain, offset=negligible(step.drive, threshold), why=why)
 
 

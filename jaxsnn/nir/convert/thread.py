@@ -32,7 +32,11 @@ def threaded(draft: Draft, loops: Sequence[Edge]) -> list[Edge]:
     counted = [target for _, target in edges]
     if all(counted.count(name) == 1 for name in counted):
         return []
-    order = [*reversed(list(networkx.dfs_postorder_nodes(networkx.DiGraph(edges), draft.of_type("Input")[0])))]
+    order = [
+        *reversed(
+            list(networkx.dfs_postorder_nodes(networkx.DiGraph(edges), draft.of_type("Input")[0]))
+        )
+    ]
     (end,) = draft.of_type("Output")
     order = [*(name for name in order if name != end), end]
     first: list[Edge] = []
@@ -56,7 +60,10 @@ def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
         chain.insert(1, flat)
         entry = {"type": "Linear", "weight": np.zeros((inward[0], size))}
     elif outward[1:] == inward[1:] and len(inward) == 3:
-        entry = identity(outward) | {"weight": np.zeros((inward[0], outward[0], 1, 1)), "bias": np.zeros(inward[0])}
+        entry = identity(outward) | {
+            "weight": np.zeros((inward[0], outward[0], 1, 1)),
+            "bias": np.zeros(inward[0]),
+        }
     else:
         raise ConversionError(
             f"node '{after}' must run after '{before}', so that their sum is that of one step: Norse's importer needs "
@@ -66,5 +73,9 @@ def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
     draft.shapes[name] = (draft.shapes[chain[-3]][1], inward)
     edges = list(pairwise(chain))
     draft.edges += edges
-    draft.changed(name, f"a connection of weight zero from '{before}'", "Norse's importer runs nodes depth first")
+    draft.changed(
+        name,
+        f"a connection of weight zero from '{before}'",
+        "Norse's importer runs nodes depth first",
+    )
     return edges

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxsnn.nir.convert.draft import WEIGHTED, Draft, identity, loops_of
-from jaxsnn.nir.convert.steps import Step
+from jaxsnn.nir.convert.step import Step
 
 #: Time constants count as equal up to this many digits of the decay.
 _DIGITS = 12
@@ -51,7 +51,10 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
     name, found = step.name, {}
     sources, inward = draft.sources(name), draft.shapes[name][0]
     old = draft.nodes[name]
-    alone = [draft.nodes[source]["type"] in WEIGHTED and draft.targets(source) == [name] for source in sources]
+    alone = [
+        draft.nodes[source]["type"] in WEIGHTED and draft.targets(source) == [name]
+        for source in sources
+    ]
     for number, group in enumerate(groups):
         part = f"{name}_{number}"
         draft.nodes[part] = {key: _taken(value, group, step.shape) for key, value in old.items()}
@@ -63,7 +66,8 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
             entry = draft.nodes[source] if weighted else identity(inward)
             fed = draft.sources(source) if weighted else [source]
             draft.nodes[rows] = {
-                key: np.asarray(value)[group] if key in ("weight", "bias") else value for key, value in entry.items()
+                key: np.asarray(value)[group] if key in ("weight", "bias") else value
+                for key, value in entry.items()
             }
             draft.shapes[rows] = (draft.shapes[source][0] if weighted else inward, shape)
             draft.edges += [(before, rows) for before in fed] + [(rows, part)]
@@ -71,7 +75,9 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
         draft.nodes[places] = _columns(identity(inward), group)
         draft.shapes[places] = (shape, inward)
         draft.edges += [(part, places), (places, name)]
-    draft.edges = [edge for edge in draft.edges if edge not in [(source, name) for source in sources]]
+    draft.edges = [
+        edge for edge in draft.edges if edge not in [(source, name) for source in sources]
+    ]
     for source, weighted in zip(sources, alone, strict=True):
         if weighted:
             del draft.nodes[source]

@@ -13,7 +13,9 @@ def on_source(change):
 
     def corrupt(mapping, net, random):
         number, run = some_run(mapping, random)
-        feeding = [place for place, one in enumerate(run.sources) if one.events and feeds(net, one, run)]
+        feeding = [
+            place for place, one in enumerate(run.sources) if one.events and feeds(net, one, run)
+        ]
         place = pick(random, feeding)
         if place is None:
             return None
@@ -34,13 +36,17 @@ def with_first_event(source, event):
 
 @on_source
 def event_label_bit(source, mapping, run, random):
-    return with_first_event(source, source.events[0] ^ 1 << int(random.integers(mapping.chip.label_bits)))
+    return with_first_event(
+        source, source.events[0] ^ 1 << int(random.integers(mapping.chip.label_bits))
+    )
 
 
 @on_source
 def event_link(source, mapping, run, random):
     chip = mapping.chip
-    return with_first_event(source, source.events[0] ^ int(random.integers(1, chip.buses)) << chip.event_bits)
+    return with_first_event(
+        source, source.events[0] ^ int(random.integers(1, chip.buses)) << chip.event_bits
+    )
 
 
 @on_source
@@ -61,7 +67,9 @@ def event_to_no_hemisphere(source, mapping, run, random):
 
 @on_source
 def event_beyond_the_links(source, mapping, run, random):
-    return with_first_event(source, source.events[0] + (mapping.chip.buses << mapping.chip.event_bits))
+    return with_first_event(
+        source, source.events[0] + (mapping.chip.buses << mapping.chip.event_bits)
+    )
 
 
 @on_source
@@ -78,7 +86,11 @@ def event_sent_twice(source, mapping, run, random):
 def event_of_another_source_too(source, mapping, run, random):
     others = [one for one in run.sources if one != source and one.events]
     other = pick(random, others)
-    return None if other is None else dataclasses.replace(source, events=(*source.events, other.events[0]))
+    return (
+        None
+        if other is None
+        else dataclasses.replace(source, events=(*source.events, other.events[0]))
+    )
 
 
 @on_source
@@ -110,7 +122,9 @@ def source_with_another_origin(source, mapping, run, random):
 @corruption
 def events_of_two_sources_swapped(mapping, net, random):
     number, run = some_run(mapping, random)
-    feeding = [place for place, one in enumerate(run.sources) if one.events and feeds(net, one, run)]
+    feeding = [
+        place for place, one in enumerate(run.sources) if one.events and feeds(net, one, run)
+    ]
     if len(feeding) < 2:
         return None
     first, second = (int(place) for place in random.choice(feeding, 2, replace=False))

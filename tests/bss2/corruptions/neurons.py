@@ -16,7 +16,9 @@ def on_neuron(change):
         changed = change(neurons[place], mapping, run, random)
         if changed is None:
             return None
-        neurons[place : place + 1] = [changed] if isinstance(changed, PlacedNeuron) else list(changed)
+        neurons[place : place + 1] = (
+            [changed] if isinstance(changed, PlacedNeuron) else list(changed)
+        )
         return with_run(mapping, number, neurons=tuple(neurons)), net
 
     CORRUPTIONS[change.__name__] = corrupt
@@ -27,7 +29,11 @@ def on_neuron(change):
 def address_of_another_neuron(neuron, mapping, run, random):
     chip = mapping.chip
     output = chip.output_of(neuron.circuits[neuron.head][1])
-    near = [one for one in run.neurons if one is not neuron and chip.output_of(one.circuits[one.head][1]) == output]
+    near = [
+        one
+        for one in run.neurons
+        if one is not neuron and chip.output_of(one.circuits[one.head][1]) == output
+    ]
     other = pick(random, near)
     return None if other is None else dataclasses.replace(neuron, address=other.address)
 
@@ -46,7 +52,9 @@ def head_that_it_has_not(neuron, mapping, run, random):
 def circuit_left_out(neuron, mapping, run, random):
     kept = neuron.circuits[:-1]
     used = {(side, column) for side, _, column, _, _ in run.synapses.tolist()}
-    return dataclasses.replace(neuron, circuits=kept, head=0) if neuron.circuits[-1] in used else None
+    return (
+        dataclasses.replace(neuron, circuits=kept, head=0) if neuron.circuits[-1] in used else None
+    )
 
 
 @on_neuron
@@ -57,7 +65,11 @@ def no_circuits(neuron, mapping, run, random):
 @on_neuron
 def circuit_of_another_neuron(neuron, mapping, run, random):
     other = pick(random, [one for one in run.neurons if one is not neuron])
-    return None if other is None else dataclasses.replace(neuron, circuits=(*neuron.circuits, other.circuits[0]))
+    return (
+        None
+        if other is None
+        else dataclasses.replace(neuron, circuits=(*neuron.circuits, other.circuits[0]))
+    )
 
 
 @on_neuron
@@ -80,7 +92,9 @@ def circuit_far_away(neuron, mapping, run, random):
         for column in range(chip.columns)
         if (row, column) not in taken and min(abs(column - own) for _, own in neuron.circuits) > 1
     ]
-    return dataclasses.replace(neuron, circuits=(*neuron.circuits, pick(random, far))) if far else None
+    return (
+        dataclasses.replace(neuron, circuits=(*neuron.circuits, pick(random, far))) if far else None
+    )
 
 
 @on_neuron
@@ -122,7 +136,9 @@ def swap_neurons(mapping, net, random, *fields):
         ways.append((net.pre[here].tolist(), net.weight[here].tolist()))
     if ways[0] == ways[1]:
         return None
-    a, b = ({field: getattr(neurons[place], field) for field in fields} for place in (first, second))
+    a, b = (
+        {field: getattr(neurons[place], field) for field in fields} for place in (first, second)
+    )
     neurons[first], neurons[second] = (
         dataclasses.replace(neurons[first], **b),
         dataclasses.replace(neurons[second], **a),
@@ -151,7 +167,9 @@ def addresses_of_neurons_that_feed_swapped(mapping, net, random):
     neurons = list(run.neurons)
     if neurons[first].address == neurons[second].address:
         return None
-    outputs = [chip.output_of(neurons[place].circuits[neurons[place].head][1]) for place in (first, second)]
+    outputs = [
+        chip.output_of(neurons[place].circuits[neurons[place].head][1]) for place in (first, second)
+    ]
     if outputs[0] != outputs[1]:
         return None
     neurons[first], neurons[second] = (

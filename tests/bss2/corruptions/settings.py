@@ -50,7 +50,9 @@ def masks_of_all_drivers_full(masks, modes, side, row, mapping, run, random):
     full = (1 << mapping.chip.row_select_bits) - 1
     masks[:] = full
     drivers = np.unique(run.synapses[:, [0, 1]] // [1, 2], axis=0)
-    closed = [rejecting(mapping, run, masks, side, 2 * driver, full) for side, driver in drivers.tolist()]
+    closed = [
+        rejecting(mapping, run, masks, side, 2 * driver, full) for side, driver in drivers.tolist()
+    ]
     return None if any(closed) else False
 
 
@@ -140,15 +142,28 @@ def used_nodes(mapping, run, of_neurons):
     """Nodes by which some event reaches a synapse that listens to its label."""
     chip, found = mapping.chip, []
     inner = (1 << chip.event_bits) - 1
-    events = [(chip.link_input(chip.link_of(event)), event & inner) for one in run.sources for event in one.events]
+    events = [
+        (chip.link_input(chip.link_of(event)), event & inner)
+        for one in run.sources
+        for event in one.events
+    ]
     if of_neurons:
         heads = [(one, one.circuits[one.head][1]) for one in run.neurons]
-        events = [(chip.output_of(column), chip.neuron_event(column, one.address)) for one, column in heads]
-    listens = {(side, row // 2 % chip.buses, label) for side, row, _, label, _ in run.synapses.tolist()}
+        events = [
+            (chip.output_of(column), chip.neuron_event(column, one.address))
+            for one, column in heads
+        ]
+    listens = {
+        (side, row // 2 % chip.buses, label) for side, row, _, label, _ in run.synapses.tolist()
+    }
     for number, (entry, output, mask, target) in enumerate(run.crossbar.tolist()):
         side, bus = divmod(output, chip.buses)
         for at, address in events:
-            if at == entry and address & mask == target and (side, bus, address & (chip.labels - 1)) in listens:
+            if (
+                at == entry
+                and address & mask == target
+                and (side, bus, address & (chip.labels - 1)) in listens
+            ):
                 found.append(number)
                 break
     return found
@@ -239,7 +254,9 @@ def hemispheres_of_a_link_swapped(table, mapping, run, random):
     if not nodes:
         return None
     entry = int(table[pick(random, nodes), 0])
-    first, second = (node_of(table, entry, side * chip.buses + entry - chip.outputs) for side in (0, 1))
+    first, second = (
+        node_of(table, entry, side * chip.buses + entry - chip.outputs) for side in (0, 1)
+    )
     if np.array_equal(table[first, 2:], table[second, 2:]):
         return None
     table[[first, second], 2:] = table[[second, first], 2:]

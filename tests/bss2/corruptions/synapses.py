@@ -164,7 +164,9 @@ def columns_swapped(table, place, mapping, run, random):
     first, second = table[place, 2], pick(random, columns[columns != table[place, 2]])
     if second is None:
         return None
-    table[:, 2] = np.where(table[:, 2] == first, second, np.where(table[:, 2] == second, first, table[:, 2]))
+    table[:, 2] = np.where(
+        table[:, 2] == first, second, np.where(table[:, 2] == second, first, table[:, 2])
+    )
     return table
 
 

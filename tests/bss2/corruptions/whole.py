@@ -22,7 +22,9 @@ def dead_circuit(mapping, net, random):
 @corruption
 def dead_row(mapping, net, random):
     _, run = some_run(mapping, random)
-    return with_dead(mapping, rows=(tuple(run.synapses[int(random.integers(len(run.synapses))), :2].tolist()),)), net
+    return with_dead(
+        mapping, rows=(tuple(run.synapses[int(random.integers(len(run.synapses))), :2].tolist()),)
+    ), net
 
 
 @corruption
@@ -40,14 +42,18 @@ def dead_part_that_does_not_exist(mapping, net, random):
 @corruption
 def run_missing(mapping, net, random):
     number, _ = some_run(mapping, random)
-    return dataclasses.replace(mapping, runs=mapping.runs[:number] + mapping.runs[number + 1 :]), net
+    return dataclasses.replace(
+        mapping, runs=mapping.runs[:number] + mapping.runs[number + 1 :]
+    ), net
 
 
 @corruption
 def runs_swapped(mapping, net, random):
     if len(mapping.runs) < 2 or mapping.runs[1].sources[0].from_run is None:
         return None
-    return dataclasses.replace(mapping, runs=(mapping.runs[1], mapping.runs[0], *mapping.runs[2:])), net
+    return dataclasses.replace(
+        mapping, runs=(mapping.runs[1], mapping.runs[0], *mapping.runs[2:])
+    ), net
 
 
 @corruption
@@ -72,7 +78,9 @@ def recurrent_part_torn_apart(mapping, net, random):
         return None
     run = mapping.runs[0]
     half = len(run.neurons) // 2
-    first, second = (dataclasses.replace(run, neurons=part) for part in (run.neurons[:half], run.neurons[half:]))
+    first, second = (
+        dataclasses.replace(run, neurons=part) for part in (run.neurons[:half], run.neurons[half:])
+    )
     return dataclasses.replace(mapping, runs=(first, second)), net
 
 
@@ -132,7 +140,10 @@ def net_with_one_connection_more(mapping, net, random):
     for _ in range(100):
         pre, post = int(random.integers(net.size)), int(pick(random, internal))
         if (pre, post) not in known:
-            more = [np.append(part, one) for part, one in ((net.pre, pre), (net.post, post), (net.weight, 7))]
+            more = [
+                np.append(part, one)
+                for part, one in ((net.pre, pre), (net.post, post), (net.weight, 7))
+            ]
             return changed_net(mapping, net, None, *more)
     return None
 
@@ -140,25 +151,35 @@ def net_with_one_connection_more(mapping, net, random):
 @corruption
 def net_with_a_population_of_another_name(mapping, net, random):
     first, *others = net.populations
-    return changed_net(mapping, net, populations=(dataclasses.replace(first, name="other"), *others))
+    return changed_net(
+        mapping, net, populations=(dataclasses.replace(first, name="other"), *others)
+    )
 
 
 @corruption
 def net_with_one_more_neuron(mapping, net, random):
     *others, last = net.populations
-    return changed_net(mapping, net, populations=(*others, dataclasses.replace(last, size=last.size + 1)))
+    return changed_net(
+        mapping, net, populations=(*others, dataclasses.replace(last, size=last.size + 1))
+    )
 
 
 @corruption
 def net_with_one_more_population(mapping, net, random):
-    return changed_net(mapping, net, populations=(*net.populations, NetPopulation(name="more", size=1, external=False)))
+    return changed_net(
+        mapping,
+        net,
+        populations=(*net.populations, NetPopulation(name="more", size=1, external=False)),
+    )
 
 
 @corruption
 def populations_of_both_with_one_more_neuron(mapping, net, random):
     """The mapping knows of the neuron, and places it nowhere."""
     *others, last = net.populations
-    spoiled, changed = changed_net(mapping, net, populations=(*others, dataclasses.replace(last, size=last.size + 1)))
+    spoiled, changed = changed_net(
+        mapping, net, populations=(*others, dataclasses.replace(last, size=last.size + 1))
+    )
     *known, placed = mapping.populations
     more = (*known, dataclasses.replace(placed, size=placed.size + 1))
     return dataclasses.replace(spoiled, populations=more), changed

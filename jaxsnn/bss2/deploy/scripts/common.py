@@ -17,9 +17,15 @@ HERE = Path(__file__).parent
 def arguments(text):
     """The arguments of a script."""
     parser = argparse.ArgumentParser(description=text)
-    parser.add_argument("--input", metavar="X.npz", required=True, help="NAME.time and NAME.index of each input")
-    parser.add_argument("--output", metavar="OUT.npz", required=True, help="spikes of all recorded populations")
-    parser.add_argument("--duration", metavar="S", type=float, required=True, help="of a sample, network's seconds")
+    parser.add_argument(
+        "--input", metavar="X.npz", required=True, help="NAME.time and NAME.index of each input"
+    )
+    parser.add_argument(
+        "--output", metavar="OUT.npz", required=True, help="spikes of all recorded populations"
+    )
+    parser.add_argument(
+        "--duration", metavar="S", type=float, required=True, help="of a sample, network's seconds"
+    )
     return parser
 
 
@@ -64,20 +70,29 @@ def read_inputs(path, net, duration):
     external = [number for number, one in enumerate(net["populations"]) if one["external"]]
     names = [net["populations"][number]["name"] for number in external]
     wanted = [name for name in names if name != net["bias_source"]]
-    lacking = [name for name in wanted if f"{name}.time" not in given or f"{name}.index" not in given]
+    lacking = [
+        name for name in wanted if f"{name}.time" not in given or f"{name}.index" not in given
+    ]
     if lacking:
-        raise SystemExit(f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has {', '.join(given.files)}")
+        raise SystemExit(
+            f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has {', '.join(given.files)}"
+        )
     samples = given[f"{wanted[0]}.time"].shape[0] if wanted else 1
     trains = Trains(samples)
     for number, name in zip(external, names, strict=True):
         if name == net["bias_source"]:
-            regular = np.arange(net["bias_period"], duration / net["speedup"], net["bias_period"]).tolist()
+            regular = np.arange(
+                net["bias_period"], duration / net["speedup"], net["bias_period"]
+            ).tolist()
             trains.add((number, 0), [regular] * samples)
             continue
         time, index = given[f"{name}.time"] / net["speedup"], given[f"{name}.index"]
         for channel in range(net["populations"][number]["size"]):
             kept = np.isfinite(time) & (index == channel)
-            trains.add((number, channel), [np.sort(time[one, kept[one]]).tolist() for one in range(samples)])
+            trains.add(
+                (number, channel),
+                [np.sort(time[one, kept[one]]).tolist() for one in range(samples)],
+            )
     return trains
 
 
@@ -93,10 +108,17 @@ def write_outputs(path, net, trains):
             continue
         found = []
         for sample in range(trains.samples):
-            events = [(time, one) for one in range(population["size"]) for time in trains.of((number, one))[sample]]
+            events = [
+                (time, one)
+                for one in range(population["size"])
+                for time in trains.of((number, one))[sample]
+            ]
             found.append(sorted(events))
         most = max(map(len, found))
-        time, index = np.full((trains.samples, most), np.inf), np.full((trains.samples, most), population["size"])
+        time, index = (
+            np.full((trains.samples, most), np.inf),
+            np.full((trains.samples, most), population["size"]),
+        )
         for sample, events in enumerate(found):
             for place, (when, one) in enumerate(events):
                 time[sample, place], index[sample, place] = when * net["speedup"], one

@@ -19,7 +19,9 @@ def routing_function(net, run):
         owners = populations(instance, run, grenade)
         routed.external_spike_labels = labels_of_sources(owners, run)
         routed.internal_neuron_labels = labels_of_neurons(owners, run)
-        routed.connections, routed.connection_routing_result = connections(instance, owners, net, run, grenade)
+        routed.connections, routed.connection_routing_result = connections(
+            instance, owners, net, run, grenade
+        )
         result.execution_instances = {identifier: routed}
         return result
 
@@ -35,7 +37,8 @@ def set_chip(routed, run):
     rows = [mode for side in run["row_modes"] for mode in side]
     masks = [mask for side in run["compare_masks"] for mask in side]
     routed.synapse_row_modes = {
-        halco.SynapseRowOnDLS(halco.common.Enum(place)): named[mode] for place, mode in enumerate(rows)
+        halco.SynapseRowOnDLS(halco.common.Enum(place)): named[mode]
+        for place, mode in enumerate(rows)
     }
     routed.synapse_driver_compare_masks = {
         halco.SynapseDriverOnDLS(halco.common.Enum(place)): mask for place, mask in enumerate(masks)
@@ -44,7 +47,9 @@ def set_chip(routed, run):
     for entry, output, mask, target in run["crossbar"]:
         node = hal.CrossbarNode()
         node.mask, node.target = halco.NeuronLabel(mask), halco.NeuronLabel(target)
-        place = halco.CrossbarNodeOnDLS(halco.CrossbarOutputOnDLS(output), halco.CrossbarInputOnDLS(entry))
+        place = halco.CrossbarNodeOnDLS(
+            halco.CrossbarOutputOnDLS(output), halco.CrossbarInputOnDLS(entry)
+        )
         nodes[place] = node
     routed.crossbar_nodes = nodes
 
@@ -62,7 +67,9 @@ def populations(instance, run, grenade):
                 )
             owners[key] = None
             continue
-        found = tuple(one.coordinate.get_atomic_neurons()[0].toEnum().value() for one in population.neurons)
+        found = tuple(
+            one.coordinate.get_atomic_neurons()[0].toEnum().value() for one in population.neurons
+        )
         if found not in heads:
             raise RuntimeError(
                 f"a population of {len(found)} neurons is not placed as the mapping says: pass placement_constraint"
@@ -88,7 +95,9 @@ def labels_of_neurons(owners, run):
         if number is not None:
             group = run["groups"][number]
             rest = [None] * (len(group["shape"]) - 1)
-            labels[key] = [{halco.CompartmentOnLogicalNeuron(): [one, *rest]} for one in group["addresses"]]
+            labels[key] = [
+                {halco.CompartmentOnLogicalNeuron(): [one, *rest]} for one in group["addresses"]
+            ]
     return labels
 
 
@@ -102,7 +111,9 @@ def connections(instance, owners, net, run, grenade):
         placed[key], routes[key] = [], []
         for connection in projection.connections:
             ends = (pre, connection.index_pre[0], post, connection.index_post[0])
-            found = synapses_for(synapses.get(ends, []), connection.weight.value(), sign, net, run, ends)
+            found = synapses_for(
+                synapses.get(ends, []), connection.weight.value(), sign, net, run, ends
+            )
             placed[key].append([placed_connection(one, grenade) for one in found])
             route = grenade.ConnectionToHardwareRoutes()
             route.atomic_neurons_on_target_compartment = [one["circuit"] for one in found]
@@ -119,7 +130,9 @@ def by_connection(run):
     found = {}
     keys = ("side", "row", "column", "label", "weight", "circuit")
     table = run["synapses"]
-    for pre, post, *values in zip(table["pre"], table["post"], *(table[key] for key in keys), strict=True):
+    for pre, post, *values in zip(
+        table["pre"], table["post"], *(table[key] for key in keys), strict=True
+    ):
         ends = (*places[pre], *places[len(run["sources"]) + post])
         found.setdefault(ends, []).append(dict(zip(keys, values, strict=True)))
     return found
@@ -130,7 +143,9 @@ def synapses_for(found, weight, sign, net, run, ends):
     if weight == 0:
         return []
     if not found:
-        raise RuntimeError(f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was mapped")
+        raise RuntimeError(
+            f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was mapped"
+        )
     if sum(one["weight"] for one in found) != weight:
         if len(found) > 1 or weight > net["largest_weight"]:
             raise RuntimeError(
@@ -140,7 +155,9 @@ def synapses_for(found, weight, sign, net, run, ends):
     if run["row_modes"][found[0]["side"]][found[0]["row"]] == sign:
         return found
     if net["signs"] != "free":
-        raise RuntimeError(f"connection {ends} has another sign than when it was mapped: map again, or with free signs")
+        raise RuntimeError(
+            f"connection {ends} has another sign than when it was mapped: map again, or with free signs"
+        )
     return [{**one, "row": one["row"] ^ 1} for one in found]  # the driver's other row
 
 

@@ -33,7 +33,8 @@ def structure(shape):
             super().__init__(1)
             columns = halco.NeuronColumnOnLogicalNeuron.size
             circuits = [
-                halco.AtomicNeuronOnLogicalNeuron(halco.common.Enum(columns * row + column)) for row, column in shape
+                halco.AtomicNeuronOnLogicalNeuron(halco.common.Enum(columns * row + column))
+                for row, column in shape
             ]
             morphology = lola.Morphology()
             morphology.create_compartment(circuits)
@@ -52,14 +53,20 @@ def build_modules(net, run, experiment, options):
         population = net["populations"][group["population"]]
         form = structure(group["shape"])
         anchors = [halco.AtomicNeuronOnDLS(halco.common.Enum(place)) for place in group["anchors"]]
-        names = ["leak", "tau_mem", "tau_syn"] + ["reset", "threshold", "refractory_time"] * population["fires"]
+        names = ["leak", "tau_mem", "tau_syn"] + [
+            "reset",
+            "threshold",
+            "refractory_time",
+        ] * population["fires"]
         values = {name: value_of(population[name], group["indices"], torch) for name in names}
         kind = hxsnn.LIF if population["fires"] else hxsnn.LI
         neurons.append(
             kind(
                 len(group["indices"]),
                 experiment,
-                placement_constraint=[halco.LogicalNeuronOnDLS(form.compartments, anchor) for anchor in anchors],
+                placement_constraint=[
+                    halco.LogicalNeuronOnDLS(form.compartments, anchor) for anchor in anchors
+                ],
                 neuron_structure=form,
                 enable_cadc_recording=not population["fires"],
                 i_synin_gm=options.i_synin_gm,
@@ -70,7 +77,9 @@ def build_modules(net, run, experiment, options):
     for link in run["links"]:
         pre, post = link["pre"], link["post"]
         size = len(run["sources"]) if pre is None else len(run["groups"][pre]["indices"])
-        synapse = hxsnn.Synapse(size, len(run["groups"][post]["indices"]), experiment=experiment, transform=unchanged)
+        synapse = hxsnn.Synapse(
+            size, len(run["groups"][post]["indices"]), experiment=experiment, transform=unchanged
+        )
         synapse.weight.data = torch.tensor(dense(link, size, len(run["groups"][post]["indices"])))
         synapses[pre, post] = synapse
     return neurons, synapses
@@ -96,22 +105,37 @@ def dense(link, inputs, outputs):
 def run_once(net, run, trains, steps, options):
     """One run: its spikes are added to the trains."""
     _, hxsnn, torch = stack()
-    experiment = hxsnn.Experiment(mock=False, dt=options.dt, hw_routing_func=routing_function(net, run))
+    experiment = hxsnn.Experiment(
+        mock=False, dt=options.dt, hw_routing_func=routing_function(net, run)
+    )
     if options.calibration is not None:
         experiment.default_execution_instance.load_calib(calib_path=options.calibration)
     neurons, synapses = build_modules(net, run, experiment, options)
     source = hxsnn.InputNeuron(len(run["sources"]), experiment)
-    handles = {None: source(hxsnn.LIFObservables(spikes=torch.tensor(on_grid(run, trains, steps, options.dt))))}
+    handles = {
+        None: source(
+            hxsnn.LIFObservables(spikes=torch.tensor(on_grid(run, trains, steps, options.dt)))
+        )
+    }
     for number, neuron in enumerate(neurons):  # in the order of the signal
-        handles[number] = neuron(*[one(handles[pre]) for (pre, post), one in synapses.items() if post == number])
+        handles[number] = neuron(
+            *[one(handles[pre]) for (pre, post), one in synapses.items() if post == number]
+        )
     hxsnn.run(experiment, steps)
     for number, group in enumerate(run["groups"]):
         if not net["populations"][group["population"]]["fires"]:
-            trains.add_traces(group["population"], group["indices"], handles[number].membrane_cadc.detach().numpy())
+            trains.add_traces(
+                group["population"],
+                group["indices"],
+                handles[number].membrane_cadc.detach().numpy(),
+            )
             continue
         spikes = handles[number].spikes.detach().numpy()
         for place, index in enumerate(group["indices"]):
-            times = [(np.flatnonzero(spikes[:, one, place]) * options.dt).tolist() for one in range(trains.samples)]
+            times = [
+                (np.flatnonzero(spikes[:, one, place]) * options.dt).tolist()
+                for one in range(trains.samples)
+            ]
             trains.add((group["population"], index), times)
 
 
@@ -132,8 +156,12 @@ def main():
     """Run all runs."""
     net = network()
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--dt", type=float, default=net["dt"], help=f"seconds of the chip (default {net['dt']})")
-    parser.add_argument("--calibration", metavar="FILE", help="of the chip; without it the chip is calibrated")
+    parser.add_argument(
+        "--dt", type=float, default=net["dt"], help=f"seconds of the chip (default {net['dt']})"
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="of the chip; without it the chip is calibrated"
+    )
     parser.add_argument("--i-synin-gm", type=int, default=net["i_synin_gm"])
     parser.add_argument("--synapse-dac-bias", type=int, default=net["synapse_dac_bias"])
     options = parser.parse_args()
@@ -144,7 +172,9 @@ def main():
     hxtorch.init_hardware()
     try:
         for run in net["runs"]:
-            run_once(net, run, trains, round(options.duration / net["speedup"] / options.dt), options)
+            run_once(
+                net, run, trains, round(options.duration / net["speedup"] / options.dt), options
+            )
     finally:
         hxtorch.release_hardware()
     write_outputs(options.output, net, trains)

@@ -21,21 +21,36 @@ def build(pynn, net, run, trains, sample):
     """The populations of a run by group; None are the sources, one population for each."""
     sources = []
     for source in run["sources"]:
-        times = np.array(trains.of((source["population"], source["index"]))[sample]) / net["millisecond"]
+        times = (
+            np.array(trains.of((source["population"], source["index"]))[sample])
+            / net["millisecond"]
+        )
         sources.append(pynn.Population(1, pynn.cells.SpikeSourceArray(spike_times=times.tolist())))
     groups = []
     for group in run["groups"]:
         population = net["populations"][group["population"]]
         names = {"v_rest": "leak", "v_reset": "reset", "v_thresh": "threshold"}
         values = {key: of_group(population[name], group) for key, name in names.items()}
-        names = {"tau_m": "tau_mem", "tau_syn_E": "tau_syn", "tau_syn_I": "tau_syn", "tau_refrac": "refractory_time"}
+        names = {
+            "tau_m": "tau_mem",
+            "tau_syn_E": "tau_syn",
+            "tau_syn_I": "tau_syn",
+            "tau_refrac": "refractory_time",
+        }
         for key, name in names.items():
-            values[key] = (np.array(of_group(population[name], group)) / net["microsecond"]).tolist()
+            values[key] = (
+                np.array(of_group(population[name], group)) / net["microsecond"]
+            ).tolist()
         cells = pynn.Population(len(group["indices"]), pynn.cells.CalibHXNeuronCuba(**values))
         cells.record(["spikes"])
         groups.append(cells)
     for link in run["links"]:
-        connect(pynn, link, sources if link["pre"] is None else groups[link["pre"]], groups[link["post"]])
+        connect(
+            pynn,
+            link,
+            sources if link["pre"] is None else groups[link["pre"]],
+            groups[link["post"]],
+        )
     return groups
 
 
@@ -77,7 +92,9 @@ def run_once(pynn, net, run, trains, sample, duration):
     for group, cells in zip(run["groups"], groups, strict=True):
         spiketrains = cells.get_data("spikes").segments[0].spiketrains
         for index, train in zip(group["indices"], spiketrains, strict=True):
-            found[group["population"], index] = (np.asarray(train, float) * net["millisecond"]).tolist()
+            found[group["population"], index] = (
+                np.asarray(train, float) * net["millisecond"]
+            ).tolist()
     pynn.end()
     return found
 

@@ -1,0 +1,123 @@
+"""What BrainScaleS-2 (HICANN-X) cannot run, however it is placed, and what takes more than one run.
+
+Counts are lower bounds: a network without a problem here may still not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
+from jaxsnn.nir.graph import IF, LI, LIF, CubaLI, CubaLIF, Delay, Graph, I, Threshold
+from jaxsnn.nir.nodes import NEURONS
+from jaxsnn.nir.passes import sizes
+from jaxsnn.nir.validation import Problem
+
+_REFUSED = {
+    IF: "its membrane does not leak, and every circuit of the chip does",
+    I: "its membrane does not leak, and every circuit of the chip does",
+    Delay: "the chip delays no synapse",
+    Threshold: "the chip has no node of that kind",
+}
+
+
+def chip_limits(graph: Graph) -> Iterator[Problem]:
+    """What stands in the way of a network on the chip, in the order of its nodes."""
+    size = sizes(graph)
+    for name, node in graph.nodes.items():
+        where = f"node '{name}' ({node.type})"
+        reason = next((why for kind, why in _REFUSED.items() if isinstance(node, kind)), None)
+        if reason is not None:
+            yield Problem(
+                node=name,
+                code="unsupported-node",
+                message=f"{where}: {reason}",
+                fix="use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
+            )
+        elif isinstance(node, LIF | LI):
+            yield Problem(
+                node=name,
+                code="approximated",
+                severity="warning",
+                message=f"{where}: the chip's synaptic current always decays, a short tau_syn stands in for none",
+                fix="use CubaLIF or CubaLI to train what runs there",
+            )
+        if isinstance(node, NEURONS) and size[name] is None:
+            yield Problem(
+                node=name,
+                code="unknown-size",
+                message=f"the size of node '{name}' cannot be told from the file",
+                fix="give its parameters a shape",
+            )
+    yield from _time_limits(graph)
+    yield from _circuit_limits(graph, size)
+
+
+def _time_limits(graph: Graph) -> Iterator[Problem]:
+    """Whether one factor brings all time constants into what the calibration reaches."""
+    least, most = 0.0, math.inf
+    slowest = fastest = ""
+    for name, node in graph.nodes.items():
+        if not isinstance(node, CubaLIF | CubaLI | LIF | LI):
+            continue
+        current_based = isinstance(node, CubaLIF | CubaLI)
+        for key, (low, high) in ((key, _reach(key)) for key in ("tau_mem", "tau_syn")):
+            own = "tau" if key == "tau_mem" and not current_based else key
+            if own not in node.names:
+                continue
+            taus = np.ravel(node.value(own)).astype(float)
+            if not np.isfinite(taus).all():
+                message = f"node '{name}' ({node.type}) has a {own} that is infinite"
+                yield Problem(
+                    node=name,
+                    code="no-leak",
+                    message=message,
+                    fix="every circuit leaks, use a finite one",
+                )
+                continue
+            if low / taus.min() > least:
+                least, fastest = low / taus.min(), f"{own} {taus.min():g} of '{name}'"
+            if high / taus.max() < most:
+                most, slowest = high / taus.max(), f"{own} {taus.max():g} of '{name}'"
+    if least > most:
+        message = f"its time constants are too far apart for the chip: {fastest} and {slowest}"
+        factors = (
+            f"{key} must fit into a factor of {_reach(key)[1] / _reach(key)[0]:g}"
+            for key in ("tau_mem", "tau_syn")
+        )
+        fix = ", ".join(factors)
+        yield Problem(node="", code="time-constants", message=message, fix=fix)
+
+
+def _reach(name: str) -> tuple[float, float]:
+    """Times of the chip between which its calibration works; the network's own may be scaled by any factor."""
+    reach = PARAMETERS[name]
+    return reach.least or reach.low, reach.most or reach.high
+
+
+def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Problem]:
+    """Each neuron takes a circuit at least; what recurs must be on the chip at once."""
+    counted = {name: count or 0 for name, count in size.items()}
+    for part in graph.recurrent_components():
+        needed = sum(counted.get(name, 0) for name in part)
+        if needed > HICANN_X.circuits:
+            names = ", ".join(f"'{name}'" for name in part if name in counted)
+            yield Problem(
+                node=part[0],
+                code="too-large",
+                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has "
+                f"{HICANN_X.circuits} ({needed - HICANN_X.circuits} too many)",
+                fix="make them fewer, a recurrent part cannot be split over runs",
+            )
+    total = sum(counted.values())
+    if total > HICANN_X.circuits:
+        yield Problem(
+            node="",
+            code="several-runs",
+            severity="warning",
+            message=f"the network needs {total} circuits at least, the chip has {HICANN_X.circuits}",
+            fix=f"it takes {math.ceil(total / HICANN_X.circuits)} runs or more",
+        )

@@ -1,0 +1,138 @@
+"""One emulated chip: what its analog parts do otherwise than they were calibrated to, drawn once from a seed.
+
+Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an assumption is called one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES, Chip
+from jaxsnn.errors import UsageError, refuse_seed
+
+#: Draws further out than so many standard deviations are put there: a calibration would have thrown such a part out.
+FURTHEST = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How far a calibrated chip is from what it was calibrated to; standard deviations of normal distributions.
+
+    Attributes:
+        threshold: fixed pattern of each circuit, as a fraction of the threshold's distance from the leak. 3 %: 0.08 of
+            2.6 in the hardware model of Göltz et al. (DelGrad, Nature Communications 16, 2025; the repository's
+            configuration `yin_yang_hwAware`).
+        threshold_trial: the same, drawn anew in each trial. 1.5 %: 0.04 of 2.6 there.
+        jitter: of each spike's time, as a fraction of the neuron's tau_syn. 1 %: 0.01 tau there.
+        tau_mem, tau_syn: fixed pattern of each circuit, as fractions. 5 %: an assumption; calix's own tests bound only
+            what calibration leaves of the uncalibrated spread, to 0.45 and 0.20 of it.
+        input_gain: fixed pattern of each circuit's excitatory and of its inhibitory synaptic input, as a fraction. 5 %:
+            an assumption; calix brings all circuits' amplitudes to their median, to an accuracy that is not published.
+        driver_gain: fixed pattern of each synapse driver, as a fraction. 5 %: an assumption.
+        v_leak, v_reset: fixed pattern of each circuit, CADC LSB. 1 LSB: an assumption; calix's tests ask for at most
+            5 % of all neurons further than 8 LSB from the median threshold.
+    """
+
+    threshold: float = 0.03
+    threshold_trial: float = 0.015
+    jitter: float = 0.01
+    tau_mem: float = 0.05
+    tau_syn: float = 0.05
+    input_gain: float = 0.05
+    driver_gain: float = 0.05
+    v_leak: float = 1.0
+    v_reset: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatedChip:
+    """A chip to emulate.
+
+    Attributes:
+        seed: which one: it draws the fixed patterns of all circuits and drivers, and the noise of each trial.
+        ideal: nothing deviates, no time is rounded, nothing waits or is lost: the quantised network itself, with its
+            refractory time.
+        spread: of its analog parts.
+        queue: events that wait at one event output of the neurons, or one link to the host, before others are lost.
+            An assumption: the drop counters of the hardware are public, the depth of its buffers is not. Each output
+            and link moves one event in a cycle of the event clock (8 ns), the stream from the host too, and that one
+            loses nothing.
+        recorded_events: that one run can record. None: as many as the chip's trace memory holds (32 MiB, 8 byte each).
+    """
+
+    seed: int = 0
+    ideal: bool = False
+    spread: Spread = Spread()
+    queue: int = 64
+    recorded_events: int | None = None
+
+
+def refuse_bad(chip: EmulatedChip) -> None:
+    """Refuse what no chip has.
+
+    Raises:
+        UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no room at all.
+    """
+    for name, value in vars(chip.spread).items():
+        limit = math.inf if name.startswith("v_") else 1 / FURTHEST
+        if not 0 <= value < limit:
+            raise UsageError(
+                f"the spread of {name} is {value:g}: it must be at least 0, and less than {limit:.2g}"
+            )
+    refuse_seed(chip.seed, "the chip's seed")
+    for name in ("queue", "recorded_events"):
+        value = getattr(chip, name)
+        if value is not None and value < 1:
+            raise UsageError(f"the chip's {name} is {value}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern:
+    """The fixed pattern of a chip: factors, and offsets of voltages.
+
+    Attributes:
+        tau_mem, tau_syn, threshold: (hemispheres, columns), factors.
+        v_leak, v_reset: (hemispheres, columns), CADC LSB.
+        input_gain: (2, hemispheres, columns): factors of excitatory, then of inhibitory weights.
+        driver_gain: (hemispheres, drivers), factors.
+    """
+
+    tau_mem: np.ndarray
+    tau_syn: np.ndarray
+    threshold: np.ndarray
+    v_leak: np.ndarray
+    v_reset: np.ndarray
+    input_gain: np.ndarray
+    driver_gain: np.ndarray
+
+
+def pattern_of(layout: Chip, chip: EmulatedChip) -> Pattern:
+    """The fixed pattern of an emulated chip; of an ideal one factors of 1 and offsets of 0.
+
+    It belongs to the circuits and drivers, not to the network: another mapping on the same chip meets other parts.
+
+    >>> from jaxsnn.bss2.chip import HICANN_X
+    >>> first, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (1, 1, 2))
+    >>> bool((first.threshold == same.threshold).all()), bool((first.threshold == other.threshold).any())
+    (True, False)
+    """
+    refuse_bad(chip)
+    generator = np.random.default_rng(chip.seed)
+    circuits, spread = (HEMISPHERES, layout.columns), chip.spread
+
+    def drawn(deviation: float, shape: tuple[int, ...], around: float = 1.0) -> np.ndarray:
+        values = np.clip(generator.standard_normal(shape), -FURTHEST, FURTHEST)
+        return np.full(shape, around) if chip.ideal else around + deviation * values
+
+    return Pattern(
+        tau_mem=drawn(spread.tau_mem, circuits),
+        tau_syn=drawn(spread.tau_syn, circuits),
+        threshold=drawn(spread.threshold, circuits),
+        v_leak=drawn(spread.v_leak, circuits, 0.0),
+        v_reset=drawn(spread.v_reset, circuits, 0.0),
+        input_gain=drawn(spread.input_gain, (2, *circuits)),
+        driver_gain=drawn(spread.driver_gain, (HEMISPHERES, layout.drivers)),
+    )

@@ -1,0 +1,292 @@
+"""A program of runs on the event engine: networks in LSB of the chip, its time stretched to the file's.
+
+Populations run one after the other, those that feed each other together. Between them, and on the way to and from the
+host, events travel as `transport` says. Everything can be traced: by `jax.jit`, and inside a training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
+from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
+from jaxsnn.event.event_driven import run
+from jaxsnn.event.event_options import Event
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.network import Network, with_tau_facts
+from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.structure import Population, Wire
+
+#: (source, target) -> weights in LSB, (neurons of the source, neurons of the target).
+Weights = Mapping[tuple[str, str], Any]
+
+
+class Recorded(NamedTuple):
+    """What the host recorded, by population.
+
+    Attributes:
+        time: (batch, neurons, spikes) seconds of the file, rising, inf where unused.
+        count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
+        voltages: readout -> (batch, samples, neurons) CADC LSB.
+        lost: scalars, spikes lost at the neurons' event outputs and at the links to the host.
+        late: scalar, how much later than asked for the host sent an event, seconds of the file at most.
+    """
+
+    time: dict[str, jax.Array]
+    count: dict[str, jax.Array]
+    voltages: dict[str, jax.Array]
+    lost: dict[str, jax.Array]
+    late: jax.Array
+
+
+def play(
+    program: Program,
+    weights: Weights,
+    inputs: Mapping[str, Events],
+    t_end: Any,
+    sample_times: Any,
+    key: jax.Array,
+    engine: Event,
+) -> Recorded:
+    """All runs of a program.
+
+    Args:
+        inputs: external population -> Events (batch, events), seconds of the file.
+        t_end: seconds of the file.
+        sample_times: (samples,) seconds of the file, of readouts.
+        key: of the trial's noise.
+        engine: says how many spikes of each neuron are recorded, and which neurons stop after their first.
+    """
+    dtype = jax.tree.leaves(weights)[0].dtype
+    engine = replace(engine, refractory=program.refractory_time * program.speedup).hashable()
+    zero = jnp.zeros((), dtype)
+    recorded = Recorded(
+        time={}, count={}, voltages={}, lost={"outputs": zero, "links": zero}, late=zero
+    )
+    for number, wiring in enumerate(program.runs):
+        once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
+        recorded = once.all(t_end, sample_times, engine)
+    return recorded
+
+
+class _Run:
+    """One run: what travels in it, and what is recorded so far."""
+
+    def __init__(
+        self, program: Program, wiring: RunWiring, weights: Weights, inputs, recorded: Recorded, key
+    ):
+        self.program, self.wiring, self.weights, self.key = program, wiring, weights, key
+        self.recorded, self.batch = recorded, next(iter(inputs.values())).time.shape[0]
+        self.cycle = program.layout.clock_period * program.speedup
+        self.dtype = jax.tree.leaves(weights)[0].dtype
+        self.trains = self._from_host(inputs)
+
+    def all(self, t_end, sample_times, engine: Event) -> Recorded:
+        """Play it."""
+        for number, names in enumerate(self._order()):
+            network = self._network(names, jax.random.fold_in(self.key, 2 * number))
+            inputs = {name: self.trains[name] for name in network.inputs}
+            record = run(network, inputs, t_end, sample_times, engine)
+            for own in (one for one in self.wiring.neurons if one.name in names):
+                if own.fires:
+                    spikes = record.spikes[own.name]
+                    self._fired(
+                        own, spikes.time, spikes.count, jax.random.fold_in(self.key, 2 * number + 1)
+                    )
+                else:
+                    self._sampled(own, record.voltages[own.name])
+        return self.recorded
+
+    def _order(self) -> list[tuple[str, ...]]:
+        """Populations that run together, sources before targets."""
+        inside = [one.name for one in self.wiring.neurons]
+        feeds = [(one.source, one.target) for one in self.wiring.projections if not one.from_host]
+        wires = [
+            Wire(
+                name=name,
+                kind="neuron",
+                sources=tuple(source for source, target in feeds if target == name),
+                shape=(1,),
+            )
+            for name in inside
+        ]
+        return [part.order if isinstance(part, Cycle) else (part.name,) for part in groups(wires)]
+
+    # -- what arrives
+    def _from_host(self, inputs) -> dict[str, Events]:
+        """All that the host sends, in one stream."""
+        sent = {_entry(part.source, True): self._sent(part, inputs) for part in self.wiring.host}
+        if not self.program.chip.ideal and sent:
+            asked = jnp.concatenate([events.time for events in sent.values()], axis=1)
+            served = serialised(asked, self.cycle)
+            late = jnp.max(jnp.where(jnp.isfinite(asked), served - asked, 0.0), initial=0.0)
+            self.recorded = self.recorded._replace(late=jnp.maximum(self.recorded.late, late))
+            ends = np.cumsum([events.time.shape[1] for events in sent.values()])[:-1]
+            times = jnp.split(served, ends.tolist(), axis=1)
+            sent = {
+                name: Events(time=time, index=events.index)
+                for (name, events), time in zip(sent.items(), times, strict=True)
+            }
+        return sent
+
+    def _sent(self, part: HostEvents, inputs) -> Events:
+        """The events that stand for the spikes of one population."""
+        size = self.program.sizes[part.source]
+        if part.source in inputs:
+            time, index = inputs[part.source].time, inputs[part.source].index
+        else:
+            times = self.recorded.time[part.source]
+            time = times.reshape(len(times), -1)
+            index = jnp.broadcast_to(jnp.repeat(jnp.arange(size), times.shape[2]), time.shape)
+        table = np.concatenate([part.channels, np.full((1, part.channels.shape[1]), -1)])
+        channel = jnp.asarray(table, jnp.int32)[jnp.minimum(index, size)]
+        time = jnp.where(channel >= 0, time[..., None], jnp.inf).astype(self.dtype)
+        channel = jnp.where(channel >= 0, channel, len(part.sender))
+        return Events(time=time.reshape(len(time), -1), index=channel.reshape(len(time), -1))
+
+    # -- the network
+    def _network(self, names: tuple[str, ...], key) -> Network:
+        """Some populations and all that arrives at them, in LSB and the file's seconds."""
+        wires, parameters, populations = [], {}, {}
+        members = [own for own in self.wiring.neurons if own.name in names]
+        for number, own in enumerate(members):
+            fed = list(self._projections(own, names, wires, parameters))
+            wires.append(
+                Wire(name=own.name, kind="neuron", sources=tuple(fed), shape=(len(own.index),))
+            )
+            parameters[own.name] = self._parameters(own)
+            populations[own.name] = with_tau_facts(_population(own), parameters[own.name])
+            if own.fires and not self.program.chip.ideal:
+                noisy = self._trial(own, jax.random.fold_in(key, number))
+                parameters[own.name] = {**parameters[own.name], "v_threshold": noisy}
+        inputs = [wire for wire in wires if wire.kind == "input"]
+        if not inputs:
+            inputs = [Wire(name=_NOTHING, kind="input", sources=(), shape=(1,))]
+            self.trains[_NOTHING] = self._nothing()
+        entries = [wire.name for wire in inputs]
+        outside = [wire for wire in wires if set(entries) & set(wire.sources)]
+        inside = [
+            wire for wire in wires if wire.kind != "input" and wire not in outside
+        ]  # cycles in one piece
+        return Network(
+            parameters=parameters, wires=(*inputs, *outside, *inside), populations=populations
+        )
+
+    def _projections(
+        self, own: Neurons, names, wires: list[Wire], parameters: dict[str, Any]
+    ) -> Iterator[str]:
+        """Adds what arrives at a population, and tells the names of the nodes that feed it."""
+        for part in self.wiring.projections:
+            if part.target != own.name:
+                continue
+            entry = (
+                part.source
+                if part.source in names and not part.from_host
+                else _entry(part.source, part.from_host)
+            )
+            name = f"{entry}>{own.name}"
+            weight = self._weight(part, own)
+            if entry not in names and entry not in [wire.name for wire in wires]:
+                wires.append(Wire(name=entry, kind="input", sources=(), shape=(weight.shape[1],)))
+            wires.append(Wire(name=name, kind="Linear", sources=(entry,), shape=(weight.shape[0],)))
+            parameters[name] = {"weight": weight}
+            yield name
+
+    def _weight(self, part: Projection, own: Neurons) -> jax.Array:
+        """What the chip adds, (neurons, channels) LSB."""
+        whole = self.weights[part.source, part.target][part.sender][:, own.index]
+        gain = jnp.where(
+            whole > 0, jnp.asarray(part.excite, self.dtype), jnp.asarray(part.inhibit, self.dtype)
+        )
+        return (whole * gain).T
+
+    def _parameters(self, own: Neurons) -> dict[str, Any]:
+        """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for each LSB."""
+        seconds = self.program.speedup
+        values = {
+            "tau_mem": own.tau_mem * seconds,
+            "tau_syn": own.tau_syn * seconds,
+            "r": self.program.slope * own.tau_mem,
+            "w_in": np.ones(len(own.index)),
+            "v_leak": own.v_leak,
+        }
+        if own.fires:
+            values |= {"v_threshold": own.v_threshold, "v_reset": own.v_reset}
+        return {name: np.asarray(value, self.dtype) for name, value in values.items()}
+
+    def _trial(self, own: Neurons, key) -> jax.Array:
+        """Thresholds of this trial."""
+        noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(own.index),), self.dtype)
+        height = jnp.asarray(own.v_threshold - own.v_leak, self.dtype)
+        return (
+            jnp.asarray(own.v_threshold, self.dtype)
+            + height * self.program.chip.spread.threshold_trial * noise
+        )
+
+    def _nothing(self) -> Events:
+        shape = (self.batch, 1)
+        return Events(time=jnp.full(shape, jnp.inf, self.dtype), index=jnp.ones(shape, jnp.int32))
+
+    # -- what leaves
+    def _fired(self, own: Neurons, time, count, key) -> None:
+        """Spikes on their way to other neurons of the run, and to the host."""
+        recorded, lost = time, self.recorded.lost
+        if not self.program.chip.ideal:
+            chip, layout = self.program.chip, self.program.layout
+            key = jax.random.fold_in(key, _number(self.wiring, own.name))
+            time = jittered(time, chip.spread.jitter * own.tau_syn * self.program.speedup, key)
+            time, at_outputs = queued(time, own.output, self.cycle, chip.queue)
+            recorded, at_links = queued(time, own.output % layout.buses, self.cycle, chip.queue)
+            recorded, _ = sorted_times(recorded)
+            lost = {"outputs": lost["outputs"] + at_outputs, "links": lost["links"] + at_links}
+        batch, neurons, spikes = time.shape
+        index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), spikes)
+        flat = time.reshape(batch, -1)
+        self.trains[_entry(own.name, False)] = Events(
+            time=flat, index=jnp.broadcast_to(index, flat.shape)
+        )
+        size, seen = self.program.sizes[own.name], self.recorded
+        times, counts = seen.time.get(own.name), seen.count.get(own.name)
+        if times is None or counts is None:  # its first neurons
+            times = jnp.full((batch, size, spikes), jnp.inf, self.dtype)
+            counts = jnp.zeros((batch, size), jnp.int32)
+        times, counts = times.at[:, own.index].set(recorded), counts.at[:, own.index].set(count)
+        self.recorded = seen._replace(
+            time={**seen.time, own.name: times}, count={**seen.count, own.name: counts}, lost=lost
+        )
+
+    def _sampled(self, own: Neurons, voltages) -> None:
+        batch, samples, _ = voltages.shape
+        every = self.recorded.voltages.get(own.name)
+        if every is None:
+            every = jnp.zeros((batch, samples, self.program.sizes[own.name]), voltages.dtype)
+        every = every.at[:, :, own.index].set(voltages)
+        self.recorded = self.recorded._replace(voltages={**self.recorded.voltages, own.name: every})
+
+
+_NOTHING = "nothing arrives"
+
+
+def _entry(source: str, from_host: bool) -> str:
+    """Name of the train of a population's events, as they come."""
+    return f"{'host' if from_host else 'chip'}: {source}"
+
+
+def _number(wiring: RunWiring, name: str) -> int:
+    return [one.name for one in wiring.neurons].index(name)
+
+
+def _population(own: Neurons) -> Population:
+    return Population(
+        name=own.name,
+        kind="CubaLIF" if own.fires else "CubaLI",
+        size=len(own.index),
+        initial="v_reset" if own.fires else "v_leak",
+    )

@@ -1,0 +1,147 @@
+"""What no mapping can get around: counts that prove a net impossible, or in fewer runs, wherever neurons are placed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES
+from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.search.task import ChipParts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """Why a net does not fit.
+
+    Attributes:
+        resource: what is too scarce: "circuits", "synapse rows", or "all mappings" after a search of all.
+        where: the population or bus.
+        needed, available: the two numbers; None for an exhaustive search.
+        message: one line for people.
+    """
+
+    resource: str
+    where: str
+    needed: int | None
+    available: int | None
+    message: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "resource": self.resource,
+            "where": self.where,
+            "needed": self.needed,
+            "available": self.available,
+            "message": self.message,
+        }
+
+
+def least_circuits(net: Netlist, parts: ChipParts, signs: str) -> np.ndarray:
+    """(size,) the fewest circuits that have room for the synapses of each neuron; 0 for input channels."""
+    slots = max(1, int(parts.slots(signs).max()))
+    excites, inhibits = net.fan_in()
+    return np.where(net.external, 0, np.maximum(1, -(-(excites + inhibits) // slots)))
+
+
+def _half_circuits(parts: ChipParts) -> np.ndarray:
+    """(halves,) circuits that work."""
+    chip = parts.chip
+    return parts.circuits.reshape(HEMISPHERES, chip.halves, chip.half_columns).sum(axis=(0, 2))
+
+
+def room_for(parts: ChipParts, count: int) -> int:
+    """At most so many neurons of `count` circuits are on the chip at once: none crosses the border between halves."""
+    return int((_half_circuits(parts) // count).sum())
+
+
+def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None:
+    """Why a net fits in no number of runs, or None where counting does not forbid it."""
+    least = least_circuits(net, parts, signs)
+    largest = int(_half_circuits(parts).max())
+    slots = int(parts.slots(signs).max())
+    kind = "drivers (two rows of them for each weight)" if signs == "free" else "rows"
+    excites, inhibits = net.fan_in()
+    fan_in = excites + inhibits
+    if fan_in.size and (slots == 0 or least.max() > largest):
+        worst = int(np.argmax(fan_in))
+        needed, available = int(fan_in[worst]), slots * largest
+        if needed > available:
+            return Certificate(
+                resource="synapse rows",
+                where=net.neuron(worst),
+                needed=needed,
+                available=available,
+                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one half with "
+                f"{slots} {kind} each have room for {available} ({needed - available} too many): reduce its fan-in",
+            )
+    return _too_large_component(net, parts, least)
+
+
+def _too_large_component(net: Netlist, parts: ChipParts, least: np.ndarray) -> Certificate | None:
+    for part in net.recurrent_components():
+        forbidden = _too_many(
+            net, parts, least[part], part, 1, "the neurons that feed each other, "
+        )
+        if forbidden is not None:
+            return forbidden
+    return None
+
+
+def least_runs(net: Netlist, parts: ChipParts, signs: str) -> tuple[int, Certificate | None]:
+    """The fewest runs that counting allows, and why one fewer is not enough (None where it is one).
+
+    A net that is `impossible` has no such number: ask that first.
+    """
+    runs, why = 1, None
+    while (found := too_few_runs(net, parts, signs, runs)) is not None:
+        runs, why = runs + 1, found
+    return runs, why
+
+
+def too_few_runs(net: Netlist, parts: ChipParts, signs: str, runs: int) -> Certificate | None:
+    """Why so many runs are not enough, or None where counting does not forbid it."""
+    neurons = np.flatnonzero(~net.external)
+    return _too_many(net, parts, least_circuits(net, parts, signs)[neurons], neurons, runs, "")
+
+
+def _too_many(
+    net: Netlist, parts: ChipParts, counts: np.ndarray, neurons: np.ndarray, runs: int, who: str
+) -> Certificate | None:
+    """Whether neurons of at least so many circuits are too many for so many runs."""
+    names = list(dict.fromkeys(net.populations[number].name for number in net.owner[neurons]))
+    where = ", ".join(f"'{name}'" for name in names)
+    advice = (
+        "make them fewer, a recurrent part cannot be split over runs"
+        if who
+        else f"allow {runs + 1} runs or more (--runs)"
+    )
+    in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
+
+    def certificate(needed: int, available: int, what: str) -> Certificate:
+        return Certificate(
+            resource="circuits",
+            where=where,
+            needed=needed,
+            available=available,
+            message=f"{who}{where}: {what} {in_runs} ({needed - available} too many): {advice}",
+        )
+
+    for count in np.unique(counts):
+        needed, available = int((counts >= count).sum()), runs * room_for(parts, int(count))
+        if needed > available:
+            what = (
+                f"{needed} neurons need {count} circuits or more for their fan-in, "
+                f"the chip has room for {available} of them"
+            )
+            return certificate(needed, available, what)
+    needed, available = int(counts.sum()), runs * int(_half_circuits(parts).sum())
+    if needed > available:
+        return certificate(
+            needed,
+            available,
+            f"the neurons need {needed} circuits for their fan-in, the chip has {available}",
+        )
+    return None

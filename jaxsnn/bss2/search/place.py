@@ -1,0 +1,322 @@
+"""Where neurons are on the chip. All placers have one signature; legality is the tiling's, quality the order's.
+
+A placer first tiles the chip with as many circuits as each neuron takes, then gives neurons of equal size to tiles. The
+tile's column decides the only bus on which the neuron can reach others.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES, Chip, Circuit
+from jaxsnn.bss2.search.task import ChipParts, Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """The circuits of each neuron of a run; the first is the head.
+
+    Attributes:
+        chip: the chip.
+        circuits: for each target of the task its (row, column), the head first.
+    """
+
+    chip: Chip
+    circuits: tuple[tuple[Circuit, ...], ...]
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """(hemispheres, targets) circuits of each neuron in each hemisphere."""
+        counts = np.zeros((HEMISPHERES, len(self.circuits)), int)
+        for number, circuits in enumerate(self.circuits):
+            for row, _ in circuits:
+                counts[row, number] += 1
+        return counts
+
+    @functools.cached_property
+    def outputs(self) -> np.ndarray:
+        """(targets,) event output of each neuron."""
+        return np.array([self.chip.output_of(circuits[0][1]) for circuits in self.circuits], int)
+
+    @functools.cached_property
+    def buses(self) -> np.ndarray:
+        """(targets,) the bus that each neuron's events can reach."""
+        return self.outputs % self.chip.buses
+
+
+Placer = Callable[[Task, np.ndarray, np.random.Generator], Placement | None]
+
+
+def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+    """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where they do not fit.
+
+    A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles before it allow.
+    """
+    chip, free = parts.chip, parts.circuits.copy()
+    tiles: list[tuple[Circuit, ...]] = []
+    regions = [
+        (half * chip.half_columns, (half + 1) * chip.half_columns) for half in range(chip.halves)
+    ]
+    starts = [[first, first] for first, _ in regions]
+    half = 0
+    for count in counts:
+        found = None
+        while found is None and half < chip.halves:
+            found = _take(free, count, starts[half], regions[half])
+            half += found is None
+        if found is None:
+            # a gap that was left
+            gaps = (_take(free, count, [first, first], (first, end)) for first, end in regions)
+            found = next((gap for gap in gaps if gap is not None), None)
+        if found is None:
+            return None
+        tiles.append(found)
+    return tiles
+
+
+def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
+    """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where they do not fit."""
+    chip, free = parts.chip, parts.circuits.copy()
+    width = chip.output_columns
+    regions = [(output * width, (output + 1) * width) for output in range(chip.outputs)]
+    starts = [[first, first] for first, _ in regions]
+    tiles: list[tuple[Circuit, ...]] = []
+    turn = 0
+    for count in counts:
+        for step in range(chip.outputs):
+            output = (turn + step) % chip.outputs
+            found = _take(free, count, starts[output], regions[output])
+            if found is not None:
+                tiles.append(found)
+                turn = output + 1
+                break
+        else:
+            return None
+    return tiles
+
+
+def _take(
+    free: np.ndarray, count: int, start: list[int], region: tuple[int, int]
+) -> tuple[Circuit, ...] | None:
+    """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row, moves on."""
+    found = _single(free, region) if count == 1 else _block(free, count, start, region[1])
+    for row, column in found or ():
+        free[row, column] = False
+        if count > 1:
+            start[row] = max(start[row], column + 1)
+    return found
+
+
+def _single(free: np.ndarray, region: tuple[int, int]) -> tuple[Circuit, ...] | None:
+    """The leftmost free circuit of a region."""
+    columns, rows = np.nonzero(free[:, slice(*region)].T)
+    return ((int(rows[0]), region[0] + int(columns[0])),) if len(rows) else None
+
+
+def _block(
+    free: np.ndarray, count: int, start: Sequence[int], end: int
+) -> tuple[Circuit, ...] | None:
+    """The tile of `count` circuits that ends leftmost, at or right of `start` in each row."""
+    best: tuple[tuple[int, int, int], tuple[Circuit, ...]] | None = None
+    for top in sorted(range(count + 1), key=lambda top: (abs(2 * top - count), -top)):
+        bottom = count - top
+        if best is not None and min(top, bottom) < count // 2 - 1:
+            break
+        columns = _overlapping(free, (top, bottom), start, end)
+        if columns is None:
+            continue
+        ends = columns[0] + top if top else start[0], columns[1] + bottom if bottom else start[1]
+        rank = (max(ends), abs(2 * top - count), abs(ends[0] - ends[1]))
+        if best is None or rank < best[0]:
+            circuits = [(0, columns[0] + k) for k in range(top)] + [
+                (1, columns[1] + k) for k in range(bottom)
+            ]
+            best = rank, tuple(circuits)
+    return None if best is None else best[1]
+
+
+def _overlapping(
+    free: np.ndarray, lengths: Sequence[int], start: Sequence[int], end: int
+) -> tuple[int, int] | None:
+    """First columns of two stretches of free circuits, one in each row, that share a column (if both are there)."""
+    at = [start[0], start[1]]
+    while True:
+        for row in range(HEMISPHERES):
+            if lengths[row]:
+                found = _stretch(free[row], lengths[row], at[row], end)
+                if found is None:
+                    return None
+                at[row] = found
+        if not all(lengths):
+            return at[0], at[1]
+        if at[0] + lengths[0] <= at[1]:
+            at[0] = at[1] - lengths[0] + 1
+        elif at[1] + lengths[1] <= at[0]:
+            at[1] = at[0] - lengths[1] + 1
+        else:
+            return at[0], at[1]
+
+
+def _stretch(free: np.ndarray, length: int, start: int, end: int) -> int | None:
+    """The first column at or right of `start` from which `length` circuits are free."""
+    column = start
+    while column + length <= end:
+        taken = np.flatnonzero(~free[column : column + length])
+        if not len(taken):
+            return column
+        column += int(taken[-1]) + 1
+    return None
+
+
+Order = Callable[[list[int], np.ndarray], np.ndarray]
+
+
+def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | None:
+    """Tiles the chip, larger neurons first, then gives the tiles of each size to the neurons in an order.
+
+    `order` is given the outputs of the tiles and the neurons, both of one size, and returns the neurons tile by tile;
+    without it, neurons come from the left as they are.
+    """
+    chip = task.parts.chip
+    by_size = np.argsort(-counts, kind="stable")
+    sizes = counts[by_size].tolist()
+    tiles = (tile_evenly(task.parts, sizes) if order else None) or tile(task.parts, sizes)
+    if tiles is None:
+        return None
+    circuits: list[tuple[Circuit, ...]] = [()] * len(counts)
+    for size in np.unique(counts):
+        places = np.flatnonzero(counts[by_size] == size)
+        outputs = [chip.output_of(tiles[place][0][1]) for place in places]
+        neurons = by_size[places]
+        for place, neuron in zip(
+            places, order(outputs, neurons) if order else neurons, strict=True
+        ):
+            circuits[neuron] = tiles[place]
+    return Placement(chip=chip, circuits=tuple(circuits))
+
+
+def first_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """Neurons in their order from the left."""
+    return _placed(task, counts, None)
+
+
+def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """Each population evenly over the event outputs, so that what it feeds hears it on all buses."""
+
+    def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
+        rank = _rank_within(np.array(outputs))
+        found = np.empty_like(neurons)
+        found[np.lexsort((np.array(outputs), rank))] = neurons
+        return found
+
+    return _placed(task, counts, order)
+
+
+def _rank_within(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys stand before each."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.searchsorted(ordered, ordered, side="left")
+    rank = np.empty(len(keys), int)
+    rank[order] = np.arange(len(keys)) - first
+    return rank
+
+
+def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """Neurons with the most targets first, each on the bus on which its targets hear the least so far."""
+    chip = task.parts.chip
+    heard = _heard(task)
+    load = np.zeros((chip.buses, len(task.targets)))
+
+    def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
+        waiting: list[list[int]] = [[] for _ in range(chip.outputs)]
+        for place in range(len(outputs) - 1, -1, -1):
+            waiting[outputs[place]].append(place)
+        found = np.empty_like(neurons)
+        for neuron in neurons[np.argsort(-heard[neurons].sum(axis=1), kind="stable")]:
+            price = load @ heard[neuron]
+            open_outputs = [output for output in range(chip.outputs) if waiting[output]]
+            output = min(
+                open_outputs, key=lambda output: (price[output % chip.buses], -len(waiting[output]))
+            )
+            found[waiting[output].pop()] = neuron
+            load[output % chip.buses] += heard[neuron]
+        return found
+
+    return _placed(task, counts, order)
+
+
+def _heard(task: Task) -> np.ndarray:
+    """(targets, targets) synapses from each neuron on the chip to each other one, as parts of the latter's fan-in."""
+    heard = np.zeros((len(task.targets), len(task.targets)))
+    sources = np.flatnonzero(task.on_chip >= 0)
+    heard[task.on_chip[sources]] = task.demand[sources].sum(axis=1)
+    return heard / np.maximum(task.fan_in, 1)
+
+
+def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """From `by_connectivity`, swaps neurons of equal size while that evens out what each neuron hears on the buses."""
+    placement = by_connectivity(task, counts, rng)
+    if placement is None or len(task.targets) < 2 or not (task.on_chip >= 0).any():
+        return placement
+    heard = _heard(task)
+    circuits, buses = list(placement.circuits), placement.buses.copy()
+    load = np.zeros((placement.chip.buses, len(task.targets)))
+    np.add.at(load, buses, heard)
+    steps = 20 * len(task.targets)
+    for step, (one, other) in enumerate(rng.integers(len(task.targets), size=(steps, 2)).tolist()):
+        here, there = buses[one], buses[other]
+        if here == there or counts[one] != counts[other]:
+            continue
+        change = heard[other] - heard[one]
+        # what the sum of squares of the loads grows by
+        growth = 2 * change @ (load[here] - load[there]) + 2 * change @ change
+        heat = 0.01 * (1 - step / steps)
+        if growth <= 0 or rng.random() < np.exp(-growth / max(heat, 1e-12)):
+            load[here] += change
+            load[there] -= change
+            buses[one], buses[other] = there, here
+            circuits[one], circuits[other] = circuits[other], circuits[one]
+    return Placement(chip=placement.chip, circuits=tuple(circuits))
+
+
+def vendor_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
+    """As the vendor's: each neuron at the first anchor with all its circuits free, column after column."""
+    chip, free = task.parts.chip, task.parts.circuits.copy()
+    circuits = []
+    for count in counts.tolist():
+        shape = [(place % HEMISPHERES, place // HEMISPHERES) for place in range(count)]
+        width = shape[-1][1] + 1
+        anchors = itertools.product(
+            range(HEMISPHERES if count == 1 else 1), range(chip.columns - width + 1)
+        )
+        for row, column in anchors:
+            own = tuple((row + down, column + right) for down, right in shape)
+            if chip.half_of(column) == chip.half_of(column + width - 1) and all(
+                free[one] for one in own
+            ):
+                break
+        else:
+            return None
+        for one in own:
+            free[one] = False
+        circuits.append(own)
+    return Placement(chip=chip, circuits=tuple(circuits))
+
+
+#: Placers by name.
+PLACERS: Mapping[str, Placer] = MappingProxyType(
+    {
+        "first-fit": first_fit,
+        "spread": spread,
+        "by-connectivity": by_connectivity,
+        "annealed": annealed,
+        "vendor": vendor_fit,
+    }
+)

@@ -1,0 +1,310 @@
+"""Graph -> netlist: weights as whole numbers of the chip, with a scale for each population, and what that loses.
+
+A weight of the file times r and w_in changes dV/dt by so many volts per second; on the chip, one LSB of a weight
+changes it by the same amount in every circuit, because the calibration makes synaptic inputs equally strong. A
+population's scale says how many LSB a weight of 1 becomes; thresholds then follow, so that all populations share one
+strength of an LSB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.bss2.chip import PARAMETERS
+from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
+from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
+from jaxsnn.bss2.search.cadc_levels import CadcLevels, levels
+from jaxsnn.bss2.search.hardware import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
+from jaxsnn.bss2.search.unroll import Links
+from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, whole_weights
+from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.nir.gains import require
+from jaxsnn.nir.graph import Finding, Graph
+from jaxsnn.units import format_time, parse_time
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """How a network is brought onto the chip.
+
+    Attributes:
+        scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate; "percentile" lets
+            the largest saturate; "least-error" makes the sum of squared errors least. Or the scales themselves, by name
+            of the population: LSB of a weight of 1, as in `NodeReport.scale`; weights beyond the largest saturate.
+        percentile: of the magnitudes of weights, for that choice.
+        synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
+        speedup: of the chip over the file; None for 1000, or the nearest that the calibration reaches.
+        bias: "refuse", or "source": an input channel that fires regularly stands in for all biases.
+        bias_period: between the spikes of that channel, seconds of the chip.
+        v_leak: of all neurons, CADC LSB.
+        v_threshold: of the neuron whose threshold is highest above its leak, CADC LSB.
+        refractory_time: of all neurons, seconds of the chip.
+    """
+
+    scale: str | Mapping[str, float] = "max"
+    percentile: float = 99.0
+    synapses_per_weight: int = 1
+    speedup: float | None = None
+    bias: str = "refuse"
+    bias_period: float = parse_time("1us")
+    v_leak: int = int(PARAMETERS["v_leak"].default)
+    v_threshold: int = int(PARAMETERS["v_threshold"].default)
+    refractory_time: float = PARAMETERS["refractory_time"].low
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChipPopulation:
+    """A population's parameters on the chip.
+
+    Attributes:
+        name: the NIR node's name.
+        size: number of neurons.
+        fires: whether it has a threshold.
+        tau_mem, tau_syn: (neurons,) seconds of the chip.
+        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are 0 in a readout.
+        lsb_per_volt: CADC LSB for one volt of the file; None where nothing fixes it.
+        refractory_time: seconds of the chip.
+    """
+
+    name: str
+    size: int
+    fires: bool
+    tau_mem: np.ndarray
+    tau_syn: np.ndarray
+    v_leak: np.ndarray
+    v_threshold: np.ndarray
+    v_reset: np.ndarray
+    lsb_per_volt: float | None
+    refractory_time: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantized:
+    """A network for the chip.
+
+    Attributes:
+        netlist: what is placed and routed.
+        populations: parameters of its neurons by NIR name.
+        nodes: what became of the weights, by NIR name of the population behind them.
+        speedup: of the chip over the file.
+        slope: by how many CADC LSB per microsecond one LSB of a weight must change dV/dt, so that thresholds mean what
+            the file says: calibrate synaptic inputs to that. None without thresholds.
+        bias_source: name of the channel that stands in for biases, None if there is none.
+        bias_period: between its spikes, seconds of the chip.
+        notes: what is approximated, rounded or chosen.
+    """
+
+    netlist: Netlist
+    populations: Mapping[str, ChipPopulation]
+    nodes: Mapping[str, NodeReport]
+    speedup: float
+    slope: float | None
+    bias_source: str | None
+    bias_period: float
+    notes: tuple[Finding, ...]
+
+
+def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
+    """The netlist of a graph.
+
+    Weights are rounded half away from zero, as the vendor's library does; those that become zero take nothing.
+
+    Raises:
+        MappingError: a node that the chip cannot run, with its name, or options that contradict the network.
+        DialectError, LoweringError: the file does not say something that the chip needs.
+        UsageError: an option that makes no sense.
+
+    >>> from jaxsnn.nir import build
+    >>> weight = np.array([[1.0, -0.5, 0.001]])
+    >>> neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
+    >>> done = quantize(build.sequential(build.input(3), build.linear(weight=weight), neurons))
+    >>> done.netlist.weight, done.nodes["2"].scale, done.nodes["2"].zeroed
+    (array([ 63, -32], dtype=int16), 63.0, 1)
+    """
+    options = options or QuantizeOptions()
+    _refuse_options(options)
+    require(graph.dialect, ["name"], "mapping")
+    found = examine(graph)
+    for problem in found.problems:
+        allowed = problem.code in LEFT_TO_THE_MAPPER or (
+            problem.code == "bias" and options.bias == "source"
+        )
+        if problem.severity == "error" and not allowed:
+            raise MappingError(str(problem))
+    return _assembled(found, options)
+
+
+def _refuse_options(options: QuantizeOptions) -> None:
+    if isinstance(options.scale, str) and options.scale not in SCALES:
+        raise UsageError(
+            f"there is no scale '{options.scale}': {suggestion(options.scale, SCALES)}"
+        )
+    if options.bias not in ("refuse", "source"):
+        raise UsageError(f"bias is '{options.bias}': say 'refuse' or 'source'")
+    if not 0 < options.percentile <= 100:
+        raise UsageError(f"the percentile is {options.percentile:g}: choose one above 0, up to 100")
+    if options.synapses_per_weight < 1:
+        raise UsageError(f"a weight may take {options.synapses_per_weight} synapses: at least 1")
+    for name in ("v_leak", "v_threshold", "refractory_time"):
+        reach, value = PARAMETERS[name], getattr(options, name)
+        if not reach.low <= value <= reach.high:
+            raise UsageError(
+                f"{name} is {value:g}, the calibration reaches {reach.low:g} to {reach.high:g}"
+            )
+    if options.v_threshold <= options.v_leak:
+        raise UsageError(
+            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}: choose a higher one"
+        )
+    if options.speedup is not None and not 0 < options.speedup < np.inf:
+        raise UsageError(f"the speedup is {options.speedup:g}: it must be positive")
+
+
+def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
+    parts, neurons = examined.parts, examined.neurons
+    speedup, notes = choose_speedup(tuple(neurons.values()), options.speedup)
+    strengths = {name: strength(one, speedup) for name, one in neurons.items()}
+    scales = _scales(options.scale, neurons)
+    bias = _bias_weights(neurons, strengths, speedup, options)
+    inputs = [name for name, part in parts.items() if part.wire.kind == "input"]
+    bias_source = _fresh("bias", parts) if bias else None
+    populations = [
+        NetPopulation(name=name, size=parts[name].wire.size, external=True) for name in inputs
+    ]
+    if bias_source is not None:
+        populations.append(NetPopulation(name=bias_source, size=1, external=True))
+    populations += [
+        NetPopulation(name=name, size=one.population.size, external=False)
+        for name, one in neurons.items()
+    ]
+    offsets = dict(
+        zip(
+            (part.name for part in populations),
+            np.cumsum([0, *(part.size for part in populations)]),
+            strict=False,
+        )
+    )
+    pre, post, weight, scaled = [], [], [], {}
+    for name in neurons:
+        links = dict(examined.arriving[name].links)
+        if bias_source is not None and name in bias:
+            links[bias_source] = bias[name]
+        gain = strengths[name] / strengths[name].max()
+        scaled[name] = whole_weights(
+            links, gain, scales[name], options.synapses_per_weight, options.percentile
+        )
+        pre += [offsets[source] + part.pre for source, part in links.items()]
+        post += [offsets[name] + part.post for part in links.values()]
+        weight.append(scaled[name].whole)
+    slope_of = {name: strengths[name].max() / (scaled[name].scale or np.nan) for name in neurons}
+    found = levels(neurons, slope_of, options.v_leak, options.v_threshold)
+    for one in neurons.values():
+        notes += tuple(approximations(one, options.refractory_time, speedup))
+    return Quantized(
+        netlist=netlist(
+            populations,
+            np.concatenate(pre or [[]]),
+            np.concatenate(post or [[]]),
+            np.concatenate(weight),
+        ),
+        populations=MappingProxyType(
+            {
+                name: _on_chip(one, found, speedup, options.refractory_time)
+                for name, one in neurons.items()
+            }
+        ),
+        nodes=MappingProxyType({name: scaled[name].report(found.error[name]) for name in neurons}),
+        speedup=speedup,
+        slope=None if found.slope is None else found.slope * speedup * 1e-6,
+        bias_source=bias_source,
+        bias_period=options.bias_period,
+        notes=(*notes, *found.notes, *_bias_notes(bias_source, neurons, speedup, options)),
+    )
+
+
+def _on_chip(
+    one: Dynamics, found: CadcLevels, speedup: float, refractory_time: float
+) -> ChipPopulation:
+    name = one.population.name
+    return ChipPopulation(
+        name=name,
+        size=one.population.size,
+        fires=one.population.fires,
+        tau_mem=one.tau_mem / speedup,
+        tau_syn=np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN, one.tau_syn / speedup),
+        v_leak=found.v_leak[name],
+        v_threshold=found.v_threshold[name],
+        v_reset=found.v_reset[name],
+        lsb_per_volt=found.lsb_per_volt[name],
+        refractory_time=refractory_time,
+    )
+
+
+def _scales(
+    chosen: str | Mapping[str, float], neurons: Mapping[str, Dynamics]
+) -> dict[str, str | float]:
+    """How the scale of each population is chosen, or what it is."""
+    if isinstance(chosen, str):
+        return dict.fromkeys(neurons, chosen)
+    for name in (*chosen, *neurons):
+        if name not in neurons or not 0 < chosen.get(name, np.nan) < np.inf:
+            known = name in neurons
+            raise UsageError(
+                f"the scale of population '{name}' is {chosen.get(name, 'not given')}: give a positive number"
+                if known
+                else f"a scale is given for '{name}', no population: {suggestion(name, neurons)}"
+            )
+    return dict(chosen)
+
+
+def strength(one: Dynamics, speedup: float) -> np.ndarray:
+    """(neurons,) by how much a spike of weight 1 changes dV/dt, volts per second of the file."""
+    return np.where(np.isnan(one.tau_syn), one.slope / (SHORT_TAU_SYN * speedup), one.slope)
+
+
+def _bias_weights(
+    neurons: Mapping[str, Dynamics],
+    strengths: Mapping[str, np.ndarray],
+    speedup: float,
+    options: QuantizeOptions,
+) -> dict[str, Links]:
+    """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages as biases do."""
+    found = {}
+    for name, one in neurons.items():
+        biased = np.flatnonzero(one.drive)
+        if not biased.size:
+            continue
+        tau_syn = np.where(np.isnan(one.tau_syn), SHORT_TAU_SYN * speedup, one.tau_syn)
+        lift = strengths[name] * one.tau_mem * tau_syn / (options.bias_period * speedup)
+        found[name] = Links(
+            pre=np.zeros(biased.size, np.int64), post=biased, value=(one.drive / lift)[biased]
+        )
+    return found
+
+
+def _bias_notes(
+    source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
+) -> tuple[Finding, ...]:
+    if source is None:
+        return ()
+    period = format_time(options.bias_period)
+    shortest = min(np.nanmin(one.tau_syn, initial=np.inf) for one in neurons.values()) / speedup
+    share = min(
+        options.bias_period / min(shortest, SHORT_TAU_SYN if shortest == np.inf else shortest), 1.0
+    )
+    what = f"biases are events of the input channel '{source}' every {period}, {share:.0%} of the shortest tau_syn"
+    return (
+        Finding(
+            node=source, what=what, why="the chip has no constant current, send that channel in"
+        ),
+    )
+
+
+def _fresh(name: str, taken: Mapping[str, Any]) -> str:
+    while name in taken:
+        name += "_"
+    return name

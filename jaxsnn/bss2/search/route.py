@@ -1,0 +1,287 @@
+"""Which events reach which synapses. All routers have one signature: they make a run of a placed task, or say why not.
+
+`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart) and `mixed` (masks
+that split buses into groups of drivers) share what is here; `greedy` follows the vendor's rules.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES, Chip
+from jaxsnn.bss2.mapping import Run
+from jaxsnn.bss2.search.assign import Assignment, assign
+from jaxsnn.bss2.search.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of, reachable
+from jaxsnn.bss2.search.effort import Effort, Unrouted
+from jaxsnn.bss2.search.emit import Codes, fill, record
+from jaxsnn.bss2.search.greedy import route_greedily
+from jaxsnn.bss2.search.place import Placement
+from jaxsnn.bss2.search.task import Task
+
+Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
+
+
+def label_only(
+    task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
+) -> Run | Unrouted:
+    """One group of drivers a bus: up to as many sources on a bus and hemisphere as there are labels."""
+    return _grouped(task, placement, rng, effort, 1)
+
+
+def mixed(
+    task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
+) -> Run | Unrouted:
+    """Groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels are too few."""
+    best: Unrouted | None = None
+    for groups in group_counts(task):
+        found = _grouped(task, placement, rng, effort, groups)
+        if isinstance(found, Run):
+            return found
+        if best is None or (found.overflow or 0) < (best.overflow or 0):
+            best = found
+        if time.monotonic() > effort.deadline:
+            break
+    return best or Unrouted(why="buses cannot be split")
+
+
+def group_counts(task: Task) -> tuple[int, ...]:
+    """Into how many groups a bus may be split.
+
+    Neurons reach every group while these are told apart by the bits of the row select that are theirs to choose. More
+    groups make their room smaller, and are for sources that are too many for the labels of fewer groups.
+    """
+    chip = task.parts.chip
+    free_bits = chip.address_bits - chip.label_bits
+    labels = HEMISPHERES * chip.buses * chip.labels
+    return tuple(
+        1 << bits
+        for bits in range((chip.drivers_per_bus - 1).bit_length() + 1)
+        if bits <= free_bits or 2 * len(task.sources) > labels << bits - 1
+    )
+
+
+def _grouped(
+    task: Task, placement: Placement, rng: np.random.Generator, effort: Effort, groups: int
+) -> Run | Unrouted:
+    bins = bins_of(task.parts, task.signs, groups)
+    least: Assignment | None = None
+    for modes in _on_chip_modes(task, placement, groups):
+        found = assign(
+            task,
+            placement,
+            bins,
+            modes,
+            rng,
+            reserved=_reserved(task, placement, groups),
+            repairs=effort.repairs,
+            deadline=effort.deadline,
+        )
+        if found.overflow == 0:
+            labels = _labels(found)
+            codes = label_codes(task, placement, bins, found, labels)
+            if codes is not None:
+                return _run(task, placement, bins, found, codes, labels)
+        if least is None or found.overflow < least.overflow:
+            least = found
+    if least is None or not least.overflow:
+        return Unrouted(
+            why=f"addresses of neurons are too few for {groups} groups of drivers a bus"
+        )
+    why = f"{least.overflow} synapses or labels are too many for {groups} groups of drivers a bus"
+    return Unrouted(why=why, overflow=least.overflow)
+
+
+def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
+    """How sources on the chip may be heard: everywhere, or those of a half in one hemisphere if enough."""
+    chip = placement.chip
+    sources = np.flatnonzero(task.on_chip >= 0)
+    everywhere = np.full(len(task.sources), EVERYWHERE)
+    if not len(sources):
+        return [everywhere]
+    split = everywhere.copy()
+    for source in sources:
+        neuron = task.on_chip[source]
+        side = BOTTOM if chip.half_of(placement.circuits[neuron][0][1]) % 2 == 0 else TOP
+        targets = np.flatnonzero(task.demand[source].any(axis=0))
+        if (placement.counts[side, targets] > 0).all():
+            split[source] = side
+    if spare_bits(task, groups) < 2:
+        # the nodes of an event output pass all its sources, or none
+        outputs = placement.outputs[task.on_chip[sources]]
+        for output in np.unique(outputs):
+            members = sources[outputs == output]
+            if (split[members] != split[members[0]]).any():
+                split[members] = EVERYWHERE
+    return [everywhere] if (split == everywhere).all() else [everywhere, split]
+
+
+def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
+    """(bins,) labels for neurons that nothing listens to: what an event output passes, it passes of all its neurons."""
+    reserved = np.zeros(placement.chip.buses * groups, int)
+    if spare_bits(task, groups):
+        return reserved
+    sources = task.on_chip[task.on_chip >= 0]
+    for output in np.unique(placement.outputs[sources]):
+        silent = int(
+            (placement.outputs == output).sum() - (placement.outputs[sources] == output).sum()
+        )
+        own = reachable(placement.chip, int(output), groups)
+        reserved[own] += -(-silent // len(own))
+    return reserved
+
+
+def spare_bits(task: Task, groups: int) -> int:
+    """Bits of a neuron's own address that neither synapses nor drivers compare."""
+    chip = task.parts.chip
+    return max(0, chip.address_bits - chip.label_bits - (groups - 1).bit_length())
+
+
+def label_codes(
+    task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
+) -> Codes | None:
+    """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks addresses."""
+    chip, groups = placement.chip, bins.groups
+    group = assignment.bins % groups
+    select = group << chip.label_bits
+    not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+    events: list[int] = []
+    for number, mode in enumerate(assignment.modes):
+        flags = sum(not_heard[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
+        link = int(assignment.bins[number]) // groups
+        events.append(link << chip.event_bits | flags | int(select[number]) | int(labels[number]))
+    nodes = {
+        (chip.link_input(link), chip.bus_output(h, link)): (not_heard[h], 0)
+        for link in range(chip.buses)
+        for h in range(HEMISPHERES)
+    }
+    addresses = _addresses(task, placement, bins, assignment, labels, nodes)
+    return None if addresses is None else Codes(events=events, addresses=addresses, nodes=nodes)
+
+
+def _labels(assignment: Assignment) -> np.ndarray:
+    """(sources,) a label for each, different from all others that reach the same drivers."""
+    labels = np.zeros(len(assignment.bins), int)
+    for number in np.unique(assignment.bins):
+        inside = assignment.bins == number
+        both = np.flatnonzero(inside & (assignment.modes == EVERYWHERE))
+        labels[both] = np.arange(len(both))
+        for mode in (TOP, BOTTOM):
+            single = np.flatnonzero(inside & (assignment.modes == mode))
+            labels[single] = len(both) + np.arange(len(single))
+    return labels
+
+
+def _addresses(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    assignment: Assignment,
+    labels: np.ndarray,
+    nodes: dict[tuple[int, int], tuple[int, int]],
+) -> np.ndarray | None:
+    """(targets,) the own address of each neuron; enters into `nodes` what its event output passes.
+
+    With two spare bits they say "not top" and "not bottom", with one "not heard". Without, neurons that nothing on the
+    chip listens to take labels where they do not disturb.
+    """
+    chip, spare = placement.chip, spare_bits(task, bins.groups)
+    addresses = np.full(len(task.targets), -1)
+    top_bits = [1 << chip.address_bits - 1, 1 << chip.address_bits - (2 if spare >= 2 else 1)]
+    taken = np.zeros((HEMISPHERES, chip.buses * bins.groups, chip.labels), bool)
+    for number, mode in enumerate(assignment.modes):
+        for h in range(HEMISPHERES):
+            taken[h, assignment.bins[number], labels[number]] |= mode in (h, EVERYWHERE)
+    sources = np.flatnonzero(task.on_chip >= 0)
+    for output in range(chip.outputs):
+        bus = output % chip.buses
+        mine = sources[placement.outputs[task.on_chip[sources]] == output]
+        passes = [
+            bool(((assignment.modes[mine] == h) | (assignment.modes[mine] == EVERYWHERE)).any())
+            for h in (0, 1)
+        ]
+        for source in mine:
+            free = (1 << chip.address_bits - chip.label_bits) - 1
+            own = (int(assignment.bins[source]) % bins.groups & free) << chip.label_bits | int(
+                labels[source]
+            )
+            if spare >= 2:
+                own |= sum(
+                    top_bits[h] for h in (0, 1) if assignment.modes[source] not in (h, EVERYWHERE)
+                )
+            addresses[task.on_chip[source]] = own
+        for h in (0, 1):
+            if passes[h]:
+                nodes[output, chip.bus_output(h, bus)] = (top_bits[h] if spare else 0, 0)
+        silent = [one for one in np.flatnonzero(placement.outputs == output) if addresses[one] < 0]
+        used = {int(address) for address in addresses[placement.outputs == output]}
+        for neuron in silent:
+            address = _silent_address(
+                chip, bins, output, passes, taken, used, sum(set(top_bits)) if spare else 0
+            )
+            if address is None:
+                return None
+            addresses[neuron] = address
+            used.add(address)
+    return addresses
+
+
+def _silent_address(
+    chip: Chip,
+    bins: Bins,
+    output: int,
+    passes: list[bool],
+    taken: np.ndarray,
+    used: set[int],
+    flags: int,
+) -> int | None:
+    """An address that nothing on the chip hears, or that no other source on its bus has."""
+    for address in range(1 << chip.address_bits):
+        if address in used:
+            continue
+        if not any(passes) or (flags and address & flags == flags):
+            return address
+    for address in range(1 << chip.address_bits):
+        select = chip.row_select_of(output << chip.address_bits | address)
+        number = (output % chip.buses) * bins.groups + select % bins.groups
+        label = address & (chip.labels - 1)
+        if (
+            address in used
+            or address & flags
+            or any(passes[h] and taken[h, number, label] for h in range(HEMISPHERES))
+        ):
+            continue
+        for h in range(HEMISPHERES):
+            taken[h, number, label] |= passes[h]
+        return address
+    return None
+
+
+def _run(
+    task: Task,
+    placement: Placement,
+    bins: Bins,
+    found: Assignment,
+    codes: Codes,
+    labels: np.ndarray,
+) -> Run:
+    masks = np.full((HEMISPHERES, placement.chip.drivers), bins.groups - 1, np.int32)
+    synapses, row_modes = fill(task, placement, bins, found, labels)
+    return record(
+        task,
+        placement,
+        codes,
+        method=f"{'label-only' if bins.groups == 1 else 'mixed'}, {bins.groups} groups",
+        compare_masks=masks,
+        row_modes=row_modes,
+        synapses=synapses,
+    )
+
+
+#: Routers by name.
+ROUTERS: Mapping[str, Router] = MappingProxyType(
+    {"greedy": route_greedily, "label-only": label_only, "mixed": mixed}
+)

@@ -1,0 +1,128 @@
+"""What has to be on the chip in one run: the neurons, their sources, and the synapses between them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip, Dead, check_dead
+from jaxsnn.bss2.netlist import Netlist, synapses_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChipParts:
+    """What of a chip can be used.
+
+    Attributes:
+        chip: the chip.
+        dead: its dead parts.
+        circuits: (hemispheres, columns) bool: the circuit works.
+        rows: (hemispheres, rows) bool: the synapse row and its driver work.
+    """
+
+    chip: Chip
+    dead: Dead
+    circuits: np.ndarray
+    rows: np.ndarray
+
+    @functools.cached_property
+    def drivers(self) -> np.ndarray:
+        """(hemispheres, drivers) bool: both rows work."""
+        return np.asarray(
+            self.rows.reshape(HEMISPHERES, self.chip.drivers, ROWS_PER_DRIVER).all(axis=2)
+        )
+
+    def slots(self, signs: str) -> np.ndarray:
+        """(hemispheres,) synapses that a circuit can have: rows, or drivers where each weight owns both rows."""
+        return (self.drivers if signs == "free" else self.rows).sum(axis=1)
+
+
+def usable_parts(chip: Chip, dead: Dead) -> ChipParts:
+    """The parts of a chip that are not dead.
+
+    Raises:
+        ChipError: a dead part does not exist.
+    """
+    check_dead(chip, dead)
+    circuits = np.ones((HEMISPHERES, chip.columns), bool)
+    rows = np.ones((HEMISPHERES, chip.rows), bool)
+    for circuit in dead.circuits:
+        circuits[circuit] = False
+    for row in dead.unusable_rows():
+        rows[row] = False
+    return ChipParts(chip=chip, dead=dead, circuits=circuits, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """One run, before it is placed.
+
+    Attributes:
+        net: the whole net.
+        parts: of the chip.
+        signs: "fixed" or "free".
+        targets: (targets,) global indices of the neurons on the chip, ascending.
+        sources: (sources,) global indices of the neurons and input channels that have synapses on them, ascending.
+        pre, post: (synapses,) positions in `sources` and in `targets`.
+        weight: (synapses,) signed.
+    """
+
+    net: Netlist
+    parts: ChipParts
+    signs: str
+    targets: np.ndarray
+    sources: np.ndarray
+    pre: np.ndarray
+    post: np.ndarray
+    weight: np.ndarray
+
+    @functools.cached_property
+    def on_chip(self) -> np.ndarray:
+        """(sources,) position in `targets` of each source, -1 where its spikes come from the host."""
+        if not len(self.targets):
+            return np.full(len(self.sources), -1)
+        place = np.searchsorted(self.targets, self.sources).clip(max=len(self.targets) - 1)
+        return np.where(self.targets[place] == self.sources, place, -1)
+
+    @functools.cached_property
+    def demand(self) -> np.ndarray:
+        """(sources, kinds, targets) int32: synapses of the chip; kinds are exc and inh, or one where signs are free."""
+        kinds = 1 if self.signs == "free" else 2
+        demand = np.zeros((len(self.sources), kinds, len(self.targets)), np.int32)
+        demand[self.pre, 0 if kinds == 1 else (self.weight < 0).astype(int), self.post] = (
+            synapses_of(self.weight)
+        )
+        return demand
+
+    @functools.cached_property
+    def fan_in(self) -> np.ndarray:
+        """(targets,) synapses of the chip that each neuron needs."""
+        units = synapses_of(self.weight)
+        return np.bincount(self.post, weights=units, minlength=len(self.targets)).astype(int)
+
+    @functools.cached_property
+    def population(self) -> np.ndarray:
+        """(targets,) number of each neuron's population."""
+        return self.net.owner[self.targets]
+
+
+def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> Task:
+    """The run that has some neurons of a net on the chip."""
+    position = np.full(net.size, -1)
+    position[targets] = np.arange(len(targets))
+    kept = position[net.post] >= 0
+    heard = np.zeros(net.size, bool)
+    heard[net.pre[kept]] = True
+    place = np.cumsum(heard) - 1
+    return Task(
+        net=net,
+        parts=parts,
+        signs=signs,
+        targets=np.asarray(targets),
+        sources=np.flatnonzero(heard),
+        pre=place[net.pre[kept]],
+        post=position[net.post[kept]],
+        weight=net.weight[kept].astype(np.int64),
+    )

@@ -1,0 +1,228 @@
+"""Linear nodes, convolutions and pools unrolled: what arrives at each population, as sparse sums of spike trains."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.errors import MappingError
+from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
+from jaxsnn.network.structure import Wire
+from jaxsnn.nir.passes import Window
+
+POOLS = ("SumPool2d", "AvgPool2d")
+CONVOLUTIONS = ("Conv1d", "Conv2d")
+#: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.
+MOST_CONNECTIONS = 1 << 25
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Links:
+    """A sparse matrix: sources and targets (links,) int64, values (links,) float64, never zero."""
+
+    pre: np.ndarray
+    post: np.ndarray
+    value: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IncomingLinks:
+    """What arrives at a node: weighted spikes of sources, by the name of the Input or population, and a constant.
+
+    Attributes:
+        links: source -> its weights.
+        constant: (channels,) what biases add up to; None for nothing.
+    """
+
+    links: Mapping[str, Links]
+    constant: np.ndarray | None
+
+
+def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, IncomingLinks]:
+    """What arrives at each population and Output, by its NIR name; linear nodes are composed on the way.
+
+    A value is the sum over all ways from a source to a target; values of zero are left out.
+
+    Raises:
+        MappingError: a node that is neither linear nor a neuron, a cycle without a neuron, or too many connections.
+    """
+    leaving: dict[str, IncomingLinks] = {}
+    for name, part in parts.items():
+        if part.wire.kind in ("input", "neuron"):
+            leaving[name] = IncomingLinks(links={name: _identity(part.wire.size)}, constant=None)
+    arriving = {}
+    for name in _linear_first(plan, parts):
+        wire, parameters = parts[name].wire, parts[name].parameters
+        entering = _sum([leaving[source] for source in wire.sources])
+        if wire.kind in ("neuron", "output"):
+            arriving[name] = entering
+        elif wire.kind != "input":
+            inward = plan.shapes[name][0] or ()
+            leaving[name] = _through(wire, inward, parameters, entering)
+    return arriving
+
+
+def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str]:
+    """All nodes, those without a state after what feeds them; populations and Outputs last."""
+    linear = [
+        name for name, part in parts.items() if part.wire.kind not in ("input", "output", "neuron")
+    ]
+    done = {name for name in parts if name not in linear}
+    waiting, order = linear, []
+    while waiting:
+        ready = [name for name in waiting if done.issuperset(plan.sources[name])]
+        if not ready:
+            raise MappingError(
+                f"node '{waiting[0]}' feeds itself without a neuron: put a neuron into the cycle"
+            )
+        order += ready
+        done.update(ready)
+        waiting = [name for name in waiting if name not in done]
+    return [*order, *(name for name in parts if name not in linear)]
+
+
+def _identity(size: int) -> Links:
+    every = np.arange(size)
+    return Links(pre=every, post=every, value=np.ones(size))
+
+
+def _sum(parts: list[IncomingLinks]) -> IncomingLinks:
+    names = dict.fromkeys(itertools.chain.from_iterable(part.links for part in parts))
+    links = {
+        name: _merged([part.links[name] for part in parts if name in part.links]) for name in names
+    }
+    constants = [part.constant for part in parts if part.constant is not None]
+    return IncomingLinks(
+        links=links, constant=sum(constants[1:], constants[0]) if constants else None
+    )
+
+
+def _merged(parts: list[Links]) -> Links:
+    """Links of the same pair added up, sorted by (post, pre); sums of zero left out."""
+    pre, post, value = (
+        np.concatenate([getattr(part, key) for part in parts]) for key in ("pre", "post", "value")
+    )
+    order = np.lexsort((pre, post))
+    pre, post, value = pre[order], post[order], value[order]
+    first = np.ones(pre.size, bool)
+    first[1:] = (np.diff(pre) != 0) | (np.diff(post) != 0)
+    starts = np.flatnonzero(first)
+    total = np.add.reduceat(value, starts) if starts.size else value
+    kept = total != 0
+    return Links(pre=pre[starts][kept], post=post[starts][kept], value=total[kept])
+
+
+def _through(
+    wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray], signal: IncomingLinks
+) -> IncomingLinks:
+    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
+    matrix = _matrix(wire, inward, parameters)
+    links = {name: _product(wire, one, matrix) for name, one in signal.links.items()}
+    constant = None
+    if signal.constant is not None:
+        values = signal.constant[matrix.pre] * matrix.value
+        constant = np.bincount(matrix.post, weights=values, minlength=wire.size)
+    if "bias" in parameters:
+        bias = np.repeat(
+            np.asarray(parameters["bias"], float), wire.size // np.size(parameters["bias"])
+        )
+        constant = bias if constant is None else constant + bias
+    return IncomingLinks(links=links, constant=constant)
+
+
+def _product(wire: Wire, first: Links, second: Links) -> Links:
+    """The links of `first`, each followed by all links of `second` that start where it ends."""
+    order = np.argsort(second.pre, kind="stable")
+    starts = second.pre[order]
+    begin = np.searchsorted(starts, first.post, side="left")
+    count = np.searchsorted(starts, first.post, side="right") - begin
+    total = int(count.sum())
+    _refuse_many(wire, total)
+    inside = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    taken = order[np.repeat(begin, count) + inside]
+    value = np.repeat(first.value, count) * second.value[taken]
+    return _merged([Links(pre=np.repeat(first.pre, count), post=second.post[taken], value=value)])
+
+
+def _refuse_many(wire: Wire, count: int) -> None:
+    if count > MOST_CONNECTIONS:
+        raise MappingError(
+            f"node '{wire.name}' ({wire.kind}) makes {count} connections, more than {MOST_CONNECTIONS} are not "
+            "unrolled: make the layer smaller"
+        )
+
+
+def _matrix(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray]) -> Links:
+    """A linear node as a sparse matrix."""
+    if wire.kind in ("Linear", "Affine"):
+        weight = np.asarray(parameters["weight"], float)
+        post, pre = np.nonzero(weight)
+        return Links(pre=pre, post=post, value=weight[post, pre])
+    if wire.kind == "Scale":
+        every, scale = np.arange(wire.size), np.asarray(parameters["scale"], float)
+        kept = scale != 0
+        return Links(pre=every[kept], post=every[kept], value=scale[kept])
+    if wire.kind == "Flatten":
+        every = np.arange(wire.size)
+        place = (
+            every
+            if wire.detail is None
+            else every.reshape(inward).transpose(wire.detail).reshape(-1)
+        )
+        return Links(pre=place, post=every, value=np.ones(wire.size))
+    if wire.kind in CONVOLUTIONS:
+        return _convolution(wire, inward, np.asarray(parameters["weight"], float))
+    if wire.kind in POOLS:
+        window = wire.detail
+        share = 1 / math.prod(window.kernel) if wire.kind == "AvgPool2d" else 1.0
+        each = Window(
+            **{**vars(window), "groups": inward[0]}
+        )  # a pool is a convolution of each channel by itself
+        return _convolution(wire, inward, np.full((inward[0], 1, *window.kernel), share), each)
+    raise MappingError(
+        f"node '{wire.name}' is a {wire.kind}, which the chip has not: use linear nodes and neurons"
+    )
+
+
+def _convolution(
+    wire: Wire, inward: tuple[int, ...], weight: np.ndarray, window: Window | None = None
+) -> Links:
+    """A convolution of channels and one or two spatial axes; weight is (out channels, in channels / groups, *kernel).
+
+    Each tap of the kernel connects each output to at most one input of a channel.
+    """
+    frame = window or wire.detail
+    space = wire.shape[1:]
+    _refuse_many(wire, math.prod(wire.shape) * math.prod(weight.shape[1:]))
+    out_channels, in_channels = weight.shape[:2]
+    groups = np.arange(out_channels) // (out_channels // frame.groups)
+    outputs = np.arange(math.prod(wire.shape)).reshape(out_channels, -1)
+    inputs = np.arange(math.prod(inward)).reshape(inward)
+    found = []
+    for tap in itertools.product(*(range(size) for size in frame.kernel)):
+        places = [
+            np.arange(length) * stride - padding[0] + offset * dilation
+            for length, stride, padding, offset, dilation in zip(
+                space, frame.stride, frame.padding or (), tap, frame.dilation, strict=True
+            )
+        ]
+        valid = [
+            (place >= 0) & (place < size) for place, size in zip(places, inward[1:], strict=True)
+        ]
+        inside = np.logical_and.reduce(np.meshgrid(*valid, indexing="ij")).reshape(-1)
+        from_ = inputs[
+            :, *np.ix_(*(place[good] for place, good in zip(places, valid, strict=True)))
+        ]
+        from_ = from_.reshape(inward[0], -1)
+        for channel in range(in_channels):
+            pre = from_[groups * in_channels + channel]
+            value = np.broadcast_to(weight[(slice(None), channel, *tap)][:, None], pre.shape)
+            kept = (value != 0).reshape(-1)
+            post = outputs[:, inside]
+            found.append([part.reshape(-1)[kept] for part in (pre, post, value)])
+    pre, post, value = (np.concatenate([part[number] for part in found]) for number in range(3))
+    return _merged([Links(pre=pre, post=post, value=value)])

@@ -1,0 +1,62 @@
+"""Steps of the demo: the trained network placed and routed on BrainScaleS-2, proven, and drawn. No chip is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.map_file import read_mapping
+from jaxsnn.bss2.mapping import Mapping, to_json
+from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.quantize import Quantized, quantize
+from jaxsnn.bss2.usage import used
+from jaxsnn.commands.demo.demo_steps import TOLD
+from jaxsnn.errors import MappingError
+from jaxsnn.nir import read
+from jaxsnn.output import write_whole
+
+_SHOWN = ("circuits", "synapse drivers", "synapses")
+
+
+def map_step(
+    exported: Path, written: Path, force: bool
+) -> tuple[Quantized, list[str], dict[str, Any]]:
+    """The exported file quantised, placed and routed, and the mapping written."""
+    quantized = quantize(read(exported, **TOLD))
+    found = map_net(quantized.netlist)
+    if found.mapping is None:
+        raise MappingError(f"the trained network has no mapping: {found.why}")
+    text, resources = to_json(found.mapping), used(found.mapping)
+    write_whole(written, lambda path: path.write_text(text, encoding="utf-8"), force)
+    runs = len(found.mapping.runs)
+    taken = [
+        f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN
+    ]
+    errors = [f"{name} {report.relative_error:.1%}" for name, report in quantized.nodes.items()]
+    notes = [
+        f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
+    ]
+    lines = [
+        f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: {', '.join(taken)}",
+        f"weights have 6 bit and a sign: rms error {', '.join(errors)} of their rms",
+        *(f"note: {note}" for note in notes),
+    ]
+    facts = {"file": str(written), "runs": runs, "used": resources, "notes": notes}
+    return quantized, lines, facts
+
+
+def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str], dict[str, Any]]:
+    """The written mapping read back and checked."""
+    mapping = read_mapping(written)
+    violations = check(mapping, quantized.netlist)
+    if violations:
+        raise MappingError(
+            f"{written.name} has {len(violations)} violations, the first: {violations[0]}"
+        )
+    synapses = len(quantized.netlist.weight)
+    lines = [
+        f"{written.name} read again; every event sent through crossbar, buses, drivers, rows and labels:",
+        f"the {synapses} synapses of the network respond, with its signs and weights, and no other: 0 violations",
+    ]
+    return mapping, lines, {"violations": 0, "synapses": synapses}

@@ -1,0 +1,81 @@
+"""The last step: pictures of the chip, of the training run, and of what the trained network fires."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn import plot
+from jaxsnn.bss2.floorplan import floorplan
+from jaxsnn.bss2.mapping import Mapping
+from jaxsnn.commands.demo.demo_steps import DemoRun
+from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
+from jaxsnn.output import write_whole
+from jaxsnn.train import Data, Fit
+
+
+def draw_step(
+    folder: Path, found: tuple[Fit, DemoRun], mapping: Mapping, data: Data, force: bool
+) -> tuple[tuple[str, ...], list[str], dict[str, Any]]:
+    """The pictures' names; the chip's is always among them, the others need matplotlib."""
+    names = ("floorplan.svg", "learning_curve.png", "raster.png")
+    text = floorplan(mapping)
+    write_whole(folder / names[0], lambda path: path.write_text(text, encoding="utf-8"), force)
+    lines = [f"{names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"]
+    trained, after = found
+    try:
+        plot.learning_curve(
+            folder / names[1],
+            trained.history,
+            best_epoch=trained.best_epoch,
+            test_accuracy=trained.test_accuracy,
+            title="Yin-Yang, trained on exact spike times",
+            force=force,
+        )
+        _draw_raster(folder / names[2], after, data, force)
+    except UsageError as error:
+        return (
+            names[:1],
+            [*lines, f"left out: {error}"],
+            {"pictures": list(names[:1]), "left_out": str(error)},
+        )
+    lines.append(
+        f"{names[1]}: errors and loss by epoch; {names[2]}: what goes in, what fires, who is first"
+    )
+    return names, lines, {"pictures": list(names)}
+
+
+def _draw_raster(path: Path, played: DemoRun, data: Data, force: bool) -> None:
+    """One point of each class: what goes in, what the hidden layer does, who is first at the output."""
+    (entry, events), *_ = played.inputs.items()
+    samples = []
+    for label, kind in enumerate(data.classes):
+        sample = int(np.flatnonzero(data.y == label)[0])
+        trains = {entry: _one_train(events, sample, played.network.inputs[entry])}
+        for name in played.solution.spikes:
+            size = played.network.populations[name].size
+            trains[name] = _one_train(played.solution.events(name), sample, size)
+        x, y = data.x[sample, :2]
+        samples.append((f"a point of '{kind}': x = {x:.2f}, y = {y:.2f}", trains))
+    last = list(played.solution.spikes)[-1]
+    latest = max(
+        float(train.time.max(initial=0.0)) for _, trains in samples for train in trains.values()
+    )
+    plot.raster(
+        path,
+        samples,
+        t_end=min(1.05 * latest, played.t_end),
+        title="The trained network on three test points: the first spike of the last row (circled) is its answer",
+        labels={entry: ("x", "y", "1-x", "1-y", "bias"), last: data.classes},
+        circled=last,
+        force=force,
+    )
+
+
+def _one_train(events: Events, sample: int, size: int) -> plot.SpikeTrain:
+    time, index = np.asarray(events.time)[sample], np.asarray(events.index)[sample]
+    used = np.isfinite(time)
+    return plot.SpikeTrain(time=time[used], index=index[used], size=size)

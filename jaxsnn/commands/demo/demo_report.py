@@ -1,0 +1,93 @@
+"""What the demo did, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoStep:
+    """One step of the demo.
+
+    Attributes:
+        name: what was done.
+        lines: for people.
+        facts: for scripts.
+        seconds: wall time.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    facts: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo did.
+
+    Attributes:
+        test_accuracy: fraction.
+        steps: in order.
+        files: the names of `FILES` that were written -> path.
+    """
+
+    test_accuracy: float
+    steps: tuple[DemoStep, ...]
+    files: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        steps = [
+            {"name": step.name, **step.facts, "seconds": round(step.seconds, 3)}
+            for step in self.steps
+        ]
+        return {
+            "schema": 1,
+            "test_accuracy": self.test_accuracy,
+            "steps": steps,
+            "files": dict(self.files),
+        }
+
+    def as_text(self) -> str:
+        """For people: what comes after the steps."""
+        seconds = sum(step.seconds for step in self.steps)
+        files = [f"  {path}" for path in self.files.values()]
+        return "\n".join([f"test accuracy {self.test_accuracy:.2%}, in {seconds:.0f} s", *files])
+
+
+def step_text(number: int, step: DemoStep) -> str:
+    """A step for people."""
+    first, *others = step.lines
+    margin = " " * 14
+    return "\n".join(
+        [
+            f"{number}  {step.name:9s}  {first}  [{step.seconds:.1f} s]",
+            *(margin + line for line in others),
+        ]
+    )
+
+
+class Steps:
+    """Runs steps, times them and collects what they say."""
+
+    def __init__(self, step_done: Callable[[int, DemoStep], None] | None):
+        self.done: list[DemoStep] = []
+        self.step_done = step_done
+
+    def run(
+        self, name: str, work: Callable[..., tuple[Any, list[str], dict[str, Any]]], *arguments: Any
+    ) -> Any:
+        """Do `work`, which gives a value, lines and facts; return the value."""
+        start = time.perf_counter()
+        value, lines, facts = work(*arguments)
+        step = DemoStep(
+            name=name, lines=tuple(lines), facts=facts, seconds=time.perf_counter() - start
+        )
+        self.done.append(step)
+        if self.step_done is not None:
+            self.step_done(len(self.done), step)
+        return value

@@ -1,0 +1,218 @@
+"""The steps of the demo: each gives a value, lines for people and facts for scripts."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import SimulationError, listing
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir import Graph, read, write
+from jaxsnn.nir.export import same_array
+from jaxsnn.nir.files import Dataset, Group, load
+from jaxsnn.nir.passes import sizes as population_sizes
+from jaxsnn.simulation.audit import audit
+from jaxsnn.simulation.runs import simulate_fully
+from jaxsnn.simulation.simulate import Solution
+from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
+from jaxsnn.train.loop.train_plan import INPUT_SPAN, make_loss
+from jaxsnn.train.losses.readings import EventReading
+from jaxsnn.units import format_time
+
+#: The network of the demo.
+SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
+
+#: What it does not say, and the reader is told.
+TOLD = {"dialect": "snntorch", "reset": "zero"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRun:
+    """A graph on the test points: what it fired, and what it answered."""
+
+    network: Network
+    inputs: dict[str, Events]
+    t_end: float
+    solution: Solution
+    accuracy: float
+
+    @property
+    def per_neuron(self) -> dict[str, float]:
+        """Population -> mean number of spikes of a neuron for one point."""
+        return {
+            name: float(np.mean(np.asarray(own.count)))
+            for name, own in self.solution.spikes.items()
+        }
+
+
+def play(graph: Graph, data: Data) -> DemoRun:
+    network = lower(graph)
+    loss = make_loss("ttfs", network)
+    events = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=True)(data.x)
+    solution = simulate_fully(network, events, loss.t_max)
+    return DemoRun(
+        network=network,
+        inputs={next(iter(network.inputs)): events},
+        t_end=loss.t_max,
+        solution=solution,
+        accuracy=float(
+            accuracy(
+                loss.predict(EventReading(network=network, solution=solution)), jnp.asarray(data.y)
+            )
+        ),
+    )
+
+
+def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
+    graph = read(source, **TOLD)
+    counts = population_sizes(graph)
+    kinds = {name: f"{counts[name]} {graph.nodes[name].type}" for name in graph.neurons}
+    path = " -> ".join(
+        f"{name} ({kinds[name]})" if name in kinds else name for name in graph.order()
+    )
+    neuron = graph.nodes[graph.neurons[0]]
+    shared = {
+        name: np.unique(np.asarray(value, float)) for name, value in neuron.parameters.items()
+    }
+    says = [
+        f"{name} {format_time(value[0]) if name.startswith('tau') else f'{value[0]:g}'}"
+        for name, value in shared.items()
+        if value.size == 1
+    ]
+    lines = [
+        f"{source.name}, written by snnTorch's own exporter",
+        f"it says          {path}",
+        f"                 {', '.join(says)}",
+        "it does not say  how long a time step is, how strong a spike is, how a neuron is reset",
+        f"so it was told   {', '.join(f'{option} {value}' for option, value in TOLD.items())}",
+        f"and found        dt {format_time(graph.dialect.dt or 0.0)}: tau/r, the same for all neurons",
+    ]
+    return graph, lines, {"file": source.name, "told": TOLD, "dialect": graph.dialect.as_dict()}
+
+
+def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[str, Any]]:
+    played = play(graph, data)
+    lines = [
+        f"{len(data)} Yin-Yang points, five input spikes each, event by event: exact times, no time step",
+        f"spikes of a neuron for one point: {listed(played.per_neuron)}",
+        f"accuracy, untrained: {played.accuracy:.2%}",
+    ]
+    return played, lines, facts_of(played)
+
+
+def check_step(played: DemoRun) -> tuple[None, list[str], dict[str, Any]]:
+    found = audit(played.network, played.inputs, played.solution, played.t_end)
+    lines = [
+        "voltages recomputed in float64 from the spikes alone, by another formula (unit: v_threshold - v_reset):"
+    ]
+    for name, own in found.items():
+        above = (
+            f"exceeds it by {own.elsewhere:.0e} at most"
+            if own.elsewhere > 0
+            else "never exceeds it"
+        )
+        lines.append(
+            f"{name}: at each of {own.spikes} spikes V is within {own.at_spikes:.0e} of the threshold; "
+            f"at {own.times} other times per point it {above}"
+        )
+    return None, lines, {"populations": {name: asdict(own) for name, own in found.items()}}
+
+
+def train_step(
+    graph: Graph,
+    data: Splits,
+    epochs: int,
+    seed: int,
+    progress: Callable[[str], None] | None,
+    before: DemoRun,
+) -> tuple[tuple[Fit, DemoRun], list[str], dict[str, Any]]:
+    trained = fit(graph, data, epochs=epochs, seed=seed, progress=progress)
+    after = play(trained.graph, data.test)
+    lines = [
+        f"{len(data.train)} other points, {epochs} epochs, exact gradients of spike times (EventProp), Adam",
+        f"test accuracy: {before.accuracy:.2%} -> {trained.test_accuracy:.2%} "
+        f"(epoch {trained.best_epoch}, chosen on {len(data.validation)} further points)",
+        f"spikes of a neuron for one point: {listed(before.per_neuron)} -> {listed(after.per_neuron)}",
+        *(f"note: {note}" for note in trained.notes),
+    ]
+    facts = {
+        "epochs": epochs,
+        "best_epoch": trained.best_epoch,
+        "test_accuracy": trained.test_accuracy,
+    }
+    return (trained, after), lines, facts | {"notes": list(trained.notes), **facts_of(after)}
+
+
+def export_step(
+    graph: Graph, source: Path, exported: Path, force: bool
+) -> tuple[None, list[str], dict[str, Any]]:
+    write(exported, graph, force)
+    old, new = dict(_datasets(load(source))), dict(_datasets(load(exported)))
+    changed = [name for name in old if name in new and not _same(old[name], new[name])]
+    added, lost = (
+        [name for name in new if name not in old],
+        [name for name in old if name not in new],
+    )
+    lines = [
+        f"{exported.name}: {len(changed)} of {len(old)} datasets have new numbers ({listing(changed)})",
+        f"{len(old) - len(changed) - len(lost)} are the same bit for bit, {len(added)} were added, {len(lost)} lost",
+    ]
+    return None, lines, {"file": str(exported), "changed": changed, "added": added, "lost": lost}
+
+
+def _datasets(group: Group, path: str = "") -> Iterator[tuple[str, Dataset]]:
+    """All datasets of a document with their paths, those of nodes from the node's name on."""
+    for name, entry in group.items():
+        full = f"{path}/{name}" if path else name
+        if isinstance(entry, Dataset):
+            yield full.removeprefix("node/nodes/"), entry
+        else:
+            yield from _datasets(entry, full)
+
+
+def _same(old: Dataset, new: Dataset) -> bool:
+    """Equal in every bit; text is an array of objects, which has none."""
+    first, second = np.asarray(old.value), np.asarray(new.value)
+    if first.dtype == object:
+        return old.dtype == new.dtype and first.tolist() == second.tolist()
+    return same_array(first, second)
+
+
+def read_back_step(
+    exported: Path, data: Data, after: DemoRun
+) -> tuple[None, list[str], dict[str, Any]]:
+    again = play(read(exported, **TOLD), data)
+    compared = {}
+    for name, spikes in after.solution.spikes.items():
+        first, second = np.asarray(spikes.time), np.asarray(again.solution.spikes[name].time)
+        same = first.shape == second.shape and first.tobytes() == second.tobytes()
+        if not same:
+            raise SimulationError(
+                f"population '{name}' of {exported} does not fire the spikes that it was trained with"
+            )
+        compared[name] = int(np.isfinite(first).sum())
+    lines = [
+        f"{exported.name} read again, and played on the {len(data)} test points:",
+        f"{sum(compared.values())} spikes ({listed(compared)}), all at the times from before the export, bit for bit",
+        "not compared: snnTorch itself, which steps by dt and resets a step late, so that its spikes lie on that grid",
+    ]
+    return None, lines, {"equal": True, "spikes": compared}
+
+
+def facts_of(played: DemoRun) -> dict[str, Any]:
+    return {"accuracy": played.accuracy, "spikes_per_neuron": played.per_neuron}
+
+
+def listed(values: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )

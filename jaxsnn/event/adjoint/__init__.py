@@ -1,0 +1,1 @@
+"""Exact gradients of spike times, in reverse and in forward mode."""

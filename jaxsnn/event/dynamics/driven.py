@@ -1,0 +1,36 @@
+"""Neurons that voltages drive in the place of spikes: see `jaxsnn.event.projections.driven_signals`."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from jaxsnn.event.dynamics.current_based import CubaLIFDelta
+from jaxsnn.event.dynamics.membrane_only import LeakyMembrane, LIFBox
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Driven(LeakyMembrane):
+    """What LIF and LI have in common that voltages drive: these enter like a bias."""
+
+    def arrival_factor(self, parameters):
+        """What a voltage of 1 adds to j, (neurons,): r, or what a bias of 1 does."""
+        return self._steady_drive(parameters, jnp.ones_like(parameters["r"]))
+
+    def kick(self, parameters):
+        """Scale of what a voltage of 1 does to V, if it lasts."""
+        return self.arrival_factor(parameters)
+
+    def j_start(self, parameters, current):
+        """j of the voltages at time 0; "start" is what they exceed their rest by, (neurons,)."""
+        start = parameters.get("start", jnp.zeros_like(parameters["r"]))
+        return self.arrival_factor(parameters) * start
+
+
+@dataclass(frozen=True, kw_only=True)
+class LIFUnderLI(_Driven, CubaLIFDelta):
+    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that decay; LI, if it never fires."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LIFUnderI(_Driven, LIFBox):
+    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that stay; LI, if it never fires."""

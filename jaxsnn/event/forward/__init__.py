@@ -1,0 +1,1 @@
+"""The event engine forward in time: layers, recurrent groups, readouts."""

@@ -1,0 +1,171 @@
+"""What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from jaxsnn.errors import Limit, LoweringError, listing
+from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.obstacles import limit_of, obstacles
+from jaxsnn.network.structure import LINEAR, Population, Wire, carriers
+from jaxsnn.network.voltage_chains import chain_limits, voltages_into
+
+#: NIR types of neurons that the engines run.
+NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
+
+
+def event_limits(
+    wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
+) -> Iterator[Limit]:
+    """Why the event engine cannot run a network, in the order of its nodes.
+
+    Args:
+        wires: in execution order.
+        populations: by name.
+        threshold: how a Threshold is played, as in `jaxsnn.event.Event`.
+    """
+    wires = tuple(wires)
+    steady = _steady(wires)
+    looped: set[str] = set()
+    try:
+        looped = {
+            wire.name for part in groups(wires) if isinstance(part, Cycle) for wire in part.wires
+        }
+    except LoweringError as error:
+        yield limit_of(wires[-1].name, "instant-cycle", error)
+    levels = leveled(wires) if threshold == "level" else set()
+    found = feeds(wires)
+    voltages = voltages_into(wires, populations)
+    for wire in wires:
+        if wire.kind == "Threshold":
+            yield from _threshold_limits(
+                wire, found[wire.name], populations, looped=wire.name in looped
+            )
+        elif wire.kind not in ("input", "output", "neuron", *LINEAR):
+            supported = listing((*NEURONS, *LINEAR, "Threshold"))
+            yield Limit(
+                node=wire.name,
+                code="unsupported-node",
+                message=f"node '{wire.name}' is a {wire.kind}",
+                fix=f"the event engine runs {supported}",
+            )
+        if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
+            yield Limit(
+                node=wire.name,
+                code="late-bias",
+                message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
+                fix="put the bias behind the Delay, or run it on the grid",
+            )
+        if wire.name in populations:
+            steadily = (
+                bool(voltages[wire.name])
+                or not steady.isdisjoint(wire.sources)
+                or wire.name in levels
+            )
+            yield from _population_limits(
+                populations[wire.name], steadily=steadily, looped=wire.name in looped
+            )
+    yield from chain_limits(wires, populations, levels)
+    if threshold == "level":
+        yield from _mixture_limits(wires, populations)
+
+
+def output_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
+) -> Iterator[Limit]:
+    """Outputs of which the event engine has nothing to write: what weights or an Input send is no event of a neuron.
+
+    Of those that a voltage reaches through other nodes `event_limits` says so.
+
+    Args:
+        wires, threshold: as of `event_limits`.
+        populations: by name; neurons that are missing are taken for some that fire.
+    """
+    kinds = {wire.name: wire.kind for wire in wires}
+    entering = voltages_into(wires, populations)
+    for wire in wires:
+        if wire.kind != "output" or not set(entering[wire.name]) <= set(wire.sources):
+            continue
+        sent = [kinds[name] for name in wire.sources]
+        alone = len(sent) == 1 and sent[0] in ("neuron", "Threshold")
+        fires = [
+            threshold == "event"
+            if kind == "Threshold"
+            else kind == "neuron" and not _is_silent(populations.get(name))
+            for name, kind in zip(wire.sources, sent, strict=True)
+        ]
+        if not alone and not (fires and all(fires)):
+            yield Limit(
+                node=wire.name,
+                code="output-source",
+                message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
+                fix="what leaves must come from populations that fire, or from one readout, or from one Threshold",
+            )
+
+
+def _is_silent(population: Population | None) -> bool:
+    return population is not None and not population.fires
+
+
+def _threshold_limits(
+    wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
+) -> Iterator[Limit]:
+    where = f"node '{wire.name}' (Threshold)"
+    source = populations.get(feed.readout or "")
+    if looped:
+        yield Limit(
+            node=wire.name,
+            code="threshold-in-cycle",
+            message=f"{where} is part of a cycle",
+            fix="break the cycle before it, or run it on the grid",
+        )
+    elif feed.obstacle or (source is not None and source.fires):
+        what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
+        yield Limit(
+            node=wire.name,
+            code="threshold-source",
+            message=f"{where} {what}",
+            fix="feed it by one LI, CubaLI or I, through Scale and Flatten alone, or run it on the grid",
+        )
+
+
+def _mixture_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> Iterator[Limit]:
+    """Neurons under delta spikes and levels, which are boxes."""
+    for name, level, spikes in mixed(wires, populations):
+        if name in populations and populations[name].spike_kernel == "delta":
+            yield Limit(
+                node=name,
+                code="level-and-deltas",
+                message=f"node '{name}' ({populations[name].kind}) receives a level from '{level}' and delta spikes "
+                f"from '{spikes}'",
+                fix=f"say --spike-kernel {name}:box, play the Threshold as events (--threshold event), or run it on "
+                "the grid",
+            )
+
+
+def _steady(wires: Sequence[Wire]) -> set[str]:
+    """Names of the linear nodes whose output has a constant in it, which biases leave."""
+    return carriers(
+        wires, [wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")]
+    )
+
+
+def _population_limits(population: Population, *, steadily: bool, looped: bool) -> Iterator[Limit]:
+    name, kind = population.name, population.kind
+    where = f"node '{name}' ({kind})"
+    needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
+    needed += ["reset", "v_reset"] * population.fires
+    needed += ["dt"] * (
+        population.spike_kernel == "box"
+        or (steadily and population.bias == "step")
+        or (looped and population.recurrent_delay > 0)
+    )
+    yield from obstacles(population, needed)
+    if population.fires and population.reset == "none":
+        yield Limit(
+            node=name,
+            code="no-reset",
+            message=f"{where} has reset 'none'",
+            fix=f"say --readout {name} if it is a leaky readout",
+        )

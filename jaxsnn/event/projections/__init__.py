@@ -1,0 +1,1 @@
+"""What arrives at a population, and what it hands on."""

@@ -1,0 +1,115 @@
+"""What the parts of a network have in common, and what they hand on to each other."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_record import Budget, EventRecord
+from jaxsnn.event.forward.readout import Drive
+from jaxsnn.event.projections.arrivals import Arrivals, Train
+from jaxsnn.network.network import Network
+from jaxsnn.network.operators import Operator, one_lane
+from jaxsnn.network.signals import Signal
+from jaxsnn.network.sorting import sorted_times
+from jaxsnn.network.structure import Wire
+
+#: Spikes of a population in one sample that others see at least, where they are gathered by position.
+_GATHERED = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readout:
+    """A population that does not fire, as a Threshold sees it.
+
+    Attributes:
+        drive: all that moves it. Where it has positions V is counted from rest, in units of `unit`.
+        given: what arrives, which knows the positions.
+        unit: (neurons,) volts, or None for volts.
+        v_inf: (neurons,) V at rest.
+    """
+
+    drive: Drive
+    given: Arrivals
+    unit: jax.Array | None
+    v_inf: jax.Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What all parts of a network have in common.
+
+    Attributes:
+        arriving: population -> the signal that arrives there.
+        trains: input, population or Threshold -> its events; populations and Thresholds add theirs. Of a level these
+            are its rises and then, with channels counted on, its falls.
+        gathered: populations and Thresholds whose events go through a convolution or a pool.
+        readouts: population that does not fire -> what a Threshold sees of it; these add themselves.
+        levels: Thresholds that are played as levels.
+    """
+
+    network: Network
+    engine: Event
+    arriving: dict[str, Signal]
+    trains: dict[str, Train]
+    gathered: frozenset[str]
+    readouts: dict[str, Readout] = field(default_factory=dict)
+    levels: frozenset[str] = frozenset()
+
+
+def hand_on(
+    sources: Sources, record: EventRecord, name: str, time: jax.Array, channel: jax.Array
+) -> None:
+    """Give the events of a part to those behind it: time (batch, events) seconds, channel (events,)."""
+    room = sources.engine.of("max_events", name)
+    if room is None and name in sources.gathered:
+        size = next(wire.size for wire in sources.network.wires if wire.name == name)
+        room = max(_GATHERED, 2 * size)
+    if room is None or room >= time.shape[1]:
+        sources.trains[name] = Train(time, channel)
+        return
+    sources.trains[name] = earliest(time, jnp.broadcast_to(channel, time.shape), room)
+    record.budgets["max_events"][name] = Budget(
+        needed=jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32)), room=jnp.int32(room)
+    )
+
+
+def earliest(time, channel, room: int) -> Train:
+    """The first `room` events of each sample in order, of (batch, events)."""
+    _, place = sorted_times(lax.stop_gradient(time))
+    place = place[:, :room]
+    return Train(
+        jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True
+    )
+
+
+def edges(operator: Operator, dtype) -> Operator:
+    """What levels do that pass an operator: twice the channels, rises first, and falls with opposite weights behind."""
+    if operator.is_identity:
+        operator = one_lane(
+            Wire(name="level", kind="Linear", sources=(), shape=(operator.size,)), operator, dtype
+        )
+    rows, count = operator.rows(dtype), operator.inward
+    entries = {}
+    if operator.source is not None:
+        source, position, row = operator.entries()
+        entries = {
+            "source": np.concatenate([source, source + count]),
+            "position": np.tile(position, 2),
+            "row": np.concatenate([row, row + rows.shape[0]]),
+        }
+
+    def twice(array):
+        return None if array is None else jnp.concatenate([array, array])
+
+    return replace(
+        operator,
+        **entries,
+        inward=2 * count,
+        weight=jnp.concatenate([rows, -rows]),
+        delay=twice(operator.delay),
+        row_delay=twice(operator.row_delay),
+    )

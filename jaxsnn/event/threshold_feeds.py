@@ -1,0 +1,99 @@
+"""NIR's Threshold in a network: which readout feeds it, and what then carries levels, spikes and voltages.
+
+Nothing here loads JAX.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.network.structure import Population, Wire, carriers
+
+#: How the event engine can play a Threshold: as NIR's documentation has it, or as an event at each upward crossing.
+READINGS = ("level", "event")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What feeds a Threshold.
+
+    Attributes:
+        readout: the neurons whose voltage it looks at; None where there are no such neurons.
+        through: the Scale and Flatten nodes on the way, in the order of the signal.
+        obstacle: what feeds it instead, in words.
+    """
+
+    readout: str | None = None
+    through: tuple[Wire, ...] = ()
+    obstacle: str = ""
+
+
+def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
+    """Look back from a Threshold to the neurons before it, through Scale and Flatten nodes alone.
+
+    Args:
+        wires: all nodes by name.
+    """
+    through: list[Wire] = []
+    here = threshold
+    while True:
+        if len(here.sources) != 1:
+            where = "" if here is threshold else f" at '{here.name}'"
+            return Feed(obstacle=f"adds up what {listing(here.sources)} send{where}")
+        source = wires[here.sources[0]]
+        if source.kind == "neuron":
+            return Feed(readout=source.name, through=tuple(through[::-1]))
+        if source.kind == "input":
+            return Feed(obstacle=f"receives the input '{source.name}'")
+        if source.kind not in ("Scale", "Flatten") or source in through:
+            return Feed(obstacle=f"receives what '{source.name}' ({source.kind}) sends")
+        through.append(source)
+        here = source
+
+
+def feeds(wires: Iterable[Wire]) -> dict[str, Feed]:
+    """Threshold -> what feeds it."""
+    by_name = {wire.name: wire for wire in wires}
+    return {
+        wire.name: feed_of(wire, by_name) for wire in by_name.values() if wire.kind == "Threshold"
+    }
+
+
+def leveled(wires: Iterable[Wire]) -> set[str]:
+    """Names of the neurons that what Thresholds send arrives at."""
+    wires = tuple(wires)
+    levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+    return {
+        wire.name for wire in wires if wire.kind == "neuron" and not levels.isdisjoint(wire.sources)
+    }
+
+
+def mixed(
+    wires: Iterable[Wire], populations: Mapping[str, Population]
+) -> Iterator[tuple[str, str, str]]:
+    """Neurons at which levels arrive and spikes too: their name, a node that brings a level, and one that brings
+    spikes."""
+    wires = tuple(wires)
+    levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+    firing = [name for name, population in populations.items() if population.fires]
+    spikes = carriers(wires, [*firing, *(wire.name for wire in wires if wire.kind == "input")])
+    for wire in wires:
+        if (
+            wire.kind == "neuron"
+            and not levels.isdisjoint(wire.sources)
+            and not spikes.isdisjoint(wire.sources)
+        ):
+            level = next(source for source in wire.sources if source in levels)
+            yield wire.name, level, next(source for source in wire.sources if source in spikes)
+
+
+def check_reading(reading: object) -> None:
+    """Refuse what is no way to play a Threshold.
+
+    Raises:
+        UsageError: it is not among `READINGS`.
+    """
+    if reading not in READINGS:
+        raise UsageError(
+            f"threshold is {reading!r}, no way to play a Threshold: {suggestion(str(reading), READINGS)}"
+        )

@@ -1,0 +1,122 @@
+"""What the grid engine does not run, all of it, listed before anything runs. Nothing here loads JAX."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from jaxsnn.errors import Limit, LoweringError
+from jaxsnn.grid.timing import delay_steps, needs_dt
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.obstacles import limit_of, obstacles
+from jaxsnn.network.structure import Population, Wire, carriers
+
+
+def grid_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population], *, dt: float | None = None
+) -> Iterator[Limit]:
+    """Why the grid engine cannot run a network.
+
+    Args:
+        wires: in execution order, the nodes of a cycle one after the other.
+        populations: by name.
+        dt: length of a step, seconds; None: the network's own.
+    """
+    for wire in wires:
+        if not wire.sources and wire.kind not in ("input", "neuron"):
+            message = f"nothing feeds node '{wire.name}' ({wire.kind})"
+            yield Limit(
+                node=wire.name, code="not-fed", message=message, fix="connect it, or remove it"
+            )
+        if wire.name in populations:
+            yield from _population_limits(populations[wire.name], dt)
+    yield from _cycle_limits(wires)
+    yield from _delay_limits(wires, populations, dt)
+    if any(population.membrane == "exact" for population in populations.values()):
+        yield from _signal_limits(wires, populations)
+
+
+def _population_limits(population: Population, dt: float | None) -> Iterator[Limit]:
+    exact = population.membrane == "exact"
+    needed = ["initial", "norm_input", "r"]
+    if needs_dt(population) and not population.counts_steps:
+        needed += ["seconds"] + ["dt"] * (dt is None)
+    needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"] * exact
+    needed += ["reset", "reset_delay"] * population.fires
+    yield from obstacles(population, needed)
+    if population.fires and exact and population.reset_delay:
+        yield Limit(
+            node=population.name,
+            code="reset-delay",
+            message=f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous",
+            fix=f"say --reset-delay {population.name}:false",
+        )
+
+
+def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Limit]:
+    try:
+        groups(wires)
+    except LoweringError as error:
+        yield limit_of(wires[0].name, "instant-cycle", error)
+
+
+def _delay_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population], dt: float | None
+) -> Iterator[Limit]:
+    counts = any(population.counts_steps for population in populations.values())
+    known = [population.dt for population in populations.values() if population.dt is not None]
+    unit = 1.0 if counts else dt if dt is not None or not known else known[0]
+    looped = _looped(wires)
+    for wire in (wire for wire in wires if wire.kind == "Delay" and wire.detail is not None):
+        try:
+            steps = delay_steps(wire, unit)
+        except LoweringError as error:
+            yield limit_of(wire.name, "delay", error)
+            continue
+        if wire.name in looped and min(steps) < 1:
+            yield Limit(
+                node=wire.name,
+                code="delay",
+                message=f"node '{wire.name}' (Delay) is part of a cycle and late by 0 steps, the grid needs 1 at least",
+                fix="raise its delay, or choose a smaller dt",
+            )
+
+
+def _looped(wires: Sequence[Wire]) -> tuple[str, ...]:
+    try:
+        cycles = [group for group in groups(wires) if isinstance(group, Cycle)]
+    except LoweringError:  # said already
+        return ()
+    return tuple(wire.name for cycle in cycles for wire in cycle.wires)
+
+
+def _signal_limits(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+    """In continuous time spikes have no height: they cannot be compared with a level, nor added to a current."""
+    spikes, levels = _carriers(wires, populations)
+    for wire in wires:
+        arriving = not spikes.isdisjoint(wire.sources)
+        if wire.kind == "Threshold" and arriving:
+            yield Limit(
+                node=wire.name,
+                code="spikes-at-threshold",
+                message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time",
+                fix="put a LI or CubaLI before it, or say another --dialect",
+            )
+        if wire.kind == "output" and arriving and not levels.isdisjoint(wire.sources):
+            yield Limit(
+                node=wire.name,
+                code="mixed-output",
+                message=f"node '{wire.name}' (Output) receives spikes and a current, which cannot be added in "
+                "continuous time",
+                fix="give each an Output of its own",
+            )
+
+
+def _carriers(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> tuple[set[str], set[str]]:
+    """Names of the nodes that send spikes, and of those that send a current."""
+    spikes = {wire.name for wire in wires if wire.kind == "input"}
+    spikes |= {name for name, population in populations.items() if population.fires}
+    levels = {name for name, population in populations.items() if not population.fires}
+    levels |= {
+        wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d", "Threshold")
+    }
+    return carriers(wires, spikes), carriers(wires, levels)

@@ -1,0 +1,100 @@
+"""Where a network runs in circles, and the order of a step there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxsnn.errors import LoweringError, listing
+from jaxsnn.network.structure import Wire
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """Nodes that reach each other, or one with an edge to itself.
+
+    Attributes:
+        wires: the nodes.
+        order: names of its neurons in the order in which they step, along the edges from the first node that is fed
+            from outside. A spike reaches the neurons behind in the same step, all others one step later. Where several
+            nodes are fed, the first is the first by name: only there names matter.
+    """
+
+    wires: tuple[Wire, ...]
+    order: tuple[str, ...]
+
+
+def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
+    """The nodes in execution order, those of a cycle together.
+
+    Args:
+        wires: sources before targets, the nodes of a cycle one after the other.
+
+    Raises:
+        LoweringError: a cycle without a neuron or a delay.
+    """
+    place = {wire.name: number for number, wire in enumerate(wires)}
+    last = [max((place[source] for source in wire.sources), default=-1) for wire in wires]
+    found: list[Wire | Cycle] = []
+    start = 0
+    while start < len(wires):
+        if last[start] < start:
+            found.append(wires[start])
+            start += 1
+            continue
+        stop = reach = start
+        while stop <= reach:
+            reach = max(reach, last[stop])
+            stop += 1
+        found.append(_cycle(tuple(wires[start:stop])))
+        start = stop
+    return found
+
+
+def _cycle(wires: tuple[Wire, ...]) -> Cycle:
+    _refuse_instant_cycles(wires)
+    neurons = [
+        name
+        for name in _from_the_entry(wires)
+        if name in {wire.name for wire in wires if wire.kind == "neuron"}
+    ]
+    return Cycle(wires=wires, order=tuple(neurons))
+
+
+def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
+    """Names in reverse postorder of a depth-first search: sources first, edges that close a cycle aside."""
+    targets = {
+        wire.name: [other.name for other in wires if wire.name in other.sources] for wire in wires
+    }
+    entries = [wire.name for wire in wires if any(source not in targets for source in wire.sources)]
+    finished: list[str] = []
+    seen: list[str] = []
+    for entry in [*entries, *targets]:  # the first entry reaches all the others
+        path = [entry] if entry not in seen else []
+        seen += path
+        while path:
+            onward = next((target for target in targets[path[-1]] if target not in seen), None)
+            if onward is None:
+                finished.append(path.pop())
+            else:
+                seen.append(onward)
+                path.append(onward)
+    return finished[::-1]
+
+
+def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
+    """Refuse a cycle in which nothing takes time."""
+    settled = {wire.name for wire in wires if wire.kind in ("neuron", "Delay")}
+    rest = [wire for wire in wires if wire.name not in settled]
+    inside = {wire.name for wire in wires}
+    while rest:
+        ready = [
+            wire
+            for wire in rest
+            if all(source in settled or source not in inside for source in wire.sources)
+        ]
+        if not ready:
+            raise LoweringError(
+                f"nodes {listing(wire.name for wire in rest)} form a cycle without a neuron or a Delay, where nothing "
+                "takes time: break it, or put one of the two into it"
+            )
+        settled.update(wire.name for wire in ready)
+        rest = [wire for wire in rest if wire.name not in settled]

@@ -1,0 +1,156 @@
+"""Graph -> Network (`lower`), and a trained Network's numbers back into the Graph (`raise_`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import LoweringError
+from jaxsnn.network.lowering.lower_nodes import PURPOSE, plan, time_power
+from jaxsnn.network.network import Network, with_tau_facts, without_synaptic_delays
+from jaxsnn.network.voltage_chains import driving_taus, with_chains
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.evidence import TOLERANCE, estimate
+from jaxsnn.nir.gains import require, rule_of
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.synapses import with_delayed_synapses
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.graph import Graph
+
+
+def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
+    """The network that the engines run.
+
+    What the dialect leaves open is noted in the network's populations; an engine that needs it refuses to run, and says
+    which option tells it.
+
+    Args:
+        graph: read with a dialect.
+        dtype: float32 or float64 (needs jax_enable_x64); default JAX's own.
+        free_time_constants: assume nothing of tau_mem and tau_syn, so that they can be trained.
+
+    Raises:
+        LoweringError: a node that has no size, or none of the graph's nodes is a neuron.
+        DialectError: the dialect is undecided, or its framework never writes such a node.
+
+    >>> from jaxsnn.nir import build
+    >>> graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem=10e-3, tau_syn=5e-3), seed=0)
+    >>> lower(graph).populations["2"].size
+    3
+    """
+    require(graph.dialect, ["name"], PURPOSE)
+    dtype = jnp.zeros((), dtype or float).dtype
+    wires, parameters, populations = [], {}, {}
+    ready = plan(graph)
+    for part in map(ready.part, ready.order):
+        name = part.wire.name
+        wires.append(part.wire)
+        if part.parameters:
+            parameters[name] = {
+                key: jnp.asarray(value, dtype) for key, value in part.parameters.items()
+            }
+        if part.population is not None:
+            populations[name] = part.population
+    if not populations:
+        raise LoweringError("the graph has no neurons: nothing to simulate")
+    populations = {
+        name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))
+        for name, population in with_chains(wires, populations).items()
+    }
+    network = Network(parameters=parameters, wires=wires, populations=populations)
+    return network.with_free_time_constants() if free_time_constants else network
+
+
+def raise_(graph: Graph, network: Network) -> Graph:
+    """The graph with the numbers of a network that was lowered from it and changed since.
+
+    Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did not change keeps its
+    bits, its shape (a scalar stays one) and its dtype; a parameter that the file lacks stays absent. Changed float16
+    becomes the network's dtype.
+
+    Raises:
+        LoweringError: a changed number that the dialect cannot write, one of r and tau without the other where the
+            framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a network of another graph.
+    """
+    before = lower(graph, dtype=network.dtype).parameters
+    parameters, delays = without_synaptic_delays(network)
+    _refuse_others(before, parameters)
+    changed = []
+    for name, values in parameters.items():
+        node = graph.nodes[name]
+        changes = {}
+        for key, value in values.items():
+            new, old = np.asarray(value), np.asarray(before[name][key])
+            if not np.array_equal(new, old):
+                changes[key] = _written(node, key, new, new == old, graph.dialect)
+        if changes:
+            changed.append(node.replace(**changes))
+    trained = graph.with_nodes(changed)
+    _refuse_untied(graph, trained)
+    for name, delay in delays.items():
+        trained = with_delayed_synapses(
+            trained, name, np.asarray(delay, float) / (graph.dialect.seconds or 1.0)
+        )
+    return trained
+
+
+def _refuse_untied(before: Graph, after: Graph) -> None:
+    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it plays one of the two only."""
+    conventions = before.dialect.conventions
+    if conventions is None or conventions.dt_from is None:
+        return
+    old, new = estimate(before.nodes, conventions), estimate(after.nodes, conventions)
+    if old.dt is None or not old.agrees:
+        return
+    if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
+        raise LoweringError(
+            f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a step of "
+            f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}: change both so that "
+            f"{conventions.dt_from} stays the same, or neither"
+        )
+
+
+def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Refuse parameters that are not those of the same nodes, or have other shapes."""
+    for name in (*before, *after):
+        old, new = (
+            {key: np.shape(value) for key, value in side.get(name, {}).items()}
+            for side in (before, after)
+        )
+        if old != new:
+            raise LoweringError(
+                f"node '{name}' has parameters {old} in the graph and {new} in the network: pass the graph that the "
+                "network was lowered from"
+            )
+
+
+def _written(
+    node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect: Dialect
+) -> np.ndarray:
+    """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did not change."""
+    if not np.isfinite(value).all():
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}): {name} is {value[~np.isfinite(value)][0]} after training"
+        )
+    if name == "r" and rule_of(dialect, node).resistance != "file":
+        raise LoweringError(
+            f"node '{node.name}' ({node.type}): r cannot be trained in the dialect {dialect.name}, "
+            "which does not play it"
+        )
+    original = np.asarray(node.value(name))
+    dtype = (
+        original.dtype
+        if original.dtype.kind == "f" and original.dtype != np.float16
+        else value.dtype
+    )
+    value = (value.astype(float) / (dialect.seconds or 1.0) ** time_power(node, name)).astype(dtype)
+    if (
+        original.size == 1 and value.size > 1 and (value == value[0]).all()
+    ):  # it was one number for all
+        return value[:1].reshape(original.shape)
+    known = original.reshape(value.shape) if original.size == value.size else original.reshape(-1)
+    value = np.where(same, known, value).astype(dtype)
+    return value.reshape(original.shape) if value.size == original.size else value

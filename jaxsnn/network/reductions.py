@@ -1,0 +1,69 @@
+"""Reductions in the form that XLA's CPU compiler (jaxlib 0.10) makes the best of.
+
+Sums as products with ones: where terms are products themselves, the compiler makes of `jnp.sum` one fusion that takes
+several times as long as its parts. It leaves alone a matrix product and what goes into it.
+
+Several conditions in one loop: of each `jnp.any` the compiler makes up to five loops one after the other, each of which
+takes time and memory to compile.
+"""
+
+from collections import defaultdict
+from functools import reduce
+
+import jax.numpy as jnp
+from jax import lax
+from jax.tree import leaves
+
+
+def over_first(array):
+    """Sum over the first axis."""
+    ones = jnp.ones(array.shape[0], array.dtype)
+    return jnp.tensordot(ones, array, axes=1, precision=lax.Precision.HIGHEST)
+
+
+def over_last(array, factor=1.0):
+    """Sum over the last axis, times a factor."""
+    ones = jnp.full(array.shape[-1], factor, array.dtype)
+    return jnp.tensordot(array, ones, axes=1, precision=lax.Precision.HIGHEST)
+
+
+def any_of_each(*conditions):
+    """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for each."""
+    nowhere = (jnp.asarray(False),) * len(conditions)
+    either = lambda a, b: tuple(map(jnp.logical_or, a, b))  # noqa: E731
+    return tuple(lax.reduce(conditions, nowhere, either, tuple(range(conditions[0].ndim))))
+
+
+def any_in(*conditions):
+    """Whether any of some arrays of booleans, of whatever shapes, is true anywhere."""
+    by_size = defaultdict(list)
+    for condition in conditions:
+        if condition.size:
+            by_size[condition.size].append(condition.reshape(-1))
+    found = []
+    for size, same in by_size.items():
+        if len(same) == 1:  # two halves: of a single one XLA would make several loops again
+            same = jnp.split(jnp.pad(same[0], (0, size % 2)), 2)
+        found += any_of_each(*same)
+    return any_of(found)
+
+
+def any_of(conditions):
+    """Whether any of some scalar booleans is true."""
+    return reduce(jnp.logical_or, conditions, jnp.asarray(False))
+
+
+def numbers_of(tree):
+    """The numbers of some arrays in one row, rows of a matrix added up: a NaN in the arrays is one in the row.
+
+    What is infinite is not finite in the row either.
+    """
+    return jnp.concatenate([_row(array) for array in leaves(tree)] or [jnp.zeros(0)])
+
+
+def _row(array):
+    if array.ndim < 2 or not len(array):
+        return array.reshape(-1)
+    return over_last(
+        array.reshape(len(array), -1), 1e-30
+    )  # so small that no sum of finite numbers is infinite

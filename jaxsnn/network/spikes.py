@@ -1,0 +1,71 @@
+"""Events as padded arrays, sorted by time."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxsnn.network.sorting import sorted_times
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Spikes of one population.
+
+    Attributes:
+        time: (..., events) times in seconds, rising; inf in unused slots.
+        index: (..., events) int32, the neuron or channel; the population's size in unused slots.
+    """
+
+    time: Float[Array, "*batch events"]
+    index: Int[Array, "*batch events"]
+
+    @property
+    def count(self):
+        """Number of events, shape (...)."""
+        return jnp.sum(jnp.isfinite(self.time), axis=-1)
+
+
+def sort_events(time, index):
+    """Both arrays (..., events) in order of time, differentiable; equal times keep the order of their slots."""
+    _, position = sorted_times(time)
+    return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
+
+
+def flatten_spikes(times):
+    """Per-neuron spike times (batch, neurons, spikes) -> sorted Events (batch, neurons * spikes).
+
+    Events at exactly equal times come in the order of their neurons.
+    """
+    batch, neurons, spikes = times.shape
+    index = jnp.broadcast_to(
+        jnp.arange(neurons, dtype=jnp.int32)[:, None], (neurons, spikes)
+    ).reshape(-1)
+    flat = times.reshape(batch, neurons * spikes)
+    time, index = sort_events(flat, jnp.broadcast_to(index, flat.shape))
+    return Events(time=time, index=jnp.where(jnp.isfinite(time), index, neurons))
+
+
+def dense_to_events(steps, dt):
+    """A spike raster (steps, batch, ...) of 0 and 1 -> Events, NumPy; step k is at time k dt (seconds).
+
+    A value above 1 stands for that many spikes at one time.
+    """
+    raster = np.asarray(steps)
+    counts = np.rint(raster.astype(float)).astype(int)
+    if not np.array_equal(counts, raster) or (counts < 0).any():
+        raise ValueError("a spike raster holds whole numbers >= 0; found other values")
+    counts = counts.reshape(counts.shape[0], counts.shape[1], -1).transpose(1, 0, 2)
+    batch, _, size = counts.shape
+    slots = max(int(counts.sum(axis=(1, 2)).max(initial=0)), 1)
+    time = np.full((batch, slots), np.inf)
+    index = np.full((batch, slots), size, np.int32)
+    for sample in range(batch):
+        step, channel = np.nonzero(counts[sample])
+        repeat = counts[sample][step, channel]
+        time[sample, : repeat.sum()] = np.repeat(step * dt, repeat)
+        index[sample, : repeat.sum()] = np.repeat(channel, repeat)
+    return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,211 @@
+"""What a lowered network is made of, static and without numbers: nodes as wires, neurons as populations.
+
+Nothing here loads JAX, so that a network can be checked before anything runs.
+"""
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.errors import LoweringError
+
+#: Kinds of wires whose signal is a linear function of spike trains and a constant.
+LINEAR = (
+    "Linear",
+    "Affine",
+    "Scale",
+    "Flatten",
+    "Conv1d",
+    "Conv2d",
+    "SumPool2d",
+    "AvgPool2d",
+    "Delay",
+)
+
+
+class TauShape(enum.Enum):
+    """What is known, before any number is traced, about tau_mem and tau_syn of a whole population."""
+
+    DOUBLE = "tau_mem = 2 tau_syn"
+    HALF = "tau_mem = tau_syn / 2"
+    EQUAL = "tau_mem = tau_syn"
+    APART = "tau_mem and tau_syn differ by more than a tenth"
+    ANY = "any tau_mem, tau_syn"
+
+
+# Where the two constants are closer than this fraction, the difference of their exponentials loses digits.
+APART_FRACTION = 0.1
+
+_RATIOS = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
+
+
+def tau_shape_holds(shape, tau_mem, tau_syn):
+    """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX arrays)."""
+    if shape is TauShape.ANY:
+        return (tau_mem == tau_mem) | True  # of NaN too
+    if shape is TauShape.APART:
+        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2
+        return abs(tau_mem - tau_syn) > APART_FRACTION * larger
+    return abs(tau_mem - _RATIOS[shape] * tau_syn) <= 8 * np.finfo(tau_mem.dtype).eps * tau_mem
+
+
+def find_tau_shape(tau_mem, tau_syn):
+    """The most special shape that all of a population's time constants have."""
+    return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """One node of the lowered graph, static.
+
+    Attributes:
+        name: the NIR node's name.
+        kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear", "Conv2d", ...).
+        sources: names of the nodes whose signals add up at its input.
+        shape: shape of the signal that leaves it, without batch and time.
+        detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its window (kernel,
+            stride, dilation, padding, groups), of a Flatten the order in which it joins the axes (None: as they come),
+            of a Delay its delays in seconds, one or one for each channel, of a Linear that copies channels into a
+            Delay (more outputs than inputs, a single 1 in each row) the channel of each output: the event engine takes
+            it for wiring that is not trained, and refuses other weights.
+    """
+
+    name: str
+    kind: str
+    sources: tuple[str, ...]
+    shape: tuple[int, ...]
+    detail: Any = None
+
+    @property
+    def size(self):
+        """Number of channels that leave it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Voltages that drive a population of LIF or LI, static: the event engine takes them for its synaptic current.
+
+    Attributes:
+        sources: names of the populations whose voltages reach it through linear nodes.
+        kind: what they all are, "LI" or "I".
+        taus: the smallest and the largest tau of all their neurons, seconds, if these are known to differ; else None.
+    """
+
+    sources: tuple[str, ...]
+    kind: str
+    taus: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """A population of neurons, static.
+
+    Attributes:
+        name: the NIR node's name.
+        kind: the NIR type: "CubaLIF", "CubaLI", "LIF", "LI", "IF" or "I".
+        size: number of neurons.
+        readout: it never fires, whatever its type.
+        tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive, for tau and theirs.
+        uniform: all neurons have the same time constants, likewise.
+        spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by the weight itself.
+        spike_kernel: "delta", or "box" of width `dt`.
+        dt: the step of the framework that wrote the file, seconds.
+        bias: a bias is a constant "current", or added like a spike once in every "step" of length dt.
+        resistance: "file": r as it is; "tau/dt": what the framework plays in spite of it.
+        initial: where V starts: "zero", "v_leak" or "v_reset".
+        reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold, which is 0).
+        membrane: what a step of the grid does to V under the step's input X (a current-based neuron's: its current I).
+            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k) X.
+            "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau.
+            "relax, add": V = V - (V - v_reset)/r + X.
+        synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X)) or "decay last"
+            (I = I + X drives V, then I = a I).
+        membrane_decay, synapse_decay: formulas of k and a.
+        threshold: on the grid it fires where V ">" or ">=" v_threshold; in continuous time there is no difference.
+        spikes_per_step: "one", or "several": as often as v_threshold fits into V.
+        spikes_from: a step's spike is that of the membrane "before" or "after" its update.
+        reset_delay: on the grid a spike resets the membrane one step later.
+        resets_at_start: where V is above threshold when a step begins it is reset then, whatever `reset_delay` is.
+        resets_first: a reset that acts one step late acts before V decays and X is added; else after.
+        recurrent_delay: steps that a recurrent spike takes.
+        counts_steps: time constants are in steps, because nothing says how long one is.
+        obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
+            (the file does not say it, or its value makes no sense in continuous time).
+        remarks: what is played otherwise than it was said, a sentence each.
+        chain: the voltages that drive it; None where spikes do.
+    """
+
+    name: str
+    kind: str
+    size: int
+    readout: bool = False
+    tau_shape: TauShape = TauShape.ANY
+    uniform: bool = False
+    spike_area: float | None = None
+    spike_kernel: str = "delta"
+    dt: float | None = None
+    bias: Literal["current", "step"] = "current"
+    resistance: Literal["file", "tau/dt"] = "file"
+    initial: Literal["zero", "v_leak", "v_reset"] = "zero"
+    reset: Literal["zero", "subtract", "none"] = "zero"
+    membrane: Literal["exact", "leak", "average", "euler", "relax", "relax, add"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    membrane_decay: str = "exp(-dt/tau_mem)"
+    synapse_decay: str = ""
+    threshold: Literal[">", ">="] = ">"
+    spikes_per_step: Literal["one", "several"] = "one"
+    spikes_from: Literal["before", "after"] = "after"
+    reset_delay: bool = False
+    resets_at_start: bool = False
+    resets_first: bool = False
+    recurrent_delay: int = 0
+    counts_steps: bool = False
+    obstacles: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+    chain: Chain | None = None
+
+    @property
+    def fires(self):
+        """Whether it emits spikes; a readout does not."""
+        return self.kind in ("CubaLIF", "LIF", "IF") and not self.readout
+
+    def require(self, *fields):
+        """Refuse to go on where something stands in the way of some fields.
+
+        Raises:
+            LoweringError: says what, and the way out.
+        """
+        for field, message in self.obstacles:
+            if field in fields:
+                raise LoweringError(message)
+
+
+def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
+    """Names of some nodes, and of the linear nodes that their signals reach."""
+    wires, found = tuple(wires), set(starts)
+    while True:
+        more = {
+            wire.name
+            for wire in wires
+            if wire.kind in LINEAR and not found.isdisjoint(wire.sources)
+        } - found
+        if not more:
+            return found
+        found |= more
+
+
+def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """For each node those of some nodes whose signals enter it, directly or through linear nodes; in their order."""
+    wires = tuple(wires)
+    reached = {name: carriers(wires, [name]) for name in origins}
+    return {
+        wire.name: tuple(
+            name for name, carrying in reached.items() if not carrying.isdisjoint(wire.sources)
+        )
+        for wire in wires
+    }

@@ -1,0 +1,282 @@
+"""Populations that voltages drive: LI, linear nodes, LIF. Nothing here loads JAX.
+
+Under delta spikes the voltage of a LI obeys the equation of a synaptic current, tau V' = V_inf - V with a jump at each
+spike, so that the LIF or LI behind it is a CubaLIF or CubaLI with tau_syn = tau of the LI; behind a I, whose voltage
+keeps what spikes leave, tau_syn is infinite. The event engine plays such a pair as one population.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import Limit, listing
+from jaxsnn.network.structure import (
+    LINEAR,
+    Chain,
+    Population,
+    TauShape,
+    Wire,
+    carried,
+    find_tau_shape,
+)
+from jaxsnn.units import format_time
+
+_CODE = "analog-signal"
+_GRID = "the grid engine runs it"
+
+
+def voltages_into(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> dict[str, tuple[str, ...]]:
+    """For each node the populations that never fire whose voltages enter it, directly or through linear nodes."""
+    return carried(
+        wires,
+        (
+            wire.name
+            for wire in wires
+            if wire.name in populations and not populations[wire.name].fires
+        ),
+    )
+
+
+def with_chains(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> dict[str, Population]:
+    """The populations, those with a `Chain` that the event engine can drive by voltages, their time constants aside."""
+    entering = voltages_into(wires, populations)
+    found = {}
+    for name, population in populations.items():
+        chain = None
+        if entering[name] and next(_limits_at(name, wires, populations, entering), None) is None:
+            chain = Chain(sources=entering[name], kind=_type(populations[entering[name][0]]))
+        found[name] = replace(population, chain=chain)
+    return found
+
+
+def with_known_taus(
+    population: Population, own: Mapping[str, np.ndarray], driving: Mapping[str, np.ndarray]
+) -> Population:
+    """The population with `tau_shape`, `uniform` and `chain.taus` as its numbers have them.
+
+    Args:
+        own: its time constants by NIR name.
+        driving: tau of each LI whose voltage drives it.
+    """
+    taus = {key: np.asarray(value).reshape(-1) for key, value in own.items()}
+    if population.chain is not None and driving:
+        shared = np.concatenate([np.asarray(tau).reshape(-1) for tau in driving.values()])
+        differ = bool((shared != shared[0]).any())
+        chain = replace(
+            population.chain, taus=(float(shared.min()), float(shared.max())) if differ else None
+        )
+        population = replace(population, chain=chain)
+        taus = {"tau_mem": taus["tau"], "tau_syn": shared}
+    uniform = all(bool((tau == tau[0]).all()) for tau in taus.values())
+    if "tau_syn" not in taus:
+        return replace(population, uniform=uniform)
+    if population.chain is not None:
+        taus["tau_syn"] = taus["tau_syn"][:1]
+    return replace(
+        population, tau_shape=find_tau_shape(taus["tau_mem"], taus["tau_syn"]), uniform=uniform
+    )
+
+
+def with_unknown_taus(population: Population) -> Population:
+    """The population, nothing assumed of its time constants but that those of a chain are one."""
+    chain = None if population.chain is None else replace(population.chain, taus=None)
+    return replace(population, tau_shape=TauShape.ANY, uniform=False, chain=chain)
+
+
+def driving_taus(
+    population: Population, parameters: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """tau of each LI whose voltage drives a population, by node."""
+    if population.chain is None or population.chain.kind != "LI":
+        return {}
+    return {name: parameters[name]["tau"] for name in population.chain.sources}
+
+
+def chain_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population], leveled: Collection[str] = ()
+) -> Iterator[Limit]:
+    """Why the event engine cannot play voltages that are sent on, in the order of the nodes; Thresholds aside.
+
+    Args:
+        leveled: populations at which levels arrive.
+    """
+    entering = voltages_into(wires, populations)
+    for wire in wires:
+        sources = entering[wire.name]
+        if (
+            not sources
+            or wire.kind == "Threshold"
+            or (wire.kind == "output" and set(sources) <= set(wire.sources))
+        ):
+            continue
+        if wire.name in populations:
+            yield from _limits_at(wire.name, wires, populations, entering)
+            yield from _level_limits(populations[wire.name], sources, populations, leveled)
+            yield from _tau_limits(populations[wire.name])
+        elif wire.kind == "Delay":
+            yield _limit(
+                wire.name,
+                f"node '{wire.name}' (Delay) delays the voltage of {_described(sources, populations)}",
+                "put the Delay before that, or run it on the grid",
+            )
+        elif wire.kind == "output":
+            sources = tuple(name for name in sources if name not in wire.sources)
+            yield _limit(
+                sources[0],
+                f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage through other nodes to Output "
+                f"'{wire.name}'",
+                f"the event engine records voltages of neurons only, {_GRID}",
+            )
+        elif wire.kind not in LINEAR:
+            yield _limit(
+                sources[0],
+                f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{wire.name}' "
+                f"({wire.kind})",
+                f"the event engine sends voltages on to LIF and LI, {_GRID}",
+            )
+
+
+def _limits_at(
+    name: str,
+    wires: Sequence[Wire],
+    populations: Mapping[str, Population],
+    entering: Mapping[str, tuple[str, ...]],
+) -> Iterator[Limit]:
+    """Why the event engine cannot drive a population by the voltages that enter it, whatever the numbers."""
+    target, sources = populations[name], entering[name]
+    for source in sources:
+        yield from _source_limits(populations[source], target, wires, populations, entering)
+    if _type(target) != "LI":
+        why = "does not leak" if _type(target) == "I" else "has a synaptic current of its own"
+        yield _limit(
+            sources[0],
+            f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{name}' ({target.kind}), "
+            f"which {why}",
+            f"the event engine sends voltages on to LIF and LI, {_GRID}",
+        )
+    spikes = carried(wires, _spiking(wires, populations))[name]
+    if spikes:
+        yield _limit(
+            name,
+            f"node '{name}' ({target.kind}) takes what {listing(spikes)} sends and the voltage of "
+            f"{_described(sources, populations)}",
+            "drive it by one of the two, or run it on the grid",
+        )
+    kinds = [_type(populations[source]) for source in sources]
+    if "LI" in kinds and "I" in kinds:
+        leaky, steady = sources[kinds.index("LI")], sources[kinds.index("I")]
+        yield _limit(
+            name,
+            f"node '{name}' ({target.kind}) takes the voltages of '{leaky}', which leaks, and of '{steady}', which "
+            "does not",
+            f"the event engine takes one time constant for all of them, {_GRID}",
+        )
+
+
+def _source_limits(
+    source: Population,
+    target: Population,
+    wires: Sequence[Wire],
+    populations: Mapping[str, Population],
+    entering: Mapping[str, tuple[str, ...]],
+) -> Iterator[Limit]:
+    """Why the voltage of one population cannot drive another."""
+    name = source.name
+    where = f"node '{name}' ({source.kind})"
+    if _type(source) == "CubaLI":
+        yield _limit(
+            name,
+            f"{where} sends its voltage on to '{target.name}' ({target.kind}), which makes three time constants of two",
+            f"the event engine sends on voltages of LI and I only, {_GRID}",
+        )
+    if entering[name]:
+        yield _limit(
+            name,
+            f"{where} takes the voltage of {_described(entering[name], populations)} and sends its own on to "
+            f"'{target.name}' ({target.kind})",
+            "let neurons fire in between, or run it on the grid",
+        )
+    if source.spike_kernel != "delta" and _type(source) != "CubaLI":
+        yield _limit(
+            name,
+            f"{where} takes spikes as boxes and sends its voltage on to '{target.name}' ({target.kind})",
+            "say --spike-kernel delta, or run it on the grid",
+        )
+    if _feeds(target.name, name, wires):
+        yield _limit(
+            name,
+            f"{where} sends its voltage round a cycle through '{target.name}' ({target.kind})",
+            "break the cycle, or run it on the grid",
+        )
+    biases = carried(
+        wires, (wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d"))
+    )[name]
+    if _type(source) == "I" and biases:
+        yield _limit(
+            name,
+            f"{where} integrates the bias of {listing(biases)} without end and sends its voltage on to "
+            f"'{target.name}' ({target.kind})",
+            "take the bias away (a Linear has none), or run it on the grid",
+        )
+
+
+def _level_limits(
+    target: Population,
+    sources: Sequence[str],
+    populations: Mapping[str, Population],
+    leveled: Collection[str],
+) -> Iterator[Limit]:
+    for name in sources:
+        if name in leveled:
+            yield _limit(
+                name,
+                f"node '{name}' ({populations[name].kind}) takes the level of a Threshold and sends its voltage on to "
+                f"'{target.name}' ({target.kind})",
+                "play the Threshold as events (--threshold event), or run it on the grid",
+            )
+
+
+def _tau_limits(target: Population) -> Iterator[Limit]:
+    chain = target.chain
+    if chain is not None and chain.taus is not None:
+        yield _limit(
+            target.name,
+            f"node '{target.name}' ({target.kind}) takes the voltage of {listing(chain.sources)}, whose tau runs from "
+            f"{format_time(chain.taus[0])} to {format_time(chain.taus[1])}",
+            f"the event engine takes one tau for all of them, {_GRID}",
+        )
+
+
+def _feeds(name: str, other: str, wires: Sequence[Wire]) -> bool:
+    """Whether a node reaches another along the edges."""
+    reached, edge = {name}, {name}
+    while edge:
+        edge = {wire.name for wire in wires if not edge.isdisjoint(wire.sources)} - reached
+        reached |= edge
+    return other in reached
+
+
+def _spiking(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[str]:
+    for wire in wires:
+        fires = wire.name in populations and populations[wire.name].fires
+        if fires or wire.kind in ("input", "Threshold"):
+            yield wire.name
+
+
+def _type(population: Population) -> str:
+    """NIR's type without the claim to fire."""
+    return population.kind.removesuffix("F")
+
+
+def _described(names: Sequence[str], populations: Mapping[str, Population]) -> str:
+    return ", ".join(f"'{name}' ({populations[name].kind})" for name in names)
+
+
+def _limit(node: str, message: str, fix: str) -> Limit:
+    return Limit(node=node, code=_CODE, message=message, fix=fix)

@@ -1,0 +1,119 @@
+"""What the writers of all targets share.
+
+A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another node type, and ask for
+a factor and an offset on what arrives, which `convert` puts into the weights. It refuses what its importer cannot do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.convert.step import Reset, Step
+
+#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to divide by.
+NO_LEAK = 2.0**-40
+#: How many times larger the current is written where a small r keeps Norse's leak out of it.
+LARGE_CURRENT = 2.0**30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """A neuron for the target.
+
+    Attributes:
+        entry: Its type and parameters.
+        factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of the neuron's shape.
+        why: Why its numbers changed.
+    """
+
+    entry: dict[str, Any]
+    factor: np.ndarray
+    offset: np.ndarray
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What holds for all neurons of one conversion.
+
+    Attributes:
+        dt: The step of the target in seconds.
+        reset_method: What Norse's `from_nir` is told; a key of `jaxsnn.nir.convert.norse.RESET_METHODS`.
+        give_up: Called with a node and a reason where only an approximation is possible; raises unless that is wanted.
+    """
+
+    dt: float
+    reset_method: str
+    give_up: Callable[[str, str, str], None]
+
+
+def filled(step: Step, value: Any) -> np.ndarray:
+    return np.broadcast_to(np.asarray(value, float), step.shape).copy()
+
+
+def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
+    if step.reset == "value":
+        return
+    described: Mapping[Reset, str] = {
+        "subtract": "subtracts v_threshold",
+        "subtract later": "subtracts v_threshold one step later",
+        "subtract unless above": "subtracts v_threshold",
+        "skip": "is zero at the end of the step after a spike, whatever arrives",
+    }
+    setting.give_up(
+        step.name,
+        f"its reset {described[step.reset]}, and {title}'s importer resets to a value in the step of the spike",
+        "that reset is written",
+    )
+
+
+def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
+    """A constant drive of the membrane cannot be put into what arrives, which passes through the current."""
+    if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
+        place = int(np.argmax(np.abs(drive)))
+        setting.give_up(
+            step.name,
+            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest where it starts "
+            "and resets, and a constant input would pass through the synaptic current first",
+            "it rests where it resets",
+        )
+
+
+def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
+    """The importer starts its membranes at `start`, in the source's numbers."""
+    off = np.abs(step.v_start - start) > 1e-9 * np.abs(step.v_threshold)
+    if np.any(off):
+        place = int(np.argmax(off))
+        setting.give_up(
+            step.name,
+            f"neuron {place} starts at {step.v_start.flat[place]:g}, the importer starts it at {start.flat[place]:g}",
+            "the first spikes may differ",
+        )
+
+
+def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> float:
+    """The one value that an importer takes for all neurons."""
+    if np.ptp(values) > 1e-9 * np.abs(values).max():
+        setting.give_up(
+            step.name,
+            f"its neurons differ in {what} ({values.min():g} to {values.max():g}), and the importer takes one for all",
+            "their mean is written",
+        )
+        return float(values.mean())
+    return float(values.flat[0])
+
+
+def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.ndarray:
+    """The threshold one float32 lower or higher where the target counts a membrane at threshold the other way."""
+    if step.at_equality == at_equality:
+        return threshold
+    direction = np.float32(np.inf if step.at_equality is False else -np.inf)
+    return np.nextafter(threshold.astype(np.float32), direction).astype(float)
+
+
+def negligible(offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(offset) < 1e-9 * np.abs(scale), 0.0, offset)

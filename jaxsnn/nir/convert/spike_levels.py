@@ -1,0 +1,118 @@
+"""Several spikes of one neuron in one step, as one spike each of several neurons.
+
+Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The copies' spikes add up
+to the neuron's, so whatever follows takes each copy with the neuron's weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.draft import POOLS, WEIGHTED, Draft, identity, weighted_feeder
+from jaxsnn.nir.convert.step import Step
+
+_WHY = "one neuron of the target fires one spike a step, and the source's up to {} here"
+
+
+def spread(
+    draft: Draft, steps: Mapping[str, Step], most: Mapping[str, int], loops: bool
+) -> dict[str, Step]:
+    """Write each neuron that fires several spikes in a step as copies.
+
+    Args:
+        draft: Edited in place.
+        steps: Of the source.
+        most: The most spikes of each neuron in a step.
+        loops: The target resets each copy by its own spike only, so that a loop between the copies does the rest.
+    """
+    found = dict(steps)
+    for name, step in steps.items():
+        copies = most[name]
+        if copies == 1:
+            continue
+        for source in draft.sources(name):
+            _copy_rows(draft, weighted_feeder(draft, source, name, False), copies)
+        _copy_columns(draft, name, copies)
+        inward, outward = draft.shapes[name]
+        draft.shapes[name] = (
+            (inward[0] * copies, *inward[1:]),
+            (outward[0] * copies, *outward[1:]),
+        )
+        levels = np.repeat(np.arange(1.0, copies + 1), step.shape[0])
+        levels = np.broadcast_to(
+            levels.reshape((-1,) + (1,) * (len(step.shape) - 1)), draft.shapes[name][1]
+        )
+        found[name] = _copied(step, copies, levels)
+        if loops:
+            found[name] = _looped(draft, step, found[name], copies)
+        draft.changed(
+            name,
+            f"each neuron is written as {copies}, with v_threshold times 1 to {copies}",
+            _WHY.format(copies),
+        )
+    return found
+
+
+def _copied(step: Step, copies: int, levels: np.ndarray) -> Step:
+    arrays = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    tiled = {
+        key: np.tile(value, (copies,) + (1,) * (value.ndim - 1))
+        for key, value in arrays.items()
+        if isinstance(value, np.ndarray)
+    }
+    tiled["v_threshold"] = tiled["v_threshold"] * levels
+    return dataclasses.replace(step, shape=levels.shape, **(tiled | {"level": levels}))
+
+
+def _looped(draft: Draft, step: Step, copied: Step, copies: int) -> Step:
+    """Copies that reset by what all of them fire, through weights: each spike takes v_threshold off all membranes."""
+    if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
+        raise ConversionError(
+            f"node '{step.name}' may fire {copies} spikes in a step, which the importer's recurrent LIF could share "
+            f"among {copies} neurons, but not those of a {step.type} of shape {step.shape}"
+        )
+    size, gain = step.shape[0], copied.gain[:, None]
+    taken = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
+    name = f"{step.name}_shared"
+    draft.nodes[name] = {"type": "Linear", "weight": (np.diag(copied.v_threshold) - taken) / gain}
+    draft.shapes[name] = ((size * copies,), (size * copies,))
+    draft.edges += [(step.name, name), (name, step.name)]
+    return dataclasses.replace(copied, reset="subtract later", several=False)
+
+
+def _copy_rows(draft: Draft, name: str, copies: int) -> None:
+    entry = draft.nodes[name]
+    weight = np.asarray(entry["weight"])
+    entry["weight"] = np.tile(weight, (copies,) + (1,) * (weight.ndim - 1))
+    if "bias" in entry:
+        entry["bias"] = np.tile(entry["bias"], copies)
+    inward, outward = draft.shapes[name]
+    draft.shapes[name] = (inward, (outward[0] * copies, *outward[1:]))
+
+
+def _copy_columns(draft: Draft, name: str, copies: int) -> None:
+    """Give what follows a node the same weights for each copy of its output."""
+    for target in draft.targets(name):
+        entry = draft.nodes[target]
+        alone = len(draft.sources(target)) == 1
+        if entry["type"] in ("Flatten", *POOLS) and alone:
+            _copy_columns(draft, target, copies)
+            inward, outward = draft.shapes[target]
+            draft.shapes[target] = (
+                (inward[0] * copies, *inward[1:]),
+                (outward[0] * copies, *outward[1:]),
+            )
+            if entry["type"] == "Flatten":
+                draft.nodes[target] = entry | {"input_type": np.array(draft.shapes[target][0])}
+            continue
+        if entry["type"] not in WEIGHTED or not alone:
+            target = draft.insert((name, target), f"{name}_sum", identity(draft.shapes[name][1]))
+            entry = draft.nodes[target]
+        weight = np.asarray(entry["weight"])
+        entry["weight"] = np.tile(weight, (1, copies) + (1,) * (weight.ndim - 2))
+        inward, outward = draft.shapes[target]
+        draft.shapes[target] = ((inward[0] * copies, *inward[1:]), outward)

@@ -1,0 +1,305 @@
+"""One time step of a neuron of the source as numbers: the form from which every target is written.
+
+    i = synapse_decay i + synapse_gain x        (current-based neurons only)
+    u = decay v + gain X + drive                (X is i, or x without a current)
+    a spike where u passes v_threshold, then the reset gives the next v
+
+x is all that arrives in the step, each spike of weight w as w. Every framework's update has this form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, DialectError
+from jaxsnn.nir.dialects import Conventions, Dialect, Rule
+from jaxsnn.nir.evidence import estimate
+from jaxsnn.nir.gains import require, rule_of, spike_area
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
+
+#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it loses it in the
+#: next step, after decaying. "skip": the next step ends at v_reset whatever arrives. "subtract unless above": as
+#: "subtract", but a membrane that stays above threshold after a reset counts as reset already (snnTorch's reset_delay
+#: false).
+Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
+
+_PURPOSE = "conversion"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One step of a population; see the module.
+
+    Attributes:
+        name, type: Of the node; `shape` is that of the population, and of all arrays.
+        current_based: The input passes through a synaptic current.
+        decay, gain, drive: Of the membrane. `drive` is what a leak potential adds in each step.
+        synapse_decay, synapse_gain: Of the current.
+        bias_ratio: What a bias of 1 adds in a step, as a multiple of what a spike of weight 1 adds.
+        v_threshold, v_reset, v_start: Levels of the membrane.
+        i_start: The current at the start.
+        reset: What a spike does, see `Reset`.
+        at_equality: A membrane at threshold spikes.
+        several: It may fire several spikes in one step, each of which takes v_threshold off.
+        level: Where one neuron's spikes are shared among copies: v_threshold in units of the neuron's own.
+        late: Its spikes leave one step after the membrane passed the threshold (Spyx).
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    current_based: bool
+    decay: np.ndarray
+    gain: np.ndarray
+    drive: np.ndarray
+    synapse_decay: np.ndarray
+    synapse_gain: np.ndarray
+    bias_ratio: np.ndarray
+    v_threshold: np.ndarray
+    v_reset: np.ndarray
+    v_start: np.ndarray
+    i_start: np.ndarray
+    level: np.ndarray
+    reset: Reset
+    at_equality: bool
+    several: bool
+    late: bool
+
+
+#: The factor of one step by its formula in `Rule`: (node, dt in the file's unit of time) -> array.
+_DECAYS: Mapping[str, Callable[[Node, Callable[[], float]], np.ndarray]] = MappingProxyType(
+    {
+        "1": lambda node, dt: np.ones(()),
+        "r": lambda node, dt: _number(node, "r"),
+        "1-1/r": lambda node, dt: 1 - 1 / _number(node, "r"),
+        "1-1/w_in": lambda node, dt: 1 - 1 / _number(node, "w_in"),
+        "1-dt/tau_mem": lambda node, dt: 1 - dt() / _tau_mem(node),
+        "1-dt/tau_syn": lambda node, dt: 1 - dt() / _number(node, "tau_syn"),
+        "exp(-dt/tau_mem)": lambda node, dt: np.exp(-dt() / _tau_mem(node)),
+        "exp(-dt/tau_syn)": lambda node, dt: np.exp(-dt() / _number(node, "tau_syn")),
+    }
+)
+
+
+def _number(node: Node, parameter: str) -> np.ndarray:
+    return np.asarray(node.value(parameter), float)
+
+
+def _tau_mem(node: Node) -> np.ndarray:
+    return _number(node, "tau_mem" if isinstance(node, CURRENT_BASED) else "tau")
+
+
+def unit_dt(graph: Graph) -> float:
+    """Length of a step in the file's unit of time.
+
+    Raises:
+        DialectError: Neither the dialect nor the numbers tell it.
+    """
+    dialect = graph.dialect
+    if dialect.time_unit == "step":
+        return 1.0
+    if dialect.dt is not None and dialect.seconds is not None:
+        return dialect.dt / dialect.seconds
+    conventions = dialect.conventions
+    found = None if conventions is None else estimate(graph.nodes, conventions).dt
+    if found is None:
+        require(dialect, ["dt", "seconds"], _PURPOSE)
+    assert found is not None
+    return found
+
+
+def is_continuous(dialect: Dialect, node: Node) -> bool:
+    """True where the source solves the ODE, so that a step is an approximation."""
+    return rule_of(dialect, node).membrane == "exact"
+
+
+def step_of(
+    graph: Graph, name: str, shape: tuple[int, ...], looped: bool, *, readouts: bool = False
+) -> Step:
+    """What one step of the source does to a population.
+
+    Args:
+        graph: Read with its dialect.
+        name: A node that is a neuron.
+        shape: Its shape.
+        looped: It feeds itself.
+        readouts: Take neurons that do not spike too, as reset "none" with an infinite threshold.
+
+    Raises:
+        ConversionError: It does not spike, so that no target can take it.
+        DialectError: The dialect leaves open what is needed; the message names the option.
+    """
+    node, dialect = graph.nodes[name], graph.dialect
+    require(dialect, ["name"], _PURPOSE)
+    conventions, view = dialect.conventions, dialect.at(name)
+    assert conventions is not None
+    rule = rule_of(dialect, node)
+    silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
+    if silent and not readouts:
+        what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
+        raise ConversionError(
+            f"node '{name}' is {what}: the importer has no neuron that gives its membrane"
+        )
+    require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
+    delay = rule.recurrent_reset_delay if looped else None
+    if delay is None and not silent:
+        require(dialect, ["reset_delay"], _PURPOSE, name)
+        delay = view.reset_delay
+
+    def dt() -> float:
+        return unit_dt(graph)
+
+    numbers = _membrane(dialect, node, rule, dt)
+    if isinstance(node, CURRENT_BASED):
+        numbers |= _synapse(dialect, node, rule, dt)
+    leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
+    at_reset = _number(node, "v_reset") if "v_reset" in node.names else np.zeros(())
+    start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": at_reset}[view.initial or "zero"]
+    v_reset = at_reset if view.reset == "zero" and not silent else np.zeros(())
+    numbers |= {
+        "v_threshold": np.array(np.inf) if silent else _number(node, "v_threshold"),
+        "v_reset": v_reset,
+        "v_start": start,
+    }
+    defaults = {"drive": np.zeros(()), "synapse_decay": np.zeros(()), "synapse_gain": np.ones(())}
+    numbers = (
+        defaults
+        | {"bias_ratio": np.ones(()), "i_start": np.zeros(()), "level": np.ones(())}
+        | numbers
+    )
+    step = Step(
+        name=name,
+        type=node.type,
+        shape=shape,
+        current_based=isinstance(node, CURRENT_BASED),
+        reset="none" if silent else _reset(conventions, rule, view.reset, delay, looped),
+        at_equality=conventions.threshold == ">=",
+        several=conventions.spikes_per_step == "several",
+        late=conventions.spikes_from == "before" and not silent,
+        **{
+            key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
+            for key, value in numbers.items()
+        },
+    )
+    _refuse_odd_levels(step)
+    return step
+
+
+def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return value.reshape(()) if value.size == 1 else value.reshape(shape)
+
+
+def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) -> dict[str, Any]:
+    """decay, gain and drive of the membrane; see `Rule.membrane`."""
+    form = rule.membrane
+    if form == "average" and dialect.at(node.name).norm_input is None:
+        require(dialect, ["norm_input"], _PURPOSE, node.name)
+    if form == "average" and not dialect.at(node.name).norm_input:
+        form = "leak"
+    if form == "relax":
+        r, reset = _number(node, "r"), _number(node, "v_reset")
+        if np.all(r == 1):
+            decay = _DECAYS["1-dt/tau_mem"](node, dt)
+            return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * reset}
+        if np.any(r == 1):
+            raise ConversionError(
+                f"node '{node.name}' has r = 1 at some neurons and others elsewhere: split it in two"
+            )
+        return {"decay": 1 - 1 / r, "gain": np.ones(()), "drive": reset / r}
+    decay = _DECAYS[rule.membrane_decay](node, dt)
+    if form == "leak":
+        return {"decay": decay, "gain": np.ones(())}
+    if form == "average":
+        return {"decay": decay, "gain": 1 - decay}
+    if form == "euler":
+        return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * _number(node, "v_leak")}
+    return _continuous(dialect, node, decay, dt)
+
+
+def _continuous(
+    dialect: Dialect, node: Node, decay: np.ndarray, dt: Callable[[], float]
+) -> dict[str, Any]:
+    """The ODE over one step that starts with the arrival of its spikes, for currents that decay in between."""
+    leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
+    r = _number(node, "r")
+    drive = (1 - decay) * leak
+    area = spike_area(dialect, node)
+    if isinstance(node, CURRENT_BASED):
+        tau, tau_syn = _tau_mem(node), _number(node, "tau_syn")
+        synapse = np.exp(-dt() / tau_syn)
+        near = np.abs(tau - tau_syn) < 1 / 2**20 * tau
+        apart = np.where(near, tau, tau - tau_syn)
+        # The current of the step's beginning, seen through the membrane at its end.
+        response = np.where(near, dt() / tau * decay, tau_syn / apart * (decay - synapse))
+        # `synapse_decay` acts before the arrival in `Step`, and the current of the step's beginning drives V.
+        return {"decay": decay, "gain": r * response, "drive": drive}
+    level = r * dt() if isinstance(node, IF) else r * (1 - decay)
+    if area.kind == "jump":
+        return {"decay": decay, "gain": np.ones(()), "drive": drive, "bias_ratio": level}
+    strength = _known_area(dialect, area.seconds) / dt()
+    return {
+        "decay": decay,
+        "gain": level * strength,
+        "drive": drive,
+        "bias_ratio": np.array(1 / strength),
+    }
+
+
+def _known_area(dialect: Dialect, seconds: float | None) -> float:
+    """A spike's area in the file's unit of time."""
+    if seconds is None or dialect.seconds is None:
+        raise DialectError(f"{_PURPOSE} needs the unit of time: say --time-unit ({dialect.why})")
+    return seconds / dialect.seconds
+
+
+def _synapse(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) -> dict[str, Any]:
+    """synapse_decay and synapse_gain; see `Rule.synapse`."""
+    decay = _DECAYS[rule.synapse_decay or "exp(-dt/tau_syn)"](node, dt)
+    if rule.synapse != "exact":
+        return {
+            "synapse_decay": decay,
+            "synapse_gain": decay if rule.synapse == "add first" else np.ones(()),
+        }
+    area = spike_area(dialect, node)
+    w_in = _number(node, "w_in")
+    if area.kind == "jump":
+        return {"synapse_decay": decay, "bias_ratio": w_in * (1 - decay)}
+    jump = w_in * _known_area(dialect, area.seconds) / _number(node, "tau_syn")
+    return {"synapse_decay": decay, "synapse_gain": jump, "bias_ratio": w_in * (1 - decay) / jump}
+
+
+def _reset(
+    conventions: Conventions, rule: Rule, reset: str | None, delay: bool | None, looped: bool
+) -> Reset:
+    """The kind of reset, with the order of events put into it."""
+    first = rule.resets_first
+    if looped and rule.recurrent_resets_first is not None:
+        first = rule.recurrent_resets_first
+    if reset == "zero":
+        # Reset at the start of the next step, before anything else, is reset at once.
+        return "value" if not delay or reset in first else "skip"
+    if delay:
+        return "subtract" if reset in first else "subtract later"
+    return "subtract unless above" if conventions.resets_at_start else "subtract"
+
+
+def _refuse_odd_levels(step: Step) -> None:
+    top = np.maximum(step.v_start, step.v_reset)
+    if np.any(top >= step.v_threshold):
+        place = int(np.argmax(top >= step.v_threshold))
+        raise ConversionError(
+            f"node '{step.name}': neuron {place} starts or resets at {top.flat[place]:g}, not below its v_threshold "
+            f"{step.v_threshold.flat[place]:g}: it fires without input"
+        )
+    if np.any((step.decay < 0) | (step.decay > 1)):
+        place = int(np.argmax((step.decay < 0) | (step.decay > 1)))
+        raise ConversionError(
+            f"node '{step.name}': neuron {place} decays by {step.decay.flat[place]:g} in a step, outside 0 to 1: "
+            "its time constant is shorter than dt"
+        )

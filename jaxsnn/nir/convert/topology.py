@@ -1,0 +1,213 @@
+"""Nodes, edges and names as an importer needs them: loops, sums, chains, and what Spyx's late spikes ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import networkx
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of, rounded
+from jaxsnn.nir.convert.spyx import chain_for_spyx
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.thread import threaded
+from jaxsnn.nir.graph import Edge, edge_key
+
+
+def join_outputs(draft: Draft, target: Target) -> None:
+    """Put an identity before an Output that sums: importers add what arrives at any other node."""
+    for name in draft.of_type("Output") if target.sums else ():
+        sources = draft.sources(name)
+        if len(sources) < 2:
+            continue
+        join = draft.insert((sources[0], name), f"{name}_sum", identity(draft.shapes[name][0]))
+        draft.edges = [
+            (source, join if source in sources and end == name else end)
+            for source, end in draft.edges
+        ]
+        draft.changed(
+            join,
+            f"an identity that sums what goes to '{name}'",
+            "importers take one source of an Output",
+        )
+
+
+def check_wiring(draft: Draft, target: Target) -> None:
+    """Refuse node types and wiring that the importer cannot express, all reasons at once.
+
+    Raises:
+        ConversionError: Names the first node and the number of other reasons.
+    """
+    reasons = [
+        f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map ({listing(target.nodes)})"
+        for name in draft.nodes
+        if draft.nodes[name]["type"] not in (*target.nodes, "SumPool2d", "AvgPool2d")
+    ]
+    for kind in ("Input", "Output"):
+        found = draft.of_type(kind)
+        if len(found) != 1:
+            reasons.append(
+                f"it has {len(found)} {kind} nodes ({listing(found)}), and its importer takes one"
+            )
+    reasons += _loop_reasons(draft) + _sum_reasons(draft, target)
+    if reasons:
+        others = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+        raise ConversionError(f"{target.title} cannot take this graph: {reasons[0]}{others}")
+
+
+def _loop_reasons(draft: Draft) -> list[str]:
+    """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
+    reasons = []
+    for part in loops_of(draft):
+        kinds = sorted(
+            "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
+        )
+        matrices = [name for name in part if draft.nodes[name]["type"] in ("Linear", "Affine")]
+        if kinds != ["neuron", "other"] or len(matrices) != 1:
+            reasons.append(
+                f"the loop through {listing(part)} is not one neuron and one weight matrix, and frameworks differ in "
+                "which of its edges takes a step"
+            )
+    return reasons
+
+
+def _sum_reasons(draft: Draft, target: Target) -> list[str]:
+    inner = {name for part in loops_of(draft) for name in part}
+    reasons = []
+    for name in draft.nodes:
+        sources = [
+            source for source in draft.sources(name) if not (name in inner and source in inner)
+        ]
+        if len(sources) > 1 and (not target.sums or draft.nodes[name]["type"] == "Output"):
+            reasons.append(
+                f"node '{name}' sums {listing(sources)}, and its importer does not add them in one step"
+            )
+        outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
+        if target.chain and len(outward) > 1:
+            reasons.append(
+                f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
+            )
+    return reasons
+
+
+def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
+    """Edges and names for the importer, whose step is `dt`."""
+    recurrent = settle_loops(draft)
+    # Norse runs nodes depth first and returns what ran last, so that loops must come before what follows them.
+    inner = [edge for edge in draft.edges for pair in recurrent if edge in (pair, pair[::-1])]
+    first = [*inner, *(threaded(draft, recurrent) if target.depth_first else [])]
+    draft.edges = [
+        *first,
+        *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
+    ]
+    if target.name == "snntorch":
+        for edge in recurrent:
+            _longer_loop(draft, edge)
+    if target.name == "spyx":
+        chain_for_spyx(draft, recurrent, late=not any(step.late for step in steps.values()), dt=dt)
+
+
+def settle_loops(draft: Draft) -> list[Edge]:
+    """Move biases out of loops, which importers leave out of the first step; the edges from weights to neuron."""
+    recurrent = _recurrent_edges(draft)
+    for source, neuron in recurrent:
+        _bias_out_of_loop(draft, source, neuron)
+    return recurrent
+
+
+def _recurrent_edges(draft: Draft) -> list[Edge]:
+    """Edges from the weights of a loop to its neuron."""
+    found = []
+    for part in loops_of(draft):
+        weights, neuron = sorted(part, key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES)
+        found.append((weights, neuron))
+    return found
+
+
+def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
+    """Importers leave a loop out of the first step, its bias included; so the bias goes to the other input."""
+    entry = draft.nodes[weights]
+    if entry["type"] != "Affine":
+        return
+    bias = np.asarray(entry.pop("bias"))
+    draft.nodes[weights] = entry | {"type": "Linear"}
+    if not np.any(bias):
+        return
+    others = [source for source in draft.sources(neuron) if source != weights]
+    feeder = next(
+        (name for name in others if draft.nodes[name]["type"] in ("Linear", "Affine")), None
+    )
+    if feeder is None or len(draft.targets(feeder)) > 1:
+        raise ConversionError(
+            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, and '{neuron}' has "
+            "no other weights that could take it: put an Affine before it"
+        )
+    taken = draft.nodes[feeder]
+    moved = np.asarray(taken.get("bias", 0), float) + bias
+    draft.nodes[feeder] = taken | {
+        "type": "Affine",
+        "bias": rounded(moved, np.asarray(taken["weight"])),
+    }
+    draft.changed(
+        weights,
+        f"its bias is moved to '{feeder}'",
+        "the importer leaves a loop out of the first step",
+    )
+
+
+def _longer_loop(draft: Draft, edge: Edge) -> None:
+    """snnTorch turns a loop of two nodes into a nested graph, and fails on it; one of three it runs."""
+    shape = draft.shapes[edge[0]][1]
+    entry = {
+        "type": "Linear",
+        "weight": np.eye(shape[0], dtype=np.asarray(draft.nodes[edge[0]]["weight"]).dtype),
+    }
+    name = draft.insert(edge, f"{edge[0]}.identity", entry)
+    draft.changed(
+        name,
+        "an identity in the loop",
+        "snnTorch's importer fails on loops of two nodes, and runs longer ones",
+    )
+
+
+def depths(draft: Draft) -> dict[str, int]:
+    """Layers of neurons up to each node, itself included.
+
+    Raises:
+        ConversionError: Paths of different depth meet, which a framework whose layers take a step cannot do alike.
+    """
+    depth: dict[str, int] = {}
+    for name in forward_order(draft):
+        before = {depth[source] for source in draft.sources(name) if source in depth}
+        if len(before) > 1:
+            raise ConversionError(
+                f"node '{name}' sums paths of {listing(sorted(before))} layers: each layer of Spyx takes a step, so "
+                "they would not meet"
+            )
+        depth[name] = (before.pop() if before else 0) + (draft.nodes[name]["type"] in NEURON_TYPES)
+    return depth
+
+
+def shift_of(draft: Draft, target: Target, steps: Mapping[str, Step]) -> dict[str, int]:
+    """Steps by which spikes leave later than in the source, one for each layer that is late in one of the two."""
+    change = int(target.name == "spyx") - int(any(step.late for step in steps.values()))
+    if change == 0:
+        return {}
+    depth = depths(draft)
+    shift = {name: change * depth[name] for name in draft.of_type("Output")}
+    for name, steps_later in shift.items():
+        when = "later" if steps_later > 0 else "earlier"
+        draft.changed(
+            name,
+            f"spikes leave {abs(steps_later)} steps {when}",
+            "each layer of Spyx takes a step, others none",
+        )
+    return shift
+
+
+def forward_order(draft: Draft) -> list[str]:
+    loops = set(_recurrent_edges(draft))
+    graph = networkx.DiGraph([edge for edge in draft.edges if edge not in loops])
+    return list(networkx.lexicographical_topological_sort(graph))

@@ -1,0 +1,116 @@
+"""The options that say what a NIR file does not: their text, their values, and which nodes they are for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.nir.dialects import CHOICES, DIALECTS, PER_NODE
+from jaxsnn.nir.nodes import NEURONS, SPIKING, Node, nothing
+from jaxsnn.units import parse_time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DialectOptions:
+    """Options after reading their text: what holds for all nodes, and by node. Absent is not said."""
+
+    dialect: str = "auto"
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
+
+
+def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) -> DialectOptions:
+    """Check options against the graph's nodes and turn text into values.
+
+    Args:
+        nodes: The graph's records by name.
+        dialect: A key of `DIALECTS`, or "auto".
+        given: Fields of `Dialect`; None is not said. Those of `PER_NODE` may be a value, "NODE:VALUE", a mapping from
+            node to value, or a list of these.
+
+    Raises:
+        UsageError: An unknown dialect, value or node, or a value said twice.
+    """
+    dialect = dialect or "auto"
+    if dialect != "auto" and dialect not in DIALECTS:
+        raise UsageError(f"unknown dialect '{dialect}': {suggestion(dialect, ['auto', *DIALECTS])}")
+    fields: dict[str, Any] = {}
+    by_node: dict[str, dict[str, Any]] = {}
+    for option, value in given.items():
+        if option not in (*CHOICES, "dt", "dt_export", "readout"):
+            raise UsageError(
+                f"unknown option '{option}': {suggestion(option, ['dt', 'dt_export', 'readout', *CHOICES])}"
+            )
+        if value is None:
+            continue
+        if option in ("dt", "dt_export"):
+            fields[option] = parse_time(value)
+        elif option not in PER_NODE:
+            fields[option] = _choice(option, value)
+        else:
+            _per_node(option, value, nodes, fields, by_node)
+    ordered = {name: by_node[name] for name in nodes if name in by_node}
+    return DialectOptions(dialect=dialect, fields=fields, nodes=ordered)
+
+
+def _choice(option: str, value: Any) -> Any:
+    text = str(value).lower()
+    if text not in CHOICES[option]:
+        flag = option.replace("_", "-")
+        raise UsageError(
+            f"--{flag} is '{value}', but it must be one of {', '.join(CHOICES[option])}"
+        )
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _per_node(
+    option: str,
+    value: Any,
+    nodes: Mapping[str, Node],
+    fields: dict[str, Any],
+    by_node: dict[str, dict[str, Any]],
+) -> None:
+    for node, text in _pairs(option, value):
+        if node is None:
+            if fields.get(option, text) != text:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} is said twice, '{fields[option]}' and '{text}'"
+                )
+            fields[option] = _choice(option, text)
+            continue
+        _check_node(option, node, nodes)
+        own = by_node.setdefault(node, {})
+        if option == "readout":
+            own["readout"] = True
+            own.setdefault("reset", "none")
+        else:
+            own[option] = _choice(option, text)
+
+
+def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
+    """(node, value) of an option; node is None for a value that holds for all."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    parts = value if isinstance(value, list | tuple) else [value]
+    if option == "readout":
+        return [(part, True) for part in parts]
+    split = []
+    for part in parts:
+        node, colon, text = part.rpartition(":") if isinstance(part, str) else ("", "", part)
+        split.append((node, text) if colon else (None, part))
+    return split
+
+
+def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
+    flag = f"--{option.replace('_', '-')}"
+    neurons = [known for known, node in nodes.items() if isinstance(node, NEURONS)]
+    if name not in neurons:
+        raise UsageError(
+            f"{flag} names '{name}', which is no neuron of the graph: {suggestion(name, neurons)}"
+        )
+    if option == "readout" and not isinstance(nodes[name], SPIKING):
+        raise UsageError(
+            f"{flag} names '{name}', a {nodes[name].type}, which does not spike anyway: leave it out"
+        )

@@ -1,0 +1,362 @@
+"""From PyTorch modules to a `Graph`, with what the frameworks' exporters lose, and from a `Graph` to a module.
+
+torch, snntorch, norse and nirtorch are imported inside functions: nothing else needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.build import NIR_VERSION
+from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
+from jaxsnn.nir.convert.step import Step, is_continuous, step_of
+from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.topology import check_wiring, settle_loops
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.export import export, group_of, tagged
+from jaxsnn.nir.graph import Edge, Graph
+from jaxsnn.nir.parse import parse
+from jaxsnn.nir.passes import window
+from jaxsnn.nir.torch_leaves import Call, exported, exporter_of, outputs_of
+
+
+def from_torch(module: Any, sample: Any) -> Graph:
+    """A graph of a module of snnTorch or Norse, in that framework's dialect.
+
+    Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose, go into the dialect
+    and into the nodes. Parameters may be one number or one for each neuron.
+
+    Args:
+        module: A torch.nn.Module of torch's layers and the framework's neurons. One forward pass finds the wiring: each
+            layer must take what another layer gives, unchanged.
+        sample: Input of one step, (batch, *shape).
+
+    Returns:
+        The graph, with an Output for each layer whose output the module returns and no other layer takes.
+
+    Raises:
+        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed outside of layers.
+    """
+    calls, outputs = _traced(module, sample)
+    made = {call.name: exported(call) for call in calls}
+    frameworks = sorted({one.framework for one in made.values() if one.framework is not None})
+    if len(frameworks) != 1:
+        raise ConversionError(
+            f"the module has neurons of {listing(frameworks)}: one framework is needed"
+        )
+    first = _free("input", made)
+    nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(tuple(sample.shape[1:]))}}
+    edges: list[Edge] = []
+    by_node: dict[str, dict[str, Any]] = {}
+    ends: dict[str, tuple[str, ...]] = {"": (first,)}
+    for call in calls:
+        one = made[call.name]
+        if not one.nodes:
+            ends[call.name] = tuple(end for source in call.sources for end in ends[source])
+            continue
+        full = {suffix: f"{call.name}.{suffix}" if suffix else call.name for suffix in one.nodes}
+        main = next(iter(full.values()))
+        nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        edges += [(end, main) for source in call.sources for end in ends[source]]
+        edges += [(full[start], full[end]) for start, end in one.edges]
+        ends[call.name] = (main,)
+        for option, value in one.options.items():
+            by_node.setdefault(option, {})[main] = value
+    for source, shape in outputs.items():
+        last = _free("output" if len(outputs) == 1 else f"output_{source}", nodes)
+        nodes[last] = {"type": "Output", "shape": np.array(shape)}
+        edges += [(end, last) for end in ends[source]]
+    return _read(
+        nodes,
+        edges,
+        frameworks[0],
+        by_node,
+        [one.dt for one in made.values() if one.dt is not None],
+    )
+
+
+def _free(name: str, taken: Any) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _read(
+    nodes: dict[str, Any],
+    edges: list[Edge],
+    framework: str,
+    by_node: dict[str, Any],
+    steps: list[float],
+) -> Graph:
+    options: dict[str, Any] = dict(by_node)
+    options["readout"] = list(by_node.get("readout", ()))
+    if framework == "norse":
+        if len(set(steps)) != 1:
+            raise ConversionError(
+                f"neurons step by different dt ({listing(sorted(set(steps)))} s): one dt is needed"
+            )
+        options |= {"dt": steps[0], "dt_export": 1.0}
+    tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
+    return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))
+
+
+def _traced(module: Any, sample: Any) -> tuple[list[Call], dict[str, tuple[int, ...]]]:
+    """The first call of each leaf in order, and the leaves that give the outputs, with their shapes."""
+    import torch
+
+    calls: dict[str, Call] = {}
+    makers: dict[int, str] = {id(sample): ""}
+    kept: list[Any] = [sample]
+    hooks = []
+    # snnTorch's neurons may keep their state in buffers, which the pass must not change.
+    buffers = [(part, dict(part._buffers)) for part in module.modules()]
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(leaf: Any, arguments: tuple[Any, ...], result: Any) -> None:
+            given, out = arguments[0], result[0] if isinstance(result, tuple) else result
+            kept.extend((given, out))
+            if id(given) not in makers:
+                raise ConversionError(
+                    f"the input of '{name}' ({type(leaf).__name__}) is computed outside of layers (a sum, a reshape): "
+                    "NIR would lose it, so use a layer for it"
+                )
+            source = makers[id(given)]
+            makers[id(out)] = name
+            if name not in calls:
+                inward, outward = tuple(given.shape[1:]), tuple(out.shape[1:])
+                calls[name] = Call(
+                    name=name, module=leaf, sources=(source,), inward=inward, outward=outward
+                )
+
+        return hook
+
+    for name, leaf in _leaves(module):
+        hooks.append(leaf.register_forward_hook(watch(name)))
+    try:
+        with torch.no_grad():
+            result = module(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, before in buffers:
+            part._buffers.update(before)
+    return list(calls.values()), outputs_of(result, makers, calls)
+
+
+def _leaves(module: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Modules that are one node each: known types, and modules without children."""
+    if exporter_of(module) is not None or not list(module.children()):
+        return [(name or "module", module)]
+    found = []
+    for child_name, child in module.named_children():
+        found += _leaves(child, f"{name}.{child_name}" if name else child_name)
+    return found
+
+
+#: What `to_torch` runs through nirtorch.
+_TORCH = Target(
+    name="torch",
+    title="nirtorch",
+    write=None,
+    nodes=(
+        *(
+            "Input",
+            "Output",
+            "Linear",
+            "Affine",
+            "Scale",
+            "Conv1d",
+            "Conv2d",
+            "SumPool2d",
+            "AvgPool2d",
+            "Flatten",
+        ),
+        *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
+    ),
+    dt=1.0,
+)
+
+
+def to_torch(graph: Graph) -> Any:
+    """A torch.nn.Module that plays a graph as its dialect says, step by step, through nirtorch.
+
+    It takes (input, state) and gives (output, state); without a state it starts anew. Weights and biases are
+    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785). The numbers are those of
+    the source up to the order of float32 sums.
+
+    Args:
+        graph: Read with its dialect: one input, one output, loops of one neuron and one weight matrix.
+
+    Raises:
+        ConversionError: Continuous time, or wiring that nirtorch cannot run.
+        DialectError: Something that a step depends on is unknown.
+    """
+    import nirtorch
+
+    for name in graph.neurons:
+        if is_continuous(graph.dialect, graph.nodes[name]):
+            raise ConversionError(
+                f"node '{name}' has continuous time in the dialect {graph.dialect.name}: convert first"
+            )
+    draft, names = draft_of(graph)
+    check_wiring(draft, _TORCH)
+    looped = {name for part in graph.recurrent_components() for name in part}
+    steps = {
+        names[name]: step_of(
+            graph, name, draft.shapes[names[name]][1], name in looped, readouts=True
+        )
+        for name in graph.neurons
+        if name in names
+    }
+    conventions = graph.dialect.conventions
+    if conventions is not None and conventions.channels_last:
+        reorder_flattened(draft, False, "torch is channels first")
+    plain_flatten(draft)
+    loops = settle_loops(draft)
+    for name, step in steps.items():
+        for target in draft.targets(name) if step.late else []:
+            if (target, name) not in loops:
+                draft.insert(
+                    (name, target), f"{name}.late", {"type": "Delay", "delay": np.ones(step.shape)}
+                )
+    tree = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
+    written = export(parse(group_of(tree, NIR_VERSION), dialect=Dialect(why="Read by to_torch.")))
+    modules = {id(node): _module(name, draft, steps) for name, node in written.nodes.items()}
+    kinds: dict[Any, Any] = {
+        type(node): lambda node: modules[id(node)] for node in written.nodes.values()
+    }
+    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap channels, are never used.
+    return nirtorch.nir_to_torch(written, kinds, default_map={})
+
+
+def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:
+    """The torch module of one node."""
+    import torch
+
+    entry = draft.nodes[name]
+    kind = entry["type"]
+    if name in steps:
+        return _neuron(steps[name])
+    if kind in ("Input", "Output"):
+        return torch.nn.Identity()
+    if kind in ("Linear", "Affine"):
+        outputs, inputs = np.shape(entry["weight"])
+        return _loaded(torch.nn.Linear(inputs, outputs, bias=kind == "Affine"), entry)
+    if kind == "Flatten":
+        return torch.nn.Flatten(int(entry["start_dim"]), int(entry["end_dim"]))
+    if kind in ("Scale", "Threshold", "Delay"):
+        return _elementwise(kind, entry)
+    frame = window(as_node(name, entry))
+    if frame.padding is None or any(before != after for before, after in frame.padding):
+        raise ConversionError(
+            f"node '{name}' ({kind}) pads its sides differently: give the padding in numbers"
+        )
+    padding = tuple(before for before, _ in frame.padding)
+    if kind in ("SumPool2d", "AvgPool2d"):
+        divisor = 1 if kind == "SumPool2d" else None
+        pool: Any = torch.nn.AvgPool2d
+        return pool(frame.kernel, frame.stride, padding, divisor_override=divisor)
+    cls: Any = torch.nn.Conv1d if kind == "Conv1d" else torch.nn.Conv2d
+    outputs, inputs = np.shape(entry["weight"])[0], np.shape(entry["weight"])[1] * frame.groups
+    conv = cls(inputs, outputs, frame.kernel, frame.stride, padding, frame.dilation, frame.groups)
+    return _loaded(conv, entry)
+
+
+def _loaded(module: Any, entry: dict[str, Any]) -> Any:
+    import torch
+
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(np.asarray(entry["weight"], np.float32)))
+        if "bias" in entry:
+            module.bias.copy_(torch.tensor(np.asarray(entry["bias"], np.float32)))
+    return module
+
+
+def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
+    """Scale, Threshold, or a delay of one step."""
+    import torch
+
+    class Elementwise(torch.nn.Module):
+        value: Any
+
+        def __init__(self) -> None:
+            super().__init__()
+            value = entry[{"Scale": "scale", "Threshold": "threshold", "Delay": "delay"}[kind]]
+            self.register_buffer("value", torch.tensor(np.asarray(value, np.float32)))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.value if kind == "Scale" else (x > self.value).to(x.dtype)
+
+    class Late(torch.nn.Module):
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return torch.zeros_like(x) if state is None else state, x
+
+    return Late() if kind == "Delay" else Elementwise()
+
+
+def _neuron(step: Step) -> Any:
+    """A population that steps as `jaxsnn.nir.convert.step` defines; its state is (v before reset, i, spikes)."""
+    import torch
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, height: Any) -> Any:
+            ctx.save_for_backward(height)
+            return (height >= 0 if step.at_equality else height > 0).to(height.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            (height,) = ctx.saved_tensors
+            return gradients[0] / (1 + (torch.pi * height) ** 2)
+
+    def fire(v: Any, threshold: Any) -> Any:
+        spikes: Any = Spike.apply(v - threshold)
+        return (
+            spikes + (torch.floor(v / threshold) - 1).clamp(min=0).detach()
+            if step.several
+            else spikes
+        )
+
+    class Neuron(torch.nn.Module):
+        decay: Any
+        gain: Any
+        drive: Any
+        synapse_decay: Any
+        synapse_gain: Any
+        v_threshold: Any
+        v_reset: Any
+        v_start: Any
+        i_start: Any
+
+        def __init__(self) -> None:
+            super().__init__()
+            for key in type(self).__annotations__:
+                self.register_buffer(key, torch.tensor(getattr(step, key).astype(np.float32)))
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            zero = torch.zeros_like(x)
+            v, i, spikes = state or (zero + self.v_start, zero + self.i_start, zero)
+            lost = spikes * self.v_threshold if step.reset.startswith("subtract") else zero
+            if step.reset == "value":
+                v = torch.where(spikes > 0, self.v_reset, v)
+            if step.reset in ("subtract", "subtract unless above"):
+                v = v - lost
+            if step.current_based:
+                x = i = self.synapse_decay * i + self.synapse_gain * x
+            above = (v > self.v_threshold).to(v.dtype) * self.v_threshold
+            v = self.decay * v + self.gain * x + self.drive
+            if step.reset == "none":
+                return v, (v, i, spikes)
+            if step.reset == "subtract later":
+                v = v - lost
+            if step.reset == "skip":
+                v = torch.where(spikes > 0, self.v_reset, v)
+            compared = v - above if step.reset == "subtract unless above" else v
+            spikes = fire(compared, self.v_threshold)
+            return spikes, (v, i, spikes)
+
+    return Neuron()

@@ -1,0 +1,134 @@
+"""A second opinion on a solution: the voltages, recomputed in float64 from nothing but the spikes.
+
+No scan, no crossing solver, no state: V of a neuron at any time is a sum over what arrived and what it fired before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.network.network import Network
+from jaxsnn.network.signals import signals
+from jaxsnn.network.spikes import Events
+from jaxsnn.simulation.simulate import Solution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What was found in one population, voltages in units of v_threshold - v_reset.
+
+    Attributes:
+        spikes: number of spikes looked at.
+        at_spikes: largest distance of V from the threshold, just before a spike.
+        elsewhere: how far V exceeds the threshold at other times, at most; 0 where it never does.
+        times: how many other times were looked at in each sample.
+    """
+
+    spikes: int
+    at_spikes: float
+    elsewhere: float
+    times: int
+
+
+def audit(
+    network: Network,
+    inputs: dict[str, Events],
+    solution: Solution,
+    t_end: float,
+    *,
+    samples: int = 32,
+    times: int = 256,
+) -> dict[str, Audit]:
+    """Recompute the voltages of the CubaLIF populations; others, and those under levels of a Threshold, are left out.
+
+    Args:
+        inputs: Input node -> Events (batch, events), as they were simulated.
+        samples: how many of the batch, from its start.
+        times: how many times, spread evenly over a sample, are looked at besides the spikes.
+
+    Source: the closed form of the equations that NIR gives for CubaLIF.
+    """
+    trains = {name: (events.time, events.index) for name, events in inputs.items()}
+    trains |= {
+        name: (solution.events(name).time, solution.events(name).index) for name in solution.spikes
+    }
+    trains = {
+        name: tuple(np.asarray(array)[:samples] for array in train)
+        for name, train in trains.items()
+    }
+    grid = np.linspace(0.0, t_end, times)
+    found = {}
+    for name, signal in signals(network).items():
+        population = network.populations[name]
+        leveled = any(source in solution.levels for source, _ in signal.paths)
+        if population.kind != "CubaLIF" or not population.fires or leveled:
+            continue
+        neuron, parameters = neuron_of(population), network.parameters[name]
+        lanes = jax.tree.map(
+            lambda array: np.asarray(array, float), neuron.lanes(parameters, signal.constant)
+        )
+        factor = np.asarray(neuron.arrival_factor(parameters), float)
+        own = np.asarray(solution.spikes[name].time, float)[:samples]
+        at_spikes, elsewhere = 0.0, 0.0
+        for sample, spikes in enumerate(own):
+            arrivals = []
+            for source, matrix in signal.matrices(network.dtype).items():
+                time, index = (array[sample] for array in trains[source])
+                used = np.isfinite(time)
+                weight = np.eye(population.size) if matrix is None else np.asarray(matrix, float)
+                arrivals.append((time[used].astype(float), weight[index[used]] * factor))
+            at_spikes = max(at_spikes, _distance_at_spikes(lanes, arrivals, spikes))
+            elsewhere = max(elsewhere, _excess(lanes, arrivals, spikes, grid))
+        found[name] = Audit(
+            spikes=int(np.isfinite(own).sum()),
+            at_spikes=at_spikes,
+            elsewhere=elsewhere,
+            times=times,
+        )
+    return found
+
+
+def _distance_at_spikes(lanes, arrivals, spikes) -> float:
+    worst = 0.0
+    for slot in range(spikes.shape[1]):
+        fired = np.isfinite(spikes[:, slot])
+        when = np.where(fired, spikes[:, slot], 0.0)
+        excess = _excess_at(lanes, arrivals, spikes[:, :slot], when)
+        worst = max(worst, float(np.max(np.abs(excess[fired]), initial=0.0)))
+    return worst
+
+
+def _excess(lanes, arrivals, spikes, grid) -> float:
+    return max(
+        float(np.max(_excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))))
+        for when in grid
+    )
+
+
+def _excess_at(lanes, arrivals, spikes, when) -> np.ndarray:
+    """(V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when` (neurons,)."""
+    height = lanes.threshold - lanes.v_reset
+    v = (
+        lanes.v_start * np.exp(-when / lanes.tau_mem)
+        + lanes.j_start * _response(lanes, when[None])[0]
+    )
+    for time, weight in arrivals:
+        v = v + np.sum(weight * _response(lanes, when[None] - time[:, None]), axis=0)
+    since = when[:, None] - spikes
+    past = since > 0
+    decay = np.where(past, np.exp(-np.where(past, since, 0.0) / lanes.tau_mem[:, None]), 0.0)
+    return (v - height * np.sum(decay, axis=1) - lanes.threshold) / height
+
+
+def _response(lanes, since) -> np.ndarray:
+    """V after a jump of the synaptic drive by 1, `since` seconds (arrivals, neurons) ago; 0 before."""
+    since = np.maximum(since, 0.0)
+    tau_mem, tau_syn = lanes.tau_mem, lanes.tau_syn
+    equal = tau_mem == tau_syn
+    gap = np.where(equal, 1.0, tau_mem - tau_syn)
+    apart = tau_syn / gap * (np.exp(-since / tau_mem) - np.exp(-since / tau_syn))
+    return np.where(equal, since / tau_mem * np.exp(-since / tau_mem), apart)

@@ -1,0 +1,295 @@
+"""All problems of a NIR file for one purpose, before anything runs. Nothing here loads JAX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from jaxsnn.bss2.chip_limits import chip_limits
+from jaxsnn.bss2.examine import examine
+from jaxsnn.errors import (
+    DialectError,
+    GraphError,
+    JaxsnnError,
+    Limit,
+    LoweringError,
+    UnsupportedNodeError,
+    UsageError,
+    suggestion,
+)
+from jaxsnn.event.limits import event_limits, output_limits
+from jaxsnn.event.threshold_feeds import check_reading
+from jaxsnn.grid.grid_limits import grid_limits
+from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part, plan
+from jaxsnn.network.obstacles import obstacles
+from jaxsnn.network.structure import Population, Wire
+from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
+from jaxsnn.nir.files import Group, load
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.importers import importer_problems, undecided
+from jaxsnn.nir.nodes import NEURONS
+from jaxsnn.nir.parse import assemble, parse, type_of
+from jaxsnn.nir.validation import Problem, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The problems of a file for one purpose.
+
+    Attributes:
+        purpose: what it was checked for, a key of `PURPOSES`.
+        problems: errors and warnings.
+    """
+
+    purpose: str
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """There is no error; warnings may be."""
+        return all(problem.severity != "error" for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "ok": self.ok,
+            "for": self.purpose,
+            "problems": [asdict(one) for one in self.problems],
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        errors = sum(problem.severity == "error" for problem in self.problems)
+        lines = [f"{problem.severity}: {problem}" for problem in self.problems]
+        counts = f"{errors} errors, {len(self.problems) - errors} warnings"
+        return "\n".join(
+            [*lines, f"{self.purpose}: {'fine' if self.ok else 'not as it is'} ({counts})"]
+        )
+
+
+def check_file(
+    path: str | os.PathLike[str], purpose: str, *, threshold: str | None = None, **options: Any
+) -> tuple[CheckReport, Graph | None]:
+    """Check a NIR file for a purpose; with the graph, unless the file makes none.
+
+    Args:
+        path: the file.
+        purpose: a key of `PURPOSES`.
+        threshold: as in `check`.
+        options: as of `jaxsnn.nir.read`.
+
+    Raises:
+        FileError: no such file, or no NIR file.
+        UsageError: an unknown purpose or option.
+    """
+    refuse_unknown(purpose, threshold)
+    document = load(path)
+    problems = tuple(_broken(document))
+    if problems:
+        return CheckReport(purpose=purpose, problems=problems), None
+    try:
+        graph = parse(document, **options)
+    except (DialectError, GraphError) as error:
+        code = "contradiction" if isinstance(error, DialectError) else "broken"
+        return CheckReport(purpose=purpose, problems=(_problem("", code, error),)), None
+    return check(graph, purpose, threshold), graph
+
+
+def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckReport:
+    """Check a graph for a purpose.
+
+    Args:
+        purpose: a key of `PURPOSES`.
+        threshold: for the event engine, how it plays a Threshold: "level" (the default) or "event".
+
+    Raises:
+        UsageError: an unknown purpose, or `threshold` for another one.
+
+    >>> from jaxsnn.nir import build
+    >>> graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem=10e-3, tau_syn=5e-3), seed=0)
+    >>> check(graph, "event").ok
+    True
+    """
+    refuse_unknown(purpose, threshold)
+    ask = PURPOSES[purpose] if threshold is None else partial(_for_event, threshold=threshold)
+    problems = [*validate(graph)] or [*_warnings(graph), *ask(graph)]
+    return CheckReport(purpose=purpose, problems=tuple(_once(problems)))
+
+
+def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
+    """Raise UsageError where nothing can be checked for a purpose."""
+    if purpose not in PURPOSES:
+        raise UsageError(f"nothing can be checked for '{purpose}': {suggestion(purpose, PURPOSES)}")
+    if threshold is not None:
+        check_reading(threshold)
+        if purpose != "event":
+            raise UsageError(
+                f"threshold is for the event engine, not for '{purpose}': leave it out"
+            )
+
+
+def _broken(document: Group) -> Iterator[Problem]:
+    """What keeps a document from being a graph."""
+    unknown = list(_unknown_types(document["node"], ""))
+    if unknown:
+        yield from unknown
+        return
+    try:
+        yield from validate(assemble(document))
+    except GraphError as error:
+        yield _problem("", "broken", error)
+
+
+def _unknown_types(group: Group, path: str) -> Iterator[Problem]:
+    members = group.get("nodes")
+    for name, entry in members.items() if isinstance(members, Group) else ():
+        full = f"{path}/{name}" if path else name
+        try:
+            if type_of(entry, full) == "NIRGraph":
+                yield from _unknown_types(entry, full)
+        except UnsupportedNodeError as error:
+            yield _problem(full, "unknown-type", error)
+        except GraphError as error:
+            yield _problem(full, "broken", error)
+
+
+def _warnings(graph: Graph) -> Iterator[Problem]:
+    for finding in graph.warnings:
+        message = f"node '{finding.node}': {finding.what}" if finding.node else finding.what
+        yield Problem(
+            node=finding.node,
+            code="suspicious",
+            severity="warning",
+            message=message,
+            fix=f"look at it, {finding.why}",
+        )
+
+
+def _once(problems: Iterable[Problem]) -> list[Problem]:
+    """Without repetitions, in order."""
+    return list(dict.fromkeys(problems))
+
+
+def _problem(node: str, code: str, error: Exception) -> Problem:
+    """An error as a problem: what stands behind its last colon is what to do."""
+    message, colon, fix = " ".join(str(error).split()).rpartition(": ")
+    return Problem(
+        node=node, code=code, message=message if colon else fix, fix=fix if colon else "correct it"
+    )
+
+
+def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
+    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+        yield from event_limits(wires, populations, threshold)
+        yield from output_limits(wires, populations, threshold)
+
+    yield from _for_engine(graph, limits)
+
+
+def _for_grid(graph: Graph) -> Iterator[Problem]:
+    yield from _for_engine(graph, grid_limits)
+
+
+def _for_engine(graph: Graph, limits: Callable[..., Iterator[Limit]]) -> Iterator[Problem]:
+    ready = plan(graph)
+    if not graph.neurons:
+        yield _problem(
+            "",
+            "no-neurons",
+            LoweringError("the graph has no neurons: add some, nothing else is simulated"),
+        )
+    if graph.dialect.name is None:
+        yield undecided(graph)
+        # The structure needs no dialect.
+        found = limits([_bare(ready, name) for name in ready.order], {})
+    else:
+        parts: dict[str, Part | JaxsnnError] = {name: _lowered(ready, name) for name in ready.order}
+        for name, part in parts.items():
+            if isinstance(part, JaxsnnError):
+                yield _problem(name, "cannot-lower", part)
+        wires = [
+            _bare(ready, name) if isinstance(part, JaxsnnError) else part.wire
+            for name, part in parts.items()
+        ]
+        populations = {
+            name: part.population
+            for name, part in parts.items()
+            if isinstance(part, Part) and part.population is not None
+        }
+        found = limits(wires, _with_facts(wires, populations, parts))
+    for limit in found:
+        yield Problem(node=limit.node, code=limit.code, message=limit.message, fix=limit.fix)
+
+
+def _with_facts(
+    wires: list[Wire], populations: dict[str, Population], parts: Mapping[str, Part | JaxsnnError]
+) -> dict[str, Population]:
+    """The populations with what their numbers say of voltages that drive them."""
+    numbers = {name: part.parameters for name, part in parts.items() if isinstance(part, Part)}
+    found = {}
+    for name, population in with_chains(wires, populations).items():
+        taus = {key: value for key, value in numbers[name].items() if key.startswith("tau")}
+        found[name] = with_known_taus(population, taus, driving_taus(population, numbers))
+    return found
+
+
+def _lowered(ready: LoweringPlan, name: str) -> Part | JaxsnnError:
+    try:
+        return ready.part(name)
+    except (LoweringError, DialectError) as error:
+        return error
+
+
+def _bare(ready: LoweringPlan, name: str) -> Wire:
+    """A node without its numbers."""
+    node = ready.graph.nodes[name]
+    kind = (
+        "neuron"
+        if isinstance(node, NEURONS)
+        else {"Input": "input", "Output": "output"}.get(node.type, node.type)
+    )
+    return Wire(name=name, kind=kind, sources=ready.sources[name], shape=())
+
+
+def _for_chip(graph: Graph) -> Iterator[Problem]:
+    if graph.dialect.name is None:
+        yield undecided(graph)
+        yield from chip_limits(graph)
+    else:
+        yield from examine(graph).problems
+
+
+def _for_importer(target: str) -> Callable[[Graph], Iterable[Problem]]:
+    def problems(graph: Graph) -> Iterator[Problem]:
+        found = importer_problems(graph, target)
+        yield from found
+        if graph.dialect.name is not None and any(problem.code == "not-said" for problem in found):
+            # A conversion stops at the first thing that it does not know.
+            yield from _unsaid(graph, known=[problem.node for problem in found])
+
+    return problems
+
+
+def _unsaid(graph: Graph, known: list[str]) -> Iterator[Problem]:
+    ready = plan(graph)
+    for name in graph.neurons:
+        part = _lowered(ready, name)
+        if name in known or isinstance(part, JaxsnnError) or part.population is None:
+            continue
+        for limit in obstacles(part.population, ["reset", "reset_delay", "norm_input", "initial"]):
+            yield Problem(node=name, code=limit.code, message=limit.message, fix=limit.fix)
+
+
+#: What a file can be checked for, and how.
+PURPOSES: Mapping[str, Callable[[Graph], Iterable[Problem]]] = MappingProxyType(
+    {"event": _for_event, "grid": _for_grid, "bss2": _for_chip}
+    | {
+        target: _for_importer(target)
+        for target in ("norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx")
+    }
+)

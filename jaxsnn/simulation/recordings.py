@@ -1,0 +1,238 @@
+"""What went into a network and what came out, from .npz files or files of NIR data."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import FileError, UsageError, listing, suggestion
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+
+#: Names of the observable that is meant where a file of NIR data has several of a node.
+SPIKES = ("spikes", "spike")
+MEMBRANES = ("voltages", "voltage", "v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Inputs and outputs by the names of Input and Output nodes.
+
+    Attributes:
+        x: Input node -> array (time, batch, *shape), or `Events` (batch, events).
+        y: Output node -> array (time, batch, *shape); those that were not recorded are left out.
+        notes: what was read otherwise than it is written, a sentence each.
+    """
+
+    x: dict[str, Any]
+    y: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        FileError: no such file, or it is not an .npz file of plain arrays.
+    """
+    if not os.path.exists(path):
+        raise FileError(f"{path}: no such file")
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            alone = file.read(6) == b"\x93NUMPY"
+        what = "holds one array" if alone else "is not an .npz file of arrays"
+        raise FileError(f"{path} {what}: save it with numpy.savez, under a name")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: _plain(path, name, file) for name in file.files}
+    except FileError:
+        raise
+    except Exception as error:  # what a broken zip file raises is not documented
+        raise FileError(
+            f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise FileError(f"{path}: array '{name}' holds Python objects: save numbers") from error
+        raise
+
+
+def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
+    """Inputs and outputs of a network from a file.
+
+    An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds and "NODE.index",
+    (batch, events); for each Output node "NODE.y". One Input, one Output need no "NODE.". A file of NIR data has
+    recordings of the Input nodes, and of the Output nodes or of the one node that feeds each.
+
+    Args:
+        dt: seconds, length of a step; needed for NIR's events.
+
+    Raises:
+        FileError: a file that cannot be read.
+        UsageError: something is missing, given twice, of no node of the network, or does not fit.
+    """
+    if is_hdf5(path):
+        return _from_nir_data(path, network, dt)
+    arrays = load_arrays(path)
+    return Recording(x=inputs_of(arrays, network), y=_outputs_of(arrays, network))
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as HDF5 files do."""
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, Any]:
+    """Arrays or events for each Input node; see `load_recording`.
+
+    Raises:
+        UsageError: an input that is missing or given twice, or an array "NODE.x" of no Input node.
+    """
+    _refuse_strangers(arrays, "x", network.inputs, "input")
+    found: dict[str, Any] = {}
+    alone = len(network.inputs) == 1
+    for name in network.inputs:
+        prefixes = (f"{name}.", "") if alone else (f"{name}.",)
+        ways = [
+            next(key for key in way if key in arrays)
+            for prefix in prefixes
+            for way in ((f"{prefix}x",), (f"{prefix}time", f"{prefix}index"))
+            if not arrays.keys().isdisjoint(way)
+        ]
+        if len(ways) > 1:
+            raise UsageError(
+                f"input '{name}' is given twice, as '{ways[0]}' and as '{ways[1]}': keep one"
+            )
+        prefix = "" if alone and not (ways and ways[0].startswith(f"{name}.")) else f"{name}."
+        if f"{prefix}x" in arrays:
+            found[name] = _by_steps(name, arrays[f"{prefix}x"])
+        elif f"{prefix}time" in arrays and f"{prefix}index" in arrays:
+            time, index = arrays[f"{prefix}time"], arrays[f"{prefix}index"]
+            for key, array in (("time", time), ("index", index)):
+                _refuse_text(name, key, array)
+            found[name] = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+        else:
+            raise UsageError(
+                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
+                f"{listing(arrays)}"
+            )
+    return found
+
+
+def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"input '{name}': {key} holds {array.dtype}: it must hold numbers")
+
+
+def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
+    """An input by steps, of numbers."""
+    _refuse_text(name, "x", x)
+    if x.ndim >= 2 and 0 in x.shape:
+        raise UsageError(
+            f"input '{name}': x has shape {x.shape}, so that there is nothing to play: pass at least one"
+        )
+    if not (finite := np.isfinite(x)).all():
+        place = tuple(int(index) for index in np.argwhere(~finite)[0])
+        raise UsageError(
+            f"input '{name}': x has {x[place]} at {place}: it must hold finite numbers"
+        )
+    return x
+
+
+def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
+    _refuse_strangers(arrays, "y", network.outputs, "output")
+    found = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
+    if "y" in arrays and found:
+        name = next(iter(found))
+        raise UsageError(f"output '{name}' is given twice, as '{name}.y' and as 'y': keep one")
+    return {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
+
+
+def _refuse_strangers(
+    arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], what: str
+) -> None:
+    """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where there are several."""
+    names = list(nodes)
+    for key in arrays:
+        name, dot, last = key.rpartition(".")
+        if last == ending and dot and name not in names:
+            raise UsageError(
+                f"array '{key}': the network has no {what} '{name}': {suggestion(name, names)}"
+            )
+        if key == ending and len(names) > 1:
+            raise UsageError(
+                f"array '{key}': the network has {len(names)} {what}s: name it 'NODE.{ending}'"
+            )
+
+
+def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
+    from jaxsnn.nir.data import in_steps, observations, read_data
+
+    found = observations(read_data(path))
+    shapes = {wire.name: wire.shape for wire in network.wires}
+    notes: list[str] = []
+    for name in network.inputs:
+        if name not in found:
+            raise UsageError(
+                f"{path} has no recording of input '{name}': there are {listing(found)}"
+            )
+
+    def steps(node: str, wanted: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+        array, note = in_steps(
+            _chosen(node, found[node], wanted), shape, dt, name=f"recording of '{node}'"
+        )
+        notes.extend([note] if note else [])
+        return array
+
+    x = {name: steps(name, SPIKES, shapes[name]) for name in network.inputs}
+    y = {}
+    for name, sources in network.outputs.items():
+        node = (
+            name
+            if name in found
+            else sources[0]
+            if len(sources) == 1 and sources[0] in found
+            else None
+        )
+        if node is not None:
+            populations = [
+                network.populations[source] for source in sources if source in network.populations
+            ]
+            wanted = (
+                MEMBRANES if any(not population.fires for population in populations) else SPIKES
+            )
+            y[name] = steps(node, wanted, shapes[name])
+    unused = [
+        name
+        for name in found
+        if name not in (*x, *y, *(s for out in network.outputs.values() for s in out))
+    ]
+    if unused:
+        notes.append(f"recordings of {listing(unused)} are not used")
+    return Recording(x=x, y=y, notes=tuple(notes))
+
+
+def _chosen(node: str, observables: Mapping[str, Any], wanted: tuple[str, ...]) -> Any:
+    """The observable that is meant."""
+    if len(observables) == 1:
+        return next(iter(observables.values()))
+    for name in wanted:
+        if name in observables:
+            return observables[name]
+    raise UsageError(
+        f"node '{node}' has the recordings {listing(observables)}: name the one that is meant '{wanted[0]}'"
+    )

@@ -1,0 +1,1 @@
+"""Labelled data: tasks, files, encoders, augmentation, batches."""

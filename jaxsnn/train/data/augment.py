@@ -1,0 +1,67 @@
+"""Changes of the training inputs, drawn anew in each epoch: from the run's seed, the epoch, the step and the sample."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Each input spike is left out with a probability.
+
+    Attributes:
+        probability: from 0 to 1, 1 excluded.
+
+    Raises:
+        UsageError: another probability.
+    """
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability < 1:
+            raise UsageError(
+                f"dropout has the probability {self.probability:g}: it must be from 0 to 1, 1 excluded (--dropout)"
+            )
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample: Events (events,), or an array (time, *shape)."""
+        if isinstance(inputs, Events):
+            gone = jax.random.bernoulli(key, self.probability, inputs.time.shape)
+            return Events(time=jnp.where(gone, jnp.inf, inputs.time), index=inputs.index)
+        return jnp.where(jax.random.bernoulli(key, self.probability, inputs.shape), 0, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """Each input spike moves by a normal deviate; none before time 0.
+
+    Attributes:
+        deviation: seconds.
+
+    Raises:
+        UsageError: a deviation that is negative or not finite.
+    """
+
+    deviation: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.deviation < math.inf:
+            raise UsageError(
+                f"jitter has the deviation {self.deviation:g} s: it must be at least 0, and finite"
+            )
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample, Events (events,)."""
+        moved = inputs.time + self.deviation * jax.random.normal(
+            key, inputs.time.shape, inputs.time.dtype
+        )
+        return Events(time=jnp.maximum(moved, 0.0), index=inputs.index)

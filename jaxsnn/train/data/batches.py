@@ -1,0 +1,103 @@
+"""Samples as arrays for a network, and the order in which they are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UsageError, listing
+from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.network.network import Network
+from jaxsnn.simulation.simulate import checked_inputs
+from jaxsnn.train.data.datasets import Data, check_data
+from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.loop.batch_engines import Engine
+
+
+class Batch(NamedTuple):
+    """Samples in the form that is scanned.
+
+    Attributes:
+        inputs: Events (samples, events), or on the grid an array (samples, time, *shape).
+        labels: (samples,) int32.
+    """
+
+    inputs: Any
+    labels: jax.Array
+
+    def take(self, index: jax.Array) -> Batch:
+        """The samples of an index array."""
+        return jax.tree.map(lambda array: array[index], self)
+
+
+def shuffled_batches(samples: int, batch_size: int, seed: Any) -> np.ndarray:
+    """A shuffled order of samples, (batches, batch_size); those that fill no batch are left out this time."""
+    order = np.random.default_rng(seed).permutation(samples).astype(np.int32)
+    batches = samples // batch_size
+    return order[: batches * batch_size].reshape(batches, batch_size)
+
+
+def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """All samples in order, (batches, batch_size), the last batch filled up with sample 0; and which are no filling."""
+    batches = -(-samples // batch_size)
+    order = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
+    used = order < samples
+    return np.where(used, order, 0), used
+
+
+def encoded(
+    data: Data,
+    network: Network,
+    *,
+    population: str,
+    encoder: Callable[[Any], Any] | None,
+    engine: Engine,
+    what: str,
+) -> Batch:
+    """A split as arrays for the network, checked.
+
+    Raises:
+        UsageError: labels, channels or times that do not fit the network; the message begins with `what`.
+    """
+    check_data(data, what)
+    if len(network.inputs) != 1:
+        raise UsageError(
+            f"the network has {len(network.inputs)} inputs ({listing(network.inputs)}): training takes one"
+        )
+    (name, channels), events = next(iter(network.inputs.items())), data.x
+    labels = jnp.asarray(data.y, jnp.int32)
+    neurons = network.populations[population].size
+    if len(data.classes) > neurons:
+        raise UsageError(
+            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons} neurons: "
+            "the loss needs one for each class"
+        )
+    if not hasattr(events, "time"):
+        if encoder is None and isinstance(engine, Grid):
+            return Batch(inputs=_over_time(network, name, events, what), labels=labels)
+        if encoder is None:
+            raise UsageError(f"{what} holds values, not events: give an encoder")
+        events = encoder(events)
+        if isinstance(encoder, Latency) and events.time.shape[1] != channels:
+            bias = " (the bias channel included)" if encoder.bias else ""
+            raise UsageError(
+                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has {channels}: "
+                "they must be the same"
+            )
+    train = checked_inputs(network, events)[name]
+    return Batch(inputs=jax.tree.map(jnp.asarray, train), labels=labels)
+
+
+def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:
+    """Arrays (samples, time, *shape) for the grid."""
+    shape = next(wire.shape for wire in network.wires if wire.name == name)
+    if np.shape(x)[2:] != shape:
+        wanted = ", ".join(map(str, ("samples", "time", *shape)))
+        raise UsageError(
+            f"{what} has shape {np.shape(x)}: on the grid input '{name}' takes ({wanted})"
+        )
+    return jnp.asarray(x, network.dtype)

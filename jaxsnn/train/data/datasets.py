@@ -1,0 +1,160 @@
+"""Labelled data, and the Yin-Yang task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError
+
+#: Samples for training, validation and test.
+YINYANG_SIZES = (5000, 1000, 1000)
+
+_BIG, _SMALL = 0.5, 0.1  # radius of the disc, radius of a dot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Labelled samples.
+
+    Attributes:
+        x: (samples, ...) values from 0 to 1 for an encoder, or `jaxsnn.event.Events` with arrays (samples, events).
+        y: (samples,) int32, number of the class.
+        classes: names of the classes.
+    """
+
+    x: Any
+    y: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """What a training run needs: learn from `train`, choose the epoch by `validation`, look at `test` once.
+
+    Attributes:
+        name: what messages call it.
+        bias: an encoder adds a last input channel that spikes at the start of every sample.
+        encoder: makes the encoder for a time constant (seconds), where nobody says another.
+        span: length of a sample in that time constant, where nobody says another.
+    """
+
+    name: str
+    train: Data
+    validation: Data
+    test: Data
+    bias: bool = False
+    encoder: Callable[[float], Callable[[Any], Any]] | None = None
+    span: float | None = None
+
+
+def taken(data: Data, index: np.ndarray) -> Data:
+    """Some of the samples."""
+    x = (
+        replace(data.x, time=data.x.time[index], index=data.x.index[index])
+        if hasattr(data.x, "time")
+        else data.x[index]
+    )
+    return replace(data, x=x, y=data.y[index])
+
+
+def stratified(
+    labels: np.ndarray, fraction: float, seed: int | Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising order.
+
+    >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
+    >>> len(part), len(rest)
+    (2, 6)
+    """
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen.append(generator.permutation(members)[: round(fraction * len(members))])
+    part = np.sort(np.concatenate(chosen))
+    return part, np.setdiff1d(np.arange(len(labels)), part)
+
+
+def yinyang(n: int, seed: int | Sequence[int]) -> Data:
+    """Points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their region.
+
+    The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its horizontal axis; each region
+    (yin, yang, dots) gets a third of the points, uniform within the region.
+
+    Args:
+        n: number of points.
+        seed: of NumPy's generator; other seeds give other points.
+
+    Returns:
+        `Data` with x of shape (n, 4).
+
+    Source: Kriener, Göltz, Petrovici, "The Yin-Yang dataset", NICE 2022.
+
+    >>> data = yinyang(6, seed=0)
+    >>> data.x.shape, sorted(data.y.tolist())
+    ((6, 4), [0, 0, 1, 1, 2, 2])
+    """
+    generator = np.random.default_rng(seed)
+    y = generator.permutation(np.arange(n) % 3).astype(np.int32)
+    points = np.empty((n, 2))
+    open_places = [list(np.flatnonzero(y == label)) for label in range(3)]
+    while any(open_places):
+        candidates = generator.uniform(0.0, 2 * _BIG, (max(n, 64), 2))
+        regions = yinyang_region(candidates)
+        for label, places in enumerate(open_places):
+            found = candidates[regions == label][: len(places)]
+            points[places[: len(found)]] = found
+            del places[: len(found)]
+    return Data(x=np.concatenate([points, 1 - points], axis=1), y=y, classes=("yin", "yang", "dot"))
+
+
+def yinyang_region(points: np.ndarray) -> np.ndarray:
+    """Region of each point (..., 2): 0 yin, 1 yang, 2 a dot, -1 outside the disc.
+
+    Yin is the upper half, less a half disc on the right, plus a half disc on the left; each dot lies in the middle of a
+    half disc. Yang is the rest.
+    """
+    x, y = points[..., 0], points[..., 1]
+    right = np.hypot(x - 1.5 * _BIG, y - _BIG)
+    left = np.hypot(x - 0.5 * _BIG, y - _BIG)
+    yin = (left <= 0.5 * _BIG) | ((y > _BIG) & (right > 0.5 * _BIG))
+    region = np.where((right <= _SMALL) | (left <= _SMALL), 2, np.where(yin, 0, 1))
+    return np.where(np.hypot(x - _BIG, y - _BIG) <= _BIG, region, -1)
+
+
+def yinyang_splits(seed: int = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
+    """The Yin-Yang task with the sizes of the paper; training, validation and test come from different seeds."""
+    train, validation, test = (yinyang(n, [seed, part]) for part, n in enumerate(sizes))
+    return Splits(name="yinyang", train=train, validation=validation, test=test, bias=True)
+
+
+def check_data(data: Data, name: str) -> None:
+    """Refuse data without samples, of different lengths, events of one sample, or labels out of range.
+
+    Raises:
+        UsageError: what is wrong, with the numbers.
+    """
+    if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
+        raise UsageError(
+            f"{name}: events have times of shape {np.shape(data.x.time)}: give (samples, events)"
+        )
+    samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
+    if samples != len(data.y):
+        raise UsageError(
+            f"{name}: {samples} samples and {len(data.y)} labels: give each sample a label"
+        )
+    if samples == 0:
+        raise UsageError(f"{name}: no samples: give at least one")
+    bad = (data.y < 0) | (data.y >= len(data.classes))
+    if bad.any():
+        n = int(bad.argmax())
+        raise UsageError(
+            f"{name}: sample {n} has the label {data.y[n]}, labels run from 0 to {len(data.classes) - 1}"
+        )

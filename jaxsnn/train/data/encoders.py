@@ -1,0 +1,212 @@
+"""Values to spikes: latency, rate, level crossings (delta), population. All give NumPy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Each value from 0 to 1 is one spike of its channel: at t_min + value (t_max - t_min), so 0 comes first.
+
+    Attributes:
+        t_min, t_max: seconds.
+        bias: a channel is added after the others; it spikes at t_min in every sample.
+
+    >>> encode = Latency(t_min=0.0, t_max=0.01, bias=True)
+    >>> events = encode(np.array([[0.5, 1.0]]))
+    >>> events.time.tolist(), events.index.tolist()
+    ([[0.005, 0.01, 0.0]], [[0, 1, 2]])
+    """
+
+    t_min: float
+    t_max: float
+    bias: bool = False
+
+    def __call__(self, values: Any) -> Events:
+        """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is no spike.
+
+        Raises:
+            UsageError: a value outside 0 to 1, or nothing to encode.
+        """
+        values = _flat_values(values, "latency")
+        time = self.t_min + values * (self.t_max - self.t_min)
+        if self.bias:
+            time = np.concatenate([time, np.full((len(time), 1), self.t_min)], axis=1)
+        return _events(time, np.arange(time.shape[1]), time.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Each value from 0 to 1 is a Poisson train of its channel with the rate value * highest.
+
+    Attributes:
+        highest: rate of the value 1, spikes per second.
+        duration: seconds.
+        seed: draws the spikes: the same values give the same spikes.
+
+    >>> events = Rate(highest=100.0, duration=1.0)(np.array([[0.0, 1.0]]))
+    >>> 70 < events.count[0] < 130, set(events.index[0].tolist()) <= {1, 2}
+    (Array(True, dtype=bool), True)
+    """
+
+    highest: float
+    duration: float
+    seed: int = 0
+
+    def __call__(self, values: Any) -> Events:
+        """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is silence."""
+        values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
+        generator = np.random.default_rng(self.seed)
+        counts = generator.poisson(values * self.highest * self.duration)
+        time = generator.uniform(
+            0.0, self.duration, (*values.shape, max(int(counts.max(initial=0)), 1))
+        )
+        time[np.arange(time.shape[2]) >= counts[..., None]] = np.inf
+        index = np.broadcast_to(np.arange(values.shape[1])[:, None], time.shape)
+        return _packed(time.reshape(len(time), -1), index.reshape(len(time), -1), values.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """Level crossings: a spike whenever a signal has moved by `step` since the last one; two channels for each signal.
+
+    Channel 2n fires where signal n rises, channel 2n + 1 where it falls. Between frames signals are straight lines, so
+    that times are exact.
+
+    Attributes:
+        step: of the values.
+        frame: seconds from one value to the next.
+
+    >>> events = Delta(step=1.0, frame=0.01)(np.array([[[0.0], [2.0], [1.0]]]))
+    >>> events.time.round(6).tolist(), events.index.tolist()
+    ([[0.005, 0.01, 0.02]], [[0, 0, 1]])
+    """
+
+    step: float
+    frame: float
+
+    def __call__(self, values: Any) -> Events:
+        """Events (samples, events) of values (samples, time, channels); NaN ends a signal."""
+        values = np.asarray(values, float)
+        if values.ndim != 3:
+            raise UsageError(
+                f"values of shape {values.shape}: delta encoding takes (samples, time, channels)"
+            )
+        trains = [self._sample(sample) for sample in values]
+        slots = max([len(times) for times, _ in trains] + [1])
+        time = np.full((len(trains), slots), np.inf)
+        index = np.zeros(time.shape, np.int32)
+        for n, (times, channels) in enumerate(trains):
+            time[n, : len(times)], index[n, : len(times)] = times, channels
+        return _events(time, index, 2 * values.shape[2])
+
+    def _sample(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        times, channels = [], []
+        for channel, signal in enumerate(values.T):
+            level = signal[0]
+            for frame in range(len(signal) - 1):
+                before, after = signal[frame], signal[frame + 1]
+                # a crossing at a frame itself must not be lost to rounding
+                crossed = (
+                    int(np.floor(abs(after - level) / self.step + _ROUNDING))
+                    if np.isfinite(after)
+                    else 0
+                )
+                sign = 1 if after >= level else -1
+                for _ in range(crossed):
+                    level += sign * self.step
+                    share = (
+                        np.clip((level - before) / (after - before), 0.0, 1.0)
+                        if after != before
+                        else 0.0
+                    )
+                    times.append((frame + share) * self.frame)
+                    channels.append(2 * channel + (sign < 0))
+        order = np.argsort(times, kind="stable")
+        return np.asarray(times)[order], np.asarray(channels, np.int32)[order]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationCode:
+    """Each value is a spike of the channel whose centre is nearest, the later the farther away it is.
+
+    Channel n * (number of centres) + m belongs to centre m of signal n. With the distance d to the centre and s the
+    smallest distance between centres, the spike comes min(d / s, 1) of a frame after the frame begins.
+
+    Attributes:
+        centres: rising.
+        frame: seconds from one value to the next.
+        nearest: how many of the nearest centres fire.
+
+    >>> encode = PopulationCode(centres=(0.0, 1.0), frame=0.01)
+    >>> events = encode(np.array([[[0.25], [1.0]]]))
+    >>> events.time.tolist(), events.index.tolist()
+    ([[0.0025, 0.01]], [[0, 1]])
+    """
+
+    centres: tuple[float, ...]
+    frame: float
+    nearest: int = 1
+
+    def __call__(self, values: Any) -> Events:
+        """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN is no spike."""
+        values = np.asarray(values, float)
+        values = values[:, None] if values.ndim == 2 else values
+        if values.ndim != 3:
+            raise UsageError(
+                f"values of shape {values.shape}: population encoding takes (samples, time, channels)"
+            )
+        if not 1 <= self.nearest <= len(self.centres):
+            raise UsageError(f"nearest is {self.nearest}: there are {len(self.centres)} centres")
+        centres = np.asarray(self.centres)
+        spacing = float(np.diff(centres).min()) if len(centres) > 1 else 1.0
+        away = np.abs(values[..., None] - centres)
+        closest = np.argsort(away, axis=-1, kind="stable")[..., : self.nearest]
+        share = np.minimum(np.take_along_axis(away, closest, axis=-1) / spacing, 1.0)
+        _, frames, channels = values.shape
+        time = (np.arange(frames)[:, None, None] + share) * self.frame
+        index = closest + len(centres) * np.arange(channels)[:, None]
+        return _packed(
+            time.reshape(len(time), -1), index.reshape(len(time), -1), channels * len(centres)
+        )
+
+
+_ROUNDING = 1e-9
+
+
+def _flat_values(values: Any, what: str) -> np.ndarray:
+    """Values (samples, channels), checked to lie between 0 and 1; NaN passes."""
+    values = np.asarray(values, float)
+    if values.ndim < 2:
+        raise UsageError(f"values of shape {values.shape}: the encoder takes (samples, channels)")
+    values = values.reshape(len(values), -1)
+    outside = (values < 0) | (values > 1)
+    if outside.any():
+        sample, channel = (int(place) for place in np.argwhere(outside)[0])
+        raise UsageError(
+            f"sample {sample}, channel {channel} has the value {values[sample, channel]:g}: {what} encoding takes "
+            "values from 0 to 1, scale the data"
+        )
+    return values
+
+
+def _packed(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
+    """Events in order of time, without slots that no sample uses; a time that is not finite is unused."""
+    time = np.where(np.isfinite(time), time, np.inf)
+    order = np.argsort(time, axis=1, kind="stable")
+    slots = max(int(np.isfinite(time).sum(axis=1).max(initial=0)), 1)
+    time, index = (np.take_along_axis(array, order, axis=1)[:, :slots] for array in (time, index))
+    return _events(time, index, channels)
+
+
+def _events(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
+    used = np.isfinite(time)
+    index = np.where(used, index, channels).astype(np.int32)
+    return Events(time=np.where(used, time, np.inf), index=index)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,103 @@
+"""Event data of other libraries as `Events`: arrays as tonic gives them, and NIR's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
+from jaxsnn.train.data.datasets import Data
+from jaxsnn.units import parse_time
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.data_files import Observable
+
+
+def events_of_arrays(
+    recordings: Sequence[np.ndarray],
+    sensor_size: tuple[int, ...],
+    *,
+    time_unit: str = "1us",
+    most: int | None = None,
+) -> Events:
+    """Events (samples, events) of structured arrays with fields t and p and, of a camera, x and y.
+
+    That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The channel of an event
+    is its place in an array (p, y, x).
+
+    Args:
+        recordings: one structured array for each sample; times from the start of the recording.
+        sensor_size: (x, y, p), as tonic has it.
+        time_unit: of t.
+        most: events of each sample; None: all. Events beyond are refused, not dropped.
+
+    Raises:
+        UsageError: fields that lack, events outside the sensor or before time 0, or too many.
+
+    >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
+    >>> events = events_of_arrays([one], (2, 1, 2))
+    >>> events.time.tolist(), events.index.tolist()
+    ([[0.002]], [[3]])
+    """
+    unit, (width, height, polarities) = parse_time(time_unit), sensor_size
+    slots = max([len(recording) for recording in recordings] + [1])
+    if most is not None and slots > most:
+        raise UsageError(
+            f"a recording has {slots} events, more than the {most} that are allowed: cut it, or allow more"
+        )
+    time = np.full((len(recordings), slots), np.inf)
+    index = np.full(time.shape, width * height * polarities, np.int32)
+    for sample, recording in enumerate(recordings):
+        order = np.argsort(recording["t"], kind="stable")
+        places = [
+            _places(recording, name, size, sample)
+            for name, size in zip("xyp", sensor_size, strict=True)
+        ]
+        x, y, p = (place[order] for place in places)
+        time[sample, : len(order)] = np.asarray(recording["t"], float)[order] * unit
+        index[sample, : len(order)] = (p * height + y) * width + x
+    if (time < 0).any():
+        raise UsageError(
+            f"sample {int(np.argwhere(time < 0)[0, 0])} has an event before time 0: begin at its first event"
+        )
+    return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+
+
+def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndarray:
+    fields = recording.dtype.names or ()
+    if name not in fields:
+        if size != 1:
+            raise UsageError(
+                f"sample {sample} has the fields {', '.join(fields)}: '{name}' lacks, its size is {size}"
+            )
+        return np.zeros(len(recording), int)
+    place = np.asarray(recording[name]).astype(int)
+    outside = (place < 0) | (place >= size)
+    if outside.any():
+        raise UsageError(
+            f"sample {sample} has an event with {name} = {place[outside][0]}: the sensor goes from 0 to {size - 1}"
+        )
+    return place
+
+
+def data_of_nir(
+    observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
+) -> Data:
+    """Labelled samples of what NIR's data format holds of an Input node (`jaxsnn.nir.data.read_data`).
+
+    Args:
+        observable: EventData, or TimeGriddedData of spikes.
+        labels: (samples,) whole numbers from 0.
+        classes: names; None: the numbers.
+
+    Raises:
+        UsageError: the data are broken or no spikes.
+    """
+    from jaxsnn.nir.data import to_events
+
+    y = np.asarray(labels, np.int32)
+    names = tuple(map(str, range(int(y.max(initial=0)) + 1))) if classes is None else tuple(classes)
+    return Data(x=to_events(observable, name=name), y=y, classes=names)

@@ -1,0 +1,158 @@
+"""Labelled data by name, or from an .npz file."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import FileError, UsageError, listing, refuse_seed, suggestion
+from jaxsnn.network.spikes import Events
+from jaxsnn.simulation.recordings import load_arrays
+from jaxsnn.train.data.datasets import Data, Splits, check_data, taken, yinyang_splits
+from jaxsnn.train.data.digits import digits_splits
+from jaxsnn.train.data.vowels import japanese_vowels_splits
+
+#: Tasks that are known by name; each takes a seed, some more.
+DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
+    {"yinyang": yinyang_splits, "digits": digits_splits, "japanese-vowels": japanese_vowels_splits}
+)
+
+#: Part of the training samples that is held out for validation where a file has none for it.
+_HELD_OUT = 0.2
+#: Classes that the labels of a file may name, where nobody knows how many outputs the network has.
+MOST_CLASSES = 65536
+
+
+def load_splits(
+    source: str | os.PathLike[str],
+    seed: int = 0,
+    *,
+    folder: str | None = None,
+    copies: int = 1,
+    outputs: int = MOST_CLASSES,
+) -> tuple[Splits, tuple[str, ...]]:
+    """A task by name, or from an .npz file, and notes on what was decided.
+
+    The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values from 0 to 1 (samples,
+    ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds, inf where
+    there is no event.
+
+    Args:
+        folder: of JapaneseVowels, if aeon is not installed.
+        copies: of each training sample of digits and JapaneseVowels.
+        outputs: of the network: no label in a file is as large.
+
+    Raises:
+        FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not fit, or hold NaN.
+    """
+    refuse_seed(seed)
+    name = os.fspath(source)
+    options = {
+        key: value
+        for key, value, default in (("folder", folder, None), ("copies", copies, 1))
+        if value != default
+    }
+    if name in DATASETS:
+        known = inspect.signature(DATASETS[name]).parameters
+        if unknown := [key for key in options if key not in known]:
+            raise UsageError(f"{name} takes no {unknown[0]}: leave it out")
+        return DATASETS[name](seed, **options), ()
+    if options:
+        raise UsageError(
+            f"{name} takes no {next(iter(options))}: that is for digits and japanese-vowels"
+        )
+    if not name.endswith(".npz"):
+        raise UsageError(
+            f"there is no task '{name}', and it is no .npz file: {suggestion(name, DATASETS)}"
+        )
+    arrays = load_arrays(name)
+    classes = _classes(name, arrays, outputs)
+    train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
+    if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
+        return Splits(
+            name=name, train=train, validation=_data(name, arrays, "validation", classes), test=test
+        ), ()
+    held = max(int(len(train) * _HELD_OUT), 1)
+    if held >= len(train):
+        raise UsageError(
+            f"{name} has {len(train)} training samples: too few to hold one out for validation"
+        )
+    order = np.random.default_rng([seed, len(train)]).permutation(len(train))
+    validation, kept = taken(train, order[:held]), taken(train, order[held:])
+    note = (
+        f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
+    )
+    return Splits(name=name, train=kept, validation=validation, test=test), (note,)
+
+
+def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
+    """As many classes as the labels of all parts name."""
+    labels = {key: array for key, array in arrays.items() if key.startswith("y_")}
+    for key in ("y_train", "y_test"):
+        if key not in arrays:
+            raise FileError(f"{name} has no array '{key}': there are {listing(arrays)}")
+    largest = 0
+    for key, array in labels.items():
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise UsageError(
+                f"{name}: labels are {array.dtype} of shape {array.shape}: give whole numbers, (samples,)"
+            )
+        largest = max(largest, int(array.max(initial=0)))
+        if largest >= outputs:
+            raise UsageError(
+                f"{name}: {key} has the label {largest}, for {outputs} outputs labels run from 0 to {outputs - 1}: "
+                "number the classes from 0, or give the network an output for each"
+            )
+        if (least := int(array.min(initial=0))) < 0:
+            raise UsageError(
+                f"{name}: {key} has the label {least}, labels begin with 0: number the classes from 0"
+            )
+    return tuple(map(str, range(largest + 1)))
+
+
+def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[str, ...]) -> Data:
+    """One part of a file, checked before it is divided or encoded."""
+    time, index = f"time_{part}", f"index_{part}"
+    if f"y_{part}" not in arrays:
+        raise FileError(
+            f"{name} has samples for {part}, and no array 'y_{part}': there are {listing(arrays)}"
+        )
+    x: Any
+    if f"x_{part}" in arrays:
+        x = _numbers(name, arrays, f"x_{part}", f"fill them in, or give {time} and {index}")
+    elif time in arrays and index in arrays:
+        when, where = _numbers(name, arrays, time, "inf says that there is no event"), arrays[index]
+        if when.shape != where.shape or where.dtype.kind not in "biuf":
+            raise UsageError(
+                f"{name}: {time} has shape {when.shape}, {index} is {where.dtype} of shape {where.shape}: both must be "
+                "numbers, (samples, events)"
+            )
+        x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
+    else:
+        raise FileError(
+            f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}': there are {listing(arrays)}"
+        )
+    data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
+    check_data(data, f"{name}, {part}")
+    return data
+
+
+def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
+    """An array of numbers, none of them NaN."""
+    array = arrays[key]
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise UsageError(
+            f"{name}: {key} is {array.dtype} of shape {array.shape}: give numbers, (samples, ...)"
+        )
+    missing = int(np.isnan(array).sum())
+    if missing:
+        raise UsageError(
+            f"{name}: {key} has {missing} NaN among its {array.size} values: {instead}"
+        )
+    return array

@@ -1,0 +1,1 @@
+"""The training loop: what a run will do, its epochs, its checkpoints."""

@@ -1,0 +1,113 @@
+"""Weights to begin with that let a given fraction of the neurons fire."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.network.lowering.lower import lower, raise_
+from jaxsnn.network.network import Network
+from jaxsnn.nir.graph import Graph
+from jaxsnn.train.data.batches import encoded
+from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.loop.batch_engines import play
+from jaxsnn.train.loop.defaults import INPUT_SPAN, SAMPLE_SPAN, read_population, reference_tau
+from jaxsnn.train.loop.train_plan import Encoder, Event
+from jaxsnn.train.losses.silence import feeding_weights
+
+_SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
+
+
+def calibrated(
+    graph: Graph,
+    data: Splits,
+    *,
+    fraction: float = 0.8,
+    encoder: Encoder | None = None,
+    t_end: float | None = None,
+) -> Graph:
+    """The graph with the weights into each population scaled so that a fraction of its neurons fires.
+
+    Population by population from the input on, by bisection of one factor for all weights that feed it, on the first
+    128 training samples. The fraction is that of pairs of a neuron and a sample with at least one spike.
+
+    Args:
+        fraction: between 0 and 1.
+        encoder, t_end: as in `jaxsnn.train.fitting`.
+
+    Raises:
+        UsageError: a fraction that makes no sense, or data that do not fit.
+        SimulationError: no factor lets so many neurons fire; it says how many one does.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"fraction is {fraction:g}: it must be between 0 and 1")
+    network = lower(graph)
+    population = read_population(network)
+    tau = reference_tau(network, population)
+    if encoder is None and not hasattr(data.train.x, "time"):
+        encoder = (
+            data.encoder(tau)
+            if data.encoder
+            else Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
+        )
+    end = (data.span or SAMPLE_SPAN) * tau if t_end is None else t_end
+    what = {
+        "population": population,
+        "encoder": encoder,
+        "engine": Event(),
+        "what": f"{data.name}, train",
+    }
+    batch = encoded(data.train, network, **what).take(jnp.arange(min(_SAMPLES, len(data.train))))
+    engine = Event(max_spikes=1, first_spike_only=())
+
+    def firing(changed: Network, name: str) -> float:
+        player = engine
+        while True:
+            played = play(player, changed, batch.inputs, end)
+            short = played.shortages()
+            if not short:
+                return float(np.mean(np.asarray(played.counts[name]) > 0))
+            player = player.with_room(
+                {option: {k: 2 * n for k, n in own.items()} for option, own in short.items()}
+            )
+
+    for name, nodes in feeding_weights(network):
+        names = [node for node, _ in nodes]
+        if network.populations[name].fires and names:
+            network = _scaled_until(
+                network, names, lambda changed, name=name: firing(changed, name), fraction, name
+            )
+    return raise_(graph, network)
+
+
+def _scaled_until(
+    network: Network, nodes: list[str], firing, fraction: float, name: str
+) -> Network:
+    """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are mostly positive."""
+    low, high = -7.0, 7.0
+    best = None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        changed = _scaled(network, nodes, 2.0**middle)
+        now = firing(changed)
+        if best is None or abs(now - fraction) < abs(best[0] - fraction):
+            best = (now, changed)
+        if abs(now - fraction) < _CLOSE:
+            break
+        low, high = (middle, high) if now < fraction else (low, middle)
+    assert best is not None
+    if abs(best[0] - fraction) > 0.1:
+        raise SimulationError(
+            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its neurons fire, the nearest "
+            f"is {best[0]:.0%}: draw other weights, most of them positive"
+        )
+    return best[1]
+
+
+def _scaled(network: Network, nodes: list[str], factor: float) -> Network:
+    parameters = dict(network.parameters)
+    for node in nodes:
+        parameters[node] = {**parameters[node], "weight": factor * parameters[node]["weight"]}
+    return network.with_parameters(parameters)

@@ -1,0 +1,262 @@
+"""Which parameters are trained, and within which limits: declared, so that no step can leave them.
+
+The optimiser moves a raw number without limits; the parameter is a smooth function of it. A constraint is a frozen
+record. `low` may be the NIR name of another parameter of the same node: a threshold above `v_reset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.network.network import Network
+
+Parameters = dict[str, dict[str, jax.Array]]
+Own = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Free:
+    """Any number; the optimiser moves the parameter itself.
+
+    Attributes:
+        shared: one number for the whole array, which must be the same everywhere to begin with.
+        rate: the optimiser's step, as a multiple of the learning rate.
+    """
+
+    shared: bool = False
+    rate: float = 1.0
+
+    def to_raw(self, value, own: Own):
+        """The raw number of a value."""
+        return value
+
+    def to_value(self, raw, own: Own):
+        """The value of a raw number."""
+        return raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positive:
+    """Above `low`: low + e^raw. A step of 0.01 changes the distance from `low` by 1 %.
+
+    Attributes:
+        low: a number, or the name of a parameter of the same node.
+        shared, rate: as in `Free`.
+    """
+
+    low: float | str = 0.0
+    shared: bool = False
+    rate: float = 1.0
+
+    def to_raw(self, value, own: Own):
+        """The raw number of a value."""
+        return jnp.log(value - _number(self.low, own))
+
+    def to_value(self, raw, own: Own):
+        """The value of a raw number."""
+        return _number(self.low, own) + jnp.exp(raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    """Between `low` and `high`: low + (high - low) sigmoid(raw).
+
+    A value at a bound, where the sigmoid has no slope, begins a hundredth of the range inside; `fit` says so.
+
+    Attributes:
+        low, high: numbers, for times in seconds.
+        shared, rate: as in `Free`.
+    """
+
+    low: float
+    high: float
+    shared: bool = False
+    rate: float = 1.0
+
+    def to_raw(self, value, own: Own):
+        """The raw number of a value."""
+        share = jnp.clip((value - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
+        return jnp.log(share / (1 - share))
+
+    def to_value(self, raw, own: Own):
+        """The value of a raw number."""
+        return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
+
+
+_EDGE = 0.01
+
+Constraint = Free | Positive | Bounded
+
+#: NIR parameters that can be trained, and their limits where none are given; None: to be said.
+TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
+    {
+        "weight": Free(),
+        "bias": Free(),
+        "tau_mem": Positive(),
+        "tau_syn": Positive(),
+        "tau": Positive(),
+        "v_threshold": Positive(low="v_reset"),
+        "v_leak": Free(),
+        "delay": None,
+    }
+)
+
+# Node and parameter -> constraint, hashable.
+Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]
+
+
+def _number(low: float | str, own: Own):
+    if isinstance(low, str):
+        return jax.lax.stop_gradient(own[low]) if low in own else 0.0
+    return low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainables:
+    """The trained parameters of a network.
+
+    Attributes:
+        constraints: by node and parameter.
+        notes: what was moved to begin with, a sentence each.
+    """
+
+    constraints: Trained
+    notes: tuple[str, ...] = field(default=())
+
+
+def find_trainables(
+    network: Network, wanted: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
+) -> Trainables:
+    """The parameters that are wanted, in the network's order.
+
+    Args:
+        wanted: NIR names, of which some may lack, or names with constraints, all of which must be there. "NODE.NAME"
+            is that of one node, and wins.
+        longest_delay: seconds; without another constraint delays are bounded by 0 and this.
+
+    Raises:
+        UsageError: a name that cannot be trained or that no node has, or a start outside the limits.
+    """
+    given = (
+        dict(wanted)
+        if isinstance(wanted, Mapping)
+        else {name: _default(name, longest_delay) for name in wanted}
+    )
+    found, notes, used = [], [], dict.fromkeys(given, False)
+    for node, own in network.parameters.items():
+        chosen = []
+        for name, value in own.items():
+            key = next((key for key in (f"{node}.{name}", name) if key in given), None)
+            if key is None:
+                continue
+            used[key] = True
+            _check_name(name, key)
+            notes += _check_start(node, name, value, given[key], own)
+            chosen.append((name, given[key]))
+        if chosen:
+            found.append((node, tuple(chosen)))
+    for key, known in used.items():
+        _check_name(key.rpartition(".")[2], key)
+        if not known and (isinstance(wanted, Mapping) or "." in key):
+            raise UsageError(
+                f"the network has no {key} to train: its nodes are {listing(network.parameters)}"
+            )
+    if not found:
+        raise UsageError(
+            f"the network has no {listing(given)} to train: its nodes are {listing(network.parameters)}"
+        )
+    return Trainables(constraints=tuple(found), notes=tuple(notes))
+
+
+def _default(key: str, longest_delay: float) -> Constraint:
+    name = key.rpartition(".")[2]
+    _check_name(name, key)
+    return TRAINABLE[name] or Bounded(low=0.0, high=longest_delay)
+
+
+def _check_name(name: str, key: str) -> None:
+    if name not in TRAINABLE:
+        raise UsageError(f"'{key}' cannot be trained: {suggestion(name, TRAINABLE)}")
+
+
+def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) -> list[str]:
+    """Refuse a start outside the limits; say where one at a bound is moved inside."""
+    numbers = np.asarray(value, float)
+    if constraint.shared and (numbers != numbers.flat[0]).any():
+        raise UsageError(
+            f"node '{node}': {name} is to be shared, but runs from {numbers.min():g} to {numbers.max():g}: "
+            "begin with one number"
+        )
+    low = getattr(constraint, "low", None)
+    if low is None:
+        return []
+    least = np.broadcast_to(np.asarray(_number(low, own), float), numbers.shape)
+    most = np.full(numbers.shape, getattr(constraint, "high", np.inf))
+    open_below = isinstance(constraint, Positive)
+    outside = (numbers > most) | ((numbers <= least) if open_below else (numbers < least))
+    if outside.any():
+        place = int(outside.reshape(-1).argmax())
+        raise UsageError(
+            f"node '{node}': {name} begins at {numbers.flat[place]:g}, its limits are {least.flat[place]:g} and "
+            f"{most.flat[place]:g}: begin inside, or declare others"
+        )
+    if open_below:
+        return []
+    share = (numbers - least) / (most - least)
+    moved = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+    if not moved:
+        return []
+    return [
+        f"node '{node}': {moved} of {numbers.size} numbers of {name} begin a hundredth of their range inside it"
+    ]
+
+
+def to_raw(network: Network, trained: Trained) -> Parameters:
+    """The raw numbers that the optimiser begins with."""
+    raw = {}
+    for node, names in trained:
+        own = network.parameters[node]
+        raw[node] = {
+            name: constraint.to_raw(
+                jnp.mean(own[name]) if constraint.shared else own[name], _means(own, constraint)
+            )
+            for name, constraint in names
+        }
+    return raw
+
+
+def to_values(network: Network, trained: Trained, raw: Parameters) -> Parameters:
+    """The parameters of raw numbers, in the network's shapes."""
+    values = {}
+    for node, names in trained:
+        own = network.parameters[node]
+        values[node] = {
+            name: jnp.broadcast_to(
+                constraint.to_value(raw[node][name], _means(own, constraint)), own[name].shape
+            )
+            for name, constraint in names
+        }
+    return values
+
+
+def _means(own: Own, constraint: Constraint) -> Own:
+    """Where one number stands for all neurons, so does its bound."""
+    low = getattr(constraint, "low", None)
+    if constraint.shared and isinstance(low, str) and low in own:
+        return {low: jnp.max(own[low])}
+    return own
+
+
+def with_trained(network: Network, trained: Trained, raw: Parameters) -> Network:
+    """The network with its trained parameters replaced."""
+    values = to_values(network, trained, raw)
+    return network.with_parameters(
+        {node: {**own, **values.get(node, {})} for node, own in network.parameters.items()}
+    )

@@ -1,0 +1,274 @@
+"""One pass over the data, compiled as a whole: a scan over shuffled minibatches; and the evaluation of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+
+from jaxsnn.event.event_record import Budget
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.train.data.batches import Batch
+from jaxsnn.train.loop.batch_engines import BatchOutcome, Engine, play
+from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
+from jaxsnn.train.loop.parallel import highest, shared_out, total
+from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.losses.regularizers import Regulariser
+from jaxsnn.train.losses.silence import Feeding, Push, pushed
+
+Augment = Callable[[jax.Array, Any], Any]
+
+
+class Summary(NamedTuple):
+    """What a pass over samples saw; sums, divided by `samples` outside.
+
+    Attributes:
+        loss, correct: sums over samples.
+        undecided: samples in which no neuron of the population that is read fired.
+        silent: population -> sum over samples of the fraction of its neurons that did not fire.
+        spikes: population -> sum over samples of spikes per neuron.
+        budgets: option of `Event` -> population -> the most that a batch took, and the room.
+        clipped: recorded spikes so close to tangency that their gradient was clipped.
+        recorded: spikes of all neurons, as far as they were recorded.
+        result: the worst `jaxsnn.simulation.simulate.Result`.
+        samples: how many.
+        gradient: largest norm of a batch's gradient, in loss per step of 1.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    undecided: jax.Array
+    silent: dict[str, jax.Array]
+    spikes: dict[str, jax.Array]
+    budgets: dict[str, dict[str, Budget]]
+    clipped: jax.Array
+    recorded: jax.Array
+    result: jax.Array
+    samples: jax.Array
+    gradient: jax.Array
+
+
+def summarise(
+    setup: Setup, played: BatchOutcome, values: jax.Array, labels: jax.Array, used: jax.Array
+) -> Summary:
+    """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only fill it up."""
+    predictions = setup.loss.predict(played.reading)
+
+    def summed(per_sample):
+        return jnp.sum(jnp.where(used, per_sample, 0))
+
+    sums = Summary(
+        loss=summed(values),
+        correct=summed(predictions == labels),
+        undecided=summed(predictions < 0),
+        silent={
+            name: summed(jnp.mean(count == 0, axis=1)) for name, count in played.counts.items()
+        },
+        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in played.counts.items()},
+        budgets={},
+        clipped=played.clipped,
+        recorded=played.recorded,
+        result=jnp.int32(0),
+        samples=jnp.sum(used),
+        gradient=jnp.zeros(()),
+    )
+    finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
+    result = jnp.where(finite, played.result, jnp.int32(Result.NOT_FINITE))
+    budgets, result = highest((played.budgets, result), setup.mesh)
+    return total(sums, setup.mesh)._replace(budgets=budgets, result=result)
+
+
+def joined(summaries: Summary) -> Summary:
+    """One summary of many, stacked along the first axis."""
+    sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
+    return sums._replace(
+        gradient=jnp.max(summaries.gradient),  # NaN, if one is
+        budgets=jax.tree.map(jnp.max, summaries.budgets),
+        # the codes rise with how much is lost: NOT_FINITE is the highest
+        result=jnp.max(summaries.result),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a pass over samples is compiled for: static, and equal where runs can share the compiled code.
+
+    Attributes:
+        loss: gives a number for each sample and a prediction.
+        engine: the engine, with its options.
+        t_end: seconds, end of each sample.
+        trained: the trained parameters and their constraints.
+        feeding: population -> nodes whose weights feed it, with signs (see `jaxsnn.train.losses.silence`).
+        optimiser: makes directions of gradients, which are descended; with `complete`, whole updates, which are added.
+        complete: the optimiser is an optax object of the user's, with a learning rate of its own.
+        clip: largest norm of a gradient, in loss per step of 1; None: any.
+        regularisers: terms of the loss.
+        augment: changes each training sample, or None.
+        averaging: decay of the running average of the raw parameters; 0: none.
+        mesh: the devices that share the samples out; None: one.
+    """
+
+    loss: Loss
+    engine: Engine
+    t_end: float
+    trained: Trained
+    feeding: Feeding
+    optimiser: optax.GradientTransformation
+    complete: bool = False
+    clip: float | None = None
+    regularisers: tuple[Regulariser, ...] = ()
+    augment: Augment | None = None
+    averaging: float = 0.0
+    mesh: Mesh | None = None
+
+    def play(self, network: Network, inputs: Any) -> BatchOutcome:
+        """One batch."""
+        return play(self.engine, network, inputs, self.t_end)
+
+
+class TrainState(NamedTuple):
+    """What training changes.
+
+    Attributes:
+        raw: numbers that the optimiser moves (`jaxsnn.train.loop.constraints`).
+        memory: the optimiser's own.
+        average: running average of `raw`; None without averaging.
+    """
+
+    raw: Parameters
+    memory: optax.OptState
+    average: Parameters | None
+
+    @property
+    def best(self) -> Parameters:
+        """The raw numbers that are evaluated and kept."""
+        return self.raw if self.average is None else self.average
+
+
+def begin(setup: Setup, raw: Parameters) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        raw=raw, memory=setup.optimiser.init(raw), average=raw if setup.averaging else None
+    )
+
+
+class Pace(NamedTuple):
+    """How far steps go.
+
+    Attributes:
+        rates: (batches,) learning rates.
+        factor: scalar that all steps are multiplied by, below 1 after a failure.
+        key: of the epoch's random numbers.
+    """
+
+    rates: jax.Array
+    factor: jax.Array
+    key: jax.Array
+
+
+@partial(jax.jit, static_argnums=0)
+def run_epoch(
+    setup: Setup,
+    network: Network,
+    scales: Parameters,
+    push: Push,
+    state: TrainState,
+    data: Batch,
+    order: jax.Array,
+    pace: Pace,
+) -> tuple[TrainState, Summary]:
+    """One step of the optimiser for each minibatch.
+
+    Args:
+        scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.scaling`).
+        push: remedy for silent neurons.
+        order: (batches, batch) numbers of samples.
+    """
+
+    def step(state, inputs):
+        number, index, rate = inputs
+        return _step(setup, network, scales, push, state, data, index, rate, pace, number)
+
+    numbers = jnp.arange(len(order), dtype=jnp.int32)
+    state, summaries = lax.scan(step, state, (numbers, order, pace.rates))
+    return state, joined(summaries)
+
+
+def _step(setup, network, scales, push, state, data, index, rate, pace, number):
+    key = jax.random.fold_in(pace.key, number)
+    places = jnp.arange(len(index), dtype=jnp.int32)
+    gradient_of = shared_out(partial(_gradient, setup), setup.mesh, 2)
+    gradient, wanted, summary = gradient_of(network, push, state.raw, data, key, index, places)
+    gradient = jax.tree.map(jnp.multiply, gradient, scales)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
+    summary = summary._replace(gradient=norm)
+    if setup.clip is not None:
+        gradient = jax.tree.map(lambda part: part * jnp.minimum(1.0, setup.clip / norm), gradient)
+    in_steps = jax.tree.map(
+        lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), state.raw, scales
+    )
+    updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
+    way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
+    way = pushed(cast(Parameters, way), wanted, setup.feeding, rate)
+    raw = jax.tree.map(
+        lambda raw, way, scale: raw - pace.factor * way * scale, state.raw, way, scales
+    )
+    average = state.average
+    if average is not None:
+        average = jax.tree.map(
+            lambda old, new: old + (1 - setup.averaging) * (new - old), average, raw
+        )
+    return TrainState(raw=raw, memory=memory, average=average), summary
+
+
+def _gradient(setup, network, push, raw, data, key, index, places):
+    """Gradient of the mean loss of a batch, pushes that silent neurons want, and a summary; of all devices together."""
+    batch = data.take(index)
+    devices = 1 if setup.mesh is None else setup.mesh.size
+    if setup.augment is not None:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+        batch = batch._replace(inputs=jax.vmap(setup.augment)(keys, batch.inputs))
+
+    def objective(raw):
+        changed = with_trained(network, setup.trained, raw)
+        played = setup.play(changed, batch.inputs)
+        values = setup.loss(played.reading, batch.labels)
+        for regulariser in setup.regularisers:
+            values += regulariser(changed, played.solution)
+        return jnp.mean(values) / devices, (played, values)
+
+    gradient, (played, values) = jax.grad(objective, has_aux=True)(raw)
+    wanted = push.wanted(
+        played.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
+    )
+    summary = summarise(setup, played, values, batch.labels, jnp.ones_like(batch.labels, bool))
+    return total(gradient, setup.mesh), wanted, summary
+
+
+def average(values: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """The mean over the samples of a batch, axis 0, on all devices."""
+    return total(jnp.mean(values, axis=0), mesh) / (1 if mesh is None else mesh.size)
+
+
+@partial(jax.jit, static_argnums=0)
+def run_evaluation(
+    setup: Setup, network: Network, raw: Parameters, data: Batch, order: jax.Array, used: jax.Array
+) -> Summary:
+    """One batch without training; `used` (batch,) is False for samples that only fill it up."""
+
+    def evaluate(network, raw, data, order, used):
+        batch = data.take(order)
+        played = setup.play(with_trained(network, setup.trained, raw), batch.inputs)
+        return summarise(
+            setup, played, setup.loss(played.reading, batch.labels), batch.labels, used
+        )
+
+    return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)

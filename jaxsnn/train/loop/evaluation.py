@@ -1,0 +1,65 @@
+"""How well a graph answers on labelled data, without training."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UsageError
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir.graph import Graph
+from jaxsnn.train.data.batches import encoded
+from jaxsnn.train.data.datasets import Data
+from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.loop.batch_engines import Engine, play
+from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss
+from jaxsnn.train.loop.train_plan import Encoder, make_engine
+from jaxsnn.train.losses.losses import Loss
+
+_BATCH = 500
+
+
+def evaluate(
+    graph: Graph,
+    data: Data,
+    *,
+    loss: Loss | str = "ttfs",
+    encoder: Encoder | None = None,
+    bias: bool = False,
+    t_end: float | None = None,
+    engine: Engine | str | None = None,
+) -> float:
+    """Fraction of samples that a graph answers with their label, every neuron playing its full dynamics.
+
+    Args:
+        loss: says how an answer is read.
+        encoder: as in `jaxsnn.train.fitting`; the default has a bias channel with `bias`.
+        t_end, engine: as in `jaxsnn.train.fitting`; the budget of the event engine grows as needed.
+
+    Raises:
+        UsageError: data that do not fit the network.
+    """
+    network = lower(graph)
+    chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
+    end: float = chosen.t_max if t_end is None else t_end
+    player = make_engine(engine, network, chosen)
+    if encoder is None and not hasattr(data.x, "time"):
+        encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * chosen.tau, bias=bias)
+    batch = encoded(
+        data, network, population=chosen.population, encoder=encoder, engine=player, what="data"
+    )
+    correct = 0
+    for begin in range(0, len(data), _BATCH):
+        part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
+        while True:
+            played = play(player, network, part.inputs, end)
+            short = played.shortages()
+            if not short:
+                break
+            player = player.with_room(short)  # pyright: ignore[reportAttributeAccessIssue]
+        if int(played.result):
+            raise UsageError(f"the data cannot be played: result {int(played.result)}")
+        correct += int(
+            np.sum(np.asarray(chosen.predict(played.reading)) == np.asarray(part.labels))
+        )
+    return correct / len(data)

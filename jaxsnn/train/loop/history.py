@@ -1,0 +1,123 @@
+"""The record of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.graph import Graph
+from jaxsnn.train.loop.epoch import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch; epoch 0 is before training.
+
+    Attributes:
+        epoch: its number.
+        train_loss, train_accuracy: means over the training samples, each seen before its own step.
+        validation_loss, validation_accuracy: means over the validation samples after the epoch.
+        undecided: fraction of validation samples in which no neuron of the population that is read fires.
+        silent: population -> mean fraction of its neurons that stay silent in a validation sample.
+        spikes: population -> mean number of spikes of a neuron in a validation sample.
+        clipped: fraction of the epoch's spikes whose gradient was clipped, because they were too close to tangency.
+        max_spikes: spikes that could be recorded of each neuron; 0 where there is no budget.
+        gradient: largest norm of a batch's gradient in the epoch, in loss per step of 1.
+        factor: what all steps of the epoch were multiplied by: below 1 after a failure.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    undecided: float
+    silent: dict[str, float]
+    spikes: dict[str, float]
+    clipped: float
+    max_spikes: int
+    gradient: float = 0.0
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A finished training run. Nothing in it but `seconds` depends on the clock.
+
+    Attributes:
+        graph: the graph that was given, with the weights of the best epoch.
+        history: one `EpochRecord` for each epoch, and one for epoch 0.
+        best_epoch: the epoch with the highest validation accuracy, of equals the one with the lowest loss.
+        test_accuracy: fraction of the test samples, looked at once, with the best epoch's weights.
+        settings: all choices of the run, as `Plan.as_dict` gives them.
+        notes: what the user should know, one sentence each.
+        seconds: wall time of each entry of the history.
+    """
+
+    graph: Graph
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    test_accuracy: float
+    settings: dict[str, Any]
+    notes: tuple[str, ...]
+    seconds: tuple[float, ...] = field(compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the same bytes in every run on one machine, so without seconds."""
+        return {
+            "test_accuracy": self.test_accuracy,
+            "best_epoch": self.best_epoch,
+            "settings": self.settings,
+            "notes": list(self.notes),
+            "epochs": [asdict(record) for record in self.history],
+        }
+
+
+def epoch_record(
+    epoch: int, train: Summary, validation: Summary, *, max_spikes: int, factor: float
+) -> EpochRecord:
+    """The record of an epoch from what its two passes saw."""
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=mean(train.loss, train),
+        train_accuracy=mean(train.correct, train),
+        validation_loss=mean(validation.loss, validation),
+        validation_accuracy=mean(validation.correct, validation),
+        undecided=mean(validation.undecided, validation),
+        silent={name: mean(count, validation) for name, count in validation.silent.items()},
+        spikes={name: mean(count, validation) for name, count in validation.spikes.items()},
+        clipped=float(train.clipped) / max(float(train.recorded), 1.0),
+        max_spikes=max_spikes,
+        gradient=float(train.gradient),
+        factor=factor,
+    )
+
+
+def mean(total: Any, summary: Summary) -> float:
+    """A sum of a summary, for one sample."""
+    return float(np.asarray(total)) / int(summary.samples)
+
+
+def merit(record: EpochRecord) -> tuple[float, float]:
+    """What the best epoch has most of: validation accuracy, of equals the lower loss."""
+    return record.validation_accuracy, -record.validation_loss
+
+
+def progress_line(
+    record: EpochRecord, epochs: int, seconds: float, left: float | None = None
+) -> str:
+    """One line of progress; `left` is the time that the rest will take, seconds."""
+    silent = ", ".join(f"{name} {fraction:.1%}" for name, fraction in record.silent.items())
+    return (
+        f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
+        f"accuracy {record.train_accuracy:7.2%}  validation {record.validation_accuracy:7.2%}  "
+        f"silent {silent}  {seconds:.2f} s" + ("" if left is None else f"  {_clock(left)} left")
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,215 @@
+"""Training in the loop: something else fires the spikes, the exact gradient is taken at the spikes that it recorded.
+
+The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The backward pass is the
+adjoint of the event engine at those times, with the slopes that the network's own equations give there (Pehle et al.,
+arXiv:2302.07141). What the device does otherwise than the equations say enters through the recorded times alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UsageError
+from jaxsnn.event.event_options import Event, PerPopulation
+from jaxsnn.event.recorded import replay
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.simulation.simulate import Solution, checked_inputs, conclude
+
+
+class Device(Protocol):
+    """What fires in the loop; hashable, for the compiled code knows it."""
+
+    def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Spike times of each population that fires, by its NIR name.
+
+        Args:
+            network: with the parameters of this step, NumPy arrays.
+            inputs: Input node -> Events (batch, events), NumPy arrays.
+
+        Returns:
+            Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where unused. Any number of
+            spikes; those beyond `max_spikes` end the step with a result code that says so.
+        """
+        ...
+
+
+@runtime_checkable
+class TracedDevice(Protocol):
+    """A device that JAX can trace, such as an emulator: no callback leaves the compiled step.
+
+    Attributes:
+        trainable: NIR names of the parameters that it takes from the network; others it was built with.
+    """
+
+    trainable: tuple[str, ...]
+
+    def forward_traced(
+        self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Spikes of each population that fires.
+
+        Args:
+            network: with the parameters of this step.
+            inputs: Input node -> Events (batch, events).
+            t_end: seconds, end of the sample.
+            engine: says how many spikes of a neuron are recorded, and which neurons need not fire a second time.
+
+        Returns:
+            Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as many slots as the
+            engine says; and how often each neuron fired, (batch, neurons).
+        """
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Which device it is, for JSON."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class InTheLoop:
+    """Trains on the spikes of a device, with exact gradients at their times.
+
+    Attributes:
+        device: fires them: a `Device`, or a `TracedDevice`.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.Event`. Of a `Device`, which fires on as it will, later
+            spikes are left out.
+    """
+
+    device: Device | TracedDevice
+    max_spikes: PerPopulation = 16
+    first_spike_only: bool | tuple[str, ...] = False
+    min_slope: float = 2**-20
+
+    @property
+    def event(self) -> Event:
+        """The event engine with the same options."""
+        return Event(
+            max_spikes=self.max_spikes,
+            first_spike_only=self.first_spike_only,
+            min_slope=self.min_slope,
+        ).hashable()
+
+    def with_room(self, shortages: dict[str, dict[str, int]]) -> InTheLoop:
+        """The same with a larger budget."""
+        return replace(self, max_spikes=self.event.with_room(shortages).max_spikes)
+
+    def hashable(self) -> InTheLoop:
+        """The same with a budget by population as a sorted tuple."""
+        return replace(self, max_spikes=self.event.max_spikes)
+
+    def slots(self, population: str) -> int:
+        """Spikes recorded of each neuron of a population."""
+        event = self.event
+        return 1 if event.stops(population) else event.of("max_spikes", population)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        only, device = self.first_spike_only, self.device
+        said = (
+            device.as_dict()
+            if isinstance(device, TracedDevice)
+            else {"name": type(device).__name__}
+        )
+        return {
+            "device": said,
+            "max_spikes": dict(self.max_spikes)
+            if isinstance(self.max_spikes, tuple)
+            else self.max_spikes,
+            "first_spike_only": only if isinstance(only, bool) else list(only),
+            "min_slope": self.min_slope,
+        }
+
+
+def simulate_in_the_loop(
+    engine: InTheLoop, network: Network, inputs: Any, t_end: float
+) -> Solution:
+    """What the device fired, as a `Solution` that is differentiable as that of the event engine is.
+
+    Raises:
+        UsageError: the device left out a population, or its arrays do not fit.
+    """
+    trains = checked_inputs(network, inputs)
+    end = jnp.asarray(t_end, network.dtype)
+    if isinstance(engine.device, TracedDevice):
+        return _compiled(engine.hashable(), network, trains, end)
+    return _simulate(engine.hashable(), network, trains, end)
+
+
+def _simulate(
+    engine: InTheLoop, network: Network, trains: dict[str, Events], t_end: jax.Array
+) -> Solution:
+    frozen = jax.lax.stop_gradient((network.parameters, trains))
+    recorded = (
+        _traced(engine, network, *frozen, t_end)
+        if isinstance(engine.device, TracedDevice)
+        else None
+    )
+    if recorded is None:
+        batch = next(iter(trains.values())).time.shape[0]
+        firing = {name: own.size for name, own in network.populations.items() if own.fires}
+        shapes = {
+            name: (
+                jax.ShapeDtypeStruct((batch, size, engine.slots(name)), network.dtype),
+                jax.ShapeDtypeStruct((batch, size), jnp.int32),
+            )
+            for name, size in firing.items()
+        }
+        recorded = jax.pure_callback(partial(_recorded, engine, network), shapes, *frozen)
+    sampled = jnp.zeros(0, t_end.dtype)
+    record = replay(network, trains, t_end, sampled, engine.event, recorded)
+    return conclude(network, trains, t_end, sampled, record, engine.event)
+
+
+_compiled = jax.jit(_simulate, static_argnums=0)
+
+
+def _traced(
+    engine: InTheLoop, network: Network, parameters: Any, trains: dict[str, Events], t_end: Any
+) -> Any:
+    """Spikes of a device that can be traced."""
+    frozen = Network(parameters=parameters, wires=network.wires, populations=network.populations)
+    assert isinstance(engine.device, TracedDevice)
+    return jax.lax.stop_gradient(engine.device.forward_traced(frozen, trains, t_end, engine.event))
+
+
+def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any) -> dict[str, Any]:
+    """Times cut or padded to the budget, and the true counts."""
+    as_numpy = partial(jax.tree.map, np.asarray)
+    filled = Network(
+        parameters=as_numpy(parameters), wires=network.wires, populations=network.populations
+    )
+    inputs = {
+        name: replace(events, time=np.asarray(events.time), index=np.asarray(events.index))
+        for name, events in trains.items()
+    }
+    device: Any = engine.device
+    times = device.forward(filled, inputs)
+    batch = len(next(iter(inputs.values())).time)
+    result = {}
+    for name, population in network.populations.items():
+        if not population.fires:
+            continue
+        if name not in times:
+            raise UsageError(
+                f"the device says nothing of population '{name}': give its spike times"
+            )
+        own = np.asarray(times[name], network.dtype)
+        if own.ndim != 3 or own.shape[:2] != (batch, population.size):
+            raise UsageError(
+                f"population '{name}': the device gives times of shape {own.shape}, it must be "
+                f"({batch}, {population.size}, spikes)"
+            )
+        room = engine.slots(name)
+        slots = np.full((*own.shape[:2], room), np.inf, own.dtype)
+        kept = min(own.shape[2], room)
+        slots[..., :kept] = own[..., :kept]
+        fired = np.isfinite(slots if engine.event.stops(name) else own)
+        result[name] = (slots, fired.sum(axis=2).astype(np.int32))
+    return result

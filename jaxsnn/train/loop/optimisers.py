@@ -1,0 +1,85 @@
+"""Optimisers and learning-rate schedules, by name or as optax objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import optax
+
+from jaxsnn.errors import UsageError, suggestion
+
+Schedule = Callable[[Any], Any]
+
+
+def _momentum() -> optax.GradientTransformation:
+    return optax.trace(decay=0.9)
+
+
+#: Name -> what makes the direction of a step from gradients; its length is the schedule's.
+OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
+    {
+        "adam": optax.scale_by_adam,
+        "adamax": optax.scale_by_adamax,
+        "nadam": lambda: optax.scale_by_adam(nesterov=True),
+        "lion": optax.scale_by_lion,
+        "rmsprop": optax.scale_by_rms,
+        "momentum": _momentum,
+        "sgd": optax.identity,
+    }
+)
+
+_WARM_UP, _HALVINGS = 0.05, 6
+
+
+def _cosine(phase: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.cos(np.pi * phase))
+
+
+#: Name -> learning rate as a fraction of the largest, by the phase of the run from 0 to 1.
+SCHEDULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+    {
+        "cosine": _cosine,
+        "constant": np.ones_like,
+        "linear": lambda phase: 1 - phase,
+        "exponential": lambda phase: 2.0 ** (-_HALVINGS * phase),
+        "warm-up": lambda phase: np.where(
+            phase < _WARM_UP, phase / _WARM_UP, _cosine((phase - _WARM_UP) / (1 - _WARM_UP))
+        ),
+    }
+)
+
+
+@cache
+def optimiser_named(name: str) -> optax.GradientTransformation:
+    """The optimiser of a name; the same object each time, so that runs share compiled code.
+
+    Raises:
+        UsageError: there is no such optimiser.
+    """
+    if name not in OPTIMISERS:
+        raise UsageError(f"there is no optimiser '{name}': {suggestion(name, OPTIMISERS)}")
+    return OPTIMISERS[name]()
+
+
+def learning_rates(
+    schedule: str | Schedule, learning_rate: float, epochs: int, batches: int
+) -> np.ndarray:
+    """Learning rate of each step, (epochs, batches).
+
+    Args:
+        schedule: a name of `SCHEDULES`, or an optax schedule: a function of the number of the step, whose values are
+            taken as they are.
+
+    Raises:
+        UsageError: there is no such schedule.
+    """
+    steps = np.arange(epochs * batches)
+    if callable(schedule):
+        return np.asarray([float(schedule(int(step))) for step in steps]).reshape(epochs, batches)
+    if schedule not in SCHEDULES:
+        raise UsageError(f"there is no schedule '{schedule}': {suggestion(schedule, SCHEDULES)}")
+    return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)

@@ -1,0 +1,427 @@
+"""The state of one training run, and what is done with it epoch by epoch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import SimulationError
+from jaxsnn.network.lowering.lower import raise_
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
+from jaxsnn.nir.graph import Graph
+from jaxsnn.train.data.batches import Batch, encoded, ordered_batches, shuffled_batches
+from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.loop.batch_engines import BUDGETS, hashable
+from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
+from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
+from jaxsnn.train.loop.epoch import (
+    Pace,
+    Setup,
+    Summary,
+    TrainState,
+    begin,
+    joined,
+    run_epoch,
+    run_evaluation,
+)
+from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
+from jaxsnn.train.loop.optimisers import learning_rates, optimiser_named
+from jaxsnn.train.loop.parallel import is_first, make_mesh
+from jaxsnn.train.loop.scaling import step_scales
+from jaxsnn.train.loop.train_plan import TrainPlan
+from jaxsnn.train.losses.silence import feeding_weights
+
+_EVALUATION_BATCH = 256
+_LARGEST_BUDGET = 1024
+# So long every output may stay silent, or answers wrong, before that is a failure: pushes take a while.
+_FAILING_STEPS = 200
+# Of the best validation accuracy: below that a run has collapsed.
+_COLLAPSED = 0.6
+# After a failure steps are this fraction of what they were, so often at most.
+_SMALLER, _MOST_FAILURES = 1 / 3, 3
+#: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a millionth of a kick.
+EXPLODES = 1e7
+
+
+class TrainingStopped(SimulationError):
+    """Training that could not go on. `fit` holds what was reached, with the best epoch so far."""
+
+    def __init__(self, message: str, fit: Fit):
+        super().__init__(message)
+        self.fit = fit
+
+
+class _TooManySpikes(SimulationError):
+    """A neuron fires more often than any budget."""
+
+
+class TrainingRun:
+    """One training run."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        network: Network,
+        plan: TrainPlan,
+        data: Splits,
+        say: Callable[[str], None],
+    ):
+        self.graph, self.network, self.plan = graph, network, plan
+        self.say = say if is_first() else lambda line: None
+        names = ("train", "validation", "test")
+        how = {"population": plan.loss.population, "encoder": plan.encoder, "engine": plan.engine}
+        self.splits = {
+            name: encoded(getattr(data, name), network, what=f"{data.name}, {name}", **how)
+            for name in names
+        }
+        trainables = find_trainables(network, plan.trainable, longest_delay=plan.loss.tau)
+        raw = to_raw(network, trainables.constraints)
+        self.scales = step_scales(network, trainables.constraints, plan.t_end)
+        mesh = make_mesh(plan.devices)
+        self.notes = [*plan.notes, *trainables.notes]
+        self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
+        batches = len(data.train) // self.batch_size
+        self.rates = learning_rates(plan.schedule, plan.learning_rate, plan.epochs, batches)
+        named = isinstance(plan.optimiser, str)
+        self.setup = Setup(
+            loss=plan.loss,
+            engine=hashable(plan.engine),
+            t_end=plan.t_end,
+            trained=trainables.constraints,
+            feeding=feeding_weights(network),
+            optimiser=optimiser_named(plan.optimiser) if named else plan.optimiser,  # pyright: ignore
+            complete=not named,
+            clip=plan.clip,
+            regularisers=plan.regularisers,
+            augment=plan.augment,
+            averaging=plan.averaging,
+            mesh=mesh,
+        )
+        self.state = begin(self.setup, raw)
+        self.history: list[EpochRecord] = []
+        self.seconds: list[float] = []
+        self.best: tuple[EpochRecord, TrainState] | None = None
+        self.factor, self.failures, self.failing_epochs = 1.0, 0, 0
+        self.folder: Folder | None = None
+
+    def _fitted_batch(self, samples: int, devices: int) -> int:
+        """The batch size that divides over the devices, and notes on who sits out."""
+        size = min(self.plan.batch_size, samples)
+        shared = max(size // devices, 1) * devices
+        if shared != size:
+            self.notes.append(
+                f"batches are of {shared} samples, not {size}: {devices} devices share them evenly"
+            )
+        if samples % shared:
+            self.notes.append(
+                f"{samples % shared} of {samples} training samples, others each time, sit out each epoch: no full batch"
+            )
+        return shared
+
+    def all(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Fit:
+        """The run from its beginning, or its checkpoint, to its end."""
+        if folder is not None:
+            settings = self.plan.as_dict()
+            settings.pop("devices", None)
+            self.folder = Folder(
+                folder, settings, fingerprint(self.splits, self.network.parameters)
+            )
+            found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
+            if found is not None:
+                self._restore(found)
+        if not self.history:
+            try:
+                self._before_training()
+            except Exception:
+                if self.folder is not None:
+                    self.folder.tidy()
+                raise
+        for epoch in range(len(self.history), self.plan.epochs + 1):
+            if self._out_of_patience(epoch):
+                break
+            self._train_epoch(epoch)
+        return self.result()
+
+    def _before_training(self) -> None:
+        """Entry 0 of the history."""
+        start = time.perf_counter()
+        train = self._evaluate(self.splits["train"])
+        if int(train.result) == Result.NOT_FINITE:
+            raise SimulationError(
+                "a loss or a spike time is not a number before training: look at the inputs and weights"
+            )
+        self._record(
+            0, train, self._evaluate(self.splits["validation"]), time.perf_counter() - start
+        )
+
+    def _out_of_patience(self, epoch: int) -> bool:
+        assert self.best is not None
+        waited = epoch - 1 - self.best[0].epoch
+        if self.plan.patience is None or waited < self.plan.patience:
+            return False
+        self.notes.append(
+            f"stopped after epoch {epoch - 1}: {waited} epochs without a better validation"
+        )
+        return True
+
+    def _train_epoch(self, epoch: int) -> None:
+        """One pass over the training samples; after a failure from the best epoch on, with smaller steps."""
+        start = time.perf_counter()
+        while True:
+            before = self.state
+            try:
+                self.state, train = self._pass(epoch)
+                failure = self._failure_of_pass(epoch, train)
+                if failure is None:
+                    validation = self._evaluate(self.splits["validation"])
+                    if int(validation.result) != Result.NOT_FINITE:
+                        break
+                    failure = f"after epoch {epoch} a loss or a spike time is not a number"
+            except _TooManySpikes as error:
+                failure = f"in epoch {epoch} {error}"
+            self.state = before
+            self._back_or_stop(failure)
+        self._record(epoch, train, validation, time.perf_counter() - start)
+        self._check_collapse(epoch, train, validation)
+
+    def _pass(self, epoch: int) -> tuple[TrainState, Summary]:
+        """An epoch's steps, repeated with a larger budget where neurons fire more often."""
+        order = shuffled_batches(
+            len(self.splits["train"].labels), self.batch_size, [self.plan.seed, epoch]
+        )
+        pace = Pace(
+            rates=jnp.asarray(self.rates[epoch - 1], self.network.dtype),
+            factor=jnp.asarray(self.factor, self.network.dtype),
+            key=jax.random.fold_in(jax.random.key(self.plan.seed), epoch),
+        )
+        while True:
+            data = self.splits["train"]
+            state, train = run_epoch(
+                self.setup, self.network, self.scales, self.plan.push, self.state, data, order, pace
+            )
+            if int(train.result) != Result.BUDGET_EXHAUSTED:
+                return state, train
+            self._enlarge(train, f"epoch {epoch} is repeated")
+
+    def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
+        if int(train.result) == Result.NOT_FINITE:
+            return f"epoch {epoch} met a loss or a spike time that is not a number"
+        norm = float(train.gradient)
+        if not norm <= EXPLODES:
+            return f"the gradient explodes in epoch {epoch}: its norm is {norm:.3g}, more than {EXPLODES:.0e}"
+        return None
+
+    def _back_or_stop(self, failure: str) -> None:
+        """Go back to the best epoch with smaller steps, if that is wanted and makes sense."""
+        assert self.best is not None
+        record, state = self.best
+        hopeless = record.undecided == 1.0
+        if self.plan.on_failure == "stop" or hopeless or self.failures == _MOST_FAILURES:
+            lower = "" if self.failures == 0 else f" (steps are {self.factor:.2g} of it by now)"
+            self._stop(
+                f"{failure}: lower the learning rate from {self.plan.learning_rate:g}{lower}"
+            )
+        self.failures += 1
+        self.factor *= _SMALLER
+        self.failing_epochs = 0
+        self.state = state
+        note = f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they were"
+        self.notes.append(note)
+        self.say(note)
+
+    def _evaluate(self, data: Batch) -> Summary:
+        """A pass without training over a split, repeated with a larger budget where neurons fire more often."""
+        mesh = self.setup.mesh
+        size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
+        parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
+        while True:
+            summaries = [
+                run_evaluation(self.setup, self.network, self.state.best, data, order, used)
+                for order, used in parts
+            ]
+            summary = joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
+            if int(summary.result) != Result.BUDGET_EXHAUSTED:
+                return summary
+            self._enlarge(summary, "the evaluation is repeated")
+
+    def _enlarge(self, summary: Summary, what: str) -> None:
+        """Room for what was needed, and more, for training makes neurons fire more often."""
+        engine: Any = self.setup.engine
+        option, population, needed, room = _worst(summary.budgets)
+        what_happens = {
+            "max_spikes": f"a neuron of '{population}' fires {needed} times in a sample, "
+            f"{room} spikes of each are recorded",
+            "max_events": f"'{population}' fires {needed} times in a sample, others see {room} of its spikes",
+            "max_arrivals": f"{needed} spikes arrive at a position of '{population}', there is room for {room}",
+        }
+        message, after = what_happens[option], with_room(needed)
+        if option == "max_spikes" and after > _LARGEST_BUDGET:
+            raise _TooManySpikes(
+                f"{message}: lower its input weights, or end samples earlier with t_end"
+            )
+        self.say(f"{message}: {what} with {option} = {after}")
+        self.setup = replace(
+            self.setup, engine=engine.with_room({option: {population: after}}).hashable()
+        )
+
+    def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
+        budget = _spike_budget(self.setup.engine)
+        record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
+        self.history.append(record)
+        self.seconds.append(seconds)
+        if self.best is None or merit(record) > merit(self.best[0]):
+            self.best = (record, self.state)
+        self.say(progress_line(record, self.plan.epochs, seconds, self._left()))
+        if self.folder is not None and is_first():
+            self.folder.save(self._checkpoint(), self._best_arrays)
+
+    def _left(self) -> float | None:
+        """Seconds that the rest will take: the median epoch so far, the first left out, for it compiles."""
+        to_do = self.plan.epochs - len(self.history) + 1
+        return (
+            float(np.median(self.seconds[2:])) * to_do if len(self.seconds) > 2 and to_do else None
+        )
+
+    def _check_collapse(self, epoch: int, train: Summary, validation: Summary) -> None:
+        """A failure where for several epochs no output has fired, or answers are hardly better than none."""
+        assert self.best is not None
+        silent = int(train.undecided) == int(train.samples) and int(validation.undecided) == int(
+            validation.samples
+        )
+        best, now = self.best[0].validation_accuracy, self.history[-1].validation_accuracy
+        collapsed = now < _COLLAPSED * best
+        self.failing_epochs = self.failing_epochs + 1 if silent or collapsed else 0
+        long = self.failing_epochs * self.rates.shape[1] >= _FAILING_STEPS
+        last = silent and epoch == self.plan.epochs
+        if not (long or last):
+            return
+        if silent:
+            failure = (
+                f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.failing_epochs} epochs, "
+                f"at epoch {epoch}: enlarge its input weights"
+            )
+        else:
+            failure = (
+                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%} and has been that "
+                f"low for {self.failing_epochs} epochs, at epoch {epoch}"
+            )
+        if last:
+            self._stop(f"{failure}, or lower the learning rate from {self.plan.learning_rate:g}")
+        self._back_or_stop(failure)
+
+    def _stop(self, message: str) -> None:
+        raise TrainingStopped(message, self.result())
+
+    def _checkpoint(self) -> Checkpoint:
+        assert self.best is not None
+        return Checkpoint(
+            state=self.state,
+            best_state=self.best[1],
+            best_epoch=self.best[0].epoch,
+            history=tuple(self.history),
+            seconds=tuple(self.seconds),
+            budgets={
+                name: getattr(self.setup.engine, name)
+                for name in BUDGETS
+                if hasattr(self.setup.engine, name)
+            },
+            factor=self.factor,
+            failures=self.failures,
+            failing_epochs=self.failing_epochs,
+        )
+
+    def _best_arrays(self) -> dict[str, np.ndarray]:
+        assert self.best is not None
+        values = to_values(self.network, self.setup.trained, self.best[1].best)
+        return {
+            f"{node}.{name}": np.asarray(value)
+            for node, own in values.items()
+            for name, value in own.items()
+        }
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.state = found.state
+        self.history, self.seconds = list(found.history), list(found.seconds)
+        self.best = (found.history[found.best_epoch], found.best_state)
+        self.factor, self.failures, self.failing_epochs = (
+            found.factor,
+            found.failures,
+            found.failing_epochs,
+        )
+        if found.budgets:
+            budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
+            engine: Any = self.setup.engine
+            self.setup = replace(self.setup, engine=replace(engine, **budgets))
+        self.say(f"going on after epoch {found.history[-1].epoch}")
+
+    def result(self) -> Fit:
+        """The run so far, with the test split looked at."""
+        assert self.best is not None
+        record, self.state = self.best
+        test = self._evaluate(self.splits["test"])
+        notes = list(self.notes)
+        clipped = max(record.clipped for record in self.history)
+        if clipped:
+            notes.append(
+                f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their gradient was clipped"
+            )
+        trained = with_trained(self.network, self.setup.trained, self.state.best)
+        return Fit(
+            graph=raise_(self.graph, trained),
+            history=tuple(self.history),
+            best_epoch=record.epoch,
+            test_accuracy=mean(test.correct, test),
+            settings=self.plan.as_dict(),
+            notes=tuple(notes),
+            seconds=tuple(self.seconds),
+        )
+
+
+def _worst(budgets: Any) -> tuple[str, str, int, int]:
+    """The budget that was exceeded most: option, population, what was needed, what there was."""
+    excess = [
+        (
+            int(budget.needed) / int(budget.room),
+            option,
+            population,
+            int(budget.needed),
+            int(budget.room),
+        )
+        for option, found in budgets.items()
+        for population, budget in found.items()
+    ]
+    return max(excess)[1:]
+
+
+def _as_tuples(budget: Any) -> Any:
+    """A budget as JSON has it, hashable again."""
+    return (
+        tuple((population, room) for population, room in budget)
+        if isinstance(budget, list)
+        else budget
+    )
+
+
+def _spike_budget(engine: Any) -> int:
+    """Spikes recorded of each neuron, of the population that has most; 0 where there is no budget."""
+    budget = getattr(engine, "max_spikes", 0)
+    return budget if isinstance(budget, int) else max(dict(budget).values(), default=0)
+
+
+def with_room(needed: int) -> int:
+    """A budget that leaves room for training to make neurons fire more often."""
+    return max(needed + 2, needed * 3 // 2)

@@ -1,0 +1,282 @@
+"""Losses: functions of what a simulation left (`jaxsnn.train.losses.readings.Reading`) and labels.
+
+A loss is a frozen record that names the population it looks at. Called, it gives one number for each sample; `predict`
+gives the class that it reads. Times are made dimensionless by a time constant that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.train.losses.readings import Reading
+
+
+class Loss(Protocol):
+    """What `fit` needs of a loss.
+
+    Attributes:
+        population: name of the population that is read, one neuron for each class.
+        tau: seconds, what times are measured in.
+        t_max: seconds, the end of a sample.
+        reads: what it reads: "first spikes" (times; the population may stop after them while it is trained), "spikes"
+            (counts and sums), "voltages" of a readout, or "either".
+    """
+
+    reads: ClassVar[str]
+
+    @property
+    def population(self) -> str:
+        """Name of the population that is read."""
+        ...
+
+    @property
+    def tau(self) -> float:
+        """Seconds, what times are measured in."""
+        ...
+
+    @property
+    def t_max(self) -> float:
+        """Seconds, the end of a sample."""
+        ...
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        ...
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,); -1 where none is read."""
+        ...
+
+
+class FirstToFire:
+    """Losses of first spike times: who fires first is the answer."""
+
+    reads: ClassVar[str] = "first spikes"
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1 where none fires."""
+        times = reading.first_spike(self.population)  # pyright: ignore[reportAttributeAccessIssue]
+        return jnp.where(jnp.isfinite(jnp.min(times, axis=1)), jnp.argmin(times, axis=1), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstSpike(FirstToFire):
+    """Cross-entropy of the first spike times: the neuron of the label shall fire first ("time to first spike", TTFS).
+
+    With s = t / tau, and a silent neuron counted at t_max,
+
+        L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1).
+
+    A small `sharpness` decides: wide ones push wrong outputs late until they stop firing. It also sets the margin
+    between the first and the second output that training asks for.
+
+    Attributes:
+        population: name of the population that is read, one neuron for each class.
+        tau: seconds, what times are measured in.
+        t_max: seconds, when a silent neuron counts as firing.
+        sharpness: width of the softmax, in units of tau.
+        late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth in units of tau.
+
+    Source: Göltz et al., Nature Machine Intelligence 3, 2021 (softmax of spike times); Wunderlich and Pehle, Scientific
+    Reports 11, 12829, 2021 (with the term on the label's time).
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    sharpness: float = 0.01
+    late_weight: float = 3e-3
+    late_tau: float = 2.0
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        scaled = _scaled_times(self, reading)
+        label = _of_label(scaled, labels)
+        log_softmax = jax.nn.log_softmax(-scaled / self.sharpness, axis=1)
+        return self.late_weight * jnp.expm1(label / self.late_tau) - _of_label(log_softmax, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeTimes(FirstToFire):
+    """Shift-invariant mean squared error of the first spike times.
+
+    The neuron of the label shall fire `separation` before the others, when is all the same: with s = t / tau, a silent
+    neuron counted at t_max, target s* = 0 for the label and `separation` for others, and r = s - s*,
+
+        L = mean (r - mean r)^2, the mean squared error at the best common shift.
+
+    Attributes:
+        population, tau, t_max: as in `FirstSpike`.
+        separation: in units of tau.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    separation: float = 0.5
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        scaled = _scaled_times(self, reading)
+        is_label = labels[:, None] == jnp.arange(scaled.shape[1])
+        return jnp.var(scaled - jnp.where(is_label, 0.0, self.separation), axis=1)
+
+
+def _scaled_times(loss: Any, reading: Reading) -> jax.Array:
+    times = reading.first_spike(loss.population)
+    return jnp.where(jnp.isfinite(times), times, loss.t_max) / loss.tau
+
+
+def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(values, labels[:, None], axis=1)[:, 0]
+
+
+class CrossEntropy:
+    """Losses of one number for each class: L = -log softmax(scores)[label]; the largest score is the answer."""
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """(batch, neurons)."""
+        raise NotImplementedError
+
+    def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
+        """Loss of each sample, (batch,)."""
+        return -_of_label(jax.nn.log_softmax(self.scores(reading), axis=1), labels)
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the largest score, of several the lowest class."""
+        return jnp.argmax(self.scores(reading), axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxOverTime(CrossEntropy):
+    """Cross-entropy of the largest membrane voltage of each neuron of a readout.
+
+    Attributes:
+        population, t_max: the readout, and the end of a sample (seconds).
+        tau: seconds, what encoders measure times in.
+        gain: of the voltages before the softmax, per volt.
+
+    Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an arrival, the gradient
+    is that of V at the arrival's own time (see `jaxsnn.event.forward.functionals`).
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar[str] = "voltages"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Largest voltages times the gain."""
+        return self.gain * reading.maximum(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeCount(CrossEntropy):
+    """Cross-entropy of the number of spikes of each neuron.
+
+    A number of spikes has no exact gradient. On the event engine each spike passes on what a kick of V would do there
+    (`jaxsnn.train.losses.readings`), on the grid it is the surrogate.
+
+    Attributes:
+        population, tau, t_max: as in `FirstSpike`.
+        gain: of the counts before the softmax.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar[str] = "spikes"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Counts times the gain."""
+        return self.gain * reading.count(self.population)
+
+    def predict(self, reading: Reading) -> jax.Array:
+        """Class of each sample, (batch,): the neuron that fires most often; -1 where none fires."""
+        count = reading.count(self.population)
+        return jnp.where(jnp.max(count, axis=1) > 0, jnp.argmax(count, axis=1), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integral(CrossEntropy):
+    """Cross-entropy of the integral of each membrane of a readout, over tau: volts.
+
+    Attributes:
+        population, tau, t_max, gain: as in `MaxOverTime`.
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    reads: ClassVar[str] = "voltages"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Integrals over tau, times the gain."""
+        return self.gain / self.tau * reading.integral(self.population)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialSum(CrossEntropy):
+    """Cross-entropy of sums that favour what comes early.
+
+    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over their spikes, with
+    T = decay tau.
+
+    Attributes:
+        population, tau, t_max, gain: as in `MaxOverTime`.
+        decay: T in units of tau.
+        fires: whether the population fires.
+
+    Source: Nowotny, Turner and Knight, arXiv:2212.01232 (on SHD this works, maxima and first spikes do not).
+    """
+
+    population: str
+    tau: float
+    t_max: float
+    gain: float = 1.0
+    decay: float = 4.0
+    fires: bool = False
+    reads: ClassVar[str] = "either"
+
+    def scores(self, reading: Reading) -> jax.Array:
+        """Sums times the gain."""
+        scale = self.decay * self.tau
+        if self.fires:
+            return self.gain * reading.spike_sum(self.population, scale)
+        return self.gain / scale * reading.integral(self.population, scale)
+
+
+#: Losses by the name that the command line knows them by.
+LOSSES: Mapping[str, Any] = MappingProxyType(
+    {
+        "ttfs": FirstSpike,
+        "mse": SpikeTimes,
+        "max": MaxOverTime,
+        "count": SpikeCount,
+        "integral": Integral,
+        "exp-sum": ExponentialSum,
+    }
+)
+
+
+def name_of(loss: Loss) -> str:
+    """The name of a loss in `LOSSES`, or of its type."""
+    return next((name for name, kind in LOSSES.items() if type(loss) is kind), type(loss).__name__)
+
+
+def accuracy(predictions: jax.Array, labels: jax.Array) -> jax.Array:
+    """Fraction of samples whose prediction is the label.
+
+    >>> float(accuracy(jnp.array([0, 1, -1, 2]), jnp.array([0, 1, 2, 0])))
+    0.5
+    """
+    return jnp.mean(predictions == labels)

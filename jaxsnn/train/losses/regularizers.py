@@ -1,0 +1,78 @@
+"""Regularisers: terms that are added to the loss of each sample. Remedies for silent neurons are in `silence` too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.network.network import Network
+from jaxsnn.simulation.simulate import Solution
+from jaxsnn.train.losses.readings import EventReading, threshold_height
+
+
+class Regulariser(Protocol):
+    """A term of the loss that looks at a solution of the event engine."""
+
+    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+        """One number for each sample, (batch,)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeRate:
+    """Neurons shall fire `target` times in a sample: strength / 2 mean (count - target)^2.
+
+    A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its voltage
+    would do (`jaxsnn.train.losses.readings`), as in the regulariser of Nowotny et al.,
+    arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and `jaxsnn.train.Push`.
+
+    Attributes:
+        target: spikes of a neuron in a sample.
+        strength: of the term.
+        populations: names; empty: all that fire.
+    """
+
+    target: float = 14.0
+    strength: float = 0.01
+    populations: tuple[str, ...] = ()
+
+    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+        """One number for each sample, (batch,)."""
+        reading = EventReading(network=network, solution=solution)
+        names = self.populations or firing(network, solution)
+        excess = [jnp.mean(jnp.square(reading.count(name) - self.target), axis=1) for name in names]
+        return 0.5 * self.strength * sum(excess, jnp.zeros(()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakMargin:
+    """The voltage of a silent neuron shall come near its threshold: strength mean (threshold - peak) / height.
+
+    Over the neurons of a sample that stay silent; `height` is v_threshold - v_reset. Exact gradients of a silent
+    neuron's largest voltage, where its missing spikes have none.
+
+    Attributes:
+        strength: of the term.
+        populations: names; empty: all that fire.
+    """
+
+    strength: float = 0.01
+    populations: tuple[str, ...] = ()
+
+    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+        """One number for each sample, (batch,)."""
+        total = jnp.zeros(())
+        for name in self.populations or firing(network, solution):
+            threshold = jax.lax.stop_gradient(network.parameters[name]["v_threshold"])
+            lacks = (threshold - solution.maximum(name)) / threshold_height(network, name)
+            silent = solution.spikes[name].count == 0
+            total += jnp.mean(jnp.where(silent, jnp.maximum(lacks, 0.0), 0.0), axis=1)
+        return self.strength * total
+
+
+def firing(network: Network, solution: Solution) -> tuple[str, ...]:
+    """Names of the populations that fire; a Threshold is none."""
+    return tuple(name for name in solution.spikes if name in network.populations)

@@ -1,0 +1,117 @@
+"""Remedies for silent neurons.
+
+Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and would stay silent.
+A neuron that should fire has all its input weights pushed up instead, on top of the step that the optimiser takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.network.network import Network
+
+# Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs (None: positive).
+Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """How hard silent neurons are pushed, as fractions of the learning rate: 1 is a full step of Adam, in kicks.
+
+    Attributes:
+        label: push of the neuron of the label, times the fraction of the batch in which it is silent.
+        hidden: push of a neuron that fires in too few samples.
+        hidden_fraction: fraction of a batch below which these are too few.
+    """
+
+    label: float = 1.0
+    hidden: float = 0.3
+    hidden_fraction: float = 0.02
+
+    def wanted(
+        self,
+        counts: Mapping[str, jax.Array],
+        labels: jax.Array,
+        read: str,
+        mean: Callable[[jax.Array], jax.Array],
+    ) -> dict[str, jax.Array]:
+        """Push of each neuron, population -> (neurons,) >= 0.
+
+        Args:
+            counts: population -> spikes of each neuron, (batch, neurons).
+            labels: (batch,).
+            read: the population that the loss reads.
+            mean: over the samples of the whole batch, axis 0.
+        """
+        pushes = {}
+        for name, count in counts.items():
+            fires = count > 0
+            if name == read:
+                is_label = labels[:, None] == jnp.arange(fires.shape[1])
+                pushes[name] = self.label * mean(is_label & ~fires)
+            else:
+                pushes[name] = jnp.where(mean(fires) < self.hidden_fraction, self.hidden, 0.0)
+        return pushes
+
+
+def feeding_weights(network: Network) -> Feeding:
+    """For each population the Linear and Affine nodes that feed it, with the signs that their outputs arrive with.
+
+    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations feed directly has
+    no such nodes.
+    """
+    wires = {wire.name: wire for wire in network.wires}
+
+    def found(name: str, sign: np.ndarray) -> list[tuple[str, tuple[float, ...] | None]]:
+        wire = wires[name]
+        if wire.kind in ("Linear", "Affine"):
+            return [(name, None if (sign > 0).all() else tuple(sign.tolist()))]
+        if wire.kind == "Scale":
+            sign = sign * np.sign(np.asarray(network.parameters[name]["scale"]))
+        if wire.kind not in ("Scale", "Flatten"):
+            return []
+        return [entry for source in wire.sources for entry in found(source, sign)]
+
+    return tuple(
+        (
+            name,
+            tuple(
+                entry
+                for source in wires[name].sources
+                for entry in found(source, np.ones(population.size))
+            ),
+        )
+        for name, population in network.populations.items()
+    )
+
+
+def pushed(
+    directions: dict[str, dict[str, jax.Array]],
+    pushes: dict[str, jax.Array],
+    feeding: Feeding,
+    rate: Any = 1.0,
+) -> dict[str, dict[str, jax.Array]]:
+    """The optimiser's steps (which are descended), with `rate` times the pushes of `Push.wanted` for weights that feed.
+
+    A weight that is one number for all is not pushed.
+    """
+    directions = {node: dict(own) for node, own in directions.items()}
+    for population, nodes in feeding:
+        for node, sign in nodes:
+            if population in pushes and "weight" in directions.get(node, {}):
+                push = (
+                    pushes[population] if sign is None else pushes[population] * jnp.asarray(sign)
+                )
+                weight = directions[node]["weight"]
+                if weight.ndim > 1 and len(weight) == len(push):
+                    directions[node]["weight"] = weight - rate * push.reshape(
+                        -1, *[1] * (weight.ndim - 1)
+                    )
+    return directions

@@ -1,0 +1,353 @@
+"""All problems of a file at once, for every purpose, and never a traceback."""
+
+import dataclasses
+import itertools
+import json
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, LoweringError, UsageError
+from jaxsnn.nir import build, parse, read, write
+from jaxsnn.simulation.checks import PURPOSES, check, check_file
+from tests.nir.conftest import zoo as zoo
+from tests.nir.test_zoo import FACTS, options_of
+
+SIMULATORS = tuple(purpose for purpose in PURPOSES if purpose not in ("event", "grid", "bss2"))
+
+
+@pytest.fixture(scope="module")
+def unsaid(zoo):
+    """Every file of the zoo, nothing said of it."""
+    return {name: read(path) for name, path in zoo.items()}
+
+
+@pytest.fixture(scope="module")
+def told(zoo):
+    """Every file of the zoo, with what it does not say."""
+    return {
+        name: read(path, dialect=FACTS[name]["framework"], **options_of(name))
+        for name, path in zoo.items()
+    }
+
+
+def codes(report):
+    """What was found, as pairs of node and code."""
+    return [(problem.node, problem.code) for problem in report.problems]
+
+
+def network(*nodes):
+    """A chain of our own, in seconds."""
+    return build.sequential(build.input(2), *nodes, seed=0)
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_every_file_of_the_zoo_has_an_answer(purpose, unsaid, told):
+    for graphs in (unsaid, told):
+        for name, graph in graphs.items():
+            report = check(graph, purpose)
+            assert report.ok == (
+                not any(problem.severity == "error" for problem in report.problems)
+            ), name
+            assert json.loads(json.dumps(report.as_dict()))["for"] == purpose
+            for problem in report.problems:
+                assert problem.message, name
+                assert problem.fix, name
+                assert "\n" not in str(problem)
+                assert problem.node in ("", *graph.nodes), name
+                assert problem.node == "" or problem.node in problem.message, (name, problem)
+            assert len(set(report.problems)) == len(report.problems)
+
+
+def test_what_is_undecided_is_not_fine(unsaid):
+    for name, graph in unsaid.items():
+        if graph.dialect.name is None:
+            for purpose in PURPOSES:
+                report = check(graph, purpose)
+                assert ("", "not-said") in codes(report), (name, purpose)
+                assert not report.ok
+
+
+def test_what_was_recorded_runs_on_the_grid(told):
+    for name in (name for name in FACTS if "spikes" in FACTS[name]):
+        assert check(told[name], "grid").ok, name
+
+
+def refusal(graph, engine):
+    """What an engine says to a graph; None if it runs."""
+    from jaxsnn import Events, Grid, lower, simulate
+
+    network = lower(graph)
+    wire = next(wire for wire in network.wires if wire.kind == "input")
+    try:
+        if engine == "event":
+            silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), wire.size))
+            simulate(network, silence, 1e-3)
+        else:
+            simulate(network, np.zeros((2, 1, *wire.shape)), engine=Grid())
+    except LoweringError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    "name", ["norse_v_lifbox", "sinabs_v_iaf", "snntorch_c_rleaky_seq", "snntorch_v_conv_sub"]
+)
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_an_engine_refuses_what_check_says_first(name, engine, told):
+    errors = [
+        str(problem)
+        for problem in check(told[name], engine).problems
+        if problem.severity == "error"
+    ]
+    assert refusal(told[name], engine) == (errors[0] if errors else None)
+
+
+def test_all_problems_at_once(unsaid):
+    report = check(unsaid["snntorch_v_conv_sub"], "event")
+    assert codes(report) == [("1", "not-said"), ("4", "not-said"), ("7", "not-said")]
+
+
+def test_a_broken_file_is_listed_whole(tmp_path):
+    net = network(build.linear(3), build.cubalif(tau_mem="20ms", tau_syn="10ms"))
+    write(tmp_path / "net.nir", net)
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        file["node/nodes/1/weight"][0, 1] = np.nan
+        del file["node/nodes/2/tau_mem"]
+        file["node/nodes/2/tau_mem"] = np.full(3, -1.0)
+        file["node/nodes/2/v_threshold"][2] = np.inf
+    report, graph = check_file(tmp_path / "net.nir", "event")
+    assert graph is None
+    assert codes(report) == [("1", "not-finite"), ("2", "not-positive"), ("2", "not-finite")]
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        for name in ("1", "2"):
+            del file[f"node/nodes/{name}/type"]
+            file[f"node/nodes/{name}/type"] = "Hodgkin"
+    report, _ = check_file(tmp_path / "net.nir", "event")
+    assert codes(report) == [("1", "unknown-type"), ("2", "unknown-type")]
+
+
+def test_a_dangling_edge_and_a_contradiction_are_problems(tmp_path, zoo):
+    net = network(build.linear(3), build.li(tau="20ms"))
+    write(tmp_path / "net.nir", net)
+    report, _ = check_file(tmp_path / "net.nir", "event", dialect="snntorch")
+    assert codes(report) == [("", "contradiction")]
+    assert "spyx" not in report.problems[0].message
+    with h5py.File(tmp_path / "net.nir", "r+") as file:
+        del file["node/edges"]
+        file["node/edges"] = [("input", "nowhere")]
+    report, _ = check_file(tmp_path / "net.nir", "event")
+    assert codes(report) == [("", "broken")]
+
+
+def test_unknown_purposes_and_files(tmp_path, unsaid):
+    with pytest.raises(UsageError, match="did you mean 'event'"):
+        check(next(iter(unsaid.values())), "evnt")
+    with pytest.raises(FileError, match="no such file"):
+        check_file(tmp_path / "no.nir", "event")
+    with pytest.raises(UsageError, match="did you mean 'grid'"):
+        check_file(tmp_path / "no.nir", "gird")
+
+
+def test_every_neuron_runs_under_both_spike_kernels(told):
+    for name in ("snntorch_v_leaky_zero", "snntorch_v_syn_zero"):
+        for kernel in ("delta", "box"):
+            dialect = dataclasses.replace(told[name].dialect, spike_kernel=kernel, nodes={})
+            assert check(told[name].with_dialect(dialect), "event").ok, (name, kernel)
+
+
+def test_a_bias_in_steps_needs_their_length(unsaid):
+    cuba = unsaid["spyx_v_cuba"]
+    assert check(cuba, "event").ok
+    counted = dataclasses.replace(cuba.dialect, dt=None)
+    found = check(cuba.with_dialect(counted), "event")
+    biased = [
+        name for name in cuba.neurons if cuba.nodes[cuba.predecessors(name)[0]].type == "Affine"
+    ]
+    assert {problem.node for problem in found.problems if problem.fix == "say --dt"} >= set(biased)
+
+
+@pytest.mark.parametrize(
+    ("sources", "refused"),
+    [
+        (["w"], "w"),
+        (["input"], "input"),
+        (["readout", "other"], "other, readout"),
+        (["n", "readout"], "n, readout"),
+        (["n"], None),
+        (["n", "m"], None),
+        (["readout"], None),
+    ],
+)
+def test_what_leaves_a_network_in_continuous_time_comes_from_neurons(sources, refused):
+    fires, silent = (
+        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        build.cubali(tau_mem="20ms", tau_syn="10ms"),
+    )
+    nodes = {"input": build.input(2), "w": build.linear(weight=np.eye(2)), "n": fires, "m": fires}
+    nodes |= {"readout": silent, "other": silent, "output": build.output(2)}
+    ways = [("input", "w", name) for name in ("n", "m", "readout", "other")]
+    graph = build.network(nodes, [*ways, *((name, "output") for name in sources)])
+    found = [
+        problem for problem in check(graph, "event").problems if problem.code == "output-source"
+    ]
+    expected = [] if refused is None else [f"output 'output' is fed by {refused}"]
+    assert [problem.message for problem in found] == expected
+
+
+def test_each_output_has_its_own_reason():
+    silent = build.cubali(tau_mem="20ms", tau_syn="10ms")
+    nodes = {"input": build.input(2), "readout": silent, "w": build.linear(weight=np.eye(2))}
+    nodes |= {"sent": build.output(2), "given": build.output(2)}
+    graph = build.network(nodes, [("input", "readout", "w", "sent"), ("input", "given")])
+    found = {problem.code: problem.node for problem in check(graph, "event").problems}
+    assert found == {"analog-signal": "readout", "output-source": "given"}
+
+
+def test_limits_of_the_grid():
+    two = np.ones(2)
+    nodes = {
+        "in": nir.Input({"input": np.array([2])}),
+        "h": nir.CubaLIF(tau_mem=two, tau_syn=0.5 * two, r=two, v_leak=0 * two, v_threshold=two),
+        "edge": nir.Threshold(0.5 * two),
+        "li": nir.LI(tau=two, r=two, v_leak=0 * two),
+        "late": nir.Delay(0.0015 * two),
+        "back": nir.Linear(np.eye(2)),
+        "out": nir.Output({"output": np.array([2])}),
+    }
+    chains = [
+        ["in", "h", "edge", "out"],
+        ["h", "li", "out"],
+        ["h", "out"],
+        ["h", "late", "back", "h"],
+    ]
+    edges = [pair for chain in chains for pair in itertools.pairwise(chain)]
+    graph = parse(
+        nir.NIRGraph(nodes=nodes, edges=edges, type_check=False),
+        dialect="nir",
+        time_unit="s",
+        dt=1e-3,
+    )
+    report = check(graph, "grid")
+    assert codes(report) == [
+        ("late", "delay"),
+        ("edge", "spikes-at-threshold"),
+        ("out", "mixed-output"),
+    ]
+    assert "0.0015 s, which is 1.5 steps of 0.001 s" in report.problems[0].message
+    assert {problem.node for problem in check(graph, "event").problems} == {"edge", "out"}
+
+
+# Other simulators.
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose", "expected"),
+    [
+        ("sinabs_v_lif", "sinabs", []),
+        ("sinabs_v_iaf", "sinabs", [("1", "bounded"), ("3", "bounded")]),
+        ("sinabs_a_lif_scalar__nocomp", "sinabs", [("1", "scalar"), ("3", "scalar")]),
+        ("snntorch_v_leaky_zero_nodelay", "snntorch", []),
+        (
+            "snntorch_v_leaky_zero_nodelay",
+            "norse",
+            [("1", "needs-conversion"), ("3", "needs-conversion")],
+        ),
+        ("snntorch_v_leaky_sub", "snntorch", [("", "cannot-convert")]),
+        ("snntorch_v_li", "snntorch", [("", "cannot-convert")]),
+        ("spyx_v_lif", "spyx", []),
+        ("rockpool_b_liftorch", "rockpool", []),
+        (
+            "rockpool_a_lifneuron",
+            "rockpool",
+            [("1_LIFNeuronTorch", "unmapped-node"), ("3_LIFNeuronTorch", "unmapped-node")],
+        ),
+    ],
+)
+def test_importers(name, purpose, expected, told):
+    found = codes(check(told[name], purpose))
+    if expected and expected[0] == ("", "cannot-convert"):
+        assert "cannot-convert" in [code for _, code in found]
+    else:
+        assert found == expected
+
+
+def test_files_of_others_are_no_files_of_sinabs(told):
+    report = check(told["snntorch_v_leaky_zero"], "sinabs")
+    assert codes(report)[0] == ("", "other-dialect")
+    assert ("1", "ignored") in codes(report)
+
+
+def test_what_a_conversion_needs_is_said_for_every_node(unsaid):
+    report = check(unsaid["snntorch_v_leaky_zero"], "norse")
+    assert {(problem.node, problem.fix) for problem in report.problems} >= {
+        ("1", "say --reset"),
+        ("3", "say --reset"),
+    }
+
+
+# The chip.
+
+
+def test_the_chip_runs_a_small_network():
+    graph = network(build.linear(3), build.cubalif(tau_mem="20us", tau_syn="10us"))
+    assert codes(check(graph, "bss2")) == []
+
+
+def test_what_the_chip_cannot_run(told):
+    assert {code for _, code in codes(check(told["spikingjelly_v_if"], "bss2"))} == {
+        "unsupported-node"
+    }
+    lif = check(told["snntorch_v_leaky_zero"], "bss2")
+    assert {code for _, code in codes(lif)} == {"approximated", "bias"}
+    assert {problem.code for problem in lif.problems if problem.severity == "error"} == {"bias"}
+
+
+def test_time_constants_may_have_any_unit_but_not_any_ratio():
+    fine = network(build.linear(3), build.cubalif(tau_mem="2s", tau_syn="1ms"))
+    assert check(fine, "bss2").ok
+    apart = network(
+        build.linear(3),
+        build.cubalif(tau_mem="2s", tau_syn="1ms"),
+        build.linear(2),
+        build.cubalif(tau_mem="20ms", tau_syn="50us"),
+    )
+    report = check(apart, "bss2")
+    assert codes(report) == [("", "time-constants")]
+    assert "tau_syn 5e-05 of '4' and tau_mem 2 of '2'" in report.problems[0].message
+
+
+def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    report = check(network(build.linear(600), neurons), "bss2")
+    assert report.ok
+    assert codes(report) == [("", "several-runs")]
+    loop = build.network(
+        {
+            "in": build.input(2),
+            "w": build.linear(600),
+            "h": neurons,
+            "back": build.linear(600, weight=np.eye(600)),
+            "out": build.output(),
+        },
+        [["in", "w", "h", "out"], ["h", "back", "h"]],
+        seed=0,
+    )
+    report = check(loop, "bss2")
+    assert codes(report) == [("back", "too-large"), ("", "several-runs")]
+    assert "need 600 circuits, the chip has 512 (88 too many)" in report.problems[0].message
+
+
+def test_checking_loads_no_jax(run_python, zoo):
+    code = f"""
+import sys
+from jaxsnn.check import PURPOSES, check
+from jaxsnn.nir import read
+graph = read({str(zoo["snntorch_v_conv_zero"])!r}, dialect="snntorch", reset="zero", reset_delay=False)
+for purpose in PURPOSES:
+    check(graph, purpose)
+print([name for name in ("jax", "optax", "torch") if name in sys.modules])
+"""
+    assert run_python(code).stdout == "[]\n"

@@ -1,0 +1,647 @@
+"""The command line: results and errors as documented, nothing overwritten, everything documented."""
+
+import argparse
+import inspect
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.commands.cli import build_parser, main
+from jaxsnn.nir import build, write
+from jaxsnn.nir.initializers import normal
+
+DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
+TOLD = ["--dialect", "snntorch", "--reset", "zero"]
+
+
+@pytest.fixture
+def net(tmp_path):
+    """A small file of our own: 5-12-3."""
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    graph = build.sequential(
+        build.input(5),
+        build.linear(12, weight=normal(1.2, 0.6)),
+        neurons,
+        build.linear(3, weight=normal(0.4, 0.3)),
+        neurons,
+        seed=0,
+    )
+    write(tmp_path / "net.nir", graph)
+    return tmp_path / "net.nir"
+
+
+def call(capsys, *argv):
+    """Exit code, stdout and stderr of a command."""
+    code = main([str(part) for part in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv):
+    """The one line of an expected error."""
+    code, out, err = call(capsys, *argv)
+    assert code in (1, 2), err
+    assert out == ""
+    assert err.startswith("jaxsnn: error: ")
+    assert err.count("\n") == 1, err
+    return code, err
+
+
+# Bad files: each must end in one line and exit 1 or 2, and write nothing.
+
+
+def missing(path):
+    path.unlink()
+
+
+def no_hdf5(path):
+    path.write_text("weights: 1, 2, 3\n" * 20)
+
+
+def no_nir(path):
+    with h5py.File(path, "w") as file:
+        file["something"] = 1
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def unknown_type(path):
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/2/type"]
+        file["node/nodes/2/type"] = "Hodgkin"
+
+
+def dangling_edge(path):
+    with h5py.File(path, "r+") as file:
+        edges = [tuple(map(bytes.decode, edge)) for edge in file["node/edges"][()]]
+        del file["node/edges"]
+        file["node/edges"] = [*edges, ("2", "nowhere")]
+
+
+def set_parameter(path, name, value):
+    with h5py.File(path, "r+") as file:
+        del file[f"node/nodes/{name}"]
+        file[f"node/nodes/{name}"] = value
+
+
+def weight_not_a_number(path):
+    weight = np.ones((12, 5))
+    weight[3, 2] = np.nan
+    set_parameter(path, "1/weight", weight)
+
+
+def tau_not_positive(path):
+    set_parameter(path, "2/tau_mem", np.full(12, 0.0))
+
+
+def shapes_that_do_not_match(path):
+    set_parameter(path, "3/weight", np.ones((3, 13)))
+
+
+BAD = {
+    missing: (2, "no such file"),
+    no_hdf5: (2, "not an HDF5 file"),
+    no_nir: (2, "not NIR"),
+    truncated: (2, "damaged or cut short"),
+    unknown_type: (1, "'2' has the type Hodgkin"),
+    dangling_edge: (1, "'nowhere'"),
+    weight_not_a_number: (1, "'1' (Linear)"),
+    tau_not_positive: (1, "'2' (CubaLIF)"),
+    shapes_that_do_not_match: (1, "'3'"),
+}
+
+
+@pytest.mark.parametrize("command", ["info", "run", "train"])
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_files_end_in_one_line_and_write_nothing(spoil, command, net, tmp_path, capsys):
+    spoil(net)
+    np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    options = {
+        "info": ["--json"],
+        "run": ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz", "--t-end", "10ms"],
+        "train": ["--data", "yinyang", "-o", tmp_path / "out.nir"],
+    }
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, message = refused(capsys, command, net, *options[command])
+    expected_code, part = BAD[spoil]
+    assert code == expected_code
+    assert part in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
+    out = tmp_path / "out.nir"
+    out.write_text("precious")
+    assert (
+        "out.nir exists: choose another name or pass force=True (--force)"
+        in refused(capsys, "train", net, "--data", "yinyang", "-o", out)[1]
+    )
+    # before anything is read
+    assert (
+        "exists"
+        in refused(capsys, "train", tmp_path / "nothing.nir", "--data", "yinyang", "-o", out)[1]
+    )
+    out.rename(tmp_path / "out.history.json")
+    assert (
+        "out.history.json exists"
+        in refused(capsys, "train", net, "--data", "yinyang", "-o", out)[1]
+    )
+    assert not out.exists()
+    (tmp_path / "out.npz").write_text("precious")
+    assert (
+        "exists"
+        in refused(capsys, "run", net, "--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz")[1]
+    )
+    (tmp_path / "report.json").write_text("precious")
+    assert "report.json exists" in refused(capsys, "demo", "-o", tmp_path)[1]
+    assert (tmp_path / "report.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["inform", "x.nir"], "invalid choice: 'inform'"),
+        (["info"], "required: FILE"),
+        (["info", DEMO_NET, "--dialect", "snntorhc"], "did you mean 'snntorch'?"),
+        (["info", DEMO_NET, "--dialect", "snntorch", "--dt", "1 parsec"], "unit 'parsec'"),
+        (["train", DEMO_NET, *TOLD, "--data", "digit", "-o", "x.nir"], "no task 'digit'"),
+        (["train", DEMO_NET, *TOLD, "-o", "x.nir"], "nobody says what to train on"),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--loss", "mze"],
+            "did you mean 'mse'",
+        ),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--engine", "lop"],
+            "did you mean 'loop'",
+        ),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "two"],
+            "--epochs is 'two'",
+        ),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--config", "no.toml"],
+            "no.toml cannot be read",
+        ),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "0"],
+            "epochs is 0",
+        ),
+        *(
+            (
+                ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--seed", seed],
+                f"seed is {seed}: give a",
+            )
+            for seed in ("-1", "4294967296", str(2**70))
+        ),
+        *(
+            (
+                ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", *options.split()],
+                message,
+            )
+            for options, message in {
+                "--dropout nan": "dropout has the probability nan: it must be from 0 to 1, 1 excluded (--dropout)",
+                "--dropout 2": "dropout has the probability 2",
+                "--dropout -1": "dropout has the probability -1",
+                "--processes 0": "processes is 0: it must be at least 1",
+                "--process 3": "process is 3 of 1: number them from 0 to 0, or say --processes",
+                "--processes 2 --process -1": "process is -1 of 2: number them from 0 to 1",
+            }.items()
+        ),
+        (["demo", "--seed", "-1"], "seed is -1: give a whole number from 0 to 4294967295"),
+        (
+            ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "no/folder/x.nir"],
+            "folder no/folder does not exist",
+        ),
+        (
+            ["run", DEMO_NET, *TOLD, "--input", "nothing.npz", "-o", "y.npz"],
+            "nothing.npz: no such file",
+        ),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, line = refused(capsys, *argv)
+    assert code == 2
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_what_the_file_does_not_say_is_asked_for_by_option(command, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    rest = {
+        "run": ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--t-end", "10ms"],
+        "train": ["--data", "yinyang", "-o", tmp_path / "y.nir"],
+    }[command]
+    code, line = refused(capsys, command, DEMO_NET, "--dialect", "snntorch", *rest)
+    assert code == 1
+    assert "--reset" in line
+
+
+def test_an_option_that_contradicts_the_file_is_refused_with_both_numbers(capsys):
+    code, line = refused(capsys, "info", DEMO_NET, "--dialect", "snntorch", "--dt", "1ms")
+    assert code == 1
+    assert "1 ms" in line
+    assert "100 us" in line
+
+
+def test_debug_shows_the_traceback(capsys):
+    code, out, err = call(capsys, "info", "nothing.nir", "--debug")
+    assert (code, out) == (2, "")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("jaxsnn: error: ")
+
+
+def test_a_bug_is_one_line_too(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("jaxsnn.nir.read", fail)
+    assert "unexpected IndexError" in refused(capsys, "info", DEMO_NET)[1]
+
+
+# What the commands do.
+
+
+def test_info(capsys):
+    code, out, err = call(capsys, "info", DEMO_NET, *TOLD, "--json")
+    content = json.loads(out)
+    assert (code, err) == (0, "")
+    assert content["schema"] == 1
+    assert content["dialect"]["dt"] == 1e-4
+    code, out, _ = call(capsys, "info", DEMO_NET)
+    assert code == 0
+    assert "CubaLIF" in out
+
+
+def test_info_needs_no_jax(run_python):
+    code = f"""
+import sys
+from jaxsnn.cli import main
+assert main(["info", {str(DEMO_NET)!r}]) == 0
+print([name for name in ("jax", "optax", "torch") if name in sys.modules])
+"""
+    assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_run_on_events(net, tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "x.npz",
+        time=generator.uniform(0, 0.02, (4, 10)),
+        index=generator.integers(0, 5, (4, 10)),
+    )
+    rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--t-end", "60ms", "--json"]
+    code, out, err = call(capsys, "run", net, *rest)
+    content = json.loads(out)
+    assert (code, err) == (0, "")
+    assert content["schema"] == 1
+    assert content["result"] == "success"
+    with np.load(tmp_path / "y.npz") as arrays:
+        time, index = arrays["output.time"], arrays["output.index"]
+    assert np.isfinite(time).sum() == content["spikes"]["4"] > 0
+    assert (np.diff(np.where(np.isfinite(time), time, 1.0), axis=1) >= 0).all()
+    assert set(np.unique(index[np.isinf(time)])) <= {3}
+    assert content["events_needed"] == max(content["spikes_needed"].values())
+    # without the end of a sample: refused
+    assert "--t-end" in refused(capsys, "run", net, *rest[:4], "--force")[1]
+    # a budget that is given is kept
+    code, line = refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1")
+    assert code == 1
+    assert "raise max_spikes from 1 to at least" in line
+
+
+def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
+    """A raster, whose dt is told; several spikes in a step count."""
+    raster = (np.random.default_rng(1).random((12, 3, 5)) < 0.15).astype(np.float32)
+    raster[5, 0, 1] = 2
+    np.savez(tmp_path / "x.npz", x=raster)
+    times, indices = np.full((3, 60), np.inf), np.full((3, 60), 5)
+    for sample in range(3):
+        steps, channels = np.nonzero(raster[:, sample])
+        count = raster[steps, sample, channels].astype(int)
+        times[sample, : count.sum()] = np.repeat(steps * 2e-3, count)
+        indices[sample, : count.sum()] = np.repeat(channels, count)
+    np.savez(tmp_path / "events.npz", time=times, index=indices)
+    for name, end in (("x", ["--dt", "2ms"]), ("events", ["--t-end", "24ms"])):
+        rest = ["--input", tmp_path / f"{name}.npz", "-o", tmp_path / f"out_{name}.npz"]
+        assert call(capsys, "run", net, *rest, *end)[0] == 0
+    with np.load(tmp_path / "out_x.npz") as one, np.load(tmp_path / "out_events.npz") as other:
+        assert sorted(one) == sorted(other)
+        assert np.isfinite(one["output.time"]).any()
+        for name in one:
+            assert np.array_equal(one[name], other[name])
+
+
+def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
+    cases = {
+        "x has 4 channels, the network takes 5": {"x": np.zeros((3, 2, 4))},
+        "(time, batch, channels)": {"x": np.zeros((3, 5))},
+        "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
+        "no array 'x'": {"y": np.zeros(3)},
+        "say dt (--dt)": {"x": np.zeros((3, 2, 5))},
+    }
+    for message, arrays in cases.items():
+        np.savez(tmp_path / "x.npz", **arrays)
+        dt = [] if message == "say dt (--dt)" else ["--dt", "1ms"]
+        rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
+        assert message in refused(capsys, "run", net, *rest)[1]
+        assert not (tmp_path / "y.npz").exists()
+
+
+@pytest.fixture
+def task(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.random((120, 5))
+    y = np.argmax(x[:, :3], axis=1)
+    np.savez(tmp_path / "task.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
+    return tmp_path / "task.npz"
+
+
+def test_train(net, task, tmp_path, capsys):
+    argv = [
+        "train",
+        net,
+        "--data",
+        task,
+        "-o",
+        tmp_path / "out.nir",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "32",
+    ]
+    code, out, err = call(capsys, *argv, "--json", "-v")
+    assert code == 0, err
+    content = json.loads(out)
+    assert content["schema"] == 1
+    assert 0 <= content["test_accuracy"] <= 1
+    assert sorted(path.name for path in Path(content["checkpoint"]).iterdir()) == [
+        "best.npz",
+        "history.jsonl",
+        "last.npz",
+    ]
+    assert [line.split()[1] for line in err.splitlines() if line.startswith("epoch")] == [
+        "0/2",
+        "1/2",
+        "2/2",
+    ]
+    assert "held out for validation" in err
+    history = json.loads(Path(content["history"]).read_text())
+    assert [record["epoch"] for record in history["epochs"]] == [0, 1, 2]
+    assert history["test_accuracy"] == content["test_accuracy"]
+    assert "seconds" not in json.dumps(history)
+    assert call(capsys, "info", tmp_path / "out.nir")[0] == 0
+    # resumed: the same bytes; the file is there already
+    (tmp_path / "out.nir").rename(tmp_path / "first.nir")
+    (tmp_path / "out.history.json").unlink()
+    assert "last.npz exists: go on from it" in refused(capsys, *argv, "-q")[1]
+    code, out, err = call(capsys, *argv, "-q", "--resume")
+    assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
+    # quiet, again, forced, the options in a file: the same bytes
+    (tmp_path / "run.toml").write_text(
+        f'data = "{task}"\nepochs = 2\nbatch_size = 7\n[push]\nlabel = 1.0\n'
+    )
+    argv = [
+        "train",
+        net,
+        "-o",
+        tmp_path / "out.nir",
+        "--config",
+        tmp_path / "run.toml",
+        "--batch-size",
+        "32",
+    ]
+    code, out, err = call(capsys, *argv, "-q", "--force")
+    assert (code, err) == (0, "")
+    assert "test accuracy" in out
+    assert (tmp_path / "out.nir").read_bytes() == (tmp_path / "first.nir").read_bytes()
+    # values outside 0 to 1
+    np.savez(
+        tmp_path / "far.npz",
+        **{**np.load(task), "x_test": np.full((2, 5), 7.0), "y_test": np.zeros(2, int)},
+    )
+    assert (
+        "has the value 7"
+        in refused(capsys, *argv, "-q", "--force", "--data", tmp_path / "far.npz")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = ", "is no TOML"),
+        ("epoch = 3", "there is no option 'epoch': did you mean 'epochs'"),
+        ("epochs = 2.5", "epochs is 2.5: it must be a whole number"),
+        ("push = 3", "push is 3: it must be a table"),
+        (
+            'data = "yinyang"\n[push]\nlable = 1.0',
+            "push: there is no 'lable': did you mean 'label'",
+        ),
+        (
+            'data = "yinyang"\n[trainable]\nweight = {kind = "fre"}',
+            "there is no kind 'fre': did you mean 'free'",
+        ),
+        (
+            'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
+            "unexpected keyword argument 'low'",
+        ),
+        ('data = "yinyang"\n[push]\nhidden = nan', "push.hidden is nan"),
+        (
+            'data = "yinyang"\n[loss-options]\nsharpness = nan',
+            "loss.sharpness is nan: give a finite number",
+        ),
+        ('data = "yinyang"\ncopies = 3', "yinyang takes no copies"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(text, message, net, tmp_path, capsys):
+    (tmp_path / "run.toml").write_text(text)
+    code, line = refused(
+        capsys, "train", net, "-o", tmp_path / "out.nir", "--config", tmp_path / "run.toml"
+    )
+    assert code == 2
+    assert message in line
+
+
+READ, TWICE = "is what the command reads", "choose another name for one of them"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("map net.nir -o new.json --svg net.nir", f"net.nir {READ}, --svg would overwrite it"),
+        ("map net.nir --verify map.json --svg map.json", f"map.json {READ}, --svg"),
+        (
+            "map net.nir -o new.json --svg new.json",
+            f"new.json is written by -o and by --svg: {TWICE}",
+        ),
+        ("map net.nir -o new.json --svg dep/../new.json", TWICE),
+        ("map link.nir -o new.json --svg net.nir", READ),
+        ("deploy net.nir dep/network.json -o dep", f"dep/network.json {READ}, network.json in -o"),
+        ("deploy dep/common.py map.json -o dep", f"dep/common.py {READ}"),
+        ("convert net.nir ./net.nir --to norse", READ),
+        ("draw link.nir -o net.nir", READ),
+        ("run net.nir --input task.npz -o task.npz", READ),
+        ("train net.nir --config run.toml -o run.toml", f"run.toml {READ}, -o"),
+        ("train net.nir --config run.toml -o task.npz", f"task.npz {READ}, -o"),
+        ("train net.nir --config run.toml -o out.nir --plot task.npz", f"task.npz {READ}, --plot"),
+        (
+            "train q.history.json --data task.npz -o q.nir",
+            f"q.history.json {READ}, the history of -o",
+        ),
+        (
+            "train q.mapping.json --data task.npz -o q.nir --engine loop",
+            f"q.mapping.json {READ}, the mapping of -o",
+        ),
+        ("train net.nir --data q.checkpoint/best.npz -o q.nir", f"q.checkpoint/best.npz {READ}"),
+        (
+            "train net.nir --data japanese-vowels --data-folder dep -o dep/JapaneseVowels_TEST.ts",
+            READ,
+        ),
+        (
+            "train net.nir --data task.npz -o q.nir --plot q.nir",
+            f"q.nir is written by -o and by --plot: {TWICE}",
+        ),
+        (
+            "train net.nir --data task.npz -o new.nir --plot new.history.json",
+            "by the history of -o and by --plot",
+        ),
+        ("train net.nir --data task.npz -o new.checkpoint", "by -o and by the checkpoint of -o"),
+    ],
+)
+def test_not_even_force_writes_over_what_is_read_or_written(
+    line, message, net, task, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("dep", "q.checkpoint"):
+        Path(folder).mkdir()
+    Path("run.toml").write_text('data = "task.npz"\nepochs = 1\n')
+    assert call(capsys, "map", net, "-o", "map.json")[0] == 0
+    copies = {
+        net: ("q.history.json", "q.mapping.json", "dep/common.py"),
+        task: ("q.checkpoint/best.npz", "dep/JapaneseVowels_TEST.ts"),
+        Path("map.json"): ("dep/network.json",),
+    }
+    for source, names in copies.items():
+        for name in names:
+            Path(name).write_bytes(source.read_bytes())
+    Path("link.nir").symlink_to("net.nir")
+
+    def there():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = there()
+    code, said = refused(capsys, *line.split(), "--force")
+    assert code == 2
+    assert message in said
+    assert there() == before
+
+
+def test_a_task_is_no_file_that_is_read(net, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        "epochs is 0"
+        in refused(capsys, "train", net, "--data", "yinyang", "-o", "yinyang", "--epochs", "0")[1]
+    )
+
+
+def test_a_label_that_no_output_has_is_refused_at_once(net, task, tmp_path, capsys):
+    arrays = dict(np.load(task))
+    arrays["y_train"][3] = 10**7
+    np.savez(task, **arrays)
+    code, line = refused(capsys, "train", net, "--data", task, "-o", tmp_path / "out.nir")
+    assert code == 2
+    assert "y_train has the label 10000000, for 3 outputs labels run from 0 to 2" in line
+
+
+def test_a_run_that_stops_writes_its_best_epoch_and_exits_1(net, task, tmp_path, capsys):
+    argv = [
+        "train",
+        net,
+        "--data",
+        task,
+        "-o",
+        tmp_path / "out.nir",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "32",
+        "-q",
+    ]
+    code, line = refused(capsys, *argv, "--lr", "1e38")
+    assert code == 1
+    assert "lower the learning rate from 1e+38" in line
+    assert "is written to" in line
+    assert (tmp_path / "out.nir").exists()
+    assert (tmp_path / "out.history.json").exists()
+
+
+def test_doctor(capsys):
+    code, out, _ = call(capsys, "doctor", "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert {"schema", "versions", "devices", "extras"} <= set(content)
+    assert content["versions"]["jaxsnn-nir"] == jaxsnn.__version__
+    assert call(capsys, "doctor")[0] == 0
+
+
+def test_as_a_program():
+    """The exit code reaches the shell, and nothing but the line is printed, in no colour."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "jaxsnn.commands.cli", "info", "nothing.nir"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "jaxsnn: error: nothing.nir: no such file\n"
+
+
+# What there is, is documented.
+
+
+def commands():
+    parser = build_parser()
+    action = next(
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return action.choices
+
+
+def test_every_command_and_option_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    shared, *sections = page.split("\n## `jaxsnn ")
+    by_command = {section.split("`")[0].split()[0]: section for section in sections}
+    for name, parser in commands().items():
+        assert name in by_command, f"docs/cli.md has no section on the command {name}"
+        for action in parser._actions:
+            for option in action.option_strings:
+                known = f"`{option}`" in by_command[name] or f"`{option}`" in shared
+                assert known, f"docs/cli.md does not say what {option} of {name} does"
+    assert set(by_command) == set(commands()), "docs/cli.md describes a command that does not exist"
+
+
+def test_every_option_has_a_help_text():
+    for name, parser in commands().items():
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
+
+
+def test_every_public_name_has_a_docstring():
+    for name in jaxsnn.__all__:
+        value = getattr(jaxsnn, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            assert inspect.getdoc(value), name
+            assert not inspect.getdoc(value).startswith(f"{name}("), (
+                f"{name} has only the docstring of a dataclass"
+            )

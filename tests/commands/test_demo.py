@@ -1,0 +1,126 @@
+"""The demo, short: fewer points and epochs, everything else as it is."""
+
+import json
+import re
+
+import pytest
+
+import jaxsnn.commands.demo as module
+from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.commands.cli import main
+from jaxsnn.commands.demo import FILES, demo
+from jaxsnn.commands.demo import demo_mapping as on_chip
+from jaxsnn.commands.demo import demo_steps as steps
+from jaxsnn.errors import FileError, MappingError, SimulationError
+from jaxsnn.nir import read
+
+END = ["map", "prove", "draw"]
+SHORT = {"epochs": 3, "sizes": (640, 128, 128)}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    lines = []
+    report = demo(folder, **SHORT, progress=lines.append)
+    return folder, report, lines
+
+
+def test_it_writes_all_files_and_nothing_else(ran):
+    folder, report, _ = ran
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert list(report.files) == list(FILES)
+    for name in ("learning_curve.png", "raster.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_has_the_documented_keys_and_what_was_found(ran):
+    folder, report, _ = ran
+    content = json.loads((folder / "report.json").read_text())
+    assert {"schema", "test_accuracy", "steps", "files"} <= set(content)
+    assert content == json.loads(json.dumps(report.as_dict()))
+    steps = {step["name"]: step for step in content["steps"]}
+    assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", *END]
+    assert steps["read"]["dialect"]["dt"] == 1e-4
+    assert steps["export"]["changed"] == ["fc1/weight", "fc2/weight"]
+    assert steps["export"]["added"] == steps["export"]["lost"] == []
+    assert steps["read back"]["equal"]
+    assert steps["read back"]["spikes"]["lif1"] > 1000
+    for own in steps["check"]["populations"].values():
+        assert own["at_spikes"] < 1e-3
+        assert own["elsewhere"] < 1e-3
+
+
+def test_it_learns(ran):
+    _, report, lines = ran
+    steps = {step.name: step.facts for step in report.steps}
+    assert report.test_accuracy > 0.6 > steps["simulate"]["accuracy"]
+    # the exported network, every neuron playing on after its first spike, answers as the trained one did
+    assert steps["train"]["accuracy"] == pytest.approx(report.test_accuracy)
+    assert len([line for line in lines if line.startswith("epoch")]) == 4
+
+
+def test_the_history_has_no_wall_time(ran):
+    text = (ran[0] / "history.json").read_text()
+    assert "seconds" not in text
+    assert [record["epoch"] for record in json.loads(text)["epochs"]] == [0, 1, 2, 3]
+
+
+def test_the_trained_file_is_read_as_the_source_is(ran):
+    source = read(steps.SOURCE, **steps.TOLD)
+    trained = read(ran[0] / "trained.nir", **steps.TOLD)
+    assert trained.edges == source.edges
+    assert trained.dialect == source.dialect
+
+
+def test_an_earlier_run_is_not_overwritten(ran):
+    with pytest.raises(FileError, match=r"trained\.nir exists"):
+        demo(ran[0], **SHORT)
+
+
+def test_a_file_that_reads_back_otherwise_is_an_error(ran, tmp_path, monkeypatch):
+    """Should the exporter write something else, the demo must see it."""
+
+    def wrong(path, graph, force):
+        changed = graph.nodes["fc1"].weight * 1.001
+        right(path, graph.with_nodes([graph.nodes["fc1"].replace(weight=changed)]), force)
+
+    right = steps.write
+    monkeypatch.setattr(steps, "write", wrong)
+    with pytest.raises(SimulationError, match="does not fire the spikes that it was trained with"):
+        demo(tmp_path, **SHORT)
+
+
+def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp_path):
+    folder, report, _ = ran
+    facts = {step.name: step.facts for step in report.steps}
+    assert facts["prove"]["violations"] == 0
+    assert facts["prove"]["synapses"] == facts["map"]["used"]["synapses"]["used"] > 500
+    assert (folder / "floorplan.svg").read_text().startswith("<svg")
+    quantized = quantize(read(folder / "trained.nir", **steps.TOLD))
+    text = (folder / "mapping.json").read_text()
+    wrong = tmp_path / "mapping.json"
+    wrong.write_text(
+        re.sub(
+            r'"weights":\[(\d+)',
+            lambda found: f'"weights":[{int(found[1]) % 63 + 1}',
+            text,
+            count=1,
+        )
+    )
+    with pytest.raises(
+        MappingError, match=r"mapping\.json has 1 violations, the first: .*the weight is"
+    ):
+        on_chip.prove_step(quantized, wrong)
+
+
+def test_without_matplotlib_the_pictures_are_left_out_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setattr(module, "YINYANG_SIZES", SHORT["sizes"])
+    assert main(["demo", "-o", str(tmp_path), "--epochs", "3", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "pictures need matplotlib: pip install 'jaxsnn-nir[plot]'" in out
+    assert "test accuracy" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["history.json", "report.json", "trained.nir", "mapping.json", "floorplan.svg"]
+    )

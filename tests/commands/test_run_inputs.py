@@ -1,0 +1,118 @@
+"""What `run` and `simulate` must not pass over: late events, doubled or odd inputs, their own input as output."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.commands.cli import main
+from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.nir import build
+from jaxsnn.simulation.runs import run_file
+
+FILE = Path(jaxsnn.__file__).parent / "commands" / "demo" / "snntorch_yinyang.nir"
+TOLD = ["--dialect", "snntorch", "--reset", "zero"]
+TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs `jaxsnn run` on arrays: exit code, stderr, whether there is an output."""
+
+    def call(*options, **arrays):
+        np.savez(tmp_path / "in.npz", **arrays)
+        out = tmp_path / "out.npz"
+        code = main(
+            ["run", str(FILE), *TOLD, "--input", str(tmp_path / "in.npz"), "-o", str(out), *options]
+        )
+        return code, capsys.readouterr().err, out.exists()
+
+    return call
+
+
+def test_events_after_the_end_are_counted(run):
+    code, err, _ = run("--t-end", "5ms", time=TIME, index=INDEX)
+    assert code == 0
+    assert "1 input events at or after t_end = 5 ms were left out" in err
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_an_input_given_twice_is_refused(run, engine):
+    code, err, written = run("--engine", engine, x=np.zeros((3, 1, 5)), time=TIME, index=INDEX)
+    assert code == 2
+    assert "given twice" in err
+    assert not written
+
+
+@pytest.mark.parametrize("engine", ["event", "grid"])
+def test_events_without_an_axis_of_samples_are_one_sample(engine, tmp_path, capsys):
+    graph = build.sequential(
+        build.input(1), build.linear(1, weight=np.ones((1, 1))), build.li(tau="10ms"), dt="1ms"
+    )
+    jaxsnn.write(tmp_path / "net.nir", graph)
+    np.savez(tmp_path / "in.npz", time=np.linspace(1e-3, 7e-3, 7), index=np.zeros(7, int))
+    files = [str(tmp_path / name) for name in ("net.nir", "in.npz", "out.npz")]
+    told = ["--dt", "1ms", "--t-end", "10ms", "--engine", engine, "--json"]
+    code = main(["run", files[0], "--input", files[1], "-o", files[2], *told])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert json.loads(out)["samples"] == 1
+
+
+def test_a_command_does_not_write_over_what_it_reads(tmp_path, capsys):
+    np.savez(tmp_path / "in.npz", time=TIME, index=INDEX)
+    before = (tmp_path / "in.npz").read_bytes()
+    path = str(tmp_path / "in.npz")
+    assert (
+        main(["run", str(FILE), *TOLD, "--input", path, "-o", path, "--force", "--t-end", "5ms"])
+        == 2
+    )
+    assert "choose another name" in capsys.readouterr().err
+    assert (tmp_path / "in.npz").read_bytes() == before
+
+
+def small_network():
+    layers = build.linear(1, weight=np.ones((1, 1))), build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    return jaxsnn.lower(build.sequential(build.input(1), *layers))
+
+
+def test_channels_are_whole_numbers():
+    with pytest.raises(UsageError, match=r"channel 0\.5"):
+        jaxsnn.simulate(
+            small_network(), jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0.5])), 0.1
+        )
+
+
+def test_time_constants_are_positive():
+    network = small_network()
+    parameters = {
+        **network.parameters,
+        "2": {**network.parameters["2"], "tau_mem": jnp.array([-0.01])},
+    }
+    with pytest.raises(SimulationError, match="not positive"):
+        jaxsnn.simulate(
+            network.with_parameters(parameters),
+            jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0])),
+            0.1,
+        )
+
+
+def test_a_readout_is_sampled_up_to_the_end_only(tmp_path):
+    graph = build.sequential(
+        build.input(1), build.linear(2, weight=np.ones((2, 1))), build.li(2, tau=0.01), dt=1e-3
+    )
+    np.savez(tmp_path / "in.npz", x=np.ones((10, 1, 1)))
+    run_file(graph, tmp_path / "in.npz", tmp_path / "out.npz", t_end=4e-3)
+    with np.load(tmp_path / "out.npz") as arrays:
+        (name,) = (name for name in arrays if name.endswith("sample_time"))
+        np.testing.assert_allclose(arrays[name], [0, 1e-3, 2e-3, 3e-3, 4e-3], atol=1e-9)
+
+
+def test_text_is_no_time(run):
+    code, err, written = run("--t-end", "5ms", time=TIME.astype(str), index=INDEX)
+    assert (code, written) == (2, False)
+    assert "time holds <U" in err
+    assert "it must hold numbers" in err

@@ -1,0 +1,159 @@
+"""What the benchmarks compare with: the float64 reference, and the workers that run everywhere."""
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    """The benchmarks as scripts see each other."""
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+def work(kind):
+    import workload
+
+    makers = {
+        "once": lambda: workload.feed_forward(12, batch=3),
+        "several": lambda: workload.several_spikes(12, 3, batch=3),
+        "recurrent": lambda: workload.recurrent(12, batch=3),
+    }
+    return makers[kind]()
+
+
+@pytest.mark.parametrize("kind", ["once", "several", "recurrent"])
+def test_gradients_of_the_reference_are_those_of_its_spike_times(kind):
+    import reference
+
+    given = work(kind)
+    found = reference.network_results(given)
+    rng, step = np.random.default_rng(1), 1e-6
+    for name in (name for name in found if name != "output_times"):
+        direction = rng.normal(size=found[name].shape)
+        direction /= np.linalg.norm(direction)
+        ends = [
+            reference.population(
+                dataclasses.replace(given, **{name: getattr(given, name) + change * direction})
+            )
+            for change in (step, -step)
+        ]
+        slope = (ends[0][-1].sum() - ends[1][-1].sum()) / (2 * step)
+        np.testing.assert_allclose(slope, (direction * found[name]).sum(), rtol=1e-4, atol=1e-6)
+
+
+def errors(module, given, expected):
+    import run
+
+    _, results = module.build(given)
+    return run.errors(results(), expected)
+
+
+@pytest.mark.parametrize("kind", ["once", "several", "recurrent"])
+def test_the_native_loops_find_the_same(kind):
+    import native
+    import reference
+
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    given = work(kind)
+    spikes, gradients = errors(native, given, reference.network_results(given))
+    assert spikes < 1e-5
+    assert gradients < 1e-3
+
+
+@pytest.mark.parametrize("kind", [pytest.param("several", marks=pytest.mark.slow), "recurrent"])
+def test_the_engine_finds_the_same(kind):
+    import ours
+    import records
+    import reference
+
+    given = work(kind)
+    spikes, gradients = errors(
+        ours, given, reference.network_results(given, parameters=records.PARAMETERS)
+    )
+    assert spikes < 1e-5
+    assert gradients < 1e-3
+
+
+@pytest.mark.slow
+def test_a_convolution_finds_the_same():
+    import ours
+    import reference
+    import workload
+
+    given = workload.convolution(150, taps=3, spikes=0.05)
+    assert given.max_spikes > 1
+    spikes, gradients = errors(ours, given, reference.convolution_results(given))
+    assert spikes < 1e-4
+    assert gradients < 1e-3
+
+
+def test_what_arrives_in_steps_is_the_convolution_of_the_raster():
+    import jax.lax
+    import records
+
+    rng = np.random.default_rng(0)
+    given = records.Convolution(
+        input_times=rng.uniform(0, 19, (2, 3000)),
+        input_channels=rng.integers(0, 2 * 34 * 34, (2, 3000)) // 9 * 9,
+        kernel=rng.integers(-5, 6, (4, 2, 5, 5)).astype(float),
+        stride=2,
+        padding=2,
+    )
+    raster = given.raster()
+    assert raster.max() > 1
+    assert raster.sum() == given.input_times.size
+    arriving = given.binned(*given.fields(), len(given.rows())) @ given.rows()
+    frames = raster.reshape(-1, 2, 34, 34)
+    expected = jax.lax.conv_general_dilated(
+        frames, given.kernel.astype(np.float32), (2, 2), [(2, 2), (2, 2)]
+    )
+    found = np.swapaxes(arriving.reshape(len(frames), -1, 4), 1, 2).reshape(expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_document_tells_what_was_missed_and_what_was_not_run():
+    import report
+
+    case = {
+        "name": "5-120-3",
+        "kind": "feed-forward",
+        "size": 120,
+        "spikes_per_neuron": 1.0,
+        "titles": {"ours": "this", "native": "C", "jaxsnn-eventprop": "that"},
+        "seconds": {
+            "forward": {"ours": [0.003], "native": [0.001]},
+            "weights": {"ours": [1.0], "jaxsnn-eventprop": [60.0]},
+        },
+        "first": {
+            "ours": {"weights": 2.0},
+            "native": {"weights": 0.1},
+            "jaxsnn-eventprop": {"weights": 3.0},
+        },
+        "errors": {"ours": [0.0, 0.0], "native": [0.0, 0.0], "jaxsnn-eventprop": [0.0, 0.0]},
+        "memory": {"ours": 2**20, "native": 2**20, "jaxsnn-eventprop": 2**21},
+        "reasons": {"norse": "takes more than 60 s"},
+    }
+    machine = {
+        "date": "",
+        "processor": "",
+        "cores": 2,
+        "system": "",
+        "python": "",
+        "versions": {},
+        "load": [0.0],
+    }
+    text = report.document({"machine": machine, "cases": [case]})
+    assert "| 50 x | 60 (60) | met |" in text
+    assert "| at most 2 | 3 (3) | **missed** |" in text
+    assert "| 60 x | not run: takes more than 60 s |  |" in text
+    assert "| below every JAX peer | 1 MB; that 2 MB | met |" in text

@@ -1,0 +1,480 @@
+"""From a graph to a network and back: units, the strength of a spike, and which bits of a file change."""
+
+import dataclasses
+from pathlib import Path
+
+import h5py
+import jax
+import jax.numpy as jnp
+import nir
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn import Event, Events, lower, raise_, read, simulate, write
+from jaxsnn.errors import DialectError, LoweringError
+from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.network.structure import TauShape
+from jaxsnn.nir import build, initializers
+
+SNNTORCH = Path(jaxsnn.__file__).parent / "commands" / "demo" / "snntorch_yinyang.nir"
+SNN = {"dialect": "snntorch", "reset": "zero"}
+MS = {"dialect": "hxtorch", "time_unit": "ms"}
+ONE_SPIKE = Events(time=jnp.array([0.001]), index=jnp.array([0]))
+
+
+def layer(*, size=2, bias=None, **changes):
+    """An input, a Linear (or Affine) node and a CubaLIF population, "2"; other options are those of the dialect."""
+    neuron = {
+        "tau_mem": 0.02,
+        "tau_syn": 0.01,
+        "v_threshold": 1.0,
+        "v_leak": 0.0,
+        "v_reset": 0.0,
+        "r": 1.0,
+        "w_in": 1.0,
+    }
+    neurons = build.cubalif(
+        size, **{name: changes.pop(name, value) for name, value in neuron.items()}
+    )
+    weight = initializers.normal(6.0, 2.0)
+    matrix = (
+        build.linear(size, weight=weight)
+        if bias is None
+        else build.affine(size, weight=weight, bias=bias)
+    )
+    return build.sequential(build.input(3), matrix, neurons, seed=0, **changes)
+
+
+def changed(network, node, **values):
+    """The network with other numbers at one node."""
+    parameters = {name: dict(arrays) for name, arrays in network.parameters.items()}
+    parameters[node] |= {name: jnp.asarray(value, network.dtype) for name, value in values.items()}
+    return network.with_parameters(parameters)
+
+
+def bits(graph):
+    """Every parameter of a graph: dtype, shape, bytes."""
+    return {
+        (name, key): (value.dtype, value.shape, value.tobytes())
+        for name, node in graph.nodes.items()
+        for key, value in node.parameters.items()
+        if isinstance(value, np.ndarray)
+    }
+
+
+# To the network
+
+
+def test_a_network_has_the_graphs_numbers_in_the_order_of_its_signals():
+    graph = build.sequential(
+        build.input(5),
+        build.affine(4, bias=0.5),
+        build.scale([1.0, 2.0, 3.0, 4.0]),
+        build.cubalif(tau_mem="20ms", tau_syn="10ms", v_threshold=[1.0, 1.1, 1.2, 1.3]),
+        build.linear(3, weight=initializers.normal(0.0, 1.0)),
+        build.cubali(tau_mem="5ms", tau_syn="3ms"),
+        seed=1,
+    )
+    network = lower(graph)
+    assert [(wire.name, wire.kind, wire.sources, wire.size) for wire in network.wires] == [
+        ("input", "input", (), 5),
+        ("1", "Affine", ("input",), 4),
+        ("2", "Scale", ("1",), 4),
+        ("3", "neuron", ("2",), 4),
+        ("4", "Linear", ("3",), 3),
+        ("5", "neuron", ("4",), 3),
+        ("output", "output", ("5",), 3),
+    ]
+    assert network.dtype == jnp.float32
+    np.testing.assert_array_equal(network.parameters["1"]["bias"], np.full(4, 0.5))
+    np.testing.assert_array_equal(network.parameters["2"]["scale"], [1, 2, 3, 4])
+    np.testing.assert_allclose(network.parameters["3"]["tau_mem"], 0.02)
+    np.testing.assert_allclose(network.parameters["3"]["v_threshold"], [1.0, 1.1, 1.2, 1.3])
+    np.testing.assert_array_equal(
+        network.parameters["4"]["weight"], graph.nodes["4"].weight.astype("float32")
+    )
+    assert network.populations["3"].tau_shape is TauShape.DOUBLE
+    assert network.populations["3"].uniform
+    assert network.populations["3"].fires
+    assert not network.populations["5"].fires
+    assert network.populations["5"].tau_shape is TauShape.APART
+    assert dict(network.outputs) == {"output": ("5",)}
+    free = lower(graph, free_time_constants=True).populations["3"]
+    assert (free.tau_shape, free.uniform) == (TauShape.ANY, False)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_dtype_is_jaxs_own_or_the_one_that_is_asked_for():
+    assert lower(layer()).dtype == jnp.float64
+    network = lower(layer(), dtype="float32")
+    assert {array.dtype for array in jax.tree.leaves(network.parameters)} == {jnp.dtype("float32")}
+
+
+def test_a_dialect_decides_how_hard_a_spike_kicks():
+    """snnTorch writes r = tau_mem/dt and w_in = tau_syn/dt: a spike of weight w moves r I by r w, and I by w."""
+    as_meant = read(SNNTORCH, **SNN)
+    literally = read(SNNTORCH, dialect="nir", time_unit="s")
+    networks = [lower(graph) for graph in (as_meant, literally)]
+    kicks = []
+    for network in networks:
+        factors = {}
+        for name, population in network.populations.items():
+            p = network.parameters[name]
+            factors[name] = np.asarray(neuron_of(population).arrival_factor(p) / p["r"])
+        kicks.append(factors)
+    assert set(kicks[0]) == {"lif1", "lif2"}
+    for name in kicks[0]:
+        np.testing.assert_allclose(kicks[0][name], 1.0, rtol=1e-6)
+        np.testing.assert_allclose(kicks[1][name], 1e4, rtol=1e-6)
+    np.testing.assert_array_equal(
+        networks[0].parameters["lif1"]["tau_mem"], networks[1].parameters["lif1"]["tau_mem"]
+    )
+
+
+def test_read_with_the_wrong_dialect_it_fires_far_more():
+    inputs = Events(time=jnp.linspace(0, 0.01, 5), index=jnp.arange(5))
+    counts = [
+        int(
+            simulate(
+                lower(read(SNNTORCH, **told)),
+                inputs,
+                0.02,
+                engine=Event(max_spikes=64),
+                throw=False,
+            )
+            .spikes["lif1"]
+            .count.sum()
+        )
+        for told in (SNN, {"dialect": "nir", "time_unit": "s"})
+    ]
+    assert 0 < counts[0] < 1000 < counts[1] / 10
+
+
+def test_a_bias_is_added_once_a_step_or_all_the_time():
+    """In snnTorch a bias b is one more spike of weight b in every step; the steady current is that of these spikes."""
+    dt, tau_mem, tau_syn, bias = 1e-4, 0.02, 0.01, 0.01
+    written = {"r": tau_mem / dt, "w_in": tau_syn / dt, "tau_mem": tau_mem, "tau_syn": tau_syn}
+    stepped = lower(layer(bias=bias, dialect="snntorch", reset="zero", **written))
+    steady = lower(layer(bias=bias))  # tau_syn I' = -I + b
+    v_inf = []
+    for network in (stepped, steady):
+        population, current = network.populations["2"], network.parameters["1"]["bias"]
+        v_inf.append(neuron_of(population).v_inf(network.parameters["2"], current))
+    # i = sum of bias alpha^n with alpha = 1 - dt/tau_syn, v the same of i with beta = 1 - dt/tau_mem
+    np.testing.assert_allclose(v_inf[0], bias * (tau_syn / dt) * (tau_mem / dt), rtol=1e-5)
+    np.testing.assert_allclose(v_inf[1], bias, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_milliseconds_and_seconds_are_the_same_network():
+    weight = np.array([[9.0, -1.0, 4.0], [2.0, 7.0, 5.0]])
+    networks = []
+    for unit, scale, dialect in (("ms", 1.0, "hxtorch"), ("s", 0.001, "jaxsnn")):
+        neurons = build.cubalif(
+            tau_mem=np.array([13.0, 7.0]) * scale, tau_syn=np.array([5.0, 7.0]) * scale
+        )
+        graph = build.sequential(
+            build.input(3), build.linear(weight=weight), neurons, dialect=dialect, time_unit=unit
+        )
+        networks.append(lower(graph))
+    for a, b in zip(jax.tree.leaves(networks[0]), jax.tree.leaves(networks[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-15)
+    inputs = Events(time=jnp.array([0.001, 0.004, 0.009]), index=jnp.arange(3))
+    times = [simulate(network, inputs, 0.05).spikes["2"].time for network in networks]
+    assert np.isfinite(times[0]).sum() > 2
+    np.testing.assert_allclose(*times, rtol=1e-12)
+
+
+def narrow(dtype):
+    """A layer whose weights and time constants, in steps of 100 ns, have a dtype that holds them exactly."""
+    layers = (
+        build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]),
+        build.cubalif(tau_mem=[200, 100], tau_syn=100),
+    )
+    graph = build.sequential(build.input(2), *layers, dialect="jaxsnn", time_unit="step", dt=1e-7)
+    named = [graph.nodes[name] for name in ("1", "2")]
+    return graph.with_nodes(
+        node.replace(**{key: np.asarray(value, dtype) for key, value in node.parameters.items()})
+        for node in named
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_half_precision_is_the_same_network(dtype):
+    found, expected = lower(narrow(dtype)).parameters, lower(narrow("float32")).parameters
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7)
+
+
+def test_changed_half_precision_becomes_single_and_what_did_not_change_stays():
+    graph = narrow("float16")
+    network = lower(graph)
+    assert raise_(graph, network).nodes["1"] is graph.nodes["1"]
+    weight = np.array(network.parameters["1"]["weight"])
+    weight[0, 0] = 0.7501
+    after = raise_(graph, changed(network, "1", weight=weight)).nodes
+    assert after["1"].weight.dtype == np.float32
+    np.testing.assert_array_equal(after["1"].weight, weight)
+    assert after["2"].tau_mem.dtype == np.float16
+
+
+# Back to the graph
+
+
+@pytest.fixture
+def odd_file(tmp_path):
+    """A file with scalars, a whole number as threshold, float32 beside float64, in ms, without w_in and v_reset."""
+    ones = {
+        name: np.ones(3)
+        for name in ("tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
+    }
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "w": nir.Affine(
+            np.array([[9.1, 1 / 3], [2.0, 3.0], [8.7, 1.0]]), np.array([0.1, 0.2, 0.3], "float32")
+        ),
+        "n": nir.CubaLIF(**ones),
+        "output": nir.Output({"output": np.array([3])}),
+    }
+    path = tmp_path / "odd.nir"
+    nir.write(path, nir.NIRGraph(nodes=nodes, edges=[("input", "w"), ("w", "n"), ("n", "output")]))
+    with h5py.File(path, "r+") as file:
+        neuron = file["node/nodes/n"]
+        assert isinstance(neuron, h5py.Group)
+        for name in ones:
+            del neuron[name]
+        neuron["tau_mem"], neuron["tau_syn"] = np.array([20.0, 20.0, 12.3456789]), np.float32(10.0)
+        neuron["r"], neuron["v_leak"], neuron["v_threshold"] = 1.0, 0.0, 1
+    return path
+
+
+def test_a_network_that_did_not_change_changes_no_bit(odd_file):
+    for graph in (read(SNNTORCH, dialect="snntorch"), read(odd_file, **MS), layer()):
+        again = raise_(graph, lower(graph))
+        assert bits(again) == bits(graph)
+        assert all(again.nodes[name] is graph.nodes[name] for name in graph.nodes)
+
+
+def test_what_changes_is_written_in_the_files_unit_dtype_and_shape(odd_file):
+    graph = read(odd_file, **MS)
+    network = lower(graph)
+    assert network.dtype == jnp.float32
+    weight, tau_mem = (
+        np.array(network.parameters["w"]["weight"]),
+        np.array(network.parameters["n"]["tau_mem"]),
+    )
+    weight[1, 0], tau_mem[0] = 2.5, 0.0175
+    network = changed(network, "w", weight=weight)
+    network = changed(
+        network, "n", tau_mem=tau_mem, tau_syn=np.full(3, 0.008), v_threshold=[1.5, 1.0, 1.0]
+    )
+    before, after = graph.nodes, raise_(graph, network).nodes
+    # an entry that did not change keeps its bits, though single precision cannot hold it
+    expected = np.array(before["w"].weight)
+    expected[1, 0] = 2.5
+    assert after["w"].weight.dtype == np.float64
+    np.testing.assert_array_equal(after["w"].weight, expected)
+    assert after["n"].tau_mem.dtype == np.float64
+    np.testing.assert_array_equal(after["n"].tau_mem[1:], before["n"].tau_mem[1:])
+    np.testing.assert_allclose(after["n"].tau_mem[0], 17.5, rtol=1e-6)
+    # a scalar stays one where it can; a whole number gives way
+    assert (after["n"].tau_syn.shape, after["n"].tau_syn.dtype) == ((), np.float32)
+    np.testing.assert_allclose(after["n"].tau_syn, 8.0, rtol=1e-6)
+    np.testing.assert_array_equal(after["n"].v_threshold, [1.5, 1.0, 1.0])
+    # what the file lacks stays absent; what did not change stays
+    assert after["n"].v_reset is None
+    assert after["n"].w_in is None
+    for name in ("r", "v_leak"):
+        assert getattr(after["n"], name) is getattr(before["n"], name)
+    assert after["w"].bias is before["w"].bias
+
+
+def test_a_parameter_that_the_file_lacks_is_written_once_it_changes(odd_file):
+    graph = read(odd_file, **MS)
+    raised = raise_(graph, changed(lower(graph), "n", v_reset=[-0.5, 0.0, 0.0]))
+    np.testing.assert_array_equal(raised.nodes["n"].v_reset, [-0.5, 0.0, 0.0])
+    assert raised.nodes["n"].w_in is None
+
+
+@pytest.mark.parametrize(
+    ("make", "told", "kept"),
+    [
+        (
+            lambda: read(SNNTORCH, **SNN),
+            SNN,
+            ("tau_mem", "tau_syn", "r", "w_in"),
+        ),  # which say what dt is
+        (lambda: layer(size=9), {}, ()),
+        (lambda: layer(size=9, tau_mem=20.0, tau_syn=10.0, **MS), MS, ("r", "w_in")),  # always 1
+    ],
+    ids=["snntorch", "own", "milliseconds"],
+)
+def test_a_trained_file_fires_the_same_spikes_when_it_is_read_again(make, told, kept, tmp_path):
+    graph, rng = make(), np.random.default_rng(0)
+    network = lower(graph)
+
+    def shaken(path, array):
+        return (
+            array
+            if path[-1].key in kept
+            else array * rng.uniform(0.9, 1.1, array.shape).astype("float32")
+        )
+
+    network = network.with_parameters(jax.tree_util.tree_map_with_path(shaken, network.parameters))
+    write(tmp_path / "trained.nir", raise_(graph, network))
+    again = lower(read(tmp_path / "trained.nir", **told))
+    inputs = Events(time=jnp.linspace(0, 0.01, 10), index=jnp.arange(10) % network.inputs["input"])
+    solutions = [
+        simulate(each, inputs, 0.05, engine=Event(max_spikes=256)) for each in (network, again)
+    ]
+    for name, spikes in solutions[0].spikes.items():
+        assert np.isfinite(spikes.time).any()
+        np.testing.assert_array_equal(spikes.time, solutions[1].spikes[name].time)
+
+
+@pytest.mark.usefixtures("x64")
+def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(1, 0.8, (7, 5)), rng.normal(1, 0.8, (3, 7))
+    layers = [build.input(5)]
+    for weight in weights:
+        layers += [build.linear(weight=weight), build.cubalif(tau_mem=2.0, tau_syn=1.0)]
+    graph = build.sequential(*layers)
+    network = lower(graph)
+    for name, weight in zip(("1", "3"), weights, strict=True):
+        network = jaxsnn.with_synaptic_delays(network, name, rng.uniform(0, 1, weight.shape))
+    write(tmp_path / "late.nir", raise_(graph, network))
+    again = lower(read(tmp_path / "late.nir"))
+    inputs = Events(
+        time=jnp.asarray(rng.uniform(0, 2, (4, 6))),
+        index=jnp.asarray(rng.integers(0, 5, (4, 6)), jnp.int32),
+    )
+    expected = simulate(network, inputs, 6.0)
+    found = simulate(again, inputs, 6.0, max_events="auto")
+    for name, spikes in expected.spikes.items():
+        assert spikes.count.sum() > 10
+        np.testing.assert_allclose(found.spikes[name].time, spikes.time, rtol=1e-12)
+    assert not np.allclose(
+        expected.spikes["2"].time, simulate(lower(graph), inputs, 6.0).spikes["2"].time
+    )
+    halved = {
+        **again.parameters,
+        "1_copies": {"weight": again.parameters["1_copies"]["weight"] / 2},
+    }
+    with pytest.raises(jaxsnn.JaxsnnError, match="NaN"):  # it is wiring
+        simulate(again.with_parameters(halved), inputs, 6.0)
+    with pytest.raises(
+        LoweringError, match="node '2' is neuron: synapses are those of a Linear or Affine"
+    ):
+        jaxsnn.with_synaptic_delays(network, "2", 0.1)
+
+
+# Refusals
+
+
+def analog():
+    nodes = {
+        "in": build.input(2),
+        "w": build.linear(2),
+        "li": build.li(tau=1.0),
+        "on": build.linear(2),
+    }
+    nodes |= {"n": build.cubalif(tau_mem=1.0, tau_syn=1.0), "out": build.output()}
+    return build.network(nodes, [("in", "w", "li", "on", "n", "out")], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            analog,
+            r"node 'li' \(LI\) sends its voltage on to 'n' \(CubaLIF\), which has a synaptic current of its own: ",
+        ),
+        (
+            lambda: layer(tau_mem=[np.inf, 0.02]),
+            r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: continuous time needs a finite time constant",
+        ),
+        (
+            lambda: layer(v_reset=[0.0, 1.5]),
+            r"node '2' \(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1: it would fire for ever",
+        ),
+        (
+            lambda: layer(reset="subtract", v_threshold=[1.0, -1.0]),
+            r"neuron 1 resets to 0, not below .* -1",
+        ),
+        (
+            lambda: layer(dialect="snntorch", r=200.0, w_in=100.0),
+            r"node '2': .* needs reset, which the file does not say: say --reset",
+        ),
+        (
+            lambda: layer(spike_kernel="box"),
+            r"node '2': simulation needs dt, which the file does not say: say --dt",
+        ),
+        (
+            lambda: layer(reset="none"),
+            r"node '2' \(CubaLIF\) has reset 'none': say --readout 2 if it is",
+        ),
+        (
+            lambda: layer(dialect="hxtorch"),
+            r"node '2': simulation needs the unit of time: say --time-unit",
+        ),
+        (lambda: layer(dialect="norse", bias=0.1), r"node '2': .* needs the dt .*: say --dt"),
+    ],
+    ids=["analog", "tau", "v_reset", "subtract", "reset", "box", "none", "unit", "dt"],
+)
+def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
+    network = lower(graph())
+    inputs = Events(time=jnp.array([0.1]), index=jnp.array([0]))
+    with pytest.raises(LoweringError, match=message) as refusal:
+        simulate(network, inputs, 1.0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
+    graph = build.sequential(
+        build.input(2), build.linear(2), build.cubalif(tau_mem=1.0, tau_syn=1.0), seed=0
+    )
+    network = lower(graph)
+    wires = [
+        dataclasses.replace(wire, kind="Sum") if wire.name == "1" else wire
+        for wire in network.wires
+    ]
+    other = jaxsnn.Network(
+        parameters=network.parameters, wires=wires, populations=network.populations
+    )
+    with pytest.raises(
+        LoweringError, match=r"node '1' is a Sum: the event engine runs CubaLIF, .*, Conv2d and"
+    ):
+        simulate(other, ONE_SPIKE, 1.0)
+
+
+def test_graphs_that_are_no_network_are_refused():
+    with pytest.raises(LoweringError, match="the graph has no neurons: nothing to simulate"):
+        lower(build.sequential(build.input(2), build.linear(2), seed=0))
+    undecided = layer().with_dialect(jaxsnn.nir.Dialect())
+    with pytest.raises(DialectError, match="simulation needs the dialect of the file"):
+        lower(undecided)
+
+
+def test_numbers_that_cannot_be_written_are_refused():
+    graph = layer()
+    network = lower(graph)
+    with pytest.raises(LoweringError, match=r"node '2' \(CubaLIF\): v_leak is nan after training"):
+        raise_(graph, changed(network, "2", v_leak=[np.nan, 0.0]))
+    spyx = layer(dialect="spyx", r=0.995, dt=1e-4)
+    with pytest.raises(
+        LoweringError, match=r"node '2' .*: r cannot be trained in the dialect spyx"
+    ):
+        raise_(spyx, changed(lower(spyx), "2", r=[0.5, 0.5]))
+
+
+def test_a_network_of_another_graph_is_refused():
+    with pytest.raises(
+        LoweringError, match=r"node '1' has parameters .*\(2, 3\).* in the graph and .*\(4, 3\)"
+    ):
+        raise_(layer(), lower(layer(size=4)))
+    with pytest.raises(
+        LoweringError, match=r"node '1' has parameters .* in the graph and {} in the network"
+    ):
+        raise_(layer(), lower(analog()))
