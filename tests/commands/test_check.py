@@ -343,7 +343,7 @@ def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
 def test_checking_loads_no_jax(run_python, zoo):
     code = f"""
 import sys
-from jaxsnn.check import PURPOSES, check
+from jaxsnn.simulation.checks import PURPOSES, check
 from jaxsnn.nir import read
 graph = read({str(zoo["snntorch_v_conv_zero"])!r}, dialect="snntorch", reset="zero", reset_delay=False)
 for purpose in PURPOSES:

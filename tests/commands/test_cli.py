@@ -287,7 +287,7 @@ def test_info(capsys):
 def test_info_needs_no_jax(run_python):
     code = f"""
 import sys
-from jaxsnn.cli import main
+from jaxsnn.commands.cli import main
 assert main(["info", {str(DEMO_NET)!r}]) == 0
 print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 """

@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.data import event_data
-from jaxsnn.train import Delta, Population, Rate, data_of_nir, events_of_arrays
+from jaxsnn.train import Delta, PopulationCode, Rate, data_of_nir, events_of_arrays
 from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.digits import channels, distorted
 from jaxsnn.train.data.vowels import _stretched, japanese_vowels_splits, read_ts
@@ -43,7 +43,7 @@ def test_level_crossings_rebuild_the_signal_within_a_step():
 
 
 def test_the_nearest_centres_fire_the_later_the_farther():
-    events = Population(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(
+    events = PopulationCode(centres=(-1.0, 0.0, 1.0), frame=0.1, nearest=2)(
         np.array([[[0.2, np.nan], [-5.0, 0.0]]])
     )
     found = sorted(zip(np.round(events.time[0], 6).tolist(), events.index[0].tolist(), strict=True))
