@@ -1,73 +1,214 @@
-"""The exceptions of this library.
+"""What can be wrong: the exceptions of this library, and `Problem`, the one record that they carry.
 
-An error message is one line: what is wrong, where (the NIR node's name), the two numbers, what to do about it.
-Each class knows the exit code of the command line: 1 when the input has problems, 2 when the usage or a tool failed.
+A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what to
+do about it. Advice is written in the words of Python, `dt=1e-4`; the command line translates it to
+`--dt 1e-4` (`in_flags`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a graph, a network, a mapping or a conversion.
+
+    Attributes:
+        node: NIR name of the node, or the place on a chip; "" for the whole.
+        code: what kind of problem, for scripts: "not-said", "shape-mismatch", ...
+        message: what is wrong, in one line without a full stop.
+        fix: what to do about it, in one line; "" if there is nothing to do.
+        severity: an "error" stands in the way; a "warning" may matter or not; a "note" informs.
+
+    >>> print(Problem(code="not-said", message="the length of a step is unknown", fix="pass dt=1e-4"))
+    the length of a step is unknown: pass dt=1e-4
+    """
+
+    node: str = ""
+    code: str = ""
+    message: str
+    fix: str = ""
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.fix}" if self.fix else self.message
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON, in the words of the command line."""
+        return {
+            "node": self.node,
+            "code": self.code,
+            "severity": self.severity,
+            "message": in_flags(self.message),
+            "fix": in_flags(self.fix),
+        }
+
+    def as_text(self) -> str:
+        """For people at the command line."""
+        return in_flags(str(self))
 
 
 class JaxsnnError(Exception):
-    """Base class of everything that this library raises on purpose."""
+    """Base class of everything that this library raises on purpose.
 
-    exit_code: int = 1
+    Args:
+        message: what is wrong, where, and the two numbers, in one line.
+        fix: what to do about it, in the words of Python: "pass dt=1e-4".
+        node: NIR name of the node that it is about.
+        code: what kind of problem, for scripts; by default the one of the class.
+
+    Attributes:
+        problem: the same as a record.
+        exit_code: of the command line: 1 if the input has problems, 2 if the usage or a tool failed.
+    """
+
+    exit_code: ClassVar[int] = 1
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, fix: str = "", node: str = "", code: str = "") -> None:
+        code = code or self.default_code
+        self.problem = Problem(node=node, code=code, message=message, fix=fix)
+        super().__init__(str(self.problem))
+
+    @classmethod
+    def of(cls, problems: Problem | Sequence[Problem]) -> Self:
+        """The exception for the first of some problems, which says how many more there are."""
+        found = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        first, others = found[0], len(found) - 1
+        more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
+        message, fix = (
+            (first.message, first.fix + more) if first.fix else (first.message + more, "")
+        )
+        return cls(message, fix=fix, node=first.node, code=first.code)
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        return self.problem.fix
+
+    @property
+    def node(self) -> str:
+        """NIR name of the node that it is about; "" if about none."""
+        return self.problem.node
+
+    def __reduce__(self) -> Any:
+        # Exceptions are pickled with their arguments alone, which are not those of the constructor.
+        problem = self.problem
+        return _rebuilt, (type(self), problem.message, problem.fix, problem.node, problem.code)
+
+
+def _rebuilt(cls: type[JaxsnnError], message: str, fix: str, node: str, code: str) -> JaxsnnError:
+    return cls(message, fix=fix, node=node, code=code)
 
 
 class FileError(JaxsnnError):
     """A file that cannot be read as NIR, or cannot be written."""
 
     exit_code = 2
+    default_code = "file"
 
 
 class UsageError(JaxsnnError):
     """An argument or option that makes no sense."""
 
     exit_code = 2
+    default_code = "usage"
 
 
 class GraphError(JaxsnnError):
     """A graph that is broken: an edge, a shape or a number."""
 
+    default_code = "broken"
+
 
 class UnsupportedNodeError(GraphError):
     """A node type that this library does not know."""
+
+    default_code = "unknown-type"
 
 
 class DialectError(JaxsnnError):
     """Something that a NIR file does not say is needed, or was said and contradicts the file."""
 
+    default_code = "not-said"
+
 
 class LoweringError(JaxsnnError):
     """A graph that is sound but that an engine cannot run."""
+
+    default_code = "cannot-lower"
 
 
 class ConversionError(JaxsnnError):
     """A graph that another simulator's importer cannot express."""
 
+    default_code = "cannot-convert"
+
 
 class MappingError(JaxsnnError):
-    """A network that a neuromorphic chip cannot run as it is, or a netlist or mapping that is none."""
+    """A network that a chip cannot run as it is, or a netlist or mapping that is none."""
+
+    default_code = "cannot-map"
 
 
 class SimulationError(JaxsnnError):
     """A simulation that ended without a result."""
 
+    default_code = "failed"
 
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """One reason why an engine cannot run a network: the node, a code for scripts, what, and what to do about it."""
 
-    node: str
-    code: str
-    message: str
-    fix: str
+def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError) -> None:
+    """Raise an error for the first problem, if there is one."""
+    first = next(iter(problems), None)
+    if first is not None:
+        raise error.of(first)
 
-    def __str__(self) -> str:
-        return f"{self.message}: {self.fix}"
+
+#: Keyword arguments that the command line spells otherwise than `--name value`.
+_FLAGS = {"engine=EventDriven()": "--engine event", "engine=TimeStepped()": "--engine grid"}
+#: Keyword arguments that are options of the command line; others stay as they are in advice.
+OPTIONS = frozenset(
+    """
+    approximate batch_size bias chip_seed clip config coordinator copies data data_folder devices
+    dialect dropout dt dt_export engine epochs force headroom initial loss lr max_spikes norm_input
+    on_failure optimiser patience percentile plot process processes readout reset reset_delay resume
+    runs scale schedule seed signs speedup spike_kernel svg synapses_per_weight t_end threshold
+    time_limit time_unit to to_dt train verify
+    """.split()
+)
+_SWITCHES = ("approximate", "force", "resume")
+_VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
+_KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
+
+
+def in_flags(text: str) -> str:
+    """Text that speaks of keyword arguments, in the words of the command line.
+
+    >>> in_flags("pass dt=1e-4, or spike_kernel={'lif': 'box'} and force=True")
+    'pass --dt 1e-4, or --spike-kernel lif:box and --force'
+    """
+    return _KEYWORD.sub(_as_flag, text)
+
+
+def _as_flag(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    if found.group() in _FLAGS:
+        return _FLAGS[found.group()]
+    if name not in OPTIONS:
+        return found.group()
+    flag = f"--{name.replace('_', '-')}"
+    if value in ("True", "False"):
+        return flag if name in _SWITCHES else f"{flag} {value.lower()}"
+    end = "." if value.endswith(".") else ""  # of the sentence
+    plain = value.removesuffix(".").strip("{}[]").replace("'", "").replace('"', "")
+    return f"{flag} {plain.replace(': ', ':')}".rstrip() + end
 
 
 def listing(names: Iterable[object], limit: int = 12) -> str:
@@ -93,7 +234,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(known)}"
 
 
-#: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws, or overflow.
+#: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws.
 LARGEST_SEED = 2**32 - 1
 
 
@@ -104,4 +245,4 @@ def refuse_seed(seed: int, what: str = "seed") -> None:
         UsageError: a seed that is negative, or larger than 32 bits.
     """
     if not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"{what} is {seed}: give a whole number from 0 to {LARGEST_SEED}")
+        raise UsageError(f"{what} is {seed}", fix=f"give a whole number from 0 to {LARGEST_SEED}")
