@@ -1,9 +1,10 @@
-"""Which of 200 random nets around the limit of BrainScaleS-2 are mapped into one run, by whom, and how fast.
+"""Which of 200 random nets around the limit of BrainScaleS-2 are mapped into one run, by whom, and
+how fast.
 
     python benchmarks/mapping.py [--nets N] [--json]
 
-Four families of N/4 nets each. "greedy" is the baseline: the vendor's placement and routing rules, with as few circuits
-for each neuron as its fan-in needs. Signs are free. Every mapping is checked.
+Four families of N/4 nets each. "greedy" is the baseline: the vendor's placement and routing rules,
+with as few circuits for each neuron as its fan-in needs. Signs are free. Every mapping is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from jaxsnn.bss2.search.task import task_of, usable_parts
 
 
 def layers(sizes: list[int], connected: float, rng: np.random.Generator) -> Netlist:
-    """A feed-forward net; each weight is there with a probability, but for the last layer's, which all are."""
+    """A feed-forward net; each weight is there with a probability, but for the last layer's, which
+    all are.
+    """
     starts = np.cumsum([0, *sizes])
     pre, post = [], []
     for layer in range(len(sizes) - 1):
@@ -67,7 +70,9 @@ def sparse(rng: np.random.Generator) -> Netlist:
 
 
 def recurrent_family(rng: np.random.Generator) -> Netlist:
-    """Everything onto all neurons with a probability of 0.3 to 1, from 0.2 to 1.1 of what counting allows."""
+    """Everything onto all neurons with a probability of 0.3 to 1, from 0.2 to 1.1 of what counting
+    allows.
+    """
     inputs, connected = int(rng.integers(8, 129)), float(rng.uniform(0.3, 1.0))
     most = next(
         n for n in range(512, 0, -1) if n * max(1, -(-(n + inputs) * connected // 128)) <= 512

@@ -1,6 +1,7 @@
 """Worker: plain loops in C, float32, one thread, no vector instructions: the limit to come near.
 
-The compiler is `cc`, or what CC names; the library is built at every start into a temporary directory.
+The compiler is `cc`, or what CC names; the library is built at every start into a temporary
+directory.
 """
 
 import ctypes
@@ -143,7 +144,9 @@ class _Recurrent:
 
 
 class _Readout:
-    """The outputs behind a recurrent population: arrivals in order, each sample with rows of its own."""
+    """The outputs behind a recurrent population: arrivals in order, each sample with rows of its
+    own.
+    """
 
     def __init__(self, library, cell, work, hidden):
         room = hidden.room

@@ -2,9 +2,9 @@
 
     python benchmarks/peer_epoch.py        # needs its environment: make bench makes it
 
-5-100-3, one spike per neuron, 4,992 training points in batches of 64. The peer is its event-based example with
-EventProp as it comes: its training steps alone, until their result is there. Ours is `fit` with all that it does:
-checks, history, the 1,000 points of validation.
+5-100-3, one spike per neuron, 4,992 training points in batches of 64. The peer is its event-based
+example with EventProp as it comes: its training steps alone, until their result is there. Ours is
+`fit` with all that it does: checks, history, the 1,000 points of validation.
 """
 
 import json

@@ -1,9 +1,11 @@
-"""Times a training step of the grid engine beside snnTorch and Norse, on the same network, interleaved, in one run.
+"""Times a training step of the grid engine beside snnTorch and Norse, on the same network,
+interleaved, in one run.
 
     python benchmarks/peer_grid_step.py        # needs the interop extra
 
-5-120-3, 100 steps, a batch of 64, cross-entropy of spike counts, Adam. Each network is written by its framework and
-read from what it wrote; its spikes and its gradients are compared before anything is timed.
+5-120-3, 100 steps, a batch of 64, cross-entropy of spike counts, Adam. Each network is written by
+its framework and read from what it wrote; its spikes and its gradients are compared before anything
+is timed.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Worker: the library jaxsnn of the Electronic Vision(s) group, its event engine with EventProp or through autodiff.
+"""Worker: the library jaxsnn of the Electronic Vision(s) group, its event engine with EventProp or
+through autodiff.
 
 python peer_jaxsnn.py eventprop | analytical
 """

@@ -32,7 +32,9 @@ def network(work: Work) -> nnx.Module:
 
 
 def convolution(work: Convolution) -> nnx.Module:
-    """A convolution and current-based neurons, all along one axis: the library's state of neurons has no more."""
+    """A convolution and current-based neurons, all along one axis: the library's state of neurons
+    has no more.
+    """
     rngs, factor, options = common(work)
     channels, _, taps, _ = work.kernel.shape
     padding = ((work.padding,) * 2,) * 2

@@ -1,6 +1,7 @@
 """How the harness talks to the libraries that it measures.
 
-Each library runs in a process of its own, with its own packages, and answers one JSON line per line it is sent:
+Each library runs in a process of its own, with its own packages, and answers one JSON line per line
+it is sent:
 
     {"do": "load", "work": FILE}                 -> {"library": NAME, "rows": [...]}
     {"do": "first", "row": ROW}                  -> {"seconds": of the first call, which compiles}
@@ -47,8 +48,9 @@ def serve(
 ) -> None:
     """The loop of a worker.
 
-    `build(work)` returns the rows it can run, each a function that blocks until its result is there, and a function
-    that returns the results to compare as a dict of arrays. What the library itself prints goes to stderr.
+    `build(work)` returns the rows it can run, each a function that blocks until its result is
+    there, and a function that returns the results to compare as a dict of arrays. What the library
+    itself prints goes to stderr.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -79,7 +81,9 @@ def serve(
 
 
 def repeat(row: Row, seconds: float) -> list[float]:
-    """Runs a row at least once, until the time given is used up; once untimed before, if it is a quick one."""
+    """Runs a row at least once, until the time given is used up; once untimed before, if it is a
+    quick one.
+    """
     figures: list[float] = []
     spent, warm = 0.0, False
     while spent < seconds or not figures:
@@ -118,7 +122,8 @@ class Worker:
         """The answer, within some seconds.
 
         Raises:
-            Unavailable: the work is not for this library, takes too long or too much memory, or the process died.
+            Unavailable: the work is not for this library, takes too long or too much memory, or the
+                process died.
         """
         assert self.process.stdin
         assert self.process.stdout

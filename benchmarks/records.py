@@ -1,7 +1,8 @@
 """The work that every library is given, as records that go through files.
 
-Current-based LIF neurons with tau_mem = 2 tau_syn. Times are in units of tau_syn, a spike of weight w makes the
-synaptic current jump by w_in w AREA / tau_syn, and tau_mem V' = v_leak - V + r I. A spike takes v_threshold off V.
+Current-based LIF neurons with tau_mem = 2 tau_syn. Times are in units of tau_syn, a spike of weight
+w makes the synaptic current jump by w_in w AREA / tau_syn, and tau_mem V' = v_leak - V + r I. A
+spike takes v_threshold off V.
 """
 
 import dataclasses
@@ -43,13 +44,16 @@ class _Saved:
 class Work(_Saved):
     """One batch of a network 5-N-3 whose N neurons may feed back into each other.
 
-    The time of the first spike of each output counts: the gradient is that of their sum over outputs and samples.
+    The time of the first spike of each output counts: the gradient is that of their sum over
+    outputs and samples.
 
     Attributes:
         input_times: (batch, 5), in no order.
-        hidden_weights: (5, N). output_weights: (N, 3). recurrent_weights: (N, N), or (0, 0) for none.
+        hidden_weights: (5, N). output_weights: (N, 3). recurrent_weights: (N, N), or (0, 0) for
+            none.
         once: hidden neurons stop after their first spike.
-        max_spikes: largest number of spikes of a hidden neuron in a sample; hidden_events: of all of them.
+        max_spikes: largest number of spikes of a hidden neuron in a sample; hidden_events: of all
+            of them.
         spikes_per_neuron: of the hidden neurons, on average.
     """
 
@@ -88,8 +92,8 @@ class Work(_Saved):
 class Convolution(_Saved):
     """One batch of events on a sensor 2 x 34 x 34, through a convolution, onto spiking neurons.
 
-    All spikes count, each with its slope dV/dt as a fixed weight, so that no nearly tangential one outweighs the
-    others: the gradient is that of the sum of slope times time.
+    All spikes count, each with its slope dV/dt as a fixed weight, so that no nearly tangential one
+    outweighs the others: the gradient is that of the sum of slope times time.
 
     Attributes:
         input_times, input_channels: (batch, events); channel = (polarity * 34 + y) * 34 + x.
@@ -126,7 +130,8 @@ class Convolution(_Saved):
         return found.reshape(*found.shape[:2], 2, self.side, self.side)
 
     def fields(self) -> tuple[np.ndarray, np.ndarray]:
-        """What arrives at each position: times and rows of the kernel, (batch * positions, arrivals).
+        """What arrives at each position: times and rows of the kernel, (batch * positions,
+        arrivals).
 
         Row (polarity * taps + dy) * taps + dx; unused slots have the time inf.
         """

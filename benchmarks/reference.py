@@ -1,7 +1,8 @@
 """What every library must come to: spike times and gradients in float64, by plain NumPy.
 
-Spikes are found event by event and checked against the threshold equation, which is a sum over all pairs of arrivals
-and times. Gradients solve the linear system that the implicit function theorem gives for all spikes of a sample.
+Spikes are found event by event and checked against the threshold equation, which is a sum over all
+pairs of arrivals and times. Gradients solve the linear system that the implicit function theorem
+gives for all spikes of a sample.
 """
 
 import dataclasses
@@ -47,7 +48,8 @@ def kernel_slope(work: Any, t: np.ndarray) -> np.ndarray:
 def _crossing(work: Any, v, j, gap):
     """Time to the threshold crossing of each lane within its gap, else inf.
 
-    V rises, concave, up to one maximum; Newton's method from the left cannot step over the crossing.
+    V rises, concave, up to one maximum; Newton's method from the left cannot step over the
+    crossing.
     """
     theta = work.v_threshold - work.v_leak
     found = np.full(v.shape, np.inf)
@@ -92,8 +94,8 @@ def scan(
     """Spike times (lists, neurons, spikes) of neurons that do not see each other, inf where unused.
 
     Args:
-        time, row: (lists, arrivals) in order of time, inf where unused; weights: (rows, neurons). Every neuron sees
-            every arrival of its list.
+        time, row: (lists, arrivals) in order of time, inf where unused; weights: (rows, neurons).
+            Every neuron sees every arrival of its list.
     """
     lists, neurons = len(time), weights.shape[1]
     time = np.concatenate([time, np.full((lists, 1), np.inf)], axis=1)
@@ -165,7 +167,9 @@ def hidden_spikes(work: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def population(work: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hidden spikes in order, times and neurons (batch, spikes), and the first spikes of the outputs (batch, 3)."""
+    """Hidden spikes in order, times and neurons (batch, spikes), and the first spikes of the
+    outputs (batch, 3).
+    """
     times, neuron = hidden_spikes(work)
     rows = np.minimum(neuron, work.hidden - 1)
     outputs = scan(work, times, rows, work.output_weights, once=True)[..., 0]
@@ -173,7 +177,9 @@ def population(work: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _own(work: Any, times, neuron):
-    """What a neuron's earlier spikes (second axis) took off its potential at its later ones (first axis)."""
+    """What a neuron's earlier spikes (second axis) took off its potential at its later ones (first
+    axis).
+    """
     gap = times[:, None] - times
     same = (neuron[:, None] == neuron) & (gap > 0)
     return np.where(same, work.v_threshold * np.exp(-np.maximum(gap, 0.0) / work.tau_mem), 0.0)
@@ -184,11 +190,12 @@ def pull_back(work: Any, arrivals, rows, weights, times, neuron, cotangent, feed
 
     Without a cotangent each time is weighted by the slope of the potential at it.
 
-    The potential of each spike's neuron at the spike's time is v_threshold. Differentiated by everything, that is one
-    triangular system for all spikes.
+    The potential of each spike's neuron at the spike's time is v_threshold. Differentiated by
+    everything, that is one triangular system for all spikes.
 
     Returns:
-        by weights, by arrivals, by feedback (None without); and by how much the threshold equation is missed.
+        by weights, by arrivals, by feedback (None without); and by how much the threshold equation
+        is missed.
     """
     delays = times[:, None] - arrivals
     pairs, slopes = kernel(work, delays), kernel_slope(work, delays)
@@ -242,7 +249,8 @@ def _one_hot(number: np.ndarray, size: int) -> csr_array:
 
 
 def network_results(work: Any, *, parameters: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Output times and the gradients of their sum; by the parameters named, with central differences.
+    """Output times and the gradients of their sum; by the parameters named, with central
+    differences.
 
     Raises:
         ArithmeticError: the spikes found do not satisfy the threshold equation.
@@ -299,7 +307,8 @@ def _by_parameter(work: Any, name: str) -> np.ndarray:
 
 
 def convolution_results(work: Any) -> dict[str, np.ndarray]:
-    """Spike counts and summed spike times of each neuron, and the gradients of the sum of slopes times times.
+    """Spike counts and summed spike times of each neuron, and the gradients of the sum of slopes
+    times times.
 
     Raises:
         ArithmeticError: as `network_results`.

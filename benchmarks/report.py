@@ -9,7 +9,8 @@ from typing import Any
 Case = Mapping[str, Any]
 
 NOTES = Path(__file__).parent / "notes.md"
-#: (peer, its row, our row, kind of case) -> size of the case -> how many times faster this library is meant to be.
+#: (peer, its row, our row, kind of case) -> size of the case -> how many times faster this library
+#: is meant to be.
 MARKS: dict[tuple[str, str, str, str], dict[int, float]] = {
     ("jaxsnn-eventprop", "weights", "weights", "feed-forward"): {120: 50, 500: 100, 1000: 180},
     ("jaxsnn-eventprop", "weights", "all", "feed-forward"): {120: 30, 500: 60, 1000: 100},
@@ -190,7 +191,9 @@ def _megabytes(count: float) -> str:
 
 
 def _memory(case: Case, library: str) -> str:
-    """Of all its rows; of forward and weights alone, which all libraries have, where it has more; from a cache."""
+    """Of all its rows; of forward and weights alone, which all libraries have, where it has more;
+    from a cache.
+    """
     found, fewer = (
         case["memory"].get(library, math.nan),
         case.get("memory_of_weights", {}).get(library),

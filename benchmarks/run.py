@@ -4,8 +4,9 @@
     python benchmarks/run.py --quick      # the smallest case of each kind, few repetitions; no document
     python benchmarks/run.py --report benchmarks/results/FILE.json     # the document once more
 
-Before anything is timed, every library's spikes and gradients are compared with a float64 reference. Progress goes to
-stderr, everything measured to benchmarks/results/, the tables to docs/performance.md.
+Before anything is timed, every library's spikes and gradients are compared with a float64
+reference. Progress goes to stderr, everything measured to benchmarks/results/, the tables to
+docs/performance.md.
 """
 
 import argparse
@@ -58,11 +59,13 @@ _EXCEPT_EVENTAX = tuple(name for name in LIBRARIES if not name.startswith("event
 _QUADRATIC = ("jaxsnn", "eventax", "exact")  # every neuron is looked at for every event
 _RECURRENT = ("ours", "native", "jaxsnn-eventprop", "snntorch", "norse", "spyx")
 ROWS = ("forward", "weights", "all")
-#: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to their norm. Peers that
-#: approximate are timed, and their errors shown; one that is further off does other work.
+#: How far a result may be off: spikes in units of tau_syn or in numbers, gradients relative to
+#: their norm. Peers that approximate are timed, and their errors shown; one that is further off
+#: does other work.
 MOST_WRONG = {"ours": (1e-2, 0.1), "native": (1e-2, 0.1)}
 MOST_WRONG_PEER = (0.5, 0.7)
-#: A convolution in steps has about 1,000 spikes in each: in float32 one that only just reaches the threshold may move.
+#: A convolution in steps has about 1,000 spikes in each: in float32 one that only just reaches the
+#: threshold may move.
 MOST_WRONG_CONVOLUTION = (5.0, 1e-3)
 
 
@@ -260,7 +263,8 @@ def measure(
 
 
 def memory_from_cache(library: str) -> int:
-    """Peak memory of a second process, which finds what the first has compiled; of the rows that all libraries have.
+    """Peak memory of a second process, which finds what the first has compiled; of the rows that
+    all libraries have.
 
     Raises:
         Unavailable: it takes too long.
@@ -293,7 +297,8 @@ def predict(
 ) -> None:
     """Give libraries up for larger cases: those over a limit, and those that will be.
 
-    A library that looks at every neuron for every event takes at least four times as long for twice the size.
+    A library that looks at every neuron for every event takes at least four times as long for twice
+    the size.
     """
     for library, reason in measured.reasons.items():
         if "takes more" in reason or "holds" in reason:

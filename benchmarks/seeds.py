@@ -9,7 +9,9 @@ from typing import Any
 def each_seed(
     run: Callable[[int], dict[str, Any]], seeds: int, names: tuple[str, ...], first: int = 0
 ) -> None:
-    """Print what each seed's run gives as a line of JSON, then mean and standard deviation of some of it."""
+    """Print what each seed's run gives as a line of JSON, then mean and standard deviation of some
+    of it.
+    """
     results = []
     for seed in range(first, first + seeds):
         results.append(run(seed))

@@ -1,8 +1,9 @@
-"""What the libraries that step must come to: their own schemes in float64, with their surrogate gradients.
+"""What the libraries that step must come to: their own schemes in float64, with their surrogate
+gradients.
 
-The sum of all output spikes counts. A scheme is what a step does to (V, I) of a population; `feed(spikes)` is the
-current that arrives, given the spikes with which the population feeds back. Each position of a convolution is a sample
-of its own, with the arrivals of `Convolution.fields`.
+The sum of all output spikes counts. A scheme is what a step does to (V, I) of a population;
+`feed(spikes)` is the current that arrives, given the spikes with which the population feeds back.
+Each position of a convolution is a sample of its own, with the arrivals of `Convolution.fields`.
 """
 
 from functools import partial
@@ -58,7 +59,9 @@ def _given(work: Work | Convolution) -> tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def results(work: Work | Convolution, scheme: str) -> dict[str, np.ndarray]:
-    """Number of output spikes in each step, and the gradients by the weights as the library holds them."""
+    """Number of output spikes in each step, and the gradients by the weights as the library holds
+    them.
+    """
     step, factor = SCHEMES[scheme], 1.0 if scheme == "norse" else work.dt / work.tau_mem
     raster, layers = _given(work)
     feedback = (

@@ -1,9 +1,10 @@
-"""The 8x8 digits, latency coded, first-spike readout: accuracy on stratified test splits of a fifth.
+"""The 8x8 digits, latency coded, first-spike readout: accuracy on stratified test splits of a
+fifth.
 
     python benchmarks/train_digits.py --splits 10
 
-Seeds 0, 1, ... draw the splits, the weights and the order; a tenth of each training part chooses the epoch. Needs
-scikit-learn. Prints one line of JSON for each split, then a summary.
+Seeds 0, 1, ... draw the splits, the weights and the order; a tenth of each training part chooses
+the epoch. Needs scikit-learn. Prints one line of JSON for each split, then a summary.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""JapaneseVowels, exact gradients through spiking hidden neurons, leaky readout: accuracy on the official test set.
+"""JapaneseVowels, exact gradients through spiking hidden neurons, leaky readout: accuracy on the
+official test set.
 
     python benchmarks/train_vowels.py --folder aeon/datasets/data/JapaneseVowels --seeds 5
 
-The test set is looked at once, and chooses no epoch. Without --held-out all 270 training utterances train, and the best
-epoch on these counts. Prints one line of JSON for each seed, then a summary.
+The test set is looked at once, and chooses no epoch. Without --held-out all 270 training utterances
+train, and the best epoch on these counts. Prints one line of JSON for each seed, then a summary.
 """
 
 import argparse

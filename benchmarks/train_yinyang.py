@@ -3,8 +3,9 @@
     python benchmarks/train_yinyang.py --hidden 30 --epochs 100 --lr 0.03 --first-spike-only
     python benchmarks/train_yinyang.py --hidden 200 --epochs 50 --lr 0.03 --first-spike-only
 
-Training, validation and test sets have 5000, 1000 and 1000 points; the validation set chooses the epoch. Prints one
-line of JSON for each seed, then a summary; seeds are 0, 1, ...; the fresh points have the seed 123456.
+Training, validation and test sets have 5000, 1000 and 1000 points; the validation set chooses the
+epoch. Prints one line of JSON for each seed, then a summary; seeds are 0, 1, ...; the fresh points
+have the seed 123456.
 """
 
 import argparse
@@ -23,9 +24,11 @@ from jaxsnn.units import parse_time
 
 FRESH_SEED, FRESH = 123456, 10_000
 _MANY = ((3.0, 1.6), (0.5, 0.8))
-#: Mean and deviation of the first weights, hidden and output, of neurons that fire once; by hidden neurons.
+#: Mean and deviation of the first weights, hidden and output, of neurons that fire once; by hidden
+#: neurons.
 ONCE = {30: ((3.0, 1.6), (1.5, 1.5)), 100: _MANY, 200: _MANY}
-#: Of neurons that fire as often as they do: weights that large would make them fire four times a sample.
+#: Of neurons that fire as often as they do: weights that large would make them fire four times a
+#: sample.
 OFTEN = {30: ((1.2, 0.6), (0.6, 0.6)), 200: ((1.2, 0.9), (0.15, 0.3))}
 
 

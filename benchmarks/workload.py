@@ -65,7 +65,9 @@ def feed_forward(hidden: int, batch: int = BATCH) -> Work:
 
 
 def several_spikes(hidden: int, spikes: float, batch: int = BATCH) -> Work:
-    """About a given number of spikes of each hidden neuron, and outputs that fire when most of them are through."""
+    """About a given number of spikes of each hidden neuron, and outputs that fire when most of them
+    are through.
+    """
     rng = np.random.default_rng(SEED)
     inputs = _inputs(rng, batch)
     shape = rng.normal(1.0, 0.1, (INPUTS, hidden))
@@ -118,7 +120,9 @@ def _with_late_outputs(work: Work, hidden: Spikes, *, rescale: bool) -> Work:
 
 
 def convolution(events: int, taps: int = 5, batch: int = 1, spikes: float = 2.0) -> Convolution:
-    """Random events and kernel; about a given number of spikes of each neuron, whatever the number of events."""
+    """Random events and kernel; about a given number of spikes of each neuron, whatever the number
+    of events.
+    """
     rng = np.random.default_rng(SEED)
     times = np.sort(rng.uniform(0, 19, (batch, events)), axis=1)
     channels = rng.integers(0, 2 * 34 * 34, (batch, events))

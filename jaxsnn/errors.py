@@ -1,8 +1,8 @@
 """What can be wrong: the exceptions of this library, and `Problem`, the one record that they carry.
 
-A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what to
-do about it. Advice is written in the words of Python, `dt=1e-4`; the command line translates it to
-`--dt 1e-4` (`in_flags`).
+A problem says what is wrong and where (the NIR node's name, the two numbers), and separately what
+to do about it. Advice is written in the words of Python, `dt=1e-4`; the command line translates it
+to `--dt 1e-4` (`in_flags`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class JaxsnnError(Exception):
 
     Attributes:
         problem: the same as a record.
-        exit_code: of the command line: 1 if the input has problems, 2 if the usage or a tool failed.
+        exit_code: of the command line: 1 if the input has problems, 2 if the usage or a tool
+            failed.
     """
 
     exit_code: ClassVar[int] = 1

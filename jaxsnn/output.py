@@ -1,4 +1,6 @@
-"""Output files: refused before the work where they would overwrite something, then written whole or not at all."""
+"""Output files: refused before the work where they would overwrite something, then written whole or
+not at all.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def write_whole(
     """
     path = refuse_unwritable(path, force)
     try:
-        # a folder, so that `write` may choose how it opens the file, and the file gets the usual permissions
+        # a folder, so that `write` may choose how it opens the file, and the file gets the usual
+        # permissions
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             write(temporary)

@@ -1,4 +1,7 @@
-"""Pictures: learning curves and rasters. matplotlib is imported inside functions; its global state is not used."""
+"""Pictures: learning curves and rasters.
+
+matplotlib is imported inside functions; its global state is not used.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,8 @@ def learning_curve(
     """Loss and error of a training run by epoch, as PNG.
 
     Args:
-        history: records with epoch, train_loss, validation_loss, train_accuracy, validation_accuracy.
+        history: records with epoch, train_loss, validation_loss, train_accuracy,
+            validation_accuracy.
         best_epoch: the epoch that is marked.
         test_accuracy: fraction, drawn as a line.
     """
@@ -90,7 +94,9 @@ def learning_curve(
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeTrain:
-    """Spikes of one population in one sample: `time` (spikes,) in seconds, `index` (spikes,); `size` neurons."""
+    """Spikes of one population in one sample: `time` (spikes,) in seconds, `index` (spikes,);
+    `size` neurons.
+    """
 
     time: np.ndarray
     index: np.ndarray
@@ -107,10 +113,12 @@ def raster(
     circled: str | None = None,
     force: bool = False,
 ) -> None:
-    """Spikes of several samples side by side, one row for each population, on one time axis; as PNG.
+    """Spikes of several samples side by side, one row for each population, on one time axis; as
+    PNG.
 
     Args:
-        samples: caption, and population -> `SpikeTrain`, the same populations in each, in order from the input on.
+        samples: caption, and population -> `SpikeTrain`, the same populations in each, in order
+            from the input on.
         t_end: seconds.
         labels: population -> name of each of its neurons.
         circled: the population whose first spike is circled.

@@ -1,4 +1,7 @@
-"""Units of time. Inside, every time is a float in SI seconds; units appear only where text comes in or goes out."""
+"""Units of time.
+
+Inside, every time is a float in SI seconds; units appear only where text comes in or goes out.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def parse_time(text: str | float) -> float:
     """A positive time in seconds, from text with a unit, or a plain number of seconds.
 
     Raises:
-        UsageError: the text is no time, its unit is unknown, or the time is not positive and finite.
+        UsageError: the text is no time, its unit is unknown, or the time is not positive and
+            finite.
 
     >>> parse_time("10ms"), parse_time("6 us"), parse_time("1e-4"), parse_time(0.5)
     (0.01, 6e-06, 0.0001, 0.5)
@@ -32,7 +36,8 @@ def parse_time(text: str | float) -> float:
     unit = _ALIASES.get(unit, unit)
     if unit not in SECONDS:
         raise UsageError(f"'{text}' has the unknown unit '{unit}': use one of {', '.join(SECONDS)}")
-    # A division by a power of ten rounds once, a product with its inexact inverse twice: 6us is then exactly 6e-6.
+    # A division by a power of ten rounds once, a product with its inexact inverse twice: 6us is
+    # then exactly 6e-6.
     seconds = float(number) / round(1 / SECONDS[unit])
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"'{text}' is not a positive, finite time: write for example 10ms")

@@ -14,7 +14,9 @@ settings.load_profile("jaxsnn")
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled() -> Iterator[None]:
-    """Drops what a module has compiled: thousands of programs in one process exhaust its memory maps."""
+    """Drops what a module has compiled: thousands of programs in one process exhaust its memory
+    maps.
+    """
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

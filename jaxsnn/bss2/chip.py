@@ -1,8 +1,10 @@
-"""BrainScaleS-2 (HICANN-X) as plain data: its parts, how they are numbered and wired, what is dead on one chip.
+"""BrainScaleS-2 (HICANN-X) as plain data: its parts, how they are numbered and wired, what is dead
+on one chip.
 
-Numbers and numbering are those of the public hardware description (halco and haldls, coordinates hicann-dls/vx).
-A hemisphere is 0 (top) or 1 (bottom); a circuit is (row, column), where its row is its hemisphere. Every size is a
-field, so that a chip small enough to be searched exhaustively is only another instance.
+Numbers and numbering are those of the public hardware description (halco and haldls, coordinates
+hicann-dls/vx). A hemisphere is 0 (top) or 1 (bottom); a circuit is (row, column), where its row is
+its hemisphere. Every size is a field, so that a chip small enough to be searched exhaustively is
+only another instance.
 """
 
 from __future__ import annotations
@@ -35,15 +37,17 @@ class ChipError(JaxsnnError):
 class Chip:
     """The sizes of a chip; all other numbers follow from them.
 
-    An event's address is, from its lowest bit: the label that synapses compare, the row select that drivers compare,
-    and filter bits that only the crossbar looks at (0 for on-chip neurons); above them the number of the link from the
-    host.
+    An event's address is, from its lowest bit: the label that synapses compare, the row select that
+    drivers compare, and filter bits that only the crossbar looks at (0 for on-chip neurons); above
+    them the number of the link from the host.
 
     Attributes:
         name: its name in a mapping.
-        columns: columns of a hemisphere; each has one circuit, and one synapse in each of the hemisphere's rows.
+        columns: columns of a hemisphere; each has one circuit, and one synapse in each of the
+            hemisphere's rows.
         halves: blocks of columns side by side; a neuron's circuits stay in one.
-        buses: event buses of a hemisphere; also event outputs of a half, and links from and to the host.
+        buses: event buses of a hemisphere; also event outputs of a half, and links from and to the
+            host.
         drivers_per_bus: synapse drivers on one bus, two synapse rows each.
         label_bits: bits of the label that a synapse compares.
         row_select_bits: bits of an address that a driver compares under its mask.
@@ -214,7 +218,8 @@ def rows_of(driver: int) -> tuple[int, int]:
 
 @functools.cache
 def crossbar_nodes(chip: Chip) -> tuple[Node, ...]:
-    """The nodes that exist, by input, then output: a node passes an event where address & mask == target.
+    """The nodes that exist, by input, then output: a node passes an event where address & mask ==
+    target.
 
     >>> len(crossbar_nodes(HICANN_X))
     76
@@ -308,7 +313,8 @@ def _time_range(
     )
 
 
-#: The spiking calibration of calix (neuron_calib_target.h); times are the chip's own, a thousandth of biological ones.
+#: The spiking calibration of calix (neuron_calib_target.h); times are the chip's own, a thousandth
+#: of biological ones.
 PARAMETERS: Mapping[str, Range] = MappingProxyType(
     {
         "v_leak": Range(unit="CADC LSB", low=50, high=160, default=80),
@@ -332,7 +338,8 @@ HICANN_X = Chip(
     label_bits=6,
     row_select_bits=5,
 )
-#: Small enough to be searched exhaustively; labels, rows and circuits of a bus are as scarce as on the large one.
+#: Small enough to be searched exhaustively; labels, rows and circuits of a bus are as scarce as on
+#: the large one.
 SMALL = Chip(
     name="small", columns=2, halves=1, buses=1, drivers_per_bus=2, label_bits=1, row_select_bits=1
 )

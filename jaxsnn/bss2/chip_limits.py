@@ -93,7 +93,9 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
 
 
 def _reach(name: str) -> tuple[float, float]:
-    """Times of the chip between which its calibration works; the network's own may be scaled by any factor."""
+    """Times of the chip between which its calibration works; the network's own may be scaled by any
+    factor.
+    """
     reach = PARAMETERS[name]
     return reach.least or reach.low, reach.most or reach.high
 

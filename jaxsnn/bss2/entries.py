@@ -1,4 +1,6 @@
-"""Reading JSON entry by entry: whatever has not the form that is asked for is an error of one line, with its place."""
+"""Reading JSON entry by entry: whatever has not the form that is asked for is an error of one line,
+with its place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A graph looked at for the chip: what its populations do and what arrives at them, and all that stands in the way."""
+"""A graph looked at for the chip: what its populations do and what arrives at them, and all that
+stands in the way.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A picture of a mapping as SVG: for each run the neurons, the synapse arrays, the crossbar, and how full all is.
+"""A picture of a mapping as SVG: for each run the neurons, the synapse arrays, the crossbar, and
+how full all is.
 
 Synapse rows stand in the order of their buses, not of their numbers, so that each bus is one band.
 """
@@ -33,7 +34,9 @@ EMPTY, GREY, BLACK = "#f0f0f0", "#8a8a8a", "#3c3c3c"
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Sizes of one run's picture: pixels of a column and of a synapse row, and where its parts begin."""
+    """Sizes of one run's picture: pixels of a column and of a synapse row, and where its parts
+    begin.
+    """
 
     chip: Chip
     column: int
@@ -303,7 +306,9 @@ def _side_height(chip: Chip) -> int:
 
 
 def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
-    """A dot for each node: full where all events pass, a ring where a filter decides, a point where none passes."""
+    """A dot for each node: full where all events pass, a ring where a filter decides, a point where
+    none passes.
+    """
     top = (2 + HEMISPHERES * chip.buses) * BAR_STEP + GAP
     yield _text(0, top, "crossbar: full all pass, ring filtered, point closed")
     left = 92

@@ -25,7 +25,8 @@ class MapOutcome:
     """What `jaxsnn map` found.
 
     Attributes:
-        stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only checked.
+        stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only
+            checked.
         mapping: where there is one.
         quantized: the net that was mapped.
         violations: of the mapping.
@@ -190,7 +191,9 @@ def verify_mapping(
 
 
 def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:
-    """The scales that a mapping carries; None where it has none, or is of other populations, which its check says."""
+    """The scales that a mapping carries; None where it has none, or is of other populations, which
+    its check says.
+    """
     scales = mapping.scales
     return scales if scales is not None and sorted(scales) == sorted(graph.neurons) else None
 

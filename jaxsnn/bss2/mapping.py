@@ -54,7 +54,8 @@ class Source:
     Attributes:
         population, index: which one.
         from_run: the earlier run that recorded its spikes, None for an external population.
-        events: the address of each event that the host sends for one spike, the link's number included.
+        events: the address of each event that the host sends for one spike, the link's number
+            included.
     """
 
     population: int
@@ -71,12 +72,13 @@ class Run:
         method: the placer and the router that made it.
         neurons: by population and index.
         sources: by population and index.
-        compare_masks: (hemispheres, drivers), int32: the bits of the row select that a driver compares with its index.
+        compare_masks: (hemispheres, drivers), int32: the bits of the row select that a driver
+            compares with its index.
         row_modes: (hemispheres, rows), int8: DISABLED, EXCITATORY, INHIBITORY or BOTH.
-        synapses: (synapses, 5), int32: hemisphere, row, column, label, weight (>= 1), in ascending order. All other
-            synapses have weight 0.
-        crossbar: (nodes, 4), int32: input, output, mask, target of every node that exists, in the order of
-            `chip.crossbar_nodes`: an event passes where address & mask == target.
+        synapses: (synapses, 5), int32: hemisphere, row, column, label, weight (>= 1), in ascending
+            order. All other synapses have weight 0.
+        crossbar: (nodes, 4), int32: input, output, mask, target of every node that exists, in the
+            order of `chip.crossbar_nodes`: an event passes where address & mask == target.
     """
 
     method: str
@@ -95,14 +97,15 @@ class Mapping:
     Attributes:
         chip: the chip.
         dead: its parts that are not used.
-        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in the same column of its
-            driver's other row, of opposite sign, is left to it too, so that training may flip signs in place.
+        signs: "fixed": each weight has one synapse, in a row of its sign; "free": the synapse in
+            the same column of its driver's other row, of opposite sign, is left to it too, so that
+            training may flip signs in place.
         seed: of the search.
         fingerprint: of the net.
         populations: of the net, in its order.
         runs: in the order in which they are executed.
-        scales: population -> LSB of a weight of 1, as `quantize.Options.scale` takes them, where the net was quantised
-            with numbers and not by a choice that has a name; else None.
+        scales: population -> LSB of a weight of 1, as `quantize.Options.scale` takes them, where
+            the net was quantised with numbers and not by a choice that has a name; else None.
     """
 
     chip: Chip
@@ -188,11 +191,12 @@ def _synapse_rows(synapses: np.ndarray) -> list[dict[str, Any]]:
 def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     """The mapping of a JSON text.
 
-    Only the form is checked here: types, keys, and lists as long as the chip has parts. Whether the mapping is right,
-    `jaxsnn.bss2.check` says.
+    Only the form is checked here: types, keys, and lists as long as the chip has parts. Whether the
+    mapping is right, `jaxsnn.bss2.check` says.
 
     Raises:
-        MappingError: no JSON, another schema, an unknown chip, or an entry that is missing or of the wrong form.
+        MappingError: no JSON, another schema, an unknown chip, or an entry that is missing or of
+            the wrong form.
     """
     try:
         content = json.loads(text)

@@ -1,4 +1,6 @@
-"""The netlist: what is placed on the chip, a network of neurons and synapses whose weights are whole numbers."""
+"""The netlist: what is placed on the chip, a network of neurons and synapses whose weights are
+whole numbers.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,17 @@ class NetPopulation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Netlist:
-    """Populations and the synapses between their neurons. Make it with `netlist`, which sorts and checks.
+    """Populations and the synapses between their neurons. Make it with `netlist`, which sorts and
+    checks.
 
     A neuron has a global index: the offset of its population plus its own index.
 
     Attributes:
         populations: Sources before targets, where they do not feed each other.
-        pre, post: (synapses,) int32, global indices of source and target; sorted by (post, pre), no pair twice.
-        weight: (synapses,) int16, signed, never zero; beyond `LARGEST` it takes several synapses of the chip.
+        pre, post: (synapses,) int32, global indices of source and target; sorted by (post, pre), no
+            pair twice.
+        weight: (synapses,) int16, signed, never zero; beyond `LARGEST` it takes several synapses of
+            the chip.
     """
 
     populations: tuple[NetPopulation, ...]
@@ -51,7 +56,9 @@ class Netlist:
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
-        """(populations + 1,) int64: first global index of each population, and the number of all neurons."""
+        """(populations + 1,) int64: first global index of each population, and the number of all
+        neurons.
+        """
         return np.concatenate(
             [[0], np.cumsum([part.size for part in self.populations], dtype=np.int64)]
         )
@@ -98,7 +105,8 @@ class Netlist:
         return np.bincount(self.pre, minlength=self.size).astype(np.int64)
 
     def recurrent_components(self) -> tuple[np.ndarray, ...]:
-        """Neurons that feed each other, directly or through others: sorted global indices, by their first.
+        """Neurons that feed each other, directly or through others: sorted global indices, by their
+        first.
 
         A neuron that feeds only itself is one too. A component has to be on the chip at once.
         """
@@ -124,7 +132,9 @@ class Netlist:
         return sorted(number for part in parts if len(part) > 1 or part <= loops for number in part)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the populations and synapses, as hexadecimal digits: a mapping says which net it is of."""
+        """SHA-256 of the populations and synapses, as hexadecimal digits: a mapping says which net
+        it is of.
+        """
         head = repr([(part.name, part.size, bool(part.external)) for part in self.populations])
         digest = hashlib.sha256(head.encode())
         for values, kind in ((self.pre, "<i4"), (self.post, "<i4"), (self.weight, "<i2")):
@@ -147,8 +157,8 @@ def netlist(
     """A netlist of synapses in any order; synapses of weight 0 are left out.
 
     Raises:
-        MappingError: A name or a pair of neurons comes twice, an index is out of range, an input channel is a target,
-            or a weight does not fit into 16 bit.
+        MappingError: A name or a pair of neurons comes twice, an index is out of range, an input
+            channel is a target, or a weight does not fit into 16 bit.
     """
     parts = tuple(populations)
     names = [part.name for part in parts]

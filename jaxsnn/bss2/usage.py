@@ -10,7 +10,9 @@ from jaxsnn.bss2.search.task import ChipParts, usable_parts
 
 
 def used(mapping: Mapping) -> dict[str, dict[str, int]]:
-    """Used and available of each resource, in the run that uses most of it; dead parts are not available."""
+    """Used and available of each resource, in the run that uses most of it; dead parts are not
+    available.
+    """
     parts = usable_parts(mapping.chip, mapping.dead)
     available = {
         "circuits": int(parts.circuits.sum()),
@@ -53,9 +55,11 @@ def _fullest_bus(mapping: Mapping, parts: ChipParts) -> dict[str, dict[str, int]
 
 
 def events_per_spike(run: Run, chip: Chip) -> dict[str, int]:
-    """Events that each bus and link carries while every neuron and every source of a run spikes once.
+    """Events that each bus and link carries while every neuron and every source of a run spikes
+    once.
 
-    A bus or link moves one event in each clock period, so this many periods are the least time that takes.
+    A bus or link moves one event in each clock period, so this many periods are the least time that
+    takes.
     """
     entry, address = [], []
     for neuron in run.neurons:

@@ -199,7 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
-    """Refuse files that are named twice; `train` and `deploy` look at the files that they write beside, too."""
+    """Refuse files that are named twice; `train` and `deploy` look at the files that they write
+    beside, too.
+    """
     given = {name: value for name, value in vars(arguments).items() if isinstance(value, str)}
     written = {"output": "-o", "svg": "--svg", "plot": "--plot"}
     sources = [given[name] for name in _SOURCES if name in given]

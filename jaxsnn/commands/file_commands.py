@@ -178,7 +178,9 @@ def add_map(commands: Any) -> None:
 
 
 def _add_quantization(parser: argparse.ArgumentParser) -> None:
-    """How a network is brought onto the chip; a mapping is checked and deployed with what it was made with."""
+    """How a network is brought onto the chip; a mapping is checked and deployed with what it was
+    made with.
+    """
     parser.add_argument(
         "--scale",
         help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",

@@ -22,7 +22,9 @@ from jaxsnn.units import parse_time
 
 
 def _headroom(value: Any) -> float | dict[str, float]:
-    """One number, or numbers by population: "2", "hidden:1.5,output:4", in a configuration file a table too."""
+    """One number, or numbers by population: "2", "hidden:1.5,output:4", in a configuration file a
+    table too.
+    """
     if isinstance(value, str) and ":" in value:
         pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
         names = [name.strip() for name, _, _ in pairs]
@@ -41,7 +43,8 @@ def _headroom(value: Any) -> float | dict[str, float]:
         ) from None
 
 
-#: Options: name -> (what converts text, default, metavar, help). In a configuration file the same names.
+#: Options: name -> (what converts text, default, metavar, help). In a configuration file the same
+#: names.
 OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
     "data": (
         str,

@@ -12,30 +12,33 @@ PerPopulation = int | float | Mapping[str, Any] | tuple[tuple[str, Any], ...] | 
 class Event:
     """Exact event-based simulation in continuous time.
 
-    Where a number can differ between populations, a mapping from their names gives it; those that it leaves out have
-    the default.
+    Where a number can differ between populations, a mapping from their names gives it; those that
+    it leaves out have the default.
 
     Attributes:
-        max_spikes: spikes recorded of each neuron. A neuron that fires more often ends the run with a result code that
-            says how many it takes; its spikes are never dropped in silence.
-        max_events: spikes of a population in one sample that others see. Default: all that can be recorded; where they
-            go through a convolution or a pool at most 4096 or 2 for each neuron, whichever is more. Too few end the
+        max_spikes: spikes recorded of each neuron. A neuron that fires more often ends the run with
+            a result code that says how many it takes; its spikes are never dropped in silence.
+        max_events: spikes of a population in one sample that others see. Default: all that can be
+            recorded; where they go through a convolution or a pool at most 4096 or 2 for each
+            neuron, whichever is more. Too few end the run likewise.
+        max_arrivals: arrivals at one position of a population behind a convolution or a pool.
+            Default: 4 times the mean that the budgets of its sources allow, and 32. Too few end the
             run likewise.
-        max_arrivals: arrivals at one position of a population behind a convolution or a pool. Default: 4 times the mean
-            that the budgets of its sources allow, and 32. Too few end the run likewise.
-        first_spike_only: True, or the names of populations: neurons stop after their first spike. For a population that
-            feeds no other it only leaves the later spikes out. For others it changes what the network does, and NIR
-            cannot say it: other simulators of the exported file will not do it.
+        first_spike_only: True, or the names of populations: neurons stop after their first spike.
+            For a population that feeds no other it only leaves the later spikes out. For others it
+            changes what the network does, and NIR cannot say it: other simulators of the exported
+            file will not do it.
         refractory: seconds for which V stays at v_reset after a spike. NIR cannot say it either.
         min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
-            (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow without bound;
-            `Solution.clipped_slopes` counts the spikes that this touched.
-        jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the threshold; the exact
-            gradient of that time by weights and parameters is zero. With a width (seconds) gradients take the jump for
-            a ramp of that length at whose end V comes to the threshold: a surrogate. `Solution.degenerate_spikes`
-            counts those spikes.
-        threshold: how a Threshold is played: "level", as NIR's documentation has it, y = 1 while x > threshold; or
-            "event", a spike whenever x comes to the threshold from below. Its rises are counted by `max_spikes`.
+            (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
+            without bound; `Solution.clipped_slopes` counts the spikes that this touched.
+        jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
+            threshold; the exact gradient of that time by weights and parameters is zero. With a
+            width (seconds) gradients take the jump for a ramp of that length at whose end V comes
+            to the threshold: a surrogate. `Solution.degenerate_spikes` counts those spikes.
+        threshold: how a Threshold is played: "level", as NIR's documentation has it, y = 1 while x
+            > threshold; or "event", a spike whenever x comes to the threshold from below. Its rises
+            are counted by `max_spikes`.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
     """
 
@@ -64,7 +67,8 @@ class Event:
     def with_room(self, shortages):
         """The same engine with larger budgets: option -> population -> what it must be at least.
 
-        They become an eighth larger than that: what is needed behind a budget that was too small is a lower bound.
+        They become an eighth larger than that: what is needed behind a budget that was too small is
+        a lower bound.
         """
         larger = {}
         shortages = {

@@ -25,8 +25,10 @@ class Levels:
     """When a Threshold is high; arrays (batch, neurons, max_spikes), but count (batch, neurons).
 
     Attributes:
-        rise: seconds, rising along the last axis; 0 where it is high from the beginning, inf in unused slots.
-        fall: seconds, the end of what began at the same place in `rise`; inf where it is still high at the end.
+        rise: seconds, rising along the last axis; 0 where it is high from the beginning, inf in
+            unused slots.
+        fall: seconds, the end of what began at the same place in `rise`; inf where it is still high
+            at the end.
         count: how often it rose, which may exceed what is recorded.
     """
 
@@ -44,12 +46,17 @@ class EventRecord:
         spikes: population, or Threshold that is played as events -> `LayerSpikes`.
         levels: Threshold that is played as a level -> `Levels`.
         voltages: readout -> (batch, samples, neurons).
-        drives: population -> all that moves it, its own resets left out; not behind a convolution or a pool.
-        clipped: population or Threshold -> number of spikes or passages whose slope a gradient clips.
-        degenerate: population or Threshold -> number of those at the very time of an arrival that moved V.
+        drives: population -> all that moves it, its own resets left out; not behind a convolution
+            or a pool.
+        clipped: population or Threshold -> number of spikes or passages whose slope a gradient
+            clips.
+        degenerate: population or Threshold -> number of those at the very time of an arrival that
+            moved V.
         shapes_hold: population -> whether the time constants are what the network was lowered for.
-        voltage_taus: population that voltages drive -> the smallest and the largest tau of these, (2,) seconds.
-        numbers: population -> weights of what arrives there and sums of its neurons' numbers; all must be finite.
+        voltage_taus: population that voltages drive -> the smallest and the largest tau of these,
+            (2,) seconds.
+        numbers: population -> weights of what arrives there and sums of its neurons' numbers; all
+            must be finite.
         budgets: option of `Event` -> population -> `Budget`.
     """
 

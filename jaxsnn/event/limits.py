@@ -1,4 +1,7 @@
-"""What an engine does not run, listed before anything runs; here the event engine's. Nothing here loads JAX."""
+"""What an engine does not run, listed before anything runs; here the event engine's.
+
+Nothing here loads JAX.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -72,7 +75,8 @@ def event_limits(
 def output_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
 ) -> Iterator[Limit]:
-    """Outputs of which the event engine has nothing to write: what weights or an Input send is no event of a neuron.
+    """Outputs of which the event engine has nothing to write: what weights or an Input send is no
+    event of a neuron.
 
     Of those that a voltage reaches through other nodes `event_limits` says so.
 

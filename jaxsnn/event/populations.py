@@ -33,7 +33,8 @@ class _Part:
         )
         self.signal = sources.arriving[name]
         levels = [source in sources.levels for source, _ in self.signal.paths]
-        #: a level is among what arrives: everything is then played as boxes that have two edges; spikes are, too
+        #: a level is among what arrives: everything is then played as boxes that have two edges;
+        #: spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
         self.neuron = neuron_of(
@@ -75,7 +76,9 @@ class _Part:
         return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
 
     def _edges(self, paths):
-        """Paths and trains in which every box, level or spike, is one event that opens it and one that closes it."""
+        """Paths and trains in which every box, level or spike, is one event that opens it and one
+        that closes it.
+        """
         dtype, trains = self.sources.network.dtype, dict(self.sources.trains)
         found = []
         for source, operator in paths:
@@ -91,7 +94,9 @@ class _Part:
         return found, trains
 
     def _in_units(self, operator):
-        """The operator of a level among spikes: its current in units of that of a box spike of weight 1."""
+        """The operator of a level among spikes: its current in units of that of a box spike of
+        weight 1.
+        """
         neuron, dtype = self.neuron, self.sources.network.dtype
         if neuron.spike_area is not None:  # one number for all neurons
             ratio = neuron.width / (neuron.step or neuron.spike_area)
@@ -101,7 +106,9 @@ class _Part:
         return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
 
     def boxes(self, weight, time, row):
-        """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for each."""
+        """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for
+        each.
+        """
         if self.leveled or not self.neuron.width:
             return weight, time, row
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
@@ -163,7 +170,8 @@ class FeedForwardPart(_Part):
     def _weighted(self, given: Arrivals):
         """Weight, lanes, time and row as the scans take them.
 
-        Where neurons share weights between positions their voltages are measured in units of the arrival factor.
+        Where neurons share weights between positions their voltages are measured in units of the
+        arrival factor.
         """
         if given.positions == 1:
             weight, time, row = self.boxes(given.weight * self.scale, given.time, given.row)
@@ -229,7 +237,9 @@ class RecurrentPart:
         return [path for path in self._matrices(part) if path[0] not in self.names]
 
     def _matrices(self, part):
-        """What arrives at a population through matrices, with delays of their source channels at most."""
+        """What arrives at a population through matrices, with delays of their source channels at
+        most.
+        """
         dtype, paths = self.sources.network.dtype, part.signal.paths
         for source, operator in paths:
             if operator.row_delay is not None:
@@ -240,7 +250,9 @@ class RecurrentPart:
         return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)
 
     def _feedback(self):
-        """The group's description, and (weight, delay) of each feedback edge; a box closes by an edge of its own."""
+        """The group's description, and (weight, delay) of each feedback edge; a box closes by an
+        edge of its own.
+        """
         edges, feedback = [], []
         for target, part in enumerate(self.parts):
             for source, matrix in self._matrices(part):
@@ -260,7 +272,9 @@ class RecurrentPart:
         return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
 
     def _steps(self, edge):
-        """By how much spikes are late that go back in the order of the group: the steps that the framework takes."""
+        """By how much spikes are late that go back in the order of the group: the steps that the
+        framework takes.
+        """
         source, target = edge
         population = self.parts[source].population
         return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0

@@ -1,7 +1,8 @@
-"""Spikes that something else fired, made differentiable: the adjoint of the event engine at recorded times.
+"""Spikes that something else fired, made differentiable: the adjoint of the event engine at
+recorded times.
 
-Nothing is simulated. The slope of V at a recorded spike is what the network's own equations give there for arrivals at
-recorded times, V taken to be at its threshold.
+Nothing is simulated. The slope of V at a recorded spike is what the network's own equations give
+there for arrivals at recorded times, V taken to be at its threshold.
 """
 
 from functools import partial
@@ -42,10 +43,12 @@ def replay(
 
     Args:
         inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.run`.
-        recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
+        recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch,
+            neurons).
 
     Raises:
-        LoweringError: the network is recurrent, has Thresholds or convolutions, or neurons whose V an arrival moves.
+        LoweringError: the network is recurrent, has Thresholds or convolutions, or neurons whose V
+            an arrival moves.
     """
     refuse(event_limits(network.wires, network.populations))
     trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
@@ -92,7 +95,8 @@ class _RecordedLayer(FeedForwardPart):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recorded_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, times, count) -> LayerSpikes:
-    """Recorded spikes of one population, differentiable as `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
+    """Recorded spikes of one population, differentiable as
+    `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
 
     Args:
         weight, lanes, time, row: as there.

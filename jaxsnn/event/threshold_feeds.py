@@ -1,4 +1,5 @@
-"""NIR's Threshold in a network: which readout feeds it, and what then carries levels, spikes and voltages.
+"""NIR's Threshold in a network: which readout feeds it, and what then carries levels, spikes and
+voltages.
 
 Nothing here loads JAX.
 """
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.structure import Population, Wire, carriers
 
-#: How the event engine can play a Threshold: as NIR's documentation has it, or as an event at each upward crossing.
+#: How the event engine can play a Threshold: as NIR's documentation has it, or as an event at each
+#: upward crossing.
 READINGS = ("level", "event")
 
 
@@ -71,8 +73,8 @@ def leveled(wires: Iterable[Wire]) -> set[str]:
 def mixed(
     wires: Iterable[Wire], populations: Mapping[str, Population]
 ) -> Iterator[tuple[str, str, str]]:
-    """Neurons at which levels arrive and spikes too: their name, a node that brings a level, and one that brings
-    spikes."""
+    """Neurons at which levels arrive and spikes too: their name, a node that brings a level, and
+    one that brings spikes."""
     wires = tuple(wires)
     levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
     firing = [name for name, population in populations.items() if population.fires]

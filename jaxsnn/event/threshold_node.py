@@ -1,5 +1,5 @@
-"""NIR's Threshold in continuous time: 1 while the voltage of a readout is above the threshold, or an event
-whenever it comes there from below."""
+"""NIR's Threshold in continuous time: 1 while the voltage of a readout is above the threshold, or
+an event whenever it comes there from below."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +72,9 @@ class ThresholdPart:
         )
 
     def _passages(self, record, found, number, upwards) -> Passages:
-        """Passages with arrays (batch, neurons, passages), counted in the record where their gradient is not exact."""
+        """Passages with arrays (batch, neurons, passages), counted in the record where their
+        gradient is not exact.
+        """
         engine = self.engine
         own = passages(self.watched, found, number, upwards, engine.min_slope, engine.jump_width)
         record.clipped[self.name] = jnp.sum(own.clipped)
@@ -85,7 +87,9 @@ class ThresholdPart:
 
 
 def _through(feed: Feed, network: Network, size):
-    """The readout's neuron that each channel comes from, and by how much its voltage is scaled on the way."""
+    """The readout's neuron that each channel comes from, and by how much its voltage is scaled on
+    the way.
+    """
     wires = {wire.name: wire for wire in network.wires}
     place, scale = np.arange(size), jnp.ones(size, network.dtype)
     for wire in feed.through:

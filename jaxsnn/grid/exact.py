@@ -2,7 +2,8 @@
 
     tau_syn I' = -I + w_in S;   tau_mem V' = v_leak - V + r I;   LIF: tau V' = v_leak - V + r S;   IF: V' = r S
 
-S is a constant over the step, and the spikes that arrive, as deltas at its beginning or as boxes that last the step.
+S is a constant over the step, and the spikes that arrive, as deltas at its beginning or as boxes
+that last the step.
 """
 
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ def kick(population, parameters):
 
 
 def box_force(population, parameters, dt):
-    """What an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much in all as `kick`."""
+    """What an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much in
+    all as `kick`.
+    """
     return kick(population, parameters) * _inertia(parameters) / dt
 
 
@@ -35,7 +38,9 @@ def _inertia(p):
 
 
 def factors(parameters, dt):
-    """What `flow` needs of a step of length dt: decays of V and I, and the share of the current in V."""
+    """What `flow` needs of a step of length dt: decays of V and I, and the share of the current in
+    V.
+    """
     p = parameters
     if "tau_syn" in p:
         mem, syn = dt / p["tau_mem"], dt / p["tau_syn"]
@@ -61,7 +66,8 @@ def flow(parameters, factors, v, i, force):
 
 
 def share(mem, syn):
-    """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that began with r I = 1.
+    """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that
+    began with r I = 1.
 
     Args:
         mem, syn: dt / tau_mem, dt / tau_syn.

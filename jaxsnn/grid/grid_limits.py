@@ -1,4 +1,7 @@
-"""What the grid engine does not run, all of it, listed before anything runs. Nothing here loads JAX."""
+"""What the grid engine does not run, all of it, listed before anything runs.
+
+Nothing here loads JAX.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -88,7 +91,9 @@ def _looped(wires: Sequence[Wire]) -> tuple[str, ...]:
 
 
 def _signal_limits(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
-    """In continuous time spikes have no height: they cannot be compared with a level, nor added to a current."""
+    """In continuous time spikes have no height: they cannot be compared with a level, nor added to
+    a current.
+    """
     spikes, levels = _carriers(wires, populations)
     for wire in wires:
         arriving = not spikes.isdisjoint(wire.sources)

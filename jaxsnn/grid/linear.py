@@ -80,7 +80,9 @@ def above(parameters, shape, x, surrogate):
 
 
 def delayed(steps, x):
-    """x (time, ..., *shape) later by `steps`, one number or one for each element of the shape; zeros come first."""
+    """x (time, ..., *shape) later by `steps`, one number or one for each element of the shape;
+    zeros come first.
+    """
     if len(steps) == 1:
         shift = min(steps[0], len(x))
         return jnp.concatenate([jnp.zeros_like(x[:shift]), x[: len(x) - shift]])

@@ -1,7 +1,8 @@
-"""One step of a population on the grid, in float arithmetic of the order in which its framework does it.
+"""One step of a population on the grid, in float arithmetic of the order in which its framework
+does it.
 
-A step takes the state at its beginning and the input X of the step, and gives the state at its end and what leaves:
-spikes, or the membrane of a readout. `Population` says how.
+A step takes the state at its beginning and the input X of the step, and gives the state at its end
+and what leaves: spikes, or the membrane of a readout. `Population` says how.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from jaxsnn.network.structure import Population
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MembraneState:
-    """What a population carries from step to step, (batch, *shape); `i` is None without a synaptic current."""
+    """What a population carries from step to step, (batch, *shape); `i` is None without a synaptic
+    current.
+    """
 
     v: jax.Array
     i: jax.Array | None
@@ -31,7 +34,8 @@ class MembraneState:
 class StepInput:
     """What arrives in a step; None is nothing.
 
-    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents differ.
+    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
+    differ.
 
     Attributes:
         spikes: weighted spikes, each of the population's `spike_area`.
@@ -114,7 +118,9 @@ class SteppedNeuron:
         return lax.stop_gradient(self.fire(v)) if detach else self.fire(v)
 
     def leaving(self, tested: jax.Array) -> Any:
-        """What leaves in steps whose tested membrane is given: spikes, or the membrane of a readout."""
+        """What leaves in steps whose tested membrane is given: spikes, or the membrane of a
+        readout.
+        """
         return self.fire(tested) if self.population.fires else tested
 
     def step(
@@ -123,17 +129,19 @@ class SteppedNeuron:
         """One step.
 
         Args:
-            known: the membrane that was tested when this step was played before: it is not computed again.
+            known: the membrane that was tested when this step was played before: it is not computed
+                again.
 
         Returns:
-            The next state, the membrane that is tested against the threshold (see `leaving`), and the membrane after a
-            reset (that of the next state, where time is not continuous).
+            The next state, the membrane that is tested against the threshold (see `leaving`), and
+            the membrane after a reset (that of the next state, where time is not continuous).
         """
         if self.population.membrane == "exact":
             return self._exact_step(state, drive, known)
         population, v = self.population, state.v
         looks = population.fires and (population.resets_at_start or population.reset_delay)
-        # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves, nobody does.
+        # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves,
+        # nobody does.
         detach = (
             population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
         )
@@ -154,7 +162,9 @@ class SteppedNeuron:
         return MembraneState(v=v, i=i), tested, v
 
     def _exact_step(self, state, drive, known):
-        """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act until its end."""
+        """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act
+        until its end.
+        """
         population, p, v, i = self.population, self.parameters, state.v, state.i
         boxes = population.spike_kernel == "box"
         force = 0.0 if drive.level is None else exact.level_force(p, drive.level)
@@ -220,7 +230,8 @@ _with_value.defvjp(
 
 
 def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any) -> dict[str, Any]:
-    """What a step needs of the parameters and its length: decays k of V and a of I, or what stands in their place.
+    """What a step needs of the parameters and its length: decays k of V and a of I, or what stands
+    in their place.
 
     "rate" is dt/tau, "steps" tau/dt.
     """

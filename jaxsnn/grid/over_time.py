@@ -29,7 +29,9 @@ class OverTime:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOutcome:
-    """What a loop leaves, by node: signals and recorded membranes (time, batch, *shape); whether V is finite."""
+    """What a loop leaves, by node: signals and recorded membranes (time, batch, *shape); whether V
+    is finite.
+    """
 
     signals: dict[str, StepInput]
     voltages: dict[str, jax.Array]
@@ -57,9 +59,11 @@ def play_population(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _membranes(recorded, neuron, start, entering):
-    """The last state, and for each step the membranes that are tested and, if recorded, those after a reset.
+    """The last state, and for each step the membranes that are tested and, if recorded, those after
+    a reset.
 
-    Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what it needs.
+    Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what
+    it needs.
     """
     return _played(recorded, neuron, start, entering)
 
@@ -90,7 +94,8 @@ _membranes.defvjp(_forward, _backward)
 
 
 def _scan(step, start, entering, steps):
-    """`lax.scan` that keeps states and products of matrices for the gradient, and computes the rest of a step again.
+    """`lax.scan` that keeps states and products of matrices for the gradient, and computes the rest
+    of a step again.
 
     That is faster than reading it from memory.
     """
@@ -101,7 +106,10 @@ def _scan(step, start, entering, steps):
 def play_cycle(
     parts: Parts, cycle: Cycle, signals: dict[str, StepInput], over_time: OverTime
 ) -> LoopOutcome:
-    """All nodes of a cycle. A spike reaches the neurons behind in the same step, the others one step later."""
+    """All nodes of a cycle.
+
+    A spike reaches the neurons behind in the same step, the others one step later.
+    """
     inside = tuple(wire.name for wire in cycle.wires)
     entering = {
         wire.name: total([signals[source] for source in wire.sources if source not in inside])
@@ -129,7 +137,10 @@ def play_cycle(
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One step of a cycle. What it carries: the neurons' states, what left them last, and what is in its delays."""
+    """One step of a cycle.
+
+    What it carries: the neurons' states, what left them last, and what is in its delays.
+    """
 
     parts: Parts
     cycle: Cycle
@@ -152,7 +163,9 @@ class Loop:
         return {"states": states, "last": last, "waiting": waiting}
 
     def step(self, carry, entering):
-        """The next carry, a function from a node to what leaves it at the end of the step, and the membranes."""
+        """The next carry, a function from a node to what leaves it at the end of the step, and the
+        membranes.
+        """
         parts, wires = self.parts, {wire.name: wire for wire in self.cycle.wires}
         # Spikes of the membrane before the step are known from its beginning.
         now = {

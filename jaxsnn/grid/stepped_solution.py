@@ -13,7 +13,8 @@ from jaxsnn.network.results import Result
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GridSolution:
-    """What a run on the grid left. A pytree; everything is by NIR node name, arrays are (time, batch, *shape).
+    """What a run on the grid left. A pytree; everything is by NIR node name, arrays are (time,
+    batch, *shape).
 
     Attributes:
         y: Output node -> what arrives there: spikes (whole numbers), or the membranes of readouts.
@@ -22,7 +23,8 @@ class GridSolution:
         result: how the run ended, a `Result` as int32 scalar.
         finite: population -> whether its membranes were finite at the end.
         rounded: Input node that was given as events -> how many were moved to the nearest step.
-        late: Input node that was given as events -> how many lie behind the last step and were left out.
+        late: Input node that was given as events -> how many lie behind the last step and were left
+            out.
         dt: length of a step, seconds; None where nobody knows it and nothing needs it.
         outputs: Output node -> names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.

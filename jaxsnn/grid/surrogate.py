@@ -1,6 +1,7 @@
 """The spike function of the grid: a step forward, the derivative of something smooth backward.
 
-A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold throughout.
+A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold
+throughout.
 """
 
 import math
@@ -39,7 +40,10 @@ class FastSigmoid:
 
 @dataclass(frozen=True, kw_only=True)
 class ArcTan:
-    """alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021). snnTorch's and SpikingJelly's "atan"."""
+    """alpha / 2 / (1 + (pi alpha u / 2)^2) (Fang et al., ICCV 2021).
+
+    snnTorch's and SpikingJelly's "atan".
+    """
 
     alpha: float = 2.0
 
@@ -71,7 +75,9 @@ class StraightThrough:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def spike(u, surrogate, at_equality):
-    """1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; backward the surrogate."""
+    """1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; backward
+    the surrogate.
+    """
     return (u >= 0 if at_equality else u > 0).astype(u.dtype)
 
 
@@ -87,9 +93,11 @@ spike.defvjp(_forward, _backward)
 
 
 def spike_count(v, v_threshold, surrogate, at_equality):
-    """How often v_threshold fits into V, 0 where V is negative; `at_equality`: V = v_threshold counts.
+    """How often v_threshold fits into V, 0 where V is negative; `at_equality`: V = v_threshold
+    counts.
 
-    Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the nearest one.
+    Backward, every multiple of the threshold is a step of its own: the surrogate is taken at the
+    nearest one.
     """
     fits = jax.lax.stop_gradient(v / v_threshold)
     count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)

@@ -1,7 +1,8 @@
 """The time-stepped engine: plays a network back as the framework that wrote it does, step by step.
 
-Where no cycle ties the nodes together, it goes node by node: a matrix product or convolution for all steps at once,
-then one loop over time for the neurons alone. A cycle is one loop over time for all of its nodes.
+Where no cycle ties the nodes together, it goes node by node: a matrix product or convolution for
+all steps at once, then one loop over time for the neurons alone. A cycle is one loop over time for
+all of its nodes.
 """
 
 from dataclasses import dataclass, field
@@ -25,12 +26,16 @@ class Grid:
     """Simulation in steps of equal length.
 
     Attributes:
-        dt: length of a step, seconds. None: that of the framework that wrote the file. It may be said where the file
-            does not tell it; a network is not played with another step than its own.
-        surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`, `StraightThrough`.
-        detach_reset: whether gradients leave out what a reset does. None: as the framework does by default. snnTorch
-            leaves out those that act at the beginning of a step; Norse, SpikingJelly and Spyx leave out none.
-        record: names of the populations whose spikes and membranes are kept at every step; True: all.
+        dt: length of a step, seconds. None: that of the framework that wrote the file. It may be
+            said where the file does not tell it; a network is not played with another step than its
+            own.
+        surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
+            `StraightThrough`.
+        detach_reset: whether gradients leave out what a reset does. None: as the framework does by
+            default. snnTorch leaves out those that act at the beginning of a step; Norse,
+            SpikingJelly and Spyx leave out none.
+        record: names of the populations whose spikes and membranes are kept at every step; True:
+            all.
     """
 
     dt: float | None = None

@@ -1,1 +1,3 @@
-"""What the engines run: the network, its populations, what connects them, and the events between them."""
+"""What the engines run: the network, its populations, what connects them, and the events between
+them.
+"""

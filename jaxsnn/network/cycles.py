@@ -13,9 +13,10 @@ class Cycle:
 
     Attributes:
         wires: the nodes.
-        order: names of its neurons in the order in which they step, along the edges from the first node that is fed
-            from outside. A spike reaches the neurons behind in the same step, all others one step later. Where several
-            nodes are fed, the first is the first by name: only there names matter.
+        order: names of its neurons in the order in which they step, along the edges from the first
+            node that is fed from outside. A spike reaches the neurons behind in the same step, all
+            others one step later. Where several nodes are fed, the first is the first by name: only
+            there names matter.
     """
 
     wires: tuple[Wire, ...]
@@ -60,7 +61,9 @@ def _cycle(wires: tuple[Wire, ...]) -> Cycle:
 
 
 def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
-    """Names in reverse postorder of a depth-first search: sources first, edges that close a cycle aside."""
+    """Names in reverse postorder of a depth-first search: sources first, edges that close a cycle
+    aside.
+    """
     targets = {
         wire.name: [other.name for other in wires if wire.name in other.sources] for wire in wires
     }

@@ -1,4 +1,6 @@
-"""What goes into a simulation: events; for the grid arrays in time, or events that are sorted into steps."""
+"""What goes into a simulation: events; for the grid arrays in time, or events that are sorted into
+steps.
+"""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ class Rasters:
         x: (time, batch, *shape), in the network's dtype.
         rounded: of inputs given as events, how many were moved to the nearest step.
         late: of inputs given as events, how many lie behind the last step and are left out.
-        invalid: whether some event lies before time 0 or names a channel that the input lacks, scalar bool.
+        invalid: whether some event lies before time 0 or names a channel that the input lacks,
+            scalar bool.
     """
 
     x: dict[str, jax.Array]
@@ -56,8 +59,8 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
     """Check inputs, and sort events into steps: one at time t is input of step t/dt, rounded.
 
     Args:
-        inputs: an array (time, batch, *shape) or `Events` (batch, events); for several inputs a mapping from the Input
-            node's name.
+        inputs: an array (time, batch, *shape) or `Events` (batch, events); for several inputs a
+            mapping from the Input node's name.
         t_end: seconds; needed for events.
         dt: seconds, length of a step; needed for events.
 
@@ -161,7 +164,9 @@ def _train(name, events, size, dtype):
 
 
 def out_of_range(events, size):
-    """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside `jax.jit`."""
+    """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside
+    `jax.jit`.
+    """
     used = jnp.isfinite(events.time)
     return any_in((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
 

@@ -1,7 +1,7 @@
 """The lowered network: what the engines run.
 
-A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units and as arrays that a
-gradient can be taken by; everything else about it is static.
+A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR name, in SI units
+and as arrays that a gradient can be taken by; everything else about it is static.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,13 @@ from jaxsnn.network.voltage_chains import driving_taus, with_known_taus, with_un
 
 
 class Network:
-    """A network that can be simulated, differentiated and trained. `jaxsnn.lower` makes it from a Graph.
+    """A network that can be simulated, differentiated and trained. `jaxsnn.lower` makes it from a
+    Graph.
 
     Attributes:
-        parameters: NIR node name -> NIR parameter name -> array; time constants in seconds. The leaves of the pytree.
-            Per-neuron parameters have shape (neurons,), weights (outputs, inputs).
+        parameters: NIR node name -> NIR parameter name -> array; time constants in seconds. The
+            leaves of the pytree. Per-neuron parameters have shape (neurons,), weights (outputs,
+            inputs).
         wires: the nodes in execution order, sources before targets.
         populations: NIR node name -> `Population`.
     """
@@ -55,8 +57,9 @@ class Network:
     def with_parameters(self, parameters):
         """The same network with other numbers.
 
-        What is known of the time constants is looked up again where they are concrete; where they are traced, nothing
-        is assumed of populations whose time constants are not the very arrays of before.
+        What is known of the time constants is looked up again where they are concrete; where they
+        are traced, nothing is assumed of populations whose time constants are not the very arrays
+        of before.
 
         Raises:
             UsageError: a node, a parameter or a shape that is not that of the network.
@@ -121,10 +124,11 @@ def check_parameters(old, new):
 
 
 def with_synaptic_delays(network, name, delay):
-    """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event engine.
+    """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event
+    engine.
 
-    It is the parameter "delay" of that node, (outputs, inputs), which a gradient can be taken by. `jaxsnn.raise_`
-    writes it as NIR can say it: a Linear that copies channels, and a Delay.
+    It is the parameter "delay" of that node, (outputs, inputs), which a gradient can be taken by.
+    `jaxsnn.raise_` writes it as NIR can say it: a Linear that copies channels, and a Delay.
 
     Args:
         name: the node; it must stand right behind neurons or an input.
@@ -183,6 +187,8 @@ jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 
 def entries(tree):
-    """All numbers of a tree of arrays in one row: one check of them is compiled, not one for each array."""
+    """All numbers of a tree of arrays in one row: one check of them is compiled, not one for each
+    array.
+    """
     leaves = [jnp.ravel(array) for array in jax.tree.leaves(tree)]
     return jnp.concatenate(leaves) if leaves else jnp.zeros(0)

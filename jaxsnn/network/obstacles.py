@@ -1,4 +1,7 @@
-"""What stands in the way of running a network: records of it, and refusals. Nothing here loads JAX."""
+"""What stands in the way of running a network: records of it, and refusals.
+
+Nothing here loads JAX.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -20,7 +23,9 @@ def limit_of(node: str, code: str, error: Exception) -> Limit:
 
 
 def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Limit]:
-    """What nobody said of a population and what makes no sense, among some fields; one limit for each way out."""
+    """What nobody said of a population and what makes no sense, among some fields; one limit for
+    each way out.
+    """
     ways: list[str] = []
     for field, reason in population.obstacles:
         message, _, fix = reason.rpartition(": ")

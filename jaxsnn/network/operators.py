@@ -1,10 +1,12 @@
-"""What stands between two populations: linear nodes, one after the other, as one sparse map with shared weights.
+"""What stands between two populations: linear nodes, one after the other, as one sparse map with
+shared weights.
 
-A map sends an event of a source channel to some (position, row) pairs: at that position it weighs `weight[row]`, a
-vector over the lanes. A dense matrix has one position and a row for each source channel; a convolution has a position
-for each output pixel, a row for each input channel and kernel tap, and a lane for each output channel; a pool has a
-position for each output channel and one lane. Which pairs there are is static (NumPy), weights and delays are JAX
-arrays that a gradient can be taken by.
+A map sends an event of a source channel to some (position, row) pairs: at that position it weighs
+`weight[row]`, a vector over the lanes. A dense matrix has one position and a row for each source
+channel; a convolution has a position for each output pixel, a row for each input channel and kernel
+tap, and a lane for each output channel; a pool has a position for each output channel and one lane.
+Which pairs there are is static (NumPy), weights and delays are JAX arrays that a gradient can be
+taken by.
 """
 
 import math
@@ -27,13 +29,15 @@ class Operator:
 
     Attributes:
         inward: channels of the source.
-        positions, lanes: their product is the number of channels; channel n * positions + p is lane n at position p.
-        source, position, row: (entries,) int arrays, the pairs; None: source channel i goes to row i at the only
-            position.
+        positions, lanes: their product is the number of channels; channel n * positions + p is lane
+            n at position p.
+        source, position, row: (entries,) int arrays, the pairs; None: source channel i goes to row
+            i at the only position.
         weight: (rows, lanes); None: the identity, with one lane for each channel.
         delay: (inward,) seconds by which events of each source channel come later, or None.
         row_delay: (rows,) seconds, in addition, or None.
-        order: (channels,) int array: channel k of the node is channel order[k] as counted above; None: as counted.
+        order: (channels,) int array: channel k of the node is channel order[k] as counted above;
+            None: as counted.
     """
 
     inward: int
@@ -120,7 +124,9 @@ def as_matrix(operator, dtype):
 
 
 def alike(paths, mergeable):
-    """Paths (source, operator) in groups, each from one source with the same delays; alone where not `mergeable`."""
+    """Paths (source, operator) in groups, each from one source with the same delays; alone where
+    not `mergeable`.
+    """
     groups = {}
     for number, (source, operator) in enumerate(paths):
         key = (source, id(operator.delay)) if mergeable(operator) else number
@@ -129,7 +135,9 @@ def alike(paths, mergeable):
 
 
 def added(paths, dtype):
-    """Paths (source, operator), in which matrices from one source with the same delays are one: an event acts once."""
+    """Paths (source, operator), in which matrices from one source with the same delays are one: an
+    event acts once.
+    """
     return tuple(
         (
             source,
@@ -211,7 +219,9 @@ def _linear(wire, operator, weight):
 
 
 def _copied(operator, channels, weight):
-    """A Linear that copies channels, one to each output: wiring, as long as its weights are what they were."""
+    """A Linear that copies channels, one to each output: wiring, as long as its weights are what
+    they were.
+    """
     every = np.arange(len(channels))
     expected = np.zeros(weight.shape, bool)
     expected[every, channels] = True
@@ -364,7 +374,8 @@ def window_table(window, inward, outward):
         inward, outward: spatial shapes.
 
     Returns:
-        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C order.
+        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C
+        order.
     """
     axes = []
     for axis, size in enumerate(inward):
@@ -382,7 +393,9 @@ def window_table(window, inward, outward):
 
 
 def _joined(operator, meetings):
-    """Sources and rows of an operator, and pairs (entry, meeting) where its channel is a meeting's input pixel."""
+    """Sources and rows of an operator, and pairs (entry, meeting) where its channel is a meeting's
+    input pixel.
+    """
     source, position, row = operator.entries()
     if operator.order is not None:
         position = np.argsort(operator.order)[position]

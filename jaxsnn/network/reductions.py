@@ -1,10 +1,11 @@
 """Reductions in the form that XLA's CPU compiler (jaxlib 0.10) makes the best of.
 
-Sums as products with ones: where terms are products themselves, the compiler makes of `jnp.sum` one fusion that takes
-several times as long as its parts. It leaves alone a matrix product and what goes into it.
+Sums as products with ones: where terms are products themselves, the compiler makes of `jnp.sum` one
+fusion that takes several times as long as its parts. It leaves alone a matrix product and what goes
+into it.
 
-Several conditions in one loop: of each `jnp.any` the compiler makes up to five loops one after the other, each of which
-takes time and memory to compile.
+Several conditions in one loop: of each `jnp.any` the compiler makes up to five loops one after the
+other, each of which takes time and memory to compile.
 """
 
 from collections import defaultdict
@@ -28,7 +29,9 @@ def over_last(array, factor=1.0):
 
 
 def any_of_each(*conditions):
-    """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for each."""
+    """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for
+    each.
+    """
     nowhere = (jnp.asarray(False),) * len(conditions)
     either = lambda a, b: tuple(map(jnp.logical_or, a, b))  # noqa: E731
     return tuple(lax.reduce(conditions, nowhere, either, tuple(range(conditions[0].ndim))))
@@ -54,7 +57,8 @@ def any_of(conditions):
 
 
 def numbers_of(tree):
-    """The numbers of some arrays in one row, rows of a matrix added up: a NaN in the arrays is one in the row.
+    """The numbers of some arrays in one row, rows of a matrix added up: a NaN in the arrays is one
+    in the row.
 
     What is infinite is not finite in the row either.
     """

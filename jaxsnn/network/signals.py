@@ -18,9 +18,11 @@ class Signal:
     """What arrives somewhere: a linear function of spike trains and levels, and a constant.
 
     Attributes:
-        paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its events pass.
+        paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its
+            events pass.
         constant: (channels,) array, or None for zero.
-        start: (channels,) what more there is at time 0, if voltages are handed on; it decays as they do. None: nothing.
+        start: (channels,) what more there is at time 0, if voltages are handed on; it decays as
+            they do. None: nothing.
     """
 
     paths: tuple[tuple[str, Operator], ...]
@@ -37,14 +39,16 @@ class Signal:
 
 
 def signals(network, handed_on: Mapping = MappingProxyType({})):
-    """The signal that arrives at each population, by its NIR name; linear nodes composed on the way.
+    """The signal that arrives at each population, by its NIR name; linear nodes composed on the
+    way.
 
     Args:
-        handed_on: population -> function from the signal that enters it to the one that leaves it, for populations that
-            send on what a linear function makes of their spikes.
+        handed_on: population -> function from the signal that enters it to the one that leaves it,
+            for populations that send on what a linear function makes of their spikes.
 
     Raises:
-        LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that cannot be joined.
+        LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that
+            cannot be joined.
     """
     wires = {wire.name: wire for wire in network.wires}
     leaving, entered = {}, []
@@ -97,7 +101,9 @@ def _total(arrays):
 
 
 def _after(wire, inward, parameters, signal, dtype):
-    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
+    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once
+    per spike.
+    """
     paths = tuple(
         (source, through(wire, inward, parameters, operator, dtype))
         for source, operator in signal.paths

@@ -1,12 +1,14 @@
 """Events in the order of time.
 
-float32 times and the positions that they come from are packed into one integer: sorting a single operand is several
-times faster than an argsort on the CPU, and the order of non-negative floats is that of their bits.
+float32 times and the positions that they come from are packed into one integer: sorting a single
+operand is several times faster than an argsort on the CPU, and the order of non-negative floats is
+that of their bits.
 
-XLA's sort on the CPU takes one row after the other and mostly waits for branches that it did not foresee. Where a batch
-has many rows, a sorting network compares whole rows of the batch at once, without any branch: Batcher's bitonic sorter
-(Proc. AFIPS Spring Joint Computer Conf. 32, 307, 1968), with the second half of each merge read backwards, so that the
-lesser number always goes to the lower place.
+XLA's sort on the CPU takes one row after the other and mostly waits for branches that it did not
+foresee. Where a batch has many rows, a sorting network compares whole rows of the batch at once,
+without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer Conf. 32, 307,
+1968), with the second half of each merge read backwards, so that the lesser number always goes to
+the lower place.
 """
 
 import math
@@ -24,7 +26,8 @@ _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as 
 
 
 def sorted_times(time):
-    """Non-negative times in rising order along the last axis, and the positions (int32) that they come from.
+    """Non-negative times in rising order along the last axis, and the positions (int32) that they
+    come from.
 
     Equal times keep the lower position first.
     """

@@ -30,7 +30,9 @@ class Events:
 
 
 def sort_events(time, index):
-    """Both arrays (..., events) in order of time, differentiable; equal times keep the order of their slots."""
+    """Both arrays (..., events) in order of time, differentiable; equal times keep the order of
+    their slots.
+    """
     _, position = sorted_times(time)
     return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
 
@@ -50,7 +52,8 @@ def flatten_spikes(times):
 
 
 def dense_to_events(steps, dt):
-    """A spike raster (steps, batch, ...) of 0 and 1 -> Events, NumPy; step k is at time k dt (seconds).
+    """A spike raster (steps, batch, ...) of 0 and 1 -> Events, NumPy; step k is at time k dt
+    (seconds).
 
     A value above 1 stands for that many spikes at one time.
     """

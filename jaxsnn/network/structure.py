@@ -1,4 +1,5 @@
-"""What a lowered network is made of, static and without numbers: nodes as wires, neurons as populations.
+"""What a lowered network is made of, static and without numbers: nodes as wires, neurons as
+populations.
 
 Nothing here loads JAX, so that a network can be checked before anything runs.
 """
@@ -37,14 +38,17 @@ class TauShape(enum.Enum):
     ANY = "any tau_mem, tau_syn"
 
 
-# Where the two constants are closer than this fraction, the difference of their exponentials loses digits.
+# Where the two constants are closer than this fraction, the difference of their exponentials loses
+# digits.
 APART_FRACTION = 0.1
 
 _RATIOS = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
 
 
 def tau_shape_holds(shape, tau_mem, tau_syn):
-    """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX arrays)."""
+    """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX
+    arrays).
+    """
     if shape is TauShape.ANY:
         return (tau_mem == tau_mem) | True  # of NaN too
     if shape is TauShape.APART:
@@ -64,14 +68,16 @@ class Wire:
 
     Attributes:
         name: the NIR node's name.
-        kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear", "Conv2d", ...).
+        kind: "input", "output", "neuron", or the NIR type of a node without a state ("Linear",
+            "Conv2d", ...).
         sources: names of the nodes whose signals add up at its input.
         shape: shape of the signal that leaves it, without batch and time.
-        detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its window (kernel,
-            stride, dilation, padding, groups), of a Flatten the order in which it joins the axes (None: as they come),
-            of a Delay its delays in seconds, one or one for each channel, of a Linear that copies channels into a
-            Delay (more outputs than inputs, a single 1 in each row) the channel of each output: the event engine takes
-            it for wiring that is not trained, and refuses other weights.
+        detail: what the node needs beyond its parameters, hashable. Of a convolution or pool its
+            window (kernel, stride, dilation, padding, groups), of a Flatten the order in which it
+            joins the axes (None: as they come), of a Delay its delays in seconds, one or one for
+            each channel, of a Linear that copies channels into a Delay (more outputs than inputs, a
+            single 1 in each row) the channel of each output: the event engine takes it for wiring
+            that is not trained, and refuses other weights.
     """
 
     name: str
@@ -88,12 +94,14 @@ class Wire:
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """Voltages that drive a population of LIF or LI, static: the event engine takes them for its synaptic current.
+    """Voltages that drive a population of LIF or LI, static: the event engine takes them for its
+    synaptic current.
 
     Attributes:
         sources: names of the populations whose voltages reach it through linear nodes.
         kind: what they all are, "LI" or "I".
-        taus: the smallest and the largest tau of all their neurons, seconds, if these are known to differ; else None.
+        taus: the smallest and the largest tau of all their neurons, seconds, if these are known to
+            differ; else None.
     """
 
     sources: tuple[str, ...]
@@ -110,32 +118,40 @@ class Population:
         kind: the NIR type: "CubaLIF", "CubaLI", "LIF", "LI", "IF" or "I".
         size: number of neurons.
         readout: it never fires, whatever its type.
-        tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive, for tau and theirs.
+        tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
+            for tau and theirs.
         uniform: all neurons have the same time constants, likewise.
-        spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by the weight itself.
+        spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by
+            the weight itself.
         spike_kernel: "delta", or "box" of width `dt`.
         dt: the step of the framework that wrote the file, seconds.
-        bias: a bias is a constant "current", or added like a spike once in every "step" of length dt.
+        bias: a bias is a constant "current", or added like a spike once in every "step" of length
+            dt.
         resistance: "file": r as it is; "tau/dt": what the framework plays in spite of it.
         initial: where V starts: "zero", "v_leak" or "v_reset".
-        reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold, which is 0).
-        membrane: what a step of the grid does to V under the step's input X (a current-based neuron's: its current I).
-            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k) X.
-            "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau.
-            "relax, add": V = V - (V - v_reset)/r + X.
-        synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X)) or "decay last"
-            (I = I + X drives V, then I = a I).
+        reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold,
+            which is 0).
+        membrane: what a step of the grid does to V under the step's input X (a current-based
+            neuron's: its current I). "exact": the flow of the ODE over dt. "leak": V = k V + X.
+            "average": V = k V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V
+            + (X - (V - v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
+        synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
+            or "decay last" (I = I + X drives V, then I = a I).
         membrane_decay, synapse_decay: formulas of k and a.
-        threshold: on the grid it fires where V ">" or ">=" v_threshold; in continuous time there is no difference.
+        threshold: on the grid it fires where V ">" or ">=" v_threshold; in continuous time there is
+            no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
         spikes_from: a step's spike is that of the membrane "before" or "after" its update.
         reset_delay: on the grid a spike resets the membrane one step later.
-        resets_at_start: where V is above threshold when a step begins it is reset then, whatever `reset_delay` is.
-        resets_first: a reset that acts one step late acts before V decays and X is added; else after.
+        resets_at_start: where V is above threshold when a step begins it is reset then, whatever
+            `reset_delay` is.
+        resets_first: a reset that acts one step late acts before V decays and X is added; else
+            after.
         recurrent_delay: steps that a recurrent spike takes.
         counts_steps: time constants are in steps, because nothing says how long one is.
-        obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot run, with the way out
-            (the file does not say it, or its value makes no sense in continuous time).
+        obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot
+            run, with the way out (the file does not say it, or its value makes no sense in
+            continuous time).
         remarks: what is played otherwise than it was said, a sentence each.
         chain: the voltages that drive it; None where spikes do.
     """
@@ -200,7 +216,9 @@ def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
 
 
 def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """For each node those of some nodes whose signals enter it, directly or through linear nodes; in their order."""
+    """For each node those of some nodes whose signals enter it, directly or through linear nodes;
+    in their order.
+    """
     wires = tuple(wires)
     reached = {name: carriers(wires, [name]) for name in origins}
     return {

@@ -1,8 +1,9 @@
 """Populations that voltages drive: LI, linear nodes, LIF. Nothing here loads JAX.
 
-Under delta spikes the voltage of a LI obeys the equation of a synaptic current, tau V' = V_inf - V with a jump at each
-spike, so that the LIF or LI behind it is a CubaLIF or CubaLI with tau_syn = tau of the LI; behind a I, whose voltage
-keeps what spikes leave, tau_syn is infinite. The event engine plays such a pair as one population.
+Under delta spikes the voltage of a LI obeys the equation of a synaptic current, tau V' = V_inf - V
+with a jump at each spike, so that the LIF or LI behind it is a CubaLIF or CubaLI with tau_syn = tau
+of the LI; behind a I, whose voltage keeps what spikes leave, tau_syn is infinite. The event engine
+plays such a pair as one population.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,7 +31,9 @@ _GRID = "the grid engine runs it"
 def voltages_into(
     wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> dict[str, tuple[str, ...]]:
-    """For each node the populations that never fire whose voltages enter it, directly or through linear nodes."""
+    """For each node the populations that never fire whose voltages enter it, directly or through
+    linear nodes.
+    """
     return carried(
         wires,
         (
@@ -44,7 +47,9 @@ def voltages_into(
 def with_chains(
     wires: Sequence[Wire], populations: Mapping[str, Population]
 ) -> dict[str, Population]:
-    """The populations, those with a `Chain` that the event engine can drive by voltages, their time constants aside."""
+    """The populations, those with a `Chain` that the event engine can drive by voltages, their time
+    constants aside.
+    """
     entering = voltages_into(wires, populations)
     found = {}
     for name, population in populations.items():
@@ -101,7 +106,8 @@ def driving_taus(
 def chain_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], leveled: Collection[str] = ()
 ) -> Iterator[Limit]:
-    """Why the event engine cannot play voltages that are sent on, in the order of the nodes; Thresholds aside.
+    """Why the event engine cannot play voltages that are sent on, in the order of the nodes;
+    Thresholds aside.
 
     Args:
         leveled: populations at which levels arrive.
@@ -148,7 +154,9 @@ def _limits_at(
     populations: Mapping[str, Population],
     entering: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Limit]:
-    """Why the event engine cannot drive a population by the voltages that enter it, whatever the numbers."""
+    """Why the event engine cannot drive a population by the voltages that enter it, whatever the
+    numbers.
+    """
     target, sources = populations[name], entering[name]
     for source in sources:
         yield from _source_limits(populations[source], target, wires, populations, entering)

@@ -1,7 +1,8 @@
 """Graphs without a file: layers in a row, or nodes with named edges.
 
-Time constants are in seconds (or text such as "10ms") and the dialect is this library's own, unless another is said.
-Sizes that follow from the layers before need not be said, and one seed draws all weights, in the order of the layers.
+Time constants are in seconds (or text such as "10ms") and the dialect is this library's own, unless
+another is said. Sizes that follow from the layers before need not be said, and one seed draws all
+weights, in the order of the layers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Weights = Initializer | np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """A node before its size is known and its weights are drawn. Made by the functions of this module.
+    """A node before its size is known and its weights are drawn. Made by the functions of this
+    module.
 
     Attributes:
         type: NIR's name of the primitive.
@@ -63,7 +65,9 @@ def output(size: Size | None = None) -> Layer:
 
 
 def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
-    """A weight matrix: an array (outputs, inputs), or drawn by an initialiser (kaiming_uniform if none is said)."""
+    """A weight matrix: an array (outputs, inputs), or drawn by an initialiser (kaiming_uniform if
+    none is said).
+    """
     return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
 
 
@@ -102,7 +106,10 @@ def cubalif(
     r: Number = 1.0,
     w_in: Number = 1.0,
 ) -> Layer:
-    """Current-based leaky integrate-and-fire neurons. Each parameter is one number or one for each neuron."""
+    """Current-based leaky integrate-and-fire neurons.
+
+    Each parameter is one number or one for each neuron.
+    """
     times = {"tau_mem": tau_mem, "tau_syn": tau_syn}
     others = {
         "v_threshold": v_threshold,
@@ -178,8 +185,8 @@ def sequential(
 ) -> Graph:
     """Layers in a row.
 
-    The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and "output", the numbers
-    being places among the arguments.
+    The first layer is an `input`; an Output is added. Nodes are named "input", "1", "2", ... and
+    "output", the numbers being places among the arguments.
 
     Args:
         layers: Made with the functions of this module.

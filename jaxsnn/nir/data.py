@@ -1,10 +1,12 @@
 """Recordings in NIR's data format, to and from events and arrays.
 
-NIR keeps what a node received or emitted as `TimeGriddedData`, `EventData` or `ValuedEventData`, by node and name of
-the observable, nested as the graph is. Here nested names are joined by "/", as in `Graph`.
+NIR keeps what a node received or emitted as `TimeGriddedData`, `EventData` or `ValuedEventData`, by
+node and name of the observable, nested as the graph is. Here nested names are joined by "/", as in
+`Graph`.
 
-Events are `jaxsnn.Events`: seconds, unused slots at time inf with the population's size as index. NIR's unused slots
-have the index -1. Arrays are (time, batch, *shape); NIR's are (batch, time, neurons), so the shape must be said again.
+Events are `jaxsnn.Events`: seconds, unused slots at time inf with the population's size as index.
+NIR's unused slots have the index -1. Arrays are (time, batch, *shape); NIR's are (batch, time,
+neurons), so the shape must be said again.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.
         values: (batch, events), what each event carries.
 
     Raises:
-        UsageError: an event before 0 or after t_max, or of a neuron that does not exist; shapes that do not match.
+        UsageError: an event before 0 or after t_max, or of a neuron that does not exist; shapes
+            that do not match.
 
     >>> from types import SimpleNamespace
     >>> event_data(SimpleNamespace(time=[[0.5, np.inf]], index=[[1, 3]]), size=3, t_max=1.0).idx.tolist()
@@ -101,14 +104,16 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
 
 
 def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> nir.TimeGriddedData:
-    """An array (time, batch, *shape) as NIR's TimeGriddedData; `shape` is joined into one axis of neurons.
+    """An array (time, batch, *shape) as NIR's TimeGriddedData; `shape` is joined into one axis of
+    neurons.
 
     Args:
         dt: length of a step, seconds.
         spikes: store spikes, as booleans.
 
     Raises:
-        UsageError: fewer than three axes, no positive dt, or, with `spikes`, entries other than 0 and 1.
+        UsageError: fewer than three axes, no positive dt, or, with `spikes`, entries other than 0
+            and 1.
     """
     values = np.asarray(array)
     if values.ndim < 3:
@@ -150,9 +155,11 @@ class Binned:
     """Events in steps, and what that lost.
 
     Attributes:
-        array: (time, batch, neurons): int32 counts; of valued events the sums of their values, float.
+        array: (time, batch, neurons): int32 counts; of valued events the sums of their values,
+            float.
         dt: length of a step, seconds.
-        moved: number of events that were no multiple of dt and were put at the beginning of their step.
+        moved: number of events that were no multiple of dt and were put at the beginning of their
+            step.
         farthest: by how much at most, seconds.
         merged: number of steps of a neuron with more than one event.
     """

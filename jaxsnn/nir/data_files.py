@@ -149,7 +149,9 @@ def _number(group: Group, name: str) -> float:
 
 
 def refuse_broken(data: Observable, name: str) -> None:
-    """Raise UsageError where data contradict themselves: slots half used, neurons or times that cannot be."""
+    """Raise UsageError where data contradict themselves: slots half used, neurons or times that
+    cannot be.
+    """
     if isinstance(data, nir.TimeGriddedData):
         if not (math.isfinite(data.dt) and data.dt > 0):
             raise UsageError(f"{name}: dt is {data.dt:g} s: it must be positive")

@@ -19,8 +19,8 @@ LISTED = 4
 def describe(graph: Graph) -> dict[str, Any]:
     """What is in a graph, ready for JSON.
 
-    Shapes are without axes of batch or time; what cannot be known is None. `populations` counts nodes with a state,
-    `synapses` the weights that are not zero, convolutions unrolled.
+    Shapes are without axes of batch or time; what cannot be known is None. `populations` counts
+    nodes with a state, `synapses` the weights that are not zero, convolutions unrolled.
     """
     found = shapes(graph)
     counts = list(synapses(graph).values())
@@ -62,7 +62,9 @@ def _node(node: Node, shape: tuple[Shape | None, Shape | None]) -> dict[str, Any
 
 
 def numbers(value: np.ndarray | str) -> dict[str, Any]:
-    """Shape, dtype and the numbers: one value if all are equal, all of a short array, else the extremes."""
+    """Shape, dtype and the numbers: one value if all are equal, all of a short array, else the
+    extremes.
+    """
     if isinstance(value, str):
         return {"value": value}
     entry: dict[str, Any] = {"shape": list(value.shape), "dtype": value.dtype.name}
@@ -104,7 +106,9 @@ def as_json(graph: Graph) -> str:
 
 
 def as_text(graph: Graph) -> str:
-    """The description for people: a table of the nodes from input to output, then what the file does not say."""
+    """The description for people: a table of the nodes from input to output, then what the file
+    does not say.
+    """
     content = describe(graph)
     rows = [("node", "type", "in", "out", "parameters")]
     by_name = {node["name"]: node for node in content["nodes"]}

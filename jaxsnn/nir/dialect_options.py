@@ -1,4 +1,6 @@
-"""The options that say what a NIR file does not: their text, their values, and which nodes they are for."""
+"""The options that say what a NIR file does not: their text, their values, and which nodes they are
+for.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from jaxsnn.units import parse_time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DialectOptions:
-    """Options after reading their text: what holds for all nodes, and by node. Absent is not said."""
+    """Options after reading their text: what holds for all nodes, and by node.
+
+    Absent is not said.
+    """
 
     dialect: str = "auto"
     fields: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
@@ -27,8 +32,8 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     Args:
         nodes: The graph's records by name.
         dialect: A key of `DIALECTS`, or "auto".
-        given: Fields of `Dialect`; None is not said. Those of `PER_NODE` may be a value, "NODE:VALUE", a mapping from
-            node to value, or a list of these.
+        given: Fields of `Dialect`; None is not said. Those of `PER_NODE` may be a value,
+            "NODE:VALUE", a mapping from node to value, or a list of these.
 
     Raises:
         UsageError: An unknown dialect, value or node, or a value said twice.

@@ -1,7 +1,8 @@
 """What a NIR file does not say: dt, unit of time, how a spike enters, reset, initial state.
 
-Each framework writes one format with its own meaning. `DIALECTS` holds those meanings as data, one frozen record for
-each framework; a `Dialect` is what was decided for one graph. `jaxsnn.nir.inference.resolve` decides.
+Each framework writes one format with its own meaning. `DIALECTS` holds those meanings as data, one
+frozen record for each framework; a `Dialect` is what was decided for one graph.
+`jaxsnn.nir.inference.resolve` decides.
 """
 
 from __future__ import annotations
@@ -41,23 +42,28 @@ class Rule:
     """How one framework plays one type of neuron.
 
     Attributes:
-        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count. "jump": the current (of a
-            neuron without synaptic current: the membrane) jumps by w, whatever r and w_in say. "norm_input": fixed if
-            the option norm_input is true, else jump.
-        kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks too: delta. LIF and IF
-            driven by deltas can only cross the threshold when a spike arrives: box of width dt.
+        arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count.
+            "jump": the current (of a neuron without synaptic current: the membrane) jumps by w,
+            whatever r and w_in say. "norm_input": fixed if the option norm_input is true, else
+            jump.
+        kernel: The continuous reading of a spike. The current of CubaLIF jumps in the frameworks
+            too: delta. LIF and IF driven by deltas can only cross the threshold when a spike
+            arrives: box of width dt.
         membrane_decay, synapse_decay: The factor k (a) of one step, as the framework computes it.
         membrane: What one step does to V under the step's input X (of CubaLIF: its current I).
-            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k) X.
-            "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau where r = 1, and
-            V = V - (V - v_reset)/r + X elsewhere.
-        synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X. "add first":
-            I = a (I + X). "decay last": I = I + X drives V, then I = a I.
-        resets_first: The kinds of reset that, acting one step late, act before V decays and X is added; else after.
+            "exact": the flow of the ODE over dt. "leak": V = k V + X. "average": V = k V + (1 - k)
+            X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau
+            where r = 1, and V = V - (V - v_reset)/r + X elsewhere.
+        synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
+            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I.
+        resets_first: The kinds of reset that, acting one step late, act before V decays and X is
+            added; else after.
         recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
-        recurrent_reset_delay: What reset_delay is for a neuron that feeds itself, whatever was said (snnTorch 1.0.0
-            computes the immediate reset of its RSynaptic and drops it); None: what was said.
-        resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of it.
+        recurrent_reset_delay: What reset_delay is for a neuron that feeds itself, whatever was said
+            (snnTorch 1.0.0 computes the immediate reset of its RSynaptic and drops it); None: what
+            was said.
+        resistance: "file" or "tau/dt": r as the file has it, or what the framework does in spite of
+            it.
         ones: Parameters that it always writes as 1.
     """
 
@@ -83,18 +89,21 @@ class Conventions:
         rules: How it plays each type of neuron that it writes, by NIR type.
         time_unit: Unit of the time constants.
         dt: The step that it always writes with, in seconds.
-        dt_from: How dt follows from the numbers of the file: "tau/r", "tau W(1/r)" (W: Lambert's) or "tau (1-r)".
+        dt_from: How dt follows from the numbers of the file: "tau/r", "tau W(1/r)" (W: Lambert's)
+            or "tau (1-r)".
         r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the input decays.
         r_is_rate: r of IF is 1/dt.
         reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
         reset_delay: True: a spike acts on the membrane one step later.
-        resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever reset_delay is.
+        resets_at_start: A neuron that is above threshold when a step begins is reset then, whatever
+            reset_delay is.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
         spikes_from: "before": the spike of a step is that of the membrane before the step's update.
         initial: Membrane at the start. Currents start at 0.
         norm_input: Its default by NIR type; nothing in the file says it.
-        constant_input: What a bias does: "current" (a constant current) or "step" (added like a spike in every step).
+        constant_input: What a bias does: "current" (a constant current) or "step" (added like a
+            spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
         rewires: Its recurrent subgraphs are written input -> w_rec and mean input -> neuron.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
@@ -142,7 +151,8 @@ _EVENT_BASED = _rules(
     I=Rule(arrival="jump", membrane_decay="1"),
 )
 
-#: The conventions of each dialect by name. Measured on the files and spikes of the frameworks themselves.
+#: The conventions of each dialect by name. Measured on the files and spikes of the frameworks
+#: themselves.
 DIALECTS: Mapping[str, Conventions] = MappingProxyType(
     {
         "nir": Conventions(
@@ -284,8 +294,9 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
             threshold=">=",
             initial="v_reset",
         ),
-        # This library's own files and those of the Electronic Vision(s) group differ in the unit only: seconds here,
-        # milliseconds there. Without this library's tag in the metadata the unit must be told.
+        # This library's own files and those of the Electronic Vision(s) group differ in the unit
+        # only: seconds here, milliseconds there. Without this library's tag in the metadata the
+        # unit must be told.
         "jaxsnn": Conventions(
             name="jaxsnn",
             rules=_EVENT_BASED,
@@ -329,7 +340,8 @@ class Dialect:
     Attributes:
         name: A key of `DIALECTS`, or None while undecided.
         dt: Length of a step of the source, seconds.
-        dt_export: Norse only: the dt that its exporter was given; time constants in the file are true ones times this.
+        dt_export: Norse only: the dt that its exporter was given; time constants in the file are
+            true ones times this.
         time_unit: Unit of the file's time constants.
         spike_kernel: "delta", or "box" of width dt; None also where nodes differ, see `nodes`.
         reset: "zero" (V becomes v_reset), "subtract" (V loses v_threshold) or "none".
@@ -338,7 +350,8 @@ class Dialect:
         initial: Membrane at the start.
         decided_by: Where the name comes from.
         why: What was decided and why, with the numbers.
-        nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a leaky readout.
+        nodes: Fields that differ for a node, by name; "readout" marks a spiking node that is a
+            leaky readout.
         choices: While undecided: the dialects that the numbers allow.
     """
 
@@ -363,7 +376,9 @@ class Dialect:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds in one unit of the file's time constants (Norse: its dt_export included); None if unknown."""
+        """Seconds in one unit of the file's time constants (Norse: its dt_export included); None if
+        unknown.
+        """
         if self.name == "norse":
             return None if self.dt_export is None else 1 / self.dt_export
         return self.dt if self.time_unit == "step" else UNIT_SECONDS.get(self.time_unit or "")

@@ -1,6 +1,7 @@
 """A picture of a graph: SVG, or text for Graphviz (DOT) and Mermaid.
 
-Signals run from left to right; what runs back, a recurrent connection, is an arc below. Nested graphs are frames.
+Signals run from left to right; what runs back, a recurrent connection, is an arc below. Nested
+graphs are frames.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def _summary(
 
 
 def _ranks(graph: Graph) -> dict[str, int]:
-    """Column of each node: one more than the furthest column it hears from, edges that run back left out."""
+    """Column of each node: one more than the furthest column it hears from, edges that run back
+    left out.
+    """
     place = {name: number for number, name in enumerate(_flow(graph))}
     ranks: dict[str, int] = {}
     for name in place:
@@ -141,8 +144,8 @@ def _flow(graph: Graph) -> list[str]:
 
 
 def _placed(graph: Graph) -> dict[str, Box]:
-    """Boxes with coordinates: columns by rank; within a column in the order of their sources, recurrent
-    ones last."""
+    """Boxes with coordinates: columns by rank; within a column in the order of their sources,
+    recurrent ones last."""
     boxes, ranks = _boxes(graph), _ranks(graph)
     columns: list[list[str]] = [[] for _ in range(max(ranks.values(), default=-1) + 1)]
     for name, rank in ranks.items():

@@ -1,8 +1,8 @@
 """What the numbers of a file say about the framework that wrote it.
 
-Each framework that can be recognised ties r to the time constant by its own formula, with one dt for all neurons.
-A tie that holds for one pair of hand-written numbers proves nothing, so it counts only when distinct pairs agree on dt,
-or when dt is round although the numbers are not.
+Each framework that can be recognised ties r to the time constant by its own formula, with one dt
+for all neurons. A tie that holds for one pair of hand-written numbers proves nothing, so it counts
+only when distinct pairs agree on dt, or when dt is round although the numbers are not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Tie:
-    """One pair (time constant, gain) of one node: (tau_mem, r), (tau, r) or (tau_syn, w_in), flattened."""
+    """One pair (time constant, gain) of one node: (tau_mem, r), (tau, r) or (tau_syn, w_in),
+    flattened.
+    """
 
     node: str
     names: tuple[str, str]
@@ -52,7 +54,9 @@ class Estimate:
 
 
 def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> Iterator[Tie]:
-    """The pairs of all neurons that may tell the dt of a framework; without one, all that have a time constant."""
+    """The pairs of all neurons that may tell the dt of a framework; without one, all that have a
+    time constant.
+    """
     for name, node in nodes.items():
         if not isinstance(node, NEURONS):
             continue
@@ -82,7 +86,9 @@ def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> I
 
 
 def lambert_w(z: np.ndarray) -> np.ndarray:
-    """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log form."""
+    """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log
+    form.
+    """
     w = np.log1p(z)
     for _ in range(32):
         w = w * (1 + np.log(np.where(z > 0, z, 1) / np.where(w > 0, w, 1))) / (1 + w)
@@ -99,7 +105,10 @@ def _dt_of(rule: str, tau: np.ndarray, gain: np.ndarray) -> np.ndarray:
 
 
 def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
-    """Find dt as a framework ties it to the numbers. Neurons without leak (tau and r infinite) say nothing."""
+    """Find dt as a framework ties it to the numbers.
+
+    Neurons without leak (tau and r infinite) say nothing.
+    """
     rule = conventions.dt_from
     found = [] if rule is None else list(ties(nodes, conventions))
     taus = np.concatenate([tie.tau for tie in found] or [np.zeros(0)])
@@ -151,7 +160,9 @@ def _is_short(value: float, digits: int, tolerance: float) -> bool:
 
 
 def is_single_precision(nodes: Mapping[str, Node]) -> bool:
-    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in float64."""
+    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in
+    float64.
+    """
     for node in nodes.values():
         if not isinstance(node, NEURONS) or isinstance(node, IF | I):
             continue

@@ -1,4 +1,7 @@
-"""A `Graph` back to a file or a nir.NIRGraph. What was not changed stays bit for bit, and nothing is added."""
+"""A `Graph` back to a file or a nir.NIRGraph.
+
+What was not changed stays bit for bit, and nothing is added.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
 def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> None:
     """Write a graph as a NIR file.
 
-    Names, edges, nesting, metadata and every number that was not changed are those of the file that was read, with
-    their dtypes. Changed numbers keep the dtype of the file if it can hold them; float16, which rounds to three digits,
-    gives way to float32.
+    Names, edges, nesting, metadata and every number that was not changed are those of the file that
+    was read, with their dtypes. Changed numbers keep the dtype of the file if it can hold them;
+    float16, which rounds to three digits, gives way to float32.
 
     Raises:
         GraphError: The graph has become broken, for example by a weight that is NaN.
@@ -34,7 +37,9 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
 
 
 def document_of_graph(graph: Graph) -> Group:
-    """The document (see `jaxsnn.nir.files`) of a graph: the one that it was made of, with the changes."""
+    """The document (see `jaxsnn.nir.files`) of a graph: the one that it was made of, with the
+    changes.
+    """
     refuse_problems(graph)
     document = Group(graph.source, graph.source.attributes)
     document["node"] = _rebuilt(document["node"], "", graph)
@@ -55,7 +60,9 @@ def _rebuilt(group: Group, path: str, graph: Graph) -> Group:
 
 
 def _patched(entry: Group, record: Node) -> Group:
-    """A node's group with the parameters of its record; those that are the same keep their dataset untouched."""
+    """A node's group with the parameters of its record; those that are the same keep their dataset
+    untouched.
+    """
     patched = Group(entry, entry.attributes)
     for name in record.names:
         value = getattr(record, name)
@@ -80,7 +87,10 @@ def same_array(a: Any, b: Any) -> bool:
 
 
 def _changed(old: Dataset, value: np.ndarray) -> Dataset:
-    """New numbers in the dtype of the old ones. Floats may round; whole numbers, booleans and float16 give way."""
+    """New numbers in the dtype of the old ones.
+
+    Floats may round; whole numbers, booleans and float16 give way.
+    """
     dtype = old.dtype
     if dtype.kind in "biu" and not np.array_equal(value, value.astype(dtype)):
         dtype = value.dtype
@@ -105,7 +115,8 @@ def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def tagged(graph: Graph) -> Graph:
-    """The graph with its dialect in the metadata, so that this library reads it again without options.
+    """The graph with its dialect in the metadata, so that this library reads it again without
+    options.
 
     A courtesy: nothing needs it, other tools ignore it. Graphs that are built here have it already.
     """
@@ -142,7 +153,9 @@ def export(graph: Graph) -> nir.NIRGraph:
 
 
 def _values(group: Group) -> dict[str, Any]:
-    """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its own to them."""
+    """A document as the plain dicts that nir.read makes of a file; nir must not add nodes of its
+    own to them.
+    """
     tree = {
         name: _values(entry) if isinstance(entry, Group) else _value(entry)
         for name, entry in group.items()

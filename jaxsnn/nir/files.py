@@ -1,6 +1,7 @@
 """NIR files (HDF5) to plain nested dicts and back, without losing or adding anything.
 
-A document is a nested dict: a group is a `Group` (a dict that also has the group's attributes), a dataset a `Dataset`.
+A document is a nested dict: a group is a `Group` (a dict that also has the group's attributes), a
+dataset a `Dataset`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from jaxsnn.errors import FileError
 from jaxsnn.output import write_whole
 
-#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups contain themselves.
+#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
+#: contain themselves.
 MAXIMUM_DEPTH = 32
 
 
@@ -26,7 +28,8 @@ class Dataset:
     """One dataset.
 
     Attributes:
-        value: The numbers; a scalar is a 0-d array. Text of variable length is an object array of bytes.
+        value: The numbers; a scalar is a 0-d array. Text of variable length is an object array of
+            bytes.
         dtype: HDF5's type as h5py shows it: kind of text, its encoding and booleans included.
         attributes: HDF5 attributes, each a dataset of its own.
         storage: Chunks, compression and the like, as arguments of h5py's create_dataset.
@@ -89,7 +92,8 @@ def load(path: str | os.PathLike[str]) -> Group:
 
 
 def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read any HDF5 file into a document; `kind` says what it should be, for messages: "a NIR file".
+    """Read any HDF5 file into a document; `kind` says what it should be, for messages: "a NIR
+    file".
 
     Raises:
         FileError: The file is missing, a directory, not HDF5, or cut short.
@@ -182,7 +186,8 @@ def _load_dataset(dataset: h5py.Dataset) -> Dataset:
 
 
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
-    """Write a document. The file appears whole or not at all, and is not overwritten unless `force` is set.
+    """Write a document. The file appears whole or not at all, and is not overwritten unless `force`
+    is set.
 
     Raises:
         FileError: The file exists, or the folder cannot be written.

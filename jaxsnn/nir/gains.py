@@ -1,6 +1,7 @@
 """How strongly a spike drives a neuron: the gain that a dialect gives to the numbers of a file.
 
-All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a spike.
+All files share one equation, for example tau_syn I' = -I + w_in S. They differ in S: the area of a
+spike.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         node: Ask for one node, whose own fields may differ.
 
     Raises:
-        DialectError: Names the first field that is unknown, the node, the option that tells it, and what is known.
+        DialectError: Names the first field that is unknown, the node, the option that tells it, and
+            what is known.
     """
     view = dialect if node is None else dialect.at(node)
     where = "" if node is None else f"node '{node}': "
@@ -67,8 +69,9 @@ class SpikeArea:
     """How a spike of weight w enters a neuron.
 
     Attributes:
-        kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale it. "jump": the
-            synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in do not scale it.
+        kind: "fixed": a current w of area `seconds`, the same for every neuron; r and w_in scale
+            it. "jump": the synaptic current (LIF, LI, IF, I: the membrane) jumps by w; r and w_in
+            do not scale it.
         seconds: Area of a spike of weight 1 in seconds; None for "jump".
         kernel: Continuous reading: "delta", "box" of width dt, or None if unknown.
     """
@@ -88,7 +91,8 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     """How a spike enters a node under a dialect.
 
     Raises:
-        DialectError: The dialect is undecided, or has no rule for this type of node, or dt is unknown.
+        DialectError: The dialect is undecided, or has no rule for this type of node, or dt is
+            unknown.
     """
     kernel = dialect.at(node.name).spike_kernel
     if arrival(dialect, node) == "jump":

@@ -1,7 +1,8 @@
 """The graph: frozen node records on a networkx.MultiDiGraph, always in the same order.
 
-The order does not depend on the hash seed nor on the order in which a file lists its nodes: names are sorted naturally
-(2 comes before 10). Nested graphs are flattened, their names joined by "/"; `subgraphs` keeps what restores them.
+The order does not depend on the hash seed nor on the order in which a file lists its nodes: names
+are sorted naturally (2 comes before 10). Nested graphs are flattened, their names joined by "/";
+`subgraphs` keeps what restores them.
 """
 
 from __future__ import annotations
@@ -126,18 +127,21 @@ class Subgraph:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
-    """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.parse` or `jaxsnn.nir.build`.
+    """A NIR graph and how to read it. Made by `jaxsnn.nir.read`, `jaxsnn.nir.parse` or
+    `jaxsnn.nir.build`.
 
     Attributes:
         nodes: The records by name, in natural order of the names.
-        edges: Pairs (source, target) in the file's order, after flattening, as the dialect means them.
+        edges: Pairs (source, target) in the file's order, after flattening, as the dialect means
+            them.
         written_edges: The same before the dialect rewires recurrent subgraphs (Spyx).
         dialect: What the file does not say.
         subgraphs: The levels of nesting by path; "" is the outermost.
         repairs: What was read otherwise than it is written, each with its reason.
         warnings: What is read as it is written, but looks like a mistake of an exporter.
         version: The version of NIR that the file names, or None.
-        source: The document (see `jaxsnn.nir.files`) that the graph was made of; `write` starts from it.
+        source: The document (see `jaxsnn.nir.files`) that the graph was made of; `write` starts
+            from it.
     """
 
     nodes: Mapping[str, Node]
@@ -178,7 +182,10 @@ class Graph:
 
     @functools.cached_property
     def networkx(self) -> networkx.MultiDiGraph:
-        """The graph for networkx, frozen; a node's attribute `record` is its record. Nodes and edges are sorted."""
+        """The graph for networkx, frozen; a node's attribute `record` is its record.
+
+        Nodes and edges are sorted.
+        """
         graph = networkx.MultiDiGraph()
         graph.add_nodes_from((name, {"record": node}) for name, node in self.nodes.items())
         graph.add_edges_from(sorted(self.edges, key=edge_key))
@@ -215,7 +222,9 @@ class Graph:
         )
 
     def order(self) -> tuple[str, ...]:
-        """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by name."""
+        """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by
+        name.
+        """
         return tuple(name for part in self._components for name in part)
 
     def recurrent_components(self) -> tuple[tuple[str, ...], ...]:
@@ -242,7 +251,10 @@ class Graph:
         return dataclasses.replace(self, nodes=MappingProxyType(changed))
 
     def with_dialect(self, dialect: Dialect) -> Graph:
-        """The same graph, read in another dialect. To resolve names and options use `jaxsnn.nir.inference.resolve`."""
+        """The same graph, read in another dialect.
+
+        To resolve names and options use `jaxsnn.nir.inference.resolve`.
+        """
         conventions = dialect.conventions
         edges, found = self.written_edges, ()
         if conventions is not None and conventions.rewires:
@@ -255,9 +267,11 @@ REWIRED = "Spyx writes the input of a recurrent layer into its recurrent weights
 
 
 def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Finding, ...]]:
-    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron, and what was moved.
+    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
+    and what was moved.
 
-    The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches the neuron.
+    The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches
+    the neuron.
     """
     edges = list(graph.written_edges)
     found = []

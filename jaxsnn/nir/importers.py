@@ -1,7 +1,8 @@
 """What another simulator's importer would not read, or would read otherwise than a file means it.
 
-Importers are those of the releases that `docs/interop.md` names. Where `jaxsnn.nir.convert` writes for one, its
-refusals and its changes say what is wrong with a file as it is; the others are known by their rules alone.
+Importers are those of the releases that `docs/interop.md` names. Where `jaxsnn.nir.convert` writes
+for one, its refusals and its changes say what is wrong with a file as it is; the others are known
+by their rules alone.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def _name_problems(graph: Graph, title: str, *, converts: bool) -> Iterator[Prob
 
 
 def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
-    """What stands in the way of a conversion; else what it changes, which the importer would play otherwise."""
+    """What stands in the way of a conversion; else what it changes, which the importer would play
+    otherwise.
+    """
     from jaxsnn.nir.convert import convert
 
     if graph.dialect.name is None:
@@ -161,7 +164,9 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
 
 
 def _original(graph: Graph, name: str) -> str | None:
-    """The node that a conversion, which writes nested graphs flat, has under a name; None for one that it added."""
+    """The node that a conversion, which writes nested graphs flat, has under a name; None for one
+    that it added.
+    """
     if name in graph.nodes:
         return name
     found = [

@@ -1,4 +1,5 @@
-"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of the file.
+"""Deciding the dialect of a graph: what the user says, then this library's tag, then the numbers of
+the file.
 
 Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
 """
@@ -20,7 +21,8 @@ from jaxsnn.units import format_time
 
 #: Name of this library's entry in a graph's metadata.
 TAG = "jaxsnn"
-#: Dialects that the numbers can prove. SpikingJelly's are those of snnTorch, apart from their precision.
+#: Dialects that the numbers can prove. SpikingJelly's are those of snnTorch, apart from their
+#: precision.
 RECOGNISED = ("snntorch", "rockpool", "spyx")
 
 
@@ -30,8 +32,9 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     Args:
         graph: What was read.
         dialect: A key of `DIALECTS`, or "auto": the tag that this library writes, then the numbers.
-        options: Other fields of `Dialect`: dt and dt_export (seconds or text with a unit), time_unit, reset,
-            reset_delay, norm_input, spike_kernel, initial, readout. The last six may differ by node: "NODE:VALUE".
+        options: Other fields of `Dialect`: dt and dt_export (seconds or text with a unit),
+            time_unit, reset, reset_delay, norm_input, spike_kernel, initial, readout. The last six
+            may differ by node: "NODE:VALUE".
 
     Raises:
         UsageError: An option has an unknown value or names an unknown node.
@@ -173,7 +176,9 @@ def _decide_dt(
 
 
 def _shortest(seconds: float) -> float:
-    """The number with two digits that an exporter started from, if float32 arithmetic explains the difference."""
+    """The number with two digits that an exporter started from, if float32 arithmetic explains the
+    difference.
+    """
     short = float(f"{seconds:.1e}")
     return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
 
@@ -181,7 +186,9 @@ def _shortest(seconds: float) -> float:
 def _decide_kernel(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], nodes: dict[str, dict[str, Any]]
 ) -> None:
-    """The continuous reading of a spike: one for all neurons, or one for each where their types differ."""
+    """The continuous reading of a spike: one for all neurons, or one for each where their types
+    differ.
+    """
     if "spike_kernel" in fields:
         return
     by_node = {
@@ -266,7 +273,9 @@ def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
 
 
 def infer(graph: Graph) -> tuple[str | None, str]:
-    """The dialect that the numbers prove, with a sentence that says why; None and why not otherwise."""
+    """The dialect that the numbers prove, with a sentence that says why; None and why not
+    otherwise.
+    """
     if not graph.neurons:
         return None, "The graph has no neurons, so nothing tells its dialect."
     choices = possible(graph)
@@ -294,7 +303,9 @@ def _gains(graph: Graph) -> str:
 
 
 def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
-    """This library's tag in the metadata as options, or None; and a sentence where it is not believed."""
+    """This library's tag in the metadata as options, or None; and a sentence where it is not
+    believed.
+    """
     text = graph.metadata.get(TAG)
     if text is None:
         return None, ""

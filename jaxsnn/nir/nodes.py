@@ -1,7 +1,7 @@
 """The nodes of a NIR graph as frozen records, one class for each primitive of NIR 1.0.8.
 
-A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. A parameter that the file
-lacks is None. `value` gives what NIR means by a missing one.
+A record keeps each parameter exactly as the file has it: a scalar stays 0-d, a dtype stays. A
+parameter that the file lacks is None. `value` gives what NIR means by a missing one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Node:
     Attributes:
         name: The node's name in the graph; "/" joins the names of nested graphs.
         metadata: The node's own metadata, nested, as in the file.
-        origin: Name of the node in the user's file that this one comes from; None for a node that a repair added.
+        origin: Name of the node in the user's file that this one comes from; None for a node that a
+            repair added.
         extra: Entries in the file that NIR does not define, kept for export.
     """
 
@@ -71,7 +72,8 @@ class Node:
         return self.defaults.get(parameter) if value is None else value
 
     def numbers(self, parameter: str) -> np.ndarray:
-        """`value` to calculate with: float16 as float32 and whole numbers as float64, which can hold the results.
+        """`value` to calculate with: float16 as float32 and whole numbers as float64, which can
+        hold the results.
 
         >>> Linear(name="a", weight=np.ones((1, 1), "float16")).numbers("weight").dtype
         dtype('float32')
@@ -89,7 +91,9 @@ class Node:
 
 
 def freeze(value: Any) -> Any:
-    """A read-only array (text and None stay): the caller's own array is never made read-only nor kept."""
+    """A read-only array (text and None stay): the caller's own array is never made read-only nor
+    kept.
+    """
     if value is None or isinstance(value, str):
         return value
     array = np.array(value)
@@ -123,7 +127,9 @@ class Linear(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Affine(Node):
-    """y = W x + b; the bias is added once in each step of time (in continuous time: a constant current)."""
+    """y = W x + b; the bias is added once in each step of time (in continuous time: a constant
+    current).
+    """
 
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
@@ -222,7 +228,9 @@ class Threshold(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CubaLIF(Node):
-    """tau_syn I' = -I + w_in S; tau_mem V' = v_leak - V + r I; spike where V > v_threshold, then V = v_reset."""
+    """tau_syn I' = -I + w_in S; tau_mem V' = v_leak - V + r I; spike where V > v_threshold, then V
+    = v_reset.
+    """
 
     tau_syn: np.ndarray | None = None
     tau_mem: np.ndarray | None = None

@@ -1,4 +1,6 @@
-"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is plain, refuses what is broken."""
+"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is plain, refuses
+what is broken.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,13 @@ def read(
 
     Args:
         path: The file.
-        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`; "auto" decides from the file where it can.
+        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`; "auto" decides from the file
+            where it can.
         dt: Length of a step of the source: seconds, or text such as "100us".
         dt_export: The dt that Norse's exporter was given.
         time_unit: Unit of the time constants: "s", "ms" or "step".
-        reset: "zero", "subtract" or "none". This and all that follow may differ from node to node: "NODE:VALUE", a
-            mapping from node to value, or a list of values.
+        reset: "zero", "subtract" or "none". This and all that follow may differ from node to node:
+            "NODE:VALUE", a mapping from node to value, or a list of values.
         reset_delay: True if the reset acts one step later.
         norm_input: Sinabs: True if the input is scaled by 1 - exp(-1/tau).
         spike_kernel: "delta", or "box" of width dt.
@@ -53,7 +56,8 @@ def read(
         readout: Names of spiking nodes that were trained as leaky readouts.
 
     Returns:
-        The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read otherwise than written.
+        The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
+        otherwise than written.
 
     Raises:
         FileError: No such file, or no NIR file.
@@ -80,7 +84,8 @@ def read(
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
     """Make a graph of a nir.NIRGraph (which is not changed) or of a document of `jaxsnn.nir.files`.
 
-    Takes and raises what `read` does. `dialect` may also be a `Dialect` made before, which is taken as it is.
+    Takes and raises what `read` does. `dialect` may also be a `Dialect` made before, which is taken
+    as it is.
 
     >>> import nir, numpy
     >>> net = nir.NIRGraph.from_list(nir.Linear(numpy.ones((3, 2))), nir.LI(*(numpy.ones(3) for _ in range(3))))
@@ -100,7 +105,8 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
 
 
 def assemble(source: Any) -> Graph:
-    """The graph of a nir.NIRGraph or a document, flattened; its numbers and shapes may be broken, its dialect is open.
+    """The graph of a nir.NIRGraph or a document, flattened; its numbers and shapes may be broken,
+    its dialect is open.
 
     Raises:
         GraphError: Nodes and edges make no graph.
@@ -136,7 +142,9 @@ class _Flat:
 
 
 def _flatten(group: Group, path: str, flat: _Flat) -> None:
-    """Collect the nodes of one level, then of the levels below; edges to a nested graph go to its Input."""
+    """Collect the nodes of one level, then of the levels below; edges to a nested graph go to its
+    Input.
+    """
     where = f"nested graph '{path}'" if path else "the graph"
     members = group.get("nodes")
     if not isinstance(members, Group):
@@ -206,7 +214,9 @@ def _text(value: Any) -> str:
 def _repaired_edges(
     raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat
 ) -> list[Edge]:
-    """The edges of a level without duplicates; inside a nested graph, broken ones are mended or left out."""
+    """The edges of a level without duplicates; inside a nested graph, broken ones are mended or
+    left out.
+    """
     edges: list[Edge] = []
     for edge in raw:
         mended = tuple(_mended_name(name, path, names) for name in edge)
@@ -241,7 +251,9 @@ def _repaired_edges(
 
 
 def _mended_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
-    """The node that an edge of a nested graph means: exporters mix names with and without the graph's own as prefix."""
+    """The node that an edge of a nested graph means: exporters mix names with and without the
+    graph's own as prefix.
+    """
     if name in names or not path:
         return name if name in names else None
     last = path.rpartition("/")[2]

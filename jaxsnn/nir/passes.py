@@ -1,4 +1,7 @@
-"""Analysis passes: what follows from a graph. They never change it, and never guess: what cannot be known is None."""
+"""Analysis passes: what follows from a graph.
+
+They never change it, and never guess: what cannot be known is None.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ class Window:
 
     Attributes:
         kernel, stride, dilation: Sizes.
-        padding: (before, after); None where 'same' meets a stride, which frameworks read differently.
+        padding: (before, after); None where 'same' meets a stride, which frameworks read
+            differently.
         groups: Of channels; 1 for a pool.
     """
 
@@ -63,7 +67,9 @@ class Window:
 
 
 def window(node: Node) -> Window:
-    """The window of a Conv1d, Conv2d, SumPool2d or AvgPool2d; 0-d and one-element parameters hold for each axis."""
+    """The window of a Conv1d, Conv2d, SumPool2d or AvgPool2d; 0-d and one-element parameters hold
+    for each axis.
+    """
     axes = 1 if isinstance(node, Conv1d) else 2
     if isinstance(node, POOLS):
         kernel, dilation, groups = _per_axis(node.value("kernel_size"), axes), (1,) * axes, 1
@@ -152,8 +158,9 @@ def _flattened(node: Flatten, shape: Shape) -> Shape | None:
 def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     """The input and output shape of each node, without axes of batch or time.
 
-    Parameters come first (a weight matrix fixes both sides); nodes whose parameters are scalars take the size of their
-    neighbours. Where nothing tells the shape, or the sources of an Output disagree, it is None.
+    Parameters come first (a weight matrix fixes both sides); nodes whose parameters are scalars
+    take the size of their neighbours. Where nothing tells the shape, or the sources of an Output
+    disagree, it is None.
 
     >>> from jaxsnn.nir import build
     >>> shapes(build.sequential(build.input(2), build.linear(3), build.li(tau=0.01), seed=0))["1"]
@@ -260,8 +267,8 @@ def sizes(graph: Graph) -> dict[str, int | None]:
 
 
 def synapses(graph: Graph) -> dict[str, int | None]:
-    """Number of connections of each Linear, Affine and convolution: pairs of an input and an output with a weight
-    other than zero; None where the size of a convolution's input is unknown."""
+    """Number of connections of each Linear, Affine and convolution: pairs of an input and an output
+    with a weight other than zero; None where the size of a convolution's input is unknown."""
     found = shapes(graph)
     counts: dict[str, int | None] = {}
     for name, node in graph.nodes.items():
@@ -287,7 +294,8 @@ def _taps(node: Node, shape: Shape | None) -> int | None:
 
 
 def bypass_relays(graph: Graph) -> tuple[Edge, ...]:
-    """The edges of the graph without the Input and Output nodes of nested graphs, which only pass on what arrives.
+    """The edges of the graph without the Input and Output nodes of nested graphs, which only pass
+    on what arrives.
 
     In natural order; a pair that several ways connect is listed once for each way.
     """

@@ -1,4 +1,7 @@
-"""What the reader mends in its interpretation of a file, and what it warns of. The content of the file stays."""
+"""What the reader mends in its interpretation of a file, and what it warns of.
+
+The content of the file stays.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from jaxsnn.nir.passes import ELEMENTWISE, Shape, own_shape, shapes, transfer
 
 
 def add_borders(graph: Graph) -> Graph:
-    """Add Input nodes to a graph that has none at all, before the nodes that nothing feeds; likewise Output nodes.
+    """Add Input nodes to a graph that has none at all, before the nodes that nothing feeds;
+    likewise Output nodes.
 
     The added records have no `origin`, and are not written back.
     """

@@ -1,4 +1,6 @@
-"""A delay for each synapse, in the nodes that NIR has: a Linear that copies channels, a Delay, and the weights."""
+"""A delay for each synapse, in the nodes that NIR has: a Linear that copies channels, a Delay, and
+the weights.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from jaxsnn.nir.parse import parse
 def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     """The graph with a delay for each synapse of a Linear or Affine.
 
-    Channel source * outputs + target of the two nodes that are added, `NAME_copies` and `NAME_delays`, belongs to the
-    synapse between the two.
+    Channel source * outputs + target of the two nodes that are added, `NAME_copies` and
+    `NAME_delays`, belongs to the synapse between the two.
 
     Args:
         name: the node, outside nested graphs.

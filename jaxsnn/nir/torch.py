@@ -1,4 +1,5 @@
-"""From PyTorch modules to a `Graph`, with what the frameworks' exporters lose, and from a `Graph` to a module.
+"""From PyTorch modules to a `Graph`, with what the frameworks' exporters lose, and from a `Graph`
+to a module.
 
 torch, snntorch, norse and nirtorch are imported inside functions: nothing else needs them.
 """
@@ -27,19 +28,21 @@ from jaxsnn.nir.torch_leaves import Call, exported, exporter_of, outputs_of
 def from_torch(module: Any, sample: Any) -> Graph:
     """A graph of a module of snnTorch or Norse, in that framework's dialect.
 
-    Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose, go into the dialect
-    and into the nodes. Parameters may be one number or one for each neuron.
+    Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
+    go into the dialect and into the nodes. Parameters may be one number or one for each neuron.
 
     Args:
-        module: A torch.nn.Module of torch's layers and the framework's neurons. One forward pass finds the wiring: each
-            layer must take what another layer gives, unchanged.
+        module: A torch.nn.Module of torch's layers and the framework's neurons. One forward pass
+            finds the wiring: each layer must take what another layer gives, unchanged.
         sample: Input of one step, (batch, *shape).
 
     Returns:
-        The graph, with an Output for each layer whose output the module returns and no other layer takes.
+        The graph, with an Output for each layer whose output the module returns and no other layer
+        takes.
 
     Raises:
-        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed outside of layers.
+        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed
+            outside of layers.
     """
     calls, outputs = _traced(module, sample)
     made = {call.name: exported(call) for call in calls}
@@ -105,7 +108,9 @@ def _read(
 
 
 def _traced(module: Any, sample: Any) -> tuple[list[Call], dict[str, tuple[int, ...]]]:
-    """The first call of each leaf in order, and the leaves that give the outputs, with their shapes."""
+    """The first call of each leaf in order, and the leaves that give the outputs, with their
+    shapes.
+    """
     import torch
 
     calls: dict[str, Call] = {}
@@ -184,12 +189,13 @@ _TORCH = Target(
 def to_torch(graph: Graph) -> Any:
     """A torch.nn.Module that plays a graph as its dialect says, step by step, through nirtorch.
 
-    It takes (input, state) and gives (output, state); without a state it starts anew. Weights and biases are
-    parameters; a spike's gradient is that of an arctan (Fang et al., 2021, arXiv:2007.05785). The numbers are those of
-    the source up to the order of float32 sums.
+    It takes (input, state) and gives (output, state); without a state it starts anew. Weights and
+    biases are parameters; a spike's gradient is that of an arctan (Fang et al., 2021,
+    arXiv:2007.05785). The numbers are those of the source up to the order of float32 sums.
 
     Args:
-        graph: Read with its dialect: one input, one output, loops of one neuron and one weight matrix.
+        graph: Read with its dialect: one input, one output, loops of one neuron and one weight
+            matrix.
 
     Raises:
         ConversionError: Continuous time, or wiring that nirtorch cannot run.
@@ -229,7 +235,8 @@ def to_torch(graph: Graph) -> Any:
     kinds: dict[Any, Any] = {
         type(node): lambda node: modules[id(node)] for node in written.nodes.values()
     }
-    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap channels, are never used.
+    # With a map of its own for every node, nirtorch's defaults, which lose biases and swap
+    # channels, are never used.
     return nirtorch.nir_to_torch(written, kinds, default_map={})
 
 
@@ -299,7 +306,9 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
 
 
 def _neuron(step: Step) -> Any:
-    """A population that steps as `jaxsnn.nir.convert.step` defines; its state is (v before reset, i, spikes)."""
+    """A population that steps as `jaxsnn.nir.convert.step` defines; its state is (v before reset,
+    i, spikes).
+    """
     import torch
 
     class Spike(torch.autograd.Function):

@@ -1,4 +1,6 @@
-"""Layers and neurons of PyTorch, snnTorch and Norse as NIR nodes, by their attributes: no framework is imported."""
+"""Layers and neurons of PyTorch, snnTorch and Norse as NIR nodes, by their attributes: no framework
+is imported.
+"""
 
 from __future__ import annotations
 
@@ -241,7 +243,8 @@ _EXPORTERS: Mapping[tuple[str, str], Callable[[Call], Exported]] = MappingProxyT
 def outputs_of(
     result: Any, makers: dict[int, str], calls: dict[str, Call]
 ) -> dict[str, tuple[int, ...]]:
-    """The leaves that give what a module returns: the first tensor, and others that no leaf takes up.
+    """The leaves that give what a module returns: the first tensor, and others that no leaf takes
+    up.
 
     What is returned beside them are states of neurons.
     """

@@ -14,7 +14,8 @@ from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Linear, Node
 from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes, window
 
 _TIME_CONSTANTS = ("tau", "tau_mem", "tau_syn")
-#: Factors that may be infinite where a time constant is: a neuron without leak has tau and r infinite.
+#: Factors that may be infinite where a time constant is: a neuron without leak has tau and r
+#: infinite.
 _TIED = {"r": ("tau", "tau_mem"), "w_in": ("tau_syn",)}
 _MAY_BE_INFINITE = (*_TIME_CONSTANTS, *_TIED)
 _SINGLE = ("groups", "start_dim", "end_dim")
@@ -39,10 +40,11 @@ class Problem:
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:
-    """All problems of a graph, in the order of its nodes. None of them can be repaired without guessing.
+    """All problems of a graph, in the order of its nodes. None of them can be repaired without
+    guessing.
 
-    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match, edges into an Input
-    or out of an Output of the outermost graph.
+    Missing parameters, parameters that are NaN, infinite or out of range, shapes that do not match,
+    edges into an Input or out of an Output of the outermost graph.
     """
     problems = [problem for node in graph.nodes.values() for problem in _node_problems(node)]
     problems += _border_problems(graph)
@@ -215,7 +217,9 @@ def _window_problems(node: Node) -> Iterator[Problem]:
 
 
 def _border_problems(graph: Graph) -> Iterator[Problem]:
-    """Data enter at an Input and leave at an Output; those of nested graphs are relays, which pass on what arrives."""
+    """Data enter at an Input and leave at an Output; those of nested graphs are relays, which pass
+    on what arrives.
+    """
     for name in graph.inputs:
         if sources := graph.predecessors(name):
             what = f"receives what {listing(sources)} sends, but data enter there"

@@ -1,1 +1,3 @@
-"""Running a network with either engine, and what is made of the result: verification, fidelity, checks."""
+"""Running a network with either engine, and what is made of the result: verification, fidelity,
+checks.
+"""

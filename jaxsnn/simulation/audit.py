@@ -1,6 +1,7 @@
 """A second opinion on a solution: the voltages, recomputed in float64 from nothing but the spikes.
 
-No scan, no crossing solver, no state: V of a neuron at any time is a sum over what arrived and what it fired before.
+No scan, no crossing solver, no state: V of a neuron at any time is a sum over what arrived and what
+it fired before.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def audit(
     samples: int = 32,
     times: int = 256,
 ) -> dict[str, Audit]:
-    """Recompute the voltages of the CubaLIF populations; others, and those under levels of a Threshold, are left out.
+    """Recompute the voltages of the CubaLIF populations; others, and those under levels of a
+    Threshold, are left out.
 
     Args:
         inputs: Input node -> Events (batch, events), as they were simulated.

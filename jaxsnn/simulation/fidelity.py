@@ -25,9 +25,11 @@ class PopulationFidelity:
 
     Attributes:
         grid, event: numbers of spikes.
-        count_cosine: cosine between the spike counts of all neurons in all samples; None where one engine is silent.
+        count_cosine: cosine between the spike counts of all neurons in all samples; None where one
+            engine is silent.
         rate_ratio: spikes of the event engine per spike of the grid; None where the grid is silent.
-        multi_spike_steps: steps of a neuron in a sample in which the event engine fires more than once.
+        multi_spike_steps: steps of a neuron in a sample in which the event engine fires more than
+            once.
     """
 
     grid: int
@@ -39,7 +41,9 @@ class PopulationFidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """What `jaxsnn fidelity` found, by population that fires, and what the grid played otherwise than it was said."""
+    """What `jaxsnn fidelity` found, by population that fires, and what the grid played otherwise
+    than it was said.
+    """
 
     populations: dict[str, PopulationFidelity]
     notes: tuple[str, ...] = ()
@@ -76,8 +80,10 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None 
 
     Args:
         graph: read with its dialect; its dt must be known.
-        arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is one.
-        threshold: how the event engine plays a Threshold, "level" (the default) or "event"; on the grid it is a level.
+        arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
+            one.
+        threshold: how the event engine plays a Threshold, "level" (the default) or "event"; on the
+            grid it is a level.
 
     Raises:
         JaxsnnError: inputs that do not fit, or something that one of the engines refuses.

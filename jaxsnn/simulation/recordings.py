@@ -71,9 +71,10 @@ def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarra
 def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
     """Inputs and outputs of a network from a file.
 
-    An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds and "NODE.index",
-    (batch, events); for each Output node "NODE.y". One Input, one Output need no "NODE.". A file of NIR data has
-    recordings of the Input nodes, and of the Output nodes or of the one node that feeds each.
+    An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds
+    and "NODE.index", (batch, events); for each Output node "NODE.y". One Input, one Output need no
+    "NODE.". A file of NIR data has recordings of the Input nodes, and of the Output nodes or of the
+    one node that feeds each.
 
     Args:
         dt: seconds, length of a step; needed for NIR's events.
@@ -165,7 +166,9 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
 def _refuse_strangers(
     arrays: Mapping[str, np.ndarray], ending: str, nodes: Iterable[str], what: str
 ) -> None:
-    """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where there are several."""
+    """Refuse arrays of one ending that belong to no node: a name that is misspelt, or none where
+    there are several.
+    """
     names = list(nodes)
     for key in arrays:
         name, dot, last = key.rpartition(".")

@@ -49,7 +49,8 @@ class Inputs:
 def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | None) -> Inputs:
     """Inputs of a network from arrays.
 
-    Arrays as in `jaxsnn.simulation.recordings`; step k of a raster "NODE.x", (time, batch, ...), is at k dt.
+    Arrays as in `jaxsnn.simulation.recordings`; step k of a raster "NODE.x", (time, batch, ...), is
+    at k dt.
 
     Args:
         dt: seconds, length of a step; needed for rasters.
@@ -133,12 +134,14 @@ def simulate_fully(
 def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]:
     """What leaves a network, by Output node.
 
-    "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the population's size; of a
-    readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,), seconds; of a Threshold played as a level
-    its rises as "NODE.time" and "NODE.index", and "NODE.fall_time" and "NODE.fall_index" likewise.
+    "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the
+    population's size; of a readout "NODE.y" (time, batch, neurons) and "NODE.sample_time" (time,),
+    seconds; of a Threshold played as a level its rises as "NODE.time" and "NODE.index", and
+    "NODE.fall_time" and "NODE.fall_index" likewise.
 
     Raises:
-        UsageError: an Output that is not fed by populations that all fire, or by one readout or level.
+        UsageError: an Output that is not fed by populations that all fire, or by one readout or
+            level.
     """
     arrays = {}
     for name, sources in network.outputs.items():
@@ -179,7 +182,8 @@ class RunOutcome:
     Attributes:
         result: "success".
         spikes: population -> number of spikes, all samples together.
-        spikes_needed: population -> largest number of spikes of one neuron in one sample; of a level, of rises.
+        spikes_needed: population -> largest number of spikes of one neuron in one sample; of a
+            level, of rises.
         levels: Threshold that is played as a level -> number of rises, all samples together.
         samples: size of the batch.
         t_end: seconds; None on a grid whose steps have no known length.
@@ -244,15 +248,18 @@ def run_file(
     threshold: str | None = None,
     force: bool = False,
 ) -> RunOutcome:
-    """Simulate a graph on the inputs of an .npz file (see `network_inputs`), write what leaves it (`output_arrays`).
+    """Simulate a graph on the inputs of an .npz file (see `network_inputs`), write what leaves it
+    (`output_arrays`).
 
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
-        max_spikes: fail where a neuron fires more often; default: record as many spikes as there are.
+        max_spikes: fail where a neuron fires more often; default: record as many spikes as there
+            are.
         threshold: how a Threshold is played, "level" (the default) or "event".
 
     Raises:
-        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that fails.
+        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
+            fails.
     """
     if max_spikes is not None and max_spikes < 1:
         raise UsageError(f"max_spikes (--max-spikes) is {max_spikes}: it must be at least 1")

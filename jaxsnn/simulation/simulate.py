@@ -38,24 +38,26 @@ class Solution:
     """What a run left. A pytree; everything is by NIR node name.
 
     Attributes:
-        spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes), `count` (batch, neurons).
-            A Threshold that is played as events is among them.
-        levels: Threshold that is played as a level -> `Levels` with `rise` and `fall` (batch, neurons, rises) seconds,
-            and `count` (batch, neurons).
+        spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes),
+            `count` (batch, neurons). A Threshold that is played as events is among them.
+        levels: Threshold that is played as a level -> `Levels` with `rise` and `fall` (batch,
+            neurons, rises) seconds, and `count` (batch, neurons).
         voltages: readout -> membrane voltage (batch, samples, neurons).
         sample_times: (samples,) seconds, where the readouts were sampled.
         result: how the run ended, a `Result` as int32 scalar.
-        clipped_slopes: population -> number of spikes so close to tangency that a gradient is clipped.
-        degenerate_spikes: population -> number of spikes at the very time of an arrival that moved V (LIF and IF under
-            delta spikes): their times do not depend on any weight, so that their exact gradient is zero. Of a
-            Threshold, as in `clipped_slopes`, the rises and falls of V.
-        budgets: option of `Event` -> population -> what the run took and what there was room for; where one was not
-            enough, the numbers of the populations behind are lower bounds.
+        clipped_slopes: population -> number of spikes so close to tangency that a gradient is
+            clipped.
+        degenerate_spikes: population -> number of spikes at the very time of an arrival that moved
+            V (LIF and IF under delta spikes): their times do not depend on any weight, so that
+            their exact gradient is zero. Of a Threshold, as in `clipped_slopes`, the rises and
+            falls of V.
+        budgets: option of `Event` -> population -> what the run took and what there was room for;
+            where one was not enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
         late: input -> number of events at or after t_end, which nothing sees.
         notes: what is played otherwise than NIR means it, a sentence each.
-        voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of these, (2,) seconds,
-            which must be equal.
+        voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of
+            these, (2,) seconds, which must be equal.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         outputs: Output node -> names of the populations that feed it.
     """
@@ -77,7 +79,8 @@ class Solution:
     voltage_taus: dict[str, jax.Array] = field(default_factory=dict)
 
     def events(self, name: str) -> Events:
-        """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and the size.
+        """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and
+        the size.
 
         Spikes at exactly equal times come in the order of their neurons.
         """
@@ -88,15 +91,17 @@ class Solution:
         return self._of(name).time[..., 0]
 
     def maximum(self, name: str) -> jax.Array:
-        """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact: (batch, neurons).
+        """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact: (batch,
+        neurons).
 
-        What arrives at exactly one time acts together. Of a population that fires, what V would reach without resets:
-        exact for neurons that stay silent.
+        What arrives at exactly one time acts together. Of a population that fires, what V would
+        reach without resets: exact for neurons that stay silent.
         """
         return maximum(self._drive(name), self.t_end)
 
     def integral(self, name: str, tau: float | None = None) -> jax.Array:
-        """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact: (batch, neurons), volts times seconds.
+        """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact: (batch, neurons), volts
+        times seconds.
 
         Args:
             tau: seconds, positive; None: the integral of V itself.
@@ -112,11 +117,15 @@ class Solution:
 
     @property
     def spikes_needed(self) -> dict[str, jax.Array]:
-        """Population -> largest number of spikes of one of its neurons; a lower bound behind an exhausted budget."""
+        """Population -> largest number of spikes of one of its neurons; a lower bound behind an
+        exhausted budget.
+        """
         return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
 
     def shortages(self) -> dict[str, dict[str, int]]:
-        """Option of `Event` -> population -> what it must be at least, where it was too small (outside jit only)."""
+        """Option of `Event` -> population -> what it must be at least, where it was too small
+        (outside jit only).
+        """
         return {
             option: {
                 name: int(each.needed)
@@ -221,21 +230,24 @@ def simulate(
 ) -> Solution | GridSolution:
     """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
 
-    The event engine is differentiable in the network's parameters and the input times, exactly; the grid engine in the
-    parameters and the input, through the surrogate of `Grid`.
+    The event engine is differentiable in the network's parameters and the input times, exactly; the
+    grid engine in the parameters and the input, through the surrogate of `Grid`.
 
     Args:
         network: made by `jaxsnn.lower`.
-        inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs a mapping from the
-            Input node's name. Times are in seconds, from 0 on. The grid engine takes arrays (time, batch, *shape) too,
-            and sorts events into steps: one at time t is input of step t/dt, rounded.
+        inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs
+            a mapping from the Input node's name. Times are in seconds, from 0 on. The grid engine
+            takes arrays (time, batch, *shape) too, and sorts events into steps: one at time t is
+            input of step t/dt, rounded.
         t_end: end of the simulation, seconds. The grid engine needs it for events only.
         engine: `Event` (the default) or `Grid`, with options.
-        sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts; default 101. Others
-            are refused, but where they are traced. On the grid a readout has a value in each step.
-        max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with what it took where
-            one of its budgets was too small. Not inside `jax.jit`.
-        throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at the `result`.
+        sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;
+            default 101. Others are refused, but where they are traced. On the grid a readout has a
+            value in each step.
+        max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with
+            what it took where one of its budgets was too small. Not inside `jax.jit`.
+        throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at
+            the `result`.
 
     Raises:
         UsageError: inputs or options that do not fit the network.
@@ -400,7 +412,9 @@ def conclude(
 
 
 def first_of(conditions):
-    """The `Result` of the first of some pairs (scalar bool, `Result`) that is true; success, if none is."""
+    """The `Result` of the first of some pairs (scalar bool, `Result`) that is true; success, if
+    none is.
+    """
     holds, results = zip(*conditions, strict=True)
     return jnp.select(
         list(holds), [jnp.int32(result) for result in results], jnp.int32(Result.SUCCESS)

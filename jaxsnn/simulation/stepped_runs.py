@@ -31,14 +31,16 @@ def run_on_grid(
     t_end: float | None = None,
     force: bool = False,
 ) -> RunOutcome:
-    """Play a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y" (time, batch, *shape).
+    """Play a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y"
+    (time, batch, *shape).
 
     Args:
         source: see `jaxsnn.simulation.recordings.load_recording`; events need `t_end`.
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
 
     Raises:
-        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that fails.
+        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
+            fails.
     """
     network = lower(graph, dtype=np.float32)
     inputs = inputs_of(load_arrays(source), network)
@@ -65,7 +67,9 @@ def run_on_grid(
 
 
 def notes_of(solution: GridSolution) -> tuple[str, ...]:
-    """What a run on the grid played otherwise than it was said, with the events that it moved or left out."""
+    """What a run on the grid played otherwise than it was said, with the events that it moved or
+    left out.
+    """
     found = list(solution.notes)
     for name, count in solution.rounded.items():
         found += [
@@ -80,7 +84,9 @@ def notes_of(solution: GridSolution) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOutcome:
-    """What `jaxsnn verify` found: the comparison, and what was read or played otherwise than it was said."""
+    """What `jaxsnn verify` found: the comparison, and what was read or played otherwise than it was
+    said.
+    """
 
     found: Verification
     notes: tuple[str, ...]
@@ -126,7 +132,8 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         source: an .npz file or one of NIR data; see `jaxsnn.simulation.recordings.load_recording`.
 
     Raises:
-        JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not known well enough.
+        JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not
+            known well enough.
     """
     network = lower(graph, dtype=np.float32)
     recording = load_recording(source, network, graph.dialect.dt)

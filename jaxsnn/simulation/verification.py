@@ -17,13 +17,15 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.simulate import simulate
 
-#: Membranes agree where the root mean square of the difference is this fraction of that of the recording, or less.
+#: Membranes agree where the root mean square of the difference is this fraction of that of the
+#: recording, or less.
 MEMBRANE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first step in which something differs: the lowest sample, then the lowest neuron of that step.
+    """The first step in which something differs: the lowest sample, then the lowest neuron of that
+    step.
 
     Attributes:
         node: the Output.
@@ -51,7 +53,8 @@ class Verification:
         identical_active: those that are both.
         relative_rmse: of membranes, the largest of all outputs; None where no output is a membrane.
         spikes_expected, spikes_got: numbers of spikes.
-        first_difference: the first in time, or None. Membranes count if they are not within the tolerance all in all.
+        first_difference: the first in time, or None. Membranes count if they are not within the
+            tolerance all in all.
     """
 
     trains: int
@@ -94,9 +97,10 @@ def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = Non
 
     Args:
         source: a graph that was read with its dialect, or a network.
-        x: what went in, (time, batch, *shape); for several inputs a mapping from the Input node's name.
-        y: what came out, likewise: spikes of populations that fire, membranes of readouts. Outputs that a mapping
-            leaves out are not compared.
+        x: what went in, (time, batch, *shape); for several inputs a mapping from the Input node's
+            name.
+        y: what came out, likewise: spikes of populations that fire, membranes of readouts. Outputs
+            that a mapping leaves out are not compared.
         engine: options of the grid engine.
 
     Raises:
@@ -191,7 +195,9 @@ def _relative(error: float, scale: float) -> float:
 
 
 def _first(name: str, expected: np.ndarray, got: np.ndarray, tolerance: float) -> Difference | None:
-    """The first place where two recordings (time, batch, *shape) are further apart than a tolerance."""
+    """The first place where two recordings (time, batch, *shape) are further apart than a
+    tolerance.
+    """
     steps, batch = expected.shape[:2]
     apart = ~(np.abs(expected - got) <= tolerance)
     if not apart.any():

@@ -71,49 +71,60 @@ def fit(
 ) -> Fit:
     """Train a graph, and return it with the parameters of the epoch that validates best.
 
-    On the event engine gradients are exact. Hidden neurons play their full dynamics, so that the trained graph means
-    the same to every simulator; a population that only a first-spike loss reads, and that feeds nothing else, stops
-    after its first spike to save time. The same arguments give the same result, bit for bit, also where a run was
-    killed and resumed.
+    On the event engine gradients are exact. Hidden neurons play their full dynamics, so that the
+    trained graph means the same to every simulator; a population that only a first-spike loss
+    reads, and that feeds nothing else, stops after its first spike to save time. The same arguments
+    give the same result, bit for bit, also where a run was killed and resumed.
 
     Args:
         graph: read with a dialect, or built.
         data: `jaxsnn.train.yinyang_splits()`, or your own `Splits`.
-        loss: a name in `jaxsnn.train.LOSSES`, or a loss; the name stands for times in units of the tau_syn of the
-            population that feeds the Output.
-        encoder: makes Events of values; default `Latency` over 2 tau_syn. Not needed where the data are Events, or on
-            the grid arrays (samples, time, *shape).
+        loss: a name in `jaxsnn.train.LOSSES`, or a loss; the name stands for times in units of the
+            tau_syn of the population that feeds the Output.
+        encoder: makes Events of values; default `Latency` over 2 tau_syn. Not needed where the data
+            are Events, or on the grid arrays (samples, time, *shape).
         t_end: seconds, end of a sample; default 6.5 tau_syn.
         epochs, batch_size, seed: of the run; the seed shuffles, and draws what `augment` does.
-        learning_rate: step of a weight in units of its kick (`jaxsnn.train.loop.scaling`): the same in every dialect.
-        schedule: name in `jaxsnn.train.SCHEDULES`, or an optax schedule, whose rates are taken as they are.
-        optimiser: name in `jaxsnn.train.OPTIMISERS`, or an optax optimiser with a learning rate of its own, whose
-            updates are added, in the same units; `learning_rate` and `schedule` are then those of pushes alone.
-        engine: `Event(...)`, `Grid(...)`, `InTheLoop(...)`, or a name; default `Event(max_spikes=4, min_slope=0.04)`.
-            The budget grows where neurons fire more often.
-        trainable: NIR names of the parameters that are trained, or names with constraints (`Free`, `Positive`,
-            `Bounded`). "NODE.NAME" is that of one node. Delays without a constraint stay between 0 and 1 tau_syn.
-        synaptic_delays: Linear or Affine node -> delays to begin with, seconds: one for all its synapses or one for
-            each, (outputs, inputs). They are trained where `trainable` names "delay"; in the trained graph they are
-            nodes of their own.
+        learning_rate: step of a weight in units of its kick (`jaxsnn.train.loop.scaling`): the same
+            in every dialect.
+        schedule: name in `jaxsnn.train.SCHEDULES`, or an optax schedule, whose rates are taken as
+            they are.
+        optimiser: name in `jaxsnn.train.OPTIMISERS`, or an optax optimiser with a learning rate of
+            its own, whose updates are added, in the same units; `learning_rate` and `schedule` are
+            then those of pushes alone.
+        engine: `Event(...)`, `Grid(...)`, `InTheLoop(...)`, or a name; default `Event(max_spikes=4,
+            min_slope=0.04)`. The budget grows where neurons fire more often.
+        trainable: NIR names of the parameters that are trained, or names with constraints (`Free`,
+            `Positive`, `Bounded`). "NODE.NAME" is that of one node. Delays without a constraint
+            stay between 0 and 1 tau_syn.
+        synaptic_delays: Linear or Affine node -> delays to begin with, seconds: one for all its
+            synapses or one for each, (outputs, inputs). They are trained where `trainable` names
+            "delay"; in the trained graph they are nodes of their own.
         push: remedy for silent neurons; on the grid there is none by default.
         clip: largest norm of a gradient; longer ones are shortened to it.
         regularisers: terms of the loss, such as `SpikeRate` and `PeakMargin`.
         augment: changes each training sample: `Dropout`, `Jitter`, or a function of (key, sample).
-        averaging: decay of a running average of the parameters, per step; it is evaluated and kept. 0: none.
+        averaging: decay of a running average of the parameters, per step; it is evaluated and kept.
+            0: none.
         patience: stop after so many epochs without a better validation; None: never.
-        on_failure: "back": where a run fails (not-a-number, exploding gradients, all outputs silent) go back to the
-            best epoch with steps of a third, up to three times; "stop": stop at once.
-        checkpoint: folder for checkpoints (`jaxsnn.train.loop.checkpoint`), written after each epoch.
+        on_failure: "back": where a run fails (not-a-number, exploding gradients, all outputs
+            silent) go back to the best epoch with steps of a third, up to three times; "stop": stop
+            at once.
+        checkpoint: folder for checkpoints (`jaxsnn.train.loop.checkpoint`), written after each
+            epoch.
         resume: go on from the checkpoint there, if there is one.
-        overwrite: replace a checkpoint there that is not resumed, after the first evaluation; else it is an error.
-        devices: over how many devices the samples of a batch are shared out; None: one, or all of several processes.
-        progress: takes one line for each epoch; by default to stderr if that is a terminal. None is quiet.
+        overwrite: replace a checkpoint there that is not resumed, after the first evaluation; else
+            it is an error.
+        devices: over how many devices the samples of a batch are shared out; None: one, or all of
+            several processes.
+        progress: takes one line for each epoch; by default to stderr if that is a terminal. None is
+            quiet.
 
     Raises:
         UsageError: arguments or data that do not fit the network, or a checkpoint of other ones.
         TrainingStopped: a run that failed; its `fit` holds the best epoch so far.
-        SimulationError: neurons that fire more often than any budget, or another process that is gone.
+        SimulationError: neurons that fire more often than any budget, or another process that is
+            gone.
 
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal

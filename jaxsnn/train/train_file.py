@@ -101,10 +101,12 @@ def train_file(
     resume: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> TrainOutcome | None:
-    """Train a graph on a named task or an .npz file, write the trained file and its history (OUT.history.json).
+    """Train a graph on a named task or an .npz file, write the trained file and its history
+    (OUT.history.json).
 
-    Checkpoints go to the folder OUT.checkpoint. Where training stops early, the best epoch so far is written, and the
-    error says so. Of several processes only the first writes; the others get None.
+    Checkpoints go to the folder OUT.checkpoint. Where training stops early, the best epoch so far
+    is written, and the error says so. Of several processes only the first writes; the others get
+    None.
 
     Args:
         settings: by the names of `jaxsnn.commands.train_command.OPTIONS`.
@@ -187,7 +189,9 @@ class _Files:
         return self.trained.with_suffix(".checkpoint")
 
     def write(self, done: Fit, engine: Any) -> tuple[str, ...]:
-        """Write the files, in the first process; notes on what the chip does otherwise, if one was in the loop."""
+        """Write the files, in the first process; notes on what the chip does otherwise, if one was
+        in the loop.
+        """
         if not is_first():
             return ()
         in_the_loop = isinstance(engine, InTheLoop)

@@ -1,7 +1,9 @@
-"""The chip's software as far as the scripts use it: names and arguments as published, recorded, and no chip behind.
+"""The chip's software as far as the scripts use it: names and arguments as published, recorded, and
+no chip behind.
 
-hxtorch.spiking: Experiment, InputNeuron, LIF, LI, Synapse, LIFObservables, run. The fake experiment builds the network
-as hxtorch does (an exciting and an inhibiting projection for each Synapse, zeros included) and has it routed.
+hxtorch.spiking: Experiment, InputNeuron, LIF, LI, Synapse, LIFObservables, run. The fake experiment
+builds the network as hxtorch does (an exciting and an inhibiting projection for each Synapse, zeros
+included) and has it routed.
 """
 
 import types
@@ -230,7 +232,9 @@ class Stack:
         )
 
     def execute(self, experiment, runtime):
-        """Build and route the network; every neuron then spikes once, at a step of its number in the population."""
+        """Build and route the network; every neuron then spikes once, at a step of its number in
+        the population.
+        """
         spiking = self.modules["hxtorch.spiking"]
         populations, projections, keys = {}, {}, {}
         for one in experiment.modules:

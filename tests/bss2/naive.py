@@ -1,6 +1,8 @@
-"""The chip as a few loops: what each spike of each source does to each neuron. Slow, and apart from the checker.
+"""The chip as a few loops: what each spike of each source does to each neuron. Slow, and apart from
+the checker.
 
-From the description of the chip alone; where a test and the checker share a mistake of reading it, nothing helps.
+From the description of the chip alone; where a test and the checker share a mistake of reading it,
+nothing helps.
 """
 
 from collections import defaultdict
@@ -9,7 +11,9 @@ EXC, INH, BOTH = 1, 2, 3
 
 
 def effects(mapping, run):
-    """(source, neuron) -> [exciting weight, inhibiting weight] of one run; both named (population, index)."""
+    """(source, neuron) -> [exciting weight, inhibiting weight] of one run; both named (population,
+    index).
+    """
     chip, found = mapping.chip, defaultdict(lambda: [0, 0])
     label_mask, select_mask = 2**chip.label_bits - 1, 2**chip.row_select_bits - 1
     at = {circuit: (one.population, one.index) for one in run.neurons for circuit in one.circuits}

@@ -1,9 +1,11 @@
-"""Whether a net fits onto the small chip in one run, by trying everything; shares no code with the mapper.
+"""Whether a net fits onto the small chip in one run, by trying everything; shares no code with the
+mapper.
 
-The small chip has two columns, one bus a hemisphere, two drivers on it, one bit of label and one of row select. A code
-is what synapses and drivers see of an event: label in bit 0, row select in bit 1. Assumed, as the mapper does: each
-connection has a synapse of its own, to which nothing else responds, and a source sends at most one event to a bus.
-Sets of sources are integers, bit i for global index i.
+The small chip has two columns, one bus a hemisphere, two drivers on it, one bit of label and one of
+row select. A code is what synapses and drivers see of an event: label in bit 0, row select in bit
+1. Assumed, as the mapper does: each connection has a synapse of its own, to which nothing else
+responds, and a source sends at most one event to a bus. Sets of sources are integers, bit i for
+global index i.
 """
 
 import functools
@@ -42,7 +44,9 @@ def synapses(net):
 
 
 def placements(size, dead_circuits):
-    """For each way to place the neurons: how many circuits each has in the top and in the bottom hemisphere."""
+    """For each way to place the neurons: how many circuits each has in the top and in the bottom
+    hemisphere.
+    """
     circuits = [(row, column) for row in range(2) for column in range(2)]
     free = [circuit for circuit in circuits if circuit not in dead_circuits]
     seen = []
@@ -65,13 +69,17 @@ def placements(size, dead_circuits):
 
 
 def neuron_codes(size):
-    """Addresses of the neurons, all different, the first one 0: flipping a bit everywhere changes nothing."""
+    """Addresses of the neurons, all different, the first one 0: flipping a bit everywhere changes
+    nothing.
+    """
     for rest in itertools.permutations(CODES[1:], size - 1):
         yield (0, *rest)
 
 
 def pairs_heard(codes, inputs):
-    """For each setting of a hemisphere: the sources that synapses of driver 0, and of driver 1, can single out."""
+    """For each setting of a hemisphere: the sources that synapses of driver 0, and of driver 1, can
+    single out.
+    """
     passed = {()}
     for mask, target in itertools.product(range(4), range(4)) if codes else ():
         passed.add(tuple(one for one, code in codes.items() if code & mask == target))
@@ -158,7 +166,8 @@ def together(top, bottom, goal):
 def taken(wanted, heard, exciting, circuits, signs):
     """The largest sets of sources that some circuits of a neuron in one hemisphere can take.
 
-    `exciting` is how many of each driver's two rows excite. Where signs are free, a source takes both rows of a driver.
+    `exciting` is how many of each driver's two rows excite. Where signs are free, a source takes
+    both rows of a driver.
     """
     if circuits == 0:
         return (0,)
@@ -172,7 +181,9 @@ def taken(wanted, heard, exciting, circuits, signs):
 
 
 def largest(sources, heard, first, second):
-    """The largest sets of some sources that two drivers with some slots each can take, by Hall's condition."""
+    """The largest sets of some sources that two drivers with some slots each can take, by Hall's
+    condition.
+    """
     bits = [
         1 << place
         for place in range(sources.bit_length())

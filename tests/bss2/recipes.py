@@ -39,7 +39,8 @@ def alternating_modes(chip: Chip) -> np.ndarray:
 
 
 def crossbar(chip: Chip, neuron_filter) -> np.ndarray:
-    """Filters of all nodes: link j goes to bus j, bit 13 says "not top", bit 12 "not bottom"; the rest as told.
+    """Filters of all nodes: link j goes to bus j, bit 13 says "not top", bit 12 "not bottom"; the
+    rest as told.
 
     `neuron_filter(event output, crossbar output)` is (mask, target) of a node behind neurons.
     """
@@ -66,15 +67,17 @@ def stage(
 ) -> Run:
     """One run by the recipe for full chips: neuron number j is on both circuits of column j.
 
-    The compare masks split each bus into 1, 2 or 4 groups of sources; inside a group all its drivers hear every
-    source, and synapses select by label. Neurons in the left half send to bottom buses, those in the right half to top
-    buses, with labels 0 to 31; the host's events have labels 32 to 63.
+    The compare masks split each bus into 1, 2 or 4 groups of sources; inside a group all its
+    drivers hear every source, and synapses select by label. Neurons in the left half send to bottom
+    buses, those in the right half to top buses, with labels 0 to 31; the host's events have labels
+    32 to 63.
 
     Args:
         chip: HICANN_X.
         net: the net.
         neurons: global indices of the neurons of the run.
-        sources: global index of each source from the host -> the run that recorded it, None for an input channel.
+        sources: global index of each source from the host -> the run that recorded it, None for an
+            input channel.
         groups: of a bus.
     """
     top, bottom = 1 << (chip.event_bits - 1), 1 << (chip.event_bits - 2)
@@ -130,7 +133,9 @@ def stage(
 def fill(
     chip: Chip, net: Netlist, neurons: range, where: dict[int, tuple[int, ...]], groups: int
 ) -> np.ndarray:
-    """Each synapse, or each part of a weight beyond 63, takes the next free driver of its source's group."""
+    """Each synapse, or each part of a weight beyond 63, takes the next free driver of its source's
+    group.
+    """
     free = np.zeros((2, chip.buses, groups, chip.columns), int)
     rows = []
     for pre, post, weight in zip(

@@ -80,7 +80,9 @@ SMALL_NETS = [
 @settings(max_examples=120)
 @given(st.data())
 def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
-    """Labels, masks, modes, filters, addresses and events are changed at random; the effects decide."""
+    """Labels, masks, modes, filters, addresses and events are changed at random; the effects
+    decide.
+    """
     net, groups = data.draw(st.sampled_from(SMALL_NETS))
     mapping = one_run_mapping(net, groups=groups, signs="fixed")
     run = mapping.runs[0]

@@ -56,7 +56,8 @@ def test_coordinates_of_the_full_chip():
     assert (driver_of(0), driver_of(255), chip.rows_per_bus) == (0, 127, 64)
     assert [chip.output_of(column) for column in (0, 31, 32, 255)] == [0, 0, 1, 7]
     assert [chip.bus_of(column) for column in (0, 127, 128, 255)] == [0, 3, 0, 3]
-    # the vendor's layout: row select of a neuron's event is block << 4 | bus << 2 | its two highest address bits
+    # the vendor's layout: row select of a neuron's event is block << 4 | bus << 2 | its two highest
+    # address bits
     event = chip.neuron_event(column=170, address=0b11_000101)
     assert (chip.row_select_of(event), chip.label_of(event)) == (1 << 4 | 1 << 2 | 3, 5)
     assert event < 1 << 11

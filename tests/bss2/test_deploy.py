@@ -1,4 +1,6 @@
-"""The scripts do with the chip's software what the mapping says: judged by what the fake software was told."""
+"""The scripts do with the chip's software what the mapping says: judged by what the fake software
+was told.
+"""
 
 import dataclasses
 import importlib
@@ -240,7 +242,9 @@ def test_later_runs_get_what_earlier_ones_recorded(tmp_path, script, stack, monk
 
 @pytest.fixture
 def routed(tmp_path, script, stack):
-    """`routed(weights, signs)`: the routing of a mapped 2-2 network whose weights were changed since."""
+    """`routed(weights, signs)`: the routing of a mapped 2-2 network whose weights were changed
+    since.
+    """
 
     def make(weights, signs):
         weight = np.array([[63.0, -20.0], [0.0, 63.0]])
@@ -285,7 +289,9 @@ def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
 
 
 class FakePynn(types.ModuleType):
-    """PyNN.brainscales: records what it is told; each neuron spikes once, at its number in milliseconds."""
+    """PyNN.brainscales: records what it is told; each neuron spikes once, at its number in
+    milliseconds.
+    """
 
     def __init__(self):
         super().__init__("pynn_brainscales.brainscales2")

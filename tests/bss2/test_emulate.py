@@ -1,4 +1,6 @@
-"""The emulated chip: ideal, it fires what the quantised network fires; else it deviates as it says, and no more."""
+"""The emulated chip: ideal, it fires what the quantised network fires; else it deviates as it says,
+and no more.
+"""
 
 import dataclasses
 import itertools
@@ -79,7 +81,9 @@ def assert_alike(first, second, within=CLOCK):
 
 
 def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
-    """Against the engine on the file's own network, its weights replaced by whole numbers over their scale."""
+    """Against the engine on the file's own network, its weights replaced by whole numbers over
+    their scale.
+    """
     graph = layered(6, 5, 3)
     quantized, mapping = mapped(graph)
     scale = {name: report.scale for name, report in quantized.nodes.items()}

@@ -1,4 +1,6 @@
-"""The emulated chip as a device: weights go into places routed once, and what was trained is what it plays."""
+"""The emulated chip as a device: weights go into places routed once, and what was trained is what
+it plays.
+"""
 
 import dataclasses
 
@@ -131,7 +133,9 @@ def test_a_network_learns_on_an_emulated_chip():
 
 @pytest.mark.slow
 def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
-    """Weights have 6 bit, thresholds are whole LSB, neurons are refractory: everything else is exact."""
+    """Weights have 6 bit, thresholds are whole LSB, neurons are refractory: everything else is
+    exact.
+    """
     graph = small_net()
     network, given = lower(graph), events(5, samples=6)
     device = ChipInTheLoop(graph, chip=EmulatedChip(ideal=True), headroom=1.0)

@@ -1,4 +1,6 @@
-"""On the small chip the mapper is right every time: it finds a mapping where there is one, and no other time."""
+"""On the small chip the mapper is right every time: it finds a mapping where there is one, and no
+other time.
+"""
 
 import numpy as np
 import pytest

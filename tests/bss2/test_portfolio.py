@@ -1,4 +1,6 @@
-"""The mapper on nets around the limit of the chip: runs, proofs, and the same bytes for the same seed."""
+"""The mapper on nets around the limit of the chip: runs, proofs, and the same bytes for the same
+seed.
+"""
 
 import numpy as np
 import pytest
@@ -176,7 +178,9 @@ def test_a_cycle_over_populations_stays_in_one_run():
 
 
 def test_when_time_is_up_it_says_so():
-    """2 circuits have as many rows as there are inputs, so that all neurons would need the same signs."""
+    """2 circuits have as many rows as there are inputs, so that all neurons would need the same
+    signs.
+    """
     net = dense_net(512, 400, 20)
     found = map_net(net, max_runs=2, time_limit=0.01)
     assert found.stop_reason == "gave up"

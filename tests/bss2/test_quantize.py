@@ -140,7 +140,9 @@ def spike_times(graph, times, t_end):
 
 
 def test_the_chips_numbers_fire_when_the_files_do(x64):
-    """The quantised network in LSB and chip time, simulated, against the file's: r, w_in, taus and leaks differ."""
+    """The quantised network in LSB and chip time, simulated, against the file's: r, w_in, taus and
+    leaks differ.
+    """
     random = np.random.default_rng(3)
     size, channels = 6, 12
     neurons = {
@@ -194,7 +196,9 @@ def two_layers(first=1.0, second=1.0, thresholds=(1.0, 1.0), **neurons):
 
 
 def test_thresholds_keep_their_distance_in_weights():
-    """The same LSB has the same strength everywhere: a threshold of half as many weights is half as high."""
+    """The same LSB has the same strength everywhere: a threshold of half as many weights is half as
+    high.
+    """
     done = quantize(two_layers(thresholds=(1.0, 2.25)))
     assert done.populations["2"].v_threshold.tolist() == [100] * 3
     assert done.populations["4"].v_threshold.tolist() == [125] * 2
@@ -394,7 +398,9 @@ def refusal(graph, **options):
 
 
 def test_check_and_quantize_agree_on_the_zoo(zoo):
-    """`check --for bss2` calls a file fine exactly where quantize takes it, whether all is told or nothing."""
+    """`check --for bss2` calls a file fine exactly where quantize takes it, whether all is told or
+    nothing.
+    """
     fine = {"refuse": 0, "source": 0}
     for name, path in zoo.items():
         for graph in (read(path), read(path, dialect=FACTS[name]["framework"], **options_of(name))):

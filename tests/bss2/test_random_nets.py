@@ -1,4 +1,6 @@
-"""Random nets of many kinds: a mapping that the checker acquits, or impossible with the resource, or given up."""
+"""Random nets of many kinds: a mapping that the checker acquits, or impossible with the resource,
+or given up.
+"""
 
 import numpy as np
 import pytest

@@ -138,7 +138,9 @@ def test_more_groups_are_for_sources_that_are_too_many_for_labels(inputs, counts
 
 @pytest.mark.parametrize("signs", ["fixed", "free"])
 def test_thousands_of_sources_and_a_hidden_layer(signs):
-    """More sources than 4 groups of a bus have labels for, and neurons that reach only some of the groups."""
+    """More sources than 4 groups of a bus have labels for, and neurons that reach only some of the
+    groups.
+    """
     net = dense_net(3000, 4, 3)
     run = route(net, "mixed", "spread", signs=signs, counts=40)
     assert isinstance(run, Run)

@@ -29,7 +29,9 @@ def call(capsys):
 
 @pytest.fixture
 def case(zoo, recordings, tmp_path):
-    """`case(name)`: a file of the zoo, what it does not say as options, and its recording as a file."""
+    """`case(name)`: a file of the zoo, what it does not say as options, and its recording as a
+    file.
+    """
 
     def load(name):
         x, y = recordings[name]
@@ -204,7 +206,9 @@ def test_verify_with_another_reset_fails_and_says_where(case, call):
 
 
 def nir_data(x, y, dt, *, events):
-    """A recording (time, batch, ...) as NIR data: of the input, of the population that feeds the output, and more."""
+    """A recording (time, batch, ...) as NIR data: of the input, of the population that feeds the
+    output, and more.
+    """
     inward, outward = (gridded_data(array, dt, spikes=True) for array in (x, y))
     if events:
         inward, outward = (

@@ -55,7 +55,8 @@ def test_it_learns(ran):
     _, report, lines = ran
     steps = {step.name: step.facts for step in report.steps}
     assert report.test_accuracy > 0.6 > steps["simulate"]["accuracy"]
-    # the exported network, every neuron playing on after its first spike, answers as the trained one did
+    # the exported network, every neuron playing on after its first spike, answers as the trained
+    # one did
     assert steps["train"]["accuracy"] == pytest.approx(report.test_accuracy)
     assert len([line for line in lines if line.startswith("epoch")]) == 4
 

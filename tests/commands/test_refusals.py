@@ -99,7 +99,9 @@ def test_files_that_are_no_arrays(tmp_path):
 
 @pytest.mark.parametrize("name", ["tau", "r"])
 def test_one_of_two_tied_numbers_is_not_written_alone(leaky, name):
-    """snnTorch's importer plays r; a tau that went another way would tell everybody else something else."""
+    """snnTorch's importer plays r; a tau that went another way would tell everybody else something
+    else.
+    """
     network = jaxsnn.lower(leaky)
     parameters = {
         **network.parameters,

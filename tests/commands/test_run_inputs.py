@@ -1,4 +1,6 @@
-"""What `run` and `simulate` must not pass over: late events, doubled or odd inputs, their own input as output."""
+"""What `run` and `simulate` must not pass over: late events, doubled or odd inputs, their own input
+as output.
+"""
 
 import json
 from pathlib import Path

@@ -9,7 +9,9 @@ NEAR_ONE = np.array([0.0, 1e-9, -1e-9, 1e-6, -1e-6, 1e-3, -1e-3, 0.03, -0.03])
 
 
 def ratios(shape, rng, count):
-    """tau_mem / tau_syn from 0.05 to 20 as the shape allows; nearly 1 in a half of those of TauShape.ANY."""
+    """tau_mem / tau_syn from 0.05 to 20 as the shape allows; nearly 1 in a half of those of
+    TauShape.ANY.
+    """
     fixed = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
     if shape in fixed:
         return np.full(count, fixed[shape])

@@ -1,4 +1,5 @@
-"""LI -> linear nodes -> LIF by SciPy's integration of the ODE of both populations, step by step, with events.
+"""LI -> linear nodes -> LIF by SciPy's integration of the ODE of both populations, step by step,
+with events.
 
 It knows of no closed form, nor that the pair is a CubaLIF.
 """
@@ -11,7 +12,9 @@ from scipy.integrate import solve_ivp
 
 @dataclass(kw_only=True)
 class Sender:
-    """LI or I (tau None): jumps (channels, neurons) of V, current (neurons,), and the matrix to the target."""
+    """LI or I (tau None): jumps (channels, neurons) of V, current (neurons,), and the matrix to the
+    target.
+    """
 
     jumps: np.ndarray
     matrix: np.ndarray
@@ -29,7 +32,9 @@ class Sender:
 
 @dataclass(kw_only=True)
 class Chain:
-    """What drives the LIF or LI `target` (NIR's names -> (neurons,)), and the constant that is added."""
+    """What drives the LIF or LI `target` (NIR's names -> (neurons,)), and the constant that is
+    added.
+    """
 
     senders: list[Sender]
     target: dict[str, np.ndarray]
@@ -55,7 +60,9 @@ class Chain:
         )
 
     def run(self, times, channels, t_end, samples=()):
-        """Spike times of each neuron of the target, and all voltages at some times (samples, voltages)."""
+        """Spike times of each neuron of the target, and all voltages at some times (samples,
+        voltages).
+        """
         starts = [np.broadcast_to(s.start, s.matrix.shape[1]) for s in self.senders]
         state = np.concatenate([*starts, np.broadcast_to(self.start, self.neurons)]).astype(float)
         used = np.isfinite(times)

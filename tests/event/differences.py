@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-#: A larger step sees less of the rounding, a smaller one less of the curvature near a tangential crossing: each is
-#: taken only where those before do not do.
+#: A larger step sees less of the rounding, a smaller one less of the curvature near a tangential
+#: crossing: each is taken only where those before do not do.
 STEPS = (1e-5, 1e-4, 1e-6)
 ENOUGH = 1e-5
 
@@ -24,10 +24,11 @@ def _many(function):
 
 
 def central_differences(function, tree, *fixed, step):
-    """Derivatives of a function of a pytree by each entry, with Richardson's extrapolation; nan where counts change.
+    """Derivatives of a function of a pytree by each entry, with Richardson's extrapolation; nan
+    where counts change.
 
-    `function` maps (pytree, *fixed) to (value, counts); where counts (any pytree) change within the step there is no
-    derivative. It is compiled once for all calls.
+    `function` maps (pytree, *fixed) to (value, counts); where counts (any pytree) change within the
+    step there is no derivative. It is compiled once for all calls.
     """
     flat, unravel = ravel_pytree(tree)
     directions = step * np.eye(flat.size)
@@ -43,9 +44,11 @@ def central_differences(function, tree, *fixed, step):
 
 
 def relative_errors(gradient, function, tree, *fixed):
-    """Errors of the entries of a gradient of `function` (see `central_differences`), nan where there is no derivative.
+    """Errors of the entries of a gradient of `function` (see `central_differences`), nan where
+    there is no derivative.
 
-    Entries that are less than a thousandth of the largest one of their array are taken relative to that.
+    Entries that are less than a thousandth of the largest one of their array are taken relative to
+    that.
     """
     scale = jax.tree.map(
         lambda array: jnp.maximum(abs(array), 1e-3 * jnp.max(abs(array), initial=0.0)), gradient
@@ -61,7 +64,8 @@ def relative_errors(gradient, function, tree, *fixed):
 
 
 def some_relative_errors(function, tree, rng, per_leaf):
-    """Errors of some entries of each array's gradient, one entry after the other: for functions that are slow.
+    """Errors of some entries of each array's gradient, one entry after the other: for functions
+    that are slow.
 
     `function` maps a pytree to (value, counts). Entries at which counts change are left out.
     """

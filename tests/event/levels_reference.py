@@ -1,8 +1,8 @@
 """A slow reference for readouts, levels and what they drive.
 
-A neuron is x' = A x with x = (V, I, u, 1): u is the current that flows in from outside, the last entry carries what is
-constant. Between two changes of x the Taylor series of exp(A t) gives x on a dense grid; crossings between two of its
-points are refined by Brent's method.
+A neuron is x' = A x with x = (V, I, u, 1): u is the current that flows in from outside, the last
+entry carries what is constant. Between two changes of x the Taylor series of exp(A t) gives x on a
+dense grid; crossings between two of its points are refined by Brent's method.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,8 @@ def currents(times, steps):
 def crossings(neuron, added, t_end, *, gain=1.0, threshold, reset=None):
     """Times at which gain V comes above the threshold, and below it, in order: (rises, falls).
 
-    Where it begins above, the first rise is 0. With a `reset` V goes there at each rise, and there are no falls.
+    Where it begins above, the first rise is 0. With a `reset` V goes there at each rise, and there
+    are no falls.
     """
     state, now, rises, falls = neuron.start, 0.0, [], []
     above = gain * state[0] > threshold

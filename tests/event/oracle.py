@@ -1,7 +1,8 @@
 """A vectorised oracle in float64 NumPy: linear ODEs by their Taylor series, crossings by bisection.
 
-Like `reference`, against which it is tested, it shares no formula with the engine, but it runs many neurons at once.
-A lane is one neuron of one sample: V' = a V + b I + c, I' = d I + e, and V is reset where it reaches a threshold.
+Like `reference`, against which it is tested, it shares no formula with the engine, but it runs many
+neurons at once. A lane is one neuron of one sample: V' = a V + b I + c, I' = d I + e, and V is
+reset where it reaches a threshold.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ def cuba(p, current=0.0, start=0.0):
 
 
 def _series(lanes, v, i, step):
-    """Taylor coefficients of V and I over a step, which is mapped to [0, 1]: arrays (ORDER + 1, lanes)."""
+    """Taylor coefficients of V and I over a step, which is mapped to [0, 1]: arrays (ORDER + 1,
+    lanes).
+    """
     vs, currents = [v], [i]
     for n in range(ORDER):
         drive = (lanes.c, lanes.e) if n == 0 else (0.0, 0.0)
@@ -205,7 +208,9 @@ def population(
 
 
 def _reached(graph, name, vector, found):
-    """Follows what leaves a node along the edges, through linear nodes, and adds it up at the neurons."""
+    """Follows what leaves a node along the edges, through linear nodes, and adds it up at the
+    neurons.
+    """
     for target in graph.successors(name):
         node = graph.nodes[target]
         if node.type in ("Linear", "Affine"):
@@ -220,7 +225,8 @@ def _reached(graph, name, vector, found):
 def network(graph, inputs, t_end, *, area=None, limit=100):
     """Spikes of every population of a NIR graph: name -> (samples, neurons, limit).
 
-    Every channel of every source, and every bias once, is followed along the edges to the neurons it reaches.
+    Every channel of every source, and every bias once, is followed along the edges to the neurons
+    it reaches.
 
     Args:
         graph: `jaxsnn.nir.Graph` of Input, Output, Linear, Affine, Scale, CubaLIF.

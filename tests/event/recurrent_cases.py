@@ -33,7 +33,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A group: its populations, and (source, target, delay) of its edges; delay is "none", "one" or "each"."""
+    """A group: its populations, and (source, target, delay) of its edges; delay is "none", "one" or
+    "each".
+    """
 
     parts: tuple[Part, ...]
     edges: tuple[tuple[int, int, str], ...]
@@ -181,7 +183,9 @@ def spec_of(name, *, free=False, max_spikes=60, **changes):
 
 
 def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
-    """The engine's spikes, differentiable in the numbers; `group`: the way that is differentiable as it should be."""
+    """The engine's spikes, differentiable in the numbers; `group`: the way that is differentiable
+    as it should be.
+    """
     arrivals, feedback, lanes, factors = [], [], [], []
     for layer, p, (weight, times), row in zip(
         spec.layers, numbers["parameters"], numbers["outside"], rows, strict=True

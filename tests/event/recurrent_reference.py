@@ -1,7 +1,8 @@
-"""A slow oracle of recurrent groups in float64 NumPy: one sample at a time, Taylor series and bisection.
+"""A slow oracle of recurrent groups in float64 NumPy: one sample at a time, Taylor series and
+bisection.
 
-It shares no formula with the engine: it simulates NIR's equations as they stand, in V and I, and keeps the spikes on
-their way in one heap.
+It shares no formula with the engine: it simulates NIR's equations as they stand, in V and I, and
+keeps the spikes on their way in one heap.
 """
 
 import heapq
@@ -32,7 +33,9 @@ class Population:
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """Feedback: jumps (source's neurons, target's neurons), delays () or (source's neurons,), or None for none."""
+    """Feedback: jumps (source's neurons, target's neurons), delays () or (source's neurons,), or
+    None for none.
+    """
 
     source: int
     target: int

@@ -1,7 +1,8 @@
-"""A slow, plain-NumPy simulation of current-based neurons in float64: the oracle for the event engine.
+"""A slow, plain-NumPy simulation of current-based neurons in float64: the oracle for the event
+engine.
 
-It shares no formula with the engine: the flow is the exponential of the ODE's matrix in (V, I, 1), crossings are looked
-for on a fine grid, refined around the maxima and then by Brent's method.
+It shares no formula with the engine: the flow is the exponential of the ODE's matrix in (V, I, 1),
+crossings are looked for on a fine grid, refined around the maxima and then by Brent's method.
 """
 
 import numpy as np

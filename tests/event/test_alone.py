@@ -1,7 +1,9 @@
-"""A neuron fires the same spikes alone as in a population, compiled with all optimisations as users compile.
+"""A neuron fires the same spikes alone as in a population, compiled with all optimisations as users
+compile.
 
-The optimised program may work out one number twice, with different rounding. A solver that took that for two numbers
-once sent neurons away from crossings that they had found, while others still looked for theirs.
+The optimised program may work out one number twice, with different rounding. A solver that took
+that for two numbers once sent neurons away from crossings that they had found, while others still
+looked for theirs.
 """
 
 import jax

@@ -1,4 +1,6 @@
-"""Exact gradients where a reset is an assignment, and of box spikes of current-based neurons, against differences."""
+"""Exact gradients where a reset is an assignment, and of box spikes of current-based neurons,
+against differences.
+"""
 
 import dataclasses
 from functools import partial
@@ -41,7 +43,9 @@ def cases_but(*quick):
 
 
 def drawn(name, neurons=NEURONS):
-    """Weights, lanes and arrivals; a drive of its own lets V cross the threshold between arrivals too."""
+    """Weights, lanes and arrivals; a drive of its own lets V cross the threshold between arrivals
+    too.
+    """
     neuron, refractory, scale, drive = CASES[name]
     rng = np.random.default_rng(list(CASES).index(name))
     rest = drive if isinstance(neuron, LIFBox | CubaLIFDelta) else 0.0
@@ -137,7 +141,9 @@ def test_forward_mode_agrees_with_reverse_mode(name):
 
 
 def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
-    """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that arrival's time."""
+    """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that
+    arrival's time.
+    """
     spec, weight, lanes, time, row = drawn("LIF delta")
     lanes = Lanes(
         **{**vars(lanes), "threshold": jnp.full(NEURONS, 1.0), "v_reset": jnp.zeros(NEURONS)}
@@ -165,7 +171,9 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
 
 
 def test_a_jump_width_is_the_gradient_of_a_ramp():
-    """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end of a short box."""
+    """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end
+    of a short box.
+    """
     width = 1e-4
     weight = jnp.asarray([[0.7] * NEURONS])
     lanes = drawn("LIF delta")[2]
@@ -216,7 +224,9 @@ def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
 
 
 def test_a_neuron_in_its_refractory_time_keeps_its_current():
-    """With no refractory time it is the layer without; a long one leaves a single spike of each neuron."""
+    """With no refractory time it is the layer without; a long one leaves a single spike of each
+    neuron.
+    """
     spec, weight, lanes, time, row = drawn("CubaLIF, refractory")
     none, long = (
         LayerSpec(neuron=spec.neuron, max_spikes=24, refractory=hold) for hold in (0.0, 100.0)

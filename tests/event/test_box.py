@@ -48,7 +48,9 @@ CASES = [("LIF", 0.3, 0), ("LIF", None, 1), ("IF", 0.3, 1), ("IF", None, 0)]
 
 
 def wired(populations, parameters, inputs):
-    """A chain: input, then for each population a linear node if it has parameters, and the population."""
+    """A chain: input, then for each population a linear node if it has parameters, and the
+    population.
+    """
     wires = [Wire(name="input", kind="input", sources=(), shape=(inputs,))]
     for population in populations:
         before = wires[-1].name
@@ -68,7 +70,9 @@ def wired(populations, parameters, inputs):
 
 @pytest.mark.usefixtures("x64")
 def test_lif_spikes_fall_in_the_reference_steps():
-    """The LIF reference of the NIR paper (Pedersen et al., Nature Communications 15, 2024): steps 460 510 710 760."""
+    """The LIF reference of the NIR paper (Pedersen et al., Nature Communications 15, 2024): steps
+    460 510 710 760.
+    """
     lif = {
         name: jnp.array([value])
         for name, value in {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_reset": 0.0}.items()
@@ -127,7 +131,9 @@ def random_network(kind, area, seed):
 
 
 def oracle(network, times, index, name, neuron, t_end):
-    """Spike times of one hidden neuron, segment by segment between the edges of the boxes, by bracketing the root."""
+    """Spike times of one hidden neuron, segment by segment between the edges of the boxes, by
+    bracketing the root.
+    """
     p = {key: float(value[neuron]) for key, value in network.parameters[name].items()}
     linear, population = network.parameters[f"to {name}"], network.populations[name]
     weight, bias = np.asarray(linear["weight"])[neuron], float(linear["bias"][neuron])

@@ -442,8 +442,9 @@ def test_the_grid_comes_closer_with_smaller_steps():
         )
 
 
-#: What frameworks write for tau = 1 of the LI and 2 of the LIF, steps of dt: options, r, tau, and what weights of the
-#: first and the second linear node are multiplied with so that they do the same at any dt.
+#: What frameworks write for tau = 1 of the LI and 2 of the LIF, steps of dt: options, r, tau, and
+#: what weights of the first and the second linear node are multiplied with so that they do the same
+#: at any dt.
 WRITTEN = {
     "norse": (
         {"dt_export": 0.001},

@@ -1,4 +1,6 @@
-"""The flow between events and the threshold crossing solver, against matrix exponentials and the oracle."""
+"""The flow between events and the threshold crossing solver, against matrix exponentials and the
+oracle.
+"""
 
 from functools import partial
 
@@ -54,9 +56,11 @@ def intervals(shape, rng, count):
 
 
 def exact_flow(tau_mem, tau_syn, t):
-    """em, es, k and the derivatives of k by tau_mem and tau_syn, from the exponential of the ODE's matrix.
+    """em, es, k and the derivatives of k by tau_mem and tau_syn, from the exponential of the ODE's
+    matrix.
 
-    The matrix is turned first: SciPy exponentiates a triangular one by a formula that loses digits at equal taus.
+    The matrix is turned first: SciPy exponentiates a triangular one by a formula that loses digits
+    at equal taus.
     """
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     turned = lambda matrix: turn @ np.array(matrix) @ turn.T * t  # noqa: E731
@@ -152,10 +156,12 @@ def exact(v, j, threshold, tau_mem, tau_syn, duration):
 
 
 def check(shape, case, *, rounding=1e-13, accuracy=1e-9):
-    """Compares the engine with the oracle; returns how many cases cross, and how many are too close to call.
+    """Compares the engine with the oracle; returns how many cases cross, and how many are too close
+    to call.
 
-    `rounding` is what v may be wrong by, relative to its terms: near tangency it decides whether there is a crossing,
-    and when. The oracle at a threshold that much lower and higher says how much.
+    `rounding` is what v may be wrong by, relative to its terms: near tangency it decides whether
+    there is a crossing, and when. The oracle at a threshold that much lower and higher says how
+    much.
     """
     v, j, threshold, tau_mem, tau_syn, duration = (x.astype(float) for x in case)
     hits, time = (np.asarray(x) for x in jitted[shape](*case))

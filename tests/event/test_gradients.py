@@ -79,7 +79,9 @@ def network(name, rng):
 
 
 def drawn(name, seed):
-    """A network, input times (one slot is unused), their channels, and what the loss weighs spikes with."""
+    """A network, input times (one slot is unused), their channels, and what the loss weighs spikes
+    with.
+    """
     rng = np.random.default_rng([list(NETS).index(name), seed])
     net = network(name, rng)
     times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))

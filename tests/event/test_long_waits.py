@@ -1,4 +1,6 @@
-"""After a long wait V and I are zero in floating point: what lies before that is still found, however late the end."""
+"""After a long wait V and I are zero in floating point: what lies before that is still found,
+however late the end.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""Whole networks, from a NIR graph to spikes, against the oracle that follows every spike along the edges."""
+"""Whole networks, from a NIR graph to spikes, against the oracle that follows every spike along the
+edges.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,9 @@ def matrix(rng, outputs, inputs, mean=1.2, std=1.0):
 
 
 def wired(seed):
-    """Fan-in, skips, biases ahead of linear nodes, one source by two paths, neurons that nothing reaches."""
+    """Fan-in, skips, biases ahead of linear nodes, one source by two paths, neurons that nothing
+    reaches.
+    """
     rng = np.random.default_rng(seed)
     nodes = {
         "a": build.input(2),

@@ -1,4 +1,6 @@
-"""Convolutions, pools, fan-in and delays event by event, against matrices and against shifted inputs."""
+"""Convolutions, pools, fan-in and delays event by event, against matrices and against shifted
+inputs.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +87,9 @@ class Draft:
 
 
 def deep(groups=1):
-    """Convolutions with strides, padding and groups, pools, a Flatten that keeps channels last, fan-in, a skip."""
+    """Convolutions with strides, padding and groups, pools, a Flatten that keeps channels last,
+    fan-in, a skip.
+    """
     draft = Draft(groups, (2, 7, 8))
     frame = {
         "kernel": (3, 2),
@@ -255,7 +259,9 @@ def test_gradients_agree_with_central_differences(name):
 
 
 def delayed(kind, delay):
-    """5 inputs, Linear, neurons, with a Delay before or behind the Linear, or a delay for each synapse."""
+    """5 inputs, Linear, neurons, with a Delay before or behind the Linear, or a delay for each
+    synapse.
+    """
     draft = Draft(11, (5,))
     weight = draft.rng.normal(0.9, 0.8, (4, 5))
     draft.add("early", "Delay", "in", (5,), delay=delay if kind == "axons" else np.zeros(5))
@@ -280,7 +286,9 @@ KINDS = [pytest.param("axons", marks=pytest.mark.slow), "dendrites", "synapses"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_delay_is_an_input_that_comes_later(kind):
-    """Neuron by neuron: with a delay for each synapse, what a neuron sees are events that each come so much later."""
+    """Neuron by neuron: with a delay for each synapse, what a neuron sees are events that each come
+    so much later.
+    """
     rng = np.random.default_rng(2)
     delay = rng.uniform(0, 1, DELAYS[kind])
     network, events = delayed(kind, delay), inputs(delayed(kind, delay))
@@ -343,7 +351,9 @@ def test_budgets_are_reported_and_found():
 
 
 def integrators(feed, shape, threshold=1.0):
-    """IF neurons under delta spikes, whose V an arrival moves at once, behind the nodes that `feed` draws and names."""
+    """IF neurons under delta spikes, whose V an arrival moves at once, behind the nodes that `feed`
+    draws and names.
+    """
     draft = Draft(0, shape)
     sources = feed(draft)
     fed = next(wire.shape for wire in draft.wires if wire.name == sources[0])
@@ -404,7 +414,9 @@ def two_delayed(draft, *weights):
     ],
 )
 def test_an_event_acts_once_on_whatever_paths_it_comes(feed, shape, late, weights):
-    """+1.5 and -1 from one event are 0.5: the second event brings V to its threshold, none brings it above."""
+    """+1.5 and -1 from one event are 0.5: the second event brings V to its threshold, none brings
+    it above.
+    """
     net = integrators(lambda draft: feed(draft, *weights), shape)
     events = Events(time=jnp.array([[0.1, 0.2, 0.3]]), index=jnp.array([[0, 0, 0]]))
     spikes = simulate(net, events, 1.0).spikes["fire"]

@@ -28,7 +28,9 @@ def without_spikes(p):
 
 
 def drawn(shape, *, seed=0, **rules):
-    """An input, an Affine node and a readout; arrivals with an unused slot; times to look at, in no order."""
+    """An input, an Affine node and a readout; arrivals with an unused slot; times to look at, in no
+    order.
+    """
     rng = np.random.default_rng([SHAPES.index(shape), seed])
     p = without_spikes(population(shape, rng, NEURONS))
     affine = {
@@ -112,7 +114,9 @@ def test_single_precision_stays_close():
 
 
 def two_readouts(seed):
-    """An input, spiking neurons, and two readouts of them: a CubaLI, and a CubaLIF that is said to be one."""
+    """An input, spiking neurons, and two readouts of them: a CubaLI, and a CubaLIF that is said to
+    be one.
+    """
     rng = np.random.default_rng(seed)
     parameters, populations, wires = (
         {},

@@ -1,4 +1,6 @@
-"""Recurrent groups: spikes against a slow reference, gradients against central differences, what must not matter."""
+"""Recurrent groups: spikes against a slow reference, gradients against central differences, what
+must not matter.
+"""
 
 from dataclasses import replace
 from functools import cache, partial

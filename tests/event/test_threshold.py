@@ -53,7 +53,9 @@ def readout_parameters(kind, shape, rng, size):
 
 
 def drawn(case, *, seed=0, behind=()):
-    """Input -> Affine -> readout -> Scale (some factors negative) -> Threshold, and the wires `behind`."""
+    """Input -> Affine -> readout -> Scale (some factors negative) -> Threshold, and the wires
+    `behind`.
+    """
     kind, shape, kernel = case
     rng = np.random.default_rng([CASES.index(case), seed])
     parameters = {
@@ -272,7 +274,9 @@ def targets(kinds, rng, *, sources=("threshold",), **rules):
 
 
 def spikes_expected(net, events, kind, sample, neuron, area=None):
-    """Spikes of a target's neuron: steps of current from the Threshold, and boxes of spikes, if they have an area."""
+    """Spikes of a target's neuron: steps of current from the Threshold, and boxes of spikes, if
+    they have an area.
+    """
     weight, delay = (
         net.parameters[name][key]
         for name, key in ((f"threshold to {kind}", "weight"), (f"late {kind}", "delay"))
@@ -420,7 +424,9 @@ def test_a_level_that_never_falls_is_a_bias(rules):
 
 
 def convolutional(level_kernel):
-    """Input (2, 6) -> Conv1d -> LI (2, 4) -> Threshold -> Conv1d -> LIF (3, 3); some of the voltages fall to rise."""
+    """Input (2, 6) -> Conv1d -> LI (2, 4) -> Threshold -> Conv1d -> LIF (3, 3); some of the
+    voltages fall to rise.
+    """
     rng = np.random.default_rng(4)
     Window = dataclasses.make_dataclass(
         "Window", ["kernel", "stride", "dilation", "padding", "groups"], frozen=True
@@ -620,7 +626,8 @@ def test_a_jump_comes_when_its_arrival_comes(width, by_weight):
         jax.grad(lambda *x, n=name: getattr(level(*x), n)[0, 0, 0], (0, 1))(net, at(0.3).time)
         for name in ("rise", "fall")
     )
-    # a ramp of the given length to V = 1 at whose end the threshold is: dt = -width dV / 1, and V moves back with t
+    # a ramp of the given length to V = 1 at whose end the threshold is: dt = -width dV / 1, and V
+    # moves back with t
     np.testing.assert_allclose(by_net.parameters["weight"]["weight"], [[by_weight]], atol=1e-12)
     np.testing.assert_allclose(by_time, [[1.0 + by_weight]], atol=1e-12)
     np.testing.assert_allclose(falls[0].parameters["weight"]["weight"], [[1.0]], rtol=1e-12)
@@ -649,7 +656,9 @@ def test_the_surrogate_takes_the_whole_jump_of_what_arrives_at_one_time(weights)
 
 @pytest.mark.parametrize("kind", ["LI", "CubaLI"])
 def test_gradients_are_numbers_also_long_after_the_start(kind):
-    """In float32 e^95 is none: what is unused must not look back from the time 0 on arrivals that come late."""
+    """In float32 e^95 is none: what is unused must not look back from the time 0 on arrivals that
+    come late.
+    """
     with jax.enable_x64(False):
         net, times = lone(kind, weight=4.0), jnp.array([[2.0, 95.0]], jnp.float32)
 
@@ -663,7 +672,9 @@ def test_gradients_are_numbers_also_long_after_the_start(kind):
 
 
 def test_passages_near_tangency_are_clipped_and_counted():
-    """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the threshold."""
+    """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the
+    threshold.
+    """
     net = lone("CubaLI", threshold=0.5 - 1e-10)
     plain, clipped = (
         simulate(net, at(0.0), 3.0, engine=Event(min_slope=least)) for least in (2**-20, 0.04)

@@ -28,7 +28,9 @@ def recordings():
 
 @pytest.fixture
 def recorded(zoo, recordings):
-    """`recorded(name, **options)`: a graph read with all that its file does not say, the recording's x and y."""
+    """`recorded(name, **options)`: a graph read with all that its file does not say, the
+    recording's x and y.
+    """
 
     def load(name, **options):
         graph = read(zoo[name], dialect=FACTS[name]["framework"], **{**options_of(name), **options})

@@ -1,4 +1,6 @@
-"""The literal equations on a grid: against closed forms, a fine Euler integration, and the event engine."""
+"""The literal equations on a grid: against closed forms, a fine Euler integration, and the event
+engine.
+"""
 
 import dataclasses
 import itertools
@@ -16,7 +18,8 @@ from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build, parse
 
 DT = 1e-4
-# NIR's own reference for LIF: one neuron, tau 2.5 ms, v_threshold 0.1, weight and r 1, input spikes in these steps.
+# NIR's own reference for LIF: one neuron, tau 2.5 ms, v_threshold 0.1, weight and r 1, input spikes
+# in these steps.
 REFERENCE = (
     "60 220 270 310 320 350 370 400 410 430 440 450 460 470 480 490 500 510 520 530 670 680 690 700 710 720 730 740 "
     "750 760 770 780 840 850"

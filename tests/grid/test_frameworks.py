@@ -1,4 +1,6 @@
-"""The grid engine beside the frameworks themselves: random networks, every kind of neuron and reset; gradients."""
+"""The grid engine beside the frameworks themselves: random networks, every kind of neuron and
+reset; gradients.
+"""
 
 import itertools
 
@@ -32,7 +34,9 @@ def spikes(seed, channels=5):
 
 
 def snntorch_net(kind, seed, **options):
-    """Two layers of one kind of neuron, with vectors of random decays and thresholds as its exporter wants them."""
+    """Two layers of one kind of neuron, with vectors of random decays and thresholds as its
+    exporter wants them.
+    """
     import snntorch as snn
     import torch
 
@@ -77,7 +81,9 @@ def snntorch_play(net, x):
 
 
 def snntorch_graph(net, **options):
-    """The network as snnTorch's exporter writes it, by hand for those that it cannot trace one after the other."""
+    """The network as snnTorch's exporter writes it, by hand for those that it cannot trace one
+    after the other.
+    """
     import nir
 
     def numbers(tensor):
@@ -161,7 +167,9 @@ def test_snntorch_gives_the_same_gradient_for_every_reset(kind, reset, delay):
 
 
 def check_gradient(surrogate, name, options, kind, reset, delay):
-    """Gradients of a loss of spikes and membranes by weights, biases, thresholds and decays, of torch and of jaxsnn."""
+    """Gradients of a loss of spikes and membranes by weights, biases, thresholds and decays, of
+    torch and of jaxsnn.
+    """
     import torch
     from snntorch import surrogate as surrogates
 
@@ -261,7 +269,9 @@ def test_norse_fires_the_same(cell, tmp_path):
 
 
 def test_norse_gives_the_same_gradient():
-    """Resets are part of Norse's gradient; its "super" is a fast sigmoid of slope 1, whatever its alpha."""
+    """Resets are part of Norse's gradient; its "super" is a fast sigmoid of slope 1, whatever its
+    alpha.
+    """
     import torch
     from norse.torch.utils import export_nir as export
 

@@ -1,4 +1,6 @@
-"""The grid engine fires the very spikes that the frameworks recorded, for every file that can say how."""
+"""The grid engine fires the very spikes that the frameworks recorded, for every file that can say
+how.
+"""
 
 import jax
 import jax.numpy as jnp

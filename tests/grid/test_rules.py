@@ -1,4 +1,6 @@
-"""Rules of frameworks for which there is no recording, on their own files, against their equations in NumPy."""
+"""Rules of frameworks for which there is no recording, on their own files, against their equations
+in NumPy.
+"""
 
 import nir
 import numpy as np
@@ -69,7 +71,9 @@ def test_current_based_layers(name, rule, options, gain, zoo, x64):
 
 
 def test_recurrent_current_based_layers_of_spyx(zoo, x64):
-    """RCuBaLIF: the spike of the membrane before the step feeds back in this step; V loses it before it decays."""
+    """RCuBaLIF: the spike of the membrane before the step feeds back in this step; V loses it
+    before it decays.
+    """
     graph = read(zoo["spyx_c_rcubalif"], dialect="spyx")
     network = lower(graph, dtype=float)
     p = {

@@ -173,7 +173,8 @@ def test_what_nobody_said_is_refused_by_its_option(zoo, name, options, message):
 
 
 def test_nothing_is_asked_for_that_is_not_needed(zoo):
-    # Spyx's IF has neither dt nor a unit of time, Sinabs counts steps, and a readout needs no reset.
+    # Spyx's IF has neither dt nor a unit of time, Sinabs counts steps, and a readout needs no
+    # reset.
     for name, options in (
         ("spyx_v_if", {"dialect": "spyx"}),
         ("sinabs_v_iaf", {"dialect": "sinabs"}),

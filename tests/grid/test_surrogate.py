@@ -94,7 +94,9 @@ def forward(p, x, reset, beta=BETA):
 
 
 def backward(p, x, weights, reset, detach):
-    """Gradient of sum(weights * output) by weights, biases and thresholds, by hand and backward in time."""
+    """Gradient of sum(weights * output) by weights, biases and thresholds, by hand and backward in
+    time.
+    """
     trace = forward(p, x, reset)
     names = (("0", "1"), ("2", "3"))
     found = {

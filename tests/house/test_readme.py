@@ -11,7 +11,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_quickstart_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace('"jaxsnn/commands/', f'"{ROOT}/jaxsnn/commands/'), "README.md", "exec"), {})
+    exec(
+        compile(
+            code.replace('"jaxsnn/commands/', f'"{ROOT}/jaxsnn/commands/'), "README.md", "exec"
+        ),
+        {},
+    )
     printed = [
         np.fromstring(line.strip("[]"), sep=" ") for line in capsys.readouterr().out.splitlines()
     ]

@@ -52,7 +52,9 @@ def imports_on_load(node: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def unit_factors(tree: ast.AST) -> Iterator[tuple[float, int]]:
-    """The numeric unit factors in a module, with their lines: floats anywhere, integers and powers that multiply."""
+    """The numeric unit factors in a module, with their lines: floats anywhere, integers and powers
+    that multiply.
+    """
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Constant)

@@ -59,7 +59,8 @@ def _vector(
 
 
 def snntorch_net(kind: str, seed: int, alike: bool = False, **options: Any) -> Any:
-    """A Sequential of "leaky", "synaptic", "rleaky", "rsynaptic" or "conv" layers with random decays and thresholds.
+    """A Sequential of "leaky", "synaptic", "rleaky", "rsynaptic" or "conv" layers with random
+    decays and thresholds.
 
     `alike`: one decay for all neurons of a layer.
     """
@@ -100,7 +101,8 @@ def snntorch_play(net: Any, x: np.ndarray) -> np.ndarray:
 
 
 def norse_net(kind: str, seed: int, alike: bool = False) -> Any:
-    """A SequentialState of LIFBoxCell ("lif"), LIFCell ("cuba") or IAFCell ("if") layers; "conv" has LIFBoxCells.
+    """A SequentialState of LIFBoxCell ("lif"), LIFCell ("cuba") or IAFCell ("if") layers; "conv"
+    has LIFBoxCells.
 
     "lif_v_leak" and "cuba_v_leak" start and rest at v_leak, and reset to 0.
     `alike`: one time constant for all neurons of a layer.
@@ -153,7 +155,9 @@ def stateful_play(net: Any, x: np.ndarray) -> np.ndarray:
 
 
 def spikingjelly_net(kind: str, seed: int) -> Any:
-    """A Sequential of "lif", "lif_adds" (decay_input=False), "lif_v_reset", "if", "cuba" or "conv" layers."""
+    """A Sequential of "lif", "lif_adds" (decay_input=False), "lif_v_reset", "if", "cuba" or "conv"
+    layers.
+    """
     import torch
     from spikingjelly.activation_based import layer, neuron
 
@@ -193,7 +197,9 @@ def spikingjelly_play(net: Any, x: np.ndarray) -> np.ndarray:
 
 
 def spyx_case(kind: str, x: np.ndarray, dt: float = 1e-4) -> tuple[Any, np.ndarray]:
-    """A nir.NIRGraph of Spyx's exporter for "lif", "cuba", "if" or "rlif" layers, and what Spyx itself fires."""
+    """A nir.NIRGraph of Spyx's exporter for "lif", "cuba", "if" or "rlif" layers, and what Spyx
+    itself fires.
+    """
     import jax.numpy as jnp
     import spyx.nir
     from flax import nnx

@@ -51,7 +51,9 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 
 
 def compare(expected: np.ndarray, got: np.ndarray, shift: int) -> tuple[int, int, int]:
-    """Trains that are identical, trains, and trains with a spike; `shift`: steps by which `got` is later."""
+    """Trains that are identical, trains, and trains with a spike; `shift`: steps by which `got` is
+    later.
+    """
     expected, got = expected.reshape(*expected.shape[:2], -1), got.reshape(*got.shape[:2], -1)
     steps = len(expected) - abs(shift)
     late, early = (got[shift:], expected) if shift >= 0 else (got, expected[-shift:])

@@ -1,4 +1,6 @@
-"""Random networks, built here, exported, converted and played by the importers of snnTorch, Norse and SpikingJelly."""
+"""Random networks, built here, exported, converted and played by the importers of snnTorch, Norse
+and SpikingJelly.
+"""
 
 import numpy as np
 import pytest

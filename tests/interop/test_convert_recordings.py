@@ -1,4 +1,6 @@
-"""The zoo's recordings against the importers of snnTorch, Norse and SpikingJelly: all that can convert must."""
+"""The zoo's recordings against the importers of snnTorch, Norse and SpikingJelly: all that can
+convert must.
+"""
 
 import pytest
 

@@ -1,4 +1,6 @@
-"""A network that snnTorch trained: the same spikes on the grid, the drop in event mode, and what fine-tuning gives."""
+"""A network that snnTorch trained: the same spikes on the grid, the drop in event mode, and what
+fine-tuning gives.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,7 @@
-"""Every kind of file against every importer. `make interop` runs this with Spyx and writes docs/interop.md."""
+"""Every kind of file against every importer.
+
+`make interop` runs this with Spyx and writes docs/interop.md.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -52,7 +55,9 @@ LIVE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One conversion: the share of identical trains, or why there is none, and what an approximation gives."""
+    """One conversion: the share of identical trains, or why there is none, and what an
+    approximation gives.
+    """
 
     source: str
     target: str

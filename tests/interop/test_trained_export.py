@@ -1,4 +1,6 @@
-"""A network trained in continuous time and handed to Norse: there it fires what the grid engine fires."""
+"""A network trained in continuous time and handed to Norse: there it fires what the grid engine
+fires.
+"""
 
 from importlib.resources import files
 from pathlib import Path

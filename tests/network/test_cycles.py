@@ -121,7 +121,9 @@ def test_a_self_loop_without_a_node_between():
 
 @pytest.mark.parametrize(("first", "second"), [("a", "b"), ("z", "b")])
 def test_forward_in_the_same_step_back_in_the_next(first, second):
-    """Two populations that feed each other, whatever their names: what the input reaches first steps first."""
+    """Two populations that feed each other, whatever their names: what the input reaches first
+    steps first.
+    """
     there, back = matrix(2, gain=3), matrix(3, gain=2)
     nodes = {
         first: lif(),
@@ -170,7 +172,9 @@ def test_a_delay_of_nothing_in_a_cycle_is_refused():
 
 
 def test_a_node_of_the_cycle_may_feed_others():
-    """What leaves recurrent weights towards the outside is of this step, towards the cycle of the last one."""
+    """What leaves recurrent weights towards the outside is of this step, towards the cycle of the
+    last one.
+    """
     back = matrix(1)
     edges = [("input", "n"), ("n", "w"), ("w", "n"), ("w", "output")]
     x = inputs()

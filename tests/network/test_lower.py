@@ -1,4 +1,6 @@
-"""From a graph to a network and back: units, the strength of a spike, and which bits of a file change."""
+"""From a graph to a network and back: units, the strength of a spike, and which bits of a file
+change.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +26,9 @@ ONE_SPIKE = Events(time=jnp.array([0.001]), index=jnp.array([0]))
 
 
 def layer(*, size=2, bias=None, **changes):
-    """An input, a Linear (or Affine) node and a CubaLIF population, "2"; other options are those of the dialect."""
+    """An input, a Linear (or Affine) node and a CubaLIF population, "2"; other options are those of
+    the dialect.
+    """
     neuron = {
         "tau_mem": 0.02,
         "tau_syn": 0.01,
@@ -112,7 +116,9 @@ def test_the_dtype_is_jaxs_own_or_the_one_that_is_asked_for():
 
 
 def test_a_dialect_decides_how_hard_a_spike_kicks():
-    """snnTorch writes r = tau_mem/dt and w_in = tau_syn/dt: a spike of weight w moves r I by r w, and I by w."""
+    """snnTorch writes r = tau_mem/dt and w_in = tau_syn/dt: a spike of weight w moves r I by r w,
+    and I by w.
+    """
     as_meant = read(SNNTORCH, **SNN)
     literally = read(SNNTORCH, dialect="nir", time_unit="s")
     networks = [lower(graph) for graph in (as_meant, literally)]
@@ -152,7 +158,9 @@ def test_read_with_the_wrong_dialect_it_fires_far_more():
 
 
 def test_a_bias_is_added_once_a_step_or_all_the_time():
-    """In snnTorch a bias b is one more spike of weight b in every step; the steady current is that of these spikes."""
+    """In snnTorch a bias b is one more spike of weight b in every step; the steady current is that
+    of these spikes.
+    """
     dt, tau_mem, tau_syn, bias = 1e-4, 0.02, 0.01, 0.01
     written = {"r": tau_mem / dt, "w_in": tau_syn / dt, "tau_mem": tau_mem, "tau_syn": tau_syn}
     stepped = lower(layer(bias=bias, dialect="snntorch", reset="zero", **written))
@@ -161,7 +169,8 @@ def test_a_bias_is_added_once_a_step_or_all_the_time():
     for network in (stepped, steady):
         population, current = network.populations["2"], network.parameters["1"]["bias"]
         v_inf.append(neuron_of(population).v_inf(network.parameters["2"], current))
-    # i = sum of bias alpha^n with alpha = 1 - dt/tau_syn, v the same of i with beta = 1 - dt/tau_mem
+    # i = sum of bias alpha^n with alpha = 1 - dt/tau_syn, v the same of i with beta = 1 -
+    # dt/tau_mem
     np.testing.assert_allclose(v_inf[0], bias * (tau_syn / dt) * (tau_mem / dt), rtol=1e-5)
     np.testing.assert_allclose(v_inf[1], bias, rtol=1e-6)
 
@@ -187,7 +196,9 @@ def test_milliseconds_and_seconds_are_the_same_network():
 
 
 def narrow(dtype):
-    """A layer whose weights and time constants, in steps of 100 ns, have a dtype that holds them exactly."""
+    """A layer whose weights and time constants, in steps of 100 ns, have a dtype that holds them
+    exactly.
+    """
     layers = (
         build.linear(weight=[[0.75, 0.5], [1.25, -0.5]]),
         build.cubalif(tau_mem=[200, 100], tau_syn=100),
@@ -224,7 +235,9 @@ def test_changed_half_precision_becomes_single_and_what_did_not_change_stays():
 
 @pytest.fixture
 def odd_file(tmp_path):
-    """A file with scalars, a whole number as threshold, float32 beside float64, in ms, without w_in and v_reset."""
+    """A file with scalars, a whole number as threshold, float32 beside float64, in ms, without w_in
+    and v_reset.
+    """
     ones = {
         name: np.ones(3)
         for name in ("tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")

@@ -62,5 +62,7 @@ def _entries(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def entries() -> Callable[[Path], dict[str, Any]]:
-    """Everything that an HDF5 file holds, by path: attributes, dtypes, kinds of text, shapes, bits, compression."""
+    """Everything that an HDF5 file holds, by path: attributes, dtypes, kinds of text, shapes, bits,
+    compression.
+    """
     return _entries

@@ -12,7 +12,9 @@ from jaxsnn.nir.validation import validate
 
 
 def network(**changes):
-    """A small sound network as a document, with some parameters of some nodes changed: node__parameter=value."""
+    """A small sound network as a document, with some parameters of some nodes changed:
+    node__parameter=value.
+    """
     parameters = {
         name: np.full(3, value)
         for name, value in zip(("tau", "r", "v_leak", "v_threshold"), (0.1, 1, 0, 1), strict=True)

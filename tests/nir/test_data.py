@@ -1,4 +1,6 @@
-"""Recordings in NIR's data format: what is written is what nir reads, and nothing is lost in silence."""
+"""Recordings in NIR's data format: what is written is what nir reads, and nothing is lost in
+silence.
+"""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,6 @@
-"""What a file does not say: decided from an option, a tag or the numbers, or left open with the reason."""
+"""What a file does not say: decided from an option, a tag or the numbers, or left open with the
+reason.
+"""
 
 import dataclasses
 

@@ -69,7 +69,9 @@ def neurons(draw):
 
 @st.composite
 def graphs(draw, depth=2):
-    """A chain of weights, neurons and nested graphs, with recurrent weights and skipping edges here and there."""
+    """A chain of weights, neurons and nested graphs, with recurrent weights and skipping edges here
+    and there.
+    """
     nodes, previous = {"input": {"type": "Input", "shape": np.array([WIDTH])}}, "input"
     edges = []
     for number in range(draw(st.integers(1, 4))):

@@ -1,4 +1,6 @@
-"""Documents: nothing lost, nothing added, nothing half written; what is no NIR file is refused in one line."""
+"""Documents: nothing lost, nothing added, nothing half written; what is no NIR file is refused in
+one line.
+"""
 
 import os
 import stat

@@ -1,4 +1,6 @@
-"""Faults of importers and exporters of NIR that are known: each as a test that a file means here what it says."""
+"""Faults of importers and exporters of NIR that are known: each as a test that a file means here
+what it says.
+"""
 
 from itertools import pairwise
 
@@ -197,7 +199,9 @@ def test_rockpool_reads_a_step_that_is_only_nearly_that_of_its_exporter():
 
 
 def test_neither_names_nor_the_order_of_edges_matter():
-    """Spyx walks from a node named `input` and finds nothing else; hxtorch needs edges sources first."""
+    """Spyx walks from a node named `input` and finds nothing else; hxtorch needs edges sources
+    first.
+    """
     layers = [nir.Affine(weights(4, 3), np.full(4, 0.1)), lif(4), nir.Linear(weights(2, 4)), lif(2)]
     y = play(graph_of(layers, (3,), (2,)), trains())
     assert 0 < y.mean() < 1
@@ -265,7 +269,9 @@ def test_a_file_from_before_v_reset_and_w_in(tmp_path):
 
 
 def test_odd_types_mean_the_same_numbers():
-    """Whole thresholds, a bias that is one truth value, kernels without axes, padding in words, no leak."""
+    """Whole thresholds, a bias that is one truth value, kernels without axes, padding in words, no
+    leak.
+    """
     kernel = weights(2, 9).reshape(2, 1, 3, 3)
     odd = nir.Conv2d((4, 4), kernel, 1, "same", 1, 1, np.array(False))
     plain = nir.Conv2d(

@@ -1,4 +1,6 @@
-"""Faults that readers of NIR and event-based simulators are known for, each with a test that we do not share it."""
+"""Faults that readers of NIR and event-based simulators are known for, each with a test that we do
+not share it.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,6 @@
-"""NIR files with a Threshold on the event engine: what runs, what is refused, what the commands write."""
+"""NIR files with a Threshold on the event engine: what runs, what is refused, what the commands
+write.
+"""
 
 import itertools
 import json

@@ -15,7 +15,8 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Dropout, fit
 from tests.train.test_fit import DATA, small_net
 
-#: Everything that has a memory: momenta, a running average, random numbers, a learning rate that falls.
+#: Everything that has a memory: momenta, a running average, random numbers, a learning rate that
+#: falls.
 SETTINGS = {
     "epochs": 6,
     "learning_rate": 0.05,
@@ -110,7 +111,9 @@ def start(folder, cache, **options):
 
 
 def kill(folder, cache, after):
-    """Start or resume a run, and end it with SIGKILL some seconds after it has finished one more epoch."""
+    """Start or resume a run, and end it with SIGKILL some seconds after it has finished one more
+    epoch.
+    """
     before = epochs_in(folder)
     process = start(folder, cache, stdout=subprocess.DEVNULL)
     while process.poll() is None and epochs_in(folder) <= before:

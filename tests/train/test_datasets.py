@@ -23,7 +23,8 @@ def test_the_mirrored_values_follow():
 
 
 def test_geometry():
-    # centre of the dots; left half disc is yin, right one yang; upper half yin, lower half yang; outside
+    # centre of the dots; left half disc is yin, right one yang; upper half yin, lower half yang;
+    # outside
     points = [
         (0.25, 0.5),
         (0.75, 0.5),

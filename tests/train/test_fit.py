@@ -1,4 +1,6 @@
-"""Training: it learns, it is deterministic, it stops where it must, and it never trains on lost spikes."""
+"""Training: it learns, it is deterministic, it stops where it must, and it never trains on lost
+spikes.
+"""
 
 import dataclasses
 import json
@@ -61,7 +63,9 @@ def test_it_learns(trained):
 
 
 def test_the_graph_is_that_of_the_best_epoch(trained):
-    """Played by itself, with the full dynamics of all neurons, it has the accuracies that were reported."""
+    """Played by itself, with the full dynamics of all neurons, it has the accuracies that were
+    reported.
+    """
     best = max(
         trained.history, key=lambda record: (record.validation_accuracy, -record.validation_loss)
     )
@@ -117,7 +121,9 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
 
 
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
-    """Hidden neurons that are pushed all the time soon fire twice: one spike is too few, four are always enough."""
+    """Hidden neurons that are pushed all the time soon fire twice: one spike is too few, four are
+    always enough.
+    """
     monkeypatch.setattr(
         sys.modules["jaxsnn.train.loop.training_run"], "with_room", lambda needed: needed
     )
@@ -202,7 +208,9 @@ def test_first_spikes_only_in_a_hidden_population_are_a_loss_that_is_reported():
 
 @pytest.mark.slow
 def test_the_learning_rate_means_the_same_in_every_dialect():
-    """The same network with its gain in r, w_in and dt, as snnTorch writes it, and small weights: the same training."""
+    """The same network with its gain in r, w_in and dt, as snnTorch writes it, and small weights:
+    the same training.
+    """
     own = small_net()
     dt, tau_mem, tau_syn = 1e-4, 20e-3, 10e-3
     neurons = build.cubalif(tau_mem=tau_mem, tau_syn=tau_syn, r=tau_mem / dt, w_in=tau_syn / dt)
@@ -338,7 +346,9 @@ def test_a_readout_has_no_first_spike():
 
 
 def test_bias_is_trained_in_units_of_the_lift():
-    """One neuron for each class, driven by its bias alone: the first step moves V at rest by the learning rate."""
+    """One neuron for each class, driven by its bias alone: the first step moves V at rest by the
+    learning rate.
+    """
     graph = build.sequential(
         build.input(5),
         build.affine(3, weight=constant(0.0), bias=normal(4.0, 0.1)),

@@ -1,4 +1,6 @@
-"""Maxima and integrals of readouts: against dense sampling, and their gradients against central differences."""
+"""Maxima and integrals of readouts: against dense sampling, and their gradients against central
+differences.
+"""
 
 from dataclasses import replace
 
@@ -106,7 +108,8 @@ def numbers(variables, index, weights):
     return sum(jnp.sum(part * weight) for part, weight in zip(parts, weights, strict=True)), 0
 
 
-#: Each takes seconds to compile: one with a smooth maximum, one with jumps at once, the others in the long run.
+#: Each takes seconds to compile: one with a smooth maximum, one with jumps at once, the others in
+#: the long run.
 QUICK = (CASES[1], CASES[4])
 
 
@@ -129,7 +132,9 @@ def test_gradients_agree_with_central_differences(case):
     ids=str,
 )
 def test_neurons_with_the_same_time_constants_get_gradients_of_their_own(case):
-    """What is computed once for all of a population is what each neuron would have computed for itself."""
+    """What is computed once for all of a population is what each neuron would have computed for
+    itself.
+    """
     net, times, index = drawn(*case)
     own = {
         key: values[:1].repeat(NEURONS)
@@ -149,7 +154,9 @@ def test_neurons_with_the_same_time_constants_get_gradients_of_their_own(case):
 
 
 def test_half_of_a_maximum_s_gradient_comes_from_the_arrival_it_sits_at():
-    """A kink is where the maximum is: an excitatory arrival's V still rises when an inhibitory one comes."""
+    """A kink is where the maximum is: an excitatory arrival's V still rises when an inhibitory one
+    comes.
+    """
     net, *_ = drawn("CubaLI", "delta", TauShape.DOUBLE)
     weight = jnp.asarray(np.array([[1.0], [-3.0], [0.0], [0.0]]).repeat(NEURONS, 1).T)
     parameters = net.parameters | {"affine": {"weight": weight, "bias": jnp.zeros(NEURONS)}}

@@ -12,7 +12,9 @@ STEPS, CHANNELS = 30, 6
 
 
 def samples(count, seed):
-    """Rasters (samples, time, channels): of class 0 the first half of the channels fires more, of class 1 the other."""
+    """Rasters (samples, time, channels): of class 0 the first half of the channels fires more, of
+    class 1 the other.
+    """
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, count)
     busy = (np.arange(CHANNELS) < CHANNELS // 2)[None, :] == (y[:, None] == 0)

@@ -22,7 +22,9 @@ T_END, CHANNELS = 0.065, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """A device that is the event engine itself, its spikes late by some seconds; in NumPy, as a chip would be."""
+    """A device that is the event engine itself, its spikes late by some seconds; in NumPy, as a
+    chip would be.
+    """
 
     late: float = 0.0
     forget: str = ""

@@ -1,4 +1,6 @@
-"""`jaxsnn train --engine loop`: a network trained on an emulated chip, and the mapping beside it, from files."""
+"""`jaxsnn train --engine loop`: a network trained on an emulated chip, and the mapping beside it,
+from files.
+"""
 
 import dataclasses
 import json

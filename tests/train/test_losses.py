@@ -35,7 +35,9 @@ TAU, T_MAX = 0.005, 0.03
 
 
 def solution(times):
-    """A solution whose population 'out' fires at the given times (batch, neurons), and once more later."""
+    """A solution whose population 'out' fires at the given times (batch, neurons), and once more
+    later.
+    """
     times = jnp.asarray(times)
     spikes = LayerSpikes(
         time=jnp.stack([times, times + 0.001], axis=-1),
@@ -229,7 +231,9 @@ def test_gradients_through_a_network_are_exact(readout, x64):
 
 
 def test_a_count_passes_on_what_a_kick_at_each_spike_would_do(x64):
-    """The surrogate as it is defined: -dV/dt / (v_threshold - v_reset) for each spike time, and no other."""
+    """The surrogate as it is defined: -dV/dt / (v_threshold - v_reset) for each spike time, and no
+    other.
+    """
     net, times = whole_network(False, seed=4)
     events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
     played = simulate(net, events, T_END, sample_times=jnp.ones(1))

@@ -1,4 +1,6 @@
-"""Devices and processes that share the samples out: the result of one device, up to the order of sums."""
+"""Devices and processes that share the samples out: the result of one device, up to the order of
+sums.
+"""
 
 import json
 import os
@@ -94,7 +96,9 @@ def test_more_devices_than_there_are_are_refused():
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(environment, tmp_path):
-    """The second process is killed while both train; the first says so, and the run is resumed by one alone."""
+    """The second process is killed while both train; the first says so, and the run is resumed by
+    one alone.
+    """
     from jaxsnn.nir import write
     from tests.train.test_fit import small_net
 

@@ -47,7 +47,9 @@ def test_the_kick_is_the_jump_of_the_drive_over_the_threshold():
 
 
 def test_a_voltage_that_is_sent_on_counts_by_what_it_does_behind():
-    """Dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as much drive of the LIF."""
+    """Dialect nir: a spike moves the LI by r / tau, of which the Linear makes three times as much
+    drive of the LIF.
+    """
     graph = build.sequential(
         build.input(1),
         build.affine(1, weight=np.ones((1, 1)), bias=0.5),
@@ -64,7 +66,9 @@ def test_a_voltage_that_is_sent_on_counts_by_what_it_does_behind():
 
 
 def test_a_step_in_kicks_moves_the_voltage_by_as_much_in_every_dialect():
-    """A readout: its largest voltage after one spike, per kick, depends on the time constants alone."""
+    """A readout: its largest voltage after one spike, per kick, depends on the time constants
+    alone.
+    """
     peaks = []
     for dialect, options, gain in (
         ("jaxsnn", {}, {}),

@@ -1,6 +1,8 @@
-"""Convicts a wrong mapping: sends every source's events through the chip and compares what responds with the net.
+"""Convicts a wrong mapping: sends every source's events through the chip and compares what responds
+with the net.
 
-Knows the chip, the mapping and the netlist, and nothing of how a mapping is found: it neither trusts nor mends.
+Knows the chip, the mapping and the netlist, and nothing of how a mapping is found: it neither
+trusts nor mends.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ __all__ = ["Violation", "check", "check_mapping"]
 def check(mapping: Mapping, net: Netlist) -> tuple[Violation, ...]:
     """All violations of a mapping; none if it is right.
 
-    It is right where every neuron of the net is placed once, on legal and living circuits; what a run needs was
-    recorded by an earlier one; a recurrent component is in one run; and each spike of each source makes exactly those
-    synapses respond that the net has, with its signs and weights. Where signs are free, each synapse's partner in the
-    driver's other row is left to it.
+    It is right where every neuron of the net is placed once, on legal and living circuits; what a
+    run needs was recorded by an earlier one; a recurrent component is in one run; and each spike of
+    each source makes exactly those synapses respond that the net has, with its signs and weights.
+    Where signs are free, each synapse's partner in the driver's other row is left to it.
 
     >>> import numpy as np
     >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL

@@ -1,4 +1,6 @@
-"""What one run of a mapping says of the chip's parts: that they exist, are alive, and are used once."""
+"""What one run of a mapping says of the chip's parts: that they exist, are alive, and are used
+once.
+"""
 
 from __future__ import annotations
 

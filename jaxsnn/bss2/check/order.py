@@ -1,4 +1,6 @@
-"""That the runs of a mapping are complete and in order: each neuron once, its sources there, recorded before."""
+"""That the runs of a mapping are complete and in order: each neuron once, its sources there,
+recorded before.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from jaxsnn.bss2.netlist import Netlist
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Members:
-    """Global indices of a run's neurons and of its sources, in their order; -1 for what the net does not have."""
+    """Global indices of a run's neurons and of its sources, in their order; -1 for what the net
+    does not have.
+    """
 
     neurons: np.ndarray
     sources: np.ndarray

@@ -18,7 +18,8 @@ from jaxsnn.bss2.chip import (
 )
 from jaxsnn.bss2.mapping import Run
 
-#: Responses that are summed at a time, so that a mapping in which everything responds needs no more memory.
+#: Responses that are summed at a time, so that a mapping in which everything responds needs no more
+#: memory.
 _CHUNK = 1 << 22
 
 
@@ -47,7 +48,8 @@ def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) ->
     Args:
         chip: the chip.
         run: the run.
-        neurons, sources: number of each of the run's neurons and sources, for `ChipEvents.sender`; -1 for none.
+        neurons, sources: number of each of the run's neurons and sources, for `ChipEvents.sender`;
+            -1 for none.
     """
     entries = []
     for neuron, number in zip(run.neurons, neurons.tolist(), strict=True):
@@ -100,7 +102,8 @@ class Responses:
     """What the synapses of a run add up to.
 
     Attributes:
-        sums: (2, senders, neurons): weight by which a sender's spike excites a neuron, and by which it inhibits it.
+        sums: (2, senders, neurons): weight by which a sender's spike excites a neuron, and by which
+            it inhibits it.
         idle: (synapses,) bool: no event makes it respond.
     """
 
@@ -127,7 +130,8 @@ def responses(
         arrivals: pairs of an event and a crossbar output, as `passed` finds them.
         compare_masks, row_modes, synapses: as in `jaxsnn.bss2.mapping.Run`.
         sender_place: (events,) the place of each event's sender in `sums`.
-        neuron_place: (hemispheres, columns) the place in `sums` of the neuron at a circuit, -1 where there is none.
+        neuron_place: (hemispheres, columns) the place in `sums` of the neuron at a circuit, -1
+            where there is none.
         shape: numbers of senders and of neurons.
     """
     heard, first, count = listening(chip, events, arrivals, compare_masks, row_modes, synapses)
@@ -187,8 +191,8 @@ def _accepted(
     arrivals: tuple[np.ndarray, np.ndarray],
     compare_masks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each driver and each event that it accepts: what synapses of its rows compare (driver and label), and the
-    number of the event."""
+    """For each driver and each event that it accepts: what synapses of its rows compare (driver and
+    label), and the number of the event."""
     number, output = arrivals
     to_bus = output < HEMISPHERES * chip.buses
     number, hemisphere, bus = (

@@ -1,7 +1,9 @@
-"""A mapping as a folder of scripts for the chip's own software, which they need and this library does not.
+"""A mapping as a folder of scripts for the chip's own software, which they need and this library
+does not.
 
-run_hxtorch.py runs the mapping as it is, with its routing; run_pynn.py places as the mapping says and lets
-PyNN.brainscales route. Neither has been run on a chip: they are tested against recorded names and arguments.
+run_hxtorch.py runs the mapping as it is, with its routing; run_pynn.py places as the mapping says
+and lets PyNN.brainscales route. Neither has been run on a chip: they are tested against recorded
+names and arguments.
 """
 
 from __future__ import annotations

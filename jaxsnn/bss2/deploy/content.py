@@ -56,10 +56,11 @@ def _population(one: ChipPopulation) -> dict[str, Any]:
 def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
     """One run.
 
-    `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are their places in the
-    run, `shape` their circuits as (row, column) from the anchor, the one that fires first. `links` are the weights
-    between groups, or from the sources (None); `synapses` those of the chip, with the place of the source among sources
-    and then neurons of the run, that of the neuron, and which of its circuits it is on.
+    `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are
+    their places in the run, `shape` their circuits as (row, column) from the anchor, the one that
+    fires first. `links` are the weights between groups, or from the sources (None); `synapses`
+    those of the chip, with the place of the source among sources and then neurons of the run, that
+    of the neuron, and which of its circuits it is on.
     """
     circuits = [_head_first(one) for one in run.neurons]
     groups = _groups(mapping.chip, run, circuits)
@@ -125,7 +126,9 @@ def _number(chip: Chip, circuit: Circuit) -> int:
 def _synapses(
     mapping: Mapping, run: Run, circuits: list[tuple[Circuit, ...]]
 ) -> dict[str, np.ndarray]:
-    """The synapses with the one source and the neuron that each belongs to; the mapping has been checked."""
+    """The synapses with the one source and the neuron that each belongs to; the mapping has been
+    checked.
+    """
     chip = mapping.chip
     count = len(run.sources)
     senders = np.arange(count + len(run.neurons))

@@ -1,7 +1,8 @@
-"""What a mapping connects, run by run, read off its synapses: which event moves which neuron, and how strongly.
+"""What a mapping connects, run by run, read off its synapses: which event moves which neuron, and
+how strongly.
 
-Nothing here depends on the weights' values: a weight of the network times a gain is what the chip adds, so that weights
-may change in place, as they do in training.
+Nothing here depends on the weights' values: a weight of the network times a gain is what the chip
+adds, so that weights may change in place, as they do in training.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class HostEvents:
 
     Attributes:
         source: name of the population.
-        channels: (neurons of the population, events of a spike at most): the channel of each event, -1 for none.
+        channels: (neurons of the population, events of a spike at most): the channel of each event,
+            -1 for none.
         sender: (channels,) the neuron whose spikes a channel carries.
     """
 
@@ -68,9 +70,10 @@ class Projection:
         source: name of the population whose spikes arrive.
         from_host: the host sends them; else they come from neurons of the same run.
         target: name of the population.
-        sender: (channels,) the neuron of `source` behind each channel, or behind each of the run's own neurons.
-        excite, inhibit: (channels, neurons), by what a positive and a negative weight is multiplied; 0 where there is
-            no synapse.
+        sender: (channels,) the neuron of `source` behind each channel, or behind each of the run's
+            own neurons.
+        excite, inhibit: (channels, neurons), by what a positive and a negative weight is
+            multiplied; 0 where there is no synapse.
     """
 
     source: str
@@ -126,7 +129,8 @@ def wired(
     chip: EmulatedChip,
     slope: float,
 ) -> Program:
-    """The program of a mapping, or of the net by itself on a chip that is large enough for all of it.
+    """The program of a mapping, or of the net by itself on a chip that is large enough for all of
+    it.
 
     Args:
         net: what was mapped; its populations are those of `quantized`.
@@ -294,8 +298,8 @@ class _Responses:
     Attributes:
         event: its number: those of the run's neurons come first, then the host's, source by source.
         neuron: number in the run of the neuron that responds.
-        shares: (2, responses), of the weight of the connection, for either sign: how much of it the synapse carries,
-            times its gains.
+        shares: (2, responses), of the weight of the connection, for either sign: how much of it the
+            synapse carries, times its gains.
     """
 
     event: np.ndarray
@@ -303,7 +307,9 @@ class _Responses:
     shares: np.ndarray
 
     def table(self, events: np.ndarray, neurons: np.ndarray) -> np.ndarray | None:
-        """(2, events, neurons): shares summed up; None where none of the neurons hears any of the events."""
+        """(2, events, neurons): shares summed up; None where none of the neurons hears any of the
+        events.
+        """
         row, column = (
             np.full(int(max(found.max(initial=0), wanted.max(initial=0))) + 1, -1)
             for found, wanted in ((self.event, events), (self.neuron, neurons))
@@ -337,8 +343,10 @@ def heard_pairs(
     """Each synapse of a run with each event that it responds to.
 
     Returns:
-        (pairs,) each: the synapse; the event, those of the run's neurons first, then the host's source by source; the
-        global index of the neuron or channel whose event it is; and the number in the run of the neuron that it moves.
+        (pairs,) each: the synapse; the event, those of the run's neurons first, then the host's
+            source by source; the
+        global index of the neuron or channel whose event it is; and the number in the run of the
+        neuron that it moves.
     """
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))

@@ -1,6 +1,8 @@
-"""One emulated chip: what its analog parts do otherwise than they were calibrated to, drawn once from a seed.
+"""One emulated chip: what its analog parts do otherwise than they were calibrated to, drawn once
+from a seed.
 
-Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an assumption is called one.
+Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an
+assumption is called one.
 """
 
 from __future__ import annotations
@@ -13,27 +15,31 @@ import numpy as np
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.errors import UsageError, refuse_seed
 
-#: Draws further out than so many standard deviations are put there: a calibration would have thrown such a part out.
+#: Draws further out than so many standard deviations are put there: a calibration would have thrown
+#: such a part out.
 FURTHEST = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How far a calibrated chip is from what it was calibrated to; standard deviations of normal distributions.
+    """How far a calibrated chip is from what it was calibrated to; standard deviations of normal
+    distributions.
 
     Attributes:
-        threshold: fixed pattern of each circuit, as a fraction of the threshold's distance from the leak. 3 %: 0.08 of
-            2.6 in the hardware model of Göltz et al. (DelGrad, Nature Communications 16, 2025; the repository's
-            configuration `yin_yang_hwAware`).
+        threshold: fixed pattern of each circuit, as a fraction of the threshold's distance from the
+            leak. 3 %: 0.08 of 2.6 in the hardware model of Göltz et al. (DelGrad, Nature
+            Communications 16, 2025; the repository's configuration `yin_yang_hwAware`).
         threshold_trial: the same, drawn anew in each trial. 1.5 %: 0.04 of 2.6 there.
         jitter: of each spike's time, as a fraction of the neuron's tau_syn. 1 %: 0.01 tau there.
-        tau_mem, tau_syn: fixed pattern of each circuit, as fractions. 5 %: an assumption; calix's own tests bound only
-            what calibration leaves of the uncalibrated spread, to 0.45 and 0.20 of it.
-        input_gain: fixed pattern of each circuit's excitatory and of its inhibitory synaptic input, as a fraction. 5 %:
-            an assumption; calix brings all circuits' amplitudes to their median, to an accuracy that is not published.
+        tau_mem, tau_syn: fixed pattern of each circuit, as fractions. 5 %: an assumption; calix's
+            own tests bound only what calibration leaves of the uncalibrated spread, to 0.45 and
+            0.20 of it.
+        input_gain: fixed pattern of each circuit's excitatory and of its inhibitory synaptic input,
+            as a fraction. 5 %: an assumption; calix brings all circuits' amplitudes to their
+            median, to an accuracy that is not published.
         driver_gain: fixed pattern of each synapse driver, as a fraction. 5 %: an assumption.
-        v_leak, v_reset: fixed pattern of each circuit, CADC LSB. 1 LSB: an assumption; calix's tests ask for at most
-            5 % of all neurons further than 8 LSB from the median threshold.
+        v_leak, v_reset: fixed pattern of each circuit, CADC LSB. 1 LSB: an assumption; calix's
+            tests ask for at most 5 % of all neurons further than 8 LSB from the median threshold.
     """
 
     threshold: float = 0.03
@@ -52,15 +58,17 @@ class EmulatedChip:
     """A chip to emulate.
 
     Attributes:
-        seed: which one: it draws the fixed patterns of all circuits and drivers, and the noise of each trial.
-        ideal: nothing deviates, no time is rounded, nothing waits or is lost: the quantised network itself, with its
-            refractory time.
+        seed: which one: it draws the fixed patterns of all circuits and drivers, and the noise of
+            each trial.
+        ideal: nothing deviates, no time is rounded, nothing waits or is lost: the quantised network
+            itself, with its refractory time.
         spread: of its analog parts.
-        queue: events that wait at one event output of the neurons, or one link to the host, before others are lost.
-            An assumption: the drop counters of the hardware are public, the depth of its buffers is not. Each output
-            and link moves one event in a cycle of the event clock (8 ns), the stream from the host too, and that one
-            loses nothing.
-        recorded_events: that one run can record. None: as many as the chip's trace memory holds (32 MiB, 8 byte each).
+        queue: events that wait at one event output of the neurons, or one link to the host, before
+            others are lost. An assumption: the drop counters of the hardware are public, the depth
+            of its buffers is not. Each output and link moves one event in a cycle of the event
+            clock (8 ns), the stream from the host too, and that one loses nothing.
+        recorded_events: that one run can record. None: as many as the chip's trace memory holds (32
+            MiB, 8 byte each).
     """
 
     seed: int = 0
@@ -74,7 +82,8 @@ def refuse_bad(chip: EmulatedChip) -> None:
     """Refuse what no chip has.
 
     Raises:
-        UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no room at all.
+        UsageError: a negative spread, a fraction of a third or more, a seed that is none, or no
+            room at all.
     """
     for name, value in vars(chip.spread).items():
         limit = math.inf if name.startswith("v_") else 1 / FURTHEST
@@ -112,7 +121,8 @@ class Pattern:
 def pattern_of(layout: Chip, chip: EmulatedChip) -> Pattern:
     """The fixed pattern of an emulated chip; of an ideal one factors of 1 and offsets of 0.
 
-    It belongs to the circuits and drivers, not to the network: another mapping on the same chip meets other parts.
+    It belongs to the circuits and drivers, not to the network: another mapping on the same chip
+    meets other parts.
 
     >>> from jaxsnn.bss2.chip import HICANN_X
     >>> first, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (1, 1, 2))

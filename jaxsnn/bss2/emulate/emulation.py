@@ -40,8 +40,10 @@ class Emulation:
         fired: population -> (batch, neurons), how many there were before any was lost.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
         sample_times: (samples,) seconds, of the voltages.
-        lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the host, "recording".
-        late: by how much the host was late with an event at most, because it sends one in a cycle; seconds.
+        lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
+            host, "recording".
+        late: by how much the host was late with an event at most, because it sends one in a cycle;
+            seconds.
         runs: number of runs.
         speedup: of the chip over the file.
     """
@@ -56,7 +58,9 @@ class Emulation:
     speedup: float
 
     def first_spike(self, name: str) -> np.ndarray:
-        """First recorded spike of each neuron of a population, (batch, neurons) seconds; inf where there is none."""
+        """First recorded spike of each neuron of a population, (batch, neurons) seconds; inf where
+        there is none.
+        """
         if name not in self.spikes:
             raise UsageError(
                 f"'{name}' is no population that fires: {suggestion(name, self.spikes)}"
@@ -67,11 +71,12 @@ class Emulation:
 class Emulator:
     """A mapped network on an emulated chip, to be run again and again: it is compiled once.
 
-    Dynamics are exact, event by event; weights are whole numbers, voltages LSB. Neurons deviate as `chip.Spread` says.
-    Events are sent one in a cycle of the clock; queues are finite. Where a mapping has several runs, spikes of one are
-    recorded and replayed in the next. Approximated: a neuron of several circuits has the time constants of its head
-    circuit; populations that share an event output wait for their own spikes only, and neurons that feed each other not
-    at all before they meet; readouts are sampled without noise.
+    Dynamics are exact, event by event; weights are whole numbers, voltages LSB. Neurons deviate as
+    `chip.Spread` says. Events are sent one in a cycle of the clock; queues are finite. Where a
+    mapping has several runs, spikes of one are recorded and replayed in the next. Approximated: a
+    neuron of several circuits has the time constants of its head circuit; populations that share an
+    event output wait for their own spikes only, and neurons that feed each other not at all before
+    they meet; readouts are sampled without noise.
 
     Args:
         quantized: the network.
@@ -98,8 +103,8 @@ class Emulator:
         """All runs of the mapping, for a batch.
 
         Args:
-            inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input node's name. The channel
-                that stands in for biases is added.
+            inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input
+                node's name. The channel that stands in for biases is added.
             t_end: seconds of the file.
             trial: draws the noise; the same chip and trial give the same spikes.
 
@@ -133,7 +138,8 @@ def emulate(
     chip: EmulatedChip | None = None,
     trial: int = 0,
 ) -> Emulation:
-    """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the arguments.
+    """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the
+    arguments.
 
     >>> from jaxsnn.bss2.search.portfolio import map_net
     >>> from jaxsnn.bss2.search.quantize import quantize
@@ -259,7 +265,9 @@ def _concluded(program: Program, recorded: Recorded, sample_times: np.ndarray) -
 
 
 def _forget(spikes: dict[str, np.ndarray], wiring: Any, limit: int) -> int:
-    """Leave out what no longer fits into the memory that records one run, sample by sample, by time; how many."""
+    """Leave out what no longer fits into the memory that records one run, sample by sample, by
+    time; how many.
+    """
     inside = [(own.name, own.index) for own in wiring.neurons if own.fires]
     if sum(int(np.isfinite(spikes[name][:, index]).sum()) for name, index in inside) <= limit:
         return 0

@@ -1,4 +1,6 @@
-"""The emulated chip as the device of training in the loop: weights are refilled, routing and calibration stay."""
+"""The emulated chip as the device of training in the loop: weights are refilled, routing and
+calibration stay.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +33,29 @@ from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.graph import Graph
 
-#: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has it in float64.
+#: Of a weight in float32, so that 31.5 stays 31.5 behind a product that rounds, as `quantize` has
+#: it in float64.
 _HAIR = 2**-22
 
 
 class ChipInTheLoop:
-    """An emulated chip that fires while a network is trained: pass it as `jaxsnn.train.InTheLoop(device=...)`.
+    """An emulated chip that fires while a network is trained: pass it as
+    `jaxsnn.train.InTheLoop(device=...)`.
 
-    The graph is mapped once, every connection of it, those of weight 0 too, with free signs. Scales and voltages are
-    fixed then, as those of a calibrated chip are. In each step the network's weights, times their scale, are clipped to
-    63 LSB, rounded half away from zero and put into their synapses. Noise is drawn anew for other weights or inputs;
-    the same ones meet the same, so that a run can be repeated and resumed.
+    The graph is mapped once, every connection of it, those of weight 0 too, with free signs. Scales
+    and voltages are fixed then, as those of a calibrated chip are. In each step the network's
+    weights, times their scale, are clipped to 63 LSB, rounded half away from zero and put into
+    their synapses. Noise is drawn anew for other weights or inputs; the same ones meet the same, so
+    that a run can be repeated and resumed.
 
     Args:
         graph: what will be trained, with its first weights.
         chip: default `EmulatedChip()`.
         options: of quantisation. Its scale says what the first weights become.
-        headroom: by which factor weights may grow in training before they saturate: scales are smaller by it. One for
-            all, or by name of the population. The population with the largest scale has the highest threshold, in LSB;
-            others have less, and feel deviations of voltages more.
+        headroom: by which factor weights may grow in training before they saturate: scales are
+            smaller by it. One for all, or by name of the population. The population with the
+            largest scale has the highest threshold, in LSB; others have less, and feel deviations
+            of voltages more.
         dead: parts of the chip that are not used.
         seed: of the mapping.
         max_runs: of the chip for a batch, one after the other; None: as many as it takes.
@@ -120,7 +126,8 @@ class ChipInTheLoop:
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 
     def with_weights(self, graph: Graph) -> tuple[Quantized, ChipMapping]:
-        """The trained graph in LSB, and the mapping in whose places it was trained, with its weights.
+        """The trained graph in LSB, and the mapping in whose places it was trained, with its
+        weights.
 
         Raises:
             MappingError: the graph has other connections.

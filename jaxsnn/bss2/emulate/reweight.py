@@ -1,4 +1,6 @@
-"""Other weights in the same places: routing is done once, training moves weights, and signs where they are free."""
+"""Other weights in the same places: routing is done once, training moves weights, and signs where
+they are free.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from jaxsnn.errors import MappingError
 
 
 def every_connection(net: Netlist, pre: np.ndarray, post: np.ndarray) -> Netlist:
-    """The net with a weight of 1 for each of some pairs of neurons (global indices): what is routed for training."""
+    """The net with a weight of 1 for each of some pairs of neurons (global indices): what is routed
+    for training.
+    """
     return netlist(net.populations, pre, post, np.ones(len(pre), int))
 
 
@@ -28,7 +32,8 @@ def with_weights(mapping: Mapping, routed: Netlist, net: Netlist) -> Mapping:
         net: the weights; those that are zero take no synapse.
 
     Raises:
-        MappingError: signs are fixed, a weight takes several synapses, or a connection was not routed.
+        MappingError: signs are fixed, a weight takes several synapses, or a connection was not
+            routed.
     """
     if mapping.signs != "free":
         raise MappingError(

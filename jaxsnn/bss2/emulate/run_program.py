@@ -1,7 +1,9 @@
-"""A program of runs on the event engine: networks in LSB of the chip, its time stretched to the file's.
+"""A program of runs on the event engine: networks in LSB of the chip, its time stretched to the
+file's.
 
-Populations run one after the other, those that feed each other together. Between them, and on the way to and from the
-host, events travel as `transport` says. Everything can be traced: by `jax.jit`, and inside a training step.
+Populations run one after the other, those that feed each other together. Between them, and on the
+way to and from the host, events travel as `transport` says. Everything can be traced: by `jax.jit`,
+and inside a training step.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Recorded(NamedTuple):
         count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
         lost: scalars, spikes lost at the neurons' event outputs and at the links to the host.
-        late: scalar, how much later than asked for the host sent an event, seconds of the file at most.
+        late: scalar, how much later than asked for the host sent an event, seconds of the file at
+            most.
     """
 
     time: dict[str, jax.Array]
@@ -62,7 +65,8 @@ def play(
         t_end: seconds of the file.
         sample_times: (samples,) seconds of the file, of readouts.
         key: of the trial's noise.
-        engine: says how many spikes of each neuron are recorded, and which neurons stop after their first.
+        engine: says how many spikes of each neuron are recorded, and which neurons stop after their
+            first.
     """
     dtype = jax.tree.leaves(weights)[0].dtype
     engine = replace(engine, refractory=program.refractory_time * program.speedup).hashable()
@@ -208,7 +212,9 @@ class _Run:
         return (whole * gain).T
 
     def _parameters(self, own: Neurons) -> dict[str, Any]:
-        """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for each LSB."""
+        """Of CubaLIF neurons whose current jumps by the weight: dV/dt changes by r / tau_mem for
+        each LSB.
+        """
         seconds = self.program.speedup
         values = {
             "tau_mem": own.tau_mem * seconds,

@@ -1,4 +1,5 @@
-"""How events travel: one at a time in a cycle of the event clock, through queues that overflow. Nothing has a gradient.
+"""How events travel: one at a time in a cycle of the event clock, through queues that overflow.
+Nothing has a gradient.
 
 Times are in the file's seconds, and so is `cycle`: that of the chip's clock, times the speedup.
 """
@@ -23,7 +24,8 @@ class Sent(NamedTuple):
 
 
 def serialised(time: jax.Array, cycle: float) -> jax.Array:
-    """Events of one stream, (batch, events) in any order: each in the first free cycle at or after its time.
+    """Events of one stream, (batch, events) in any order: each in the first free cycle at or after
+    its time.
 
     Of events at one time the first in the array goes first.
     """
@@ -61,7 +63,8 @@ def queued(time: jax.Array, lane: np.ndarray, cycle: float, queue: int) -> Sent:
 def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:
     """The cycles in which events go, as times; events rise along the last axis.
 
-    The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and itself of (c - k).
+    The event that goes k-th, at the earliest in cycle c, goes in cycle k + max over all before and
+    itself of (c - k).
     """
     return jnp.where(
         jnp.isfinite(time), cycle * _cycles(jnp.isfinite(time), _earliest(time, cycle)), jnp.inf
@@ -79,7 +82,9 @@ def _cycles(kept: jax.Array, earliest: jax.Array) -> jax.Array:
 
 
 def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array, jax.Array]:
-    """As `_in_cycles`, but whoever would wait for more than `queue` cycles is lost; and how many are."""
+    """As `_in_cycles`, but whoever would wait for more than `queue` cycles is lost; and how many
+    are.
+    """
     finite, earliest = jnp.isfinite(time), _earliest(time, cycle)
 
     def drop_first(carry):
@@ -103,7 +108,9 @@ def _put_back(values: jax.Array, place: jax.Array) -> jax.Array:
 
 
 def jittered(time: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
-    """Spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is (neurons,) seconds."""
+    """Spike times (batch, neurons, spikes) with normal noise, in any order; the deviation is
+    (neurons,) seconds.
+    """
     noise = (
         jax.random.normal(key, time.shape, time.dtype) * jnp.asarray(deviation, time.dtype)[:, None]
     )

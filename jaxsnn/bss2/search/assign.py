@@ -1,4 +1,6 @@
-"""Which bin each source is put into: the one with the most room, then moved while something overflows."""
+"""Which bin each source is put into: the one with the most room, then moved while something
+overflows.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from jaxsnn.bss2.search.bins import (
 from jaxsnn.bss2.search.place import Placement
 from jaxsnn.bss2.search.task import Task
 
-#: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from being uneven.
+#: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from
+#: being uneven.
 _LABELS_USED = 0.9
 
 
@@ -52,7 +55,8 @@ def demands(
     """What each source needs, and where it may go.
 
     Args:
-        on_chip_modes: (sources,) how those on the chip are heard; others may be heard wherever all their targets are.
+        on_chip_modes: (sources,) how those on the chip are heard; others may be heard wherever all
+            their targets are.
     """
     groups = bins.groups
     every = np.arange(placement.chip.buses * groups)
@@ -114,8 +118,9 @@ def assign(
 def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
     """Those with the least freedom first, then those with the most synapses.
 
-    While labels last, sources are heard everywhere: that takes two labels, and leaves the choice to each target. How
-    many may be is counted first; these come last, for they fit best where little room is left.
+    While labels last, sources are heard everywhere: that takes two labels, and leaves the choice to
+    each target. How many may be is counted first; these come last, for they fit best where little
+    room is left.
     """
     size = [int(demand.amount.sum()) for demand in wanted]
     rank = {}
@@ -157,7 +162,9 @@ def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
 def _best(
     loads: Loads, demand: Demand, modes: tuple[int, ...], avoid: int | None = None
 ) -> tuple[int, int]:
-    """The bin and mode that overflow least, then those with the least pressure; a mode at the front is preferred."""
+    """The bin and mode that overflow least, then those with the least pressure; a mode at the front
+    is preferred.
+    """
     best = None
     for mode in modes:
         overflow, pressure = loads.price(demand, demand.bins, mode)
@@ -187,7 +194,9 @@ def _repair(
     repairs: int,
     deadline: float,
 ) -> None:
-    """Move sources out of bins that overflow until none does (min-conflicts, with a few moves that do not help)."""
+    """Move sources out of bins that overflow until none does (min-conflicts, with a few moves that
+    do not help).
+    """
     current = loads.overflow()
     for step in range(repairs):
         if not current or time.monotonic() > deadline:
@@ -220,7 +229,9 @@ def _culprit(
     modes: np.ndarray,
     rng: np.random.Generator,
 ) -> int | None:
-    """A source in a bin that overflows, one that can be moved and has synapses on a neuron that is too full."""
+    """A source in a bin that overflows, one that can be moved and has synapses on a neuron that is
+    too full.
+    """
     full_labels = np.argwhere(loads.labels < 0)
     full = np.argwhere(loads.slack_sum < 0)
     full_side = np.argwhere(loads.slack < 0)

@@ -1,9 +1,11 @@
-"""Groups of synapse drivers that all sources of a group reach: inside one, whether synapses fit is counting.
+"""Groups of synapse drivers that all sources of a group reach: inside one, whether synapses fit is
+counting.
 
-Compare masks that look at the lowest bits of the row select only split every bus into 1, 2, 4, ... groups of drivers. A
-bin is one group of one bus, in both hemispheres. Each source is put into one bin, and reaches the top hemisphere, the
-bottom one, or both. A neuron with synapses of `a` sources that reach only the top, `b` only the bottom and `c` both has
-room for them iff a <= top slots, b <= bottom slots and a + b + c <= all slots (Hall's condition).
+Compare masks that look at the lowest bits of the row select only split every bus into 1, 2, 4, ...
+groups of drivers. A bin is one group of one bus, in both hemispheres. Each source is put into one
+bin, and reaches the top hemisphere, the bottom one, or both. A neuron with synapses of `a` sources
+that reach only the top, `b` only the bottom and `c` both has room for them iff a <= top slots, b <=
+bottom slots and a + b + c <= all slots (Hall's condition).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Bins:
 
     Attributes:
         groups: groups of a bus, a power of two.
-        rows: per hemisphere and bin the rows that work; where signs are free, the lower rows of the drivers that work.
+        rows: per hemisphere and bin the rows that work; where signs are free, the lower rows of the
+            drivers that work.
     """
 
     groups: int
@@ -38,7 +41,9 @@ class Bins:
 
 
 def reachable(chip: Chip, output: int, groups: int) -> np.ndarray:
-    """The bins that neurons behind an event output can address: their row select begins with the output's number."""
+    """The bins that neurons behind an event output can address: their row select begins with the
+    output's number.
+    """
     free_bits = chip.row_select_bits - chip.output_bits
     own = np.unique((output << free_bits | np.arange(1 << free_bits)) & (groups - 1))
     return output % chip.buses * groups + own
@@ -79,7 +84,8 @@ class Loads:
 
     Attributes:
         split: (hemispheres, kinds, bins) slots of a circuit for each kind of synapse.
-        slack: (hemispheres, bins, kinds, targets) what is left for sources that reach one hemisphere only.
+        slack: (hemispheres, bins, kinds, targets) what is left for sources that reach one
+            hemisphere only.
         slack_sum: (bins, kinds, targets) what is left for all.
         labels: (hemispheres, bins) labels that are left.
     """
@@ -110,7 +116,9 @@ class Loads:
     def price(
         self, source: Demand, choices: np.ndarray, mode: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a source in each of the bins would add: overflow, and pressure on neurons that are nearly full."""
+        """What a source in each of the bins would add: overflow, and pressure on neurons that are
+        nearly full.
+        """
         reach = [h for h in range(HEMISPHERES) if mode in (h, EVERYWHERE)]
         overflow = sum((self.labels[h, choices] <= 0).astype(float) for h in reach)
         left = self._of(self.slack_sum, choices, source.targets)
@@ -155,7 +163,8 @@ class Demand:
 
 
 def best_split(task: Task, bins: Bins, loads: Loads | None, placement: Placement) -> np.ndarray:
-    """(hemispheres, kinds, bins) slots for each kind of synapse; without loads in proportion to the synapses of each.
+    """(hemispheres, kinds, bins) slots for each kind of synapse; without loads in proportion to the
+    synapses of each.
 
     With loads, the split of each bin is the one with the least overflow.
     """

@@ -1,4 +1,6 @@
-"""Leak, threshold and reset voltages in LSB of the chip's CADC, under one strength of a weight's LSB."""
+"""Leak, threshold and reset voltages in LSB of the chip's CADC, under one strength of a weight's
+LSB.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from jaxsnn.bss2.search.hardware import Dynamics
 from jaxsnn.errors import MappingError
 from jaxsnn.nir.graph import Finding
 
-#: CADC LSB: up to 5 % of the neurons of a calibrated chip deviate by more from the threshold asked for
-#: (calix, test_neuron_threshold_calibration.py).
+#: CADC LSB: up to 5 % of the neurons of a calibrated chip deviate by more from the threshold asked
+#: for (calix, test_neuron_threshold_calibration.py).
 SPREAD = 8
 
 
@@ -23,10 +25,13 @@ class CadcLevels:
     """Voltages of populations by NIR name.
 
     Attributes:
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are 0 in a readout.
+        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are
+            0 in a readout.
         lsb_per_volt: CADC LSB of one volt of the file; None where nothing fixes it.
-        error: largest relative error of a threshold's distance from its leak, by rounding; None in a readout.
-        slope: CADC LSB per second of the file by which one LSB of a weight must change dV/dt; None without thresholds.
+        error: largest relative error of a threshold's distance from its leak, by rounding; None in
+            a readout.
+        slope: CADC LSB per second of the file by which one LSB of a weight must change dV/dt; None
+            without thresholds.
         notes: thresholds that are too close to the leak for comfort.
     """
 
@@ -44,12 +49,14 @@ def levels(
 ) -> CadcLevels:
     """Voltages such that one LSB of a weight has the same strength in all populations.
 
-    The strength is the largest under which no threshold lies above `v_threshold` and no threshold or reset leaves what
-    the calibration reaches. Each neuron's own leak is put to `v_leak`: only differences matter.
+    The strength is the largest under which no threshold lies above `v_threshold` and no threshold
+    or reset leaves what the calibration reaches. Each neuron's own leak is put to `v_leak`: only
+    differences matter.
 
     Args:
         neurons: populations by NIR name.
-        slope_of: by how many volts per second (of the file) one LSB of a weight changes dV/dt; NaN without weights.
+        slope_of: by how many volts per second (of the file) one LSB of a weight changes dV/dt; NaN
+            without weights.
         v_leak, v_threshold: CADC LSB.
 
     Raises:

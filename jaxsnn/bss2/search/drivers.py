@@ -1,7 +1,8 @@
-"""Which drivers of a bus belong to which group of sources, each told apart by its row select: the vendor's rules.
+"""Which drivers of a bus belong to which group of sources, each told apart by its row select: the
+vendor's rules.
 
-A driver accepts a group's events and no other's where some mask lets it; the groups share the drivers out such that
-each has as many as it needs (Hall's condition).
+A driver accepts a group's events and no other's where some mask lets it; the groups share the
+drivers out such that each has as many as it needs (Hall's condition).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.search.effort import Effort, Unrouted
 from jaxsnn.bss2.search.task import Task
 
-#: Combinations of row selects that are tried for the groups of one bus; the vendor's own search has no bound.
+#: Combinations of row selects that are tried for the groups of one bus; the vendor's own search has
+#: no bound.
 _MOST_COMBINATIONS = 5_000
 
 
@@ -27,7 +29,8 @@ class DriverGroup:
 
     Attributes:
         hemisphere, bus: where.
-        members: positions in the task's sources, in the order of their labels; -1 for a neuron that is no source.
+        members: positions in the task's sources, in the order of their labels; -1 for a neuron that
+            is no source.
         rows: rows of each kind of synapse that its drivers need; drivers where signs are free.
         drivers: how many drivers that is.
         output: the event output of its neurons, None for external sources.
@@ -82,7 +85,9 @@ def _internal_selects(chip: Chip, outputs: list[int]) -> Iterator[dict[int, int]
 def _allocate_side(
     task: Task, groups: list[DriverGroup], hemisphere: int, bus: int, own: dict[int, int]
 ) -> dict[int, tuple[int, dict[int, int]]] | None:
-    """Row select and drivers of the groups of one bus; None where no row selects of external ones do."""
+    """Row select and drivers of the groups of one bus; None where no row selects of external ones
+    do.
+    """
     chip = task.parts.chip
     mine = [
         number
@@ -121,7 +126,9 @@ def _allocate_side(
 
 
 def usable(selects: tuple[int, ...], chip: Chip) -> np.ndarray:
-    """(groups, drivers of a bus) bool: some mask lets the driver accept one group's events and no other's."""
+    """(groups, drivers of a bus) bool: some mask lets the driver accept one group's events and no
+    other's.
+    """
     index = np.arange(chip.drivers_per_bus)
     found = np.ones((len(selects), chip.drivers_per_bus), bool)
     for place, own in enumerate(selects):
@@ -144,7 +151,9 @@ def mask_of(selects: tuple[int, ...], place: int, index: int, chip: Chip) -> int
 
 
 def _divide(allowed: np.ndarray, sizes: list[int]) -> list[list[int]] | None:
-    """Drivers for each group: the first group in order for which Hall's condition still holds for the rest."""
+    """Drivers for each group: the first group in order for which Hall's condition still holds for
+    the rest.
+    """
     left, taken = list(sizes), [[] for _ in sizes]
     if not _hall(allowed, left):
         return None

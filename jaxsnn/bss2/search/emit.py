@@ -29,9 +29,11 @@ class Codes:
     """The addresses of a run.
 
     Attributes:
-        events: for each source the address of its event if the host sends it (a tuple of several where it takes more).
+        events: for each source the address of its event if the host sends it (a tuple of several
+            where it takes more).
         addresses: (targets,) the own address of each neuron.
-        nodes: mask and target of the crossbar nodes that pass something to a bus; all others there drop.
+        nodes: mask and target of the crossbar nodes that pass something to a bus; all others there
+            drop.
     """
 
     events: list[int] | list[tuple[int, ...]]
@@ -59,7 +61,10 @@ def record(
     row_modes: np.ndarray,
     synapses: np.ndarray,
 ) -> Run:
-    """The run. Where replayed spikes come from is entered when all runs are known: `from_run` is -1 until then."""
+    """The run.
+
+    Where replayed spikes come from is entered when all runs are known: `from_run` is -1 until then.
+    """
     net = task.net
 
     def owner(index: int) -> tuple[int, int]:
@@ -105,7 +110,9 @@ def record(
 
 
 def units_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """(synapses of the chip,) each: the number of the net's synapse, and the part of its weight, the largest first."""
+    """(synapses of the chip,) each: the number of the net's synapse, and the part of its weight,
+    the largest first.
+    """
     largest = task.parts.chip.weight_max
     parts = synapses_of(task.weight)
     synapse = np.repeat(np.arange(len(parts)), parts)

@@ -1,9 +1,10 @@
 """All mappings of one run on a chip small enough: a run, or the proof that there is none.
 
-For chips with one bus in each hemisphere. Assumed: each weight has synapses of its own, to which nothing else responds,
-a source sends at most one event to a bus, and all neurons are recorded, so that their addresses differ. Tried are all
-circuits of all neurons, all addresses, all filters of the crossbar, all codes of sources in each hemisphere, all
-compare masks and all row signs. Sets of sources are integers, bit i for source i.
+For chips with one bus in each hemisphere. Assumed: each weight has synapses of its own, to which
+nothing else responds, a source sends at most one event to a bus, and all neurons are recorded, so
+that their addresses differ. Tried are all circuits of all neurons, all addresses, all filters of
+the crossbar, all codes of sources in each hemisphere, all compare masks and all row signs. Sets of
+sources are integers, bit i for source i.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def is_small(task: Task) -> bool:
 
 
 def search(task: Task, deadline: float) -> Run | Certificate | None:
-    """A run, a proof that there is none, or None where time is up (`deadline` as of `time.monotonic()`)."""
+    """A run, a proof that there is none, or None where time is up (`deadline` as of
+    `time.monotonic()`).
+    """
     needs = _needs(task)
     for addresses in _addresses(task):
         hearings = hearings_of(task, addresses)
@@ -62,7 +65,9 @@ def search(task: Task, deadline: float) -> Run | Certificate | None:
 
 
 def _needs(task: Task) -> list[list[tuple[int, int, int]]]:
-    """For each neuron (source, kind, synapses); kind 0 is excitatory, or either where signs are free."""
+    """For each neuron (source, kind, synapses); kind 0 is excitatory, or either where signs are
+    free.
+    """
     kinds = np.zeros(len(task.pre), int) if task.signs == "free" else (task.weight < 0).astype(int)
     needs: list[list[tuple[int, int, int]]] = [[] for _ in task.targets]
     for source, target, kind, units in zip(
@@ -79,7 +84,9 @@ def _addresses(task: Task) -> Iterator[tuple[int, ...]]:
 
 
 def _placements(task: Task) -> list[tuple[tuple[Circuit, ...], ...]]:
-    """One placement for each way to give the neurons circuits in both hemispheres (columns are alike)."""
+    """One placement for each way to give the neurons circuits in both hemispheres (columns are
+    alike).
+    """
     chip = task.parts.chip
     free = [
         (row, column)
@@ -117,7 +124,9 @@ Split = tuple[tuple[int, ...], ...]
 
 
 def _splits(task: Task, hemisphere: int) -> list[Split]:
-    """For each kind of synapse, the rows of each driver that have it: all divisions of the rows that work."""
+    """For each kind of synapse, the rows of each driver that have it: all divisions of the rows
+    that work.
+    """
     if task.signs == "free":
         return [(tuple(int(works) for works in task.parts.drivers[hemisphere]),)]
     rows = task.parts.rows[hemisphere].reshape(-1, ROWS_PER_DRIVER).sum(axis=1).tolist()
@@ -171,7 +180,9 @@ def _settings(
 
 
 def _hall(need: list[tuple[int, int, int]], alone: tuple[int, ...], capacity: Split) -> bool:
-    """Whether every set of drivers has room for the synapses that only these drivers can have (Hall's condition)."""
+    """Whether every set of drivers has room for the synapses that only these drivers can have
+    (Hall's condition).
+    """
     drivers = range(len(alone))
     for kind, rows in enumerate(capacity):
         own = [(source, units) for source, of, units in need if of == kind]
@@ -234,7 +245,9 @@ def _synapses(
     splits: tuple[Split, Split],
     codes: list[dict[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of all synapses: each is given a free place, others moving where it needs theirs."""
+    """Rows and columns of all synapses: each is given a free place, others moving where it needs
+    theirs.
+    """
     chip, free = task.parts.chip, task.signs == "free"
     modes = np.full((HEMISPHERES, chip.rows), DISABLED, np.int8)
     rows: dict[tuple[int, int, int], list[int]] = {}

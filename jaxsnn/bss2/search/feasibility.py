@@ -1,4 +1,6 @@
-"""What no mapping can get around: counts that prove a net impossible, or in fewer runs, wherever neurons are placed."""
+"""What no mapping can get around: counts that prove a net impossible, or in fewer runs, wherever
+neurons are placed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class Certificate:
     """Why a net does not fit.
 
     Attributes:
-        resource: what is too scarce: "circuits", "synapse rows", or "all mappings" after a search of all.
+        resource: what is too scarce: "circuits", "synapse rows", or "all mappings" after a search
+            of all.
         where: the population or bus.
         needed, available: the two numbers; None for an exhaustive search.
         message: one line for people.
@@ -40,7 +43,9 @@ class Certificate:
 
 
 def least_circuits(net: Netlist, parts: ChipParts, signs: str) -> np.ndarray:
-    """(size,) the fewest circuits that have room for the synapses of each neuron; 0 for input channels."""
+    """(size,) the fewest circuits that have room for the synapses of each neuron; 0 for input
+    channels.
+    """
     slots = max(1, int(parts.slots(signs).max()))
     excites, inhibits = net.fan_in()
     return np.where(net.external, 0, np.maximum(1, -(-(excites + inhibits) // slots)))
@@ -53,7 +58,9 @@ def _half_circuits(parts: ChipParts) -> np.ndarray:
 
 
 def room_for(parts: ChipParts, count: int) -> int:
-    """At most so many neurons of `count` circuits are on the chip at once: none crosses the border between halves."""
+    """At most so many neurons of `count` circuits are on the chip at once: none crosses the border
+    between halves.
+    """
     return int((_half_circuits(parts) // count).sum())
 
 

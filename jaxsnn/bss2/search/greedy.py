@@ -1,9 +1,11 @@
-"""The greedy rules of the vendor's release (grenade: GreedyPlacer, GreedyRouter), the baseline for the others.
+"""The greedy rules of the vendor's release (grenade: GreedyPlacer, GreedyRouter), the baseline for
+the others.
 
-Synapses go to the circuit of their neuron with the fewest so far; the neurons behind one event output are one group, as
-are as many external sources as have room on a bus; each group has drivers of its own, told apart by row select and
-masks. An external source sends one event to each hemisphere. Where signs are free, a weight takes both rows of a
-driver, which is what the vendor's dense synapses come to if their number is even.
+Synapses go to the circuit of their neuron with the fewest so far; the neurons behind one event
+output are one group, as are as many external sources as have room on a bus; each group has drivers
+of its own, told apart by row select and masks. An external source sends one event to each
+hemisphere. Where signs are free, a weight takes both rows of a driver, which is what the vendor's
+dense synapses come to if their number is even.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def route_greedily(
 
 
 def _circuits(task: Task, placement: Placement) -> Units:
-    """Each synapse on the circuit of its neuron that has the fewest: in turn, projection by projection."""
+    """Each synapse on the circuit of its neuron that has the fewest: in turn, projection by
+    projection.
+    """
     synapse, weight = units_of(task)
     source, neuron = task.pre[synapse], task.post[synapse]
     inhibits = (task.weight[synapse] < 0).astype(int)
@@ -123,7 +127,9 @@ def _internal(task: Task, placement: Placement, load: np.ndarray) -> list[Driver
 def _external(
     task: Task, chip: Chip, load: np.ndarray, internal: list[DriverGroup]
 ) -> list[DriverGroup] | Unrouted:
-    """The groups of external sources: on each bus in turn, as many as have room beside the neurons'."""
+    """The groups of external sources: on each bus in turn, as many as have room beside the
+    neurons'.
+    """
     groups = []
     every = np.flatnonzero(task.on_chip < 0)
     for hemisphere in range(HEMISPHERES):

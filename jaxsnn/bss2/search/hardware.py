@@ -1,4 +1,6 @@
-"""Populations in the chip's own time: what the calibration reaches, what is approximated, what no circuit does."""
+"""Populations in the chip's own time: what the calibration reaches, what is approximated, what no
+circuit does.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
 SPEEDUP: float = 1000
-#: The chip's synaptic time constant that stands in for the missing one of LIF and LI: the shortest without a warning.
+#: The chip's synaptic time constant that stands in for the missing one of LIF and LI: the shortest
+#: without a warning.
 SHORT_TAU_SYN = parse_time("0.3us")
 _CURRENT_BASED = ("CubaLIF", "CubaLI")
 
@@ -30,8 +33,8 @@ class Dynamics:
     Attributes:
         population: the static record.
         tau_mem, tau_syn: (neurons,) seconds; tau_syn is NaN where the file has none.
-        slope: (neurons,) by how much a spike of weight 1 changes dV/dt, volts per second; of a population without
-            tau_syn, by how much it changes V.
+        slope: (neurons,) by how much a spike of weight 1 changes dV/dt, volts per second; of a
+            population without tau_syn, by how much it changes V.
         v_leak, v_threshold, v_reset: (neurons,); NaN in a readout.
         drive: (neurons,) shift of the resting voltage by a bias.
     """
@@ -96,7 +99,9 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
 
 
 def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Shift of the resting voltage under a constant input of 1: a current, or a spike in every step."""
+    """Shift of the resting voltage under a constant input of 1: a current, or a spike in every
+    step.
+    """
     values = part.parameters
     w_in = values.get("w_in", np.ones_like(r))
     if population.bias == "current":
@@ -159,7 +164,8 @@ def choose_speedup(
 
     Args:
         populations: all.
-        speedup: the factor that was asked for; None for 1000, or the nearest that the calibration reaches.
+        speedup: the factor that was asked for; None for 1000, or the nearest that the calibration
+            reaches.
 
     Raises:
         MappingError: the calibration reaches none, or not the one asked for.

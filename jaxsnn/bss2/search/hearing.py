@@ -1,4 +1,6 @@
-"""How a hemisphere of a small chip may be set: what the drivers of its only bus can single out of what arrives."""
+"""How a hemisphere of a small chip may be set: what the drivers of its only bus can single out of
+what arrives.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def _covers(more: tuple[int, ...], less: tuple[int, ...]) -> bool:
 def _label_options(
     chip: Chip, bus: dict[int, int], masks: tuple[int, ...], label: int, external: list[int]
 ) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """What drivers can single out by one label, and the external sources that are given codes with it."""
+    """What drivers can single out by one label, and the external sources that are given codes with
+    it.
+    """
     codes = [select << chip.label_bits | label for select in range(1 << chip.row_select_bits)]
     free = [code for code in codes if code not in bus]
     found: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}

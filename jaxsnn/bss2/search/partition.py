@@ -1,4 +1,6 @@
-"""Which neurons are on the chip in which run: in topological order, recurrent components whole, in few runs."""
+"""Which neurons are on the chip in which run: in topological order, recurrent components whole, in
+few runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ _SHARES = (1.0, 1.05, 1.15, None)
 
 
 def units(net: Netlist) -> list[np.ndarray]:
-    """Neurons that have to be in one run, sources before targets: components of recurrent nets, else single neurons.
+    """Neurons that have to be in one run, sources before targets: components of recurrent nets,
+    else single neurons.
 
     Returns:
         Sorted global indices, unit by unit.

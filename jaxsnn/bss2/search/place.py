@@ -1,7 +1,8 @@
-"""Where neurons are on the chip. All placers have one signature; legality is the tiling's, quality the order's.
+"""Where neurons are on the chip. All placers have one signature; legality is the tiling's, quality
+the order's.
 
-A placer first tiles the chip with as many circuits as each neuron takes, then gives neurons of equal size to tiles. The
-tile's column decides the only bus on which the neuron can reach others.
+A placer first tiles the chip with as many circuits as each neuron takes, then gives neurons of
+equal size to tiles. The tile's column decides the only bus on which the neuron can reach others.
 """
 
 from __future__ import annotations
@@ -54,9 +55,11 @@ Placer = Callable[[Task, np.ndarray, np.random.Generator], Placement | None]
 
 
 def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
-    """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where they do not fit.
+    """Tiles of legal shape for neurons of so many circuits, in order, from the left; None where
+    they do not fit.
 
-    A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles before it allow.
+    A tile is contiguous, stays in one half, and is as even over both hemispheres as the tiles
+    before it allow.
     """
     chip, free = parts.chip, parts.circuits.copy()
     tiles: list[tuple[Circuit, ...]] = []
@@ -81,7 +84,9 @@ def tile(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] |
 
 
 def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, ...]] | None:
-    """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where they do not fit."""
+    """Tiles dealt to the event outputs in turn, each with all its columns on one output; None where
+    they do not fit.
+    """
     chip, free = parts.chip, parts.circuits.copy()
     width = chip.output_columns
     regions = [(output * width, (output + 1) * width) for output in range(chip.outputs)]
@@ -104,7 +109,9 @@ def tile_evenly(parts: ChipParts, counts: Sequence[int]) -> list[tuple[Circuit, 
 def _take(
     free: np.ndarray, count: int, start: list[int], region: tuple[int, int]
 ) -> tuple[Circuit, ...] | None:
-    """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row, moves on."""
+    """A tile in a region, which is then no longer free; `start`, where tiles may begin in each row,
+    moves on.
+    """
     found = _single(free, region) if count == 1 else _block(free, count, start, region[1])
     for row, column in found or ():
         free[row, column] = False
@@ -144,7 +151,9 @@ def _block(
 def _overlapping(
     free: np.ndarray, lengths: Sequence[int], start: Sequence[int], end: int
 ) -> tuple[int, int] | None:
-    """First columns of two stretches of free circuits, one in each row, that share a column (if both are there)."""
+    """First columns of two stretches of free circuits, one in each row, that share a column (if
+    both are there).
+    """
     at = [start[0], start[1]]
     while True:
         for row in range(HEMISPHERES):
@@ -178,10 +187,11 @@ Order = Callable[[list[int], np.ndarray], np.ndarray]
 
 
 def _placed(task: Task, counts: np.ndarray, order: Order | None) -> Placement | None:
-    """Tiles the chip, larger neurons first, then gives the tiles of each size to the neurons in an order.
+    """Tiles the chip, larger neurons first, then gives the tiles of each size to the neurons in an
+    order.
 
-    `order` is given the outputs of the tiles and the neurons, both of one size, and returns the neurons tile by tile;
-    without it, neurons come from the left as they are.
+    `order` is given the outputs of the tiles and the neurons, both of one size, and returns the
+    neurons tile by tile; without it, neurons come from the left as they are.
     """
     chip = task.parts.chip
     by_size = np.argsort(-counts, kind="stable")
@@ -229,7 +239,9 @@ def _rank_within(keys: np.ndarray) -> np.ndarray:
 
 
 def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Neurons with the most targets first, each on the bus on which its targets hear the least so far."""
+    """Neurons with the most targets first, each on the bus on which its targets hear the least so
+    far.
+    """
     chip = task.parts.chip
     heard = _heard(task)
     load = np.zeros((chip.buses, len(task.targets)))
@@ -253,7 +265,9 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
 
 
 def _heard(task: Task) -> np.ndarray:
-    """(targets, targets) synapses from each neuron on the chip to each other one, as parts of the latter's fan-in."""
+    """(targets, targets) synapses from each neuron on the chip to each other one, as parts of the
+    latter's fan-in.
+    """
     heard = np.zeros((len(task.targets), len(task.targets)))
     sources = np.flatnonzero(task.on_chip >= 0)
     heard[task.on_chip[sources]] = task.demand[sources].sum(axis=1)
@@ -261,7 +275,9 @@ def _heard(task: Task) -> np.ndarray:
 
 
 def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """From `by_connectivity`, swaps neurons of equal size while that evens out what each neuron hears on the buses."""
+    """From `by_connectivity`, swaps neurons of equal size while that evens out what each neuron
+    hears on the buses.
+    """
     placement = by_connectivity(task, counts, rng)
     if placement is None or len(task.targets) < 2 or not (task.on_chip >= 0).any():
         return placement
@@ -287,7 +303,9 @@ def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placem
 
 
 def vendor_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """As the vendor's: each neuron at the first anchor with all its circuits free, column after column."""
+    """As the vendor's: each neuron at the first anchor with all its circuits free, column after
+    column.
+    """
     chip, free = task.parts.chip, task.parts.circuits.copy()
     circuits = []
     for count in counts.tolist():

@@ -1,4 +1,6 @@
-"""Maps a net: placers and routers in turn, cheap ones first, until one fits, counting forbids, or time is up."""
+"""Maps a net: placers and routers in turn, cheap ones first, until one fits, counting forbids, or
+time is up.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from jaxsnn.errors import UsageError, suggestion
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
-#: How many sources the thorough attempts may move, one round after the other; only the first where a mapping is known.
+#: How many sources the thorough attempts may move, one round after the other; only the first where
+#: a mapping is known.
 _THOROUGH = (200, 1000)
 
 
@@ -44,7 +47,8 @@ class Outcome:
         mapping: where it fits.
         certificate: where it is impossible; else why fewer runs are, or None.
         tried: attempts at a run.
-        why: one line on what stood in the way, where it does not fit, with advice to who maps a file.
+        why: one line on what stood in the way, where it does not fit, with advice to who maps a
+            file.
         reason: where it gave up, the same without the advice.
     """
 
@@ -74,14 +78,17 @@ def map_net(
     """Place and route a net in as few runs as can be found.
 
     Args:
-        signs: "fixed": one synapse row for each weight as it is; "free": rows of both signs for each.
-        seed: of the placers and routers that search at random; the same seed gives the same mapping.
+        signs: "fixed": one synapse row for each weight as it is; "free": rows of both signs for
+            each.
+        seed: of the placers and routers that search at random; the same seed gives the same
+            mapping.
         max_runs: at most so many runs; None for as many as it takes.
         time_limit: seconds after which no new attempt is started.
 
     Raises:
         ChipError: a dead part does not exist.
-        UsageError: unknown signs, a seed that is negative or beyond 31 bits, or a limit that is not positive.
+        UsageError: unknown signs, a seed that is negative or beyond 31 bits, or a limit that is not
+            positive.
     """
     _refuse(signs, seed, max_runs, time_limit)
     parts = usable_parts(chip, dead)
@@ -237,7 +244,9 @@ class _Attempt:
         return self.found.get(key)
 
     def _search(self, task: Task, repairs: int) -> Run | Certificate | None:
-        """One run by the members of the portfolio, cheap ones first; on a small chip the last one is exhaustive."""
+        """One run by the members of the portfolio, cheap ones first; on a small chip the last one
+        is exhaustive.
+        """
         if repairs and is_small(task):
             self.tried += 1
             return search(task, self.deadline)
@@ -282,7 +291,9 @@ def _members(task: Task, least: np.ndarray, repairs: int) -> Iterator[tuple[np.n
 
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
-    """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill both hemispheres."""
+    """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill
+    both hemispheres.
+    """
     room = int(task.parts.circuits.sum())
     seen = []
     for factor, even in (

@@ -1,9 +1,10 @@
-"""Graph -> netlist: weights as whole numbers of the chip, with a scale for each population, and what that loses.
+"""Graph -> netlist: weights as whole numbers of the chip, with a scale for each population, and
+what that loses.
 
-A weight of the file times r and w_in changes dV/dt by so many volts per second; on the chip, one LSB of a weight
-changes it by the same amount in every circuit, because the calibration makes synaptic inputs equally strong. A
-population's scale says how many LSB a weight of 1 becomes; thresholds then follow, so that all populations share one
-strength of an LSB.
+A weight of the file times r and w_in changes dV/dt by so many volts per second; on the chip, one
+LSB of a weight changes it by the same amount in every circuit, because the calibration makes
+synaptic inputs equally strong. A population's scale says how many LSB a weight of 1 becomes;
+thresholds then follow, so that all populations share one strength of an LSB.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class QuantizeOptions:
     """How a network is brought onto the chip.
 
     Attributes:
-        scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate; "percentile" lets
-            the largest saturate; "least-error" makes the sum of squared errors least. Or the scales themselves, by name
-            of the population: LSB of a weight of 1, as in `NodeReport.scale`; weights beyond the largest saturate.
+        scale: how a population's scale is chosen, a key of `SCALES`: "max" lets no weight saturate;
+            "percentile" lets the largest saturate; "least-error" makes the sum of squared errors
+            least. Or the scales themselves, by name of the population: LSB of a weight of 1, as in
+            `NodeReport.scale`; weights beyond the largest saturate.
         percentile: of the magnitudes of weights, for that choice.
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
-        speedup: of the chip over the file; None for 1000, or the nearest that the calibration reaches.
+        speedup: of the chip over the file; None for 1000, or the nearest that the calibration
+            reaches.
         bias: "refuse", or "source": an input channel that fires regularly stands in for all biases.
         bias_period: between the spikes of that channel, seconds of the chip.
         v_leak: of all neurons, CADC LSB.
@@ -66,7 +69,8 @@ class ChipPopulation:
         size: number of neurons.
         fires: whether it has a threshold.
         tau_mem, tau_syn: (neurons,) seconds of the chip.
-        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are 0 in a readout.
+        v_leak, v_threshold, v_reset: (neurons,) CADC LSB, whole numbers; thresholds and resets are
+            0 in a readout.
         lsb_per_volt: CADC LSB for one volt of the file; None where nothing fixes it.
         refractory_time: seconds of the chip.
     """
@@ -92,8 +96,9 @@ class Quantized:
         populations: parameters of its neurons by NIR name.
         nodes: what became of the weights, by NIR name of the population behind them.
         speedup: of the chip over the file.
-        slope: by how many CADC LSB per microsecond one LSB of a weight must change dV/dt, so that thresholds mean what
-            the file says: calibrate synaptic inputs to that. None without thresholds.
+        slope: by how many CADC LSB per microsecond one LSB of a weight must change dV/dt, so that
+            thresholds mean what the file says: calibrate synaptic inputs to that. None without
+            thresholds.
         bias_source: name of the channel that stands in for biases, None if there is none.
         bias_period: between its spikes, seconds of the chip.
         notes: what is approximated, rounded or chosen.
@@ -112,10 +117,12 @@ class Quantized:
 def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     """The netlist of a graph.
 
-    Weights are rounded half away from zero, as the vendor's library does; those that become zero take nothing.
+    Weights are rounded half away from zero, as the vendor's library does; those that become zero
+    take nothing.
 
     Raises:
-        MappingError: a node that the chip cannot run, with its name, or options that contradict the network.
+        MappingError: a node that the chip cannot run, with its name, or options that contradict the
+            network.
         DialectError, LoweringError: the file does not say something that the chip needs.
         UsageError: an option that makes no sense.
 
@@ -272,7 +279,9 @@ def _bias_weights(
     speedup: float,
     options: QuantizeOptions,
 ) -> dict[str, Links]:
-    """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages as biases do."""
+    """Weights, in the file's units, by which a channel that fires regularly shifts resting voltages
+    as biases do.
+    """
     found = {}
     for name, one in neurons.items():
         biased = np.flatnonzero(one.drive)

@@ -1,7 +1,9 @@
-"""Which events reach which synapses. All routers have one signature: they make a run of a placed task, or say why not.
+"""Which events reach which synapses. All routers have one signature: they make a run of a placed
+task, or say why not.
 
-`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart) and `mixed` (masks
-that split buses into groups of drivers) share what is here; `greedy` follows the vendor's rules.
+`label_only` (compare mask 0: every driver of a bus sees all its events, synapses tell them apart)
+and `mixed` (masks that split buses into groups of drivers) share what is here; `greedy` follows the
+vendor's rules.
 """
 
 from __future__ import annotations
@@ -28,14 +30,18 @@ Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted
 def label_only(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """One group of drivers a bus: up to as many sources on a bus and hemisphere as there are labels."""
+    """One group of drivers a bus: up to as many sources on a bus and hemisphere as there are
+    labels.
+    """
     return _grouped(task, placement, rng, effort, 1)
 
 
 def mixed(
     task: Task, placement: Placement, rng: np.random.Generator, effort: Effort
 ) -> Run | Unrouted:
-    """Groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels are too few."""
+    """Groups of drivers, the fewest that work: 1, 2 or 4 of them a bus, more where labels are too
+    few.
+    """
     best: Unrouted | None = None
     for groups in group_counts(task):
         found = _grouped(task, placement, rng, effort, groups)
@@ -51,8 +57,9 @@ def mixed(
 def group_counts(task: Task) -> tuple[int, ...]:
     """Into how many groups a bus may be split.
 
-    Neurons reach every group while these are told apart by the bits of the row select that are theirs to choose. More
-    groups make their room smaller, and are for sources that are too many for the labels of fewer groups.
+    Neurons reach every group while these are told apart by the bits of the row select that are
+    theirs to choose. More groups make their room smaller, and are for sources that are too many for
+    the labels of fewer groups.
     """
     chip = task.parts.chip
     free_bits = chip.address_bits - chip.label_bits
@@ -96,7 +103,9 @@ def _grouped(
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """How sources on the chip may be heard: everywhere, or those of a half in one hemisphere if enough."""
+    """How sources on the chip may be heard: everywhere, or those of a half in one hemisphere if
+    enough.
+    """
     chip = placement.chip
     sources = np.flatnonzero(task.on_chip >= 0)
     everywhere = np.full(len(task.sources), EVERYWHERE)
@@ -120,7 +129,9 @@ def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.nda
 
 
 def _reserved(task: Task, placement: Placement, groups: int) -> np.ndarray:
-    """(bins,) labels for neurons that nothing listens to: what an event output passes, it passes of all its neurons."""
+    """(bins,) labels for neurons that nothing listens to: what an event output passes, it passes of
+    all its neurons.
+    """
     reserved = np.zeros(placement.chip.buses * groups, int)
     if spare_bits(task, groups):
         return reserved
@@ -143,7 +154,9 @@ def spare_bits(task: Task, groups: int) -> int:
 def label_codes(
     task: Task, placement: Placement, bins: Bins, assignment: Assignment, labels: np.ndarray
 ) -> Codes | None:
-    """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks addresses."""
+    """Labels, addresses and crossbar nodes of an assignment; None where an event output lacks
+    addresses.
+    """
     chip, groups = placement.chip, bins.groups
     group = assignment.bins % groups
     select = group << chip.label_bits
@@ -185,8 +198,8 @@ def _addresses(
 ) -> np.ndarray | None:
     """(targets,) the own address of each neuron; enters into `nodes` what its event output passes.
 
-    With two spare bits they say "not top" and "not bottom", with one "not heard". Without, neurons that nothing on the
-    chip listens to take labels where they do not disturb.
+    With two spare bits they say "not top" and "not bottom", with one "not heard". Without, neurons
+    that nothing on the chip listens to take labels where they do not disturb.
     """
     chip, spare = placement.chip, spare_bits(task, bins.groups)
     addresses = np.full(len(task.targets), -1)

@@ -35,7 +35,9 @@ class ChipParts:
         )
 
     def slots(self, signs: str) -> np.ndarray:
-        """(hemispheres,) synapses that a circuit can have: rows, or drivers where each weight owns both rows."""
+        """(hemispheres,) synapses that a circuit can have: rows, or drivers where each weight owns
+        both rows.
+        """
         return (self.drivers if signs == "free" else self.rows).sum(axis=1)
 
 
@@ -64,7 +66,8 @@ class Task:
         parts: of the chip.
         signs: "fixed" or "free".
         targets: (targets,) global indices of the neurons on the chip, ascending.
-        sources: (sources,) global indices of the neurons and input channels that have synapses on them, ascending.
+        sources: (sources,) global indices of the neurons and input channels that have synapses on
+            them, ascending.
         pre, post: (synapses,) positions in `sources` and in `targets`.
         weight: (synapses,) signed.
     """
@@ -88,7 +91,9 @@ class Task:
 
     @functools.cached_property
     def demand(self) -> np.ndarray:
-        """(sources, kinds, targets) int32: synapses of the chip; kinds are exc and inh, or one where signs are free."""
+        """(sources, kinds, targets) int32: synapses of the chip; kinds are exc and inh, or one
+        where signs are free.
+        """
         kinds = 1 if self.signs == "free" else 2
         demand = np.zeros((len(self.sources), kinds, len(self.targets)), np.int32)
         demand[self.pre, 0 if kinds == 1 else (self.weight < 0).astype(int), self.post] = (

@@ -1,4 +1,6 @@
-"""Linear nodes, convolutions and pools unrolled: what arrives at each population, as sparse sums of spike trains."""
+"""Linear nodes, convolutions and pools unrolled: what arrives at each population, as sparse sums of
+spike trains.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Links:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IncomingLinks:
-    """What arrives at a node: weighted spikes of sources, by the name of the Input or population, and a constant.
+    """What arrives at a node: weighted spikes of sources, by the name of the Input or population,
+    and a constant.
 
     Attributes:
         links: source -> its weights.
@@ -43,12 +46,14 @@ class IncomingLinks:
 
 
 def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, IncomingLinks]:
-    """What arrives at each population and Output, by its NIR name; linear nodes are composed on the way.
+    """What arrives at each population and Output, by its NIR name; linear nodes are composed on the
+    way.
 
     A value is the sum over all ways from a source to a target; values of zero are left out.
 
     Raises:
-        MappingError: a node that is neither linear nor a neuron, a cycle without a neuron, or too many connections.
+        MappingError: a node that is neither linear nor a neuron, a cycle without a neuron, or too
+            many connections.
     """
     leaving: dict[str, IncomingLinks] = {}
     for name, part in parts.items():
@@ -119,7 +124,9 @@ def _merged(parts: list[Links]) -> Links:
 def _through(
     wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray], signal: IncomingLinks
 ) -> IncomingLinks:
-    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once per spike."""
+    """A signal after one linear node that takes the shape `inward`; a bias enters once, never once
+    per spike.
+    """
     matrix = _matrix(wire, inward, parameters)
     links = {name: _product(wire, one, matrix) for name, one in signal.links.items()}
     constant = None
@@ -191,7 +198,8 @@ def _matrix(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
 def _convolution(
     wire: Wire, inward: tuple[int, ...], weight: np.ndarray, window: Window | None = None
 ) -> Links:
-    """A convolution of channels and one or two spatial axes; weight is (out channels, in channels / groups, *kernel).
+    """A convolution of channels and one or two spatial axes; weight is (out channels, in channels /
+    groups, *kernel).
 
     Each tap of the kernel connects each output to at most one input of a channel.
     """

@@ -18,15 +18,16 @@ class NodeReport:
     """What became of the weights that arrive at a population.
 
     Attributes:
-        scale: LSB of a weight of 1 (in the neuron with the largest gain, where gains differ); None without weights.
+        scale: LSB of a weight of 1 (in the neuron with the largest gain, where gains differ); None
+            without weights.
         connections: pairs of neurons with a weight other than zero in the file.
         synapses: of the chip that they take.
         saturated: weights beyond the largest.
         zeroed: weights that were rounded to zero.
         rms_error: root mean square of the difference, in the file's weights.
         relative_error: the same over the root mean square of the weights.
-        threshold_error: largest relative error of a threshold's distance from its leak, by rounding to LSB; None in a
-            readout.
+        threshold_error: largest relative error of a threshold's distance from its leak, by rounding
+            to LSB; None in a readout.
     """
 
     scale: float | None
@@ -45,7 +46,9 @@ class NodeReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scaled:
-    """Whole weights of one population: `whole` (links,) int64 is what `exact` LSB became under a scale."""
+    """Whole weights of one population: `whole` (links,) int64 is what `exact` LSB became under a
+    scale.
+    """
 
     scale: float | None
     exact: np.ndarray
@@ -83,7 +86,8 @@ def whole_weights(
 
     Args:
         links: source -> weights of the file.
-        gain: (neurons,) what r, w_in and time constants do to a weight, relative to the neuron where they do most.
+        gain: (neurons,) what r, w_in and time constants do to a weight, relative to the neuron
+            where they do most.
         scale: a key of `SCALES`, or LSB of a weight of 1.
         synapses_per_weight: how many synapses may add up to one weight.
         percentile: of the magnitudes, for the scale of that name.
@@ -102,7 +106,10 @@ def whole_weights(
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Half away from zero. A hair is added, so that 31.5 stays 31.5 behind a product that rounds."""
+    """Half away from zero.
+
+    A hair is added, so that 31.5 stays 31.5 behind a product that rounds.
+    """
     return np.sign(values) * np.floor(np.abs(values) * (1 + 2**-40) + 0.5)
 
 

@@ -1,4 +1,6 @@
-"""The main job on a file that another framework wrote: read, simulate, train, export, read back, compare, map."""
+"""The main job on a file that another framework wrote: read, simulate, train, export, read back,
+compare, map.
+"""
 
 from __future__ import annotations
 

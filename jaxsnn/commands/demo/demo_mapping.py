@@ -1,4 +1,7 @@
-"""Steps of the demo: the trained network placed and routed on BrainScaleS-2, proven, and drawn. No chip is needed."""
+"""Steps of the demo: the trained network placed and routed on BrainScaleS-2, proven, and drawn.
+
+No chip is needed.
+"""
 
 from __future__ import annotations
 

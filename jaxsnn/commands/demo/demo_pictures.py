@@ -49,7 +49,9 @@ def draw_step(
 
 
 def _draw_raster(path: Path, played: DemoRun, data: Data, force: bool) -> None:
-    """One point of each class: what goes in, what the hidden layer does, who is first at the output."""
+    """One point of each class: what goes in, what the hidden layer does, who is first at the
+    output.
+    """
     (entry, events), *_ = played.inputs.items()
     samples = []
     for label, kind in enumerate(data.classes):

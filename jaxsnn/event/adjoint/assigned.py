@@ -1,19 +1,21 @@
-"""Exact gradients where a reset is an assignment: after a refractory time, and where arrivals move V itself.
+"""Exact gradients where a reset is an assignment: after a refractory time, and where arrivals move
+V itself.
 
 Let f be the time at which V is let go from v_reset for the last time before spike s, and
 
     v(t_s) = v_reset em(t_s - f) + j_start es(f) k(t_s - f) + sum_e W_e K(e, s)
 
-with K the response to an arrival before t_s as far as it outlives the hold of V until f; before the first spike the
-initial state stands in the place of v_reset. A spike where v crosses the threshold smoothly has the costate
-lam_s = -E_s / v'(t_s), as in `adjoint`, and what it depends on through f goes to the spike before,
+with K the response to an arrival before t_s as far as it outlives the hold of V until f; before the
+first spike the initial state stands in the place of v_reset. A spike where v crosses the threshold
+smoothly has the costate lam_s = -E_s / v'(t_s), as in `adjoint`, and what it depends on through f
+goes to the spike before,
 
     E_(s-1) = dL/dt_(s-1) - lam_s v'(f) em(t_s - f).
 
-Where an arrival moves V across the threshold, the spike comes when that arrival comes, whatever the weights: E_s is the
-gradient of the arrival's time, and lam_s = 0 (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021, for the smooth
-case). A `jump_width` takes the jump for a ramp of that length at whose end V comes to the threshold instead:
-lam_s = -E_s width / jump.
+Where an arrival moves V across the threshold, the spike comes when that arrival comes, whatever the
+weights: E_s is the gradient of the arrival's time, and lam_s = 0 (Wunderlich & Pehle, Scientific
+Reports 11, 12829, 2021, for the smooth case). A `jump_width` takes the jump for a ramp of that
+length at whose end V comes to the threshold instead: lam_s = -E_s width / jump.
 """
 
 from dataclasses import replace
@@ -30,8 +32,8 @@ from jaxsnn.network.structure import TauShape
 class _Spikes(NamedTuple):
     """Per spike, arrays (spikes, batch, neurons) or (spikes, neurons).
 
-    time; cause: slot of the arrival that moved V across the threshold, else -1; free, freed_by: when V was let go
-    before it, and the cause of the spike before; lam: its costate.
+    time; cause: slot of the arrival that moved V across the threshold, else -1; free, freed_by:
+    when V was let go before it, and the cause of the spike before; lam: its costate.
     """
 
     time: jax.Array

@@ -1,4 +1,6 @@
-"""The pass over a recurrent group's log from the last step to the first: costates, and what they leave on the way."""
+"""The pass over a recurrent group's log from the last step to the first: costates, and what they
+leave on the way.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,9 +26,9 @@ class Own(NamedTuple):
 class PopulationCostate(NamedTuple):
     """What the pass carries of a population; arrays (batch, neurons) but for the last two.
 
-    costate: of the neurons' state; by_tau_mem, by_tau_syn: its derivatives. own: dL of the parameters. table: dL of
-    what can arrive, like the population's table. passed: (steps + 1, batch) dL/dt passed on to arrivals that moved V
-    across the threshold.
+    costate: of the neurons' state; by_tau_mem, by_tau_syn: its derivatives. own: dL of the
+    parameters. table: dL of what can arrive, like the population's table. passed: (steps + 1,
+    batch) dL/dt passed on to arrivals that moved V across the threshold.
     """
 
     costate: Any
@@ -40,8 +42,8 @@ class PopulationCostate(NamedTuple):
 class Carry(NamedTuple):
     """Carry of the pass.
 
-    later: (batch,) time of the step after. passed: (steps + 1, batch) dL/dt passed on to spikes by what they sent with
-    a delay. by_time: of each population, (steps, batch) dL/dt of what arrived.
+    later: (batch,) time of the step after. passed: (steps + 1, batch) dL/dt passed on to spikes by
+    what they sent with a delay. by_time: of each population, (steps, batch) dL/dt of what arrived.
     """
 
     later: jax.Array
@@ -71,7 +73,8 @@ class Pass:
         Args:
             steps: how many steps of the log were taken.
             drive: (steps, batch) dL/dt of the spike of each step.
-            fixed_length: loop over the whole log, so that the pass itself can be differentiated by `drive`.
+            fixed_length: loop over the whole log, so that the pass itself can be differentiated by
+                `drive`.
         """
 
         def step(count, carry):

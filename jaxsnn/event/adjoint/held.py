@@ -1,7 +1,8 @@
 """Numbers that a first derivative rightly takes for constants, and a second one would wrongly.
 
-The maximum of V has the derivative of V at the time of the maximum, that time held; but as parameters change, the time
-moves, and with it that derivative. So `held` is a `jax.lax.stop_gradient` that refuses to be differentiated twice.
+The maximum of V has the derivative of V at the time of the maximum, that time held; but as
+parameters change, the time moves, and with it that derivative. So `held` is a
+`jax.lax.stop_gradient` that refuses to be differentiated twice.
 """
 
 import jax

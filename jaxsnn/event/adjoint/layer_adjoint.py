@@ -4,13 +4,14 @@ The voltage of neuron n just before its spike s, relative to V_inf, is
 
     v(t_s) = v_start em(t_s) + j_start k(t_s) + sum_e W_e k(t_s - t_e) - sum_{s' < s} H em(t_s - t_s'),
 
-with e over the arrivals before t_s and H = v_threshold - v_reset, and it equals the threshold. The implicit function
-theorem gives dL/dp = sum_s lam_s dv(t_s)/dp, where lam obeys, from the last spike backwards,
+with e over the arrivals before t_s and H = v_threshold - v_reset, and it equals the threshold. The
+implicit function theorem gives dL/dp = sum_s lam_s dv(t_s)/dp, where lam obeys, from the last spike
+backwards,
 
     lam_s = -(dL/dt_s - H / tau_mem sum_{s'' > s} lam_s'' em(t_s'' - t_s)) / v'(t_s).
 
-That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the adjoint's flow in closed form; no
-trajectory is stored or integrated backwards.
+That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the adjoint's flow
+in closed form; no trajectory is stored or integrated backwards.
 """
 
 from dataclasses import replace
@@ -35,18 +36,19 @@ from jaxsnn.event.forward.layer import (
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
-    """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival times.
+    """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival
+    times.
 
     Args:
         weight: (rows, neurons), what an arrival of each row weighs.
         lanes: the population's neurons, (neurons,) or (positions, neurons).
-        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch counts the positions of
-            each sample, which come one after the other.
+        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
+            counts the positions of each sample, which come one after the other.
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
-    Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if they were that large
-    (`clipped_slopes` counts them).
+    Only `LayerSpikes.time` carries a gradient. Slopes below `spec.min_slope` are divided by as if
+    they were that large (`clipped_slopes` counts them).
     """
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
@@ -62,7 +64,9 @@ def slope_floor(spec, lanes):
 
 
 def starts_above(lanes):
-    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are exactly."""
+    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
+    exactly.
+    """
     return lanes.v_start >= lanes.threshold
 
 
@@ -74,7 +78,9 @@ def clipped_slopes(spec, lanes, spikes):
 
 
 class _Costates(NamedTuple):
-    """Per spike: lam, and the sums over the neuron's later spikes of lam em and of lam em (t_s'' - t_s)."""
+    """Per spike: lam, and the sums over the neuron's later spikes of lam em and of lam em (t_s'' -
+    t_s).
+    """
 
     lam: jax.Array
     later: jax.Array
@@ -111,7 +117,9 @@ def _costates(spec, lanes, times, slopes, cotangent):
 
 
 def _own_gradients(spec, lanes, times, costates):
-    """The part of the gradient that needs no arrivals, (batch, neurons): threshold, v_reset, initial state, taus."""
+    """The part of the gradient that needs no arrivals, (batch, neurons): threshold, v_reset,
+    initial state, taus.
+    """
     fired = jnp.isfinite(times)
     lam, later = jnp.where(fired, costates.lam, 0.0), jnp.where(fired, costates.later, 0.0)
     later_time = jnp.where(fired, costates.later_time, 0.0)
@@ -143,7 +151,9 @@ class _Pairs(NamedTuple):
 
 
 def _pair_sums(spec, lanes, arrival, lam, times):
-    """One tile per spike slot, added up; `arrival`, `lanes` and the slots of `lam` and `times` broadcast to a tile."""
+    """One tile per spike slot, added up; `arrival`, `lanes` and the slots of `lam` and `times`
+    broadcast to a tile.
+    """
 
     def tile(lam, spike):
         gap = spike - arrival
@@ -167,7 +177,9 @@ def _pair_sums(spec, lanes, arrival, lam, times):
 
 
 def layer_backward(spec, residuals, cotangent):
-    """Gradients of `layer_spikes` by its arguments, from weight, lanes, time, row, spike times, slopes and causes."""
+    """Gradients of `layer_spikes` by its arguments, from weight, lanes, time, row, spike times,
+    slopes and causes.
+    """
     weight, lanes, time, row, times, slopes, causes = residuals
     spikes_first = partial(jnp.moveaxis, source=-1, destination=0)
     if causes is not None:

@@ -1,15 +1,17 @@
-"""Exact gradients of a recurrent group's spike times, by one pass over its log from the last step to the first.
+"""Exact gradients of a recurrent group's spike times, by one pass over its log from the last step
+to the first.
 
-The costate p of a neuron's state is what dL is per change of that state. Between events it flows as the transposed
-flow; at a spike s of the neuron, after which V is v_reset whatever it was,
+The costate p of a neuron's state is what dL is per change of that state. Between events it flows as
+the transposed flow; at a spike s of the neuron, after which V is v_reset whatever it was,
 
     p_V before = -(E_s - p_V after V' after) / V' before,      E_s = dL/dt_s + sum of dL/dt of what it sends,
 
-and something that arrives with weight W at time t and moves the state by W e adds p e to dL/dW and -p A e W to dL/dt, A
-being the generator of the flow. That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021), with the
-flow in closed form, for feedback with and without delays. Where an arrival moved V itself across the threshold, the
-spike comes when that arrival comes: p_V before = 0, and what E_s - p_V V' after would have done goes to the arrival. No
-state is stored or replayed: what depends on the time constants is carried along as p's derivatives by them.
+and something that arrives with weight W at time t and moves the state by W e adds p e to dL/dW and
+-p A e W to dL/dt, A being the generator of the flow. That is EventProp (Wunderlich & Pehle,
+Scientific Reports 11, 12829, 2021), with the flow in closed form, for feedback with and without
+delays. Where an arrival moved V itself across the threshold, the spike comes when that arrival
+comes: p_V before = 0, and what E_s - p_V V' after would have done goes to the arrival. No state is
+stored or replayed: what depends on the time constants is carried along as p's derivatives by them.
 """
 
 from functools import partial
@@ -39,18 +41,22 @@ from jaxsnn.network.reductions import over_first
 def group_spikes(
     spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end
 ) -> GroupSpikes:
-    """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field of `lanes`.
+    """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field
+    of `lanes`.
 
     Args:
-        arrivals: of each population (weight, time, row), what comes from outside the group: weight (rows, neurons);
-            time (batch, arrivals) in any order, seconds, inf where unused; row (arrivals,) or (batch, arrivals) int32.
-        feedback: of each edge (weight, delay): weight (source's neurons, target's neurons), None for the identity;
-            delay in seconds, at least 0, for all neurons of the source (a scalar) or each, or None for 0.
+        arrivals: of each population (weight, time, row), what comes from outside the group: weight
+            (rows, neurons); time (batch, arrivals) in any order, seconds, inf where unused; row
+            (arrivals,) or (batch, arrivals) int32.
+        feedback: of each edge (weight, delay): weight (source's neurons, target's neurons), None
+            for the identity; delay in seconds, at least 0, for all neurons of the source (a scalar)
+            or each, or None for 0.
         lanes: of each population, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
-    Weights are multiplied by the target's arrival factor. A box spike is two arrivals, and two edges: the weight, and
-    its negative later by the width. Only the times carry a gradient. The refractory times are static.
+    Weights are multiplied by the target's arrival factor. A box spike is two arrivals, and two
+    edges: the weight, and its negative later by the width. Only the times carry a gradient. The
+    refractory times are static.
     """
     return by_population(spec, _events(spec, arrivals, feedback, lanes, t_end))
 
@@ -87,7 +93,9 @@ def _backward(spec, residuals, cotangent):
 
 
 def _gradients(spec, residuals, drive, fixed_length=False):
-    """Gradients by the arguments of `group_spikes`, from dL/dt of the spike of each step, (steps, batch)."""
+    """Gradients by the arguments of `group_spikes`, from dL/dt of the spike of each step, (steps,
+    batch).
+    """
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external, between = [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback]

@@ -1,13 +1,15 @@
 """Forward mode: tangents of spike times, for `jax.jvp` and `jax.jacfwd`.
 
-At a spike the voltage equals the threshold, so that for a direction dp of everything the spike depends on
+At a spike the voltage equals the threshold, so that for a direction dp of everything the spike
+depends on
 
     dt_s = -(dv(t_s)/dp dp + sum_{s' < s} dv(t_s)/dt_s' dt_s') / v'(t_s),
 
-spike by spike (the implicit function theorem, as in `adjoint`). JAX takes the first term from the closed form of v.
+spike by spike (the implicit function theorem, as in `adjoint`). JAX takes the first term from the
+closed form of v.
 
-Where a reset is an assignment, and in recurrent groups, the tangents are what the gradient is the transpose of: the
-gradient is linear in the cotangents, so JAX transposes it.
+Where a reset is an assignment, and in recurrent groups, the tangents are what the gradient is the
+transpose of: the gradient is linear in the cotangents, so JAX transposes it.
 """
 
 from dataclasses import replace
@@ -28,7 +30,10 @@ from jaxsnn.network.structure import TauShape
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def layer_spikes_forward(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
-    """As `adjoint.layer_spikes`, differentiable in forward mode. Takes (batch, arrivals, neurons) numbers at once."""
+    """As `adjoint.layer_spikes`, differentiable in forward mode.
+
+    Takes (batch, arrivals, neurons) numbers at once.
+    """
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
@@ -64,7 +69,9 @@ def _tangents(spec, primals, tangents):
 
 
 def transposed(gradients, times, tangents):
-    """Tangents of spike times from the function that maps their cotangents to gradients, and the tangents by these."""
+    """Tangents of spike times from the function that maps their cotangents to gradients, and the
+    tangents by these.
+    """
     return jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1](tangents)[0]
 
 
@@ -82,7 +89,9 @@ def moved_by(spikes, tangent) -> Any:
 
 
 def _voltage(neuron, weight, lanes, time, row, at, earlier, number):
-    """v - threshold of each neuron at a time of its own (batch, neurons), after `number` earlier spikes."""
+    """v - threshold of each neuron at a time of its own (batch, neurons), after `number` earlier
+    spikes.
+    """
     if (
         neuron.tau_shape is not TauShape.APART
     ):  # a closed form at a fixed ratio would tie the constants' tangents

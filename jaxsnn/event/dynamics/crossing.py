@@ -6,12 +6,12 @@ Between two arrivals a CubaLIF neuron follows, with v = V - V_inf and j = R (I -
     v(t) = v em + j k,         j(t) = j es,
     em = exp(-t / tau_mem),  es = exp(-t / tau_syn),  k = (t / tau_mem) em phi1(-t d),
 
-where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z. Every function here is elementwise; times are in
-seconds and `threshold` stands for v_threshold - V_inf.
+where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z. Every function here is elementwise;
+times are in seconds and `threshold` stands for v_threshold - V_inf.
 
-The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks the formulas:
-closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature Machine Intelligence 3, 2021) and 1 (the
-Lambert W function), a safeguarded Newton iteration elsewhere.
+The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks
+the formulas: closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature Machine
+Intelligence 3, 2021) and 1 (the Lambert W function), a safeguarded Newton iteration elsewhere.
 """
 
 import math
@@ -78,7 +78,8 @@ def decay(shape, tau_mem, tau_syn, t):
 def decay_derivatives(shape, tau_mem, tau_syn, t):
     """The flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and tau_syn.
 
-    Always of the general kernel: a closed form at a fixed ratio would tie the two constants together.
+    Always of the general kernel: a closed form at a fixed ratio would tie the two constants
+    together.
     """
     em, es, k = decay(shape, tau_mem, tau_syn, t)
     t = jnp.where(jnp.isinf(t), 0.0, t)
@@ -133,9 +134,9 @@ def crosses(shape, v, j, v_end, j_end, threshold, tau_mem, tau_syn):
 def peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn):
     """Whether v has a maximum between (v, j) and (v_end, j_end).
 
-    From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so slowly, that it never
-    comes up to j. After a long time both have decayed to the same number, to zero at last, so that j_end = v_end lies
-    behind the maximum.
+    From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so
+    slowly, that it never comes up to j. After a long time both have decayed to the same number, to
+    zero at last, so that j_end = v_end lies behind the maximum.
     """
     match shape:
         case TauShape.DOUBLE:
@@ -148,7 +149,8 @@ def peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn):
 
 
 def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
-    """Time until v crosses the threshold upwards, where `crossing` says that it does within `duration`.
+    """Time until v crosses the threshold upwards, where `crossing` says that it does within
+    `duration`.
 
     Elsewhere the value is some number in [0, duration].
     """
@@ -167,7 +169,9 @@ def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
 
 
 def _quadratic(a, b, threshold):
-    """The root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls as time goes on)."""
+    """The root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls as time
+    goes on).
+    """
     sqrt = jnp.sqrt(jnp.maximum(a * a + 4 * b * threshold, 0.0))
     positive = a > 0
     numerator = jnp.where(positive, a + sqrt, -2 * threshold)
@@ -177,10 +181,11 @@ def _quadratic(a, b, threshold):
 
 
 def _solve_equal(v, j, threshold, tau):
-    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W that rises.
+    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W
+    that rises.
 
-    s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising j, the lower branch
-    for threshold < 0 and j < 0.
+    s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising
+    j, the lower branch for threshold < 0 and j < 0.
     """
     tiny = jnp.finfo(v.dtype).tiny
     safe_j = jnp.where(j == 0, 1.0, j)
@@ -211,7 +216,9 @@ def _solve_decaying(v, j, threshold):
 
 
 def _polish_equal(v, j, threshold, s):
-    """One Newton step on the original equation, where its slope is safe: removes the cancellation in -v/j - W."""
+    """One Newton step on the original equation, where its slope is safe: removes the cancellation
+    in -v/j - W.
+    """
     em = jnp.exp(-s)
     value = (v + j * s) * em - threshold
     slope = j * em - (value + threshold)
@@ -221,9 +228,11 @@ def _polish_equal(v, j, threshold, s):
 
 
 def _lambert_negative(log_argument, lower):
-    """W(-e^log_argument): the principal branch [-1, 0), or the lower branch (-inf, -1] where `lower`.
+    """W(-e^log_argument): the principal branch [-1, 0), or the lower branch (-inf, -1] where
+    `lower`.
 
-    Corless et al., Advances in Computational Mathematics 5, 1996.  Arguments below -1/e are taken at the branch point.
+    Corless et al., Advances in Computational Mathematics 5, 1996.  Arguments below -1/e are taken
+    at the branch point.
     """
     log_argument = jnp.minimum(log_argument, -1.0)
     p = jnp.sqrt(jnp.maximum(-2 * jnp.expm1(1 + log_argument), 0.0))
@@ -233,7 +242,8 @@ def _lambert_negative(log_argument, lower):
     w = jnp.where(log_argument > -1.5, near, jnp.where(lower, lower_far, principal_far))
 
     def step(_, w):
-        # Newton on log(-w) + w = log_argument (lower) and w e^w = argument in its log form (principal)
+        # Newton on log(-w) + w = log_argument (lower) and w e^w = argument in its log form
+        # (principal)
         at_branch = abs(1 + w) < 1e-7
         update = w * (log_argument - jnp.log(-w) - w) / jnp.where(at_branch, 1.0, 1 + w)
         moved = jnp.where(at_branch, w, w + update)
@@ -260,10 +270,11 @@ def _lambert_positive(log_argument):
 
 
 def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
-    """Newton from a start on the side where it converges monotonically, kept inside a shrinking bracket.
+    """Newton from a start on the side where it converges monotonically, kept inside a shrinking
+    bracket.
 
-    Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the peak, exact near
-    tangency.  Elsewhere start at the inflection, clipped to the interval.
+    Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the
+    peak, exact near tangency.  Elsewhere start at the inflection, clipped to the interval.
     """
     peak_time, peak = extremum(v, j, tau_mem, tau_syn)
     has_peak = (j > v) & (peak_time > 0)
@@ -292,8 +303,8 @@ def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
         noise = jnp.where(
             slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0
         )  # what rounding leaves of t
-        # The compiler may work out the excess twice, with different rounding: at the root, t is then an end of the
-        # bracket, and the proposal beside it on the wrong side.
+        # The compiler may work out the excess twice, with different rounding: at the root, t is
+        # then an end of the bracket, and the proposal beside it on the wrong side.
         slack = 8 * tolerance * (t + noise)
         newton = (slope > 0) & (proposal >= low - slack) & (proposal <= high + slack)
         after = jnp.where(busy, jnp.where(newton, proposal, 0.5 * (low + high)), t)

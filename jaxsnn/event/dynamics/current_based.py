@@ -10,7 +10,8 @@ from jaxsnn.event.dynamics.neuron_model import Neuron, Response
 
 @dataclass(frozen=True, kw_only=True)
 class CubaLIFDelta(Neuron):
-    """Current-based leaky integrate-and-fire neuron (NIR: CubaLIFDelta), delta spikes; CubaLI, if it never fires.
+    """Current-based leaky integrate-and-fire neuron (NIR: CubaLIFDelta), delta spikes; CubaLI, if
+    it never fires.
 
         tau_syn I' = -I + w_in (u + sum W a delta),   tau_mem V' = v_leak - V + r I,
         V > v_threshold: V = v_reset
@@ -88,8 +89,9 @@ class CubaLIFDelta(Neuron):
 class CubaLIFBox(CubaLIFDelta):
     """The same neuron under box spikes: currents that are constant for a while.
 
-    The state is (v, j, u) with v and j as for delta spikes and u = r w_in times the height of the open boxes: j flows
-    towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta spikes.
+    The state is (v, j, u) with v and j as for delta spikes and u = r w_in times the height of the
+    open boxes: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta
+    spikes.
     """
 
     def arrival_factor(self, parameters):
@@ -149,7 +151,9 @@ class CubaLIFBox(CubaLIFDelta):
         return (j - v) / lanes.tau_mem, (u - j) / lanes.tau_syn, jnp.zeros_like(u)
 
     def bound(self, lanes, state):
-        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to u, if below it)."""
+        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to
+        u, if below it).
+        """
         v, j, u = state
         return self._bound(v, jnp.maximum(j, u), lanes.threshold, lanes.tau_mem)
 
@@ -166,6 +170,8 @@ class CubaLIFBox(CubaLIFDelta):
         return 1 - self.decay(lanes, t)[1]
 
     def held_response(self, lanes, held, t):
-        """What the box leaves in v at t after V was let go, where V had been held for `held` after it opened."""
+        """What the box leaves in v at t after V was let go, where V had been held for `held` after
+        it opened.
+        """
         em, _, k = self.decay(lanes, t)
         return 1 - em - self.decay(lanes, held)[1] * k

@@ -1,4 +1,6 @@
-"""Neurons that voltages drive in the place of spikes: see `jaxsnn.event.projections.driven_signals`."""
+"""Neurons that voltages drive in the place of spikes: see
+`jaxsnn.event.projections.driven_signals`.
+"""
 
 from dataclasses import dataclass
 
@@ -28,9 +30,13 @@ class _Driven(LeakyMembrane):
 
 @dataclass(frozen=True, kw_only=True)
 class LIFUnderLI(_Driven, CubaLIFDelta):
-    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that decay; LI, if it never fires."""
+    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that decay; LI, if it never
+    fires.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LIFUnderI(_Driven, LIFBox):
-    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that stay; LI, if it never fires."""
+    """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that stay; LI, if it never
+    fires.
+    """

@@ -75,7 +75,9 @@ class LIFBox(LeakyMembrane):
         return jnp.zeros_like(parameters["r"])
 
     def arrival_factor(self, parameters):
-        """Height of j in a box of weight 1, shape (neurons,): r a / width, or what lets V jump by 1."""
+        """Height of j in a box of weight 1, shape (neurons,): r a / width, or what lets V jump by
+        1.
+        """
         return self.kick(parameters) * parameters["tau"] / self.width
 
     def kick(self, parameters):
@@ -174,7 +176,10 @@ class IFBox(Neuron):
         return jnp.zeros_like(parameters["r"])
 
     def j_start(self, parameters, current):
-        """V' under the constant input. Where a bias is added once a step, like a spike, u = bias area / step."""
+        """V' under the constant input.
+
+        Where a bias is added once a step, like a spike, u = bias area / step.
+        """
         if current is None:
             return jnp.zeros_like(parameters["r"])
         if self.step is None:

@@ -1,8 +1,8 @@
 """Neuron types of the event engine: the protocol, and who plays which population.
 
-A type is a frozen, hashable record. It turns NIR's parameters into the `Lanes` that the engine scans (`lanes`), and
-supplies the flow between events, what an arrival does, and the crossing solver; everything else, forward and backward,
-feed-forward and recurrent, is written once.
+A type is a frozen, hashable record. It turns NIR's parameters into the `Lanes` that the engine
+scans (`lanes`), and supplies the flow between events, what an arrival does, and the crossing
+solver; everything else, forward and backward, feed-forward and recurrent, is written once.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,12 @@ from jaxsnn.network.structure import TauShape, tau_shape_holds
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Lanes:
-    """What the scan needs of each neuron: arrays of shape (neurons,), in v = V - V_inf, j = R (I - I_inf).
+    """What the scan needs of each neuron: arrays of shape (neurons,), in v = V - V_inf, j = R (I -
+    I_inf).
 
-    Bias, v_leak and r have ended in these: the scan itself knows no drive. Where the neurons of a population stand at
-    several positions that see different arrivals, the arrays are (positions, neurons at each).
+    Bias, v_leak and r have ended in these: the scan itself knows no drive. Where the neurons of a
+    population stand at several positions that see different arrivals, the arrays are (positions,
+    neurons at each).
     """
 
     threshold: Float[Array, "..."]
@@ -48,7 +50,8 @@ class Response(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """What all neuron types have. A subclass supplies the flow between events and the crossing solver.
+    """What all neuron types have. A subclass supplies the flow between events and the crossing
+    solver.
 
     The state of a neuron is a tuple that begins with v and j.
 
@@ -57,7 +60,8 @@ class Neuron:
         uniform: all neurons have the same time constants.
         width: length of a box spike, seconds; 0 where spikes are deltas.
         spike_area, dt, resistance, initial, reset: as in `jaxsnn.network.network.Population`.
-        step: a bias is added once in every step of this length (seconds) like a spike; None: it is a constant current.
+        step: a bias is added once in every step of this length (seconds) like a spike; None: it is
+            a constant current.
     """
 
     #: An arrival moves V itself, so that a spike can come at the very time of an arrival.
@@ -77,7 +81,8 @@ class Neuron:
         """`Lanes` of a population.
 
         Args:
-            parameters: NIR's names -> arrays of shape (neurons,); v_threshold and v_reset may lack in a readout.
+            parameters: NIR's names -> arrays of shape (neurons,); v_threshold and v_reset may lack
+                in a readout.
             current: the constant input (a bias), shape (neurons,), or None.
         """
         p = parameters
@@ -144,7 +149,9 @@ class Neuron:
         return Response(k, by_tau_mem, by_tau_syn, (es - k) / lanes.tau_mem)
 
     def held_response(self, lanes, held, t):
-        """What an arrival leaves in v at t after V was let go, where V had been held for `held` after the arrival."""
+        """What an arrival leaves in v at t after V was let go, where V had been held for `held`
+        after the arrival.
+        """
         _, es, _ = self.decay(lanes, held)
         return es * self.decay(lanes, t)[2]
 
@@ -192,7 +199,9 @@ class Neuron:
         return (j - v) / lanes.tau_mem, -j * self.synaptic_leak(lanes)
 
     def bound(self, lanes, state):
-        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to 0, if negative)."""
+        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to
+        0, if negative).
+        """
         v, j = state
         return self._bound(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
 

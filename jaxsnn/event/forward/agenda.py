@@ -14,8 +14,9 @@ from jaxsnn.network.sorting import sorted_times
 class PopulationState(NamedTuple):
     """State of one population; arrays (batch, neurons), but position (batch,).
 
-    x: the neurons' own state; count: spikes of each; position: of the next arrival from outside; held: in the
-    refractory time; cause, jump: as in `Log`, of the neurons that something moved above their threshold.
+    x: the neurons' own state; count: spikes of each; position: of the next arrival from outside;
+    held: in the refractory time; cause, jump: as in `Log`, of the neurons that something moved
+    above their threshold.
     """
 
     x: Any
@@ -38,8 +39,8 @@ class GroupState(NamedTuple):
 class NextArrival(NamedTuple):
     """The next thing to arrive at a population, arrays (batch,).
 
-    time, row: when, and which row of its table; source: 0 from outside, n + 1 from channel n; step: in which it was
-    fired, if from a channel.
+    time, row: when, and which row of its table; source: 0 from outside, n + 1 from channel n; step:
+    in which it was fired, if from a channel.
     """
 
     time: jax.Array
@@ -51,11 +52,12 @@ class NextArrival(NamedTuple):
 class StepEvent(NamedTuple):
     """What happens in a step, arrays (batch,).
 
-    now: when; wait: time to it; ends: nothing happens any more. fires: whether a neuron does; neuron: of each
-    population, the one that fires, or the population's size. crossing: of each population, the neurons that cross the
-    threshold at this time, (batch, neurons). arrives: of each population, whether something does from outside or from a
-    queue; row: the row that acts. taken: of each channel, whether its next delivery is due. released: of each
-    refractory population, the neuron whose refractory time ends, or the population's size.
+    now: when; wait: time to it; ends: nothing happens any more. fires: whether a neuron does;
+    neuron: of each population, the one that fires, or the population's size. crossing: of each
+    population, the neurons that cross the threshold at this time, (batch, neurons). arrives: of
+    each population, whether something does from outside or from a queue; row: the row that acts.
+    taken: of each channel, whether its next delivery is due. released: of each refractory
+    population, the neuron whose refractory time ends, or the population's size.
     """
 
     now: jax.Array
@@ -71,7 +73,9 @@ class StepEvent(NamedTuple):
 
 
 def in_order(time, row):
-    """Arrivals from outside in the order of their times, with an unused slot at the end; and the slots they had."""
+    """Arrivals from outside in the order of their times, with an unused slot at the end; and the
+    slots they had.
+    """
     _, position = sorted_times(time)
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
     pad = ((0, 0), (0, 1))
@@ -80,7 +84,9 @@ def in_order(time, row):
 
 
 def first_of(lanes):
-    """The lowest number of each sample's lanes that are set, (batch,); the number of lanes if none is."""
+    """The lowest number of each sample's lanes that are set, (batch,); the number of lanes if none
+    is.
+    """
     size = lanes.shape[1]
     left = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
     return jnp.int32(size) - jnp.max(jnp.where(lanes, size - left, 0.0), axis=1).astype(jnp.int32)
@@ -120,7 +126,9 @@ class Agenda:
         )
 
     def _next_arrival(self, number, state, deliveries, log):
-        """The next arrival at a population: of several at the same time the one from outside, or the first channel."""
+        """The next arrival at a population: of several at the same time the one from outside, or
+        the first channel.
+        """
         time, row = self.trains[number]
         position = state.populations[number].position
         zero = jnp.zeros_like(position)
@@ -200,7 +208,9 @@ class Agenda:
         return found
 
     def _first(self, crossing):
-        """Of each population, the neuron that fires, given those that cross: the first of the first population."""
+        """Of each population, the neuron that fires, given those that cross: the first of the first
+        population.
+        """
         found, before = [], jnp.zeros(self.batch, bool)
         for lanes, size in zip(crossing, self.plan.sizes, strict=True):
             neuron = first_of(lanes)
@@ -222,7 +232,8 @@ class Agenda:
         return tuple(rows)
 
     def _taken(self, arrivals, deliveries, until, acts):
-        """Of each population, whether something arrives at a time; of each channel, whether its next delivery does.
+        """Of each population, whether something arrives at a time; of each channel, whether its
+        next delivery does.
 
         Refractory times end one after the other, and before anything arrives.
         """

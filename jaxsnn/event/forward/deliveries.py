@@ -1,8 +1,9 @@
 """Spikes on their way: what a recurrent group sends with a delay, first in, first out.
 
-Spikes that travel with the same delay keep their order. A queue therefore has one line for all neurons of its source
-where they share one delay, else a line for each neuron; it knows of each line the next spike to come, and of each spike
-the one behind it in its line. Spikes are known by the step of the loop at which they were fired.
+Spikes that travel with the same delay keep their order. A queue therefore has one line for all
+neurons of its source where they share one delay, else a line for each neuron; it knows of each line
+the next spike to come, and of each spike the one behind it in its line. Spikes are known by the
+step of the loop at which they were fired.
 """
 
 from typing import NamedTuple
@@ -28,7 +29,9 @@ class Queue(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """The next spike to come out of a queue, arrays (batch,): when, its line, the step at which it was fired."""
+    """The next spike to come out of a queue, arrays (batch,): when, its line, the step at which it
+    was fired.
+    """
 
     due: jax.Array
     line: jax.Array

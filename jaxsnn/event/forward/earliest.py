@@ -1,9 +1,9 @@
 """The earliest threshold crossing among the neurons of a population, for each sample of a batch.
 
-At tau_mem = 2 tau_syn for all neurons, crossings of all of them are compared as x = exp(-t / tau_mem), the root of a
-quadratic, so that no neuron costs an exponential or a logarithm. Elsewhere cheap lower bounds of the crossing times
-(`Neuron.bound`) tell which neurons to solve for: in the order of the bounds, until the next one lies behind the
-earliest crossing found.
+At tau_mem = 2 tau_syn for all neurons, crossings of all of them are compared as x = exp(-t /
+tau_mem), the root of a quadratic, so that no neuron costs an exponential or a logarithm. Elsewhere
+cheap lower bounds of the crossing times (`Neuron.bound`) tell which neurons to solve for: in the
+order of the bounds, until the next one lies behind the earliest crossing found.
 """
 
 from typing import NamedTuple
@@ -59,10 +59,11 @@ def _of_all(neuron, lanes, state, able, window):
 
 
 def _decayed(v, j, threshold):
-    """exp(-t / tau_mem) at the upward crossing of v = threshold, 1 where v is there already, 0 where it never comes.
+    """exp(-t / tau_mem) at the upward crossing of v = threshold, 1 where v is there already, 0
+    where it never comes.
 
-    The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes there if it ends above
-    (threshold < 0), or over a maximum.
+    The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes
+    there if it ends above (threshold < 0), or over a maximum.
     """
     half = 0.5 * (v + j)
     discriminant = half * half - j * threshold
@@ -75,7 +76,9 @@ def _decayed(v, j, threshold):
 
 
 class _Search(NamedTuple):
-    """bound: (batch, neurons), inf where the neuron was looked at; times: crossings found; best: (batch,) the first."""
+    """bound: (batch, neurons), inf where the neuron was looked at; times: crossings found; best:
+    (batch,) the first.
+    """
 
     bound: jax.Array
     times: jax.Array
@@ -113,7 +116,9 @@ def _in_order_of_bounds(neuron, lanes, state, able, window):
 
 
 def _open(search, window):
-    """Samples in which a neuron is left that may cross before the earliest crossing found, or with it."""
+    """Samples in which a neuron is left that may cross before the earliest crossing found, or with
+    it.
+    """
     nearest = jnp.min(search.bound, axis=1)
     return (nearest <= window) & (nearest <= search.best)
 

@@ -4,12 +4,13 @@ A readout sees its arrivals through a linear flow, so that V at any time is
 
     V(t) = V_inf + free(t) + sum_e W_e R(t - t_e),
 
-with R what an arrival of weight 1 leaves after a time. Its integrals are the same sum over R's integral; its maximum is
-V at a time that a scan over the arrivals finds.
+with R what an arrival of weight 1 leaves after a time. Its integrals are the same sum over R's
+integral; its maximum is V at a time that a scan over the arrivals finds.
 
-Gradient of a maximum. Where V is smooth there, the time does not count (envelope theorem). Where it is an arrival's
-kink, V is differentiated at the arrival's own time: the maximum moves with it. Leaving that out is wrong by half of the
-gradient and more. (Wunderlich and Pehle, Scientific Reports 11, 12829, 2021, state the smooth case.)
+Gradient of a maximum. Where V is smooth there, the time does not count (envelope theorem). Where it
+is an arrival's kink, V is differentiated at the arrival's own time: the maximum moves with it.
+Leaving that out is wrong by half of the gradient and more. (Wunderlich and Pehle, Scientific
+Reports 11, 12829, 2021, state the smooth case.)
 """
 
 import math
@@ -32,7 +33,9 @@ _SERIES = 24  # terms of a series at numbers up to 1 and 2, after which it is ex
 
 
 class _Sorted(NamedTuple):
-    """Arrivals in order of time, and what they weigh: (batch, arrivals), (batch, arrivals, neurons)."""
+    """Arrivals in order of time, and what they weigh: (batch, arrivals), (batch, arrivals,
+    neurons).
+    """
 
     time: jax.Array
     weight: jax.Array
@@ -40,7 +43,8 @@ class _Sorted(NamedTuple):
 
 @jax.jit  # called outside of a compiled function, each of its steps would be compiled by itself
 def integral(drive: Drive, t_end, tau=None) -> jax.Array:
-    """The integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts times seconds.
+    """The integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts times
+    seconds.
 
     Args:
         t_end: seconds.
@@ -63,9 +67,11 @@ def integral(drive: Drive, t_end, tau=None) -> jax.Array:
 
 
 def _arrived(drive: Drive, left):
-    """The sum over all arrivals of what they weigh times `left`, a function of the lanes: (batch, neurons).
+    """The sum over all arrivals of what they weigh times `left`, a function of the lanes: (batch,
+    neurons).
 
-    Where all neurons have the same time constants the arrivals of each row are added up once for all of them.
+    Where all neurons have the same time constants the arrivals of each row are added up once for
+    all of them.
     """
     row = jnp.broadcast_to(drive.row, drive.time.shape)
     if not drive.neuron.uniform:
@@ -92,7 +98,9 @@ def _arrived(drive: Drive, left):
 
 @jax.custom_jvp
 def _zero_that_moves_with(tau, by_tau):
-    """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed once for all."""
+    """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed
+    once for all.
+    """
     return jnp.zeros_like(tau * by_tau)
 
 
@@ -130,8 +138,8 @@ def voltage(drive: Drive, arrivals: _Sorted, time, interval) -> jax.Array:
 
 
 class _Place(NamedTuple):
-    """Where each lane's maximum is, (batch, neurons): the interval after so many arrivals, the time, and whether that
-    is the time of an arrival, at the interval's start or its end."""
+    """Where each lane's maximum is, (batch, neurons): the interval after so many arrivals, the
+    time, and whether that is the time of an arrival, at the interval's start or its end."""
 
     value: jax.Array
     interval: jax.Array
@@ -243,8 +251,8 @@ def _impulse(drive: Drive):
 
 
 def _integrated(drive: Drive, state, duration, rate):
-    """The integral of v e^(-rate t) from a state on. The flow is affine in its coefficients, so it is the flow by their
-    weighted means, times the integral of the weight."""
+    """The integral of v e^(-rate t) from a state on. The flow is affine in its coefficients, so it
+    is the flow by their weighted means, times the integral of the weight."""
     whole = _exponential(rate, duration)
     share = jnp.where(duration > 0, whole, 1.0)
     means = [
@@ -264,10 +272,12 @@ def _integrated_coefficients(neuron, lanes, t, rate):
 
 
 def _integrated_rise(neuron, lanes, t, rate, synaptic, em, es):
-    """The integral of k e^(-rate t) over [0, t], without a difference of numbers that are nearly equal.
+    """The integral of k e^(-rate t) over [0, t], without a difference of numbers that are nearly
+    equal.
 
-    k' = (es - k) / tau_mem gives it from es's by parts, which is exact where V decays. Before that it is a divided
-    difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands, or by its power series.
+    k' = (es - k) / tau_mem gives it from es's by parts, which is exact where V decays. Before that
+    it is a divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands,
+    or by its power series.
     """
     x, y = -(neuron.leak(lanes) + rate) * t, -(synaptic + rate) * t
     k_end = neuron.decay(lanes, t)[2] * jnp.exp(-rate * t)

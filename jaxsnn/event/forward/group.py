@@ -1,4 +1,6 @@
-"""A recurrent group: what describes it, what can arrive at its populations, and the log of what happened."""
+"""A recurrent group: what describes it, what can arrive at its populations, and the log of what
+happened.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +18,8 @@ class GroupSpec:
 
     Attributes:
         layers: of each population.
-        edges: (source, target), numbers of populations, for each feedback edge; several may join the same two.
+        edges: (source, target), numbers of populations, for each feedback edge; several may join
+            the same two.
         max_events: spikes of the whole group that are recorded in each sample.
     """
 
@@ -52,10 +55,11 @@ class GroupSpikes:
 
     Attributes:
         spikes: of each population.
-        trains: the same spikes of each population in the order in which they act: (time, neuron), (batch, steps), the
-            time inf where there is none.
-        events_needed: (batch,) `max_events` that it takes; a lower bound where it is more than 16 times too small, or
-            where there are delays. The spikes of samples in which it exceeds `max_events` are incomplete.
+        trains: the same spikes of each population in the order in which they act: (time, neuron),
+            (batch, steps), the time inf where there is none.
+        events_needed: (batch,) `max_events` that it takes; a lower bound where it is more than 16
+            times too small, or where there are delays. The spikes of samples in which it exceeds
+            `max_events` are incomplete.
     """
 
     spikes: tuple[LayerSpikes, ...]
@@ -87,7 +91,8 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
 
 
 class Channel(NamedTuple):
-    """What makes a queue: a feedback edge with a delay, or the refractory time of a population (edge and target None).
+    """What makes a queue: a feedback edge with a delay, or the refractory time of a population
+    (edge and target None).
 
     row: where its neurons' weights begin in the target's table.
     """
@@ -101,8 +106,8 @@ class Channel(NamedTuple):
 class Layout(NamedTuple):
     """Where the rows of the tables come from.
 
-    sizes: neurons of each population; immediate: (source, target) -> first row of the feedback without delay; channels;
-    nothing: of each population, the number of its last row, which is zero.
+    sizes: neurons of each population; immediate: (source, target) -> first row of the feedback
+    without delay; channels; nothing: of each population, the number of its last row, which is zero.
     """
 
     sizes: tuple[int, ...]
@@ -123,11 +128,12 @@ class Layout(NamedTuple):
 class Log(NamedTuple):
     """What happened in each step; arrays (steps + 1, batch), of which the last row means nothing.
 
-    time: when. spike: number of the neuron that fired among all neurons of the group, or how many they are. slot: how
-    often it had fired before. slope: dV/dt just before. row: of each population, the row of its table that arrived, or
-    `Layout.nothing`. origin: of each population, the step in which the spike was fired that arrived from a queue.
-    released: of each refractory population, the step in which the neuron had fired whose refractory time ends.
-    cause, jump: the step of the arrival that moved V of the neuron that fired across the threshold, and by how much.
+    time: when. spike: number of the neuron that fired among all neurons of the group, or how many
+    they are. slot: how often it had fired before. slope: dV/dt just before. row: of each
+    population, the row of its table that arrived, or `Layout.nothing`. origin: of each population,
+    the step in which the spike was fired that arrived from a queue. released: of each refractory
+    population, the step in which the neuron had fired whose refractory time ends. cause, jump: the
+    step of the arrival that moved V of the neuron that fired across the threshold, and by how much.
     slope_after: dV/dt when V is let go from v_reset.
     """
 

@@ -1,13 +1,14 @@
 """A feed-forward population, event by event.
 
-Neurons of one population do not see each other, so each one scans the population's sorted arrivals on its own, batch
-and neurons in parallel. Arrivals come in blocks. Within a block every lane (one neuron of one sample) flows from one
-arrival to the next and freezes where its voltage crosses the threshold; then one solve for all frozen lanes gives the
-spikes, the lanes are reset and go on. The state is local (the values just after the last event), so nothing grows with
-time.
+Neurons of one population do not see each other, so each one scans the population's sorted arrivals
+on its own, batch and neurons in parallel. Arrivals come in blocks. Within a block every lane (one
+neuron of one sample) flows from one arrival to the next and freezes where its voltage crosses the
+threshold; then one solve for all frozen lanes gives the spikes, the lanes are reset and go on. The
+state is local (the values just after the last event), so nothing grows with time.
 
-Where the neurons of a population see different arrivals (a convolution), they are sorted into positions: all neurons at
-one position see the same arrivals, and each position of each sample is one row of the arrays below.
+Where the neurons of a population see different arrivals (a convolution), they are sorted into
+positions: all neurons at one position see the same arrivals, and each position of each sample is
+one row of the arrays below.
 """
 
 from dataclasses import dataclass
@@ -39,11 +40,12 @@ class LayerSpec:
         neuron: the neuron type.
         max_spikes: how many spikes of each neuron are recorded.
         once: a neuron stops after its first spike.
-        min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold - v_reset) / tau_mem.
+        min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold -
+            v_reset) / tau_mem.
         refractory: time for which V stays at v_reset after a spike, seconds.
-        jump_width: where an arrival moves V itself across the threshold, the spike's time does not depend on weights;
-            with a width (seconds) gradients take the jump for a ramp of that length at whose end V comes to the
-            threshold. None: exact, that is none.
+        jump_width: where an arrival moves V itself across the threshold, the spike's time does not
+            depend on weights; with a width (seconds) gradients take the jump for a ramp of that
+            length at whose end V comes to the threshold. None: exact, that is none.
         in_order: arrivals come in the order of their times, so that nothing is sorted.
     """
 
@@ -62,7 +64,9 @@ class LayerSpec:
 
     @property
     def forgets(self):
-        """Whether a reset forgets by how much V was above, so that it is an assignment and no subtraction."""
+        """Whether a reset forgets by how much V was above, so that it is an assignment and no
+        subtraction.
+        """
         return self.neuron.jumps or self.refractory > 0
 
 
@@ -73,7 +77,8 @@ class LayerSpikes:
 
     Attributes:
         time: seconds, rising along the last axis; inf in unused slots.
-        slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself across the threshold.
+        slope: dV/dt just before the spike; 1 in unused slots, inf where an arrival moved V itself
+            across the threshold.
         count: spikes fired, which may exceed the recorded ones.
     """
 
@@ -83,7 +88,8 @@ class LayerSpikes:
 
 
 class Causes(NamedTuple):
-    """What the gradient needs to know of spikes after which the reset is an assignment; arrays as in `LayerSpikes`.
+    """What the gradient needs to know of spikes after which the reset is an assignment; arrays as
+    in `LayerSpikes`.
 
     cause: slot of the arrival that moved V across the threshold, else -1.
     jump: by how much it did.
@@ -96,9 +102,9 @@ class Causes(NamedTuple):
 class _State(NamedTuple):
     """Carry of the scan; arrays have the shape of the lanes.
 
-    x: the neuron's own state; at: its time in a lane that is about to fire, inf in the others; done: last interval that
-    the lane finished or stands in (None where lanes stop after their first spike); free: time until which V stays at
-    v_reset (None where it never does).
+    x: the neuron's own state; at: its time in a lane that is about to fire, inf in the others;
+    done: last interval that the lane finished or stands in (None where lanes stop after their first
+    spike); free: time until which V stays at v_reset (None where it never does).
     """
 
     x: Any
@@ -138,7 +144,9 @@ def _intervals(time, row, t_end, rows, block):
 
 
 def spread(lanes: Lanes, batch, neurons_last=True):
-    """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions, neurons)."""
+    """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions,
+    neurons).
+    """
 
     def one(array):
         if array.ndim == 1:
@@ -150,7 +158,9 @@ def spread(lanes: Lanes, batch, neurons_last=True):
 
 
 def gathered(gradient: Lanes, lanes: Lanes) -> Lanes:
-    """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what `spread` undoes."""
+    """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what
+    `spread` undoes.
+    """
     positions = lanes.threshold.shape[:-1]
     return jax.tree.map(
         lambda array: over_first(array.reshape(-1, *positions, array.shape[-1])), gradient
@@ -160,13 +170,14 @@ def gathered(gradient: Lanes, lanes: Lanes) -> Lanes:
 def simulate_layer(
     spec: LayerSpec, weight, lanes: Lanes, time, row, t_end
 ) -> tuple[LayerSpikes, Causes | None]:
-    """Spikes of one population. No gradient passes through: `adjoint.layer_spikes` is the differentiable version.
+    """Spikes of one population. No gradient passes through: `adjoint.layer_spikes` is the
+    differentiable version.
 
     Args:
         weight: (rows, neurons), what an arrival of each row weighs.
         lanes: the population's neurons, (neurons,) or (positions, neurons).
-        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch counts the positions of
-            each sample, which come one after the other.
+        time: (batch, arrivals) in any order, seconds; inf where unused. With positions, batch
+            counts the positions of each sample, which come one after the other.
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds.
 
@@ -200,7 +211,9 @@ def simulate_layer(
 
 
 class _Scan:
-    """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons, batch)."""
+    """The steps of one population's scan, over arrays of shape (batch, neurons) or (neurons,
+    batch).
+    """
 
     def __init__(self, spec, weight, lanes, intervals, t_end, block_size, minor_neurons):
         self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
@@ -227,7 +240,9 @@ class _Scan:
         return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
 
     def first_spikes(self, shape, first):
-        """Log of a scan in which every lane stops where it crosses the threshold for the first time."""
+        """Log of a scan in which every lane stops where it crosses the threshold for the first
+        time.
+        """
         state = self._begin(shape)._replace(free=None)
 
         def body(carry):
@@ -308,7 +323,9 @@ class _Scan:
         )
 
     def _interval(self, state, number):
-        """Time and state from which V flows in the interval after arrival `number`, and the state at its end."""
+        """Time and state from which V flows in the interval after arrival `number`, and the state
+        at its end.
+        """
         start = self.sample(self.intervals.edge[number])
         x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
@@ -365,14 +382,18 @@ class _Scan:
         return lax.while_loop(any_fires, fire_and_go_on, (self._sweep(first, state), log))
 
     def _crossing(self, state, end, fires):
-        """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross before `end`."""
+        """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross
+        before `end`.
+        """
         at = jnp.where(fires, state.at, 0.0)
         wait = self.neuron.solve(self.lanes, state.x, jnp.maximum(end - at, 0.0), fires)
         wait = jnp.where(state.x[0] >= self.lanes.threshold, 0.0, wait)
         return at + wait, wait, self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
 
     def _fire(self, state, log):
-        """One spike of every lane that is about to fire; the lane then goes on to its interval's end if it can."""
+        """One spike of every lane that is about to fire; the lane then goes on to its interval's
+        end if it can.
+        """
         fires = jnp.isfinite(state.at)
         after = jnp.maximum(state.done, 0) + 1
         if self.minor_neurons:

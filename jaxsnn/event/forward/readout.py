@@ -36,7 +36,8 @@ class Drive:
 
 
 def membrane(drive: Drive, sample_times) -> jax.Array:
-    """V of a population without spikes at given times, exact; differentiable in everything but the rows.
+    """V of a population without spikes at given times, exact; differentiable in everything but the
+    rows.
 
     Args:
         sample_times: (samples,) seconds.
@@ -76,7 +77,9 @@ def membrane(drive: Drive, sample_times) -> jax.Array:
 
 
 def with_general_kernel(drive: Drive) -> Drive:
-    """The drive without a closed form at a fixed ratio of the time constants, which would tie their gradients."""
+    """The drive without a closed form at a fixed ratio of the time constants, which would tie their
+    gradients.
+    """
     if drive.neuron.tau_shape is TauShape.APART:
         return drive
     return replace(drive, neuron=replace(drive.neuron, tau_shape=TauShape.ANY))

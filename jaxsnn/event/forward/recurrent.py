@@ -1,16 +1,19 @@
-"""Populations that feed back into each other, event by event: one strongly connected component of a network.
+"""Populations that feed back into each other, event by event: one strongly connected component of a
+network.
 
-All neurons of a sample share one loop. Each step takes a sample to its next event, which is the earliest of a
-threshold crossing, an arrival from outside, the delivery of a spike on its way, and the end of a refractory time. All
-neurons flow there; then the event acts. Feedback without a delay acts in the step of the spike itself. The samples of a
-batch advance together, each at its own time, until all have come to the end.
+All neurons of a sample share one loop. Each step takes a sample to its next event, which is the
+earliest of a threshold crossing, an arrival from outside, the delivery of a spike on its way, and
+the end of a refractory time. All neurons flow there; then the event acts. Feedback without a delay
+acts in the step of the spike itself. The samples of a batch advance together, each at its own time,
+until all have come to the end.
 
-Events at exactly the same time act in this order. Neurons at or above their threshold fire, those of the first
-population and the lowest number first, each with its reset and what it sends without a delay. Those that have come to
-the threshold by their own flow all fire, whatever the first ones send to the others. Then each population takes the
-next thing that arrives: from outside in the order of the slots, then by one edge after the other, what was fired first
-(or by the neuron of the lowest number, where they have delays of their own) first. What this moved above the threshold
-fires before the next thing arrives.
+Events at exactly the same time act in this order. Neurons at or above their threshold fire, those
+of the first population and the lowest number first, each with its reset and what it sends without a
+delay. Those that have come to the threshold by their own flow all fire, whatever the first ones
+send to the others. Then each population takes the next thing that arrives: from outside in the
+order of the slots, then by one edge after the other, what was fired first (or by the neuron of the
+lowest number, where they have delays of their own) first. What this moved above the threshold fires
+before the next thing arrives.
 """
 
 from typing import NamedTuple
@@ -38,7 +41,8 @@ class _Note(NamedTuple):
 
 
 def simulate_group(spec: GroupSpec, arrivals, feedback, lanes, t_end):
-    """What fires in a recurrent group, its log, and how many steps of that were used. No gradient passes through.
+    """What fires in a recurrent group, its log, and how many steps of that were used. No gradient
+    passes through.
 
     Arguments as in `recurrent_adjoint.group_spikes`.
     """

@@ -1,16 +1,17 @@
 """When the voltage of a readout passes a threshold, upwards and downwards.
 
-A readout has no reset, so that one scan over its sorted arrivals gives its state after each of them. From one arrival
-to the next V has at most one extremum: the interval falls into two pieces on which V is monotonic, and V passes the
-threshold in a piece at whose ends it is on different sides. Where arrivals move V itself there is no extremum, and V
-can pass the threshold at the arrival. The times are solved for after the scan.
+A readout has no reset, so that one scan over its sorted arrivals gives its state after each of
+them. From one arrival to the next V has at most one extremum: the interval falls into two pieces on
+which V is monotonic, and V passes the threshold in a piece at whose ends it is on different sides.
+Where arrivals move V itself there is no extremum, and V can pass the threshold at the arrival. The
+times are solved for after the scan.
 
 Gradient, by the implicit function theorem, as in `adjoint`: at a passage t
 
     dt/dp = -(dx(t)/dp) / x'(t)
 
-for x = gain V and everything that x depends on. A passage at an arrival that moves V comes when the arrival comes,
-whatever the weights.
+for x = gain V and everything that x depends on. A passage at an arrival that moves V comes when the
+arrival comes, whatever the weights.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ class Watched:
 
     Attributes:
         drive: all that moves it.
-        gain, threshold: in the shape of the drive's lanes; v is measured from V at rest, as the drive does.
+        gain, threshold: in the shape of the drive's lanes; v is measured from V at rest, as the
+            drive does.
     """
 
     drive: Drive
@@ -46,8 +48,9 @@ class Watched:
 class Passages(NamedTuple):
     """Passages of each neuron in order of time, (passages, batch, neurons).
 
-    time: seconds, differentiable; inf where unused. slope: of gain v there; 1 where unused, inf where an arrival moved
-    V itself across the threshold. clipped: whether a gradient divides by something larger than that slope.
+    time: seconds, differentiable; inf where unused. slope: of gain v there; 1 where unused, inf
+    where an arrival moved V itself across the threshold. clipped: whether a gradient divides by
+    something larger than that slope.
     """
 
     time: jax.Array
@@ -58,10 +61,11 @@ class Passages(NamedTuple):
 class Trace(NamedTuple):
     """What a scan over the arrivals finds.
 
-    state: after each arrival, arrays (intervals, batch, neurons). turns: whether V has an extremum in the interval that
-    follows. passes: (intervals, 2, batch, neurons), whether V passes the threshold at the arrival or before the
-    extremum, and after it. jump: by how much the arrivals at one time have moved v so far, like state. above: whether V
-    begins above the threshold, (batch, neurons). start, duration: of the intervals, (intervals, batch).
+    state: after each arrival, arrays (intervals, batch, neurons). turns: whether V has an extremum
+    in the interval that follows. passes: (intervals, 2, batch, neurons), whether V passes the
+    threshold at the arrival or before the extremum, and after it. jump: by how much the arrivals at
+    one time have moved v so far, like state. above: whether V begins above the threshold, (batch,
+    neurons). start, duration: of the intervals, (intervals, batch).
     """
 
     state: Any
@@ -79,15 +83,17 @@ class Trace(NamedTuple):
 
 
 class _Arrivals(NamedTuple):
-    """Arrivals in order of time: (batch, arrivals) times, and rows; where unused the row behind the last."""
+    """Arrivals in order of time: (batch, arrivals) times, and rows; where unused the row behind the
+    last.
+    """
 
     time: jax.Array
     row: jax.Array
 
 
 class _Interval(NamedTuple):
-    """The interval that a passage is in, arrays (passages, batch, neurons): how many arrivals came before it, the rest
-    as in `Trace`; and whether the passage is in its second piece."""
+    """The interval that a passage is in, arrays (passages, batch, neurons): how many arrivals came
+    before it, the rest as in `Trace`; and whether the passage is in its second piece."""
 
     number: jax.Array
     state: Any
@@ -99,8 +105,8 @@ class _Interval(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Where passages are, (passages, batch, neurons): seconds, what a gradient divides by, how many arrivals came
-    before."""
+    """Where passages are, (passages, batch, neurons): seconds, what a gradient divides by, how many
+    arrivals came before."""
 
     time: jax.Array
     divisor: jax.Array
@@ -151,10 +157,12 @@ def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_widt
     """Some of the passages that a trace has.
 
     Args:
-        number: (passages, batch, neurons) int32, 1 for the first of each neuron; 0 stands for the time 0.
-        rises: (passages, batch, neurons) bool or what broadcasts to that, whether V passes upwards there.
-        min_slope, jump_width: as in `jaxsnn.event.Event`, the slope as a fraction of |threshold| / tau_mem, with the
-            threshold counted from V at rest.
+        number: (passages, batch, neurons) int32, 1 for the first of each neuron; 0 stands for the
+            time 0.
+        rises: (passages, batch, neurons) bool or what broadcasts to that, whether V passes upwards
+            there.
+        min_slope, jump_width: as in `jaxsnn.event.Event`, the slope as a fraction of |threshold| /
+            tau_mem, with the threshold counted from V at rest.
     """
     still = held(watched)
     neuron, arrivals = still.drive.neuron, _in_order(watched.drive)
@@ -229,7 +237,9 @@ def _interval(found: Trace, number):
 
 
 def _solved(still: Watched, at: _Interval, sign, passes):
-    """Time and slope of passages; where V does not flow across the threshold the start of the piece."""
+    """Time and slope of passages; where V does not flow across the threshold the start of the
+    piece.
+    """
     neuron = still.drive.neuron
     wide, gain, threshold = _spread(still)
     wait, extreme = extremum(neuron, wide, at.state)
@@ -278,7 +288,9 @@ def _tangents(primals, tangents):
 
 
 def _excess(watched: Watched, time, row, found: _Found):
-    """gain v - threshold at the times found, (passages, batch, neurons), by the arrivals before each."""
+    """gain v - threshold at the times found, (passages, batch, neurons), by the arrivals before
+    each.
+    """
     neuron = watched.drive.neuron
     wide, gain, threshold = _spread(watched)
     weights = jnp.pad(watched.drive.weight, ((0, 1), (0, 0)))[row]

@@ -1,7 +1,8 @@
 """What arrives at a population: the events of its sources, sorted by the positions of its neurons.
 
-Where everything passes matrices, all neurons see the same arrivals. Else each position (of a convolution: an output
-pixel) has a list of its own, gathered from the events: the cost grows with events times taps, not with the layer.
+Where everything passes matrices, all neurons see the same arrivals. Else each position (of a
+convolution: an output pixel) has a list of its own, gathered from the events: the cost grows with
+events times taps, not with the layer.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from jaxsnn.network.structure import Wire
 
 
 class Train(NamedTuple):
-    """Events of one source: time (batch, events) seconds, inf where unused; channel (events,) or (batch, events)."""
+    """Events of one source: time (batch, events) seconds, inf where unused; channel (events,) or
+    (batch, events).
+    """
 
     time: jax.Array
     channel: jax.Array
@@ -71,8 +74,8 @@ def arrivals(paths, trains, size, dtype, budget=None) -> Arrivals:
     Args:
         paths: pairs (source, `Operator`).
         trains: source -> `Train`.
-        budget: arrivals at one position that there is room for, where positions have lists of their own; None: chosen
-            from the mean.
+        budget: arrivals at one position that there is room for, where positions have lists of their
+            own; None: chosen from the mean.
     """
     batch = next(iter(trains.values())).time.shape[0]
     if not paths:  # driven by its bias alone
@@ -95,7 +98,9 @@ def _is_list(operator):
 
 
 def _one_list_each(paths, dtype):
-    """Paths that are lists, where those from one source with the same delays are added up: an event acts once."""
+    """Paths that are lists, where those from one source with the same delays are added up: an event
+    acts once.
+    """
     found = []
     for source, same in alike(paths, lambda operator: operator.row_delay is None):
         found += [(source, each if len(same) == 1 else as_matrix(each, dtype)) for each in same]
@@ -265,10 +270,11 @@ def _laid_out(operator, positions, lanes, order, dtype):
 
 
 def _acting_once(operators):
-    """One operator for some from one source with the same delays, in which an event comes to each position once.
+    """One operator for some from one source with the same delays, in which an event comes to each
+    position once.
 
-    What it does there over several taps or paths is added up before: else a neuron whose V it moves could fire on the
-    way to the sum.
+    What it does there over several taps or paths is added up before: else a neuron whose V it moves
+    could fire on the way to the sum.
     """
     count, offset = 0, []
     for operator in operators:
@@ -293,7 +299,9 @@ def _acting_once(operators):
 
 
 class _Table(NamedTuple):
-    """Where the events of each source channel go: (channels + 1, taps), the last of an unused slot; padded."""
+    """Where the events of each source channel go: (channels + 1, taps), the last of an unused slot;
+    padded.
+    """
 
     position: np.ndarray
     row: np.ndarray
@@ -327,7 +335,9 @@ def _table(operators, dtype):
 
 
 def _events(operators, sources):
-    """All sources' events in one list in the order of time: time (batch, events), channel in the table, in order?"""
+    """All sources' events in one list in the order of time: time (batch, events), channel in the
+    table, in order?
+    """
     times, channels, offset = [], [], 0
     total = sum(operator.inward for operator in operators)
     for operator, train in zip(operators, sources, strict=True):

@@ -1,12 +1,14 @@
 """Voltages as synaptic currents: LI -> linear nodes -> LIF, played as one population.
 
-Under delta spikes a LI follows V = V_inf + x with x' = -x / tau and a jump of x by its kick at each spike. What linear
-nodes with matrix M and bias b make of it drives a LIF by r (M V_inf + b), a constant, and by j = r M x, which decays:
+Under delta spikes a LI follows V = V_inf + x with x' = -x / tau and a jump of x by its kick at each
+spike. What linear nodes with matrix M and bias b make of it drives a LIF by r (M V_inf + b), a
+constant, and by j = r M x, which decays:
 
     tau_mem v' = j - v,   j' = -j / tau,   in v = V - v_leak - r (M V_inf + b),
 
-a CubaLIF with tau_syn = tau, arrivals of weight M kick W, and j = r M (V(0) - V_inf) at time 0. For I -> linear nodes
--> LIF tau is infinite. All of it is computed from the parameters of the nodes themselves, so that gradients reach them.
+a CubaLIF with tau_syn = tau, arrivals of weight M kick W, and j = r M (V(0) - V_inf) at time 0. For
+I -> linear nodes -> LIF tau is infinite. All of it is computed from the parameters of the nodes
+themselves, so that gradients reach them.
 """
 
 from functools import partial
@@ -72,7 +74,9 @@ def _voltage(network: Network, name: str, entering: Signal) -> Signal:
 def driven_parameters(
     network: Network, population: Population, signal: Signal
 ) -> dict[str, jax.Array]:
-    """What a population takes over from the voltages that drive it: tau_syn and "start", (neurons,)."""
+    """What a population takes over from the voltages that drive it: tau_syn and "start",
+    (neurons,).
+    """
     taus = driving_taus(population, network.parameters)
     start = jnp.zeros(population.size, network.dtype) if signal.start is None else signal.start
     if not taus:
@@ -82,7 +86,9 @@ def driven_parameters(
 
 
 def tau_range(network: Network, population: Population) -> jax.Array | None:
-    """The smallest and the largest tau of the neurons whose voltages drive a population, (2,); they must be equal."""
+    """The smallest and the largest tau of the neurons whose voltages drive a population, (2,); they
+    must be equal.
+    """
     taus = driving_taus(population, network.parameters)
     if not taus:
         return None

@@ -17,7 +17,8 @@ from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import sorted_times
 from jaxsnn.network.structure import Wire
 
-#: Spikes of a population in one sample that others see at least, where they are gathered by position.
+#: Spikes of a population in one sample that others see at least, where they are gathered by
+#: position.
 _GATHERED = 4096
 
 
@@ -44,10 +45,11 @@ class Sources:
 
     Attributes:
         arriving: population -> the signal that arrives there.
-        trains: input, population or Threshold -> its events; populations and Thresholds add theirs. Of a level these
-            are its rises and then, with channels counted on, its falls.
+        trains: input, population or Threshold -> its events; populations and Thresholds add theirs.
+            Of a level these are its rises and then, with channels counted on, its falls.
         gathered: populations and Thresholds whose events go through a convolution or a pool.
-        readouts: population that does not fire -> what a Threshold sees of it; these add themselves.
+        readouts: population that does not fire -> what a Threshold sees of it; these add
+            themselves.
         levels: Thresholds that are played as levels.
     """
 
@@ -63,7 +65,9 @@ class Sources:
 def hand_on(
     sources: Sources, record: EventRecord, name: str, time: jax.Array, channel: jax.Array
 ) -> None:
-    """Give the events of a part to those behind it: time (batch, events) seconds, channel (events,)."""
+    """Give the events of a part to those behind it: time (batch, events) seconds, channel
+    (events,).
+    """
     room = sources.engine.of("max_events", name)
     if room is None and name in sources.gathered:
         size = next(wire.size for wire in sources.network.wires if wire.name == name)
@@ -87,7 +91,9 @@ def earliest(time, channel, room: int) -> Train:
 
 
 def edges(operator: Operator, dtype) -> Operator:
-    """What levels do that pass an operator: twice the channels, rises first, and falls with opposite weights behind."""
+    """What levels do that pass an operator: twice the channels, rises first, and falls with
+    opposite weights behind.
+    """
     if operator.is_identity:
         operator = one_lane(
             Wire(name="level", kind="Linear", sources=(), shape=(operator.size,)), operator, dtype

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
     """The network that the engines run.
 
-    What the dialect leaves open is noted in the network's populations; an engine that needs it refuses to run, and says
-    which option tells it.
+    What the dialect leaves open is noted in the network's populations; an engine that needs it
+    refuses to run, and says which option tells it.
 
     Args:
         graph: read with a dialect.
@@ -67,13 +67,14 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
 def raise_(graph: Graph, network: Network) -> Graph:
     """The graph with the numbers of a network that was lowered from it and changed since.
 
-    Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did not change keeps its
-    bits, its shape (a scalar stays one) and its dtype; a parameter that the file lacks stays absent. Changed float16
-    becomes the network's dtype.
+    Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did
+    not change keeps its bits, its shape (a scalar stays one) and its dtype; a parameter that the
+    file lacks stays absent. Changed float16 becomes the network's dtype.
 
     Raises:
-        LoweringError: a changed number that the dialect cannot write, one of r and tau without the other where the
-            framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a network of another graph.
+        LoweringError: a changed number that the dialect cannot write, one of r and tau without the
+            other where the framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a
+            network of another graph.
     """
     before = lower(graph, dtype=network.dtype).parameters
     parameters, delays = without_synaptic_delays(network)
@@ -98,7 +99,9 @@ def raise_(graph: Graph, network: Network) -> Graph:
 
 
 def _refuse_untied(before: Graph, after: Graph) -> None:
-    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it plays one of the two only."""
+    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it plays one of
+    the two only.
+    """
     conventions = before.dialect.conventions
     if conventions is None or conventions.dt_from is None:
         return
@@ -130,7 +133,9 @@ def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
 def _written(
     node: Node, name: str, value: np.ndarray, same: np.ndarray, dialect: Dialect
 ) -> np.ndarray:
-    """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did not change."""
+    """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did
+    not change.
+    """
     if not np.isfinite(value).all():
         raise LoweringError(
             f"node '{node.name}' ({node.type}): {name} is {value[~np.isfinite(value)][0]} after training"

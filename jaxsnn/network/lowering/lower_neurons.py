@@ -1,4 +1,6 @@
-"""The static record of a population: what the dialect says of a NIR neuron, and what it leaves open."""
+"""The static record of a population: what the dialect says of a NIR neuron, and what it leaves
+open.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     readout = isinstance(node, CubaLI | LI | I) or view.readout
     conventions, rule = DIALECTS[dialect.name or ""], rule_of(dialect, node)
     obstacles = _obstacles(node, size, told_reset=view.reset)
-    # Counted in steps, time needs no dt on the grid. In continuous time "seconds" stands in the way.
+    # Counted in steps, time needs no dt on the grid. In continuous time "seconds" stands in the
+    # way.
     counts_steps = dialect.time_unit == "step" and dialect.dt is None
 
     def known(field: str, get: Callable[[], Any], default: Any) -> Any:
@@ -101,7 +104,9 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
 def _membrane(
     node: Node, rule: Rule, view: NodeDialect, obstacles: dict[str, str], size: int
 ) -> Any:
-    """`Population.membrane`: the dialect's rule, where options or numbers of the node do not change it."""
+    """`Population.membrane`: the dialect's rule, where options or numbers of the node do not change
+    it.
+    """
     if rule.membrane == "average" and view.norm_input is False:
         return "leak"
     if rule.membrane != "relax":

@@ -1,6 +1,8 @@
-"""A NIR graph node by node: what each node becomes in a network, as static records and NumPy arrays.
+"""A NIR graph node by node: what each node becomes in a network, as static records and NumPy
+arrays.
 
-Nothing here loads JAX: `jaxsnn.lower` makes a network of it, `jaxsnn.check` asks what an engine would refuse.
+Nothing here loads JAX: `jaxsnn.lower` makes a network of it, `jaxsnn.check` asks what an engine
+would refuse.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ PURPOSE = "simulation"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One node of a network: its wire, its parameters (time constants in seconds), and a neuron's population."""
+    """One node of a network: its wire, its parameters (time constants in seconds), and a neuron's
+    population.
+    """
 
     wire: Wire
     parameters: dict[str, np.ndarray]
@@ -62,7 +66,8 @@ class LoweringPlan:
 
     Attributes:
         graph: The graph.
-        order: Names of the nodes to lower, sources before targets; relays of nested graphs are left out.
+        order: Names of the nodes to lower, sources before targets; relays of nested graphs are left
+            out.
         shapes: Node -> input and output shape.
         looped: Names of nodes that feed themselves, directly or through others.
         sources: Node -> names of the nodes that feed it, in the order of `order`.
@@ -99,7 +104,9 @@ class LoweringPlan:
         return Part(wire=wire, parameters=lowered.parameters, population=population)
 
     def _copied(self, name: str, lowered: Lowered) -> tuple[int, ...] | None:
-        """The channel of each output of a Linear that gives each channel to several delays; None for any other."""
+        """The channel of each output of a Linear that gives each channel to several delays; None
+        for any other.
+        """
         weight = lowered.parameters["weight"]
         after = [
             self.graph.nodes[target] for target, sources in self.sources.items() if name in sources

@@ -1,4 +1,6 @@
-"""A graph rewritten so that another simulator's own importer fires the source's spikes, or a refusal that says why."""
+"""A graph rewritten so that another simulator's own importer fires the source's spikes, or a
+refusal that says why.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ class Converted:
         load_with: A line of Python that loads the file there.
         changes: What was changed: node, what, why.
         losses: What an approximation loses; empty without `approximate`.
-        shift: Steps by which the target's spikes leave later than the source's, by output; negative is earlier.
+        shift: Steps by which the target's spikes leave later than the source's, by output; negative
+            is earlier.
     """
 
     graph: Graph
@@ -72,19 +75,22 @@ def convert(
 ) -> Converted:
     """Rewrite a graph for another simulator.
 
-    Both simulate the same number of steps. Where the target's step lasts another time, time constants are written so
-    that a step decays alike.
+    Both simulate the same number of steps. Where the target's step lasts another time, time
+    constants are written so that a step decays alike.
 
     Args:
         graph: Read with its dialect; reset, dt and what else its steps depend on must be known.
         to: A key of `jaxsnn.nir.convert.targets.TARGETS`: norse, snntorch, spikingjelly or spyx.
-        approximate: Where the target cannot do what the source does, do the nearest thing and list it in `losses`.
-        dt: Step of the target, seconds or text with a unit. Without it: the source's, else the target's own default.
-            Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such steps.
+        approximate: Where the target cannot do what the source does, do the nearest thing and list
+            it in `losses`.
+        dt: Step of the target, seconds or text with a unit. Without it: the source's, else the
+            target's own default. Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such
+            steps.
         path: Name of the file in `load_with`.
 
     Raises:
-        ConversionError: Something that the importer cannot express; the message names the node and the reason.
+        ConversionError: Something that the importer cannot express; the message names the node and
+            the reason.
         DialectError: Something that the conversion needs is unknown; the message names the option.
         UsageError: An unknown target.
     """
@@ -274,7 +280,10 @@ def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:
 
 
 def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
-    """How to read what was written. Norse's importer plays CubaLIF otherwise than its exporter writes it."""
+    """How to read what was written.
+
+    Norse's importer plays CubaLIF otherwise than its exporter writes it.
+    """
     why = f"Written for {target.title}'s importer."
     if target.name == "norse":
         if draft.of_type("CubaLIF"):

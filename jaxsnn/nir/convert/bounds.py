@@ -1,4 +1,6 @@
-"""What can be known of a network without simulating it: bounds on membranes, and how far biases move them early."""
+"""What can be known of a network without simulating it: bounds on membranes, and how far biases
+move them early.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ MOST_SPIKES = 64
 def settled(
     draft: Draft, steps: Mapping[str, Step], order: Sequence[str], spreads: bool, give_up: GiveUp
 ) -> tuple[dict[str, Step], dict[str, int]]:
-    """Steps without several spikes, and without resets of membranes that stay above threshold, where they cannot occur.
+    """Steps without several spikes, and without resets of membranes that stay above threshold,
+    where they cannot occur.
 
     Args:
         draft: Still with the source's weights.
@@ -87,7 +90,8 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
 def begun(
     draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp
 ) -> dict[str, Step]:
-    """Steps that start where the biases of a late source (Spyx) have brought them when their input first arrives.
+    """Steps that start where the biases of a late source (Spyx) have brought them when their input
+    first arrives.
 
     There layer n sees its biases from the first step on, but its input n - 1 steps later.
 
@@ -123,7 +127,9 @@ def begun(
 
 
 def _arriving(draft: Draft, most: Mapping[str, float]) -> dict[str, Bounds]:
-    """Lowest and highest sum of what arrives at each neuron, if inputs and neurons give 0 to `most`."""
+    """Lowest and highest sum of what arrives at each neuron, if inputs and neurons give 0 to
+    `most`.
+    """
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():
         if entry["type"] in ("Input", *NEURON_TYPES):

@@ -1,4 +1,6 @@
-"""A graph while it is being rewritten for another simulator: plain entries, and edits that keep what it computes."""
+"""A graph while it is being rewritten for another simulator: plain entries, and edits that keep
+what it computes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ _ATTRIBUTES = """
     set_submodule share_memory state_dict stateful_modules to to_empty to_folder train training type xpu
     zero_grad
 """
-#: Attributes of torch.nn.Module and of the modules that nirtorch makes, under which no node can be registered.
+#: Attributes of torch.nn.Module and of the modules that nirtorch makes, under which no node can be
+#: registered.
 TORCH_NAMES = frozenset(_ATTRIBUTES.split())
 NEURON_TYPES = tuple(cls.__name__ for cls in NEURONS)
 
@@ -130,7 +133,9 @@ def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
 
 
 def _flat_names(names: list[str]) -> dict[str, str]:
-    """Names without "/": the last part where it is unique, else all parts joined by dots; none of `TORCH_NAMES`."""
+    """Names without "/": the last part where it is unique, else all parts joined by dots; none of
+    `TORCH_NAMES`.
+    """
     flat: dict[str, str] = {}
     for name in names:
         last = name.rpartition("/")[2]
@@ -178,7 +183,8 @@ def as_node(name: str, entry: dict[str, Any]) -> Node:
 def scale_inputs(
     draft: Draft, neuron: str, factor: np.ndarray, offset: np.ndarray, bias_ratio: np.ndarray
 ) -> None:
-    """Multiply all that arrives at a neuron by `factor`, its biases by `factor * bias_ratio`, and add `offset`.
+    """Multiply all that arrives at a neuron by `factor`, its biases by `factor * bias_ratio`, and
+    add `offset`.
 
     Args:
         draft: Edited in place.
@@ -203,7 +209,9 @@ def scale_inputs(
 
 
 def weighted_feeder(draft: Draft, source: str, neuron: str, needs_bias: bool) -> str:
-    """The node whose weights feed a neuron alone; made where there is none, or where it feeds others too."""
+    """The node whose weights feed a neuron alone; made where there is none, or where it feeds
+    others too.
+    """
     entry, edge = draft.nodes[source], (source, neuron)
     if entry["type"] in WEIGHTED and len(draft.targets(source)) == 1:
         return source
@@ -276,7 +284,9 @@ def _scale_rows(
 
 
 def rounded(value: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes float32."""
+    """Numbers in the dtype of those that they replace; float16, which would lose digits, becomes
+    float32.
+    """
     return (
         value.astype(np.promote_types(like.dtype, np.float32)) if like.dtype.kind == "f" else value
     )
@@ -368,7 +378,9 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
 
 
 def plain_flatten(draft: Draft) -> None:
-    """Write the axes of each Flatten counted from the end, so that an axis of batch does not matter."""
+    """Write the axes of each Flatten counted from the end, so that an axis of batch does not
+    matter.
+    """
     for name in draft.of_type("Flatten"):
         inward, outward = draft.shapes[name]
         kept = next(

@@ -1,7 +1,8 @@
 """What the writers of all targets share.
 
-A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another node type, and ask for
-a factor and an offset on what arrives, which `convert` puts into the weights. It refuses what its importer cannot do.
+A writer takes one `Step` of the source. It may scale a membrane (v' = s (v - o)), choose another
+node type, and ask for a factor and an offset on what arrives, which `convert` puts into the
+weights. It refuses what its importer cannot do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from jaxsnn.nir.convert.step import Reset, Step
 
-#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to divide by.
+#: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
+#: divide by.
 NO_LEAK = 2.0**-40
 #: How many times larger the current is written where a small r keeps Norse's leak out of it.
 LARGE_CURRENT = 2.0**30
@@ -26,7 +28,8 @@ class Written:
 
     Attributes:
         entry: Its type and parameters.
-        factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of the neuron's shape.
+        factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of
+            the neuron's shape.
         why: Why its numbers changed.
     """
 
@@ -42,8 +45,10 @@ class Setting:
 
     Attributes:
         dt: The step of the target in seconds.
-        reset_method: What Norse's `from_nir` is told; a key of `jaxsnn.nir.convert.norse.RESET_METHODS`.
-        give_up: Called with a node and a reason where only an approximation is possible; raises unless that is wanted.
+        reset_method: What Norse's `from_nir` is told; a key of
+            `jaxsnn.nir.convert.norse.RESET_METHODS`.
+        give_up: Called with a node and a reason where only an approximation is possible; raises
+            unless that is wanted.
     """
 
     dt: float
@@ -72,7 +77,9 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
-    """A constant drive of the membrane cannot be put into what arrives, which passes through the current."""
+    """A constant drive of the membrane cannot be put into what arrives, which passes through the
+    current.
+    """
     if np.any(np.abs(drive) > 1e-9 * np.abs(step.v_threshold)):
         place = int(np.argmax(np.abs(drive)))
         setting.give_up(
@@ -108,7 +115,9 @@ def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> 
 
 
 def moved_threshold(step: Step, threshold: np.ndarray, at_equality: bool) -> np.ndarray:
-    """The threshold one float32 lower or higher where the target counts a membrane at threshold the other way."""
+    """The threshold one float32 lower or higher where the target counts a membrane at threshold the
+    other way.
+    """
     if step.at_equality == at_equality:
         return threshold
     direction = np.float32(np.inf if step.at_equality is False else -np.inf)

@@ -22,8 +22,8 @@ from jaxsnn.nir.convert.neuron_writing import (
 )
 from jaxsnn.nir.convert.step import Step
 
-#: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off. "floor": so that
-#: v_threshold is 1, and as many as fit in are taken off.
+#: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
+#: "floor": so that v_threshold is 1, and as many as fit in are taken off.
 RESET_METHODS: Mapping[str, str] = MappingProxyType(
     {
         "value": "",
@@ -54,7 +54,9 @@ def reset_method(steps: Iterable[Step]) -> str:
 
 
 def write_norse(step: Step, setting: Setting) -> Written:
-    """LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset method that `from_nir` is given."""
+    """LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset method that `from_nir`
+    is given.
+    """
     if step.several and step.reset == "value":
         raise ConversionError(
             f"node '{step.name}' resets to a value after several spikes in a step: Norse fires one"
@@ -103,10 +105,11 @@ def write_norse(step: Step, setting: Setting) -> Written:
 
 
 def _norse_current(step: Step, setting: Setting) -> Written:
-    """CubaLIF: I += a (v_leak - I + w_in x), V += b (r I + v_leak - V), a = dt/tau_syn and b = dt/tau_mem.
+    """CubaLIF: I += a (v_leak - I + w_in x), V += b (r I + v_leak - V), a = dt/tau_syn and b =
+    dt/tau_mem.
 
-    Without a current in the source, a = 1. Norse starts I and V at v_leak; I is written as large i + shift, where
-    `large` makes that start fit, or makes it vanish.
+    Without a current in the source, a = 1. Norse starts I and V at v_leak; I is written as large i
+    + shift, where `large` makes that start fit, or makes it vanish.
     """
     subtracts = step.reset != "value"
     level = np.zeros_like(step.v_reset) if subtracts else step.v_reset

@@ -1,7 +1,8 @@
 """Several spikes of one neuron in one step, as one spike each of several neurons.
 
-Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The copies' spikes add up
-to the neuron's, so whatever follows takes each copy with the neuron's weights.
+Copy j of a neuron shares its membrane and fires where the membrane is at j times v_threshold. The
+copies' spikes add up to the neuron's, so whatever follows takes each copy with the neuron's
+weights.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def spread(
         draft: Edited in place.
         steps: Of the source.
         most: The most spikes of each neuron in a step.
-        loops: The target resets each copy by its own spike only, so that a loop between the copies does the rest.
+        loops: The target resets each copy by its own spike only, so that a loop between the copies
+            does the rest.
     """
     found = dict(steps)
     for name, step in steps.items():
@@ -69,7 +71,9 @@ def _copied(step: Step, copies: int, levels: np.ndarray) -> Step:
 
 
 def _looped(draft: Draft, step: Step, copied: Step, copies: int) -> Step:
-    """Copies that reset by what all of them fire, through weights: each spike takes v_threshold off all membranes."""
+    """Copies that reset by what all of them fire, through weights: each spike takes v_threshold off
+    all membranes.
+    """
     if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
         raise ConversionError(
             f"node '{step.name}' may fire {copies} spikes in a step, which the importer's recurrent LIF could share "

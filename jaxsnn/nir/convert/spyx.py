@@ -1,4 +1,6 @@
-"""What Spyx's importer needs: one chain, its names, nested loops, biases that start when the layer's input does."""
+"""What Spyx's importer needs: one chain, its names, nested loops, biases that start when the
+layer's input does.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,14 @@ from jaxsnn.nir.convert.draft import NEURON_TYPES, WEIGHTED, Draft, as_node, ide
 from jaxsnn.nir.graph import Edge
 from jaxsnn.nir.passes import window
 
-#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its v_threshold is 1
-#: and half of its membrane stays from step to step.
+#: What must arrive in each step at an additional neuron so that it fires in each step, by type; its
+#: v_threshold is 1 and half of its membrane stays from step to step.
 _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 
 def chain_for_spyx(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
-    """Names and nesting for Spyx, which walks from a node named `input` along first edges to `output`.
+    """Names and nesting for Spyx, which walks from a node named `input` along first edges to
+    `output`.
 
     Args:
         draft: Edited in place.
@@ -73,10 +76,11 @@ def _rename(draft: Draft, old: str, new: str) -> None:
 
 
 def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
-    """Replace each bias behind a layer of neurons by a neuron of that layer that fires in each step.
+    """Replace each bias behind a layer of neurons by a neuron of that layer that fires in each
+    step.
 
-    In Spyx layer n sees its input n - 1 steps late, but its bias at once. A neuron that fires in each step from its
-    layer's first one on is late by as much as the input.
+    In Spyx layer n sees its input n - 1 steps late, but its bias at once. A neuron that fires in
+    each step from its layer's first one on is late by as much as the input.
     """
     chain = list(
         networkx.topological_sort(
@@ -140,7 +144,8 @@ def _widened(
     wanted: float | None,
     space: tuple[int, ...] | None,
 ) -> dict[str, Any]:
-    """Weights with a constant input of `amplitude` in place of the bias, and with a constant output of `wanted`.
+    """Weights with a constant input of `amplitude` in place of the bias, and with a constant output
+    of `wanted`.
 
     `space`: height and width of a Flatten before it, whose order is height, width, channel.
     """

@@ -1,7 +1,9 @@
-"""Starts and rests of the source where an importer knows none: neurons that fire once, in the first steps.
+"""Starts and rests of the source where an importer knows none: neurons that fire once, in the first
+steps.
 
-snnTorch and SpikingJelly start membranes where they reset, and currents at 0. A pair of neurons that fire in the first
-step and in the second one, and never again, moves them from there to where the source starts.
+snnTorch and SpikingJelly start membranes where they reset, and currents at 0. A pair of neurons
+that fire in the first step and in the second one, and never again, moves them from there to where
+the source starts.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import numpy as np
 from jaxsnn.nir.convert.draft import Draft
 from jaxsnn.nir.convert.step import Step
 
-#: Constant input of the pair, whose v_threshold is 1 and which does not leak: one fires at once, one a step later.
+#: Constant input of the pair, whose v_threshold is 1 and which does not leak: one fires at once,
+#: one a step later.
 _DRIVE = (1.5, 0.75)
 #: What each takes off itself once it has fired: it is never made up for.
 _SILENCED = 2.0**30
@@ -21,9 +24,11 @@ _NEGLIGIBLE = 1e-9
 
 
 def started(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
-    """Populations that start, and rest in spite of a leak, where they reset; the rest is written as input.
+    """Populations that start, and rest in spite of a leak, where they reset; the rest is written as
+    input.
 
-    Left alone, and to the writers to refuse: populations with several axes, and those that reset to no value.
+    Left alone, and to the writers to refuse: populations with several axes, and those that reset to
+    no value.
 
     Args:
         draft: Edited in place.
@@ -55,7 +60,8 @@ def started(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
 def _input(step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What must arrive in the first step, to last and for that step alone, and in every step.
 
-    The drive of a membrane is a constant part of its current: I' = I + drive/gain, which starts at drive/gain.
+    The drive of a membrane is a constant part of its current: I' = I + drive/gain, which starts at
+    drive/gain.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         passing = step.decay * (step.v_start - step.v_reset) / (step.gain * step.synapse_gain)

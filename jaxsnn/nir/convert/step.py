@@ -4,7 +4,8 @@
     u = decay v + gain X + drive                (X is i, or x without a current)
     a spike where u passes v_threshold, then the reset gives the next v
 
-x is all that arrives in the step, each spike of weight w as w. Every framework's update has this form.
+x is all that arrives in the step, each spike of weight w as w. Every framework's update has this
+form.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
 
-#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it loses it in the
-#: next step, after decaying. "skip": the next step ends at v_reset whatever arrives. "subtract unless above": as
-#: "subtract", but a membrane that stays above threshold after a reset counts as reset already (snnTorch's reset_delay
-#: false).
+#: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
+#: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
+#: arrives. "subtract unless above": as "subtract", but a membrane that stays above threshold after
+#: a reset counts as reset already (snnTorch's reset_delay false).
 Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
 
 _PURPOSE = "conversion"
@@ -47,7 +48,8 @@ class Step:
         reset: What a spike does, see `Reset`.
         at_equality: A membrane at threshold spikes.
         several: It may fire several spikes in one step, each of which takes v_threshold off.
-        level: Where one neuron's spikes are shared among copies: v_threshold in units of the neuron's own.
+        level: Where one neuron's spikes are shared among copies: v_threshold in units of the
+            neuron's own.
         late: Its spikes leave one step after the membrane passed the threshold (Spyx).
     """
 
@@ -225,7 +227,9 @@ def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float])
 def _continuous(
     dialect: Dialect, node: Node, decay: np.ndarray, dt: Callable[[], float]
 ) -> dict[str, Any]:
-    """The ODE over one step that starts with the arrival of its spikes, for currents that decay in between."""
+    """The ODE over one step that starts with the arrival of its spikes, for currents that decay in
+    between.
+    """
     leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
     r = _number(node, "r")
     drive = (1 - decay) * leak
@@ -237,7 +241,8 @@ def _continuous(
         apart = np.where(near, tau, tau - tau_syn)
         # The current of the step's beginning, seen through the membrane at its end.
         response = np.where(near, dt() / tau * decay, tau_syn / apart * (decay - synapse))
-        # `synapse_decay` acts before the arrival in `Step`, and the current of the step's beginning drives V.
+        # `synapse_decay` acts before the arrival in `Step`, and the current of the step's beginning
+        # drives V.
         return {"decay": decay, "gain": r * response, "drive": drive}
     level = r * dt() if isinstance(node, IF) else r * (1 - decay)
     if area.kind == "jump":

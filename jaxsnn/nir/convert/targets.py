@@ -40,10 +40,12 @@ class Target:
         pool: The kind of pool that it takes.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
-        depth_first: It runs nodes depth first, so that sources must be made to run before what sums them.
+        depth_first: It runs nodes depth first, so that sources must be made to run before what sums
+            them.
         starts_at_reset: Its membranes start where they reset, its currents at 0.
         uniform: It takes one time constant for all neurons of a node.
-        subtracts: Its neurons can subtract their threshold, so that copies can share several spikes in a step.
+        subtracts: Its neurons can subtract their threshold, so that copies can share several spikes
+            in a step.
     """
 
     name: str
@@ -102,7 +104,9 @@ def write_snntorch(step: Step, setting: Setting) -> Written:
 
 
 def write_spikingjelly(step: Step, setting: Setting) -> Written:
-    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, a reset to that value."""
+    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, a reset to
+    that value.
+    """
     needs_value_reset(step, setting, "SpikingJelly")
     own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
     if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
@@ -150,7 +154,9 @@ def write_spikingjelly(step: Step, setting: Setting) -> Written:
 
 
 def write_spyx(step: Step, setting: Setting) -> Written:
-    """LIF and IF subtract one step later, CuBaLIF at once; all start and rest at 0, spikes leave one step late."""
+    """LIF and IF subtract one step later, CuBaLIF at once; all start and rest at 0, spikes leave
+    one step late.
+    """
     if step.reset in ("value", "skip", "subtract unless above"):
         described = "to a value" if step.reset in ("value", "skip") else "with reset_delay false"
         setting.give_up(

@@ -1,7 +1,9 @@
-"""Sums for Norse's importer, which runs nodes depth first, each as soon as one of its sources has run.
+"""Sums for Norse's importer, which runs nodes depth first, each as soon as one of its sources has
+run.
 
-A node that sums paths would run after the first of them, and take from the others what they gave a step before. So the
-nodes are threaded: connections of weight zero lead the importer through them in an order in which sources come first.
+A node that sums paths would run after the first of them, and take from the others what they gave a
+step before. So the nodes are threaded: connections of weight zero lead the importer through them in
+an order in which sources come first.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from jaxsnn.nir.graph import Edge, edge_key
 
 
 def threaded(draft: Draft, loops: Sequence[Edge]) -> list[Edge]:
-    """Edges that must come first, in this order, so that depth first is sources first; missing ones are added.
+    """Edges that must come first, in this order, so that depth first is sources first; missing ones
+    are added.
 
     Args:
         draft: Edited in place.

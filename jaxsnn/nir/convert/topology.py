@@ -1,4 +1,6 @@
-"""Nodes, edges and names as an importer needs them: loops, sums, chains, and what Spyx's late spikes ask for."""
+"""Nodes, edges and names as an importer needs them: loops, sums, chains, and what Spyx's late
+spikes ask for.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,8 @@ def _sum_reasons(draft: Draft, target: Target) -> list[str]:
 def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
     """Edges and names for the importer, whose step is `dt`."""
     recurrent = settle_loops(draft)
-    # Norse runs nodes depth first and returns what ran last, so that loops must come before what follows them.
+    # Norse runs nodes depth first and returns what ran last, so that loops must come before what
+    # follows them.
     inner = [edge for edge in draft.edges for pair in recurrent if edge in (pair, pair[::-1])]
     first = [*inner, *(threaded(draft, recurrent) if target.depth_first else [])]
     draft.edges = [
@@ -110,7 +113,9 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
 
 
 def settle_loops(draft: Draft) -> list[Edge]:
-    """Move biases out of loops, which importers leave out of the first step; the edges from weights to neuron."""
+    """Move biases out of loops, which importers leave out of the first step; the edges from weights
+    to neuron.
+    """
     recurrent = _recurrent_edges(draft)
     for source, neuron in recurrent:
         _bias_out_of_loop(draft, source, neuron)
@@ -127,7 +132,9 @@ def _recurrent_edges(draft: Draft) -> list[Edge]:
 
 
 def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
-    """Importers leave a loop out of the first step, its bias included; so the bias goes to the other input."""
+    """Importers leave a loop out of the first step, its bias included; so the bias goes to the
+    other input.
+    """
     entry = draft.nodes[weights]
     if entry["type"] != "Affine":
         return
@@ -158,7 +165,9 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
 
 
 def _longer_loop(draft: Draft, edge: Edge) -> None:
-    """snnTorch turns a loop of two nodes into a nested graph, and fails on it; one of three it runs."""
+    """snnTorch turns a loop of two nodes into a nested graph, and fails on it; one of three it
+    runs.
+    """
     shape = draft.shapes[edge[0]][1]
     entry = {
         "type": "Linear",
@@ -176,7 +185,8 @@ def depths(draft: Draft) -> dict[str, int]:
     """Layers of neurons up to each node, itself included.
 
     Raises:
-        ConversionError: Paths of different depth meet, which a framework whose layers take a step cannot do alike.
+        ConversionError: Paths of different depth meet, which a framework whose layers take a step
+            cannot do alike.
     """
     depth: dict[str, int] = {}
     for name in forward_order(draft):
@@ -191,7 +201,9 @@ def depths(draft: Draft) -> dict[str, int]:
 
 
 def shift_of(draft: Draft, target: Target, steps: Mapping[str, Step]) -> dict[str, int]:
-    """Steps by which spikes leave later than in the source, one for each layer that is late in one of the two."""
+    """Steps by which spikes leave later than in the source, one for each layer that is late in one
+    of the two.
+    """
     change = int(target.name == "spyx") - int(any(step.late for step in steps.values()))
     if change == 0:
         return {}

@@ -1,4 +1,6 @@
-"""Populations whose neurons differ, for an importer that takes one time constant for all: one population for each."""
+"""Populations whose neurons differ, for an importer that takes one time constant for all: one
+population for each.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ _DIGITS = 12
 def alike(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
     """Split populations so that the neurons of each decay alike, and join their spikes again.
 
-    Left alone, and to the writers to refuse: populations of a loop, whose edges would then take steps in an order of
-    the importer's own, and channels whose neurons differ among themselves.
+    Left alone, and to the writers to refuse: populations of a loop, whose edges would then take
+    steps in an order of the importer's own, and channels whose neurons differ among themselves.
 
     Args:
         draft: Edited in place.
@@ -37,7 +39,9 @@ def alike(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
 
 
 def _groups(step: Step) -> list[np.ndarray]:
-    """Channels by their decays, in the order of their first channel; one group where a channel has several."""
+    """Channels by their decays, in the order of their first channel; one group where a channel has
+    several.
+    """
     rows = np.stack([step.decay, step.synapse_decay]).reshape(2, step.shape[0], -1).round(_DIGITS)
     if np.any(rows != rows[..., :1]):
         return [np.arange(step.shape[0])]

@@ -1,4 +1,6 @@
-"""Changes of the training inputs, drawn anew in each epoch: from the run's seed, the epoch, the step and the sample."""
+"""Changes of the training inputs, drawn anew in each epoch: from the run's seed, the epoch, the
+step and the sample.
+"""
 
 from __future__ import annotations
 

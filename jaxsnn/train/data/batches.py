@@ -35,14 +35,18 @@ class Batch(NamedTuple):
 
 
 def shuffled_batches(samples: int, batch_size: int, seed: Any) -> np.ndarray:
-    """A shuffled order of samples, (batches, batch_size); those that fill no batch are left out this time."""
+    """A shuffled order of samples, (batches, batch_size); those that fill no batch are left out
+    this time.
+    """
     order = np.random.default_rng(seed).permutation(samples).astype(np.int32)
     batches = samples // batch_size
     return order[: batches * batch_size].reshape(batches, batch_size)
 
 
 def ordered_batches(samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All samples in order, (batches, batch_size), the last batch filled up with sample 0; and which are no filling."""
+    """All samples in order, (batches, batch_size), the last batch filled up with sample 0; and
+    which are no filling.
+    """
     batches = -(-samples // batch_size)
     order = np.arange(batches * batch_size, dtype=np.int32).reshape(batches, batch_size)
     used = order < samples
@@ -61,7 +65,8 @@ def encoded(
     """A split as arrays for the network, checked.
 
     Raises:
-        UsageError: labels, channels or times that do not fit the network; the message begins with `what`.
+        UsageError: labels, channels or times that do not fit the network; the message begins with
+            `what`.
     """
     check_data(data, what)
     if len(network.inputs) != 1:

@@ -21,7 +21,8 @@ class Data:
     """Labelled samples.
 
     Attributes:
-        x: (samples, ...) values from 0 to 1 for an encoder, or `jaxsnn.event.Events` with arrays (samples, events).
+        x: (samples, ...) values from 0 to 1 for an encoder, or `jaxsnn.event.Events` with arrays
+            (samples, events).
         y: (samples,) int32, number of the class.
         classes: names of the classes.
     """
@@ -36,7 +37,8 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """What a training run needs: learn from `train`, choose the epoch by `validation`, look at `test` once.
+    """What a training run needs: learn from `train`, choose the epoch by `validation`, look at
+    `test` once.
 
     Attributes:
         name: what messages call it.
@@ -67,7 +69,8 @@ def taken(data: Data, index: np.ndarray) -> Data:
 def stratified(
     labels: np.ndarray, fraction: float, seed: int | Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising order.
+    """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising
+    order.
 
     >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(part), len(rest)
@@ -85,8 +88,9 @@ def stratified(
 def yinyang(n: int, seed: int | Sequence[int]) -> Data:
     """Points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their region.
 
-    The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its horizontal axis; each region
-    (yin, yang, dots) gets a third of the points, uniform within the region.
+    The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its
+    horizontal axis; each region (yin, yang, dots) gets a third of the points, uniform within the
+    region.
 
     Args:
         n: number of points.
@@ -118,8 +122,8 @@ def yinyang(n: int, seed: int | Sequence[int]) -> Data:
 def yinyang_region(points: np.ndarray) -> np.ndarray:
     """Region of each point (..., 2): 0 yin, 1 yang, 2 a dot, -1 outside the disc.
 
-    Yin is the upper half, less a half disc on the right, plus a half disc on the left; each dot lies in the middle of a
-    half disc. Yang is the rest.
+    Yin is the upper half, less a half disc on the right, plus a half disc on the left; each dot
+    lies in the middle of a half disc. Yang is the rest.
     """
     x, y = points[..., 0], points[..., 1]
     right = np.hypot(x - 1.5 * _BIG, y - _BIG)
@@ -130,13 +134,16 @@ def yinyang_region(points: np.ndarray) -> np.ndarray:
 
 
 def yinyang_splits(seed: int = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
-    """The Yin-Yang task with the sizes of the paper; training, validation and test come from different seeds."""
+    """The Yin-Yang task with the sizes of the paper; training, validation and test come from
+    different seeds.
+    """
     train, validation, test = (yinyang(n, [seed, part]) for part, n in enumerate(sizes))
     return Splits(name="yinyang", train=train, validation=validation, test=test, bias=True)
 
 
 def check_data(data: Data, name: str) -> None:
-    """Refuse data without samples, of different lengths, events of one sample, or labels out of range.
+    """Refuse data without samples, of different lengths, events of one sample, or labels out of
+    range.
 
     Raises:
         UsageError: what is wrong, with the numbers.

@@ -19,13 +19,14 @@ _INPUT_SPAN = 1.5
 def digits_splits(seed: int = 0, *, copies: int = 1) -> Splits:
     """The digits, stratified: a fifth for the test, a tenth of the rest for validation.
 
-    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p < 1/32) none; the
-    inverted image, spikes at p, is 64 more channels, and a last channel spikes at the start.
+    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
+    1/32) none; the inverted image, spikes at p, is 64 more channels, and a last channel spikes at
+    the start.
 
     Args:
         seed: chooses the samples of each part, and draws the copies.
-        copies: how many there are of each training image, all but the first shifted by up to half a pixel, turned by
-            up to 10 degrees and scaled by up to 10 %.
+        copies: how many there are of each training image, all but the first shifted by up to half a
+            pixel, turned by up to 10 degrees and scaled by up to 10 %.
 
     Raises:
         UsageError: scikit-learn is not installed.
@@ -55,7 +56,9 @@ def digits_splits(seed: int = 0, *, copies: int = 1) -> Splits:
 
 
 def channels(images: np.ndarray) -> np.ndarray:
-    """Values for a latency encoder, (images, 128), of brightness (images, 8, 8): NaN where there is no spike."""
+    """Values for a latency encoder, (images, 128), of brightness (images, 8, 8): NaN where there is
+    no spike.
+    """
     bright = images.reshape(len(images), -1)
     return np.concatenate([np.where(bright < 1 / 32, np.nan, 1 - bright), bright], axis=1)
 

@@ -13,7 +13,8 @@ from jaxsnn.network.spikes import Events
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Each value from 0 to 1 is one spike of its channel: at t_min + value (t_max - t_min), so 0 comes first.
+    """Each value from 0 to 1 is one spike of its channel: at t_min + value (t_max - t_min), so 0
+    comes first.
 
     Attributes:
         t_min, t_max: seconds.
@@ -30,7 +31,8 @@ class Latency:
     bias: bool = False
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is no spike.
+        """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
+        no spike.
 
         Raises:
             UsageError: a value outside 0 to 1, or nothing to encode.
@@ -61,7 +63,9 @@ class Rate:
     seed: int = 0
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is silence."""
+        """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
+        silence.
+        """
         values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
         generator = np.random.default_rng(self.seed)
         counts = generator.poisson(values * self.highest * self.duration)
@@ -75,10 +79,11 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """Level crossings: a spike whenever a signal has moved by `step` since the last one; two channels for each signal.
+    """Level crossings: a spike whenever a signal has moved by `step` since the last one; two
+    channels for each signal.
 
-    Channel 2n fires where signal n rises, channel 2n + 1 where it falls. Between frames signals are straight lines, so
-    that times are exact.
+    Channel 2n fires where signal n rises, channel 2n + 1 where it falls. Between frames signals are
+    straight lines, so that times are exact.
 
     Attributes:
         step: of the values.
@@ -135,10 +140,12 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationCode:
-    """Each value is a spike of the channel whose centre is nearest, the later the farther away it is.
+    """Each value is a spike of the channel whose centre is nearest, the later the farther away it
+    is.
 
-    Channel n * (number of centres) + m belongs to centre m of signal n. With the distance d to the centre and s the
-    smallest distance between centres, the spike comes min(d / s, 1) of a frame after the frame begins.
+    Channel n * (number of centres) + m belongs to centre m of signal n. With the distance d to the
+    centre and s the smallest distance between centres, the spike comes min(d / s, 1) of a frame
+    after the frame begins.
 
     Attributes:
         centres: rising.
@@ -156,7 +163,9 @@ class PopulationCode:
     nearest: int = 1
 
     def __call__(self, values: Any) -> Events:
-        """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN is no spike."""
+        """Events (samples, events) of values (samples, time, channels), or (samples, channels); NaN
+        is no spike.
+        """
         values = np.asarray(values, float)
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
@@ -198,7 +207,9 @@ def _flat_values(values: Any, what: str) -> np.ndarray:
 
 
 def _packed(time: np.ndarray, index: np.ndarray, channels: int) -> Events:
-    """Events in order of time, without slots that no sample uses; a time that is not finite is unused."""
+    """Events in order of time, without slots that no sample uses; a time that is not finite is
+    unused.
+    """
     time = np.where(np.isfinite(time), time, np.inf)
     order = np.argsort(time, axis=1, kind="stable")
     slots = max(int(np.isfinite(time).sum(axis=1).max(initial=0)), 1)

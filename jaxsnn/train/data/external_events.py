@@ -25,8 +25,8 @@ def events_of_arrays(
 ) -> Events:
     """Events (samples, events) of structured arrays with fields t and p and, of a camera, x and y.
 
-    That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The channel of an event
-    is its place in an array (p, y, x).
+    That is how tonic gives recordings of event cameras (x, y, p, t) and of cochleas (x, t, p). The
+    channel of an event is its place in an array (p, y, x).
 
     Args:
         recordings: one structured array for each sample; times from the start of the recording.
@@ -86,7 +86,8 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
 def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:
-    """Labelled samples of what NIR's data format holds of an Input node (`jaxsnn.nir.data.read_data`).
+    """Labelled samples of what NIR's data format holds of an Input node
+    (`jaxsnn.nir.data.read_data`).
 
     Args:
         observable: EventData, or TimeGriddedData of spikes.

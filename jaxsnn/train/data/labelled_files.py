@@ -39,7 +39,8 @@ def load_splits(
 ) -> tuple[Splits, tuple[str, ...]]:
     """A task by name, or from an .npz file, and notes on what was decided.
 
-    The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values from 0 to 1 (samples,
+    The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
+    from 0 to 1 (samples,
     ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds, inf where
     there is no event.
 
@@ -49,7 +50,8 @@ def load_splits(
         outputs: of the network: no label in a file is as large.
 
     Raises:
-        FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not fit, or hold NaN.
+        FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not
+            fit, or hold NaN.
     """
     refuse_seed(seed)
     name = os.fspath(source)

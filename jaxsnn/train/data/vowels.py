@@ -1,6 +1,7 @@
 """JapaneseVowels: nine speakers, 12 channels, 7 to 29 frames (Kudo, Toyama and Shimbo, 1999).
 
-The data are in the wheel of `aeon`: either that is installed, or its folder `datasets/data/JapaneseVowels` is named.
+The data are in the wheel of `aeon`: either that is installed, or its folder
+`datasets/data/JapaneseVowels` is named.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
 _VALIDATION = 0.2
 #: Of standardised values: what is added to each value, and to all values of a channel.
 _NOISE, _CHANNEL_NOISE = 0.5, 0.25
-#: A copy lasts up to e^0.25 times as long as the utterance, or as short, but not under so many frames.
+#: A copy lasts up to e^0.25 times as long as the utterance, or as short, but not under so many
+#: frames.
 _STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
@@ -32,13 +34,17 @@ def japanese_vowels_splits(
     copies: int = 1,
     held_out: float = _VALIDATION,
 ) -> Splits:
-    """JapaneseVowels with its official test set; values standardised by the training set, NaN after an utterance's end.
+    """JapaneseVowels with its official test set; values standardised by the training set, NaN after
+    an utterance's end.
 
-    In each frame the nearest of six centres of each channel fires (`jaxsnn.train.Population`): 72 channels.
+    In each frame the nearest of six centres of each channel fires (`jaxsnn.train.Population`): 72
+    channels.
 
     Args:
-        seed: chooses the training utterances that are held out for validation, and draws the noise of the copies.
-        folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed `aeon`.
+        seed: chooses the training utterances that are held out for validation, and draws the noise
+            of the copies.
+        folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed
+            `aeon`.
         copies: of each training utterance, all but the first with noise, and stretched in time.
         held_out: fraction of the training utterances of each speaker.
 
@@ -87,7 +93,9 @@ def _factors(count: int, seed: int) -> np.ndarray:
 
 
 def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
-    """An utterance (29, channels) that lasts longer by a factor, as far as there are frames; interpolated linearly."""
+    """An utterance (29, channels) that lasts longer by a factor, as far as there are frames;
+    interpolated linearly.
+    """
     length = int(np.isfinite(utterance[:, 0]).sum())
     frames = int(np.clip(round(length * factor), _FEWEST_FRAMES, FRAMES))
     found, at = np.full_like(utterance, np.nan), np.linspace(0, length - 1, frames)
@@ -97,7 +105,8 @@ def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
 
 
 def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Values (samples, 29, 12), NaN where an utterance is over, and labels (samples,) from 0, of a .ts file.
+    """Values (samples, 29, 12), NaN where an utterance is over, and labels (samples,) from 0, of a
+    .ts file.
 
     Raises:
         FileError: it cannot be read, or a line is no utterance.

@@ -1,4 +1,6 @@
-"""How a batch is played while training: on the event engine, on the grid, or by something else in the loop."""
+"""How a batch is played while training: on the event engine, on the grid, or by something else in
+the loop.
+"""
 
 from __future__ import annotations
 

@@ -28,10 +28,12 @@ def calibrated(
     encoder: Encoder | None = None,
     t_end: float | None = None,
 ) -> Graph:
-    """The graph with the weights into each population scaled so that a fraction of its neurons fires.
+    """The graph with the weights into each population scaled so that a fraction of its neurons
+    fires.
 
-    Population by population from the input on, by bisection of one factor for all weights that feed it, on the first
-    128 training samples. The fraction is that of pairs of a neuron and a sample with at least one spike.
+    Population by population from the input on, by bisection of one factor for all weights that feed
+    it, on the first 128 training samples. The fraction is that of pairs of a neuron and a sample
+    with at least one spike.
 
     Args:
         fraction: between 0 and 1.
@@ -85,7 +87,9 @@ def calibrated(
 def _scaled_until(
     network: Network, nodes: list[str], firing, fraction: float, name: str
 ) -> Network:
-    """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are mostly positive."""
+    """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are
+    mostly positive.
+    """
     low, high = -7.0, 7.0
     best = None
     for _ in range(_STEPS):

@@ -1,9 +1,11 @@
-"""Checkpoints: all that a run needs to go on, bit for bit, in one file that is replaced whole after each epoch.
+"""Checkpoints: all that a run needs to go on, bit for bit, in one file that is replaced whole after
+each epoch.
 
-A folder holds `last.npz` (the run), `best.npz` (the parameters of the best epoch so far by NODE.NAME, times in
-seconds) and `history.jsonl` (one line of JSON for each epoch). A run that is killed at any time, kill -9 included, goes
-on from its last whole epoch; the epoch that was cut short is done again, with the same random numbers. A checkpoint of
-other settings, another network or other data is refused.
+A folder holds `last.npz` (the run), `best.npz` (the parameters of the best epoch so far by
+NODE.NAME, times in seconds) and `history.jsonl` (one line of JSON for each epoch). A run that is
+killed at any time, kill -9 included, goes on from its last whole epoch; the epoch that was cut
+short is done again, with the same random numbers. A checkpoint of other settings, another network
+or other data is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Checkpoint:
         budgets: of the engine, by option.
         factor: what steps are multiplied by.
         failures: how often the run went back to its best epoch.
-        failing_epochs: for how many epochs no output has fired, or answers were hardly better than none.
+        failing_epochs: for how many epochs no output has fired, or answers were hardly better than
+            none.
     """
 
     state: TrainState
@@ -85,7 +88,8 @@ class Folder:
     def begin(
         self, *, resume: bool, state: TrainState, overwrite: bool = False
     ) -> Checkpoint | None:
-        """The checkpoint to go on from; None: there is none, or it is replaced at the first `save`; the run begins.
+        """The checkpoint to go on from; None: there is none, or it is replaced at the first `save`;
+        the run begins.
 
         Raises:
             FileError: there is one, and neither `resume` nor `overwrite` is set; or it is damaged.
@@ -104,7 +108,9 @@ class Folder:
         return found
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
-        """Replace the checkpoint; `best` gives the arrays of best.npz, asked for only at the best epoch."""
+        """Replace the checkpoint; `best` gives the arrays of best.npz, asked for only at the best
+        epoch.
+        """
         record = checkpoint.history[-1]
         if self._replaces:
             (self.path / HISTORY).unlink(missing_ok=True)
@@ -208,7 +214,9 @@ def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
-    """The history as far as the checkpoint goes: lines of an epoch that will be done again are dropped."""
+    """The history as far as the checkpoint goes: lines of an epoch that will be done again are
+    dropped.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(
         "".join(json.dumps(asdict(record)) + "\n" for record in history), encoding="utf-8"

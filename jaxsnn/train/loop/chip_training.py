@@ -1,4 +1,6 @@
-"""Training on an emulated BrainScaleS-2 chip: the engine for a graph, and the graph and its mapping afterwards."""
+"""Training on an emulated BrainScaleS-2 chip: the engine for a graph, and the graph and its mapping
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -36,21 +38,26 @@ def on_chip(
     max_runs: int | None = None,
     seed: int = 0,
 ) -> InTheLoop:
-    """An engine that plays a graph on an emulated chip, with the exact gradients of `InTheLoop`: pass it to `fit`.
+    """An engine that plays a graph on an emulated chip, with the exact gradients of `InTheLoop`:
+    pass it to `fit`.
 
-    The graph is placed, routed and checked with free signs, its weights are scaled to the chip's range
-    (`jaxsnn.bss2.emulate.ChipInTheLoop`). Other options are those of the event engine that `fit` takes by default.
+    The graph is placed, routed and checked with free signs, its weights are scaled to the chip's
+    range (`jaxsnn.bss2.emulate.ChipInTheLoop`). Other options are those of the event engine that
+    `fit` takes by default.
 
     Args:
         graph: what will be trained, with its first weights.
-        loss: as in `fit`; a population that only a first-spike loss reads stops after its first spike.
+        loss: as in `fit`; a population that only a first-spike loss reads stops after its first
+            spike.
         chip: default `EmulatedChip()`.
-        headroom: by which factor weights may grow before they saturate; one for all, or by population.
+        headroom: by which factor weights may grow before they saturate; one for all, or by
+            population.
         max_runs: of the chip for a batch; None: as many as it takes.
         seed: of the mapping.
 
     Raises:
-        MappingError: the chip cannot run the graph, or not in so many runs; or a population is a readout.
+        MappingError: the chip cannot run the graph, or not in so many runs; or a population is a
+            readout.
         UsageError: a loss or a headroom that makes no sense.
 
     >>> from jaxsnn.nir import build
@@ -98,7 +105,9 @@ def device_of(engine: Any) -> ChipInTheLoop:
 
 
 def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
-    """The mapping in which a graph was trained, with its weights, as JSON, and what the chip does otherwise."""
+    """The mapping in which a graph was trained, with its weights, as JSON, and what the chip does
+    otherwise.
+    """
     quantized, mapping = device_of(engine).with_weights(trained)
     notes = [
         f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
@@ -119,7 +128,8 @@ class OnChip:
     Attributes:
         seed: of the chip.
         mapping: path of the mapping that was written.
-        off_chip_accuracy: fraction of the test samples that the trained weights answer on the event engine.
+        off_chip_accuracy: fraction of the test samples that the trained weights answer on the event
+            engine.
     """
 
     seed: int
@@ -136,6 +146,8 @@ class OnChip:
 
 
 def off_chip_accuracy(graph: Graph, data: Splits, loss: Loss, t_end: float | None) -> float:
-    """Fraction of the test samples that a graph answers on the event engine, encoded as `fit` does it by default."""
+    """Fraction of the test samples that a graph answers on the event engine, encoded as `fit` does
+    it by default.
+    """
     encoder = None if hasattr(data.test.x, "time") else default_encoder(data, loss.tau)[0]
     return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=t_end)

@@ -1,7 +1,8 @@
 """Which parameters are trained, and within which limits: declared, so that no step can leave them.
 
-The optimiser moves a raw number without limits; the parameter is a smooth function of it. A constraint is a frozen
-record. `low` may be the NIR name of another parameter of the same node: a threshold above `v_reset`.
+The optimiser moves a raw number without limits; the parameter is a smooth function of it. A
+constraint is a frozen record. `low` may be the NIR name of another parameter of the same node: a
+threshold above `v_reset`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Positive:
 class Bounded:
     """Between `low` and `high`: low + (high - low) sigmoid(raw).
 
-    A value at a bound, where the sigmoid has no slope, begins a hundredth of the range inside; `fit` says so.
+    A value at a bound, where the sigmoid has no slope, begins a hundredth of the range inside;
+    `fit` says so.
 
     Attributes:
         low, high: numbers, for times in seconds.
@@ -137,12 +139,13 @@ def find_trainables(
     """The parameters that are wanted, in the network's order.
 
     Args:
-        wanted: NIR names, of which some may lack, or names with constraints, all of which must be there. "NODE.NAME"
-            is that of one node, and wins.
+        wanted: NIR names, of which some may lack, or names with constraints, all of which must be
+            there. "NODE.NAME" is that of one node, and wins.
         longest_delay: seconds; without another constraint delays are bounded by 0 and this.
 
     Raises:
-        UsageError: a name that cannot be trained or that no node has, or a start outside the limits.
+        UsageError: a name that cannot be trained or that no node has, or a start outside the
+            limits.
     """
     given = (
         dict(wanted)

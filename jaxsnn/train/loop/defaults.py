@@ -1,4 +1,6 @@
-"""What a network is trained for where nobody says it: which population answers, by which loss, on what time scale."""
+"""What a network is trained for where nobody says it: which population answers, by which loss, on
+what time scale.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.train.losses.losses import LOSSES, Loss
 
-#: Without other instructions inputs arrive within 2 tau_syn of the start, and a sample lasts 6.5 tau_syn.
+#: Without other instructions inputs arrive within 2 tau_syn of the start, and a sample lasts 6.5
+#: tau_syn.
 INPUT_SPAN, SAMPLE_SPAN = 2.0, 6.5
 
 
 def read_population(network: Network) -> str:
-    """The population whose spikes are the network's answer: the only one that feeds the only Output.
+    """The population whose spikes are the network's answer: the only one that feeds the only
+    Output.
 
     Raises:
         UsageError: there are several, or it does not fire.
@@ -30,7 +34,8 @@ def read_population(network: Network) -> str:
 def make_loss(
     name: str, network: Network, t_end: float | None = None, *, span: float | None = None
 ) -> Loss:
-    """A loss of `LOSSES` for a network: times in units of tau_syn (of LI and LIF: tau) of the population that is read.
+    """A loss of `LOSSES` for a network: times in units of tau_syn (of LI and LIF: tau) of the
+    population that is read.
 
     Args:
         t_end: seconds, end of a sample, when silent neurons count as firing; default `span`.
@@ -88,7 +93,8 @@ def _refuse_unknown(network: Network, population: str) -> None:
 
 
 def reference_tau(network: Network, population: str) -> float:
-    """Median tau_syn of a population, of neurons without a synaptic current their median tau, seconds.
+    """Median tau_syn of a population, of neurons without a synaptic current their median tau,
+    seconds.
 
     Raises:
         UsageError: there is no such population, or it has no time constant.

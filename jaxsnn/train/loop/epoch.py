@@ -1,4 +1,6 @@
-"""One pass over the data, compiled as a whole: a scan over shuffled minibatches; and the evaluation of a batch."""
+"""One pass over the data, compiled as a whole: a scan over shuffled minibatches; and the evaluation
+of a batch.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Summary(NamedTuple):
 def summarise(
     setup: Setup, played: BatchOutcome, values: jax.Array, labels: jax.Array, used: jax.Array
 ) -> Summary:
-    """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only fill it up."""
+    """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only
+    fill it up.
+    """
     predictions = setup.loss.predict(played.reading)
 
     def summed(per_sample):
@@ -99,15 +103,18 @@ def joined(summaries: Summary) -> Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a pass over samples is compiled for: static, and equal where runs can share the compiled code.
+    """What a pass over samples is compiled for: static, and equal where runs can share the compiled
+    code.
 
     Attributes:
         loss: gives a number for each sample and a prediction.
         engine: the engine, with its options.
         t_end: seconds, end of each sample.
         trained: the trained parameters and their constraints.
-        feeding: population -> nodes whose weights feed it, with signs (see `jaxsnn.train.losses.silence`).
-        optimiser: makes directions of gradients, which are descended; with `complete`, whole updates, which are added.
+        feeding: population -> nodes whose weights feed it, with signs (see
+            `jaxsnn.train.losses.silence`).
+        optimiser: makes directions of gradients, which are descended; with `complete`, whole
+            updates, which are added.
         complete: the optimiser is an optax object of the user's, with a learning rate of its own.
         clip: largest norm of a gradient, in loss per step of 1; None: any.
         regularisers: terms of the loss.
@@ -230,7 +237,9 @@ def _step(setup, network, scales, push, state, data, index, rate, pace, number):
 
 
 def _gradient(setup, network, push, raw, data, key, index, places):
-    """Gradient of the mean loss of a batch, pushes that silent neurons want, and a summary; of all devices together."""
+    """Gradient of the mean loss of a batch, pushes that silent neurons want, and a summary; of all
+    devices together.
+    """
     batch = data.take(index)
     devices = 1 if setup.mesh is None else setup.mesh.size
     if setup.augment is not None:

@@ -29,7 +29,8 @@ def evaluate(
     t_end: float | None = None,
     engine: Engine | str | None = None,
 ) -> float:
-    """Fraction of samples that a graph answers with their label, every neuron playing its full dynamics.
+    """Fraction of samples that a graph answers with their label, every neuron playing its full
+    dynamics.
 
     Args:
         loss: says how an answer is read.

@@ -19,10 +19,12 @@ class EpochRecord:
         epoch: its number.
         train_loss, train_accuracy: means over the training samples, each seen before its own step.
         validation_loss, validation_accuracy: means over the validation samples after the epoch.
-        undecided: fraction of validation samples in which no neuron of the population that is read fires.
+        undecided: fraction of validation samples in which no neuron of the population that is read
+            fires.
         silent: population -> mean fraction of its neurons that stay silent in a validation sample.
         spikes: population -> mean number of spikes of a neuron in a validation sample.
-        clipped: fraction of the epoch's spikes whose gradient was clipped, because they were too close to tangency.
+        clipped: fraction of the epoch's spikes whose gradient was clipped, because they were too
+            close to tangency.
         max_spikes: spikes that could be recorded of each neuron; 0 where there is no budget.
         gradient: largest norm of a batch's gradient in the epoch, in loss per step of 1.
         factor: what all steps of the epoch were multiplied by: below 1 after a failure.
@@ -49,7 +51,8 @@ class Fit:
     Attributes:
         graph: the graph that was given, with the weights of the best epoch.
         history: one `EpochRecord` for each epoch, and one for epoch 0.
-        best_epoch: the epoch with the highest validation accuracy, of equals the one with the lowest loss.
+        best_epoch: the epoch with the highest validation accuracy, of equals the one with the
+            lowest loss.
         test_accuracy: fraction of the test samples, looked at once, with the best epoch's weights.
         settings: all choices of the run, as `Plan.as_dict` gives them.
         notes: what the user should know, one sentence each.

@@ -1,8 +1,10 @@
-"""Training in the loop: something else fires the spikes, the exact gradient is taken at the spikes that it recorded.
+"""Training in the loop: something else fires the spikes, the exact gradient is taken at the spikes
+that it recorded.
 
-The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The backward pass is the
-adjoint of the event engine at those times, with the slopes that the network's own equations give there (Pehle et al.,
-arXiv:2302.07141). What the device does otherwise than the equations say enters through the recorded times alone.
+The forward pass is not simulated: a chip, or an emulator of one, says when which neuron fired. The
+backward pass is the adjoint of the event engine at those times, with the slopes that the network's
+own equations give there (Pehle et al., arXiv:2302.07141). What the device does otherwise than the
+equations say enters through the recorded times alone.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ class Device(Protocol):
             inputs: Input node -> Events (batch, events), NumPy arrays.
 
         Returns:
-            Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where unused. Any number of
-            spikes; those beyond `max_spikes` end the step with a result code that says so.
+            Population -> (batch, neurons, spikes) seconds, rising along the last axis, inf where
+            unused. Any number of spikes; those beyond `max_spikes` end the step with a result code
+            that says so.
         """
         ...
 
@@ -45,7 +48,8 @@ class TracedDevice(Protocol):
     """A device that JAX can trace, such as an emulator: no callback leaves the compiled step.
 
     Attributes:
-        trainable: NIR names of the parameters that it takes from the network; others it was built with.
+        trainable: NIR names of the parameters that it takes from the network; others it was built
+            with.
     """
 
     trainable: tuple[str, ...]
@@ -59,11 +63,12 @@ class TracedDevice(Protocol):
             network: with the parameters of this step.
             inputs: Input node -> Events (batch, events).
             t_end: seconds, end of the sample.
-            engine: says how many spikes of a neuron are recorded, and which neurons need not fire a second time.
+            engine: says how many spikes of a neuron are recorded, and which neurons need not fire a
+                second time.
 
         Returns:
-            Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as many slots as the
-            engine says; and how often each neuron fired, (batch, neurons).
+            Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
+            many slots as the engine says; and how often each neuron fired, (batch, neurons).
         """
         ...
 
@@ -78,8 +83,8 @@ class InTheLoop:
 
     Attributes:
         device: fires them: a `Device`, or a `TracedDevice`.
-        max_spikes, first_spike_only, min_slope: as in `jaxsnn.Event`. Of a `Device`, which fires on as it will, later
-            spikes are left out.
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.Event`. Of a `Device`, which fires on
+            as it will, later spikes are left out.
     """
 
     device: Device | TracedDevice

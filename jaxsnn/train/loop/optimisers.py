@@ -71,8 +71,8 @@ def learning_rates(
     """Learning rate of each step, (epochs, batches).
 
     Args:
-        schedule: a name of `SCHEDULES`, or an optax schedule: a function of the number of the step, whose values are
-            taken as they are.
+        schedule: a name of `SCHEDULES`, or an optax schedule: a function of the number of the step,
+            whose values are taken as they are.
 
     Raises:
         UsageError: there is no such schedule.

@@ -1,8 +1,10 @@
-"""Data parallel training: the samples of a batch are shared out over devices, here or in other processes.
+"""Data parallel training: the samples of a batch are shared out over devices, here or in other
+processes.
 
-Every device holds all parameters and all data; it takes its part of each batch, and gradients are added up. The result
-is that of one device, up to the order of the sums. On several hosts each process calls `join_processes` before anything
-else touches JAX, and then `fit` with the same arguments; only process 0 writes files.
+Every device holds all parameters and all data; it takes its part of each batch, and gradients are
+added up. The result is that of one device, up to the order of the sums. On several hosts each
+process calls `join_processes` before anything else touches JAX, and then `fit` with the same
+arguments; only process 0 writes files.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ def is_first() -> bool:
 
 
 def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> Callable[..., Any]:
-    """A function whose last arguments, `parts` of them, are arrays over samples, run on each device's part of them.
+    """A function whose last arguments, `parts` of them, are arrays over samples, run on each
+    device's part of them.
 
     Its results must be the same on all devices: `total` and `highest` make them so.
     """
@@ -115,7 +118,8 @@ def highest(tree: Any, mesh: Mesh | None) -> Any:
 
 @contextmanager
 def partners(checkpoint: str | os.PathLike[str] | None) -> Iterator[None]:
-    """While processes train together: where one is lost, the others end with one line that says how to go on.
+    """While processes train together: where one is lost, the others end with one line that says how
+    to go on.
 
     JAX itself would wait for the lost one, or abort with a trace.
 

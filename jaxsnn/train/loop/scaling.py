@@ -1,12 +1,13 @@
 """Steps of the optimiser that mean the same in every dialect.
 
-A file's weights live in its dialect: snnTorch's, for example, are about dt / tau_mem of those that make the synaptic
-current jump by themselves. The optimiser therefore works on what a weight does. The kick of a weight is the jump of
-R I that a spike through it causes in the population behind, divided by v_threshold - v_reset (in a readout, which has
-no threshold, by 1); for LIF and IF, it is the rise of V that a spike causes. Where a readout sends its voltage on, what
-that does to the population behind counts instead; to weights behind it, a voltage of 1 is what a spike is to others.
-The lift of a bias is the shift of the resting voltage (for IF, which has none, the rise of V during a sample), divided
-by the same. A step of 0.01 moves kicks and lifts by 0.01.
+A file's weights live in its dialect: snnTorch's, for example, are about dt / tau_mem of those that
+make the synaptic current jump by themselves. The optimiser therefore works on what a weight does.
+The kick of a weight is the jump of R I that a spike through it causes in the population behind,
+divided by v_threshold - v_reset (in a readout, which has no threshold, by 1); for LIF and IF, it is
+the rise of V that a spike causes. Where a readout sends its voltage on, what that does to the
+population behind counts instead; to weights behind it, a voltage of 1 is what a spike is to others.
+The lift of a bias is the shift of the resting voltage (for IF, which has none, the rise of V during
+a sample), divided by the same. A step of 0.01 moves kicks and lifts by 0.01.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from jaxsnn.train.loop.constraints import Free, Parameters, Trained
 def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
     """What a step of 1 is in raw numbers, for each trained array; 0 where nothing follows.
 
-    Free weights and biases step in kicks and lifts: per row of a weight, shape (outputs, 1, ...), and per entry of a
-    bias. Other free parameters step by their own size. What is bounded steps in its raw number. A node that feeds
-    several populations, or one behind further linear nodes, is scaled for the largest kick that it gives. `t_end`
-    (seconds) is the length of a sample.
+    Free weights and biases step in kicks and lifts: per row of a weight, shape (outputs, 1, ...),
+    and per entry of a bias. Other free parameters step by their own size. What is bounded steps in
+    its raw number. A node that feeds several populations, or one behind further linear nodes, is
+    scaled for the largest kick that it gives. `t_end` (seconds) is the length of a sample.
     """
     lift = partial(_lift_per_bias, t_end=t_end)
     effects = {"weight": _reach(network, _kick_per_weight), "bias": _reach(network, lift)}
@@ -70,7 +71,9 @@ def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: floa
 
 
 def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
-    """For each node, the largest effect of one unit that leaves it, by channel; backwards through linear nodes."""
+    """For each node, the largest effect of one unit that leaves it, by channel; backwards through
+    linear nodes.
+    """
     leaving = {wire.name: np.zeros(wire.size) for wire in network.wires}
     for _ in network.wires:  # again and again, for a cycle may run against the order
         before = {name: effect.copy() for name, effect in leaving.items()}

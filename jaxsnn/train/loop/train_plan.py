@@ -31,7 +31,8 @@ from jaxsnn.units import format_time
 
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
-# Spikes recorded of each neuron to begin with; where that is too few, the population's budget grows.
+# Spikes recorded of each neuron to begin with; where that is too few, the population's budget
+# grows.
 _FIRST_BUDGET = 4
 
 Encoder = Callable[[Any], Events]
@@ -45,7 +46,8 @@ class TrainPlan:
     """The choices of a training run.
 
     Attributes:
-        loss, encoder, engine: what was given, or the defaults. The engine's budget may grow while training.
+        loss, encoder, engine: what was given, or the defaults. The engine's budget may grow while
+            training.
         t_end: seconds, end of each sample.
         others: as given to `jaxsnn.train.fitting`.
         notes: what a user should know about these choices.
@@ -200,7 +202,9 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
 
 
 def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
-    """The engine of a name, or the default: a population that only a first-spike loss reads stops after it fires."""
+    """The engine of a name, or the default: a population that only a first-spike loss reads stops
+    after it fires.
+    """
     if engine is None or engine == "event":
         alone = loss.reads == "first spikes" and not _feeds_others(network, loss.population)
         stops = (loss.population,) if alone else ()
@@ -225,7 +229,9 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
 
 
 def _engine_notes(engine: Engine, network: Network, loss: Loss) -> list[str]:
-    """What an engine's gradients are, where they are not exact; refuses losses that have none on it."""
+    """What an engine's gradients are, where they are not exact; refuses losses that have none on
+    it.
+    """
     if isinstance(engine, Grid):
         if loss.reads == "first spikes":
             raise UsageError(
@@ -292,7 +298,9 @@ def _check_numbers(plan: TrainPlan) -> None:
 
 
 def _refuse_not_finite(settings: Any, where: str = "") -> None:
-    """Whatever option it is: no number of a run is NaN or infinite, and JSON, in which it is recorded, has neither."""
+    """Whatever option it is: no number of a run is NaN or infinite, and JSON, in which it is
+    recorded, has neither.
+    """
     if isinstance(settings, float) and not np.isfinite(settings):
         raise UsageError(f"{where} is {settings:g}: give a finite number")
     if isinstance(settings, Mapping):

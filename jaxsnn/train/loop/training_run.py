@@ -41,13 +41,15 @@ from jaxsnn.train.losses.silence import feeding_weights
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
-# So long every output may stay silent, or answers wrong, before that is a failure: pushes take a while.
+# So long every output may stay silent, or answers wrong, before that is a failure: pushes take a
+# while.
 _FAILING_STEPS = 200
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
 # After a failure steps are this fraction of what they were, so often at most.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
-#: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a millionth of a kick.
+#: A gradient of this norm, in loss per step of 1, explodes: no loss changes by as much within a
+#: millionth of a kick.
 EXPLODES = 1e7
 
 
@@ -179,7 +181,9 @@ class TrainingRun:
         return True
 
     def _train_epoch(self, epoch: int) -> None:
-        """One pass over the training samples; after a failure from the best epoch on, with smaller steps."""
+        """One pass over the training samples; after a failure from the best epoch on, with smaller
+        steps.
+        """
         start = time.perf_counter()
         while True:
             before = self.state
@@ -244,7 +248,9 @@ class TrainingRun:
         self.say(note)
 
     def _evaluate(self, data: Batch) -> Summary:
-        """A pass without training over a split, repeated with a larger budget where neurons fire more often."""
+        """A pass without training over a split, repeated with a larger budget where neurons fire
+        more often.
+        """
         mesh = self.setup.mesh
         size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
@@ -290,14 +296,18 @@ class TrainingRun:
             self.folder.save(self._checkpoint(), self._best_arrays)
 
     def _left(self) -> float | None:
-        """Seconds that the rest will take: the median epoch so far, the first left out, for it compiles."""
+        """Seconds that the rest will take: the median epoch so far, the first left out, for it
+        compiles.
+        """
         to_do = self.plan.epochs - len(self.history) + 1
         return (
             float(np.median(self.seconds[2:])) * to_do if len(self.seconds) > 2 and to_do else None
         )
 
     def _check_collapse(self, epoch: int, train: Summary, validation: Summary) -> None:
-        """A failure where for several epochs no output has fired, or answers are hardly better than none."""
+        """A failure where for several epochs no output has fired, or answers are hardly better than
+        none.
+        """
         assert self.best is not None
         silent = int(train.undecided) == int(train.samples) and int(validation.undecided) == int(
             validation.samples

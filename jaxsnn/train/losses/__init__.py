@@ -1,1 +1,3 @@
-"""What training makes small: losses, what they read of a simulation, regularisers, remedies for silent neurons."""
+"""What training makes small: losses, what they read of a simulation, regularisers, remedies for
+silent neurons.
+"""

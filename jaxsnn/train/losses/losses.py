@@ -1,7 +1,8 @@
 """Losses: functions of what a simulation left (`jaxsnn.train.losses.readings.Reading`) and labels.
 
-A loss is a frozen record that names the population it looks at. Called, it gives one number for each sample; `predict`
-gives the class that it reads. Times are made dimensionless by a time constant that is given.
+A loss is a frozen record that names the population it looks at. Called, it gives one number for
+each sample; `predict` gives the class that it reads. Times are made dimensionless by a time
+constant that is given.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Loss(Protocol):
         population: name of the population that is read, one neuron for each class.
         tau: seconds, what times are measured in.
         t_max: seconds, the end of a sample.
-        reads: what it reads: "first spikes" (times; the population may stop after them while it is trained), "spikes"
-            (counts and sums), "voltages" of a readout, or "either".
+        reads: what it reads: "first spikes" (times; the population may stop after them while it is
+            trained), "spikes" (counts and sums), "voltages" of a readout, or "either".
     """
 
     reads: ClassVar[str]
@@ -60,31 +61,35 @@ class FirstToFire:
     reads: ClassVar[str] = "first spikes"
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1 where none fires."""
+        """Class of each sample, (batch,): the neuron that fires first, of several the lowest; -1
+        where none fires.
+        """
         times = reading.first_spike(self.population)  # pyright: ignore[reportAttributeAccessIssue]
         return jnp.where(jnp.isfinite(jnp.min(times, axis=1)), jnp.argmin(times, axis=1), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstSpike(FirstToFire):
-    """Cross-entropy of the first spike times: the neuron of the label shall fire first ("time to first spike", TTFS).
+    """Cross-entropy of the first spike times: the neuron of the label shall fire first ("time to
+    first spike", TTFS).
 
     With s = t / tau, and a silent neuron counted at t_max,
 
         L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1).
 
-    A small `sharpness` decides: wide ones push wrong outputs late until they stop firing. It also sets the margin
-    between the first and the second output that training asks for.
+    A small `sharpness` decides: wide ones push wrong outputs late until they stop firing. It also
+    sets the margin between the first and the second output that training asks for.
 
     Attributes:
         population: name of the population that is read, one neuron for each class.
         tau: seconds, what times are measured in.
         t_max: seconds, when a silent neuron counts as firing.
         sharpness: width of the softmax, in units of tau.
-        late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth in units of tau.
+        late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth
+            in units of tau.
 
-    Source: Göltz et al., Nature Machine Intelligence 3, 2021 (softmax of spike times); Wunderlich and Pehle, Scientific
-    Reports 11, 12829, 2021 (with the term on the label's time).
+    Source: Göltz et al., Nature Machine Intelligence 3, 2021 (softmax of spike times); Wunderlich
+    and Pehle, Scientific Reports 11, 12829, 2021 (with the term on the label's time).
     """
 
     population: str
@@ -106,8 +111,9 @@ class FirstSpike(FirstToFire):
 class SpikeTimes(FirstToFire):
     """Shift-invariant mean squared error of the first spike times.
 
-    The neuron of the label shall fire `separation` before the others, when is all the same: with s = t / tau, a silent
-    neuron counted at t_max, target s* = 0 for the label and `separation` for others, and r = s - s*,
+    The neuron of the label shall fire `separation` before the others, when is all the same: with s
+    = t / tau, a silent neuron counted at t_max, target s* = 0 for the label and `separation` for
+    others, and r = s - s*,
 
         L = mean (r - mean r)^2, the mean squared error at the best common shift.
 
@@ -138,7 +144,9 @@ def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 class CrossEntropy:
-    """Losses of one number for each class: L = -log softmax(scores)[label]; the largest score is the answer."""
+    """Losses of one number for each class: L = -log softmax(scores)[label]; the largest score is
+    the answer.
+    """
 
     def scores(self, reading: Reading) -> jax.Array:
         """(batch, neurons)."""
@@ -162,8 +170,9 @@ class MaxOverTime(CrossEntropy):
         tau: seconds, what encoders measure times in.
         gain: of the voltages before the softmax, per volt.
 
-    Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an arrival, the gradient
-    is that of V at the arrival's own time (see `jaxsnn.event.forward.functionals`).
+    Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an
+    arrival, the gradient is that of V at the arrival's own time (see
+    `jaxsnn.event.forward.functionals`).
     """
 
     population: str
@@ -181,8 +190,8 @@ class MaxOverTime(CrossEntropy):
 class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
 
-    A number of spikes has no exact gradient. On the event engine each spike passes on what a kick of V would do there
-    (`jaxsnn.train.losses.readings`), on the grid it is the surrogate.
+    A number of spikes has no exact gradient. On the event engine each spike passes on what a kick
+    of V would do there (`jaxsnn.train.losses.readings`), on the grid it is the surrogate.
 
     Attributes:
         population, tau, t_max: as in `FirstSpike`.
@@ -228,15 +237,16 @@ class Integral(CrossEntropy):
 class ExponentialSum(CrossEntropy):
     """Cross-entropy of sums that favour what comes early.
 
-    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over their spikes, with
-    T = decay tau.
+    Of a readout the integral of V e^(-t / T) / T, of neurons that fire the sum of e^(-t / T) over
+    their spikes, with T = decay tau.
 
     Attributes:
         population, tau, t_max, gain: as in `MaxOverTime`.
         decay: T in units of tau.
         fires: whether the population fires.
 
-    Source: Nowotny, Turner and Knight, arXiv:2212.01232 (on SHD this works, maxima and first spikes do not).
+    Source: Nowotny, Turner and Knight, arXiv:2212.01232 (on SHD this works, maxima and first spikes
+    do not).
     """
 
     population: str

@@ -1,8 +1,10 @@
-"""What a loss can read of a simulated batch, by either engine: spike times, counts, maxima and integrals.
+"""What a loss can read of a simulated batch, by either engine: spike times, counts, maxima and
+integrals.
 
-Gradients on the event engine are exact, but for counts: a number of spikes has none. There each spike passes on what a
-kick of V would do (the costate kicks of Nowotny et al., arXiv:2212.01232): dcount/dV = 1 / (v_threshold - v_reset) at
-the time of the spike. On the grid all gradients are those of the surrogate, and spike times have none.
+Gradients on the event engine are exact, but for counts: a number of spikes has none. There each
+spike passes on what a kick of V would do (the costate kicks of Nowotny et al., arXiv:2212.01232):
+dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the grid all gradients are
+those of the surrogate, and spike times have none.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class EventReading:
 
 
 def moved(spikes) -> jax.Array:
-    """0 for each spike, with the derivative of V at it: what V would rise by, if the spike came earlier, in volts."""
+    """0 for each spike, with the derivative of V at it: what V would rise by, if the spike came
+    earlier, in volts.
+    """
     known = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
     time = jnp.where(known, spikes.time, 0.0)
     slope = lax.stop_gradient(jnp.where(known, spikes.slope, 0.0))
@@ -109,7 +113,10 @@ class GridReading:
         return jnp.arange(y.shape[0], dtype=y.dtype)[:, None, None] * (self.solution.dt or 1.0)
 
     def first_spike(self, name: str) -> jax.Array:
-        """Times of the first step with a spike, seconds; inf where there is none. They have no gradient."""
+        """Times of the first step with a spike, seconds; inf where there is none.
+
+        They have no gradient.
+        """
         fires = self._output(name) > 0
         first = jnp.argmax(fires, axis=0) * (self.solution.dt or 1.0)
         return jnp.where(jnp.any(fires, axis=0), first, jnp.inf)

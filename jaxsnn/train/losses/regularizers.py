@@ -1,4 +1,7 @@
-"""Regularisers: terms that are added to the loss of each sample. Remedies for silent neurons are in `silence` too."""
+"""Regularisers: terms that are added to the loss of each sample.
+
+Remedies for silent neurons are in `silence` too.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ class Regulariser(Protocol):
 class SpikeRate:
     """Neurons shall fire `target` times in a sample: strength / 2 mean (count - target)^2.
 
-    A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its voltage
-    would do (`jaxsnn.train.losses.readings`), as in the regulariser of Nowotny et al.,
-    arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and `jaxsnn.train.Push`.
+    A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
+    voltage would do (`jaxsnn.train.losses.readings`), as in the regulariser of Nowotny et al.,
+    arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and
+    `jaxsnn.train.Push`.
 
     Attributes:
         target: spikes of a neuron in a sample.
@@ -49,10 +53,11 @@ class SpikeRate:
 
 @dataclass(frozen=True, kw_only=True)
 class PeakMargin:
-    """The voltage of a silent neuron shall come near its threshold: strength mean (threshold - peak) / height.
+    """The voltage of a silent neuron shall come near its threshold: strength mean (threshold -
+    peak) / height.
 
-    Over the neurons of a sample that stay silent; `height` is v_threshold - v_reset. Exact gradients of a silent
-    neuron's largest voltage, where its missing spikes have none.
+    Over the neurons of a sample that stay silent; `height` is v_threshold - v_reset. Exact
+    gradients of a silent neuron's largest voltage, where its missing spikes have none.
 
     Attributes:
         strength: of the term.

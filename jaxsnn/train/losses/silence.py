@@ -1,7 +1,8 @@
 """Remedies for silent neurons.
 
-Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and would stay silent.
-A neuron that should fire has all its input weights pushed up instead, on top of the step that the optimiser takes.
+Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and
+would stay silent. A neuron that should fire has all its input weights pushed up instead, on top of
+the step that the optimiser takes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import numpy as np
 
 from jaxsnn.network.network import Network
 
-# Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs (None: positive).
+# Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs
+# (None: positive).
 Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ...]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """How hard silent neurons are pushed, as fractions of the learning rate: 1 is a full step of Adam, in kicks.
+    """How hard silent neurons are pushed, as fractions of the learning rate: 1 is a full step of
+    Adam, in kicks.
 
     Attributes:
-        label: push of the neuron of the label, times the fraction of the batch in which it is silent.
+        label: push of the neuron of the label, times the fraction of the batch in which it is
+            silent.
         hidden: push of a neuron that fires in too few samples.
         hidden_fraction: fraction of a batch below which these are too few.
     """
@@ -62,10 +66,11 @@ class Push:
 
 
 def feeding_weights(network: Network) -> Feeding:
-    """For each population the Linear and Affine nodes that feed it, with the signs that their outputs arrive with.
+    """For each population the Linear and Affine nodes that feed it, with the signs that their
+    outputs arrive with.
 
-    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations feed directly has
-    no such nodes.
+    A sign is -1 where a Scale on the way is negative. A population that inputs or other populations
+    feed directly has no such nodes.
     """
     wires = {wire.name: wire for wire in network.wires}
 
@@ -98,7 +103,8 @@ def pushed(
     feeding: Feeding,
     rate: Any = 1.0,
 ) -> dict[str, dict[str, jax.Array]]:
-    """The optimiser's steps (which are descended), with `rate` times the pushes of `Push.wanted` for weights that feed.
+    """The optimiser's steps (which are descended), with `rate` times the pushes of `Push.wanted`
+    for weights that feed.
 
     A weight that is one number for all is not pushed.
     """

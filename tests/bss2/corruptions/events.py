@@ -9,7 +9,9 @@ from tests.bss2.corruptions.common import CORRUPTIONS, corruption, feeds, pick, 
 
 
 def on_source(change):
-    """Changes one source of a run; `change(source, mapping, run, random)` gives its events, or the source."""
+    """Changes one source of a run; `change(source, mapping, run, random)` gives its events, or the
+    source.
+    """
 
     def corrupt(mapping, net, random):
         number, run = some_run(mapping, random)

@@ -7,7 +7,9 @@ from tests.bss2.corruptions.common import CORRUPTIONS, corruption, feeds, pick, 
 
 
 def on_neuron(change):
-    """Changes one neuron of a run; `change(neuron, mapping, run, random)` gives the neuron, or several."""
+    """Changes one neuron of a run; `change(neuron, mapping, run, random)` gives the neuron, or
+    several.
+    """
 
     def corrupt(mapping, net, random):
         number, run = some_run(mapping, random)

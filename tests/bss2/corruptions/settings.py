@@ -6,7 +6,9 @@ from tests.bss2.corruptions.common import CORRUPTIONS, corruption, pick, some_ru
 
 
 def on_settings(change):
-    """Changes compare masks or row modes of one run; `change(masks, modes, side, driver, mapping, run, random)`."""
+    """Changes compare masks or row modes of one run; `change(masks, modes, side, driver, mapping,
+    run, random)`.
+    """
 
     def corrupt(mapping, net, random):
         number, run = some_run(mapping, random)

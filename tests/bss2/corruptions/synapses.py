@@ -6,7 +6,9 @@ from tests.bss2.corruptions.common import CORRUPTIONS, pick, some_run, with_run
 
 
 def on_synapses(change):
-    """A corruption that changes the table of synapses of one run; `change(table, place, mapping, run, random)`."""
+    """A corruption that changes the table of synapses of one run; `change(table, place, mapping,
+    run, random)`.
+    """
 
     def corrupt(mapping, net, random):
         number, run = some_run(mapping, random)

@@ -1,8 +1,8 @@
 """What the scripts beside this file share: the network, inputs and outputs. Needs NumPy only.
 
-Inputs and outputs are .npz files with, for each population NAME, `NAME.time` (samples, events) in seconds of the
-network's own time, padded with inf, and `NAME.index` (samples, events), the neuron of each event. The chip runs faster
-than the network by the factor `speedup` of network.json.
+Inputs and outputs are .npz files with, for each population NAME, `NAME.time` (samples, events) in
+seconds of the network's own time, padded with inf, and `NAME.index` (samples, events), the neuron
+of each event. The chip runs faster than the network by the factor `speedup` of network.json.
 """
 
 import argparse
@@ -43,7 +43,9 @@ def missing(package, error):
 
 
 class Trains:
-    """Spike trains in seconds of the chip: (population, index) -> one list of times for each sample."""
+    """Spike trains in seconds of the chip: (population, index) -> one list of times for each
+    sample.
+    """
 
     def __init__(self, samples):
         self.samples = samples
@@ -97,7 +99,9 @@ def read_inputs(path, net, duration):
 
 
 def write_outputs(path, net, trains):
-    """All recorded spikes, in the network's own time, and `NAME.membrane` (steps, samples, neurons) of readouts."""
+    """All recorded spikes, in the network's own time, and `NAME.membrane` (steps, samples, neurons)
+    of readouts.
+    """
     arrays = {}
     for number, population in enumerate(net["populations"]):
         if population["external"]:

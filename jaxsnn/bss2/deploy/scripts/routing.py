@@ -1,7 +1,9 @@
-"""The routing of network.json as pygrenade's RoutingResult, for `hxtorch.spiking.Experiment(hw_routing_func=...)`.
+"""The routing of network.json as pygrenade's RoutingResult, for
+`hxtorch.spiking.Experiment(hw_routing_func=...)`.
 
-Written for the release of the stack in which networks are built with NetworkBuilder (BrainScaleS OS 12). Weights may
-change without another mapping where a connection has one synapse; their signs may where the mapping's signs are free.
+Written for the release of the stack in which networks are built with NetworkBuilder (BrainScaleS OS
+12). Weights may change without another mapping where a connection has one synapse; their signs may
+where the mapping's signs are free.
 """
 
 EXCITES, INHIBITS = 1, 2

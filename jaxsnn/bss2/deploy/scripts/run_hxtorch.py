@@ -1,8 +1,9 @@
-"""Runs the network on the chip with hxtorch.spiking, placed and routed as the mapping says, one run after the other.
+"""Runs the network on the chip with hxtorch.spiking, placed and routed as the mapping says, one run
+after the other.
 
-Spikes that a later run needs are played back from the tensors that hxtorch records, on a grid of --dt. Strengths of
-synaptic inputs are to be calibrated so that one LSB of a weight changes dV/dt by `slope` of network.json (CADC LSB per
-microsecond): say --i-synin-gm and --synapse-dac-bias.
+Spikes that a later run needs are played back from the tensors that hxtorch records, on a grid of
+--dt. Strengths of synaptic inputs are to be calibrated so that one LSB of a weight changes dV/dt by
+`slope` of network.json (CADC LSB per microsecond): say --i-synin-gm and --synapse-dac-bias.
 """
 
 import warnings
@@ -24,7 +25,9 @@ def stack():
 
 
 def structure(shape):
-    """A neuron of one compartment with circuits at (row, column) of a grid; the first one leaks and fires."""
+    """A neuron of one compartment with circuits at (row, column) of a grid; the first one leaks and
+    fires.
+    """
     from dlens_vx_v3 import halco, lola
     from hxtorch.spiking.morphology import SingleCompartmentNeuron
 

@@ -1,7 +1,9 @@
-"""Runs the network on the chip with PyNN.brainscales, its neurons placed as the mapping says, one run after the other.
+"""Runs the network on the chip with PyNN.brainscales, its neurons placed as the mapping says, one
+run after the other.
 
-PyNN routes by itself: a network that its router cannot route needs run_hxtorch.py. Strengths of synaptic inputs are to
-be calibrated so that one LSB of a weight changes dV/dt by `slope` of network.json (CADC LSB per microsecond).
+PyNN routes by itself: a network that its router cannot route needs run_hxtorch.py. Strengths of
+synaptic inputs are to be calibrated so that one LSB of a weight changes dV/dt by `slope` of
+network.json (CADC LSB per microsecond).
 """
 
 import numpy as np
