@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
+from jaxsnn.errors import Problem
 from jaxsnn.nir.graph import IF, LI, LIF, CubaLI, CubaLIF, Delay, Graph, I, Threshold
 from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.passes import sizes
-from jaxsnn.nir.validation import Problem
 
 _REFUSED = {
     IF: "its membrane does not leak, and every circuit of the chip does",

@@ -12,11 +12,10 @@ import numpy as np
 from jaxsnn.bss2.chip_limits import chip_limits
 from jaxsnn.bss2.search.hardware import Dynamics, dynamics, feeding_problems, population_problems
 from jaxsnn.bss2.search.unroll import IncomingLinks, arrivals
-from jaxsnn.errors import DialectError, LoweringError, MappingError
+from jaxsnn.errors import DialectError, LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import Part, plan
 from jaxsnn.network.obstacles import limit_of
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.validation import Problem
 
 #: Of `Problem.code`: left to the mapper, which says which resource is short.
 LEFT_TO_THE_MAPPER = ("too-large", "several-runs")

@@ -5,6 +5,7 @@ Populations that feed back into each other run together, all others one after th
 
 import jax.numpy as jnp
 
+from jaxsnn.errors import refuse
 from jaxsnn.event.event_options import Event as Event
 from jaxsnn.event.event_record import Budget as Budget
 from jaxsnn.event.event_record import EventRecord as EventRecord
@@ -18,7 +19,6 @@ from jaxsnn.event.projections.sources import Sources
 from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
-from jaxsnn.network.obstacles import refuse
 from jaxsnn.network.spikes import Events
 
 

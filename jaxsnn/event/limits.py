@@ -5,7 +5,7 @@ Nothing here loads JAX.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from jaxsnn.errors import Limit, LoweringError, listing
+from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.obstacles import limit_of, obstacles
@@ -18,7 +18,7 @@ NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
 
 def event_limits(
     wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Why the event engine cannot run a network, in the order of its nodes.
 
     Args:
@@ -45,14 +45,14 @@ def event_limits(
             )
         elif wire.kind not in ("input", "output", "neuron", *LINEAR):
             supported = listing((*NEURONS, *LINEAR, "Threshold"))
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="unsupported-node",
                 message=f"node '{wire.name}' is a {wire.kind}",
                 fix=f"the event engine runs {supported}",
             )
         if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="late-bias",
                 message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
@@ -74,7 +74,7 @@ def event_limits(
 
 def output_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Outputs of which the event engine has nothing to write: what weights or an Input send is no
     event of a neuron.
 
@@ -98,7 +98,7 @@ def output_limits(
             for name, kind in zip(wire.sources, sent, strict=True)
         ]
         if not alone and not (fires and all(fires)):
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="output-source",
                 message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
@@ -112,11 +112,11 @@ def _is_silent(population: Population | None) -> bool:
 
 def _threshold_limits(
     wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     where = f"node '{wire.name}' (Threshold)"
     source = populations.get(feed.readout or "")
     if looped:
-        yield Limit(
+        yield Problem(
             node=wire.name,
             code="threshold-in-cycle",
             message=f"{where} is part of a cycle",
@@ -124,7 +124,7 @@ def _threshold_limits(
         )
     elif feed.obstacle or (source is not None and source.fires):
         what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
-        yield Limit(
+        yield Problem(
             node=wire.name,
             code="threshold-source",
             message=f"{where} {what}",
@@ -134,11 +134,11 @@ def _threshold_limits(
 
 def _mixture_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population]
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Neurons under delta spikes and levels, which are boxes."""
     for name, level, spikes in mixed(wires, populations):
         if name in populations and populations[name].spike_kernel == "delta":
-            yield Limit(
+            yield Problem(
                 node=name,
                 code="level-and-deltas",
                 message=f"node '{name}' ({populations[name].kind}) receives a level from '{level}' and delta spikes "
@@ -155,7 +155,9 @@ def _steady(wires: Sequence[Wire]) -> set[str]:
     )
 
 
-def _population_limits(population: Population, *, steadily: bool, looped: bool) -> Iterator[Limit]:
+def _population_limits(
+    population: Population, *, steadily: bool, looped: bool
+) -> Iterator[Problem]:
     name, kind = population.name, population.kind
     where = f"node '{name}' ({kind})"
     needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
@@ -167,7 +169,7 @@ def _population_limits(population: Population, *, steadily: bool, looped: bool) 
     )
     yield from obstacles(population, needed)
     if population.fires and population.reset == "none":
-        yield Limit(
+        yield Problem(
             node=name,
             code="no-reset",
             message=f"{where} has reset 'none'",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.errors import LoweringError
+from jaxsnn.errors import LoweringError, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_backward
 from jaxsnn.event.dynamics.neuron_model import Lanes
 from jaxsnn.event.event_options import Event
@@ -25,7 +25,6 @@ from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
-from jaxsnn.network.obstacles import refuse
 from jaxsnn.network.spikes import Events
 
 Recorded = dict[str, tuple[jax.Array, jax.Array]]

@@ -5,7 +5,7 @@ Nothing here loads JAX.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxsnn.errors import Limit, LoweringError
+from jaxsnn.errors import LoweringError, Problem
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.obstacles import limit_of, obstacles
@@ -14,7 +14,7 @@ from jaxsnn.network.structure import Population, Wire, carriers
 
 def grid_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], *, dt: float | None = None
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Why the grid engine cannot run a network.
 
     Args:
@@ -25,7 +25,7 @@ def grid_limits(
     for wire in wires:
         if not wire.sources and wire.kind not in ("input", "neuron"):
             message = f"nothing feeds node '{wire.name}' ({wire.kind})"
-            yield Limit(
+            yield Problem(
                 node=wire.name, code="not-fed", message=message, fix="connect it, or remove it"
             )
         if wire.name in populations:
@@ -36,7 +36,7 @@ def grid_limits(
         yield from _signal_limits(wires, populations)
 
 
-def _population_limits(population: Population, dt: float | None) -> Iterator[Limit]:
+def _population_limits(population: Population, dt: float | None) -> Iterator[Problem]:
     exact = population.membrane == "exact"
     needed = ["initial", "norm_input", "r"]
     if needs_dt(population) and not population.counts_steps:
@@ -45,7 +45,7 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Lim
     needed += ["reset", "reset_delay"] * population.fires
     yield from obstacles(population, needed)
     if population.fires and exact and population.reset_delay:
-        yield Limit(
+        yield Problem(
             node=population.name,
             code="reset-delay",
             message=f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous",
@@ -53,7 +53,7 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Lim
         )
 
 
-def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Limit]:
+def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Problem]:
     try:
         groups(wires)
     except LoweringError as error:
@@ -62,7 +62,7 @@ def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Limit]:
 
 def _delay_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], dt: float | None
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     counts = any(population.counts_steps for population in populations.values())
     known = [population.dt for population in populations.values() if population.dt is not None]
     unit = 1.0 if counts else dt if dt is not None or not known else known[0]
@@ -74,7 +74,7 @@ def _delay_limits(
             yield limit_of(wire.name, "delay", error)
             continue
         if wire.name in looped and min(steps) < 1:
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="delay",
                 message=f"node '{wire.name}' (Delay) is part of a cycle and late by 0 steps, the grid needs 1 at least",
@@ -90,7 +90,9 @@ def _looped(wires: Sequence[Wire]) -> tuple[str, ...]:
     return tuple(wire.name for cycle in cycles for wire in cycle.wires)
 
 
-def _signal_limits(wires: Sequence[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+def _signal_limits(
+    wires: Sequence[Wire], populations: Mapping[str, Population]
+) -> Iterator[Problem]:
     """In continuous time spikes have no height: they cannot be compared with a level, nor added to
     a current.
     """
@@ -98,14 +100,14 @@ def _signal_limits(wires: Sequence[Wire], populations: Mapping[str, Population])
     for wire in wires:
         arriving = not spikes.isdisjoint(wire.sources)
         if wire.kind == "Threshold" and arriving:
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="spikes-at-threshold",
                 message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time",
                 fix="put a LI or CubaLI before it, or say another --dialect",
             )
         if wire.kind == "output" and arriving and not levels.isdisjoint(wire.sources):
-            yield Limit(
+            yield Problem(
                 node=wire.name,
                 code="mixed-output",
                 message=f"node '{wire.name}' (Output) receives spikes and a current, which cannot be added in "

@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import LoweringError, listing
+from jaxsnn.errors import LoweringError, listing, refuse
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
 from jaxsnn.grid.neuron import StepInput, SteppedNeuron, factors_of
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_length, steps_of
 from jaxsnn.network.network import Network
-from jaxsnn.network.obstacles import refuse
 from jaxsnn.network.structure import Wire
 
 

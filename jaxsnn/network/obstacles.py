@@ -5,24 +5,17 @@ Nothing here loads JAX.
 
 from collections.abc import Iterable, Iterator
 
-from jaxsnn.errors import Limit, LoweringError
+from jaxsnn.errors import Problem
 from jaxsnn.network.structure import Population
 
 
-def refuse(limits: Iterable[Limit]) -> None:
-    """Raise a LoweringError with the first limit, if there is one."""
-    first = next(iter(limits), None)
-    if first is not None:
-        raise LoweringError(str(first))
-
-
-def limit_of(node: str, code: str, error: Exception) -> Limit:
+def limit_of(node: str, code: str, error: Exception) -> Problem:
     """An error as a limit: what stands behind its last colon is what to do."""
     message, _, fix = str(error).rpartition(": ")
-    return Limit(node=node, code=code, message=message, fix=fix)
+    return Problem(node=node, code=code, message=message, fix=fix)
 
 
-def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Limit]:
+def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem]:
     """What nobody said of a population and what makes no sense, among some fields; one limit for
     each way out.
     """
@@ -36,4 +29,4 @@ def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Limit]:
                 if field in ("tau", "tau_mem", "tau_syn", "v_reset", "r")
                 else "not-said"
             )
-            yield Limit(node=population.name, code=code, message=message, fix=fix)
+            yield Problem(node=population.name, code=code, message=message, fix=fix)

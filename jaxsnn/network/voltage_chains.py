@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import Limit, listing
+from jaxsnn.errors import Problem, listing
 from jaxsnn.network.structure import (
     LINEAR,
     Chain,
@@ -105,7 +105,7 @@ def driving_taus(
 
 def chain_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], leveled: Collection[str] = ()
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Why the event engine cannot play voltages that are sent on, in the order of the nodes;
     Thresholds aside.
 
@@ -153,7 +153,7 @@ def _limits_at(
     wires: Sequence[Wire],
     populations: Mapping[str, Population],
     entering: Mapping[str, tuple[str, ...]],
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Why the event engine cannot drive a population by the voltages that enter it, whatever the
     numbers.
     """
@@ -193,7 +193,7 @@ def _source_limits(
     wires: Sequence[Wire],
     populations: Mapping[str, Population],
     entering: Mapping[str, tuple[str, ...]],
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     """Why the voltage of one population cannot drive another."""
     name = source.name
     where = f"node '{name}' ({source.kind})"
@@ -239,7 +239,7 @@ def _level_limits(
     sources: Sequence[str],
     populations: Mapping[str, Population],
     leveled: Collection[str],
-) -> Iterator[Limit]:
+) -> Iterator[Problem]:
     for name in sources:
         if name in leveled:
             yield _limit(
@@ -250,7 +250,7 @@ def _level_limits(
             )
 
 
-def _tau_limits(target: Population) -> Iterator[Limit]:
+def _tau_limits(target: Population) -> Iterator[Problem]:
     chain = target.chain
     if chain is not None and chain.taus is not None:
         yield _limit(
@@ -286,5 +286,5 @@ def _described(names: Sequence[str], populations: Mapping[str, Population]) -> s
     return ", ".join(f"'{name}' ({populations[name].kind})" for name in names)
 
 
-def _limit(node: str, message: str, fix: str) -> Limit:
-    return Limit(node=node, code=_CODE, message=message, fix=fix)
+def _limit(node: str, message: str, fix: str) -> Problem:
+    return Problem(node=node, code=_CODE, message=message, fix=fix)

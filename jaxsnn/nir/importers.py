@@ -13,11 +13,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, DialectError, UsageError, listing, suggestion
+from jaxsnn.errors import ConversionError, DialectError, Problem, UsageError, listing, suggestion
 from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
 from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
 from jaxsnn.nir.passes import POOLS, is_relay
-from jaxsnn.nir.validation import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, listing
+from jaxsnn.errors import GraphError, Problem, listing
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import Affine, Conv1d, Conv2d, Flatten, Linear, Node
 from jaxsnn.nir.passes import CONVOLUTIONS, ELEMENTWISE, POOLS, Shape, own_shape, shapes, window
@@ -20,23 +18,6 @@ _TIED = {"r": ("tau", "tau_mem"), "w_in": ("tau_syn",)}
 _MAY_BE_INFINITE = (*_TIME_CONSTANTS, *_TIED)
 _SINGLE = ("groups", "start_dim", "end_dim")
 _OPTIONAL = ("v_reset", "w_in", "input_shape", "input_type", "start_dim", "end_dim", "shape")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One thing that is wrong: where, a code for scripts, what, and what to do about it.
-
-    A "warning" may matter or not; an "error" does.
-    """
-
-    node: str
-    code: str
-    message: str
-    fix: str
-    severity: Literal["error", "warning"] = "error"
-
-    def __str__(self) -> str:
-        return f"{self.message}: {self.fix}"
 
 
 def validate(graph: Graph) -> tuple[Problem, ...]:

@@ -15,8 +15,8 @@ from jaxsnn.errors import (
     DialectError,
     GraphError,
     JaxsnnError,
-    Limit,
     LoweringError,
+    Problem,
     UnsupportedNodeError,
     UsageError,
     suggestion,
@@ -33,7 +33,7 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.parse import assemble, parse, type_of
-from jaxsnn.nir.validation import Problem, validate
+from jaxsnn.nir.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def _problem(node: str, code: str, error: Exception) -> Problem:
 
 
 def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
-    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Limit]:
+    def limits(wires: list[Wire], populations: Mapping[str, Population]) -> Iterator[Problem]:
         yield from event_limits(wires, populations, threshold)
         yield from output_limits(wires, populations, threshold)
 
@@ -195,7 +195,7 @@ def _for_grid(graph: Graph) -> Iterator[Problem]:
     yield from _for_engine(graph, grid_limits)
 
 
-def _for_engine(graph: Graph, limits: Callable[..., Iterator[Limit]]) -> Iterator[Problem]:
+def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Iterator[Problem]:
     ready = plan(graph)
     if not graph.neurons:
         yield _problem(

@@ -12,12 +12,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import SimulationError, UsageError, listing
+from jaxsnn.errors import SimulationError, UsageError, listing, refuse
 from jaxsnn.event.event_options import Event
 from jaxsnn.event.limits import output_limits
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
-from jaxsnn.network.obstacles import refuse
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.nir.graph import Graph

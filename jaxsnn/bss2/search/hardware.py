@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.errors import LoweringError, MappingError
+from jaxsnn.errors import LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.graph import Finding
-from jaxsnn.nir.validation import Problem
 from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
