@@ -24,7 +24,7 @@ from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.effort import Effort
 from jaxsnn.bss2.search.feasibility import least_circuits
 from jaxsnn.bss2.search.place import PLACERS
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.route import ROUTERS
 from jaxsnn.bss2.search.task import task_of, usable_parts
 
@@ -112,7 +112,7 @@ def measure(name: str, count: int) -> dict[str, object]:
         net = FAMILIES[name](np.random.default_rng([list(FAMILIES).index(name), seed]))
         baseline = greedily(net)
         start = time.perf_counter()
-        found = map_net(net, signs="free", max_runs=1, time_limit=20.0)
+        found = place_and_route(net, signs="free", max_runs=1, time_limit=20.0)
         seconds = time.perf_counter() - start
         if found.mapping is not None and check(found.mapping, net):
             raise SystemExit(f"{name}, net {seed}: the mapping is wrong")

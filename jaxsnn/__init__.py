@@ -4,6 +4,7 @@ The public names are resolved on first use: `import jaxsnn` alone loads neither 
 """
 
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.check import check_mapping as check_mapping
     from jaxsnn.bss2.emulate import EmulatedChip as EmulatedChip
     from jaxsnn.bss2.emulate import emulate as emulate
-    from jaxsnn.bss2.search.portfolio import map_net as map_net
+    from jaxsnn.bss2.search.portfolio import place_and_route as place_and_route
     from jaxsnn.bss2.search.quantize import quantize as quantize
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event.event_options import Event as Event
@@ -71,8 +72,8 @@ _HOME = {
     "fit": "jaxsnn.train",
     "from_torch": "jaxsnn.nir.torch",
     "lower": "jaxsnn.network.lowering.lower",
-    "map_net": "jaxsnn.bss2.search.portfolio",
     "parse": "jaxsnn.nir",
+    "place_and_route": "jaxsnn.bss2.search.portfolio",
     "quantize": "jaxsnn.bss2.search.quantize",
     "raise_": "jaxsnn.network.lowering.lower",
     "read": "jaxsnn.nir",
@@ -84,10 +85,17 @@ _HOME = {
     "write": "jaxsnn.nir",
 }
 
+#: Names of before that still work, with a warning: the new name of each.
+_RENAMED = {"map_net": "place_and_route"}
+
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"jaxsnn.{name} is now jaxsnn.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[__name__], new)
     if name not in _HOME:
         raise AttributeError(f"module 'jaxsnn' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -174,6 +174,8 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
 
 #: Keyword arguments that the command line spells otherwise than `--name value`.
 _FLAGS = {"engine=EventDriven()": "--engine event", "engine=TimeStepped()": "--engine grid"}
+#: Options whose name in Python is another one.
+_SPELLED = {"max_runs": "--runs", "placers": "--placer", "routers": "--router"}
 #: Keyword arguments that are options of the command line; others stay as they are in advice.
 # fmt: off
 OPTIONS = frozenset((
@@ -204,9 +206,9 @@ def _as_flag(found: re.Match[str]) -> str:
     name, value = found.groups()
     if found.group() in _FLAGS:
         return _FLAGS[found.group()]
-    if name not in OPTIONS:
+    if name not in OPTIONS and name not in _SPELLED:
         return found.group()
-    flag = f"--{name.replace('_', '-')}"
+    flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")
     if value in ("True", "False"):
         return flag if name in _SWITCHES else f"{flag} {value.lower()}"
     end = "." if value.endswith(".") else ""  # of the sentence

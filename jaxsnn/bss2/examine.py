@@ -1,20 +1,24 @@
-"""A graph looked at for the chip: what its populations do and what arrives at them, and all that
+"""Examines a graph for the chip: what its populations do and what arrives at them, and all that
 stands in the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jaxsnn.bss2.chip_limits import chip_limits
-from jaxsnn.bss2.search.hardware import Dynamics, dynamics, feeding_problems, population_problems
+from jaxsnn.bss2.search.chip_dynamics import (
+    Dynamics,
+    dynamics,
+    feeding_problems,
+    population_problems,
+)
 from jaxsnn.bss2.search.unroll import IncomingLinks, arrivals
-from jaxsnn.errors import DialectError, LoweringError, MappingError, Problem
+from jaxsnn.errors import DialectError, JaxsnnError, LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import Part, plan
-from jaxsnn.network.obstacles import limit_of
 from jaxsnn.nir.graph import Graph
 
 #: Of `Problem.code`: left to the mapper, which says which resource is short.
@@ -39,7 +43,7 @@ class Examined:
 
 
 def examine(graph: Graph) -> Examined:
-    """Look at a graph whose dialect is decided."""
+    """Examine a graph whose dialect is decided."""
     problems = list(chip_limits(graph))
     if any(one.severity == "error" and one.code not in LEFT_TO_THE_MAPPER for one in problems):
         return Examined(problems=tuple(problems))
@@ -49,23 +53,28 @@ def examine(graph: Graph) -> Examined:
         try:
             parts[name] = ready.part(name)
         except (LoweringError, DialectError) as error:
-            problems.append(_problem(name, "cannot-lower", error))
+            problems.append(_problem(error, name, "cannot-lower"))
     if len(parts) < len(ready.order):
         return Examined(problems=tuple(problems))
     problems += feeding_problems(ready, parts)
     if not graph.neurons:
-        message, fix = "the graph has no neurons", "add some, there is nothing to place on the chip"
-        problems.append(Problem(node="", code="no-neurons", message=message, fix=fix))
+        problems.append(
+            Problem(
+                code="no-neurons",
+                message="the graph has no neurons, there is nothing to place on the chip",
+                fix="add neurons",
+            )
+        )
     try:
         arriving = arrivals(ready, parts)
     except MappingError as error:
-        return Examined(problems=(*problems, _problem("", "cannot-unroll", error)), parts=parts)
+        return Examined(problems=(*problems, _problem(error, "", "cannot-unroll")), parts=parts)
     neurons: dict[str, Dynamics] = {}
     for name in graph.neurons:
         try:
             neurons[name] = dynamics(parts[name], arriving[name].constant)
         except LoweringError as error:
-            problems.append(_problem(name, "not-said", error))
+            problems.append(_problem(error, name, "not-said"))
             continue
         problems += population_problems(neurons[name])
         problems += _bias_problems(neurons[name])
@@ -85,12 +94,12 @@ def _bias_problems(one: Dynamics) -> Iterator[Problem]:
         yield Problem(
             node=name,
             code="bias",
-            message=f"node '{name}' ({kind}) has biases at {biased} of its {one.drive.size} neurons, the chip has no "
-            "constant current",
-            fix="train without biases, or let a source of regular spikes stand in for them (bias='source')",
+            message=f"node '{name}' ({kind}) has biases at {biased} of its {one.drive.size} neurons, "
+            "the chip has no constant current",
+            fix='train without biases, or replace them by a source of regular spikes, bias="source"',
         )
 
 
-def _problem(node: str, code: str, error: Exception) -> Problem:
-    limit = limit_of(node, code, error)
-    return Problem(node=node, code=code, message=limit.message or limit.fix, fix=limit.fix)
+def _problem(error: JaxsnnError, node: str, code: str) -> Problem:
+    """What an error says, as a problem of a node."""
+    return replace(error.problem, node=error.node or node, code=code)

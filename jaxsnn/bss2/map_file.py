@@ -1,4 +1,4 @@
-"""What `jaxsnn map` does."""
+"""Maps a graph from file to file: quantised, placed, routed, verified, drawn."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.bss2.check import Violation, check
+from jaxsnn.bss2.check import check, located
 from jaxsnn.bss2.mapping import Mapping, from_json, to_json
 from jaxsnn.bss2.search.feasibility import Certificate
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.usage import events_per_spike, used
-from jaxsnn.errors import FileError, MappingError
+from jaxsnn.errors import FileError, MappingError, Problem
 from jaxsnn.nir import Graph
 from jaxsnn.output import refuse_unwritable, write_whole
 from jaxsnn.units import format_time
@@ -31,22 +31,30 @@ class MapOutcome:
         quantized: the net that was mapped.
         violations: of the mapping.
         certificate: what forbids the net, or fewer runs.
-        why: one line, where there is no mapping.
+        problem: what stood in the way, where there is no mapping.
         files: what was written, by kind.
     """
 
     stop_reason: str
     mapping: Mapping | None
     quantized: Quantized
-    violations: tuple[Violation, ...]
+    violations: tuple[Problem, ...]
     certificate: Certificate | None
-    why: str
     files: dict[str, str]
+    problem: Problem | None = None
 
     @property
     def ok(self) -> bool:
         """There is a mapping, and nothing is wrong with it."""
         return self.mapping is not None and not self.violations
+
+    @property
+    def why(self) -> str:
+        """Why there is no right mapping, in one line in the words of the command line."""
+        if self.violations:
+            count = len(self.violations)
+            return f"{count} violation{'s' * (count > 1)}"
+        return "" if self.problem is None else self.problem.as_text()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,7 +70,7 @@ class MapOutcome:
             "used": {} if mapping is None or self.violations else used(mapping),
             "events": [] if mapping is None or self.violations else _events(mapping),
             "methods": [] if mapping is None else [run.method for run in mapping.runs],
-            "violations": [one.as_dict() for one in self.violations],
+            "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
             "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
             **self.files,
         }
@@ -72,7 +80,7 @@ class MapOutcome:
         mapping = self.mapping
         if mapping is None:
             return f"{self.stop_reason}: {self.why}"
-        lines = [f"violation: {one}" for one in self.violations]
+        lines = [f"violation: {located(one)}" for one in self.violations]
         runs = len(mapping.runs)
         lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
         lines += [f"  run {number}: {_run_text(mapping, number)}" for number in range(runs)]
@@ -116,19 +124,18 @@ def map_file(
     *,
     svg: str | None = None,
     force: bool = False,
-    signs: str = "fixed",
-    seed: int = 0,
-    max_runs: int | None = None,
-    time_limit: float = 60.0,
     options: QuantizeOptions | None = None,
+    **search: Any,
 ) -> MapOutcome:
-    """Quantise, place, route and check a graph; write the mapping, and a picture of it.
+    """Quantise, place, route and verify a graph; write the mapping, and a picture of it.
 
     Args:
+        graph: with its dialect.
         output: the JSON file.
         svg: a picture of the mapping.
-        signs, seed, max_runs, time_limit: see `map_net`.
+        force: overwrite files that exist.
         options: of `quantize`.
+        search: keyword arguments of `place_and_route`.
 
     Raises:
         MappingError: a node that the chip cannot run.
@@ -139,10 +146,8 @@ def map_file(
     if svg is not None:
         refuse_unwritable(svg, force)
     quantized = quantize(graph, options)
-    found = map_net(
-        quantized.netlist, signs=signs, seed=seed, max_runs=max_runs, time_limit=time_limit
-    )
-    violations: tuple[Violation, ...] = ()
+    found = place_and_route(quantized.netlist, **search)
+    violations: tuple[Problem, ...] = ()
     files = {}
     if found.mapping is not None:
         violations = check(found.mapping, quantized.netlist)
@@ -156,8 +161,8 @@ def map_file(
         quantized=quantized,
         violations=violations,
         certificate=found.certificate,
-        why=found.why,
         files=files,
+        problem=found.problem,
     )
 
 
@@ -185,7 +190,6 @@ def verify_mapping(
         quantized=quantized,
         violations=violations,
         certificate=None,
-        why=f"{len(violations)} violations" if violations else "",
         files={} if violations else _draw(mapping, quantized, svg, force),
     )
 
@@ -208,9 +212,13 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise FileError(
+            f"{path} cannot be read ({error.strerror or error})", fix="name a mapping of jaxsnn map"
+        ) from error
     except UnicodeDecodeError as error:
-        raise MappingError(f"{path} is no text, so no mapping: write it with jaxsnn map") from error
+        raise MappingError(
+            f"{path} is not text, so not a mapping", fix="make a mapping with jaxsnn map"
+        ) from error
     return from_json(text)
 
 

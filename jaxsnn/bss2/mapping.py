@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
-from jaxsnn.bss2.entries import Entry, integers
+from jaxsnn.bss2.json_entries import Entry, integers
 from jaxsnn.errors import MappingError, listing
 
 SCHEMA = 1

@@ -174,6 +174,13 @@ def add_map(commands: Any) -> None:
     parser.add_argument(
         "--time-limit", metavar="TIME", default="60s", help="start no attempt later (default 60s)"
     )
+    for kind in ("placer", "router"):
+        parser.add_argument(
+            f"--{kind}",
+            metavar="NAME",
+            action="append",
+            help=f"try only this {kind}; may be repeated (default: those that have proven best)",
+        )
     _add_quantization(parser)
 
 
@@ -223,6 +230,7 @@ def _map(arguments: argparse.Namespace) -> int:
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
     from jaxsnn.bss2.map_file import map_file, read_mapping, scales_of, verify_mapping
+    from jaxsnn.bss2.search.portfolio import Portfolio
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
@@ -237,6 +245,7 @@ def _map(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             max_runs=arguments.runs,
             time_limit=time_limit or 0.0,
+            portfolio=Portfolio(placers=arguments.placer, routers=arguments.router),
             options=_quantization(arguments),
             **common,
         )

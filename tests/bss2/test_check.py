@@ -63,8 +63,8 @@ def test_messages_name_the_neurons_and_both_numbers():
     run.synapses[place, 4] -= 1
     (found,) = check(mapping, net)
     assert found.code == "wrong-weight"
-    assert found.where.startswith("run 0: 'in'[")
-    assert found.where.endswith("to 'hidden'[0]")
+    assert found.node.startswith("run 0: 'in'[")
+    assert found.node.endswith("to 'hidden'[0]")
     assert "the weight is" in found.message
 
 
@@ -90,7 +90,7 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
     for kind in data.draw(st.lists(st.sampled_from(sorted(DAMAGE)), min_size=1, max_size=3)):
         run = DAMAGE[kind](run, random)
     damaged = dataclasses.replace(mapping, runs=(run,))
-    told = {one.where: one for one in check(damaged, net) if one.code in EFFECTS}
+    told = {one.node: one for one in check(damaged, net) if one.code in EFFECTS}
     expected, got = naive.wanted(damaged, net, run), naive.effects(damaged, run)
     names = [part.name for part in net.populations]
     wrong = {

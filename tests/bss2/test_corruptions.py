@@ -5,7 +5,7 @@ import pytest
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.mapping import to_json
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from tests.bss2.corruptions import CORRUPTIONS
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 
@@ -71,7 +71,7 @@ def bases():
     yield one_run_mapping(loop, groups=2, signs="fixed"), loop
     yield one_run_mapping(sums), sums
     wide = dense_net(300, 6, 4)
-    yield map_net(wide, signs="free").mapping, wide
+    yield place_and_route(wide, signs="free").mapping, wide
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import FileError, MappingError
@@ -162,7 +162,7 @@ CASES = {
 def test_hxtorch_is_told_the_mapping(case, tmp_path, script, stack, monkeypatch):
     graph, options, signs = CASES[case]()
     quantized = quantize(graph, options)
-    mapping = map_net(quantized.netlist, signs=signs).mapping
+    mapping = place_and_route(quantized.netlist, signs=signs).mapping
     net = deployed(tmp_path, quantized, mapping)
     data = inputs(tmp_path / "x.npz", net)
     arguments = ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.5"]
@@ -191,7 +191,7 @@ def test_parameters_reach_the_modules_in_the_chips_units(tmp_path, script, stack
         build.cubalif(tau_mem=np.array([8e-3, 16e-3]), tau_syn=4e-3),
     )
     quantized = quantize(graph)
-    net = deployed(tmp_path, quantized, map_net(quantized.netlist).mapping)
+    net = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
     data = inputs(tmp_path / "x.npz", net)
     arguments = ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.02"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--calibration", "c.pkl", "--dt", "2e-6"])
@@ -253,7 +253,7 @@ def routed(tmp_path, script, stack):
         )
         quantized = quantize(graph)
         net = deployed(
-            tmp_path, quantized, map_net(quantized.netlist, signs=signs).mapping, force=True
+            tmp_path, quantized, place_and_route(quantized.netlist, signs=signs).mapping, force=True
         )
         module = script("run_hxtorch")
         run = {**net["runs"][0], "links": [{**net["runs"][0]["links"][0], **weights}]}
@@ -333,7 +333,7 @@ class FakePynn(types.ModuleType):
 
 def test_pynn_is_told_the_network(tmp_path, script, monkeypatch):
     quantized = quantize(network(5, 4, 3))
-    mapping = map_net(quantized.netlist).mapping
+    mapping = place_and_route(quantized.netlist).mapping
     net = deployed(tmp_path, quantized, mapping)
     pynn = FakePynn()
     monkeypatch.setitem(sys.modules, "pynn_brainscales", types.ModuleType("pynn_brainscales"))
@@ -379,7 +379,7 @@ def test_pynn_is_told_the_network(tmp_path, script, monkeypatch):
 
 def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
     quantized = quantize(network(3, 2))
-    net = deployed(tmp_path, quantized, map_net(quantized.netlist).mapping)
+    net = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
     data = inputs(tmp_path / "x.npz", net)
     for name in ("run_hxtorch.py", "run_pynn.py"):
         arguments = [name, "--input", data, "--output", "y.npz", "--duration", "1"]
@@ -411,7 +411,7 @@ def test_scripts_that_cannot_run_the_network_are_left_out_and_named(tmp_path):
         ("circuits", network(300, 2), "run_pynn.py"),
     ):
         quantized = quantize(graph)
-        done = deploy(map_net(quantized.netlist).mapping, quantized, tmp_path / name)
+        done = deploy(place_and_route(quantized.netlist).mapping, quantized, tmp_path / name)
         assert not any(path.endswith(absent) for path in done.files)
         assert any(absent in note for note in done.notes)
         assert all((tmp_path / name / path).exists() for path in done.files)
@@ -419,7 +419,7 @@ def test_scripts_that_cannot_run_the_network_are_left_out_and_named(tmp_path):
 
 def test_what_is_wrong_is_not_deployed(tmp_path):
     quantized = quantize(network(3, 2))
-    mapping = map_net(quantized.netlist).mapping
+    mapping = place_and_route(quantized.netlist).mapping
     mapping.runs[0].synapses[0, 4] ^= 1
     with pytest.raises(MappingError, match="the mapping has 1 violations, first run 0"):
         deploy(mapping, quantized, tmp_path)
@@ -444,7 +444,7 @@ def test_a_network_in_float32_is_deployed_too(tmp_path):
         if node.parameters
     ]
     quantized = quantize(graph.with_nodes(nodes))
-    content = deployed(tmp_path, quantized, map_net(quantized.netlist).mapping)
+    content = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
     assert content["slope"] == pytest.approx(quantized.slope)
 
 

@@ -17,7 +17,7 @@ from jaxsnn.bss2.emulate import EmulatedChip, Emulator, Spread, emulate
 from jaxsnn.bss2.emulate.connections import wired
 from jaxsnn.bss2.emulate.emulated_chip import pattern_of
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_options import Event
@@ -56,7 +56,7 @@ def events(channels, samples=4, seed=0, spikes=1):
 
 def mapped(graph, **options):
     quantized = quantize(graph)
-    found = map_net(quantized.netlist, **options)
+    found = place_and_route(quantized.netlist, **options)
     assert found.mapping is not None, found.why
     return quantized, found.mapping
 
@@ -276,7 +276,7 @@ def test_readouts_are_sampled_in_whole_numbers_and_biases_come_as_events():
         build.cubali(tau_mem="20ms", tau_syn="10ms"),
     )
     quantized = quantize(graph, QuantizeOptions(bias="source"))
-    found = emulate(quantized, map_net(quantized.netlist).mapping, events(3), T_END)
+    found = emulate(quantized, place_and_route(quantized.netlist).mapping, events(3), T_END)
     voltage = found.voltages["4"]
     assert voltage.shape == (4, len(found.sample_times), 2)
     assert (voltage == np.rint(voltage)).all()

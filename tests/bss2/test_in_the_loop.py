@@ -13,7 +13,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, Emulator, Spread
 from jaxsnn.bss2.emulate.reweight import with_weights
 from jaxsnn.bss2.netlist import netlist
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_options import Event
@@ -178,7 +178,7 @@ def test_what_the_device_does_not_take_is_refused(device):
 
 def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
     net = quantize(layered(4, 6, 2)).netlist
-    fixed = map_net(net).mapping
+    fixed = place_and_route(net).mapping
     assert fixed is not None
     with pytest.raises(MappingError, match="signs are 'fixed'"):
         with_weights(fixed, net, net)

@@ -7,14 +7,14 @@ import pytest
 
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net
 
 
 @pytest.fixture(scope="module")
 def text():
-    found = map_net(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
+    found = place_and_route(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
     return to_json(found.mapping)
 
 

@@ -8,7 +8,7 @@ import pytest
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from tests.bss2 import naive, oracle
 
 
@@ -40,7 +40,7 @@ def judge(seed, signs, dead=()):
     """Whether the net fits, having made sure that mapper and oracle agree."""
     net = small_net(seed)
     possible = oracle.fits(net, signs, dead)
-    outcome = map_net(
+    outcome = place_and_route(
         net, chip=SMALL, dead=Dead(circuits=dead), signs=signs, seed=seed, max_runs=1, time_limit=60
     )
     assert outcome.stop_reason == ("fits" if possible else "impossible"), (seed, signs, outcome.why)

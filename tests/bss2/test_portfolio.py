@@ -11,7 +11,7 @@ from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.bss2.search.feasibility import impossible, least_runs
 from jaxsnn.bss2.search.partition import units
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
 from jaxsnn.bss2.search.task import usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
@@ -27,19 +27,19 @@ def assert_right(found, net, runs):
 
 def test_the_full_chip_with_free_signs():
     net = dense_net(256, 246, 10)
-    found = map_net(net, signs="free", max_runs=1)
+    found = place_and_route(net, signs="free", max_runs=1)
     assert_right(found, net, 1)
     assert sum(len(neuron.circuits) for neuron in found.mapping.runs[0].neurons) == 512
 
 
 def test_the_full_chip_with_fixed_signs_and_dead_rows():
     net = dense_net(256, 246, 10)
-    found = map_net(net, dead=DEAD_ROWS, max_runs=1)
+    found = place_and_route(net, dead=DEAD_ROWS, max_runs=1)
     assert_right(found, net, 1)
 
 
 def test_free_signs_on_the_full_chip_tolerate_no_dead_row():
-    found = map_net(dense_net(256, 246, 10), signs="free", dead=DEAD_ROWS, max_runs=1)
+    found = place_and_route(dense_net(256, 246, 10), signs="free", dead=DEAD_ROWS, max_runs=1)
     assert found.stop_reason == "impossible"
     assert (found.certificate.needed, found.certificate.available) == (256, 170)
 
@@ -51,11 +51,12 @@ def test_free_signs_on_the_full_chip_tolerate_no_dead_row():
 )
 def test_784_256_10_in_several_runs(signs, runs, resource):
     net = dense_net(784, 256, 10)
-    assert_right(map_net(net, signs=signs), net, runs)
-    fewer = map_net(net, signs=signs, max_runs=runs - 1)
+    assert_right(place_and_route(net, signs=signs), net, runs)
+    fewer = place_and_route(net, signs=signs, max_runs=runs - 1)
     assert fewer.stop_reason == "impossible"
     assert (fewer.certificate.needed, fewer.certificate.available) == resource
-    assert f"allow {runs} runs or more" in fewer.why
+    assert fewer.problem.fix == f"allow max_runs={runs} or more"
+    assert fewer.problem.as_text().endswith(f"allow --runs {runs} or more")
 
 
 def sparse_net(inputs, hidden, outputs, share, seed=0):
@@ -75,7 +76,7 @@ LARGE = {
 def test_larger_nets_in_as_few_runs_as_counting_allows_or_one_more(name):
     net = LARGE[name]()
     fewest, _ = least_runs(net, usable_parts(HICANN_X, Dead()), "free")
-    found = map_net(net, signs="free")
+    found = place_and_route(net, signs="free")
     assert_right(found, net, len(found.mapping.runs))
     assert fewest <= len(found.mapping.runs) <= fewest + 1
 
@@ -85,7 +86,7 @@ def test_larger_nets_in_as_few_runs_as_counting_allows_or_one_more(name):
 def test_larger_nets_with_fixed_signs(name):
     net = LARGE[name]()
     fewest, _ = least_runs(net, usable_parts(HICANN_X, Dead()), "fixed")
-    found = map_net(net, time_limit=120.0)
+    found = place_and_route(net, time_limit=120.0)
     assert_right(found, net, len(found.mapping.runs))
     assert fewest <= len(found.mapping.runs) <= fewest + 1
 
@@ -108,8 +109,8 @@ def all_to_all(inputs, neurons):
 )
 def test_the_largest_nets_of_neurons_that_all_feed_each_other(inputs, neurons):
     net = all_to_all(inputs, neurons)
-    assert_right(map_net(net, signs="free"), net, 1)
-    more = map_net(all_to_all(inputs, neurons + 1), signs="free")
+    assert_right(place_and_route(net, signs="free"), net, 1)
+    more = place_and_route(all_to_all(inputs, neurons + 1), signs="free")
     assert more.stop_reason == "impossible"
     assert "a recurrent part cannot be split over runs" in more.why
 
@@ -121,7 +122,7 @@ def test_a_fan_in_beyond_half_a_chip_is_impossible():
         NetPopulation(name="n", size=1, external=False),
     ]
     net = netlist(populations, np.arange(size), np.full(size, size), np.ones(size, int))
-    found = map_net(net)
+    found = place_and_route(net)
     assert found.stop_reason == "impossible"
     assert (found.certificate.resource, found.certificate.where) == ("synapse rows", "'n'[0]")
     assert (found.certificate.needed, found.certificate.available) == (size, 65536)
@@ -133,7 +134,7 @@ def test_counting_never_forbids_what_is_mapped():
     for seed in range(12):
         net = sparse_net(4, 3, 1, 0.4, seed=seed)
         for signs in ("fixed", "free"):
-            found = map_net(net, chip=SMALL, signs=signs)
+            found = place_and_route(net, chip=SMALL, signs=signs)
             if found.fits:
                 assert check(found.mapping, net) == ()
                 assert impossible(net, parts, signs) is None
@@ -142,7 +143,7 @@ def test_counting_never_forbids_what_is_mapped():
 
 def test_the_same_seed_gives_the_same_bytes():
     net = sparse_net(200, 100, 10, 0.4)
-    first, again, other = (to_json(map_net(net, seed=seed).mapping) for seed in (3, 3, 4))
+    first, again, other = (to_json(place_and_route(net, seed=seed).mapping) for seed in (3, 3, 4))
     assert first == again != other
 
 
@@ -162,7 +163,7 @@ def test_a_cycle_over_populations_stays_in_one_run():
     pre, post = np.array(pairs).T
     net = netlist(populations, pre, post, np.ones(len(pre), int))
     assert [len(unit) for unit in units(net)] == [80] + [1] * 60
-    found = map_net(net)
+    found = place_and_route(net)
     assert check(found.mapping, net) == ()
     assert (
         len(
@@ -182,22 +183,31 @@ def test_when_time_is_up_it_says_so():
     signs.
     """
     net = dense_net(512, 400, 20)
-    found = map_net(net, max_runs=2, time_limit=0.01)
+    found = place_and_route(net, max_runs=2, time_limit=0.01)
     assert found.stop_reason == "gave up"
-    assert "within 0.01 s" in found.why
-    assert "--time-limit" in found.why
+    assert "within 0.01 s" in found.problem.message
+    assert found.problem.code == "gave-up"
+    assert found.problem.fix == "allow time_limit=0.02, or max_runs=3"
+    assert found.problem.as_text().endswith("allow --time-limit 0.02, or --runs 3")
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"signs": "any"}, UsageError, "no signs 'any'"),
-        ({"max_runs": 0}, UsageError, "0 runs are no limit"),
-        ({"seed": -1}, UsageError, "-1 is no seed"),
-        ({"time_limit": 0.0}, UsageError, "no time limit"),
+        ({"max_runs": 0}, UsageError, "at most 0 runs are allowed: allow at least max_runs=1"),
+        ({"seed": -1}, UsageError, "the seed is -1: give one from 0 to 2147483647"),
+        ({"time_limit": 0.0}, UsageError, "the time limit is 0 s: give a positive number"),
+        (
+            {"portfolio": Portfolio(placers=["spred"])},
+            UsageError,
+            "no placer 'spred': did you mean",
+        ),
+        ({"portfolio": Portfolio(routers=["any"])}, UsageError, "no router 'any'"),
+        ({"portfolio": Portfolio(routers=[])}, UsageError, "no router is named"),
         ({"dead": Dead(rows=((2, 0),))}, ChipError, r"dead row \(2, 0\)"),
     ],
 )
 def test_options_that_make_no_sense(options, error, message):
     with pytest.raises(error, match=message):
-        map_net(recurrent_net(2, 2), **options)
+        place_and_route(recurrent_net(2, 2), **options)

@@ -11,7 +11,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from tests.bss2 import naive
 
 SIGNS = st.sampled_from(["fixed", "free"])
@@ -104,7 +104,9 @@ def dead_parts(draw):
 
 def judge(net, signs, dead, seed, chip=HICANN_X, time_limit=2.0):
     """One of three answers, each with its proof or its reason."""
-    outcome = map_net(net, chip=chip, signs=signs, dead=dead, seed=seed, time_limit=time_limit)
+    outcome = place_and_route(
+        net, chip=chip, signs=signs, dead=dead, seed=seed, time_limit=time_limit
+    )
     assert outcome.stop_reason in ("fits", "impossible", "gave up")
     if outcome.stop_reason == "fits":
         assert check(outcome.mapping, net) == ()

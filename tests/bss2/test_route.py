@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Dead
 from jaxsnn.bss2.mapping import Mapping, Run
-from jaxsnn.bss2.search.drivers import mask_of, usable
 from jaxsnn.bss2.search.effort import Effort
 from jaxsnn.bss2.search.feasibility import least_circuits
+from jaxsnn.bss2.search.greedy_drivers import mask_of, usable
 from jaxsnn.bss2.search.place import PLACERS
 from jaxsnn.bss2.search.route import ROUTERS, group_counts
 from jaxsnn.bss2.search.task import task_of, usable_parts

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxsnn.bss2.check.violation import Violation
 from jaxsnn.bss2.chip import (
     EXCITATORY,
     HEMISPHERES,
@@ -20,9 +19,10 @@ from jaxsnn.bss2.chip import (
     crossbar_nodes,
 )
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.errors import Problem
 
 
-def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
+def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
     """Arrays of a wrong shape: nothing else can be said of such a run."""
     expected = {
         "compare_masks": (HEMISPHERES, chip.drivers),
@@ -36,12 +36,12 @@ def array_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
             message = (
                 f"{name} is {array.dtype} of shape {array.shape}, not integers of shape {shape}"
             )
-            yield Violation(code="bad-shape", where=where, message=message)
+            yield Problem(code="bad-shape", node=where, message=message)
 
 
 def neuron_violations(
     mapping: Mapping, run: Run, names: dict[int, str], where: str
-) -> Iterator[Violation]:
+) -> Iterator[Problem]:
     """Circuits, shapes, heads and addresses of a run's neurons; `names` by position in the run."""
     chip, dead = mapping.chip, frozenset(mapping.dead.circuits)
     owner: dict[Circuit, str] = {}
@@ -52,22 +52,20 @@ def neuron_violations(
         yield from _shape_violations(chip, neuron, here)
         for circuit in neuron.circuits:
             if circuit in dead:
-                yield Violation(
-                    code="dead-circuit", where=here, message=f"circuit {circuit} is dead"
-                )
+                yield Problem(code="dead-circuit", node=here, message=f"circuit {circuit} is dead")
             if circuit in owner:
                 message = f"circuit {circuit} is also one of {owner[circuit]}"
-                yield Violation(code="overlap", where=here, message=message)
+                yield Problem(code="overlap", node=here, message=message)
             owner[circuit] = name
         largest = (1 << chip.address_bits) - 1
         if not 0 <= neuron.address <= largest:
             message = f"its address is {neuron.address}, addresses are 0 to {largest}"
-            yield Violation(code="bad-address", where=here, message=message)
+            yield Problem(code="bad-address", node=here, message=message)
         elif head_exists(chip, neuron):
             event = chip.neuron_event(neuron.circuits[neuron.head][1], neuron.address)
             if event in addresses:
                 message = f"its events have the address {event} of those of {addresses[event]}"
-                yield Violation(code="same-address", where=here, message=message)
+                yield Problem(code="same-address", node=here, message=message)
             addresses[event] = name
 
 
@@ -81,26 +79,26 @@ def on_chip(chip: Chip, circuit: Circuit) -> bool:
     return 0 <= circuit[0] < HEMISPHERES and 0 <= circuit[1] < chip.columns
 
 
-def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[Violation]:
+def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[Problem]:
     circuits = neuron.circuits
     if not circuits:
-        yield Violation(
-            code="no-circuit", where=where, message="it has no circuit, it needs at least 1"
+        yield Problem(
+            code="no-circuit", node=where, message="it has no circuit, it needs at least 1"
         )
         return
     absent = [circuit for circuit in circuits if not on_chip(chip, circuit)]
     for circuit in absent:
         message = f"circuit {circuit} does not exist, the chip has 2 rows of {chip.columns}"
-        yield Violation(code="no-such-circuit", where=where, message=message)
+        yield Problem(code="no-such-circuit", node=where, message=message)
     if not 0 <= neuron.head < len(circuits):
         message = f"its head is circuit number {neuron.head} of {len(circuits)}"
-        yield Violation(code="bad-head", where=where, message=message)
+        yield Problem(code="bad-head", node=where, message=message)
     if absent:
         return
     halves = sorted({chip.half_of(column) for _, column in circuits})
     if len(halves) > 1:
         message = f"its circuits are in {len(halves)} halves of the chip, they cannot be connected over the border"
-        yield Violation(code="over-border", where=where, message=message)
+        yield Problem(code="over-border", node=where, message=message)
     reached, waiting = {circuits[0]}, [circuits[0]]
     while waiting:
         row, column = waiting.pop()
@@ -110,12 +108,12 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[
                 waiting.append(near)
     if len(reached) < len(set(circuits)):
         message = f"only {len(reached)} of its {len(set(circuits))} circuits are side by side"
-        yield Violation(code="not-connected", where=where, message=message)
+        yield Problem(code="not-connected", node=where, message=message)
 
 
 def event_violations(
     mapping: Mapping, run: Run, names: dict[int, str], where: str
-) -> Iterator[Violation]:
+) -> Iterator[Problem]:
     """Addresses of the events that the host sends; `names` by position among the run's sources."""
     chip = mapping.chip
     largest = (chip.buses << chip.event_bits) - 1
@@ -125,14 +123,14 @@ def event_violations(
         for event in source.events:
             if not 0 <= event <= largest:
                 message = f"the host sends the event {event}, addresses are 0 to {largest}"
-                yield Violation(code="bad-event", where=here, message=message)
+                yield Problem(code="bad-event", node=here, message=message)
             if event in taken:
                 message = f"the event {event} is also sent for {taken[event]}"
-                yield Violation(code="same-event", where=here, message=message)
+                yield Problem(code="same-event", node=here, message=message)
             taken[event] = names[number]
 
 
-def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
+def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Problem]:
     """Masks and modes that do not exist, and crossbar nodes other than those of the chip."""
     largest = (1 << chip.row_select_bits) - 1
     for hemisphere, driver in np.argwhere(
@@ -141,8 +139,8 @@ def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
         message = (
             f"its compare mask is {run.compare_masks[hemisphere, driver]}, masks are 0 to {largest}"
         )
-        yield Violation(
-            code="bad-mask", where=f"{where}: driver ({hemisphere}, {driver})", message=message
+        yield Problem(
+            code="bad-mask", node=f"{where}: driver ({hemisphere}, {driver})", message=message
         )
     for hemisphere, row in np.argwhere(
         (run.row_modes < 0) | (run.row_modes >= len(ROW_MODES))
@@ -150,9 +148,7 @@ def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
         message = (
             f"its mode is {run.row_modes[hemisphere, row]}, modes are 0 to {len(ROW_MODES) - 1}"
         )
-        yield Violation(
-            code="bad-mode", where=f"{where}: row ({hemisphere}, {row})", message=message
-        )
+        yield Problem(code="bad-mode", node=f"{where}: row ({hemisphere}, {row})", message=message)
     largest = (1 << chip.event_bits) - 1
     for (*node, mask, target), exists in zip(
         run.crossbar.tolist(), crossbar_nodes(chip), strict=True
@@ -160,10 +156,10 @@ def setting_violations(chip: Chip, run: Run, where: str) -> Iterator[Violation]:
         here = f"{where}: crossbar node {tuple(node)}"
         if tuple(node) != exists:
             message = f"it stands where the chip has the node {exists}"
-            yield Violation(code="bad-node", where=here, message=message)
+            yield Problem(code="bad-node", node=here, message=message)
         if not (0 <= mask <= largest and 0 <= target <= largest):
             message = f"its filter is ({mask}, {target}), both are 0 to {largest}"
-            yield Violation(code="bad-filter", where=here, message=message)
+            yield Problem(code="bad-filter", node=here, message=message)
 
 
 def existing(chip: Chip, run: Run) -> np.ndarray:
@@ -174,7 +170,7 @@ def existing(chip: Chip, run: Run) -> np.ndarray:
 
 def synapse_violations(
     mapping: Mapping, run: Run, placed: np.ndarray, where: str
-) -> Iterator[Violation]:
+) -> Iterator[Problem]:
     """Synapses that do not exist, come twice, are dead, have no neuron or no legal weight.
 
     Args:
@@ -187,15 +183,15 @@ def synapse_violations(
     exists = existing(chip, run)
     for hemisphere, row, column, label, _ in table[~exists].tolist():
         message = f"label {label}: the chip has {chip.rows} x {chip.columns} synapses twice, and {chip.labels} labels"
-        yield Violation(
-            code="no-such-synapse", where=_synapse(where, hemisphere, row, column), message=message
+        yield Problem(
+            code="no-such-synapse", node=_synapse(where, hemisphere, row, column), message=message
         )
     for hemisphere, row, column, _, weight in table[
         (table[:, 4] < 1) | (table[:, 4] > chip.weight_max)
     ].tolist():
         message = f"its weight is {weight}, weights are 1 to {chip.weight_max}"
-        yield Violation(
-            code="bad-weight", where=_synapse(where, hemisphere, row, column), message=message
+        yield Problem(
+            code="bad-weight", node=_synapse(where, hemisphere, row, column), message=message
         )
     table = table[exists]
     place = (table[:, 0] * chip.rows + table[:, 1]) * chip.columns + table[:, 2]
@@ -203,8 +199,8 @@ def synapse_violations(
     for value, count in zip(values[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
         hemisphere, row, column = np.unravel_index(value, (HEMISPHERES, chip.rows, chip.columns))
         message = f"it is listed {count} times"
-        yield Violation(
-            code="synapse-twice", where=_synapse(where, hemisphere, row, column), message=message
+        yield Problem(
+            code="synapse-twice", node=_synapse(where, hemisphere, row, column), message=message
         )
     unusable = np.zeros((HEMISPHERES, chip.rows), bool)
     for hemisphere, row in sorted(mapping.dead.unusable_rows()):
@@ -214,16 +210,14 @@ def synapse_violations(
         ("no-neuron", ~placed[table[:, 0], table[:, 2]], "no neuron has the circuit of its column"),
     ):
         for hemisphere, row, column in table[bad, :3].tolist():
-            yield Violation(
-                code=code, where=_synapse(where, hemisphere, row, column), message=message
-            )
+            yield Problem(code=code, node=_synapse(where, hemisphere, row, column), message=message)
     if mapping.signs == "free":
         yield from _sign_violations(chip, run.row_modes, table, unusable, where)
 
 
 def _sign_violations(
     chip: Chip, row_modes: np.ndarray, table: np.ndarray, unusable: np.ndarray, where: str
-) -> Iterator[Violation]:
+) -> Iterator[Problem]:
     """Synapses whose sign could not be flipped by moving their weight to the driver's other row."""
     hemisphere, row, column = table[:, :3].T
     used = np.zeros((HEMISPHERES, chip.rows, chip.columns), bool)
@@ -250,12 +244,12 @@ def _sign_violations(
         ),
     ):
         for place in np.flatnonzero(bad).tolist():
-            yield Violation(
-                code=code, where=_synapse(where, *table[place, :3].tolist()), message=message
+            yield Problem(
+                code=code, node=_synapse(where, *table[place, :3].tolist()), message=message
             )
 
 
-def dead_violations(chip: Chip, dead: Dead) -> Iterator[Violation]:
+def dead_violations(chip: Chip, dead: Dead) -> Iterator[Problem]:
     """Dead parts that the chip does not have."""
     kinds = (("circuit", dead.circuits, chip.columns), ("driver", dead.drivers, chip.drivers))
     for kind, parts, size in (*kinds, ("row", dead.rows, chip.rows)):
@@ -264,7 +258,7 @@ def dead_violations(chip: Chip, dead: Dead) -> Iterator[Violation]:
                 message = (
                     f"dead {kind} {part} does not exist, the chip has {size} in each hemisphere"
                 )
-                yield Violation(code="no-such-part", where="mapping", message=message)
+                yield Problem(code="no-such-part", node="mapping", message=message)
 
 
 def _synapse(where: str, hemisphere: int, row: int, column: int) -> str:

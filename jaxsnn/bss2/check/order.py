@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.bss2.check.violation import Violation
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run, Source
 from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.errors import Problem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,9 +40,7 @@ def members(net: Netlist, run: Run) -> Members:
     return Members(neurons=neurons, sources=np.array([index(one) for one in run.sources], np.int64))
 
 
-def order_violations(
-    mapping: Mapping, net: Netlist, runs: Sequence[Members]
-) -> Iterator[Violation]:
+def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) -> Iterator[Problem]:
     """What is missing, comes twice, comes too late, or is torn apart."""
     where_placed = np.full(net.size, -1)
     for number, inside in enumerate(runs):
@@ -50,18 +48,18 @@ def order_violations(
         for index in inside.neurons[inside.neurons >= 0].tolist():
             if where_placed[index] >= 0:
                 message = f"it is also placed in run {where_placed[index]}"
-                yield Violation(
-                    code="placed-twice", where=f"run {number}: {net.neuron(index)}", message=message
+                yield Problem(
+                    code="placed-twice", node=f"run {number}: {net.neuron(index)}", message=message
                 )
             where_placed[index] = number
     for index in np.flatnonzero((where_placed < 0) & ~net.external).tolist():
         message = f"none of the {len(runs)} runs has it"
-        yield Violation(code="not-placed", where=net.neuron(index), message=message)
+        yield Problem(code="not-placed", node=net.neuron(index), message=message)
     for part in net.recurrent_components():
         numbers = np.unique(where_placed[part])
         if len(numbers) > 1:
             message = f"the {len(part)} neurons that feed each other are in {len(numbers)} runs, they belong in one"
-            yield Violation(code="torn-apart", where=net.neuron(part[0]), message=message)
+            yield Problem(code="torn-apart", node=net.neuron(part[0]), message=message)
     recorded = [
         _recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)
     ]
@@ -70,7 +68,7 @@ def order_violations(
         yield from _needed(net, inside, f"run {number}")
 
 
-def _unknown(run: Run, inside: Members, where: str) -> Iterator[Violation]:
+def _unknown(run: Run, inside: Members, where: str) -> Iterator[Problem]:
     for kind, listed, indices in (
         ("neuron", run.neurons, inside.neurons),
         ("source", run.sources, inside.sources),
@@ -78,9 +76,7 @@ def _unknown(run: Run, inside: Members, where: str) -> Iterator[Violation]:
         for number in np.flatnonzero(indices < 0).tolist():
             one = listed[number]
             message = f"the net has no {kind} {one.index} of population {one.population}"
-            yield Violation(
-                code=f"unknown-{kind}", where=f"{where}: {kind} {number}", message=message
-            )
+            yield Problem(code=f"unknown-{kind}", node=f"{where}: {kind} {number}", message=message)
 
 
 def _recorded(run: Run, inside: Members, size: int) -> np.ndarray:
@@ -94,7 +90,7 @@ def _recorded(run: Run, inside: Members, size: int) -> np.ndarray:
 
 def _source_violations(
     net: Netlist, run: Run, inside: Members, recorded: Sequence[np.ndarray], where: str
-) -> Iterator[Violation]:
+) -> Iterator[Problem]:
     seen = np.zeros(net.size, bool)
     seen[inside.neurons[inside.neurons >= 0]] = True
     for source, index in zip(run.sources, inside.sources.tolist(), strict=True):
@@ -103,24 +99,24 @@ def _source_violations(
         here = f"{where}: {net.neuron(index)}"
         if seen[index]:
             message = "its spikes come twice: it is listed again, or is itself on the chip"
-            yield Violation(code="source-twice", where=here, message=message)
+            yield Problem(code="source-twice", node=here, message=message)
         seen[index] = True
         if net.external[index] and source.from_run is not None:
             message = f"it is an input, and is said to be recorded by run {source.from_run}"
-            yield Violation(code="bad-origin", where=here, message=message)
+            yield Problem(code="bad-origin", node=here, message=message)
         elif not net.external[index]:
             origin = source.from_run
             if origin is None or not 0 <= origin < len(recorded):
                 message = (
                     f"its spikes are to come from run {origin}, earlier are {len(recorded)} runs"
                 )
-                yield Violation(code="bad-origin", where=here, message=message)
+                yield Problem(code="bad-origin", node=here, message=message)
             elif not recorded[origin][index]:
                 message = f"run {origin} does not record it"
-                yield Violation(code="bad-origin", where=here, message=message)
+                yield Problem(code="bad-origin", node=here, message=message)
 
 
-def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Violation]:
+def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Problem]:
     """Sources that a run's neurons have in the net, and the run has not."""
     here, there = np.zeros(net.size, bool), np.zeros(net.size, bool)
     here[inside.neurons[inside.neurons >= 0]] = True
@@ -131,4 +127,4 @@ def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Violation]:
         message = (
             f"it feeds {count} neurons of the run, which neither has it nor sends its spikes in"
         )
-        yield Violation(code="no-source", where=f"{where}: {net.neuron(index)}", message=message)
+        yield Problem(code="no-source", node=f"{where}: {net.neuron(index)}", message=message)

@@ -115,9 +115,7 @@ def responses(
     chip: Chip,
     events: ChipEvents,
     arrivals: tuple[np.ndarray, np.ndarray],
-    compare_masks: np.ndarray,
-    row_modes: np.ndarray,
-    synapses: np.ndarray,
+    run: Run,
     sender_place: np.ndarray,
     neuron_place: np.ndarray,
     shape: tuple[int, int],
@@ -128,16 +126,16 @@ def responses(
         chip: the chip.
         events: the events.
         arrivals: pairs of an event and a crossbar output, as `passed` finds them.
-        compare_masks, row_modes, synapses: as in `jaxsnn.bss2.mapping.Run`.
+        run: the run; all its synapses exist.
         sender_place: (events,) the place of each event's sender in `sums`.
         neuron_place: (hemispheres, columns) the place in `sums` of the neuron at a circuit, -1
             where there is none.
         shape: numbers of senders and of neurons.
     """
-    heard, first, count = listening(chip, events, arrivals, compare_masks, row_modes, synapses)
+    heard, first, count = listening(chip, events, arrivals, run)
     senders = sender_place[heard]
-    hemisphere, row, column, _, weight = synapses.T.astype(np.int64)
-    mode = row_modes[hemisphere, row]
+    hemisphere, row, column, _, weight = run.synapses.T.astype(np.int64)
+    mode = run.row_modes[hemisphere, row]
     sums = np.zeros((HEMISPHERES, *shape))
     target = neuron_place[hemisphere, column]
     ends = np.cumsum(count)
@@ -165,23 +163,27 @@ def listening(
     chip: Chip,
     events: ChipEvents,
     arrivals: tuple[np.ndarray, np.ndarray],
-    compare_masks: np.ndarray,
-    row_modes: np.ndarray,
-    synapses: np.ndarray,
+    run: Run,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The events that each synapse responds to.
+
+    Args:
+        chip: the chip.
+        events: the events.
+        arrivals: pairs of an event and a crossbar output, as `passed` finds them.
+        run: the run; all its synapses exist.
 
     Returns:
         Numbers of events, and (synapses,) where in them a synapse's begin and how many they are.
     """
-    keys, numbers = _accepted(chip, events, arrivals, compare_masks)
+    keys, numbers = _accepted(chip, events, arrivals, run.compare_masks)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    hemisphere, row, _, label, _ = synapses.T.astype(np.int64)
+    hemisphere, row, _, label, _ = run.synapses.T.astype(np.int64)
     wanted = (hemisphere * chip.drivers + row // ROWS_PER_DRIVER) * chip.labels + label
     first = np.searchsorted(keys, wanted, side="left")
     last = np.searchsorted(keys, wanted, side="right")
-    count = np.where(row_modes[hemisphere, row] == DISABLED, 0, last - first)
+    count = np.where(run.row_modes[hemisphere, row] == DISABLED, 0, last - first)
     return numbers[order], first, count
 
 

@@ -134,9 +134,7 @@ def _synapses(
     senders = np.arange(count + len(run.neurons))
     events = events_of(chip, run, senders[count:], senders[:count])
     arrivals = passed(events, run.crossbar)
-    heard, first, times = listening(
-        chip, events, arrivals, run.compare_masks, run.row_modes, run.synapses
-    )
+    heard, first, times = listening(chip, events, arrivals, run)
     assert np.all(times == 1)
     side, row, column, label, weight = run.synapses.T
     owner = {

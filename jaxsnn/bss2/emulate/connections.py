@@ -351,9 +351,7 @@ def heard_pairs(
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))
     arrivals = passed(events, run.crossbar)
-    heard, first, count = listening(
-        layout, events, arrivals, run.compare_masks, run.row_modes, run.synapses
-    )
+    heard, first, count = listening(layout, events, arrivals, run)
     synapse = np.repeat(np.arange(len(count)), count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     event = heard[np.repeat(first, count) + within]

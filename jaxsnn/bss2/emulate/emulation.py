@@ -141,13 +141,13 @@ def emulate(
     """Run a mapped network on an emulated chip once; see `Emulator` for what is emulated, and the
     arguments.
 
-    >>> from jaxsnn.bss2.search.portfolio import map_net
+    >>> from jaxsnn.bss2.search.portfolio import place_and_route
     >>> from jaxsnn.bss2.search.quantize import quantize
     >>> from jaxsnn.nir import build
     >>> neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
     >>> graph = build.sequential(build.input(1), build.linear(weight=np.array([[3.0], [2.0]])), neurons)
     >>> quantized = quantize(graph)
-    >>> mapping = map_net(quantized.netlist).mapping
+    >>> mapping = place_and_route(quantized.netlist).mapping
     >>> events = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
     >>> done = emulate(quantized, mapping, events, t_end=30e-3, chip=EmulatedChip(ideal=True))
     >>> done.first_spike("2").round(4).tolist()

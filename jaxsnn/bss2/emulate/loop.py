@@ -24,7 +24,7 @@ from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
 from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.event.event_options import Event
@@ -94,7 +94,7 @@ class ChipInTheLoop:
         self.quantized = quantize(graph, self.options)
         examined = examine(_without_zeros(graph))
         self.routed = _routed(self.quantized.netlist, examined)
-        found = map_net(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
+        found = place_and_route(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
         if found.mapping is None:
             why = (
                 f"{found.reason}: make its layers smaller, or allow more runs"

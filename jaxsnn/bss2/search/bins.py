@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
-from jaxsnn.bss2.search.place import Placement
+from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.task import ChipParts, Task
 
 #: Where a source is heard.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.bss2.search.hardware import Dynamics
+from jaxsnn.bss2.search.chip_dynamics import Dynamics
 from jaxsnn.errors import MappingError
 from jaxsnn.nir.graph import Finding
 

@@ -19,10 +19,10 @@ import numpy as np
 from jaxsnn.bss2.chip import DISABLED, EXCITATORY, HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Circuit
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import synapses_of
-from jaxsnn.bss2.search.emit import Codes, record, units_of
 from jaxsnn.bss2.search.feasibility import Certificate
-from jaxsnn.bss2.search.hearing import Hearing, hearings_of
-from jaxsnn.bss2.search.place import Placement
+from jaxsnn.bss2.search.hemisphere_settings import Hearing, hearings_of
+from jaxsnn.bss2.search.make_run import Codes, record, units_of
+from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.task import Task
 
 _MOST_CIRCUITS, _MOST_CODES, _MOST_DRIVERS = 4, 4, 2
@@ -59,8 +59,9 @@ def search(task: Task, deadline: float) -> Run | Certificate | None:
         where=names,
         needed=None,
         available=None,
-        message=f"none of all mappings of {names} in one run gives each synapse a row that only its source reaches: "
-        "allow more runs, or remove synapses",
+        message=f"none of all mappings of {names} in one run gives each synapse a row that only its "
+        "source reaches",
+        fix="allow max_runs=2 or more, or remove synapses",
     )
 
 

@@ -1,6 +1,4 @@
-"""What no mapping can get around: counts that prove a net impossible, or in fewer runs, wherever
-neurons are placed.
-"""
+"""Counts that prove that a net has no mapping, or none in fewer runs, wherever neurons are placed."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import numpy as np
 from jaxsnn.bss2.chip import HEMISPHERES
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.task import ChipParts
+from jaxsnn.errors import Problem, in_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,8 @@ class Certificate:
             of all.
         where: the population or bus.
         needed, available: the two numbers; None for an exhaustive search.
-        message: one line for people.
+        message: what is too scarce, in one line.
+        fix: what to do about it.
     """
 
     resource: str
@@ -30,15 +30,22 @@ class Certificate:
     needed: int | None
     available: int | None
     message: str
+    fix: str
+
+    @property
+    def problem(self) -> Problem:
+        """The same as a problem of the net."""
+        return Problem(node=self.where, code="impossible", message=self.message, fix=self.fix)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON, in the words of the command line."""
         return {
             "resource": self.resource,
             "where": self.where,
             "needed": self.needed,
             "available": self.available,
-            "message": self.message,
+            "message": in_flags(self.message),
+            "fix": in_flags(self.fix),
         }
 
 
@@ -81,8 +88,10 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
                 where=net.neuron(worst),
                 needed=needed,
                 available=available,
-                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one half with "
-                f"{slots} {kind} each have room for {available} ({needed - available} too many): reduce its fan-in",
+                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one "
+                f"half with {slots} {kind} each have room for {available} "
+                f"({needed - available} too many)",
+                fix="reduce its fan-in",
             )
     return _too_large_component(net, parts, least)
 
@@ -120,10 +129,10 @@ def _too_many(
     """Whether neurons of at least so many circuits are too many for so many runs."""
     names = list(dict.fromkeys(net.populations[number].name for number in net.owner[neurons]))
     where = ", ".join(f"'{name}'" for name in names)
-    advice = (
+    fix = (
         "make them fewer, a recurrent part cannot be split over runs"
         if who
-        else f"allow {runs + 1} runs or more (--runs)"
+        else f"allow max_runs={runs + 1} or more"
     )
     in_runs = "at once" if who else f"in {runs} run{'s' * (runs > 1)}"
 
@@ -133,7 +142,8 @@ def _too_many(
             where=where,
             needed=needed,
             available=available,
-            message=f"{who}{where}: {what} {in_runs} ({needed - available} too many): {advice}",
+            message=f"{who}{where}: {what} {in_runs} ({needed - available} too many)",
+            fix=fix,
         )
 
     for count in np.unique(counts):

@@ -10,8 +10,8 @@ import networkx
 import numpy as np
 
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.bss2.search.place import tile
 from jaxsnn.bss2.search.task import ChipParts
+from jaxsnn.bss2.search.tiling import tile
 
 #: How much of an even share of all circuits a run may take more, from even runs to full ones.
 _SHARES = (1.0, 1.05, 1.15, None)

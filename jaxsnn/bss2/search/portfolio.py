@@ -1,5 +1,5 @@
-"""Maps a net: placers and routers in turn, cheap ones first, until one fits, counting forbids, or
-time is up.
+"""Places and routes a net: placers and routers in turn, cheap ones first, until one fits, counting
+forbids, or time is up.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, Chip, Dead
 from jaxsnn.bss2.mapping import SIGNS, Mapping, PlacedPopulation, Run
 from jaxsnn.bss2.netlist import Netlist
-from jaxsnn.bss2.search.assign import hopeless
-from jaxsnn.bss2.search.effort import Effort
+from jaxsnn.bss2.search.assign_bins import hopeless
+from jaxsnn.bss2.search.effort import Effort, Unrouted
 from jaxsnn.bss2.search.exhaustive import is_small, search
 from jaxsnn.bss2.search.feasibility import (
     Certificate,
@@ -27,45 +27,66 @@ from jaxsnn.bss2.search.feasibility import (
 )
 from jaxsnn.bss2.search.partition import partitions
 from jaxsnn.bss2.search.place import PLACERS
+from jaxsnn.bss2.search.placement import refuse_misplaced
 from jaxsnn.bss2.search.route import ROUTERS
 from jaxsnn.bss2.search.task import ChipParts, Task, task_of, usable_parts
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
 #: How many sources the thorough attempts may move, one round after the other; only the first where
 #: a mapping is known.
 _THOROUGH = (200, 1000)
+#: Placers of the quick and of the thorough attempts, where none were chosen.
+_QUICK_PLACERS = ("first-fit", "by-connectivity")
+_THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
+_LARGEST_SEED = (1 << 31) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolio:
+    """Which placers and routers are tried, by name and in this order.
+
+    Attributes:
+        placers: keys of `place.PLACERS`; None for those that have proven best.
+        routers: keys of `route.ROUTERS`; None for "mixed", and "greedy" after the placer "vendor".
+    """
+
+    placers: Sequence[str] | None = None
+    routers: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What mapping a net came to.
+    """What placing and routing a net came to.
 
     Attributes:
         stop_reason: "fits", "impossible" (proven, see `certificate`) or "gave up".
         mapping: where it fits.
         certificate: where it is impossible; else why fewer runs are, or None.
         tried: attempts at a run.
-        why: one line on what stood in the way, where it does not fit, with advice to who maps a
-            file.
-        reason: where it gave up, the same without the advice.
+        problem: what stood in the way, where it does not fit; its code is "impossible" or
+            "gave-up".
     """
 
     stop_reason: str
     mapping: Mapping | None
     certificate: Certificate | None
     tried: int
-    why: str = ""
-    reason: str = ""
+    problem: Problem | None = None
 
     @property
     def fits(self) -> bool:
         """There is a mapping."""
         return self.mapping is not None
 
+    @property
+    def why(self) -> str:
+        """What stood in the way and what to do about it, in one line; "" where it fits."""
+        return "" if self.problem is None else str(self.problem)
 
-def map_net(
+
+def place_and_route(
     net: Netlist,
     *,
     chip: Chip = HICANN_X,
@@ -74,89 +95,130 @@ def map_net(
     seed: int = 0,
     max_runs: int | None = None,
     time_limit: float = 60.0,
+    portfolio: Portfolio | None = None,
 ) -> Outcome:
     """Place and route a net in as few runs as can be found.
 
+    What is found is not verified here: `jaxsnn.check_mapping` does that, and `jaxsnn map` with it.
+
     Args:
+        net: the netlist of a quantised graph, `quantize(graph).netlist`.
+        chip: its sizes.
+        dead: its parts that are not used.
         signs: "fixed": one synapse row for each weight as it is; "free": rows of both signs for
             each.
         seed: of the placers and routers that search at random; the same seed gives the same
             mapping.
         max_runs: at most so many runs; None for as many as it takes.
         time_limit: seconds after which no new attempt is started.
+        portfolio: which placers and routers are tried; with chosen ones a small chip is not
+            searched exhaustively.
 
     Raises:
         ChipError: a dead part does not exist.
-        UsageError: unknown signs, a seed that is negative or beyond 31 bits, or a limit that is not
-            positive.
+        MappingError: a registered placer or router returned what none may return.
+        UsageError: unknown signs, placers or routers, a seed that is negative or beyond 31 bits, or
+            a limit that is not positive.
     """
     _refuse(signs, seed, max_runs, time_limit)
+    chosen = _chosen(portfolio or Portfolio())
     parts = usable_parts(chip, dead)
     forbidden = impossible(net, parts, signs)
+    if forbidden is None and max_runs is not None:
+        forbidden = too_few_runs(net, parts, signs, max_runs)
     if forbidden is not None:
-        return _stopped("impossible", forbidden, 0, forbidden.message)
-    if (
-        max_runs is not None
-        and (forbidden := too_few_runs(net, parts, signs, max_runs)) is not None
-    ):
-        return _stopped("impossible", forbidden, 0, forbidden.message)
+        return _impossible(forbidden, tried=0)
     fewest, why = least_runs(net, parts, signs)
     attempt = _Attempt(
-        net=net, parts=parts, signs=signs, seed=seed, deadline=time.monotonic() + time_limit
+        net=net,
+        parts=parts,
+        signs=signs,
+        seed=seed,
+        deadline=time.monotonic() + time_limit,
+        portfolio=chosen,
     )
     last = fewest + _MORE_RUNS if max_runs is None else max_runs
     found = attempt.search(fewest, last)
-    why = attempt.certificate or why
+    proven = attempt.certificate
     if found is not None:
-        mapping = Mapping(
-            chip=chip,
-            dead=dead,
-            signs=signs,
-            seed=seed,
-            fingerprint=net.fingerprint(),
-            populations=tuple(
-                PlacedPopulation(name=one.name, size=one.size, external=one.external)
-                for one in net.populations
-            ),
-            runs=_linked(net, found),
+        mapping = _mapping(net, parts, signs, seed, found)
+        return Outcome(
+            stop_reason="fits", mapping=mapping, certificate=proven or why, tried=attempt.tried
         )
-        return Outcome(stop_reason="fits", mapping=mapping, certificate=why, tried=attempt.tried)
-    if attempt.certificate is not None and max_runs == 1:
-        return _stopped(
-            "impossible", attempt.certificate, attempt.tried, attempt.certificate.message
-        )
-    limit = (
-        f"within {time_limit:g} s"
-        if time.monotonic() > attempt.deadline
-        else f"in {last} run{'s' * (last > 1)}"
+    if proven is not None and max_runs == 1:
+        return _impossible(proven, attempt.tried)
+    late = time.monotonic() > attempt.deadline
+    limit = f"within {time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
+    problem = Problem(
+        code="gave-up",
+        message=f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why})",
+        fix=_more_freedom(time_limit, max_runs),
     )
-    advice = (
-        "allow more with --time-limit, or with --runs"
-        if max_runs
-        else "allow more with --time-limit"
-    )
-    reason = f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why})"
-    return dataclasses.replace(
-        _stopped("gave up", why, attempt.tried, f"{reason}: {advice}"), reason=reason
+    return Outcome(
+        stop_reason="gave up",
+        mapping=None,
+        certificate=proven or why,
+        tried=attempt.tried,
+        problem=problem,
     )
 
 
 def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
     if signs not in SIGNS:
-        raise UsageError(f"there are no signs '{signs}': {suggestion(signs, SIGNS)}")
-    if not 0 <= seed < 1 << 31:
-        raise UsageError(f"{seed} is no seed: give one from 0 to {(1 << 31) - 1}")
+        raise UsageError(f"there are no signs '{signs}'", fix=suggestion(signs, SIGNS))
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UsageError(f"the seed is {seed}", fix=f"give one from 0 to {_LARGEST_SEED}")
     if max_runs is not None and max_runs < 1:
-        raise UsageError(f"{max_runs} runs are no limit: allow at least 1")
+        raise UsageError(f"at most {max_runs} runs are allowed", fix="allow at least max_runs=1")
     if not (math.isfinite(time_limit) and time_limit > 0):
-        raise UsageError(f"{time_limit} s is no time limit: give a positive number of seconds")
+        raise UsageError(
+            f"the time limit is {time_limit:g} s", fix="give a positive number of seconds"
+        )
 
 
-def _stopped(reason: str, certificate: Certificate | None, tried: int, why: str) -> Outcome:
-    return Outcome(stop_reason=reason, mapping=None, certificate=certificate, tried=tried, why=why)
+def _chosen(portfolio: Portfolio) -> Portfolio:
+    """The portfolio, having made sure that what it names is there."""
+    placers, routers = portfolio.placers, portfolio.routers
+    return Portfolio(
+        placers=None if placers is None else PLACERS.named(placers),
+        routers=None if routers is None else ROUTERS.named(routers),
+    )
 
 
-def _linked(net: Netlist, runs: list[Run]) -> tuple[Run, ...]:
+def _impossible(certificate: Certificate, tried: int) -> Outcome:
+    return Outcome(
+        stop_reason="impossible",
+        mapping=None,
+        certificate=certificate,
+        tried=tried,
+        problem=certificate.problem,
+    )
+
+
+def _more_freedom(time_limit: float, max_runs: int | None) -> str:
+    """What to do where the search gave up."""
+    longer = f"allow time_limit={2 * time_limit:g}"
+    return longer if max_runs is None else f"{longer}, or max_runs={max_runs + 1}"
+
+
+def _mapping(net: Netlist, parts: ChipParts, signs: str, seed: int, runs: list[Run]) -> Mapping:
+    """The mapping of some runs."""
+    populations = [
+        PlacedPopulation(name=one.name, size=one.size, external=one.external)
+        for one in net.populations
+    ]
+    return Mapping(
+        chip=parts.chip,
+        dead=parts.dead,
+        signs=signs,
+        seed=seed,
+        fingerprint=net.fingerprint(),
+        populations=tuple(populations),
+        runs=_linked(runs),
+    )
+
+
+def _linked(runs: list[Run]) -> tuple[Run, ...]:
     """The runs, with the run that recorded each replayed neuron."""
     run_of = {
         (neuron.population, neuron.index): number
@@ -178,24 +240,36 @@ def _linked(net: Netlist, runs: list[Run]) -> tuple[Run, ...]:
 
 
 class _Attempt:
-    """The search, and how often it tried."""
+    """The search, and how often it tried.
+
+    Attributes:
+        least: (size,) the fewest circuits of each neuron.
+        tried: attempts at a run.
+        why: the last attempt failed.
+        certificate: why one run is impossible, where all mappings were tried.
+        overflow: by the neurons of a run, the fewest synapses or labels that were too many.
+        found: by the neurons of a run, what was found.
+        failed: neurons of a run and repairs for which nothing was found.
+    """
 
     def __init__(
-        self, *, net: Netlist, parts: ChipParts, signs: str, seed: int, deadline: float
+        self,
+        *,
+        net: Netlist,
+        parts: ChipParts,
+        signs: str,
+        seed: int,
+        deadline: float,
+        portfolio: Portfolio,
     ) -> None:
-        self.net, self.parts, self.signs, self.seed, self.deadline = (
-            net,
-            parts,
-            signs,
-            seed,
-            deadline,
-        )
+        self.net, self.parts, self.signs = net, parts, signs
+        self.seed, self.deadline, self.portfolio = seed, deadline, portfolio
         self.least = least_circuits(net, parts, signs)
         self.tried, self.why = 0, "nothing was tried"
         self.certificate: Certificate | None = None
         self.overflow: dict[bytes, int] = {}
         self.found: dict[bytes, Run] = {}
-        self.failed: dict[tuple[bytes, int], bool] = {}
+        self.failed: set[tuple[bytes, int]] = set()
 
     def search(self, fewest: int, last: int) -> list[Run] | None:
         """The runs: first whatever is found quickly, then fewer of them."""
@@ -239,7 +313,7 @@ class _Attempt:
             if isinstance(result, Run):
                 self.found[key] = result
             elif result is None:
-                self.failed[key, repairs] = True
+                self.failed.add((key, repairs))
             return result
         return self.found.get(key)
 
@@ -247,47 +321,67 @@ class _Attempt:
         """One run by the members of the portfolio, cheap ones first; on a small chip the last one
         is exhaustive.
         """
-        if repairs and is_small(task):
+        if repairs and self.portfolio == Portfolio() and is_small(task):
             self.tried += 1
             return search(task, self.deadline)
-        key = task.targets.tobytes()
-        if repairs and hopeless(task, self.overflow.get(key, 0)):
+        if repairs and hopeless(task, self.overflow.get(task.targets.tobytes(), 0)):
             return None
         least = self.least[task.targets]
-        for counts, placer, router in _members(task, least, repairs):
+        for counts, placer, router in _members(task, least, repairs, self.portfolio):
             if time.monotonic() > self.deadline and self.tried:
                 return None
-            self.tried += 1
-            rng = np.random.default_rng([self.seed, self.tried])
-            placement = PLACERS[placer](task, counts, rng)
-            if placement is None:
-                self.why = f"{int(counts.sum())} circuits have no room with '{placer}'"
-                continue
-            found = ROUTERS[router](
-                task, placement, rng, Effort(repairs=repairs, deadline=self.deadline)
+            run = self._try(task, counts, placer, router, repairs)
+            if run is not None:
+                return run
+        return None
+
+    def _try(
+        self, task: Task, counts: np.ndarray, placer: str, router: str, repairs: int
+    ) -> Run | None:
+        """One placer and one router; why they found nothing goes to `why` and `overflow`."""
+        self.tried += 1
+        rng = np.random.default_rng([self.seed, self.tried])
+        placement = PLACERS[placer](task, counts, rng)
+        if placement is None:
+            self.why = f"{int(counts.sum())} circuits have no room with '{placer}'"
+            return None
+        refuse_misplaced(placer, task, counts, placement)
+        effort = Effort(repairs=repairs, deadline=self.deadline)
+        found = ROUTERS[router](task, placement, rng, effort)
+        if isinstance(found, Run):
+            return dataclasses.replace(found, method=f"{placer}, {found.method}")
+        if not isinstance(found, Unrouted):
+            kind = type(found).__name__
+            raise MappingError(
+                f"router '{router}' returned a {kind}, not a Run or Unrouted",
+                fix=f"repair the router, or use another one than '{router}'",
             )
-            if isinstance(found, Run):
-                return dataclasses.replace(found, method=f"{placer}, {found.method}")
-            self.why = found.why
-            if found.overflow is not None:
-                self.overflow[key] = min(found.overflow, self.overflow.get(key, found.overflow))
+        self.why = found.why
+        if found.overflow is not None:
+            key = task.targets.tobytes()
+            self.overflow[key] = min(found.overflow, self.overflow.get(key, found.overflow))
         return None
 
 
-def _members(task: Task, least: np.ndarray, repairs: int) -> Iterator[tuple[np.ndarray, str, str]]:
+def _members(
+    task: Task, least: np.ndarray, repairs: int, portfolio: Portfolio
+) -> Iterator[tuple[np.ndarray, str, str]]:
     """(circuits of each neuron, placer, router)."""
     levels = list(_levels(task, least))
-    if not repairs:
+    placers, routers = portfolio.placers, portfolio.routers
+    if not repairs and portfolio == Portfolio():
         for counts in levels:
             yield counts, "spread", "mixed"
         yield least, "vendor", "greedy"
-    placers = ("spread", "annealed", "first-fit") if repairs else ("first-fit", "by-connectivity")
-    if not (task.on_chip >= 0).any():
-        # where a neuron is decides how its own events travel, and nothing else
-        placers = placers[:1]
+    if placers is None:
+        placers = _THOROUGH_PLACERS if repairs or routers is not None else _QUICK_PLACERS
+        if not (task.on_chip >= 0).any():
+            # where a neuron is decides how its own events travel, and nothing else
+            placers = placers[:1]
     for placer in placers:
         for counts in levels:
-            yield counts, placer, "mixed"
+            for router in routers or ("mixed",):
+                yield counts, placer, router
 
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:

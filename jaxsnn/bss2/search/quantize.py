@@ -20,7 +20,7 @@ from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
 from jaxsnn.bss2.search.cadc_levels import CadcLevels, levels
-from jaxsnn.bss2.search.hardware import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
+from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, whole_weights
 from jaxsnn.errors import MappingError, UsageError, suggestion

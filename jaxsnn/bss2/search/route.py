@@ -9,21 +9,24 @@ vendor's rules.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import Run
-from jaxsnn.bss2.search.assign import Assignment, assign
+from jaxsnn.bss2.search.assign_bins import Assignment, assign
 from jaxsnn.bss2.search.bins import BOTTOM, EVERYWHERE, TOP, Bins, bins_of, reachable
 from jaxsnn.bss2.search.effort import Effort, Unrouted
-from jaxsnn.bss2.search.emit import Codes, fill, record
-from jaxsnn.bss2.search.greedy import route_greedily
-from jaxsnn.bss2.search.place import Placement
+from jaxsnn.bss2.search.greedy_router import route_greedily
+from jaxsnn.bss2.search.make_run import Codes, fill, record
+from jaxsnn.bss2.search.placement import Placement
+from jaxsnn.bss2.search.registry import Registry
 from jaxsnn.bss2.search.task import Task
 
+#: A router: `router(task, placement, rng, effort)` gives all events of a placed task addresses, and
+#: all its synapses rows, so that each responds to its own source and to no other; or it says why it
+#: found nothing. `make_run.record` makes the run. What it draws, it draws from `rng`.
 Router = Callable[[Task, Placement, np.random.Generator, Effort], Run | Unrouted]
 
 
@@ -294,7 +297,22 @@ def _run(
     )
 
 
-#: Routers by name.
-ROUTERS: Mapping[str, Router] = MappingProxyType(
-    {"greedy": route_greedily, "label-only": label_only, "mixed": mixed}
+#: Routers by name; `register_router` adds others, and so do entry points of "jaxsnn.routers".
+ROUTERS: Registry[Router] = Registry(
+    "router",
+    "jaxsnn.routers",
+    {"greedy": route_greedily, "label-only": label_only, "mixed": mixed},
 )
+
+
+def register_router(name: str, function: Router) -> None:
+    """Add a router, to be chosen by its name: `Portfolio(routers=[name])`, `jaxsnn map --router`.
+
+    Args:
+        name: for the command line.
+        function: see `Router`.
+
+    Raises:
+        UsageError: the name is another router's.
+    """
+    ROUTERS.register(name, function)

@@ -11,7 +11,7 @@ from typing import Any
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.map_file import read_mapping
 from jaxsnn.bss2.mapping import Mapping, to_json
-from jaxsnn.bss2.search.portfolio import map_net
+from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, quantize
 from jaxsnn.bss2.usage import used
 from jaxsnn.commands.demo.demo_steps import TOLD
@@ -27,7 +27,7 @@ def map_step(
 ) -> tuple[Quantized, list[str], dict[str, Any]]:
     """The exported file quantised, placed and routed, and the mapping written."""
     quantized = quantize(read(exported, **TOLD))
-    found = map_net(quantized.netlist)
+    found = place_and_route(quantized.netlist)
     if found.mapping is None:
         raise MappingError(f"the trained network has no mapping: {found.why}")
     text, resources = to_json(found.mapping), used(found.mapping)

@@ -1,0 +1,238 @@
+"""Verifies a mapping: sends every source's events through the chip and compares what responds with
+the net.
+
+Knows the chip, the mapping and the netlist, and nothing of how a mapping is found: it neither
+trusts nor repairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxsnn.bss2.check.legality import (
+    array_violations,
+    dead_violations,
+    event_violations,
+    existing,
+    neuron_violations,
+    on_chip,
+    setting_violations,
+    synapse_violations,
+)
+from jaxsnn.bss2.check.order import Members, members, order_violations
+from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
+from jaxsnn.bss2.chip import HEMISPHERES, Chip
+from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
+from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.errors import MappingError, Problem
+
+_MAP_AGAIN = "map the network again"
+
+
+def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
+    """All violations of a mapping; none if it is right.
+
+    Each is a `Problem` whose `node` is the place: the run, and the neuron, circuit, synapse or
+    crossbar node.
+
+    It is right where every neuron of the net is placed once, on legal and living circuits; what a
+    run needs was recorded by an earlier one; a recurrent component is in one run; and each spike of
+    each source makes exactly those synapses respond that the net has, with its signs and weights.
+    Where signs are free, each synapse's partner in the driver's other row is left to it.
+
+    >>> import numpy as np
+    >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
+    >>> from jaxsnn.bss2.mapping import Mapping
+    >>> from jaxsnn.bss2.netlist import netlist
+    >>> net = netlist([], [], [], [])
+    >>> empty = Mapping(
+    ...     chip=SMALL, dead=NOTHING_DEAD, signs="fixed", seed=0, fingerprint="", populations=(), runs=()
+    ... )
+    >>> check_mapping(empty, net)[0].code
+    'other-net'
+    """
+    found = list(_net_violations(mapping, net))
+    found += dead_violations(mapping.chip, mapping.dead)
+    if any(one.code in ("other-populations", "no-such-part") for one in found):
+        return tuple(found)
+    runs = tuple(members(net, run) for run in mapping.runs)
+    found += order_violations(mapping, net, runs)
+    for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
+        found += _run_violations(mapping, net, run, inside, f"run {number}")
+    return tuple(found)
+
+
+def located(violation: Problem) -> str:
+    """A violation for people, the place first."""
+    return f"{violation.node}: {violation.as_text()}"
+
+
+def refuse_wrong(mapping: Mapping, net: Netlist) -> None:
+    """Go on only with a right mapping.
+
+    Raises:
+        MappingError: it has violations; says how many, and the first.
+    """
+    violations = check_mapping(mapping, net)
+    if not violations:
+        return
+    first, count = violations[0], len(violations)
+    many = f"{count} violations, the first" if count > 1 else "a violation"
+    raise MappingError(
+        f"the mapping has {many} in {first.node}: {first.message}",
+        fix=first.fix or _MAP_AGAIN,
+        node=first.node,
+        code=first.code,
+    )
+
+
+def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
+    if mapping.signs not in SIGNS:
+        message = f"signs are '{mapping.signs}', not 'fixed' or 'free'"
+        yield Problem(code="bad-signs", node="mapping", message=message)
+    ours, theirs = (
+        [(part.name, part.size, part.external) for part in parts]
+        for parts in (mapping.populations, net.populations)
+    )
+    if ours != theirs:
+        message = f"its populations are {ours}, the net's are {theirs}"
+        yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
+    if mapping.fingerprint != net.fingerprint():
+        message = f"it is of the net {mapping.fingerprint[:12]}, not of {net.fingerprint()[:12]}"
+        yield Problem(code="other-net", node="mapping", message=message, fix=_MAP_AGAIN)
+
+
+def _run_violations(
+    mapping: Mapping, net: Netlist, run: Run, inside: Members, where: str
+) -> Iterator[Problem]:
+    broken = list(array_violations(mapping.chip, run, where))
+    if broken:
+        yield from broken
+        return
+    names = {
+        number: net.neuron(index)
+        for number, index in enumerate(inside.neurons.tolist())
+        if index >= 0
+    }
+    sources = {
+        number: net.neuron(index)
+        for number, index in enumerate(inside.sources.tolist())
+        if index >= 0
+    }
+    for listed, known in ((run.neurons, names), (run.sources, sources)):
+        for number in range(len(listed)):
+            known.setdefault(
+                number, f"entry {number}"
+            )  # of no neuron of the net, which `order_violations` says
+    yield from neuron_violations(mapping, run, names, where)
+    yield from event_violations(mapping, run, sources, where)
+    yield from setting_violations(mapping.chip, run, where)
+    place = np.full((HEMISPHERES, mapping.chip.columns), -1)
+    for number, neuron in enumerate(run.neurons):
+        for circuit in neuron.circuits:
+            if on_chip(mapping.chip, circuit):
+                place[circuit] = number
+    yield from synapse_violations(mapping, run, place >= 0, where)
+    events = events_of(mapping.chip, run, inside.neurons, inside.sources)
+    reached = passed(events, run.crossbar)
+    yield from _recording_violations(mapping.chip, net, events, reached, where)
+    yield from _response_violations(mapping.chip, net, run, inside, place, (events, reached), where)
+
+
+def _recording_violations(
+    chip: Chip, net: Netlist, events: ChipEvents, reached: tuple[np.ndarray, np.ndarray], where: str
+) -> Iterator[Problem]:
+    """Neurons whose spikes the host does not get, or cannot tell from others."""
+    number, output = reached
+    to_host = output >= chip.link_output(0)
+    number, output = number[to_host], output[to_host]
+    missing = np.setdiff1d(np.flatnonzero(events.recorded), number)
+    for event in missing.tolist():
+        message = f"it is to be recorded, and no crossbar node passes its events of address {events.address[event]}"
+        yield Problem(
+            code="not-recorded",
+            node=f"{where}: {net.neuron(events.sender[event])}",
+            message=message,
+        )
+    label = output << chip.event_bits | events.address[number]
+    for event in number[events.recorded[number]].tolist():
+        alike = number[(label == label[number == event][0]) & (number != event)]
+        for other in alike[:1].tolist():
+            message = (
+                f"the host cannot tell its spikes from those of {net.neuron(events.sender[other])}"
+            )
+            yield Problem(
+                code="same-record",
+                node=f"{where}: {net.neuron(events.sender[event])}",
+                message=message,
+            )
+
+
+def _response_violations(
+    chip: Chip,
+    net: Netlist,
+    run: Run,
+    inside: Members,
+    place: np.ndarray,
+    sent: tuple[ChipEvents, tuple[np.ndarray, np.ndarray]],
+    where: str,
+) -> Iterator[Problem]:
+    """What responds and should not, and what should and does not."""
+    events, reached = sent
+    senders = np.unique(
+        np.concatenate([inside.neurons[inside.neurons >= 0], inside.sources[inside.sources >= 0]])
+    )
+    synapses = run.synapses[existing(chip, run)]
+    found = responses(
+        chip,
+        events,
+        reached,
+        dataclasses.replace(run, synapses=synapses),
+        np.searchsorted(senders, events.sender),
+        place,
+        (len(senders), len(run.neurons)),
+    )
+    for hemisphere, row, column, label in synapses[found.idle, :4].tolist():
+        message = f"no event makes it respond: its row is off, or nothing that its driver accepts has its label {label}"
+        here = f"{where}: synapse ({hemisphere}, {row}, {column})"
+        yield Problem(code="idle-synapse", node=here, message=message)
+    wanted = _wanted(net, senders, inside.neurons)
+    differs = np.any(
+        found.sums != np.stack([np.maximum(wanted, 0), np.maximum(-wanted, 0)]), axis=0
+    )
+    for sender, neuron in np.argwhere(differs & (inside.neurons >= 0)).tolist():
+        excited, inhibited = found.sums[:, sender, neuron].tolist()
+        yield _difference(
+            int(wanted[sender, neuron]),
+            excited,
+            inhibited,
+            f"{where}: {net.neuron(senders[sender])} to {net.neuron(inside.neurons[neuron])}",
+        )
+
+
+def _wanted(net: Netlist, senders: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """(senders, neurons): the net's weights."""
+    wanted = np.zeros((len(senders), len(neurons)), np.int64)
+    column = np.full(net.size + 1, -1)
+    column[neurons] = np.arange(len(neurons))
+    row = np.full(net.size, -1)
+    row[senders] = np.arange(len(senders))
+    inside = (column[net.post] >= 0) & (row[net.pre] >= 0)
+    wanted[row[net.pre[inside]], column[net.post[inside]]] = net.weight[inside]
+    return wanted
+
+
+def _difference(wanted: int, excited: int, inhibited: int, where: str) -> Problem:
+    got = f"the chip adds {excited} and takes {inhibited}"
+    if wanted == 0:
+        return Problem(code="unwanted", node=where, message=f"there is no connection, {got}")
+    if excited == inhibited == 0:
+        return Problem(
+            code="missing", node=where, message=f"the weight is {wanted}, nothing responds"
+        )
+    own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)
+    code = "wrong-sign" if own == 0 and other == abs(wanted) else "wrong-weight"
+    return Problem(code=code, node=where, message=f"the weight is {wanted}, {got}")

@@ -1,0 +1,111 @@
+"""Reading JSON entry by entry: whatever has not the form that is asked for is an error of one line,
+with its place.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import MappingError
+
+
+class Entry:
+    """An object of the JSON, and where it stands in it."""
+
+    def __init__(self, content: Any, where: str) -> None:
+        if not isinstance(content, dict):
+            raise MappingError(f"{where} is {_kind(content)}, not an object: map the file again")
+        self.content, self.where = content, where
+
+    def value(self, key: str) -> Any:
+        if key not in self.content:
+            raise MappingError(f"{self.where} has no '{key}': map the file again")
+        return self.content[key]
+
+    def _typed(self, key: str, kind: type, name: str) -> Any:
+        value = self.value(key)
+        if type(value) is not kind:
+            raise MappingError(
+                f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again"
+            )
+        return value
+
+    def text(self, key: str) -> str:
+        return self._typed(key, str, "text")
+
+    def flag(self, key: str) -> bool:
+        return self._typed(key, bool, "true or false")
+
+    def integer(self, key: str) -> int:
+        value = self._typed(key, int, "an integer")
+        if not -_LARGEST <= value <= _LARGEST:
+            raise MappingError(
+                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again"
+            )
+        return value
+
+    def positive_numbers(self) -> dict[str, float]:
+        """All values, each a positive, finite number."""
+        for key, value in self.content.items():
+            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+                raise MappingError(
+                    f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again"
+                )
+        return {key: float(value) for key, value in self.content.items()}
+
+    def entry(self, key: str) -> Entry:
+        return Entry(self.value(key), f"{self.where}: {key}")
+
+    def entries(self, key: str) -> list[Entry]:
+        found = self._typed(key, list, "a list")
+        return [Entry(one, f"{self.where}: {key}[{number}]") for number, one in enumerate(found)]
+
+    def array(self, key: str, shape: tuple[int, ...] | None) -> np.ndarray:
+        return integers(self.value(key), shape, self.where, key)
+
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        found = self._typed(key, list, "a list")
+        array = integers(found, (len(found), 2), self.where, key)
+        return tuple((first, second) for first, second in array.tolist())
+
+
+#: No number of a mapping is larger.
+_LARGEST = 2**31 - 1
+
+
+def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) -> np.ndarray:
+    """Integers of a shape (None: a list of any length)."""
+    try:
+        array = np.asarray(value) if value != [] else np.zeros((0, *(shape or (0,))[1:]), np.int64)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
+        raise MappingError(
+            f"{where}: '{key}' is not a list of integers of equal lengths: map the file again"
+        )
+    if shape is not None and array.shape != shape:
+        sizes = (
+            " x ".join(str(size) for size in array.shape),
+            " x ".join(str(size) for size in shape),
+        )
+        raise MappingError(
+            f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again"
+        )
+    if array.size and max(-array.min(), array.max()) > _LARGEST:
+        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}: map the file again")
+    return array
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+    }
+    return names.get(type(value), "null")

@@ -1,0 +1,262 @@
+"""Populations in the chip's own time: what the calibration reaches, what is approximated, what no
+circuit does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxsnn.bss2.chip import PARAMETERS
+from jaxsnn.errors import LoweringError, MappingError, Problem
+from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
+from jaxsnn.network.structure import Population
+from jaxsnn.nir.graph import Finding
+from jaxsnn.units import format_time, parse_time
+
+#: How much faster the chip is than the file, unless its time constants ask for another factor.
+SPEEDUP: float = 1000
+#: The chip's synaptic time constant that stands in for the missing one of LIF and LI: the shortest
+#: without a warning.
+SHORT_TAU_SYN = parse_time("0.3us")
+_CURRENT_BASED = ("CubaLIF", "CubaLI")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dynamics:
+    """What a population's neurons do, in the file's voltages and the file's time.
+
+    Attributes:
+        population: the static record.
+        tau_mem, tau_syn: (neurons,) seconds; tau_syn is NaN where the file has none.
+        slope: (neurons,) by how much a spike of weight 1 changes dV/dt, volts per second; of a
+            population without tau_syn, by how much it changes V.
+        v_leak, v_threshold, v_reset: (neurons,); NaN in a readout.
+        drive: (neurons,) shift of the resting voltage by a bias.
+    """
+
+    population: Population
+    tau_mem: np.ndarray
+    tau_syn: np.ndarray
+    slope: np.ndarray
+    v_leak: np.ndarray
+    v_threshold: np.ndarray
+    v_reset: np.ndarray
+    drive: np.ndarray
+
+
+def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
+    """What a population does.
+
+    Args:
+        part: a lowered neuron.
+        constant: (neurons,) what biases add up to at its input, or None.
+
+    Raises:
+        LoweringError: the file does not say something that the chip needs.
+    """
+    population, values = part.population, part.parameters
+    if population is None:
+        raise LoweringError(
+            f"node '{part.wire.name}' is a {part.wire.kind}: only neurons are placed on circuits"
+        )
+    needed = [
+        "seconds",
+        "spike_area",
+        "tau",
+        "tau_mem",
+        "tau_syn",
+        *(["reset", "v_reset"] if population.fires else []),
+    ]
+    steps = constant is not None and bool(np.any(constant)) and population.bias == "step"
+    population.require(*needed, *(["dt"] if steps or population.resistance == "tau/dt" else []))
+    nothing = np.full(population.size, np.nan)
+    current_based = population.kind in _CURRENT_BASED
+    tau_mem = values["tau_mem" if current_based else "tau"]
+    tau_syn = values["tau_syn"] if current_based else nothing
+    r = values["r"] if population.resistance == "file" else tau_mem / population.dt
+    area = population.spike_area
+    if current_based:
+        slope = (r if area is None else r * values["w_in"] * area / tau_syn) / tau_mem
+    else:
+        slope = np.ones(population.size) if area is None else r * area / tau_mem
+    return Dynamics(
+        population=population,
+        tau_mem=tau_mem,
+        tau_syn=tau_syn,
+        slope=slope,
+        v_leak=values["v_leak"],
+        v_threshold=values["v_threshold"] if population.fires else nothing,
+        v_reset=values["v_reset"] if population.fires else nothing,
+        drive=np.zeros(population.size)
+        if constant is None
+        else constant * _lift(part, population, r, slope),
+    )
+
+
+def _lift(part: Part, population: Population, r: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Shift of the resting voltage under a constant input of 1: a current, or a spike in every
+    step.
+    """
+    values = part.parameters
+    w_in = values.get("w_in", np.ones_like(r))
+    if population.bias == "current":
+        return r * w_in
+    if population.kind in _CURRENT_BASED:
+        return slope * values["tau_mem"] * values["tau_syn"] / population.dt
+    return slope * values["tau"] / population.dt
+
+
+def population_problems(one: Dynamics) -> Iterator[Problem]:
+    """Why no circuit can run a population, whatever its weights; biases are another matter."""
+    population = one.population
+    name, where = population.name, f"node '{population.name}' ({population.kind})"
+    if population.fires and population.reset != "zero":
+        meaning = "by its threshold" if population.reset == "subtract" else "never"
+        yield Problem(
+            node=name,
+            code="reset",
+            message=f"{where} is reset {meaning}, a circuit of the chip always to v_reset",
+            fix=f"say --reset {name}:zero to map it so, or --readout {name} if it is a leaky readout",
+        )
+    if (one.slope <= 0).any():
+        neuron = int((one.slope <= 0).argmax())
+        yield Problem(
+            node=name,
+            code="bad-gain",
+            message=f"{where}: r and w_in turn a spike of weight 1 into a slope of {one.slope[neuron]:g} at neuron "
+            f"{neuron}, the chip folds positive gains into weights",
+            fix="put the sign into the weights",
+        )
+
+
+def feeding_problems(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterator[Problem]:
+    """Readouts that feed something, and Outputs that no population feeds alone."""
+    for name, part in parts.items():
+        for source in part.wire.sources:
+            population = parts[source].population
+            if part.wire.kind != "output" and population is not None and not population.fires:
+                yield Problem(
+                    node=source,
+                    code="analog-source",
+                    message=f"node '{source}' ({population.kind}) never fires and feeds node '{name}', synapses of the "
+                    "chip carry only spikes",
+                    fix="let it feed an Output only",
+                )
+            if part.wire.kind == "output" and population is None:
+                yield Problem(
+                    node=name,
+                    code="no-population",
+                    message=f"Output '{name}' shows node '{source}' ({plan.graph.nodes[source].type}), the chip shows "
+                    "neurons",
+                    fix="put neurons before it",
+                )
+
+
+def choose_speedup(
+    populations: Sequence[Dynamics], speedup: float | None
+) -> tuple[float, tuple[Finding, ...]]:
+    """The factor between the file's time and the chip's, and what is to be said about it.
+
+    Args:
+        populations: all.
+        speedup: the factor that was asked for; None for 1000, or the nearest that the calibration
+            reaches.
+
+    Raises:
+        MappingError: the calibration reaches none, or not the one asked for.
+    """
+    least, most, slow, fast = 0.0, math.inf, "", ""
+    for name, key, taus in _times(populations):
+        reach = PARAMETERS[key]
+        if (need := float(taus.max()) / (reach.most or math.inf)) > least:
+            least, slow = need, f"{key} {format_time(taus.max())} of '{name}'"
+        if (need := float(taus.min()) / (reach.least or 0.0)) < most:
+            most, fast = need, f"{key} {format_time(taus.min())} of '{name}'"
+    if least > most:
+        raise MappingError(
+            f"no speedup brings both {slow} and {fast} into the chip's reach: bring them closer together"
+        )
+    if speedup is None:
+        chosen = min(max(SPEEDUP, least), most)
+    elif not least <= speedup <= most:
+        limit = (
+            f"{slow} needs at least {least:g}"
+            if speedup < least
+            else f"{fast} allows at most {most:g}"
+        )
+        raise MappingError(
+            f"the speedup is {speedup:g}, {limit}: choose one from {least:g} to {most:g}"
+        )
+    else:
+        chosen = speedup
+    why = f"between {least:g} and {most:g} its time constants can be calibrated"
+    notes = [
+        Finding(node="", what=f"the chip runs {chosen:g} times as fast as the file says", why=why)
+    ]
+    return chosen, (*notes, *_warned(populations, chosen))
+
+
+def _times(populations: Sequence[Dynamics]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, parameter and values of the time constants that the file has."""
+    for one in populations:
+        yield one.population.name, "tau_mem", one.tau_mem
+        if not np.isnan(one.tau_syn).any():
+            yield one.population.name, "tau_syn", one.tau_syn
+
+
+def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Finding]:
+    """Time constants that the calibration reaches with a warning."""
+    for name, key, taus in _times(populations):
+        reach = PARAMETERS[key]
+        for value, limit, side in (
+            (taus.min(), reach.low, "below"),
+            (taus.max(), reach.high, "above"),
+        ):
+            own = value / speedup
+            if own < limit if side == "below" else own > limit:
+                what = f"{key} is {format_time(own)} on the chip, {side} {format_time(limit)}"
+                yield Finding(node=name, what=what, why="the calibration warns there")
+
+
+def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Iterator[Finding]:
+    """What the chip does otherwise than the file says."""
+    population = one.population
+    name = population.name
+
+    def found(what: str, why: str) -> Finding:
+        return Finding(node=name, what=what, why=why)
+
+    if np.isnan(one.tau_syn).any():
+        short = SHORT_TAU_SYN * speedup
+        share = short / float(one.tau_mem.min())
+        yield found(
+            f"{population.kind} becomes a current that decays with tau_syn {format_time(short)} (in the file's time), "
+            f"{share:.1%} of the shortest tau, and carries the same charge",
+            "the chip's synaptic current always decays",
+        )
+    if population.spike_kernel == "box":
+        yield found(
+            "spikes are not boxes of one step", "the chip's synaptic current jumps and decays"
+        )
+    if population.fires:
+        longest = format_time(refractory_time * speedup)
+        yield found(
+            f"after a spike it is refractory for {format_time(refractory_time)}, {longest} in the file's time",
+            "the chip has no shorter time",
+        )
+    start = "v_reset" if population.fires else "v_leak"
+    if population.fires and np.any(one.v_reset != one.v_leak) and population.initial != "v_reset":
+        yield found(
+            "it starts at v_reset",
+            f"the file says {population.initial}, the chip is reset before each sample",
+        )
+    elif start == "v_leak" and np.any(one.v_leak != 0) and population.initial != "v_leak":
+        yield found(
+            "it starts at v_leak", f"the file says {population.initial}, the chip rests there"
+        )
+    for remark in population.remarks:
+        yield found(remark, "said by the dialect")

@@ -1,0 +1,101 @@
+"""Placers and routers by name: those of this library, those registered, and those of installed
+packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from jaxsnn.errors import UsageError, suggestion
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Registry(Mapping[str, Function], Generic[Function]):
+    """Functions of one kind by name; a mapping whose order is own, registered, installed.
+
+    Args:
+        kind: what they are, for messages: "placer".
+        group: of the entry points by which installed packages add theirs: "jaxsnn.placers".
+        own: those of this library.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, Function]) -> None:
+        self.kind, self.group = kind, group
+        self._own, self._registered = dict(own), dict[str, Function]()
+
+    def register(self, name: str, function: Function) -> None:
+        """Add a function.
+
+        Raises:
+            UsageError: the name is empty or another function's, or the function cannot be called.
+        """
+        if not name or not callable(function):
+            raise UsageError(
+                f"{self.kind} '{name}' is {type(function).__name__} {function!r}",
+                fix="register a function under a name",
+            )
+        if self._known().get(name, function) is not function:
+            raise UsageError(
+                f"there is another {self.kind} '{name}'", fix="register it under another name"
+            )
+        if name not in self._own:
+            self._registered[name] = function
+
+    def named(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The names (or the one name), having made sure that each is a function's.
+
+        Raises:
+            UsageError: there is none of a name, or no name at all.
+        """
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        if not chosen:
+            raise UsageError(f"no {self.kind} is named", fix=f"name one. {suggestion('', self)}")
+        for name in chosen:
+            if name not in self:
+                raise UsageError(f"there is no {self.kind} '{name}'", fix=suggestion(name, self))
+        return chosen
+
+    def __getitem__(self, name: str) -> Function:
+        known = self._known()
+        return known[name] if name in known else self._loaded(self._installed()[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known() or name in self._installed()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._known()
+        yield from self._installed()
+
+    def __len__(self) -> int:
+        return len(self._known()) + len(self._installed())
+
+    def _known(self) -> dict[str, Function]:
+        return self._own | self._registered
+
+    def _installed(self) -> dict[str, EntryPoint]:
+        """What installed packages offer, by name.
+
+        Raises:
+            UsageError: two functions have one name.
+        """
+        found: dict[str, EntryPoint] = {}
+        for point in sorted(entry_points(group=self.group)):
+            if point.name in self._known() or found.get(point.name, point) != point:
+                raise UsageError(
+                    f"there is more than one {self.kind} '{point.name}', one of them is {point.value}",
+                    fix="rename the entry point, or uninstall the package that has it",
+                )
+            found[point.name] = point
+        return found
+
+    def _loaded(self, point: EntryPoint) -> Function:
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{self.kind} '{point.name}' cannot be loaded from {point.value} ({error})",
+                fix="install the package again, or choose another one",
+            ) from error
