@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UsageError, listing
+from jaxsnn.errors import GraphError, UsageError, suggestion
 from jaxsnn.nir.export import group_of, tagged
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, kaiming_uniform
@@ -86,7 +86,9 @@ def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> L
     if not callable(weight):
         outputs = np.shape(weight)[0] if outputs is None else outputs
     if outputs is None:
-        raise UsageError(f"a {kind} layer needs its number of outputs, or an array of weights")
+        raise UsageError(
+            f"a {kind} layer has no number of outputs", fix="say it, or give an array of weights"
+        )
     return Layer(type=kind, size=(outputs,), weights=weights)
 
 
@@ -210,7 +212,8 @@ def sequential(
     """
     if not layers or layers[0].type != "Input":
         raise UsageError(
-            "the first layer must say how many channels come in: sequential(input(5), ...)"
+            "the first layer must say how many channels come in",
+            fix="begin with an input, sequential(input(5), ...)",
         )
     named = {str(number): layer for number, layer in enumerate(layers)}
     nodes = {"input": named.pop("0"), **named}
@@ -256,7 +259,7 @@ def network(
     for name in dict.fromkeys(name for edge in edges for name in edge):
         if name not in nodes:
             raise GraphError(
-                f"an edge names '{name}', which is no node: there are {listing(nodes)}"
+                f"an edge names '{name}', which is not a node", fix=suggestion(name, nodes)
             )
     shapes = _fed_shapes(nodes, edges)
     rng = None if seed is None else np.random.default_rng(seed)
@@ -283,7 +286,9 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
     unknown = [name for name in nodes if name not in fed]
     if unknown:
         raise GraphError(
-            f"node '{unknown[0]}' has no size, and nothing feeds it: say its size or add an edge to it"
+            f"node '{unknown[0]}' has no size, and nothing feeds it",
+            fix="say its size or add an edge to it",
+            node=unknown[0],
         )
     return fed
 
@@ -301,7 +306,9 @@ def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None)
         array = np.asarray(value, float)
         if array.shape not in ((), shape):
             raise GraphError(
-                f"node '{name}': {key} of shape {array.shape} does not fit {shape}: pass one or one for each"
+                f"node '{name}': {key} of shape {array.shape} does not fit {shape}",
+                fix="pass one number, or one for each neuron",
+                node=name,
             )
         entry[key] = np.broadcast_to(array, shape)
     return entry
@@ -313,11 +320,15 @@ def _drawn(
     if callable(weight):
         if rng is None:
             raise UsageError(
-                f"node '{name}' draws its {key}: say seed=0, or pass an array of shape {shape}"
+                f"node '{name}' draws its {key}, and no seed was said",
+                fix=f"say seed=0, or pass an array of shape {shape}",
+                node=name,
             )
         return np.asarray(weight(rng, shape))
     if np.shape(weight) != shape:
         raise GraphError(
-            f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}, (outputs, inputs)"
+            f"node '{name}': {key} of shape {np.shape(weight)} does not fit {shape}",
+            fix="weights are (outputs, inputs), a bias is (outputs,)",
+            node=name,
         )
     return np.asarray(weight)

@@ -48,10 +48,11 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.
     time, index = np.asarray(events.time), np.asarray(events.index)
     if time.ndim != 2 or time.shape != index.shape:
         raise UsageError(
-            f"events have times {time.shape} and indices {index.shape}: both must be (batch, events)"
+            f"events have times of shape {time.shape} and indices of shape {index.shape}",
+            fix="both must be (batch, events)",
         )
     if np.isnan(time).any():
-        raise UsageError("events have a time that is NaN: unused slots are at inf")
+        raise UsageError("events have a time that is NaN", fix="put unused slots at inf")
     used = np.isfinite(time)
     data = nir.EventData(
         idx=np.where(used, index, -1),
@@ -63,7 +64,8 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> nir.
         given = np.asarray(values)
         if given.shape != time.shape:
             raise UsageError(
-                f"values have the shape {given.shape}, events {time.shape}: give one for each slot"
+                f"values have the shape {given.shape}, events {time.shape}",
+                fix="give one for each slot",
             )
         data = nir.ValuedEventData(
             **vars(data), value=np.where(used, given, np.zeros((), given.dtype))
@@ -81,7 +83,7 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
         name: what to call the data in messages.
 
     Raises:
-        UsageError: the data are broken, are no spikes, or carry values other than 1.
+        UsageError: the data are broken, are not spikes, or carry values other than 1.
     """
     from jaxsnn.network.spikes import Events, dense_to_events
 
@@ -90,12 +92,15 @@ def to_events(data: Observable, *, name: str = "data") -> Events:
         try:
             return dense_to_events(to_array(data), data.dt)
         except ValueError as error:
-            raise UsageError(f"{name}: {error}: this is no recording of spikes") from error
+            raise UsageError(
+                f"{name} is not a recording of spikes: {error}", fix="use to_array"
+            ) from error
     used = data.idx >= 0
     if isinstance(data, nir.ValuedEventData) and (other := used & (data.value != 1)).any():
         raise UsageError(
-            f"{name}: {int(other.sum())} of {int(used.sum())} events carry values other than 1, the first "
-            f"{data.value[other][0]:g}, which spikes do not have: use an Affine or to_array"
+            f"{name}: {int(other.sum())} of {int(used.sum())} events carry values other than 1, "
+            f"the first {data.value[other][0]:g}, which spikes do not have",
+            fix="use an Affine or to_array",
         )
     order = np.argsort(data.time, axis=1, kind="stable")
     index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
@@ -118,14 +123,17 @@ def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> nir.TimeGrid
     values = np.asarray(array)
     if values.ndim < 3:
         raise UsageError(
-            f"an array of shape {values.shape} cannot be a recording: it must be (time, batch, ...)"
+            f"an array of shape {values.shape} cannot be a recording",
+            fix="it must be (time, batch, ...)",
         )
     if spikes and values.dtype != bool:
         if (other := (values != 0) & (values != 1)).any():
             step, sample = (int(place) for place in np.argwhere(other)[0][:2])
             raise UsageError(
-                f"{int(other.sum())} entries are neither 0 nor 1, the first {values[other][0]:g} in step {step} of "
-                f"sample {sample}: NIR's spikes are yes or no: use a smaller dt, or store counts with spikes=False"
+                f"{int(other.sum())} entries are neither 0 nor 1, the first "
+                f"{values[other][0]:g} in step {step} of sample {sample}, "
+                "and NIR's spikes are yes or no",
+                fix="use a smaller dt, or store counts with spikes=False",
             )
         values = values != 0
     flat = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
@@ -145,7 +153,8 @@ def to_array(data: nir.TimeGriddedData, shape: tuple[int, ...] | None = None) ->
         return moved
     if math.prod(shape) != data.n_neurons:
         raise UsageError(
-            f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}"
+            f"the data have {data.n_neurons} neurons, the shape {shape} has {math.prod(shape)}",
+            fix="give a shape with as many elements as there are neurons",
         )
     return moved.reshape(*moved.shape[:2], *shape)
 
@@ -158,8 +167,8 @@ class Binned:
         array: (time, batch, neurons): int32 counts; of valued events the sums of their values,
             float.
         dt: length of a step, seconds.
-        moved: number of events that were no multiple of dt and were put at the beginning of their
-            step.
+        moved: number of events that were not at a multiple of dt and were put at the beginning of
+            their step.
         farthest: by how much at most, seconds.
         merged: number of steps of a neuron with more than one event.
     """
@@ -180,7 +189,7 @@ def bin_events(data: nir.EventData, dt: float, *, move: bool = False, name: str 
         name: what to call the data in messages.
 
     Raises:
-        UsageError: times that are no multiple of dt (without `move`), or that lie in no step.
+        UsageError: times that are not multiples of dt (without `move`), or that lie in no step.
 
     >>> data = nir.EventData(idx=np.array([[1, 1]]), time=np.array([[0.1, 0.25]]), n_neurons=2, t_max=0.3)
     >>> bin_events(data, 0.1, move=True).array[:, 0].tolist(), bin_events(data, 0.1, move=True).moved
@@ -188,12 +197,12 @@ def bin_events(data: nir.EventData, dt: float, *, move: bool = False, name: str 
     """
     refuse_broken(data, name)
     if not (math.isfinite(dt) and dt > 0):
-        raise UsageError(f"dt is {dt:g} s: it must be positive")
+        raise UsageError(f"dt is {dt:g} s", fix="it must be positive")
     count = _steps(np.asarray(data.t_max), dt)
     if not bool(_is_whole(np.asarray(data.t_max), count, dt)):
         raise UsageError(
-            f"{name} end at {data.t_max:g} s, which is {data.t_max / dt:g} steps of {dt:g} s: choose a dt that "
-            "divides it"
+            f"{name} end at {data.t_max:g} s, which is {data.t_max / dt:g} steps of {dt:g} s",
+            fix="choose a dt that divides it",
         )
     used = data.idx >= 0
     sample, neuron, time = np.nonzero(used)[0], data.idx[used], data.time[used].astype(float)
@@ -201,14 +210,16 @@ def bin_events(data: nir.EventData, dt: float, *, move: bool = False, name: str 
     off = ~_is_whole(time, step, dt)
     if off.any() and not move:
         raise UsageError(
-            f"{name}: {int(off.sum())} of {time.size} events are no multiple of {dt:g} s, the first at "
-            f"{time[off][0]:g} s: choose a dt that divides them, or allow them to be moved"
+            f"{name}: {int(off.sum())} of {time.size} events are not at a multiple of {dt:g} s, "
+            f"the first at {time[off][0]:g} s",
+            fix="choose a dt that divides them, or allow them to be moved",
         )
     step = np.where(off, np.floor(time / dt), step).astype(np.int64)
     if (late := step >= count).any():
         raise UsageError(
-            f"{name}: {int(late.sum())} events lie in no step, the first at {time[late][0]:g} s, where {int(count)} "
-            f"steps of {dt:g} s end: give a larger t_max"
+            f"{name}: {int(late.sum())} events lie in no step, the first at {time[late][0]:g} s, "
+            f"where {int(count)} steps of {dt:g} s end",
+            fix="give a larger t_max",
         )
     place = (step, sample, neuron)
     counts = np.zeros((int(count), data.n_samples, data.n_neurons), np.int32)
@@ -249,7 +260,7 @@ def in_steps(
         return to_array(data, shape), remark
     if dt is None:
         raise UsageError(
-            f"the {name} is given by events, and nobody says how long a step is: say dt (--dt)"
+            f"the {name} is given by events, and nobody says how long a step is", fix="say dt="
         )
     return to_array(gridded_data(bin_events(data, dt, name=name).array, dt), shape), None
 
@@ -280,11 +291,12 @@ def graph_data(observations: Mapping[str, Mapping[str, Observable]]) -> nir.NIRG
             level = level.nodes.setdefault(part, nir.NIRGraphData(nodes={}))
             if not isinstance(level, nir.NIRGraphData):
                 raise UsageError(
-                    f"'{part}' in '{name}' is a node, it cannot hold others: rename one of them"
+                    f"'{part}' in '{name}' is a node, it cannot hold others",
+                    fix="rename one of them",
                 )
         if not all(name.split("/")) or last in level.nodes:
             raise UsageError(
-                f"'{name}' cannot name a node here: names must differ and must not be empty"
+                f"'{name}' cannot name a node here", fix="names must differ and must not be empty"
             )
         level.nodes[last] = nir.NIRNodeData(observables=dict(observables))
     return root

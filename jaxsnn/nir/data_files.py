@@ -22,18 +22,20 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
     """Read a file of NIR data.
 
     Raises:
-        FileError: no such file, or it is no file of NIR data.
+        FileError: no such file, or it is not a file of NIR data.
     """
     document = load_hdf5(path, "a file of NIR data")
     kind = _type_of(document)
     if kind != "NIRGraphData":
         raise FileError(
-            f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind}): was it a NIR graph?"
+            f"{path} is HDF5 but holds no NIRGraphData (its __type__ is {kind})",
+            fix="name a recording; a NIR graph is read by jaxsnn.nir.read",
         )
     try:
         return _read_graph(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(f"{path} holds broken NIR data: {error}: write it again") from error
+        reason = str(error).strip("'\"")
+        raise FileError(f"{path} holds broken NIR data: {reason}", fix="write it again") from error
 
 
 def write_data(
@@ -43,7 +45,7 @@ def write_data(
 
     Raises:
         FileError: the file exists and `force` is not set, or cannot be written.
-        GraphError: a name that a file cannot hold, or an entry that is no data.
+        GraphError: a name that a file cannot hold, or an entry that is not data.
     """
     save(path, _graph_group(data), force)
 
@@ -72,7 +74,9 @@ def _graph_group(data: nir.NIRGraphData) -> Group:
 def _node_group(name: str, data: Any) -> Group:
     if not isinstance(data, nir.NIRNodeData):
         raise GraphError(
-            f"node '{name}' holds a {type(data).__name__}: it must be NIRNodeData or NIRGraphData"
+            f"node '{name}' holds a {type(data).__name__}",
+            fix="make it NIRNodeData or NIRGraphData",
+            node=name,
         )
     found = Group(
         {key: _observable_group(f"{name}.{key}", entry) for key, entry in _named(data.observables)}
@@ -84,7 +88,8 @@ def _named(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for name in entries:
         if "/" in name or name in ("", "."):
             raise GraphError(
-                f"'{name}' is a name that a file cannot hold: nest a NIRGraphData, or rename it"
+                f"'{name}' is a name that a file cannot hold",
+                fix="nest a NIRGraphData, or rename it",
             )
     return list(entries.items())
 
@@ -95,7 +100,7 @@ def _observable_group(name: str, data: Any) -> Group:
         return Group({"data": _stored(data.data)}, _attributes("TimeGriddedData", dt=data.dt))
     if not isinstance(data, nir.EventData):
         raise GraphError(
-            f"'{name}' is a {type(data).__name__}: it must be TimeGriddedData or EventData"
+            f"'{name}' is a {type(data).__name__}", fix="make it TimeGriddedData or EventData"
         )
     refuse_broken(data, name)
     valued = isinstance(data, nir.ValuedEventData)
@@ -154,26 +159,29 @@ def refuse_broken(data: Observable, name: str) -> None:
     """
     if isinstance(data, nir.TimeGriddedData):
         if not (math.isfinite(data.dt) and data.dt > 0):
-            raise UsageError(f"{name}: dt is {data.dt:g} s: it must be positive")
+            raise UsageError(f"{name}: dt is {data.dt:g} s", fix="it must be positive")
         return
     if data.idx.ndim != 2 or data.idx.dtype.kind not in "iu" or data.time.dtype.kind not in "iuf":
         raise UsageError(
-            f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}: they must be whole "
-            "numbers and floats of shape (batch, events)"
+            f"{name}: idx is {data.idx.dtype} of shape {data.idx.shape}, time {data.time.dtype}",
+            fix="they must be whole numbers and floats of shape (batch, events)",
         )
     used = data.idx != -1
     if (half := used != np.isfinite(data.time)).any():
         place = tuple(int(axis) for axis in np.argwhere(half)[0])
         raise UsageError(
-            f"{name}: slot {place} has idx {data.idx[place]} and time {data.time[place]:g}: an unused slot has idx -1 "
-            "and time inf, a used one neither"
+            f"{name}: slot {place} has idx {data.idx[place]} and time {data.time[place]:g}",
+            fix="an unused slot has idx -1 and time inf, a used one neither",
         )
     if (bad := used & ((data.idx < 0) | (data.idx >= data.n_neurons))).any():
         raise UsageError(
-            f"{name}: an event names neuron {data.idx[bad][0]}, there are {data.n_neurons}, from 0 on"
+            f"{name}: an event names neuron {data.idx[bad][0]}, "
+            f"there are {data.n_neurons}, from 0 on",
+            fix="correct n_neurons or the events",
         )
     if (bad := used & ((data.time < 0) | (data.time > data.t_max * (1 + TOLERANCE)))).any():
         raise UsageError(
-            f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to t_max = {data.t_max:g} s, the "
-            f"first at {data.time[bad][0]:g} s: correct t_max or the events"
+            f"{name}: {int(bad.sum())} events lie outside the recording, from 0 s to "
+            f"t_max = {data.t_max:g} s, the first at {data.time[bad][0]:g} s",
+            fix="correct t_max or the events",
         )

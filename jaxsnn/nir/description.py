@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import Problem, in_flags
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import Shape, shapes, sizes, synapses
@@ -38,11 +39,17 @@ def describe(graph: Graph) -> dict[str, Any]:
         "neurons": _total(neurons),
         "synapses": _total(counts),
         "dialect": graph.dialect.as_dict(),
-        "repairs": [finding.as_dict() for finding in graph.repairs],
-        "warnings": [finding.as_dict() for finding in graph.warnings],
+        "repairs": [change.as_dict() for change in graph.repairs],
+        "warnings": [_warning(problem) for problem in graph.warnings],
         "metadata": _plain(graph.metadata),
         "nir_version": graph.version,
     }
+
+
+def _warning(problem: Problem) -> dict[str, str]:
+    """A warning for JSON, also under the keys of what the reader did: `what` and `why`."""
+    content = problem.as_dict()
+    return content | {"what": content["message"], "why": content["fix"]}
 
 
 def _total(counts: list[int | None]) -> int | None:
@@ -138,10 +145,10 @@ def as_text(graph: Graph) -> str:
     kinds = ", ".join(kind for kind in ("recurrent", "nested") if content[kind])
     totals = (_unknown(content["neurons"]), _unknown(content["synapses"]))
     lines.append(
-        f"{content['populations']} populations, {totals[0]} neurons, {totals[1]} synapses; {kinds or 'feed-forward'}; "
-        f"NIR {_unknown(graph.version)}"
+        f"{content['populations']} populations, {totals[0]} neurons, {totals[1]} synapses; "
+        f"{kinds or 'feed-forward'}; NIR {_unknown(graph.version)}"
     )
-    lines += [*_dialect_lines(graph), *_finding_lines(graph)]
+    lines += [*_dialect_lines(graph), *_remark_lines(graph)]
     return "\n".join(lines)
 
 
@@ -163,10 +170,12 @@ def _unknown(value: Any) -> str:
 
 def _dialect_lines(graph: Graph) -> list[str]:
     dialect = graph.dialect
+    # The choices are in `why` already.
+    why = f"{dialect.why} Say dialect=." if dialect.name is None else dialect.why
     lines = [
         "",
         f"dialect: {dialect.name or 'undecided'} ({dialect.decided_by})",
-        f"  {dialect.why}",
+        f"  {in_flags(why)}",
     ]
     shown = {
         "dt": None if dialect.dt is None else format_time(dialect.dt),
@@ -181,16 +190,13 @@ def _dialect_lines(graph: Graph) -> list[str]:
     return lines
 
 
-def _finding_lines(graph: Graph) -> list[str]:
+def _remark_lines(graph: Graph) -> list[str]:
+    """What the reader repaired and warns of."""
     lines = []
-    for title, findings in (
+    for title, remarks in (
         ("repaired in reading, not in the file", graph.repairs),
         ("warnings", graph.warnings),
     ):
-        if findings:
-            lines += [
-                "",
-                f"{title}:",
-                *(f"  {item.node or 'graph'}: {item.what} ({item.why})" for item in findings),
-            ]
+        if remarks:
+            lines += ["", f"{title}:", *(f"  {remark.as_text()}" for remark in remarks)]
     return lines

@@ -40,14 +40,15 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     """
     dialect = dialect or "auto"
     if dialect != "auto" and dialect not in DIALECTS:
-        raise UsageError(f"unknown dialect '{dialect}': {suggestion(dialect, ['auto', *DIALECTS])}")
+        raise UsageError(
+            f"unknown dialect '{dialect}'", fix=suggestion(dialect, ["auto", *DIALECTS])
+        )
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
     for option, value in given.items():
-        if option not in (*CHOICES, "dt", "dt_export", "readout"):
-            raise UsageError(
-                f"unknown option '{option}': {suggestion(option, ['dt', 'dt_export', 'readout', *CHOICES])}"
-            )
+        known = ("dt", "dt_export", "readout", *CHOICES)
+        if option not in known:
+            raise UsageError(f"unknown option '{option}'", fix=suggestion(option, known))
         if value is None:
             continue
         if option in ("dt", "dt_export"):
@@ -63,9 +64,8 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
 def _choice(option: str, value: Any) -> Any:
     text = str(value).lower()
     if text not in CHOICES[option]:
-        flag = option.replace("_", "-")
         raise UsageError(
-            f"--{flag} is '{value}', but it must be one of {', '.join(CHOICES[option])}"
+            f'{option}="{value}" is unknown', fix=f"say one of {', '.join(CHOICES[option])}"
         )
     return {"true": True, "false": False}.get(text, text)
 
@@ -81,7 +81,8 @@ def _per_node(
         if node is None:
             if fields.get(option, text) != text:
                 raise UsageError(
-                    f"--{option.replace('_', '-')} is said twice, '{fields[option]}' and '{text}'"
+                    f"{option} is said twice for all nodes, '{fields[option]}' and '{text}'",
+                    fix=f'say which node has the other, {option}={{"NODE": "{text}"}}',
                 )
             fields[option] = _choice(option, text)
             continue
@@ -109,13 +110,15 @@ def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
 
 
 def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
-    flag = f"--{option.replace('_', '-')}"
     neurons = [known for known, node in nodes.items() if isinstance(node, NEURONS)]
     if name not in neurons:
         raise UsageError(
-            f"{flag} names '{name}', which is no neuron of the graph: {suggestion(name, neurons)}"
+            f"{option} names '{name}', which is not a neuron of the graph",
+            fix=suggestion(name, neurons),
         )
     if option == "readout" and not isinstance(nodes[name], SPIKING):
         raise UsageError(
-            f"{flag} names '{name}', a {nodes[name].type}, which does not spike anyway: leave it out"
+            f"{option} names '{name}', a {nodes[name].type}, which does not spike anyway",
+            fix="leave it out",
+            node=name,
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+from jaxsnn.errors import in_flags
 from jaxsnn.nir.nodes import nothing
 
 TimeUnit = Literal["s", "ms", "step"]
@@ -39,7 +40,7 @@ UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How one framework plays one type of neuron.
+    """How one framework simulates one type of neuron.
 
     Attributes:
         arrival: "fixed": a spike of weight w is a current w of area dt, so r and w_in count.
@@ -86,12 +87,13 @@ class Conventions:
 
     Attributes:
         name: Name of the dialect.
-        rules: How it plays each type of neuron that it writes, by NIR type.
+        rules: How it simulates each type of neuron that it writes, by NIR type.
         time_unit: Unit of the time constants.
         dt: The step that it always writes with, in seconds.
         dt_from: How dt follows from the numbers of the file: "tau/r", "tau W(1/r)" (W: Lambert's)
             or "tau (1-r)".
-        r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the input decays.
+        r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
+            input decays.
         r_is_rate: r of IF is 1/dt.
         reset: Its default reset; "zero" puts V to v_reset, "subtract" takes v_threshold off.
         reset_delay: True: a spike acts on the membrane one step later.
@@ -375,6 +377,20 @@ class Dialect:
         return None if self.name is None else DIALECTS[self.name]
 
     @property
+    def fix(self) -> str:
+        """What to say while the name is undecided; "" once it is decided."""
+        if self.name is not None:
+            return ""
+        choices = f", one of {', '.join(self.choices)}" if self.choices else ""
+        return f"say dialect={choices}"
+
+    @property
+    def undecided(self) -> str:
+        """Words for messages: the dialect of the file, and in brackets why nobody knows it."""
+        why = self.why.rstrip(" .")
+        return f"the dialect of the file ({why})" if why else "the dialect of the file"
+
+    @property
     def seconds(self) -> float | None:
         """Seconds in one unit of the file's time constants (Norse: its dt_export included); None if
         unknown.
@@ -402,9 +418,11 @@ class Dialect:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, in the words of the command line."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {
+            "why": in_flags(self.why),
+            "fix": in_flags(self.fix),
             "nodes": {name: dict(own) for name, own in self.nodes.items()},
             "choices": list(self.choices),
         }

@@ -63,7 +63,10 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
     """
     ending = Path(path).suffix
     if ending not in FORMATS:
-        raise UsageError(f"'{path}' ends in '{ending}': a graph is drawn as {listing(FORMATS)}")
+        raise UsageError(
+            f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",
+            fix=f"name a file that ends in one of {listing(FORMATS)}",
+        )
     text = FORMATS[ending](graph)
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))

@@ -148,7 +148,7 @@ def export(graph: Graph) -> nir.NIRGraph:
         return cast("nir.NIRGraph", nir.dict2NIRNode(tree))
     except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise GraphError(
-            f"the nir package refuses this graph: {error}: write it to a file instead"
+            f"the nir package refuses this graph: {error}", fix="write it to a file instead"
         ) from error
 
 
@@ -185,7 +185,8 @@ def _group(tree: Mapping[str, Any], where: str) -> Group:
         name = str(key)
         if "/" in name or name in ("", "."):
             raise GraphError(
-                f"{where} has an entry named '{name}', which a NIR file cannot hold: rename it"
+                f"{where} has an entry named '{name}', which a NIR file cannot hold",
+                fix="rename it",
             )
         if isinstance(value, Mapping):
             if value or name != "metadata":
@@ -208,7 +209,8 @@ def _dataset(name: str, value: Any, where: str) -> Dataset:
         return text_dataset(array.tolist())
     if array.dtype.kind not in "biufc":
         raise GraphError(
-            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold: make it numbers"
+            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
+            fix="make it numbers",
         )
     array.setflags(write=False)
     return Dataset(value=array, dtype=array.dtype)

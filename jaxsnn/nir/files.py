@@ -87,7 +87,10 @@ def load(path: str | os.PathLike[str]) -> Group:
     document = load_hdf5(path, "a NIR file")
     if not isinstance(document.get("node"), Group):
         entries = ", ".join(document) or "nothing"
-        raise FileError(f"{path} is HDF5 but not NIR: it has no group 'node', only {entries}")
+        raise FileError(
+            f"{path} is HDF5 but not NIR, it has no group 'node', only {entries}",
+            fix="name a file that a NIR exporter wrote",
+        )
     return document
 
 
@@ -102,22 +105,23 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     if not path.exists():
         raise FileError(f"{path}: no such file")
     if path.is_dir():
-        raise FileError(f"{path} is a directory: name {kind}")
+        raise FileError(f"{path} is a directory", fix=f"name {kind}")
     try:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and path.read_bytes()[:8] != b"\x89HDF\r\n\x1a\n":
             raise FileError(
-                f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}"
+                f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}",
+                fix="name another file, or export it again",
             )
         with h5py.File(path, "r") as file:
             return _load_group(file, str(path), 0)
     except PermissionError as error:
         raise FileError(
-            f"{path} cannot be opened: {error.strerror}: change its permissions"
+            f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
         ) from error
     except (OSError, RuntimeError, KeyError) as error:
         raise FileError(
-            f"{path} is damaged or cut short: {_first_line(error)}: fetch or export it again"
+            f"{path} is damaged or cut short: {_first_line(error)}", fix="fetch or export it again"
         ) from error
 
 
@@ -129,14 +133,17 @@ def _first_line(error: Exception) -> str:
 def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
     if depth > MAXIMUM_DEPTH:
         raise FileError(
-            f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}: does one contain itself?"
+            f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}",
+            fix="export it again without a group that contains itself",
         )
     entries: dict[str, Any] = {}
     for name in map(str, group):
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise FileError(
-                f"{path}: {group.name}/{name} is a link to elsewhere, which a NIR file must not have"
+                f"{path}: {group.name}/{name} is a link to elsewhere, "
+                "which a NIR file must not have",
+                fix="write what it leads to into the file",
             )
         entry = group[name]
         if isinstance(entry, h5py.Group):
@@ -144,7 +151,10 @@ def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
         elif isinstance(entry, h5py.Dataset):
             entries[name] = _load_dataset(entry)
         else:
-            raise FileError(f"{path}: {group.name}/{name} is neither a group nor a dataset")
+            raise FileError(
+                f"{path}: {group.name}/{name} is neither a group nor a dataset",
+                fix="export the file again without it",
+            )
     return Group(entries, _load_attributes(group))
 
 

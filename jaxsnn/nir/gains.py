@@ -16,16 +16,6 @@ from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.dialects import DIALECTS, Dialect, Kernel, Rule
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, I, Node
 
-_OPTIONS = {
-    "dt": "--dt",
-    "reset": "--reset",
-    "reset_delay": "--reset-delay",
-    "norm_input": "--norm-input",
-    "spike_kernel": "--spike-kernel",
-    "initial": "--initial",
-    "dt_export": "--dt-export",
-}
-
 
 def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
     """Refuse to go on where a field of the dialect is unknown.
@@ -37,31 +27,31 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         node: Ask for one node, whose own fields may differ.
 
     Raises:
-        DialectError: Names the first field that is unknown, the node, the option that tells it, and
-            what is known.
+        DialectError: Names the first field that is unknown, the node, and what is known; its fix is
+            the option that tells it.
     """
     view = dialect if node is None else dialect.at(node)
     where = "" if node is None else f"node '{node}': "
     for field in fields:
         if getattr(view if hasattr(view, field) else dialect, field) is None:
-            raise DialectError(f"{where}{purpose} needs {_missing(dialect, field)}")
+            missing, fix = _missing(dialect, field)
+            raise DialectError(f"{where}{purpose} needs {missing}", fix=fix, node=node or "")
 
 
-def _missing(dialect: Dialect, field: str) -> str:
-    """What is missing and the option that tells it."""
+def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
+    """What is missing, and how to say it."""
     if field == "name":
-        return (
-            f"the dialect of the file. {dialect.why}"
-            if dialect.why
-            else "the dialect of the file: say --dialect"
-        )
+        return dialect.undecided, dialect.fix
     if field == "seconds" and dialect.name == "norse":
-        return "the dt that Norse's exporter was given: say --dt-export (Norse's default is 1ms)"
+        return (
+            "the dt that Norse's exporter was given",
+            "say dt_export= (Norse's default is 1ms)",
+        )
     if field == "seconds" and dialect.time_unit == "step":
-        return "the length of a step, in which the file counts time: say --dt"
+        return "the length of a step, in which the file counts time", "say dt="
     if field in ("seconds", "time_unit"):
-        return f"the unit of time: say --time-unit ({dialect.why})"
-    return f"{field}, which the file does not say: say {_OPTIONS.get(field, field)}"
+        return "the unit of time", f"say time_unit= ({dialect.why})"
+    return f"{field}, which the file does not say", f"say {field}="
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,10 +97,10 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
 def resistance(dialect: Dialect, node: Node) -> np.ndarray:
     """The r that the equations need, in SI: of IF and I per second, else as the file has it.
 
-    Spyx writes its decay where NIR has r: what it plays is r = tau_mem/dt.
+    Spyx writes its decay where NIR has r: what it simulates is r = tau_mem/dt.
     """
     if rule_of(dialect, node).resistance == "tau/dt":
-        purpose = f"the resistance that {dialect.name} plays"
+        purpose = f"the resistance that {dialect.name} simulates"
         tau = node.value("tau_mem" if isinstance(node, CURRENT_BASED) else "tau")
         seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
         return np.asarray(tau, float) * seconds / dt
@@ -122,16 +112,18 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
 
 
 def rule_of(dialect: Dialect, node: Node) -> Rule:
-    """How the dialect plays this type of neuron.
+    """How the dialect simulates this type of neuron.
 
     Raises:
         DialectError: The dialect is undecided, or its framework never writes this type.
     """
-    rules = DIALECTS[known(dialect, "name", f"node '{node.name}'")].rules
+    rules = DIALECTS[known(dialect, "name", "what the neuron does", node.name)].rules
     if node.type not in rules:
         raise DialectError(
             f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
-            f"(it writes {listing(rules)}): say another --dialect"
+            f"(it writes {listing(rules)})",
+            fix="say another dialect=",
+            node=node.name,
         )
     return rules[node.type]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx
 
-from jaxsnn.errors import GraphError, suggestion
+from jaxsnn.errors import GraphError, Problem, suggestion
 from jaxsnn.nir.nodes import (
     IF,
     LI,
@@ -50,13 +50,13 @@ __all__ = [
     "LIF",
     "Affine",
     "AvgPool2d",
+    "Change",
     "Conv1d",
     "Conv2d",
     "CubaLI",
     "CubaLIF",
     "Delay",
     "Edge",
-    "Finding",
     "Flatten",
     "Graph",
     "I",
@@ -96,8 +96,18 @@ def edge_key(edge: Edge) -> tuple[Any, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something that the reader repaired, or that a user should know: where, what, and why."""
+class Change:
+    """Something that was done to a graph: a repair by the reader, a change by a conversion, an
+    approximation by a quantisation. What is wrong is a `jaxsnn.errors.Problem`.
+
+    Attributes:
+        node: NIR name of the node; "" for the whole graph.
+        what: what was done.
+        why: the reason.
+
+    >>> Change(node="1", what="r becomes 1", why="the importer ignores r").as_text()
+    '1: r becomes 1 (the importer ignores r)'
+    """
 
     node: str
     what: str
@@ -106,6 +116,13 @@ class Finding:
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
         return {"node": self.node, "what": self.what, "why": self.why}
+
+    def as_text(self) -> str:
+        """For people."""
+        return f"{self.node or 'graph'}: {self.what} ({self.why})"
+
+
+Finding = Change
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,8 +165,8 @@ class Graph:
     edges: tuple[Edge, ...]
     dialect: Dialect
     subgraphs: Mapping[str, Subgraph]
-    repairs: tuple[Finding, ...] = ()
-    warnings: tuple[Finding, ...] = ()
+    repairs: tuple[Change, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     version: str | None = None
     source: Any = None
     written_edges: tuple[Edge, ...] = ()
@@ -201,7 +218,7 @@ class Graph:
 
     def _known(self, name: str) -> str:
         if name not in self.nodes:
-            raise GraphError(f"the graph has no node '{name}': {suggestion(name, self.nodes)}")
+            raise GraphError(f"the graph has no node '{name}'", fix=suggestion(name, self.nodes))
         return name
 
     @functools.cached_property
@@ -245,7 +262,9 @@ class Graph:
             known = changed[self._known(record.name)]
             if known.type != record.type:
                 raise GraphError(
-                    f"node '{record.name}' is a {known.type}, not a {record.type}: keep the type"
+                    f"node '{record.name}' is a {known.type}, not a {record.type}",
+                    fix="keep the type",
+                    node=record.name,
                 )
             changed[record.name] = record
         return dataclasses.replace(self, nodes=MappingProxyType(changed))
@@ -263,10 +282,13 @@ class Graph:
         return dataclasses.replace(self, dialect=dialect, edges=edges, repairs=(*repairs, *found))
 
 
-REWIRED = "Spyx writes the input of a recurrent layer into its recurrent weights, and plays it straight into the neuron"
+REWIRED = (
+    "Spyx writes the input of a recurrent layer into its recurrent weights, "
+    "and feeds it straight into the neuron"
+)
 
 
-def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Finding, ...]]:
+def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
     """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
     and what was moved.
 
@@ -290,5 +312,5 @@ def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Finding, ...]]:
         ):
             edges[number] = (source, neuron)
             what = f"edge {source} -> {target} is read as {source} -> {neuron}"
-            found.append(Finding(node=target, what=what, why=REWIRED))
+            found.append(Change(node=target, what=what, why=REWIRED))
     return tuple(edges), tuple(found)

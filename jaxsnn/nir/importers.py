@@ -70,7 +70,9 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
 
     known = (*TARGETS, *IMPORTERS)
     if target not in known:
-        raise UsageError(f"nothing is known of an importer '{target}': {suggestion(target, known)}")
+        raise UsageError(
+            f"nothing is known of an importer '{target}'", fix=suggestion(target, known)
+        )
     if target in IMPORTERS:
         title = IMPORTERS[target].title
         return [
@@ -89,24 +91,14 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
 def undecided(graph: Graph) -> Problem:
     """The problem of a graph whose dialect nobody knows."""
     dialect = graph.dialect
-    why = dialect.why.removesuffix("Say --dialect.").rstrip(" .")
-    fix = (
-        f"say --dialect, one of {', '.join(dialect.choices)}"
-        if dialect.choices
-        else "say --dialect"
-    )
-    return Problem(
-        node="", code="not-said", message=f"the dialect of the file is undecided ({why})", fix=fix
-    )
+    why = f" ({dialect.why.rstrip(' .')})" if dialect.why else ""
+    message = f"the dialect of the file is undecided{why}"
+    return Problem(code="not-said", message=message, fix=dialect.fix)
 
 
 def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
-    fix = (
-        "write another file with jaxsnn convert"
-        if isinstance(node, POOLS) and converts
-        else "replace the node"
-    )
+    fix = "convert the file" if isinstance(node, POOLS) and converts else "replace the node"
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
 
 
@@ -116,15 +108,16 @@ def _name_problems(graph: Graph, title: str, *, converts: bool) -> Iterator[Prob
 
     for name in graph.nodes:
         if name.rpartition("/")[2] in TORCH_NAMES:
-            message = f"node '{name}' is named as an attribute of PyTorch's modules, and {title}'s importer fails on it"
-            fix = (
-                "rename it, or write another file with jaxsnn convert" if converts else "rename it"
+            message = (
+                f"node '{name}' is named as an attribute of PyTorch's modules, "
+                f"and {title}'s importer fails on it"
             )
+            fix = "rename it, or convert the file" if converts else "rename it"
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
 def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
-    """What stands in the way of a conversion; else what it changes, which the importer would play
+    """What stands in the way of a conversion; else what it changes, which the importer would read
     otherwise.
     """
     from jaxsnn.nir.convert import convert
@@ -135,17 +128,8 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
     try:
         converted = convert(graph, to=target)
     except (ConversionError, DialectError) as error:
-        code = "not-said" if isinstance(error, DialectError) else "cannot-convert"
-        message, colon, fix = str(error).rpartition(": ")
-        named = [name for name in graph.nodes if f"'{name}'" in str(error)]
-        yield Problem(
-            node=named[0] if named else "",
-            code=code,
-            message=message if colon and code == "not-said" else str(error),
-            fix=fix
-            if colon and code == "not-said"
-            else "change the network, or convert with --approximate",
-        )
+        # A conversion writes nested graphs flat, and names nodes as it writes them.
+        yield dataclasses.replace(error.problem, node=_original(graph, error.node) or "")
         return
     for change in converted.changes:
         name = _original(graph, change.node)
@@ -158,7 +142,7 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
             code="needs-conversion",
             severity="error" if isinstance(node, _DECIDING) else "warning",
             message=f"{where}{title}'s importer needs another file, {change.what} ({change.why})",
-            fix=f"write one with jaxsnn convert --to {target}",
+            fix=f'convert the file with to="{target}"',
         )
 
 
@@ -223,8 +207,8 @@ def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Pr
         if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
             value = np.ravel(node.value(parameter))[other][0]
             message = (
-                f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, which {importer.title}'s importer "
-                f"ignores: it plays {taken:g}"
+                f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
+                f"which {importer.title}'s importer ignores, it takes {taken:g}"
             )
             yield Problem(
                 node=node.name,
@@ -238,7 +222,10 @@ def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Pr
             if isinstance(node, NEURONS) and np.ndim(value) == 0
         ]
         if scalars and not importer.scalars:
-            message = f"node '{node.name}' ({node.type}): {listing(scalars)} are one number for all neurons"
+            message = (
+                f"node '{node.name}' ({node.type}): "
+                f"{listing(scalars)} are one number for all neurons"
+            )
             fix = f"give one for each neuron, {importer.title}'s importer fails otherwise"
             yield Problem(node=node.name, code="scalar", message=message, fix=fix)
         yield from _remarks(node, target, importer.title, graph.dialect.dt)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import DialectError, JaxsnnError, UsageError, listing
+from jaxsnn.errors import DialectError, JaxsnnError, Problem, UsageError, listing
 from jaxsnn.nir.dialect_options import DialectOptions, parse_options
 from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
@@ -24,6 +24,8 @@ TAG = "jaxsnn"
 #: Dialects that the numbers can prove. SpikingJelly's are those of snnTorch, apart from their
 #: precision.
 RECOGNISED = ("snntorch", "rockpool", "spyx")
+#: Code of a problem: what was said and the numbers of the file cannot both be true.
+CONTRADICTION = "contradiction"
 
 
 def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Dialect:
@@ -73,17 +75,19 @@ def _decided(
             fields[field] = default
             if field == "reset":
                 reasons.append(
-                    f"Reset {default} is what {conventions.name} does by default; a file never says it."
+                    f"Reset {default} is what {conventions.name} does by default; "
+                    "a file never says it."
                 )
     _decide_kernel(graph, conventions, fields, nodes)
     if conventions.name == "norse" and "dt_export" not in fields:
         reasons.append(
-            "The dt that its exporter was given (1 ms by default) is not in the file: say --dt-export."
+            "The dt that its exporter was given (1 ms by default) is not in the file: "
+            "say dt_export=."
         )
     if conventions.reset is None and "reset" not in fields:
-        reasons.append("The reset is not in the file: say --reset and --reset-delay.")
+        reasons.append("The reset is not in the file: say reset= and reset_delay=.")
     if conventions.norm_input and "norm_input" not in fields:
-        reasons.append("norm_input is not in the file: say --norm-input.")
+        reasons.append("norm_input is not in the file: say norm_input=.")
     ordered = {name: nodes[name] for name in graph.nodes if name in nodes}
     return Dialect(
         name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields
@@ -94,12 +98,12 @@ def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
     """Options that would be ignored because another framework has them."""
     if "dt_export" in said.fields and conventions.name != "norse":
         raise UsageError(
-            f"--dt-export is for the dialect norse, not for {conventions.name}: leave it out"
+            f"dt_export is for the dialect norse, not for {conventions.name}", fix="leave it out"
         )
     normed = "norm_input" in said.fields or any("norm_input" in own for own in said.nodes.values())
     if normed and not conventions.norm_input:
         raise UsageError(
-            f"--norm-input is for the dialect sinabs, not for {conventions.name}: leave it out"
+            f"norm_input is for the dialect sinabs, not for {conventions.name}", fix="leave it out"
         )
 
 
@@ -110,8 +114,10 @@ def _decide_time_unit(
     if conventions.time_unit is not None:
         if said not in (None, conventions.time_unit):
             raise DialectError(
-                f"--time-unit {said} contradicts the dialect {name}, which writes time in '{conventions.time_unit}': "
-                "leave it out or say another --dialect"
+                f'time_unit="{said}" contradicts the dialect {name}, '
+                f"which writes time in '{conventions.time_unit}'",
+                fix="leave it out, or say another dialect=",
+                code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
     elif name == "spyx" and said is None:
@@ -122,7 +128,7 @@ def _decide_time_unit(
                 f"tau (1-r) is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
             )
     if fields.get("time_unit") is None:
-        reasons.append(f"The unit of time is not in the file: say --time-unit.{_unit_hint(graph)}")
+        reasons.append(f"The unit of time is not in the file: say time_unit=.{_unit_hint(graph)}")
 
 
 def _unit_hint(graph: Graph) -> str:
@@ -147,8 +153,11 @@ def _decide_dt(
     if fields.get("time_unit") == "step":
         if abs(found.dt - 1) > TOLERANCE:
             raise DialectError(
-                f"--time-unit step contradicts the file: node '{found.node}' has dt = {formula} = {found.dt:g}, "
-                "which is 1 where time is counted in steps: say --time-unit s or ms"
+                f"time_unit=\"step\" contradicts the file, where node '{found.node}' "
+                f"has dt = {formula} = {found.dt:g}, which is 1 where time is counted in steps",
+                fix='say time_unit="s" or time_unit="ms"',
+                node=found.node,
+                code=CONTRADICTION,
             )
         return
     if unit is None:
@@ -157,8 +166,11 @@ def _decide_dt(
     said = fields.get("dt")
     if said is not None and abs(said - seconds) > 10 * TOLERANCE * seconds:
         raise DialectError(
-            f"--dt {format_time(said)} contradicts the file: node '{found.node}' has {found.pair}, "
-            f"so dt = {formula} = {format_time(seconds)}: leave --dt out or say another --dialect"
+            f"dt={said:g} ({format_time(said)}) contradicts the file, where node "
+            f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}",
+            fix="leave dt= out, or say another dialect=",
+            node=found.node,
+            code=CONTRADICTION,
         )
     if (
         said is None
@@ -166,9 +178,12 @@ def _decide_dt(
         and abs(seconds - conventions.dt) > 10 * TOLERANCE * conventions.dt
     ):
         raise DialectError(
-            f"the dialect {conventions.name} always writes with dt = {format_time(conventions.dt)}, but node "
-            f"'{found.node}' has {found.pair}, so dt = {formula} = {format_time(seconds)}: "
-            f"say --dt {seconds:g} if that is meant, or another --dialect"
+            f"the dialect {conventions.name} always writes with dt = "
+            f"{format_time(conventions.dt)}, but node '{found.node}' has {found.pair}, "
+            f"so dt = {formula} = {format_time(seconds)}",
+            fix=f"say dt={seconds:g} if that is meant, or another dialect=",
+            node=found.node,
+            code=CONTRADICTION,
         )
     if said is None:
         fields["dt"] = _shortest(seconds)
@@ -204,29 +219,35 @@ def _decide_kernel(
         nodes.setdefault(name, {}).setdefault("spike_kernel", kernel)
 
 
-def contradiction(graph: Graph, conventions: Conventions) -> str | None:
+def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
     name = conventions.name
     for node in (node for node in graph.nodes.values() if isinstance(node, NEURONS)):
-        if node.type not in conventions.rules:
-            return f"node '{node.name}' is a {node.type}, which {name} never writes"
         reason = _wrong_one(node, conventions)
         if reason is not None:
-            return reason
+            return _contradicts(node.name, reason)
     found = estimate(graph.nodes, conventions)
     if found.node and not found.agrees:
         median = "" if found.dt is None else f", where others give {found.dt:g}"
-        return (
-            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has {found.pair}, "
-            f"so dt = {found.farthest:g}{median}"
+        reason = (
+            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has "
+            f"{found.pair}, so dt = {found.farthest:g}{median}"
         )
+        return _contradicts(found.node, reason)
     if conventions.dt_from == "tau W(1/r)" and found.pair.endswith("r = 1"):
-        return f"{name} writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
+        reason = f"{name} writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
+        return _contradicts(found.node, reason)
     return None
 
 
+def _contradicts(node: str, reason: str) -> Problem:
+    return Problem(node=node, code=CONTRADICTION, message=reason)
+
+
 def _wrong_one(node: Node, conventions: Conventions) -> str | None:
-    """A parameter of a neuron that the framework would have written otherwise."""
+    """The type or a parameter of a neuron that the framework would have written otherwise."""
+    if node.type not in conventions.rules:
+        return f"node '{node.name}' is a {node.type}, which {conventions.name} never writes"
     for parameter in conventions.rules[node.type].ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
@@ -239,20 +260,22 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
     leak, reset = (np.asarray(node.value(key), float) for key in ("v_leak", "v_reset"))
     if np.any(leak != reset):
         return (
-            f"spikingjelly writes v_leak = v_reset, but node '{node.name}' has {leak.ravel()[0]:g} and "
-            f"{reset.ravel()[0]:g}"
+            f"spikingjelly writes v_leak = v_reset, but node '{node.name}' has "
+            f"{leak.ravel()[0]:g} and {reset.ravel()[0]:g}"
         )
     return None
 
 
 def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
     """Raise DialectError where the numbers of a graph contradict a dialect that was said."""
-    reason = contradiction(graph, conventions)
-    if reason is not None:
+    found = contradiction(graph, conventions)
+    if found is not None:
         others = [name for name in possible(graph) if name != conventions.name]
         raise DialectError(
-            f"the dialect {conventions.name} contradicts the file: {reason}: say another --dialect "
-            f"(the numbers allow {listing(others)})"
+            f"the dialect {conventions.name} contradicts the file: {found.message}",
+            fix=f"say another dialect= (the numbers allow {listing(others)})",
+            node=found.node,
+            code=found.code,
         )
 
 
@@ -287,10 +310,12 @@ def infer(graph: Graph) -> tuple[str | None, str]:
     if len(proven) == 1 and (proven[0] != "snntorch" or is_single_precision(graph.nodes)):
         conventions = DIALECTS[proven[0]]
         found = estimate(graph.nodes, conventions)
-        why = f"dt = {conventions.dt_from} is {found.dt:g} at all neurons, as only {conventions.name} writes"
-        return conventions.name, f"Inferred from the numbers: {why}."
+        return conventions.name, (
+            f"Inferred from the numbers: dt = {conventions.dt_from} is {found.dt:g} "
+            f"at all neurons, as only {conventions.name} writes."
+        )
     return None, (
-        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(choices)}. Say --dialect."
+        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(choices)}."
     )
 
 
@@ -325,7 +350,8 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         refuse_contradiction(graph, DIALECTS[found.dialect])
         _decided(graph, DIALECTS[found.dialect], found, "metadata", "")
     except (JaxsnnError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return None, f"The entry '{TAG}' of its metadata is not believed: {error}. "
+        reason = error.problem.message if isinstance(error, JaxsnnError) else error
+        return None, f"The entry '{TAG}' of its metadata is not believed: {reason}. "
     return found, ""
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, suggestion
 
 Value = np.ndarray | str
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -66,7 +66,9 @@ class Node:
         """
         if parameter not in self.names:
             raise UsageError(
-                f"node '{self.name}' ({self.type}) has no parameter '{parameter}', only {self.names}"
+                f"node '{self.name}' ({self.type}) has no parameter '{parameter}'",
+                fix=suggestion(parameter, self.names),
+                node=self.name,
             )
         value = getattr(self, parameter)
         return self.defaults.get(parameter) if value is None else value

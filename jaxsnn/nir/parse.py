@@ -1,4 +1,4 @@
-"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, mends what is plain, refuses
+"""A file, document or nir.NIRGraph to a `Graph`: flattens nesting, repairs what is plain, refuses
 what is broken.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.files import Dataset, Group, load, text_of
-from jaxsnn.nir.graph import Edge, Finding, Graph, Subgraph, natural_key
+from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import TYPES, Input, Node, Output
 from jaxsnn.nir.repair import add_borders, findings
@@ -98,7 +98,8 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     if isinstance(dialect, Dialect):
         if options:
             raise UsageError(
-                f"a Dialect is complete, so {listing(options)} would be ignored: use dataclasses.replace"
+                f"a Dialect is complete, so {listing(options)} would be ignored",
+                fix="put it into the Dialect with dataclasses.replace",
             )
         return graph.with_dialect(dialect)
     return graph.with_dialect(resolve(graph, dialect, **options))
@@ -114,7 +115,10 @@ def assemble(source: Any) -> Graph:
     """
     document = source if isinstance(source, Group) else document_of(source)
     if not isinstance(document.get("node"), Group):
-        raise GraphError("the document has no group 'node': it is not a NIR graph")
+        raise GraphError(
+            "the document has no group 'node', so it is not a NIR graph",
+            fix="pass what jaxsnn.nir.files.load gives",
+        )
     flat = _Flat()
     _flatten(document["node"], "", flat)
     nodes = {name: flat.nodes[name] for name in sorted(flat.nodes, key=natural_key)}
@@ -138,7 +142,7 @@ class _Flat:
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
     edges: list[Edge] = dataclasses.field(default_factory=list)
     subgraphs: dict[str, Subgraph] = dataclasses.field(default_factory=dict)
-    repairs: list[Finding] = dataclasses.field(default_factory=list)
+    repairs: list[Change] = dataclasses.field(default_factory=list)
 
 
 def _flatten(group: Group, path: str, flat: _Flat) -> None:
@@ -148,7 +152,11 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     where = f"nested graph '{path}'" if path else "the graph"
     members = group.get("nodes")
     if not isinstance(members, Group):
-        raise GraphError(f"{where} has no group 'nodes': it is not a NIR graph, export it again")
+        raise GraphError(
+            f"{where} has no group 'nodes', so it is not a NIR graph",
+            fix="export it again",
+            node=path,
+        )
     nested = []
     # In natural order, so that the order in the file reaches nothing.
     for name in sorted(members, key=natural_key):
@@ -159,7 +167,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
             nested.append(name)
         else:
             flat.nodes[full] = record(full, kind, entry)
-    raw = _edges(group.get("edges"), where)
+    raw = _edges(group.get("edges"), path, where)
     flat.subgraphs[path] = Subgraph(
         path=path,
         nodes=tuple(sorted(members, key=natural_key)),
@@ -185,24 +193,35 @@ def type_of(entry: Any, name: str) -> str:
     kind = entry.get("type") if isinstance(entry, Group) else None
     text = text_of(kind) if isinstance(kind, Dataset) else None
     if text is None:
-        raise GraphError(f"node '{name}' has no type: it is not a NIR node, export the file again")
+        raise GraphError(
+            f"node '{name}' has no type, so it is not a NIR node",
+            fix="export the file again",
+            node=name,
+        )
     if text not in TYPES and text != "NIRGraph":
         raise UnsupportedNodeError(
-            f"node '{name}' has the type {text}, which is not supported: "
-            f"supported are {listing([*TYPES, 'NIRGraph'], limit=99)}"
+            f"node '{name}' has the type {text}, which is not supported",
+            fix=f"supported are {listing([*TYPES, 'NIRGraph'], limit=99)}",
+            node=name,
         )
     return text
 
 
-def _edges(dataset: Any, where: str) -> tuple[Edge, ...]:
+def _edges(dataset: Any, path: str, where: str) -> tuple[Edge, ...]:
     if not isinstance(dataset, Dataset):
-        raise GraphError(f"{where} has no dataset 'edges': it is not a NIR graph, export it again")
+        raise GraphError(
+            f"{where} has no dataset 'edges', so it is not a NIR graph",
+            fix="export it again",
+            node=path,
+        )
     pairs = np.asarray(dataset.value)
     if pairs.size == 0:
         return ()
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise GraphError(
-            f"{where}: 'edges' has the shape {pairs.shape}, not (number of edges, 2): export it again"
+            f"'edges' of {where} has the shape {pairs.shape}, not (number of edges, 2)",
+            fix="export it again",
+            node=path,
         )
     return tuple((_text(source), _text(target)) for source, target in pairs)
 
@@ -214,43 +233,39 @@ def _text(value: Any) -> str:
 def _repaired_edges(
     raw: tuple[Edge, ...], path: str, names: tuple[str, ...], flat: _Flat
 ) -> list[Edge]:
-    """The edges of a level without duplicates; inside a nested graph, broken ones are mended or
+    """The edges of a level without duplicates; inside a nested graph, broken ones are repaired or
     left out.
     """
     edges: list[Edge] = []
     for edge in raw:
-        mended = tuple(_mended_name(name, path, names) for name in edge)
-        missing = [name for name, found in zip(edge, mended, strict=True) if found is None]
+        repaired = tuple(_repaired_name(name, path, names) for name in edge)
+        missing = [name for name, found in zip(edge, repaired, strict=True) if found is None]
         text = f"edge {edge[0]} -> {edge[1]}"
         if missing and not path:
             raise GraphError(
-                f"{text} is dangling: the graph has no node '{missing[0]}': {suggestion(missing[0], names)}"
+                f"{text} is dangling, the graph has no node '{missing[0]}'",
+                fix=suggestion(missing[0], names),
             )
         if missing:
             what = f"{text} is left out"
-            flat.repairs.append(Finding(node=path, what=what, why=f"it has no node '{missing[0]}'"))
+            flat.repairs.append(Change(node=path, what=what, why=f"it has no node '{missing[0]}'"))
             continue
-        found = (str(mended[0]), str(mended[1]))
+        found = (str(repaired[0]), str(repaired[1]))
         if found != edge:
             what = f"{text} is read as {found[0]} -> {found[1]}"
-            flat.repairs.append(
-                Finding(
-                    node=path,
-                    what=what,
-                    why="one node only has that name, with a prefix or without",
-                )
-            )
+            why = "one node only has that name, with a prefix or without"
+            flat.repairs.append(Change(node=path, what=what, why=why))
         if found in edges:
             what = f"{text} counts once"
             flat.repairs.append(
-                Finding(node=_join(path, edge[1]), what=what, why="it is listed more than once")
+                Change(node=_join(path, edge[1]), what=what, why="it is listed more than once")
             )
         else:
             edges.append(found)
     return edges
 
 
-def _mended_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
+def _repaired_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
     """The node that an edge of a nested graph means: exporters mix names with and without the
     graph's own as prefix.
     """
@@ -275,8 +290,10 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
         ends = listing(port.rpartition("/")[2] for port in sorted(ports, key=natural_key))
         direction = "to" if kind is Input else "from"
         raise GraphError(
-            f"an edge {direction} the nested graph '{inside}' is ambiguous, it has {len(ports)} {kind.__name__} nodes "
-            f"({ends}): connect its nodes directly or give it one"
+            f"an edge {direction} the nested graph '{inside}' is ambiguous, "
+            f"it has {len(ports)} {kind.__name__} nodes ({ends})",
+            fix="connect its nodes directly, or give it one",
+            node=inside,
         )
     level = flat.subgraphs[inside]
     end = 1 if kind is Input else 0
@@ -284,14 +301,15 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
     free = [local for local in level.nodes if local not in used]
     if len(free) != 1 or _join(inside, free[0]) not in flat.nodes:
         raise GraphError(
-            f"the nested graph '{inside}' has no {kind.__name__} node: add one, so that its edges have an end"
+            f"the nested graph '{inside}' has no {kind.__name__} node",
+            fix="add one, so that its edges have an end",
+            node=inside,
         )
     what = f"edges {'to' if kind is Input else 'from'} '{inside}' reach its node '{free[0]}'"
-    finding = Finding(
-        node=inside, what=what, why=f"it has no {kind.__name__}, and no other node is free"
-    )
-    if finding not in flat.repairs:
-        flat.repairs.append(finding)
+    why = f"it has no {kind.__name__}, and no other node is free"
+    change = Change(node=inside, what=what, why=why)
+    if change not in flat.repairs:
+        flat.repairs.append(change)
     return _join(inside, free[0])
 
 
@@ -312,14 +330,18 @@ def record(name: str, kind: str, entry: Group) -> Node:
 def _parameter(name: str, key: str, entry: Any) -> np.ndarray | str:
     if not isinstance(entry, Dataset) or not isinstance(entry.value, np.ndarray):
         raise GraphError(
-            f"node '{name}': '{key}' is no dataset with a value: export the file again"
+            f"node '{name}': '{key}' is not a dataset with a value",
+            fix="export the file again",
+            node=name,
         )
     text = text_of(entry)
     if text is not None:
         return text
     if entry.value.dtype.kind not in "biuf":
         raise GraphError(
-            f"node '{name}': '{key}' holds {entry.dtype}, not numbers: export the file again"
+            f"node '{name}': '{key}' holds {entry.dtype}, not numbers",
+            fix="export the file again",
+            node=name,
         )
     return entry.value
 
@@ -346,7 +368,8 @@ def document_of(source: Any) -> Group:
 
     if not isinstance(source, nir.NIRGraph):
         raise GraphError(
-            f"a {type(source).__name__} is no NIR graph: pass a nir.NIRGraph, or a path to jaxsnn.nir.read"
+            f"a {type(source).__name__} is not a NIR graph",
+            fix="pass a nir.NIRGraph, or a path to jaxsnn.nir.read",
         )
     from jaxsnn.nir.export import group_of
 

@@ -1,4 +1,4 @@
-"""What the reader mends in its interpretation of a file, and what it warns of.
+"""What the reader repairs in its interpretation of a file, and what it warns of.
 
 The content of the file stays.
 """
@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.nir.graph import Edge, Finding, Graph, natural_key
+from jaxsnn.errors import Problem
+from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
 from jaxsnn.nir.nodes import NEURONS, SPIKING, Flatten, Input, Node, Output, freeze
 from jaxsnn.nir.passes import ELEMENTWISE, Shape, own_shape, shapes, transfer
 
@@ -24,7 +25,7 @@ def add_borders(graph: Graph) -> Graph:
     """
     added: list[Node] = []
     edges: list[Edge] = list(graph.edges)
-    repairs: list[Finding] = list(graph.repairs)
+    repairs: list[Change] = list(graph.repairs)
     found = shapes(graph)
     for kind, side in ((Input, 0), (Output, 1)):
         if (graph.inputs, graph.outputs)[side]:
@@ -36,7 +37,7 @@ def add_borders(graph: Graph) -> Graph:
             edges.append((new, name) if kind is Input else (name, new))
             verb = "feeds" if kind is Input else "follows"
             why = f"the graph has no {kind.__name__} node, and nothing {verb} '{name}'"
-            repairs.append(Finding(node=new, what=f"{kind.__name__} '{new}' is assumed", why=why))
+            repairs.append(Change(node=new, what=f"{kind.__name__} '{new}' is assumed", why=why))
     if not added:
         return graph
     nodes = dict(graph.nodes) | {node.name: node for node in added}
@@ -65,8 +66,8 @@ def _free_name(name: str, graph: Graph) -> str:
 def findings(graph: Graph) -> Graph:
     """List what is read otherwise than it is written, and what looks like a mistake of an exporter."""
     found = shapes(graph)
-    repairs = [finding for name in graph.nodes for finding in _repairs_of(graph, name, found[name])]
-    warnings = [finding for name in graph.nodes for finding in _warnings_of(graph, name, found)]
+    repairs = [change for name in graph.nodes for change in _repairs_of(graph, name, found[name])]
+    warnings = [problem for name in graph.nodes for problem in _warnings_of(graph, name, found)]
     return dataclasses.replace(
         graph, repairs=(*graph.repairs, *repairs), warnings=(*graph.warnings, *warnings)
     )
@@ -74,7 +75,7 @@ def findings(graph: Graph) -> Graph:
 
 def _repairs_of(
     graph: Graph, name: str, shape: tuple[Shape | None, Shape | None]
-) -> Iterator[Finding]:
+) -> Iterator[Change]:
     node = graph.nodes[name]
     inward, outward = shape
     if inward is None:
@@ -83,12 +84,12 @@ def _repairs_of(
         what = (
             f"start_dim {node.value('start_dim')} is read so that all axes of {inward} are joined"
         )
-        yield Finding(node=name, what=what, why=f"what follows takes {outward}")
+        yield Change(node=name, what=what, why=f"what follows takes {outward}")
     if isinstance(node, Input | Output) and node.value("shape") is not None:
         declared = tuple(int(size) for size in np.ravel(node.value("shape")))
         if declared != inward:
             what = f"shape {declared} is read as {inward}"
-            yield Finding(
+            yield Change(
                 node=name, what=what, why="its neighbours take no leading axes of batch or time"
             )
     if (
@@ -97,7 +98,7 @@ def _repairs_of(
         and inward not in _own_shapes(node)
     ):
         what = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
-        yield Finding(
+        yield Change(
             node=name,
             what=what,
             why=f"they are single numbers, and its neighbours have the shape {inward}",
@@ -114,40 +115,52 @@ def _parameter_names(node: Node) -> str:
 
 def _warnings_of(
     graph: Graph, name: str, found: dict[str, tuple[Shape | None, Shape | None]]
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     node = graph.nodes[name]
+    yield from _edge_warnings(graph, node, found)
+    if isinstance(node, SPIKING):
+        yield from _reset_warnings(node)
+    if isinstance(node, NEURONS) and found[name][1] is None:
+        what = "has an unknown size, its parameters are scalars, and so are its neighbours"
+        yield _warning(node, what, "give its parameters a shape")
+
+
+def _edge_warnings(
+    graph: Graph, node: Node, found: dict[str, tuple[Shape | None, Shape | None]]
+) -> Iterator[Problem]:
+    """Edges that an exporter may have lost or merged."""
     sources, targets = (
-        tuple(end for end in ends(name) if end != name)
+        tuple(end for end in ends(node.name) if end != node.name)
         for ends in (graph.predecessors, graph.successors)
     )
     if isinstance(node, Output) and len({found[source][1] for source in sources}) > 1:
         given = ", ".join(f"'{source}' {found[source][1]}" for source in sources)
-        what = f"receives different shapes, which cannot be added: {given}"
-        yield Finding(
-            node=name, what=what, why="exporters merge the outputs of two heads, or lose a sum"
-        )
+        what = f"receives different shapes, which cannot be added, from {given}"
+        fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
+        yield _warning(node, what, fix)
     if not sources and not isinstance(node, Input):
-        yield Finding(node=name, what="nothing feeds it", why="no edge ends at it")
+        fix = "connect it or remove it; an exporter may have lost an edge"
+        yield _warning(node, "is fed by nothing, no edge ends at it", fix)
     if not targets and not isinstance(node, Output):
-        yield Finding(node=name, what="what it computes goes nowhere", why="no edge starts at it")
-    if (
-        isinstance(node, Input)
-        and len(targets) == 1
-        and name == f"input_{targets[0]}"
-        and len(graph.inputs) > 1
-    ):
+        fix = "connect it or remove it; an exporter may have lost an edge"
+        yield _warning(node, "feeds nothing, no edge starts at it", fix)
+    stands_in = len(targets) == 1 and node.name == f"input_{targets[0]}"
+    if isinstance(node, Input) and stands_in and len(graph.inputs) > 1:
         what = f"looks like a stand-in for what fed '{targets[0]}' in the source"
-        yield Finding(node=name, what=what, why="nir adds an Input where an exporter lost an edge")
-    if isinstance(node, SPIKING) and np.any(
-        np.asarray(node.value("v_reset")) >= np.asarray(node.value("v_threshold"))
-    ):
-        what = "v_reset is not below v_threshold"
-        yield Finding(
-            node=name, what=what, why="a neuron that is reset to its threshold fires without end"
-        )
-    if isinstance(node, NEURONS) and found[name][1] is None:
-        yield Finding(
-            node=name,
-            what="its size is unknown",
-            why="its parameters are scalars, and so are its neighbours",
-        )
+        fix = "restore that edge; nir adds an Input where an exporter lost one"
+        yield _warning(node, what, fix)
+
+
+def _reset_warnings(node: Node) -> Iterator[Problem]:
+    reset, threshold = np.broadcast_arrays(node.value("v_reset"), node.value("v_threshold"))
+    bad = reset >= threshold
+    if np.any(bad):
+        low, high = float(reset[bad][0]), float(threshold[bad][0])
+        what = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
+        fix = "lower v_reset; a neuron that is reset to its threshold fires without end"
+        yield _warning(node, what, fix)
+
+
+def _warning(node: Node, what: str, fix: str) -> Problem:
+    message = f"node '{node.name}' ({node.type}) {what}"
+    return Problem(node=node.name, code="suspicious", severity="warning", message=message, fix=fix)

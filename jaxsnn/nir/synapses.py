@@ -29,13 +29,17 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     node = graph.nodes.get(name)
     if not isinstance(node, Linear | Affine) or "/" in name:
         raise GraphError(
-            f"node '{name}' is no Linear or Affine of the outermost graph: delays of synapses need one"
+            f"node '{name}' is not a Linear or Affine of the outermost graph",
+            fix="name one, delays of synapses need its weights",
+            node=name,
         )
     copies, delays = f"{name}_copies", f"{name}_delays"
     for taken in (copies, delays):
         if taken in graph.nodes:
             raise GraphError(
-                f"the graph has a node '{taken}' already, where the delays of '{name}' would go: rename it"
+                f"the graph has a node '{taken}' already, where the delays of '{name}' would go",
+                fix="rename it",
+                node=taken,
             )
     weight = np.asarray(node.weight)
     outputs, inputs = weight.shape

@@ -49,7 +49,8 @@ def from_torch(module: Any, sample: Any) -> Graph:
     frameworks = sorted({one.framework for one in made.values() if one.framework is not None})
     if len(frameworks) != 1:
         raise ConversionError(
-            f"the module has neurons of {listing(frameworks)}: one framework is needed"
+            f"the module has neurons of {listing(frameworks)}",
+            fix="use neurons of one framework, snnTorch or Norse",
         )
     first = _free("input", made)
     nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(tuple(sample.shape[1:]))}}
@@ -100,7 +101,8 @@ def _read(
     if framework == "norse":
         if len(set(steps)) != 1:
             raise ConversionError(
-                f"neurons step by different dt ({listing(sorted(set(steps)))} s): one dt is needed"
+                f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
+                fix="give all of them one dt",
             )
         options |= {"dt": steps[0], "dt_export": 1.0}
     tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
@@ -126,8 +128,10 @@ def _traced(module: Any, sample: Any) -> tuple[list[Call], dict[str, tuple[int, 
             kept.extend((given, out))
             if id(given) not in makers:
                 raise ConversionError(
-                    f"the input of '{name}' ({type(leaf).__name__}) is computed outside of layers (a sum, a reshape): "
-                    "NIR would lose it, so use a layer for it"
+                    f"the input of '{name}' ({type(leaf).__name__}) is computed outside of layers "
+                    "(a sum, a reshape), which NIR would lose",
+                    fix="use a layer for it",
+                    node=name,
                 )
             source = makers[id(given)]
             makers[id(out)] = name
@@ -187,7 +191,7 @@ _TORCH = Target(
 
 
 def to_torch(graph: Graph) -> Any:
-    """A torch.nn.Module that plays a graph as its dialect says, step by step, through nirtorch.
+    """A torch.nn.Module that runs a graph as its dialect says, step by step, through nirtorch.
 
     It takes (input, state) and gives (output, state); without a state it starts anew. Weights and
     biases are parameters; a spike's gradient is that of an arctan (Fang et al., 2021,
@@ -206,7 +210,9 @@ def to_torch(graph: Graph) -> Any:
     for name in graph.neurons:
         if is_continuous(graph.dialect, graph.nodes[name]):
             raise ConversionError(
-                f"node '{name}' has continuous time in the dialect {graph.dialect.name}: convert first"
+                f"node '{name}' has continuous time in the dialect {graph.dialect.name}",
+                fix="convert the graph for a time-stepped framework first",
+                node=name,
             )
     draft, names = draft_of(graph)
     check_wiring(draft, _TORCH)
@@ -260,7 +266,9 @@ def _module(name: str, draft: Draft, steps: dict[str, Step]) -> Any:
     frame = window(as_node(name, entry))
     if frame.padding is None or any(before != after for before, after in frame.padding):
         raise ConversionError(
-            f"node '{name}' ({kind}) pads its sides differently: give the padding in numbers"
+            f"node '{name}' ({kind}) pads its sides differently",
+            fix="give the padding in numbers",
+            node=name,
         )
     padding = tuple(before for before, _ in frame.padding)
     if kind in ("SumPool2d", "AvgPool2d"):

@@ -69,7 +69,9 @@ def exported(call: Call) -> Exported:
     if exporter is None:
         names = listing(sorted({name for _, name in _EXPORTERS}), limit=30)
         raise ConversionError(
-            f"'{call.name}' is a {type(call.module).__name__}, which is not supported: supported are {names}"
+            f"'{call.name}' is a {type(call.module).__name__}, which is not supported",
+            fix=f"supported are {names}",
+            node=call.name,
         )
     return exporter(call)
 
@@ -95,7 +97,11 @@ def _linear(call: Call) -> Exported:
 def _convolution(call: Call) -> Exported:
     conv = call.module
     if conv.padding_mode != "zeros":
-        raise ConversionError(f"'{call.name}' pads with {conv.padding_mode}: NIR pads with zeros")
+        raise ConversionError(
+            f"'{call.name}' pads with {conv.padding_mode}, and NIR pads with zeros",
+            fix='use padding_mode="zeros"',
+            node=call.name,
+        )
     weight = _numbers(conv.weight)
     bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else _numbers(conv.bias)
     entry = {
@@ -121,7 +127,10 @@ def _pool(call: Call) -> Exported:
         or (np.any(pool.padding) and not pool.count_include_pad)
     ):
         raise ConversionError(
-            f"'{call.name}' rounds up, or divides by another number than its window: NIR does neither"
+            f"'{call.name}' rounds up, or divides by another number than its window, "
+            "and NIR does neither",
+            fix="leave out ceil_mode and divisor_override, and count the padding",
+            node=call.name,
         )
     pairs = {
         key: np.broadcast_to(getattr(pool, key), (2,)).copy()
@@ -135,7 +144,9 @@ def _flatten(call: Call) -> Exported:
         dim - 1 if dim > 0 else dim for dim in (call.module.start_dim, call.module.end_dim)
     )
     if call.module.start_dim == 0:
-        raise ConversionError(f"'{call.name}' flattens the axis of batch: start at 1")
+        raise ConversionError(
+            f"'{call.name}' flattens the axis of batch", fix="use start_dim=1", node=call.name
+        )
     entry = {
         "type": "Flatten",
         "input_type": np.array(call.inward),
@@ -154,7 +165,11 @@ def _snntorch(call: Call) -> Exported:
         ("graded_spikes_factor", float(neuron.graded_spikes_factor) != 1),
     ):
         if odd:
-            raise ConversionError(f"'{call.name}' has {what}, which NIR cannot hold: leave it out")
+            raise ConversionError(
+                f"'{call.name}' has {what}, which NIR cannot hold",
+                fix="leave it out",
+                node=call.name,
+            )
     dt = np.float32(DIALECTS["snntorch"].dt or 0)
     rest = 1 - np.clip(_numbers(neuron.beta, shape), 0, 1)
     with np.errstate(divide="ignore"):
@@ -185,7 +200,9 @@ def _snntorch(call: Call) -> Exported:
         weights = _linear(dataclasses.replace(call, module=recurrent)).nodes[""]
     else:
         raise ConversionError(
-            f"'{call.name}' feeds itself through a {type(recurrent).__name__}: a Linear is needed"
+            f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
+            fix="use a Linear",
+            node=call.name,
         )
     nodes, edges = {"lif": entry, "w_rec": weights}, (("lif", "w_rec"), ("w_rec", "lif"))
     return Exported(nodes=nodes, edges=edges, framework="snntorch", options=options)
@@ -221,7 +238,11 @@ def _norse_reset(name: str, method: Any) -> str:
         return "zero"
     called = getattr(method, "__name__", repr(method))
     if called not in known:
-        raise ConversionError(f"'{name}' resets by {called}: {listing(known)} are known")
+        raise ConversionError(
+            f"'{name}' resets by {called}, which is not supported",
+            fix=f"use {listing(known)}",
+            node=name,
+        )
     return known[called]
 
 
@@ -251,7 +272,7 @@ def outputs_of(
     tensors = _tensors(result)
     if not tensors or id(tensors[0]) not in makers:
         raise ConversionError(
-            "the output of the module is computed outside of layers: use a layer for it"
+            "the output of the module is computed outside of layers", fix="use a layer for it"
         )
     taken = {source for call in calls.values() for source in call.sources}
     found = {makers[id(tensors[0])]: tuple(tensors[0].shape[1:])}

@@ -1,4 +1,4 @@
-"""What makes a graph broken, found all at once. Nothing is mended here."""
+"""What makes a graph broken, found all at once. Nothing is repaired here."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
 
 
 def refuse_problems(graph: Graph) -> None:
-    """Raise a GraphError with the first problem and the number of others."""
-    problems = list(validate(graph))
+    """Raise a GraphError for the first problem, which says how many others there are."""
+    problems = validate(graph)
     if problems:
-        others = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise GraphError(f"{problems[0]}{others}")
+        raise GraphError.of(problems)
 
 
 def _node_problems(node: Node) -> Iterator[Problem]:
@@ -84,12 +83,14 @@ def _number_problems(node: Node, name: str, value: np.ndarray) -> Iterator[Probl
     else:
         bad = ~np.isfinite(value)
     if np.any(bad):
-        what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} {_first(value, bad)}"
+        verb = "is" if bad.sum() == 1 else "are"
+        what = f"has {_count(bad)} {name} that {verb} {_first(value, bad)}"
         yield _problem(node, "not-finite", what, "correct the numbers before export")
         return
     if name in _TIME_CONSTANTS and np.any(value <= 0):
         bad = value <= 0
-        what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} not positive: {_first(value, bad)}"
+        verb = "is" if bad.sum() == 1 else "are"
+        what = f"has {_count(bad)} {name} that {verb} not positive, {_first(value, bad)}"
         yield _problem(node, "not-positive", what, "a time constant must be greater than 0")
     if name in ("delay", "padding") and np.any(value < 0):
         bad = value < 0
@@ -115,7 +116,8 @@ def _infinite_problems(node: Node) -> Iterator[Problem]:
         bad = np.isinf(value) & np.isfinite(tau)
         if np.any(bad):
             value = np.broadcast_to(value, bad.shape)
-            what = f"has {_count(bad)} {name} that {'is' if bad.sum() == 1 else 'are'} {_first(value, bad)}"
+            verb = "is" if bad.sum() == 1 else "are"
+            what = f"has {_count(bad)} {name} that {verb} {_first(value, bad)}"
             yield _problem(
                 node, "not-finite", what, "it may be infinite only where its time constant is"
             )
@@ -192,9 +194,8 @@ def _window_problems(node: Node) -> Iterator[Problem]:
         outputs, groups = np.shape(node.value("weight"))[0], int(np.ravel(node.value("groups"))[0])
         if groups > 0 and outputs % groups:
             what = f"has {outputs} output channels in {groups} groups"
-            yield _problem(
-                node, "groups", what, "the number of channels must be a multiple of the groups"
-            )
+            fix = "the number of channels must be a multiple of the number of groups"
+            yield _problem(node, "groups", what, fix)
 
 
 def _border_problems(graph: Graph) -> Iterator[Problem]:
@@ -225,7 +226,10 @@ def _edge_problems(graph: Graph) -> Iterator[Problem]:
         node = graph.nodes[target]
         if given is None or taken is None or given == taken:
             continue
-        what = f"node '{source}' gives the shape {given}, but node '{target}' ({node.type}) takes {taken}"
+        what = (
+            f"node '{source}' gives the shape {given}, "
+            f"but node '{target}' ({node.type}) takes {taken}"
+        )
         yield Problem(
             node=target,
             code="shape-mismatch",

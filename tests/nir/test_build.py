@@ -66,17 +66,17 @@ def test_weights_may_be_given():
     [
         (
             lambda: build.sequential(build.input(2), build.linear(3)),
-            "node '1' draws its weight: say seed=0",
+            "node '1' draws its weight, and no seed was said: say seed=0",
         ),
         (
             lambda: build.sequential(build.linear(3), seed=0),
             "the first layer must say how many channels come in",
         ),
-        (lambda: build.linear(), "a Linear layer needs its number of outputs"),
+        (lambda: build.linear(), "a Linear layer has no number of outputs: say it"),
         (lambda: build.lif(tau="2 parsec"), "unknown unit 'parsec'"),
         (
             lambda: build.network({"a": build.input(2)}, [("a", "b")]),
-            "an edge names 'b', which is no node",
+            "an edge names 'b', which is not a node: There are a",
         ),
         (
             lambda: build.network({"a": build.lif(tau=0.1)}, []),

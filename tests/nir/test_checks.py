@@ -8,6 +8,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir import build, parse
 from jaxsnn.nir.export import group_of, write
 from jaxsnn.nir.files import load, text_dataset
+from jaxsnn.nir.parse import assemble
 from jaxsnn.nir.validation import validate
 
 
@@ -61,11 +62,11 @@ BROKEN = [
     ),
     (
         {"n__tau": np.array([0.1, 0.0, 0.1])},
-        "'n' .LIF. has 1 of 3 tau that is not positive: 0 at index 1",
+        "'n' .LIF. has 1 of 3 tau that is not positive, 0 at index 1",
     ),
     (
         {"n__tau": np.array(-0.25)},
-        "'n' .LIF. has a tau that is not positive: -0.25: a time constant must be greater than 0",
+        "'n' .LIF. has a tau that is not positive, -0.25: a time constant must be greater than 0",
     ),
     ({"c__tau_syn": np.full(4, np.nan)}, "'c' .CubaLIF. has 4 of 4 tau_syn that are nan"),
     ({"c__tau_mem": np.full(4, -np.inf)}, "'c' .CubaLIF. has 4 of 4 tau_mem that are -inf"),
@@ -114,7 +115,7 @@ BROKEN = [
     ({"v__weight": "same"}, "'v' .Linear. has weight = 'same'"),
     (
         {"n__tau": np.array(0.0), "n__r": np.ones(2)},
-        "'n' .LIF. has a tau that is not positive: 0: a time .* than 0$",
+        "'n' .LIF. has a tau that is not positive, 0: a time .* than 0$",
     ),
 ]
 
@@ -123,8 +124,12 @@ BROKEN = [
 def test_a_broken_network_is_refused(changes, message):
     with pytest.raises(GraphError, match=message) as caught:
         parse(network(**changes))
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 1
+    error = caught.value
+    assert "\n" not in str(error)
+    assert error.exit_code == 1
+    assert f"node '{error.node}'" in error.problem.message
+    assert error.fix
+    assert str(error) == f"{error.problem.message}: {error.fix}"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_odd_but_sound_networks_are_read(changes):
         ),
         (
             ("output", "input"),
-            r"'input' \(Input\) receives what output sends.* \(and 1 more problems\)",
+            r"'input' \(Input\) receives what output sends.* \(and 1 more problem\)$",
         ),
     ],
 )
@@ -174,8 +179,10 @@ def test_nothing_feeds_an_input_and_an_output_feeds_nothing(edge, message):
 
 def test_all_problems_are_counted():
     bad = network(w__weight=np.full((3, 2), np.nan), n__tau=np.zeros(3), c__r=np.full(4, np.nan))
-    with pytest.raises(GraphError, match=r"\(and 2 more problems\)"):
+    with pytest.raises(GraphError, match=r"\(and 2 more problems\)$") as caught:
         parse(bad)
+    first = validate(assemble(bad))[0]
+    assert (caught.value.node, caught.value.problem.code) == (first.node, first.code)
 
 
 def test_a_missing_flatten_is_advised():
@@ -214,8 +221,9 @@ def test_what_became_broken_is_not_written(tmp_path):
 
 def test_a_reset_above_the_threshold_is_warned_of(tmp_path):
     graph = parse(network(n__v_reset=np.array([0.0, 1.0, 0.0])))
-    assert [(warning.node, warning.what) for warning in graph.warnings] == [
-        ("n", "v_reset is not below v_threshold")
-    ]
+    (warning,) = graph.warnings
+    assert (warning.node, warning.code, warning.severity) == ("n", "suspicious", "warning")
+    assert warning.message == "node 'n' (LIF) has v_reset = 1, not below v_threshold = 1"
+    assert warning.fix.startswith("lower v_reset")
     write(tmp_path / "a.nir", graph)
     assert load(tmp_path / "a.nir")["node"]["nodes"]["n"]["v_reset"].value.tolist() == [0, 1, 0]

@@ -103,7 +103,7 @@ def test_times_between_steps_are_refused_or_counted():
         idx=np.array([[0, 0, 0]]), time=np.array([[0.1, 0.25, 0.29]]), n_neurons=1, t_max=0.3
     )
     with pytest.raises(
-        UsageError, match=r"2 of 3 events are no multiple of 0.1 s, the first at 0.25 s"
+        UsageError, match=r"2 of 3 events are not at a multiple of 0.1 s, the first at 0.25 s"
     ):
         bin_events(data, 0.1)
     binned = bin_events(data, 0.1, move=True)
@@ -190,7 +190,7 @@ def test_steps_must_fill_the_recording():
 
 def test_membranes_are_no_spikes():
     membrane = gridded_data(np.full((2, 1, 1), 0.5), DT)
-    with pytest.raises(UsageError, match="no recording of spikes"):
+    with pytest.raises(UsageError, match="is not a recording of spikes"):
         to_events(membrane)
 
 

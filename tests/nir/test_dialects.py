@@ -47,7 +47,7 @@ def test_the_step_follows_from_the_numbers(zoo):
     assert dialect.dt == 1e-4
     assert "dt is 100 us, from tau/r of all neurons" in dialect.why
     assert (dialect.reset, dialect.reset_delay) == (None, None)
-    assert "say --reset and --reset-delay" in dialect.why
+    assert "say reset= and reset_delay=" in dialect.why
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_the_step_follows_from_the_numbers(zoo):
             "snntorch_v_syn_sub",
             "snntorch",
             "1ms",
-            r"1 ms contradicts .* tau_syn = 0.0005 and w_in = 5, so dt = tau/r = 100 us",
+            r"1 ms\) contradicts .* tau_syn = 0.0005 and w_in = 5, so dt = tau/r = 100 us",
         ),
-        ("snntorch_v_syn_sub", "auto", 1e-3, "--dt 1 ms contradicts"),
+        ("snntorch_v_syn_sub", "auto", 1e-3, r"^dt=0\.001 \(1 ms\) contradicts"),
         ("rockpool_b_liftorch", "rockpool", "2ms", r"dt = tau W\(1/r\) = 1 ms"),
         ("spyx_v_lif", "spyx", "1ms", r"dt = tau \(1-r\) = 100 us"),
         ("spikingjelly_v_if", "spikingjelly", "1ms", "dt = tau/r = 100 us"),
@@ -69,6 +69,9 @@ def test_a_step_that_contradicts_the_numbers_is_refused_with_both(zoo, name, dia
     with pytest.raises(DialectError, match=message) as caught:
         read(zoo[name], dialect=dialect, dt=dt)
     assert "\n" not in str(caught.value)
+    assert caught.value.fix == "leave dt= out, or say another dialect="
+    assert caught.value.problem.code == "contradiction"
+    assert f"node '{caught.value.node}'" in caught.value.problem.message
 
 
 @pytest.mark.parametrize(
@@ -105,14 +108,17 @@ def test_a_step_that_contradicts_the_numbers_is_refused_with_both(zoo, name, dia
     ],
 )
 def test_a_dialect_that_contradicts_the_numbers_is_refused(zoo, name, dialect, message):
-    with pytest.raises(DialectError, match=message):
+    with pytest.raises(DialectError, match=message) as caught:
         read(zoo[name], dialect=dialect)
+    assert caught.value.problem.code == "contradiction"
+    assert f"node '{caught.value.node}'" in caught.value.problem.message
+    assert "another dialect=" in caught.value.fix
 
 
 def test_another_step_is_believed_when_it_is_said():
     neurons = build.cubalif(tau_mem=0.02, tau_syn=0.01, r=20.0, w_in=10.0)
     with pytest.raises(
-        DialectError, match=r"dt = 100 us, .* = 1 ms: say --dt 0\.001 if that is meant"
+        DialectError, match=r"dt = 100 us, .* = 1 ms: say dt=0\.001 if that is meant"
     ):
         network(neurons, "snntorch")
     assert network(neurons, "snntorch", dt="1ms").dialect.dt == 1e-3
@@ -123,7 +129,7 @@ def test_hand_written_numbers_prove_nothing():
     for r, tau in ((10.0, 0.001), (20.0, 0.002), (0.9, 0.01), (1.0, 1e-4)):
         graph = network(build.lif(tau=tau, r=r))
         assert resolve(graph).name is None
-        assert "Say --dialect" in resolve(graph).why
+        assert resolve(graph).fix.startswith("say dialect=, one of nir, ")
 
 
 def test_what_the_numbers_prove_changes_with_the_numbers(zoo):
@@ -149,21 +155,24 @@ def test_neurons_without_leak_say_nothing_about_the_step():
 
 OPTIONS = [
     ({"dialect": "snntorhc"}, "unknown dialect 'snntorhc': did you mean 'snntorch'"),
-    ({"reset": "soft"}, "--reset is 'soft', but it must be one of zero, subtract, none"),
-    ({"reset": "9:zero"}, "--reset names '9', which is no neuron of the graph: There are 1, 3"),
-    ({"reset": ["zero", "subtract"]}, "--reset is said twice, 'zero' and 'subtract'"),
-    ({"readout": "0"}, "--readout names '0', which is no neuron"),
-    ({"time_unit": "h"}, "--time-unit is 'h'"),
+    ({"reset": "soft"}, "reset=.soft. is unknown: say one of zero, subtract, none"),
+    ({"reset": "9:zero"}, "reset names '9', which is not a neuron of the graph: There are 1, 3"),
+    (
+        {"reset": ["zero", "subtract"]},
+        "reset is said twice for all nodes, 'zero' and 'subtract': say which node has the other",
+    ),
+    ({"readout": "0"}, "readout names '0', which is not a neuron"),
+    ({"time_unit": "h"}, "time_unit=.h. is unknown: say one of s, ms, step"),
     ({"dialect": "norse", "dt_export": 0}, "not a positive, finite time"),
     ({"dt": "5 parsec"}, "unknown unit 'parsec'"),
     ({"dt": -1.0}, "not a positive, finite time"),
     (
         {"dialect": "snntorch", "dt_export": "1ms"},
-        "--dt-export is for the dialect norse, not for snntorch",
+        "dt_export is for the dialect norse, not for snntorch",
     ),
     (
         {"dialect": "snntorch", "norm_input": "1:true"},
-        "--norm-input is for the dialect sinabs, not for snntorch",
+        "norm_input is for the dialect sinabs, not for snntorch",
     ),
 ]
 
@@ -178,11 +187,11 @@ def test_options_that_make_no_sense_are_refused(zoo, options, message):
 def test_a_fixed_unit_cannot_be_changed(zoo):
     with pytest.raises(
         DialectError,
-        match="--time-unit ms contradicts the dialect snntorch, which writes time in 's'",
+        match=r"time_unit=.ms. contradicts the dialect snntorch, which writes time in 's'",
     ):
         read(zoo["snntorch_v_li"], time_unit="ms")
     with pytest.raises(
-        DialectError, match=r"--time-unit step contradicts .* = 0.0001, which is 1 where"
+        DialectError, match=r"time_unit=.step. contradicts .* = 0.0001, which is 1 where"
     ):
         read(zoo["spyx_v_lif"], time_unit="step")
 
@@ -208,9 +217,11 @@ def test_undecided_files_are_read_but_not_played(zoo):
     assert graph.dialect.dt == 1e-3
     with pytest.raises(
         DialectError,
-        match=r"node '1' needs the dialect of the file\. The numbers .* allow nir, norse, .*Say --dialect\.$",
-    ):
+        match=r"node '1': .* needs the dialect of the file \(The numbers .* allow nir, norse, .*\): say",
+    ) as caught:
         spike_area(graph.dialect, graph.nodes["1"])
+    assert caught.value.fix == "say dialect=, one of nir, norse, jaxsnn, hxtorch"
+    assert caught.value.node == "1"
 
 
 @pytest.mark.parametrize(
@@ -219,20 +230,20 @@ def test_undecided_files_are_read_but_not_played(zoo):
         (
             {"dialect": "norse"},
             "seconds",
-            "needs the dt that Norse's exporter was given: say --dt-export",
+            "needs the dt that Norse's exporter was given: say dt_export=",
         ),
         (
             {"dialect": "hxtorch"},
             "seconds",
-            "needs the unit of time: say --time-unit .* look like s",
+            "needs the unit of time: say time_unit= .* look like s",
         ),
         (
             {"dialect": "nir", "time_unit": "step"},
             "seconds",
-            "needs the length of a step, in which .* say --dt",
+            "needs the length of a step, in which .* say dt=",
         ),
-        ({"dialect": "norse"}, "dt", "needs dt, which the file does not say: say --dt"),
-        ({}, "name", "needs the dialect of the file. The numbers do not decide"),
+        ({"dialect": "norse"}, "dt", "needs dt, which the file does not say: say dt=$"),
+        ({}, "name", "needs the dialect of the file .The numbers do not decide"),
     ],
 )
 def test_what_is_missing_is_asked_for_by_its_option(zoo, options, field, message):
@@ -285,7 +296,7 @@ def test_the_gain_of_each_framework(zoo):
     }
     with pytest.raises(
         DialectError,
-        match=r"node '1': the strength of a spike needs norm_input, .* say --norm-input",
+        match=r"node '1': the strength of a spike needs norm_input, .* say norm_input=$",
     ):
         areas(read(zoo["sinabs_v_lif"], dialect="sinabs", dt=1.0))
 

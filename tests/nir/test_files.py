@@ -80,7 +80,7 @@ def empty(path):
 def other_hdf5(path):
     with h5py.File(path, "w") as file:
         file["weights"] = np.ones(3)
-    return "HDF5 but not NIR: it has no group 'node', only weights"
+    return "HDF5 but not NIR, it has no group 'node', only weights"
 
 
 def cut_short(path):
@@ -107,7 +107,7 @@ def contains_itself(path):
     with h5py.File(path, "w") as file:
         node = file.create_group("node")
         node["inner"] = node
-    return "does one contain itself?"
+    return "a group that contains itself"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,7 @@ def test_an_output_that_exists_is_kept(zoo, tmp_path):
     graph = read(zoo["norse_v_li"])
     target = tmp_path / "precious.nir"
     target.write_text("precious")
-    with pytest.raises(
-        FileError, match=r"exists: choose another name or pass force=True \(--force\)"
-    ):
+    with pytest.raises(FileError, match=r"exists: choose another name or pass force=True$"):
         write(target, graph)
     assert target.read_text() == "precious"
     write(target, graph, force=True)

@@ -53,7 +53,7 @@ def test_parse_takes_what_nir_read_gives(tmp_path):
     from_file, from_nir = read(tmp_path / "a.nir"), parse(nir.read(tmp_path / "a.nir"))
     assert from_file.order() == from_nir.order()
     assert sorted(from_file.edges) == sorted(from_nir.edges)
-    with pytest.raises(GraphError, match=r"a list is no NIR graph: pass a nir.NIRGraph"):
+    with pytest.raises(GraphError, match=r"a list is not a NIR graph: pass a nir.NIRGraph"):
         parse([])
 
 
@@ -64,10 +64,11 @@ def test_an_unknown_type_is_refused_by_name_with_what_is_known(tmp_path):
     save(tmp_path / "b.nir", document)
     with pytest.raises(
         UnsupportedNodeError,
-        match=r"node 'n' has the type ALIF, .* supported are Input, .*, NIRGraph",
+        match=r"node 'n' has the type ALIF, .*: supported are Input, .*, NIRGraph",
     ) as e:
         read(tmp_path / "b.nir")
     assert e.value.exit_code == 1
+    assert (e.value.node, e.value.problem.code) == ("n", "unknown-type")
 
 
 @pytest.mark.parametrize("edge", [("n", "outptu"), ("ww", "n")])
@@ -77,7 +78,7 @@ def test_a_dangling_edge_is_refused(edge):
     missing = "outptu" if "outptu" in edge else "ww"
     with pytest.raises(
         GraphError,
-        match=f"edge {edge[0]} -> {edge[1]} is dangling: the graph has no node '{missing}'",
+        match=f"edge {edge[0]} -> {edge[1]} is dangling, the graph has no node '{missing}'",
     ):
         parse(source)
 
@@ -152,10 +153,11 @@ def test_nodes_that_nothing_feeds_are_warned_of():
     source = small()
     source.nodes["lost"] = nir.Linear(np.ones((3, 2)))
     graph = parse(source)
-    assert [(warning.node, warning.what) for warning in graph.warnings] == [
-        ("lost", "nothing feeds it"),
-        ("lost", "what it computes goes nowhere"),
+    assert [(warning.node, warning.message) for warning in graph.warnings] == [
+        ("lost", "node 'lost' (Linear) is fed by nothing, no edge ends at it"),
+        ("lost", "node 'lost' (Linear) feeds nothing, no edge starts at it"),
     ]
+    assert {warning.severity for warning in graph.warnings} == {"warning"}
 
 
 def test_a_name_that_no_file_can_hold_is_refused():
@@ -183,7 +185,7 @@ def test_edges_of_the_wrong_shape_are_refused(tmp_path):
     write(tmp_path / "a.nir", parse(small()))
     document = load(tmp_path / "a.nir")
     document["node"]["edges"] = Dataset(value=np.ones((2, 3)), dtype=np.dtype(float))
-    with pytest.raises(GraphError, match=r"'edges' has the shape \(2, 3\)"):
+    with pytest.raises(GraphError, match=r"'edges' of the graph has the shape \(2, 3\)"):
         parse(document)
 
 

@@ -137,7 +137,8 @@ def test_what_nothing_tells_is_unknown():
     nodes = {"a": nir.LIF(*(np.array(value) for value in (0.1, 1.0, 0.0, 1.0)))}
     graph = parse(nir.NIRGraph(nodes, [], type_check=False))
     assert sizes(graph) == {"a": None}
-    assert [warning.what for warning in graph.warnings][-1] == "its size is unknown"
+    assert graph.warnings[-1].message.startswith("node 'a' (LIF) has an unknown size")
+    assert graph.warnings[-1].fix == "give its parameters a shape"
 
 
 def test_a_population_of_one_is_not_stretched_without_reason():

@@ -62,7 +62,7 @@ def test_a_dialect_that_is_inferred_is_right(zoo, name):
         assert dialect.decided_by == "undecided"
         # The truth is among the choices (the event-based framework is read in two ways).
         assert facts["framework"] in dialect.choices
-        assert "--dialect" in dialect.why
+        assert dialect.fix == f"say dialect=, one of {', '.join(dialect.choices)}"
         return
     assert dialect.decided_by == "inference"
     assert dialect.name == facts["framework"]
@@ -152,7 +152,8 @@ def test_missing_v_reset_stays_missing(zoo):
 def test_two_heads_on_one_output_are_a_warning(zoo):
     graph = read(zoo["snntorch_a_twoheads"])
     assert [warning.node for warning in graph.warnings] == ["output"]
-    assert "'la' (3,), 'lb' (2,)" in graph.warnings[0].what
+    assert "'la' (3,), 'lb' (2,)" in graph.warnings[0].message
+    assert graph.warnings[0].fix.startswith("give each its own Output")
     by_name = {node["name"]: node for node in describe(graph)["nodes"]}
     assert by_name["output"]["output_shape"] is None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, UsageError, suggestion
+from jaxsnn.errors import ConversionError, Problem, UsageError, suggestion
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.draft import (
@@ -32,6 +32,7 @@ from jaxsnn.nir.convert.topology import (
     depths,
     forward_order,
     join_outputs,
+    refuse_for,
     rewire,
     shift_of,
 )
@@ -39,7 +40,7 @@ from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
 from jaxsnn.nir.gains import require
-from jaxsnn.nir.graph import Finding, Graph
+from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.inference import TAG
 from jaxsnn.nir.parse import parse
 from jaxsnn.units import format_time, parse_time
@@ -60,7 +61,7 @@ class Converted:
 
     graph: Graph
     load_with: str
-    changes: tuple[Finding, ...]
+    changes: tuple[Change, ...]
     losses: tuple[str, ...]
     shift: dict[str, int]
 
@@ -91,25 +92,28 @@ def convert(
     Raises:
         ConversionError: Something that the importer cannot express; the message names the node and
             the reason.
-        DialectError: Something that the conversion needs is unknown; the message names the option.
+        DialectError: Something that the conversion needs is unknown; the fix names the option.
         UsageError: An unknown target.
     """
     if to not in TARGETS:
-        raise UsageError(f"no conversion to '{to}': {suggestion(to, TARGETS)}")
+        raise UsageError(f"there is no conversion to '{to}'", fix=suggestion(to, TARGETS))
     target = TARGETS[to]
     require(graph.dialect, ["name"], "conversion")
     graph, continuous = _with_steps(graph, None if dt is None else parse_time(dt))
     if continuous and not approximate:
+        length = format_time(graph.dialect.dt or 0)
         raise ConversionError(
-            f"the dialect {graph.dialect.name} is continuous in time, and {target.title} steps: pass "
-            f"approximate=True (--approximate) to cut time into steps of {format_time(graph.dialect.dt or 0)}"
+            f"the dialect {graph.dialect.name} has continuous time, "
+            f"and {target.title} is time-stepped",
+            fix=f"convert with approximate=True to cut time into steps of {length}",
         )
     draft, names = draft_of(graph)
-    refused: list[str] = []
+    refused: list[Problem] = []
 
     def give_up(node: str, reason: str, nearest: str) -> None:
         if not approximate:
-            raise ConversionError(f"node '{node}': {reason}")
+            fix = f"change the network, or convert with approximate=True ({nearest})"
+            raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
     if continuous:
@@ -117,7 +121,7 @@ def convert(
             f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}"
         )
     steps = _steps(graph, draft, names, refused)
-    _refuse(refused, target)
+    refuse_for(target, refused)
     most = dict.fromkeys(steps, 1)
     if target.subtracts or approximate:
         steps, most = settled(draft, steps, forward_order(draft), target.subtracts, give_up)
@@ -135,7 +139,7 @@ def convert(
         steps = alike(draft, steps)
     setting = Setting(dt=seconds, reset_method=reset_method(steps.values()), give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)
-    _refuse(refused, target)
+    refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
     made = _graph_of(draft, graph, target, seconds)
     return Converted(
@@ -160,7 +164,7 @@ def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
 
 
 def _steps(
-    graph: Graph, draft: Draft, names: dict[str, str], refused: list[str]
+    graph: Graph, draft: Draft, names: dict[str, str], refused: list[Problem]
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
     looped = {name for part in graph.recurrent_components() for name in part}
@@ -172,14 +176,8 @@ def _steps(
             step = step_of(graph, name, draft.shapes[names[name]][1], name in looped)
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
-            refused.append(str(error))
+            refused.append(error.problem)
     return found
-
-
-def _refuse(refused: list[str], target: Target) -> None:
-    if refused:
-        others = f" (and {len(refused) - 1} more reasons)" if len(refused) > 1 else ""
-        raise ConversionError(f"{target.title} cannot take this graph: {refused[0]}{others}")
 
 
 def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) -> float:
@@ -187,8 +185,9 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
     source = graph.dialect.dt
     if target.fixed_dt and asked not in (None, target.dt):
         raise UsageError(
-            f"{target.title}'s importer steps by {format_time(target.dt)} and cannot be told otherwise: leave "
-            "dt (--to-dt) out"
+            f"{target.title}'s importer steps by {format_time(target.dt)} "
+            f"and cannot be told {format_time(asked or 0)}",
+            fix="leave the step of the target out",
         )
     seconds = target.dt if target.fixed_dt else asked or source or target.dt
     if source is None:
@@ -198,8 +197,14 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
             "the source says no length of its steps",
         )
     elif abs(seconds - source) > 1e-9 * source:
-        what = f"time constants are written {seconds / source:g} times as long, for steps of {format_time(seconds)}"
-        why = f"the source steps by {format_time(source)}; the same number of steps gives the same spikes"
+        what = (
+            f"time constants are written {seconds / source:g} times as long, "
+            f"for steps of {format_time(seconds)}"
+        )
+        why = (
+            f"the source steps by {format_time(source)}; "
+            "the same number of steps gives the same spikes"
+        )
         draft.changed("", what, why)
     return seconds
 
@@ -218,7 +223,7 @@ def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
 
 
 def _write_neurons(
-    draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[str]
+    draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[Problem]
 ) -> None:
     for name, step in steps.items():
         try:
@@ -226,7 +231,7 @@ def _write_neurons(
             written = target.write(step, setting)
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
-            refused.append(str(error))
+            refused.append(error.problem)
             continue
         old = draft.nodes[name]
         entry = dict(written.entry) | ({"metadata": old["metadata"]} if "metadata" in old else {})
@@ -282,13 +287,13 @@ def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:
 def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
     """How to read what was written.
 
-    Norse's importer plays CubaLIF otherwise than its exporter writes it.
+    Norse's importer reads CubaLIF otherwise than its exporter writes it.
     """
     why = f"Written for {target.title}'s importer."
     if target.name == "norse":
         if draft.of_type("CubaLIF"):
             return Dialect(
-                why=f"{why} It plays CubaLIF otherwise than files of Norse mean it.", dt=dt
+                why=f"{why} It reads CubaLIF otherwise than files of Norse mean it.", dt=dt
             )
         return Dialect(
             name="norse",

@@ -63,7 +63,10 @@ def settled(
         else:
             several = "it may fire several spikes in a step"
             if not step.several:
-                several = "it may stay above v_threshold after a reset, which reset_delay false compares in its own way"
+                several = (
+                    "it may stay above v_threshold after a reset, "
+                    "which reset_delay false compares in its own way"
+                )
             give_up(
                 name, f"{several}: {reach}", "one spike a step and a plain subtraction are written"
             )
@@ -113,7 +116,10 @@ def begun(
             v = step.decay * v + step.gain * (i if step.current_based else low) + step.drive
             highest = np.maximum(highest, v)
         if np.any(low != high) or np.any(highest >= step.v_threshold):
-            reason = "its biases make it fire, or act through several weights, before its first input arrives"
+            reason = (
+                "its biases make it fire, or act through several weights, "
+                "before its first input arrives"
+            )
             give_up(name, reason, "it starts at rest and the first spikes may differ")
             continue
         found[name] = dataclasses.replace(

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.export import write
-from jaxsnn.nir.graph import Finding, Graph
+from jaxsnn.nir.graph import Change, Graph
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class ConvertOutcome:
 
     output: str
     load_with: str
-    changes: tuple[Finding, ...]
+    changes: tuple[Change, ...]
     losses: tuple[str, ...]
     shift: dict[str, int]
 
@@ -42,9 +42,7 @@ class ConvertOutcome:
 
     def as_text(self) -> str:
         """For people."""
-        lines = [
-            f"{change.node or 'graph'}: {change.what} ({change.why})" for change in self.changes
-        ]
+        lines = [change.as_text() for change in self.changes]
         lines += [f"lost: {loss}" for loss in self.losses]
         return "\n".join([*lines, f"{self.output}: load it with", f"  {self.load_with}"])
 

@@ -12,7 +12,7 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.graph import Edge, Finding, Graph, natural_key
+from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
 from jaxsnn.nir.nodes import NEURONS, TYPES, Node
 from jaxsnn.nir.passes import CONVOLUTIONS, Shape, bypass_relays, is_relay, shapes, window
 
@@ -52,7 +52,7 @@ class Draft:
     nodes: dict[str, dict[str, Any]]
     shapes: dict[str, tuple[Shape, Shape]]
     edges: list[Edge]
-    changes: list[Finding] = dataclasses.field(default_factory=list)
+    changes: list[Change] = dataclasses.field(default_factory=list)
     losses: list[str] = dataclasses.field(default_factory=list)
 
     def sources(self, name: str) -> list[str]:
@@ -71,7 +71,7 @@ class Draft:
 
     def changed(self, node: str, what: str, why: str) -> None:
         """Note a change."""
-        self.changes.append(Finding(node=node, what=what, why=why))
+        self.changes.append(Change(node=node, what=what, why=why))
 
     def insert(self, edge: Edge, name: str, entry: dict[str, Any]) -> str:
         """Put a node that keeps the shape into an edge; the name is made free."""
@@ -105,7 +105,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     for name in kept:
         inward, outward = found[name]
         if inward is None or outward is None:
-            raise ConversionError(f"node '{name}' has an unknown size: give its parameters a shape")
+            raise ConversionError(
+                f"node '{name}' has an unknown size", fix="give its parameters a shape", node=name
+            )
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
         if names[name] != name:
@@ -244,7 +246,8 @@ def identity(shape: Shape) -> dict[str, Any]:
         return {"type": "Affine", "weight": np.eye(shape[0]), "bias": np.zeros(shape)}
     if len(shape) != 3:
         raise ConversionError(
-            f"an identity for the shape {shape} has no node in NIR: add weights before the neuron"
+            f"an identity for the shape {shape} has no node in NIR",
+            fix="add weights before the neuron",
         )
     return {
         "type": "Conv2d",
@@ -298,7 +301,9 @@ def _per_channel(name: str, array: np.ndarray) -> np.ndarray:
     if np.any(spread > 1e-9 * np.abs(rows).max(axis=1)):
         raise ConversionError(
             f"node '{name}' shares its weights between neurons that need different factors "
-            f"({rows.min():g} to {rows.max():g}): give all neurons of a channel the same parameters"
+            f"({rows.min():g} to {rows.max():g})",
+            fix="give all neurons of a channel the same parameters",
+            node=name,
         )
     return rows[:, 0]
 
@@ -370,8 +375,10 @@ def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
                 continue
             if entry["type"] not in ("Linear", "Affine") or len(draft.sources(target)) > 1:
                 raise ConversionError(
-                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', whose order changes: put an "
-                    "Affine between them"
+                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', "
+                    "whose order changes",
+                    fix="put an Affine between them",
+                    node=target,
                 )
             entry["weight"] = np.asarray(entry["weight"])[..., columns]
             draft.changed(target, f"its columns are reordered to follow '{name}'", why)

@@ -71,7 +71,8 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
     }
     setting.give_up(
         step.name,
-        f"its reset {described[step.reset]}, and {title}'s importer resets to a value in the step of the spike",
+        f"its reset {described[step.reset]}, "
+        f"and {title}'s importer resets to a value in the step of the spike",
         "that reset is written",
     )
 
@@ -84,8 +85,9 @@ def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(np.abs(drive)))
         setting.give_up(
             step.name,
-            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest where it starts "
-            "and resets, and a constant input would pass through the synaptic current first",
+            f"neuron {place} is driven by {drive.flat[place]:g} a step, so that it does not rest "
+            "where it starts and resets, and a constant input would pass through the synaptic "
+            "current first",
             "it rests where it resets",
         )
 
@@ -97,7 +99,8 @@ def needs_start(step: Step, start: np.ndarray, setting: Setting) -> None:
         place = int(np.argmax(off))
         setting.give_up(
             step.name,
-            f"neuron {place} starts at {step.v_start.flat[place]:g}, the importer starts it at {start.flat[place]:g}",
+            f"neuron {place} starts at {step.v_start.flat[place]:g}, "
+            f"the importer starts it at {start.flat[place]:g}",
             "the first spikes may differ",
         )
 
@@ -107,7 +110,8 @@ def one_for_all(step: Step, setting: Setting, what: str, values: np.ndarray) -> 
     if np.ptp(values) > 1e-9 * np.abs(values).max():
         setting.give_up(
             step.name,
-            f"its neurons differ in {what} ({values.min():g} to {values.max():g}), and the importer takes one for all",
+            f"its neurons differ in {what} ({values.min():g} to {values.max():g}), "
+            "and the importer takes one for all",
             "their mean is written",
         )
         return float(values.mean())

@@ -44,7 +44,9 @@ def reset_method(steps: Iterable[Step]) -> str:
     several = any(step.several for step in steps)
     if several and "subtract later" in resets:
         raise ConversionError(
-            "Norse takes one reset_method, and some nodes fire several spikes where others reset later"
+            "Norse takes one reset_method for all nodes, "
+            "and some fire several spikes in a step where others reset one step later",
+            fix="give all of them the same reset",
         )
     if several:
         return "floor"
@@ -59,7 +61,10 @@ def write_norse(step: Step, setting: Setting) -> Written:
     """
     if step.several and step.reset == "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value after several spikes in a step: Norse fires one"
+            f"node '{step.name}' resets to a value after several spikes in a step, "
+            "and Norse fires one",
+            fix='use reset="subtract"',
+            node=step.name,
         )
     if step.reset == "skip":
         needs_value_reset(step, setting, "Norse")
@@ -67,7 +72,8 @@ def write_norse(step: Step, setting: Setting) -> Written:
     if step.reset == "subtract unless above":
         setting.give_up(
             step.name,
-            "a membrane still above v_threshold after its reset is not compared alike (reset_delay false)",
+            "a membrane still above v_threshold after its reset is not compared alike "
+            "(reset_delay false)",
             "a plain subtraction is written",
         )
         step = dataclasses.replace(step, reset="subtract")
@@ -100,7 +106,10 @@ def write_norse(step: Step, setting: Setting) -> Written:
         "v_reset": filled(step, 0),
     }
     offset = negligible(drive / rest - start, threshold)
-    why = "Norse's importer ignores r of LIF, so that a spike of weight w adds w dt/tau; it starts at v_leak"
+    why = (
+        "Norse's importer ignores r of LIF, so that a spike of weight w adds w dt/tau; "
+        "it starts at v_leak"
+    )
     return Written(entry=entry, factor=step.gain / rest, offset=offset, why=why)
 
 
@@ -120,12 +129,16 @@ def _norse_current(step: Step, setting: Setting) -> Written:
         scale = step.level / step.v_threshold
     if not subtracts and setting.reset_method != "value":
         raise ConversionError(
-            f"node '{step.name}' resets to a value and other nodes subtract v_threshold: Norse takes one reset_method "
-            "for all CubaLIF"
+            f"node '{step.name}' resets to a value and other nodes subtract v_threshold, "
+            "and Norse takes one reset_method for all CubaLIF",
+            fix="give all of them the same reset",
+            node=step.name,
         )
     if np.any(scale <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a decay of 0 in a step, after which nothing can be subtracted: use another reset"
+            f"node '{step.name}' has a decay of 0 in a step, after which nothing can be subtracted",
+            fix="use another reset",
+            node=step.name,
         )
     threshold = scale * (step.v_threshold - level)
     start = scale * (step.v_start - level)
@@ -134,7 +147,9 @@ def _norse_current(step: Step, setting: Setting) -> Written:
     share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
     if np.any(share <= 0):
         raise ConversionError(
-            f"node '{step.name}' has a synaptic current that never decays: Norse needs tau_syn"
+            f"node '{step.name}' has a synaptic current that never decays, which Norse cannot do",
+            fix="give it a finite tau_syn",
+            node=step.name,
         )
     large = np.where((start != 0) & (share != 1), LARGE_CURRENT, 1.0)
     if np.any(step.i_start):
@@ -142,7 +157,9 @@ def _norse_current(step: Step, setting: Setting) -> Written:
         large = np.where(step.i_start == 0, large, start / np.where(gap == 0, np.nan, gap))
         if not np.all(np.isfinite(large) & (large != 0)):
             raise ConversionError(
-                f"node '{step.name}' starts with a current that Norse's v_leak cannot give it"
+                f"node '{step.name}' starts with a current that Norse's v_leak cannot give it",
+                fix="leave out the biases that act before its first input arrives",
+                node=step.name,
             )
     w_in = step.synapse_gain * large / share
     r = scale * step.gain / (rest * large)
@@ -166,7 +183,13 @@ def _norse_current(step: Step, setting: Setting) -> Written:
         "w_in": w_in,
     }
     offset = negligible((shift - start) / w_in, threshold)
-    why = "Norse's importer takes w_in = tau_syn/dt and r = tau_mem/dt for jumps of the current and of the membrane"
+    why = (
+        "Norse's importer takes w_in = tau_syn/dt and r = tau_mem/dt for jumps of the current "
+        "and of the membrane"
+    )
     if not step.current_based:
-        why = "only CubaLIF of Norse's importer has a reset other than to 0; tau_syn = dt makes it a LIF"
+        why = (
+            "only CubaLIF of Norse's importer has a reset other than to 0; "
+            "tau_syn = dt makes it a LIF"
+        )
     return Written(entry=entry, factor=filled(step, 1), offset=offset, why=why)

@@ -76,8 +76,11 @@ def _looped(draft: Draft, step: Step, copied: Step, copies: int) -> Step:
     """
     if step.current_based or len(step.shape) != 1 or step.reset != "subtract":
         raise ConversionError(
-            f"node '{step.name}' may fire {copies} spikes in a step, which the importer's recurrent LIF could share "
-            f"among {copies} neurons, but not those of a {step.type} of shape {step.shape}"
+            f"node '{step.name}' may fire {copies} spikes in a step, "
+            f"which the importer's recurrent LIF could share among {copies} neurons, "
+            f"but not those of a {step.type} of shape {step.shape}",
+            fix="use a LIF of one axis, or smaller weights",
+            node=step.name,
         )
     size, gain = step.shape[0], copied.gain[:, None]
     taken = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))

@@ -160,7 +160,10 @@ def _widened(
             place >= size for place, size in zip(tap, weight.shape[2:], strict=True)
         ):
             raise ConversionError(
-                f"node '{name}' pads by more than its kernel: Spyx needs its bias as a weight of it"
+                f"node '{name}' pads by more than its kernel, "
+                "whose weights must hold its bias for Spyx",
+                fix="pad by less, or leave its bias out",
+                node=name,
             )
         wide = np.pad(weight, ((0, rows), (0, int(amplitude is not None)), (0, 0), (0, 0)))
         source, place = -1, tap

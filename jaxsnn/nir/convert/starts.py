@@ -118,7 +118,10 @@ def _insert(draft: Draft, name: str, kicks: np.ndarray, constant: np.ndarray) ->
         (pair, kick),
         (kick, name),
     ]
-    why = "the importer starts its membranes where they reset, and the source starts or rests elsewhere"
+    why = (
+        "the importer starts its membranes where they reset, "
+        "and the source starts or rests elsewhere"
+    )
     draft.changed(
         pair, f"two neurons that fire once each, in the first two steps, move '{name}' there", why
     )

@@ -135,7 +135,7 @@ def step_of(
 
     Raises:
         ConversionError: It does not spike, so that no target can take it.
-        DialectError: The dialect leaves open what is needed; the message names the option.
+        DialectError: The dialect leaves open what is needed; the fix names the option.
     """
     node, dialect = graph.nodes[name], graph.dialect
     require(dialect, ["name"], _PURPOSE)
@@ -146,7 +146,9 @@ def step_of(
     if silent and not readouts:
         what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
         raise ConversionError(
-            f"node '{name}' is {what}: the importer has no neuron that gives its membrane"
+            f"node '{name}' is {what}, and the importer has no neuron that gives its membrane",
+            fix="replace it by a neuron that spikes",
+            node=name,
         )
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = rule.recurrent_reset_delay if looped else None
@@ -211,7 +213,9 @@ def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float])
             return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * reset}
         if np.any(r == 1):
             raise ConversionError(
-                f"node '{node.name}' has r = 1 at some neurons and others elsewhere: split it in two"
+                f"node '{node.name}' has r = 1 at some neurons and others elsewhere",
+                fix="split it in two",
+                node=node.name,
             )
         return {"decay": 1 - 1 / r, "gain": np.ones(()), "drive": reset / r}
     decay = _DECAYS[rule.membrane_decay](node, dt)
@@ -259,7 +263,9 @@ def _continuous(
 def _known_area(dialect: Dialect, seconds: float | None) -> float:
     """A spike's area in the file's unit of time."""
     if seconds is None or dialect.seconds is None:
-        raise DialectError(f"{_PURPOSE} needs the unit of time: say --time-unit ({dialect.why})")
+        raise DialectError(
+            f"{_PURPOSE} needs the unit of time", fix=f"say time_unit= ({dialect.why})"
+        )
     return seconds / dialect.seconds
 
 
@@ -299,12 +305,17 @@ def _refuse_odd_levels(step: Step) -> None:
     if np.any(top >= step.v_threshold):
         place = int(np.argmax(top >= step.v_threshold))
         raise ConversionError(
-            f"node '{step.name}': neuron {place} starts or resets at {top.flat[place]:g}, not below its v_threshold "
-            f"{step.v_threshold.flat[place]:g}: it fires without input"
+            f"node '{step.name}': neuron {place} starts or resets at {top.flat[place]:g}, "
+            f"not below its v_threshold {step.v_threshold.flat[place]:g}, "
+            "so it fires without input",
+            fix="raise v_threshold",
+            node=step.name,
         )
     if np.any((step.decay < 0) | (step.decay > 1)):
         place = int(np.argmax((step.decay < 0) | (step.decay > 1)))
         raise ConversionError(
-            f"node '{step.name}': neuron {place} decays by {step.decay.flat[place]:g} in a step, outside 0 to 1: "
-            "its time constant is shorter than dt"
+            f"node '{step.name}': neuron {place} decays by {step.decay.flat[place]:g} in a step, "
+            "outside 0 to 1, because its time constant is shorter than dt",
+            fix="use a smaller dt, or a longer time constant",
+            node=step.name,
         )

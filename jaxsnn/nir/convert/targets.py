@@ -81,7 +81,10 @@ def write_snntorch(step: Step, setting: Setting) -> Written:
         "v_reset": filled(step, 0),
         "r": 1 / rest,
     }
-    why = f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, and one threshold for all neurons"
+    why = (
+        f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, "
+        "and one threshold for all neurons"
+    )
     if not step.current_based:
         entry |= {"type": "LIF", "tau": setting.dt / rest}
         return Written(
@@ -123,7 +126,10 @@ def write_spikingjelly(step: Step, setting: Setting) -> Written:
     drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
     offset = negligible(drive, threshold)
     entry = {"v_threshold": threshold, "v_reset": step.v_reset - level}
-    why = f"SpikingJelly's importer takes r = 1 or r = tau/dt only, IF r = 1/dt, with dt = {setting.dt:g} s"
+    why = (
+        "SpikingJelly's importer takes r = 1 or r = tau/dt only, IF r = 1/dt, "
+        f"with dt = {setting.dt:g} s"
+    )
     if step.current_based:
         refuse_drive(step, drive, setting)
         synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
@@ -141,7 +147,9 @@ def write_spikingjelly(step: Step, setting: Setting) -> Written:
         return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why)
     if decay == 0:
         raise ConversionError(
-            f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt): SpikingJelly needs tau > dt"
+            f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt)",
+            fix="give it tau > dt, which SpikingJelly needs",
+            node=step.name,
         )
     rest = 1 - decay
     entry |= {"type": "LIF", "tau": filled(step, setting.dt / rest), "v_leak": step.v_reset - level}
@@ -175,11 +183,17 @@ def write_spyx(step: Step, setting: Setting) -> Written:
     threshold = moved_threshold(step, step.v_threshold, False)
     rest = np.maximum(1 - step.decay, NO_LEAK)
     entry = {"v_threshold": threshold, "v_reset": filled(step, 0)}
-    why = f"Spyx's importer takes decays 1 - dt/tau with dt = {setting.dt:g} s, and ignores r and w_in"
+    why = (
+        f"Spyx's importer takes decays 1 - dt/tau with dt = {setting.dt:g} s, "
+        "and ignores r and w_in"
+    )
     if step.current_based or at_once:
         if len(step.shape) > 1:
             raise ConversionError(
-                f"node '{step.name}' of shape {step.shape} needs Spyx's CuBaLIF, which takes one axis: flatten first"
+                f"node '{step.name}' of shape {step.shape} needs Spyx's CuBaLIF, "
+                "which takes one axis",
+                fix="flatten what feeds it",
+                node=step.name,
             )
         if step.current_based:
             refuse_drive(step, step.drive, setting)

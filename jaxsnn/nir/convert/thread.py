@@ -69,8 +69,11 @@ def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
         }
     else:
         raise ConversionError(
-            f"node '{after}' must run after '{before}', so that their sum is that of one step: Norse's importer needs "
-            f"a connection of weight zero for this, and there is none from shape {outward} to {inward}"
+            f"node '{after}' must run after '{before}', so that their sum is that of one step, and "
+            f"NIR has no connection of weight zero from shape {outward} to {inward}, "
+            "which Norse's importer needs for this",
+            fix="flatten one of them",
+            node=after,
         )
     draft.nodes[name] = entry
     draft.shapes[name] = (draft.shapes[chain[-3]][1], inward)

@@ -4,12 +4,13 @@ spikes ask for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
 import networkx
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, Problem, listing
 from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of, rounded
 from jaxsnn.nir.convert.spyx import chain_for_spyx
 from jaxsnn.nir.convert.step import Step
@@ -37,61 +38,73 @@ def join_outputs(draft: Draft, target: Target) -> None:
 
 
 def check_wiring(draft: Draft, target: Target) -> None:
-    """Refuse node types and wiring that the importer cannot express, all reasons at once.
+    """Refuse node types and wiring that the importer cannot express, all of them at once.
 
     Raises:
-        ConversionError: Names the first node and the number of other reasons.
+        ConversionError: Names the first node and the number of other problems.
     """
-    reasons = [
-        f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map ({listing(target.nodes)})"
+    found = [
+        _reason(
+            name,
+            f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map",
+            fix=f"replace it by one of {listing(target.nodes)}",
+        )
         for name in draft.nodes
         if draft.nodes[name]["type"] not in (*target.nodes, "SumPool2d", "AvgPool2d")
     ]
     for kind in ("Input", "Output"):
-        found = draft.of_type(kind)
-        if len(found) != 1:
-            reasons.append(
-                f"it has {len(found)} {kind} nodes ({listing(found)}), and its importer takes one"
-            )
-    reasons += _loop_reasons(draft) + _sum_reasons(draft, target)
-    if reasons:
-        others = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
-        raise ConversionError(f"{target.title} cannot take this graph: {reasons[0]}{others}")
+        ends = draft.of_type(kind)
+        if len(ends) != 1:
+            what = f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
+            found.append(_reason("", what, fix=f"keep one {kind}"))
+    found += [*_loop_problems(draft), *_sum_problems(draft, target)]
+    refuse_for(target, found)
 
 
-def _loop_reasons(draft: Draft) -> list[str]:
+def refuse_for(target: Target, problems: Sequence[Problem]) -> None:
+    """Raise a ConversionError for the first problem of a target with a graph, if there is one."""
+    if problems:
+        message = f"{target.title} cannot take this graph: {problems[0].message}"
+        first = dataclasses.replace(problems[0], message=message)
+        raise ConversionError.of((first, *problems[1:]))
+
+
+def _reason(node: str, message: str, *, fix: str) -> Problem:
+    return Problem(node=node, code=ConversionError.default_code, message=message, fix=fix)
+
+
+def _loop_problems(draft: Draft) -> Iterator[Problem]:
     """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
-    reasons = []
     for part in loops_of(draft):
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
         )
         matrices = [name for name in part if draft.nodes[name]["type"] in ("Linear", "Affine")]
         if kinds != ["neuron", "other"] or len(matrices) != 1:
-            reasons.append(
-                f"the loop through {listing(part)} is not one neuron and one weight matrix, and frameworks differ in "
-                "which of its edges takes a step"
+            what = (
+                f"the loop through {listing(part)} is not one neuron and one weight matrix, "
+                "and frameworks differ in which of its edges takes a step"
             )
-    return reasons
+            fix = "feed the neuron back through one weight matrix"
+            yield _reason(part[0], what, fix=fix)
 
 
-def _sum_reasons(draft: Draft, target: Target) -> list[str]:
+def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
     inner = {name for part in loops_of(draft) for name in part}
-    reasons = []
     for name in draft.nodes:
         sources = [
             source for source in draft.sources(name) if not (name in inner and source in inner)
         ]
         if len(sources) > 1 and (not target.sums or draft.nodes[name]["type"] == "Output"):
-            reasons.append(
-                f"node '{name}' sums {listing(sources)}, and its importer does not add them in one step"
+            what = (
+                f"node '{name}' sums {listing(sources)}, "
+                "and its importer does not add them in one step"
             )
+            yield _reason(name, what, fix="feed it from one node")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
         if target.chain and len(outward) > 1:
-            reasons.append(
-                f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
-            )
-    return reasons
+            what = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
+            yield _reason(name, what, fix="let it feed one node")
 
 
 def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
@@ -148,8 +161,10 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
     )
     if feeder is None or len(draft.targets(feeder)) > 1:
         raise ConversionError(
-            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, and '{neuron}' has "
-            "no other weights that could take it: put an Affine before it"
+            f"node '{weights}' has a bias in a loop, which importers leave out of the first step, "
+            f"and '{neuron}' has no other weights that could take it",
+            fix=f"put an Affine before '{neuron}'",
+            node=weights,
         )
     taken = draft.nodes[feeder]
     moved = np.asarray(taken.get("bias", 0), float) + bias
@@ -193,8 +208,10 @@ def depths(draft: Draft) -> dict[str, int]:
         before = {depth[source] for source in draft.sources(name) if source in depth}
         if len(before) > 1:
             raise ConversionError(
-                f"node '{name}' sums paths of {listing(sorted(before))} layers: each layer of Spyx takes a step, so "
-                "they would not meet"
+                f"node '{name}' sums paths of {listing(sorted(before))} layers, "
+                "which would not meet, because each layer of Spyx takes a step",
+                fix="sum paths of equally many layers",
+                node=name,
             )
         depth[name] = (before.pop() if before else 0) + (draft.nodes[name]["type"] in NEURON_TYPES)
     return depth

@@ -1,0 +1,155 @@
+"""What `jaxsnn.nir` says is wrong: what to do stands apart, in the words of Python, and the command
+line translates it.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxsnn.nir
+from jaxsnn import errors
+from jaxsnn.errors import ConversionError, DialectError, JaxsnnError
+from jaxsnn.nir import build, describe, read
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.targets import TARGETS
+from jaxsnn.nir.convert.topology import refuse_for
+from jaxsnn.nir.gains import require
+from jaxsnn.nir.graph import Change
+from jaxsnn.nir.importers import importer_problems, undecided
+
+ROOT = Path(jaxsnn.nir.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+KINDS = {
+    name
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, JaxsnnError)
+}
+#: Where there is nothing to do that the message does not say.
+WITHOUT_FIX = {"no such file"}
+
+
+def texts(tree):
+    """The literal texts of a module that are no docstrings, with their lines."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    for node in constants:
+        if isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def raised(tree):
+    """The calls that make an exception of this library, where they are raised."""
+    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    for call in calls:
+        made = call.func if isinstance(call, ast.Call) else None
+        if isinstance(made, ast.Name) and made.id in KINDS:
+            yield call
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_text_speaks_of_flags(path):
+    found = [(line, text) for line, text in texts(ast.parse(path.read_text())) if FLAG.search(text)]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_refusal_says_what_to_do(path):
+    source = path.read_text()
+    for call in raised(ast.parse(source)):
+        given = {keyword.arg for keyword in call.keywords}
+        if "fix" not in given:
+            text = ast.get_source_segment(source, call)
+            assert any(known in text for known in WITHOUT_FIX), text
+
+
+def test_the_walk_sees_flags_and_refusals():
+    tree = ast.parse('"""--dt"""\nraise UsageError(f"say --dt {x}")\nraise ValueError("a -->b")')
+    assert [text for _, text in texts(tree) if FLAG.search(text)] == ["say --dt "]
+    assert len(list(raised(tree))) == 1
+
+
+def undecided_graph():
+    return build.sequential(
+        build.input(2), build.linear(weight=np.eye(2)), build.lif(tau=0.01), dialect="auto"
+    )
+
+
+def test_an_undecided_dialect_has_one_advice():
+    graph = undecided_graph()
+    problem = undecided(graph)
+    with pytest.raises(DialectError) as caught:
+        require(graph.dialect, ["name"], "conversion", "2")
+    assert problem.fix == caught.value.fix == graph.dialect.fix
+    assert problem.fix.startswith("say dialect=, one of nir, ")
+    assert "(The numbers do not decide the dialect (r = 1 at all neurons): they" in problem.message
+    assert caught.value.node == "2"
+    assert "--dialect, one of nir, " in problem.as_text()
+    assert not graph.with_dialect(build_dialect("nir")).dialect.fix
+
+
+def build_dialect(name):
+    return build.sequential(
+        build.input(2), build.linear(weight=np.eye(2)), build.lif(tau=0.01), dialect=name
+    ).dialect
+
+
+def test_what_is_said_of_a_dialect_is_translated_for_the_command_line(zoo):
+    dialect = read(zoo["snntorch_v_syn_sub"], dialect="snntorch").dialect
+    assert "say reset= and reset_delay=." in dialect.why
+    assert "say --reset and --reset-delay." in dialect.as_dict()["why"]
+    assert undecided_graph().dialect.as_dict()["fix"].startswith("say --dialect, one of nir, ")
+
+
+def test_warnings_keep_their_keys():
+    layers = {"input": build.input(2), "w": build.linear(weight=np.eye(2))}
+    layers |= {"lost": build.linear(weight=np.ones((3, 2)), outputs=3), "output": build.output()}
+    graph = build.network(layers, [("input", "w", "output"), ("input", "lost")], dialect="nir")
+    (warning,) = describe(graph)["warnings"]
+    assert set(warning) == {"node", "code", "severity", "message", "fix", "what", "why"}
+    assert (warning["node"], warning["severity"]) == ("lost", "warning")
+    assert (warning["what"], warning["why"]) == (warning["message"], warning["fix"])
+
+
+def test_a_change_says_what_and_why():
+    change = Change(node="a", what="r becomes 1", why="it is ignored")
+    assert change.as_text() == "a: r becomes 1 (it is ignored)"
+    assert change.as_dict() == {"node": "a", "what": "r becomes 1", "why": "it is ignored"}
+    assert Change(node="", what="x", why="y").as_text() == "graph: x (y)"
+
+
+def leaky(**options):
+    """Two readouts of snnTorch, which no importer takes."""
+    neurons = {"tau": 1e-3, "r": 10.0}
+    layers = (build.linear(4), build.lif(**neurons), build.linear(4), build.lif(**neurons))
+    return build.sequential(build.input(3), *layers, seed=0, dialect="snntorch", **options)
+
+
+def test_a_refused_conversion_names_the_first_node_and_counts_the_others():
+    graph = leaky(reset="zero", reset_delay=False, readout=["2", "4"])
+    with pytest.raises(ConversionError, match=r"\(and 1 more problem\)$") as caught:
+        convert(graph, to="norse")
+    error = caught.value
+    assert (error.node, error.problem.code) == ("2", "cannot-convert")
+    assert error.problem.message.startswith("Norse cannot take this graph: node '2' is a leaky")
+    assert error.fix.startswith("replace it by a neuron that spikes")
+    (problem,) = importer_problems(graph, "norse")
+    assert problem == error.problem
+
+
+def test_what_an_importer_needs_to_know_is_asked_for_by_node():
+    (problem,) = importer_problems(leaky(), "norse")
+    assert (problem.node, problem.code, problem.fix) == ("2", "not-said", "say reset=")
+    assert problem.as_dict()["fix"] == "say --reset"
+
+
+def test_no_problem_is_no_refusal():
+    refuse_for(TARGETS["norse"], [])
