@@ -32,6 +32,8 @@ ROW_MODES = ("disabled", "excitatory", "inhibitory", "both")
 class ChipError(JaxsnnError):
     """A chip whose sizes contradict each other, or dead parts that it does not have."""
 
+    default_code = "bad-chip"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -274,8 +276,8 @@ def check_dead(chip: Chip, dead: Dead) -> None:
         for hemisphere, number in parts:
             if not (0 <= hemisphere < HEMISPHERES and 0 <= number < size):
                 raise ChipError(
-                    f"dead {kind} ({hemisphere}, {number}) does not exist: {chip.name} has hemispheres 0 and 1, "
-                    f"{kind}s 0 to {size - 1} in each"
+                    f"dead {kind} ({hemisphere}, {number}) does not exist on {chip.name}",
+                    fix=f"name hemisphere 0 or 1 and one of its {kind}s 0 to {size - 1}",
                 )
 
 
@@ -351,8 +353,10 @@ def self_check(chip: Chip) -> None:
     """Raises ChipError where sizes of a chip contradict each other.
 
     >>> self_check(HICANN_X)
-    >>> HICANN_X.circuits, HICANN_X.rows, HICANN_X.outputs, HICANN_X.address_bits, HICANN_X.event_bits
-    (512, 256, 8, 8, 14)
+    >>> HICANN_X.circuits, HICANN_X.rows, HICANN_X.outputs
+    (512, 256, 8)
+    >>> HICANN_X.address_bits, HICANN_X.event_bits
+    (8, 14)
     """
     for name in (
         "columns",
@@ -365,27 +369,30 @@ def self_check(chip: Chip) -> None:
     ):
         if getattr(chip, name) < 1:
             raise ChipError(
-                f"chip '{chip.name}' has {name} {getattr(chip, name)}: it must be at least 1"
+                f"chip '{chip.name}' has {name} {getattr(chip, name)}", fix="give it at least 1"
             )
     for name in ("halves", "buses", "drivers_per_bus"):
         if getattr(chip, name) != 1 << _bits(getattr(chip, name)):
             raise ChipError(
-                f"chip '{chip.name}' has {name} {getattr(chip, name)}: make it a power of two"
+                f"chip '{chip.name}' has {name} {getattr(chip, name)}", fix="make it a power of two"
             )
     if chip.columns % chip.outputs:
         raise ChipError(
-            f"chip '{chip.name}' has {chip.columns} columns for {chip.outputs} event outputs: make it a multiple"
+            f"chip '{chip.name}' has {chip.columns} columns for {chip.outputs} event outputs",
+            fix="make the columns a multiple of the outputs",
         )
     if chip.row_select_bits < max(_bits(chip.drivers_per_bus), chip.output_bits):
         raise ChipError(
-            f"chip '{chip.name}' has {chip.row_select_bits} row select bits for {chip.drivers_per_bus} drivers of a "
-            f"bus and {chip.outputs} event outputs: give it more"
+            f"chip '{chip.name}' has {chip.row_select_bits} row select bits for "
+            f"{chip.drivers_per_bus} drivers of a bus and {chip.outputs} event outputs",
+            fix="give it more row select bits",
         )
     circuits = HEMISPHERES * chip.output_columns
     if circuits > 1 << chip.address_bits:
         raise ChipError(
-            f"chip '{chip.name}' has {circuits} circuits on an event output, and {1 << chip.address_bits} addresses: "
-            "give it more label bits"
+            f"chip '{chip.name}' has {circuits} circuits on an event output, and "
+            f"{1 << chip.address_bits} addresses",
+            fix="give it more label bits",
         )
     wires = (
         chip.outputs * 3
@@ -397,7 +404,8 @@ def self_check(chip: Chip) -> None:
         i >= chip.crossbar_inputs or o >= chip.crossbar_outputs for i, o in nodes
     ):
         raise ChipError(
-            f"chip '{chip.name}' has {len(set(nodes))} crossbar nodes, not {wires}: mend crossbar_nodes"
+            f"chip '{chip.name}' has {len(set(nodes))} crossbar nodes, not {wires}",
+            fix="correct the function crossbar_nodes",
         )
 
 

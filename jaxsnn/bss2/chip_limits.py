@@ -42,7 +42,8 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
                 node=name,
                 code="approximated",
                 severity="warning",
-                message=f"{where}: the chip's synaptic current always decays, a short tau_syn stands in for none",
+                message=f"{where} has no tau_syn, the chip's synaptic current always decays and "
+                "gets a short one",
                 fix="use CubaLIF or CubaLI to train what runs there",
             )
         if isinstance(node, NEURONS) and size[name] is None:
@@ -110,8 +111,8 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
             yield Problem(
                 node=part[0],
                 code="too-large",
-                message=f"the neurons that feed each other ({names}) need {needed} circuits, the chip has "
-                f"{HICANN_X.circuits} ({needed - HICANN_X.circuits} too many)",
+                message=f"the neurons that feed each other ({names}) need {needed} circuits, the "
+                f"chip has {HICANN_X.circuits} ({needed - HICANN_X.circuits} too many)",
                 fix="make them fewer, a recurrent part cannot be split over runs",
             )
     total = sum(counted.values())
@@ -120,6 +121,7 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
             node="",
             code="several-runs",
             severity="warning",
-            message=f"the network needs {total} circuits at least, the chip has {HICANN_X.circuits}",
+            message=f"the network needs {total} circuits at least, the chip has "
+            f"{HICANN_X.circuits}",
             fix=f"it takes {math.ceil(total / HICANN_X.circuits)} runs or more",
         )

@@ -94,9 +94,10 @@ def _bias_problems(one: Dynamics) -> Iterator[Problem]:
         yield Problem(
             node=name,
             code="bias",
-            message=f"node '{name}' ({kind}) has biases at {biased} of its {one.drive.size} neurons, "
-            "the chip has no constant current",
-            fix='train without biases, or replace them by a source of regular spikes, bias="source"',
+            message=f"node '{name}' ({kind}) has biases at {biased} of its {one.drive.size} "
+            "neurons, the chip has no constant current",
+            fix="train without biases, or replace them by a source of regular spikes, "
+            'bias="source"',
         )
 
 

@@ -72,10 +72,8 @@ def floorplan(mapping: Mapping) -> str:
     """The picture as a standalone SVG document; point at a neuron for its name.
 
     >>> from jaxsnn.bss2.chip import NOTHING_DEAD, SMALL
-    >>> mapping = Mapping(
-    ...     chip=SMALL, dead=NOTHING_DEAD, signs="fixed", seed=0, fingerprint="", populations=(), runs=()
-    ... )
-    >>> floorplan(mapping).splitlines()[0][:38]
+    >>> said = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
+    >>> floorplan(Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)).splitlines()[0][:38]
     '<svg xmlns="http://www.w3.org/2000/svg'
     """
     chip = mapping.chip
@@ -86,8 +84,8 @@ def floorplan(mapping: Mapping) -> str:
     height = top + len(mapping.runs) * frame.height + MARGIN
     runs = f"{len(mapping.runs)} run{'s' * (len(mapping.runs) != 1)}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         _text(MARGIN, MARGIN + 8, f"{chip.name}, {runs}, signs {mapping.signs}", size=15),
         *(element for _, element in legend),
@@ -107,7 +105,8 @@ def colour(population: int) -> str:
 def _text(
     x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", fill: str = "#222"
 ) -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
+    place = f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" fill="{fill}"'
+    return f"{place}>{escape(text)}</text>"
 
 
 def _box(
@@ -213,8 +212,8 @@ def _bands(frame: Frame, hemisphere: int, top: int) -> Iterator[str]:
             yield _box(LEFT, top + bus * band - 0.5, frame.width, 1, GREY)
     yield _text(0, top + 10, "top" if hemisphere == 0 else "bottom", fill=GREY)
     yield (
-        f'<rect x="{LEFT}" y="{top}" width="{frame.width}" height="{frame.array}" fill="none" stroke="{GREY}" '
-        'stroke-width="0.6"/>'
+        f'<rect x="{LEFT}" y="{top}" width="{frame.width}" height="{frame.array}" fill="none" '
+        f'stroke="{GREY}" stroke-width="0.6"/>'
     )
 
 
@@ -259,7 +258,8 @@ def _neuron(mapping: Mapping, frame: Frame, neuron: PlacedNeuron) -> str:
     name = f"{mapping.populations[neuron.population].name}[{neuron.index}]"
     shape = f"{len(places)} circuit{'s' * (len(places) > 1)}, address {neuron.address}"
     return (
-        f'<g fill="{colour(neuron.population)}"><path d="{path}" stroke="white" stroke-width="0.4"/>'
+        f'<g fill="{colour(neuron.population)}">'
+        f'<path d="{path}" stroke="white" stroke-width="0.4"/>'
         f'<circle cx="{x + size / 2:g}" cy="{y + STRIP / 2:g}" r="1.1" fill="#222"/>'
         f"<title>{escape(f'{name}: {shape}')}</title></g>"
     )

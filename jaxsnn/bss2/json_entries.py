@@ -1,5 +1,5 @@
-"""Reading JSON entry by entry: whatever has not the form that is asked for is an error of one line,
-with its place.
+"""Reads JSON entry by entry: whatever does not have the form that is asked for is an error of one
+line, with its place.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ import numpy as np
 
 from jaxsnn.errors import MappingError
 
+#: What to do about a mapping that cannot be read.
+MAP_AGAIN = "map the file again"
+
 
 class Entry:
     """An object of the JSON, and where it stands in it."""
 
     def __init__(self, content: Any, where: str) -> None:
         if not isinstance(content, dict):
-            raise MappingError(f"{where} is {_kind(content)}, not an object: map the file again")
+            raise MappingError(f"{where} is {_kind(content)}, not an object", fix=MAP_AGAIN)
         self.content, self.where = content, where
 
     def value(self, key: str) -> Any:
         if key not in self.content:
-            raise MappingError(f"{self.where} has no '{key}': map the file again")
+            raise MappingError(f"{self.where} has no '{key}'", fix=MAP_AGAIN)
         return self.content[key]
 
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self.value(key)
         if type(value) is not kind:
             raise MappingError(
-                f"{self.where}: '{key}' is {_kind(value)}, not {name}: map the file again"
+                f"{self.where}: '{key}' is {_kind(value)}, not {name}", fix=MAP_AGAIN
             )
         return value
 
@@ -43,7 +46,7 @@ class Entry:
         value = self._typed(key, int, "an integer")
         if not -_LARGEST <= value <= _LARGEST:
             raise MappingError(
-                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}: map the file again"
+                f"{self.where}: '{key}' is {value}, beyond {_LARGEST}", fix=MAP_AGAIN
             )
         return value
 
@@ -52,7 +55,7 @@ class Entry:
         for key, value in self.content.items():
             if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
                 raise MappingError(
-                    f"{self.where}: '{key}' is {value!r}, not a positive number: map the file again"
+                    f"{self.where}: '{key}' is {value!r}, not a positive number", fix=MAP_AGAIN
                 )
         return {key: float(value) for key, value in self.content.items()}
 
@@ -84,7 +87,7 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
         array = np.asarray(None)
     if array.dtype.kind != "i" or array.ndim != (1 if shape is None else len(shape)):
         raise MappingError(
-            f"{where}: '{key}' is not a list of integers of equal lengths: map the file again"
+            f"{where}: '{key}' is not a list of integers of equal lengths", fix=MAP_AGAIN
         )
     if shape is not None and array.shape != shape:
         sizes = (
@@ -92,10 +95,10 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
             " x ".join(str(size) for size in shape),
         )
         raise MappingError(
-            f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}: map the file again"
+            f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}", fix=MAP_AGAIN
         )
     if array.size and max(-array.min(), array.max()) > _LARGEST:
-        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}: map the file again")
+        raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}", fix=MAP_AGAIN)
     return array
 
 

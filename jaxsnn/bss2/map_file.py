@@ -91,13 +91,13 @@ class MapOutcome:
             ]
             events = [max(run.values()) for run in _events(mapping)]
             busy = format_time(max(events, default=0) * mapping.chip.clock_period)
-            lines.append(
-                f"{'busiest bus or link':24}{max(events, default=0)} events if all spike once, {busy}"
-            )
+            most = max(events, default=0)
+            lines.append(f"{'busiest bus or link':24}{most} events if all spike once, {busy}")
         for name, node in self.quantized.nodes.items():
             scale = "none" if node.scale is None else f"{node.scale:.4g} LSB"
             lines.append(
-                f"weights of {name:13}scale {scale}, {node.saturated} saturated, rms error {node.rms_error:.3g}"
+                f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
+                f"rms error {node.rms_error:.3g}"
             )
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
-from jaxsnn.bss2.json_entries import Entry, integers
+from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
 from jaxsnn.errors import MappingError, listing
 
 SCHEMA = 1
@@ -104,7 +104,7 @@ class Mapping:
         fingerprint: of the net.
         populations: of the net, in its order.
         runs: in the order in which they are executed.
-        scales: population -> LSB of a weight of 1, as `quantize.Options.scale` takes them, where
+        scales: population -> LSB of a weight of 1, as `QuantizeOptions.scale` takes them, where
             the net was quantised with numbers and not by a choice that has a name; else None.
     """
 
@@ -195,29 +195,31 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
     mapping is right, `jaxsnn.bss2.check` says.
 
     Raises:
-        MappingError: no JSON, another schema, an unknown chip, or an entry that is missing or of
+        MappingError: not JSON, another schema, an unknown chip, or an entry that is missing or of
             the wrong form.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(
-            f"the mapping is no JSON ({str(error).splitlines()[0]}): write it with jaxsnn map"
+            f"the mapping is not JSON ({str(error).splitlines()[0]})",
+            fix="make a mapping with jaxsnn map",
         ) from None
     whole = Entry(content, "mapping")
     if (schema := whole.integer("schema")) != SCHEMA:
         raise MappingError(
-            f"the mapping has schema {schema}, this version reads {SCHEMA}: map the file again"
+            f"the mapping has schema {schema}, this version reads {SCHEMA}", fix=MAP_AGAIN
         )
     name = whole.text("chip")
     if name not in chips:
         raise MappingError(
-            f"the mapping is for the chip '{name}', known are {listing(chips)}: use one of them"
+            f"the mapping is for the chip '{name}', known are {listing(chips)}",
+            fix="use one of them",
         )
     signs = whole.text("signs")
     if signs not in SIGNS:
         raise MappingError(
-            f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}: map the file again"
+            f"mapping: 'signs' is '{signs}', not one of {listing(SIGNS)}", fix=MAP_AGAIN
         )
     chip, dead = chips[name], whole.entry("dead")
     return Mapping(
@@ -246,7 +248,8 @@ def _run(entry: Entry, chip: Chip) -> Run:
         for mode in row if isinstance(row, list) else ():
             if mode not in ROW_MODES:
                 raise MappingError(
-                    f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}: map again"
+                    f"{entry.where}: row mode {mode!r} is not one of {listing(ROW_MODES)}",
+                    fix=MAP_AGAIN,
                 )
     if isinstance(modes, list) and all(isinstance(row, list) for row in modes):
         modes = [[ROW_MODES.index(mode) for mode in row] for row in modes]

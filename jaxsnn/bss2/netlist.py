@@ -165,14 +165,17 @@ def netlist(
     for name in names:
         if names.count(name) > 1:
             raise MappingError(
-                f"population '{name}' comes {names.count(name)} times: give each its own name"
+                f"population '{name}' comes {names.count(name)} times",
+                fix="give each its own name",
+                node=name,
             )
     sources, targets, weights = (
         np.asarray(values, np.int64).reshape(-1) for values in (pre, post, weight)
     )
     if not sources.size == targets.size == weights.size:
         raise MappingError(
-            f"{sources.size} sources, {targets.size} targets and {weights.size} weights: one each"
+            f"there are {sources.size} sources, {targets.size} targets and {weights.size} weights",
+            fix="give one of each for a synapse",
         )
     order = np.lexsort((sources, targets))
     order = order[weights[order] != 0]
@@ -193,23 +196,27 @@ def _refuse_bad(
         if values.size and not (values.min() >= 0 and values.max() < size):
             worst = int(values.max() if values.max() >= size else values.min())
             raise MappingError(
-                f"a synapse has the {what} {worst}, the net has {size} neurons: count from 0"
+                f"a synapse has the {what} {worst}, the net has {size} neurons", fix="count from 0"
             )
     external = np.array([part.external for part in parts], bool)
     wrong = external[np.searchsorted(ends, post, side="right")] if post.size else np.zeros(0, bool)
     if wrong.any():
         name = parts[int(np.searchsorted(ends, post[wrong.argmax()], side="right"))].name
         raise MappingError(
-            f"population '{name}' is an input and the target of {int(wrong.sum())} synapses: it has none"
+            f"population '{name}' is an input and the target of {int(wrong.sum())} synapses",
+            fix="leave out synapses onto inputs",
+            node=name,
         )
     same = (np.diff(pre) == 0) & (np.diff(post) == 0)
     if same.any():
         place = int(same.argmax())
         raise MappingError(
-            f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}: add them up"
+            f"{int(same.sum())} synapses come twice, first {pre[place]} to {post[place]}",
+            fix="add them up",
         )
     largest = np.iinfo(np.int16).max
     if weight.size and np.abs(weight).max() > largest:
         raise MappingError(
-            f"a weight is {np.abs(weight).max()}, the largest is {largest}: choose a smaller scale"
+            f"a weight is {np.abs(weight).max()}, the largest is {largest}",
+            fix="choose a smaller scale",
         )

@@ -68,7 +68,7 @@ def test_dead_parts():
     dead = Dead(drivers=((1, 127),), rows=((0, 3),))
     check_dead(HICANN_X, dead)
     assert dead.unusable_rows() == {(1, 254), (1, 255), (0, 3)}
-    with pytest.raises(
-        ChipError, match=r"dead circuit \(0, 2\) does not exist: small .*circuits 0 to 1"
-    ):
+    with pytest.raises(ChipError, match=r"dead circuit \(0, 2\) does not exist on small") as caught:
         check_dead(SMALL, Dead(circuits=((0, 2),)))
+    assert caught.value.fix == "name hemisphere 0 or 1 and one of its circuits 0 to 1"
+    assert caught.value.problem.code == "bad-chip"

@@ -421,7 +421,7 @@ def test_what_is_wrong_is_not_deployed(tmp_path):
     quantized = quantize(network(3, 2))
     mapping = place_and_route(quantized.netlist).mapping
     mapping.runs[0].synapses[0, 4] ^= 1
-    with pytest.raises(MappingError, match="the mapping has 1 violations, first run 0"):
+    with pytest.raises(MappingError, match="the mapping has a violation in run 0"):
         deploy(mapping, quantized, tmp_path)
     with pytest.raises(MappingError, match="chip 'small'"):
         deploy(dataclasses.replace(mapping, chip=SMALL), quantized, tmp_path)

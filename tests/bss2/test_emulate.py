@@ -306,5 +306,10 @@ def test_what_makes_no_sense_is_refused(two_layers):
     broken = dataclasses.replace(
         mapping, runs=(dataclasses.replace(run, synapses=run.synapses[1:]),)
     )
-    with pytest.raises(MappingError, match="1 violations, the first"):
+    message = (
+        r"the mapping has a violation in run 0: .* to .*: the weight is .*: map the network again"
+    )
+    with pytest.raises(MappingError, match=message) as caught:
         emulate(quantized, broken, given, T_END)
+    assert caught.value.problem.code == "missing"
+    assert caught.value.node.startswith("run 0: 'input'[")

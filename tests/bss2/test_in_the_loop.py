@@ -168,11 +168,14 @@ def test_what_the_device_does_not_take_is_refused(device):
     biased = build.sequential(
         build.input(2), build.affine(3, weight=np.ones((3, 2)), bias=0.1), neurons()
     )
-    with pytest.raises(UsageError, match="biases none"):
+    with pytest.raises(UsageError, match="a weight has one synapse, and biases have none"):
         ChipInTheLoop(biased, options=QuantizeOptions(bias="source"))
-    with pytest.raises(UsageError, match="the headroom of population '4' is 0"):
+    with pytest.raises(UsageError, match="the headroom of population '4' is 0") as caught:
         ChipInTheLoop(layered(4, 6, 2), headroom={"2": 1.0, "4": 0.0})
-    with pytest.raises(UsageError, match="a headroom is given for 'lif', no population"):
+    assert (caught.value.node, caught.value.fix) == ("4", "give a positive number")
+    with pytest.raises(
+        UsageError, match="a headroom is given for 'lif', which is not a population"
+    ):
         ChipInTheLoop(layered(4, 6, 2), headroom={"lif": 1.0})
 
 
@@ -180,8 +183,9 @@ def test_a_mapping_that_cannot_take_the_weights_is_refused(device):
     net = quantize(layered(4, 6, 2)).netlist
     fixed = place_and_route(net).mapping
     assert fixed is not None
-    with pytest.raises(MappingError, match="signs are 'fixed'"):
+    with pytest.raises(MappingError, match="signs are 'fixed'") as caught:
         with_weights(fixed, net, net)
+    assert caught.value.fix == 'map with signs="free"'
     larger = netlist(net.populations, net.pre, net.post, net.weight.astype(int) * 3)
     with pytest.raises(MappingError, match="one synapse carries 63"):
         with_weights(device.mapping, device.routed, larger)
@@ -199,7 +203,7 @@ def test_scales_that_are_given_are_taken_and_wrong_ones_refused():
     assert np.abs(done.netlist.weight).max() == 40
     assert done.nodes["2"].scale == 40.0 / largest
     assert quantize(graph, QuantizeOptions(scale={"2": 100.0 / largest})).nodes["2"].saturated > 0
-    with pytest.raises(UsageError, match="a scale is given for 'x', no population"):
+    with pytest.raises(UsageError, match="a scale is given for 'x', which is not a population"):
         quantize(graph, QuantizeOptions(scale={"x": 1.0, "2": 1.0}))
     with pytest.raises(UsageError, match="the scale of population '2' is not given"):
         quantize(graph, QuantizeOptions(scale={}))

@@ -339,8 +339,11 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, message):
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")
-    with pytest.raises(MappingError, match=r"node '2' .* reset by its threshold.*--reset 2:zero"):
+    with pytest.raises(MappingError, match=r"node '2' .* reset by its threshold") as caught:
         quantize(graph)
+    assert (caught.value.node, caught.value.problem.code) == ("2", "reset")
+    assert caught.value.fix.startswith("say reset={'2': 'zero'} to map it so, or readout=['2']")
+    assert caught.value.problem.as_text().count("--reset 2:zero to map it so, or --readout 2") == 1
     readout = build.sequential(build.input(1), weight, neurons, readout=["2"])
     assert not quantize(readout).populations["2"].fires
 

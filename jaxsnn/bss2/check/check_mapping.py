@@ -48,9 +48,8 @@ def check_mapping(mapping: Mapping, net: Netlist) -> tuple[Problem, ...]:
     >>> from jaxsnn.bss2.mapping import Mapping
     >>> from jaxsnn.bss2.netlist import netlist
     >>> net = netlist([], [], [], [])
-    >>> empty = Mapping(
-    ...     chip=SMALL, dead=NOTHING_DEAD, signs="fixed", seed=0, fingerprint="", populations=(), runs=()
-    ... )
+    >>> said = {"signs": "fixed", "seed": 0, "fingerprint": "", "populations": (), "runs": ()}
+    >>> empty = Mapping(chip=SMALL, dead=NOTHING_DEAD, **said)
     >>> check_mapping(empty, net)[0].code
     'other-net'
     """
@@ -151,7 +150,8 @@ def _recording_violations(
     number, output = number[to_host], output[to_host]
     missing = np.setdiff1d(np.flatnonzero(events.recorded), number)
     for event in missing.tolist():
-        message = f"it is to be recorded, and no crossbar node passes its events of address {events.address[event]}"
+        address = events.address[event]
+        message = f"it is to be recorded, no crossbar node passes its events of address {address}"
         yield Problem(
             code="not-recorded",
             node=f"{where}: {net.neuron(events.sender[event])}",
@@ -196,7 +196,10 @@ def _response_violations(
         (len(senders), len(run.neurons)),
     )
     for hemisphere, row, column, label in synapses[found.idle, :4].tolist():
-        message = f"no event makes it respond: its row is off, or nothing that its driver accepts has its label {label}"
+        message = (
+            "no event makes it respond, its row is off or nothing that its driver accepts has its "
+            f"label {label}"
+        )
         here = f"{where}: synapse ({hemisphere}, {row}, {column})"
         yield Problem(code="idle-synapse", node=here, message=message)
     wanted = _wanted(net, senders, inside.neurons)

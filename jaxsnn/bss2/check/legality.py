@@ -97,7 +97,10 @@ def _shape_violations(chip: Chip, neuron: PlacedNeuron, where: str) -> Iterator[
         return
     halves = sorted({chip.half_of(column) for _, column in circuits})
     if len(halves) > 1:
-        message = f"its circuits are in {len(halves)} halves of the chip, they cannot be connected over the border"
+        message = (
+            f"its circuits are in {len(halves)} halves of the chip, which cannot be connected over "
+            "the border"
+        )
         yield Problem(code="over-border", node=where, message=message)
     reached, waiting = {circuits[0]}, [circuits[0]]
     while waiting:
@@ -182,7 +185,10 @@ def synapse_violations(
     chip, table = mapping.chip, run.synapses
     exists = existing(chip, run)
     for hemisphere, row, column, label, _ in table[~exists].tolist():
-        message = f"label {label}: the chip has {chip.rows} x {chip.columns} synapses twice, and {chip.labels} labels"
+        message = (
+            f"it has label {label}, the chip has {chip.rows} x {chip.columns} synapses in each "
+            f"hemisphere, and {chip.labels} labels"
+        )
         yield Problem(
             code="no-such-synapse", node=_synapse(where, hemisphere, row, column), message=message
         )
@@ -230,7 +236,7 @@ def _sign_violations(
         (
             "sign-not-free",
             ~opposite,
-            "signs are free, and the driver's other row has not the opposite sign",
+            "signs are free, and the driver's other row does not have the opposite sign",
         ),
         (
             "sign-not-free",

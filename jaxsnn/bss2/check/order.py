@@ -58,7 +58,10 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
     for part in net.recurrent_components():
         numbers = np.unique(where_placed[part])
         if len(numbers) > 1:
-            message = f"the {len(part)} neurons that feed each other are in {len(numbers)} runs, they belong in one"
+            message = (
+                f"the {len(part)} neurons that feed each other are in {len(numbers)} runs, they "
+                "belong in one"
+            )
             yield Problem(code="torn-apart", node=net.neuron(part[0]), message=message)
     recorded = [
         _recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)

@@ -132,8 +132,8 @@ def responses(
             where there is none.
         shape: numbers of senders and of neurons.
     """
-    heard, first, count = listening(chip, events, arrivals, run)
-    senders = sender_place[heard]
+    received, first, count = listening(chip, events, arrivals, run)
+    senders = sender_place[received]
     hemisphere, row, column, _, weight = run.synapses.T.astype(np.int64)
     mode = run.row_modes[hemisphere, row]
     sums = np.zeros((HEMISPHERES, *shape))

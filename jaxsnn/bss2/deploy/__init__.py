@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.bss2.check import check
+from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.deploy.content import content_of
 from jaxsnn.bss2.mapping import Mapping
@@ -60,20 +60,19 @@ def deploy(
     """
     if mapping.chip != HICANN_X:
         raise MappingError(
-            f"the mapping is of the chip '{mapping.chip.name}', scripts are for '{HICANN_X.name}'"
+            f"the mapping is of the chip '{mapping.chip.name}', scripts are for '{HICANN_X.name}'",
+            fix=f"map the network onto '{HICANN_X.name}'",
         )
-    violations = check(mapping, quantized.netlist)
-    if violations:
-        raise MappingError(
-            f"the mapping has {len(violations)} violations, first {violations[0]}: map the network again"
-        )
+    refuse_wrong(mapping, quantized.netlist)
     content = content_of(mapping, quantized)
     folder = Path(folder)
     names, notes = _scripts(mapping, quantized, content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"{folder} cannot be made: {error.strerror or error}") from error
+        raise FileError(
+            f"{folder} cannot be made ({error.strerror or error})", fix="name another folder"
+        ) from error
     texts = {
         _CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         + "\n"
@@ -102,8 +101,8 @@ def _scripts(
     )
     if recurrent:
         notes.append(
-            "no run_hxtorch.py: hxtorch wants the modules of recurrent connections in a wrapper with a function of its "
-            "own, use routing.py in it"
+            "no run_hxtorch.py: hxtorch wants the modules of recurrent connections in a wrapper "
+            "with a function of its own, use routing.py in it"
         )
     names += ["routing.py"] if recurrent else ["routing.py", "run_hxtorch.py"]
     several = (
@@ -112,7 +111,8 @@ def _scripts(
     silent = [one.name for one in quantized.populations.values() if not one.fires]
     if several > 1:
         notes.append(
-            f"no run_pynn.py: PyNN's calibrated cells have one circuit, the mapping has neurons of {several}"
+            "no run_pynn.py: PyNN's calibrated cells have one circuit, the mapping has neurons of "
+            f"{several}"
         )
     elif silent:
         notes.append(f"no run_pynn.py: PyNN's calibrated cells fire, '{silent[0]}' is a readout")
@@ -120,10 +120,11 @@ def _scripts(
         names.append("run_pynn.py")
     if quantized.slope is not None:
         notes.append(
-            f"one LSB of a weight must change dV/dt by {quantized.slope:.4g} CADC LSB per microsecond: calibrate "
-            "synaptic inputs to that (i_synin_gm, synapse_dac_bias)"
+            f"one LSB of a weight must change dV/dt by {quantized.slope:.4g} CADC LSB per "
+            "microsecond: calibrate synaptic inputs to that (i_synin_gm, synapse_dac_bias)"
         )
     notes.append(
-        "the scripts were never run on a chip, only against the recorded names and arguments of its software"
+        "the scripts were never run on a chip, only against the recorded names and arguments of "
+        "its software"
     )
     return names, tuple(notes)

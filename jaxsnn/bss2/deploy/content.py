@@ -1,4 +1,4 @@
-"""network.json: a mapping and its network, run by run, in the numbering of the chip's own software."""
+"""network.json: a mapping and its network, run by run, numbered as in the chip's own software."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _synapses(
     senders = np.arange(count + len(run.neurons))
     events = events_of(chip, run, senders[count:], senders[:count])
     arrivals = passed(events, run.crossbar)
-    heard, first, times = listening(chip, events, arrivals, run)
+    received, first, times = listening(chip, events, arrivals, run)
     assert np.all(times == 1)
     side, row, column, label, weight = run.synapses.T
     owner = {
@@ -145,7 +145,7 @@ def _synapses(
     ends = [owner[place] for place in zip(side.tolist(), column.tolist(), strict=True)]
     post, circuit = np.array(ends, np.int64).reshape(-1, 2).T
     return {
-        "pre": events.sender[heard[first]],
+        "pre": events.sender[received[first]],
         "post": post,
         "side": side,
         "row": row,

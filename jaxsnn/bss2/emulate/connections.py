@@ -307,8 +307,8 @@ class _Responses:
     shares: np.ndarray
 
     def table(self, events: np.ndarray, neurons: np.ndarray) -> np.ndarray | None:
-        """(2, events, neurons): shares summed up; None where none of the neurons hears any of the
-        events.
+        """(2, events, neurons): shares summed up; None where none of the neurons receives any of
+        the events.
         """
         row, column = (
             np.full(int(max(found.max(initial=0), wanted.max(initial=0))) + 1, -1)
@@ -326,7 +326,7 @@ class _Responses:
 
 
 def _responses(net: Netlist, layout: Chip, run: Run, pattern: Pattern) -> _Responses:
-    synapse, event, sender, neuron = heard_pairs(net, layout, run)
+    synapse, event, sender, neuron = responding_pairs(net, layout, run)
     hemisphere, row, column, _, weight = run.synapses[synapse].T.astype(np.int64)
     _, pair = np.unique(sender * net.size + members(net, run).neurons[neuron], return_inverse=True)
     share = weight / np.bincount(pair, weights=weight)[pair]
@@ -337,7 +337,7 @@ def _responses(net: Netlist, layout: Chip, run: Run, pattern: Pattern) -> _Respo
     return _Responses(event=event, neuron=neuron, shares=gains * share)
 
 
-def heard_pairs(
+def responding_pairs(
     net: Netlist, layout: Chip, run: Run
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Each synapse of a run with each event that it responds to.
@@ -351,10 +351,10 @@ def heard_pairs(
     inside, on_chip = members(net, run), len(run.neurons)
     events = events_of(layout, run, np.arange(on_chip), on_chip + np.arange(len(run.sources)))
     arrivals = passed(events, run.crossbar)
-    heard, first, count = listening(layout, events, arrivals, run)
+    received, first, count = listening(layout, events, arrivals, run)
     synapse = np.repeat(np.arange(len(count)), count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    event = heard[np.repeat(first, count) + within]
+    event = received[np.repeat(first, count) + within]
     neuron_at = np.full((HEMISPHERES, layout.columns), -1)
     for number, one in enumerate(run.neurons):
         for circuit in one.circuits:

@@ -1,5 +1,4 @@
-"""One emulated chip: what its analog parts do otherwise than they were calibrated to, drawn once
-from a seed.
+"""One emulated chip: how its analog parts deviate from their calibration, drawn once from a seed.
 
 Published numbers of BrainScaleS-2 are few. Those of `Spread` say where they come from; an
 assumption is called one.
@@ -89,13 +88,14 @@ def refuse_bad(chip: EmulatedChip) -> None:
         limit = math.inf if name.startswith("v_") else 1 / FURTHEST
         if not 0 <= value < limit:
             raise UsageError(
-                f"the spread of {name} is {value:g}: it must be at least 0, and less than {limit:.2g}"
+                f"the spread of {name} is {value:g}",
+                fix=f"give at least 0, and less than {limit:.2g}",
             )
     refuse_seed(chip.seed, "the chip's seed")
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
         if value is not None and value < 1:
-            raise UsageError(f"the chip's {name} is {value}: it must be at least 1")
+            raise UsageError(f"the chip's {name} is {value}", fix="give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,8 +126,10 @@ def pattern_of(layout: Chip, chip: EmulatedChip) -> Pattern:
 
     >>> from jaxsnn.bss2.chip import HICANN_X
     >>> first, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (1, 1, 2))
-    >>> bool((first.threshold == same.threshold).all()), bool((first.threshold == other.threshold).any())
-    (True, False)
+    >>> bool((first.threshold == same.threshold).all())
+    True
+    >>> bool((first.threshold == other.threshold).any())
+    False
     """
     refuse_bad(chip)
     generator = np.random.default_rng(chip.seed)

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.bss2.check import check
+from jaxsnn.bss2.check import refuse_wrong
 from jaxsnn.bss2.emulate.connections import Program, wired
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip, refuse_bad
-from jaxsnn.bss2.emulate.run_program import Recorded, play
+from jaxsnn.bss2.emulate.run_program import Recorded, execute
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import Quantized
@@ -63,7 +63,7 @@ class Emulation:
         """
         if name not in self.spikes:
             raise UsageError(
-                f"'{name}' is no population that fires: {suggestion(name, self.spikes)}"
+                f"'{name}' is not a spiking population", fix=suggestion(name, self.spikes)
             )
         return self.spikes[name][..., 0]
 
@@ -97,7 +97,7 @@ class Emulator:
             pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()
         }
         self._budgets = {name: _SPIKES for name, own in quantized.populations.items() if own.fires}
-        self._play = jax.jit(partial(play, self.program), static_argnames="engine")
+        self._execute = jax.jit(partial(execute, self.program), static_argnames="engine")
 
     def run(self, inputs: Any, t_end: float, *, trial: int = 0) -> Emulation:
         """All runs of the mapping, for a batch.
@@ -116,7 +116,7 @@ class Emulator:
         key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)
         while True:
             engine = Event(max_spikes=self._budgets).hashable()
-            recorded: Recorded = self._play(
+            recorded: Recorded = self._execute(
                 self._weights, trains, t_end, sample_times, key, engine=engine
             )
             most = {
@@ -145,7 +145,8 @@ def emulate(
     >>> from jaxsnn.bss2.search.quantize import quantize
     >>> from jaxsnn.nir import build
     >>> neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
-    >>> graph = build.sequential(build.input(1), build.linear(weight=np.array([[3.0], [2.0]])), neurons)
+    >>> weight = np.array([[3.0], [2.0]])
+    >>> graph = build.sequential(build.input(1), build.linear(weight=weight), neurons)
     >>> quantized = quantize(graph)
     >>> mapping = place_and_route(quantized.netlist).mapping
     >>> events = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
@@ -171,17 +172,16 @@ def program_of(
     refuse_bad(chip)
     if mapping is None and not chip.ideal:
         raise UsageError(
-            "without a mapping no neuron has a circuit: pass one, or a chip with ideal=True"
+            "without a mapping no neuron has a circuit",
+            fix="pass a mapping, or EmulatedChip(ideal=True)",
         )
     if quantized.slope is None:
         raise MappingError(
-            "no neuron fires, so that nothing says how strong an LSB of a weight is: give it a threshold"
+            "no neuron fires, so that nothing says how strong an LSB of a weight is",
+            fix="give the network a spiking population",
         )
-    violations = () if mapping is None else check(mapping, net)
-    if violations:
-        raise MappingError(
-            f"the mapping has {len(violations)} violations, the first: {violations[0]}: map again"
-        )
+    if mapping is not None:
+        refuse_wrong(mapping, net)
     return wired(quantized, net, mapping, chip, quantized.slope / parse_time("1us"))
 
 
@@ -201,7 +201,7 @@ def blocks(net: Netlist) -> dict[tuple[str, str], np.ndarray]:
 def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Events]:
     """Inputs by name, those of the bias channel too."""
     if not 0 < t_end < np.inf:
-        raise UsageError(f"t_end is {t_end:g} s: the run must end at a finite time after 0")
+        raise UsageError(f"t_end is {t_end:g} s", fix="give a finite time after 0")
     sizes = {
         part.name: part.size
         for part in quantized.netlist.populations
@@ -212,7 +212,8 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
     )
     if sorted(given) != sorted(sizes):
         raise UsageError(
-            f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}: give these"
+            f"inputs are given for {', '.join(given)}, the network has {', '.join(sizes)}",
+            fix="give events for each of them",
         )
     trains = {}
     for name, size in sizes.items():
@@ -225,7 +226,9 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
             or (used & ((index < 0) | (index >= size))).any()
         ):
             raise UsageError(
-                f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}"
+                f"input '{name}': an event lies before 0 s, or names a channel beyond {size - 1}",
+                fix=f"give times from 0 s on and channels from 0 to {size - 1}",
+                node=name,
             )
         trains[name] = Events(
             time=jnp.asarray(time, float), index=jnp.asarray(np.where(used, index, size), jnp.int32)
@@ -238,7 +241,9 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
         )
     if len({events.time.shape[0] for events in trains.values()}) > 1:
         batches = {name: events.time.shape[0] for name, events in trains.items()}
-        raise UsageError(f"the inputs have different batch sizes {batches}: use one size for all")
+        raise UsageError(
+            f"the inputs have different batch sizes {batches}", fix="use one size for all"
+        )
     return trains
 
 

@@ -19,14 +19,14 @@ from jaxsnn.bss2.chip import NOTHING_DEAD, Dead
 from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import program_of
 from jaxsnn.bss2.emulate.reweight import every_connection, with_weights
-from jaxsnn.bss2.emulate.run_program import play
+from jaxsnn.bss2.emulate.run_program import execute
 from jaxsnn.bss2.examine import Examined, examine
 from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST, Netlist
-from jaxsnn.bss2.search.portfolio import place_and_route
+from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
-from jaxsnn.errors import MappingError, UsageError, suggestion
+from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
 from jaxsnn.event.event_options import Event
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
@@ -62,7 +62,7 @@ class ChipInTheLoop:
 
     Raises:
         MappingError: the chip cannot run the graph, or not with free signs.
-        UsageError: biases, or options that make no sense.
+        UsageError: biases, weights of several synapses, or options that make no sense.
 
     Attributes:
         quantized: the graph with its first weights.
@@ -87,7 +87,8 @@ class ChipInTheLoop:
         first = quantize(graph, options)
         if first.bias_source is not None or options.synapses_per_weight != 1:
             raise UsageError(
-                "in the loop a weight has one synapse, and biases none: train without, or with a bias channel"
+                "in the loop a weight has one synapse, and biases have none",
+                fix="train without biases and with synapses_per_weight=1",
             )
         self._scales = _scales(first, headroom)
         self.options = replace(options, scale=MappingProxyType(self._scales))
@@ -96,12 +97,7 @@ class ChipInTheLoop:
         self.routed = _routed(self.quantized.netlist, examined)
         found = place_and_route(self.routed, dead=dead, signs="free", seed=seed, max_runs=max_runs)
         if found.mapping is None:
-            why = (
-                f"{found.reason}: make its layers smaller, or allow more runs"
-                if found.reason
-                else found.why
-            )
-            raise MappingError(f"with free signs, as training needs them: {why}")
+            raise _without_mapping(found)
         self.mapping: ChipMapping = found.mapping
         self._program = program_of(self.quantized, self.routed, self.mapping, self.chip)
         self._factors = _factors(examined, self.quantized, self._scales)
@@ -120,7 +116,7 @@ class ChipInTheLoop:
         """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         weights = self._whole(network)
         key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
-        recorded = play(
+        recorded = execute(
             self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, engine
         )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
@@ -151,6 +147,15 @@ class ChipInTheLoop:
         return found
 
 
+def _without_mapping(found: Outcome) -> MappingError:
+    """Why training has no mapping; where the search gave up, with advice for who trains."""
+    problem = found.problem or Problem(message="no mapping was found")
+    gave_up = found.stop_reason == "gave up"
+    fix = "make the layers smaller, or allow more runs" if gave_up else problem.fix
+    message = f"with free signs, as training needs them, {problem.message}"
+    return MappingError(message, fix=fix, node=problem.node, code=problem.code)
+
+
 def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict[str, float]:
     """LSB of a weight of 1, by population, with room for weights to grow."""
     factors = (
@@ -159,12 +164,15 @@ def _scales(quantized: Quantized, headroom: float | Mapping[str, float]) -> dict
     for name in (*factors, *quantized.nodes):
         if name not in quantized.nodes:
             raise UsageError(
-                f"a headroom is given for '{name}', no population: {suggestion(name, quantized.nodes)}"
+                f"a headroom is given for '{name}', which is not a population",
+                fix=suggestion(name, quantized.nodes),
             )
         if not 0 < factors.get(name, 0.0) < np.inf:
             given = f"{factors[name]:g}" if name in factors else "not given"
             raise UsageError(
-                f"the headroom of population '{name}' is {given}: give a positive number"
+                f"the headroom of population '{name}' is {given}",
+                fix="give a positive number",
+                node=name,
             )
     return {name: (report.scale or 1.0) / factors[name] for name, report in quantized.nodes.items()}
 
@@ -182,7 +190,7 @@ def _without_zeros(graph: Graph) -> Graph:
 
 
 def _routed(net: Netlist, examined: Examined) -> Netlist:
-    """The net with all connections of the graph, those too whose first weights are or become zero."""
+    """The net with all connections of the graph, also those whose first weights are zero."""
     begins = dict(zip((part.name for part in net.populations), net.offsets.tolist(), strict=False))
     pairs = [
         (begins[source] + links.pre, begins[target] + links.post)

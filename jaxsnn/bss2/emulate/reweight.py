@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsnn.bss2.check.order import members
 from jaxsnn.bss2.chip import EXCITATORY, INHIBITORY, ROWS_PER_DRIVER, Chip
-from jaxsnn.bss2.emulate.connections import heard_pairs
+from jaxsnn.bss2.emulate.connections import responding_pairs
 from jaxsnn.bss2.mapping import Mapping, Run
 from jaxsnn.bss2.netlist import LARGEST, Netlist, netlist
 from jaxsnn.errors import MappingError
@@ -37,12 +37,13 @@ def with_weights(mapping: Mapping, routed: Netlist, net: Netlist) -> Mapping:
     """
     if mapping.signs != "free":
         raise MappingError(
-            f"the mapping's signs are '{mapping.signs}': map with free signs to change weights in place"
+            f"the mapping's signs are '{mapping.signs}', weights change in place under free signs",
+            fix='map with signs="free"',
         )
     largest = int(np.abs(net.weight).max(initial=0))
     if largest > LARGEST:
         raise MappingError(
-            f"a weight is {largest}, one synapse carries {LARGEST}: choose a smaller scale"
+            f"a weight is {largest}, one synapse carries {LARGEST}", fix="choose a smaller scale"
         )
     known = routed.pre.astype(np.int64) * net.size + routed.post
     wanted = net.pre.astype(np.int64) * net.size + net.post
@@ -50,7 +51,8 @@ def with_weights(mapping: Mapping, routed: Netlist, net: Netlist) -> Mapping:
     if missing.size:
         pair = f"{net.neuron(net.pre[missing[0]])} to {net.neuron(net.post[missing[0]])}"
         raise MappingError(
-            f"{missing.size} connections were not routed, the first from {pair}: map the net again"
+            f"{missing.size} connections were not routed, the first from {pair}",
+            fix="map the network again",
         )
     order = np.argsort(wanted)
     keys, weights = wanted[order], net.weight[order].astype(np.int64)
@@ -59,7 +61,7 @@ def with_weights(mapping: Mapping, routed: Netlist, net: Netlist) -> Mapping:
 
 
 def _refilled(chip: Chip, run: Run, routed: Netlist, keys: np.ndarray, weights: np.ndarray) -> Run:
-    synapse, _, sender, neuron = heard_pairs(routed, chip, run)
+    synapse, _, sender, neuron = responding_pairs(routed, chip, run)
     _, first = np.unique(synapse, return_index=True)
     pair = sender[first] * routed.size + members(routed, run).neurons[neuron[first]]
     place = np.minimum(np.searchsorted(keys, pair), max(len(keys) - 1, 0))

@@ -49,7 +49,7 @@ class Recorded(NamedTuple):
     late: jax.Array
 
 
-def play(
+def execute(
     program: Program,
     weights: Weights,
     inputs: Mapping[str, Events],
@@ -93,7 +93,7 @@ class _Run:
         self.trains = self._from_host(inputs)
 
     def all(self, t_end, sample_times, engine: Event) -> Recorded:
-        """Play it."""
+        """Run its populations in order."""
         for number, names in enumerate(self._order()):
             network = self._network(names, jax.random.fold_in(self.key, 2 * number))
             inputs = {name: self.trains[name] for name in network.inputs}

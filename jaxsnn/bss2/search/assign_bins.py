@@ -1,6 +1,4 @@
-"""Which bin each source is put into: the one with the most room, then moved while something
-overflows.
-"""
+"""Puts each source into a bin: the one with the most room, then moved while something overflows."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from jaxsnn.bss2.search.bins import (
 from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.task import Task
 
-#: The part of all labels that may be spent on hearing sources everywhere; the rest keeps bins from
-#: being uneven.
+#: The part of all labels that sources which reach both hemispheres may take; the rest keeps bins
+#: from being uneven.
 _LABELS_USED = 0.9
 
 
@@ -49,14 +47,35 @@ class Assignment:
     overflow: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Filled:
+    """All sources in bins, some of which overflow; moving a source changes `loads`, `where` and
+    `modes` in place.
+
+    Attributes:
+        task, placement, bins: what is routed.
+        loads: how full the bins are.
+        wanted: (sources,) what each needs.
+        where, modes: (sources,) its bin, and the hemispheres that it reaches.
+    """
+
+    task: Task
+    placement: Placement
+    bins: Bins
+    loads: Loads
+    wanted: list[Demand]
+    where: np.ndarray
+    modes: np.ndarray
+
+
 def demands(
     task: Task, placement: Placement, bins: Bins, on_chip_modes: np.ndarray
 ) -> list[Demand]:
     """What each source needs, and where it may go.
 
     Args:
-        on_chip_modes: (sources,) how those on the chip are heard; others may be heard wherever all
-            their targets are.
+        on_chip_modes: (sources,) which hemispheres those on the chip reach; others may go wherever
+            all their targets are.
     """
     groups = bins.groups
     every = np.arange(placement.chip.buses * groups)
@@ -89,7 +108,7 @@ def assign(
     """Put each source of a run into a bin.
 
     Args:
-        on_chip_modes: (sources,) how sources on the chip are heard.
+        on_chip_modes: (sources,) which hemispheres sources on the chip reach.
         reserved: (bins,) labels that sources must leave in each hemisphere.
         repairs: how many sources may be moved once all are in.
         deadline: `time.monotonic()` at which moving stops.
@@ -111,16 +130,25 @@ def assign(
     if loads.overflow() and task.signs == "fixed":
         loads.resplit(best_split(task, bins, loads, placement))
     if repairs and loads.overflow() and not hopeless(task, loads.overflow()):
-        _repair(task, placement, bins, loads, wanted, where, modes, rng, repairs, deadline)
+        filled = _Filled(
+            task=task,
+            placement=placement,
+            bins=bins,
+            loads=loads,
+            wanted=wanted,
+            where=where,
+            modes=modes,
+        )
+        _repair(filled, rng, repairs, deadline)
     return Assignment(bins=where, modes=modes, split=loads.split, overflow=loads.overflow())
 
 
 def _order(task: Task, wanted: list[Demand], loads: Loads) -> list[int]:
     """Those with the least freedom first, then those with the most synapses.
 
-    While labels last, sources are heard everywhere: that takes two labels, and leaves the choice to
-    each target. How many may be is counted first; these come last, for they fit best where little
-    room is left.
+    While labels last, sources reach both hemispheres: that takes two labels, and leaves the choice
+    to each target. How many may be is counted first; these come last, for they fit best where
+    little room is left.
     """
     size = [int(demand.amount.sum()) for demand in wanted]
     rank = {}
@@ -182,33 +210,23 @@ def _best(
     return best[1], best[2]
 
 
-def _repair(
-    task: Task,
-    placement: Placement,
-    bins: Bins,
-    loads: Loads,
-    wanted: list[Demand],
-    where: np.ndarray,
-    modes: np.ndarray,
-    rng: np.random.Generator,
-    repairs: int,
-    deadline: float,
-) -> None:
+def _repair(filled: _Filled, rng: np.random.Generator, repairs: int, deadline: float) -> None:
     """Move sources out of bins that overflow until none does (min-conflicts, with a few moves that
     do not help).
     """
+    task, loads, where, modes = filled.task, filled.loads, filled.where, filled.modes
     current = loads.overflow()
     for step in range(repairs):
         if not current or time.monotonic() > deadline:
             return
         if task.signs == "fixed" and step % 100 == 99:
-            loads.resplit(best_split(task, bins, loads, placement))
+            loads.resplit(best_split(task, filled.bins, loads, filled.placement))
             current = loads.overflow()
             continue
-        number = _culprit(task, loads, wanted, where, modes, rng)
+        number = _culprit(filled, rng)
         if number is None:
             continue
-        demand, before = wanted[number], (int(where[number]), int(modes[number]))
+        demand, before = filled.wanted[number], (int(where[number]), int(modes[number]))
         loads.put(demand, *before, sign=-1)
         after = _best(loads, demand, demand.modes, avoid=before[0])
         loads.put(demand, *after)
@@ -221,17 +239,11 @@ def _repair(
             loads.put(demand, *before)
 
 
-def _culprit(
-    task: Task,
-    loads: Loads,
-    wanted: list[Demand],
-    where: np.ndarray,
-    modes: np.ndarray,
-    rng: np.random.Generator,
-) -> int | None:
+def _culprit(filled: _Filled, rng: np.random.Generator) -> int | None:
     """A source in a bin that overflows, one that can be moved and has synapses on a neuron that is
     too full.
     """
+    loads, where, modes, demand = filled.loads, filled.where, filled.modes, filled.task.demand
     full_labels = np.argwhere(loads.labels < 0)
     full = np.argwhere(loads.slack_sum < 0)
     full_side = np.argwhere(loads.slack < 0)
@@ -241,11 +253,11 @@ def _culprit(
         inside = np.flatnonzero((where == number) & ((modes == side) | (modes == EVERYWHERE)))
     elif pick < len(full_labels) + len(full):
         number, kind, neuron = full[pick - len(full_labels)]
-        inside = np.flatnonzero((where == number) & (task.demand[:, kind, neuron] > 0))
+        inside = np.flatnonzero((where == number) & (demand[:, kind, neuron] > 0))
     else:
         side, number, kind, neuron = full_side[pick - len(full_labels) - len(full)]
-        inside = np.flatnonzero(
-            (where == number) & (modes == side) & (task.demand[:, kind, neuron] > 0)
-        )
+        here = (where == number) & (modes == side)
+        inside = np.flatnonzero(here & (demand[:, kind, neuron] > 0))
+    wanted = filled.wanted
     movable = [one for one in inside if len(wanted[one].bins) > 1 or len(wanted[one].modes) > 1]
     return int(movable[int(rng.integers(len(movable)))]) if movable else None

@@ -1,5 +1,5 @@
-"""Groups of synapse drivers that all sources of a group reach: inside one, whether synapses fit is
-counting.
+"""Bins, groups of synapse drivers that all their sources reach: inside one, whether synapses fit is
+a matter of counting.
 
 Compare masks that look at the lowest bits of the row select only split every bus into 1, 2, 4, ...
 groups of drivers. A bin is one group of one bus, in both hemispheres. Each source is put into one
@@ -18,7 +18,7 @@ from jaxsnn.bss2.chip import HEMISPHERES, ROWS_PER_DRIVER, Chip
 from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.task import ChipParts, Task
 
-#: Where a source is heard.
+#: The hemisphere that the events of a source reach.
 TOP, BOTTOM, EVERYWHERE = 0, 1, 2
 
 
@@ -97,7 +97,7 @@ class Loads:
         self.labels = np.full((HEMISPHERES, split.shape[2]), task.parts.chip.labels)
 
     def resplit(self, split: np.ndarray) -> None:
-        """Divide the rows between the kinds of synapse otherwise."""
+        """Divide the rows between the kinds of synapse in another way."""
         change = np.einsum("hzk,hn->hkzn", split - self.split, self.counts)
         self.slack += change
         self.slack_sum += change.sum(axis=0)
@@ -153,7 +153,7 @@ class Demand:
         targets: the neurons that it has synapses on.
         amount: (kinds, its targets) synapses.
         bins: where it may go.
-        modes: how it may be heard.
+        modes: which hemispheres it may reach: TOP, BOTTOM or EVERYWHERE.
     """
 
     targets: np.ndarray

@@ -13,7 +13,7 @@ import numpy as np
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.search.chip_dynamics import Dynamics
 from jaxsnn.errors import MappingError
-from jaxsnn.nir.graph import Finding
+from jaxsnn.nir.graph import Change
 
 #: CADC LSB: up to 5 % of the neurons of a calibrated chip deviate by more from the threshold asked
 #: for (calix, test_neuron_threshold_calibration.py).
@@ -32,7 +32,7 @@ class CadcLevels:
             a readout.
         slope: CADC LSB per second of the file by which one LSB of a weight must change dV/dt; None
             without thresholds.
-        notes: thresholds that are too close to the leak for comfort.
+        notes: thresholds closer to the leak than calibrated thresholds spread.
     """
 
     v_leak: Mapping[str, np.ndarray]
@@ -41,7 +41,7 @@ class CadcLevels:
     lsb_per_volt: Mapping[str, float | None]
     error: Mapping[str, float | None]
     slope: float | None
-    notes: tuple[Finding, ...]
+    notes: tuple[Change, ...]
 
 
 def levels(
@@ -113,18 +113,20 @@ def _largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
 
 def _close(
     one: Dynamics, exact: np.ndarray, thresholds: np.ndarray, resets: np.ndarray
-) -> Iterator[Finding]:
+) -> Iterator[Change]:
     name = one.population.name
     if (lost := (thresholds <= resets) | ((exact > 0) & (np.rint(exact) == 0))).any():
         neuron = int(lost.argmax())
         raise MappingError(
-            f"node '{name}' ({one.population.kind}): the threshold of neuron {neuron} is {exact[neuron]:.2g} LSB above "
-            f"its leak and rounds to {thresholds[neuron]}, its reset to {resets[neuron]}: the populations' weights "
-            "are too different in size, raise v_threshold or choose another scale"
+            f"node '{name}' ({one.population.kind}): the threshold of neuron {neuron} is "
+            f"{exact[neuron]:.2g} LSB above its leak and rounds to {thresholds[neuron]}, its reset "
+            f"to {resets[neuron]}; the populations' weights are too different in size",
+            fix="raise v_threshold, or choose another scale",
+            node=name,
         )
     nearest = float(np.abs(exact).min())
     if nearest < SPREAD:
         what = f"its threshold is {nearest:.3g} LSB from its leak"
-        yield Finding(
+        yield Change(
             node=name, what=what, why=f"calibrated thresholds spread by up to {SPREAD} LSB"
         )

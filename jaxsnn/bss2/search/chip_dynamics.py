@@ -1,5 +1,5 @@
-"""Populations in the chip's own time: what the calibration reaches, what is approximated, what no
-circuit does.
+"""Dynamics of populations in the chip's own time: what the calibration reaches, what is
+approximated, what no circuit does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.errors import LoweringError, MappingError, Problem
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Population
-from jaxsnn.nir.graph import Finding
+from jaxsnn.nir.graph import Change
 from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
@@ -61,7 +61,8 @@ def dynamics(part: Part, constant: np.ndarray | None) -> Dynamics:
     population, values = part.population, part.parameters
     if population is None:
         raise LoweringError(
-            f"node '{part.wire.name}' is a {part.wire.kind}: only neurons are placed on circuits"
+            f"node '{part.wire.name}' is a {part.wire.kind}, only neurons are placed on circuits",
+            node=part.wire.name,
         )
     needed = [
         "seconds",
@@ -120,15 +121,17 @@ def population_problems(one: Dynamics) -> Iterator[Problem]:
             node=name,
             code="reset",
             message=f"{where} is reset {meaning}, a circuit of the chip always to v_reset",
-            fix=f"say --reset {name}:zero to map it so, or --readout {name} if it is a leaky readout",
+            fix=f"say reset={ {name: 'zero'} } to map it so, or readout={[name]} if it is a leaky "
+            "readout",
         )
     if (one.slope <= 0).any():
         neuron = int((one.slope <= 0).argmax())
         yield Problem(
             node=name,
             code="bad-gain",
-            message=f"{where}: r and w_in turn a spike of weight 1 into a slope of {one.slope[neuron]:g} at neuron "
-            f"{neuron}, the chip folds positive gains into weights",
+            message=f"{where}: r and w_in turn a spike of weight 1 into a slope of "
+            f"{one.slope[neuron]:g} at neuron {neuron}, only positive gains are folded into "
+            "weights",
             fix="put the sign into the weights",
         )
 
@@ -142,23 +145,23 @@ def feeding_problems(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterator[
                 yield Problem(
                     node=source,
                     code="analog-source",
-                    message=f"node '{source}' ({population.kind}) never fires and feeds node '{name}', synapses of the "
-                    "chip carry only spikes",
+                    message=f"node '{source}' ({population.kind}) never fires and feeds node "
+                    f"'{name}', synapses of the chip carry only spikes",
                     fix="let it feed an Output only",
                 )
             if part.wire.kind == "output" and population is None:
                 yield Problem(
                     node=name,
                     code="no-population",
-                    message=f"Output '{name}' shows node '{source}' ({plan.graph.nodes[source].type}), the chip shows "
-                    "neurons",
+                    message=f"Output '{name}' shows node '{source}' "
+                    f"({plan.graph.nodes[source].type}), the chip shows only neurons",
                     fix="put neurons before it",
                 )
 
 
 def choose_speedup(
     populations: Sequence[Dynamics], speedup: float | None
-) -> tuple[float, tuple[Finding, ...]]:
+) -> tuple[float, tuple[Change, ...]]:
     """The factor between the file's time and the chip's, and what is to be said about it.
 
     Args:
@@ -178,7 +181,8 @@ def choose_speedup(
             most, fast = need, f"{key} {format_time(taus.min())} of '{name}'"
     if least > most:
         raise MappingError(
-            f"no speedup brings both {slow} and {fast} into the chip's reach: bring them closer together"
+            f"no speedup brings both {slow} and {fast} into the range of the chip's calibration",
+            fix="bring them closer together",
         )
     if speedup is None:
         chosen = min(max(SPEEDUP, least), most)
@@ -189,13 +193,13 @@ def choose_speedup(
             else f"{fast} allows at most {most:g}"
         )
         raise MappingError(
-            f"the speedup is {speedup:g}, {limit}: choose one from {least:g} to {most:g}"
+            f"the speedup is {speedup:g}, {limit}", fix=f"choose one from {least:g} to {most:g}"
         )
     else:
         chosen = speedup
     why = f"between {least:g} and {most:g} its time constants can be calibrated"
     notes = [
-        Finding(node="", what=f"the chip runs {chosen:g} times as fast as the file says", why=why)
+        Change(node="", what=f"the chip runs {chosen:g} times as fast as the file says", why=why)
     ]
     return chosen, (*notes, *_warned(populations, chosen))
 
@@ -208,7 +212,7 @@ def _times(populations: Sequence[Dynamics]) -> Iterator[tuple[str, str, np.ndarr
             yield one.population.name, "tau_syn", one.tau_syn
 
 
-def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Finding]:
+def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Change]:
     """Time constants that the calibration reaches with a warning."""
     for name, key, taus in _times(populations):
         reach = PARAMETERS[key]
@@ -219,23 +223,23 @@ def _warned(populations: Sequence[Dynamics], speedup: float) -> Iterator[Finding
             own = value / speedup
             if own < limit if side == "below" else own > limit:
                 what = f"{key} is {format_time(own)} on the chip, {side} {format_time(limit)}"
-                yield Finding(node=name, what=what, why="the calibration warns there")
+                yield Change(node=name, what=what, why="the calibration warns there")
 
 
-def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Iterator[Finding]:
-    """What the chip does otherwise than the file says."""
+def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Iterator[Change]:
+    """Where the chip differs from what the file says."""
     population = one.population
     name = population.name
 
-    def found(what: str, why: str) -> Finding:
-        return Finding(node=name, what=what, why=why)
+    def found(what: str, why: str) -> Change:
+        return Change(node=name, what=what, why=why)
 
     if np.isnan(one.tau_syn).any():
         short = SHORT_TAU_SYN * speedup
         share = short / float(one.tau_mem.min())
         yield found(
-            f"{population.kind} becomes a current that decays with tau_syn {format_time(short)} (in the file's time), "
-            f"{share:.1%} of the shortest tau, and carries the same charge",
+            f"{population.kind} becomes a current that decays with tau_syn {format_time(short)} "
+            f"(in the file's time), {share:.1%} of the shortest tau, and carries the same charge",
             "the chip's synaptic current always decays",
         )
     if population.spike_kernel == "box":
@@ -245,7 +249,8 @@ def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Ite
     if population.fires:
         longest = format_time(refractory_time * speedup)
         yield found(
-            f"after a spike it is refractory for {format_time(refractory_time)}, {longest} in the file's time",
+            f"after a spike it is refractory for {format_time(refractory_time)}, {longest} in the "
+            "file's time",
             "the chip has no shorter time",
         )
     start = "v_reset" if population.fires else "v_leak"

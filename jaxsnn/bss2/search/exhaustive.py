@@ -20,7 +20,7 @@ from jaxsnn.bss2.chip import DISABLED, EXCITATORY, HEMISPHERES, INHIBITORY, ROWS
 from jaxsnn.bss2.mapping import Run
 from jaxsnn.bss2.netlist import synapses_of
 from jaxsnn.bss2.search.feasibility import Certificate
-from jaxsnn.bss2.search.hemisphere_settings import Hearing, hearings_of
+from jaxsnn.bss2.search.hemisphere_settings import HemisphereSetting, settings_of
 from jaxsnn.bss2.search.make_run import Codes, record, units_of
 from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.task import Task
@@ -43,11 +43,11 @@ def search(task: Task, deadline: float) -> Run | Certificate | None:
     """
     needs = _needs(task)
     for addresses in _addresses(task):
-        hearings = hearings_of(task, addresses)
+        settings = settings_of(task, addresses)
         for circuits in _placements(task):
             if time.monotonic() > deadline:
                 return None
-            found = _settings(task, needs, circuits, hearings)
+            found = _settings(task, needs, circuits, settings)
             if found is not None:
                 return _run(task, circuits, addresses, *found)
     names = ", ".join(
@@ -59,8 +59,8 @@ def search(task: Task, deadline: float) -> Run | Certificate | None:
         where=names,
         needed=None,
         available=None,
-        message=f"none of all mappings of {names} in one run gives each synapse a row that only its "
-        "source reaches",
+        message=f"none of all mappings of {names} in one run gives each synapse a row that only "
+        "its source reaches",
         fix="allow max_runs=2 or more, or remove synapses",
     )
 
@@ -142,8 +142,8 @@ def _settings(
     task: Task,
     needs: list[list[tuple[int, int, int]]],
     circuits: tuple[tuple[Circuit, ...], ...],
-    hearings: list[Hearing],
-) -> tuple[tuple[Hearing, Hearing], tuple[Split, Split]] | None:
+    settings: list[HemisphereSetting],
+) -> tuple[tuple[HemisphereSetting, HemisphereSetting], tuple[Split, Split]] | None:
     """Settings of both hemispheres with which all neurons have what they need."""
     counts = [
         (sum(row == 0 for row, _ in own), sum(row == 1 for row, _ in own)) for own in circuits
@@ -151,18 +151,20 @@ def _settings(
     wanted = [
         functools.reduce(int.__or__, (1 << source for source, _, _ in need), 0) for need in needs
     ]
-    heard = np.array([one.heard for one in hearings])
-    pairs = np.ones((len(hearings), len(hearings)), bool)
+    reached = np.array([one.reached for one in settings])
+    pairs = np.ones((len(settings), len(settings)), bool)
     for (top, bottom), want in zip(counts, wanted, strict=True):
-        reach = (heard[:, None] if top else 0) | (heard[None, :] if bottom else 0)
-        pairs &= reach & want == want
+        both = (reached[:, None] if top else 0) | (reached[None, :] if bottom else 0)
+        pairs &= both & want == want
     splits = [_splits(task, hemisphere) for hemisphere in range(HEMISPHERES)]
 
     @functools.cache
     def enough(neuron: int, alone: tuple[int, ...], rows: Split) -> bool:
         return _hall(needs[neuron], alone, rows)
 
-    def all_enough(top: Hearing, bottom: Hearing, rows: tuple[Split, Split]) -> bool:
+    def all_enough(
+        top: HemisphereSetting, bottom: HemisphereSetting, rows: tuple[Split, Split]
+    ) -> bool:
         for neuron, count in enumerate(counts):
             alone = tuple(one & wanted[neuron] for one in (*top.alone, *bottom.alone))
             capacity = tuple(
@@ -175,8 +177,8 @@ def _settings(
 
     for top, bottom in np.argwhere(pairs).tolist():
         for rows in itertools.product(*splits):
-            if all_enough(hearings[top], hearings[bottom], (rows[0], rows[1])):
-                return (hearings[top], hearings[bottom]), (rows[0], rows[1])
+            if all_enough(settings[top], settings[bottom], (rows[0], rows[1])):
+                return (settings[top], settings[bottom]), (rows[0], rows[1])
     return None
 
 
@@ -204,15 +206,16 @@ def _run(
     task: Task,
     circuits: tuple[tuple[Circuit, ...], ...],
     addresses: tuple[int, ...],
-    hearings: tuple[Hearing, Hearing],
+    settings: tuple[HemisphereSetting, HemisphereSetting],
     splits: tuple[Split, Split],
 ) -> Run:
     chip = task.parts.chip
-    not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+    not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
     nodes = {
-        (chip.link_input(0), chip.bus_output(h, 0)): (not_heard[h], 0) for h in range(HEMISPHERES)
+        (chip.link_input(0), chip.bus_output(h, 0)): (not_received[h], 0)
+        for h in range(HEMISPHERES)
     }
-    codes = [dict(one.codes) for one in hearings]
+    codes = [dict(one.codes) for one in settings]
     for source in np.flatnonzero(task.on_chip >= 0).tolist():
         for own in codes:
             own[source] = addresses[task.on_chip[source]]
@@ -222,18 +225,18 @@ def _run(
         if top == bottom and top is not None:
             events.append((top,))
         else:
-            singles = ((top, not_heard[1]), (bottom, not_heard[0]))
+            singles = ((top, not_received[1]), (bottom, not_received[0]))
             events.append(tuple(flag | code for code, flag in singles if code is not None))
-    for h, one in enumerate(hearings):
+    for h, one in enumerate(settings):
         if one.passing is not None:
             nodes[0, chip.bus_output(h, 0)] = one.passing
-    synapses, modes = _synapses(task, circuits, hearings, splits, codes)
+    synapses, modes = _synapses(task, circuits, settings, splits, codes)
     return record(
         task,
         Placement(chip=chip, circuits=circuits),
         Codes(events=events, addresses=np.array(addresses), nodes=nodes),
         method="exhaustive",
-        compare_masks=np.array([one.masks for one in hearings]),
+        compare_masks=np.array([one.masks for one in settings]),
         row_modes=modes,
         synapses=synapses,
     )
@@ -242,7 +245,7 @@ def _run(
 def _synapses(
     task: Task,
     circuits: tuple[tuple[Circuit, ...], ...],
-    hearings: tuple[Hearing, Hearing],
+    settings: tuple[HemisphereSetting, HemisphereSetting],
     splits: tuple[Split, Split],
     codes: list[dict[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -280,7 +283,7 @@ def _synapses(
                     (h, row, column)
                     for h, column in own
                     for driver in range(chip.drivers)
-                    if hearings[h].alone[driver] >> source & 1
+                    if settings[h].alone[driver] >> source & 1
                     for row in rows[h, driver, kind]
                 ]
             )

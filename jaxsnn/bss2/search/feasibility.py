@@ -1,4 +1,4 @@
-"""Counts that prove that a net has no mapping, or none in fewer runs, wherever neurons are placed."""
+"""Counts that prove that a net has no mapping, or none in fewer runs, however it is placed."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def impossible(net: Netlist, parts: ChipParts, signs: str) -> Certificate | None
                 where=net.neuron(worst),
                 needed=needed,
                 available=available,
-                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of one "
-                f"half with {slots} {kind} each have room for {available} "
+                message=f"neuron {net.neuron(worst)} has {needed} synapses, {largest} circuits of "
+                f"one half with {slots} {kind} each have room for {available} "
                 f"({needed - available} too many)",
                 fix="reduce its fan-in",
             )

@@ -140,8 +140,10 @@ def _external(
             )
             free = int(task.parts.drivers[hemisphere, bus :: chip.buses].sum()) - taken
             if free < 0:
-                need = f"{taken} drivers on bus {bus} of hemisphere {hemisphere}, it has {taken + free}"
-                return Unrouted(why=f"greedy: neurons need {need}")
+                where = f"bus {bus} of hemisphere {hemisphere}"
+                return Unrouted(
+                    why=f"greedy: neurons need {taken} drivers on {where}, it has {taken + free}"
+                )
             while waiting:
                 members, total = [], np.zeros(load.shape[2:], np.int32)
                 while waiting and len(members) < chip.labels:
@@ -165,9 +167,8 @@ def _external(
                     )
                 )
         if waiting:
-            return Unrouted(
-                why=f"greedy: {len(waiting)} sources are left without drivers in hemisphere {hemisphere}"
-            )
+            left = f"{len(waiting)} sources are left without drivers"
+            return Unrouted(why=f"greedy: {left} in hemisphere {hemisphere}")
     return groups
 
 
@@ -229,7 +230,7 @@ def _fill(
     group_of: np.ndarray,
     labels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each circuit fills the rows of a group in the order of its synapses, excitatory rows first."""
+    """Each circuit fills rows of a group in the order of its synapses, excitatory rows first."""
     side = units.circuit // chip.columns
     group = group_of[side, units.source]
     free = task.signs == "free"

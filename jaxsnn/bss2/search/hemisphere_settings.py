@@ -1,5 +1,5 @@
-"""How a hemisphere of a small chip may be set: what the drivers of its only bus can single out of
-what arrives.
+"""All settings of a hemisphere of a small chip, for the exhaustive search: what the drivers of its
+only bus can single out of what arrives.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxsnn.bss2.search.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hearing:
+class HemisphereSetting:
     """How a hemisphere may be set.
 
     Attributes:
@@ -31,12 +31,12 @@ class Hearing:
     masks: tuple[int, ...]
 
     @property
-    def heard(self) -> int:
+    def reached(self) -> int:
         """The sources that some driver singles out."""
         return functools.reduce(int.__or__, self.alone)
 
 
-def hearings_of(task: Task, addresses: tuple[int, ...]) -> list[Hearing]:
+def settings_of(task: Task, addresses: tuple[int, ...]) -> list[HemisphereSetting]:
     """The settings of a hemisphere, without those that single out less than another one."""
     chip = task.parts.chip
     external = [int(one) for one in np.flatnonzero(task.on_chip < 0)]
@@ -47,7 +47,7 @@ def hearings_of(task: Task, addresses: tuple[int, ...]) -> list[Hearing]:
         for mask, target in itertools.product(space, space):
             passed = tuple(one for one, address in enumerate(addresses) if address & mask == target)
             passes.setdefault(passed, (mask, target))
-    found: dict[tuple[int, ...], Hearing] = {}
+    found: dict[tuple[int, ...], HemisphereSetting] = {}
     for passed, node in passes.items():
         bus = {addresses[neuron]: source_of.get(neuron, -1) for neuron in passed}
         for masks in itertools.product(
@@ -64,7 +64,9 @@ def hearings_of(task: Task, addresses: tuple[int, ...]) -> list[Hearing]:
                         for sides in zip(*(part[0] for part in parts), strict=True)
                     )
                     if alone not in found:
-                        found[alone] = Hearing(alone=alone, passing=node, codes=codes, masks=masks)
+                        found[alone] = HemisphereSetting(
+                            alone=alone, passing=node, codes=codes, masks=masks
+                        )
     return [one for one in found.values() if not any(_covers(other, one.alone) for other in found)]
 
 
@@ -87,11 +89,12 @@ def _label_options(
                 arriving = bus | dict(zip(given, chosen, strict=True))
                 alone = []
                 for index, mask in enumerate(masks):
-                    heard = [
+                    accepted = [
                         arriving[c]
                         for c in codes
                         if c in arriving and (c >> chip.label_bits) & mask == index & mask
                     ]
-                    alone.append(1 << heard[0] if len(heard) == 1 and heard[0] >= 0 else 0)
+                    single = len(accepted) == 1 and accepted[0] >= 0
+                    alone.append(1 << accepted[0] if single else 0)
                 found.setdefault(tuple(alone), tuple(zip(chosen, given, strict=True)))
     return list(found.items())

@@ -1,4 +1,4 @@
-"""From decisions to a run: rows and columns of all synapses, and the record of the run."""
+"""Makes a run of what a router decided: rows and columns of all synapses, and the record."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _sides(
     neuron: np.ndarray,
     mode: np.ndarray,
 ) -> np.ndarray:
-    """The hemisphere of each synapse; those that are heard in both go where there is room, evenly."""
+    """The hemisphere of each synapse; of sources that reach both, evenly where there is room."""
     size = int(key.max(initial=-1)) + 1
     single = [np.bincount(key[mode == side], minlength=size) for side in (TOP, BOTTOM)]
     room = [

@@ -86,7 +86,7 @@ def _ends(
     limit: int,
     runs: int,
 ) -> list[int] | None:
-    """Where each run ends if it takes at most `limit` circuits; None where so many runs do not do."""
+    """Where each run ends if it takes at most `limit` circuits; None where more runs are needed."""
     ends: list[int] = []
     total = np.concatenate([[0], np.cumsum(sizes)])
     first = 0

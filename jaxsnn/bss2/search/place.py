@@ -51,7 +51,7 @@ def first_fit(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Place
 
 
 def spread(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Each population evenly over the event outputs, so that what it feeds hears it on all buses."""
+    """Each population evenly over the event outputs, so that its targets see it on all buses."""
 
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
         rank = _rank_within(np.array(outputs))
@@ -73,11 +73,11 @@ def _rank_within(keys: np.ndarray) -> np.ndarray:
 
 
 def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
-    """Neurons with the most targets first, each on the bus on which its targets hear the least so
-    far.
+    """Neurons with the most targets first, each on the bus on which its targets receive the least
+    so far.
     """
     chip = task.parts.chip
-    heard = _heard(task)
+    received = _received(task)
     load = np.zeros((chip.buses, len(task.targets)))
 
     def order(outputs: list[int], neurons: np.ndarray) -> np.ndarray:
@@ -85,46 +85,46 @@ def by_connectivity(task: Task, counts: np.ndarray, rng: np.random.Generator) ->
         for place in range(len(outputs) - 1, -1, -1):
             waiting[outputs[place]].append(place)
         found = np.empty_like(neurons)
-        for neuron in neurons[np.argsort(-heard[neurons].sum(axis=1), kind="stable")]:
-            price = load @ heard[neuron]
+        for neuron in neurons[np.argsort(-received[neurons].sum(axis=1), kind="stable")]:
+            price = load @ received[neuron]
             open_outputs = [output for output in range(chip.outputs) if waiting[output]]
             output = min(
                 open_outputs, key=lambda output: (price[output % chip.buses], -len(waiting[output]))
             )
             found[waiting[output].pop()] = neuron
-            load[output % chip.buses] += heard[neuron]
+            load[output % chip.buses] += received[neuron]
         return found
 
     return _placed(task, counts, order)
 
 
-def _heard(task: Task) -> np.ndarray:
+def _received(task: Task) -> np.ndarray:
     """(targets, targets) synapses from each neuron on the chip to each other one, as parts of the
     latter's fan-in.
     """
-    heard = np.zeros((len(task.targets), len(task.targets)))
+    received = np.zeros((len(task.targets), len(task.targets)))
     sources = np.flatnonzero(task.on_chip >= 0)
-    heard[task.on_chip[sources]] = task.demand[sources].sum(axis=1)
-    return heard / np.maximum(task.fan_in, 1)
+    received[task.on_chip[sources]] = task.demand[sources].sum(axis=1)
+    return received / np.maximum(task.fan_in, 1)
 
 
 def annealed(task: Task, counts: np.ndarray, rng: np.random.Generator) -> Placement | None:
     """From `by_connectivity`, swaps neurons of equal size while that evens out what each neuron
-    hears on the buses.
+    receives on the buses.
     """
     placement = by_connectivity(task, counts, rng)
     if placement is None or len(task.targets) < 2 or not (task.on_chip >= 0).any():
         return placement
-    heard = _heard(task)
+    received = _received(task)
     circuits, buses = list(placement.circuits), placement.buses.copy()
     load = np.zeros((placement.chip.buses, len(task.targets)))
-    np.add.at(load, buses, heard)
+    np.add.at(load, buses, received)
     steps = 20 * len(task.targets)
     for step, (one, other) in enumerate(rng.integers(len(task.targets), size=(steps, 2)).tolist()):
         here, there = buses[one], buses[other]
         if here == there or counts[one] != counts[other]:
             continue
-        change = heard[other] - heard[one]
+        change = received[other] - received[one]
         # what the sum of squares of the loads grows by
         growth = 2 * change @ (load[here] - load[there]) + 2 * change @ change
         heat = 0.01 * (1 - step / steps)

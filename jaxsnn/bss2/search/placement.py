@@ -83,8 +83,8 @@ def refuse_misplaced(name: str, task: Task, counts: np.ndarray, placement: Place
             inside = 0 <= row < HEMISPHERES and 0 <= column < free.shape[1]
             if not (inside and free[row, column]):
                 raise MappingError(
-                    f"{who} gave circuit ({row}, {column}) to {neuron}, which is dead, taken or not "
-                    f"among the {HEMISPHERES} x {free.shape[1]} of the chip",
+                    f"{who} gave circuit ({row}, {column}) to {neuron}, which is dead, taken or "
+                    f"not among the {HEMISPHERES} x {free.shape[1]} of the chip",
                     fix=fix,
                 )
             free[row, column] = False

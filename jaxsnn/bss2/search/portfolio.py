@@ -128,7 +128,6 @@ def place_and_route(
         forbidden = too_few_runs(net, parts, signs, max_runs)
     if forbidden is not None:
         return _impossible(forbidden, tried=0)
-    fewest, why = least_runs(net, parts, signs)
     attempt = _Attempt(
         net=net,
         parts=parts,
@@ -137,30 +136,7 @@ def place_and_route(
         deadline=time.monotonic() + time_limit,
         portfolio=chosen,
     )
-    last = fewest + _MORE_RUNS if max_runs is None else max_runs
-    found = attempt.search(fewest, last)
-    proven = attempt.certificate
-    if found is not None:
-        mapping = _mapping(net, parts, signs, seed, found)
-        return Outcome(
-            stop_reason="fits", mapping=mapping, certificate=proven or why, tried=attempt.tried
-        )
-    if proven is not None and max_runs == 1:
-        return _impossible(proven, attempt.tried)
-    late = time.monotonic() > attempt.deadline
-    limit = f"within {time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
-    problem = Problem(
-        code="gave-up",
-        message=f"no mapping was found {limit} ({attempt.tried} attempts; {attempt.why})",
-        fix=_more_freedom(time_limit, max_runs),
-    )
-    return Outcome(
-        stop_reason="gave up",
-        mapping=None,
-        certificate=proven or why,
-        tried=attempt.tried,
-        problem=problem,
-    )
+    return attempt.outcome(max_runs, time_limit)
 
 
 def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
@@ -270,6 +246,35 @@ class _Attempt:
         self.overflow: dict[bytes, int] = {}
         self.found: dict[bytes, Run] = {}
         self.failed: set[tuple[bytes, int]] = set()
+
+    def outcome(self, max_runs: int | None, time_limit: float) -> Outcome:
+        """What the search comes to."""
+        fewest, fewer = least_runs(self.net, self.parts, self.signs)
+        last = fewest + _MORE_RUNS if max_runs is None else max_runs
+        found = self.search(fewest, last)
+        proven = self.certificate
+        if found is None and proven is not None and max_runs == 1:
+            return _impossible(proven, self.tried)
+        certificate = proven or fewer
+        if found is not None:
+            mapping = _mapping(self.net, self.parts, self.signs, self.seed, found)
+            return Outcome(
+                stop_reason="fits", mapping=mapping, certificate=certificate, tried=self.tried
+            )
+        late = time.monotonic() > self.deadline
+        limit = f"within {time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
+        problem = Problem(
+            code="gave-up",
+            message=f"no mapping was found {limit} ({self.tried} attempts; {self.why})",
+            fix=_more_freedom(time_limit, max_runs),
+        )
+        return Outcome(
+            stop_reason="gave up",
+            mapping=None,
+            certificate=certificate,
+            tried=self.tried,
+            problem=problem,
+        )
 
     def search(self, fewest: int, last: int) -> list[Run] | None:
         """The runs: first whatever is found quickly, then fewer of them."""

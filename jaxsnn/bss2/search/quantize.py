@@ -25,7 +25,7 @@ from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, whole_weights
 from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.nir.gains import require
-from jaxsnn.nir.graph import Finding, Graph
+from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.units import format_time, parse_time
 
 
@@ -111,7 +111,7 @@ class Quantized:
     slope: float | None
     bias_source: str | None
     bias_period: float
-    notes: tuple[Finding, ...]
+    notes: tuple[Change, ...]
 
 
 def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
@@ -142,33 +142,41 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
             problem.code == "bias" and options.bias == "source"
         )
         if problem.severity == "error" and not allowed:
-            raise MappingError(str(problem))
+            raise MappingError.of(problem)
     return _assembled(found, options)
 
 
 def _refuse_options(options: QuantizeOptions) -> None:
     if isinstance(options.scale, str) and options.scale not in SCALES:
         raise UsageError(
-            f"there is no scale '{options.scale}': {suggestion(options.scale, SCALES)}"
+            f"there is no scale '{options.scale}'", fix=suggestion(options.scale, SCALES)
         )
     if options.bias not in ("refuse", "source"):
-        raise UsageError(f"bias is '{options.bias}': say 'refuse' or 'source'")
+        raise UsageError(f"bias is '{options.bias}'", fix="say 'refuse' or 'source'")
     if not 0 < options.percentile <= 100:
-        raise UsageError(f"the percentile is {options.percentile:g}: choose one above 0, up to 100")
+        raise UsageError(
+            f"the percentile is {options.percentile:g}", fix="choose one above 0, up to 100"
+        )
     if options.synapses_per_weight < 1:
-        raise UsageError(f"a weight may take {options.synapses_per_weight} synapses: at least 1")
+        raise UsageError(
+            f"a weight may take {options.synapses_per_weight} synapses", fix="allow at least 1"
+        )
     for name in ("v_leak", "v_threshold", "refractory_time"):
         reach, value = PARAMETERS[name], getattr(options, name)
         if not reach.low <= value <= reach.high:
             raise UsageError(
-                f"{name} is {value:g}, the calibration reaches {reach.low:g} to {reach.high:g}"
+                f"{name} is {value:g}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                fix="choose a value in this range",
             )
     if options.v_threshold <= options.v_leak:
         raise UsageError(
-            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}: choose a higher one"
+            f"v_threshold {options.v_threshold} is not above v_leak {options.v_leak}",
+            fix="choose a higher threshold",
         )
     if options.speedup is not None and not 0 < options.speedup < np.inf:
-        raise UsageError(f"the speedup is {options.speedup:g}: it must be positive")
+        raise UsageError(
+            f"the speedup is {options.speedup:g}", fix="give a positive, finite number"
+        )
 
 
 def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
@@ -258,12 +266,16 @@ def _scales(
     if isinstance(chosen, str):
         return dict.fromkeys(neurons, chosen)
     for name in (*chosen, *neurons):
-        if name not in neurons or not 0 < chosen.get(name, np.nan) < np.inf:
-            known = name in neurons
+        if name not in neurons:
             raise UsageError(
-                f"the scale of population '{name}' is {chosen.get(name, 'not given')}: give a positive number"
-                if known
-                else f"a scale is given for '{name}', no population: {suggestion(name, neurons)}"
+                f"a scale is given for '{name}', which is not a population",
+                fix=suggestion(name, neurons),
+            )
+        if not 0 < chosen.get(name, np.nan) < np.inf:
+            raise UsageError(
+                f"the scale of population '{name}' is {chosen.get(name, 'not given')}",
+                fix="give a positive number",
+                node=name,
             )
     return dict(chosen)
 
@@ -297,7 +309,7 @@ def _bias_weights(
 
 def _bias_notes(
     source: str | None, neurons: Mapping[str, Dynamics], speedup: float, options: QuantizeOptions
-) -> tuple[Finding, ...]:
+) -> tuple[Change, ...]:
     if source is None:
         return ()
     period = format_time(options.bias_period)
@@ -305,12 +317,12 @@ def _bias_notes(
     share = min(
         options.bias_period / min(shortest, SHORT_TAU_SYN if shortest == np.inf else shortest), 1.0
     )
-    what = f"biases are events of the input channel '{source}' every {period}, {share:.0%} of the shortest tau_syn"
-    return (
-        Finding(
-            node=source, what=what, why="the chip has no constant current, send that channel in"
-        ),
+    what = (
+        f"biases are events of the input channel '{source}' every {period}, {share:.0%} of the "
+        "shortest tau_syn"
     )
+    why = "the chip has no constant current, send that channel in"
+    return (Change(node=source, what=what, why=why),)
 
 
 def _fresh(name: str, taken: Mapping[str, Any]) -> str:

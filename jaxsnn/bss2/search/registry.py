@@ -85,7 +85,7 @@ class Registry(Mapping[str, Function], Generic[Function]):
         for point in sorted(entry_points(group=self.group)):
             if point.name in self._known() or found.get(point.name, point) != point:
                 raise UsageError(
-                    f"there is more than one {self.kind} '{point.name}', one of them is {point.value}",
+                    f"there is more than one {self.kind} '{point.name}', one is {point.value}",
                     fix="rename the entry point, or uninstall the package that has it",
                 )
             found[point.name] = point

@@ -106,7 +106,7 @@ def _grouped(
 
 
 def _on_chip_modes(task: Task, placement: Placement, groups: int) -> list[np.ndarray]:
-    """How sources on the chip may be heard: everywhere, or those of a half in one hemisphere if
+    """Which hemispheres sources on the chip may reach: both, or those of a half only one if that is
     enough.
     """
     chip = placement.chip
@@ -163,14 +163,14 @@ def label_codes(
     chip, groups = placement.chip, bins.groups
     group = assignment.bins % groups
     select = group << chip.label_bits
-    not_heard = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
+    not_received = (1 << chip.event_bits - 1, 1 << chip.event_bits - 2)
     events: list[int] = []
     for number, mode in enumerate(assignment.modes):
-        flags = sum(not_heard[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
+        flags = sum(not_received[h] for h in range(HEMISPHERES) if mode not in (h, EVERYWHERE))
         link = int(assignment.bins[number]) // groups
         events.append(link << chip.event_bits | flags | int(select[number]) | int(labels[number]))
     nodes = {
-        (chip.link_input(link), chip.bus_output(h, link)): (not_heard[h], 0)
+        (chip.link_input(link), chip.bus_output(h, link)): (not_received[h], 0)
         for link in range(chip.buses)
         for h in range(HEMISPHERES)
     }
@@ -201,8 +201,8 @@ def _addresses(
 ) -> np.ndarray | None:
     """(targets,) the own address of each neuron; enters into `nodes` what its event output passes.
 
-    With two spare bits they say "not top" and "not bottom", with one "not heard". Without, neurons
-    that nothing on the chip listens to take labels where they do not disturb.
+    With two spare bits they say "not top" and "not bottom", with one "not received". Without,
+    neurons that nothing on the chip listens to take labels where they do not disturb.
     """
     chip, spare = placement.chip, spare_bits(task, bins.groups)
     addresses = np.full(len(task.targets), -1)
@@ -254,7 +254,7 @@ def _silent_address(
     used: set[int],
     flags: int,
 ) -> int | None:
-    """An address that nothing on the chip hears, or that no other source on its bus has."""
+    """An address that nothing on the chip receives, or that no other source on its bus has."""
     for address in range(1 << chip.address_bits):
         if address in used:
             continue

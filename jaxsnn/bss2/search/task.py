@@ -1,4 +1,4 @@
-"""What has to be on the chip in one run: the neurons, their sources, and the synapses between them."""
+"""What has to be on the chip in one run: neurons, their sources, and the synapses between them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Task:
 
     @functools.cached_property
     def on_chip(self) -> np.ndarray:
-        """(sources,) position in `targets` of each source, -1 where its spikes come from the host."""
+        """(sources,) position in `targets` of each source, -1 where the host sends its spikes."""
         if not len(self.targets):
             return np.full(len(self.sources), -1)
         place = np.searchsorted(self.targets, self.sources).clip(max=len(self.targets) - 1)
@@ -118,15 +118,15 @@ def task_of(net: Netlist, parts: ChipParts, signs: str, targets: np.ndarray) -> 
     position = np.full(net.size, -1)
     position[targets] = np.arange(len(targets))
     kept = position[net.post] >= 0
-    heard = np.zeros(net.size, bool)
-    heard[net.pre[kept]] = True
-    place = np.cumsum(heard) - 1
+    feeds = np.zeros(net.size, bool)
+    feeds[net.pre[kept]] = True
+    place = np.cumsum(feeds) - 1
     return Task(
         net=net,
         parts=parts,
         signs=signs,
         targets=np.asarray(targets),
-        sources=np.flatnonzero(heard),
+        sources=np.flatnonzero(feeds),
         pre=place[net.pre[kept]],
         post=position[net.post[kept]],
         weight=net.weight[kept].astype(np.int64),

@@ -82,7 +82,9 @@ def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str
         ready = [name for name in waiting if done.issuperset(plan.sources[name])]
         if not ready:
             raise MappingError(
-                f"node '{waiting[0]}' feeds itself without a neuron: put a neuron into the cycle"
+                f"node '{waiting[0]}' feeds itself without a neuron",
+                fix="put a neuron into the cycle",
+                node=waiting[0],
             )
         order += ready
         done.update(ready)
@@ -158,8 +160,10 @@ def _product(wire: Wire, first: Links, second: Links) -> Links:
 def _refuse_many(wire: Wire, count: int) -> None:
     if count > MOST_CONNECTIONS:
         raise MappingError(
-            f"node '{wire.name}' ({wire.kind}) makes {count} connections, more than {MOST_CONNECTIONS} are not "
-            "unrolled: make the layer smaller"
+            f"node '{wire.name}' ({wire.kind}) makes {count} connections, more than "
+            f"{MOST_CONNECTIONS} are not unrolled",
+            fix="make the layer smaller",
+            node=wire.name,
         )
 
 
@@ -191,7 +195,9 @@ def _matrix(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.nda
         )  # a pool is a convolution of each channel by itself
         return _convolution(wire, inward, np.full((inward[0], 1, *window.kernel), share), each)
     raise MappingError(
-        f"node '{wire.name}' is a {wire.kind}, which the chip has not: use linear nodes and neurons"
+        f"node '{wire.name}' is a {wire.kind}, which the chip does not have",
+        fix="use linear nodes and neurons",
+        node=wire.name,
     )
 
 
