@@ -17,8 +17,8 @@ from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.passes import sizes
 
 _REFUSED = {
-    IF: "its membrane does not leak, and every circuit of the chip does",
-    I: "its membrane does not leak, and every circuit of the chip does",
+    IF: "its membrane does not leak, every circuit of the chip does",
+    I: "its membrane does not leak, every circuit of the chip does",
     Delay: "the chip delays no synapse",
     Threshold: "the chip has no node of that kind",
 }
@@ -34,7 +34,7 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
             yield Problem(
                 node=name,
                 code="unsupported-node",
-                message=f"{where}: {reason}",
+                message=f"{where} is not supported, {reason}",
                 fix="use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
             )
         elif isinstance(node, LIF | LI):
@@ -76,7 +76,7 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
                     node=name,
                     code="no-leak",
                     message=message,
-                    fix="every circuit leaks, use a finite one",
+                    fix="use a finite one, every circuit leaks",
                 )
                 continue
             if low / taus.min() > least:
@@ -84,13 +84,13 @@ def _time_limits(graph: Graph) -> Iterator[Problem]:
             if high / taus.max() < most:
                 most, slowest = high / taus.max(), f"{own} {taus.max():g} of '{name}'"
     if least > most:
-        message = f"its time constants are too far apart for the chip: {fastest} and {slowest}"
+        message = f"its time constants are too far apart for the chip, {fastest} and {slowest}"
         factors = (
-            f"{key} must fit into a factor of {_reach(key)[1] / _reach(key)[0]:g}"
+            f"all {key} within a factor of {_reach(key)[1] / _reach(key)[0]:g}"
             for key in ("tau_mem", "tau_syn")
         )
-        fix = ", ".join(factors)
-        yield Problem(node="", code="time-constants", message=message, fix=fix)
+        fix = f"bring them closer together, {' and '.join(factors)}"
+        yield Problem(code="time-constants", message=message, fix=fix)
 
 
 def _reach(name: str) -> tuple[float, float]:
@@ -118,7 +118,6 @@ def _circuit_limits(graph: Graph, size: Mapping[str, int | None]) -> Iterator[Pr
     total = sum(counted.values())
     if total > HICANN_X.circuits:
         yield Problem(
-            node="",
             code="several-runs",
             severity="warning",
             message=f"the network needs {total} circuits at least, the chip has "

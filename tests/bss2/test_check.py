@@ -11,7 +11,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import netlist
-from tests.bss2 import naive
+from tests.oracles import mapping_walker
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 
 RIGHT = {
@@ -34,7 +34,7 @@ def test_right_mappings_are_acquitted(name):
     assert check(mapping, net) == ()
     assert check(from_json(to_json(mapping)), net) == ()
     if len(net.weight) < 2000:
-        assert naive.is_right(mapping, net)
+        assert mapping_walker.is_right(mapping, net)
 
 
 def test_a_full_chip_is_right():
@@ -91,7 +91,7 @@ def test_random_damage_is_judged_as_a_few_loops_judge_it(data):
         run = DAMAGE[kind](run, random)
     damaged = dataclasses.replace(mapping, runs=(run,))
     told = {one.node: one for one in check(damaged, net) if one.code in EFFECTS}
-    expected, got = naive.wanted(damaged, net, run), naive.effects(damaged, run)
+    expected, got = mapping_walker.wanted(damaged, net, run), mapping_walker.effects(damaged, run)
     names = [part.name for part in net.populations]
     wrong = {
         f"run 0: '{names[pre[0]]}'[{pre[1]}] to '{names[post[0]]}'[{post[1]}]": got.get((pre, post))

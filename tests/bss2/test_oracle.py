@@ -9,7 +9,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
-from tests.bss2 import naive, oracle
+from tests.oracles import exhaustive_mapper, mapping_walker
 
 
 def small_net(seed):
@@ -39,14 +39,14 @@ def small_net(seed):
 def judge(seed, signs, dead=()):
     """Whether the net fits, having made sure that mapper and oracle agree."""
     net = small_net(seed)
-    possible = oracle.fits(net, signs, dead)
+    possible = exhaustive_mapper.fits(net, signs, dead)
     outcome = place_and_route(
         net, chip=SMALL, dead=Dead(circuits=dead), signs=signs, seed=seed, max_runs=1, time_limit=60
     )
     assert outcome.stop_reason == ("fits" if possible else "impossible"), (seed, signs, outcome.why)
     if outcome.mapping is not None:
         assert check(outcome.mapping, net) == ()
-        assert naive.is_right(outcome.mapping, net)
+        assert mapping_walker.is_right(outcome.mapping, net)
     elif outcome.certificate is not None:
         assert outcome.why
     return possible

@@ -12,7 +12,7 @@ from jaxsnn.bss2.chip import HICANN_X, SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
-from tests.bss2 import naive
+from tests.oracles import mapping_walker
 
 SIGNS = st.sampled_from(["fixed", "free"])
 
@@ -147,7 +147,7 @@ def test_the_small_chip_and_a_few_loops(net, signs, seed):
     assume(net.size < 20)
     outcome = judge(net, signs, Dead(), seed, chip=SMALL)
     if outcome.mapping is not None:
-        assert naive.is_right(outcome.mapping, net)
+        assert mapping_walker.is_right(outcome.mapping, net)
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""The chip as a few loops: what each spike of each source does to each neuron. Slow, and apart from
-the checker.
+"""Walks through a mapping in a few loops: what each spike of each source does to each neuron.
 
-From the description of the chip alone; where a test and the checker share a mistake of reading it,
-nothing helps.
+Slow, and independent of the checker: imports nothing of jaxsnn and follows the description of the
+chip alone. Where it and the checker share a mistake of reading that, nothing helps.
 """
 
 from collections import defaultdict

@@ -1,5 +1,5 @@
-"""Whether a net fits onto the small chip in one run, by trying everything; shares no code with the
-mapper.
+"""Whether a net fits onto the small chip in one run, by trying everything; imports nothing of
+jaxsnn.
 
 The small chip has two columns, one bus a hemisphere, two drivers on it, one bit of label and one of
 row select. A code is what synapses and drivers see of an event: label in bit 0, row select in bit
