@@ -122,9 +122,6 @@ class Change:
         return f"{self.node or 'graph'}: {self.what} ({self.why})"
 
 
-Finding = Change
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Subgraph:
     """One level of nesting as the file has it.

@@ -128,8 +128,9 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
     try:
         converted = convert(graph, to=target)
     except (ConversionError, DialectError) as error:
-        # A conversion writes nested graphs flat, and names nodes as it writes them.
-        yield dataclasses.replace(error.problem, node=_original(graph, error.node) or "")
+        # A conversion may refuse a node that it has added.
+        node = error.node if error.node in graph.nodes else ""
+        yield dataclasses.replace(error.problem, node=node)
         return
     for change in converted.changes:
         name = _original(graph, change.node)

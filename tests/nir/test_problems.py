@@ -145,6 +145,18 @@ def test_a_refused_conversion_names_the_first_node_and_counts_the_others():
     assert problem == error.problem
 
 
+def test_a_nested_node_is_refused_under_its_name_in_the_file(zoo):
+    graph = read(zoo["spyx_v_rlif"])
+    nested = "layer_1/layer_1.lif"
+    with pytest.raises(
+        ConversionError, match=r"node 'layer_1\.lif': its reset subtracts"
+    ) as caught:
+        convert(graph, to="snntorch")
+    assert caught.value.node == nested
+    assert f"'{nested}' in the file)" in caught.value.problem.message
+    assert [problem.node for problem in importer_problems(graph, "snntorch")] == [nested]
+
+
 def test_what_an_importer_needs_to_know_is_asked_for_by_node():
     (problem,) = importer_problems(leaky(), "norse")
     assert (problem.node, problem.code, problem.fix) == ("2", "not-said", "say reset=")

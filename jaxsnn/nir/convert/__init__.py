@@ -5,6 +5,7 @@ refusal that says why.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,8 @@ def convert(
         raise UsageError(f"there is no conversion to '{to}'", fix=suggestion(to, TARGETS))
     target = TARGETS[to]
     require(graph.dialect, ["name"], "conversion")
-    graph, continuous = _with_steps(graph, None if dt is None else parse_time(dt))
+    asked = None if dt is None else parse_time(dt)
+    graph, continuous = _with_steps(graph, asked)
     if continuous and not approximate:
         length = format_time(graph.dialect.dt or 0)
         raise ConversionError(
@@ -108,6 +110,39 @@ def convert(
             fix=f"convert with approximate=True to cut time into steps of {length}",
         )
     draft, names = draft_of(graph)
+    if continuous:
+        draft.losses.append(
+            f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}"
+        )
+    try:
+        return _rewritten(graph, target, draft, names, approximate, asked, path)
+    except ConversionError as error:
+        raise ConversionError.of(_in_the_file(error.problem, names)) from error
+
+
+def _in_the_file(problem: Problem, names: Mapping[str, str]) -> Problem:
+    """The problem of a node of the draft as one of the node of the user's file.
+
+    Args:
+        names: of the draft by name in the file; those of nested nodes differ.
+    """
+    for name, written in names.items():
+        if written == problem.node != name:
+            message = f"{problem.message} ('{written}' is '{name}' in the file)"
+            return dataclasses.replace(problem, node=name, message=message)
+    return problem
+
+
+def _rewritten(
+    graph: Graph,
+    target: Target,
+    draft: Draft,
+    names: dict[str, str],
+    approximate: bool,
+    dt: float | None,
+    path: str,
+) -> Converted:
+    """The draft rewritten for a target; see `convert`."""
     refused: list[Problem] = []
 
     def give_up(node: str, reason: str, nearest: str) -> None:
@@ -116,16 +151,12 @@ def convert(
             raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
-    if continuous:
-        draft.losses.append(
-            f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}"
-        )
     steps = _steps(graph, draft, names, refused)
     refuse_for(target, refused)
     most = dict.fromkeys(steps, 1)
     if target.subtracts or approximate:
         steps, most = settled(draft, steps, forward_order(draft), target.subtracts, give_up)
-    seconds = _target_dt(graph, target, None if dt is None else parse_time(dt), draft)
+    seconds = _target_dt(graph, target, dt, draft)
     join_outputs(draft, target)
     check_wiring(draft, target)
     shift = shift_of(draft, target, steps)
