@@ -24,16 +24,19 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """
     path = Path(path)
     if path.is_dir():
-        raise FileError(f"{path} is a directory: name a file in it")
+        raise FileError(f"{path} is a directory", fix="name a file in it")
     if path.exists() and not force:
-        raise FileError(f"{path} exists: choose another name or pass force=True (--force)")
+        raise FileError(f"{path} exists", fix="choose another name or pass force=True")
     if not path.parent.is_dir():
-        raise FileError(f"{path}: the folder {path.parent} does not exist: create it first")
+        raise FileError(
+            f"{path} cannot be written, the folder {path.parent} does not exist",
+            fix="create it first",
+        )
     return path
 
 
 def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
-    """Not even --force lets a command write over what it reads, or over what it has just written.
+    """Not even with `force` does a command write over what it reads, or over what it has just written.
 
     Args:
         sources: what is read; those that are no file, such as the name of a task, do not count.
@@ -46,12 +49,14 @@ def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
     for number, (asks, path) in enumerate(written):
         if any(_same(path, source) for source in read):
             raise UsageError(
-                f"{path} is what the command reads, {asks} would overwrite it: choose another name"
+                f"{path} is what the command reads, {asks} would overwrite it",
+                fix="choose another name",
             )
         for other, earlier in written[:number]:
             if _same(path, earlier):
                 raise UsageError(
-                    f"{path} is written by {other} and by {asks}: choose another name for one of them"
+                    f"{path} is written by {other} and by {asks}",
+                    fix="choose another name for one of them",
                 )
 
 
@@ -80,7 +85,7 @@ def write_whole(
             write(temporary)
             os.replace(temporary, path)
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) -> None:

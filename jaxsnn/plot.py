@@ -26,7 +26,10 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("pictures need matplotlib: pip install 'jaxsnn-nir[plot]'") from error
+        raise UsageError(
+            "pictures need matplotlib, which is not installed",
+            fix="pip install 'jaxsnn-nir[plot]'",
+        ) from error
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -45,7 +48,7 @@ def learning_curve(
     title: str,
     force: bool = False,
 ) -> None:
-    """Loss and error of a training run by epoch, as PNG.
+    """Loss and error rate of a training run by epoch, as PNG.
 
     Args:
         history: records with epoch, train_loss, validation_loss, train_accuracy,
@@ -78,9 +81,9 @@ def learning_curve(
         axes.grid(True, which="both", alpha=0.25, linewidth=0.5)
     test_error = 100 * (1 - test_accuracy)
     if test_error > 0:
-        label = f"test, looked at once: {test_error:.2f} %"
+        label = f"test, evaluated once: {test_error:.2f} %"
         errors.axhline(test_error, color=_RED, linewidth=1, linestyle=":", label=label)
-    errors.set(ylabel="wrong answers, %")
+    errors.set(ylabel="error rate, %")
     errors.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     errors.yaxis.set_minor_formatter(
         lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else ""

@@ -21,7 +21,7 @@ def parse_time(text: str | float) -> float:
     """A positive time in seconds, from text with a unit, or a plain number of seconds.
 
     Raises:
-        UsageError: the text is no time, its unit is unknown, or the time is not positive and
+        UsageError: the text is not a time, its unit is unknown, or the time is not positive and
             finite.
 
     >>> parse_time("10ms"), parse_time("6 us"), parse_time("1e-4"), parse_time(0.5)
@@ -30,17 +30,20 @@ def parse_time(text: str | float) -> float:
     match = _TIME.fullmatch(text if isinstance(text, str) else repr(float(text)))
     if match is None:
         raise UsageError(
-            f"'{text}' is no time: write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)"
+            f"'{text}' is not a time",
+            fix="write a number and a unit, such as 10ms, 100us or 1e-4 (seconds)",
         )
     number, unit = match.groups()
     unit = _ALIASES.get(unit, unit)
     if unit not in SECONDS:
-        raise UsageError(f"'{text}' has the unknown unit '{unit}': use one of {', '.join(SECONDS)}")
+        raise UsageError(
+            f"'{text}' has the unknown unit '{unit}'", fix=f"use one of {', '.join(SECONDS)}"
+        )
     # A division by a power of ten rounds once, a product with its inexact inverse twice: 6us is
     # then exactly 6e-6.
     seconds = float(number) / round(1 / SECONDS[unit])
     if not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"'{text}' is not a positive, finite time: write for example 10ms")
+        raise UsageError(f"'{text}' is not a positive, finite time", fix="write for example 10ms")
     return seconds
 
 

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import Problem, UsageError, in_flags
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
-    from jaxsnn.nir.graph import Finding
+    from jaxsnn.nir.graph import Change
 
 _PER_NODE = "may be repeated as NODE:VALUE"
 #: Options that say what a NIR file does not, and what they mean.
@@ -37,11 +37,19 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are exceptions, so that they come out as one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}: see {self.prog} --help")
+        raise UsageError(message, fix=f"see {self.prog} --help")
+
+
+# Options
 
 
 def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    """A command with the options that all commands have."""
+    """A command with the options that all commands have.
+
+    Args:
+        run: does the work, from the parsed arguments to the exit code.
+        text: what the command does, in a few words.
+    """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -74,7 +82,7 @@ def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **optio
 
 
 def add_threshold(parser: argparse.ArgumentParser) -> None:
-    """How the event engine plays a Threshold."""
+    """How the event engine simulates a Threshold."""
     parser.add_argument(
         "--threshold",
         metavar="READING",
@@ -82,16 +90,50 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
-    """The graph of FILE; with `notes`, what the reader found goes to stderr."""
-    from jaxsnn.nir import read
+def add_quantization(parser: argparse.ArgumentParser) -> None:
+    """How a network is brought onto the chip; a mapping is checked and deployed with what it was
+    made with.
+    """
+    parser.add_argument(
+        "--scale",
+        help="max (default), percentile or least-error: of whole weights; not needed where M.json has its scales",
+    )
+    parser.add_argument(
+        "--percentile", type=float, default=99.0, metavar="P", help="for that scale (default 99)"
+    )
+    parser.add_argument(
+        "--synapses-per-weight",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that may add up (default 1)",
+    )
+    parser.add_argument(
+        "--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)"
+    )
+    parser.add_argument(
+        "--bias",
+        default="refuse",
+        help="refuse (default); source: regular spikes stand in for biases",
+    )
 
-    graph = read(arguments.file, **dialect_options(arguments))
-    if notes:
-        note_findings(arguments, (*graph.repairs, *graph.warnings))
-        if arguments.verbose:
-            add_note(arguments, f"dialect {graph.dialect.name}: {graph.dialect.why}")
-    return graph
+
+# What was given
+
+
+def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
+    """The options of `add_quantization` as `QuantizeOptions`.
+
+    Args:
+        scales: population -> scale, taken where no option names one.
+    """
+    from jaxsnn.bss2.search.quantize import QuantizeOptions
+
+    names = ("percentile", "synapses_per_weight", "speedup", "bias")
+    return QuantizeOptions(
+        scale=arguments.scale or scales or "max",
+        **{name: getattr(arguments, name) for name in names},
+    )
 
 
 def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -102,28 +144,16 @@ def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def note_findings(arguments: argparse.Namespace, findings: Iterable[Finding]) -> None:
-    """Say what the reader found."""
-    for finding in findings:
-        add_note(arguments, f"{finding.node or 'graph'}: {finding.what} ({finding.why})")
+def read_graph(arguments: argparse.Namespace, *, notes: bool = True) -> Graph:
+    """The graph of FILE; with `notes`, repairs and warnings of the reader go to stderr."""
+    from jaxsnn.nir import read
 
-
-def add_note(arguments: argparse.Namespace, text: str) -> None:
-    """Say something on stderr, unless it was asked to be quiet."""
-    if not arguments.quiet:
-        print(f"jaxsnn: note: {text}", file=sys.stderr)
-
-
-def progress(arguments: argparse.Namespace) -> Any:
-    """A function that prints a line of progress to stderr, or None."""
-    return None if arguments.quiet else lambda line: print(line, file=sys.stderr, flush=True)
-
-
-def print_json(content: Any) -> None:
-    """Print one JSON object."""
-    from jaxsnn.output import as_json
-
-    print(as_json(content))
+    graph = read(arguments.file, **dialect_options(arguments))
+    if notes:
+        add_notes(arguments, (*graph.repairs, *graph.warnings))
+        if arguments.verbose:
+            add_notes(arguments, [f"dialect {graph.dialect.name}: {graph.dialect.why}"])
+    return graph
 
 
 def time_of(text: str | None) -> float | None:
@@ -133,9 +163,31 @@ def time_of(text: str | None) -> float | None:
     return None if text is None else parse_time(text)
 
 
+# What comes out
+
+
+def line_of(remark: str | Problem | Change) -> str:
+    """One line for people, in the words of the command line: of a problem, of a change that was
+    made to a graph, or of a sentence of the library.
+    """
+    text = remark if isinstance(remark, str) else remark.as_text()
+    return " ".join(in_flags(text).split())
+
+
+def add_notes(
+    arguments: argparse.Namespace, remarks: Iterable[str] | Iterable[Problem | Change]
+) -> None:
+    """Say something on stderr, unless it was asked to be quiet."""
+    if not arguments.quiet:
+        for remark in remarks:
+            print(f"jaxsnn: note: {line_of(remark)}", file=sys.stderr)
+
+
 def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
     """Every outcome is a record with `as_dict` and `as_text`."""
     if arguments.json:
-        print_json(outcome.as_dict())
+        from jaxsnn.output import as_json
+
+        print(as_json(outcome.as_dict()))
     else:
         print(outcome.as_text())

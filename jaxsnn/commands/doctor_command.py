@@ -1,13 +1,15 @@
-"""Versions, devices and extras: what `jaxsnn doctor` shows."""
+"""`jaxsnn doctor`: versions, devices and extras."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxsnn import __version__
+from jaxsnn.commands.arguments import add_command, print_outcome
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 #: Extra -> distributions that it brings.
@@ -19,8 +21,8 @@ _EXTRAS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
-    """What is installed.
+class DoctorOutcome:
+    """What `jaxsnn doctor` shows.
 
     Attributes:
         versions: distribution -> version, None where it is missing.
@@ -46,7 +48,18 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def diagnose() -> Diagnosis:
+def add(commands: Any) -> None:
+    """The parser."""
+    add_command(commands, "doctor", run, "show versions, devices and extras")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    print_outcome(arguments, diagnose())
+    return 0
+
+
+def diagnose() -> DoctorOutcome:
     """Look at what is installed."""
     import jax
 
@@ -55,7 +68,7 @@ def diagnose() -> Diagnosis:
         name: _version(name)
         for name in (*_CORE, *(name for extra in _EXTRAS.values() for name in extra))
     }
-    return Diagnosis(
+    return DoctorOutcome(
         versions=versions | found,
         devices=tuple(
             f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()

@@ -1,4 +1,7 @@
-"""The command `train`: its options, its configuration file. JAX is loaded when it runs."""
+"""`jaxsnn train`: the network of a NIR file, trained.
+
+Its outcome is a `jaxsnn.train.train_file.TrainOutcome`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
-    add_note,
+    add_notes,
     add_output,
     print_outcome,
     read_graph,
@@ -29,7 +32,7 @@ def _headroom(value: Any) -> float | dict[str, float]:
         pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
         names = [name.strip() for name, _, _ in pairs]
         if len(set(names)) < len(names):
-            raise UsageError(f"headroom is {value!r}: name each population once")
+            raise UsageError(f"headroom is {value!r}", fix="name each population once")
         value = dict(zip(names, (number for _, _, number in pairs), strict=True))
     numbers = value if isinstance(value, dict) else {"": value}
     try:
@@ -39,7 +42,8 @@ def _headroom(value: Any) -> float | dict[str, float]:
         return numbers if isinstance(value, dict) else numbers[""]
     except (TypeError, ValueError):
         raise UsageError(
-            f"headroom is {value!r}: say one factor, or NODE:FACTOR for each population, with commas"
+            f"headroom is {value!r}",
+            fix="say one factor, or NODE:FACTOR for each population, with commas",
         ) from None
 
 
@@ -103,7 +107,7 @@ OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
     "runs": (int, None, "N", "loop: at most so many runs of the chip for a batch (default 1)"),
     "t-end": (parse_time, None, "TIME", "end of a sample, such as 40ms"),
     "dropout": (float, 0.0, "P", "leave out each input spike with this probability while training"),
-    "averaging": (float, 0.0, "A", "decay of a running average of the parameters, such as 0.995"),
+    "averaging": (float, 0.0, "A", "EMA decay of the parameters, such as 0.995"),
     "clip": (float, None, "NORM", "shorten longer gradients to this norm"),
     "patience": (int, None, "N", "stop after N epochs without a better validation"),
     "on-failure": (
@@ -125,9 +129,9 @@ LOOP_OPTIONS = ("chip-seed", "headroom", "runs")
 TABLES = ("trainable", "push", "loss-options")
 
 
-def add_train(commands: Any) -> None:
-    """The command `train`."""
-    parser = add_command(commands, "train", _train, "train the network of a NIR file")
+def add(commands: Any) -> None:
+    """The parser."""
+    parser = add_command(commands, "train", run, "train the network of a NIR file")
     add_file(parser)
     add_output(
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
@@ -142,99 +146,8 @@ def add_train(commands: Any) -> None:
     )
 
 
-def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options by name, from flags, then the configuration file, then the defaults.
-
-    Raises:
-        FileError: the file cannot be read.
-        UsageError: an option that does not exist, or whose value makes no sense.
-    """
-    written = {} if arguments.config is None else read_config(arguments.config)
-    settings = {}
-    for name, (convert, default, _, _) in OPTIONS.items():
-        flag = getattr(arguments, name.replace("-", "_"))
-        value, where = (
-            (flag, f"--{name}")
-            if flag is not None
-            else (written.get(name), f"{arguments.config}: {name}")
-        )
-        settings[name] = default if value is None else _converted(convert, value, where)
-    if settings["data"] is None:
-        raise UsageError("nobody says what to train on: pass --data, or write data into --config")
-    _refuse_engine(settings)
-    _refuse_processes(settings["processes"], settings["process"])
-    return settings | {name: written[name] for name in TABLES if name in written}
-
-
-def _refuse_processes(processes: int, process: int) -> None:
-    if processes < 1:
-        raise UsageError(f"processes is {processes}: it must be at least 1")
-    if not 0 <= process < processes:
-        raise UsageError(
-            f"process is {process} of {processes}: number them from 0 to {processes - 1}, or say --processes"
-        )
-
-
-def _refuse_engine(settings: Mapping[str, Any]) -> None:
-    """Refuse an engine that does not exist, and what does not go with it."""
-    if settings["engine"] not in ENGINES:
-        raise UsageError(
-            f"there is no engine '{settings['engine']}': {suggestion(settings['engine'], ENGINES)}"
-        )
-    if settings["engine"] != "loop":
-        for name in LOOP_OPTIONS:
-            if settings[name] is not None:
-                raise UsageError(
-                    f"{name} is for --engine loop, the engine is {settings['engine']}: leave out --{name}"
-                )
-        return
-    for name, most in (("devices", settings["devices"] or 1), ("processes", settings["processes"])):
-        if most > 1:
-            raise UsageError(
-                f"{name} is {most}: one emulated chip plays each batch, in one process: leave out --{name}"
-            )
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """The options of a TOML file, names with "-" or "_".
-
-    Raises:
-        FileError: it cannot be read.
-        UsageError: it names an option that does not exist.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise FileError(f"{path} is no TOML: {error}") from error
-    options = {name.replace("_", "-"): value for name, value in content.items()}
-    for name, value in options.items():
-        if name not in OPTIONS and name not in TABLES:
-            raise UsageError(
-                f"{path}: there is no option '{name}': {suggestion(name, (*OPTIONS, *TABLES))}"
-            )
-        if name in TABLES and not isinstance(value, dict):
-            raise UsageError(f"{path}: {name} is {value!r}: it must be a table, [{name}]")
-    return options
-
-
-def _converted(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
-    if isinstance(value, bool) or (
-        convert in (int, float) and not isinstance(value, int | float | str)
-    ):
-        raise UsageError(f"{where} is {value!r}: it must be a number or a name")
-    try:
-        if convert is int and isinstance(value, float):
-            raise ValueError(value)
-        return convert(value)
-    except (ValueError, TypeError) as error:
-        kind = "a whole number" if convert is int else "a number"
-        raise UsageError(f"{where} is {value!r}: it must be {kind}") from error
-
-
-def _train(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
     settings = settings_of(arguments)
@@ -257,10 +170,109 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     if outcome is None:  # another process reports
         return 0
-    for note in outcome.notes:
-        add_note(arguments, note)
+    add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options by name, from flags, then the configuration file, then the defaults.
+
+    Raises:
+        FileError: the file cannot be read.
+        UsageError: an option that does not exist, or whose value makes no sense.
+    """
+    written = {} if arguments.config is None else read_config(arguments.config)
+    settings = {}
+    for name, (convert, default, _, _) in OPTIONS.items():
+        flag = getattr(arguments, name.replace("-", "_"))
+        value, where = (
+            (flag, f"--{name}")
+            if flag is not None
+            else (written.get(name), f"{arguments.config}: {name}")
+        )
+        settings[name] = default if value is None else _converted(convert, value, where)
+    if settings["data"] is None:
+        raise UsageError(
+            "the training data are missing", fix="pass --data, or write data into --config"
+        )
+    _refuse_engine(settings)
+    _refuse_processes(settings["processes"], settings["process"])
+    return settings | {name: written[name] for name in TABLES if name in written}
+
+
+def _refuse_processes(processes: int, process: int) -> None:
+    if processes < 1:
+        raise UsageError(f"processes is {processes}", fix="give at least 1")
+    if not 0 <= process < processes:
+        raise UsageError(
+            f"process is {process} of {processes}",
+            fix=f"number them from 0 to {processes - 1}, or say --processes",
+        )
+
+
+def _refuse_engine(settings: Mapping[str, Any]) -> None:
+    """Refuse an engine that does not exist, and what does not go with it."""
+    if settings["engine"] not in ENGINES:
+        raise UsageError(
+            f"there is no engine '{settings['engine']}'",
+            fix=suggestion(settings["engine"], ENGINES),
+        )
+    if settings["engine"] != "loop":
+        for name in LOOP_OPTIONS:
+            if settings[name] is not None:
+                raise UsageError(
+                    f"{name} is for --engine loop, the engine is {settings['engine']}",
+                    fix=f"leave out --{name}",
+                )
+        return
+    for name, most in (("devices", settings["devices"] or 1), ("processes", settings["processes"])):
+        if most > 1:
+            raise UsageError(
+                f"{name} is {most}, and one emulated chip runs each batch, in one process",
+                fix=f"leave out --{name}",
+            )
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The options of a TOML file, names with "-" or "_".
+
+    Raises:
+        FileError: it cannot be read.
+        UsageError: it names an option that does not exist.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FileError(
+            f"{path} is not TOML ({error})", fix="write one option a line, such as epochs = 50"
+        ) from error
+    options = {name.replace("_", "-"): value for name, value in content.items()}
+    for name, value in options.items():
+        if name not in OPTIONS and name not in TABLES:
+            raise UsageError(
+                f"{path}: there is no option '{name}'", fix=suggestion(name, (*OPTIONS, *TABLES))
+            )
+        if name in TABLES and not isinstance(value, dict):
+            raise UsageError(f"{path}: {name} is {value!r}", fix=f"write a table, [{name}]")
+    return options
+
+
+def _converted(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
+    if isinstance(value, bool) or (
+        convert in (int, float) and not isinstance(value, int | float | str)
+    ):
+        raise UsageError(f"{where} is {value!r}", fix="give a number or a name")
+    try:
+        if convert is int and isinstance(value, float):
+            raise ValueError(value)
+        return convert(value)
+    except (ValueError, TypeError) as error:
+        kind = "a whole number" if convert is int else "a number"
+        raise UsageError(f"{where} is {value!r}", fix=f"give {kind}") from error
 
 
 def _written(output: Path, settings: Mapping[str, Any]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What an engine does not run, listed before anything runs; here the event engine's.
+"""What the event engine does not run, all of it, listed before anything runs.
 
 Nothing here loads JAX.
 """
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.obstacles import limit_of, obstacles
+from jaxsnn.network.obstacles import obstacles
 from jaxsnn.network.structure import LINEAR, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
 #: NIR types of neurons that the engines run.
 NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
+_STEPPED = "simulate with engine=TimeStepped()"
 
 
 def event_limits(
@@ -24,7 +25,7 @@ def event_limits(
     Args:
         wires: in execution order.
         populations: by name.
-        threshold: how a Threshold is played, as in `jaxsnn.event.Event`.
+        threshold: how a Threshold is simulated, as in `jaxsnn.Event`.
     """
     wires = tuple(wires)
     steady = _steady(wires)
@@ -34,7 +35,7 @@ def event_limits(
             wire.name for part in groups(wires) if isinstance(part, Cycle) for wire in part.wires
         }
     except LoweringError as error:
-        yield limit_of(wires[-1].name, "instant-cycle", error)
+        yield error.problem
     levels = leveled(wires) if threshold == "level" else set()
     found = feeds(wires)
     voltages = voltages_into(wires, populations)
@@ -49,14 +50,14 @@ def event_limits(
                 node=wire.name,
                 code="unsupported-node",
                 message=f"node '{wire.name}' is a {wire.kind}",
-                fix=f"the event engine runs {supported}",
+                fix=f"replace it, the event engine runs {supported}",
             )
         if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
             yield Problem(
                 node=wire.name,
                 code="late-bias",
                 message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
-                fix="put the bias behind the Delay, or run it on the grid",
+                fix=f"put the bias behind the Delay, or {_STEPPED}",
             )
         if wire.name in populations:
             steadily = (
@@ -75,8 +76,8 @@ def event_limits(
 def output_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], threshold: str = "level"
 ) -> Iterator[Problem]:
-    """Outputs of which the event engine has nothing to write: what weights or an Input send is no
-    event of a neuron.
+    """Outputs of which the event engine has nothing to write: what weights or an Input send is not
+    an event of a neuron.
 
     Of those that a voltage reaches through other nodes `event_limits` says so.
 
@@ -102,7 +103,7 @@ def output_limits(
                 node=wire.name,
                 code="output-source",
                 message=f"output '{wire.name}' is fed by {listing(wire.sources)}",
-                fix="what leaves must come from populations that fire, or from one readout, or from one Threshold",
+                fix="feed it by spiking populations alone, or by one readout, or by one Threshold",
             )
 
 
@@ -120,7 +121,7 @@ def _threshold_limits(
             node=wire.name,
             code="threshold-in-cycle",
             message=f"{where} is part of a cycle",
-            fix="break the cycle before it, or run it on the grid",
+            fix=f"break the cycle before it, or {_STEPPED}",
         )
     elif feed.obstacle or (source is not None and source.fires):
         what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
@@ -128,7 +129,7 @@ def _threshold_limits(
             node=wire.name,
             code="threshold-source",
             message=f"{where} {what}",
-            fix="feed it by one LI, CubaLI or I, through Scale and Flatten alone, or run it on the grid",
+            fix=f"feed it by one LI, CubaLI or I, through Scale and Flatten alone, or {_STEPPED}",
         )
 
 
@@ -143,8 +144,7 @@ def _mixture_limits(
                 code="level-and-deltas",
                 message=f"node '{name}' ({populations[name].kind}) receives a level from '{level}' and delta spikes "
                 f"from '{spikes}'",
-                fix=f"say --spike-kernel {name}:box, play the Threshold as events (--threshold event), or run it on "
-                "the grid",
+                fix=f'pass spike_kernel={{"{name}": "box"}} or threshold="event", or {_STEPPED}',
             )
 
 
@@ -173,5 +173,5 @@ def _population_limits(
             node=name,
             code="no-reset",
             message=f"{where} has reset 'none'",
-            fix=f"say --readout {name} if it is a leaky readout",
+            fix=f'pass readout="{name}" if it is a leaky readout, or another reset',
         )

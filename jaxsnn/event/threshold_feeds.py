@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.structure import Population, Wire, carriers
 
-#: How the event engine can play a Threshold: as NIR's documentation has it, or as an event at each
-#: upward crossing.
+#: How the event engine can simulate a Threshold: as NIR's documentation has it, or as an event at
+#: each upward crossing.
 READINGS = ("level", "event")
 
 
@@ -90,12 +90,13 @@ def mixed(
 
 
 def check_reading(reading: object) -> None:
-    """Refuse what is no way to play a Threshold.
+    """Refuse what is not a way to simulate a Threshold.
 
     Raises:
-        UsageError: it is not among `READINGS`.
+        UsageError: it is not one of `READINGS`.
     """
     if reading not in READINGS:
         raise UsageError(
-            f"threshold is {reading!r}, no way to play a Threshold: {suggestion(str(reading), READINGS)}"
+            f"threshold is {reading!r}, which is not a way to simulate a Threshold",
+            fix=suggestion(str(reading), READINGS),
         )

@@ -1,4 +1,4 @@
-"""What the grid engine does not run, all of it, listed before anything runs.
+"""What the time-stepped engine does not run, all of it, listed before anything runs.
 
 Nothing here loads JAX.
 """
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.obstacles import limit_of, obstacles
+from jaxsnn.network.obstacles import obstacles
 from jaxsnn.network.structure import Population, Wire, carriers
 
 
 def grid_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], *, dt: float | None = None
 ) -> Iterator[Problem]:
-    """Why the grid engine cannot run a network.
+    """Why the time-stepped engine cannot run a network.
 
     Args:
         wires: in execution order, the nodes of a cycle one after the other.
@@ -49,7 +49,7 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
             node=population.name,
             code="reset-delay",
             message=f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous",
-            fix=f"say --reset-delay {population.name}:false",
+            fix=f'pass reset_delay={{"{population.name}": False}}',
         )
 
 
@@ -57,7 +57,7 @@ def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Problem]:
     try:
         groups(wires)
     except LoweringError as error:
-        yield limit_of(wires[0].name, "instant-cycle", error)
+        yield error.problem
 
 
 def _delay_limits(
@@ -71,13 +71,13 @@ def _delay_limits(
         try:
             steps = delay_steps(wire, unit)
         except LoweringError as error:
-            yield limit_of(wire.name, "delay", error)
+            yield error.problem
             continue
         if wire.name in looped and min(steps) < 1:
             yield Problem(
                 node=wire.name,
                 code="delay",
-                message=f"node '{wire.name}' (Delay) is part of a cycle and late by 0 steps, the grid needs 1 at least",
+                message=f"node '{wire.name}' (Delay) is part of a cycle and delays by 0 steps, it needs at least 1",
                 fix="raise its delay, or choose a smaller dt",
             )
 
@@ -104,7 +104,7 @@ def _signal_limits(
                 node=wire.name,
                 code="spikes-at-threshold",
                 message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time",
-                fix="put a LI or CubaLI before it, or say another --dialect",
+                fix="put a LI or CubaLI before it, or pass another dialect=",
             )
         if wire.kind == "output" and arriving and not levels.isdisjoint(wire.sources):
             yield Problem(

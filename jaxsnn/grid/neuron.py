@@ -1,5 +1,4 @@
-"""One step of a population on the grid, in float arithmetic of the order in which its framework
-does it.
+"""One time step of a population, in float arithmetic of the order in which its framework does it.
 
 A step takes the state at its beginning and the input X of the step, and gives the state at its end
 and what leaves: spikes, or the membrane of a readout. `Population` says how.
@@ -129,7 +128,7 @@ class SteppedNeuron:
         """One step.
 
         Args:
-            known: the membrane that was tested when this step was played before: it is not computed
+            known: the membrane that was tested when this step was run before: it is not computed
                 again.
 
         Returns:
@@ -141,7 +140,7 @@ class SteppedNeuron:
         population, v = self.population, state.v
         looks = population.fires and (population.resets_at_start or population.reset_delay)
         # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves,
-        # nobody does.
+        # no framework does.
         detach = (
             population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
         )

@@ -1,4 +1,6 @@
-"""A network taken apart for the grid: neurons that are ready to step, and what connects them."""
+"""A network taken apart for time-stepped simulation: neurons that are ready to step, and what
+connects them.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from jaxsnn.network.structure import Wire
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What both the layers and the cycles of a network are played with.
+    """What both the layers and the cycles of a network are simulated with.
 
     Attributes:
         network: the network.
@@ -76,7 +78,7 @@ def take_apart(
         dt: length of a step, seconds; None: the network's own.
 
     Raises:
-        LoweringError: the grid needs something that nobody said, or cannot play a node.
+        LoweringError: something is needed and unknown, or a node is not supported.
         UsageError: dt contradicts the network.
     """
     unit = steps_of(network, step_length(network, dt))
@@ -84,7 +86,10 @@ def take_apart(
     for wire in network.wires:
         if wire.kind not in kinds:
             raise LoweringError(
-                f"node '{wire.name}' is a {wire.kind}: the grid engine runs {listing(kinds[3:])}"
+                f"node '{wire.name}' is a {wire.kind}",
+                fix=f"replace it, the time-stepped engine runs neurons, {listing(kinds[3:])}",
+                node=wire.name,
+                code="unsupported-node",
             )
     refuse(grid_limits(network.wires, network.populations, dt=dt))
     neurons: dict[str, Any] = {}

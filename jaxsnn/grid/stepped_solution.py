@@ -1,10 +1,10 @@
-"""What a run on the grid leaves, and what it only approximates."""
+"""What a time-stepped run leaves, and what it only approximates."""
 
 from dataclasses import dataclass, field
 
 import jax
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import Problem, UsageError, suggestion
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
@@ -13,7 +13,7 @@ from jaxsnn.network.results import Result
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GridSolution:
-    """What a run on the grid left. A pytree; everything is by NIR node name, arrays are (time,
+    """What a time-stepped run left. A pytree; everything is by NIR node name, arrays are (time,
     batch, *shape).
 
     Attributes:
@@ -25,10 +25,10 @@ class GridSolution:
         rounded: Input node that was given as events -> how many were moved to the nearest step.
         late: Input node that was given as events -> how many lie behind the last step and were left
             out.
-        dt: length of a step, seconds; None where nobody knows it and nothing needs it.
+        dt: length of a step, seconds; None where it is unknown and nothing needs it.
         outputs: Output node -> names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.
-        notes: what is played otherwise than it was said, or only approximated, a sentence each.
+        notes: approximations, and where what was said is not followed, a sentence each.
     """
 
     y: dict[str, jax.Array]
@@ -48,19 +48,34 @@ class GridSolution:
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
         if name not in self.y:
-            raise UsageError(f"'{name}' is no Output: {suggestion(name or '', self.y)}")
+            what = "the network has several outputs" if name is None else f"'{name}' is no Output"
+            raise UsageError(what, fix=suggestion(name or "", self.y), node=name or "")
         return self.y[name]
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why there is no result, and what to do; None if the run succeeded (outside jit only)."""
+        if int(self.result) == Result.SUCCESS:
+            return None
+        if int(self.result) == Result.INVALID_INPUT:
+            return Problem(
+                code="invalid-input",
+                message="an event lies before time 0 or names a channel that the input lacks",
+                fix="look at the times and channels of the inputs",
+            )
+        name = next((name for name, finite in self.finite.items() if not finite), None)
+        what = "an input or a parameter" if name is None else f"the membrane of '{name}'"
+        return Problem(
+            node=name or "",
+            code="not-finite",
+            message=f"{what} is NaN or infinite",
+            fix="look for NaN in parameters and inputs",
+        )
 
     @property
     def message(self) -> str:
         """The result in words, with what to do (outside jit only)."""
-        if int(self.result) == Result.SUCCESS:
-            return "success"
-        if int(self.result) == Result.INVALID_INPUT:
-            return "an event lies before time 0 or names a channel that the input lacks"
-        name = next((name for name, finite in self.finite.items() if not finite), None)
-        what = "an input or a parameter" if name is None else f"the membrane of '{name}'"
-        return f"{what} is NaN or infinite: look for NaN in parameters and inputs"
+        return "success" if (problem := self.problem) is None else str(problem)
 
 
 def spiking_outputs(network: Network) -> tuple[str, ...]:
@@ -75,14 +90,14 @@ def spiking_outputs(network: Network) -> tuple[str, ...]:
 
 
 def approximations(network: Network) -> tuple[str, ...]:
-    """What is played otherwise than it was said, or than the network means; a sentence each."""
+    """What is only approximated, and where what was said is not followed; a sentence each."""
     found = [remark for population in network.populations.values() for remark in population.remarks]
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
         population = network.populations[name]
         if population.recurrent_delay == 0 and population.spikes_from == "after":
             found.append(
-                f"node '{name}': what it sends back to itself takes one step, where the network knows no delay"
+                f"node '{name}': what it sends back to itself arrives one step later, the network has no delay there"
             )
     by_name = {wire.name: wire for wire in network.wires}
     for wire in network.wires:
@@ -96,6 +111,22 @@ def approximations(network: Network) -> tuple[str, ...]:
             and onward
         ):
             found.append(
-                f"node '{wire.name}': its membrane is a constant current over each step for what follows"
+                f"node '{wire.name}': its membrane voltage acts as a constant current over each step on what follows"
+            )
+    return tuple(found)
+
+
+def notes_of(solution: GridSolution) -> tuple[str, ...]:
+    """The notes of a run, with the events that it moved or left out (outside jit only)."""
+    found = list(solution.notes)
+    for name, count in solution.rounded.items():
+        if count:
+            found.append(
+                f"input '{name}': {int(count)} events lay between steps and were moved to the nearest"
+            )
+    for name, count in solution.late.items():
+        if count:
+            found.append(
+                f"input '{name}': {int(count)} events lie behind the last step and were left out"
             )
     return tuple(found)

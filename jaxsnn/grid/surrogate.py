@@ -1,4 +1,5 @@
-"""The spike function of the grid: a step forward, the derivative of something smooth backward.
+"""The spike function of time-stepped simulation: a step forward, the derivative of something
+smooth backward.
 
 A surrogate is a frozen, hashable record with one method, the derivative. `u` is V - v_threshold
 throughout.

@@ -1,4 +1,4 @@
-"""The time-stepped engine: plays a network back as the framework that wrote it does, step by step.
+"""The time-stepped engine: simulates a network as the framework that wrote it does, step by step.
 
 Where no cycle ties the nodes together, it goes node by node: a matrix product or convolution for
 all steps at once, then one loop over time for the neurons alone. A cycle is one loop over time for
@@ -27,8 +27,8 @@ class Grid:
 
     Attributes:
         dt: length of a step, seconds. None: that of the framework that wrote the file. It may be
-            said where the file does not tell it; a network is not played with another step than its
-            own.
+            given where the file does not say it; a network is not simulated with another step than
+            its own.
         surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
             `StraightThrough`.
         detach_reset: whether gradients leave out what a reset does. None: as the framework does by
@@ -73,7 +73,7 @@ def run(network: Network, inputs: dict[str, jax.Array], engine: Grid) -> GridRec
         inputs: Input node -> (time, batch, *shape), in the network's dtype.
 
     Raises:
-        LoweringError: the network needs something that nobody said, or that the grid cannot do.
+        LoweringError: something is needed and unknown, or a node is not supported.
         UsageError: `engine.dt` contradicts the network.
     """
     parts = take_apart(

@@ -1,4 +1,4 @@
-"""How long a step is, what the grid needs to know for it, and what it only approximates."""
+"""How long a step is, and what the time-stepped engine needs to know for it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TOLERANCE = 2**-18
 
 
 def step_length(network: Network, dt: float | None) -> float | None:
-    """Length of a step in seconds; None where nobody knows it and no neuron needs it.
+    """Length of a step in seconds; None where it is unknown and no neuron needs it.
 
     Args:
-        dt: what the user says, or None.
+        dt: seconds, the engine's own, or None.
 
     Raises:
-        UsageError: what the user says contradicts the network.
-        LoweringError: it is needed, and nobody knows it.
+        UsageError: the engine's dt is not positive, or contradicts the network.
+        LoweringError: it is needed and unknown.
     """
     if dt is not None and not (math.isfinite(dt) and dt > 0):
-        raise UsageError(f"Grid has dt = {dt:g} s: it must be positive")
+        raise UsageError(f"the engine has dt = {dt:g} s", fix="give a positive dt, in seconds")
     for population in network.populations.values():
         if (
             dt is not None
@@ -36,8 +36,9 @@ def step_length(network: Network, dt: float | None) -> float | None:
             and abs(dt - population.dt) > _TOLERANCE * population.dt
         ):
             raise UsageError(
-                f"Grid has dt = {dt:g} s, but the steps of node '{population.name}' last {population.dt:g} s: leave dt "
-                "out, or read the file with another --dt"
+                f"the engine has dt = {dt:g} s, but the steps of node '{population.name}' last {population.dt:g} s",
+                fix="leave dt out of the engine, or read the file with the other dt",
+                node=population.name,
             )
         if needs_dt(population) and not population.counts_steps:
             population.require("seconds", *(["dt"] if dt is None else []))
@@ -60,11 +61,14 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
         dt: length of a step in the unit of the delays.
 
     Raises:
-        LoweringError: dt is unknown, or a delay is no multiple of it.
+        LoweringError: dt is unknown, or a delay is not a multiple of it.
     """
     if dt is None:
         raise LoweringError(
-            f"node '{wire.name}' (Delay) needs dt, which the file does not say: say --dt"
+            f"node '{wire.name}' (Delay) needs dt, which the file does not say",
+            fix="pass dt=1e-3, for example",
+            node=wire.name,
+            code="delay",
         )
     exact = np.asarray(wire.detail) / dt
     steps = np.rint(exact)
@@ -72,7 +76,10 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
         channel = int(bad.argmax())
         raise LoweringError(
             f"node '{wire.name}' (Delay): channel {channel} is late by {wire.detail[channel]:g} s, which is "
-            f"{exact[channel]:g} steps of {dt:g} s: choose a dt that divides it"
+            f"{exact[channel]:g} steps of {dt:g} s",
+            fix="choose a dt that divides it",
+            node=wire.name,
+            code="delay",
         )
     return tuple(int(step) for step in steps)
 

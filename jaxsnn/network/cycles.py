@@ -1,4 +1,4 @@
-"""Where a network runs in circles, and the order of a step there."""
+"""The cycles of a network, and the order of a step in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +97,10 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         if not ready:
             raise LoweringError(
                 f"nodes {listing(wire.name for wire in rest)} form a cycle without a neuron or a Delay, where nothing "
-                "takes time: break it, or put one of the two into it"
+                "takes time",
+                fix="break it, or put one of the two into it",
+                node=rest[0].name,
+                code="instant-cycle",
             )
         settled.update(wire.name for wire in ready)
         rest = [wire for wire in rest if wire.name not in settled]

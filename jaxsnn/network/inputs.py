@@ -1,5 +1,5 @@
-"""What goes into a simulation: events; for the grid arrays in time, or events that are sorted into
-steps.
+"""What goes into a simulation: events; for the time-stepped engine arrays in time, or events that are
+sorted into steps.
 """
 
 import math
@@ -17,14 +17,14 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.spikes import Events
 
-#: An event is off the grid where it lies further from a step than this fraction of a step.
+#: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Rasters:
-    """Inputs of the grid engine, by Input node.
+    """Inputs of the time-stepped engine, by Input node.
 
     Attributes:
         x: (time, batch, *shape), in the network's dtype.
@@ -75,7 +75,9 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         if hasattr(given[name], "time") and hasattr(given[name], "index"):
             if steps is None or dt is None:
                 raise UsageError(
-                    f"input '{name}' is given as events: the grid needs t_end, and the length of a step"
+                    f"input '{name}' is given as events, which are sorted into steps",
+                    fix="pass t_end, and dt where the file does not say it",
+                    node=name,
                 )
             events = _train(name, given[name], math.prod(shape), network.dtype)
             invalid |= out_of_range(events, math.prod(shape))
@@ -87,7 +89,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
     )
     batches = {name: array.shape[1] for name, array in x.items()}
     if len(set(lengths.values())) > 1:
-        raise UsageError(f"inputs of different lengths, in steps {lengths}: make them equal")
+        raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
     _refuse_different(batches)
     return Rasters(x=x, rounded=rounded, late=late, invalid=invalid)
 
@@ -102,65 +104,91 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise UsageError(
-                f"the network has {len(names)} inputs ({', '.join(names)}): pass a mapping from their names"
+                f"the network has {len(names)} inputs ({', '.join(names)})",
+                fix="pass a mapping from their names",
             )
         return {names[0]: inputs}
     for name in inputs:
         if name not in names:
-            raise UsageError(f"the network has no input '{name}': {suggestion(name, names)}")
+            raise UsageError(
+                f"the network has no input '{name}'", fix=suggestion(name, names), node=name
+            )
     for name in names:
         if name not in inputs:
             raise UsageError(
-                f"nothing is given for input '{name}': pass something for {', '.join(names)}"
+                f"nothing is given for input '{name}'",
+                fix=f"pass something for each of {', '.join(names)}",
+                node=name,
             )
     return dict(inputs)
 
 
 def _refuse_different(batches: dict[str, int]) -> None:
     if len(set(batches.values())) > 1:
-        raise UsageError(f"the inputs have different batch sizes {batches}: use one size for all")
+        raise UsageError(
+            f"the inputs have different batch sizes {batches}", fix="use one size for all"
+        )
 
 
 def _train(name, events, size, dtype):
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
-            f"input '{name}' is a {type(events).__name__}: pass jaxsnn.Events(time=..., index=...)"
+            f"input '{name}' is a {type(events).__name__}",
+            fix="pass jaxsnn.Events(time=..., index=...)",
+            node=name,
         )
-    if jnp.shape(events.time) != jnp.shape(events.index) or jnp.ndim(events.time) not in (1, 2):
+    shapes = jnp.shape(events.time), jnp.shape(events.index)
+    if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
-            f"input '{name}': time has shape {jnp.shape(events.time)} and index {jnp.shape(events.index)}: both must "
-            "be (events,) or (batch, events)"
+            f"input '{name}': time has shape {shapes[0]} and index {shapes[1]}",
+            fix="give both the shape (events,) or (batch, events)",
+            node=name,
         )
-    if 0 in jnp.shape(events.time)[:-1]:
+    if 0 in shapes[0][:-1]:
         raise UsageError(
-            f"input '{name}' has no samples (time has shape {jnp.shape(events.time)}): pass at least one"
+            f"input '{name}' has no samples (time has shape {shapes[0]})",
+            fix="pass at least one",
+            node=name,
         )
     if not isinstance(events.time, Tracer):
         time = np.asarray(events.time)
-        if np.isnan(time).any() or (time < 0).any():
-            worst = time[np.isnan(time) | (time < 0)].flat[0]
-            raise UsageError(
-                f"input '{name}' has an event at time {worst:g} s: times must be >= 0 (inf: no event)"
-            )
+        _refuse_times(name, time)
         if not isinstance(events.index, Tracer):
-            index = np.asarray(events.index)
-            if index.dtype.kind == "f" and not np.array_equal(
-                index, np.rint(index), equal_nan=True
-            ):
-                worst = index[index != np.rint(index)].flat[0]
-                raise UsageError(
-                    f"input '{name}': an event names channel {worst:g}: channels are whole numbers"
-                )
-            used = index[np.isfinite(time)]
-            if used.size and (used.min() < 0 or used.max() >= size):
-                worst = used.min() if used.min() < 0 else used.max()
-                raise UsageError(
-                    f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}"
-                )
+            _refuse_channels(name, np.asarray(events.index), np.isfinite(time), size)
     time = jnp.asarray(events.time, dtype)
     return Events(
         time=jnp.atleast_2d(time), index=jnp.atleast_2d(jnp.asarray(events.index, jnp.int32))
     )
+
+
+def _refuse_times(name: str, time: np.ndarray) -> None:
+    """Refuse times that are NaN or negative."""
+    bad = np.isnan(time) | (time < 0)
+    if bad.any():
+        raise UsageError(
+            f"input '{name}' has an event at time {time[bad].flat[0]:g} s",
+            fix="give times of at least 0 s (inf: no event)",
+            node=name,
+        )
+
+
+def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) -> None:
+    """Refuse channels that are no whole numbers, and used ones that the input lacks."""
+    if index.dtype.kind == "f" and not np.array_equal(index, np.rint(index), equal_nan=True):
+        worst = index[index != np.rint(index)].flat[0]
+        raise UsageError(
+            f"input '{name}': an event names channel {worst:g}",
+            fix="number channels by whole numbers",
+            node=name,
+        )
+    named = index[used]
+    if named.size and (named.min() < 0 or named.max() >= size):
+        worst = named.min() if named.min() < 0 else named.max()
+        raise UsageError(
+            f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}",
+            fix=f"name channels from 0 to {size - 1}",
+            node=name,
+        )
 
 
 def out_of_range(events, size):
@@ -178,11 +206,14 @@ def late_events(events, t_end):
 
 def _steps(t_end: float, dt: float | None) -> int:
     if dt is None:
-        raise UsageError("nobody knows how long a step is: leave t_end out, or say dt")
+        raise UsageError(
+            "the length of a step is unknown",
+            fix="pass dt=1e-3, for example, or leave t_end out",
+        )
     steps = round(float(t_end) / dt)
     if steps < 1:
         raise UsageError(
-            f"t_end = {float(t_end):g} s is shorter than half a step of {dt:g} s: raise it"
+            f"t_end is {float(t_end):g} s, shorter than half a step of {dt:g} s", fix="raise t_end"
         )
     return steps
 
@@ -191,10 +222,14 @@ def _raster(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     found = jnp.shape(x)
     if len(found) < 2 or found[2:] != shape:
         wanted = ", ".join(str(size) for size in ("time", "batch", *shape))
-        raise UsageError(f"input '{name}' has shape {found}: it must be ({wanted})")
+        raise UsageError(
+            f"input '{name}' has shape {found}", fix=f"give it the shape ({wanted})", node=name
+        )
     if 0 in found[:2]:
         raise UsageError(
-            f"input '{name}' has {found[0]} steps and {found[1]} samples: pass at least one of each"
+            f"input '{name}' has {found[0]} steps and {found[1]} samples",
+            fix="pass at least one of each",
+            node=name,
         )
     return jnp.asarray(x, dtype)
 

@@ -80,7 +80,7 @@ class Network:
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
     def with_free_time_constants(self):
-        """The same network, nothing assumed of its time constants: for training them."""
+        """The same network without assumptions on its time constants: for training them."""
         populations = {
             name: replace(population, tau_shape=TauShape.ANY, uniform=False)
             for name, population in self.populations.items()
@@ -107,19 +107,23 @@ def check_parameters(old, new):
             where, known = (
                 ("the network has", old) if name not in old else ("the parameters have", new)
             )
-            raise UsageError(f"{where} no node '{name}': {suggestion(name, known)}")
+            raise UsageError(f"{where} no node '{name}'", fix=suggestion(name, known), node=name)
         for key in (*old[name], *new[name]):
             if key not in old[name] or key not in new[name]:
                 where, known = (
                     ("has", old[name]) if key not in old[name] else ("is given", new[name])
                 )
                 raise UsageError(
-                    f"node '{name}' {where} no parameter '{key}': {suggestion(key, known)}"
+                    f"node '{name}' {where} no parameter '{key}'",
+                    fix=suggestion(key, known),
+                    node=name,
                 )
             shapes = jnp.shape(old[name][key]), jnp.shape(new[name][key])
             if shapes[0] != shapes[1]:
                 raise UsageError(
-                    f"node '{name}': {key} has shape {shapes[1]}, it must have {shapes[0]}"
+                    f"node '{name}': {key} has shape {shapes[1]}",
+                    fix=f"give it the shape {shapes[0]}",
+                    node=name,
                 )
 
 
@@ -135,12 +139,16 @@ def with_synaptic_delays(network, name, delay):
         delay: seconds, at least 0, (outputs, inputs) or what broadcasts to that.
 
     Raises:
-        LoweringError: no such node.
+        LoweringError: no such node, or one without synapses.
     """
     kinds = {wire.name: wire.kind for wire in network.wires}
     if kinds.get(name) not in ("Linear", "Affine"):
+        what = f"is of kind {kinds[name]}" if name in kinds else "is not in the network"
+        choices = [node for node, kind in kinds.items() if kind in ("Linear", "Affine")]
         raise LoweringError(
-            f"node '{name}' is {kinds.get(name, 'not there')}: synapses are those of a Linear or Affine"
+            f"node '{name}' {what}, and only a Linear or Affine has synapses",
+            fix=suggestion(name, choices),
+            node=name,
         )
     weight = network.parameters[name]["weight"]
     delay = jnp.broadcast_to(jnp.asarray(delay, weight.dtype), weight.shape)

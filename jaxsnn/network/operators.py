@@ -21,6 +21,7 @@ from jaxsnn.network.structure import Wire
 
 #: Numbers that a map may hold where its weights cannot be shared between positions.
 LARGEST = 2**27
+_BETWEEN = "put spiking neurons in between, or simulate with engine=TimeStepped()"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,14 +181,20 @@ def through(wire: Wire, inward, parameters, operator: Operator, dtype) -> Operat
             return _convolved(wire, inward, operator, parameters["weight"], dtype)
         case "SumPool2d" | "AvgPool2d":
             return _pooled(wire, inward, operator, dtype)
-    raise LoweringError(f"node '{wire.name}' is a {wire.kind}, not a linear node")
+    raise LoweringError(
+        f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
+        fix="simulate with engine=TimeStepped()",
+        node=wire.name,
+    )
 
 
 def _refuse_large(wire, numbers):
     if numbers > LARGEST:
         raise LoweringError(
             f"node '{wire.name}' ({wire.kind}): together with the linear nodes before it, it takes {numbers} weights "
-            f"of its own, more than {LARGEST}: let neurons fire in between, or run it on the grid"
+            f"of its own, more than {LARGEST}",
+            fix=_BETWEEN,
+            node=wire.name,
         )
 
 
@@ -263,8 +270,9 @@ def _synapses_with_delays(wire, operator, weight, delay):
     """A Linear whose synapses have delays (outputs, inputs): a position for each output."""
     if not operator.is_identity:
         raise LoweringError(
-            f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind another linear node: "
-            "put it right behind the neurons or the input"
+            f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind another linear node",
+            fix="put it right behind the neurons or the input",
+            node=wire.name,
         )
     outputs, inputs = weight.shape
     source, position = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
@@ -435,8 +443,9 @@ def _pooled(wire, inward, operator, dtype):
 
 def _unfit(wire):
     return LoweringError(
-        f"node '{wire.name}' ({wire.kind}) stands behind linear nodes that mix its channels and pixels: let neurons "
-        "fire in between, or run it on the grid"
+        f"node '{wire.name}' ({wire.kind}) stands behind linear nodes that mix its channels and pixels",
+        fix=_BETWEEN,
+        node=wire.name,
     )
 
 

@@ -68,11 +68,16 @@ def signals(network, handed_on: Mapping = MappingProxyType({})):
             return leaving[name]
         if wire.kind not in LINEAR:
             raise LoweringError(
-                f"node '{name}' is a {wire.kind}, which is not among {listing(LINEAR)}"
+                f"node '{name}' is a {wire.kind}, which is not a linear node",
+                fix=f"use one of {listing(LINEAR)}, or simulate with engine=TimeStepped()",
+                node=name,
+                code="unsupported-node",
             )
         if name in entered:
             raise LoweringError(
-                f"node '{name}' is part of a cycle without a neuron: put a neuron into it"
+                f"node '{name}' is part of a cycle without a neuron",
+                fix="put a neuron into it",
+                node=name,
             )
         entered.append(name)
         inward = wires[wire.sources[0]].shape if wire.sources else wire.shape

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import LoweringError
+from jaxsnn.errors import LoweringError, Problem
 
 #: Kinds of wires whose signal is a linear function of spike trains and a constant.
 LINEAR = (
@@ -127,32 +127,31 @@ class Population:
         dt: the step of the framework that wrote the file, seconds.
         bias: a bias is a constant "current", or added like a spike once in every "step" of length
             dt.
-        resistance: "file": r as it is; "tau/dt": what the framework plays in spite of it.
+        resistance: "file": r as it is; "tau/dt": what the framework uses in spite of it.
         initial: where V starts: "zero", "v_leak" or "v_reset".
         reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold,
             which is 0).
-        membrane: what a step of the grid does to V under the step's input X (a current-based
+        membrane: what a time step does to V under the step's input X (a current-based
             neuron's: its current I). "exact": the flow of the ODE over dt. "leak": V = k V + X.
             "average": V = k V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V
             + (X - (V - v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
         synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
             or "decay last" (I = I + X drives V, then I = a I).
         membrane_decay, synapse_decay: formulas of k and a.
-        threshold: on the grid it fires where V ">" or ">=" v_threshold; in continuous time there is
-            no difference.
+        threshold: in time steps it fires where V ">" or ">=" v_threshold; in continuous time there
+            is no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
         spikes_from: a step's spike is that of the membrane "before" or "after" its update.
-        reset_delay: on the grid a spike resets the membrane one step later.
+        reset_delay: in time steps a spike resets the membrane one step later.
         resets_at_start: where V is above threshold when a step begins it is reset then, whatever
             `reset_delay` is.
         resets_first: a reset that acts one step late acts before V decays and X is added; else
             after.
         recurrent_delay: steps that a recurrent spike takes.
         counts_steps: time constants are in steps, because nothing says how long one is.
-        obstacles: pairs of a field or parameter and the reason why an engine that needs it cannot
-            run, with the way out (the file does not say it, or its value makes no sense in
-            continuous time).
-        remarks: what is played otherwise than it was said, a sentence each.
+        obstacles: pairs of a field or parameter and the problem of an engine that needs it (the
+            file does not say it, or its value makes no sense in continuous time).
+        remarks: where what was said is not followed, a sentence each.
         chain: the voltages that drive it; None where spikes do.
     """
 
@@ -181,7 +180,7 @@ class Population:
     resets_first: bool = False
     recurrent_delay: int = 0
     counts_steps: bool = False
-    obstacles: tuple[tuple[str, str], ...] = ()
+    obstacles: tuple[tuple[str, Problem], ...] = ()
     remarks: tuple[str, ...] = ()
     chain: Chain | None = None
 
@@ -194,11 +193,11 @@ class Population:
         """Refuse to go on where something stands in the way of some fields.
 
         Raises:
-            LoweringError: says what, and the way out.
+            LoweringError: the first of these problems.
         """
-        for field, message in self.obstacles:
+        for field, problem in self.obstacles:
             if field in fields:
-                raise LoweringError(message)
+                raise LoweringError.of(problem)
 
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 Under delta spikes the voltage of a LI obeys the equation of a synaptic current, tau V' = V_inf - V
 with a jump at each spike, so that the LIF or LI behind it is a CubaLIF or CubaLI with tau_syn = tau
 of the LI; behind a I, whose voltage keeps what spikes leave, tau_syn is infinite. The event engine
-plays such a pair as one population.
+simulates such a pair as one population.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from jaxsnn.network.structure import (
 from jaxsnn.units import format_time
 
 _CODE = "analog-signal"
-_GRID = "the grid engine runs it"
+_STEPPED = "simulate with engine=TimeStepped()"
 
 
 def voltages_into(
@@ -106,7 +106,7 @@ def driving_taus(
 def chain_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], leveled: Collection[str] = ()
 ) -> Iterator[Problem]:
-    """Why the event engine cannot play voltages that are sent on, in the order of the nodes;
+    """Why the event engine cannot simulate voltages that are sent on, in the order of the nodes;
     Thresholds aside.
 
     Args:
@@ -129,7 +129,7 @@ def chain_limits(
             yield _limit(
                 wire.name,
                 f"node '{wire.name}' (Delay) delays the voltage of {_described(sources, populations)}",
-                "put the Delay before that, or run it on the grid",
+                f"put the Delay before that, or {_STEPPED}",
             )
         elif wire.kind == "output":
             sources = tuple(name for name in sources if name not in wire.sources)
@@ -137,14 +137,14 @@ def chain_limits(
                 sources[0],
                 f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage through other nodes to Output "
                 f"'{wire.name}'",
-                f"the event engine records voltages of neurons only, {_GRID}",
+                f"{_STEPPED}, the event engine records voltages of neurons only",
             )
         elif wire.kind not in LINEAR:
             yield _limit(
                 sources[0],
                 f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{wire.name}' "
                 f"({wire.kind})",
-                f"the event engine sends voltages on to LIF and LI, {_GRID}",
+                f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
             )
 
 
@@ -166,7 +166,7 @@ def _limits_at(
             sources[0],
             f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{name}' ({target.kind}), "
             f"which {why}",
-            f"the event engine sends voltages on to LIF and LI, {_GRID}",
+            f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
         )
     spikes = carried(wires, _spiking(wires, populations))[name]
     if spikes:
@@ -174,7 +174,7 @@ def _limits_at(
             name,
             f"node '{name}' ({target.kind}) takes what {listing(spikes)} sends and the voltage of "
             f"{_described(sources, populations)}",
-            "drive it by one of the two, or run it on the grid",
+            f"drive it by one of the two, or {_STEPPED}",
         )
     kinds = [_type(populations[source]) for source in sources]
     if "LI" in kinds and "I" in kinds:
@@ -183,7 +183,7 @@ def _limits_at(
             name,
             f"node '{name}' ({target.kind}) takes the voltages of '{leaky}', which leaks, and of '{steady}', which "
             "does not",
-            f"the event engine takes one time constant for all of them, {_GRID}",
+            f"{_STEPPED}, the event engine takes one time constant for all of them",
         )
 
 
@@ -201,26 +201,26 @@ def _source_limits(
         yield _limit(
             name,
             f"{where} sends its voltage on to '{target.name}' ({target.kind}), which makes three time constants of two",
-            f"the event engine sends on voltages of LI and I only, {_GRID}",
+            f"{_STEPPED}, the event engine sends on voltages of LI and I only",
         )
     if entering[name]:
         yield _limit(
             name,
             f"{where} takes the voltage of {_described(entering[name], populations)} and sends its own on to "
             f"'{target.name}' ({target.kind})",
-            "let neurons fire in between, or run it on the grid",
+            f"put spiking neurons in between, or {_STEPPED}",
         )
     if source.spike_kernel != "delta" and _type(source) != "CubaLI":
         yield _limit(
             name,
             f"{where} takes spikes as boxes and sends its voltage on to '{target.name}' ({target.kind})",
-            "say --spike-kernel delta, or run it on the grid",
+            f'pass spike_kernel="delta", or {_STEPPED}',
         )
     if _feeds(target.name, name, wires):
         yield _limit(
             name,
             f"{where} sends its voltage round a cycle through '{target.name}' ({target.kind})",
-            "break the cycle, or run it on the grid",
+            f"break the cycle, or {_STEPPED}",
         )
     biases = carried(
         wires, (wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d"))
@@ -230,7 +230,7 @@ def _source_limits(
             name,
             f"{where} integrates the bias of {listing(biases)} without end and sends its voltage on to "
             f"'{target.name}' ({target.kind})",
-            "take the bias away (a Linear has none), or run it on the grid",
+            f"take the bias away (a Linear has none), or {_STEPPED}",
         )
 
 
@@ -246,7 +246,7 @@ def _level_limits(
                 name,
                 f"node '{name}' ({populations[name].kind}) takes the level of a Threshold and sends its voltage on to "
                 f"'{target.name}' ({target.kind})",
-                "play the Threshold as events (--threshold event), or run it on the grid",
+                f'pass threshold="event", or {_STEPPED}',
             )
 
 
@@ -257,7 +257,7 @@ def _tau_limits(target: Population) -> Iterator[Problem]:
             target.name,
             f"node '{target.name}' ({target.kind}) takes the voltage of {listing(chain.sources)}, whose tau runs from "
             f"{format_time(chain.taus[0])} to {format_time(chain.taus[1])}",
-            f"the event engine takes one tau for all of them, {_GRID}",
+            f"make these equal, or {_STEPPED}",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,14 +17,13 @@ from jaxsnn.errors import (
     JaxsnnError,
     LoweringError,
     Problem,
-    UnsupportedNodeError,
     UsageError,
     suggestion,
 )
 from jaxsnn.event.limits import event_limits, output_limits
 from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.grid.grid_limits import grid_limits
-from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part, plan
+from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
 from jaxsnn.network.obstacles import obstacles
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
@@ -59,23 +58,22 @@ class CheckReport:
             "schema": 1,
             "ok": self.ok,
             "for": self.purpose,
-            "problems": [asdict(one) for one in self.problems],
+            "problems": [problem.as_dict() for problem in self.problems],
         }
 
     def as_text(self) -> str:
         """For people."""
         errors = sum(problem.severity == "error" for problem in self.problems)
-        lines = [f"{problem.severity}: {problem}" for problem in self.problems]
+        lines = [f"{problem.severity}: {problem.as_text()}" for problem in self.problems]
         counts = f"{errors} errors, {len(self.problems) - errors} warnings"
-        return "\n".join(
-            [*lines, f"{self.purpose}: {'fine' if self.ok else 'not as it is'} ({counts})"]
-        )
+        verdict = "fine" if self.ok else "not supported"
+        return "\n".join([*lines, f"{self.purpose}: {verdict} ({counts})"])
 
 
 def check_file(
     path: str | os.PathLike[str], purpose: str, *, threshold: str | None = None, **options: Any
 ) -> tuple[CheckReport, Graph | None]:
-    """Check a NIR file for a purpose; with the graph, unless the file makes none.
+    """Check a NIR file for a purpose; also the graph, or None where the file is not a graph.
 
     Args:
         path: the file.
@@ -84,7 +82,7 @@ def check_file(
         options: as of `jaxsnn.nir.read`.
 
     Raises:
-        FileError: no such file, or no NIR file.
+        FileError: no such file, or not a NIR file.
         UsageError: an unknown purpose or option.
     """
     refuse_unknown(purpose, threshold)
@@ -94,9 +92,11 @@ def check_file(
         return CheckReport(purpose=purpose, problems=problems), None
     try:
         graph = parse(document, **options)
-    except (DialectError, GraphError) as error:
-        code = "contradiction" if isinstance(error, DialectError) else "broken"
-        return CheckReport(purpose=purpose, problems=(_problem("", code, error),)), None
+    except GraphError as error:
+        return CheckReport(purpose=purpose, problems=(error.problem,)), None
+    except DialectError as error:
+        problem = replace(error.problem, code="contradiction")
+        return CheckReport(purpose=purpose, problems=(problem,)), None
     return check(graph, purpose, threshold), graph
 
 
@@ -105,7 +105,8 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
 
     Args:
         purpose: a key of `PURPOSES`.
-        threshold: for the event engine, how it plays a Threshold: "level" (the default) or "event".
+        threshold: for the event engine, how it simulates a Threshold: "level" (the default) or
+            "event".
 
     Raises:
         UsageError: an unknown purpose, or `threshold` for another one.
@@ -117,24 +118,26 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
     """
     refuse_unknown(purpose, threshold)
     ask = PURPOSES[purpose] if threshold is None else partial(_for_event, threshold=threshold)
-    problems = [*validate(graph)] or [*_warnings(graph), *ask(graph)]
+    problems = [*validate(graph)] or [*graph.warnings, *ask(graph)]
     return CheckReport(purpose=purpose, problems=tuple(_once(problems)))
 
 
 def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
     """Raise UsageError where nothing can be checked for a purpose."""
     if purpose not in PURPOSES:
-        raise UsageError(f"nothing can be checked for '{purpose}': {suggestion(purpose, PURPOSES)}")
+        raise UsageError(
+            f"nothing can be checked for '{purpose}'", fix=suggestion(purpose, PURPOSES)
+        )
     if threshold is not None:
         check_reading(threshold)
         if purpose != "event":
             raise UsageError(
-                f"threshold is for the event engine, not for '{purpose}': leave it out"
+                f"threshold is for the event engine, not for '{purpose}'", fix="leave it out"
             )
 
 
 def _broken(document: Group) -> Iterator[Problem]:
-    """What keeps a document from being a graph."""
+    """Why a document is not a graph."""
     unknown = list(_unknown_types(document["node"], ""))
     if unknown:
         yield from unknown
@@ -142,7 +145,7 @@ def _broken(document: Group) -> Iterator[Problem]:
     try:
         yield from validate(assemble(document))
     except GraphError as error:
-        yield _problem("", "broken", error)
+        yield error.problem
 
 
 def _unknown_types(group: Group, path: str) -> Iterator[Problem]:
@@ -152,35 +155,13 @@ def _unknown_types(group: Group, path: str) -> Iterator[Problem]:
         try:
             if type_of(entry, full) == "NIRGraph":
                 yield from _unknown_types(entry, full)
-        except UnsupportedNodeError as error:
-            yield _problem(full, "unknown-type", error)
         except GraphError as error:
-            yield _problem(full, "broken", error)
-
-
-def _warnings(graph: Graph) -> Iterator[Problem]:
-    for finding in graph.warnings:
-        message = f"node '{finding.node}': {finding.what}" if finding.node else finding.what
-        yield Problem(
-            node=finding.node,
-            code="suspicious",
-            severity="warning",
-            message=message,
-            fix=f"look at it, {finding.why}",
-        )
+            yield replace(error.problem, node=full)
 
 
 def _once(problems: Iterable[Problem]) -> list[Problem]:
     """Without repetitions, in order."""
     return list(dict.fromkeys(problems))
-
-
-def _problem(node: str, code: str, error: Exception) -> Problem:
-    """An error as a problem: what stands behind its last colon is what to do."""
-    message, colon, fix = " ".join(str(error).split()).rpartition(": ")
-    return Problem(
-        node=node, code=code, message=message if colon else fix, fix=fix if colon else "correct it"
-    )
 
 
 def _for_event(graph: Graph, threshold: str = "level") -> Iterator[Problem]:
@@ -198,20 +179,16 @@ def _for_grid(graph: Graph) -> Iterator[Problem]:
 def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Iterator[Problem]:
     ready = plan(graph)
     if not graph.neurons:
-        yield _problem(
-            "",
-            "no-neurons",
-            LoweringError("the graph has no neurons: add some, nothing else is simulated"),
-        )
+        yield NO_NEURONS
     if graph.dialect.name is None:
         yield undecided(graph)
         # The structure needs no dialect.
-        found = limits([_bare(ready, name) for name in ready.order], {})
+        yield from limits([_bare(ready, name) for name in ready.order], {})
     else:
         parts: dict[str, Part | JaxsnnError] = {name: _lowered(ready, name) for name in ready.order}
         for name, part in parts.items():
             if isinstance(part, JaxsnnError):
-                yield _problem(name, "cannot-lower", part)
+                yield replace(part.problem, node=name, code="cannot-lower")
         wires = [
             _bare(ready, name) if isinstance(part, JaxsnnError) else part.wire
             for name, part in parts.items()
@@ -221,9 +198,7 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Itera
             for name, part in parts.items()
             if isinstance(part, Part) and part.population is not None
         }
-        found = limits(wires, _with_facts(wires, populations, parts))
-    for limit in found:
-        yield Problem(node=limit.node, code=limit.code, message=limit.message, fix=limit.fix)
+        yield from limits(wires, _with_facts(wires, populations, parts))
 
 
 def _with_facts(
@@ -281,8 +256,7 @@ def _unsaid(graph: Graph, known: list[str]) -> Iterator[Problem]:
         part = _lowered(ready, name)
         if name in known or isinstance(part, JaxsnnError) or part.population is None:
             continue
-        for limit in obstacles(part.population, ["reset", "reset_delay", "norm_input", "initial"]):
-            yield Problem(node=name, code=limit.code, message=limit.message, fix=limit.fix)
+        yield from obstacles(part.population, ["reset", "reset_delay", "norm_input", "initial"])
 
 
 #: What a file can be checked for, and how.

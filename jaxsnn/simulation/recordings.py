@@ -27,7 +27,7 @@ class Recording:
     Attributes:
         x: Input node -> array (time, batch, *shape), or `Events` (batch, events).
         y: Output node -> array (time, batch, *shape); those that were not recorded are left out.
-        notes: what was read otherwise than it is written, a sentence each.
+        notes: what was changed or not used in reading, a sentence each.
     """
 
     x: dict[str, Any]
@@ -47,7 +47,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             alone = file.read(6) == b"\x93NUMPY"
         what = "holds one array" if alone else "is not an .npz file of arrays"
-        raise FileError(f"{path} {what}: save it with numpy.savez, under a name")
+        raise FileError(f"{path} {what}", fix="save it with numpy.savez, under a name")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: _plain(path, name, file) for name in file.files}
@@ -55,7 +55,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # what a broken zip file raises is not documented
         raise FileError(
-            f"{path} is not an .npz file of arrays: {str(error).splitlines()[0]}"
+            f"{path} is not an .npz file of arrays ({str(error).splitlines()[0]})",
+            fix="save it again with numpy.savez",
         ) from error
 
 
@@ -64,7 +65,9 @@ def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarra
         return file[name]
     except ValueError as error:
         if "pickle" in str(error):
-            raise FileError(f"{path}: array '{name}' holds Python objects: save numbers") from error
+            raise FileError(
+                f"{path}: array '{name}' holds Python objects", fix="save numbers"
+            ) from error
         raise
 
 
@@ -116,7 +119,9 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
         ]
         if len(ways) > 1:
             raise UsageError(
-                f"input '{name}' is given twice, as '{ways[0]}' and as '{ways[1]}': keep one"
+                f"input '{name}' is given twice, as '{ways[0]}' and as '{ways[1]}'",
+                fix="keep one",
+                node=name,
             )
         prefix = "" if alone and not (ways and ways[0].startswith(f"{name}.")) else f"{name}."
         if f"{prefix}x" in arrays:
@@ -128,15 +133,18 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
             found[name] = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
         else:
             raise UsageError(
-                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}': there are "
-                f"{listing(arrays)}"
+                f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}'",
+                fix=f"add one to the arrays {listing(arrays)}",
+                node=name,
             )
     return found
 
 
 def _refuse_text(name: str, key: str, array: np.ndarray) -> None:
     if array.dtype.kind not in "biuf":
-        raise UsageError(f"input '{name}': {key} holds {array.dtype}: it must hold numbers")
+        raise UsageError(
+            f"input '{name}': {key} holds {array.dtype}", fix="save numbers", node=name
+        )
 
 
 def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
@@ -144,12 +152,14 @@ def _by_steps(name: str, x: np.ndarray) -> np.ndarray:
     _refuse_text(name, "x", x)
     if x.ndim >= 2 and 0 in x.shape:
         raise UsageError(
-            f"input '{name}': x has shape {x.shape}, so that there is nothing to play: pass at least one"
+            f"input '{name}': x has shape {x.shape}, so that there is nothing to simulate",
+            fix="give at least one step and one sample",
+            node=name,
         )
     if not (finite := np.isfinite(x)).all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
-            f"input '{name}': x has {x[place]} at {place}: it must hold finite numbers"
+            f"input '{name}': x has {x[place]} at {place}", fix="give finite numbers", node=name
         )
     return x
 
@@ -159,7 +169,9 @@ def _outputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str,
     found = {name: arrays[f"{name}.y"] for name in network.outputs if f"{name}.y" in arrays}
     if "y" in arrays and found:
         name = next(iter(found))
-        raise UsageError(f"output '{name}' is given twice, as '{name}.y' and as 'y': keep one")
+        raise UsageError(
+            f"output '{name}' is given twice, as '{name}.y' and as 'y'", fix="keep one", node=name
+        )
     return {next(iter(network.outputs)): arrays["y"]} if "y" in arrays else found
 
 
@@ -174,11 +186,14 @@ def _refuse_strangers(
         name, dot, last = key.rpartition(".")
         if last == ending and dot and name not in names:
             raise UsageError(
-                f"array '{key}': the network has no {what} '{name}': {suggestion(name, names)}"
+                f"array '{key}': the network has no {what} '{name}'",
+                fix=suggestion(name, names),
+                node=name,
             )
         if key == ending and len(names) > 1:
             raise UsageError(
-                f"array '{key}': the network has {len(names)} {what}s: name it 'NODE.{ending}'"
+                f"array '{key}': the network has {len(names)} {what}s",
+                fix=f"name it 'NODE.{ending}'",
             )
 
 
@@ -191,7 +206,9 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
     for name in network.inputs:
         if name not in found:
             raise UsageError(
-                f"{path} has no recording of input '{name}': there are {listing(found)}"
+                f"{path} has no recording of input '{name}'",
+                fix=f"add it, there are {listing(found)}",
+                node=name,
             )
 
     def steps(node: str, wanted: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
@@ -237,5 +254,7 @@ def _chosen(node: str, observables: Mapping[str, Any], wanted: tuple[str, ...]) 
         if name in observables:
             return observables[name]
     raise UsageError(
-        f"node '{node}' has the recordings {listing(observables)}: name the one that is meant '{wanted[0]}'"
+        f"node '{node}' has the recordings {listing(observables)}",
+        fix=f"name the one that is meant '{wanted[0]}'",
+        node=node,
     )

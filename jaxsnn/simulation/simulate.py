@@ -1,4 +1,4 @@
-"""One verb, `simulate`, and one record of what came out: `Solution`, on the grid `GridSolution`."""
+"""One verb, `simulate`, and what came out: `Solution`, of the time-stepped engine `GridSolution`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsnn.errors import SimulationError, UsageError, suggestion
+from jaxsnn.errors import Problem, SimulationError, UsageError, suggestion
 from jaxsnn.event.event_driven import event_approximations, run
 from jaxsnn.event.event_options import Event
 from jaxsnn.event.event_record import Budget, EventRecord, Levels
@@ -39,8 +39,8 @@ class Solution:
 
     Attributes:
         spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes),
-            `count` (batch, neurons). A Threshold that is played as events is among them.
-        levels: Threshold that is played as a level -> `Levels` with `rise` and `fall` (batch,
+            `count` (batch, neurons). A Threshold that is simulated as events is among them.
+        levels: Threshold that is simulated as a level -> `Levels` with `rise` and `fall` (batch,
             neurons, rises) seconds, and `count` (batch, neurons).
         voltages: readout -> membrane voltage (batch, samples, neurons).
         sample_times: (samples,) seconds, where the readouts were sampled.
@@ -55,7 +55,7 @@ class Solution:
             where one was not enough, the numbers of the populations behind are lower bounds.
         t_end: end of the simulation, seconds.
         late: input -> number of events at or after t_end, which nothing sees.
-        notes: what is played otherwise than NIR means it, a sentence each.
+        notes: approximations, and where NIR's equations are not followed, a sentence each.
         voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of
             these, (2,) seconds, which must be equal.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
@@ -107,11 +107,11 @@ class Solution:
             tau: seconds, positive; None: the integral of V itself.
 
         Raises:
-            UsageError: a readout that is none, or a tau that is not positive.
+            UsageError: there is no such population, or tau is not positive.
         """
         if tau is not None and not isinstance(tau, Tracer) and not tau > 0:
             raise UsageError(
-                f"tau is {tau}: it must be positive, or None for the integral of V itself"
+                f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
             )
         return integral(self._drive(name), self.t_end, tau)
 
@@ -135,7 +135,61 @@ class Solution:
             for option, found in self.budgets.items()
         }
 
-    def _exhausted(self):
+    def _drive(self, name):
+        if name not in self.drives:
+            raise UsageError(
+                f"'{name}' is not a population", fix=suggestion(name, self.drives), node=name
+            )
+        return self.drives[name]
+
+    def _of(self, name):
+        if name in self.levels and name not in self.spikes:
+            raise UsageError(
+                f"Threshold '{name}' was simulated as a level, which has no spikes",
+                fix="look at levels",
+                node=name,
+            )
+        if name not in self.spikes:
+            raise UsageError(
+                f"'{name}' is not a spiking population",
+                fix=suggestion(name, self.spikes),
+                node=name,
+            )
+        return self.spikes[name]
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why there is no result, with the numbers and what to do; None if the run succeeded
+        (outside jit only).
+        """
+        match Result(int(self.result)):
+            case Result.SUCCESS:
+                return None
+            case Result.BUDGET_EXHAUSTED:
+                return self._exhausted()
+            case Result.TIME_CONSTANTS_CHANGED:
+                return self._changed()
+            case Result.INVALID_INPUT:
+                return Problem(
+                    code="invalid-input",
+                    message="an event lies before time 0 or names a channel that the input lacks, or t_end is not "
+                    "after 0",
+                    fix="look at t_end, and at the times and channels of the inputs",
+                )
+        return Problem(
+            code="not-finite",
+            message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, a time constant is "
+            "not positive, a delay is negative, r w_in of neurons behind a convolution or pool is not positive, or a "
+            "Linear that copies channels has other weights",
+            fix="look at parameters and inputs",
+        )
+
+    @property
+    def message(self) -> str:
+        """The result in words, with the numbers and what to do (outside jit only)."""
+        return "success" if (problem := self.problem) is None else str(problem)
+
+    def _exhausted(self) -> Problem:
         option, short = next((option, found) for option, found in self.shortages().items() if found)
         name, needed = next(iter(short.items()))
         room = int(self.budgets[option][name].room)
@@ -151,51 +205,29 @@ class Solution:
                 else "rises, it records"
             )
             what = f"Threshold '{name}' takes {needed} {whole} {room}"
-        least = max(short.values())
-        return f'spike budget exhausted: {what}: raise {option} from {room} to at least {least}, or say "auto"'
+        return Problem(
+            node=name,
+            code="budget",
+            message=f"spike budget exhausted: {what}",
+            fix=f'raise {option} from {room} to at least {max(short.values())}, or pass max_events="auto"',
+        )
 
-    def _drive(self, name):
-        if name not in self.drives:
-            raise UsageError(f"'{name}' is no population: {suggestion(name, self.drives)}")
-        return self.drives[name]
-
-    def _of(self, name):
-        if name not in self.spikes:
-            what = (
-                "a Threshold played as a level: look at levels"
-                if name in self.levels
-                else "no population that fires"
-            )
-            raise UsageError(f"'{name}' is {what}: {suggestion(name, self.spikes)}")
-        return self.spikes[name]
-
-    @property
-    def message(self) -> str:
-        """The result in words, with the numbers and what to do (outside jit only)."""
-        match Result(int(self.result)):
-            case Result.SUCCESS:
-                return "success"
-            case Result.BUDGET_EXHAUSTED:
-                return self._exhausted()
-            case Result.TIME_CONSTANTS_CHANGED:
-                for name, (least, most) in self.voltage_taus.items():
-                    if least < most:
-                        return (
-                            f"'{name}' takes voltages of LI whose tau runs from {format_time(float(least))} to "
-                            f"{format_time(float(most))}: the event engine takes one tau for all (train it with "
-                            "Positive(shared=True)), the grid engine runs it"
-                        )
-                name = next(name for name, holds in self.shapes_hold.items() if not holds)
-                return (
-                    f"the time constants of '{name}' are no longer those that the network was lowered for: change "
-                    "parameters with network.with_parameters(...), or lower with free_time_constants=True"
+    def _changed(self) -> Problem:
+        for name, (least, most) in self.voltage_taus.items():
+            if least < most:
+                return Problem(
+                    node=name,
+                    code="time-constants",
+                    message=f"'{name}' takes voltages of LI whose tau runs from {format_time(float(least))} to "
+                    f"{format_time(float(most))}, the event engine takes one tau for all",
+                    fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
                 )
-            case Result.INVALID_INPUT:
-                return "an event lies before time 0 or names a channel that the input lacks, or t_end is not after 0"
-        return (
-            "a parameter, a product of some, a spike time or a voltage is NaN or infinite, a time constant is not "
-            "positive, a delay is negative, r w_in of neurons behind a convolution or pool is not positive, or a "
-            "Linear that copies channels has other weights: look at parameters and inputs"
+        name = next(name for name, holds in self.shapes_hold.items() if not holds)
+        return Problem(
+            node=name,
+            code="time-constants",
+            message=f"the time constants of '{name}' are no longer those that the network was lowered for",
+            fix="change parameters with network.with_parameters(...), or lower with free_time_constants=True",
         )
 
 
@@ -231,19 +263,19 @@ def simulate(
     """Simulate a network: exactly, event by event, or in steps as the framework that wrote it does.
 
     The event engine is differentiable in the network's parameters and the input times, exactly; the
-    grid engine in the parameters and the input, through the surrogate of `Grid`.
+    time-stepped engine in the parameters and the input, through the surrogate of `Grid`.
 
     Args:
         network: made by `jaxsnn.lower`.
         inputs: `Events` with arrays (events,) or (batch, events), in any order; for several inputs
-            a mapping from the Input node's name. Times are in seconds, from 0 on. The grid engine
-            takes arrays (time, batch, *shape) too, and sorts events into steps: one at time t is
-            input of step t/dt, rounded.
-        t_end: end of the simulation, seconds. The grid engine needs it for events only.
+            a mapping from the Input node's name. Times are in seconds, from 0 on. The time-stepped
+            engine takes arrays (time, batch, *shape) too, and sorts events into steps: one at time
+            t is input of step t/dt, rounded.
+        t_end: end of the simulation, seconds. The time-stepped engine needs it for events only.
         engine: `Event` (the default) or `Grid`, with options.
         sample_times: (samples,) seconds in [0, t_end] at which the event engine samples readouts;
-            default 101. Others are refused, but where they are traced. On the grid a readout has a
-            value in each step.
+            default 101. Others are refused, but where they are traced. In time steps a readout has
+            a value in each step.
         max_events: the engine's budget `Event.max_events`; "auto": the event engine runs again with
             what it took where one of its budgets was too small. Not inside `jax.jit`.
         throw: raise where the run did not succeed. Inside `jax.jit` nothing can be raised: look at
@@ -251,16 +283,20 @@ def simulate(
 
     Raises:
         UsageError: inputs or options that do not fit the network.
-        LoweringError: the network has something that the engine does not run, or that nobody said.
+        LoweringError: the network has something that the engine does not run, or needs to know.
         SimulationError: the run ended with a `Result` other than SUCCESS.
     """
     if isinstance(engine, Grid):
         if sample_times is not None:
             raise UsageError(
-                "sample_times are for the event engine: on the grid a readout has a value in each step"
+                "sample_times are for the event engine, in time steps a readout has a value in each step",
+                fix="leave sample_times out",
             )
         if max_events is not None:
-            raise UsageError("max_events is for the event engine: the grid needs no budget")
+            raise UsageError(
+                "max_events is for the event engine, the time-stepped engine needs no budget",
+                fix="leave max_events out",
+            )
         solution = _on_grid(network, inputs, t_end, engine)
     else:
         engine = engine or Event()
@@ -270,14 +306,17 @@ def simulate(
         while max_events == "auto" and _is_exhausted(solution):
             engine = engine.with_room(solution.shortages())
             solution = _by_events(network, inputs, t_end, engine, sample_times)
-    if throw and not isinstance(solution.result, Tracer) and int(solution.result) != Result.SUCCESS:
-        raise SimulationError(solution.message)
+    if throw and not isinstance(solution.result, Tracer) and solution.problem is not None:
+        raise SimulationError.of(solution.problem)
     return solution
 
 
 def _is_exhausted(solution):
     if isinstance(solution.result, Tracer):
-        raise UsageError('max_events="auto" needs to see the results: give numbers inside jax.jit')
+        raise UsageError(
+            'max_events="auto" needs to see the results, which jax.jit hides',
+            fix="pass a number inside jax.jit",
+        )
     return int(solution.result) == Result.BUDGET_EXHAUSTED
 
 
@@ -285,9 +324,9 @@ def _by_events(network, inputs, t_end, engine, sample_times):
     check_engine(network, engine)
     trains = checked_inputs(network, inputs)
     if t_end is None:
-        raise UsageError("t_end is missing: say when the simulation ends, in seconds")
+        raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
     if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
-        raise UsageError(f"t_end is {t_end:g} s: the simulation must end at a finite time after 0")
+        raise UsageError(f"t_end is {t_end:g} s", fix="pass a finite time after 0, in seconds")
     end = jnp.asarray(t_end, network.dtype)
     if sample_times is None:
         sample_times = jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=network.dtype) * end
@@ -302,13 +341,14 @@ def _refuse_samples(times, t_end):
     """Refuse sample times at which nothing was simulated."""
     if times.ndim != 1:
         raise UsageError(
-            f"sample_times have shape {times.shape}: pass one row of times, (samples,)"
+            f"sample_times have shape {times.shape}", fix="pass one row of times, (samples,)"
         )
     outside = times[~((times >= 0) & (times <= t_end))]
     if outside.size:
         raise UsageError(
             f"sample_times has {outside.size} of {times.size} times outside of the simulation, such as "
-            f"{outside[0]:g} s: pass times from 0 to t_end, {t_end:g} s"
+            f"{outside[0]:g} s",
+            fix=f"pass times from 0 to t_end, {t_end:g} s",
         )
 
 
@@ -316,7 +356,9 @@ def _on_grid(network, inputs, t_end, engine):
     for name in () if isinstance(engine.record, bool) else engine.record:
         if name not in network.populations:
             raise UsageError(
-                f"record names '{name}', no population: {suggestion(name, network.populations)}"
+                f"record names '{name}', which is not a population",
+                fix=suggestion(name, network.populations),
+                node=name,
             )
     dt = step_length(network, engine.dt)
     return _simulate_grid(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
@@ -430,7 +472,7 @@ def check_engine(network, engine):
     check_reading(engine.threshold)
     for option in ("min_slope", "jump_width"):
         if (found := getattr(engine, option)) is not None and not found >= 0:
-            raise UsageError(f"{option} is {found}: it must be at least 0")
+            raise UsageError(f"{option} is {found}", fix="give at least 0")
     firing = [name for name, population in network.populations.items() if population.fires]
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in ("max_spikes", "max_events", "max_arrivals", "refractory"):
@@ -439,14 +481,20 @@ def check_engine(network, engine):
         for name in dict(value) if isinstance(value, Mapping | tuple) else ():
             if name not in meant:
                 raise UsageError(
-                    f"{option} names '{name}', no population: {suggestion(name, meant)}"
+                    f"{option} names '{name}', which is not a population",
+                    fix=suggestion(name, meant),
+                    node=name,
                 )
         least = 0 if option == "refractory" else 1
         for name in parts:
             if (found := engine.of(option, name)) is not None and not found >= least:
-                raise UsageError(f"{option} is {found} for '{name}': it must be at least {least}")
+                raise UsageError(
+                    f"{option} is {found} for '{name}'", fix=f"give at least {least}", node=name
+                )
     for name in () if isinstance(engine.first_spike_only, bool) else engine.first_spike_only:
         if name not in firing:
             raise UsageError(
-                f"first_spike_only names '{name}', no population that fires: {suggestion(name, firing)}"
+                f"first_spike_only names '{name}', which is not a spiking population",
+                fix=suggestion(name, firing),
+                node=name,
             )

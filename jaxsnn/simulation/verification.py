@@ -1,4 +1,4 @@
-"""Proof that a file is read as it was meant: the source's own input gives the source's own output."""
+"""Verification that a file is read as it was meant: the source's own input gives its own output."""
 
 from __future__ import annotations
 
@@ -93,15 +93,15 @@ class Verification:
 
 
 def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = None) -> Verification:
-    """Play the source's input and compare with the source's output, in float32.
+    """Simulate the source's input and compare with the source's output, in float32.
 
     Args:
         source: a graph that was read with its dialect, or a network.
         x: what went in, (time, batch, *shape); for several inputs a mapping from the Input node's
             name.
-        y: what came out, likewise: spikes of populations that fire, membranes of readouts. Outputs
+        y: what came out, likewise: spikes of spiking populations, membranes of readouts. Outputs
             that a mapping leaves out are not compared.
-        engine: options of the grid engine.
+        engine: options of the time-stepped engine.
 
     Raises:
         UsageError: a recording that does not fit the network.
@@ -114,7 +114,7 @@ def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = Non
 
 
 def compare(solution: GridSolution, y: Any) -> Verification:
-    """A run on the grid against a recording of its outputs; see `verify`."""
+    """A time-stepped run against a recording of its outputs; see `verify`."""
     recorded = _by_output(solution, y)
     expected = {
         name: _fitted(name, array, solution.y[name].shape) for name, array in recorded.items()
@@ -156,12 +156,15 @@ def _by_output(solution: GridSolution, y: Any) -> dict[str, Any]:
         for name in y:
             if name not in solution.y:
                 raise UsageError(
-                    f"the network has no output '{name}': {suggestion(name, solution.y)}"
+                    f"the network has no output '{name}'",
+                    fix=suggestion(name, solution.y),
+                    node=name,
                 )
         return dict(y)
     if len(solution.y) != 1:
         raise UsageError(
-            f"the network has {len(solution.y)} outputs ({', '.join(solution.y)}): pass a mapping from their names"
+            f"the network has {len(solution.y)} outputs ({', '.join(solution.y)})",
+            fix="pass a mapping from their names",
         )
     return {next(iter(solution.y)): y}
 
@@ -170,12 +173,16 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     found = np.asarray(array, float)
     if found.shape != shape:
         raise UsageError(
-            f"output '{name}': the recording has shape {found.shape}, the simulation gives {shape}"
+            f"output '{name}': the recording has shape {found.shape}, the simulation gives {shape}",
+            fix="record as many steps and samples of the output as of the input",
+            node=name,
         )
     if not (finite := np.isfinite(found)).all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
-            f"output '{name}': the recording has {found[place]} at {place}: it must hold finite numbers"
+            f"output '{name}': the recording has {found[place]} at {place}",
+            fix="record finite numbers",
+            node=name,
         )
     return found
 

@@ -264,8 +264,8 @@ def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
     refused(2, "no output to compare with", x=x)
     refused(2, "no array 'x'", y=y)
     refused(2, "the recording has shape", x=x, y=y[:-1])
-    refused(2, "must be (time, batch, 5)", x=x[..., :4], y=y)
-    refused(2, "must hold finite numbers", x=x, y=np.where(y > 0, np.nan, y))
+    refused(2, "give it the shape (time, batch, 5)", x=x[..., :4], y=y)
+    refused(2, "record finite numbers", x=x, y=np.where(y > 0, np.nan, y))
     refused(2, "holds events", time=np.zeros((1, 1)), index=np.zeros((1, 1), int), y=y)
     # events between the steps are not moved in silence
     late = nir_data(x, y, 1e-4, events=True)
@@ -274,7 +274,7 @@ def test_verify_says_what_it_cannot_use(case, recordings, tmp_path, call):
     write_data(tmp_path / "late.nir", late)
     code, _, err = call("verify", file, "--recording", tmp_path / "late.nir", *options)
     assert (code, err.count("\n")) == (2, 1)
-    assert "are no multiple of 0.0001 s" in err
+    assert "are not at a multiple of 0.0001 s" in err
     code, _, err = call("verify", file, "--recording", tmp_path / "nothing.npz", *options)
     assert (code, err.count("no such file")) == (2, 1)
     code, _, err = call("verify", file, "--recording", file, *options)

@@ -5,12 +5,11 @@ import re
 
 import pytest
 
-import jaxsnn.commands.demo as module
 from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.commands.cli import main
-from jaxsnn.commands.demo import FILES, demo
 from jaxsnn.commands.demo import demo_mapping as on_chip
 from jaxsnn.commands.demo import demo_steps as steps
+from jaxsnn.commands.demo_command import FILES, demo
 from jaxsnn.errors import FileError, MappingError, SimulationError
 from jaxsnn.nir import read
 
@@ -117,10 +116,10 @@ def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp
 
 def test_without_matplotlib_the_pictures_are_left_out_and_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    monkeypatch.setattr(module, "YINYANG_SIZES", SHORT["sizes"])
+    monkeypatch.setattr("jaxsnn.train.data.datasets.YINYANG_SIZES", SHORT["sizes"])
     assert main(["demo", "-o", str(tmp_path), "--epochs", "3", "-q"]) == 0
     out = capsys.readouterr().out
-    assert "pictures need matplotlib: pip install 'jaxsnn-nir[plot]'" in out
+    assert "pictures need matplotlib, which is not installed: pip install 'jaxsnn-nir[plot]'" in out
     assert "test accuracy" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["history.json", "report.json", "trained.nir", "mapping.json", "floorplan.svg"]

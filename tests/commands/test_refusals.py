@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.simulation.recordings import inputs_of, load_arrays
-from jaxsnn.simulation.runs import run_file
 
 
 def graph_of(neurons, dialect, **options):
@@ -47,7 +47,7 @@ def leaky():
         ),
         (
             lambda p: {**p, "1": {"weight": jnp.ones((2, 3))}},
-            r"weight has shape \(2, 3\), it must have \(3, 2\)",
+            r"weight has shape \(2, 3\): give it the shape \(3, 2\)",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_traced_parameters_that_fit(cuba):
         (np.full((3, 1, 2), np.nan), r"x has nan at \(0, 0, 0\)"),
         (np.zeros((0, 1, 2)), r"x has shape \(0, 1, 2\)"),
         (np.zeros((4, 0, 2)), r"x has shape \(4, 0, 2\)"),
-        (np.full((3, 1, 2), "spike"), "it must hold numbers"),
+        (np.full((3, 1, 2), "spike"), "x holds <U5: save numbers"),
     ],
 )
 def test_inputs_that_cannot_be_played(cuba, x, message):

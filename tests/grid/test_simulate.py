@@ -74,7 +74,7 @@ def test_two_events_in_one_step_are_two(network):
         (
             np.zeros((5, 2, 3)),
             {},
-            r"input 'input' has shape \(5, 2, 3\): it must be \(time, batch, 4\)",
+            r"input 'input' has shape \(5, 2, 3\): give it the shape \(time, batch, 4\)",
         ),
         (np.zeros((5, 4)), {}, r"input 'input' has shape \(5, 4\)"),
         (np.zeros((0, 2, 4)), {}, "0 steps and 2 samples"),
@@ -82,7 +82,7 @@ def test_two_events_in_one_step_are_two(network):
         ({}, {}, "input 'input'"),
         (np.zeros((5, 2, 4)), {"t_end": 7 * DT}, "'t_end': 7"),
         (np.zeros((5, 2, 4)), {"t_end": 0.1 * DT}, "shorter than half a step"),
-        (Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), {}, "needs t_end"),
+        (Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), {}, "pass t_end"),
         (Events(time=np.zeros((1, 1)), index=np.full((1, 1), 4)), {"t_end": DT}, "names channel 4"),
         (
             Events(time=np.full((1, 1), -1.0), index=np.zeros((1, 1), int)),
@@ -93,9 +93,9 @@ def test_two_events_in_one_step_are_two(network):
         (
             np.zeros((5, 2, 4)),
             {"engine": Grid(dt=DT, record=("3",))},
-            "record names '3', no population",
+            "record names '3', which is not a population",
         ),
-        (np.zeros((5, 2, 4)), {"engine": Grid(dt=-1.0)}, "dt = -1 s: it must be positive"),
+        (np.zeros((5, 2, 4)), {"engine": Grid(dt=-1.0)}, "dt = -1 s: give a positive dt"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(network, inputs, options, message):
@@ -148,18 +148,18 @@ def test_output_is_found_by_name(network, x):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("snntorch_v_leaky_sub", {}, "node '1': simulation needs reset, .* say --reset"),
-        ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say --reset-delay"),
+        ("snntorch_v_leaky_sub", {}, "node '1': simulation needs reset, .* say reset="),
+        ("snntorch_v_leaky_sub", {"reset": "zero"}, "needs reset_delay, .* say reset_delay="),
         (
             "snntorch_v_leaky_sub",
             {"reset": ["1:zero"], "reset_delay": True},
-            "node '3': .* --reset",
+            "node '3': .* reset=",
         ),
-        ("norse_v_lifbox", {}, "say --dt-export"),
-        ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* say --dt"),
-        ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* say --norm-input"),
-        ("spikingjelly_v_lif", {"dialect": "spikingjelly"}, "needs dt, .* say --dt"),
-        ("jaxsnn_b_cubalif", {"dialect": "hxtorch"}, "unit of time: say --time-unit"),
+        ("norse_v_lifbox", {}, "say dt_export="),
+        ("norse_v_lifbox", {"dt_export": DT}, "needs dt, .* say dt="),
+        ("sinabs_v_lif", {"dialect": "sinabs"}, "needs norm_input, .* say norm_input="),
+        ("spikingjelly_v_lif", {"dialect": "spikingjelly"}, "needs dt, .* say dt="),
+        ("jaxsnn_b_cubalif", {"dialect": "hxtorch"}, "unit of time: say time_unit="),
         ("jaxsnn_b_cubalif", {"dialect": "hxtorch", "time_unit": "ms"}, "needs dt"),
     ],
 )

@@ -115,7 +115,7 @@ def test_outputs_by_name(spiking):
         ),
         (
             lambda y: np.where(y > 0, np.nan, y),
-            r"has nan at \(\d+, \d+, \d+\): it must hold finite numbers",
+            r"has nan at \(\d+, \d+, \d+\): record finite numbers",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_recordings_that_do_not_fit(spiking, change, message):
 
 
 def test_an_undecided_file_is_refused(zoo, recordings):
-    with pytest.raises(DialectError, match="--dialect"):
+    with pytest.raises(DialectError, match="say dialect="):
         verify(read(zoo["norse_v_lifbox"]), *recordings["norse_v_lifbox"])
-    with pytest.raises(JaxsnnError, match="--dt-export"):
+    with pytest.raises(JaxsnnError, match="say dt_export="):
         verify(read(zoo["norse_v_lifbox"], dialect="norse"), *recordings["norse_v_lifbox"])

@@ -63,8 +63,10 @@ def test_a_cycle_in_which_nothing_takes_time_is_refused():
         wire("b", "a", kind="Linear"),
         wire("n", "b"),
     ]
-    with pytest.raises(LoweringError, match="nodes a, b form a cycle without a neuron or a Delay"):
+    with pytest.raises(LoweringError, match="nodes a, b form a cycle without a neuron") as caught:
         groups(wires)
+    assert (caught.value.node, caught.value.problem.code) == ("a", "instant-cycle")
+    assert caught.value.fix == "break it, or put one of the two into it"
 
 
 def lif(size=SIZE, threshold=1.0):
@@ -166,7 +168,8 @@ def test_a_delay_of_nothing_in_a_cycle_is_refused():
     nodes = {"n": lif(), "d": nir.Delay(np.array([1.0, 2.0, 0.0, 1.0]))}
     edges = [("input", "n"), ("n", "d"), ("d", "n"), ("n", "output")]
     with pytest.raises(
-        LoweringError, match=r"'d' \(Delay\) is part of a cycle and late by 0 steps"
+        LoweringError,
+        match=r"'d' \(Delay\) is part of a cycle and delays by 0 steps, it needs at least 1",
     ):
         simulate(network(nodes, edges), inputs(), engine=Grid())
 

@@ -378,7 +378,8 @@ def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
     with pytest.raises(jaxsnn.JaxsnnError, match="NaN"):  # it is wiring
         simulate(again.with_parameters(halved), inputs, 6.0)
     with pytest.raises(
-        LoweringError, match="node '2' is neuron: synapses are those of a Linear or Affine"
+        LoweringError,
+        match="node '2' is of kind neuron, and only a Linear or Affine has synapses: There are 1, 3",
     ):
         jaxsnn.with_synaptic_delays(network, "2", 0.1)
 
@@ -406,11 +407,11 @@ def analog():
         ),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
-            r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: continuous time needs a finite time constant",
+            r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: give a finite time constant",
         ),
         (
             lambda: layer(v_reset=[0.0, 1.5]),
-            r"node '2' \(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1: it would fire for ever",
+            r"node '2' \(CubaLIF\): neuron 1 resets to 1.5, not below its v_threshold 1, .*: lower v_reset",
         ),
         (
             lambda: layer(reset="subtract", v_threshold=[1.0, -1.0]),
@@ -418,21 +419,21 @@ def analog():
         ),
         (
             lambda: layer(dialect="snntorch", r=200.0, w_in=100.0),
-            r"node '2': .* needs reset, which the file does not say: say --reset",
+            r"node '2': .* needs reset, which the file does not say: say reset=",
         ),
         (
             lambda: layer(spike_kernel="box"),
-            r"node '2': simulation needs dt, which the file does not say: say --dt",
+            r"node '2': simulation needs dt, which the file does not say: say dt=",
         ),
         (
             lambda: layer(reset="none"),
-            r"node '2' \(CubaLIF\) has reset 'none': say --readout 2 if it is",
+            r"""node '2' \(CubaLIF\) has reset 'none': pass readout="2" if it is""",
         ),
         (
             lambda: layer(dialect="hxtorch"),
-            r"node '2': simulation needs the unit of time: say --time-unit",
+            r"node '2': simulation needs the unit of time: say time_unit=",
         ),
-        (lambda: layer(dialect="norse", bias=0.1), r"node '2': .* needs the dt .*: say --dt"),
+        (lambda: layer(dialect="norse", bias=0.1), r"node '2': .* needs the dt .*: say dt_export="),
     ],
     ids=["analog", "tau", "v_reset", "subtract", "reset", "box", "none", "unit", "dt"],
 )
@@ -441,7 +442,10 @@ def test_what_the_event_engine_cannot_run_is_refused_by_name(graph, message):
     inputs = Events(time=jnp.array([0.1]), index=jnp.array([0]))
     with pytest.raises(LoweringError, match=message) as refusal:
         simulate(network, inputs, 1.0)
-    assert "\n" not in str(refusal.value)
+    error = refusal.value
+    assert f"node '{error.node}'" in error.problem.message
+    assert error.fix
+    assert "\n" not in str(error)
 
 
 def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
@@ -457,13 +461,14 @@ def test_node_types_that_the_event_engine_lacks_are_named_with_those_it_has():
         parameters=network.parameters, wires=wires, populations=network.populations
     )
     with pytest.raises(
-        LoweringError, match=r"node '1' is a Sum: the event engine runs CubaLIF, .*, Conv2d and"
+        LoweringError,
+        match=r"node '1' is a Sum: replace it, the event engine runs CubaLIF, .*, Conv2d and",
     ):
         simulate(other, ONE_SPIKE, 1.0)
 
 
 def test_graphs_that_are_no_network_are_refused():
-    with pytest.raises(LoweringError, match="the graph has no neurons: nothing to simulate"):
+    with pytest.raises(LoweringError, match="the graph has no neurons: add some"):
         lower(build.sequential(build.input(2), build.linear(2), seed=0))
     undecided = layer().with_dialect(jaxsnn.nir.Dialect())
     with pytest.raises(DialectError, match="simulation needs the dialect of the file"):

@@ -91,7 +91,7 @@ def test_events_are_the_spikes_in_order(network):
         assert np.isinf(events.time[sample, used:]).all()
         assert (events.index[sample, used:] == 2).all()
         assert events.count[sample] == used
-    with pytest.raises(UsageError, match="'m' is no population that fires: There are n"):
+    with pytest.raises(UsageError, match="'m' is not a spiking population: There are n"):
         solution.events("m")
 
 
@@ -144,7 +144,7 @@ def events(time, index):
         ),
         (
             {**inputs(), "a": events(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), int))},
-            r"must be \(events,\) or \(batch, ev",
+            r"give both the shape \(events,\) or \(batch, ev",
         ),
         (
             {**inputs(), "a": events(np.zeros((0, 2)), np.zeros((0, 2), int))},
@@ -186,20 +186,21 @@ def test_unused_slots_may_name_any_channel(network):
 
 @pytest.mark.parametrize("t_end", [0.0, -1.0, np.inf, np.nan])
 def test_the_end_must_lie_ahead(network, t_end):
-    with pytest.raises(
-        UsageError, match=r"t_end is .* s: the simulation must end at a finite time after 0"
-    ):
+    with pytest.raises(UsageError, match=r"t_end is .* s: pass a finite time after 0"):
         simulate(network, inputs(), t_end)
 
 
 def test_options_that_make_no_sense_are_refused(network):
-    with pytest.raises(UsageError, match="max_spikes is 0 for 'n': it must be at least 1"):
+    with pytest.raises(UsageError, match="max_spikes is 0 for 'n': give at least 1"):
         simulate(network, inputs(), T_END, engine=Event(max_spikes=0))
     with pytest.raises(
-        UsageError, match=r"first_spike_only names 'm', no population that fires: .*There are n"
+        UsageError,
+        match=r"first_spike_only names 'm', which is not a spiking population: .*There are n",
     ):
         simulate(network, inputs(), T_END, engine=Event(first_spike_only=("m",)))
-    with pytest.raises(UsageError, match="first_spike_only names 'r', no population that fires"):
+    with pytest.raises(
+        UsageError, match="first_spike_only names 'r', which is not a spiking population"
+    ):
         simulate(network, inputs(), T_END, engine=Event(first_spike_only=("r",)))
     with pytest.raises(UsageError, match="t_end is missing"):
         simulate(network, inputs())

@@ -67,29 +67,32 @@ REFUSED = {
     ),
     "cycle": (
         [["in", "w", "li", "th", "back", "li"], ["th", "out"]],
-        "node 'th' (Threshold) is part of a cycle: break the cycle before it, or run it on the grid",
+        "node 'th' (Threshold) is part of a cycle: break the cycle before it, or simulate with engine=",
     ),
     "scaled voltage": (
         [["in", "w", "li", "scale", "th", "out"], ["scale", "seen"]],
-        "node 'li' (LI) sends its voltage through other nodes to Output 'seen': the event engine records voltages of",
+        "node 'li' (LI) sends its voltage through other nodes to Output 'seen': simulate with engine=TimeStepped(), "
+        "the event engine records voltages of neurons only",
     ),
     "level and voltage": (
         [[*PLAIN[0]], ["li", "back", "next"]],
-        "node 'next' (LIF) takes what th sends and the voltage of 'li' (LI): drive it by one of the two, or run it on",
+        "node 'next' (LIF) takes what th sends and the voltage of 'li' (LI): drive it by one of the two, or "
+        "simulate with engine=TimeStepped()",
     ),
     "voltage of a level": (
         [["in", "w", "li", "th", "back", "more", "on", "next", "out"]],
-        "node 'more' (LI) takes the level of a Threshold and sends its voltage on to 'next' (LIF): play the Threshold "
-        "as events (--threshold event), or run it on the grid",
+        "node 'more' (LI) takes the level of a Threshold and sends its voltage on to 'next' (LIF): "
+        'pass threshold="event", or simulate with engine=TimeStepped()',
     ),
     "deltas": (
         [[*PLAIN[0]], ["w", "next"]],
-        "node 'next' (LIF) receives a level from 'on' and delta spikes from 'w': say --spike-kernel next:box, play the "
-        "Threshold as events (--threshold event), or run it on the grid",
+        "node 'next' (LIF) receives a level from 'on' and delta spikes from 'w': "
+        'pass spike_kernel={"next": "box"} or threshold="event", or simulate with engine=TimeStepped()',
     ),
     "own deltas": (
         [[*PLAIN[0]], ["next", "back", "next"]],
-        "node 'next' (LIF) receives a level from 'on' and delta spikes from 'back': say --spike-kernel next:box",
+        "node 'next' (LIF) receives a level from 'on' and delta spikes from 'back': "
+        'pass spike_kernel={"next": "box"}',
     ),
 }
 
@@ -136,8 +139,9 @@ def test_what_is_refused(name):
         simulate(jaxsnn.lower(graph), silence, 0.1)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
-    problems = [str(problem) for problem in check(graph, "event").problems]
-    assert str(caught.value) in problems
+    assert f"'{caught.value.node}'" in message
+    assert caught.value.fix
+    assert caught.value.problem in check(graph, "event").problems
     assert check(graph, "event", "event").ok == (
         name in ("deltas", "own deltas", "voltage of a level")
     )
@@ -150,7 +154,9 @@ def test_the_check_takes_a_reading_for_the_event_engine_only():
         UsageError, match="threshold is for the event engine, not for 'grid': leave it out"
     ):
         check(graph, "grid", "level")
-    with pytest.raises(UsageError, match="threshold is 'rise', no way to play a Threshold"):
+    with pytest.raises(
+        UsageError, match="threshold is 'rise', which is not a way to simulate a Threshold"
+    ):
         check(graph, "event", "rise")
 
 
@@ -238,16 +244,28 @@ def test_run_plays_events_where_it_is_told(written, capsys):
 
 def test_readings_that_make_no_sense_are_refused(written, capsys):
     code, error, _ = run(written, "--threshold", "edge", capsys=capsys)
-    assert (code, "threshold is 'edge', no way to play a Threshold" in error) == (2, True)
+    assert (code, "threshold is 'edge', which is not a way to simulate a Threshold" in error) == (
+        2,
+        True,
+    )
     code, error, _ = run(written, "--threshold", "level", "--engine", "grid", capsys=capsys)
     assert (
         code,
-        "--threshold is for the event engine: on the grid a Threshold is a level" in error,
+        "--threshold is for the event engine, in time steps a Threshold is a level" in error,
     ) == (2, True)
     mixed = graph_of([*PLAIN, ["th", "out"]], WEAK)
     jaxsnn.write(written[0][0], mixed, force=True)
     code, error, _ = run(written, capsys=capsys)
-    assert (code, "or from one Threshold" in error) == (1, True)
+    assert (code, "or by one Threshold" in error) == (1, True)
+
+
+def test_advice_on_the_command_line_names_its_options(written, capsys):
+    (file, _, _), said = written
+    jaxsnn.write(file, graph_of([*PLAIN, ["w", "next"]], WEAK), force=True)
+    main(["check", file, "--for", "event", *said, "--json"])
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    expected = "--spike-kernel next:box or --threshold event, or simulate with --engine grid"
+    assert problem["fix"] == f"pass {expected}"
 
 
 def test_check_and_fidelity_take_the_reading(written, capsys):

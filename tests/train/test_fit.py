@@ -17,7 +17,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.structure import Wire
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
-from jaxsnn.simulation.runs import simulate_fully
+from jaxsnn.simulation.retry import simulate_fully
 from jaxsnn.train import (
     Bounded,
     Dropout,

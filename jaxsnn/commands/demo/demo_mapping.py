@@ -14,6 +14,7 @@ from jaxsnn.bss2.mapping import Mapping, to_json
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, quantize
 from jaxsnn.bss2.usage import used
+from jaxsnn.commands.arguments import line_of
 from jaxsnn.commands.demo.demo_steps import TOLD
 from jaxsnn.errors import MappingError
 from jaxsnn.nir import read
@@ -29,7 +30,7 @@ def map_step(
     quantized = quantize(read(exported, **TOLD))
     found = place_and_route(quantized.netlist)
     if found.mapping is None:
-        raise MappingError(f"the trained network has no mapping: {found.why}")
+        raise MappingError(f"the trained network has no mapping ({found.why})")
     text, resources = to_json(found.mapping), used(found.mapping)
     write_whole(written, lambda path: path.write_text(text, encoding="utf-8"), force)
     runs = len(found.mapping.runs)
@@ -37,9 +38,7 @@ def map_step(
         f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN
     ]
     errors = [f"{name} {report.relative_error:.1%}" for name, report in quantized.nodes.items()]
-    notes = [
-        f"{note.node}{': ' * bool(note.node)}{note.what} ({note.why})" for note in quantized.notes
-    ]
+    notes = [line_of(note) for note in quantized.notes]
     lines = [
         f"{exported.name} placed and routed on BrainScaleS-2, in {runs} run{'s' * (runs > 1)}: {', '.join(taken)}",
         f"weights have 6 bit and a sign: rms error {', '.join(errors)} of their rms",
@@ -55,7 +54,9 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
     violations = check(mapping, quantized.netlist)
     if violations:
         raise MappingError(
-            f"{written.name} has {len(violations)} violations, the first: {violations[0]}"
+            f"{written.name} has {len(violations)} violations, the first: {violations[0].message}",
+            fix="map the network again",
+            node=violations[0].node,
         )
     synapses = len(quantized.netlist.weight)
     lines = [

@@ -10,6 +10,7 @@ import numpy as np
 from jaxsnn import plot
 from jaxsnn.bss2.floorplan import floorplan
 from jaxsnn.bss2.mapping import Mapping
+from jaxsnn.commands.arguments import line_of
 from jaxsnn.commands.demo.demo_steps import DemoRun
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
@@ -37,39 +38,37 @@ def draw_step(
         )
         _draw_raster(folder / names[2], after, data, force)
     except UsageError as error:
-        return (
-            names[:1],
-            [*lines, f"left out: {error}"],
-            {"pictures": list(names[:1]), "left_out": str(error)},
-        )
+        why = line_of(error.problem)
+        facts = {"pictures": list(names[:1]), "left_out": why}
+        return names[:1], [*lines, f"left out: {why}"], facts
     lines.append(
         f"{names[1]}: errors and loss by epoch; {names[2]}: what goes in, what fires, who is first"
     )
     return names, lines, {"pictures": list(names)}
 
 
-def _draw_raster(path: Path, played: DemoRun, data: Data, force: bool) -> None:
+def _draw_raster(path: Path, ran: DemoRun, data: Data, force: bool) -> None:
     """One point of each class: what goes in, what the hidden layer does, who is first at the
     output.
     """
-    (entry, events), *_ = played.inputs.items()
+    (entry, events), *_ = ran.inputs.items()
     samples = []
     for label, kind in enumerate(data.classes):
         sample = int(np.flatnonzero(data.y == label)[0])
-        trains = {entry: _one_train(events, sample, played.network.inputs[entry])}
-        for name in played.solution.spikes:
-            size = played.network.populations[name].size
-            trains[name] = _one_train(played.solution.events(name), sample, size)
+        trains = {entry: _one_train(events, sample, ran.network.inputs[entry])}
+        for name in ran.solution.spikes:
+            size = ran.network.populations[name].size
+            trains[name] = _one_train(ran.solution.events(name), sample, size)
         x, y = data.x[sample, :2]
         samples.append((f"a point of '{kind}': x = {x:.2f}, y = {y:.2f}", trains))
-    last = list(played.solution.spikes)[-1]
+    last = list(ran.solution.spikes)[-1]
     latest = max(
         float(train.time.max(initial=0.0)) for _, trains in samples for train in trains.values()
     )
     plot.raster(
         path,
         samples,
-        t_end=min(1.05 * latest, played.t_end),
+        t_end=min(1.05 * latest, ran.t_end),
         title="The trained network on three test points: the first spike of the last row (circled) is its answer",
         labels={entry: ("x", "y", "1-x", "1-y", "bias"), last: data.classes},
         circled=last,

@@ -20,7 +20,7 @@ from jaxsnn.nir.export import same_array
 from jaxsnn.nir.files import Dataset, Group, load
 from jaxsnn.nir.passes import sizes as population_sizes
 from jaxsnn.simulation.audit import audit
-from jaxsnn.simulation.runs import simulate_fully
+from jaxsnn.simulation.retry import simulate_fully
 from jaxsnn.simulation.simulate import Solution
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
 from jaxsnn.train.loop.train_plan import INPUT_SPAN, make_loss
@@ -53,7 +53,8 @@ class DemoRun:
         }
 
 
-def play(graph: Graph, data: Data) -> DemoRun:
+def run_points(graph: Graph, data: Data) -> DemoRun:
+    """Simulate a graph on points, event by event."""
     network = lower(graph)
     loss = make_loss("ttfs", network)
     events = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=True)(data.x)
@@ -99,17 +100,17 @@ def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
 
 
 def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[str, Any]]:
-    played = play(graph, data)
+    ran = run_points(graph, data)
     lines = [
         f"{len(data)} Yin-Yang points, five input spikes each, event by event: exact times, no time step",
-        f"spikes of a neuron for one point: {listed(played.per_neuron)}",
-        f"accuracy, untrained: {played.accuracy:.2%}",
+        f"spikes of a neuron for one point: {listed(ran.per_neuron)}",
+        f"accuracy, untrained: {ran.accuracy:.2%}",
     ]
-    return played, lines, facts_of(played)
+    return ran, lines, facts_of(ran)
 
 
-def check_step(played: DemoRun) -> tuple[None, list[str], dict[str, Any]]:
-    found = audit(played.network, played.inputs, played.solution, played.t_end)
+def check_step(ran: DemoRun) -> tuple[None, list[str], dict[str, Any]]:
+    found = audit(ran.network, ran.inputs, ran.solution, ran.t_end)
     lines = [
         "voltages recomputed in float64 from the spikes alone, by another formula (unit: v_threshold - v_reset):"
     ]
@@ -135,7 +136,7 @@ def train_step(
     before: DemoRun,
 ) -> tuple[tuple[Fit, DemoRun], list[str], dict[str, Any]]:
     trained = fit(graph, data, epochs=epochs, seed=seed, progress=progress)
-    after = play(trained.graph, data.test)
+    after = run_points(trained.graph, data.test)
     lines = [
         f"{len(data.train)} other points, {epochs} epochs, exact gradients of spike times (EventProp), Adam",
         f"test accuracy: {before.accuracy:.2%} -> {trained.test_accuracy:.2%} "
@@ -189,26 +190,28 @@ def _same(old: Dataset, new: Dataset) -> bool:
 def read_back_step(
     exported: Path, data: Data, after: DemoRun
 ) -> tuple[None, list[str], dict[str, Any]]:
-    again = play(read(exported, **TOLD), data)
+    again = run_points(read(exported, **TOLD), data)
     compared = {}
     for name, spikes in after.solution.spikes.items():
         first, second = np.asarray(spikes.time), np.asarray(again.solution.spikes[name].time)
         same = first.shape == second.shape and first.tobytes() == second.tobytes()
         if not same:
             raise SimulationError(
-                f"population '{name}' of {exported} does not fire the spikes that it was trained with"
+                f"population '{name}' of {exported} does not fire the spikes that it was trained with",
+                fix="report it, the exporter wrote something else",
+                node=name,
             )
         compared[name] = int(np.isfinite(first).sum())
     lines = [
-        f"{exported.name} read again, and played on the {len(data)} test points:",
+        f"{exported.name} read again, and simulated on the {len(data)} test points:",
         f"{sum(compared.values())} spikes ({listed(compared)}), all at the times from before the export, bit for bit",
-        "not compared: snnTorch itself, which steps by dt and resets a step late, so that its spikes lie on that grid",
+        "not compared: snnTorch itself, which steps by dt and resets a step late",
     ]
     return None, lines, {"equal": True, "spikes": compared}
 
 
-def facts_of(played: DemoRun) -> dict[str, Any]:
-    return {"accuracy": played.accuracy, "spikes_per_neuron": played.per_neuron}
+def facts_of(ran: DemoRun) -> dict[str, Any]:
+    return {"accuracy": ran.accuracy, "spikes_per_neuron": ran.per_neuron}
 
 
 def listed(values: Mapping[str, float]) -> str:

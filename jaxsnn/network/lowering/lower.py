@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.network.lowering.lower_nodes import PURPOSE, plan, time_power
+from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, PURPOSE, plan, time_power
 from jaxsnn.network.network import Network, with_tau_facts, without_synaptic_delays
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
     """The network that the engines run.
 
-    What the dialect leaves open is noted in the network's populations; an engine that needs it
-    refuses to run, and says which option tells it.
+    What the dialect does not say is noted in the network's populations; an engine that needs it
+    refuses to run, and names the option that says it.
 
     Args:
         graph: read with a dialect.
@@ -33,7 +33,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
         free_time_constants: assume nothing of tau_mem and tau_syn, so that they can be trained.
 
     Raises:
-        LoweringError: a node that has no size, or none of the graph's nodes is a neuron.
+        LoweringError: a node that has no size, or that no engine runs, or a graph without neurons.
         DialectError: the dialect is undecided, or its framework never writes such a node.
 
     >>> from jaxsnn.nir import build
@@ -55,7 +55,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
         if part.population is not None:
             populations[name] = part.population
     if not populations:
-        raise LoweringError("the graph has no neurons: nothing to simulate")
+        raise LoweringError.of(NO_NEURONS)
     populations = {
         name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))
         for name, population in with_chains(wires, populations).items()
@@ -99,7 +99,7 @@ def raise_(graph: Graph, network: Network) -> Graph:
 
 
 def _refuse_untied(before: Graph, after: Graph) -> None:
-    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it plays one of
+    """Refuse numbers that no longer tell one step: where a framework ties r to tau, it uses one of
     the two only.
     """
     conventions = before.dialect.conventions
@@ -111,8 +111,9 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
     if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
         raise LoweringError(
             f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a step of "
-            f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}: change both so that "
-            f"{conventions.dt_from} stays the same, or neither"
+            f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}",
+            fix=f"change both so that {conventions.dt_from} stays the same, or neither",
+            node=new.node,
         )
 
 
@@ -125,8 +126,9 @@ def _refuse_others(before: dict[str, Any], after: dict[str, Any]) -> None:
         )
         if old != new:
             raise LoweringError(
-                f"node '{name}' has parameters {old} in the graph and {new} in the network: pass the graph that the "
-                "network was lowered from"
+                f"node '{name}' has parameters {old} in the graph and {new} in the network",
+                fix="pass the graph that the network was lowered from",
+                node=name,
             )
 
 
@@ -136,14 +138,18 @@ def _written(
     """A changed parameter in the file's units, shape and dtype; `same` marks the entries that did
     not change.
     """
+    where = f"node '{node.name}' ({node.type})"
     if not np.isfinite(value).all():
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} is {value[~np.isfinite(value)][0]} after training"
+            f"{where}: {name} is {value[~np.isfinite(value)][0]} after training",
+            fix="train with a lower learning rate, or clip the gradients",
+            node=node.name,
         )
     if name == "r" and rule_of(dialect, node).resistance != "file":
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): r cannot be trained in the dialect {dialect.name}, "
-            "which does not play it"
+            f"{where}: r cannot be trained in the dialect {dialect.name}, which does not use it",
+            fix="leave r out of what is trained",
+            node=node.name,
         )
     original = np.asarray(node.value(name))
     dtype = (

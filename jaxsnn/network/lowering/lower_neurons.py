@@ -5,11 +5,12 @@ open.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import DialectError, LoweringError
+from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.dialects import DIALECTS, Dialect, NodeDialect, Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
@@ -22,27 +23,28 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     """The population of a NIR neuron.
 
     Args:
-        node: The neuron.
-        dialect: Decided.
-        size: Number of neurons.
-        looped: The neuron feeds itself, directly or through other nodes.
+        node: the neuron.
+        dialect: decided.
+        size: number of neurons.
+        looped: the neuron feeds itself, directly or through other nodes.
 
     Raises:
-        DialectError: The dialect never writes such a node.
+        DialectError: the dialect never writes such a node.
+        LoweringError: a parameter that has neither one entry nor one for each neuron.
     """
     view = dialect.at(node.name)
     readout = isinstance(node, CubaLI | LI | I) or view.readout
     conventions, rule = DIALECTS[dialect.name or ""], rule_of(dialect, node)
     obstacles = _obstacles(node, size, told_reset=view.reset)
-    # Counted in steps, time needs no dt on the grid. In continuous time "seconds" stands in the
-    # way.
+    # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
+    # "seconds" stands in the way.
     counts_steps = dialect.time_unit == "step" and dialect.dt is None
 
     def known(field: str, get: Callable[[], Any], default: Any) -> Any:
         try:
             return get()
         except DialectError as error:
-            obstacles[field] = str(error)
+            obstacles[field] = replace(error.problem, node=node.name)
             return default
 
     def told(field: str, default: Any) -> Any:
@@ -65,8 +67,8 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     remarks = ()
     if own_delay is not None and view.reset_delay not in (None, own_delay):
         remarks = (
-            f"node '{node.name}' ({node.type}): reset_delay is {own_delay}, whatever was said: {dialect.name} plays "
-            "neurons of this type that feed themselves no other way",
+            f"node '{node.name}' ({node.type}): reset_delay is {own_delay}, not {view.reset_delay}, as {dialect.name} "
+            "has no other way for recurrent neurons of this type",
         )
     return Population(
         name=node.name,
@@ -102,7 +104,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
 
 
 def _membrane(
-    node: Node, rule: Rule, view: NodeDialect, obstacles: dict[str, str], size: int
+    node: Node, rule: Rule, view: NodeDialect, obstacles: dict[str, Problem], size: int
 ) -> Any:
     """`Population.membrane`: the dialect's rule, where options or numbers of the node do not change
     it.
@@ -113,9 +115,12 @@ def _membrane(
         return rule.membrane
     decayed = per_channel(node, "r", size) == 1
     if decayed.any() and not decayed.all():
-        obstacles["r"] = (
-            f"node '{node.name}' ({node.type}): r is 1 at {int(decayed.sum())} of {size} neurons, whose input decays, "
-            f"and {per_channel(node, 'r', size)[~decayed][0]:g} at others, whose input does not: split it in two"
+        other = per_channel(node, "r", size)[~decayed][0]
+        obstacles["r"] = _bad(
+            node,
+            f"r is 1 at {int(decayed.sum())} of {size} neurons, whose input decays, and {other:g} at others, whose "
+            "input does not",
+            "split it into two nodes",
         )
     return "relax" if decayed.all() else "relax, add"
 
@@ -129,28 +134,43 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     value = node.numbers(name)
     if value.size not in (1, size):
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size} channels: give one or {size}"
+            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size} channels",
+            fix=f"give one entry, or {size}",
+            node=node.name,
         )
     return np.broadcast_to(value.reshape(-1), size)
 
 
-def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, str]:
-    """Numbers that make no sense in continuous time."""
+def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Problem]:
+    """Numbers that make no sense in continuous time, by parameter."""
     found = {}
     for name in ("tau", "tau_mem", "tau_syn"):
         if name in node.names and not (finite := np.isfinite(per_channel(node, name, size))).all():
             neuron = int((~finite).argmax())
-            found[name] = (
-                f"node '{node.name}' ({node.type}): {name} of neuron {neuron} is infinite: continuous time needs a "
-                "finite time constant"
+            found[name] = _bad(
+                node,
+                f"{name} of neuron {neuron} is infinite",
+                "give a finite time constant, which continuous time needs",
             )
     if "v_threshold" in node.names:
         v_threshold = per_channel(node, "v_threshold", size)
         v_reset = np.zeros(size) if told_reset == "subtract" else per_channel(node, "v_reset", size)
         if (bad := v_reset >= v_threshold).any():
             neuron = int(bad.argmax())
-            found["v_reset"] = (
-                f"node '{node.name}' ({node.type}): neuron {neuron} resets to {v_reset[neuron]:g}, not below its "
-                f"v_threshold {v_threshold[neuron]:g}: it would fire for ever at once"
+            found["v_reset"] = _bad(
+                node,
+                f"neuron {neuron} resets to {v_reset[neuron]:g}, not below its v_threshold {v_threshold[neuron]:g}, "
+                "and would fire without end at one time",
+                "lower v_reset or raise v_threshold",
             )
     return found
+
+
+def _bad(node: Node, what: str, fix: str) -> Problem:
+    """A number that an engine cannot use."""
+    return Problem(
+        node=node.name,
+        code="bad-parameter",
+        message=f"node '{node.name}' ({node.type}): {what}",
+        fix=fix,
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxsnn.errors import LoweringError, listing
+from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.network.lowering.lower_neurons import per_channel, population_of
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.nir.dialects import Dialect
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from jaxsnn.nir.graph import Graph
 
 PURPOSE = "simulation"
+NO_NEURONS = Problem(
+    code="no-neurons",
+    message="the graph has no neurons",
+    fix="add some, nothing else is simulated",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +70,12 @@ class LoweringPlan:
     """A graph made ready to be lowered node by node.
 
     Attributes:
-        graph: The graph.
-        order: Names of the nodes to lower, sources before targets; relays of nested graphs are left
+        graph: the graph.
+        order: names of the nodes to lower, sources before targets; relays of nested graphs are left
             out.
-        shapes: Node -> input and output shape.
-        looped: Names of nodes that feed themselves, directly or through others.
-        sources: Node -> names of the nodes that feed it, in the order of `order`.
+        shapes: node -> input and output shape.
+        looped: names of nodes that feed themselves, directly or through others.
+        sources: node -> names of the nodes that feed it, in the order of `order`.
     """
 
     graph: Graph
@@ -83,13 +88,15 @@ class LoweringPlan:
         """Lower one node.
 
         Raises:
-            LoweringError: The node has no size, or is one that no engine runs.
-            DialectError: The dialect's framework never writes such a node.
+            LoweringError: the node has no size, or is one that no engine runs.
+            DialectError: the dialect's framework never writes such a node.
         """
         node, (inward, shape) = self.graph.nodes[name], self.shapes[name]
         if inward is None or shape is None:
             raise LoweringError(
-                f"the size of node '{name}' cannot be told from the file: give its parameters a shape"
+                f"node '{name}' ({node.type}): the file does not tell its size",
+                fix="give its parameters a shape, or the Input before it",
+                node=name,
             )
         lowered = lower_node(node, self.graph.dialect, inward, shape)
         detail = self._copied(name, lowered) if lowered.kind == "Linear" else lowered.detail
@@ -152,7 +159,12 @@ def lower_node(
 ) -> Lowered:
     """Lower one node that takes signals of one shape and gives signals of another."""
     supported = listing(kind.__name__ for kind in lower_node.registry if kind not in (object, Node))
-    raise LoweringError(f"node '{node.name}' is a {node.type}: simulation runs {supported}")
+    raise LoweringError(
+        f"node '{node.name}' is a {node.type}",
+        fix=f"replace it, simulation runs {supported}",
+        node=node.name,
+        code="unsupported-node",
+    )
 
 
 @lower_node.register
@@ -171,8 +183,9 @@ def _(node: Flatten, dialect, inward, shape):
         return Lowered("Flatten", {})
     if len(shape) != 1:
         raise LoweringError(
-            f"node '{node.name}' (Flatten) joins {inward} to {shape}, and {dialect.name} keeps channels last: join all "
-            "axes (start_dim 1, end_dim -1)"
+            f"node '{node.name}' (Flatten) joins {inward} to {shape}, and {dialect.name} keeps channels last",
+            fix="join all axes (start_dim 1, end_dim -1)",
+            node=node.name,
         )
     return Lowered("Flatten", {}, (*range(1, len(inward)), 0))
 
@@ -250,7 +263,9 @@ def _window(node: Node) -> Window:
     if frame.padding is None:
         raise LoweringError(
             f"node '{node.name}' ({node.type}) has padding 'same' and a stride of {listing(frame.stride)}, which "
-            "frameworks pad differently: give the padding in numbers"
+            "frameworks pad differently",
+            fix="give the padding in numbers",
+            node=node.name,
         )
     return frame
 
@@ -258,7 +273,8 @@ def _window(node: Node) -> Window:
 def _matrix(node: Any) -> np.ndarray:
     if node.weight.ndim != 2:
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}: "
-            "simulation takes (outputs, inputs)"
+            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}",
+            fix="give it the shape (outputs, inputs)",
+            node=node.name,
         )
     return node.numbers("weight")

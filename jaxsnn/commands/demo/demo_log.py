@@ -1,4 +1,4 @@
-"""What the demo did, step by step."""
+"""The steps of the demo as they are done: timed, and told."""
 
 from __future__ import annotations
 
@@ -25,40 +25,6 @@ class DemoStep:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoReport:
-    """What the demo did.
-
-    Attributes:
-        test_accuracy: fraction.
-        steps: in order.
-        files: the names of `FILES` that were written -> path.
-    """
-
-    test_accuracy: float
-    steps: tuple[DemoStep, ...]
-    files: Mapping[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        steps = [
-            {"name": step.name, **step.facts, "seconds": round(step.seconds, 3)}
-            for step in self.steps
-        ]
-        return {
-            "schema": 1,
-            "test_accuracy": self.test_accuracy,
-            "steps": steps,
-            "files": dict(self.files),
-        }
-
-    def as_text(self) -> str:
-        """For people: what comes after the steps."""
-        seconds = sum(step.seconds for step in self.steps)
-        files = [f"  {path}" for path in self.files.values()]
-        return "\n".join([f"test accuracy {self.test_accuracy:.2%}, in {seconds:.0f} s", *files])
-
-
 def step_text(number: int, step: DemoStep) -> str:
     """A step for people."""
     first, *others = step.lines
@@ -72,7 +38,7 @@ def step_text(number: int, step: DemoStep) -> str:
 
 
 class Steps:
-    """Runs steps, times them and collects what they say."""
+    """Runs steps, times them and collects what they tell."""
 
     def __init__(self, step_done: Callable[[int, DemoStep], None] | None):
         self.done: list[DemoStep] = []

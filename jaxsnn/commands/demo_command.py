@@ -1,0 +1,164 @@
+"""`jaxsnn demo`: the main job on a file that another framework wrote: read, simulate, train, export,
+read back, compare, map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.commands.arguments import add_command, add_output, print_outcome
+from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
+from jaxsnn.errors import FileError, refuse_seed
+from jaxsnn.output import refuse_unwritable, write_json
+
+#: What the demo writes into its folder.
+FILES = (
+    "trained.nir",
+    "history.json",
+    "mapping.json",
+    "floorplan.svg",
+    "learning_curve.png",
+    "raster.png",
+    "report.json",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOutcome:
+    """What `jaxsnn demo` did.
+
+    Attributes:
+        test_accuracy: fraction.
+        steps: in order.
+        files: the names of `FILES` that were written -> path.
+    """
+
+    test_accuracy: float
+    steps: tuple[DemoStep, ...]
+    files: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        steps = [
+            {"name": step.name, **step.facts, "seconds": round(step.seconds, 3)}
+            for step in self.steps
+        ]
+        return {
+            "schema": 1,
+            "test_accuracy": self.test_accuracy,
+            "steps": steps,
+            "files": dict(self.files),
+        }
+
+    def as_text(self) -> str:
+        """For people: what comes after the steps."""
+        seconds = sum(step.seconds for step in self.steps)
+        files = [f"  {path}" for path in self.files.values()]
+        return "\n".join([f"test accuracy {self.test_accuracy:.2%}, in {seconds:.0f} s", *files])
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "do the main job: read, simulate, train, export, compare"
+    parser = add_command(commands, "demo", run, text)
+    add_output(parser, "DIR", "folder for the results (default jaxsnn-demo)", default="jaxsnn-demo")
+    parser.add_argument("--epochs", type=int, default=50, help="default 50")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+
+    def show(number: int, step: DemoStep) -> None:
+        if not arguments.json:
+            print(step_text(number, step), flush=True)
+
+    outcome = demo(
+        arguments.output,
+        force=arguments.force,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        step_done=show,
+        progress=None if arguments.quiet else _progress,
+    )
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def demo(
+    folder: str | Path,
+    *,
+    force: bool = False,
+    epochs: int = 50,
+    seed: int = 0,
+    sizes: Sequence[int] | None = None,
+    step_done: Callable[[int, DemoStep], None] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> DemoOutcome:
+    """Run the main job and write what came of it into a folder.
+
+    Args:
+        folder: is made if it does not exist.
+        force: overwrite the files of an earlier run.
+        epochs, seed: of the training run.
+        sizes: numbers of points for training, validation and test; default those of the paper.
+        step_done: is told each step, with its number, as it ends.
+        progress: takes one line for each epoch.
+
+    Raises:
+        UsageError: a seed that makes no random key.
+        FileError: a file would be overwritten.
+        SimulationError: the file that was read back does not fire the same spikes.
+    """
+    from jaxsnn.commands.demo import demo_steps as work
+    from jaxsnn.commands.demo.demo_mapping import map_step, prove_step
+    from jaxsnn.commands.demo.demo_pictures import draw_step
+    from jaxsnn.train import yinyang_splits
+    from jaxsnn.train.data.datasets import YINYANG_SIZES
+
+    refuse_seed(seed)
+    folder = _prepared(Path(folder), force)
+    data = yinyang_splits(seed, sizes or YINYANG_SIZES)
+    exported = folder / "trained.nir"
+    steps = Steps(step_done)
+
+    graph = steps.run("read", work.read_step, work.SOURCE)
+    before = steps.run("simulate", work.simulate_step, graph, data.test)
+    steps.run("check", work.check_step, before)
+    trained, after = steps.run(
+        "train", work.train_step, graph, data, epochs, seed, progress, before
+    )
+    steps.run("export", work.export_step, trained.graph, work.SOURCE, exported, force)
+    steps.run("read back", work.read_back_step, exported, data.test, after)
+    quantized = steps.run("map", map_step, exported, folder / "mapping.json", force)
+    mapping = steps.run("prove", prove_step, quantized, folder / "mapping.json")
+    written = steps.run("draw", draw_step, folder, (trained, after), mapping, data.test, force)
+
+    write_json(folder / "history.json", trained.as_dict(), force)
+    names = ("trained.nir", "history.json", "mapping.json", *written, "report.json")
+    files = {name: str(folder / name) for name in FILES if name in names}
+    outcome = DemoOutcome(test_accuracy=trained.test_accuracy, steps=tuple(steps.done), files=files)
+    write_json(folder / "report.json", outcome.as_dict(), force)
+    return outcome
+
+
+def _prepared(folder: Path, force: bool) -> Path:
+    """The folder, made if it is missing, with room for all files."""
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder} is a file", fix="name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder} cannot be made ({error.strerror})") from error
+    for name in FILES:
+        refuse_unwritable(folder / name, force)
+    return folder

@@ -1,0 +1,49 @@
+"""`jaxsnn deploy`: a mapping as scripts for the software of BrainScaleS-2. It loads no JAX.
+
+Its outcome is what `jaxsnn.bss2.deploy.deploy` returns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    add_output,
+    add_quantization,
+    print_outcome,
+    quantization_of,
+    read_graph,
+)
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "write a mapping as scripts for the software of BrainScaleS-2"
+    parser = add_command(commands, "deploy", run, text)
+    add_file(parser)
+    parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
+    add_output(parser, "DIR", "folder for the scripts", required=True)
+    add_quantization(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.bss2.deploy import deploy, deployed
+    from jaxsnn.bss2.map_file import read_mapping, scales_of
+    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.output import refuse_shared
+
+    written = {f"{path.name} in -o": path for path in deployed(arguments.output)}
+    refuse_shared((arguments.file, arguments.mapping), written)
+    graph = read_graph(arguments)
+    mapping = read_mapping(arguments.mapping)
+    quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
+    outcome = deploy(mapping, quantized, arguments.output, force=arguments.force)
+    add_notes(arguments, quantized.notes)
+    add_notes(arguments, outcome.notes)
+    print_outcome(arguments, outcome)
+    return 0

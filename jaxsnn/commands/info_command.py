@@ -1,0 +1,47 @@
+"""`jaxsnn info`: what is in a NIR file, and what it does not say. It loads no JAX."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.commands.arguments import add_command, add_file, print_outcome, read_graph
+
+if TYPE_CHECKING:
+    from jaxsnn.nir import Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOutcome:
+    """What `jaxsnn info` shows.
+
+    Attributes:
+        graph: what was read.
+    """
+
+    graph: Graph
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        from jaxsnn.nir.description import describe
+
+        return describe(self.graph)
+
+    def as_text(self) -> str:
+        """For people."""
+        from jaxsnn.nir.description import as_text
+
+        return as_text(self.graph)
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "show what is in a NIR file, and what it does not say"
+    add_file(add_command(commands, "info", run, text))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    print_outcome(arguments, InfoOutcome(graph=read_graph(arguments, notes=False)))
+    return 0

@@ -1,0 +1,328 @@
+"""`jaxsnn run`: the network of a NIR file, simulated on inputs from a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    add_output,
+    add_threshold,
+    print_outcome,
+    read_graph,
+    time_of,
+)
+from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.units import format_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxsnn.network.network import Network
+    from jaxsnn.nir import Graph
+
+ENGINES = ("event", "grid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """What `jaxsnn run` did.
+
+    Attributes:
+        result: "success".
+        spikes: population -> number of spikes, all samples together.
+        spikes_needed: population -> largest number of spikes of one neuron in one sample; of a
+            level, of rises.
+        levels: Threshold that is simulated as a level -> number of rises, all samples together.
+        samples: size of the batch.
+        t_end: seconds; None where the length of a time step is unknown.
+        output: path of the file that was written.
+        arrays: name -> shape of what is in it.
+        steps: of a time-stepped run, how many.
+        notes: approximations, and where what was said is not followed, a sentence each.
+    """
+
+    result: str
+    spikes: dict[str, int]
+    spikes_needed: dict[str, int]
+    samples: int
+    t_end: float | None
+    output: str
+    arrays: dict[str, tuple[int, ...]]
+    steps: int | None = None
+    notes: tuple[str, ...] = ()
+    levels: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "result": self.result,
+            "spikes": self.spikes,
+            "levels": self.levels,
+            "events_needed": max(self.spikes_needed.values(), default=0),
+            "spikes_needed": self.spikes_needed,
+            "samples": self.samples,
+            "t_end": self.t_end,
+            "steps": self.steps,
+            "notes": list(self.notes),
+            "output": self.output,
+            "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lengths = [f"{self.steps} steps"] if self.steps is not None else []
+        lengths += [format_time(self.t_end)] if self.t_end is not None else []
+        lines = [f"{self.samples} samples of {', '.join(lengths)}"]
+        lines += [
+            f"{name}: {count} spikes, at most {self.spikes_needed[name]} of one neuron in one sample"
+            for name, count in self.spikes.items()
+        ]
+        lines += [
+            f"{name}: rises {count} times, at most {self.spikes_needed[name]} times in one neuron of one sample"
+            for name, count in self.levels.items()
+        ]
+        arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
+        return "\n".join([*lines, f"{self.output}: {arrays}"])
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    parser = add_command(commands, "run", run, "simulate the network of a NIR file")
+    add_file(parser)
+    parser.add_argument(
+        "--input",
+        metavar="X.npz",
+        required=True,
+        help="x (time, batch, channels), or time and index (batch, events)",
+    )
+    add_output(parser, "OUT.npz", "what leaves the network", required=True)
+    parser.add_argument(
+        "--engine",
+        default="event",
+        help="event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file",
+    )
+    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
+    parser.add_argument(
+        "--max-spikes",
+        type=int,
+        metavar="N",
+        help="fail where a neuron fires more often (default: never)",
+    )
+    add_threshold(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.output import refuse_unwritable
+
+    _refuse_options(arguments)
+    output = refuse_unwritable(arguments.output, arguments.force)
+    graph = read_graph(arguments)
+    options: dict[str, Any] = {"t_end": time_of(arguments.t_end), "force": arguments.force}
+    if arguments.engine == "grid":
+        outcome = run_in_steps(graph, arguments.input, output, **options)
+    else:
+        options |= {"max_spikes": arguments.max_spikes, "threshold": arguments.threshold}
+        outcome = run_file(graph, arguments.input, output, **options)
+    add_notes(arguments, outcome.notes)
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def _refuse_options(arguments: argparse.Namespace) -> None:
+    """Refuse an engine that does not exist, and options that it does not have."""
+    if arguments.engine not in ENGINES:
+        raise UsageError(
+            f"there is no engine '{arguments.engine}'", fix=suggestion(arguments.engine, ENGINES)
+        )
+    if arguments.engine == "grid" and arguments.max_spikes is not None:
+        raise UsageError(
+            "--max-spikes is for the event engine, the time-stepped engine keeps all spikes",
+            fix="leave it out",
+        )
+    if arguments.engine == "grid" and arguments.threshold is not None:
+        raise UsageError(
+            "--threshold is for the event engine, in time steps a Threshold is a level",
+            fix="leave it out",
+        )
+
+
+def run_file(
+    graph: Graph,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    t_end: float | None = None,
+    max_spikes: int | None = None,
+    threshold: str | None = None,
+    force: bool = False,
+) -> RunOutcome:
+    """Simulate a graph event by event on the inputs of an .npz file, and write what leaves it; see
+    `jaxsnn.simulation.network_arrays`.
+
+    Args:
+        t_end: seconds; default: the end of the steps, where inputs are given by steps.
+        max_spikes: fail where a neuron fires more often; default: record as many spikes as there
+            are.
+        threshold: how a Threshold is simulated, "level" (the default) or "event".
+
+    Raises:
+        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
+            fails.
+    """
+    import numpy as np
+
+    from jaxsnn.errors import refuse
+    from jaxsnn.event.event_options import Event
+    from jaxsnn.event.limits import output_limits
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.network.results import Result
+    from jaxsnn.simulation.network_arrays import network_inputs, output_arrays
+    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.simulation.retry import simulate_fully
+
+    if max_spikes is not None and max_spikes < 1:
+        raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
+    arrays = load_arrays(source)
+    network = lower(graph)
+    refuse(output_limits(network.wires, network.populations, threshold or "level"))
+    inputs = network_inputs(arrays, network, graph.dialect.dt)
+    end = inputs.t_end if t_end is None else t_end
+    if end is None:
+        raise _endless(source)
+    sampled = inputs.sample_times
+    solution = simulate_fully(
+        network,
+        inputs.events,
+        end,
+        engine=Event(threshold=threshold or "level"),
+        sample_times=None if sampled is None else sampled[sampled <= end],
+        max_spikes=max_spikes,
+    )
+    leaving = output_arrays(network, solution)
+    _write(output, leaving, force)
+    late = sum(int(count) for count in solution.late.values())
+    return RunOutcome(
+        result=Result(int(solution.result)).name.lower(),
+        spikes=_totals(solution.spikes),
+        spikes_needed={name: int(count) for name, count in solution.spikes_needed.items()},
+        samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
+        t_end=end,
+        output=os.fspath(output),
+        arrays={name: array.shape for name, array in leaving.items()},
+        notes=(
+            *solution.notes,
+            *_late_notes(late, end),
+            *_unused_options(graph, network, threshold),
+        ),
+        levels=_totals(solution.levels),
+    )
+
+
+def run_in_steps(
+    graph: Graph,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    t_end: float | None = None,
+    force: bool = False,
+) -> RunOutcome:
+    """Simulate a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y"
+    (time, batch, *shape).
+
+    Args:
+        source: see `jaxsnn.simulation.recordings.load_recording`; events need `t_end`.
+        t_end: seconds; default: the end of the steps, where inputs are given by steps.
+
+    Raises:
+        JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
+            fails.
+    """
+    import numpy as np
+
+    from jaxsnn.grid.stepped_solution import notes_of
+    from jaxsnn.grid.time_stepped import Grid
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.network.results import Result
+    from jaxsnn.simulation.recordings import inputs_of, load_arrays
+    from jaxsnn.simulation.simulate import simulate
+
+    network = lower(graph, dtype=np.float32)
+    inputs = inputs_of(load_arrays(source), network)
+    if t_end is None and all(hasattr(given, "time") for given in inputs.values()):
+        raise _endless(source)
+    solution = simulate(network, inputs, t_end, engine=Grid(record=True))
+    leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
+    _write(output, leaving, force)
+    counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
+    steps, samples = next(iter(solution.voltages.values())).shape[:2]
+    return RunOutcome(
+        result=Result(int(solution.result)).name.lower(),
+        spikes={name: round(float(count.sum())) for name, count in counts.items()},
+        spikes_needed={name: round(float(count.max())) for name, count in counts.items()},
+        samples=samples,
+        t_end=None if solution.dt is None else steps * solution.dt,
+        steps=steps,
+        notes=notes_of(solution),
+        output=os.fspath(output),
+        arrays={name: array.shape for name, array in leaving.items()},
+    )
+
+
+def _endless(source: str | os.PathLike[str]) -> UsageError:
+    return UsageError(
+        f"{source} holds events, and does not say when a sample ends", fix="say t_end="
+    )
+
+
+def _totals(found: Any) -> dict[str, int]:
+    """Events of each population, all samples together."""
+    return {name: int(own.count.sum()) for name, own in found.items()}
+
+
+def _late_notes(late: int, end: float) -> tuple[str, ...]:
+    text = f"{late} input events at or after t_end = {format_time(end)} were left out"
+    return (text,) if late else ()
+
+
+def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tuple[str, ...]:
+    """What was said of a file, and means nothing for it, or in continuous time."""
+    unused = ()
+    if threshold is not None and all(wire.kind != "Threshold" for wire in network.wires):
+        unused = ("threshold has no effect: the network has no Threshold",)
+    conventions = graph.dialect.conventions
+    if conventions is None or conventions.reset_delay is not None:
+        return unused
+    delayed = [
+        name
+        for name, population in network.populations.items()
+        if population.fires and graph.dialect.at(name).reset_delay
+    ]
+    if not delayed:
+        return unused
+    return (
+        *unused,
+        f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
+    )
+
+
+def _write(output: str | os.PathLike[str], arrays: dict[str, np.ndarray], force: bool) -> None:
+    """Write an .npz file."""
+    import numpy as np
+
+    from jaxsnn.output import write_whole
+
+    def save(path: Path) -> None:
+        # a file object: a path would get .npz appended
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    write_whole(output, save, force)

@@ -1,0 +1,143 @@
+"""`jaxsnn verify`: a recorded input is simulated and compared with the recorded output."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    print_outcome,
+    read_graph,
+)
+from jaxsnn.errors import UsageError, listing
+
+if TYPE_CHECKING:
+    from jaxsnn.nir import Graph
+    from jaxsnn.simulation.recordings import Recording
+    from jaxsnn.simulation.verification import Verification
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOutcome:
+    """What `jaxsnn verify` found.
+
+    Attributes:
+        found: the comparison.
+        notes: approximations, and what of the recording was changed or not used, a sentence each.
+    """
+
+    found: Verification
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Every train is identical, and membranes are within the tolerance."""
+        return self.found.ok
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; an infinite error is text."""
+        content = {"schema": 1, **self.found.as_dict(), "notes": list(self.notes)}
+        error = self.found.relative_rmse
+        if error is not None and not math.isfinite(error):
+            content["relative_rmse"] = str(error)
+        return content
+
+    def as_text(self) -> str:
+        """For people."""
+        found = self.found
+        lines = []
+        if found.trains:
+            lines.append(
+                f"{found.identical} of {found.trains} spike trains are identical, {found.identical_active} of "
+                f"{found.active} that have a spike; {found.spikes_got} spikes for {found.spikes_expected}"
+            )
+        if found.relative_rmse is not None:
+            lines.append(f"membranes have a relative RMSE of {found.relative_rmse:.2g}")
+        first = found.first_difference
+        if first is not None:
+            lines.append(
+                f"first difference: node '{first.node}', neuron {first.neuron}, sample {first.batch}, "
+                f"step {first.step}: {first.expected:g} was recorded, {first.got:g} simulated"
+            )
+        return "\n".join([*lines, "verified" if found.ok else "not verified"])
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "simulate a recorded input and compare with the recorded output"
+    parser = add_command(commands, "verify", run, text)
+    add_file(parser)
+    parser.add_argument(
+        "--recording",
+        metavar="R.npz",
+        required=True,
+        help="x and y (time, batch, ...), or NIR data",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 1 where the simulation differs from the recording."""
+    outcome = verify_file(read_graph(arguments), arguments.recording)
+    add_notes(arguments, outcome.notes)
+    print_outcome(arguments, outcome)
+    return 0 if outcome.ok else 1
+
+
+def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
+    """Simulate the input of a recording, and compare with its output.
+
+    Args:
+        graph: read with its dialect.
+        source: an .npz file or one of NIR data; see `jaxsnn.simulation.recordings.load_recording`.
+
+    Raises:
+        JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not
+            known well enough.
+    """
+    import numpy as np
+
+    from jaxsnn.grid.stepped_solution import notes_of
+    from jaxsnn.grid.time_stepped import Grid
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.simulation.recordings import load_recording
+    from jaxsnn.simulation.simulate import simulate
+    from jaxsnn.simulation.verification import compare
+
+    network = lower(graph, dtype=np.float32)
+    recording = load_recording(source, network, graph.dialect.dt)
+    _refuse_incomplete(source, recording, network.outputs)
+    solution = simulate(network, recording.x, engine=Grid())
+    return VerifyOutcome(
+        found=compare(solution, recording.y), notes=(*recording.notes, *notes_of(solution))
+    )
+
+
+def _refuse_incomplete(
+    source: str | os.PathLike[str], recording: Recording, outputs: Iterable[str]
+) -> None:
+    for name, given in recording.x.items():
+        if hasattr(given, "time"):
+            raise UsageError(
+                f"{source} holds events for input '{name}'",
+                fix="record an array with a value for each step",
+                node=name,
+            )
+    if not recording.y:
+        raise UsageError(
+            f"{source} has no output to compare with",
+            fix="save it as 'y', or as 'NODE.y' for each Output",
+        )
+    missing = [name for name in outputs if name not in recording.y]
+    if missing:
+        raise UsageError(
+            f"{source} has no recording of output {listing(missing)}",
+            fix="save each as 'NODE.y'",
+            node=missing[0],
+        )
