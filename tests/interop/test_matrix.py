@@ -134,8 +134,8 @@ def test_a_cell(name, target, recorded, table, tmp_path):
             nearest = None
         table.append(
             Cell(
-                source=name, target=target, share=None, active=active, trains=trains, shift=0, reason=error.problem.message,
-                approximate=nearest,
+                source=name, target=target, share=None, active=active, trains=trains, shift=0,
+                reason=error.problem.message, approximate=nearest,
             )
         )  # fmt: skip
         return
