@@ -11,8 +11,8 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import netlist
-from tests.oracles import mapping_walker
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
+from tests.oracles import mapping_walker
 
 RIGHT = {
     "256-246-10": lambda: (dense_net(256, 246, 10), one_run_mapping),
