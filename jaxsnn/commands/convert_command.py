@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
+    line_of,
     print_outcome,
     read_graph,
     time_of,
 )
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.graph import Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOutcome:
+    """What `jaxsnn convert` did.
+
+    Attributes:
+        output: path of the file that was written.
+        load_with: a line of Python that loads it with the target's importer.
+        changes: what was changed, and why.
+        losses: what an approximation loses.
+        shift: Output -> steps by which its spikes leave later than the source's.
+    """
+
+    output: str
+    load_with: str
+    changes: tuple[Change, ...]
+    losses: tuple[str, ...]
+    shift: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "output": self.output,
+            "load_with": self.load_with,
+            "changes": [change.as_dict() for change in self.changes],
+            "losses": list(self.losses),
+            "shift": self.shift,
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [line_of(change) for change in self.changes]
+        lines += [line_of(f"lost: {loss}") for loss in self.losses]
+        return "\n".join([*lines, f"{self.output}: load it with", f"  {self.load_with}"])
 
 
 def add(commands: Any) -> None:
@@ -35,17 +76,22 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
-    from jaxsnn.nir.convert.convert_file import convert_file
+    from jaxsnn.nir.convert import convert
+    from jaxsnn.nir.export import write
     from jaxsnn.output import refuse_unwritable
 
-    output = refuse_unwritable(arguments.output, arguments.force)
-    outcome = convert_file(
-        read_graph(arguments),
-        output,
-        to=arguments.to,
-        dt=time_of(arguments.to_dt),
-        approximate=arguments.approximate,
-        force=arguments.force,
+    output = str(refuse_unwritable(arguments.output, arguments.force))
+    graph, dt = read_graph(arguments), time_of(arguments.to_dt)
+    converted = convert(
+        graph, to=arguments.to, approximate=arguments.approximate, dt=dt, path=output
+    )
+    write(output, converted.graph, arguments.force)
+    outcome = ConvertOutcome(
+        output=output,
+        load_with=converted.load_with,
+        changes=converted.changes,
+        losses=converted.losses,
+        shift=dict(converted.shift),
     )
     add_notes(arguments, [f"lost: {loss}" for loss in outcome.losses])
     print_outcome(arguments, outcome)

@@ -1,9 +1,14 @@
-"""`jaxsnn map`: a network placed and routed on BrainScaleS-2, or a mapping checked. It loads no JAX."""
+"""`jaxsnn map`: a network placed and routed on BrainScaleS-2, or a mapping verified.
+
+It loads no JAX.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
@@ -11,12 +16,126 @@ from jaxsnn.commands.arguments import (
     add_notes,
     add_output,
     add_quantization,
+    line_of,
     print_outcome,
     quantization_of,
     read_graph,
     time_of,
 )
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import Problem, UsageError
+from jaxsnn.units import format_time
+
+if TYPE_CHECKING:
+    from jaxsnn.bss2.mapping import Mapping
+    from jaxsnn.bss2.search.feasibility import Certificate
+    from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions
+    from jaxsnn.nir import Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOutcome:
+    """What `jaxsnn map` found.
+
+    Attributes:
+        stop_reason: "fits", "impossible", "gave up", or "verified" where a mapping was only
+            checked.
+        mapping: where there is one.
+        quantized: the net that was mapped.
+        violations: of the mapping.
+        certificate: what forbids the net, or fewer runs.
+        problem: what stood in the way, where there is no mapping.
+        files: what was written, by kind.
+    """
+
+    stop_reason: str
+    mapping: Mapping | None
+    quantized: Quantized
+    violations: tuple[Problem, ...]
+    certificate: Certificate | None
+    files: dict[str, str]
+    problem: Problem | None = None
+
+    @property
+    def ok(self) -> bool:
+        """There is a mapping, and nothing is wrong with it."""
+        return self.mapping is not None and not self.violations
+
+    @property
+    def why(self) -> str:
+        """Why there is no right mapping, in one line in the words of the command line."""
+        if self.violations:
+            count = len(self.violations)
+            return f"{count} violation{'s' * (count > 1)}"
+        return "" if self.problem is None else self.problem.as_text()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        from jaxsnn.bss2.usage import used
+
+        mapping = self.mapping
+        return {
+            "schema": 1,
+            "fits": self.ok,
+            "runs": None if mapping is None else len(mapping.runs),
+            "signs": None if mapping is None else mapping.signs,
+            "stop_reason": self.stop_reason,
+            "why": self.why,
+            "certificate": None if self.certificate is None else self.certificate.as_dict(),
+            "used": {} if mapping is None or self.violations else used(mapping),
+            "events": [] if mapping is None or self.violations else _events(mapping),
+            "methods": [] if mapping is None else [run.method for run in mapping.runs],
+            "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
+            "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
+            **self.files,
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        from jaxsnn.bss2.check import located
+
+        mapping = self.mapping
+        if mapping is None:
+            return f"{self.stop_reason}: {self.why}"
+        lines = [line_of(f"violation: {located(one)}") for one in self.violations]
+        runs = len(mapping.runs)
+        lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
+        lines += [f"  run {number}: {_run_text(mapping, number)}" for number in range(runs)]
+        lines += [] if self.violations else _usage_lines(mapping)
+        for name, node in self.quantized.nodes.items():
+            scale = "none" if node.scale is None else f"{node.scale:.4g} LSB"
+            lines.append(
+                f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
+                f"rms error {node.rms_error:.3g}"
+            )
+        lines.append(f"{'checked':24}{len(self.violations)} violations")
+        lines += [f"{kind:24}{path}" for kind, path in self.files.items()]
+        return "\n".join(lines)
+
+
+def _usage_lines(mapping: Mapping) -> list[str]:
+    """How much of the chip a mapping takes."""
+    from jaxsnn.bss2.usage import used
+
+    lines = [f"{name:24}{one['used']} of {one['available']}" for name, one in used(mapping).items()]
+    most = max((max(run.values()) for run in _events(mapping)), default=0)
+    busy = format_time(most * mapping.chip.clock_period)
+    return [*lines, f"{'busiest bus or link':24}{most} events if all spike once, {busy}"]
+
+
+def _run_text(mapping: Mapping, number: int) -> str:
+    run = mapping.runs[number]
+    circuits = sum(len(one.circuits) for one in run.neurons)
+    replayed = sum(one.from_run is not None for one in run.sources)
+    return (
+        f"{len(run.neurons)} neurons on {circuits} circuits, {len(run.sources) - replayed} inputs, "
+        f"{replayed} replayed ({run.method})"
+    )
+
+
+def _events(mapping: Mapping) -> list[dict[str, int]]:
+    from jaxsnn.bss2.usage import events_per_spike
+
+    return [events_per_spike(run, mapping.chip) for run in mapping.runs]
 
 
 def add(commands: Any) -> None:
@@ -44,6 +163,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--time-limit", metavar="TIME", default="60s", help="start no attempt later (default 60s)"
     )
+    for kind in ("placer", "router"):
+        parser.add_argument(
+            f"--{kind}",
+            metavar="NAME",
+            action="append",
+            help=f"try this {kind} (default: those that have proven best); may be repeated",
+        )
     add_quantization(parser)
 
 
@@ -56,7 +182,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
-    from jaxsnn.bss2.map_file import map_file, read_mapping, scales_of, verify_mapping
+    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+    from jaxsnn.bss2.search.portfolio import Portfolio
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
@@ -64,16 +191,114 @@ def run(arguments: argparse.Namespace) -> int:
         options = quantization_of(arguments, scales_of(mapping, graph))
         outcome = verify_mapping(graph, mapping, options=options, **common)
     else:
-        outcome = map_file(
+        outcome = place_and_route_file(
             graph,
             arguments.output,
             signs=arguments.signs,
             seed=arguments.seed,
             max_runs=arguments.runs,
             time_limit=time_limit or 0.0,
+            portfolio=Portfolio(placers=arguments.placer, routers=arguments.router),
             options=quantization_of(arguments),
             **common,
         )
     add_notes(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
+
+
+def place_and_route_file(
+    graph: Graph,
+    output: str | os.PathLike[str],
+    *,
+    svg: str | None = None,
+    force: bool = False,
+    options: QuantizeOptions | None = None,
+    **search: Any,
+) -> MapOutcome:
+    """Quantise, place, route and verify a graph; write the mapping, and a picture of it.
+
+    Args:
+        graph: with its dialect.
+        output: the JSON file.
+        svg: a picture of the mapping.
+        force: overwrite files that exist.
+        options: of `quantize`.
+        search: keyword arguments of `place_and_route`.
+
+    Raises:
+        MappingError: a node that the chip cannot run.
+        FileError: a file exists, or cannot be written.
+        UsageError: an option that makes no sense.
+    """
+    from jaxsnn.bss2.check import check
+    from jaxsnn.bss2.mapping import to_json
+    from jaxsnn.bss2.search.portfolio import place_and_route
+    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.output import refuse_unwritable, write_whole
+
+    output = refuse_unwritable(output, force)
+    if svg is not None:
+        refuse_unwritable(svg, force)
+    quantized = quantize(graph, options)
+    found = place_and_route(quantized.netlist, **search)
+    violations: tuple[Problem, ...] = ()
+    files = {}
+    if found.mapping is not None:
+        violations = check(found.mapping, quantized.netlist)
+    if found.mapping is not None and not violations:
+        text = to_json(found.mapping)
+        write_whole(output, lambda path: path.write_text(text, encoding="utf-8"), force)
+        files = {"output": os.fspath(output)} | _draw(found.mapping, svg, force)
+    return MapOutcome(
+        stop_reason=found.stop_reason,
+        mapping=found.mapping,
+        quantized=quantized,
+        violations=violations,
+        certificate=found.certificate,
+        files=files,
+        problem=found.problem,
+    )
+
+
+def verify_mapping(
+    graph: Graph,
+    mapping: Mapping,
+    *,
+    svg: str | None = None,
+    force: bool = False,
+    options: QuantizeOptions | None = None,
+) -> MapOutcome:
+    """Check a mapping against a graph, quantised with the options that it was made with.
+
+    Raises:
+        FileError: the picture exists, or cannot be written.
+        MappingError: the graph has a node that the chip cannot run.
+    """
+    from jaxsnn.bss2.check import check
+    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.output import refuse_unwritable
+
+    if svg is not None:
+        refuse_unwritable(svg, force)
+    quantized = quantize(graph, options)
+    violations = check(mapping, quantized.netlist)
+    return MapOutcome(
+        stop_reason="verified",
+        mapping=mapping,
+        quantized=quantized,
+        violations=violations,
+        certificate=None,
+        files={} if violations else _draw(mapping, svg, force),
+    )
+
+
+def _draw(mapping: Mapping, svg: str | None, force: bool) -> dict[str, str]:
+    if svg is None:
+        return {}
+    from jaxsnn.bss2.floorplan import floorplan
+    from jaxsnn.output import write_whole
+
+    text = floorplan(mapping)
+    write_whole(svg, lambda path: path.write_text(text, encoding="utf-8"), force)
+    return {"svg": svg}

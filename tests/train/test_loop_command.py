@@ -11,7 +11,7 @@ import pytest
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.emulate import EmulatedChip
-from jaxsnn.bss2.map_file import read_mapping, scales_of
+from jaxsnn.bss2.mapping_files import read_mapping, scales_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
 from jaxsnn.nir import build, read, write
@@ -222,7 +222,7 @@ NETS = {
             1,
             "602 neurons need 1 circuits or more for their fan-in, the chip has room for 512 of them in 1",
         ),
-        ("large", [], 1, "(90 too many): allow 2 runs or more (--runs)"),
+        ("large", [], 1, "(90 too many): allow --runs 2 or more"),
         ("wide", ["--runs", "9"], 1, "neuron '2'[0] has 40000 synapses"),
         ("lif", [], 1, "node '2' (LIF): arrivals move V itself"),
         (
@@ -262,20 +262,20 @@ def test_networks_that_the_chip_cannot_train(
     [
         (
             ["--devices", "2"],
-            "devices is 2: one emulated chip plays each batch, in one process: leave out --devices",
+            "devices is 2, and one emulated chip runs each batch, in one process: leave out --devices",
         ),
-        (["--processes", "2"], "processes is 2: one emulated chip plays each batch"),
+        (["--processes", "2"], "processes is 2, and one emulated chip runs each batch"),
         (["--chip-seed", "-1"], "the chip's seed is -1: give a whole number from 0 to 4294967295"),
         (
             ["--chip-seed", "4294967296"],
             "the chip's seed is 4294967296: give a whole number from 0 to 4294967295",
         ),
-        (["--chip-seed", "1.5"], "--chip-seed is '1.5': it must be a whole number"),
-        (["--runs", "0"], "0 runs are no limit"),
+        (["--chip-seed", "1.5"], "--chip-seed is '1.5': give a whole number"),
+        (["--runs", "0"], "at most 0 runs are allowed: allow at least --runs 1"),
         (["--headroom", "0"], "the headroom of population '2' is 0: give a positive number"),
         (
             ["--headroom", "hidden:2"],
-            "a headroom is given for 'hidden', no population: There are 2",
+            "a headroom is given for 'hidden', which is not a population: There are 2",
         ),
         (["--headroom", "much"], "headroom is 'much': say one factor, or NODE:FACTOR"),
         (["--headroom", "2:much"], "say one factor, or NODE:FACTOR"),
@@ -307,7 +307,10 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
     config.write_text(
         f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\nhidden = 2.0\n'
     )
-    assert "given for 'hidden', no population" in refused(capsys, *argv, "--config", config)[1]
+    assert (
+        "given for 'hidden', which is not a population"
+        in refused(capsys, *argv, "--config", config)[1]
+    )
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
     assert "say one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]
     config.write_text('engine = "event"\nchip_seed = 1\n')

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.bss2.check import check
-from jaxsnn.bss2.map_file import read_mapping
+from jaxsnn.bss2.check import check, located
 from jaxsnn.bss2.mapping import Mapping, to_json
+from jaxsnn.bss2.mapping_files import read_mapping
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, quantize
 from jaxsnn.bss2.usage import used
@@ -30,7 +30,9 @@ def map_step(
     quantized = quantize(read(exported, **TOLD))
     found = place_and_route(quantized.netlist)
     if found.mapping is None:
-        raise MappingError(f"the trained network has no mapping ({found.why})")
+        raise MappingError(
+            f"the trained network has no mapping ({found.why})", fix="train it with another seed="
+        )
     text, resources = to_json(found.mapping), used(found.mapping)
     write_whole(written, lambda path: path.write_text(text, encoding="utf-8"), force)
     runs = len(found.mapping.runs)
@@ -54,7 +56,7 @@ def prove_step(quantized: Quantized, written: Path) -> tuple[Mapping, list[str],
     violations = check(mapping, quantized.netlist)
     if violations:
         raise MappingError(
-            f"{written.name} has {len(violations)} violations, the first: {violations[0].message}",
+            f"{written.name} has {len(violations)} violations, the first: {located(violations[0])}",
             fix="map the network again",
             node=violations[0].node,
         )
