@@ -32,10 +32,13 @@ class Registry(Mapping[str, Function], Generic[Function]):
         Raises:
             UsageError: the name is empty or another function's, or the function cannot be called.
         """
-        if not name or not callable(function):
+        if not name:
+            raise UsageError(f"a {self.kind} has no name", fix="register it under a name")
+        if not callable(function):
+            kind = type(function).__name__
             raise UsageError(
-                f"{self.kind} '{name}' is {type(function).__name__} {function!r}",
-                fix="register a function under a name",
+                f"{self.kind} '{name}' is a {kind}, which cannot be called",
+                fix="register a function",
             )
         if self._known().get(name, function) is not function:
             raise UsageError(
@@ -48,14 +51,16 @@ class Registry(Mapping[str, Function], Generic[Function]):
         """The names (or the one name), having made sure that each is a function's.
 
         Raises:
-            UsageError: there is none of a name, or no name at all.
+            UsageError: there is none of a name, or no name at all, or an installed package offers
+                one under a name that is taken.
         """
         chosen = (names,) if isinstance(names, str) else tuple(names)
         if not chosen:
             raise UsageError(f"no {self.kind} is named", fix=f"name one. {suggestion('', self)}")
+        every = list(self)
         for name in chosen:
-            if name not in self:
-                raise UsageError(f"there is no {self.kind} '{name}'", fix=suggestion(name, self))
+            if name not in every:
+                raise UsageError(f"there is no {self.kind} '{name}'", fix=suggestion(name, every))
         return chosen
 
     def __getitem__(self, name: str) -> Function:

@@ -1,0 +1,289 @@
+"""A placer and a router written here, outside the package: registered, they pass the generic tests
+and work in `place_and_route` and in `jaxsnn map`; so do those that an installed package offers.
+"""
+
+import dataclasses
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxsnn.bss2.check import check
+from jaxsnn.bss2.mapping import Run, to_json
+from jaxsnn.bss2.search.place import PLACERS, register_placer
+from jaxsnn.bss2.search.placement import Placement
+from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
+from jaxsnn.bss2.search.route import ROUTERS, register_router
+from jaxsnn.bss2.search.tiling import tile, tile_evenly
+from jaxsnn.commands.cli import main
+from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.nir import build, write
+from tests.bss2 import test_place, test_route
+from tests.bss2.recipes import dense_net, recurrent_net
+
+ROOT = Path(__file__).parents[2]
+
+
+def from_the_right(task, counts, rng):
+    """Tiles the mirror image of the chip, the largest neurons first."""
+    chip = task.parts.chip
+    mirrored = dataclasses.replace(task.parts, circuits=task.parts.circuits[:, ::-1])
+    largest_first = np.argsort(-counts, kind="stable")
+    sizes = counts[largest_first].tolist()
+    tiles = tile_evenly(mirrored, sizes) or tile(mirrored, sizes)
+    if tiles is None:
+        return None
+    circuits = {
+        int(neuron): tuple((row, chip.columns - 1 - column) for row, column in own)
+        for neuron, own in zip(largest_first, tiles, strict=True)
+    }
+    return Placement(chip=chip, circuits=tuple(circuits[neuron] for neuron in range(len(counts))))
+
+
+def first_that_fits(task, placement, rng, effort):
+    """The vendor's rules, and groups of drivers where they fail."""
+    for name in ("greedy", "mixed"):
+        found = ROUTERS[name](task, placement, rng, effort)
+        if isinstance(found, Run):
+            return found
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    """Both are registered for the time of a test."""
+    monkeypatch.setattr(PLACERS, "_registered", {})
+    monkeypatch.setattr(ROUTERS, "_registered", {})
+    register_placer("from-the-right", from_the_right)
+    register_router("first-that-fits", first_that_fits)
+
+
+# -- the generic tests
+
+
+@pytest.mark.parametrize("count", test_place.MOST)
+def test_it_fills_the_chip(count):
+    test_place.test_the_chip_is_filled_to_the_last_neuron("from-the-right", count)
+
+
+def generic(module):
+    """The tests of a module that hold for any placer."""
+    return [
+        (name, arguments)
+        for name, test in inspect.getmembers(module, inspect.isfunction)
+        if name.startswith("test_")
+        for arguments in cases(test)
+    ]
+
+
+def cases(test):
+    """The arguments of a test over all placers, without the placer; nothing for other tests."""
+    found = [{}]
+    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    if not any(mark.args[1] is PLACERS for mark in marks):
+        return
+    for names, values in (mark.args for mark in marks if mark.args[1] is not PLACERS):
+        found = [before | {names: value} for before in found for value in values]
+    yield from found
+
+
+@pytest.mark.parametrize(("name", "arguments"), generic(test_place))
+def test_it_passes_what_every_placer_passes(name, arguments):
+    getattr(test_place, name)(name="from-the-right", **arguments)
+
+
+def test_there_are_generic_tests():
+    names = {name for name, _ in generic(test_place)}
+    assert "test_any_sizes_and_dead_circuits" in names
+    assert len(names) >= 4
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+@pytest.mark.parametrize("net", test_route.NETS)
+@pytest.mark.parametrize(
+    ("router", "placer"),
+    [(router, "from-the-right") for router in ("greedy", "label-only", "mixed", "first-that-fits")]
+    + [("first-that-fits", placer) for placer in ("spread", "vendor", "annealed")],
+)
+def test_every_router_is_right_after_it_and_the_router_after_every_placer(
+    router, placer, net, signs
+):
+    test_route.test_every_router_is_right_after_every_placer(router, placer, net, signs)
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+def test_the_router_keeps_off_dead_parts(signs):
+    test_route.test_every_router_keeps_off_dead_parts("first-that-fits", signs)
+
+
+# -- in Python
+
+
+@pytest.mark.parametrize("net", [dense_net(20, 30, 5), recurrent_net(8, 20), dense_net(600, 90, 5)])
+def test_place_and_route_uses_what_it_is_told(net):
+    portfolio = Portfolio(placers=["from-the-right"], routers=["first-that-fits"])
+    found = place_and_route(net, portfolio=portfolio)
+    assert found.fits, found.why
+    assert check(found.mapping, net) == ()
+    for run in found.mapping.runs:
+        assert run.method.startswith("from-the-right, ")
+        assert any((0, 255) in neuron.circuits for neuron in run.neurons)
+    method = place_and_route(net, portfolio=Portfolio(routers=["greedy"])).mapping.runs[0].method
+    assert method.endswith("greedy")
+
+
+def test_what_is_registered_changes_nothing_where_it_is_not_chosen(monkeypatch):
+    net = dense_net(20, 30, 5)
+    found = to_json(place_and_route(net).mapping)
+    monkeypatch.setattr(PLACERS, "_registered", {})
+    monkeypatch.setattr(ROUTERS, "_registered", {})
+    assert to_json(place_and_route(net).mapping) == found
+
+
+def placed(change):
+    """A placer that changes the circuits which another one gives."""
+
+    def placer(task, counts, rng):
+        placement = PLACERS["first-fit"](task, counts, rng)
+        return Placement(chip=placement.chip, circuits=tuple(change(list(placement.circuits))))
+
+    return placer
+
+
+@pytest.mark.parametrize(
+    ("placer", "message"),
+    [
+        (lambda task, counts, rng: [(0, 0)], "returned a list, not a Placement or None"),
+        (placed(lambda found: found[1:]), "placed 7 of 8 neurons"),
+        (placed(lambda found: [*found[:-1], ()]), r"gave 0 circuits to 'layer2'\[2\], it takes 1"),
+        (
+            placed(lambda found: [*found[:-1], ((0, 256),)]),
+            r"gave circuit \(0, 256\) to 'layer2'\[2\], which is dead, taken or not among the 2 x 256",
+        ),
+        (placed(lambda found: [*found[:-1], found[0]]), r"gave circuit \(0, 0\) to 'layer2'\[2\]"),
+    ],
+)
+def test_a_wrong_placer_is_named(placer, message):
+    register_placer("wrong", placer)
+    with pytest.raises(MappingError, match=f"placer 'wrong' {message}") as caught:
+        place_and_route(dense_net(4, 5, 3), portfolio=Portfolio(placers=["wrong"]))
+    assert caught.value.fix == "repair the placer, or use another one than 'wrong'"
+
+
+def test_a_router_that_returns_nothing_is_named():
+    register_router("wrong", lambda task, placement, rng, effort: None)
+    with pytest.raises(MappingError, match="router 'wrong' returned a NoneType, not a Run or"):
+        place_and_route(dense_net(4, 5), portfolio=Portfolio(routers=["wrong"]))
+
+
+def test_names_are_given_once():
+    register_placer("from-the-right", from_the_right)  # the same one again
+    with pytest.raises(UsageError, match="there is another placer 'spread'") as caught:
+        register_placer("spread", from_the_right)
+    assert caught.value.fix == "register it under another name"
+    with pytest.raises(UsageError, match="there is another router 'first-that-fits'"):
+        register_router("first-that-fits", ROUTERS["mixed"])
+    with pytest.raises(UsageError, match="placer 'mine' is a str, which cannot be called"):
+        register_placer("mine", "spread")
+    with pytest.raises(UsageError, match="a placer has no name"):
+        register_placer("", from_the_right)
+
+
+# -- at the command line
+
+
+@pytest.fixture
+def graph_file(tmp_path):
+    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
+    graph = build.sequential(
+        build.input(5), build.linear(12), neurons, build.linear(3), neurons, seed=0
+    )
+    write(tmp_path / "net.nir", graph)
+    return tmp_path / "net.nir"
+
+
+def test_the_command_uses_it(graph_file, capsys):
+    mapping = graph_file.with_name("m.json")
+    names = ["--placer", "from-the-right", "--router", "first-that-fits"]
+    assert main(["map", str(graph_file), "-o", str(mapping), *names, "--json", "-q"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["fits"], done["methods"]) == (True, ["from-the-right, greedy"])
+    assert main(["map", str(graph_file), "--verify", str(mapping), "-q"]) == 0
+    assert main(["map", str(graph_file), "-o", str(mapping), "--force", "--placer", "right"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("jaxsnn: error: there is no placer 'right': ")
+    assert "from-the-right" in message
+
+
+#: What a package with a placer and a router consists of, besides its metadata.
+PACKAGE = """
+from jaxsnn.bss2.search.place import spread
+from jaxsnn.bss2.search.route import mixed
+
+
+def my_placer(task, counts, rng):
+    return spread(task, counts, rng)
+
+
+def my_router(task, placement, rng, effort):
+    return mixed(task, placement, rng, effort)
+"""
+
+
+def installed(folder, **points):
+    """A package with entry points, installed into a folder."""
+    (folder / "my_package.py").write_text(PACKAGE)
+    metadata = folder / "my_package-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    lines = [f"[jaxsnn.{group}]\n{point}\n" for group, point in points.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+def call(folder, *arguments):
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "jaxsnn.commands.cli", "map", *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_an_installed_package_adds_its_own(graph_file, tmp_path):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    installed(
+        folder, placers="theirs = my_package:my_placer", routers="ours = my_package:my_router"
+    )
+    output = str(graph_file.with_name("m.json"))
+    done = call(
+        folder, str(graph_file), "-o", output, "--placer", "theirs", "--router", "ours", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["methods"] == ["theirs, label-only, 1 groups"]
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ("broken = my_package:absent", "placer 'broken' cannot be loaded from my_package:absent"),
+        ("spread = my_package:my_placer", "more than one placer 'spread', one is my_package:my_pl"),
+    ],
+)
+def test_a_broken_package_is_named_where_its_placer_is_wanted(point, message, graph_file, tmp_path):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    installed(folder, placers=point)
+    name = point.split(" ")[0]
+    done = call(folder, str(graph_file), "-o", str(tmp_path / "m.json"), "--placer", name)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert call(folder, str(graph_file), "-o", str(tmp_path / "m.json")).returncode == 0
