@@ -36,7 +36,8 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
 
 
 def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
-    """Not even with `force` does a command write over what it reads, or over what it has just written.
+    """Not even with `force` does a command write over what it reads, or over what it has just
+    written.
 
     Args:
         sources: what is read; those that are no file, such as the name of a task, do not count.

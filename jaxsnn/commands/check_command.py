@@ -1,6 +1,6 @@
-"""`jaxsnn check`: all problems of a NIR file for one purpose, before anything runs. It loads no JAX.
+"""`jaxsnn check`: all problems of a NIR file for one purpose, before anything runs.
 
-Its outcome is a `jaxsnn.simulation.checks.CheckReport`.
+It loads no JAX. Its outcome is a `jaxsnn.simulation.checks.CheckReport`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`jaxsnn demo`: the main job on a file that another framework wrote: read, simulate, train, export,
-read back, compare, map.
+"""`jaxsnn demo`: the main job on a file that another framework wrote: read, simulate, train,
+export, read back, compare, map.
 """
 
 from __future__ import annotations

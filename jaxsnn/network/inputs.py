@@ -1,5 +1,5 @@
-"""What goes into a simulation: events; for the time-stepped engine arrays in time, or events that are
-sorted into steps.
+"""What goes into a simulation: events; for the time-stepped engine arrays in time, or events that
+are sorted into steps.
 """
 
 import math

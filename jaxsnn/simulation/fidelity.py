@@ -1,4 +1,4 @@
-"""How far continuous time is from the steps of the framework that wrote a file, on the user's data."""
+"""Continuous time against the steps of the framework that wrote a file, on the user's data."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ class Fidelity:
                 for value in (found.rate_ratio, found.count_cosine)
             )
             lines.append(
-                f"{name}: {found.event} spikes in continuous time, {found.grid} in steps (ratio {ratio}), count cosine "
-                f"{cosine}, {found.multi_spike_steps} steps with more than one spike"
+                f"{name}: {found.event} spikes in continuous time, {found.grid} in steps (ratio "
+                f"{ratio}), cosine similarity of the counts {cosine}, {found.multi_spike_steps} "
+                "steps with more than one spike"
             )
         return "\n".join(lines)
 

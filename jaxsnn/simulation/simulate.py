@@ -1,4 +1,4 @@
-"""One verb, `simulate`, and what came out: `Solution`, of the time-stepped engine `GridSolution`."""
+"""One verb, `simulate`, and what comes out: a `Solution`, in time steps a `GridSolution`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

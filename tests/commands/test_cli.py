@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands.cli import build_parser, main
+from jaxsnn.commands.cli import COMMANDS, build_parser, main
 from jaxsnn.nir import build, write
 from jaxsnn.nir.initializers import normal
 
@@ -293,6 +293,16 @@ assert main(["info", {str(DEMO_NET)!r}]) == 0
 print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 """
     assert run_python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it(run_python):
+    code = """
+import sys
+from jaxsnn.commands.cli import build_parser
+build_parser()
+print([name for name in ("numpy", "h5py", "networkx", "nir", "jax") if name in sys.modules])
+"""
+    assert run_python(code).stdout == "[]\n"
 
 
 def test_run_on_events(net, tmp_path, capsys):
@@ -619,6 +629,15 @@ def commands():
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
     return action.choices
+
+
+def test_each_command_is_one_file():
+    files = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+    assert files == [f"{name}_command" for name in commands()]
+    assert all(
+        commands()[name].get_default("run") is module.run
+        for name, module in zip(commands(), COMMANDS, strict=True)
+    )
 
 
 def test_every_command_and_option_is_documented():

@@ -431,7 +431,7 @@ def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, call):
     assert populations["3"]["count_cosine"] == pytest.approx(cosine)
     code, out, _ = call("fidelity", file, "--input", tmp_path / "x.npz", *options)
     assert code == 0
-    assert "count cosine" in out
+    assert "cosine similarity of the counts" in out
 
 
 def test_three_spikes_in_a_step_are_one_crowded_step():

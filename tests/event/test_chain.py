@@ -595,7 +595,7 @@ def test_time_constants_that_part_are_reported():
     own = network.parameters["li"]
     parameters = {**network.parameters, "li": {**own, "tau": own["tau"].at[1].set(1.25)}}
     moved = Network(parameters=parameters, wires=network.wires, populations=network.populations)
-    message = r"'h' takes voltages of LI whose tau runs from 1 s to 1.25 s: .*shared=True"
+    message = r"'h' takes voltages of LI whose tau runs from 1 s to 1.25 s, .*: train it with .*shared=True"
     with pytest.raises(SimulationError, match=message):
         simulate(moved, events(0), T_END, sample_times=[0.0])
     with pytest.raises(LoweringError, match=r"node 'h' .* whose tau runs from 1 s to 1.25 s: "):
@@ -625,87 +625,95 @@ def refused(*, chains=ONCE, options=(), **changed):
     return build.network(nodes, chains, seed=0, dialect="nir", time_unit="s", **dict(options))
 
 
+STEPPED = "simulate with engine=TimeStepped()"
+ONE_TAU = f"make these equal, or {STEPPED}"
+ONE_OF_TWO = f"drive it by one of the two, or {STEPPED}"
+ONLY_LEAKY = f"{STEPPED}, the event engine sends voltages on to LIF and LI only"
 REFUSED = {
     "two taus": (
         {"chains": [*ONCE, ("w", "b", "y", "h")]},
-        "node 'h' (LIF) takes the voltage of a, b, whose tau runs from 10 ms to 20 ms: the event engine takes "
-        "one tau for all of them, the grid engine runs it",
+        "node 'h' (LIF) takes the voltage of a, b, whose tau runs from 10 ms to 20 ms",
+        ONE_TAU,
     ),
     "two taus in one": (
         {"a": build.li(tau=[0.01, 0.02])},
-        "node 'h' (LIF) takes the voltage of a, whose tau runs from 10 ms to 20 ms: the event engine takes one "
-        "tau for all of them, the grid engine runs it",
+        "node 'h' (LIF) takes the voltage of a, whose tau runs from 10 ms to 20 ms",
+        ONE_TAU,
     ),
     "LI and I": (
         {"chains": [*ONCE, ("w", "b", "y", "h")], "b": build.integrator()},
-        "node 'h' (LIF) takes the voltages of 'a', which leaks, and of 'b', which does not: the event engine "
-        "takes one time constant for all of them, the grid engine runs it",
+        "node 'h' (LIF) takes the voltages of 'a', which leaks, and of 'b', which does not",
+        f"{STEPPED}, the event engine takes one time constant for all of them",
     ),
     "spikes too": (
         {"chains": [*ONCE, ("in", "y", "h")]},
-        "node 'h' (LIF) takes what in sends and the voltage of 'a' (LI): drive it by one of the two, or run it on "
-        "the grid",
+        "node 'h' (LIF) takes what in sends and the voltage of 'a' (LI)",
+        ONE_OF_TWO,
     ),
     "its own spikes": (
         {"chains": [*ONCE, ("h", "y", "h")]},
-        "node 'h' (LIF) takes what h sends and the voltage of 'a' (LI): drive it by one of the two, or run it on "
-        "the grid",
+        "node 'h' (LIF) takes what h sends and the voltage of 'a' (LI)",
+        ONE_OF_TWO,
     ),
     "CubaLI": (
         {"a": build.cubali(tau_mem=0.02, tau_syn=0.01)},
-        "node 'a' (CubaLI) sends its voltage on to 'h' (LIF), which makes three time constants of two: the event "
-        "engine sends on voltages of LI and I only, the grid engine runs it",
+        "node 'a' (CubaLI) sends its voltage on to 'h' (LIF), which makes three time constants of "
+        "two",
+        f"{STEPPED}, the event engine sends on voltages of LI and I only",
     ),
     "CubaLIF": (
         {"h": build.cubalif(tau_mem=0.02, tau_syn=0.01)},
-        "node 'a' (LI) sends its voltage on to 'h' (CubaLIF), which has a synaptic current of its own: the event "
-        "engine sends voltages on to LIF and LI, the grid engine runs it",
+        "node 'a' (LI) sends its voltage on to 'h' (CubaLIF), which has a synaptic current of its "
+        "own",
+        ONLY_LEAKY,
     ),
     "IF": (
         {"h": build.integrate_and_fire()},
-        "node 'a' (LI) sends its voltage on to 'h' (IF), which does not leak: the event engine sends voltages on "
-        "to LIF and LI, the grid engine runs it",
+        "node 'a' (LI) sends its voltage on to 'h' (IF), which does not leak",
+        ONLY_LEAKY,
     ),
     "longe": (
         {"chains": [("in", "w", "a", "x", "b", "y", "h", "out")]},
-        "node 'b' (LI) takes the voltage of 'a' (LI) and sends its own on to 'h' (LIF): let neurons fire in "
-        "between, or run it on the grid",
+        "node 'b' (LI) takes the voltage of 'a' (LI) and sends its own on to 'h' (LIF)",
+        f"put spiking neurons in between, or {STEPPED}",
     ),
     "cycle": (
         {"chains": [*ONCE, ("h", "y", "a")]},
-        "node 'a' (LI) sends its voltage round a cycle through 'h' (LIF): break the cycle, or run it on the grid",
+        "node 'a' (LI) sends its voltage round a cycle through 'h' (LIF)",
+        f"break the cycle, or {STEPPED}",
     ),
     "boxes": (
         {"options": {"dt": 1e-3, "spike_kernel": "box"}},
-        "node 'a' (LI) takes spikes as boxes and sends its voltage on to 'h' (LIF): say --spike-kernel delta, or "
-        "run it on the grid",
+        "node 'a' (LI) takes spikes as boxes and sends its voltage on to 'h' (LIF)",
+        f'pass spike_kernel="delta", or {STEPPED}',
     ),
     "Delay": (
         {"x": build.Layer(type="Delay", parameters={"delay": 0.001})},
-        "node 'x' (Delay) delays the voltage of 'a' (LI): put the Delay before that, or run it on the grid",
+        "node 'x' (Delay) delays the voltage of 'a' (LI)",
+        f"put the Delay before that, or {STEPPED}",
     ),
     "biased I": (
         {"a": build.integrator(), "w": build.affine(2, bias=0.1)},
-        "node 'a' (I) integrates the bias of w without end and sends its voltage on to 'h' (LIF): take the bias "
-        "away (a Linear has none), or run it on the grid",
+        "node 'a' (I) integrates the bias of w without end and sends its voltage on to 'h' (LIF)",
+        f"take the bias away (a Linear has none), or {STEPPED}",
     ),
     "Output": (
         {"chains": [("in", "w", "a", "x", "out")]},
-        "node 'a' (LI) sends its voltage through other nodes to Output 'out': the event engine records voltages "
-        "of neurons only, the grid engine runs it",
+        "node 'a' (LI) sends its voltage through other nodes to Output 'out'",
+        f"{STEPPED}, the event engine records voltages of neurons only",
     ),
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
-def test_other_voltages_that_are_sent_on_are_refused_by_name(changes, message):
+@pytest.mark.parametrize(("changes", "message", "fix"), REFUSED.values(), ids=REFUSED)
+def test_other_voltages_that_are_sent_on_are_refused_by_name(changes, message, fix):
     graph = refused(**changes)
     with pytest.raises(LoweringError) as refusal:
         simulate(lower(graph), Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), 0.1)
-    assert str(refusal.value) == message
-    problems = check(graph, "event").problems
-    assert len(problems) == 1
-    assert problems[0].code == "analog-signal"
+    assert str(refusal.value) == f"{message}: {fix}"
+    assert message.startswith(f"node '{refusal.value.node}' ")
+    (problem,) = check(graph, "event").problems
+    assert (problem.code, problem.message, problem.fix) == ("analog-signal", message, fix)
 
 
 def test_delays_of_synapses_behind_a_voltage_are_refused():

@@ -287,7 +287,7 @@ def test_a_weight_that_grows_is_none():
     solution = simulate(
         alike(np.float64), Events(time=jnp.array([0.3]), index=jnp.zeros(1, jnp.int32)), 4.0
     )
-    with pytest.raises(UsageError, match=r"tau is 0.0: it must be positive"):
+    with pytest.raises(UsageError, match=r"tau is 0.0: give a positive tau"):
         solution.integral("2", 0.0)
 
 

@@ -784,16 +784,19 @@ def test_more_rises_than_are_recorded_end_the_run_with_their_number():
 def test_options_that_make_no_sense():
     net, events = drawn(ANY)
     with pytest.raises(
-        UsageError, match=r"threshold is 'edge', no way to play a Threshold: .*level, event"
+        UsageError,
+        match=r"threshold is 'edge', which is not a way to simulate a Threshold: .*level, event",
     ):
         simulate(net, events, T_END, engine=Event(threshold="edge"))
-    with pytest.raises(UsageError, match=r"jump_width is -0.1: it must be at least 0"):
+    with pytest.raises(UsageError, match=r"jump_width is -0.1: give at least 0"):
         simulate(net, events, T_END, engine=Event(jump_width=-0.1))
     with pytest.raises(
-        UsageError, match="max_spikes names 'treshold', no population: did you mean 'threshold'"
+        UsageError,
+        match="max_spikes names 'treshold', which is not a population: did you mean 'threshold'",
     ):
         simulate(net, events, T_END, engine=Event(max_spikes={"treshold": 2}))
     with pytest.raises(
-        UsageError, match="'threshold' is a Threshold played as a level: look at levels"
+        UsageError,
+        match="Threshold 'threshold' was simulated as a level, which has no spikes: look at levels",
     ):
         simulate(net, events, T_END).events("threshold")

@@ -1,4 +1,4 @@
-"""The last step: pictures of the chip, of the training run, and of what the trained network fires."""
+"""The last step: pictures of the chip, of the training run, and of the trained network's spikes."""
 
 from __future__ import annotations
 
