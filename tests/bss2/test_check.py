@@ -1,4 +1,4 @@
-"""The checker acquits mappings that are right, and agrees with a few loops on those that are not."""
+"""The checker accepts right mappings, and agrees with a few loops on those that are not."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_right_mappings_are_acquitted(name):
+def test_right_mappings_are_accepted(name):
     net, recipe = RIGHT[name]()
     mapping = recipe(net)
     assert check(mapping, net) == ()

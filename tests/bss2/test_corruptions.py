@@ -1,4 +1,4 @@
-"""Every way to spoil a right mapping is convicted, with several seeds each."""
+"""Every way to spoil a right mapping is found, with several seeds each."""
 
 import numpy as np
 import pytest
@@ -87,8 +87,8 @@ def test_there_are_enough():
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_corruptions_are_convicted(kind, right):
-    convicted = 0
+def test_corruptions_are_found(kind, right):
+    caught = 0
     for number, (mapping, net) in enumerate(right):
         before = to_json(mapping)
         for seed in range(SEEDS):
@@ -102,6 +102,6 @@ def test_corruptions_are_convicted(kind, right):
             assert found, (number, seed)
             assert SAID.get(kind, found[0].code) in [one.code for one in found]
             assert all("\n" not in str(one) and one.message for one in found)
-            convicted += 1
+            caught += 1
         assert to_json(mapping) == before
-    assert convicted >= SEEDS
+    assert caught >= SEEDS

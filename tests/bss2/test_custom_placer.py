@@ -163,7 +163,7 @@ def placed(change):
         (placed(lambda found: [*found[:-1], ()]), r"gave 0 circuits to 'layer2'\[2\], it takes 1"),
         (
             placed(lambda found: [*found[:-1], ((0, 256),)]),
-            r"gave circuit \(0, 256\) to 'layer2'\[2\], which is dead, taken or not among the 2 x 256",
+            r"gave circuit \(0, 256\) to 'layer2'\[2\], which is dead, taken or not among the 2 x",
         ),
         (placed(lambda found: [*found[:-1], found[0]]), r"gave circuit \(0, 0\) to 'layer2'\[2\]"),
     ],

@@ -229,8 +229,8 @@ def test_later_runs_get_what_earlier_ones_recorded(tmp_path, script, stack, monk
     source = next(
         one for one in stack.experiments[1].modules if type(one).__name__ == "InputNeuron"
     )
-    played = source.inputs[0].spikes
-    assert np.argwhere(played[:, 1] > 0).tolist() == [
+    sent = source.inputs[0].spikes
+    assert np.argwhere(sent[:, 1] > 0).tolist() == [
         [0, 0],
         [1, 1],
         [2, 2],
@@ -384,7 +384,8 @@ def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
     for name in ("run_hxtorch.py", "run_pynn.py"):
         arguments = [name, "--input", data, "--output", "y.npz", "--duration", "1"]
         code = "import sys; sys.modules.update(hxtorch=None, pynn_brainscales=None); import runpy; "
-        code += f"sys.argv = {arguments!r}; sys.path.insert(0, '.'); runpy.run_path({name!r}, run_name='__main__')"
+        code += f"sys.argv = {arguments!r}; sys.path.insert(0, '.'); "
+        code += f"runpy.run_path({name!r}, run_name='__main__')"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
         )

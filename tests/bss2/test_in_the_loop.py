@@ -1,5 +1,5 @@
 """The emulated chip as a device: weights go into places routed once, and what was trained is what
-it plays.
+it runs.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def device():
 
 
 def changed(graph, seed=1):
-    """The graph with other weights, of other signs too, some of them zero and some far too large."""
+    """The graph with other weights, also of other signs, some of them zero or far too large."""
     rng = np.random.default_rng(seed)
     nodes = []
     for name in ("1", "3"):
@@ -93,12 +93,12 @@ def test_the_device_fires_what_the_refilled_mapping_fires(device):
     given = events(
         4, seed=1
     )  # with seed 0 a spike is within rounding of a clock edge, and the two round differently
-    played = jax.jit(lambda net, given: device.forward_traced(net, {entry: given}, T_END, engine))(
+    fired = jax.jit(lambda net, given: device.forward_traced(net, {entry: given}, T_END, engine))(
         network, given
     )
     quantized, mapping = device.with_weights(graph)
     found = Emulator(quantized, mapping, chip=device.chip).run(given, T_END)
-    for name, (times, count) in played.items():
+    for name, (times, count) in fired.items():
         np.testing.assert_array_equal(found.fired[name], count)
         slots = min(times.shape[2], found.spikes[name].shape[2])
         np.testing.assert_allclose(times[..., :slots], found.spikes[name][..., :slots], rtol=1e-5)
@@ -114,10 +114,10 @@ def test_noise_is_that_of_the_weights_and_inputs():
     network = network.with_parameters(
         {**network.parameters, "1": {"weight": jnp.full((2, 3), 3.0)}}
     )
-    play = jax.jit(
+    fire = jax.jit(
         lambda given: device.forward_traced(network, {"input": given}, T_END, engine)["2"][0]
     )
-    first, again, other = play(events(3)), play(events(3)), play(events(3, seed=1))
+    first, again, other = fire(events(3)), fire(events(3)), fire(events(3, seed=1))
     np.testing.assert_array_equal(first, again)
     assert (np.asarray(first) != np.asarray(other)).any()
 

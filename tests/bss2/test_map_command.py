@@ -49,7 +49,7 @@ def test_a_mapping_is_made_checked_and_drawn(folder):
     assert verified["used"] == done["used"]
 
 
-def test_another_network_is_convicted(folder):
+def test_the_mapping_of_another_network_is_refused(folder):
     call(folder, "net.nir", "-o", "m2.json")
     done = call(folder, "other.nir", "--verify", "m2.json", code=1)
     assert "violation: mapping: it is of the net" in done.stdout

@@ -13,7 +13,7 @@ from tests.oracles import exhaustive_mapper, mapping_walker
 
 
 def small_net(seed):
-    """2 to 4 neurons, 3 to 6 inputs, some of them in two layers or recurrent; all weights differ."""
+    """2 to 4 neurons, 3 to 6 inputs, some in two layers or recurrent; all weights differ."""
     random = np.random.default_rng(seed)
     inputs, neurons = int(random.integers(3, 7)), int(random.integers(2, 5))
     density = random.uniform(0.3, 0.9)

@@ -5,6 +5,7 @@ seed.
 import numpy as np
 import pytest
 
+import jaxsnn
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import HICANN_X, SMALL, ChipError, Dead
 from jaxsnn.bss2.mapping import to_json
@@ -15,6 +16,7 @@ from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
 from jaxsnn.bss2.search.task import usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
+from tests.oracles import exhaustive_mapper
 
 DEAD_ROWS = Dead(rows=tuple((number % 2, (number * 37) % 256) for number in range(16)))
 
@@ -131,14 +133,36 @@ def test_a_fan_in_beyond_half_a_chip_is_impossible():
 def test_counting_never_forbids_what_is_mapped():
     """Small chips, where every net that fits is found: no certificate contradicts a mapping."""
     parts = usable_parts(SMALL, Dead())
+    fits = []
     for seed in range(12):
         net = sparse_net(4, 3, 1, 0.4, seed=seed)
         for signs in ("fixed", "free"):
             found = place_and_route(net, chip=SMALL, signs=signs)
+            fits.append(found.fits)
             if found.fits:
                 assert check(found.mapping, net) == ()
                 assert impossible(net, parts, signs) is None
                 assert least_runs(net, parts, signs)[0] <= len(found.mapping.runs)
+    assert sum(fits) >= 20
+
+
+@pytest.mark.parametrize("signs", ["fixed", "free"])
+def test_counting_never_forbids_what_trying_everything_finds(signs):
+    parts = usable_parts(SMALL, Dead())
+    nets = [sparse_net(4, 3, 1, share, seed=seed) for seed in range(6) for share in (0.4, 0.9)]
+    fits = [exhaustive_mapper.fits(net, signs) for net in nets]
+    assert {True, False} == set(fits)
+    for net, possible in zip(nets, fits, strict=True):
+        if possible:
+            assert impossible(net, parts, signs) is None
+            assert least_runs(net, parts, signs) == (1, None)
+
+
+def test_the_old_name_still_works():
+    with pytest.warns(DeprecationWarning, match=r"jaxsnn\.map_net is now jaxsnn\.place_and_route"):
+        old = jaxsnn.map_net
+    assert old is jaxsnn.place_and_route
+    assert "map_net" not in dir(jaxsnn)
 
 
 def test_the_same_seed_gives_the_same_bytes():

@@ -1,4 +1,4 @@
-"""Random nets of many kinds: a mapping that the checker acquits, or impossible with the resource,
+"""Random nets of many kinds: a mapping that the checker accepts, or impossible with the resource,
 or given up.
 """
 

@@ -120,7 +120,7 @@ def _source_violations(
 
 
 def _needed(net: Netlist, inside: Members, where: str) -> Iterator[Problem]:
-    """Sources that a run's neurons have in the net, and the run has not."""
+    """Sources that a run's neurons have in the net, and the run does not have."""
     here, there = np.zeros(net.size, bool), np.zeros(net.size, bool)
     here[inside.neurons[inside.neurons >= 0]] = True
     there[inside.sources[inside.sources >= 0]] = True

@@ -104,7 +104,7 @@ class Emulator:
 
         Args:
             inputs: `Events` (batch, events), seconds of the file, or a mapping from the Input
-                node's name. The channel that stands in for biases is added.
+                node's name. The channel that replaces biases is added.
             t_end: seconds of the file.
             trial: draws the noise; the same chip and trial give the same spikes.
 

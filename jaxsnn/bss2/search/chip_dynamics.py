@@ -19,7 +19,7 @@ from jaxsnn.units import format_time, parse_time
 
 #: How much faster the chip is than the file, unless its time constants ask for another factor.
 SPEEDUP: float = 1000
-#: The chip's synaptic time constant that stands in for the missing one of LIF and LI: the shortest
+#: The chip's synaptic time constant that replaces the missing one of LIF and LI: the shortest
 #: without a warning.
 SHORT_TAU_SYN = parse_time("0.3us")
 _CURRENT_BASED = ("CubaLIF", "CubaLI")

@@ -42,7 +42,7 @@ class QuantizeOptions:
         synapses_per_weight: how many synapses may add up to one weight; with 2, weights reach 126.
         speedup: of the chip over the file; None for 1000, or the nearest that the calibration
             reaches.
-        bias: "refuse", or "source": an input channel that fires regularly stands in for all biases.
+        bias: "refuse", or "source": an input channel that fires regularly replaces all biases.
         bias_period: between the spikes of that channel, seconds of the chip.
         v_leak: of all neurons, CADC LSB.
         v_threshold: of the neuron whose threshold is highest above its leak, CADC LSB.
@@ -99,7 +99,7 @@ class Quantized:
         slope: by how many CADC LSB per microsecond one LSB of a weight must change dV/dt, so that
             thresholds mean what the file says: calibrate synaptic inputs to that. None without
             thresholds.
-        bias_source: name of the channel that stands in for biases, None if there is none.
+        bias_source: name of the channel that replaces biases, None if there is none.
         bias_period: between its spikes, seconds of the chip.
         notes: what is approximated, rounded or chosen.
     """

@@ -1,5 +1,5 @@
 """Ways to spoil a right mapping. Each takes a mapping, its net and a random generator and gives a
-mapping and a net that do not belong together, or None where there is nothing to spoil in that way."""
+mapping and a net that do not belong together, or None where there is nothing to spoil so."""
 
 import dataclasses
 from collections.abc import Callable

@@ -86,7 +86,7 @@ def recurrent_part_torn_apart(mapping, net, random):
 
 @corruption
 def signs_said_to_be_free(mapping, net, random):
-    """A row changes its sign together with its driver's other row, which is then of the same sign."""
+    """The other row of a driver gets the sign of the one that has synapses."""
     if mapping.signs != "free":
         return None
     number, run = some_run(mapping, random)
