@@ -53,6 +53,12 @@ def test_the_mapping_of_another_network_is_refused(folder):
     call(folder, "net.nir", "-o", "m2.json")
     done = call(folder, "other.nir", "--verify", "m2.json", code=1)
     assert "violation: mapping: it is of the net" in done.stdout
+    content = json.loads(call(folder, "other.nir", "--verify", "m2.json", "--json", code=1).stdout)
+    first = content["violations"][0]
+    assert first["where"] == first["node"] == "mapping"
+    assert (first["code"], first["severity"]) == ("other-net", "error")
+    assert first["fix"] == "map the network again"
+    assert content["why"] == f"{len(content['violations'])} violations"
 
 
 def test_it_answers_without_jax(folder):
@@ -76,7 +82,7 @@ def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
 def test_too_few_runs_are_refused_with_the_resource(folder):
     done = call(folder, "huge.nir", "-o", "no.json", "--runs", "1", code=1)
     assert done.stdout.startswith("impossible: '2', '4': 603 neurons need 1 circuits or more")
-    assert "(91 too many)" in done.stdout
+    assert done.stdout.endswith("(91 too many): allow --runs 2 or more\n")
     assert not (folder / "no.json").exists()
     done = json.loads(call(folder, "huge.nir", "-o", "two.json", "--json").stdout)
     assert (done["fits"], done["runs"], done["certificate"]["resource"]) == (True, 2, "circuits")
