@@ -44,7 +44,7 @@ def trained(
         engine=engine,
         epochs=arguments.epochs,
         learning_rate=arguments.lr,
-        averaging=arguments.averaging,
+        ema_decay=arguments.ema_decay,
         seed=0,
         progress=print if arguments.verbose else None,
     )
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--averaging", type=float, default=0.99)
+    parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.03)
     parser.add_argument(
         "--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer"

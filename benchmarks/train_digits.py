@@ -45,7 +45,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         epochs=arguments.epochs,
         learning_rate=arguments.lr,
         augment=Dropout(probability=0.05),
-        averaging=0.995,
+        ema_decay=0.995,
         seed=seed,
         progress=(lambda line: print(line, flush=True)) if arguments.verbose else None,
     )

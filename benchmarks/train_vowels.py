@@ -61,7 +61,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         epochs=arguments.epochs,
         learning_rate=arguments.lr,
         augment=Dropout(probability=0.4),
-        averaging=arguments.averaging,
+        ema_decay=arguments.ema_decay,
         seed=seed,
         progress=(lambda line: print(line, flush=True)) if arguments.verbose else None,
     )
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--lr", type=float, default=0.005)
     parser.add_argument("--gain", type=float, default=20.0)
-    parser.add_argument("--averaging", type=float, default=0.99)
+    parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument(
         "--recurrent", action="store_true", help="the hidden neurons feed back to each other"
     )

@@ -175,13 +175,19 @@ def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError
 #: Keyword arguments that the command line spells otherwise than `--name value`.
 _FLAGS = {"engine=EventDriven()": "--engine event", "engine=TimeStepped()": "--engine grid"}
 #: Options whose name in Python is another one.
-_SPELLED = {"max_runs": "--runs", "placers": "--placer", "routers": "--router"}
+_SPELLED = {
+    "learning_rate": "--lr",
+    "max_runs": "--runs",
+    "placers": "--placer",
+    "routers": "--router",
+    "trainable": "--train",
+}
 #: Keyword arguments that are options of the command line; others stay as they are in advice.
 # fmt: off
 OPTIONS = frozenset((
     "approximate", "batch_size", "bias", "chip_seed", "clip", "config", "coordinator", "copies",
-    "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "engine",
-    "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
+    "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "ema_decay",
+    "engine", "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
     "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "readout", "reset", "reset_delay", "resume", "runs", "scale", "schedule", "seed", "signs",
     "speedup", "spike_kernel", "svg", "synapses_per_weight", "t_end", "threshold", "time_limit",

@@ -1,16 +1,20 @@
 """`jaxsnn train`: the network of a NIR file, trained.
 
-Its outcome is a `jaxsnn.train.train_file.TrainOutcome`.
+What there is to choose is `jaxsnn.train.options.TrainOptions`: flags, names in the configuration
+file and help texts come from it. JAX is loaded when the command runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
@@ -21,112 +25,23 @@ from jaxsnn.commands.arguments import (
     read_graph,
 )
 from jaxsnn.errors import FileError, UsageError, suggestion
-from jaxsnn.units import parse_time
+from jaxsnn.train.options import (
+    OPTIONS,
+    TrainOptions,
+    check_options,
+    flag_of,
+    help_of,
+    names_in_files,
+    to_stderr,
+)
 
+if TYPE_CHECKING:
+    from jaxsnn.nir import Graph
+    from jaxsnn.train.data.datasets import Splits
+    from jaxsnn.train.loop.chip_training import OnChip
+    from jaxsnn.train.loop.history import Fit
 
-def _headroom(value: Any) -> float | dict[str, float]:
-    """One number, or numbers by population: "2", "hidden:1.5,output:4", in a configuration file a
-    table too.
-    """
-    if isinstance(value, str) and ":" in value:
-        pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
-        names = [name.strip() for name, _, _ in pairs]
-        if len(set(names)) < len(names):
-            raise UsageError(f"headroom is {value!r}", fix="name each population once")
-        value = dict(zip(names, (number for _, _, number in pairs), strict=True))
-    numbers = value if isinstance(value, dict) else {"": value}
-    try:
-        if any(isinstance(number, bool) for number in numbers.values()):
-            raise TypeError(value)
-        numbers = {name: float(number) for name, number in numbers.items()}
-        return numbers if isinstance(value, dict) else numbers[""]
-    except (TypeError, ValueError):
-        raise UsageError(
-            f"headroom is {value!r}",
-            fix="say one factor, or NODE:FACTOR for each population, with commas",
-        ) from None
-
-
-#: Options: name -> (what converts text, default, metavar, help). In a configuration file the same
-#: names.
-OPTIONS: Mapping[str, tuple[Callable[[Any], Any], Any, str, str]] = {
-    "data": (
-        str,
-        None,
-        "D",
-        "yinyang, digits, japanese-vowels, or an .npz with x_train, y_train, x_test, y_test",
-    ),
-    "data-folder": (
-        str,
-        None,
-        "DIR",
-        "japanese-vowels: where its .ts files are (default: the installed aeon)",
-    ),
-    "copies": (
-        int,
-        1,
-        "N",
-        "digits, japanese-vowels: of each training sample, all but one distorted (default 1)",
-    ),
-    "loss": (str, "ttfs", "NAME", "ttfs (default), mse, max, count, integral or exp-sum"),
-    "epochs": (int, 50, "N", "default 50"),
-    "batch-size": (int, 64, "N", "default 64"),
-    "lr": (float, 0.01, "R", "step of a weight in units of its kick (default 0.01)"),
-    "schedule": (
-        str,
-        "cosine",
-        "NAME",
-        "cosine (default), constant, linear, exponential or warm-up",
-    ),
-    "optimiser": (
-        str,
-        "adam",
-        "NAME",
-        "adam (default), adamax, nadam, lion, rmsprop, momentum or sgd",
-    ),
-    "train": (
-        str,
-        "weight,bias",
-        "NAMES",
-        "parameters, with commas: weight, bias, tau_mem, NODE.delay, ...",
-    ),
-    "seed": (int, 0, "N", "of the data and their order (default 0)"),
-    "engine": (
-        str,
-        "event",
-        "NAME",
-        "event: exact, in continuous time (default); grid: in steps, with a surrogate; loop: on an emulated chip",
-    ),
-    "chip-seed": (int, None, "N", "loop: which emulated chip (default 0)"),
-    "headroom": (
-        _headroom,
-        None,
-        "H",
-        "loop: weights may grow by this factor; NODE:H, ... by population (default 2)",
-    ),
-    "runs": (int, None, "N", "loop: at most so many runs of the chip for a batch (default 1)"),
-    "t-end": (parse_time, None, "TIME", "end of a sample, such as 40ms"),
-    "dropout": (float, 0.0, "P", "leave out each input spike with this probability while training"),
-    "averaging": (float, 0.0, "A", "EMA decay of the parameters, such as 0.995"),
-    "clip": (float, None, "NORM", "shorten longer gradients to this norm"),
-    "patience": (int, None, "N", "stop after N epochs without a better validation"),
-    "on-failure": (
-        str,
-        "back",
-        "WHAT",
-        "back: to the best epoch, with smaller steps (default); stop",
-    ),
-    "devices": (int, None, "N", "share the samples out over N devices"),
-    "coordinator": (str, None, "HOST:PORT", "of process 0, where several processes train together"),
-    "processes": (int, 1, "N", "how many processes train together (default 1)"),
-    "process": (int, 0, "I", "number of this process, from 0"),
-    "plot": (str, None, "PNG", "draw the learning curve"),
-}
-ENGINES = ("event", "grid", "loop")
-#: Options of the engine "loop" alone.
-LOOP_OPTIONS = ("chip-seed", "headroom", "runs")
-#: Only in a configuration file: tables.
-TABLES = ("trainable", "push", "loss-options")
+# What is asked for
 
 
 def add(commands: Any) -> None:
@@ -136,110 +51,56 @@ def add(commands: Any) -> None:
     add_output(
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
     )
-    for name, (_, _, metavar, text) in OPTIONS.items():
-        parser.add_argument(f"--{name}", metavar=metavar, help=text)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from OUT.checkpoint, if the run was ended"
-    )
+    for name, known in OPTIONS.items():
+        if not known.has_flag:
+            continue
+        said: dict[str, Any] = {"dest": name, "help": help_of(name).replace("`", "")}
+        said |= {"metavar": known.metavar} if known.metavar else {"action": "store_true"}
+        parser.add_argument(f"--{flag_of(name)}", **said)
+        if known.former:
+            # dest is another one, so that it can be said that the name has changed
+            text = f"former name of --{flag_of(name)}"
+            parser.add_argument(
+                f"--{known.former}", dest=f"former_{name}", metavar=known.metavar, help=text
+            )
     parser.add_argument(
         "--config", metavar="RUN.toml", help="a file with any of these options; flags win"
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """The work; exit code 0."""
-    from jaxsnn.output import refuse_shared, refuse_unwritable
-
-    settings = settings_of(arguments)
-    output = Path(arguments.output)
-    written = _written(output, settings)
-    refuse_shared(_read(arguments, settings), written | _checkpoints(output))
-    for path in written.values():
-        refuse_unwritable(path, arguments.force)
-    graph = read_graph(arguments)
-
-    from jaxsnn.train.train_file import train_file
-
-    outcome = train_file(
-        graph,
-        output,
-        settings,
-        force=arguments.force,
-        resume=arguments.resume,
-        progress=_progress(arguments),
-    )
-    if outcome is None:  # another process reports
-        return 0
-    add_notes(arguments, outcome.notes)
-    print_outcome(arguments, outcome)
-    return 0
-
-
-def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options by name, from flags, then the configuration file, then the defaults.
+def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, ...]]:
+    """The options from flags, then the configuration file, then the defaults; and notes on names
+    that have changed.
 
     Raises:
         FileError: the file cannot be read.
         UsageError: an option that does not exist, or whose value makes no sense.
     """
-    written = {} if arguments.config is None else read_config(arguments.config)
-    settings = {}
-    for name, (convert, default, _, _) in OPTIONS.items():
-        flag = getattr(arguments, name.replace("-", "_"))
-        value, where = (
-            (flag, f"--{name}")
-            if flag is not None
-            else (written.get(name), f"{arguments.config}: {name}")
-        )
-        settings[name] = default if value is None else _converted(convert, value, where)
-    if settings["data"] is None:
-        raise UsageError(
-            "the training data are missing", fix="pass --data, or write data into --config"
-        )
-    _refuse_engine(settings)
-    _refuse_processes(settings["processes"], settings["process"])
-    return settings | {name: written[name] for name in TABLES if name in written}
+    written, notes = ({}, []) if arguments.config is None else read_config(arguments.config)
+    for name, known in OPTIONS.items():
+        if not known.has_flag:
+            continue
+        value, flag = getattr(arguments, name), flag_of(name)
+        former = getattr(arguments, f"former_{name}", None)
+        if former is not None:
+            notes.append(f"--{known.former} is now called --{flag}")
+            value, flag = (former, known.former) if value is None else (value, flag)
+        if value is not None and value is not False:
+            written[name] = converted(name, value, f"--{flag}")
+    options = TrainOptions(**written)
+    if options.data is None:
+        fix = "pass --data, or write data into --config"
+        raise UsageError("the training data are missing", fix=fix)
+    check_options(options)
+    return options, tuple(notes)
 
 
-def _refuse_processes(processes: int, process: int) -> None:
-    if processes < 1:
-        raise UsageError(f"processes is {processes}", fix="give at least 1")
-    if not 0 <= process < processes:
-        raise UsageError(
-            f"process is {process} of {processes}",
-            fix=f"number them from 0 to {processes - 1}, or say --processes",
-        )
-
-
-def _refuse_engine(settings: Mapping[str, Any]) -> None:
-    """Refuse an engine that does not exist, and what does not go with it."""
-    if settings["engine"] not in ENGINES:
-        raise UsageError(
-            f"there is no engine '{settings['engine']}'",
-            fix=suggestion(settings["engine"], ENGINES),
-        )
-    if settings["engine"] != "loop":
-        for name in LOOP_OPTIONS:
-            if settings[name] is not None:
-                raise UsageError(
-                    f"{name} is for --engine loop, the engine is {settings['engine']}",
-                    fix=f"leave out --{name}",
-                )
-        return
-    for name, most in (("devices", settings["devices"] or 1), ("processes", settings["processes"])):
-        if most > 1:
-            raise UsageError(
-                f"{name} is {most}, and one emulated chip runs each batch, in one process",
-                fix=f"leave out --{name}",
-            )
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """The options of a TOML file, names with "-" or "_".
+def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
+    """The options of a TOML file, names with "-" or "_", and notes on names that have changed.
 
     Raises:
         FileError: it cannot be read.
-        UsageError: it names an option that does not exist.
+        UsageError: it names an option that does not exist, or one twice.
     """
     try:
         with Path(path).open("rb") as file:
@@ -247,70 +108,291 @@ def read_config(path: str) -> dict[str, Any]:
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
     except tomllib.TOMLDecodeError as error:
-        raise FileError(
-            f"{path} is not TOML ({error})", fix="write one option a line, such as epochs = 50"
-        ) from error
-    options = {name.replace("_", "-"): value for name, value in content.items()}
-    for name, value in options.items():
-        if name not in OPTIONS and name not in TABLES:
+        fix = "write one option a line, such as epochs = 50"
+        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
+    known, options, notes = names_in_files(), {}, []
+    for key, value in content.items():
+        said = key.replace("_", "-")
+        if said not in known:
             raise UsageError(
-                f"{path}: there is no option '{name}'", fix=suggestion(name, (*OPTIONS, *TABLES))
+                f"{path}: there is no option '{said}'", fix=suggestion(said, sorted(known))
             )
-        if name in TABLES and not isinstance(value, dict):
-            raise UsageError(f"{path}: {name} is {value!r}", fix=f"write a table, [{name}]")
-    return options
+        name = known[said]
+        if name in options:
+            raise UsageError(f"{path} says {name} twice, also as {key}", fix="say it once")
+        if said == OPTIONS[name].former:
+            notes.append(f"{path}: {key} is now called {name}")
+        options[name] = converted(name, value, f"{path}: {said}")
+    return options, notes
 
 
-def _converted(convert: Callable[[Any], Any], value: Any, where: str) -> Any:
-    if isinstance(value, bool) or (
-        convert in (int, float) and not isinstance(value, int | float | str)
-    ):
-        raise UsageError(f"{where} is {value!r}", fix="give a number or a name")
+def converted(name: str, value: Any, where: str) -> Any:
+    """The value of an option, of text or of what TOML has.
+
+    Args:
+        where: what the message calls it.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    convert = OPTIONS[name].convert
+    assert convert is not None
     try:
-        if convert is int and isinstance(value, float):
-            raise ValueError(value)
         return convert(value)
-    except (ValueError, TypeError) as error:
-        kind = "a whole number" if convert is int else "a number"
-        raise UsageError(f"{where} is {value!r}", fix=f"give {kind}") from error
+    except ValueError as error:
+        fix = str(error) if OPTIONS[name].has_flag else f"{error}, [{where.split()[-1]}]"
+        raise UsageError(f"{where} is {value!r}", fix=fix) from error
 
 
-def _written(output: Path, settings: Mapping[str, Any]) -> dict[str, Path]:
-    """The files that a run writes, by what asks for them."""
-    written = {"-o": output, "the history of -o": output.with_suffix(".history.json")}
-    if settings["engine"] == "loop":
-        written["the mapping of -o"] = output.with_suffix(".mapping.json")
-    if settings["plot"] is not None:
-        written["--plot"] = Path(settings["plot"])
-    return written
+# What is done
 
 
-def _checkpoints(output: Path) -> dict[str, Path]:
-    folder = output.with_suffix(".checkpoint")
-    inside = {
-        f"the checkpoint's {name}": folder / name
-        for name in ("last.npz", "best.npz", "history.jsonl")
-    }
-    return {"the checkpoint of -o": folder} | inside
+@dataclass(frozen=True, kw_only=True)
+class TrainFiles:
+    """What a run writes, beside the trained file; `force`: over files that exist."""
+
+    trained: Path
+    force: bool = False
+
+    @property
+    def history(self) -> Path:
+        """The record of the run."""
+        return self.trained.with_suffix(".history.json")
+
+    @property
+    def mapping(self) -> Path:
+        """The mapping in which it was trained, where a chip was in the loop."""
+        return self.trained.with_suffix(".mapping.json")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of checkpoints."""
+        return self.trained.with_suffix(".checkpoint")
+
+    def written(self, options: TrainOptions) -> dict[str, Path]:
+        """The files that a run writes, by what asks for them."""
+        found = {"-o": self.trained, "the history of -o": self.history}
+        if options.engine == "loop":
+            found["the mapping of -o"] = self.mapping
+        if options.plot is not None:
+            found["--plot"] = Path(options.plot)
+        return found
+
+    def checkpoints(self) -> dict[str, Path]:
+        """The folder of checkpoints and the files in it, by what asks for them."""
+        names = ("last.npz", "best.npz", "history.jsonl")
+        inside = {f"the checkpoint's {name}": self.checkpoint / name for name in names}
+        return {"the checkpoint of -o": self.checkpoint} | inside
 
 
-def _read(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> list[str | Path]:
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.output import refuse_shared, refuse_unwritable
+
+    options, notes = options_of(arguments)
+    files = TrainFiles(trained=Path(arguments.output), force=arguments.force)
+    written = files.written(options)
+    refuse_shared(_read(arguments, options), written | files.checkpoints())
+    for path in written.values():
+        refuse_unwritable(path, arguments.force)
+    graph = read_graph(arguments)
+    outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
+    if outcome is None:  # another process reports
+        return 0
+    add_notes(arguments, (*notes, *outcome.notes))
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
     """The files that a run reads."""
-    read: list[str | Path] = [arguments.file, settings["data"]]
+    read: list[str | Path] = [arguments.file, str(options.data)]
     if arguments.config is not None:
         read.append(arguments.config)
-    if settings["data-folder"] is not None:
-        read += sorted(Path(settings["data-folder"]).glob("*.ts"))
+    if options.data_folder is not None:
+        read += sorted(Path(options.data_folder).glob("*.ts"))
     return read
 
 
 def _progress(arguments: argparse.Namespace) -> Callable[[str], None] | None:
     """A line for each epoch, where somebody looks at stderr, or asked with -v."""
-    if arguments.quiet or not (arguments.verbose or sys.stderr.isatty()):
+    looks = arguments.verbose or sys.stderr.isatty()
+    return to_stderr if looks and not arguments.quiet else None
+
+
+def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainOutcome | None:
+    """Train a graph on a named task or an .npz file, write the trained file and its history.
+
+    Checkpoints go to a folder beside it. Where training stops early, the best epoch so far is
+    written, and the error says so. Of several processes only the first writes; the others get None.
+
+    Raises:
+        JaxsnnError: data that do not fit, files that exist, or a training run that stops.
+    """
+    from jaxsnn.train import TrainingStopped, fit
+    from jaxsnn.train.data.labelled_files import with_data
+    from jaxsnn.train.loop.chip_training import on_emulated_chip
+    from jaxsnn.train.loop.parallel import is_first, join
+
+    join(options)
+    several, in_the_loop = options.processes > 1, options.engine == "loop"
+    loaded, notes = with_data(graph, options)
+    if in_the_loop:
+        loaded = on_emulated_chip(graph, loaded)
+    kept = {"checkpoint": files.checkpoint, "overwrite": files.force, "plot": None}
+    chosen = replace(loaded, **kept)
+    try:
+        with _partners(files.checkpoint if several else None):
+            trained = fit(graph, options=chosen)
+    except TrainingStopped as error:
+        said = "".join(f"; {note}" for note in _write(files, error.fit, chosen))
+        reached = error.fit.history[error.fit.best_epoch]
+        accuracy = f"validation {reached.validation_accuracy:.2%}"
+        where = f"epoch {reached.epoch} ({accuracy}) is written to {files.trained}"
+        message = f"{error.problem.message}; {where}{said}"
+        raise TrainingStopped(message, error.fit, fix=error.fix) from error
+    notes += (*trained.notes, *_write(files, trained, chosen))
+    if not is_first():
         return None
+    data: Any = chosen.data
+    if options.plot is not None:
+        _draw(options.plot, trained, data.name, files.force)
+    return TrainOutcome(
+        fit=trained,
+        test_samples=len(data.test),
+        output=os.fspath(files.trained),
+        history=str(files.history),
+        checkpoint=str(files.checkpoint),
+        notes=notes,
+        on_chip=_off_the_chip(trained, data, chosen, files) if in_the_loop else None,
+    )
 
-    def say(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
 
-    return say
+@contextmanager
+def _partners(checkpoint: Path | None) -> Iterator[None]:
+    """While processes train together: where one is lost, the others end with one line that says how
+    to go on.
+
+    JAX itself would wait for the lost one, or abort with a trace.
+
+    Args:
+        checkpoint: folder of checkpoints; None: there are no other processes, and nothing is done.
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if checkpoint is None:
+            raise
+        reason = str(error).splitlines()[0]
+        to_stderr(
+            f"jaxsnn: error: process {jax.process_index()} lost another one ({reason}):"
+            f" {checkpoint} holds the last whole epoch: start all processes again with --resume"
+        )
+        os._exit(1)
+
+
+def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ...]:
+    """Write the files, in the first process; notes on approximations of the chip, if one was in
+    the loop.
+    """
+    from jaxsnn.nir import write
+    from jaxsnn.output import write_json, write_whole
+    from jaxsnn.train.loop.chip_training import mapped
+    from jaxsnn.train.loop.in_the_loop import InTheLoop
+    from jaxsnn.train.loop.parallel import is_first
+
+    if not is_first():
+        return ()
+    engine = options.engine
+    in_the_loop = isinstance(engine, InTheLoop)
+    text, notes = mapped(engine, done.graph) if in_the_loop else ("", ())
+    write(files.trained, done.graph, files.force)
+    write_json(files.history, done.as_dict(), files.force)
+    if in_the_loop:
+        write_whole(
+            files.mapping, lambda path: path.write_text(text, encoding="utf-8"), files.force
+        )
+    return notes
+
+
+def _off_the_chip(trained: Fit, data: Splits, options: TrainOptions, files: TrainFiles) -> OnChip:
+    """What an emulated chip makes the outcome say."""
+    from jaxsnn.train.loop.chip_training import OnChip, device_of, off_chip_accuracy
+
+    loss: Any = options.loss
+    return OnChip(
+        seed=device_of(options.engine).chip.seed,
+        mapping=str(files.mapping),
+        off_chip_accuracy=off_chip_accuracy(trained.graph, data, loss, options.t_end),
+    )
+
+
+def _draw(path: str, trained: Fit, name: str, force: bool) -> None:
+    from jaxsnn.plot import learning_curve
+
+    learning_curve(
+        path,
+        trained.history,
+        best_epoch=trained.best_epoch,
+        test_accuracy=trained.test_accuracy,
+        title=f"{name}: loss and error by epoch",
+        force=force,
+    )
+
+
+# What it says
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """What `jaxsnn train` did.
+
+    Attributes:
+        fit: the training run.
+        test_samples: number of samples that the test accuracy is measured on.
+        output, history, checkpoint: paths of the files and the folder that were written.
+        notes: what the user should know.
+        on_chip: what there is to say of the emulated chip; None on other engines.
+    """
+
+    fit: Fit
+    test_samples: int
+    output: str
+    history: str
+    checkpoint: str
+    notes: tuple[str, ...]
+    on_chip: OnChip | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "test_accuracy": self.fit.test_accuracy,
+            "best_epoch": self.fit.best_epoch,
+            "history": self.history,
+            "seconds": round(sum(self.fit.seconds), 3),
+            "output": self.output,
+            "checkpoint": self.checkpoint,
+            "notes": list(self.notes),
+            **({} if self.on_chip is None else self.on_chip.as_dict()),
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        record, chip = self.fit.history[self.fit.best_epoch], self.on_chip
+        where = "" if chip is None else f", on the emulated chip {chip.seed}"
+        tested = f"{self.fit.test_accuracy:.2%} of {self.test_samples} samples{where}"
+        validated = f"validation {record.validation_accuracy:.2%}"
+        lines = [
+            f"test accuracy  {tested}",
+            f"best epoch     {record.epoch} of {len(self.fit.history) - 1}, {validated}",
+            f"trained file   {self.output}",
+            f"history        {self.history}",
+        ]
+        if chip is not None:
+            off_chip = f"{chip.off_chip_accuracy:.2%}: the same weights on the event engine"
+            lines.insert(1, f"off the chip   {off_chip}")
+            lines.append(f"mapping        {chip.mapping}")
+        return "\n".join(lines)

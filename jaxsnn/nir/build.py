@@ -17,7 +17,7 @@ import numpy as np
 from jaxsnn.errors import GraphError, UsageError, suggestion
 from jaxsnn.nir.export import group_of, tagged
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.initializers import Initializer, kaiming_uniform
+from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
 from jaxsnn.nir.nodes import nothing
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import Shape
@@ -183,7 +183,7 @@ def _neurons(
 
 
 def sequential(
-    *layers: Layer, seed: int | None = None, dialect: str = "jaxsnn", **options: Any
+    *layers: Layer, seed: Seed | None = None, dialect: str = "jaxsnn", **options: Any
 ) -> Graph:
     """Layers in a row.
 
@@ -192,7 +192,8 @@ def sequential(
 
     Args:
         layers: Made with the functions of this module.
-        seed: Draws the weights; not needed where all weights are arrays.
+        seed: Draws the weights: a whole number, or a `jax.random` key of either kind. Not needed
+            where all weights are arrays.
         dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
 
     Raises:
@@ -226,7 +227,7 @@ def network(
     nodes: Mapping[str, Layer],
     chains: Iterable[Sequence[str]],
     *,
-    seed: int | None = None,
+    seed: Seed | None = None,
     dialect: str = "jaxsnn",
     **options: Any,
 ) -> Graph:
@@ -235,7 +236,7 @@ def network(
     Args:
         nodes: Layers by name, those of `input` and `output` included.
         chains: Names in the order of the signal; ("a", "b", "c") are the edges a -> b and b -> c.
-        seed: Draws the weights, in the order of the nodes.
+        seed: Draws the weights, in the order of the nodes: a whole number, or a `jax.random` key.
         dialect: How the numbers are meant; options are those of `jaxsnn.nir.read`.
 
     Raises:
@@ -262,7 +263,7 @@ def network(
                 f"an edge names '{name}', which is not a node", fix=suggestion(name, nodes)
             )
     shapes = _fed_shapes(nodes, edges)
-    rng = None if seed is None else np.random.default_rng(seed)
+    rng = None if seed is None else generator_of(seed)
     members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
     tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
     if dialect == "jaxsnn":

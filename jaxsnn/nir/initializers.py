@@ -1,56 +1,134 @@
-"""Initial weights: the distributions of the field, each a function of (random generator, shape)."""
+"""Initial weights: the distributions of the field, each a function of (random source, shape).
+
+A random source is a NumPy generator, a whole number or a `jax.random` key; the last two make a
+generator that begins anew at each call. The same holds for everything that takes a seed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+from jaxsnn.errors import UsageError
+
+#: A whole number from 0 on, a `jax.random` key of either kind, or whole numbers in a row.
+Seed = Any
+
+#: Gives an array of a shape, drawn from a random source.
+Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
+
+
+def seed_words(seed: Seed, what: str = "seed") -> tuple[int, ...]:
+    """The whole numbers that a seed stands for: itself, or the data of a key.
+
+    JAX is not needed for it: whoever has a key has loaded JAX.
+
+    Args:
+        seed: a whole number from 0 on; a key of `jax.random.key` or `jax.random.PRNGKey`,
+            not a batch of keys; or a sequence of whole numbers.
+        what: name of the seed in the message.
+
+    Raises:
+        UsageError: anything else.
+
+    >>> seed_words(3), seed_words(np.array([0, 7], np.uint32))
+    ((3,), (0, 7))
+    """
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        return tuple(word for part in seed for word in seed_words(part, what))
+    if getattr(seed, "ndim", 0) == 0 and hasattr(seed, "__index__"):
+        number = _whole(seed)
+        if number is not None and number >= 0:
+            return (number,)
+    words = _key_data(seed)
+    if words is None:
+        fix = "give a whole number from 0 on, or one key of jax.random"
+        shown = " ".join(repr(seed).split())
+        raise UsageError(f"{what} is {shown}", fix=fix)
+    return words
+
+
+def _whole(seed: Any) -> int | None:
+    """The number; None of an array that has `__index__` and is no whole number, such as a key."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        return None
+
+
+def _key_data(seed: Any) -> tuple[int, ...] | None:
+    """The numbers of a key, old (an array of uint32) or new (whose dtype is `key<...>`)."""
+    if str(getattr(seed, "dtype", "")).startswith("key<"):
+        seed = sys.modules["jax"].random.key_data(seed)
+    if getattr(seed, "dtype", None) != np.uint32 or np.ndim(seed) != 1:
+        return None
+    return tuple(int(word) for word in np.asarray(seed))
+
+
+def generator_of(source: np.random.Generator | Seed) -> np.random.Generator:
+    """The generator itself, or a new one of a seed: that of `np.random.default_rng` for a whole
+    number.
+
+    >>> generator_of(3).random() == np.random.default_rng(3).random()
+    True
+    """
+    if isinstance(source, np.random.Generator):
+        return source
+    return np.random.default_rng(seed_words(source))
 
 
 def constant(value: float) -> Initializer:
     """The same value everywhere."""
-    return lambda rng, shape: np.full(shape, float(value))
+    return lambda source, shape: np.full(shape, float(value))
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     """Normal distribution.
 
+    >>> bool((normal()(0, (2, 5)) == normal()(np.random.default_rng(0), (2, 5))).all())
+    True
     >>> normal(3.0, 1.6)(np.random.default_rng(0), (2, 5)).shape
     (2, 5)
     """
-    return lambda rng, shape: rng.normal(mean, std, shape)
+    return lambda source, shape: generator_of(source).normal(mean, std, shape)
 
 
 def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     """Uniform distribution in [low, high)."""
-    return lambda rng, shape: rng.uniform(low, high, shape)
+    return lambda source, shape: generator_of(source).uniform(low, high, shape)
 
 
 def kaiming_normal(gain: float = math.sqrt(2.0)) -> Initializer:
     """Normal, variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
-    return lambda rng, shape: rng.normal(0.0, gain / math.sqrt(fans(shape)[0]), shape)
+    return lambda source, shape: generator_of(source).normal(
+        0.0, gain / math.sqrt(fans(shape)[0]), shape
+    )
 
 
 def kaiming_uniform(gain: float = math.sqrt(2.0)) -> Initializer:
     """Uniform, variance gain^2 / inputs (He et al., 2015, arXiv:1502.01852)."""
-    return lambda rng, shape: _symmetric(rng, gain * math.sqrt(3.0 / fans(shape)[0]), shape)
+    return lambda source, shape: _symmetric(source, gain * math.sqrt(3.0 / fans(shape)[0]), shape)
 
 
 def xavier_normal(gain: float = 1.0) -> Initializer:
     """Normal, variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio, 2010)."""
-    return lambda rng, shape: rng.normal(0.0, gain * math.sqrt(2.0 / sum(fans(shape))), shape)
+    return lambda source, shape: generator_of(source).normal(
+        0.0, gain * math.sqrt(2.0 / sum(fans(shape))), shape
+    )
 
 
 def xavier_uniform(gain: float = 1.0) -> Initializer:
     """Uniform, variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio, 2010)."""
-    return lambda rng, shape: _symmetric(rng, gain * math.sqrt(6.0 / sum(fans(shape))), shape)
+    return lambda source, shape: _symmetric(source, gain * math.sqrt(6.0 / sum(fans(shape))), shape)
 
 
-def _symmetric(rng: np.random.Generator, bound: float, shape: tuple[int, ...]) -> np.ndarray:
-    return rng.uniform(-bound, bound, shape)
+def _symmetric(source: Any, bound: float, shape: tuple[int, ...]) -> np.ndarray:
+    return generator_of(source).uniform(-bound, bound, shape)
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -1,73 +1,117 @@
-"""Training: data, encoders, losses, constraints and `fit`."""
+"""Training: data, encoders, losses, constraints and `fit`.
 
-from jaxsnn.train.data.augment import Dropout, Jitter
-from jaxsnn.train.data.datasets import Data, Splits, yinyang, yinyang_splits
-from jaxsnn.train.data.digits import digits_splits
-from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode, Rate
-from jaxsnn.train.data.external_events import data_of_nir, events_of_arrays
-from jaxsnn.train.data.vowels import japanese_vowels_splits
-from jaxsnn.train.fitting import TrainingStopped, fit
-from jaxsnn.train.loop.calibration import calibrated
-from jaxsnn.train.loop.chip_training import on_chip
-from jaxsnn.train.loop.constraints import TRAINABLE, Bounded, Free, Positive
-from jaxsnn.train.loop.evaluation import evaluate
-from jaxsnn.train.loop.history import EpochRecord, Fit
-from jaxsnn.train.loop.in_the_loop import Device, InTheLoop
-from jaxsnn.train.loop.optimisers import OPTIMISERS, SCHEDULES
-from jaxsnn.train.loop.parallel import join_processes
-from jaxsnn.train.losses.losses import (
-    LOSSES,
-    ExponentialSum,
-    FirstSpike,
-    Integral,
-    MaxOverTime,
-    SpikeCount,
-    SpikeTimes,
-    accuracy,
-)
-from jaxsnn.train.losses.regularizers import PeakMargin, SpikeRate
-from jaxsnn.train.losses.silence import Push
+The public names are resolved on first use, so that `jaxsnn.train.options` can be read without
+loading JAX.
+"""
 
-__all__ = [
-    "LOSSES",
-    "OPTIMISERS",
-    "SCHEDULES",
-    "TRAINABLE",
-    "Bounded",
-    "Data",
-    "Delta",
-    "Device",
-    "Dropout",
-    "EpochRecord",
-    "ExponentialSum",
-    "FirstSpike",
-    "Fit",
-    "Free",
-    "InTheLoop",
-    "Integral",
-    "Jitter",
-    "Latency",
-    "MaxOverTime",
-    "PeakMargin",
-    "PopulationCode",
-    "Positive",
-    "Push",
-    "Rate",
-    "SpikeCount",
-    "SpikeRate",
-    "SpikeTimes",
-    "Splits",
-    "TrainingStopped",
-    "accuracy",
-    "calibrated",
-    "data_of_nir",
-    "digits_splits",
-    "evaluate",
-    "events_of_arrays",
-    "fit",
-    "japanese_vowels_splits",
-    "join_processes",
-    "on_chip",
-    "yinyang",
-    "yinyang_splits",
-]
+import sys
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxsnn.train.data.augment import Dropout as Dropout
+    from jaxsnn.train.data.augment import Jitter as Jitter
+    from jaxsnn.train.data.datasets import Data as Data
+    from jaxsnn.train.data.datasets import Splits as Splits
+    from jaxsnn.train.data.datasets import yinyang as yinyang
+    from jaxsnn.train.data.datasets import yinyang_splits as yinyang_splits
+    from jaxsnn.train.data.digits import digits_splits as digits_splits
+    from jaxsnn.train.data.encoders import Delta as Delta
+    from jaxsnn.train.data.encoders import Encoder as Encoder
+    from jaxsnn.train.data.encoders import Latency as Latency
+    from jaxsnn.train.data.encoders import PopulationCode as PopulationCode
+    from jaxsnn.train.data.encoders import Rate as Rate
+    from jaxsnn.train.data.external_events import data_of_nir as data_of_nir
+    from jaxsnn.train.data.external_events import events_of_arrays as events_of_arrays
+    from jaxsnn.train.data.splitting import splits_of_arrays as splits_of_arrays
+    from jaxsnn.train.data.vowels import japanese_vowels_splits as japanese_vowels_splits
+    from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
+    from jaxsnn.train.fitting import fit as fit
+    from jaxsnn.train.loop.calibration import calibrated as calibrated
+    from jaxsnn.train.loop.chip_training import on_chip as on_chip
+    from jaxsnn.train.loop.constraints import TRAINABLE as TRAINABLE
+    from jaxsnn.train.loop.constraints import Bounded as Bounded
+    from jaxsnn.train.loop.constraints import Constraint as Constraint
+    from jaxsnn.train.loop.constraints import Free as Free
+    from jaxsnn.train.loop.constraints import Positive as Positive
+    from jaxsnn.train.loop.evaluation import evaluate as evaluate
+    from jaxsnn.train.loop.history import EpochRecord as EpochRecord
+    from jaxsnn.train.loop.history import Fit as Fit
+    from jaxsnn.train.loop.in_the_loop import Device as Device
+    from jaxsnn.train.loop.in_the_loop import InTheLoop as InTheLoop
+    from jaxsnn.train.loop.optimisers import OPTIMISERS as OPTIMISERS
+    from jaxsnn.train.loop.optimisers import SCHEDULES as SCHEDULES
+    from jaxsnn.train.loop.parallel import join_processes as join_processes
+    from jaxsnn.train.losses.losses import ExponentialSum as ExponentialSum
+    from jaxsnn.train.losses.losses import FirstSpike as FirstSpike
+    from jaxsnn.train.losses.losses import Integral as Integral
+    from jaxsnn.train.losses.losses import Loss as Loss
+    from jaxsnn.train.losses.losses import MaxOverTime as MaxOverTime
+    from jaxsnn.train.losses.losses import SpikeCount as SpikeCount
+    from jaxsnn.train.losses.losses import SpikeTimes as SpikeTimes
+    from jaxsnn.train.losses.losses import accuracy as accuracy
+    from jaxsnn.train.losses.readings import Reading as Reading
+    from jaxsnn.train.losses.registry import LOSSES as LOSSES
+    from jaxsnn.train.losses.registry import register_loss as register_loss
+    from jaxsnn.train.losses.regularizers import PeakMargin as PeakMargin
+    from jaxsnn.train.losses.regularizers import Regulariser as Regulariser
+    from jaxsnn.train.losses.regularizers import SpikeRate as SpikeRate
+    from jaxsnn.train.losses.silence import WeightBumping as WeightBumping
+    from jaxsnn.train.options import TrainOptions as TrainOptions
+
+_MODULES = {
+    "data.augment": ("Dropout", "Jitter"),
+    "data.datasets": ("Data", "Splits", "yinyang", "yinyang_splits"),
+    "data.digits": ("digits_splits",),
+    "data.encoders": ("Delta", "Encoder", "Latency", "PopulationCode", "Rate"),
+    "data.external_events": ("data_of_nir", "events_of_arrays"),
+    "data.splitting": ("splits_of_arrays",),
+    "data.vowels": ("japanese_vowels_splits",),
+    "fitting": ("TrainingStopped", "fit"),
+    "loop.calibration": ("calibrated",),
+    "loop.chip_training": ("on_chip",),
+    "loop.constraints": ("TRAINABLE", "Bounded", "Constraint", "Free", "Positive"),
+    "loop.evaluation": ("evaluate",),
+    "loop.history": ("EpochRecord", "Fit"),
+    "loop.in_the_loop": ("Device", "InTheLoop"),
+    "loop.optimisers": ("OPTIMISERS", "SCHEDULES"),
+    "loop.parallel": ("join_processes",),
+    "losses.losses": (
+        "ExponentialSum",
+        "FirstSpike",
+        "Integral",
+        "Loss",
+        "MaxOverTime",
+        "SpikeCount",
+        "SpikeTimes",
+        "accuracy",
+    ),
+    "losses.readings": ("Reading",),
+    "losses.registry": ("LOSSES", "register_loss"),
+    "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeRate"),
+    "losses.silence": ("WeightBumping",),
+    "options": ("TrainOptions",),
+}
+_HOME = {name: f"jaxsnn.train.{module}" for module, names in _MODULES.items() for name in names}
+#: Names of earlier versions, which go with the next one.
+_FORMER = {"Population": "PopulationCode", "Push": "WeightBumping"}
+
+__all__ = [*sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    now = _FORMER.get(name, name)
+    if now not in _HOME:
+        raise AttributeError(f"module 'jaxsnn.train' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[now]), now)
+    if now != name:
+        message = f"jaxsnn.train.{name} is now called {now}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return value
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -210,7 +210,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
                 message,
             )
             for options, message in {
-                "--dropout nan": "dropout has the probability nan: it must be from 0 to 1, 1 excluded (--dropout)",
+                "--dropout nan": "dropout has the probability nan: give a number from 0 to 1, 1 excluded",
                 "--dropout 2": "dropout has the probability 2",
                 "--dropout -1": "dropout has the probability -1",
                 "--processes 0": "processes is 0: give at least 1",
@@ -459,7 +459,7 @@ def test_train(net, task, tmp_path, capsys):
         ("push = 3", "push is 3: write a table, [push]"),
         (
             'data = "yinyang"\n[push]\nlable = 1.0',
-            "push: there is no 'lable': did you mean 'label'",
+            "weight_bumping: there is no 'lable': did you mean 'label'",
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {kind = "fre"}',
@@ -469,7 +469,7 @@ def test_train(net, task, tmp_path, capsys):
             'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
             "unexpected keyword argument 'low'",
         ),
-        ('data = "yinyang"\n[push]\nhidden = nan', "push.hidden is nan"),
+        ('data = "yinyang"\n[push]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
             'data = "yinyang"\n[loss-options]\nsharpness = nan',
             "loss.sharpness is nan: give a finite number",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.train.test_fit import DATA, small_net
 SETTINGS = {
     "epochs": 6,
     "learning_rate": 0.05,
-    "averaging": 0.9,
+    "ema_decay": 0.9,
     "augment": Dropout(probability=0.05),
     "progress": None,
 }
@@ -142,7 +143,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
 
 
 def test_an_existing_checkpoint_is_not_overwritten(uninterrupted):
-    with pytest.raises(FileError, match=r"last\.npz exists: go on from it with resume"):
+    with pytest.raises(FileError, match=r"last\.npz exists: go on from it with resume=True"):
         fit(small_net(), DATA, **SETTINGS, checkpoint=uninterrupted[0])
 
 
@@ -165,7 +166,21 @@ def test_a_checkpoint_of_another_run_is_refused(uninterrupted, net, changes, mes
         )
 
 
+def test_a_checkpoint_with_former_names_of_options_is_resumed(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    with np.load(tmp_path / "last.npz") as file:
+        arrays = dict(file)
+    header = json.loads(arrays.pop("header").tobytes())
+    assert set(header["settings"]).isdisjoint({"averaging", "push"})
+    for now, former in (("ema_decay", "averaging"), ("weight_bumping", "push")):
+        header["settings"][former] = header["settings"].pop(now)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "last.npz", header=text, **arrays)
+    again = fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)
+    assert summary(again) == summary(uninterrupted[1])
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "last.npz").write_bytes(b"PK no zip file")
-    with pytest.raises(FileError, match=r"last\.npz is no checkpoint"):
+    with pytest.raises(FileError, match=r"last\.npz is not a checkpoint"):
         fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)

@@ -1,9 +1,14 @@
 """The Yin-Yang task, and labelled data from files."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
+from jaxsnn.train import TrainOptions, fit, splits_of_arrays
 from jaxsnn.train.data.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
 
@@ -184,7 +189,8 @@ def test_each_sample_of_each_part_needs_a_label(samples, labels, part, arrays, t
 def test_times_and_channels_go_together(index, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **events_of(arrays, index_train=index))
     with pytest.raises(
-        UsageError, match=r"time_train has shape \(10, 3\), index_train is .*: both must be numbers"
+        UsageError,
+        match=r"time_train has shape \(10, 3\), index_train is .*: give numbers for both",
     ):
         load_splits(tmp_path / "data.npz")
 
@@ -251,3 +257,100 @@ def test_labels_that_no_output_has_are_refused_before_classes_are_named(
     if label > 3:
         with pytest.raises(UsageError, match="labels run from 0 to 65535"):
             load_splits(tmp_path / "data.npz")
+
+
+# Arrays, as they are
+
+
+def blobs(samples=120, classes=3):
+    """Of each class one channel spikes early, the others late."""
+    generator = np.random.default_rng(0)
+    y = generator.permutation(np.arange(samples) % classes)
+    x = 0.8 + 0.15 * generator.random((samples, 5))
+    x[np.arange(samples), y] -= 0.8
+    return x, y
+
+
+def test_arrays_are_split_by_class_and_no_sample_twice():
+    x, y = blobs()
+    splits = splits_of_arrays(x, y)
+    parts = (splits.train, splits.validation, splits.test)
+    assert [len(part) for part in parts] == [78, 18, 24]
+    for part in parts:
+        assert set(np.bincount(part.y)) == {len(part) // 3}
+    together = np.concatenate([part.x for part in parts])
+    assert sorted(map(tuple, together)) == sorted(map(tuple, x))
+    assert splits.train.classes == ("0", "1", "2")
+    assert not splits.bias
+    other = splits_of_arrays(x, y, test=0.5, validation=0.1, seed=1, classes="abc", name="blobs")
+    assert [len(part) for part in (other.train, other.validation, other.test)] == [54, 6, 60]
+    assert (other.name, other.test.classes) == ("blobs", ("a", "b", "c"))
+
+
+def small_readout():
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    weights = (normal(1.2, 0.6), normal(0.3, 0.3))
+    layers = [build.linear(n, weight=own) for n, own in zip((12, 3), weights, strict=True)]
+    return build.sequential(build.input(5), layers[0], neurons, layers[1], neurons, seed=0)
+
+
+def test_fit_takes_arrays_and_says_how_it_split_them():
+    x, y = blobs()
+    settings = {"epochs": 25, "learning_rate": 0.05, "batch_size": 16, "progress": None}
+    trained = fit(small_readout(), (x, y), **settings)
+    assert trained.test_accuracy > 0.8
+    assert trained.notes[0] == (
+        "of 120 samples, chosen by the seed, 78 are for training, 18 for validation and 24 for"
+        " the test"
+    )
+    again = fit(small_readout(), splits_of_arrays(x, y), **settings)
+    assert again.history == trained.history
+    assert again.test_accuracy == trained.test_accuracy
+    # lists, Data, and arrays of JAX are the same
+    data = Data(x=x, y=y.astype(np.int32), classes=("0", "1", "2"))
+    for same in ([x, y.tolist()], data, (jnp.asarray(x), jnp.asarray(y))):
+        assert fit(small_readout(), same, **{**settings, "epochs": 1}).notes[0] == trained.notes[0]
+
+
+def test_fit_takes_events_and_labels():
+    x, y = blobs()
+    index = np.broadcast_to(np.arange(5), x.shape).astype(np.int32)
+    events = Events(time=jnp.asarray(0.02 * x), index=jnp.asarray(index))
+    settings = {"epochs": 1, "batch_size": 16, "progress": None}
+    one = fit(small_readout(), (events, y), **settings)
+    other = fit(small_readout(), (x, y), **settings)
+    assert one.settings["encoder"] is None
+    assert one.history[0].train_loss == pytest.approx(other.history[0].train_loss, rel=1e-4)
+
+
+def test_fit_takes_the_name_of_a_task():
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    layer = build.linear(3, weight=normal(1.0, 0.3))
+    graph = build.sequential(build.input(5), layer, neurons, seed=0)
+    options = TrainOptions(epochs=1, batch_size=1000, progress=None)
+    named = fit(graph, "yinyang", options=options)
+    assert named.history == fit(graph, yinyang_splits(), options=options).history
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((4, 5)), r"data are ndarray of shape \(4, 5\): add the labels: \(x, y\)"),
+        ({"x": 1, "y": 2}, r"data are of the type dict: pass \(data\['x'\], data\['y'\]\)"),
+        ([(np.zeros(5), 0)] * 7, r"data are a list of 7 elements: pass \(x, y\) of arrays"),
+        ((1, 2, 3, 4), "data are a tuple of 4 elements: make Splits"),
+        (3, r"data are of the type int: pass \(x, y\): samples"),
+        (None, r"the training data are missing: pass data="),
+        ((np.zeros((4, 5)), np.zeros(3, int)), "data: 4 samples and 3 labels"),
+        ((np.zeros((4, 5)), np.eye(4)), r"labels are float64 of shape \(4, 4\): .*argmax"),
+        ((np.zeros(4), np.zeros(4, int)), r"samples are float64 of shape \(4,\): give numbers"),
+        ((np.full((4, 5), "a"), np.zeros(4, int)), "samples are <U1 of shape"),
+        ((np.zeros((4, 5)), np.array([0, 1, 2, -1])), "sample 3 has the label -1"),
+        ((np.zeros((4, 5)), np.array([0, 1, 2, 10**9])), "a label is 1000000000, labels run"),
+        ((np.zeros((3, 5)), np.arange(3)), "3 samples of 3 classes, which leaves none for the pa"),
+        ("nothing", r"there is no task 'nothing', and it is no \.npz file"),
+    ],
+)
+def test_of_other_data_it_says_how_to_make_them(data, message):
+    with pytest.raises(UsageError, match=message):
+        fit(small_readout(), data, epochs=1, progress=None)

@@ -23,8 +23,9 @@ from jaxsnn.train import (
     Dropout,
     Jitter,
     Latency,
-    Push,
     TrainingStopped,
+    WeightBumping,
+    evaluate,
     fit,
     yinyang_splits,
 )
@@ -121,14 +122,18 @@ def test_the_hash_seed_changes_nothing(run_python, tmp_path):
 
 
 def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeypatch):
-    """Hidden neurons that are pushed all the time soon fire twice: one spike is too few, four are
+    """Hidden neurons whose weights are always bumped soon fire twice: one spike is too few, four are
     always enough.
     """
     monkeypatch.setattr(
         sys.modules["jaxsnn.train.loop.training_run"], "with_room", lambda needed: needed
     )
     net, lines = small_net(first=(1.0, 0.2)), []
-    settings = {**QUICK, "epochs": 3, "push": Push(hidden=1.0, hidden_fraction=1.1)}
+    settings = {
+        **QUICK,
+        "epochs": 3,
+        "weight_bumping": WeightBumping(hidden=1.0, hidden_fraction=1.1),
+    }
     engine = Event(max_spikes=1, first_spike_only=("4",), min_slope=0.04)
     narrow = fit(net, DATA, **{**settings, "progress": lines.append}, engine=engine)
     assert any("epoch 1 is repeated with max_spikes = 2" in line for line in lines)
@@ -151,12 +156,12 @@ def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
         )
 
 
-def test_silent_outputs_are_pushed_until_they_fire():
+def test_weights_of_silent_outputs_are_bumped_until_they_fire():
     quiet = small_net(second=(0.02, 0.01))
-    pushed = fit(quiet, DATA, **QUICK)
-    assert pushed.history[0].undecided == 1.0
-    assert pushed.history[-1].undecided < 0.1
-    assert pushed.history[-1].validation_accuracy > 0.4
+    bumped = fit(quiet, DATA, **QUICK)
+    assert bumped.history[0].undecided == 1.0
+    assert bumped.history[-1].undecided < 0.1
+    assert bumped.history[-1].validation_accuracy > 0.4
 
 
 def test_outputs_that_stay_silent_stop_the_run():
@@ -164,16 +169,17 @@ def test_outputs_that_stay_silent_stop_the_run():
     with pytest.raises(
         TrainingStopped, match=r"no neuron of '4' fires .* 12 epochs.* learning rate from 0\.05"
     ) as caught:
-        fit(quiet, DATA, **QUICK, push=Push(label=0.0, hidden=0.0))
+        fit(quiet, DATA, **QUICK, weight_bumping=WeightBumping(label=0.0, hidden=0.0))
+    assert caught.value.fix == "enlarge its input weights, or lower the learning rate from 0.05"
     assert len(caught.value.fit.history) == 13
     assert caught.value.fit.best_epoch == 0
 
 
-def test_silent_hidden_neurons_are_pushed_until_they_fire():
+def test_weights_of_silent_hidden_neurons_are_bumped_until_they_fire():
     quiet = small_net(first=(0.35, 0.05), second=(1.0, 0.3))
-    pushed = fit(quiet, DATA, **QUICK, push=Push(hidden=1.0))
-    assert pushed.history[0].silent["2"] == 1.0
-    assert pushed.history[-1].silent["2"] < 0.8
+    bumped = fit(quiet, DATA, **QUICK, weight_bumping={"hidden": 1.0})
+    assert bumped.history[0].silent["2"] == 1.0
+    assert bumped.history[-1].silent["2"] < 0.8
 
 
 def test_a_run_that_collapses_goes_back_to_its_best_epoch():
@@ -240,7 +246,7 @@ def test_the_notes_say_what_was_decided(trained):
     assert "from 0 s to 20 ms" in trained.notes[0]
     assert trained.settings["loss"]["name"] == "ttfs"
     assert trained.settings["t_end"] == pytest.approx(0.065)
-    assert "36 of 292 training samples" in trained.notes[1]
+    assert "36 of 292 training samples, others each time, are dropped" in trained.notes[1]
 
 
 def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
@@ -261,7 +267,7 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"trainable": ("r",)}, "'r' cannot be trained: There are weight"),
         ({"trainable": ("4.weight",)}, "no 4.weight to train"),
         ({"trainable": ("bias",)}, "no bias to train"),
-        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
+        ({"epochs": 0}, "epochs is 0: give at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"seed": -1}, "seed is -1: give a whole number from 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296: give a whole number"),
@@ -271,19 +277,21 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
         ({"loss": "max"}, "population '4' fires, and loss max reads the voltage of a readout"),
         ({"optimiser": "adm"}, "there is no optimiser 'adm': did you mean 'adam'"),
         ({"schedule": "cosin"}, "there is no schedule 'cosin'"),
-        ({"averaging": 1.0}, "averaging is 1"),
-        ({"averaging": float("nan")}, "averaging is nan"),
-        ({"clip": float("inf")}, "clip is inf: it must be positive and finite"),
-        ({"push": Push(label=-1.0)}, "push.label is -1: it must be at least 0"),
-        ({"push": Push(hidden=float("nan"))}, "push.hidden is nan"),
-        ({"push": Push(hidden=float("inf"))}, "push.hidden is inf: give a finite number"),
+        ({"ema_decay": 1.0}, "ema_decay is 1: give a number from 0 to 1, 1 excluded"),
+        ({"ema_decay": float("nan")}, "ema_decay is nan"),
+        ({"clip": float("inf")}, "clip is inf: give a positive, finite number"),
+        ({"weight_bumping": WeightBumping(label=-1.0)}, "bumping.label is -1: give at least 0"),
+        ({"weight_bumping": WeightBumping(hidden=float("nan"))}, "weight_bumping.hidden is nan"),
+        (
+            {"weight_bumping": WeightBumping(hidden=float("inf"))},
+            "weight_bumping.hidden is inf: give a finite number",
+        ),
         (
             {"trainable": {"weight": Bounded(low=-10.0, high=float("inf"))}},
             "trainable.weight.high is inf: give a finite number",
         ),
         ({"on_failure": "hope"}, "on_failure is 'hope'"),
-        ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient on the grid"),
-        ({"engine": "loop"}, "the loop needs a device"),
+        ({"engine": "grid"}, "loss ttfs reads spike times, which have no gradient in time steps"),
         (
             {"loss": "count", "engine": Event(first_spike_only=("4",))},
             "loss count reads all spikes of '4', and first_spike_only stops its neurons after one: leave '4' out",
@@ -301,6 +309,8 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 def test_a_dropout_that_is_no_probability_is_refused(number):
     with pytest.raises(UsageError, match=rf"dropout has the probability {number:g}: .* 1 excluded"):
         Dropout(probability=number)
+    with pytest.raises(UsageError, match=rf"dropout has the probability {number:g}: .* 1 excluded"):
+        fit(small_net(), DATA, dropout=number)
     assert Dropout(probability=0.0).probability == 0.0
 
 
@@ -308,6 +318,11 @@ def test_a_dropout_that_is_no_probability_is_refused(number):
 def test_a_jitter_that_is_no_deviation_is_refused(number):
     with pytest.raises(UsageError, match=f"jitter has the deviation {number:g} s"):
         Jitter(deviation=number)
+
+
+def test_an_engine_in_the_loop_needs_a_device_where_none_is_made():
+    with pytest.raises(UsageError, match="an engine in the loop needs a device"):
+        evaluate(small_net(), DATA.test, engine="loop")
 
 
 def test_more_classes_than_neurons_are_refused():
@@ -341,8 +356,10 @@ def test_a_readout_has_no_first_spike():
         build.cubali(tau_mem=0.02, tau_syn=0.01),
         seed=0,
     )
-    with pytest.raises(UsageError, match="'2' is no population that fires"):
+    with pytest.raises(UsageError, match="'2' is not a spiking population") as caught:
         fit(graph, DATA)
+    assert caught.value.node == "2"
+    assert caught.value.fix.startswith('take loss="max", "integral" or "exp-sum"')
 
 
 def test_bias_is_trained_in_units_of_the_lift():

@@ -1,4 +1,4 @@
-"""Training on the grid, with surrogate gradients, as the framework that wrote a file trains."""
+"""Training in time steps, with surrogate gradients, as the framework that wrote a file trains."""
 
 import numpy as np
 import pytest
@@ -53,6 +53,6 @@ def test_counts_are_trained_through_the_surrogate(graph, data):
 
 def test_losses_of_spike_times_are_refused(graph, data):
     with pytest.raises(
-        UsageError, match="loss ttfs reads spike times, which have no gradient on the grid"
+        UsageError, match="loss ttfs reads spike times, which have no gradient in time steps"
     ):
         fit(graph, data, loss="ttfs", engine=Grid(), epochs=1)

@@ -110,6 +110,17 @@ def test_it_writes_the_network_and_says_how_good_it_is_on_and_off_the_chip(folde
     assert moved[1, 2] > 0
 
 
+def test_fit_by_the_name_of_the_engine_is_the_same_run(folder, done):
+    graph, task = read(folder / "net.nir"), str(folder / "task.npz")
+    settings = {"engine": "loop", "epochs": 3, "batch_size": 16, "learning_rate": 0.1}
+    trained = fit(graph, task, **settings, chip_seed=0, progress=None)
+    weight = read(done[0] / "out.nir").nodes["1"].weight
+    np.testing.assert_array_equal(trained.graph.nodes["1"].weight, weight)
+    history = json.loads((done[0] / "out.history.json").read_text())
+    assert trained.settings == history["settings"]
+    assert trained.test_accuracy == history["test_accuracy"]
+
+
 def test_map_and_deploy_take_the_mapping(done, tmp_path, capsys):
     into, _ = done
     graph, mapping = read(into / "out.nir"), read_mapping(into / "out.mapping.json")
@@ -202,7 +213,7 @@ NETS = {
             "readout",
             ["--loss", "max"],
             1,
-            "population '4' (CubaLI) is a readout: in the loop the chip gives spikes",
+            "population '4' (CubaLI) is a readout, and in the loop the chip gives spikes",
         ),
         (
             "biased",
@@ -214,7 +225,7 @@ NETS = {
             "without-biases",
             [],
             2,
-            "'bias' is to be trained, the device in the loop takes weight only: leave it out (--",
+            "'bias' is to be trained, the device in the loop takes weight only: leave it out: --train weight",
         ),
         (
             "large",
@@ -262,9 +273,12 @@ def test_networks_that_the_chip_cannot_train(
     [
         (
             ["--devices", "2"],
-            "devices is 2, and one emulated chip runs each batch, in one process: leave out --devices",
+            "--devices 2 is for --engine event or --engine grid, the engine is loop: leave out --devices",
         ),
-        (["--processes", "2"], "processes is 2, and one emulated chip runs each batch"),
+        (
+            ["--processes", "2"],
+            "--processes 2 is for --engine event or --engine grid, the engine is loop",
+        ),
         (["--chip-seed", "-1"], "the chip's seed is -1: give a whole number from 0 to 4294967295"),
         (
             ["--chip-seed", "4294967296"],
@@ -285,13 +299,13 @@ def test_networks_that_the_chip_cannot_train(
         ),
         (
             ["--engine", "event", "--chip-seed", "1"],
-            "chip-seed is for --engine loop, the engine is event: leave out",
+            "--chip-seed 1 is for --engine loop, the engine is event: leave out --chip-seed",
         ),
         (
             ["--engine", "grid", "--headroom", "2"],
-            "headroom is for --engine loop, the engine is grid",
+            "--headroom 2.0 is for --engine loop, the engine is grid",
         ),
-        (["--engine", "event", "--runs", "2"], "runs is for --engine loop"),
+        (["--engine", "event", "--runs", "2"], "--runs 2 is for --engine loop"),
     ],
 )
 def test_options_that_make_no_sense_in_the_loop(options, message, folder, tmp_path, capsys):
@@ -314,7 +328,7 @@ def test_a_configuration_file_says_the_same(folder, tmp_path, capsys):
     config.write_text(f'data = "{folder / "task.npz"}"\nengine = "loop"\n[headroom]\n2 = true\n')
     assert "say one factor, or NODE:FACTOR" in refused(capsys, *argv, "--config", config)[1]
     config.write_text('engine = "event"\nchip_seed = 1\n')
-    assert "chip-seed is for --engine loop" in refused(capsys, *argv, "--config", config)[1]
+    assert "--chip-seed 1 is for --engine loop" in refused(capsys, *argv, "--config", config)[1]
 
 
 def test_an_output_that_exists_stops_it_before_anything_is_read(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Steps of the optimiser in kicks and lifts, and which weights a push goes to."""
+"""Steps of the optimiser in kicks and lifts, and which weights are bumped."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
-from jaxsnn.train.losses.silence import Push, feeding_weights, pushed
+from jaxsnn.train.losses.silence import WeightBumping, bumped, feeding_weights
 
 T_END = 0.05
 
@@ -23,9 +23,9 @@ def scales_of(graph):
     return step_scales(network, trained, T_END)
 
 
-def wanted_pushes(push, solution, labels, read):
+def wanted_bumps(bumping, solution, labels, read):
     counts = {name: spikes.count for name, spikes in solution.spikes.items()}
-    return push.wanted(counts, labels, read, partial(jnp.mean, axis=0))
+    return bumping.wanted(counts, labels, read, partial(jnp.mean, axis=0))
 
 
 def neurons(**changes):
@@ -137,7 +137,7 @@ def test_integrate_and_fire_has_a_lift_too():
     assert scales_of(graph)["1"]["bias"] == pytest.approx([1 / (8.0 * T_END)])
 
 
-def test_pushes_find_the_weights_through_scale_with_their_sign():
+def test_bumps_find_the_weights_through_scale_with_their_sign():
     graph = build.sequential(
         build.input(2),
         build.linear(weight=np.zeros((2, 2))),
@@ -152,17 +152,18 @@ def test_pushes_find_the_weights_through_scale_with_their_sign():
 
     silent = Events(time=jnp.full((4, 1), jnp.inf), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(network, silent, T_END)
-    wanted = wanted_pushes(Push(label=2.0, hidden=0.5), solution, jnp.zeros(4, jnp.int32), "5")
+    bumping = WeightBumping(label=2.0, hidden=0.5)
+    wanted = wanted_bumps(bumping, solution, jnp.zeros(4, jnp.int32), "5")
     assert wanted["3"].tolist() == [0.5, 0.5]
     assert wanted["5"].tolist() == [2.0]
-    gradient = pushed(
+    gradient = bumped(
         {name: {"weight": jnp.zeros((n, 2))} for name, n in (("1", 2), ("4", 1))}, wanted, feeding
     )
     assert gradient["1"]["weight"].tolist() == [[-0.5, -0.5], [0.5, 0.5]]
     assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
 
 
-def test_only_the_silent_neuron_of_the_label_is_pushed_for_its_part_of_the_batch():
+def test_only_the_silent_neuron_of_the_label_is_bumped_for_its_part_of_the_batch():
     """Neuron 0 fires, neuron 1 never: it is the label of one sample of four."""
     graph = build.sequential(
         build.input(1), build.linear(weight=np.array([[20.0], [0.0]])), neurons()
@@ -170,5 +171,5 @@ def test_only_the_silent_neuron_of_the_label_is_pushed_for_its_part_of_the_batch
     event = Events(time=jnp.zeros((4, 1)), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(lower(graph), event, T_END)
     assert (np.asarray(solution.spikes["2"].count) > 0).tolist() == [[True, False]] * 4
-    wanted = wanted_pushes(Push(label=1.0), solution, jnp.array([0, 1, 0, 0]), "2")
+    wanted = wanted_bumps(WeightBumping(label=1.0), solution, jnp.array([0, 1, 0, 0]), "2")
     assert wanted["2"].tolist() == [0.0, 0.25]

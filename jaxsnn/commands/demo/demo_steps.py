@@ -23,7 +23,7 @@ from jaxsnn.simulation.audit import audit
 from jaxsnn.simulation.retry import simulate_fully
 from jaxsnn.simulation.simulate import Solution
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
-from jaxsnn.train.loop.train_plan import INPUT_SPAN, make_loss
+from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss
 from jaxsnn.train.losses.readings import EventReading
 from jaxsnn.units import format_time
 

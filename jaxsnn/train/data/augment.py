@@ -31,7 +31,8 @@ class Dropout:
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
             raise UsageError(
-                f"dropout has the probability {self.probability:g}: it must be from 0 to 1, 1 excluded (--dropout)"
+                f"dropout has the probability {self.probability:g}",
+                fix="give a number from 0 to 1, 1 excluded",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
@@ -58,7 +59,8 @@ class Jitter:
     def __post_init__(self) -> None:
         if not 0 <= self.deviation < math.inf:
             raise UsageError(
-                f"jitter has the deviation {self.deviation:g} s: it must be at least 0, and finite"
+                f"jitter has the deviation {self.deviation:g} s",
+                fix="give a finite number of at least 0",
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:

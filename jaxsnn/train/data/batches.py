@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +11,10 @@ import numpy as np
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.grid.time_stepped import Grid
 from jaxsnn.network.network import Network
+from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.simulate import checked_inputs
 from jaxsnn.train.data.datasets import Data, check_data
-from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.data.encoders import Encoder, Latency
 from jaxsnn.train.loop.batch_engines import Engine
 
 
@@ -22,7 +22,8 @@ class Batch(NamedTuple):
     """Samples in the form that is scanned.
 
     Attributes:
-        inputs: Events (samples, events), or on the grid an array (samples, time, *shape).
+        inputs: Events (samples, events), times in seconds, or on the time-stepped engine an array
+            (samples, time, *shape).
         labels: (samples,) int32.
     """
 
@@ -34,11 +35,9 @@ class Batch(NamedTuple):
         return jax.tree.map(lambda array: array[index], self)
 
 
-def shuffled_batches(samples: int, batch_size: int, seed: Any) -> np.ndarray:
-    """A shuffled order of samples, (batches, batch_size); those that fill no batch are left out
-    this time.
-    """
-    order = np.random.default_rng(seed).permutation(samples).astype(np.int32)
+def shuffled_batches(samples: int, batch_size: int, seed: Seed) -> np.ndarray:
+    """A shuffled order of samples, (batches, batch_size); an incomplete batch is dropped."""
+    order = generator_of(seed).permutation(samples).astype(np.int32)
     batches = samples // batch_size
     return order[: batches * batch_size].reshape(batches, batch_size)
 
@@ -58,7 +57,7 @@ def encoded(
     network: Network,
     *,
     population: str,
-    encoder: Callable[[Any], Any] | None,
+    encoder: Encoder | None,
     engine: Engine,
     what: str,
 ) -> Batch:
@@ -71,38 +70,46 @@ def encoded(
     check_data(data, what)
     if len(network.inputs) != 1:
         raise UsageError(
-            f"the network has {len(network.inputs)} inputs ({listing(network.inputs)}): training takes one"
+            f"the network has {len(network.inputs)} inputs ({listing(network.inputs)}), and"
+            " training takes one",
+            fix="let one Input feed the others through Linear nodes",
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
     labels = jnp.asarray(data.y, jnp.int32)
     neurons = network.populations[population].size
     if len(data.classes) > neurons:
         raise UsageError(
-            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons} neurons: "
-            "the loss needs one for each class"
+            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons} neurons",
+            fix="give it a neuron for each class, which the loss needs",
+            node=population,
         )
     if not hasattr(events, "time"):
         if encoder is None and isinstance(engine, Grid):
             return Batch(inputs=_over_time(network, name, events, what), labels=labels)
         if encoder is None:
-            raise UsageError(f"{what} holds values, not events: give an encoder")
+            raise UsageError(
+                f"{what} holds values, not events", fix="give an encoder, encoder=Latency(...)"
+            )
         events = encoder(events)
         if isinstance(encoder, Latency) and events.time.shape[1] != channels:
             bias = " (the bias channel included)" if encoder.bias else ""
             raise UsageError(
-                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has {channels}: "
-                "they must be the same"
+                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has {channels}",
+                fix="make them the same; a bias channel is one more, Latency(bias=True)",
+                node=name,
             )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=jax.tree.map(jnp.asarray, train), labels=labels)
 
 
 def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:
-    """Arrays (samples, time, *shape) for the grid."""
+    """Arrays (samples, time, *shape) for the time-stepped engine."""
     shape = next(wire.shape for wire in network.wires if wire.name == name)
     if np.shape(x)[2:] != shape:
         wanted = ", ".join(map(str, ("samples", "time", *shape)))
         raise UsageError(
-            f"{what} has shape {np.shape(x)}: on the grid input '{name}' takes ({wanted})"
+            f"{what} has shape {np.shape(x)}, and in time steps input '{name}' takes ({wanted})",
+            fix="move the axes, or give Events",
+            node=name,
         )
     return jnp.asarray(x, network.dtype)

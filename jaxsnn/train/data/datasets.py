@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+
+#: Classes that labels may name, where nobody knows how many outputs the network has.
+MOST_CLASSES = 65536
 
 #: Samples for training, validation and test.
 YINYANG_SIZES = (5000, 1000, 1000)
@@ -21,8 +25,9 @@ class Data:
     """Labelled samples.
 
     Attributes:
-        x: (samples, ...) values from 0 to 1 for an encoder, or `jaxsnn.event.Events` with arrays
-            (samples, events).
+        x: (samples, ...) values from 0 to 1 for an encoder; or `jaxsnn.Events` with arrays
+            (samples, events), times in seconds; or, for the time-stepped engine, signals
+            (samples, time, ...).
         y: (samples,) int32, number of the class.
         classes: names of the classes.
     """
@@ -45,6 +50,8 @@ class Splits:
         bias: an encoder adds a last input channel that spikes at the start of every sample.
         encoder: makes the encoder for a time constant (seconds), where nobody says another.
         span: length of a sample in that time constant, where nobody says another.
+
+    `jaxsnn.train.splits_of_arrays(x, y)` makes them of arrays.
     """
 
     name: str
@@ -66,17 +73,15 @@ def taken(data: Data, index: np.ndarray) -> Data:
     return replace(data, x=x, y=data.y[index])
 
 
-def stratified(
-    labels: np.ndarray, fraction: float, seed: int | Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of samples in two parts: a fraction of each class, and the rest; each in rising
-    order.
+    order. The seed is a whole number, several, or a `jax.random` key.
 
     >>> part, rest = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
     >>> len(part), len(rest)
     (2, 6)
     """
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -85,7 +90,7 @@ def stratified(
     return part, np.setdiff1d(np.arange(len(labels)), part)
 
 
-def yinyang(n: int, seed: int | Sequence[int]) -> Data:
+def yinyang(n: int, seed: Seed) -> Data:
     """Points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their region.
 
     The figure is a disc of radius 0.5 around (0.5, 0.5) with two dots of radius 0.1 on its
@@ -94,7 +99,7 @@ def yinyang(n: int, seed: int | Sequence[int]) -> Data:
 
     Args:
         n: number of points.
-        seed: of NumPy's generator; other seeds give other points.
+        seed: a whole number, several, or a `jax.random` key; other seeds give other points.
 
     Returns:
         `Data` with x of shape (n, 4).
@@ -105,7 +110,7 @@ def yinyang(n: int, seed: int | Sequence[int]) -> Data:
     >>> data.x.shape, sorted(data.y.tolist())
     ((6, 4), [0, 0, 1, 1, 2, 2])
     """
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     y = generator.permutation(np.arange(n) % 3).astype(np.int32)
     points = np.empty((n, 2))
     open_places = [list(np.flatnonzero(y == label)) for label in range(3)]
@@ -133,11 +138,13 @@ def yinyang_region(points: np.ndarray) -> np.ndarray:
     return np.where(np.hypot(x - _BIG, y - _BIG) <= _BIG, region, -1)
 
 
-def yinyang_splits(seed: int = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
+def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
     """The Yin-Yang task with the sizes of the paper; training, validation and test come from
     different seeds.
     """
-    train, validation, test = (yinyang(n, [seed, part]) for part, n in enumerate(sizes))
+    train, validation, test = (
+        yinyang(n, [*seed_words(seed), part]) for part, n in enumerate(sizes)
+    )
     return Splits(name="yinyang", train=train, validation=validation, test=test, bias=True)
 
 
@@ -150,18 +157,21 @@ def check_data(data: Data, name: str) -> None:
     """
     if hasattr(data.x, "time") and np.ndim(data.x.time) != 2:
         raise UsageError(
-            f"{name}: events have times of shape {np.shape(data.x.time)}: give (samples, events)"
+            f"{name}: events have times of shape {np.shape(data.x.time)}",
+            fix="give (samples, events)",
         )
     samples = len(data.x.time) if hasattr(data.x, "time") else len(data.x)
     if samples != len(data.y):
         raise UsageError(
-            f"{name}: {samples} samples and {len(data.y)} labels: give each sample a label"
+            f"{name}: {samples} samples and {len(data.y)} labels", fix="give each sample a label"
         )
     if samples == 0:
-        raise UsageError(f"{name}: no samples: give at least one")
+        raise UsageError(f"{name}: no samples", fix="give at least one")
     bad = (data.y < 0) | (data.y >= len(data.classes))
     if bad.any():
         n = int(bad.argmax())
         raise UsageError(
-            f"{name}: sample {n} has the label {data.y[n]}, labels run from 0 to {len(data.classes) - 1}"
+            f"{name}: sample {n} has the label {data.y[n]}, labels run from 0 to"
+            f" {len(data.classes) - 1}",
+            fix="number the classes from 0, or name all of them",
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import Latency
 
@@ -16,7 +15,7 @@ _TEST, _VALIDATION = 0.2, 0.1
 _INPUT_SPAN = 1.5
 
 
-def digits_splits(seed: int = 0, *, copies: int = 1) -> Splits:
+def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     """The digits, stratified: a fifth for the test, a tenth of the rest for validation.
 
     A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
@@ -24,7 +23,8 @@ def digits_splits(seed: int = 0, *, copies: int = 1) -> Splits:
     the start.
 
     Args:
-        seed: chooses the samples of each part, and draws the copies.
+        seed: chooses the samples of each part, and draws the copies: a whole number or a
+            `jax.random` key.
         copies: how many there are of each training image, all but the first shifted by up to half a
             pixel, turned by up to 10 degrees and scaled by up to 10 %.
 
@@ -32,13 +32,14 @@ def digits_splits(seed: int = 0, *, copies: int = 1) -> Splits:
         UsageError: scikit-learn is not installed.
     """
     images, labels = _load()
-    test, rest = stratified(labels, _TEST, [seed, 0])
-    validation, train = stratified(labels[rest], _VALIDATION, [seed, 1])
+    words = seed_words(seed)
+    test, rest = stratified(labels, _TEST, [*words, 0])
+    validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
     everything = Data(x=channels(images), y=labels, classes=tuple("0123456789"))
     kept = rest[train]
     training = taken(everything, kept)
     if copies > 1:
-        moved = distorted(np.repeat(images[kept], copies - 1, axis=0), [seed, 2])
+        moved = distorted(np.repeat(images[kept], copies - 1, axis=0), [*words, 2])
         x = np.concatenate([training.x, channels(moved)])
         training = Data(
             x=x,
@@ -63,9 +64,9 @@ def channels(images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.where(bright < 1 / 32, np.nan, 1 - bright), bright], axis=1)
 
 
-def distorted(images: np.ndarray, seed: Any) -> np.ndarray:
+def distorted(images: np.ndarray, seed: Seed) -> np.ndarray:
     """Images (images, 8, 8) shifted, turned and scaled at random, bilinear, dark outside."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     count = len(images)
     shift = generator.uniform(-0.5, 0.5, (count, 2, 1, 1))
     angle = np.deg2rad(generator.uniform(-10.0, 10.0, (count, 1, 1)))
@@ -90,6 +91,8 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError("the digits need scikit-learn: pip install 'jaxsnn-nir[data]'") from error
+        raise UsageError(
+            "the digits need scikit-learn", fix="pip install 'jaxsnn-nir[data]'"
+        ) from error
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, _SIDE, _SIDE) / _BRIGHTEST, labels.astype(np.int32)

@@ -1,14 +1,46 @@
-"""Values to spikes: latency, rate, level crossings (delta), population. All give NumPy arrays."""
+"""Values to spikes: latency, rate, level crossings (delta), population codes.
+
+All give NumPy arrays. An encoder of one's own is any function or record that does what `Encoder`
+says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
+from jaxsnn.nir.initializers import Seed, generator_of
+
+
+class Encoder(Protocol):
+    """What makes spikes of values: a function, or a frozen dataclass, whose fields the record of
+    a run then shows.
+
+    It is called once for each part of the data, before training, outside of compiled code, and
+    need not be traceable. No gradient is taken through it: training differentiates by the
+    parameters of the network, not by its inputs. It must give the same spikes each time, for a run
+    that is resumed to be the run that was ended.
+    """
+
+    def __call__(self, values: Any, /) -> Events:
+        """Spikes of all samples.
+
+        Args:
+            values: (samples, ...) numbers, as the data have them.
+
+        Returns:
+            Events with NumPy or JAX arrays (samples, events): `time` in seconds from the start of
+            the sample, in any order, `inf` in slots that are not used; `index` int32, the number
+            of the input channel from 0, in unused slots the number of channels.
+
+        Raises:
+            UsageError: values that it cannot encode.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +83,8 @@ class Rate:
     Attributes:
         highest: rate of the value 1, spikes per second.
         duration: seconds.
-        seed: draws the spikes: the same values give the same spikes.
+        seed: draws the spikes, a whole number or a `jax.random` key: the same values give the same
+            spikes.
 
     >>> events = Rate(highest=100.0, duration=1.0)(np.array([[0.0, 1.0]]))
     >>> 70 < events.count[0] < 130, set(events.index[0].tolist()) <= {1, 2}
@@ -60,14 +93,14 @@ class Rate:
 
     highest: float
     duration: float
-    seed: int = 0
+    seed: Seed = 0
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, events) of values (samples, ...), their other axes flattened; NaN is
         silence.
         """
         values = np.nan_to_num(_flat_values(values, "rate"), nan=0.0)
-        generator = np.random.default_rng(self.seed)
+        generator = generator_of(self.seed)
         counts = generator.poisson(values * self.highest * self.duration)
         time = generator.uniform(
             0.0, self.duration, (*values.shape, max(int(counts.max(initial=0)), 1))
@@ -102,7 +135,8 @@ class Delta:
         values = np.asarray(values, float)
         if values.ndim != 3:
             raise UsageError(
-                f"values of shape {values.shape}: delta encoding takes (samples, time, channels)"
+                f"values of shape {values.shape}",
+                fix="give (samples, time, channels) for delta encoding",
             )
         trains = [self._sample(sample) for sample in values]
         slots = max([len(times) for times, _ in trains] + [1])
@@ -170,10 +204,14 @@ class PopulationCode:
         values = values[:, None] if values.ndim == 2 else values
         if values.ndim != 3:
             raise UsageError(
-                f"values of shape {values.shape}: population encoding takes (samples, time, channels)"
+                f"values of shape {values.shape}",
+                fix="give (samples, time, channels) for a population code",
             )
         if not 1 <= self.nearest <= len(self.centres):
-            raise UsageError(f"nearest is {self.nearest}: there are {len(self.centres)} centres")
+            raise UsageError(
+                f"nearest is {self.nearest}, and there are {len(self.centres)} centres",
+                fix="let 1 or more of them fire, at most all",
+            )
         centres = np.asarray(self.centres)
         spacing = float(np.diff(centres).min()) if len(centres) > 1 else 1.0
         away = np.abs(values[..., None] - centres)
@@ -194,14 +232,14 @@ def _flat_values(values: Any, what: str) -> np.ndarray:
     """Values (samples, channels), checked to lie between 0 and 1; NaN passes."""
     values = np.asarray(values, float)
     if values.ndim < 2:
-        raise UsageError(f"values of shape {values.shape}: the encoder takes (samples, channels)")
+        raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
     values = values.reshape(len(values), -1)
     outside = (values < 0) | (values > 1)
     if outside.any():
         sample, channel = (int(place) for place in np.argwhere(outside)[0])
         raise UsageError(
-            f"sample {sample}, channel {channel} has the value {values[sample, channel]:g}: {what} encoding takes "
-            "values from 0 to 1, scale the data"
+            f"sample {sample}, channel {channel} has the value {values[sample, channel]:g}",
+            fix=f"scale the data, {what} encoding takes values from 0 to 1",
         )
     return values
 

@@ -46,7 +46,8 @@ def events_of_arrays(
     slots = max([len(recording) for recording in recordings] + [1])
     if most is not None and slots > most:
         raise UsageError(
-            f"a recording has {slots} events, more than the {most} that are allowed: cut it, or allow more"
+            f"a recording has {slots} events, more than the {most} that are allowed",
+            fix="cut it, or allow more with most=...",
         )
     time = np.full((len(recordings), slots), np.inf)
     index = np.full(time.shape, width * height * polarities, np.int32)
@@ -61,7 +62,8 @@ def events_of_arrays(
         index[sample, : len(order)] = (p * height + y) * width + x
     if (time < 0).any():
         raise UsageError(
-            f"sample {int(np.argwhere(time < 0)[0, 0])} has an event before time 0: begin at its first event"
+            f"sample {int(np.argwhere(time < 0)[0, 0])} has an event before time 0",
+            fix="count times from its first event",
         )
     return Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
 
@@ -71,14 +73,17 @@ def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndar
     if name not in fields:
         if size != 1:
             raise UsageError(
-                f"sample {sample} has the fields {', '.join(fields)}: '{name}' lacks, its size is {size}"
+                f"sample {sample} has the fields {', '.join(fields)}: '{name}' lacks, its size is"
+                f" {size}",
+                fix=f"give it, or a sensor_size of 1 for {name}",
             )
         return np.zeros(len(recording), int)
     place = np.asarray(recording[name]).astype(int)
     outside = (place < 0) | (place >= size)
     if outside.any():
         raise UsageError(
-            f"sample {sample} has an event with {name} = {place[outside][0]}: the sensor goes from 0 to {size - 1}"
+            f"sample {sample} has an event with {name} = {place[outside][0]}",
+            fix=f"the sensor goes from 0 to {size - 1}, give another sensor_size",
         )
     return place
 
@@ -95,7 +100,7 @@ def data_of_nir(
         classes: names; None: the numbers.
 
     Raises:
-        UsageError: the data are broken or no spikes.
+        UsageError: the data are broken, or are not spikes.
     """
     from jaxsnn.nir.data import to_events
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError, listing, refuse_seed, suggestion
+from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.network.spikes import Events
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.passes import shapes
 from jaxsnn.simulation.recordings import load_arrays
-from jaxsnn.train.data.datasets import Data, Splits, check_data, taken, yinyang_splits
+from jaxsnn.train.data.datasets import (
+    MOST_CLASSES,
+    Data,
+    Splits,
+    check_data,
+    taken,
+    yinyang_splits,
+)
 from jaxsnn.train.data.digits import digits_splits
+from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.data.vowels import japanese_vowels_splits
+from jaxsnn.train.options import TrainOptions, seed_check
 
 #: Tasks that are known by name; each takes a seed, some more.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
@@ -25,13 +39,11 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
-#: Classes that the labels of a file may name, where nobody knows how many outputs the network has.
-MOST_CLASSES = 65536
 
 
 def load_splits(
     source: str | os.PathLike[str],
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     folder: str | None = None,
     copies: int = 1,
@@ -40,11 +52,12 @@ def load_splits(
     """A task by name, or from an .npz file, and notes on what was decided.
 
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
-    from 0 to 1 (samples,
-    ...) and labels (samples,). Instead of x_* there may be time_* and index_*, (samples, events), in seconds, inf where
-    there is no event.
+    from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
+    index_*, (samples, events), in seconds, inf where there is no event.
 
     Args:
+        source: name of a task, or path of the file.
+        seed: a whole number from 0 to 4294967295, or a `jax.random` key.
         folder: of JapaneseVowels, if aeon is not installed.
         copies: of each training sample of digits and JapaneseVowels.
         outputs: of the network: no label in a file is as large.
@@ -53,7 +66,7 @@ def load_splits(
         FileError, UsageError: no such task or file, no seed, or arrays that are missing, do not
             fit, or hold NaN.
     """
-    refuse_seed(seed)
+    seed_check("seed", seed)
     name = os.fspath(source)
     options = {
         key: value
@@ -63,15 +76,16 @@ def load_splits(
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
         if unknown := [key for key in options if key not in known]:
-            raise UsageError(f"{name} takes no {unknown[0]}: leave it out")
+            raise UsageError(f"{name} takes no {unknown[0]}", fix="leave it out")
         return DATASETS[name](seed, **options), ()
     if options:
         raise UsageError(
-            f"{name} takes no {next(iter(options))}: that is for digits and japanese-vowels"
+            f"{name} takes no {next(iter(options))}",
+            fix="leave it out, it is for digits and japanese-vowels",
         )
     if not name.endswith(".npz"):
         raise UsageError(
-            f"there is no task '{name}', and it is no .npz file: {suggestion(name, DATASETS)}"
+            f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
         )
     arrays = load_arrays(name)
     classes = _classes(name, arrays, outputs)
@@ -83,9 +97,10 @@ def load_splits(
     held = max(int(len(train) * _HELD_OUT), 1)
     if held >= len(train):
         raise UsageError(
-            f"{name} has {len(train)} training samples: too few to hold one out for validation"
+            f"{name} has {len(train)} training samples, too few to hold one out for validation",
+            fix="give more, or x_validation and y_validation",
         )
-    order = np.random.default_rng([seed, len(train)]).permutation(len(train))
+    order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
     validation, kept = taken(train, order[:held]), taken(train, order[held:])
     note = (
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
@@ -98,22 +113,25 @@ def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[st
     labels = {key: array for key, array in arrays.items() if key.startswith("y_")}
     for key in ("y_train", "y_test"):
         if key not in arrays:
-            raise FileError(f"{name} has no array '{key}': there are {listing(arrays)}")
+            raise FileError(f"{name} has no array '{key}'", fix=f"there are {listing(arrays)}")
     largest = 0
     for key, array in labels.items():
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise UsageError(
-                f"{name}: labels are {array.dtype} of shape {array.shape}: give whole numbers, (samples,)"
+                f"{name}: labels are {array.dtype} of shape {array.shape}",
+                fix="give whole numbers, (samples,)",
             )
         largest = max(largest, int(array.max(initial=0)))
         if largest >= outputs:
             raise UsageError(
-                f"{name}: {key} has the label {largest}, for {outputs} outputs labels run from 0 to {outputs - 1}: "
-                "number the classes from 0, or give the network an output for each"
+                f"{name}: {key} has the label {largest}, for {outputs} outputs labels run from 0 to"
+                f" {outputs - 1}",
+                fix="number the classes from 0, or give the network an output for each",
             )
         if (least := int(array.min(initial=0))) < 0:
             raise UsageError(
-                f"{name}: {key} has the label {least}, labels begin with 0: number the classes from 0"
+                f"{name}: {key} has the label {least}, labels begin with 0",
+                fix="number the classes from 0",
             )
     return tuple(map(str, range(largest + 1)))
 
@@ -123,7 +141,8 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     time, index = f"time_{part}", f"index_{part}"
     if f"y_{part}" not in arrays:
         raise FileError(
-            f"{name} has samples for {part}, and no array 'y_{part}': there are {listing(arrays)}"
+            f"{name} has samples for {part}, and no array 'y_{part}'",
+            fix=f"add it: there are {listing(arrays)}",
         )
     x: Any
     if f"x_{part}" in arrays:
@@ -132,13 +151,15 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
         when, where = _numbers(name, arrays, time, "inf says that there is no event"), arrays[index]
         if when.shape != where.shape or where.dtype.kind not in "biuf":
             raise UsageError(
-                f"{name}: {time} has shape {when.shape}, {index} is {where.dtype} of shape {where.shape}: both must be "
-                "numbers, (samples, events)"
+                f"{name}: {time} has shape {when.shape}, {index} is {where.dtype} of shape"
+                f" {where.shape}",
+                fix="give numbers for both, (samples, events)",
             )
         x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
     else:
         raise FileError(
-            f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}': there are {listing(arrays)}"
+            f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
+            fix=f"add them: there are {listing(arrays)}",
         )
     data = Data(x=x, y=arrays[f"y_{part}"].astype(np.int32), classes=classes)
     check_data(data, f"{name}, {part}")
@@ -150,11 +171,57 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
-            f"{name}: {key} is {array.dtype} of shape {array.shape}: give numbers, (samples, ...)"
+            f"{name}: {key} is {array.dtype} of shape {array.shape}",
+            fix="give numbers, (samples, ...)",
         )
     missing = int(np.isnan(array).sum())
     if missing:
         raise UsageError(
-            f"{name}: {key} has {missing} NaN among its {array.size} values: {instead}"
+            f"{name}: {key} has {missing} NaN among its {array.size} values", fix=instead
         )
     return array
+
+
+def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:
+    """The options with their data loaded and split, and notes on what was decided.
+
+    Args:
+        graph: its outputs say which labels there may be.
+        options: `data` is the name of a task or of a file, `Splits`, `Data`, or (x, y).
+
+    Returns:
+        The options with `Splits`, and with nothing left to do of `data_folder` and `copies`.
+
+    Raises:
+        FileError, UsageError: there are no data, or they cannot be loaded or split.
+    """
+    data = options.data
+    if data is None:
+        fix = 'pass data="yinyang", arrays (x, y), or Splits'
+        raise UsageError("the training data are missing", fix=fix)
+    if isinstance(data, str | os.PathLike):
+        splits, notes = load_splits(
+            data,
+            options.seed,
+            folder=options.data_folder,
+            copies=options.copies,
+            outputs=_outputs(graph),
+        )
+    else:
+        for name, done in (
+            ("copies", options.copies == 1),
+            ("data_folder", not options.data_folder),
+        ):
+            if not done:
+                raise UsageError(
+                    f"{name} is for data by name, and arrays are given", fix="leave it out"
+                )
+        splits, notes = as_splits(data, options.seed)
+    return replace(options, data=splits, data_folder=None, copies=1), notes
+
+
+def _outputs(graph: Graph) -> int:
+    """Size of the widest Output."""
+    known = shapes(graph)
+    sizes = [math.prod(shape) for name in graph.outputs if (shape := known[name][0]) is not None]
+    return max(sizes, default=MOST_CLASSES)

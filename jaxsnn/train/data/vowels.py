@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import PopulationCode
 
@@ -28,7 +29,7 @@ _STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
 def japanese_vowels_splits(
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     folder: str | os.PathLike[str] | None = None,
     copies: int = 1,
@@ -37,12 +38,12 @@ def japanese_vowels_splits(
     """JapaneseVowels with its official test set; values standardised by the training set, NaN after
     an utterance's end.
 
-    In each frame the nearest of six centres of each channel fires (`jaxsnn.train.Population`): 72
-    channels.
+    In each frame the nearest of six centres of each channel fires (`jaxsnn.train.PopulationCode`):
+    72 channels.
 
     Args:
         seed: chooses the training utterances that are held out for validation, and draws the noise
-            of the copies.
+            of the copies: a whole number or a `jax.random` key.
         folder: of JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts; None: that of the installed
             `aeon`.
         copies: of each training utterance, all but the first with noise, and stretched in time.
@@ -59,10 +60,10 @@ def japanese_vowels_splits(
     mean, deviation = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
     classes = tuple(str(speaker) for speaker in range(1, 10))
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
-    validation, train = stratified(labels, held_out, [seed, 0])
+    validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
     training = taken(everything, train)
     if copies > 1:
-        generator = np.random.default_rng([seed, 1])
+        generator = generator_of([*seed_words(seed), 1])
         x = np.repeat(training.x, copies - 1, axis=0)
         x = (
             x
@@ -87,9 +88,10 @@ def japanese_vowels_splits(
     )
 
 
-def _factors(count: int, seed: int) -> np.ndarray:
+def _factors(count: int, seed: Seed) -> np.ndarray:
     """How much longer each of some copies is."""
-    return np.exp(np.random.default_rng([seed, 9]).uniform(-_STRETCH, _STRETCH, count))
+    generator = generator_of([*seed_words(seed), 9])
+    return np.exp(generator.uniform(-_STRETCH, _STRETCH, count))
 
 
 def _stretched(utterance: np.ndarray, factor: float) -> np.ndarray:
@@ -128,17 +130,19 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
             labels.append(int(label) - 1)
         except ValueError as error:
             raise FileError(
-                f"{path}, line {number}: {error}: it must be channels of numbers, then a label"
+                f"{path}, line {number}: {error}",
+                fix="write channels of numbers, then a label",
             ) from error
         if signals.shape[0] != 12 or signals.shape[1] > FRAMES:
             raise FileError(
-                f"{path}, line {number}: {signals.shape} values, it must be 12 channels of up to {FRAMES}"
+                f"{path}, line {number}: {signals.shape} values",
+                fix=f"write 12 channels of up to {FRAMES} frames",
             )
         values.append(
             np.pad(signals.T, ((0, FRAMES - signals.shape[1]), (0, 0)), constant_values=np.nan)
         )
     if not values:
-        raise FileError(f"{path} holds no data: it must be a .ts file with a line @data")
+        raise FileError(f"{path} holds no data", fix="name a .ts file with a line @data")
     return np.stack(values), np.asarray(labels, np.int32)
 
 
@@ -147,7 +151,8 @@ def _folder() -> Path:
     found = find_spec("aeon")
     if found is None or not found.submodule_search_locations:
         raise UsageError(
-            "JapaneseVowels needs the data of aeon: pip install aeon, or name their folder (--data-folder)"
+            "JapaneseVowels needs the data of aeon",
+            fix='pip install aeon, or name their folder, data_folder="DIR"',
         )
     return (
         Path(next(iter(found.submodule_search_locations))) / "datasets" / "data" / "JapaneseVowels"

@@ -1,4 +1,4 @@
-"""How a batch is played while training: on the event engine, on the grid, or by something else in
+"""How a batch is run while training: on the event engine, in time steps, or by something else in
 the loop.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.event_options import Event
 from jaxsnn.event.event_record import Budget
 from jaxsnn.grid.time_stepped import Grid
@@ -27,11 +28,11 @@ Engine = Event | Grid | InTheLoop
 
 
 class BatchOutcome(NamedTuple):
-    """A batch that was played.
+    """A batch that was run.
 
     Attributes:
         reading: what losses read.
-        solution: of the event engine, for regularisers; None on the grid.
+        solution: of the event engine, for regularisers; None in time steps.
         counts: population that fires -> spikes of each neuron, (batch, neurons).
         budgets: option of `Event` -> population -> what it took, and what there was room for.
         clipped: spikes whose gradient is clipped.
@@ -62,18 +63,48 @@ def hashable(engine: Any) -> Any:
 
 
 @singledispatch
-def play(engine: Any, network: Network, inputs: Any, t_end: float) -> BatchOutcome:
-    """Play one batch; nothing is raised, the result is looked at later."""
-    raise TypeError(f"{engine!r} is no engine: pass Event(...), Grid(...) or InTheLoop(...)")
+def kind_of(engine: Any) -> str:
+    """Its kind: "event", "grid", or "device" for one in the loop."""
+    raise UsageError(
+        f"{engine!r} is not an engine",
+        fix="pass EventDriven(...), TimeStepped(...) or InTheLoop(...)",
+    )
 
 
-@play.register
+@kind_of.register
+def _(engine: Event) -> str:
+    return "event"
+
+
+@kind_of.register
+def _(engine: Grid) -> str:
+    return "grid"
+
+
+@kind_of.register
+def _(engine: InTheLoop) -> str:
+    return "device"
+
+
+@singledispatch
+def run_batch(engine: Any, network: Network, inputs: Any, t_end: float) -> BatchOutcome:
+    """Run one batch; nothing is raised, the result is looked at later.
+
+    Args:
+        inputs: Events (batch, events), or for the time-stepped engine an array (batch, time,
+            *shape).
+        t_end: seconds, end of the sample.
+    """
+    raise TypeError(f"{engine!r} is not an engine")
+
+
+@run_batch.register
 def _(engine: Event, network: Network, inputs: Any, t_end: float) -> BatchOutcome:
     solution = simulate(network, inputs, t_end, engine=engine, sample_times=(), throw=False)
     return _by_events(network, solution)
 
 
-@play.register
+@run_batch.register
 def _(engine: InTheLoop, network: Network, inputs: Any, t_end: float) -> BatchOutcome:
     return _by_events(network, simulate_in_the_loop(engine, network, inputs, t_end))
 
@@ -96,7 +127,7 @@ def _by_events(network: Network, solution: Solution) -> BatchOutcome:
     )
 
 
-@play.register
+@run_batch.register
 def _(engine: Grid, network: Network, inputs: Any, t_end: float) -> BatchOutcome:
     if isinstance(inputs, Events):
         solution = simulate(

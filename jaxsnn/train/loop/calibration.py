@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.event.event_options import Event
 from jaxsnn.network.lowering.lower import lower, raise_
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.data.encoders import Latency
-from jaxsnn.train.loop.batch_engines import play
+from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import INPUT_SPAN, SAMPLE_SPAN, read_population, reference_tau
-from jaxsnn.train.loop.train_plan import Encoder, Event
 from jaxsnn.train.losses.silence import feeding_weights
 
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
@@ -44,7 +44,7 @@ def calibrated(
         SimulationError: no factor lets so many neurons fire; it says how many one does.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"fraction is {fraction:g}: it must be between 0 and 1")
+        raise UsageError(f"fraction is {fraction:g}", fix="give a number between 0 and 1")
     network = lower(graph)
     population = read_population(network)
     tau = reference_tau(network, population)
@@ -65,13 +65,13 @@ def calibrated(
     engine = Event(max_spikes=1, first_spike_only=())
 
     def firing(changed: Network, name: str) -> float:
-        player = engine
+        runner = engine
         while True:
-            played = play(player, changed, batch.inputs, end)
-            short = played.shortages()
+            outcome = run_batch(runner, changed, batch.inputs, end)
+            short = outcome.shortages()
             if not short:
-                return float(np.mean(np.asarray(played.counts[name]) > 0))
-            player = player.with_room(
+                return float(np.mean(np.asarray(outcome.counts[name]) > 0))
+            runner = runner.with_room(
                 {option: {k: 2 * n for k, n in own.items()} for option, own in short.items()}
             )
 
@@ -104,8 +104,10 @@ def _scaled_until(
     assert best is not None
     if abs(best[0] - fraction) > 0.1:
         raise SimulationError(
-            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its neurons fire, the nearest "
-            f"is {best[0]:.0%}: draw other weights, most of them positive"
+            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its neurons"
+            f" fire, the nearest is {best[0]:.0%}",
+            fix="draw other weights, most of them positive",
+            node=name,
         )
     return best[1]
 

@@ -25,9 +25,11 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
+from jaxsnn.train.options import OPTIONS
 
 LAST, BEST, HISTORY = "last.npz", "best.npz", "history.jsonl"
 _VERSION = 1
+_SAME = "resume with the same, or choose another folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"{path} cannot be a folder of checkpoints: {error.strerror or error}"
+                f"{path} cannot be a folder of checkpoints: {error.strerror or error}",
+                fix="name another folder",
             ) from error
 
     def begin(
@@ -101,7 +104,7 @@ class Folder:
             return None
         if not resume:
             raise FileError(
-                f"{last} exists: go on from it with resume (--resume), or choose another folder"
+                f"{last} exists", fix="go on from it with resume=True, or choose another folder"
             )
         found = self._read(last, state)
         _write_lines(self.path / HISTORY, found.history)
@@ -150,13 +153,13 @@ class Folder:
                 header = json.loads(file["header"].tobytes().decode())
                 arrays = [file[f"array{number}"] for number in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FileError(f"{path} is no checkpoint: {error}") from error
+            raise FileError(
+                f"{path} is not a checkpoint: {error}", fix="remove it, or choose another folder"
+            ) from error
         self._refuse_other(path, header)
         shapes = [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
-            raise UsageError(
-                f"{path} holds arrays of another network or optimiser: resume with the same"
-            )
+            raise UsageError(f"{path} holds arrays of another network or optimiser", fix=_SAME)
         state, best_state = jax.tree.unflatten(
             structure, [jax.numpy.asarray(array) for array in arrays]
         )
@@ -176,19 +179,20 @@ class Folder:
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:
         if header.get("version") != _VERSION:
             raise FileError(
-                f"{path} is a checkpoint of version {header.get('version')}, this reads {_VERSION}"
+                f"{path} is a checkpoint of version {header.get('version')}, this reads {_VERSION}",
+                fix="begin again in another folder",
             )
+        before = dict(header["settings"])
         for name, value in self.settings.items():
-            other = header["settings"].get(name)
+            former = OPTIONS[name].former if name in OPTIONS else ""
+            other = before.get(name, before.get(former))
             if other != value:
-                where, before, now = _difference(name, other, value)
+                where, then, now = _difference(name, other, value)
                 raise UsageError(
-                    f"{path} was made with {where} = {before}, now it is {now}: resume with the same"
+                    f"{path} was made with {where} = {then}, now it is {now}", fix=_SAME
                 )
         if header["fingerprint"] != self.print:
-            raise UsageError(
-                f"{path} was made with other data, or another network: resume with the same"
-            )
+            raise UsageError(f"{path} was made with other data, or another network", fix=_SAME)
 
 
 def _difference(where: str, before: Any, now: Any) -> tuple[str, Any, Any]:

@@ -5,7 +5,7 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from jaxsnn.event.event_options import Event
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.loop.defaults import make_loss
+from jaxsnn.train.loop.defaults import default_encoder, make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
-from jaxsnn.train.loop.train_plan import default_encoder, make_engine
+from jaxsnn.train.loop.train_plan import loss_of
 from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.options import TrainOptions
 
 #: By which factor weights may grow in training before they saturate, where nobody says another.
 HEADROOM = 2.0
@@ -36,9 +38,9 @@ def on_chip(
     chip: EmulatedChip | None = None,
     headroom: float | Mapping[str, float] = HEADROOM,
     max_runs: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> InTheLoop:
-    """An engine that plays a graph on an emulated chip, with the exact gradients of `InTheLoop`:
+    """An engine that runs a graph on an emulated chip, with the exact gradients of `InTheLoop`:
     pass it to `fit`.
 
     The graph is placed, routed and checked with free signs, its weights are scaled to the chip's
@@ -53,7 +55,7 @@ def on_chip(
         headroom: by which factor weights may grow before they saturate; one for all, or by
             population.
         max_runs: of the chip for a batch; None: as many as it takes.
-        seed: of the mapping.
+        seed: of the mapping, a whole number or a `jax.random` key.
 
     Raises:
         MappingError: the chip cannot run the graph, or not in so many runs; or a population is a
@@ -69,31 +71,69 @@ def on_chip(
     (7, ('2',), 1)
     """
     network = lower(graph)
-    _refuse_unplayed(graph, network)
+    _refuse_untrainable(graph, network)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
     assert isinstance(event, Event)
     return InTheLoop(
-        device=ChipInTheLoop(graph, chip=chip, headroom=headroom, seed=seed, max_runs=max_runs),
+        device=ChipInTheLoop(
+            graph, chip=chip, headroom=headroom, seed=one_number(seed), max_runs=max_runs
+        ),
         max_spikes=event.max_spikes,
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
     )
 
 
-def _refuse_unplayed(graph: Graph, network: Network) -> None:
+def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
+    """The options with the engine "loop" as an engine, and the loss as a loss.
+
+    Args:
+        graph: what will be trained, with its first weights.
+        options: with `Splits` as data. `chip_seed`, `headroom` and `runs` are used up.
+
+    Raises:
+        MappingError: the chip cannot run the graph.
+        UsageError: a loss or a headroom that makes no sense.
+    """
+    loss = loss_of(lower(graph), options)
+    engine = on_chip(
+        graph,
+        loss,
+        chip=EmulatedChip(seed=one_number(options.chip_seed or 0)),
+        headroom=HEADROOM if options.headroom is None else options.headroom,
+        max_runs=1 if options.runs is None else options.runs,
+    )
+    used = {"chip_seed": None, "headroom": None, "runs": None, "loss_options": None}
+    return replace(options, loss=loss, engine=engine, **used)
+
+
+def one_number(seed: Seed) -> int:
+    """A whole number as a seed: itself, or one that is drawn from a key."""
+    if isinstance(seed, int):
+        return seed
+    words = seed_words(seed)
+    return words[0] if len(words) == 1 else int(generator_of(seed).integers(2**31))
+
+
+def _refuse_untrainable(graph: Graph, network: Network) -> None:
     """Refuse what the chip could run, but not while it is trained."""
     for name, population in network.populations.items():
         if not population.fires:
             raise MappingError(
-                f"population '{name}' ({population.kind}) is a readout: in the loop the chip gives spikes and no "
-                "voltages: let neurons that fire answer, or take another engine"
+                f"population '{name}' ({population.kind}) is a readout, and in the loop the chip gives"
+                " spikes and no voltages",
+                fix="let neurons that fire answer, or take engine=EventDriven()",
+                node=name,
             )
     for name, node in graph.nodes.items():
         if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
             raise MappingError(
-                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has none in the loop: "
-                "let an input channel that spikes in every sample stand in for them, or take another engine"
+                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has none"
+                " in the loop",
+                fix="let an input channel that spikes in every sample stand in for them, or take"
+                " engine=EventDriven()",
+                node=name,
             )
 
 
@@ -105,8 +145,8 @@ def device_of(engine: Any) -> ChipInTheLoop:
 
 
 def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
-    """The mapping in which a graph was trained, with its weights, as JSON, and what the chip does
-    otherwise.
+    """The mapping in which a graph was trained, with its weights, as JSON, and approximations of
+    the chip.
     """
     quantized, mapping = device_of(engine).with_weights(trained)
     notes = [
@@ -115,8 +155,9 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
     for name, report in quantized.nodes.items():
         if report.saturated and report.scale is not None:
             notes.append(
-                f"{report.saturated} of {report.connections} trained weights of '{name}' are too large for a synapse "
-                f"and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in the file's unit: allow more with --headroom"
+                f"{report.saturated} of {report.connections} trained weights of '{name}' are too large"
+                f" for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in the file's"
+                " unit: allow more with a larger headroom"
             )
     return to_json(mapping), tuple(notes)
 

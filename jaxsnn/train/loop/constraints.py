@@ -2,7 +2,7 @@
 
 The optimiser moves a raw number without limits; the parameter is a smooth function of it. A
 constraint is a frozen record. `low` may be the NIR name of another parameter of the same node: a
-threshold above `v_reset`.
+threshold above `v_reset`. `Constraint` says what a constraint of one's own must have.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,39 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.network import Network
+from jaxsnn.units import parse_time
 
 Parameters = dict[str, dict[str, jax.Array]]
 Own = Mapping[str, jax.Array]
+
+
+class Constraint(Protocol):
+    """What a parameter may be: a frozen dataclass, hashable, for compiled code knows it.
+
+    Attributes:
+        shared: whether one number stands for the whole array.
+        rate: the optimiser's step, as a multiple of the learning rate.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Whether one number stands for the whole array."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """The optimiser's step, as a multiple of the learning rate."""
+        ...
+
+    def to_raw(self, value: Any, own: Own, /) -> Any:
+        """The raw number of a value, elementwise; `own` has all parameters of the node, times in
+        seconds.
+        """
+        ...
+
+    def to_value(self, raw: Any, own: Own, /) -> Any:
+        """The value of any raw number, elementwise: the inverse of `to_raw`, differentiable."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +125,10 @@ class Bounded:
 
 _EDGE = 0.01
 
-Constraint = Free | Positive | Bounded
+#: Constraints by the name that a configuration file knows them by.
+KINDS: Mapping[str, Any] = MappingProxyType(
+    {"free": Free, "positive": Positive, "bounded": Bounded}
+)
 
 #: NIR parameters that can be trained, and their limits where none are given; None: to be said.
 TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
@@ -133,6 +167,42 @@ class Trainables:
     notes: tuple[str, ...] = field(default=())
 
 
+def as_constraints(
+    wanted: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]],
+) -> tuple[str, ...] | dict[str, Constraint]:
+    """Names, or constraints by name; tables such as {"kind": "positive", "low": "1ms"} are made
+    into constraints.
+
+    Raises:
+        UsageError: a table that makes no sense.
+    """
+    if isinstance(wanted, str):
+        return tuple(name.strip() for name in wanted.split(",") if name.strip())
+    if not isinstance(wanted, Mapping):
+        return tuple(wanted)
+    return {
+        name: _of_table(name, own) if isinstance(own, Mapping) else own
+        for name, own in wanted.items()
+    }
+
+
+def _of_table(name: str, table: Mapping[str, Any]) -> Constraint:
+    own = dict(table)
+    kind = own.pop("kind", "free")
+    if kind not in KINDS:
+        raise UsageError(
+            f"trainable.{name}: there is no kind '{kind}'", fix=suggestion(kind, KINDS)
+        )
+    for bound in ("low", "high"):  # of times, with a unit; another parameter's name stays text
+        if isinstance(own.get(bound), str) and own[bound][:1].isdigit():
+            own[bound] = parse_time(own[bound])
+    try:
+        return KINDS[kind](**own)
+    except TypeError as error:
+        fix = f"see jaxsnn.train.{KINDS[kind].__name__}"
+        raise UsageError(f"trainable.{name}: {error}", fix=fix) from error
+
+
 def find_trainables(
     network: Network, wanted: Iterable[str] | Mapping[str, Constraint], *, longest_delay: float
 ) -> Trainables:
@@ -169,11 +239,13 @@ def find_trainables(
         _check_name(key.rpartition(".")[2], key)
         if not known and (isinstance(wanted, Mapping) or "." in key):
             raise UsageError(
-                f"the network has no {key} to train: its nodes are {listing(network.parameters)}"
+                f"the network has no {key} to train",
+                fix=f"its nodes are {listing(network.parameters)}",
             )
     if not found:
         raise UsageError(
-            f"the network has no {listing(given)} to train: its nodes are {listing(network.parameters)}"
+            f"the network has no {listing(given)} to train",
+            fix=f"its nodes are {listing(network.parameters)}",
         )
     return Trainables(constraints=tuple(found), notes=tuple(notes))
 
@@ -186,7 +258,7 @@ def _default(key: str, longest_delay: float) -> Constraint:
 
 def _check_name(name: str, key: str) -> None:
     if name not in TRAINABLE:
-        raise UsageError(f"'{key}' cannot be trained: {suggestion(name, TRAINABLE)}")
+        raise UsageError(f"'{key}' cannot be trained", fix=suggestion(name, TRAINABLE))
 
 
 def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) -> list[str]:
@@ -194,8 +266,10 @@ def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) 
     numbers = np.asarray(value, float)
     if constraint.shared and (numbers != numbers.flat[0]).any():
         raise UsageError(
-            f"node '{node}': {name} is to be shared, but runs from {numbers.min():g} to {numbers.max():g}: "
-            "begin with one number"
+            f"node '{node}': {name} is to be shared, but runs from {numbers.min():g} to"
+            f" {numbers.max():g}",
+            fix="begin with one number",
+            node=node,
         )
     low = getattr(constraint, "low", None)
     if low is None:
@@ -207,8 +281,10 @@ def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) 
     if outside.any():
         place = int(outside.reshape(-1).argmax())
         raise UsageError(
-            f"node '{node}': {name} begins at {numbers.flat[place]:g}, its limits are {least.flat[place]:g} and "
-            f"{most.flat[place]:g}: begin inside, or declare others"
+            f"node '{node}': {name} begins at {numbers.flat[place]:g}, its limits are"
+            f" {least.flat[place]:g} and {most.flat[place]:g}",
+            fix="begin inside, or declare others",
+            node=node,
         )
     if open_below:
         return []
@@ -217,7 +293,8 @@ def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) 
     if not moved:
         return []
     return [
-        f"node '{node}': {moved} of {numbers.size} numbers of {name} begin a hundredth of their range inside it"
+        f"node '{node}': {moved} of {numbers.size} numbers of {name} begin a hundredth of their"
+        " range inside it"
     ]
 
 

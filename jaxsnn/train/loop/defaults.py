@@ -1,18 +1,34 @@
 """What a network is trained for where nobody says it: which population answers, by which loss, on
-what time scale.
+what time scale, with which encoder, on which engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.event.event_options import Event
+from jaxsnn.grid.time_stepped import Grid
 from jaxsnn.network.network import Network
-from jaxsnn.train.losses.losses import LOSSES, Loss
+from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.loop.batch_engines import Engine
+from jaxsnn.train.losses.losses import Loss
+from jaxsnn.train.losses.registry import loss_class
+from jaxsnn.train.options import replaced
+from jaxsnn.units import format_time
 
 #: Without other instructions inputs arrive within 2 tau_syn of the start, and a sample lasts 6.5
 #: tau_syn.
 INPUT_SPAN, SAMPLE_SPAN = 2.0, 6.5
+#: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
+MIN_SLOPE = 0.04
+# Spikes recorded of each neuron to begin with; where that is too few, the population's budget
+# grows.
+_FIRST_BUDGET = 4
 
 
 def read_population(network: Network) -> str:
@@ -25,37 +41,41 @@ def read_population(network: Network) -> str:
     sources = [source for feeding in network.outputs.values() for source in feeding]
     if len(sources) != 1:
         raise UsageError(
-            f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network: training reads one, name its "
-            "population in the loss"
+            f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and training"
+            " reads one",
+            fix="name its population in a loss, loss=FirstSpike(population=..., ...)",
         )
     return sources[0]
 
 
 def make_loss(
-    name: str, network: Network, t_end: float | None = None, *, span: float | None = None
+    name: str,
+    network: Network,
+    t_end: float | None = None,
+    *,
+    span: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Loss:
-    """A loss of `LOSSES` for a network: times in units of tau_syn (of LI and LIF: tau) of the
+    """A loss of a name for a network: times in units of tau_syn (of LI and LIF: tau) of the
     population that is read.
 
     Args:
+        name: in `LOSSES`, or of an entry point (`jaxsnn.train.register_loss`).
         t_end: seconds, end of a sample, when silent neurons count as firing; default `span`.
         span: that in units of the time constant; default 6.5.
+        options: further fields of the loss.
 
     Raises:
         UsageError: there is no such loss, or it does not fit what the population does.
     """
-    if name not in LOSSES:
-        raise UsageError(f"there is no loss '{name}': {suggestion(name, LOSSES)}")
-    population, kind = read_population(network), LOSSES[name]
+    kind = loss_class(name)
+    population = read_population(network)
     refuse_unfit(network, population, kind.reads, name)
     tau = reference_tau(network, population)
     fires = {"fires": network.populations[population].fires} if kind.reads == "either" else {}
-    return kind(
-        population=population,
-        tau=tau,
-        t_max=(span or SAMPLE_SPAN) * tau if t_end is None else t_end,
-        **fires,
-    )
+    end = (span or SAMPLE_SPAN) * tau if t_end is None else t_end
+    loss = kind(population=population, tau=tau, t_max=end, **fires)
+    return replaced(loss, options, "loss_options") if options else loss
 
 
 def refuse_unfit(network: Network, population: str, reads: str, name: str) -> None:
@@ -69,13 +89,16 @@ def refuse_unfit(network: Network, population: str, reads: str, name: str) -> No
     if reads in ("first spikes", "spikes") and not fires:
         firing = [name for name, own in network.populations.items() if own.fires]
         raise UsageError(
-            f"'{population}' is no population that fires: loss {name} reads spikes: take max, integral or exp-sum, or "
-            f"read another population ({listing(firing)})"
+            f"'{population}' is not a spiking population, and loss {name} reads spikes",
+            fix='take loss="max", "integral" or "exp-sum", or read another population '
+            f"({listing(firing)})",
+            node=population,
         )
     if reads == "voltages" and fires:
         raise UsageError(
-            f"population '{population}' fires, and loss {name} reads the voltage of a readout: take ttfs, mse, count "
-            f"or exp-sum, or say --readout {population}"
+            f"population '{population}' fires, and loss {name} reads the voltage of a readout",
+            fix=f'take loss="ttfs", "mse", "count" or "exp-sum", or say readout="{population}"',
+            node=population,
         )
 
 
@@ -84,11 +107,15 @@ def _refuse_unknown(network: Network, population: str) -> None:
         return
     if any(wire.name == population and wire.kind == "Threshold" for wire in network.wires):
         raise UsageError(
-            f"'{population}' is a Threshold, and losses read populations of neurons: let one feed the Output, or name "
-            f"it in the loss: there are {listing(network.populations)}"
+            f"'{population}' is a Threshold, and losses read populations of neurons",
+            fix="let one feed the Output, or name it in the loss: there are "
+            f"{listing(network.populations)}",
+            node=population,
         )
     raise UsageError(
-        f"'{population}' is no population: {suggestion(population, network.populations)}"
+        f"'{population}' is not a population",
+        fix=suggestion(population, network.populations),
+        node=population,
     )
 
 
@@ -104,7 +131,54 @@ def reference_tau(network: Network, population: str) -> float:
     name = next((name for name in ("tau_syn", "tau") if name in parameters), None)
     if name is None:
         raise UsageError(
-            f"population '{population}' has no time constant: give a loss with its tau, and t_end"
+            f"population '{population}' has no time constant",
+            fix="give a loss with its tau, and t_end",
+            node=population,
         )
     # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
     return float(f"{np.median(np.asarray(parameters[name])):.6g}")
+
+
+def default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
+    """The encoder where nobody gives one, and a note that says which; `tau` in seconds."""
+    if data.encoder is not None:
+        encoder = data.encoder(tau)
+        return encoder, f"the task's own encoder is used: {encoder}"
+    encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
+    bias = ", and a last channel spikes at 0 s" if data.bias else ""
+    end = format_time(encoder.t_max)
+    return encoder, f"values from 0 to 1 are encoded as one spike each, from 0 s to {end}{bias}"
+
+
+def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
+    """The engine of a name, or the default: a population that only a first-spike loss reads stops
+    after it fires.
+
+    Raises:
+        UsageError: there is no such engine, or it needs more than a name.
+    """
+    if engine is None or engine == "event":
+        alone = loss.reads == "first spikes" and not feeds_others(network, loss.population)
+        stops = (loss.population,) if alone else ()
+        budgets = {
+            name: _FIRST_BUDGET
+            for name, population in network.populations.items()
+            if population.fires
+        }
+        return Event(max_spikes=budgets, first_spike_only=stops, min_slope=MIN_SLOPE).hashable()
+    if engine == "grid":
+        return Grid()
+    if engine == "loop":
+        raise UsageError(
+            "an engine in the loop needs a device",
+            fix="pass engine=InTheLoop(device=...), or engine=on_chip(graph)",
+        )
+    if isinstance(engine, str):
+        fix = suggestion(engine, ("event", "grid"))
+        raise UsageError(f"there is no engine '{engine}' by name", fix=fix)
+    return engine
+
+
+def feeds_others(network: Network, population: str) -> bool:
+    """Whether a population feeds anything but an Output."""
+    return any(population in wire.sources and wire.kind != "output" for wire in network.wires)

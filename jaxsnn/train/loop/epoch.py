@@ -19,13 +19,15 @@ from jaxsnn.event.event_record import Budget
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.train.data.batches import Batch
-from jaxsnn.train.loop.batch_engines import BatchOutcome, Engine, play
+from jaxsnn.train.loop.batch_engines import BatchOutcome, Engine, run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import highest, shared_out, total
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.regularizers import Regulariser
-from jaxsnn.train.losses.silence import Feeding, Push, pushed
+from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
+from jaxsnn.train.options import TrainOptions
 
+#: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
+#: gives a changed sample of the same shape; traced by JAX, and hashable.
 Augment = Callable[[jax.Array, Any], Any]
 
 
@@ -59,12 +61,12 @@ class Summary(NamedTuple):
 
 
 def summarise(
-    setup: Setup, played: BatchOutcome, values: jax.Array, labels: jax.Array, used: jax.Array
+    setup: Setup, outcome: BatchOutcome, values: jax.Array, labels: jax.Array, used: jax.Array
 ) -> Summary:
     """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only
     fill it up.
     """
-    predictions = setup.loss.predict(played.reading)
+    predictions = setup.loss.predict(outcome.reading)
 
     def summed(per_sample):
         return jnp.sum(jnp.where(used, per_sample, 0))
@@ -74,19 +76,19 @@ def summarise(
         correct=summed(predictions == labels),
         undecided=summed(predictions < 0),
         silent={
-            name: summed(jnp.mean(count == 0, axis=1)) for name, count in played.counts.items()
+            name: summed(jnp.mean(count == 0, axis=1)) for name, count in outcome.counts.items()
         },
-        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in played.counts.items()},
+        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in outcome.counts.items()},
         budgets={},
-        clipped=played.clipped,
-        recorded=played.recorded,
+        clipped=outcome.clipped,
+        recorded=outcome.recorded,
         result=jnp.int32(0),
         samples=jnp.sum(used),
         gradient=jnp.zeros(()),
     )
     finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
-    result = jnp.where(finite, played.result, jnp.int32(Result.NOT_FINITE))
-    budgets, result = highest((played.budgets, result), setup.mesh)
+    result = jnp.where(finite, outcome.result, jnp.int32(Result.NOT_FINITE))
+    budgets, result = highest((outcome.budgets, result), setup.mesh)
     return total(sums, setup.mesh)._replace(budgets=budgets, result=result)
 
 
@@ -115,11 +117,8 @@ class Setup:
             `jaxsnn.train.losses.silence`).
         optimiser: makes directions of gradients, which are descended; with `complete`, whole
             updates, which are added.
+        options: those that the compiled code depends on (`TrainOptions.compiled_only`).
         complete: the optimiser is an optax object of the user's, with a learning rate of its own.
-        clip: largest norm of a gradient, in loss per step of 1; None: any.
-        regularisers: terms of the loss.
-        augment: changes each training sample, or None.
-        averaging: decay of the running average of the raw parameters; 0: none.
         mesh: the devices that share the samples out; None: one.
     """
 
@@ -129,16 +128,13 @@ class Setup:
     trained: Trained
     feeding: Feeding
     optimiser: optax.GradientTransformation
+    options: TrainOptions
     complete: bool = False
-    clip: float | None = None
-    regularisers: tuple[Regulariser, ...] = ()
-    augment: Augment | None = None
-    averaging: float = 0.0
     mesh: Mesh | None = None
 
-    def play(self, network: Network, inputs: Any) -> BatchOutcome:
+    def run(self, network: Network, inputs: Any) -> BatchOutcome:
         """One batch."""
-        return play(self.engine, network, inputs, self.t_end)
+        return run_batch(self.engine, network, inputs, self.t_end)
 
 
 class TrainState(NamedTuple):
@@ -147,7 +143,7 @@ class TrainState(NamedTuple):
     Attributes:
         raw: numbers that the optimiser moves (`jaxsnn.train.loop.constraints`).
         memory: the optimiser's own.
-        average: running average of `raw`; None without averaging.
+        average: exponential moving average of `raw`; None where there is none.
     """
 
     raw: Parameters
@@ -163,7 +159,9 @@ class TrainState(NamedTuple):
 def begin(setup: Setup, raw: Parameters) -> TrainState:
     """The state before the first step."""
     return TrainState(
-        raw=raw, memory=setup.optimiser.init(raw), average=raw if setup.averaging else None
+        raw=raw,
+        memory=setup.optimiser.init(raw),
+        average=raw if setup.options.ema_decay else None,
     )
 
 
@@ -181,12 +179,22 @@ class Pace(NamedTuple):
     key: jax.Array
 
 
+class Place(NamedTuple):
+    """Which step of an epoch it is: its number, the numbers of its samples (batch,), its learning
+    rate.
+    """
+
+    number: jax.Array
+    index: jax.Array
+    rate: jax.Array
+
+
 @partial(jax.jit, static_argnums=0)
 def run_epoch(
     setup: Setup,
     network: Network,
     scales: Parameters,
-    push: Push,
+    bumping: WeightBumping,
     state: TrainState,
     data: Batch,
     order: jax.Array,
@@ -196,69 +204,73 @@ def run_epoch(
 
     Args:
         scales: what a step of 1 is in raw numbers (see `jaxsnn.train.loop.scaling`).
-        push: remedy for silent neurons.
+        bumping: remedy for silent neurons.
         order: (batches, batch) numbers of samples.
     """
 
     def step(state, inputs):
         number, index, rate = inputs
-        return _step(setup, network, scales, push, state, data, index, rate, pace, number)
+        place = Place(number=number, index=index, rate=rate)
+        return _step(setup, network, scales, bumping, state, data, pace, place)
 
     numbers = jnp.arange(len(order), dtype=jnp.int32)
     state, summaries = lax.scan(step, state, (numbers, order, pace.rates))
     return state, joined(summaries)
 
 
-def _step(setup, network, scales, push, state, data, index, rate, pace, number):
-    key = jax.random.fold_in(pace.key, number)
+def _step(setup, network, scales, bumping, state, data, pace, place):
+    """One step of the optimiser."""
+    index, rate, options = place.index, place.rate, setup.options
+    key = jax.random.fold_in(pace.key, place.number)
     places = jnp.arange(len(index), dtype=jnp.int32)
     gradient_of = shared_out(partial(_gradient, setup), setup.mesh, 2)
-    gradient, wanted, summary = gradient_of(network, push, state.raw, data, key, index, places)
+    gradient, wanted, summary = gradient_of(network, bumping, state.raw, data, key, index, places)
     gradient = jax.tree.map(jnp.multiply, gradient, scales)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(part)) for part in jax.tree.leaves(gradient)))
     summary = summary._replace(gradient=norm)
-    if setup.clip is not None:
-        gradient = jax.tree.map(lambda part: part * jnp.minimum(1.0, setup.clip / norm), gradient)
+    if options.clip is not None:
+        shorter = jnp.minimum(1.0, options.clip / norm)
+        gradient = jax.tree.map(lambda part: part * shorter, gradient)
     in_steps = jax.tree.map(
         lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), state.raw, scales
     )
     updates, memory = setup.optimiser.update(gradient, state.memory, in_steps)
     way = jax.tree.map(lambda update: -update if setup.complete else rate * update, updates)
-    way = pushed(cast(Parameters, way), wanted, setup.feeding, rate)
+    way = bumped(cast(Parameters, way), wanted, setup.feeding, rate)
     raw = jax.tree.map(
         lambda raw, way, scale: raw - pace.factor * way * scale, state.raw, way, scales
     )
     average = state.average
     if average is not None:
         average = jax.tree.map(
-            lambda old, new: old + (1 - setup.averaging) * (new - old), average, raw
+            lambda old, new: old + (1 - options.ema_decay) * (new - old), average, raw
         )
     return TrainState(raw=raw, memory=memory, average=average), summary
 
 
-def _gradient(setup, network, push, raw, data, key, index, places):
-    """Gradient of the mean loss of a batch, pushes that silent neurons want, and a summary; of all
-    devices together.
+def _gradient(setup, network, bumping, raw, data, key, index, places):
+    """Gradient of the mean loss of a batch, how far silent neurons want their weights raised, and a
+    summary; of all devices together.
     """
     batch = data.take(index)
     devices = 1 if setup.mesh is None else setup.mesh.size
-    if setup.augment is not None:
+    if setup.options.augment is not None:
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
-        batch = batch._replace(inputs=jax.vmap(setup.augment)(keys, batch.inputs))
+        batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
 
     def objective(raw):
         changed = with_trained(network, setup.trained, raw)
-        played = setup.play(changed, batch.inputs)
-        values = setup.loss(played.reading, batch.labels)
-        for regulariser in setup.regularisers:
-            values += regulariser(changed, played.solution)
-        return jnp.mean(values) / devices, (played, values)
+        outcome = setup.run(changed, batch.inputs)
+        values = setup.loss(outcome.reading, batch.labels)
+        for regulariser in setup.options.regularisers:
+            values += regulariser(changed, cast(Any, outcome.solution))
+        return jnp.mean(values) / devices, (outcome, values)
 
-    gradient, (played, values) = jax.grad(objective, has_aux=True)(raw)
-    wanted = push.wanted(
-        played.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
+    gradient, (outcome, values) = jax.grad(objective, has_aux=True)(raw)
+    wanted = bumping.wanted(
+        outcome.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
     )
-    summary = summarise(setup, played, values, batch.labels, jnp.ones_like(batch.labels, bool))
+    summary = summarise(setup, outcome, values, batch.labels, jnp.ones_like(batch.labels, bool))
     return total(gradient, setup.mesh), wanted, summary
 
 
@@ -275,9 +287,8 @@ def run_evaluation(
 
     def evaluate(network, raw, data, order, used):
         batch = data.take(order)
-        played = setup.play(with_trained(network, setup.trained, raw), batch.inputs)
-        return summarise(
-            setup, played, setup.loss(played.reading, batch.labels), batch.labels, used
-        )
+        outcome = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
+        values = setup.loss(outcome.reading, batch.labels)
+        return summarise(setup, outcome, values, batch.labels, used)
 
     return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)

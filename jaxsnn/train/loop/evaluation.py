@@ -7,13 +7,13 @@ import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
-from jaxsnn.train.data.encoders import Latency
-from jaxsnn.train.loop.batch_engines import Engine, play
-from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss
-from jaxsnn.train.loop.train_plan import Encoder, make_engine
+from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.loop.batch_engines import Engine, run_batch
+from jaxsnn.train.loop.defaults import INPUT_SPAN, make_engine, make_loss
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
@@ -29,7 +29,7 @@ def evaluate(
     t_end: float | None = None,
     engine: Engine | str | None = None,
 ) -> float:
-    """Fraction of samples that a graph answers with their label, every neuron playing its full
+    """Fraction of samples that a graph answers with their label, every neuron with its full
     dynamics.
 
     Args:
@@ -43,24 +43,24 @@ def evaluate(
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
     end: float = chosen.t_max if t_end is None else t_end
-    player = make_engine(engine, network, chosen)
+    runner = make_engine(engine, network, chosen)
     if encoder is None and not hasattr(data.x, "time"):
         encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * chosen.tau, bias=bias)
     batch = encoded(
-        data, network, population=chosen.population, encoder=encoder, engine=player, what="data"
+        data, network, population=chosen.population, encoder=encoder, engine=runner, what="data"
     )
     correct = 0
     for begin in range(0, len(data), _BATCH):
         part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
         while True:
-            played = play(player, network, part.inputs, end)
-            short = played.shortages()
+            outcome = run_batch(runner, network, part.inputs, end)
+            short = outcome.shortages()
             if not short:
                 break
-            player = player.with_room(short)  # pyright: ignore[reportAttributeAccessIssue]
-        if int(played.result):
-            raise UsageError(f"the data cannot be played: result {int(played.result)}")
-        correct += int(
-            np.sum(np.asarray(chosen.predict(played.reading)) == np.asarray(part.labels))
-        )
+            runner = runner.with_room(short)  # pyright: ignore[reportAttributeAccessIssue]
+        if int(outcome.result):
+            message = f"the data cannot be simulated: {Result(int(outcome.result)).name}"
+            raise UsageError(message, fix="look at the inputs and weights for numbers out of range")
+        answers = np.asarray(chosen.predict(outcome.reading))
+        correct += int(np.sum(answers == np.asarray(part.labels)))
     return correct / len(data)

@@ -203,13 +203,16 @@ def _recorded(engine: InTheLoop, network: Network, parameters: Any, trains: Any)
             continue
         if name not in times:
             raise UsageError(
-                f"the device says nothing of population '{name}': give its spike times"
+                f"the device says nothing of population '{name}'",
+                fix="give its spike times",
+                node=name,
             )
         own = np.asarray(times[name], network.dtype)
         if own.ndim != 3 or own.shape[:2] != (batch, population.size):
             raise UsageError(
-                f"population '{name}': the device gives times of shape {own.shape}, it must be "
-                f"({batch}, {population.size}, spikes)"
+                f"population '{name}': the device gives times of shape {own.shape}",
+                fix=f"give ({batch}, {population.size}, spikes)",
+                node=name,
             )
         room = engine.slots(name)
         slots = np.full((*own.shape[:2], room), np.inf, own.dtype)

@@ -53,15 +53,22 @@ SCHEDULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
 )
 
 
-@cache
-def optimiser_named(name: str) -> optax.GradientTransformation:
-    """The optimiser of a name; the same object each time, so that runs share compiled code.
+def optimiser_of(
+    choice: str | optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """The optimiser of a name, or the one that is given.
 
     Raises:
         UsageError: there is no such optimiser.
     """
+    return _named(choice) if isinstance(choice, str) else choice
+
+
+@cache
+def _named(name: str) -> optax.GradientTransformation:
+    """The same object each time, so that runs share compiled code."""
     if name not in OPTIMISERS:
-        raise UsageError(f"there is no optimiser '{name}': {suggestion(name, OPTIMISERS)}")
+        raise UsageError(f"there is no optimiser '{name}'", fix=suggestion(name, OPTIMISERS))
     return OPTIMISERS[name]()
 
 
@@ -81,5 +88,5 @@ def learning_rates(
     if callable(schedule):
         return np.asarray([float(schedule(int(step))) for step in steps]).reshape(epochs, batches)
     if schedule not in SCHEDULES:
-        raise UsageError(f"there is no schedule '{schedule}': {suggestion(schedule, SCHEDULES)}")
+        raise UsageError(f"there is no schedule '{schedule}'", fix=suggestion(schedule, SCHEDULES))
     return (learning_rate * SCHEDULES[schedule](steps / len(steps))).reshape(epochs, batches)

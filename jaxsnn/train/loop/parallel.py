@@ -9,10 +9,7 @@ arguments; only process 0 writes files.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.train.options import TrainOptions
 
 #: Name of the axis of the mesh.
 SAMPLES = "samples"
@@ -38,7 +36,9 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         SimulationError: the others were not found.
     """
     if not 0 <= process < processes:
-        raise UsageError(f"process {process} of {processes}: number them from 0 to {processes - 1}")
+        raise UsageError(
+            f"process is {process} of {processes}", fix=f"number them from 0 to {processes - 1}"
+        )
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
@@ -46,12 +46,22 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         )
     except RuntimeError as error:
         raise SimulationError(
-            f"process {process} of {processes} found no others at {coordinator}: start all of them with the same "
-            f"address ({str(error).splitlines()[0]})"
+            f"process {process} of {processes} found no others at {coordinator}"
+            f" ({str(error).splitlines()[0]})",
+            fix="start all of them with the same address",
         ) from error
 
 
 _PATIENCE = 60  # seconds
+
+
+def join(options: TrainOptions) -> None:
+    """Join the other processes where the options name some, unless that is done already.
+
+    It must come before anything else touches JAX.
+    """
+    if options.processes > 1 and not jax.distributed.is_initialized():
+        join_processes(str(options.coordinator), options.processes, options.process)
 
 
 def make_mesh(devices: int | None) -> Mesh | None:
@@ -68,12 +78,14 @@ def make_mesh(devices: int | None) -> Mesh | None:
     count = (len(everywhere) if several else 1) if devices is None else devices
     if count < 1 or count > len(everywhere):
         raise UsageError(
-            f"devices is {count}: JAX sees {len(everywhere)}; more on a CPU with "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={max(count, 1)}"
+            f"devices is {count}: JAX sees {len(everywhere)}",
+            fix="take as many at most; a CPU shows more with"
+            f" XLA_FLAGS=--xla_force_host_platform_device_count={max(count, 1)}",
         )
     if several and count != len(everywhere):
         raise UsageError(
-            f"devices is {count}: the {jax.process_count()} processes have {len(everywhere)}, use all"
+            f"devices is {count}, and the {jax.process_count()} processes have {len(everywhere)}",
+            fix="use all, or do not say how many",
         )
     return None if count == 1 else Mesh(np.array(everywhere[:count]), (SAMPLES,))
 
@@ -114,27 +126,3 @@ def total(tree: Any, mesh: Mesh | None) -> Any:
 def highest(tree: Any, mesh: Mesh | None) -> Any:
     """Maxima over the devices."""
     return tree if mesh is None else jax.lax.pmax(tree, SAMPLES)
-
-
-@contextmanager
-def partners(checkpoint: str | os.PathLike[str] | None) -> Iterator[None]:
-    """While processes train together: where one is lost, the others end with one line that says how
-    to go on.
-
-    JAX itself would wait for the lost one, or abort with a trace.
-
-    Args:
-        checkpoint: folder of checkpoints; None: there are no other processes, and nothing is done.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if checkpoint is None:
-            raise
-        reason = str(error).splitlines()[0]
-        sys.stderr.write(
-            f"jaxsnn: error: process {jax.process_index()} lost another one ({reason}): {checkpoint} holds the last "
-            "whole epoch: start all processes again with --resume\n"
-        )
-        sys.stderr.flush()
-        os._exit(1)

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, cast
 
 import numpy as np
-import optax
 
-from jaxsnn.errors import UsageError, refuse_seed, suggestion
+from jaxsnn.errors import UsageError
 from jaxsnn.event.event_options import Event
 from jaxsnn.event.threshold_feeds import leveled
 from jaxsnn.grid.time_stepped import Grid
 from jaxsnn.network.network import Network
-from jaxsnn.network.spikes import Events
+from jaxsnn.nir.initializers import seed_words
+from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.data.encoders import Latency
+from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.loop.batch_engines import BUDGETS, Engine
-from jaxsnn.train.loop.constraints import Constraint
-from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss, refuse_unfit
-from jaxsnn.train.loop.epoch import Augment
+from jaxsnn.train.loop.constraints import as_constraints
+from jaxsnn.train.loop.defaults import (
+    default_encoder,
+    feeds_others,
+    make_engine,
+    make_loss,
+    refuse_unfit,
+)
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
-from jaxsnn.train.loop.optimisers import SCHEDULES, Schedule
-from jaxsnn.train.losses.losses import Loss, name_of
+from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.readings import refuse_unreadable
-from jaxsnn.train.losses.regularizers import Regulariser
-from jaxsnn.train.losses.silence import Push
-from jaxsnn.units import format_time
-
-#: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
-MIN_SLOPE = 0.04
-# Spikes recorded of each neuron to begin with; where that is too few, the population's budget
-# grows.
-_FIRST_BUDGET = 4
-
-Encoder = Callable[[Any], Events]
-
-#: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
-ON_FAILURE = ("back", "stop")
+from jaxsnn.train.losses.registry import name_of
+from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
+from jaxsnn.train.options import OPTIONS, TrainOptions, replaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,63 +39,63 @@ class TrainPlan:
     """The choices of a training run.
 
     Attributes:
-        loss, encoder, engine: what was given, or the defaults. The engine's budget may grow while
-            training.
-        t_end: seconds, end of each sample.
-        others: as given to `jaxsnn.train.fitting`.
+        options: with what was left open filled in: a loss, an encoder where one is needed, an
+            engine, whose budget may grow while training, `t_end`, `weight_bumping`, `augment`,
+            constraints.
         notes: what a user should know about these choices.
     """
 
-    loss: Loss
-    encoder: Encoder | None
-    engine: Engine
-    t_end: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    schedule: str | Schedule
-    optimiser: str | optax.GradientTransformation
-    seed: int
-    trainable: tuple[str, ...] | Mapping[str, Constraint]
-    push: Push
-    clip: float | None
-    regularisers: tuple[Regulariser, ...]
-    augment: Augment | None
-    averaging: float
-    patience: int | None
-    on_failure: str
-    devices: int | None
+    options: TrainOptions
     notes: tuple[str, ...] = ()
 
+    @property
+    def loss(self) -> Loss:
+        """What is made small."""
+        return cast(Loss, self.options.loss)
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What makes events of values; None where the data need none."""
+        return self.options.encoder
+
+    @property
+    def engine(self) -> Engine:
+        """What runs a batch."""
+        return cast(Engine, self.options.engine)
+
+    @property
+    def t_end(self) -> float:
+        """Seconds, end of each sample."""
+        return cast(float, self.options.t_end)
+
+    @property
+    def weight_bumping(self) -> WeightBumping:
+        """Remedy for silent neurons."""
+        return cast(WeightBumping, self.options.weight_bumping)
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; times in seconds."""
-        engine = _engine_as_dict(self.engine)
-        trainable = self.trainable
-        return {
-            "loss": {"name": name_of(self.loss), **_fields(self.loss)},
-            "encoder": _as_dict(self.encoder),
-            "engine": {"name": type(self.engine).__name__, **engine},
-            "t_end": self.t_end,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "schedule": _shown(self.schedule),
-            "optimiser": _shown(self.optimiser),
-            "seed": self.seed,
-            "trainable": {name: _as_dict(constraint) for name, constraint in trainable.items()}
-            if isinstance(trainable, Mapping)
-            else list(trainable),
-            "push": asdict(self.push),
-            "clip": self.clip,
-            "regularisers": [_as_dict(regulariser) for regulariser in self.regularisers],
-            "augment": _as_dict(self.augment),
-            "averaging": self.averaging,
-            "patience": self.patience,
-            "on_failure": self.on_failure,
+        """What a run depends on, for JSON; times in seconds.
+
+        The keys are the options that are recorded; those with another name in earlier versions
+        have it too.
+        """
+        shown = {
+            "loss": {"name": name_of(self.loss), **_of_record(self.loss)},
+            "engine": {"name": type(self.engine).__name__, **_of_engine(self.engine)},
+            "weight_bumping": _of_record(self.weight_bumping),
+            "seed": _of_seed(self.options.seed),
+            "schedule": _in_brackets(self.options.schedule),
+            "optimiser": _in_brackets(self.options.optimiser),
         }
+        found: dict[str, Any] = {}
+        for name, known in OPTIONS.items():
+            if known.recorded:
+                value = shown[name] if name in shown else _for_json(getattr(self.options, name))
+                found |= {name: value} | ({known.former: value} if known.former else {})
+        return found
 
 
-def _engine_as_dict(engine: Engine) -> dict[str, Any]:
+def _of_engine(engine: Engine) -> dict[str, Any]:
     if isinstance(engine, InTheLoop):
         return engine.as_dict()
     found = asdict(engine)
@@ -113,81 +106,110 @@ def _engine_as_dict(engine: Engine) -> dict[str, Any]:
     return found | budgets | ({} if isinstance(only, bool) else {"first_spike_only": list(only)})
 
 
-def _shown(choice: Any) -> str:
+def _of_seed(seed: Any) -> Any:
+    """A number, or the numbers of a key."""
+    words = seed_words(seed)
+    return words[0] if len(words) == 1 else list(words)
+
+
+def _in_brackets(choice: Any) -> str:
     """A name, or the name of what an object is."""
-    return (
-        choice
-        if isinstance(choice, str)
-        else f"<{getattr(choice, '__name__', type(choice).__name__)}>"
-    )
+    return choice if isinstance(choice, str) else f"<{_type_name(choice)}>"
 
 
-def _fields(record: Any) -> dict[str, Any]:
-    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else {}
+def _type_name(choice: Any) -> str:
+    return getattr(choice, "__name__", type(choice).__name__)
 
 
-def _as_dict(record: Any) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    return {"name": getattr(record, "__name__", type(record).__name__), **_fields(record)}
+def _of_record(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass; of another object none."""
+    if not is_dataclass(record) or isinstance(record, type):
+        return {}
+    return {field.name: _for_json(getattr(record, field.name)) for field in fields(record)}
 
 
-def make_plan(
-    network: Network,
-    data: Splits,
-    *,
-    loss: Loss | str,
-    encoder: Encoder | None,
-    t_end: float | None,
-    engine: Engine | str | None,
-    push: Push | None,
-    **settings: Any,
-) -> TrainPlan:
-    """Fill in what was not given, and check it; see `jaxsnn.train.fitting` for the arguments."""
-    if isinstance(loss, str):
-        loss = make_loss(loss, network, t_end, span=data.span)
+def _for_json(value: Any) -> Any:
+    """A value as JSON has it: records and functions with their name."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _for_json(own) for name, own in value.items()}
+    if isinstance(value, tuple | list):
+        return [_for_json(own) for own in value]
+    if hasattr(value, "dtype"):  # numbers, or a key
+        return (
+            _of_seed(value) if str(value.dtype).startswith("key<") else np.asarray(value).tolist()
+        )
+    return {"name": _type_name(value), **_of_record(value)}
+
+
+def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
+    """Fill in what was not given, and check what depends on the network.
+
+    Args:
+        network: what will be trained.
+        options: checked by `jaxsnn.train.options.check_options`, with `Splits` as data.
+
+    Raises:
+        UsageError: options that do not fit the network.
+    """
+    data = cast(Splits, options.data)
+    loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
-    end: float = loss.t_max if t_end is None else t_end
-    engine = make_engine(engine, network, loss)
-    on_grid = isinstance(engine, Grid)
-    _refuse_untaken(engine, network, settings["trainable"])
+    engine = make_engine(options.engine, network, loss)
+    trainable = as_constraints(options.trainable)
+    _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
     notes = _engine_notes(engine, network, loss)
-    if (
-        encoder is None
-        and not hasattr(data.train.x, "time")
-        and not (on_grid and data.encoder is None and np.ndim(data.train.x) > 2)
-    ):
+    encoder = options.encoder
+    if _needs_encoder(data, encoder, engine):
         encoder, note = default_encoder(data, loss.tau)
         notes.append(note)
-    if push is None:
-        push = Push(label=0.0, hidden=0.0) if on_grid else Push()
-    notes += plan_notes(network, engine)
-    plan = TrainPlan(
+    nothing = WeightBumping(label=0.0, hidden=0.0)
+    usual = nothing if isinstance(engine, Grid) else WeightBumping()
+    complete = replace(
+        options,
         loss=loss,
         encoder=encoder,
         engine=engine,
-        t_end=end,
-        push=push,
-        notes=tuple(notes),
-        **settings,
+        t_end=loss.t_max if options.t_end is None else options.t_end,
+        trainable=trainable,
+        weight_bumping=weight_bumping_of(options.weight_bumping, usual),
+        regularisers=tuple(options.regularisers),
+        augment=_augment(options),
     )
-    _check_numbers(plan)
+    plan = TrainPlan(options=complete, notes=(*notes, *plan_notes(network, engine)))
     _refuse_not_finite(plan.as_dict())
     return plan
 
 
-def default_encoder(data: Splits, tau: float) -> tuple[Encoder, str]:
-    """The encoder where nobody gives one, and a note that says which; `tau` in seconds."""
-    if data.encoder is not None:
-        encoder = data.encoder(tau)
-        return encoder, f"the task's own encoder is used: {encoder}"
-    encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
-    bias = ", and a last channel spikes at 0 s" if data.bias else ""
-    return (
-        encoder,
-        f"values from 0 to 1 are encoded as one spike each, from 0 s to {format_time(encoder.t_max)}{bias}",
-    )
+def loss_of(network: Network, options: TrainOptions) -> Loss:
+    """The loss of a name, or the one that is given, with its fields that are given apart."""
+    loss, fields_given = options.loss, options.loss_options
+    if isinstance(loss, str):
+        span = cast(Splits, options.data).span
+        return make_loss(loss, network, options.t_end, span=span, options=fields_given)
+    return replaced(loss, fields_given, "loss_options") if fields_given else loss
+
+
+def _needs_encoder(data: Splits, encoder: Encoder | None, engine: Engine) -> bool:
+    """Whether values must become events, and nobody says how."""
+    if encoder is not None or hasattr(data.train.x, "time"):
+        return False
+    signals = isinstance(engine, Grid) and data.encoder is None and np.ndim(data.train.x) > 2
+    return not signals
+
+
+def _augment(options: TrainOptions) -> Any:
+    """What changes the training samples; `dropout` is short for `Dropout`."""
+    if not options.dropout:
+        return options.augment
+    if options.augment is not None:
+        raise UsageError(
+            f"dropout is {options.dropout:g}, and augment is given too",
+            fix="let one function do both, or leave out one of them",
+        )
+    return Dropout(probability=options.dropout)
 
 
 def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
@@ -196,36 +218,11 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
     stops = only if isinstance(only, bool) else population in only
     if stops and loss.reads != "first spikes" and network.populations[population].fires:
         raise UsageError(
-            f"loss {name_of(loss)} reads all spikes of '{population}', and first_spike_only stops its neurons after "
-            f"one: leave '{population}' out of first_spike_only (say the loss to on_chip too)"
+            f"loss {name_of(loss)} reads all spikes of '{population}', and first_spike_only stops"
+            " its neurons after one",
+            fix=f"leave '{population}' out of first_spike_only (say the loss to on_chip too)",
+            node=population,
         )
-
-
-def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:
-    """The engine of a name, or the default: a population that only a first-spike loss reads stops
-    after it fires.
-    """
-    if engine is None or engine == "event":
-        alone = loss.reads == "first spikes" and not _feeds_others(network, loss.population)
-        stops = (loss.population,) if alone else ()
-        budgets = {
-            name: _FIRST_BUDGET
-            for name, population in network.populations.items()
-            if population.fires
-        }
-        return Event(max_spikes=budgets, first_spike_only=stops, min_slope=MIN_SLOPE).hashable()
-    if engine == "grid":
-        return Grid()
-    if isinstance(engine, str):
-        hint = (
-            ": the loop needs a device: pass InTheLoop(device=...), or on_chip(graph)"
-            if engine == "loop"
-            else ""
-        )
-        raise UsageError(
-            f"there is no engine '{engine}' by name{hint}: {suggestion(engine, ('event', 'grid'))}"
-        )
-    return engine
 
 
 def _engine_notes(engine: Engine, network: Network, loss: Loss) -> list[str]:
@@ -235,16 +232,16 @@ def _engine_notes(engine: Engine, network: Network, loss: Loss) -> list[str]:
     if isinstance(engine, Grid):
         if loss.reads == "first spikes":
             raise UsageError(
-                f"loss {name_of(loss)} reads spike times, which have no gradient on the grid: take count, max, "
-                "integral or exp-sum, or the event engine"
+                f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
+                fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
             )
         refuse_unreadable(network, loss.population)
-        return [
-            f"gradients are those of the surrogate {type(engine.surrogate).__name__}, as in the framework"
-        ]
+        surrogate = type(engine.surrogate).__name__
+        return [f"gradients are those of the surrogate {surrogate}, as in the framework"]
     if loss.reads == "spikes":
         return [
-            "a number of spikes has no exact gradient: each spike passes on what a kick of its voltage would do"
+            "a number of spikes has no exact gradient: each spike passes on what a kick of its"
+            " voltage would do"
         ]
     return []
 
@@ -259,42 +256,9 @@ def _refuse_untaken(engine: Engine, network: Network, trainable: Iterable[str]) 
         kind = name.rpartition(".")[2]
         if kind not in takes and kind in there:
             raise UsageError(
-                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only: leave it out "
-                "(--train)"
+                f"'{name}' is to be trained, the device in the loop takes {', '.join(takes)} only",
+                fix=f'leave it out: trainable="{",".join(takes)}"',
             )
-
-
-def _feeds_others(network: Network, population: str) -> bool:
-    return any(population in wire.sources and wire.kind != "output" for wire in network.wires)
-
-
-def _check_numbers(plan: TrainPlan) -> None:
-    for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1)):
-        value = getattr(plan, name)
-        if value is not None and value < least:
-            raise UsageError(f"{name} is {value}: it must be at least {least}")
-    refuse_seed(plan.seed)
-    for name in ("learning_rate", "t_end", "clip"):
-        value = getattr(plan, name)
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise UsageError(f"{name} is {value:g}: it must be positive and finite")
-    for name, value in vars(plan.push).items():
-        if not value >= 0:
-            raise UsageError(f"push.{name} is {value:g}: it must be at least 0")
-    if not 0 <= plan.averaging < 1:
-        raise UsageError(f"averaging is {plan.averaging:g}: it must be from 0 to 1, 1 excluded")
-    if plan.on_failure not in ON_FAILURE:
-        raise UsageError(
-            f"on_failure is '{plan.on_failure}': {suggestion(plan.on_failure, ON_FAILURE)}"
-        )
-    if plan.regularisers and isinstance(plan.engine, Grid):
-        raise UsageError(
-            "regularisers look at a solution of the event engine: leave them out on the grid"
-        )
-    if isinstance(plan.schedule, str) and plan.schedule not in SCHEDULES:
-        raise UsageError(
-            f"there is no schedule '{plan.schedule}': {suggestion(plan.schedule, SCHEDULES)}"
-        )
 
 
 def _refuse_not_finite(settings: Any, where: str = "") -> None:
@@ -302,7 +266,7 @@ def _refuse_not_finite(settings: Any, where: str = "") -> None:
     recorded, has neither.
     """
     if isinstance(settings, float) and not np.isfinite(settings):
-        raise UsageError(f"{where} is {settings:g}: give a finite number")
+        raise UsageError(f"{where} is {settings:g}", fix="give a finite number")
     if isinstance(settings, Mapping):
         for name, value in settings.items():
             _refuse_not_finite(value, f"{where}.{name}" if where else str(name))
@@ -319,17 +283,19 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
         membrane_only = population.fires and population.kind in ("LIF", "IF") and by_jumps
         if membrane_only and population.spike_kernel == "delta" and engine.jump_width is None:
             notes.append(
-                f"population '{name}' ({population.kind}) fires when an arriving spike moves V across the threshold, "
-                "whatever the exact weights: their gradient is zero, take Event(jump_width=...) or CubaLIF neurons"
+                f"population '{name}' ({population.kind}) fires when an arriving spike moves V"
+                " across the threshold, whatever the exact weights: their gradient is zero, take"
+                " Event(jump_width=...) or CubaLIF neurons"
             )
         elif membrane_only:
             notes.append(
-                f"population '{name}' ({population.kind}) mostly fires while an input spike lasts, so its spike times "
-                "hardly depend on the weights, and exact gradients say little: CubaLIF neurons train better"
+                f"population '{name}' ({population.kind}) mostly fires while an input spike lasts,"
+                " so its spike times hardly depend on the weights, and exact gradients say little:"
+                " CubaLIF neurons train better"
             )
-        if population.fires and engine.stops(name) and _feeds_others(network, name):
+        if population.fires and engine.stops(name) and feeds_others(network, name):
             notes.append(
-                f"LOST: population '{name}' stops after its first spike while it is trained; a NIR file cannot say "
-                "that, so whoever plays the file will let it fire again"
+                f"LOST: population '{name}' stops after its first spike while it is trained; a NIR"
+                " file cannot say that, so whoever simulates the file will let it fire again"
             )
     return notes

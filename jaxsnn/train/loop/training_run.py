@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxsnn.network.lowering.lower import raise_
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.batches import Batch, encoded, ordered_batches, shuffled_batches
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.loop.batch_engines import BUDGETS, hashable
@@ -33,16 +34,17 @@ from jaxsnn.train.loop.epoch import (
     run_evaluation,
 )
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
-from jaxsnn.train.loop.optimisers import learning_rates, optimiser_named
+from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.parallel import is_first, make_mesh
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.silence import feeding_weights
+from jaxsnn.train.options import OPTIONS
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
-# So long every output may stay silent, or answers wrong, before that is a failure: pushes take a
-# while.
+# So long every output may stay silent, or the error rate high, before that is a failure: weight
+# bumping takes a while.
 _FAILING_STEPS = 200
 # Of the best validation accuracy: below that a run has collapsed.
 _COLLAPSED = 0.6
@@ -54,11 +56,25 @@ EXPLODES = 1e7
 
 
 class TrainingStopped(SimulationError):
-    """Training that could not go on. `fit` holds what was reached, with the best epoch so far."""
+    """Training that could not go on.
 
-    def __init__(self, message: str, fit: Fit):
-        super().__init__(message)
-        self.fit = fit
+    Attributes:
+        fit: what was reached, with the best epoch so far.
+    """
+
+    def __init__(
+        self, message: str, reached: Fit, *, fix: str = "", node: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message, fix=fix, node=node, code=code)
+        self.fit = reached
+
+    def __reduce__(self) -> Any:
+        problem = self.problem
+        return _stopped, (problem.message, self.fit, problem.fix, problem.node, problem.code)
+
+
+def _stopped(message: str, reached: Fit, fix: str, node: str, code: str) -> TrainingStopped:
+    return TrainingStopped(message, reached, fix=fix, node=node, code=code)
 
 
 class _TooManySpikes(SimulationError):
@@ -73,10 +89,11 @@ class TrainingRun:
         graph: Graph,
         network: Network,
         plan: TrainPlan,
-        data: Splits,
         say: Callable[[str], None],
     ):
         self.graph, self.network, self.plan = graph, network, plan
+        options = self.options = plan.options
+        data = cast(Splits, options.data)
         self.say = say if is_first() else lambda line: None
         names = ("train", "validation", "test")
         how = {"population": plan.loss.population, "encoder": plan.encoder, "engine": plan.engine}
@@ -84,27 +101,27 @@ class TrainingRun:
             name: encoded(getattr(data, name), network, what=f"{data.name}, {name}", **how)
             for name in names
         }
-        trainables = find_trainables(network, plan.trainable, longest_delay=plan.loss.tau)
+        wanted = cast(Any, options.trainable)
+        trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
         self.scales = step_scales(network, trainables.constraints, plan.t_end)
-        mesh = make_mesh(plan.devices)
+        mesh = make_mesh(options.devices)
         self.notes = [*plan.notes, *trainables.notes]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
         batches = len(data.train) // self.batch_size
-        self.rates = learning_rates(plan.schedule, plan.learning_rate, plan.epochs, batches)
-        named = isinstance(plan.optimiser, str)
+        self.rates = learning_rates(
+            options.schedule, options.learning_rate, options.epochs, batches
+        )
+        named = isinstance(options.optimiser, str)
         self.setup = Setup(
             loss=plan.loss,
             engine=hashable(plan.engine),
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
-            optimiser=optimiser_named(plan.optimiser) if named else plan.optimiser,  # pyright: ignore
+            optimiser=cast(Any, optimiser_of(options.optimiser)),
             complete=not named,
-            clip=plan.clip,
-            regularisers=plan.regularisers,
-            augment=plan.augment,
-            averaging=plan.averaging,
+            options=options.compiled_only(),
             mesh=mesh,
         )
         self.state = begin(self.setup, raw)
@@ -115,8 +132,8 @@ class TrainingRun:
         self.folder: Folder | None = None
 
     def _fitted_batch(self, samples: int, devices: int) -> int:
-        """The batch size that divides over the devices, and notes on who sits out."""
-        size = min(self.plan.batch_size, samples)
+        """The batch size that divides over the devices, and notes on what is dropped."""
+        size = min(self.options.batch_size, samples)
         shared = max(size // devices, 1) * devices
         if shared != size:
             self.notes.append(
@@ -124,7 +141,8 @@ class TrainingRun:
             )
         if samples % shared:
             self.notes.append(
-                f"{samples % shared} of {samples} training samples, others each time, sit out each epoch: no full batch"
+                f"{samples % shared} of {samples} training samples, others each time, are dropped in"
+                " each epoch: an incomplete batch"
             )
         return shared
 
@@ -137,8 +155,9 @@ class TrainingRun:
     ) -> Fit:
         """The run from its beginning, or its checkpoint, to its end."""
         if folder is not None:
-            settings = self.plan.as_dict()
-            settings.pop("devices", None)
+            settings = {
+                name: value for name, value in self.plan.as_dict().items() if name in OPTIONS
+            }
             self.folder = Folder(
                 folder, settings, fingerprint(self.splits, self.network.parameters)
             )
@@ -152,7 +171,7 @@ class TrainingRun:
                 if self.folder is not None:
                     self.folder.tidy()
                 raise
-        for epoch in range(len(self.history), self.plan.epochs + 1):
+        for epoch in range(len(self.history), self.options.epochs + 1):
             if self._out_of_patience(epoch):
                 break
             self._train_epoch(epoch)
@@ -164,7 +183,8 @@ class TrainingRun:
         train = self._evaluate(self.splits["train"])
         if int(train.result) == Result.NOT_FINITE:
             raise SimulationError(
-                "a loss or a spike time is not a number before training: look at the inputs and weights"
+                "a loss or a spike time is not a number before training",
+                fix="look at the inputs and weights",
             )
         self._record(
             0, train, self._evaluate(self.splits["validation"]), time.perf_counter() - start
@@ -173,7 +193,8 @@ class TrainingRun:
     def _out_of_patience(self, epoch: int) -> bool:
         assert self.best is not None
         waited = epoch - 1 - self.best[0].epoch
-        if self.plan.patience is None or waited < self.plan.patience:
+        patience = self.options.patience
+        if patience is None or waited < patience:
             return False
         self.notes.append(
             f"stopped after epoch {epoch - 1}: {waited} epochs without a better validation"
@@ -186,7 +207,7 @@ class TrainingRun:
         """
         start = time.perf_counter()
         while True:
-            before = self.state
+            before, hint = self.state, ""
             try:
                 self.state, train = self._pass(epoch)
                 failure = self._failure_of_pass(epoch, train)
@@ -196,26 +217,35 @@ class TrainingRun:
                         break
                     failure = f"after epoch {epoch} a loss or a spike time is not a number"
             except _TooManySpikes as error:
-                failure = f"in epoch {epoch} {error}"
+                failure, hint = f"in epoch {epoch} {error.problem.message}", error.fix
             self.state = before
-            self._back_or_stop(failure)
+            self._back_or_stop(failure, hint)
         self._record(epoch, train, validation, time.perf_counter() - start)
         self._check_collapse(epoch, train, validation)
 
     def _pass(self, epoch: int) -> tuple[TrainState, Summary]:
         """An epoch's steps, repeated with a larger budget where neurons fire more often."""
         order = shuffled_batches(
-            len(self.splits["train"].labels), self.batch_size, [self.plan.seed, epoch]
+            len(self.splits["train"].labels),
+            self.batch_size,
+            [*seed_words(self.options.seed), epoch],
         )
         pace = Pace(
             rates=jnp.asarray(self.rates[epoch - 1], self.network.dtype),
             factor=jnp.asarray(self.factor, self.network.dtype),
-            key=jax.random.fold_in(jax.random.key(self.plan.seed), epoch),
+            key=jax.random.fold_in(key_of(self.options.seed), epoch),
         )
         while True:
             data = self.splits["train"]
             state, train = run_epoch(
-                self.setup, self.network, self.scales, self.plan.push, self.state, data, order, pace
+                self.setup,
+                self.network,
+                self.scales,
+                self.plan.weight_bumping,
+                self.state,
+                data,
+                order,
+                pace,
             )
             if int(train.result) != Result.BUDGET_EXHAUSTED:
                 return state, train
@@ -226,24 +256,33 @@ class TrainingRun:
             return f"epoch {epoch} met a loss or a spike time that is not a number"
         norm = float(train.gradient)
         if not norm <= EXPLODES:
-            return f"the gradient explodes in epoch {epoch}: its norm is {norm:.3g}, more than {EXPLODES:.0e}"
+            return (
+                f"the gradient explodes in epoch {epoch}, its norm is {norm:.3g}, more than"
+                f" {EXPLODES:.0e}"
+            )
         return None
 
-    def _back_or_stop(self, failure: str) -> None:
-        """Go back to the best epoch with smaller steps, if that is wanted and makes sense."""
+    def _back_or_stop(self, failure: str, hint: str = "") -> None:
+        """Go back to the best epoch with smaller steps, if that is wanted and makes sense.
+
+        Args:
+            failure: what went wrong.
+            hint: what to do about it, beside lowering the learning rate.
+        """
         assert self.best is not None
         record, state = self.best
         hopeless = record.undecided == 1.0
-        if self.plan.on_failure == "stop" or hopeless or self.failures == _MOST_FAILURES:
-            lower = "" if self.failures == 0 else f" (steps are {self.factor:.2g} of it by now)"
-            self._stop(
-                f"{failure}: lower the learning rate from {self.plan.learning_rate:g}{lower}"
-            )
+        if self.options.on_failure == "stop" or hopeless or self.failures == _MOST_FAILURES:
+            so_far = "" if self.failures == 0 else f" (steps are {self.factor:.2g} of it by now)"
+            self._stop(failure, f"{self._advice(hint)}{so_far}")
         self.failures += 1
         self.factor *= _SMALLER
         self.failing_epochs = 0
         self.state = state
-        note = f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they were"
+        note = (
+            f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they"
+            " were"
+        )
         self.notes.append(note)
         self.say(note)
 
@@ -271,13 +310,17 @@ class TrainingRun:
         what_happens = {
             "max_spikes": f"a neuron of '{population}' fires {needed} times in a sample, "
             f"{room} spikes of each are recorded",
-            "max_events": f"'{population}' fires {needed} times in a sample, others see {room} of its spikes",
-            "max_arrivals": f"{needed} spikes arrive at a position of '{population}', there is room for {room}",
+            "max_events": f"'{population}' fires {needed} times in a sample, others see {room} of"
+            " its spikes",
+            "max_arrivals": f"{needed} spikes arrive at a position of '{population}', there is room"
+            f" for {room}",
         }
         message, after = what_happens[option], with_room(needed)
         if option == "max_spikes" and after > _LARGEST_BUDGET:
             raise _TooManySpikes(
-                f"{message}: lower its input weights, or end samples earlier with t_end"
+                message,
+                fix="lower its input weights, or end samples earlier with t_end",
+                node=population,
             )
         self.say(f"{message}: {what} with {option} = {after}")
         self.setup = replace(
@@ -291,7 +334,7 @@ class TrainingRun:
         self.seconds.append(seconds)
         if self.best is None or merit(record) > merit(self.best[0]):
             self.best = (record, self.state)
-        self.say(progress_line(record, self.plan.epochs, seconds, self._left()))
+        self.say(progress_line(record, self.options.epochs, seconds, self._left()))
         if self.folder is not None and is_first():
             self.folder.save(self._checkpoint(), self._best_arrays)
 
@@ -299,7 +342,7 @@ class TrainingRun:
         """Seconds that the rest will take: the median epoch so far, the first left out, for it
         compiles.
         """
-        to_do = self.plan.epochs - len(self.history) + 1
+        to_do = self.options.epochs - len(self.history) + 1
         return (
             float(np.median(self.seconds[2:])) * to_do if len(self.seconds) > 2 and to_do else None
         )
@@ -316,25 +359,31 @@ class TrainingRun:
         collapsed = now < _COLLAPSED * best
         self.failing_epochs = self.failing_epochs + 1 if silent or collapsed else 0
         long = self.failing_epochs * self.rates.shape[1] >= _FAILING_STEPS
-        last = silent and epoch == self.plan.epochs
+        last = silent and epoch == self.options.epochs
         if not (long or last):
             return
+        hint = ""
         if silent:
+            hint = "enlarge its input weights"
             failure = (
-                f"no neuron of '{self.plan.loss.population}' fires in any sample since {self.failing_epochs} epochs, "
-                f"at epoch {epoch}: enlarge its input weights"
+                f"no neuron of '{self.plan.loss.population}' fires in any sample since"
+                f" {self.failing_epochs} epochs, at epoch {epoch}"
             )
         else:
             failure = (
-                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%} and has been that "
-                f"low for {self.failing_epochs} epochs, at epoch {epoch}"
+                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%} and"
+                f" has been that low for {self.failing_epochs} epochs, at epoch {epoch}"
             )
         if last:
-            self._stop(f"{failure}, or lower the learning rate from {self.plan.learning_rate:g}")
-        self._back_or_stop(failure)
+            self._stop(failure, self._advice(hint))
+        self._back_or_stop(failure, hint)
 
-    def _stop(self, message: str) -> None:
-        raise TrainingStopped(message, self.result())
+    def _advice(self, hint: str) -> str:
+        lower = f"lower the learning rate from {self.options.learning_rate:g}"
+        return f"{hint}, or {lower}" if hint else lower
+
+    def _stop(self, message: str, fix: str) -> None:
+        raise TrainingStopped(message, self.result(), fix=fix)
 
     def _checkpoint(self) -> Checkpoint:
         assert self.best is not None
@@ -387,7 +436,8 @@ class TrainingRun:
         clipped = max(record.clipped for record in self.history)
         if clipped:
             notes.append(
-                f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their gradient was clipped"
+                f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their"
+                " gradient was clipped"
             )
         trained = with_trained(self.network, self.setup.trained, self.state.best)
         return Fit(
@@ -399,6 +449,15 @@ class TrainingRun:
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+
+def key_of(seed: Seed) -> jax.Array:
+    """The `jax.random` key of a whole number, or one that depends on all numbers of a key."""
+    first, *others = seed_words(seed)
+    key = jax.random.key(first)
+    for word in others:
+        key = jax.random.fold_in(key, word)
+    return key
 
 
 def _worst(budgets: Any) -> tuple[str, str, int, int]:

@@ -2,24 +2,38 @@
 
 A loss is a frozen record that names the population it looks at. Called, it gives one number for
 each sample; `predict` gives the class that it reads. Times are made dimensionless by a time
-constant that is given.
+constant that is given. `Loss` says what a loss of one's own must have, and
+`jaxsnn.train.register_loss` gives it a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxsnn.train.losses.readings import Reading
 
+#: What a loss can read.
+Reads = Literal["first spikes", "spikes", "voltages", "either"]
+
 
 class Loss(Protocol):
-    """What `fit` needs of a loss.
+    """What `fit` needs of a loss: a frozen dataclass with these fields and methods.
+
+    Its fields are numbers, names and tuples of them: the record of a run shows them, and it is a
+    static argument of compiled code, so that it must be hashable and equal to another one with the
+    same fields. A loss that is registered by name is made as `Class(population=..., tau=...,
+    t_max=...)`, where `reads` is "either" with `fires=...` (whether the population fires) too, so
+    that all other fields need defaults; `fit(..., loss_options={...})` sets those.
+
+    Gradients are those of JAX through what it reads: `reading` gives arrays that can be
+    differentiated, exact ones on the event engine (those of counts are what a kick of V would do),
+    those of the surrogate on the time-stepped engine, on which spike times have none. Where a
+    neuron is silent its first spike time is `inf`: take a finite number in its place before any
+    arithmetic, `jnp.where(jnp.isfinite(t), t, self.t_max)`, or gradients become NaN.
 
     Attributes:
         population: name of the population that is read, one neuron for each class.
@@ -29,7 +43,7 @@ class Loss(Protocol):
             trained), "spikes" (counts and sums), "voltages" of a readout, or "either".
     """
 
-    reads: ClassVar[str]
+    reads: ClassVar[Any]
 
     @property
     def population(self) -> str:
@@ -47,11 +61,20 @@ class Loss(Protocol):
         ...
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
-        """Loss of each sample, (batch,)."""
+        """Loss of each sample; its mean over the batch is made small.
+
+        Args:
+            reading: what came out of a batch; its methods take the name of a population and give
+                arrays (batch, neurons): seconds, numbers of spikes, or volts.
+            labels: (batch,) int32, the class of each sample.
+
+        Returns:
+            (batch,), without a unit.
+        """
         ...
 
     def predict(self, reading: Reading) -> jax.Array:
-        """Class of each sample, (batch,); -1 where none is read."""
+        """Class of each sample, (batch,) int32; -1 where none is read. It needs no gradient."""
         ...
 
 
@@ -77,7 +100,7 @@ class FirstSpike(FirstToFire):
 
         L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1).
 
-    A small `sharpness` decides: wide ones push wrong outputs late until they stop firing. It also
+    A small `sharpness` decides: wide ones move wrong outputs later until they stop firing. It also
     sets the margin between the first and the second output that training asks for.
 
     Attributes:
@@ -191,7 +214,8 @@ class SpikeCount(CrossEntropy):
     """Cross-entropy of the number of spikes of each neuron.
 
     A number of spikes has no exact gradient. On the event engine each spike passes on what a kick
-    of V would do there (`jaxsnn.train.losses.readings`), on the grid it is the surrogate.
+    of V would do there (`jaxsnn.train.losses.readings`), on the time-stepped engine it is the
+    surrogate.
 
     Attributes:
         population, tau, t_max: as in `FirstSpike`.
@@ -263,24 +287,6 @@ class ExponentialSum(CrossEntropy):
         if self.fires:
             return self.gain * reading.spike_sum(self.population, scale)
         return self.gain / scale * reading.integral(self.population, scale)
-
-
-#: Losses by the name that the command line knows them by.
-LOSSES: Mapping[str, Any] = MappingProxyType(
-    {
-        "ttfs": FirstSpike,
-        "mse": SpikeTimes,
-        "max": MaxOverTime,
-        "count": SpikeCount,
-        "integral": Integral,
-        "exp-sum": ExponentialSum,
-    }
-)
-
-
-def name_of(loss: Loss) -> str:
-    """The name of a loss in `LOSSES`, or of its type."""
-    return next((name for name, kind in LOSSES.items() if type(loss) is kind), type(loss).__name__)
 
 
 def accuracy(predictions: jax.Array, labels: jax.Array) -> jax.Array:

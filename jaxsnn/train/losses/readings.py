@@ -3,8 +3,8 @@ integrals.
 
 Gradients on the event engine are exact, but for counts: a number of spikes has none. There each
 spike passes on what a kick of V would do (the costate kicks of Nowotny et al., arXiv:2212.01232):
-dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the grid all gradients are
-those of the surrogate, and spike times have none.
+dcount/dV = 1 / (v_threshold - v_reset) at the time of the spike. On the time-stepped engine all
+gradients are those of the surrogate, and spike times have none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxsnn.simulation.simulate import Solution
 
 
 class Reading(Protocol):
-    """What came out of a batch; arrays (batch, neurons) of a population."""
+    """What came out of a batch; arrays (batch, neurons) of a population, by its NIR name."""
 
     def first_spike(self, name: str) -> jax.Array:
         """First spike times, seconds; inf where a neuron is silent."""
@@ -99,7 +99,7 @@ def threshold_height(network: Network, name: str) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class GridReading:
-    """What the grid engine left: gradients of the surrogate."""
+    """What the time-stepped engine left: gradients of the surrogate."""
 
     solution: GridSolution
 
@@ -142,12 +142,15 @@ class GridReading:
 
 
 def refuse_unreadable(network: Network, population: str) -> None:
-    """The grid shows a population only at an Output that it feeds alone.
+    """The time-stepped engine shows a population only at an Output that it feeds alone.
 
     Raises:
         UsageError: it feeds none, or not alone.
     """
     if (population,) not in network.outputs.values():
         raise UsageError(
-            f"population '{population}' feeds no Output alone: on the grid a loss reads what arrives at an Output"
+            f"population '{population}' feeds no Output alone, and in time steps a loss reads what"
+            " arrives at an Output",
+            fix="give it an Output of its own, or take engine=EventDriven()",
+            node=population,
         )

@@ -17,10 +17,17 @@ from jaxsnn.train.losses.readings import EventReading, threshold_height
 
 
 class Regulariser(Protocol):
-    """A term of the loss that looks at a solution of the event engine."""
+    """A term of the loss that looks at a solution of the event engine; a frozen dataclass, hashable
+    as a `Loss` is.
+    """
 
     def __call__(self, network: Network, solution: Solution) -> jax.Array:
-        """One number for each sample, (batch,)."""
+        """One number for each sample, (batch,), without a unit, differentiated by JAX.
+
+        Args:
+            network: with the parameters of this step.
+            solution: what came out of the batch.
+        """
         ...
 
 
@@ -31,7 +38,7 @@ class SpikeRate:
     A count has no exact gradient: each of a neuron's own spikes passes on what a kick of its
     voltage would do (`jaxsnn.train.losses.readings`), as in the regulariser of Nowotny et al.,
     arXiv:2212.01232. A silent neuron has no spike to pass anything on: see `PeakMargin` and
-    `jaxsnn.train.Push`.
+    `jaxsnn.train.WeightBumping`.
 
     Attributes:
         target: spikes of a neuron in a sample.

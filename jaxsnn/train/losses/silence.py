@@ -1,8 +1,8 @@
 """Remedies for silent neurons.
 
 Exact gradients neither create nor delete spikes: a neuron that does not fire has no gradient and
-would stay silent. A neuron that should fire has all its input weights pushed up instead, on top of
-the step that the optimiser takes.
+would stay silent. A neuron that should fire has all its input weights raised instead (weight
+bumping), on top of the step that the optimiser takes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.errors import UsageError
 from jaxsnn.network.network import Network
+from jaxsnn.train.options import replaced
 
 # Population, and the NIR name of each Linear or Affine that feeds it, with the signs of its outputs
 # (None: positive).
@@ -24,14 +26,13 @@ Feeding = tuple[tuple[str, tuple[tuple[str, tuple[float, ...] | None], ...]], ..
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Push:
-    """How hard silent neurons are pushed, as fractions of the learning rate: 1 is a full step of
-    Adam, in kicks.
+class WeightBumping:
+    """How far the input weights of silent neurons are raised in a step, as fractions of the
+    learning rate: 1 is a full step of Adam, in kicks.
 
     Attributes:
-        label: push of the neuron of the label, times the fraction of the batch in which it is
-            silent.
-        hidden: push of a neuron that fires in too few samples.
+        label: for the neuron of the label, times the fraction of the batch in which it is silent.
+        hidden: for a neuron that fires in too few samples.
         hidden_fraction: fraction of a batch below which these are too few.
     """
 
@@ -46,7 +47,7 @@ class Push:
         read: str,
         mean: Callable[[jax.Array], jax.Array],
     ) -> dict[str, jax.Array]:
-        """Push of each neuron, population -> (neurons,) >= 0.
+        """How far the weights of each neuron are raised, population -> (neurons,) >= 0.
 
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
@@ -54,15 +55,32 @@ class Push:
             read: the population that the loss reads.
             mean: over the samples of the whole batch, axis 0.
         """
-        pushes = {}
+        bumps = {}
         for name, count in counts.items():
             fires = count > 0
             if name == read:
                 is_label = labels[:, None] == jnp.arange(fires.shape[1])
-                pushes[name] = self.label * mean(is_label & ~fires)
+                bumps[name] = self.label * mean(is_label & ~fires)
             else:
-                pushes[name] = jnp.where(mean(fires) < self.hidden_fraction, self.hidden, 0.0)
-        return pushes
+                bumps[name] = jnp.where(mean(fires) < self.hidden_fraction, self.hidden, 0.0)
+        return bumps
+
+
+def weight_bumping_of(
+    given: WeightBumping | Mapping[str, Any] | None, default: WeightBumping
+) -> WeightBumping:
+    """The remedy: a record, its fields by name, or the default.
+
+    Raises:
+        UsageError: a field that does not exist, or a number below 0.
+    """
+    found = default if given is None else given
+    if isinstance(found, Mapping):
+        found = replaced(WeightBumping(), found, "weight_bumping")
+    for name, value in vars(found).items():
+        if not value >= 0:
+            raise UsageError(f"weight_bumping.{name} is {value:g}", fix="give at least 0")
+    return found
 
 
 def feeding_weights(network: Network) -> Feeding:
@@ -97,27 +115,24 @@ def feeding_weights(network: Network) -> Feeding:
     )
 
 
-def pushed(
+def bumped(
     directions: dict[str, dict[str, jax.Array]],
-    pushes: dict[str, jax.Array],
+    bumps: dict[str, jax.Array],
     feeding: Feeding,
     rate: Any = 1.0,
 ) -> dict[str, dict[str, jax.Array]]:
-    """The optimiser's steps (which are descended), with `rate` times the pushes of `Push.wanted`
-    for weights that feed.
+    """The optimiser's steps (which are descended), with `rate` times what `WeightBumping.wanted`
+    says for weights that feed.
 
-    A weight that is one number for all is not pushed.
+    A weight that is one number for all is not raised.
     """
     directions = {node: dict(own) for node, own in directions.items()}
     for population, nodes in feeding:
         for node, sign in nodes:
-            if population in pushes and "weight" in directions.get(node, {}):
-                push = (
-                    pushes[population] if sign is None else pushes[population] * jnp.asarray(sign)
-                )
+            if population in bumps and "weight" in directions.get(node, {}):
+                bump = bumps[population] if sign is None else bumps[population] * jnp.asarray(sign)
                 weight = directions[node]["weight"]
-                if weight.ndim > 1 and len(weight) == len(push):
-                    directions[node]["weight"] = weight - rate * push.reshape(
-                        -1, *[1] * (weight.ndim - 1)
-                    )
+                if weight.ndim > 1 and len(weight) == len(bump):
+                    by_row = bump.reshape(-1, *[1] * (weight.ndim - 1))
+                    directions[node]["weight"] = weight - rate * by_row
     return directions

@@ -1,0 +1,682 @@
+"""`TrainOptions`: the choices of a training run, one record for `fit`, `jaxsnn train`, its
+configuration file and the table in docs/cli.md.
+
+An option is one field. Its metadata, an `Option`, says all else that is known of it: the flag, what
+makes a value of text, the help text, the engines that it is for, the range of its values. JAX is
+not needed to read the record, nor is NumPy.
+"""
+# ruff: noqa: RUF009 - `option` makes a field, as `dataclasses.field` does
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.errors import UsageError, refuse_seed, suggestion
+from jaxsnn.units import parse_time
+
+if TYPE_CHECKING:
+    import optax
+
+    from jaxsnn.nir.initializers import Seed
+    from jaxsnn.train.data.datasets import Data, Splits
+    from jaxsnn.train.data.encoders import Encoder
+    from jaxsnn.train.loop.batch_engines import Engine
+    from jaxsnn.train.loop.constraints import Constraint
+    from jaxsnn.train.loop.epoch import Augment
+    from jaxsnn.train.loop.optimisers import Schedule
+    from jaxsnn.train.losses.losses import Loss
+    from jaxsnn.train.losses.regularizers import Regulariser
+    from jaxsnn.train.losses.silence import WeightBumping
+
+#: Engines by name.
+ENGINES = ("event", "grid", "loop")
+#: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
+ON_FAILURE = ("back", "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of an option, beside its name, type and default.
+
+    Attributes:
+        text: help text, one sentence, without the default.
+        more: further sentences, for the documentation alone.
+        python: what else there is to say in Python.
+        convert: makes a value of text, or of what TOML has; None: the command line has no flag for
+            it.
+        metavar: what the help text calls its value; "" for a switch, which takes none.
+        flag: its name in the command line, where that is not the name of the field.
+        table: whether a configuration file may say it as a table.
+        engines: kinds of engines that it is for (`engine_kind`); empty: all.
+        check: takes the name and a value that is not None, and raises `UsageError`.
+        former: its name in earlier versions, still accepted.
+        recorded: whether it decides what a run does, so that the record of the run and its
+            checkpoints have it. Others say where data come from, who computes and what is printed.
+        compiled: whether the compiled code of a training step depends on it.
+        command_only: for the command, refused by `fit`.
+    """
+
+    text: str
+    more: str = ""
+    python: str = ""
+    convert: Callable[[Any], Any] | None = None
+    metavar: str = ""
+    flag: str = ""
+    table: bool = False
+    engines: tuple[str, ...] = ()
+    check: Callable[[str, Any], None] | None = None
+    former: str = ""
+    recorded: bool = True
+    compiled: bool = False
+    command_only: bool = False
+
+    @property
+    def has_flag(self) -> bool:
+        """Whether the command line can say it."""
+        return self.convert is not None and self.convert is not mapping
+
+
+def option(default: Any, text: str, **known: Any) -> Any:
+    """A field of `TrainOptions`."""
+    return field(default=default, metadata={"option": Option(text=text, **known)})
+
+
+# -- from text, and from what TOML has
+
+
+def text(value: Any) -> str:
+    """A name or a path.
+
+    Raises:
+        ValueError: anything else than text or a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("give a number or a name")
+    return str(value)
+
+
+def whole(value: Any) -> int:
+    """A whole number."""
+    if isinstance(value, bool | float) or not isinstance(value, str | int):
+        raise ValueError("give a whole number")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("give a whole number") from None
+
+
+def number(value: Any) -> float:
+    """A number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("give a number")
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("give a number") from None
+
+
+def duration(value: Any) -> float:
+    """A time in seconds."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("give a time, such as 40ms")
+    return parse_time(value)
+
+
+def switch(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("give true or false")
+    return value
+
+
+def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
+    """Names with commas, a list of them, or a table by name, which stays as it is."""
+    if isinstance(value, Mapping):
+        return value
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("give names, with commas")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A table of a configuration file; a flag cannot say one."""
+    if not isinstance(value, Mapping):
+        raise ValueError("write a table")
+    return value
+
+
+def factors(value: Any) -> float | dict[str, float]:
+    """One number, or numbers by population: "2", "hidden:1.5,output:4", or a table."""
+    if isinstance(value, str) and ":" in value:
+        pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
+        populations = [name.strip() for name, _, _ in pairs]
+        if len(set(populations)) < len(populations):
+            raise ValueError("name each population once")
+        value = dict(zip(populations, (factor for _, _, factor in pairs), strict=True))
+    by_name = value if isinstance(value, Mapping) else {"": value}
+    try:
+        found = {name: number(factor) for name, factor in by_name.items()}
+    except ValueError:
+        fix = "say one factor, or NODE:FACTOR for each population, with commas"
+        raise ValueError(fix) from None
+    return found if isinstance(value, Mapping) else found[""]
+
+
+# -- ranges of values
+
+
+def at_least(least: int) -> Callable[[str, Any], None]:
+    """The check of a number that must not be smaller."""
+
+    def check(name: str, value: Any) -> None:
+        if not value >= least:
+            raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
+
+    return check
+
+
+def positive(name: str, value: Any) -> None:
+    """Above 0, and finite."""
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value:g}", fix="give a positive, finite number")
+
+
+def fraction(name: str, value: Any) -> None:
+    """From 0 to 1, 1 excluded."""
+    if not 0 <= value < 1:
+        raise UsageError(f"{name} is {value:g}", fix="give a number from 0 to 1, 1 excluded")
+
+
+def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:
+    """The check of a name; what is not text passes, for it is the thing itself."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, str) and value not in known:
+            raise UsageError(f"{name} is '{value}'", fix=suggestion(value, known))
+
+    return check
+
+
+def seed_check(name: str, value: Any) -> None:
+    """A number that JAX makes a key of, or a key."""
+    if isinstance(value, int):
+        refuse_seed(value, name)
+    else:
+        from jaxsnn.nir.initializers import seed_words
+
+        seed_words(value, name)
+
+
+def to_stderr(line: str) -> None:
+    """Print a line of progress."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def to_terminal(line: str) -> None:
+    """Print a line of progress, where somebody looks."""
+    if sys.stderr.isatty():
+        to_stderr(line)
+
+
+# Kinds of engines that leave a solution in continuous time, and that take several devices.
+_IN_TIME, _SHARED = ("event", "loop", "device"), ("event", "grid", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The choices of a training run, all with a default: `fit(graph, data, options=...)`.
+
+    >>> quick = TrainOptions(epochs=5, learning_rate=0.05)
+    >>> quick.epochs, quick.batch_size, quick.loss
+    (5, 64, 'ttfs')
+    """
+
+    data: Splits | Data | tuple[Any, Any] | str | None = option(
+        None,
+        "`yinyang`, `digits`, `japanese-vowels`, or an .npz with x_train, y_train, x_test, y_test",
+        more="`digits` (8x8) needs scikit-learn, `japanese-vowels` the data of aeon. The arrays are"
+        " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
+        " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
+        " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"
+        " `y_validation`, a fifth of the training samples is held out. Refused: samples without"
+        " labels or labels without samples, half a validation part, NaN, labels that no output"
+        " has",
+        python="also `Splits`, `Data`, or (x, y)",
+        convert=text,
+        metavar="D",
+        recorded=False,
+    )
+    data_folder: str | None = option(
+        None,
+        "`japanese-vowels`: where its .ts files are; by default the installed aeon",
+        convert=text,
+        metavar="DIR",
+        recorded=False,
+    )
+    copies: int = option(
+        1,
+        "`digits`, `japanese-vowels`: of each training sample, all but one distorted",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+        recorded=False,
+    )
+    loss: Loss | str = option(
+        "ttfs",
+        "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or one that is registered",
+        more="`ttfs`: cross-entropy of first spike times; `mse`: their shift-invariant squared"
+        " error; `count`: cross-entropy of spike counts; of a leaky readout `max`: of largest"
+        " voltages, `integral`: of integrals; `exp-sum`: of exponentially weighted sums, of"
+        " either. A name stands for times in units of the tau_syn of the population that feeds the"
+        " Output",
+        python="also a loss",
+        convert=text,
+        metavar="NAME",
+    )
+    loss_options: Mapping[str, Any] | None = option(
+        None, "fields of the loss by name", convert=mapping, table=True, recorded=False
+    )
+    encoder: Encoder | None = option(
+        None,
+        "makes Events of values; by default that of the task, or `Latency` over 2 tau_syn",
+        more="Not needed where the data are Events, or arrays (samples, time, *shape) for the"
+        " time-stepped engine",
+    )
+    t_end: float | None = option(
+        None,
+        "end of a sample, such as 40ms; by default 6.5 tau_syn of the population that answers",
+        python="in seconds",
+        convert=duration,
+        metavar="TIME",
+        check=positive,
+    )
+    epochs: int = option(
+        50, "passes over the training samples", convert=whole, metavar="N", check=at_least(1)
+    )
+    batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
+    learning_rate: float = option(
+        0.01,
+        "step of a weight in units of its kick",
+        more="The kick is what a spike through the weight does, over v_threshold - v_reset: 0.01"
+        " means the same in every dialect",
+        python="with an optimiser of one's own it is that of weight bumping alone",
+        convert=number,
+        metavar="R",
+        flag="lr",
+        check=positive,
+    )
+    schedule: str | Schedule = option(
+        "cosine",
+        "of the learning rate: `cosine`, `constant`, `linear`, `exponential` or `warm-up`",
+        python="also an optax schedule, whose rates are taken as they are",
+        convert=text,
+        metavar="NAME",
+    )
+    optimiser: str | optax.GradientTransformation = option(
+        "adam",
+        "`adam`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
+        python="also an optax optimiser with a learning rate of its own, whose updates are added, in"
+        " units of kicks",
+        convert=text,
+        metavar="NAME",
+    )
+    trainable: tuple[str, ...] | Mapping[str, Constraint | Mapping[str, Any]] = option(
+        ("weight", "bias"),
+        "parameters, with commas: weight, bias, tau_mem, NODE.delay, ...",
+        more="Also `tau_syn`, `tau`, `v_threshold`, `v_leak`, `delay`; `NODE.NAME` is that of one"
+        ' node. The table has a constraint for each: parameter = {kind = "free", "positive" or'
+        ' "bounded", low, high, shared, rate}. Delays without one stay between 0 and 1 tau_syn',
+        convert=names,
+        metavar="NAMES",
+        flag="train",
+        table=True,
+    )
+    synaptic_delays: Mapping[str, Any] | None = option(
+        None,
+        "Linear or Affine node -> delays to begin with, seconds: one for all its synapses or one"
+        " for each, (outputs, inputs)",
+        more='They are trained where `trainable` names "delay"; in the trained graph they are'
+        " nodes of their own",
+        recorded=False,
+    )
+    seed: Seed = option(
+        0,
+        "draws the data or their parts, the order of samples, and dropout: from 0 to 4294967295",
+        python="also a `jax.random` key",
+        convert=whole,
+        metavar="N",
+        check=seed_check,
+    )
+    engine: Engine | str | None = option(
+        "event",
+        "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`: on an"
+        " emulated chip",
+        more="The surrogate is that of the framework. With `loop` an emulated BrainScaleS-2 chip"
+        " runs each batch, gradients are exact at the spikes that it recorded"
+        " (docs/bss2.md); weights alone are trained",
+        python="also an engine",
+        convert=text,
+        metavar="NAME",
+        check=one_of(ENGINES),
+    )
+    chip_seed: int | None = option(
+        None,
+        "`loop`: which emulated chip; 0 by default",
+        more="The seed draws what its parts do otherwise, and its noise",
+        convert=whole,
+        metavar="N",
+        engines=("loop",),
+        recorded=False,
+    )
+    headroom: float | Mapping[str, float] | None = option(
+        None,
+        "`loop`: weights may grow by this factor; NODE:H,... by population; 2 by default",
+        more="Beyond it 63 LSB is not enough. The table has population = factor",
+        convert=factors,
+        metavar="H",
+        table=True,
+        engines=("loop",),
+        recorded=False,
+    )
+    runs: int | None = option(
+        None,
+        "`loop`: at most so many runs of the chip for a batch; 1 by default",
+        more="Spikes between them are recorded and replayed",
+        convert=whole,
+        metavar="N",
+        engines=("loop",),
+        recorded=False,
+    )
+    weight_bumping: WeightBumping | Mapping[str, Any] | None = option(
+        None,
+        "remedy for silent neurons: `label`, `hidden`, `hidden_fraction` of `WeightBumping`",
+        more="On the time-stepped engine there is none by default",
+        convert=mapping,
+        table=True,
+        former="push",
+    )
+    clip: float | None = option(
+        None,
+        "shorten gradients with a larger norm to this one",
+        convert=number,
+        metavar="NORM",
+        check=positive,
+        compiled=True,
+    )
+    regularisers: tuple[Regulariser, ...] = option(
+        (),
+        "terms of the loss, such as `SpikeRate` and `PeakMargin`",
+        engines=_IN_TIME,
+        compiled=True,
+    )
+    augment: Augment | None = option(
+        None,
+        "changes each training sample: `Dropout`, `Jitter`, or a function of (key, sample)",
+        compiled=True,
+    )
+    dropout: float = option(
+        0.0,
+        "leave out each input spike with this probability while training",
+        more="From 0 to 1, 1 excluded",
+        convert=number,
+        metavar="P",
+        recorded=False,
+    )
+    ema_decay: float = option(
+        0.0,
+        "decay per step of an exponential moving average of the parameters, such as 0.995",
+        more="The average is evaluated and kept; 0: none",
+        convert=number,
+        metavar="A",
+        check=fraction,
+        former="averaging",
+        compiled=True,
+    )
+    patience: int | None = option(
+        None,
+        "stop after N epochs without a better validation",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+    )
+    on_failure: str = option(
+        "back",
+        "`back`: to the best epoch, with smaller steps; `stop`",
+        more="A run fails where a number is not finite, a gradient explodes or no output fires any"
+        " more; it goes back up to three times, each time with steps of a third",
+        convert=text,
+        metavar="WHAT",
+        check=one_of(ON_FAILURE),
+    )
+    checkpoint: Any = option(
+        None, "folder for checkpoints, written after each epoch", recorded=False
+    )
+    resume: bool = option(
+        False,
+        "go on from the checkpoint, if there is one",
+        more="The result is that of a run that was never ended, bit for bit",
+        convert=switch,
+        recorded=False,
+    )
+    overwrite: bool = option(
+        False,
+        "replace a checkpoint that is not resumed, after the first evaluation; else it is an error",
+        recorded=False,
+    )
+    devices: int | None = option(
+        None,
+        "share the samples of each batch out over N devices",
+        more="By default one, or all of several processes",
+        convert=whole,
+        metavar="N",
+        engines=_SHARED,
+        recorded=False,
+    )
+    coordinator: str | None = option(
+        None,
+        "address of process 0, where several processes train together",
+        more="The same command on each host but for `--process`",
+        convert=text,
+        metavar="HOST:PORT",
+        recorded=False,
+    )
+    processes: int = option(
+        1,
+        "how many processes train together",
+        convert=whole,
+        metavar="N",
+        engines=_SHARED,
+        check=at_least(1),
+        recorded=False,
+    )
+    process: int = option(
+        0, "number of this process, from 0", convert=whole, metavar="I", recorded=False
+    )
+    progress: Callable[[str], None] | None = option(
+        to_terminal,
+        "takes one line for each epoch; by default to stderr if that is a terminal; None is quiet",
+        recorded=False,
+    )
+    plot: str | None = option(
+        None,
+        "draw the learning curve as PNG",
+        convert=text,
+        metavar="PNG",
+        recorded=False,
+        command_only=True,
+    )
+
+    def compiled_only(self) -> TrainOptions:
+        """The options that the compiled code of a step depends on, all others as by default:
+        equal where runs can share the code.
+        """
+        kept = {name: getattr(self, name) for name, known in OPTIONS.items() if known.compiled}
+        return replace(TrainOptions(), **kept)
+
+
+#: Name of the field -> what is known of the option, in the order of the record.
+OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {known.name: known.metadata["option"] for known in fields(TrainOptions)}
+)
+_FORMER = {known.former: name for name, known in OPTIONS.items() if known.former}
+
+
+def _documented(record: type[TrainOptions]) -> str:
+    """The docstring, with a line for each attribute."""
+    lines = []
+    for known in fields(record):
+        said = known.metadata["option"]
+        in_python = f"in Python {said.python}" if said.python else ""
+        sentences = ". ".join(part for part in (said.text, said.more, in_python) if part)
+        line = f"{known.name}: {sentences}."
+        lines.append(textwrap.fill(line, 100, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    return f"{record.__doc__}\n    Attributes:\n" + "\n".join(lines) + "\n"
+
+
+TrainOptions.__doc__ = _documented(TrainOptions)
+
+
+def options_of(
+    options: TrainOptions | None = None, given: Mapping[str, Any] | None = None
+) -> TrainOptions:
+    """The options, with fields that are given beside them in place of theirs.
+
+    Args:
+        options: None: the defaults.
+        given: fields by name; a former name is accepted, with a `DeprecationWarning`.
+
+    Raises:
+        UsageError: a name that does not exist, or one that is given twice.
+    """
+    fields_given: dict[str, Any] = {}
+    for name, value in (given or {}).items():
+        now = _FORMER.get(name, name)
+        if now not in OPTIONS:
+            raise UsageError(f"there is no option '{name}'", fix=suggestion(name, OPTIONS))
+        if now in fields_given:
+            raise UsageError(f"{now} is given twice, also as {name}", fix=f"leave out {name}")
+        if now != name:
+            # the caller of `fit` is three frames up
+            warnings.warn(f"{name} is now called {now}", DeprecationWarning, stacklevel=3)
+        fields_given[now] = value
+    return replace(options or TrainOptions(), **fields_given)
+
+
+def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
+    """A record with some fields replaced, by name.
+
+    Args:
+        where: what the message calls the table.
+
+    Raises:
+        UsageError: a field that the record does not have.
+    """
+    known = [own.name for own in fields(record)]
+    for name in table:
+        if name not in known:
+            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
+    return replace(record, **table)
+
+
+def engine_kind(engine: Any) -> str:
+    """The name of an engine, or of what kind it is: "event", "grid", "loop", or "device" for an
+    `InTheLoop` with a device of its own.
+    """
+    if engine is None or isinstance(engine, str):
+        return engine or "event"
+    from jaxsnn.train.loop.batch_engines import kind_of
+
+    return kind_of(engine)
+
+
+def check_options(options: TrainOptions) -> None:
+    """Refuse what makes no sense, whatever the network and the data are.
+
+    Raises:
+        UsageError: a number out of its range, a name that does not exist, an option for another
+            engine, or a process that is none of them.
+    """
+    kind = engine_kind(options.engine)
+    for name, known in OPTIONS.items():
+        value = getattr(options, name)
+        if value is not None and known.check is not None:
+            known.check(name, value)
+    for name, known in OPTIONS.items():
+        value, default = getattr(options, name), getattr(TrainOptions, name)
+        if known.engines and kind not in known.engines and value not in (None, default):
+            wanted = " or ".join(f'engine="{one}"' for one in known.engines if one in ENGINES)
+            shown = value if isinstance(value, int | float) else "..."
+            message = f"{name}={shown} is for {wanted}, the engine is {kind}"
+            raise UsageError(message, fix=f"leave out {name}={shown}")
+    _refuse_processes(options)
+
+
+def _refuse_processes(options: TrainOptions) -> None:
+    """Refuse a number of no process, and several processes that cannot find each other."""
+    processes, process = options.processes, options.process
+    if not 0 <= process < processes:
+        message = f"process is {process} of {processes}"
+        fix = f"number them from 0 to {processes - 1}, or say processes=N"
+        raise UsageError(message, fix=fix)
+    if processes > 1 and options.coordinator is None:
+        fix = 'pass coordinator="HOST:PORT", the address of process 0'
+        raise UsageError(f"{processes} processes cannot find each other", fix=fix)
+
+
+# -- the command line, its configuration file and its documentation
+
+
+def flag_of(name: str) -> str:
+    """The name of an option in the command line, without "--".
+
+    >>> flag_of("learning_rate"), flag_of("batch_size")
+    ('lr', 'batch-size')
+    """
+    return OPTIONS[name].flag or name.replace("_", "-")
+
+
+def names_in_files() -> dict[str, str]:
+    """Name in a configuration file -> the option; with "-", former names too."""
+    found = {}
+    for name, known in OPTIONS.items():
+        if known.convert is not None:
+            found |= {name.replace("_", "-"): name, flag_of(name): name}
+            found |= {known.former: name} if known.former else {}
+    return found
+
+
+def help_of(name: str) -> str:
+    """The help text, with the default where there is one to say."""
+    default = getattr(TrainOptions, name)
+    silent = default is None or (isinstance(default, bool | float) and not default)
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    return OPTIONS[name].text + ("" if silent else f" (default {shown})")
+
+
+def options_table() -> str:
+    """The options of `jaxsnn train` as a table of Markdown, as docs/cli.md has it; those in square
+    brackets are tables of the configuration file.
+    """
+    rows = ["| option | does |", "|---|---|"]
+    for name, known in OPTIONS.items():
+        if known.convert is None:
+            continue
+        flag = flag_of(name)
+        spelled = [f"`--{flag}`"] if known.has_flag else []
+        if known.table:
+            spelled.append(f"`[{name.replace('_', '-')}]`")
+        said = f"{help_of(name)}. {known.more}" if known.more else help_of(name)
+        if known.former:
+            former = f"--{known.former}" if known.has_flag else f"[{known.former}]"
+            said += f". Formerly `{former}`, which is still accepted"
+        rows.append(f"| {', '.join(spelled)} | {said} |")
+    return "\n".join(rows)

@@ -1,0 +1,230 @@
+"""A loss, an encoder, a constraint and a regulariser from outside: written here, with nothing in
+the package touched.
+"""
+
+import inspect
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Events
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import write
+from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
+from jaxsnn.train.losses import registry
+from tests.commands.test_cli import call, refused
+from tests.train.test_fit import DATA, QUICK, small_net
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinge:
+    """The neuron of the label fires first, by a margin in units of tau."""
+
+    population: str
+    tau: float
+    t_max: float
+    margin: float = 0.5
+    name: ClassVar[str] = "hinge"
+    reads: ClassVar[str] = "first spikes"
+
+    def __call__(self, reading, labels):
+        times = reading.first_spike(self.population)
+        times = jnp.where(jnp.isfinite(times), times, self.t_max) / self.tau
+        own = jnp.take_along_axis(times, labels[:, None], axis=1)
+        lacks = jnp.maximum(own - times + self.margin, 0.0)
+        return jnp.sum(lacks, axis=1) - self.margin
+
+    def predict(self, reading):
+        times = reading.first_spike(self.population)
+        return jnp.where(jnp.isfinite(times).any(axis=1), jnp.argmin(times, axis=1), -1)
+
+
+@pytest.fixture
+def hinge():
+    """The loss, registered for one test."""
+    yield register_loss(Hinge)
+    del registry._LOSSES["hinge"]
+
+
+def test_a_loss_that_is_registered_trains_by_its_name(hinge):
+    assert hinge is Hinge
+    assert LOSSES["hinge"] is Hinge
+    trained = fit(small_net(), DATA, **QUICK, loss="hinge")
+    before, best = trained.history[0], trained.history[trained.best_epoch]
+    assert before.validation_accuracy < 0.5
+    assert best.validation_accuracy > 0.65
+    assert trained.settings["loss"] == {
+        "name": "hinge",
+        "population": "4",
+        "tau": 0.01,
+        "t_max": 0.065,
+        "margin": 0.5,
+    }
+    # of first spikes alone: the population that is read stops after its first
+    assert trained.settings["engine"]["first_spike_only"] == ["4"]
+    assert evaluate(trained.graph, DATA.test, loss="hinge", bias=True) == trained.test_accuracy
+
+
+def test_its_fields_are_options_of_the_loss(hinge):
+    wide = fit(small_net(), DATA, loss="hinge", loss_options={"margin": 2.0}, epochs=1)
+    assert wide.settings["loss"]["margin"] == 2.0
+    with pytest.raises(UsageError, match="loss_options: there is no 'marign': did you mean 'marg"):
+        fit(small_net(), DATA, loss="hinge", loss_options={"marign": 2.0}, epochs=1)
+
+
+PLUGIN = f"""
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+
+{inspect.getsource(Hinge)}
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A package with an entry point, as pip would have installed it: on sys.path, not imported."""
+    place = tmp_path / "site-packages"
+    described = place / "hinge_plugin-1.0.dist-info"
+    described.mkdir(parents=True)
+    (place / "hinge_plugin.py").write_text(PLUGIN)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: hinge-plugin\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text(
+        "[jaxsnn.losses]\nhinge-of-a-plugin = hinge_plugin:Hinge\n"
+        "broken = hinge_plugin:Hingge\nno-loss = hinge_plugin:dataclass\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    yield
+    registry._LOSSES.pop("hinge-of-a-plugin", None)
+
+
+def test_the_command_trains_with_a_loss_of_an_entry_point(plugin, tmp_path, capsys):
+    write(tmp_path / "net.nir", small_net())
+    data, options = ["--data", "yinyang"], ["--epochs", "1", "--batch-size", "500", "-q"]
+    argv = ["train", tmp_path / "net.nir", "-o", tmp_path / "out.nir", *data, *options]
+    assert "hinge-of-a-plugin" not in LOSSES
+    code, out, err = call(capsys, *argv, "--loss", "hinge-of-a-plugin", "--json")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["test_accuracy"] <= 1
+    settings = json.loads((tmp_path / "out.history.json").read_text())["settings"]
+    assert settings["loss"]["name"] == "hinge-of-a-plugin"
+    assert settings["loss"]["margin"] == 0.5
+    argv[3] = tmp_path / "other.nir"
+    line = refused(capsys, *argv, "--loss", "hinge-of-a-plugn")[1]
+    assert "did you mean 'hinge-of-a-plugin'?" in line
+    line = refused(capsys, *argv, "--loss", "broken")[1]
+    assert "the loss 'broken' cannot be loaded from hinge_plugin:Hingge" in line
+    assert "loss 'no-loss' (" in refused(capsys, *argv, "--loss", "no-loss")[1]
+    assert not (tmp_path / "other.nir").exists()
+
+
+def test_what_is_not_a_loss_is_refused(hinge):
+    class Nameless(Hinge):
+        name = ""
+
+    class Blind(Hinge):
+        name, reads = "blind", "minds"
+
+    class Dumb:
+        name, reads = "dumb", "spikes"
+
+        def __call__(self, reading, labels):
+            return labels
+
+    class Other(Hinge):
+        pass
+
+    refusals = {
+        Nameless: 'loss Nameless has no name: set name = "its-name"',
+        Blind: r"loss 'blind' \(Blind\) reads 'minds': set reads to one of 'first spikes', 'spikes'",
+        Dumb: r"loss 'dumb' \(Dumb\) has no method predict",
+        Other: "the loss 'hinge' is .*Hinge already: choose another name",
+    }
+    for wrong, message in refusals.items():
+        with pytest.raises(UsageError, match=message):
+            register_loss(wrong)
+    with pytest.raises(UsageError, match=r"the loss 'ttfs' is .*FirstSpike already"):
+        register_loss(Hinge, "ttfs")
+    assert register_loss(Hinge) is Hinge
+    assert LOSSES["hinge"] is Hinge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backwards:
+    """Small values come last, in `duration` seconds; a last channel spikes at the end."""
+
+    duration: float
+
+    def __call__(self, values):
+        time = self.duration * (1 - np.asarray(values))
+        time = np.concatenate([time, np.full((len(time), 1), self.duration)], axis=1)
+        index = np.broadcast_to(np.arange(time.shape[1]), time.shape)
+        return Events(time=time, index=index.astype(np.int32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """Between -most and most, by a sine."""
+
+    most: float = 2.0
+    shared: bool = False
+    rate: float = 1.0
+
+    def to_raw(self, value, own):
+        return jnp.arcsin(value / self.most)
+
+    def to_value(self, raw, own):
+        return self.most * jnp.sin(raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewSpikes:
+    """A term for each recorded spike of a population."""
+
+    population: str
+
+    def __call__(self, network, solution):
+        count = solution.spikes[self.population].count
+        return 1e-3 * count.sum(axis=1)
+
+
+def test_an_encoder_a_constraint_and_a_regulariser_of_ones_own_are_passed_as_they_are():
+    graph = small_net()
+    first = np.clip(graph.nodes["1"].weight, -1.9, 1.9)
+    graph = graph.with_nodes([graph.nodes["1"].replace(weight=first)])
+    options = TrainOptions(
+        encoder=Backwards(duration=0.02),
+        trainable={"1.weight": Rounded(rate=0.5), "3.weight": {"kind": "free"}},
+        regularisers=(FewSpikes(population="2"),),
+        epochs=4,
+        progress=None,
+    )
+    trained = fit(graph, DATA, options=options, learning_rate=0.05)
+    assert trained.settings["encoder"] == {"name": "Backwards", "duration": 0.02}
+    assert trained.settings["trainable"]["1.weight"] == {
+        "name": "Rounded",
+        "most": 2.0,
+        "shared": False,
+        "rate": 0.5,
+    }
+    assert trained.settings["regularisers"] == [{"name": "FewSpikes", "population": "2"}]
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
+    weight = trained.graph.nodes["1"].weight
+    assert np.abs(weight).max() <= 2.0
+    assert not np.array_equal(weight, first)
+
+
+def test_a_task_may_bring_a_function_as_its_encoder():
+    from dataclasses import replace
+
+    def encode(values):
+        return Backwards(duration=0.02)(values)
+
+    data = replace(DATA, encoder=lambda tau: encode)
+    assert fit(small_net(), data, epochs=1, progress=None).settings["encoder"] == {"name": "encode"}

@@ -1,0 +1,297 @@
+"""One record of options behind `fit`, the command, its configuration file and its documentation."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+import jaxsnn
+from jaxsnn.commands import train_command
+from jaxsnn.commands.arguments import Parser
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import write
+from jaxsnn.train import SpikeRate, TrainOptions, WeightBumping, fit
+from jaxsnn.train.options import (
+    OPTIONS,
+    check_options,
+    flag_of,
+    names_in_files,
+    options_of,
+    options_table,
+)
+from tests.commands.test_cli import call, refused
+from tests.train.test_fit import DATA, small_net
+
+FIELDS = [field.name for field in dataclasses.fields(TrainOptions)]
+FLAGGED = [name for name in FIELDS if OPTIONS[name].has_flag]
+LOOP = "--engine loop --headroom 2:1.5,4:3 --chip-seed 3"
+IN_FILES = [name for name in FIELDS if OPTIONS[name].convert is not None]
+
+
+def parsed(*argv):
+    """The options that the command makes of arguments, and its notes."""
+    parser = Parser()
+    train_command.add(parser.add_subparsers(parser_class=Parser))
+    arguments = parser.parse_args(["train", "net.nir", "-o", "out.nir", *argv])
+    return train_command.options_of(arguments)
+
+
+def configured(tmp_path, text, *argv):
+    (tmp_path / "run.toml").write_text(text)
+    return parsed("--config", str(tmp_path / "run.toml"), *argv)
+
+
+def test_the_page_has_the_table_of_the_record():
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    assert options_table() in page, (
+        "replace the table of jaxsnn train in docs/cli.md by what this prints: "
+        'python -c "from jaxsnn.train.options import options_table; print(options_table())"'
+    )
+
+
+def test_every_field_is_described_once():
+    assert list(OPTIONS) == FIELDS
+    for name, known in OPTIONS.items():
+        assert known.text, name
+        assert f"\n        {name}: " in TrainOptions.__doc__
+        assert len(known.text) <= 120, name
+    assert list(inspect.signature(fit).parameters) == ["graph", "data", "options", "fields"]
+
+
+def test_the_parser_is_made_of_the_record():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    train_command.add(commands)
+    actions = {
+        action.dest: action
+        for action in commands.choices["train"]._actions
+        if action.dest in OPTIONS
+    }
+    assert list(actions) == FLAGGED
+    assert len(FLAGGED) > 25
+    for name, action in actions.items():
+        assert action.option_strings == [f"--{flag_of(name)}"]
+        assert action.metavar == (OPTIONS[name].metavar or None)
+        assert OPTIONS[name].text.replace("`", "") in action.help
+
+
+def test_without_flags_the_command_has_the_defaults_of_fit():
+    options, notes = parsed("--data", "yinyang")
+    assert options == TrainOptions(data="yinyang")
+    assert notes == ()
+
+
+def test_flags_become_fields():
+    line = "--data x.npz --lr 0.1 --train weight,2.tau_mem --t-end 40ms --batch-size 7 --resume"
+    options, _ = parsed(*line.split(), *LOOP.split())
+    expected = TrainOptions(
+        data="x.npz",
+        learning_rate=0.1,
+        trainable=("weight", "2.tau_mem"),
+        t_end=0.04,
+        batch_size=7,
+        engine="loop",
+        headroom={"2": 1.5, "4": 3.0},
+        chip_seed=3,
+        resume=True,
+    )
+    assert options == expected
+
+
+def test_a_file_says_the_same_by_flag_or_by_field_and_flags_win(tmp_path):
+    text = """
+data = "yinyang"
+{rate} = 0.1
+batch_size = 8
+epochs = 3
+t-end = "40ms"
+train = ["weight", "bias"]
+resume = true
+[weight_bumping]
+label = 2.0
+[loss-options]
+sharpness = 0.1
+"""
+    expected = TrainOptions(
+        data="yinyang",
+        learning_rate=0.1,
+        batch_size=16,
+        epochs=3,
+        t_end=0.04,
+        resume=True,
+        weight_bumping={"label": 2.0},
+        loss_options={"sharpness": 0.1},
+    )
+    for rate in ("lr", "learning_rate", "learning-rate"):
+        found, notes = configured(tmp_path, text.format(rate=rate), "--batch-size", "16")
+        assert found == expected
+        assert notes == ()
+
+
+def test_a_flag_goes_before_a_table_too(tmp_path):
+    text = 'data = "yinyang"\n[trainable]\nweight = {kind = "free"}\n'
+    assert configured(tmp_path, text)[0].trainable == {"weight": {"kind": "free"}}
+    assert configured(tmp_path, text, "--train", "bias")[0].trainable == ("bias",)
+
+
+def test_an_option_is_said_once_in_a_file(tmp_path):
+    for text in ("lr = 0.1\nlearning-rate = 0.2\n", 'train = "weight"\n[trainable]\nbias = {}\n'):
+        with pytest.raises(UsageError, match=r"run\.toml says \w+ twice, also as"):
+            configured(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", [name for name in IN_FILES if not OPTIONS[name].table])
+def test_values_of_another_type_are_refused_with_where_they_stand(name, tmp_path):
+    for value in ("[1]", "{a = 1}"):
+        with pytest.raises(UsageError, match=rf"run\.toml: {flag_of(name)} is .*: give "):
+            configured(tmp_path, f"{flag_of(name)} = {value}\n")
+
+
+def test_what_only_python_can_say_is_not_in_files(tmp_path):
+    only = set(FIELDS) - set(IN_FILES)
+    assert {"encoder", "augment", "regularisers", "progress", "checkpoint"} <= only
+    assert only.isdisjoint(names_in_files().values())
+    with pytest.raises(UsageError, match="there is no option 'augment'"):
+        configured(tmp_path, "augment = 1\n")
+
+
+def test_fit_takes_a_record_or_fields_and_fields_win():
+    record = TrainOptions(epochs=7, batch_size=16, progress=None)
+    assert options_of(record, {}) == record
+    assert options_of(record, {"epochs": 2}) == dataclasses.replace(record, epochs=2)
+    assert options_of(None, {"epochs": 2}) == TrainOptions(epochs=2)
+    trained = fit(small_net(), DATA, options=record, epochs=1)
+    assert trained.settings["epochs"] == 1
+    assert trained.settings["batch_size"] == 16
+    again = fit(small_net(), options=dataclasses.replace(record, data=DATA, epochs=1))
+    assert again.as_dict() == trained.as_dict()
+    with pytest.raises(UsageError, match="there is no option 'learning': did you mean 'lear"):
+        fit(small_net(), DATA, learning=0.1)
+
+
+def test_the_record_of_a_run_has_the_options_that_decide_it():
+    recorded = [name for name, known in OPTIONS.items() if known.recorded]
+    trained = fit(small_net(), DATA, epochs=1, progress=None, dropout=0.1)
+    former = {"averaging": "ema_decay", "push": "weight_bumping"}
+    assert set(trained.settings) == {*recorded, *former}
+    for old, now in former.items():
+        assert trained.settings[old] == trained.settings[now]
+    assert trained.settings["augment"] == {"name": "Dropout", "probability": 0.1}
+    json.dumps(trained.settings, allow_nan=False)
+
+
+def test_only_what_is_compiled_in_makes_other_code():
+    one = TrainOptions(epochs=3, seed=1, clip=2.0, trainable={"weight": {}}, ema_decay=0.5)
+    other = TrainOptions(epochs=9, seed=2, clip=2.0, progress=None, ema_decay=0.5)
+    assert one.compiled_only() == other.compiled_only()
+    assert hash(one.compiled_only()) == hash(other.compiled_only())
+    assert one.compiled_only() != dataclasses.replace(one, clip=3.0).compiled_only()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"chip_seed": 1}, 'chip_seed=1 is for engine="loop", the engine is event'),
+        ({"runs": 2, "engine": "grid"}, 'runs=2 is for engine="loop", the engine is grid'),
+        (
+            {"regularisers": (SpikeRate(),), "engine": jaxsnn.Grid()},
+            'regularisers=... is for engine="event" or engine="loop", the engine is grid',
+        ),
+        ({"devices": 2, "engine": "loop"}, 'devices=2 is for engine="event" or engine="grid"'),
+        ({"engine": 3}, "3 is not an engine"),
+        ({"copies": 0}, "copies is 0: give at least 1"),
+        ({"processes": 2}, "2 processes cannot find each other: pass coordinator="),
+        ({"process": 1}, "process is 1 of 1: number them from 0 to 0"),
+        ({"seed": 1.5}, r"seed is 1\.5: give a whole number from 0 on, or one key of jax.random"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_loaded(given, message):
+    with pytest.raises(UsageError, match=message):
+        check_options(TrainOptions(**given))
+
+
+def test_what_cannot_act_is_refused():
+    refusals = {
+        "plot is for the command": {"plot": "x.png"},
+        "copies is for data by name": {"copies": 2},
+        "data_folder is for data by name": {"data_folder": "x"},
+        "dropout is 0.1, and augment is given too": {"dropout": 0.1, "augment": abs},
+        "loss_options: there is no 'gain'": {"loss_options": {"gain": 1.0}},
+    }
+    for message, given in refusals.items():
+        with pytest.raises(UsageError, match=message):
+            fit(small_net(), DATA, **given)
+
+
+def test_former_names_are_accepted_with_a_warning(tmp_path, capsys):
+    with pytest.warns(DeprecationWarning, match="averaging is now called ema_decay") as caught:
+        trained = fit(small_net(), DATA, epochs=1, averaging=0.5, progress=None)
+    assert caught[0].filename == __file__
+    assert trained.settings["ema_decay"] == 0.5
+    with pytest.warns(DeprecationWarning, match="push is now called weight_bumping"):
+        assert options_of(None, {"push": {"label": 2.0}}).weight_bumping == {"label": 2.0}
+    with pytest.raises(UsageError, match="ema_decay is given twice, also as averaging"):
+        options_of(None, {"ema_decay": 0.1, "averaging": 0.2})
+    with pytest.warns(DeprecationWarning, match=r"jaxsnn\.train\.Push is now called WeightBumping"):
+        assert jaxsnn.train.Push is WeightBumping
+    with pytest.warns(DeprecationWarning, match="Population is now called PopulationCode"):
+        assert jaxsnn.train.Population is jaxsnn.train.PopulationCode
+    options, notes = parsed("--data", "yinyang", "--averaging", "0.9")
+    assert (options.ema_decay, notes) == (0.9, ("--averaging is now called --ema-decay",))
+    text = 'data = "yinyang"\naveraging = 0.8\n[push]\nhidden = 1.0\n'
+    options, notes = configured(tmp_path, text)
+    assert (options.ema_decay, options.weight_bumping) == (0.8, {"hidden": 1.0})
+    assert [note.split(": ")[1] for note in notes] == [
+        "averaging is now called ema_decay",
+        "push is now called weight_bumping",
+    ]
+    # and the command says so
+    write(tmp_path / "net.nir", small_net())
+    argv = ["train", tmp_path / "net.nir", "-o", tmp_path / "out.nir", "--data", "yinyang"]
+    line = refused(capsys, *argv, "--averaging", "1.0")[1]
+    assert "ema_decay is 1: give a number from 0 to 1" in line
+    quick = ["--epochs", "1", "--averaging", "0.5", "--batch-size", "1000", "--lr", "0.1"]
+    code, _, err = call(capsys, *argv, *quick)
+    assert code == 0
+    assert "jaxsnn: note: --averaging is now called --ema-decay\n" in err
+
+
+def test_every_public_name_is_one_of_the_lazy_ones():
+    tree = ast.parse(Path(jaxsnn.train.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == jaxsnn.train._HOME
+    assert [
+        name for name in jaxsnn.train.__all__ if getattr(jaxsnn.train, name, None) is None
+    ] == []
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = jaxsnn.train.fitt
+
+
+def test_the_record_is_read_without_numpy_or_jax(run_python):
+    code = """
+import sys
+from jaxsnn.train.options import TrainOptions, check_options, options_table
+check_options(TrainOptions(engine="loop"))
+options_table()
+print([name for name in ("numpy", "h5py", "jax", "optax", "nir") if name in sys.modules])
+"""
+    assert run_python(code).stdout == "[]\n"
+
+
+def test_no_message_of_training_speaks_of_flags():
+    """Advice is in the words of Python; the command line translates it."""
+    folder = Path(jaxsnn.train.__file__).parent
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith(
+                ("Error", "Stopped")
+            ):
+                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+                found += [text for text in texts if isinstance(text, str) and "--" in text]
+    assert [text for text in found if "XLA_FLAGS" not in text] == []
