@@ -19,7 +19,7 @@ from jaxsnn.train.loop.history import Fit
 from jaxsnn.train.loop.parallel import join
 from jaxsnn.train.loop.train_plan import make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
-from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_of
+from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
 
 __all__ = ["TrainingStopped", "fit"]
 
@@ -67,7 +67,7 @@ def fit(
     >>> trained.test_accuracy > 0.5
     True
     """
-    chosen = options_of(options, fields)
+    chosen = options_with(options, fields)
     if data is not None:
         chosen = replace(chosen, data=data)
     check_options(chosen)

@@ -9,17 +9,30 @@ not needed to read the record, nor is NumPy.
 
 from __future__ import annotations
 
-import math
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn.errors import UsageError, refuse_seed, suggestion
-from jaxsnn.units import parse_time
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.train.option_values import (
+    at_least,
+    duration,
+    factors,
+    fraction,
+    mapping,
+    names,
+    number,
+    one_of,
+    positive,
+    seed_check,
+    switch,
+    text,
+    whole,
+)
 
 if TYPE_CHECKING:
     import optax
@@ -86,133 +99,6 @@ class Option:
 def option(default: Any, text: str, **known: Any) -> Any:
     """A field of `TrainOptions`."""
     return field(default=default, metadata={"option": Option(text=text, **known)})
-
-
-# -- from text, and from what TOML has
-
-
-def text(value: Any) -> str:
-    """A name or a path.
-
-    Raises:
-        ValueError: anything else than text or a number.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a number or a name")
-    return str(value)
-
-
-def whole(value: Any) -> int:
-    """A whole number."""
-    if isinstance(value, bool | float) or not isinstance(value, str | int):
-        raise ValueError("give a whole number")
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError("give a whole number") from None
-
-
-def number(value: Any) -> float:
-    """A number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a number")
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError("give a number") from None
-
-
-def duration(value: Any) -> float:
-    """A time in seconds."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("give a time, such as 40ms")
-    return parse_time(value)
-
-
-def switch(value: Any) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise ValueError("give true or false")
-    return value
-
-
-def names(value: Any) -> tuple[str, ...] | Mapping[str, Any]:
-    """Names with commas, a list of them, or a table by name, which stays as it is."""
-    if isinstance(value, Mapping):
-        return value
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("give names, with commas")
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """A table of a configuration file; a flag cannot say one."""
-    if not isinstance(value, Mapping):
-        raise ValueError("write a table")
-    return value
-
-
-def factors(value: Any) -> float | dict[str, float]:
-    """One number, or numbers by population: "2", "hidden:1.5,output:4", or a table."""
-    if isinstance(value, str) and ":" in value:
-        pairs = [part.rpartition(":") for part in value.split(",") if part.strip()]
-        populations = [name.strip() for name, _, _ in pairs]
-        if len(set(populations)) < len(populations):
-            raise ValueError("name each population once")
-        value = dict(zip(populations, (factor for _, _, factor in pairs), strict=True))
-    by_name = value if isinstance(value, Mapping) else {"": value}
-    try:
-        found = {name: number(factor) for name, factor in by_name.items()}
-    except ValueError:
-        fix = "say one factor, or NODE:FACTOR for each population, with commas"
-        raise ValueError(fix) from None
-    return found if isinstance(value, Mapping) else found[""]
-
-
-# -- ranges of values
-
-
-def at_least(least: int) -> Callable[[str, Any], None]:
-    """The check of a number that must not be smaller."""
-
-    def check(name: str, value: Any) -> None:
-        if not value >= least:
-            raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
-
-    return check
-
-
-def positive(name: str, value: Any) -> None:
-    """Above 0, and finite."""
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value:g}", fix="give a positive, finite number")
-
-
-def fraction(name: str, value: Any) -> None:
-    """From 0 to 1, 1 excluded."""
-    if not 0 <= value < 1:
-        raise UsageError(f"{name} is {value:g}", fix="give a number from 0 to 1, 1 excluded")
-
-
-def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:
-    """The check of a name; what is not text passes, for it is the thing itself."""
-
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, str) and value not in known:
-            raise UsageError(f"{name} is '{value}'", fix=suggestion(value, known))
-
-    return check
-
-
-def seed_check(name: str, value: Any) -> None:
-    """A number that JAX makes a key of, or a key."""
-    if isinstance(value, int):
-        refuse_seed(value, name)
-    else:
-        from jaxsnn.nir.initializers import seed_words
-
-        seed_words(value, name)
 
 
 def to_stderr(line: str) -> None:
@@ -324,8 +210,8 @@ class TrainOptions:
     optimiser: str | optax.GradientTransformation = option(
         "adam",
         "`adam`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
-        python="also an optax optimiser with a learning rate of its own, whose updates are added, in"
-        " units of kicks",
+        python="also an optax optimiser with a learning rate of its own, whose updates are added,"
+        " in units of kicks",
         convert=text,
         metavar="NAME",
     )
@@ -358,8 +244,8 @@ class TrainOptions:
     )
     engine: Engine | str | None = option(
         "event",
-        "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`: on an"
-        " emulated chip",
+        "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
+        " on an emulated chip",
         more="The surrogate is that of the framework. With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/bss2.md); weights alone are trained",
@@ -545,7 +431,7 @@ def _documented(record: type[TrainOptions]) -> str:
 TrainOptions.__doc__ = _documented(TrainOptions)
 
 
-def options_of(
+def options_with(
     options: TrainOptions | None = None, given: Mapping[str, Any] | None = None
 ) -> TrainOptions:
     """The options, with fields that are given beside them in place of theirs.

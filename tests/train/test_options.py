@@ -20,8 +20,8 @@ from jaxsnn.train.options import (
     check_options,
     flag_of,
     names_in_files,
-    options_of,
     options_table,
+    options_with,
 )
 from tests.commands.test_cli import call, refused
 from tests.train.test_fit import DATA, small_net
@@ -161,9 +161,9 @@ def test_what_only_python_can_say_is_not_in_files(tmp_path):
 
 def test_fit_takes_a_record_or_fields_and_fields_win():
     record = TrainOptions(epochs=7, batch_size=16, progress=None)
-    assert options_of(record, {}) == record
-    assert options_of(record, {"epochs": 2}) == dataclasses.replace(record, epochs=2)
-    assert options_of(None, {"epochs": 2}) == TrainOptions(epochs=2)
+    assert options_with(record, {}) == record
+    assert options_with(record, {"epochs": 2}) == dataclasses.replace(record, epochs=2)
+    assert options_with(None, {"epochs": 2}) == TrainOptions(epochs=2)
     trained = fit(small_net(), DATA, options=record, epochs=1)
     assert trained.settings["epochs"] == 1
     assert trained.settings["batch_size"] == 16
@@ -233,9 +233,9 @@ def test_former_names_are_accepted_with_a_warning(tmp_path, capsys):
     assert caught[0].filename == __file__
     assert trained.settings["ema_decay"] == 0.5
     with pytest.warns(DeprecationWarning, match="push is now called weight_bumping"):
-        assert options_of(None, {"push": {"label": 2.0}}).weight_bumping == {"label": 2.0}
+        assert options_with(None, {"push": {"label": 2.0}}).weight_bumping == {"label": 2.0}
     with pytest.raises(UsageError, match="ema_decay is given twice, also as averaging"):
-        options_of(None, {"ema_decay": 0.1, "averaging": 0.2})
+        options_with(None, {"ema_decay": 0.1, "averaging": 0.2})
     with pytest.warns(DeprecationWarning, match=r"jaxsnn\.train\.Push is now called WeightBumping"):
         assert jaxsnn.train.Push is WeightBumping
     with pytest.warns(DeprecationWarning, match="Population is now called PopulationCode"):

@@ -79,7 +79,8 @@ def encoded(
     neurons = network.populations[population].size
     if len(data.classes) > neurons:
         raise UsageError(
-            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons} neurons",
+            f"{what} has {len(data.classes)} classes, population '{population}' has {neurons}"
+            " neurons",
             fix="give it a neuron for each class, which the loss needs",
             node=population,
         )
@@ -94,7 +95,8 @@ def encoded(
         if isinstance(encoder, Latency) and events.time.shape[1] != channels:
             bias = " (the bias channel included)" if encoder.bias else ""
             raise UsageError(
-                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has {channels}",
+                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has"
+                f" {channels}",
                 fix="make them the same; a bias channel is one more, Latency(bias=True)",
                 node=name,
             )

@@ -30,7 +30,8 @@ from jaxsnn.train.data.datasets import (
 from jaxsnn.train.data.digits import digits_splits
 from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.data.vowels import japanese_vowels_splits
-from jaxsnn.train.options import TrainOptions, seed_check
+from jaxsnn.train.option_values import seed_check
+from jaxsnn.train.options import TrainOptions
 
 #: Tasks that are known by name; each takes a seed, some more.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
@@ -68,11 +69,8 @@ def load_splits(
     """
     seed_check("seed", seed)
     name = os.fspath(source)
-    options = {
-        key: value
-        for key, value, default in (("folder", folder, None), ("copies", copies, 1))
-        if value != default
-    }
+    given = (("folder", folder, None), ("copies", copies, 1))
+    options = {key: value for key, value, default in given if value != default}
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
         if unknown := [key for key in options if key not in known]:
@@ -87,13 +85,17 @@ def load_splits(
         raise UsageError(
             f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
         )
+    return _of_file(name, seed, outputs)
+
+
+def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
+    """The parts of an .npz file; without one for validation a fifth of the training samples."""
     arrays = load_arrays(name)
     classes = _classes(name, arrays, outputs)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
-        return Splits(
-            name=name, train=train, validation=_data(name, arrays, "validation", classes), test=test
-        ), ()
+        validation = _data(name, arrays, "validation", classes)
+        return Splits(name=name, train=train, validation=validation, test=test), ()
     held = max(int(len(train) * _HELD_OUT), 1)
     if held >= len(train):
         raise UsageError(

@@ -10,7 +10,7 @@ from jaxsnn.event.event_options import Event
 from jaxsnn.network.lowering.lower import lower, raise_
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
-from jaxsnn.train.data.batches import encoded
+from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder, Latency
 from jaxsnn.train.loop.batch_engines import run_batch
@@ -62,18 +62,9 @@ def calibrated(
         "what": f"{data.name}, train",
     }
     batch = encoded(data.train, network, **what).take(jnp.arange(min(_SAMPLES, len(data.train))))
-    engine = Event(max_spikes=1, first_spike_only=())
 
     def firing(changed: Network, name: str) -> float:
-        runner = engine
-        while True:
-            outcome = run_batch(runner, changed, batch.inputs, end)
-            short = outcome.shortages()
-            if not short:
-                return float(np.mean(np.asarray(outcome.counts[name]) > 0))
-            runner = runner.with_room(
-                {option: {k: 2 * n for k, n in own.items()} for option, own in short.items()}
-            )
+        return _firing(changed, name, batch, end)
 
     for name, nodes in feeding_weights(network):
         names = [node for node, _ in nodes]
@@ -82,6 +73,19 @@ def calibrated(
                 network, names, lambda changed, name=name: firing(changed, name), fraction, name
             )
     return raise_(graph, network)
+
+
+def _firing(network: Network, name: str, batch: Batch, end: float) -> float:
+    """Fraction of pairs of a neuron of a population and a sample with at least one spike."""
+    engine = Event(max_spikes=1, first_spike_only=())
+    while True:
+        outcome = run_batch(engine, network, batch.inputs, end)
+        short = outcome.shortages()
+        if not short:
+            return float(np.mean(np.asarray(outcome.counts[name]) > 0))
+        engine = engine.with_room(
+            {option: {k: 2 * n for k, n in own.items()} for option, own in short.items()}
+        )
 
 
 def _scaled_until(
@@ -104,8 +108,8 @@ def _scaled_until(
     assert best is not None
     if abs(best[0] - fraction) > 0.1:
         raise SimulationError(
-            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its neurons"
-            f" fire, the nearest is {best[0]:.0%}",
+            f"population '{name}': no factor of its input weights lets {fraction:.0%} of its"
+            f" neurons fire, the nearest is {best[0]:.0%}",
             fix="draw other weights, most of them positive",
             node=name,
         )

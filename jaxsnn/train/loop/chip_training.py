@@ -65,7 +65,8 @@ def on_chip(
     >>> from jaxsnn.nir import build
     >>> from jaxsnn.nir.initializers import normal
     >>> neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
-    >>> graph = build.sequential(build.input(5), build.linear(3, weight=normal(1.0, 0.6)), neurons, seed=0)
+    >>> weights = build.linear(3, weight=normal(1.0, 0.6))
+    >>> graph = build.sequential(build.input(5), weights, neurons, seed=0)
     >>> engine = on_chip(graph, chip=EmulatedChip(seed=7))
     >>> engine.device.chip.seed, engine.first_spike_only, len(engine.device.mapping.runs)
     (7, ('2',), 1)
@@ -121,16 +122,16 @@ def _refuse_untrainable(graph: Graph, network: Network) -> None:
     for name, population in network.populations.items():
         if not population.fires:
             raise MappingError(
-                f"population '{name}' ({population.kind}) is a readout, and in the loop the chip gives"
-                " spikes and no voltages",
+                f"population '{name}' ({population.kind}) is a readout, and in the loop the chip"
+                " gives spikes and no voltages",
                 fix="let neurons that fire answer, or take engine=EventDriven()",
                 node=name,
             )
     for name, node in graph.nodes.items():
         if biased := int(np.count_nonzero(node.parameters.get("bias", 0.0))):
             raise MappingError(
-                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has none"
-                " in the loop",
+                f"node '{name}' ({node.type}) has {biased} biases other than 0, and the chip has"
+                " none in the loop",
                 fix="let an input channel that spikes in every sample stand in for them, or take"
                 " engine=EventDriven()",
                 node=name,
@@ -155,9 +156,9 @@ def mapped(engine: InTheLoop, trained: Graph) -> tuple[str, tuple[str, ...]]:
     for name, report in quantized.nodes.items():
         if report.saturated and report.scale is not None:
             notes.append(
-                f"{report.saturated} of {report.connections} trained weights of '{name}' are too large"
-                f" for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in the file's"
-                " unit: allow more with a larger headroom"
+                f"{report.saturated} of {report.connections} trained weights of '{name}' are too"
+                f" large for a synapse and act as {LARGEST} LSB, {LARGEST / report.scale:.3g} in"
+                " the file's unit: allow more with a larger headroom"
             )
     return to_json(mapping), tuple(notes)
 

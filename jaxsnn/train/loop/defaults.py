@@ -41,8 +41,8 @@ def read_population(network: Network) -> str:
     sources = [source for feeding in network.outputs.values() for source in feeding]
     if len(sources) != 1:
         raise UsageError(
-            f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and training"
-            " reads one",
+            f"{len(sources)} nodes ({listing(sources)}) feed the outputs of the network, and"
+            " training reads one",
             fix="name its population in a loss, loss=FirstSpike(population=..., ...)",
         )
     return sources[0]

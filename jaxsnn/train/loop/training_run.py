@@ -141,8 +141,8 @@ class TrainingRun:
             )
         if samples % shared:
             self.notes.append(
-                f"{samples % shared} of {samples} training samples, others each time, are dropped in"
-                " each epoch: an incomplete batch"
+                f"{samples % shared} of {samples} training samples, others each time, are dropped"
+                " in each epoch: an incomplete batch"
             )
         return shared
 
@@ -371,8 +371,8 @@ class TrainingRun:
             )
         else:
             failure = (
-                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%} and"
-                f" has been that low for {self.failing_epochs} epochs, at epoch {epoch}"
+                f"the run has collapsed: the validation accuracy fell from {best:.1%} to {now:.1%}"
+                f" and has been that low for {self.failing_epochs} epochs, at epoch {epoch}"
             )
         if last:
             self._stop(failure, self._advice(hint))
@@ -486,7 +486,7 @@ def _as_tuples(budget: Any) -> Any:
 
 
 def _spike_budget(engine: Any) -> int:
-    """Spikes recorded of each neuron, of the population that has most; 0 where there is no budget."""
+    """Spikes recorded of each neuron, of the population that has most; 0 without a budget."""
     budget = getattr(engine, "max_spikes", 0)
     return budget if isinstance(budget, int) else max(dict(budget).values(), default=0)
 
