@@ -438,7 +438,8 @@ def options_with(
 
     Args:
         options: None: the defaults.
-        given: fields by name; a former name is accepted, with a `DeprecationWarning`.
+        given: fields by name; a former name is accepted, with a `DeprecationWarning`. Lists become
+            tuples.
 
     Raises:
         UsageError: a name that does not exist, or one that is given twice.
@@ -453,7 +454,7 @@ def options_with(
         if now != name:
             # the caller of `fit` is three frames up
             warnings.warn(f"{name} is now called {now}", DeprecationWarning, stacklevel=3)
-        fields_given[now] = value
+        fields_given[now] = tuple(value) if isinstance(value, list) else value
     return replace(options or TrainOptions(), **fields_given)
 
 

@@ -62,6 +62,17 @@ def test_every_field_is_described_once():
     assert list(inspect.signature(fit).parameters) == ["graph", "data", "options", "fields"]
 
 
+def test_an_option_stands_in_two_files():
+    """In the record, and where it acts: nobody else names it."""
+    package = Path(jaxsnn.__file__).parent
+    naming = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "ema_decay" in path.read_text()
+    }
+    assert naming == {"train/options.py", "train/loop/epoch.py"}
+
+
 def test_the_parser_is_made_of_the_record():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
@@ -164,6 +175,7 @@ def test_fit_takes_a_record_or_fields_and_fields_win():
     assert options_with(record, {}) == record
     assert options_with(record, {"epochs": 2}) == dataclasses.replace(record, epochs=2)
     assert options_with(None, {"epochs": 2}) == TrainOptions(epochs=2)
+    assert options_with(None, {"trainable": ["bias"]}) == TrainOptions(trainable=("bias",))
     trained = fit(small_net(), DATA, options=record, epochs=1)
     assert trained.settings["epochs"] == 1
     assert trained.settings["batch_size"] == 16

@@ -116,7 +116,6 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(envir
         str(out),
     ]
     command += [
-        str(out),
         "--epochs",
         "1000",
         "--coordinator",
