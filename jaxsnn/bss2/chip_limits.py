@@ -12,16 +12,12 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.errors import Problem
-from jaxsnn.nir.graph import IF, LI, LIF, CubaLI, CubaLIF, Delay, Graph, I, Threshold
-from jaxsnn.nir.nodes import NEURONS
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import sizes
 
-_REFUSED = {
-    IF: "its membrane does not leak, every circuit of the chip does",
-    I: "its membrane does not leak, every circuit of the chip does",
-    Delay: "the chip delays no synapse",
-    Threshold: "the chip has no node of that kind",
-}
+#: Types of neurons that a circuit can be.
+_NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI")
 
 
 def chip_limits(graph: Graph) -> Iterator[Problem]:
@@ -29,15 +25,15 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
     size = sizes(graph)
     for name, node in graph.nodes.items():
         where = f"node '{name}' ({node.type})"
-        reason = next((why for kind, why in _REFUSED.items() if isinstance(node, kind)), None)
-        if reason is not None:
+        reason = _reason(node)
+        if reason:
             yield Problem(
                 node=name,
                 code="unsupported-node",
                 message=f"{where} is not supported, {reason}",
                 fix="use CubaLIF, CubaLI, Linear, Affine, convolutions and pools",
             )
-        elif isinstance(node, LIF | LI):
+        elif node.traits.state and not node.traits.current_based:
             yield Problem(
                 node=name,
                 code="approximated",
@@ -46,7 +42,7 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
                 "gets a short one",
                 fix="use CubaLIF or CubaLI to train what runs there",
             )
-        if isinstance(node, NEURONS) and size[name] is None:
+        if node.traits.state and size[name] is None:
             yield Problem(
                 node=name,
                 code="unknown-size",
@@ -57,14 +53,26 @@ def chip_limits(graph: Graph) -> Iterator[Problem]:
     yield from _circuit_limits(graph, size)
 
 
+def _reason(node: Node) -> str:
+    """Why the chip has no such node; "" if it has."""
+    traits = node.traits
+    if traits.state and not traits.time_constants:
+        return "its membrane does not leak, every circuit of the chip does"
+    if traits.state:
+        return "" if node.type in _NEURONS else "the chip has no neurons of that kind"
+    if traits.delays:
+        return "the chip delays no synapse"
+    return "" if traits.port or traits.linear else "the chip has no node of that kind"
+
+
 def _time_limits(graph: Graph) -> Iterator[Problem]:
     """Whether one factor brings all time constants into what the calibration reaches."""
     least, most = 0.0, math.inf
     slowest = fastest = ""
     for name, node in graph.nodes.items():
-        if not isinstance(node, CubaLIF | CubaLI | LIF | LI):
+        if node.type not in _NEURONS:
             continue
-        current_based = isinstance(node, CubaLIF | CubaLI)
+        current_based = node.traits.current_based
         for key, (low, high) in ((key, _reach(key)) for key in ("tau_mem", "tau_syn")):
             own = "tau" if key == "tau_mem" and not current_based else key
             if own not in node.names:

@@ -9,7 +9,7 @@ from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.obstacles import obstacles
-from jaxsnn.network.structure import LINEAR, Population, Wire, carriers
+from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
 #: NIR types of neurons that the engines run.
@@ -44,8 +44,8 @@ def event_limits(
             yield from _threshold_limits(
                 wire, found[wire.name], populations, looped=wire.name in looped
             )
-        elif wire.kind not in ("input", "output", "neuron", *LINEAR):
-            supported = listing((*NEURONS, *LINEAR, "Threshold"))
+        elif not wire.linear and wire.kind not in ("input", "output", "neuron"):
+            supported = listing((*NEURONS, *OPERATORS, "Threshold"))
             yield Problem(
                 node=wire.name,
                 code="unsupported-node",
@@ -150,9 +150,7 @@ def _mixture_limits(
 
 def _steady(wires: Sequence[Wire]) -> set[str]:
     """Names of the linear nodes whose output has a constant in it, which biases leave."""
-    return carriers(
-        wires, [wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d")]
-    )
+    return carriers(wires, [wire.name for wire in wires if wire.biased])
 
 
 def _population_limits(

@@ -5,11 +5,14 @@ Nothing here loads JAX.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxsnn.errors import LoweringError, Problem
+from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.obstacles import obstacles
-from jaxsnn.network.structure import Population, Wire, carriers
+from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
+
+#: Nodes that are not linear and that the engine runs.
+_KINDS = ("input", "output", "neuron", "Threshold")
 
 
 def grid_limits(
@@ -23,6 +26,14 @@ def grid_limits(
         dt: length of a step, seconds; None: the network's own.
     """
     for wire in wires:
+        if not wire.linear and wire.kind not in _KINDS:
+            yield Problem(
+                node=wire.name,
+                code="unsupported-node",
+                message=f"node '{wire.name}' is a {wire.kind}",
+                fix="replace it, the time-stepped engine runs neurons, "
+                f"{listing((*OPERATORS, 'Threshold'))}",
+            )
         if not wire.sources and wire.kind not in ("input", "neuron"):
             message = f"nothing feeds node '{wire.name}' ({wire.kind})"
             yield Problem(
@@ -123,7 +134,5 @@ def _carriers(
     spikes = {wire.name for wire in wires if wire.kind == "input"}
     spikes |= {name for name, population in populations.items() if population.fires}
     levels = {name for name, population in populations.items() if not population.fires}
-    levels |= {
-        wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d", "Threshold")
-    }
+    levels |= {wire.name for wire in wires if wire.biased or wire.kind == "Threshold"}
     return carriers(wires, spikes), carriers(wires, levels)

@@ -1,77 +1,23 @@
-"""Nodes without a state, on arrays with any leading axes (time, batch)."""
+"""Biases, Thresholds and Delays, on arrays with any leading axes (time, batch).
 
-import math
+What linear nodes do besides is in `jaxsnn.network.linear_nodes`.
+"""
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxsnn.grid.surrogate import spike
 
-POOLS = ("SumPool2d", "AvgPool2d")
-CONVOLUTIONS = ("Conv1d", "Conv2d")
-#: Nodes whose output for a sum of inputs is the sum of their outputs, biases aside.
-LINEAR = ("Linear", "Affine", "Scale", "Flatten", *CONVOLUTIONS, *POOLS)
-
-
-def apply_linear(wire, parameters, inward, x):
-    """A linear node without its bias.
-
-    Args:
-        wire: the node.
-        parameters: NIR's names -> arrays.
-        inward: shape of its input, without leading axes.
-        x: (..., *inward).
-
-    Returns:
-        (..., *wire.shape).
-    """
-    lead = x.shape[: x.ndim - len(inward)]
-    if wire.kind in ("Linear", "Affine"):
-        # One product of matrices: that of arrays with more axes is slower in the gradient.
-        y = x.reshape(math.prod(lead), *inward) @ parameters["weight"].T
-        return y.reshape(*lead, *wire.shape)
-    if wire.kind == "Scale":
-        return x * parameters["scale"].reshape(wire.shape)
-    if wire.kind == "Flatten":
-        if wire.detail is not None:
-            x = x.transpose(*range(len(lead)), *(len(lead) + axis for axis in wire.detail))
-        return x.reshape(*lead, *wire.shape)
-    images = x.reshape(math.prod(lead), *inward)
-    if wire.kind in POOLS:
-        y = _pool(wire.detail, images, mean=wire.kind == "AvgPool2d")
-    else:
-        y = _convolution(wire.detail, images, parameters["weight"])
-    return y.reshape(*lead, *wire.shape)
-
 
 def bias_of(wire, parameters):
-    """The bias of a linear node in the shape of its output, or None."""
-    if "bias" not in parameters:
+    """The bias of a linear node, in the shape of its output or with axes of length 1 behind that of
+    the channels; None where it has none.
+    """
+    bias = wire.bias(parameters)
+    if bias is None:
         return None
-    return parameters["bias"].reshape(-1, *(1,) * (len(wire.shape) - 1))
-
-
-def _convolution(window, x, weight):
-    spatial = "HW"[-len(window.kernel) :]
-    layout = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
-    return lax.conv_general_dilated(
-        x,
-        weight,
-        window_strides=window.stride,
-        padding=window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=layout,
-        feature_group_count=window.groups,
-    )
-
-
-def _pool(window, x, *, mean):
-    """Sum or mean over windows; cells of the padding count as zeros in both."""
-    around = ((0, 0), (0, 0))
-    total = lax.reduce_window(
-        x, 0.0, lax.add, (1, 1, *window.kernel), (1, 1, *window.stride), (*around, *window.padding)
-    )
-    return total / math.prod(window.kernel) if mean else total
+    if bias.size == wire.size:
+        return bias.reshape(wire.shape)
+    return bias.reshape(-1, *(1,) * (len(wire.shape) - 1))
 
 
 def above(parameters, shape, x, surrogate):

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import LoweringError, listing, refuse
+from jaxsnn.errors import refuse
 from jaxsnn.grid.grid_limits import grid_limits
-from jaxsnn.grid.linear import LINEAR, above, apply_linear, bias_of
+from jaxsnn.grid.linear import above, bias_of
 from jaxsnn.grid.neuron import StepInput, SteppedNeuron, factors_of
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_length, steps_of
+from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network
 from jaxsnn.network.structure import Wire
 
@@ -55,9 +56,7 @@ class Parts:
         parameters, inward = self.parameters(wire), self.inward(wire)
         if wire.kind == "Threshold":
             return StepInput(level=above(parameters, wire.shape, entering.level, self.surrogate))
-        passed: StepInput = jax.tree.map(
-            lambda x: apply_linear(wire, parameters, inward, x), entering
-        )
+        passed: StepInput = jax.tree.map(lambda x: applied(wire, inward, parameters, x), entering)
         bias = bias_of(wire, parameters)
         if bias is None:
             return passed
@@ -82,15 +81,6 @@ def take_apart(
         UsageError: dt contradicts the network.
     """
     unit = steps_of(network, step_length(network, dt))
-    kinds = ("input", "output", "neuron", "Threshold", "Delay", *LINEAR)
-    for wire in network.wires:
-        if wire.kind not in kinds:
-            raise LoweringError(
-                f"node '{wire.name}' is a {wire.kind}",
-                fix=f"replace it, the time-stepped engine runs neurons, {listing(kinds[3:])}",
-                node=wire.name,
-                code="unsupported-node",
-            )
     refuse(grid_limits(network.wires, network.populations, dt=dt))
     neurons: dict[str, Any] = {}
     for wire in network.wires:

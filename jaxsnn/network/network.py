@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxsnn.errors import LoweringError, UsageError, suggestion
-from jaxsnn.network.structure import LINEAR as LINEAR
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.network.linear_nodes import entries_of
+from jaxsnn.network.linear_nodes import refuse_large as _refuse_large
 from jaxsnn.network.structure import Wire
 
-#: Numbers that a map may hold where its weights cannot be shared between positions.
-LARGEST = 2**27
 _BETWEEN = "put spiking neurons in between, or simulate with engine=TimeStepped()"
 
 
@@ -166,21 +166,11 @@ def through(wire: Wire, inward, parameters, operator: Operator, dtype) -> Operat
     Raises:
         LoweringError: the two cannot be joined.
     """
-    match wire.kind:
-        case "Linear" | "Affine" if "delay" in parameters:
-            return _synapses_with_delays(wire, operator, parameters["weight"], parameters["delay"])
-        case "Linear" | "Affine":
-            return _linear(wire, operator, parameters["weight"])
-        case "Scale":
-            return _scaled(wire, operator, parameters["scale"], dtype)
-        case "Flatten":
-            return operator if wire.detail is None else _reordered(wire, inward, operator, dtype)
-        case "Delay":
-            return _delayed(wire, operator, parameters["delay"], dtype)
-        case "Conv1d" | "Conv2d":
-            return _convolved(wire, inward, operator, parameters["weight"], dtype)
-        case "SumPool2d" | "AvgPool2d":
-            return _pooled(wire, inward, operator, dtype)
+    join = _JOINED.get(wire.kind)
+    if join is not None:
+        return join(wire, inward, parameters, operator, dtype)
+    if wire.linear:
+        return _one_by_one(wire, inward, parameters, operator, dtype)
     raise LoweringError(
         f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
         fix="simulate with engine=TimeStepped()",
@@ -188,20 +178,52 @@ def through(wire: Wire, inward, parameters, operator: Operator, dtype) -> Operat
     )
 
 
-def _refuse_large(wire, numbers):
-    if numbers > LARGEST:
-        raise LoweringError(
-            f"node '{wire.name}' ({wire.kind}): together with the linear nodes before it, it takes {numbers} weights "
-            f"of its own, more than {LARGEST}",
-            fix=_BETWEEN,
-            node=wire.name,
+def _one_by_one(wire, inward, parameters, operator, dtype):
+    """Any linear node: a matrix where all is connected or stands behind one, else each of its
+    connections is an entry of its own.
+    """
+    source, target, value = entries_of(wire, inward, parameters, dtype)
+    inputs = math.prod(inward)
+    if source.size == inputs * wire.size or (operator.positions == 1 and not operator.is_identity):
+        _refuse_large(wire, inputs * wire.size)
+        matrix = jnp.zeros((wire.size, inputs), dtype).at[target, source].add(value)
+        return _linear(wire, operator, matrix)
+    layout = {"positions": wire.size, "lanes": 1, "order": None}
+    if operator.is_identity:
+        return replace(
+            operator,
+            **layout,
+            source=source,
+            position=target,
+            row=np.arange(source.size),
+            weight=value[:, None],
         )
+    single = one_lane(wire, operator, dtype)
+    meetings = source, None, target
+    start, row, entry, meeting = _joined(single, meetings)
+    _refuse_large(wire, len(entry))
+    row_delay = None if single.row_delay is None else single.row_delay[row[entry]]
+    return replace(
+        single,
+        **layout,
+        source=start[entry],
+        position=target[meeting],
+        row=np.arange(len(entry)),
+        weight=single.weight[row[entry]] * value[meeting][:, None],
+        row_delay=row_delay,
+    )
+
+
+def _matrix(wire, inward, parameters, operator, dtype):
+    if "delay" in parameters:
+        return _synapses_with_delays(wire, operator, parameters["weight"], parameters["delay"])
+    return _linear(wire, operator, parameters["weight"])
 
 
 def _linear(wire, operator, weight):
     """weight: (outputs, channels)."""
     weight, outputs = operator.in_place(weight), weight.shape[0]
-    if operator.is_identity and wire.detail is not None:
+    if operator.is_identity and wire.kind == "Linear" and wire.detail is not None:
         return _copied(operator, wire.detail, weight)
     if operator.is_identity:
         return replace(operator, lanes=outputs, weight=weight.T)
@@ -288,9 +310,8 @@ def _synapses_with_delays(wire, operator, weight, delay):
     )
 
 
-def _scaled(wire, operator, scale, dtype):
-    """scale: (channels,)."""
-    scale = operator.in_place(scale)
+def _scaled(wire, inward, parameters, operator, dtype):
+    scale = operator.in_place(parameters["scale"])  # (channels,)
     if operator.is_identity or operator.is_pool:
         every = _pool_entries(operator)
         factor = 1.0 if operator.is_identity else operator.weight[0, 0]
@@ -330,15 +351,17 @@ def _as_pool(operator, dtype):
     )
 
 
-def _reordered(wire, inward, operator, dtype):
+def _reordered(wire, inward, parameters, operator, dtype):
+    if wire.detail is None:
+        return operator
     place = np.arange(operator.size).reshape(inward).transpose(wire.detail).reshape(-1)
     if operator.is_identity:
         operator = _as_pool(operator, dtype)
     return replace(operator, order=place if operator.order is None else operator.order[place])
 
 
-def _delayed(wire, operator, delay, dtype):
-    """delay: (channels,) seconds."""
+def _delayed(wire, inward, parameters, operator, dtype):
+    delay = parameters["delay"]  # (channels,) seconds
     if operator.is_identity:
         return replace(operator, delay=delay if operator.delay is None else operator.delay + delay)
     delay = operator.in_place(delay)
@@ -415,7 +438,7 @@ def _joined(operator, meetings):
     return source, row, entry, order[np.repeat(first, count) + within]
 
 
-def _pooled(wire, inward, operator, dtype):
+def _pooled(wire, inward, parameters, operator, dtype):
     window, channels = wire.detail, inward[0]
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
     factor = 1 / math.prod(window.kernel) if wire.kind == "AvgPool2d" else 1.0
@@ -449,8 +472,8 @@ def _unfit(wire):
     )
 
 
-def _convolved(wire, inward, operator, kernel, dtype):
-    """kernel: (outputs, inputs of a group, *taps)."""
+def _convolved(wire, inward, parameters, operator, dtype):
+    kernel = parameters["weight"]  # (outputs, inputs of a group, *taps)
     window, channels, groups = wire.detail, inward[0], wire.detail.groups
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
     lanes, taps = kernel.shape[0] // groups, math.prod(window.kernel)
@@ -512,3 +535,18 @@ def _convolved(wire, inward, operator, kernel, dtype):
         row_delay=row_delay,
         order=order,
     )
+
+
+#: How nodes of some kinds join an operator: they share weights between positions, which saves
+#: entries. All others are joined connection by connection.
+_JOINED = {
+    "Linear": _matrix,
+    "Affine": _matrix,
+    "Scale": _scaled,
+    "Flatten": _reordered,
+    "Delay": _delayed,
+    "Conv1d": _convolved,
+    "Conv2d": _convolved,
+    "SumPool2d": _pooled,
+    "AvgPool2d": _pooled,
+}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.network.operators import Operator, added, identity, through
-from jaxsnn.network.structure import LINEAR
+from jaxsnn.network.structure import OPERATORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ def signals(network, handed_on: Mapping = MappingProxyType({})):
         if wire.kind in ("input", "neuron", "Threshold"):
             leaving[name] = Signal(paths=((name, identity(wire.size)),), constant=None)
             return leaving[name]
-        if wire.kind not in LINEAR:
+        if not wire.linear:
             raise LoweringError(
                 f"node '{name}' is a {wire.kind}, which is not a linear node",
-                fix=f"use one of {listing(LINEAR)}, or simulate with engine=TimeStepped()",
+                fix=f"use one of {listing(OPERATORS)}, or simulate with engine=TimeStepped()",
                 node=name,
                 code="unsupported-node",
             )
@@ -125,7 +125,8 @@ def _after(wire, inward, parameters, signal, dtype):
         )
 
     constant = passed(signal.constant)
-    if "bias" in parameters:
-        bias = jnp.repeat(parameters["bias"], wire.size // parameters["bias"].size)
+    own = wire.bias(parameters)
+    if own is not None:
+        bias = jnp.repeat(own, wire.size // own.size)
         constant = bias if constant is None else constant + bias
     return Signal(paths=paths, constant=constant, start=passed(signal.start))

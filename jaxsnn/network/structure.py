@@ -6,26 +6,18 @@ Nothing here loads JAX, so that a network can be checked before anything runs.
 
 import enum
 import math
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxsnn.errors import LoweringError, Problem
 
-#: Kinds of wires whose signal is a linear function of spike trains and a constant.
-LINEAR = (
-    "Linear",
-    "Affine",
-    "Scale",
-    "Flatten",
-    "Conv1d",
-    "Conv2d",
-    "SumPool2d",
-    "AvgPool2d",
-    "Delay",
-)
+#: Connections one by one: source and target channels (entries,), and values (entries,).
+Entries = tuple[np.ndarray, np.ndarray, Any]
 
 
 class TauShape(enum.Enum):
@@ -63,6 +55,42 @@ def find_tau_shape(tau_mem, tau_syn):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinearOperator:
+    """What a linear node does, static: its output is a linear function of its input, and a bias.
+
+    Attributes:
+        apply: (parameters, detail, x) -> y, the bias left out; x is (samples, *inward), y (samples,
+            *outward). A function, or where it is, "module:name". None: what leaves the node is what
+            enters it, later (a Delay).
+        entries: (parameters, detail, inward) -> `Entries`: the same, one connection at a time, or
+            None.
+        bias: name of the parameter that is added to the output, or None.
+    """
+
+    apply: Callable[..., Any] | str | None = None
+    entries: Callable[..., Entries] | None = None
+    bias: str | None = None
+
+
+_HOME = "jaxsnn.network.linear_nodes"
+_PRODUCT, _CONVOLUTION = f"{_HOME}:matrix_product", f"{_HOME}:convolved"
+#: Of NIR's own kinds, for wires that are made by hand; `jaxsnn.lower` takes them from the traits.
+OPERATORS = MappingProxyType(
+    {
+        "Linear": LinearOperator(apply=_PRODUCT),
+        "Affine": LinearOperator(apply=_PRODUCT, bias="bias"),
+        "Scale": LinearOperator(apply=f"{_HOME}:scaled"),
+        "Flatten": LinearOperator(apply=f"{_HOME}:flattened"),
+        "Conv1d": LinearOperator(apply=_CONVOLUTION, bias="bias"),
+        "Conv2d": LinearOperator(apply=_CONVOLUTION, bias="bias"),
+        "SumPool2d": LinearOperator(apply=f"{_HOME}:summed"),
+        "AvgPool2d": LinearOperator(apply=f"{_HOME}:averaged"),
+        "Delay": LinearOperator(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wire:
     """One node of the lowered graph, static.
 
@@ -78,6 +106,8 @@ class Wire:
             each channel, of a Linear that copies channels into a Delay (more outputs than inputs, a
             single 1 in each row) the channel of each output: the event engine takes it for wiring
             that is not trained, and refuses other weights.
+        operator: what a linear node does; None: that of NIR's own kind of this name, if there is
+            one.
     """
 
     name: str
@@ -85,11 +115,45 @@ class Wire:
     sources: tuple[str, ...]
     shape: tuple[int, ...]
     detail: Any = None
+    operator: LinearOperator | None = None
 
     @property
     def size(self):
         """Number of channels that leave it."""
         return math.prod(self.shape)
+
+    @property
+    def linear(self) -> LinearOperator | None:
+        """What it does if its signal is a linear function of what arrives, and a constant; else
+        None.
+        """
+        return OPERATORS.get(self.kind) if self.operator is None else self.operator
+
+    @property
+    def biased(self) -> bool:
+        """Whether it adds a constant of its own."""
+        return self.linear is not None and self.linear.bias is not None
+
+    def bias(self, parameters: Mapping[str, Any]) -> Any:
+        """The constant that it adds, (channels,) or what is repeated over them; None for nothing."""
+        name = None if self.linear is None else self.linear.bias
+        return None if name is None else parameters.get(name)
+
+    def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
+        """What a linear node makes of x (samples, *inward), without its bias.
+
+        Raises:
+            LoweringError: it is no linear node, or one that takes time.
+        """
+        if self.linear is None or self.linear.apply is None:
+            raise LoweringError(
+                f"node '{self.name}' is a {self.kind}, which has no linear operator",
+                fix="use linear nodes",
+                node=self.name,
+            )
+        found = self.linear.apply
+        function = pkgutil.resolve_name(found) if isinstance(found, str) else found
+        return function(parameters, self.detail, x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,9 +269,7 @@ def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
     wires, found = tuple(wires), set(starts)
     while True:
         more = {
-            wire.name
-            for wire in wires
-            if wire.kind in LINEAR and not found.isdisjoint(wire.sources)
+            wire.name for wire in wires if wire.linear and not found.isdisjoint(wire.sources)
         } - found
         if not more:
             return found

@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxsnn.errors import Problem, listing
 from jaxsnn.network.structure import (
-    LINEAR,
     Chain,
     Population,
     TauShape,
@@ -79,7 +78,7 @@ def with_known_taus(
         population = replace(population, chain=chain)
         taus = {"tau_mem": taus["tau"], "tau_syn": shared}
     uniform = all(bool((tau == tau[0]).all()) for tau in taus.values())
-    if "tau_syn" not in taus:
+    if not {"tau_mem", "tau_syn"} <= taus.keys():
         return replace(population, uniform=uniform)
     if population.chain is not None:
         taus["tau_syn"] = taus["tau_syn"][:1]
@@ -139,7 +138,7 @@ def chain_limits(
                 f"'{wire.name}'",
                 f"{_STEPPED}, the event engine records voltages of neurons only",
             )
-        elif wire.kind not in LINEAR:
+        elif not wire.linear:
             yield _limit(
                 sources[0],
                 f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{wire.name}' "
@@ -197,10 +196,11 @@ def _source_limits(
     """Why the voltage of one population cannot drive another."""
     name = source.name
     where = f"node '{name}' ({source.kind})"
-    if _type(source) == "CubaLI":
+    if _type(source) not in ("LI", "I"):
+        why = "makes three time constants of two" if _type(source) == "CubaLI" else "is not known"
         yield _limit(
             name,
-            f"{where} sends its voltage on to '{target.name}' ({target.kind}), which makes three time constants of two",
+            f"{where} sends its voltage on to '{target.name}' ({target.kind}), which {why}",
             f"{_STEPPED}, the event engine sends on voltages of LI and I only",
         )
     if entering[name]:
@@ -210,7 +210,7 @@ def _source_limits(
             f"'{target.name}' ({target.kind})",
             f"put spiking neurons in between, or {_STEPPED}",
         )
-    if source.spike_kernel != "delta" and _type(source) != "CubaLI":
+    if source.spike_kernel != "delta" and _type(source) in ("LI", "I"):
         yield _limit(
             name,
             f"{where} takes spikes as boxes and sends its voltage on to '{target.name}' ({target.kind})",
@@ -222,9 +222,7 @@ def _source_limits(
             f"{where} sends its voltage round a cycle through '{target.name}' ({target.kind})",
             f"break the cycle, or {_STEPPED}",
         )
-    biases = carried(
-        wires, (wire.name for wire in wires if wire.kind in ("Affine", "Conv1d", "Conv2d"))
-    )[name]
+    biases = carried(wires, (wire.name for wire in wires if wire.biased))[name]
     if _type(source) == "I" and biases:
         yield _limit(
             name,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
+from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import Shape, shapes, synapses
 from jaxsnn.output import write_whole
 
@@ -82,7 +82,7 @@ def _boxes(graph: Graph) -> dict[str, Box]:
         widest = max(len(line) for line in lines)
         boxes[name] = Box(
             name=name,
-            kind=_kind(node),
+            kind=node.traits.drawn_as,
             lines=lines,
             width=widest * CHARACTER + 2 * MARGIN,
             height=len(lines) * LINE + MARGIN,
@@ -90,18 +90,12 @@ def _boxes(graph: Graph) -> dict[str, Box]:
     return boxes
 
 
-def _kind(node: Node) -> str:
-    if isinstance(node, Input | Output):
-        return "port"
-    return "neuron" if isinstance(node, NEURONS) else "linear"
-
-
 def _summary(
     node: Node, shape: tuple[Shape | None, Shape | None], synapse_count: int | None
 ) -> str:
     """Type and size, such as '120 CubaLIF' or 'Linear 5 to 120, 600 synapses'."""
     entering, leaving = (OPEN_END if part is None else "x".join(map(str, part)) for part in shape)
-    if isinstance(node, (*NEURONS, Input, Output)):
+    if node.traits.drawn_as != "linear":
         return f"{leaving} {node.type}"
     text = (
         f"{node.type} {entering} to {leaving}" if entering != leaving else f"{node.type} {leaving}"

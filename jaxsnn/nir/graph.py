@@ -21,7 +21,6 @@ from jaxsnn.nir.nodes import (
     IF,
     LI,
     LIF,
-    NEURONS,
     Affine,
     AvgPool2d,
     Conv1d,
@@ -191,8 +190,8 @@ class Graph:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I."""
-        return tuple(name for name, node in self.nodes.items() if isinstance(node, NEURONS))
+        """Names of the nodes with a state: LIF, CubaLIF, IF, LI, CubaLI, I and those from outside."""
+        return tuple(name for name, node in self.nodes.items() if node.traits.state)
 
     @functools.cached_property
     def networkx(self) -> networkx.MultiDiGraph:
@@ -303,7 +302,7 @@ def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
         neuron = after[0]
         feeds = [start for start, end in graph.written_edges if end == neuron]
         if (
-            isinstance(graph.nodes[neuron], NEURONS)
+            graph.nodes[neuron].traits.state
             and feeds == [target]
             and (neuron, target) in graph.written_edges
         ):

@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, Problem, UsageError, listing, suggestion
 from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
-from jaxsnn.nir.nodes import NEURONS, Input, Node, Output
-from jaxsnn.nir.passes import POOLS, is_relay
+from jaxsnn.nir.nodes import NEURONS, AvgPool2d, Input, Node, Output, SumPool2d
+from jaxsnn.nir.passes import is_relay
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ IMPORTERS: Mapping[str, Importer] = MappingProxyType(
 #: Parameters that only describe what reaches a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
 #: Types whose numbers decide which spikes there are.
-_DECIDING = (*NEURONS, *POOLS, Linear, Affine, Conv1d, Conv2d)
+_DECIDING = (*NEURONS, SumPool2d, AvgPool2d, Linear, Affine, Conv1d, Conv2d)
 
 
 def importer_problems(graph: Graph, target: str) -> list[Problem]:
@@ -98,7 +98,11 @@ def undecided(graph: Graph) -> Problem:
 
 def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
-    fix = "convert the file" if isinstance(node, POOLS) and converts else "replace the node"
+    fix = (
+        "convert the file"
+        if isinstance(node, SumPool2d | AvgPool2d) and converts
+        else "replace the node"
+    )
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
 
 

@@ -17,7 +17,7 @@ from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.files import Dataset, Group, load, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
-from jaxsnn.nir.nodes import TYPES, Input, Node, Output
+from jaxsnn.nir.nodes import Input, Node, Output, class_of
 from jaxsnn.nir.repair import add_borders, findings
 from jaxsnn.nir.validation import refuse_problems
 
@@ -62,7 +62,7 @@ def read(
     Raises:
         FileError: No such file, or no NIR file.
         GraphError: The graph is broken; the message names the node.
-        UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
+        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
         DialectError, UsageError: An option contradicts the file, or makes no sense.
     """
     options = {
@@ -111,7 +111,7 @@ def assemble(source: Any) -> Graph:
 
     Raises:
         GraphError: Nodes and edges make no graph.
-        UnsupportedNodeError: A node type that NIR 1.0.8 does not have.
+        UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
     """
     document = source if isinstance(source, Group) else document_of(source)
     if not isinstance(document.get("node"), Group):
@@ -198,12 +198,13 @@ def type_of(entry: Any, name: str) -> str:
             fix="export the file again",
             node=name,
         )
-    if text not in TYPES and text != "NIRGraph":
-        raise UnsupportedNodeError(
-            f"node '{name}' has the type {text}, which is not supported",
-            fix=f"supported are {listing([*TYPES, 'NIRGraph'], limit=99)}",
-            node=name,
-        )
+    if text == "NIRGraph":
+        return text
+    try:
+        class_of(text)
+    except UnsupportedNodeError as error:
+        what = f"node '{name}' has the type {text}, which is not supported"
+        raise UnsupportedNodeError(what, fix=error.fix, node=name) from None
     return text
 
 
@@ -315,7 +316,7 @@ def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -
 
 def record(name: str, kind: str, entry: Group) -> Node:
     """One node of a document as a record."""
-    cls = TYPES[kind]
+    cls = class_of(kind)
     given = {key: entry[key] for key in entry if key not in _RESERVED}
     parameters = {key: _parameter(name, key, given[key]) for key in cls.names if key in given}
     return cls(

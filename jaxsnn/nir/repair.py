@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsnn.errors import Problem
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
-from jaxsnn.nir.nodes import NEURONS, SPIKING, Flatten, Input, Node, Output, freeze
-from jaxsnn.nir.passes import ELEMENTWISE, Shape, own_shape, shapes, transfer
+from jaxsnn.nir.nodes import Flatten, Input, Node, Output, freeze
+from jaxsnn.nir.passes import Shape, own_shape, shapes, transfer
 
 
 def add_borders(graph: Graph) -> Graph:
@@ -92,11 +92,7 @@ def _repairs_of(
             yield Change(
                 node=name, what=what, why="its neighbours take no leading axes of batch or time"
             )
-    if (
-        isinstance(node, ELEMENTWISE)
-        and own_shape(node) is None
-        and inward not in _own_shapes(node)
-    ):
+    if node.traits.elementwise and own_shape(node) is None and inward not in _own_shapes(node):
         what = f"{_parameter_names(node)} hold for all {int(np.prod(inward))} elements"
         yield Change(
             node=name,
@@ -118,9 +114,9 @@ def _warnings_of(
 ) -> Iterator[Problem]:
     node = graph.nodes[name]
     yield from _edge_warnings(graph, node, found)
-    if isinstance(node, SPIKING):
+    if node.traits.fires and {"v_reset", "v_threshold"} <= set(node.names):
         yield from _reset_warnings(node)
-    if isinstance(node, NEURONS) and found[name][1] is None:
+    if node.traits.state and found[name][1] is None:
         what = "has an unknown size, its parameters are scalars, and so are its neighbours"
         yield _warning(node, what, "give its parameters a shape")
 

@@ -30,7 +30,6 @@ from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_
 from jaxsnn.nir.files import Group, load
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
-from jaxsnn.nir.nodes import NEURONS
 from jaxsnn.nir.parse import assemble, parse, type_of
 from jaxsnn.nir.validation import validate
 
@@ -183,14 +182,14 @@ def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Itera
     if graph.dialect.name is None:
         yield undecided(graph)
         # The structure needs no dialect.
-        yield from limits([_bare(ready, name) for name in ready.order], {})
+        yield from limits([ready.bare_wire(name) for name in ready.order], {})
     else:
         parts: dict[str, Part | JaxsnnError] = {name: _lowered(ready, name) for name in ready.order}
         for name, part in parts.items():
             if isinstance(part, JaxsnnError):
                 yield replace(part.problem, node=name, code="cannot-lower")
         wires = [
-            _bare(ready, name) if isinstance(part, JaxsnnError) else part.wire
+            ready.bare_wire(name) if isinstance(part, JaxsnnError) else part.wire
             for name, part in parts.items()
         ]
         populations = {
@@ -218,17 +217,6 @@ def _lowered(ready: LoweringPlan, name: str) -> Part | JaxsnnError:
         return ready.part(name)
     except (LoweringError, DialectError) as error:
         return error
-
-
-def _bare(ready: LoweringPlan, name: str) -> Wire:
-    """A node without its numbers."""
-    node = ready.graph.nodes[name]
-    kind = (
-        "neuron"
-        if isinstance(node, NEURONS)
-        else {"Input": "input", "Output": "output"}.get(node.type, node.type)
-    )
-    return Wire(name=name, kind=kind, sources=ready.sources[name], shape=())
 
 
 def _for_chip(graph: Graph) -> Iterator[Problem]:

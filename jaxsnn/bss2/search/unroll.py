@@ -14,10 +14,8 @@ import numpy as np
 from jaxsnn.errors import MappingError
 from jaxsnn.network.lowering.lower_nodes import LoweringPlan, Part
 from jaxsnn.network.structure import Wire
-from jaxsnn.nir.passes import Window
+from jaxsnn.nir.nodes import Node
 
-POOLS = ("SumPool2d", "AvgPool2d")
-CONVOLUTIONS = ("Conv1d", "Conv2d")
 #: Connections of one node beyond which nothing is unrolled; the chip has 131072 synapses.
 MOST_CONNECTIONS = 1 << 25
 
@@ -67,8 +65,16 @@ def arrivals(plan: LoweringPlan, parts: Mapping[str, Part]) -> dict[str, Incomin
             arriving[name] = entering
         elif wire.kind != "input":
             inward = plan.shapes[name][0] or ()
+            _refuse_many(wire, _own_connections(plan.graph.nodes[name], inward))
             leaving[name] = _through(wire, inward, parameters, entering)
     return arriving
+
+
+def _own_connections(node: Node, inward: tuple[int, ...]) -> int:
+    """How many connections a node has by itself, where that is known without making them."""
+    count = node.traits.synapses
+    found = None if count is None else count(node, inward)
+    return found or 0
 
 
 def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str]:
@@ -135,10 +141,9 @@ def _through(
     if signal.constant is not None:
         values = signal.constant[matrix.pre] * matrix.value
         constant = np.bincount(matrix.post, weights=values, minlength=wire.size)
-    if "bias" in parameters:
-        bias = np.repeat(
-            np.asarray(parameters["bias"], float), wire.size // np.size(parameters["bias"])
-        )
+    own = wire.bias(parameters)
+    if own is not None:
+        bias = np.repeat(np.asarray(own, float), wire.size // np.size(own))
         constant = bias if constant is None else constant + bias
     return IncomingLinks(links=links, constant=constant)
 
@@ -169,74 +174,28 @@ def _refuse_many(wire: Wire, count: int) -> None:
 
 def _matrix(wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray]) -> Links:
     """A linear node as a sparse matrix."""
-    if wire.kind in ("Linear", "Affine"):
-        weight = np.asarray(parameters["weight"], float)
-        post, pre = np.nonzero(weight)
-        return Links(pre=pre, post=post, value=weight[post, pre])
-    if wire.kind == "Scale":
-        every, scale = np.arange(wire.size), np.asarray(parameters["scale"], float)
-        kept = scale != 0
-        return Links(pre=every[kept], post=every[kept], value=scale[kept])
-    if wire.kind == "Flatten":
-        every = np.arange(wire.size)
-        place = (
-            every
-            if wire.detail is None
-            else every.reshape(inward).transpose(wire.detail).reshape(-1)
+    operator = wire.linear
+    if operator is None or operator.apply is None:
+        raise MappingError(
+            f"node '{wire.name}' is a {wire.kind}, which the chip does not have",
+            fix="use linear nodes and neurons",
+            node=wire.name,
         )
-        return Links(pre=place, post=every, value=np.ones(wire.size))
-    if wire.kind in CONVOLUTIONS:
-        return _convolution(wire, inward, np.asarray(parameters["weight"], float))
-    if wire.kind in POOLS:
-        window = wire.detail
-        share = 1 / math.prod(window.kernel) if wire.kind == "AvgPool2d" else 1.0
-        each = Window(
-            **{**vars(window), "groups": inward[0]}
-        )  # a pool is a convolution of each channel by itself
-        return _convolution(wire, inward, np.full((inward[0], 1, *window.kernel), share), each)
-    raise MappingError(
-        f"node '{wire.name}' is a {wire.kind}, which the chip does not have",
-        fix="use linear nodes and neurons",
-        node=wire.name,
-    )
+    numbers = {name: np.asarray(value, float) for name, value in parameters.items()}
+    if operator.entries is None:
+        pre, post, value = _found_by_applying(wire, inward, numbers)
+    else:
+        pre, post, value = operator.entries(numbers, wire.detail, inward)
+    return _merged([Links(pre=pre, post=post, value=np.asarray(value, float))])
 
 
-def _convolution(
-    wire: Wire, inward: tuple[int, ...], weight: np.ndarray, window: Window | None = None
-) -> Links:
-    """A convolution of channels and one or two spatial axes; weight is (out channels, in channels /
-    groups, *kernel).
-
-    Each tap of the kernel connects each output to at most one input of a channel.
-    """
-    frame = window or wire.detail
-    space = wire.shape[1:]
-    _refuse_many(wire, math.prod(wire.shape) * math.prod(weight.shape[1:]))
-    out_channels, in_channels = weight.shape[:2]
-    groups = np.arange(out_channels) // (out_channels // frame.groups)
-    outputs = np.arange(math.prod(wire.shape)).reshape(out_channels, -1)
-    inputs = np.arange(math.prod(inward)).reshape(inward)
-    found = []
-    for tap in itertools.product(*(range(size) for size in frame.kernel)):
-        places = [
-            np.arange(length) * stride - padding[0] + offset * dilation
-            for length, stride, padding, offset, dilation in zip(
-                space, frame.stride, frame.padding or (), tap, frame.dilation, strict=True
-            )
-        ]
-        valid = [
-            (place >= 0) & (place < size) for place, size in zip(places, inward[1:], strict=True)
-        ]
-        inside = np.logical_and.reduce(np.meshgrid(*valid, indexing="ij")).reshape(-1)
-        from_ = inputs[
-            :, *np.ix_(*(place[good] for place, good in zip(places, valid, strict=True)))
-        ]
-        from_ = from_.reshape(inward[0], -1)
-        for channel in range(in_channels):
-            pre = from_[groups * in_channels + channel]
-            value = np.broadcast_to(weight[(slice(None), channel, *tap)][:, None], pre.shape)
-            kept = (value != 0).reshape(-1)
-            post = outputs[:, inside]
-            found.append([part.reshape(-1)[kept] for part in (pre, post, value)])
-    pre, post, value = (np.concatenate([part[number] for part in found]) for number in range(3))
-    return _merged([Links(pre=pre, post=post, value=value)])
+def _found_by_applying(
+    wire: Wire, inward: tuple[int, ...], parameters: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The connections of a node that has no list of them: what it makes of each input alone."""
+    inputs = math.prod(inward)
+    _refuse_many(wire, inputs * wire.size)
+    each_alone = np.eye(inputs).reshape(inputs, *inward)
+    matrix = np.asarray(wire.apply(parameters, each_alone)).reshape(inputs, wire.size)
+    pre, post = np.nonzero(matrix)
+    return pre, post, matrix[pre, post]

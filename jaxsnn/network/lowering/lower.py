@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, PURPOSE, plan, time_power
+from jaxsnn.network.linear_nodes import check_operator
+from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, PURPOSE, plan
 from jaxsnn.network.network import Network, with_tau_facts, without_synaptic_delays
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate
 from jaxsnn.nir.gains import require, rule_of
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.nodes import TYPES, Node
 from jaxsnn.nir.synapses import with_delayed_synapses
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     for part in map(ready.part, ready.order):
         name = part.wire.name
         wires.append(part.wire)
+        if part.wire.linear and part.wire.kind not in TYPES:
+            check_operator(part.wire, ready.shapes[name][0] or (), part.parameters)
         if part.parameters:
             parameters[name] = {
                 key: jnp.asarray(value, dtype) for key, value in part.parameters.items()
@@ -157,7 +160,9 @@ def _written(
         if original.dtype.kind == "f" and original.dtype != np.float16
         else value.dtype
     )
-    value = (value.astype(float) / (dialect.seconds or 1.0) ** time_power(node, name)).astype(dtype)
+    value = (value.astype(float) / (dialect.seconds or 1.0) ** node.traits.time_power(name)).astype(
+        dtype
+    )
     if (
         original.size == 1 and value.size > 1 and (value == value[0]).all()
     ):  # it was one number for all

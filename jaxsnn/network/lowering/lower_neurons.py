@@ -14,7 +14,7 @@ from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.dialects import DIALECTS, Dialect, NodeDialect, Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
-from jaxsnn.nir.graph import LI, CubaLI, I, Node
+from jaxsnn.nir.nodes import Node
 
 _PURPOSE = "simulation"
 
@@ -33,8 +33,9 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         LoweringError: a parameter that has neither one entry nor one for each neuron.
     """
     view = dialect.at(node.name)
-    readout = isinstance(node, CubaLI | LI | I) or view.readout
-    conventions, rule = DIALECTS[dialect.name or ""], rule_of(dialect, node)
+    readout = not node.traits.fires or view.readout
+    rule = rule_of(dialect, node)
+    conventions = DIALECTS[dialect.name or ""]
     obstacles = _obstacles(node, size, told_reset=view.reset)
     # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
     # "seconds" stands in the way.
@@ -144,15 +145,17 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
 def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Problem]:
     """Numbers that make no sense in continuous time, by parameter."""
     found = {}
-    for name in ("tau", "tau_mem", "tau_syn"):
-        if name in node.names and not (finite := np.isfinite(per_channel(node, name, size))).all():
+    for name in sorted(node.traits.time_constants):
+        if not (finite := np.isfinite(per_channel(node, name, size))).all():
             neuron = int((~finite).argmax())
-            found[name] = _bad(
+            # Engines ask for those of NIR by name, and for "tau" in any case.
+            field = name if name in ("tau_mem", "tau_syn") else "tau"
+            found[field] = _bad(
                 node,
                 f"{name} of neuron {neuron} is infinite",
                 "give a finite time constant, which continuous time needs",
             )
-    if "v_threshold" in node.names:
+    if {"v_threshold", "v_reset"} <= set(node.names):
         v_threshold = per_channel(node, "v_threshold", size)
         v_reset = np.zeros(size) if told_reset == "subtract" else per_channel(node, "v_reset", size)
         if (bad := v_reset >= v_threshold).any():

@@ -9,39 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import singledispatch
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxsnn.errors import LoweringError, Problem, listing
+from jaxsnn.errors import LoweringError, Problem
 from jaxsnn.network.lowering.lower_neurons import per_channel, population_of
-from jaxsnn.network.structure import Population, Wire
+from jaxsnn.network.structure import LinearOperator, Population, Wire
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.gains import require
-from jaxsnn.nir.graph import (
-    IF,
-    LI,
-    LIF,
-    Affine,
-    AvgPool2d,
-    Conv1d,
-    Conv2d,
-    CubaLI,
-    CubaLIF,
-    Delay,
-    Flatten,
-    I,
-    Input,
-    Linear,
-    Node,
-    Output,
-    Scale,
-    SumPool2d,
-    Threshold,
-)
-from jaxsnn.nir.passes import Shapes, Window, bypass_relays, is_relay, shapes, window
+from jaxsnn.nir.node_traits import NodeTraits, Parameter, Surroundings
+from jaxsnn.nir.nodes import Delay, Node
+from jaxsnn.nir.passes import Shape, Shapes, bypass_relays, is_relay, shapes
 
 if TYPE_CHECKING:
     from jaxsnn.nir.graph import Graph
@@ -99,16 +80,30 @@ class LoweringPlan:
                 node=name,
             )
         lowered = lower_node(node, self.graph.dialect, inward, shape)
-        detail = self._copied(name, lowered) if lowered.kind == "Linear" else lowered.detail
-        wire = Wire(
-            name=name, kind=lowered.kind, sources=self.sources[name], shape=shape, detail=detail
-        )
+        detail = self._copied(name, lowered) if node.type == "Linear" else lowered.detail
+        wire = replace(self.bare_wire(name), shape=shape, detail=detail)
         population = None
-        if lowered.kind == "neuron":
+        if node.traits.state:
             population = population_of(
                 node, self.graph.dialect, wire.size, looped=name in self.looped
             )
         return Part(wire=wire, parameters=lowered.parameters, population=population)
+
+    def bare_wire(self, name: str) -> Wire:
+        """One node without its numbers and its size, which needs no dialect.
+
+        Raises:
+            UnsupportedNodeError: nothing is known of such nodes.
+        """
+        node = self.graph.nodes[name]
+        traits = node.traits
+        return Wire(
+            name=name,
+            kind=node.type.lower() if traits.port else "neuron" if traits.state else node.type,
+            sources=self.sources[name],
+            shape=(),
+            operator=_operator_of(traits),
+        )
 
     def _copied(self, name: str, lowered: Lowered) -> tuple[int, ...] | None:
         """The channel of each output of a Linear that gives each channel to several delays; None
@@ -146,135 +141,52 @@ def plan(graph: Graph) -> LoweringPlan:
 
 
 class Lowered(NamedTuple):
-    """One node: kind and detail of its `Wire`, and its parameters, time constants in seconds."""
+    """One node: its parameters, times in seconds, and the detail of its `Wire`."""
 
-    kind: str
     parameters: dict[str, np.ndarray]
     detail: Any = None
 
 
-@singledispatch
-def lower_node(
-    node: Node, dialect: Dialect, inward: tuple[int, ...], shape: tuple[int, ...]
-) -> Lowered:
-    """Lower one node that takes signals of one shape and gives signals of another."""
-    supported = listing(kind.__name__ for kind in lower_node.registry if kind not in (object, Node))
-    raise LoweringError(
-        f"node '{node.name}' is a {node.type}",
-        fix=f"replace it, simulation runs {supported}",
-        node=node.name,
-        code="unsupported-node",
-    )
+@cache
+def _operator_of(traits: NodeTraits) -> LinearOperator | None:
+    """What the engines know of a linear type."""
+    if not traits.linear:
+        return None
+    return LinearOperator(apply=traits.apply, entries=traits.entries, bias=traits.bias)
 
 
-@lower_node.register
-def _(node: Input, dialect, inward, shape):
-    return Lowered("input", {})
+def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Lowered:
+    """Lower one node that takes signals of one shape and gives signals of another.
 
-
-@lower_node.register
-def _(node: Output, dialect, inward, shape):
-    return Lowered("output", {})
-
-
-@lower_node.register
-def _(node: Flatten, dialect, inward, shape):
-    if not dialect.conventions.channels_last or len(inward) == 1:
-        return Lowered("Flatten", {})
-    if len(shape) != 1:
-        raise LoweringError(
-            f"node '{node.name}' (Flatten) joins {inward} to {shape}, and {dialect.name} keeps channels last",
-            fix="join all axes (start_dim 1, end_dim -1)",
-            node=node.name,
-        )
-    return Lowered("Flatten", {}, (*range(1, len(inward)), 0))
-
-
-@lower_node.register
-def _(node: Threshold, dialect, inward, shape):
-    return Lowered("Threshold", {"threshold": per_channel(node, "threshold", math.prod(shape))})
-
-
-@lower_node.register
-def _(node: Delay, dialect, inward, shape):
-    if dialect.time_unit != "step":
+    Raises:
+        LoweringError: a parameter that does not fit, or a node that no engine runs.
+        DialectError: the length of a unit of time is needed and unknown.
+        UnsupportedNodeError: nothing is known of such nodes.
+    """
+    traits = node.traits
+    timed = any(parameter.time for parameter in traits.parameters)
+    if timed and not traits.state and dialect.time_unit != "step":
         require(dialect, ["seconds"], PURPOSE, node.name)
-    delays = per_channel(node, "delay", math.prod(shape)).astype(float) * (dialect.seconds or 1.0)
-    return Lowered(
-        "Delay",
-        {"delay": delays},
-        tuple((delays[:1] if (delays == delays[0]).all() else delays).tolist()),
-    )
+    parameters = {
+        each.name: _lowered(node, each, dialect, shape)
+        for each in traits.parameters
+        if each.per != "setting"
+    }
+    around = Surroundings(inward=inward, outward=shape, dialect=dialect, parameters=parameters)
+    return Lowered(parameters, None if traits.detail is None else traits.detail(node, around))
 
 
-@lower_node.register(Conv1d)
-@lower_node.register(Conv2d)
-def _(node: Any, dialect, inward, shape):
-    values = {"weight": node.numbers("weight"), "bias": per_channel(node, "bias", shape[0])}
-    return Lowered(node.type, values, _window(node))
-
-
-@lower_node.register(SumPool2d)
-@lower_node.register(AvgPool2d)
-def _(node: Any, dialect, inward, shape):
-    return Lowered(node.type, {}, _window(node))
-
-
-@lower_node.register
-def _(node: Linear, dialect, inward, shape):
-    return Lowered("Linear", {"weight": _matrix(node)})
-
-
-@lower_node.register
-def _(node: Affine, dialect, inward, shape):
-    return Lowered(
-        "Affine", {"weight": _matrix(node), "bias": per_channel(node, "bias", math.prod(shape))}
-    )
-
-
-@lower_node.register
-def _(node: Scale, dialect, inward, shape):
-    return Lowered("Scale", {"scale": per_channel(node, "scale", math.prod(shape))})
-
-
-@lower_node.register(CubaLIF)
-@lower_node.register(CubaLI)
-@lower_node.register(LIF)
-@lower_node.register(LI)
-@lower_node.register(IF)
-@lower_node.register(I)
-def _(node: Any, dialect, inward, shape):
-    values = {name: per_channel(node, name, math.prod(shape)) for name in node.names}
-    seconds = dialect.seconds or 1.0  # unknown: the population says so
-    return Lowered(
-        "neuron", {key: value * seconds ** time_power(node, key) for key, value in values.items()}
-    )
-
-
-def time_power(node: Node, parameter: str) -> int:
-    """Power of the unit of time in a parameter: 1 for time constants, -1 for r of IF and I, else 0."""
-    if parameter.startswith(("tau", "delay")):
-        return 1
-    return -1 if parameter == "r" and isinstance(node, IF | I) else 0
-
-
-def _window(node: Node) -> Window:
-    frame = window(node)
-    if frame.padding is None:
-        raise LoweringError(
-            f"node '{node.name}' ({node.type}) has padding 'same' and a stride of {listing(frame.stride)}, which "
-            "frameworks pad differently",
-            fix="give the padding in numbers",
-            node=node.name,
-        )
-    return frame
-
-
-def _matrix(node: Any) -> np.ndarray:
-    if node.weight.ndim != 2:
-        raise LoweringError(
-            f"node '{node.name}' ({node.type}): weight has shape {node.weight.shape}",
-            fix="give it the shape (outputs, inputs)",
-            node=node.name,
-        )
-    return node.numbers("weight")
+def _lowered(node: Node, parameter: Parameter, dialect: Dialect, shape: Shape) -> np.ndarray:
+    """One parameter as the engines take it, times in seconds."""
+    name = parameter.name
+    if parameter.per == "array":
+        value = node.numbers(name)
+    else:
+        count = math.prod(shape) if parameter.per == "element" else (shape or (1,))[0]
+        value = per_channel(node, name, count)
+    if not node.traits.state:
+        if not parameter.time:
+            return value
+        value = value.astype(float)
+    # Where nothing is known of the unit, the population says so.
+    return value * (dialect.seconds or 1.0) ** parameter.time

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
-from jaxsnn.nir.nodes import NEURONS, TYPES, Node
-from jaxsnn.nir.passes import CONVOLUTIONS, Shape, bypass_relays, is_relay, shapes, window
+from jaxsnn.nir.nodes import NEURONS, Node, class_of
+from jaxsnn.nir.passes import Shape, bypass_relays, is_relay, shapes, window
 
 #: Types that multiply by weights, and so can take a factor.
 WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
@@ -158,7 +158,7 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         entry["shape"] = np.array(inward)
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
-    if isinstance(node, CONVOLUTIONS):
+    if node.type in ("Conv1d", "Conv2d"):
         entry["input_shape"] = np.array(inward[1:])
         entry["bias"] = np.broadcast_to(
             node.value("bias"), np.shape(node.value("weight"))[:1]
@@ -178,7 +178,7 @@ def loops_of(draft: Draft) -> list[list[str]]:
 
 def as_node(name: str, entry: dict[str, Any]) -> Node:
     """An entry as a record."""
-    cls = TYPES[entry["type"]]
+    cls = class_of(entry["type"])
     return cls(name=name, **{key: entry[key] for key in cls.names if key in entry})
 
 

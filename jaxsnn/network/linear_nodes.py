@@ -1,0 +1,197 @@
+"""What linear nodes do to arrays, bias and delay aside: NIR's own, and those from outside.
+
+A function of a node takes (parameters, detail, x): NIR's names -> arrays, the node's `Wire.detail`,
+and x of shape (samples, *inward); it gives (samples, *outward), flat or not. Biases are added by
+whoever calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxsnn.errors import LoweringError
+from jaxsnn.network.structure import Entries, Wire
+
+#: Numbers that a map may hold where its weights cannot be shared between positions.
+LARGEST = 2**27
+
+Arrays = Mapping[str, Any]
+
+
+def applied(wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: jax.Array) -> jax.Array:
+    """What a linear node makes of an array, without its bias.
+
+    Args:
+        wire: the node.
+        inward: shape of its input, without leading axes.
+        parameters: NIR's names -> arrays.
+        x: (..., *inward).
+
+    Returns:
+        (..., *wire.shape).
+
+    Raises:
+        LoweringError: the node is not a linear one.
+    """
+    lead = x.shape[: x.ndim - len(inward)]
+    # One product of matrices: that of arrays with more axes is slower in the gradient.
+    joined = x.reshape(math.prod(lead), *inward)
+    return wire.apply(parameters, joined).reshape(*lead, *wire.shape)
+
+
+# -- NIR's own
+
+
+def matrix_product(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+    """Linear and Affine: x (samples, inputs) times weight (outputs, inputs)."""
+    return x @ parameters["weight"].T
+
+
+def scaled(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+    """Scale: x times scale (elements,), element by element."""
+    return x * parameters["scale"].reshape(x.shape[1:])
+
+
+def flattened(parameters: Arrays, detail: tuple[int, ...] | None, x: jax.Array) -> jax.Array:
+    """Flatten: the axes in the order `detail`; None: as they come."""
+    return x if detail is None else x.transpose(0, *(1 + axis for axis in detail))
+
+
+def convolved(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+    """Conv1d and Conv2d: `detail` is the window."""
+    spatial = "HW"[-len(detail.kernel) :]
+    layout = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
+    return lax.conv_general_dilated(
+        x,
+        parameters["weight"],
+        window_strides=detail.stride,
+        padding=detail.padding,
+        rhs_dilation=detail.dilation,
+        dimension_numbers=layout,
+        feature_group_count=detail.groups,
+    )
+
+
+def summed(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+    """SumPool2d: sums over windows; cells of the padding count as zeros."""
+    around = ((0, 0), (0, 0), *detail.padding)
+    return lax.reduce_window(
+        x, 0.0, lax.add, (1, 1, *detail.kernel), (1, 1, *detail.stride), around
+    )
+
+
+def averaged(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+    """AvgPool2d: means over windows; cells of the padding count as zeros."""
+    return summed(parameters, detail, x) / math.prod(detail.kernel)
+
+
+# -- those from outside, which are asked before they are trusted
+
+
+def check_operator(wire: Wire, inward: tuple[int, ...], parameters: Arrays) -> None:
+    """Refuse an operator that is not what its traits say: another shape, a constant of its own, a
+    bend, connections that it does not make.
+
+    Args:
+        parameters: NIR's names -> NumPy arrays.
+
+    Raises:
+        LoweringError: says which.
+    """
+    rng = np.random.default_rng(0)
+    numbers = {name: jnp.asarray(value, float) for name, value in parameters.items()}
+    x = jnp.asarray(rng.normal(size=(2, *inward)))
+    try:
+        y = wire.apply(numbers, x)
+    except Exception as error:  # whatever a function from outside may raise
+        raise _wrong(wire, f"fails on the shape {x.shape}: {error}") from error
+    expected = (2, *wire.shape)
+    if jnp.size(y) != math.prod(expected):
+        got = tuple(jnp.shape(y))
+        raise _wrong(wire, f"gives the shape {got} for {x.shape}, its traits say {expected}")
+    y = np.asarray(y).reshape(2, -1)
+    none = np.asarray(wire.apply(numbers, jnp.zeros_like(x)))
+    if none.any():
+        raise _wrong(wire, f"gives {none[none != 0][0]:g} for zeros", "make that its bias")
+    scale = np.abs(y).max(initial=0.0) + np.finfo(y.dtype).tiny
+    both = np.asarray(wire.apply(numbers, x.sum(axis=0, keepdims=True) * 2)).reshape(-1)
+    if not np.allclose(both, 2 * y.sum(axis=0), atol=_TOLERANCE * scale, rtol=0):
+        raise _wrong(wire, "is not linear: it gives another sum for a sum", "say linear=False")
+    if wire.linear is not None and wire.linear.entries is not None:
+        source, target, value = wire.linear.entries(numbers, wire.detail, inward)
+        sent = x.reshape(2, -1)[:, source] * jnp.asarray(value)
+        again = jnp.zeros_like(y).at[:, target].add(sent)
+        if not np.allclose(again, y, atol=_TOLERANCE * scale, rtol=0):
+            raise _wrong(wire, "has entries= that make another sum than apply=")
+
+
+#: Relative difference between two ways to a sum, in float32.
+_TOLERANCE = 1e-4
+
+
+def _wrong(wire: Wire, what: str, fix: str = "repair its traits") -> LoweringError:
+    message = f"node '{wire.name}' ({wire.kind}): its operator {what}"
+    return LoweringError(message, fix=fix, node=wire.name)
+
+
+def entries_of(wire: Wire, inward: tuple[int, ...], parameters: Arrays, dtype: Any) -> Entries:
+    """The connections of a linear node, one by one.
+
+    Returns:
+        (source, target, value): NumPy int arrays (entries,), and JAX numbers (entries,) that a
+        gradient can be taken by.
+
+    Raises:
+        LoweringError: it has no list of its own, and its matrix would be too large.
+    """
+    assert wire.linear is not None
+    if wire.linear.entries is not None:
+        source, target, value = wire.linear.entries(parameters, wire.detail, inward)
+        return source, target, jnp.asarray(value, dtype)
+    size = math.prod(inward)
+    refuse_large(wire, size * wire.size)
+    shapes = tuple(sorted((name, jnp.shape(value)) for name, value in parameters.items()))
+    source, target = _pattern(wire, inward, shapes)
+    each = jnp.eye(size, dtype=dtype).reshape(size, *inward)
+    matrix = applied(wire, inward, parameters, each).reshape(size, wire.size)
+    return source, target, matrix[source, target]
+
+
+@lru_cache(maxsize=256)
+def _pattern(
+    wire: Wire, inward: tuple[int, ...], shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which outputs depend on which inputs, whatever the parameters.
+
+    A NaN at one input reaches all outputs that look at it, also through weights of zero.
+    """
+    size = math.prod(inward)
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        numbers = {name: jnp.ones(shape) for name, shape in shapes}
+        marked = jnp.where(jnp.eye(size, dtype=bool), jnp.nan, 0.0).reshape(size, *inward)
+        met = np.isnan(np.asarray(wire.apply(numbers, marked))).reshape(size, wire.size)
+    source, target = np.nonzero(met)
+    return source, target
+
+
+def refuse_large(wire: Wire, numbers: int) -> None:
+    """Refuse to hold too many numbers for one node.
+
+    Raises:
+        LoweringError: more than `LARGEST`.
+    """
+    if numbers > LARGEST:
+        raise LoweringError(
+            f"node '{wire.name}' ({wire.kind}): together with the linear nodes before it, it takes "
+            f"{numbers} weights of its own, more than {LARGEST}",
+            fix="put spiking neurons in between, or simulate with engine=TimeStepped()",
+            node=wire.name,
+        )
