@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
     from jaxsnn.nir.convert import convert as convert
+    from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
+    from jaxsnn.nir.nodes import register_node as register_node
     from jaxsnn.nir.torch import from_torch as from_torch
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
@@ -58,6 +60,7 @@ _HOME = {
     "GridSolution": "jaxsnn.grid.stepped_solution",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
+    "NodeTraits": "jaxsnn.nir.node_traits",
     "Result": "jaxsnn.network.results",
     "Sigmoid": "jaxsnn.grid.surrogate",
     "Solution": "jaxsnn.simulation.simulate",
@@ -77,6 +80,7 @@ _HOME = {
     "quantize": "jaxsnn.bss2.search.quantize",
     "raise_": "jaxsnn.network.lowering.lower",
     "read": "jaxsnn.nir",
+    "register_node": "jaxsnn.nir.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
     "to_torch": "jaxsnn.nir.torch",

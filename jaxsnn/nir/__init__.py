@@ -7,17 +7,22 @@ from jaxsnn.nir.export import export, tagged, write
 from jaxsnn.nir.gains import require, resistance, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.inference import resolve
+from jaxsnn.nir.node_traits import NodeTraits, Parameter
+from jaxsnn.nir.nodes import register_node
 from jaxsnn.nir.parse import parse, read
 
 __all__ = [
     "DIALECTS",
     "Dialect",
     "Graph",
+    "NodeTraits",
+    "Parameter",
     "describe",
     "export",
     "network",
     "parse",
     "read",
+    "register_node",
     "require",
     "resistance",
     "resolve",

@@ -18,7 +18,8 @@ from jaxsnn.errors import GraphError, UsageError, suggestion
 from jaxsnn.nir.export import group_of, tagged
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
-from jaxsnn.nir.nodes import nothing
+from jaxsnn.nir.node_traits import Parameter
+from jaxsnn.nir.nodes import Value, class_of, nothing
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import Shape
 from jaxsnn.units import parse_time
@@ -42,12 +43,33 @@ class Layer:
         size: Shape of its output; None takes the shape of what feeds it.
         parameters: Numbers; one number holds for all neurons.
         weights: Arrays, or initialisers that draw them.
+        own: Of a layer made by `node`: arrays, whose shape is as it is, and settings.
     """
 
     type: str
     size: Shape | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
+    own: Mapping[str, Value] | None = None
+
+    def leaving(self, name: str, shape: Shape) -> Shape:
+        """The shape of what leaves it, if it says no size of its own and is fed with a shape.
+
+        Raises:
+            GraphError: It cannot take that.
+        """
+        if self.own is None:
+            return shape
+        numbers = {key: np.asarray(value) for key, value in self.parameters.items()}
+        record = class_of(self.type)(name=name).replace(**numbers, **self.own)
+        found = record.traits.output_shape(record, shape)
+        if found is None:
+            raise GraphError(
+                f"node '{name}' ({self.type}) cannot take the shape {shape}",
+                fix="correct its parameters or the node before it",
+                node=name,
+            )
+        return found
 
 
 def _shape(size: Size | None) -> Shape | None:
@@ -182,6 +204,48 @@ def _neurons(
     return Layer(type=kind, size=_shape(size), parameters=seconds | dict(others))
 
 
+def node(kind: str, size: Size | None = None, /, **parameters: Any) -> Layer:
+    """A node of any type: one of NIR's that has no function here, or one that is registered.
+
+    Args:
+        kind: Its type.
+        size: Shape of a population; no other node needs one.
+        parameters: By the names of the type. One number holds for all elements where a parameter
+            has one for each; a time may be text.
+
+    Raises:
+        UnsupportedNodeError: There is no such type.
+        UsageError: The type has no such parameter, or no size.
+
+    >>> pool = node("SumPool2d", kernel_size=2, stride=2, padding=0)
+    >>> sequential(input((1, 4, 4)), pool, lif(tau="10ms")).nodes["2"].value("tau").shape
+    (1, 2, 2)
+    """
+    traits = class_of(kind).traits
+    if size is not None and not traits.keeps_shape:
+        raise UsageError(
+            f"a {kind} has no size of its own", fix="leave it out, the node before it tells"
+        )
+    given: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for name, value in parameters.items():
+        parameter = traits.parameter(name)
+        if parameter is None:
+            raise UsageError(
+                f"a {kind} has no parameter '{name}'", fix=suggestion(name, traits.names)
+            )
+        given[parameter.per == "element"][name] = _number(parameter, value)
+    return Layer(type=kind, size=_shape(size), parameters=given[True], own=given[False])
+
+
+def _number(parameter: Parameter, value: Any) -> Any:
+    """A parameter as numbers, times in seconds; a text that it may be stays."""
+    if not isinstance(value, str):
+        return value if parameter.per == "element" else np.asarray(value)
+    if value in parameter.texts:
+        return value
+    return parse_time(value)
+
+
 def sequential(
     *layers: Layer, seed: Seed | None = None, dialect: str = "jaxsnn", **options: Any
 ) -> Graph:
@@ -278,9 +342,10 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
     for _ in nodes:
         for source, target in edges:
             shape = given[source]
-            if shape is not None:
-                fed.setdefault(target, shape)
-                given[target] = given[target] or shape
+            if shape is None:
+                continue
+            fed.setdefault(target, shape)
+            given[target] = given[target] or nodes[target].leaving(target, shape)
     for name, size in given.items():
         if name not in fed and size is not None and not nodes[name].weights:
             fed[name] = size
@@ -296,8 +361,8 @@ def _fed_shapes(nodes: Mapping[str, Layer], edges: Sequence[tuple[str, str]]) ->
 
 def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None) -> dict[str, Any]:
     """One node as NIR has it."""
-    shape = layer.size or fed
-    entry: dict[str, Any] = {"type": layer.type}
+    shape = layer.size or layer.leaving(name, fed)
+    entry: dict[str, Any] = {"type": layer.type, **(layer.own or {})}
     if layer.type in ("Input", "Output"):
         return entry | {"shape": np.array(shape)}
     for key, weight in layer.weights.items():

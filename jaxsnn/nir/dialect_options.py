@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.nir.dialects import CHOICES, DIALECTS, PER_NODE
-from jaxsnn.nir.nodes import NEURONS, SPIKING, Node, nothing
+from jaxsnn.nir.nodes import Node, nothing
 from jaxsnn.units import parse_time
 
 
@@ -110,13 +110,13 @@ def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:
 
 
 def _check_node(option: str, name: str, nodes: Mapping[str, Node]) -> None:
-    neurons = [known for known, node in nodes.items() if isinstance(node, NEURONS)]
+    neurons = [known for known, node in nodes.items() if node.traits.state]
     if name not in neurons:
         raise UsageError(
             f"{option} names '{name}', which is not a neuron of the graph",
             fix=suggestion(name, neurons),
         )
-    if option == "readout" and not isinstance(nodes[name], SPIKING):
+    if option == "readout" and not nodes[name].traits.fires:
         raise UsageError(
             f"{option} names '{name}', a {nodes[name].type}, which does not spike anyway",
             fix="leave it out",

@@ -88,6 +88,7 @@ class Conventions:
     Attributes:
         name: Name of the dialect.
         rules: How it simulates each type of neuron that it writes, by NIR type.
+        others: How it simulates types that are registered from outside; None: it never writes them.
         time_unit: Unit of the time constants.
         dt: The step that it always writes with, in seconds.
         dt_from: How dt follows from the numbers of the file: "tau/r", "tau W(1/r)" (W: Lambert's)
@@ -113,6 +114,7 @@ class Conventions:
 
     name: str
     rules: Mapping[str, Rule]
+    others: Rule | None = None
     time_unit: TimeUnit | None = None
     dt: float | None = None
     dt_from: Literal["tau/r", "tau W(1/r)", "tau (1-r)"] | None = None
@@ -130,6 +132,10 @@ class Conventions:
     recurrent_delay: int = 1
     rewires: bool = False
     channels_last: bool = False
+
+    def rule(self, kind: str) -> Rule | None:
+        """How it simulates a type of neuron; None: it never writes it."""
+        return self.rules.get(kind, self.others)
 
 
 def _rules(**rules: Rule) -> Mapping[str, Rule]:
@@ -160,6 +166,7 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "nir": Conventions(
             name="nir",
             rules=_LITERAL,
+            others=Rule(),
             reset="zero",
             reset_delay=False,
             constant_input="current",
@@ -302,6 +309,7 @@ DIALECTS: Mapping[str, Conventions] = MappingProxyType(
         "jaxsnn": Conventions(
             name="jaxsnn",
             rules=_EVENT_BASED,
+            others=Rule(arrival="jump"),
             reset="zero",
             reset_delay=False,
             constant_input="current",

@@ -15,7 +15,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir.files import Dataset, Group, save, text_dataset, text_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.inference import TAG, tag_text
-from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.nodes import TYPES, Node
 from jaxsnn.nir.validation import refuse_problems
 
 if TYPE_CHECKING:
@@ -143,6 +143,13 @@ def export(graph: Graph) -> nir.NIRGraph:
     """
     import nir
 
+    for node in graph.nodes.values():
+        if node.type not in TYPES:
+            raise GraphError(
+                f"node '{node.name}' is a {node.type}, which the nir package does not have",
+                fix="write it to a file instead",
+                node=node.name,
+            )
     tree = _values(document_of_graph(graph)["node"])
     try:
         return cast("nir.NIRGraph", nir.dict2NIRNode(tree))

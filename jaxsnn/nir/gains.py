@@ -117,15 +117,16 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     Raises:
         DialectError: The dialect is undecided, or its framework never writes this type.
     """
-    rules = DIALECTS[known(dialect, "name", "what the neuron does", node.name)].rules
-    if node.type not in rules:
+    conventions = DIALECTS[known(dialect, "name", "what the neuron does", node.name)]
+    rule = conventions.rule(node.type)
+    if rule is None:
         raise DialectError(
             f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
-            f"(it writes {listing(rules)})",
+            f"(it writes {listing(conventions.rules)})",
             fix="say another dialect=",
             node=node.name,
         )
-    return rules[node.type]
+    return rule
 
 
 def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError, Problem, UsageError, listing, suggestion
 from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
-from jaxsnn.nir.nodes import NEURONS, AvgPool2d, Input, Node, Output, SumPool2d
+from jaxsnn.nir.nodes import NEURONS, TYPES, AvgPool2d, Input, Node, Output, SumPool2d
 from jaxsnn.nir.passes import is_relay
 
 
@@ -205,7 +205,8 @@ def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Pr
     for node in graph.nodes.values():
         if isinstance(node, Input | Output):
             continue
-        if node.type in importer.unread or (importer.only and node.type not in importer.only):
+        unread = node.type in importer.unread or node.type not in TYPES
+        if unread or (importer.only and node.type not in importer.only):
             yield _unmapped(node, importer.title, converts=False)
             continue
         parameter, taken = importer.ignores.get(node.type, ("", 0.0))

@@ -16,7 +16,7 @@ from jaxsnn.nir.dialect_options import DialectOptions, parse_options
 from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import LIF, NEURONS, CubaLIF, Node
+from jaxsnn.nir.nodes import LIF, CubaLIF, Node
 from jaxsnn.units import format_time
 
 #: Name of this library's entry in a graph's metadata.
@@ -207,9 +207,9 @@ def _decide_kernel(
     if "spike_kernel" in fields:
         return
     by_node = {
-        name: conventions.rules[node.type].kernel
+        name: rule.kernel
         for name, node in graph.nodes.items()
-        if isinstance(node, NEURONS) and node.type in conventions.rules
+        if node.traits.state and (rule := conventions.rule(node.type)) is not None
     }
     kernels = sorted(set(by_node.values()))
     if len(kernels) == 1:
@@ -222,7 +222,7 @@ def _decide_kernel(
 def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
     name = conventions.name
-    for node in (node for node in graph.nodes.values() if isinstance(node, NEURONS)):
+    for node in (node for node in graph.nodes.values() if node.traits.state):
         reason = _wrong_one(node, conventions)
         if reason is not None:
             return _contradicts(node.name, reason)
@@ -246,9 +246,10 @@ def _contradicts(node: str, reason: str) -> Problem:
 
 def _wrong_one(node: Node, conventions: Conventions) -> str | None:
     """The type or a parameter of a neuron that the framework would have written otherwise."""
-    if node.type not in conventions.rules:
+    rule = conventions.rule(node.type)
+    if rule is None:
         return f"node '{node.name}' is a {node.type}, which {conventions.name} never writes"
-    for parameter in conventions.rules[node.type].ones:
+    for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             other = value[value != 1].ravel()[0]
@@ -320,7 +321,10 @@ def infer(graph: Graph) -> tuple[str | None, str]:
 
 
 def _gains(graph: Graph) -> str:
-    rs = [np.ravel(node.value("r")) for node in graph.nodes.values() if isinstance(node, NEURONS)]
+    neurons = [node for node in graph.nodes.values() if node.traits.state and "r" in node.names]
+    if not neurons:
+        return "no neuron has an r"
+    rs = [np.ravel(node.value("r")) for node in neurons]
     values = np.concatenate(rs).astype(float)
     if values.min() == values.max():
         return f"r = {values[0]:g} at all neurons"

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.network import Network
+from jaxsnn.network.structure import OPERATORS
 from jaxsnn.units import parse_time
 
 Parameters = dict[str, dict[str, jax.Array]]
@@ -217,10 +218,11 @@ def find_trainables(
         UsageError: a name that cannot be trained or that no node has, or a start outside the
             limits.
     """
+    known_names = dict(TRAINABLE) | dict.fromkeys(_from_outside(network), Free())
     given = (
         dict(wanted)
         if isinstance(wanted, Mapping)
-        else {name: _default(name, longest_delay) for name in wanted}
+        else {name: _default(name, known_names, longest_delay) for name in wanted}
     )
     found, notes, used = [], [], dict.fromkeys(given, False)
     for node, own in network.parameters.items():
@@ -230,13 +232,13 @@ def find_trainables(
             if key is None:
                 continue
             used[key] = True
-            _check_name(name, key)
+            _check_name(name, key, known_names)
             notes += _check_start(node, name, value, given[key], own)
             chosen.append((name, given[key]))
         if chosen:
             found.append((node, tuple(chosen)))
     for key, known in used.items():
-        _check_name(key.rpartition(".")[2], key)
+        _check_name(key.rpartition(".")[2], key, known_names)
         if not known and (isinstance(wanted, Mapping) or "." in key):
             raise UsageError(
                 f"the network has no {key} to train",
@@ -250,15 +252,24 @@ def find_trainables(
     return Trainables(constraints=tuple(found), notes=tuple(notes))
 
 
-def _default(key: str, longest_delay: float) -> Constraint:
+def _from_outside(network: Network) -> list[str]:
+    """Names of the parameters of linear nodes that NIR does not have."""
+    outside = [wire for wire in network.wires if wire.linear and wire.kind not in OPERATORS]
+    names = (name for wire in outside for name in network.parameters.get(wire.name, {}))
+    return [name for name in names if name not in TRAINABLE]
+
+
+def _default(
+    key: str, known_names: Mapping[str, Constraint | None], longest_delay: float
+) -> Constraint:
     name = key.rpartition(".")[2]
-    _check_name(name, key)
-    return TRAINABLE[name] or Bounded(low=0.0, high=longest_delay)
+    _check_name(name, key, known_names)
+    return known_names[name] or Bounded(low=0.0, high=longest_delay)
 
 
-def _check_name(name: str, key: str) -> None:
-    if name not in TRAINABLE:
-        raise UsageError(f"'{key}' cannot be trained", fix=suggestion(name, TRAINABLE))
+def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
+    if name not in known_names:
+        raise UsageError(f"'{key}' cannot be trained", fix=suggestion(name, known_names))
 
 
 def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) -> list[str]:

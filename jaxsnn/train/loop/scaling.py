@@ -21,7 +21,8 @@ import numpy as np
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network.network import Network
-from jaxsnn.network.structure import Wire
+from jaxsnn.network.operators import identity, through
+from jaxsnn.network.structure import OPERATORS, Wire
 from jaxsnn.train.loop.constraints import Free, Parameters, Trained
 
 
@@ -35,6 +36,8 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
     """
     lift = partial(_lift_per_bias, t_end=t_end)
     effects = {"weight": _reach(network, _kick_per_weight), "bias": _reach(network, lift)}
+    # Of nodes from outside nobody knows what a "weight" is: they step by their own size.
+    known = {wire.name for wire in network.wires if wire.kind in OPERATORS}
     scales: Parameters = {}
     for node, names in trained:
         scales[node] = {}
@@ -42,7 +45,8 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
             value = network.parameters[node][name]
             scale = np.ones(())
             if isinstance(constraint, Free):
-                scale = _scale(np.asarray(value), effects[name][node] if name in effects else None)
+                effect = effects[name][node] if name in effects and node in known else None
+                scale = _scale(np.asarray(value), effect)
                 scale = np.mean(scale) if constraint.shared else scale
             scales[node][name] = jnp.asarray(constraint.rate * scale, value.dtype)
     return scales
@@ -101,6 +105,8 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
         return effect / np.asarray(lanes.threshold - lanes.v_reset)
     if wire.kind == "output":
         return np.zeros(wire.size)
+    if wire.linear and wire.kind not in OPERATORS:
+        return np.max(_absolute(network, wire) * leaving, axis=1, initial=0.0)
     if wire.kind == "Scale":
         return leaving * np.abs(np.asarray(parameters["scale"]))
     if "weight" in parameters:
@@ -109,3 +115,13 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
             return np.asarray([leaving.max(initial=0.0) * weight.max(initial=0.0)])
         return np.max(leaving[:, None] * weight, axis=0)
     return leaving
+
+
+def _absolute(network: Network, wire: Wire) -> np.ndarray:
+    """What a linear node from outside does, without signs: (inputs, outputs)."""
+    sources = [other for other in network.wires if other.name in wire.sources]
+    inward = sources[0].shape if sources else wire.shape
+    parameters = network.parameters.get(wire.name, {})
+    start = identity(int(np.prod(inward)))
+    joined = through(wire, inward, parameters, start, network.dtype)
+    return np.abs(np.asarray(joined.dense(network.dtype)))
