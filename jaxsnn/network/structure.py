@@ -173,13 +173,17 @@ class Chain:
     taus: tuple[float, float] | None = None
 
 
+#: Kinds of NIR that never fire. One from outside that does not is lowered to a readout.
+_SILENT = ("CubaLI", "LI", "I")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Population:
     """A population of neurons, static.
 
     Attributes:
         name: the NIR node's name.
-        kind: the NIR type: "CubaLIF", "CubaLI", "LIF", "LI", "IF" or "I".
+        kind: the type of its node: "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I" or one from outside.
         size: number of neurons.
         readout: it never fires, whatever its type.
         tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
@@ -251,7 +255,7 @@ class Population:
     @property
     def fires(self):
         """Whether it emits spikes; a readout does not."""
-        return self.kind in ("CubaLIF", "LIF", "IF") and not self.readout
+        return not self.readout and self.kind not in _SILENT
 
     def require(self, *fields):
         """Refuse to go on where something stands in the way of some fields.

@@ -197,10 +197,11 @@ def _source_limits(
     name = source.name
     where = f"node '{name}' ({source.kind})"
     if _type(source) not in ("LI", "I"):
-        why = "makes three time constants of two" if _type(source) == "CubaLI" else "is not known"
+        known = _type(source) == "CubaLI"
+        why = "which makes three time constants of two" if known else "and how it runs is not known"
         yield _limit(
             name,
-            f"{where} sends its voltage on to '{target.name}' ({target.kind}), which {why}",
+            f"{where} sends its voltage on to '{target.name}' ({target.kind}), {why}",
             f"{_STEPPED}, the event engine sends on voltages of LI and I only",
         )
     if entering[name]:

@@ -1,8 +1,8 @@
 """The connections of NIR's linear nodes, one by one: `NodeTraits.entries`.
 
-Each function takes (parameters, detail, inward) and gives (source, target, value): channels of input
-and output, counted in C order, NumPy int arrays (entries,), and the numbers that they are multiplied
-by, of the kind of the parameters: NumPy or JAX.
+Each function takes (parameters, detail, inward) and gives (source, target, value): channels of
+input and output, counted in C order, NumPy int arrays (entries,), and the numbers that they are
+multiplied by, of the kind of the parameters: NumPy or JAX.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ class NodeTraits:
         current_based: of one with a state: spikes drive a synaptic current of its own.
         linear: its output is a linear function of its input and a bias, without a state.
         delays: it takes time.
-        elementwise: its output has the shape of its input, and so have its parameters "per" element.
+        elementwise: its output has the shape of its input, and so have its parameters "per"
+            element.
         bias: the parameter that is added to the output.
         axes: number of axes that it takes, without batch and time; None: any, or what its
             parameters fix.
@@ -223,7 +224,8 @@ class NodeTraits:
         if self.keeps_shape:
             return shape
         raise UnsupportedNodeError(
-            f"node '{node.name}' is a {self.type}, whose traits do not tell the shape of its output",
+            f"node '{node.name}' is a {self.type}, "
+            "whose traits do not tell the shape of its output",
             fix="give them transfer=, or say elementwise=True",
             node=node.name,
         )

@@ -268,7 +268,9 @@ class Conv1d(Node):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Conv2d(Node):
-    """Convolution in two dimensions; weight is (out channels, in channels / groups, height, width)."""
+    """Convolution in two dimensions; weight is (out channels, in channels / groups, height,
+    width).
+    """
 
     input_shape: np.ndarray | None = None
     weight: np.ndarray | None = None

@@ -88,7 +88,7 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
 
 
 def _alone(node: Node) -> Shape | None:
-    """The shape of parameters of one number each, such as (1,), where they are all that tells it."""
+    """The shape of parameters of one number each, such as (1,), where nothing else tells it."""
     if not node.traits.elementwise:
         return None
     lone = [np.shape(value) for value in node.parameters.values() if not isinstance(value, str)]

@@ -1,6 +1,6 @@
-"""Node types that NIR does not have, written here, outside the package: registered, they are read,
-checked, described, drawn, simulated by both engines, trained, placed and written. So are those that
-an installed package offers.
+"""Node types that NIR does not have, as docs/extending.md writes them, outside the package:
+registered, they are read, checked, described, drawn, simulated by both engines, trained, placed and
+written. So are those that an installed package offers.
 
 "Gather" copies channels, each with a gain of its own, and lists its connections. "Smooth" is a
 moving sum along the last axis with a bias, and does not: what it connects is found by applying it.
@@ -10,6 +10,7 @@ moving sum along the last axis with a bias, and does not: what it connects is fo
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,79 +45,10 @@ from jaxsnn.train.loop.scaling import step_scales
 
 ROOT = Path(__file__).parents[2]
 
-#: The types, as an installed package would have them.
-PACKAGE = '''
-import numpy as np
-
-from jaxsnn.nir import NodeTraits, Parameter
-from jaxsnn.nir.node_traits import Fault
-
-
-def outside(node, shape):
-    """A channel that does not reach the node."""
-    largest = int(node.value("index").max())
-    if largest >= shape[0]:
-        yield Fault("index", f"takes channel {largest} of {shape[0]}", "correct its index")
-
-
-def gathered(parameters, detail, x):
-    return x[:, np.array(detail)] * parameters["gain"]
-
-
-def connections(parameters, detail, inward):
-    return np.array(detail), np.arange(len(detail)), parameters["gain"]
-
-
-GATHER = NodeTraits(
-    type="Gather",
-    doc="y_k = gain_k x_index_k.",
-    parameters=(Parameter(name="index", per="setting", least=0), Parameter(name="gain")),
-    linear=True,
-    axes=1,
-    transfer=lambda node, shape: node.value("index").shape,
-    synapses=lambda node, shape: int(np.count_nonzero(node.value("gain"))),
-    misfits=outside,
-    detail=lambda node, around: tuple(node.value("index").tolist()),
-    apply=gathered,
-    entries=connections,
-)
-
-
-def smoothed(parameters, detail, x):
-    import jax.numpy as jnp
-
-    taps = parameters["taps"]
-    around = [(0, 0)] * (x.ndim - 1) + [(taps.size // 2, taps.size // 2)]
-    padded = jnp.pad(x, around)
-    parts = [taps[k] * padded[..., k : k + x.shape[-1]] for k in range(taps.size)]
-    return sum(parts[1:], parts[0])
-
-
-SMOOTH = NodeTraits(
-    type="Smooth",
-    doc="y_cp = sum_k taps_k x_c,p+k + bias_c.",
-    parameters=(Parameter(name="taps"), Parameter(name="bias", per="feature")),
-    linear=True,
-    elementwise=True,
-    bias="bias",
-    apply=smoothed,
-)
-
-ADAPTIVE = NodeTraits(
-    type="Adaptive",
-    doc="A leaky neuron whose threshold rises with each spike.",
-    parameters=(
-        Parameter(name="tau", per="element", time=1, positive=True),
-        Parameter(name="tau_adaptation", per="element", time=1, positive=True),
-        Parameter(name="rate", per="element", time=-1),
-        Parameter(name="step", per="element", optional=True, default=0.5),
-        Parameter(name="v_threshold", per="element"),
-    ),
-    state=True,
-    fires=True,
-    elementwise=True,
-)
-'''
+PAGE = ROOT / "docs" / "extending.md"
+SECTION = PAGE.read_text().partition("\n## A node type\n")[2].partition("\n## ")[0]
+#: The types, as an installed package would have them: the code of the page.
+PACKAGE = "\n\n".join(re.findall(r"```python\n(.*?)```", SECTION, re.S))
 MADE: dict = {}
 exec(PACKAGE, MADE)
 GATHER, SMOOTH, ADAPTIVE = (MADE[name] for name in ("GATHER", "SMOOTH", "ADAPTIVE"))
@@ -555,6 +487,18 @@ def test_steps_of_the_optimiser_see_through_it():
     assert float(scales[0]["2"]["gain"]) == pytest.approx(gains(1).max())
 
 
+def test_its_numbers_are_trained():
+    x = np.random.default_rng(0).uniform(size=(40, 5))
+    graph = two_layers(own=True)
+    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.01, "trainable": ("gain",)}
+    done = jaxsnn.fit(graph, (x, np.arange(40) % 4), **options)
+    for name in ("1", "4"):
+        assert not np.array_equal(
+            done.graph.nodes[name].value("gain"), graph.nodes[name].value("gain")
+        )
+    assert done.graph.nodes["2"] is graph.nodes["2"]
+
+
 # -- the chip
 
 
@@ -604,6 +548,32 @@ def test_a_type_with_a_state_becomes_a_population(dialect, area):
         "step": [0.5, 0.5],
         "v_threshold": [1.0, 2.0],
     }
+
+
+@pytest.mark.parametrize("fires", [True, False])
+def test_it_fires_if_its_traits_say_so(fires, monkeypatch):
+    monkeypatch.setattr(nodes, "_REGISTERED", {})
+    register_node(dataclasses.replace(ADAPTIVE, fires=fires))
+    graph = build.sequential(build.input(2), adaptive())
+    population = plan(graph).part("1").population
+    assert (population.fires, population.readout) == (fires, not fires)
+    assert population.reset == ("zero" if fires else "none")
+    if not fires:
+        with pytest.raises(UsageError, match="a Adaptive, which does not spike anyway"):
+            jaxsnn.parse(graph.source, dialect="jaxsnn", time_unit="s", readout="1")
+
+
+def test_a_voltage_of_its_own_drives_no_other_population(monkeypatch):
+    """Of a kind that nobody knows the event engine does not take the voltage for that of a LI."""
+    monkeypatch.setattr(nodes, "_REGISTERED", {})
+    register_node(dataclasses.replace(ADAPTIVE, fires=False))
+    last = build.lif(tau="5ms")
+    graph = build.sequential(
+        build.input(2), adaptive(), build.linear(weight=np.eye(2)), last, dialect="jaxsnn"
+    )
+    found = [each.message for each in jaxsnn.check(graph, "event").problems if each.node == "1"]
+    message = "node '1' (Adaptive) sends its voltage on to '3' (LIF), and how it runs is not known"
+    assert found == [message]
 
 
 def test_a_population_is_read_and_written(tmp_path):
