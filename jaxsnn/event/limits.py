@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.obstacles import obstacles
+from jaxsnn.network.obstacles import NEURONS, obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
-#: NIR types of neurons that the engines run.
-NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
 _STEPPED = "simulate with engine=TimeStepped()"
 
 
@@ -165,6 +163,7 @@ def _population_limits(
         or (steadily and population.bias == "step")
         or (looped and population.recurrent_delay > 0)
     )
+    yield from unknown_model(population)
     yield from obstacles(population, needed)
     if population.fires and population.reset == "none":
         yield Problem(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, needs_dt
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.obstacles import obstacles
+from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 
 #: Nodes that are not linear and that the engine runs.
@@ -54,6 +54,7 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         needed += ["seconds"] + ["dt"] * (dt is None)
     needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"] * exact
     needed += ["reset", "reset_delay"] * population.fires
+    yield from unknown_model(population)
     yield from obstacles(population, needed)
     if population.fires and exact and population.reset_delay:
         yield Problem(

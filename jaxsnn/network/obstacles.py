@@ -5,6 +5,23 @@ from collections.abc import Iterable, Iterator
 from jaxsnn.errors import Problem
 from jaxsnn.network.structure import Population
 
+#: Kinds of neurons that the engines run.
+NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
+
+
+def unknown_model(population: Population) -> Iterator[Problem]:
+    """That no engine knows what the neurons of a population do."""
+    if population.kind not in NEURONS:
+        message = (
+            f"node '{population.name}' is a {population.kind}, and there is no such neuron model"
+        )
+        yield Problem(
+            node=population.name,
+            code="unsupported-node",
+            message=message,
+            fix="register a model of that kind, or replace the node",
+        )
+
 
 def obstacles(population: Population, fields: Iterable[str]) -> Iterator[Problem]:
     """What is not known of a population and what makes no sense, among some fields; one problem for
