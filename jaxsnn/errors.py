@@ -194,6 +194,8 @@ OPTIONS = frozenset((
     "time_unit", "to", "to_dt", "train", "verify",
 ))
 # fmt: on
+#: Options of the command line that frameworks from outside bring.
+_ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
 _VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
 _KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
@@ -208,11 +210,16 @@ def in_flags(text: str) -> str:
     return _KEYWORD.sub(_as_flag, text)
 
 
+def add_option(name: str) -> None:
+    """Make a keyword argument of `jaxsnn.nir.read` known as an option of the command line."""
+    _ADDED.add(name)
+
+
 def _as_flag(found: re.Match[str]) -> str:
     name, value = found.groups()
     if found.group() in _FLAGS:
         return _FLAGS[found.group()]
-    if name not in OPTIONS and name not in _SPELLED:
+    if name not in OPTIONS | _ADDED and name not in _SPELLED:
         return found.group()
     flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")
     if value in ("True", "False"):

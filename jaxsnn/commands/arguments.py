@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxsnn.errors import Problem, UsageError, in_flags
@@ -14,27 +14,51 @@ if TYPE_CHECKING:
     from jaxsnn.nir.graph import Change
 
 _PER_NODE = "may be repeated as NODE:VALUE"
-#: Options that say what a NIR file does not, and what they mean.
-DIALECT_OPTIONS = {
-    "dialect": (
-        "NAME",
-        "who wrote the file: auto, nir, snntorch, norse, sinabs, rockpool, spyx, spikingjelly, jaxsnn, hxtorch",
-    ),
+#: Options that say what a NIR file does not, and what they mean. Those that single frameworks have
+#: come after --dt.
+_COMMON_OPTIONS = {
+    "dialect": ("NAME", "who wrote the file: auto, {names}; NAME==VERSION where versions differ"),
     "dt": ("TIME", "length of a time step, such as 100us"),
-    "dt-export": ("TIME", "Norse: the dt that its exporter was given"),
     "time-unit": ("UNIT", "unit of the file's time constants: s, ms or step"),
     "reset": ("KIND", f"zero, subtract or none; {_PER_NODE}"),
     "reset-delay": ("BOOL", f"true: a spike resets one step later; {_PER_NODE}"),
-    "norm-input": ("BOOL", f"Sinabs: true or false; {_PER_NODE}"),
     "spike-kernel": ("KIND", f"delta or box; {_PER_NODE}"),
     "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
     "readout": ("NODE", "a spiking node that was trained as a leaky readout; may be repeated"),
 }
-_REPEATED = ("reset", "reset-delay", "norm-input", "spike-kernel", "initial", "readout")
+_REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions, so that they come out as one line."""
+    """A parser whose errors are exceptions, so that they come out as one line.
+
+    What it takes from the register of frameworks, which loads NumPy, it takes when it is used:
+    `when_used`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waiting: list[Callable[[], None]] = []
+
+    def when_used(self, complete: Callable[[], None]) -> None:
+        """Call something before the parser parses or prints anything."""
+        self._waiting.append(complete)
+
+    def complete(self) -> None:
+        """Take what waits."""
+        waiting, self._waiting = self._waiting, []
+        for step in waiting:
+            step()
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse does, with all options."""
+        self.complete()
+        return super().parse_known_args(*arguments, **options)
+
+    def format_help(self) -> str:
+        """As argparse does, with all options."""
+        self.complete()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, fix=f"see {self.prog} --help")
@@ -43,7 +67,7 @@ class Parser(argparse.ArgumentParser):
 # Options
 
 
-def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, run: Any, text: str) -> Parser:
     """A command with the options that all commands have.
 
     Args:
@@ -61,18 +85,34 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> argparse.Argum
     return parser
 
 
-def add_file(
-    parser: argparse.ArgumentParser, *, dialect_flags: tuple[str, ...] = ("--dialect",)
-) -> None:
+def add_file(parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",)) -> None:
     """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
     parser.add_argument("file", metavar="FILE", help="a NIR file")
     group = parser.add_argument_group("what a NIR file does not say")
-    for name, (metavar, text) in DIALECT_OPTIONS.items():
-        flags = dialect_flags if name == "dialect" else (f"--{name}",)
-        action = "append" if name in _REPEATED else "store"
-        group.add_argument(
-            *flags, dest=name.replace("-", "_"), metavar=metavar, help=text, action=action
-        )
+
+    def complete() -> None:
+        for name, (metavar, text, repeated) in _dialect_options().items():
+            flags = dialect_flags if name == "dialect" else (f"--{name}",)
+            action = "append" if repeated else "store"
+            group.add_argument(
+                *flags, dest=name.replace("-", "_"), metavar=metavar, help=text, action=action
+            )
+
+    parser.when_used(complete)
+
+
+def _dialect_options() -> dict[str, tuple[str, str, bool]]:
+    """Option -> what it takes, what it means, and whether it may be repeated."""
+    from jaxsnn.nir.frameworks.registry import frameworks, own_options
+
+    found = {}
+    for name, (metavar, text) in _COMMON_OPTIONS.items():
+        found[name] = (metavar, text.format(names=", ".join(frameworks())), name in _REPEATED)
+        for option in own_options().values() if name == "dt" else ():
+            flag, by_node = option.name.replace("_", "-"), option.kind == "bool"
+            help_text = f"{option.help}; {_PER_NODE}" if by_node else option.help
+            found[flag] = ("BOOL" if by_node else "TIME", help_text, by_node)
+    return found
 
 
 def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **options: Any) -> None:
@@ -138,7 +178,7 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
 
 def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was said of the file, as `jaxsnn.nir.read` takes it."""
-    names = [name.replace("-", "_") for name in DIALECT_OPTIONS]
+    names = [name.replace("-", "_") for name in _dialect_options()]
     return {name: getattr(arguments, name) for name in names} | {
         "dialect": arguments.dialect or "auto"
     }

@@ -23,14 +23,16 @@ def add(commands: Any) -> None:
     text = "list all problems of a NIR file for one purpose; nothing runs"
     parser = add_command(commands, "check", run, text)
     add_file(parser)
-    parser.add_argument(
-        "--for",
-        dest="purpose",
-        metavar="PURPOSE",
-        required=True,
-        help="event, grid, bss2, norse, snntorch, spikingjelly, sinabs, rockpool or spyx",
-    )
+    purpose = parser.add_argument("--for", dest="purpose", metavar="PURPOSE", required=True)
+    parser.when_used(lambda: setattr(purpose, "help", _purposes()))
     add_threshold(parser)
+
+
+def _purposes() -> str:
+    """The help of --for."""
+    from jaxsnn.simulation.checks import purposes
+
+    return f"{', '.join(purposes())}; NAME==VERSION for one version of an importer"
 
 
 def run(arguments: argparse.Namespace) -> int:

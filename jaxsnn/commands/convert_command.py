@@ -27,16 +27,22 @@ class ConvertOutcome:
     Attributes:
         output: path of the file that was written.
         load_with: a line of Python that loads it with the target's importer.
+        run_with: a line of Python that runs what was loaded.
+        written_for: the importer that it was written for, with its version.
         changes: what was changed, and why.
         losses: what an approximation loses.
         shift: Output -> steps by which its spikes leave later than the source's.
+        notes: what else must be known of the version that it was written for.
     """
 
     output: str
     load_with: str
+    run_with: str
+    written_for: str
     changes: tuple[Change, ...]
     losses: tuple[str, ...]
     shift: dict[str, int]
+    notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -44,9 +50,12 @@ class ConvertOutcome:
             "schema": 1,
             "output": self.output,
             "load_with": self.load_with,
+            "run_with": self.run_with,
+            "written_for": self.written_for,
             "changes": [change.as_dict() for change in self.changes],
             "losses": list(self.losses),
             "shift": self.shift,
+            "notes": [line_of(note) for note in self.notes],
         }
 
     def as_text(self) -> str:
@@ -63,15 +72,21 @@ def add(commands: Any) -> None:
     add_file(parser, dialect_flags=("--from", "--dialect"))
     parser.add_argument("output", metavar="OUT", help="the file to write")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    parser.add_argument(
-        "--to", metavar="NAME", required=True, help="norse, snntorch, spikingjelly or spyx"
-    )
+    to = parser.add_argument("--to", metavar="NAME", required=True)
+    parser.when_used(lambda: setattr(to, "help", _targets()))
     parser.add_argument(
         "--to-dt", metavar="TIME", help="step of the target; default: the source's, else its own"
     )
     parser.add_argument(
         "--approximate", action="store_true", help="do the nearest thing, and say what that loses"
     )
+
+
+def _targets() -> str:
+    """The help of --to."""
+    from jaxsnn.nir.frameworks.registry import writable
+
+    return f"{', '.join(writable())}; NAME==VERSION, default: the version that is installed"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,10 +104,13 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = ConvertOutcome(
         output=output,
         load_with=converted.load_with,
+        run_with=converted.run_with,
+        written_for=converted.written_for,
         changes=converted.changes,
         losses=converted.losses,
         shift=dict(converted.shift),
+        notes=converted.notes,
     )
-    add_notes(arguments, [f"lost: {loss}" for loss in outcome.losses])
+    add_notes(arguments, [*(f"lost: {loss}" for loss in outcome.losses), *outcome.notes])
     print_outcome(arguments, outcome)
     return 0

@@ -1,4 +1,4 @@
-"""`jaxsnn doctor`: versions, devices and extras."""
+"""`jaxsnn doctor`: versions, devices, extras, and the frameworks that are known."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from jaxsnn import __version__
 from jaxsnn.commands.arguments import add_command, print_outcome
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
-#: Extra -> distributions that it brings.
-_EXTRAS = {
-    "plot": ("matplotlib",),
-    "torch": ("torch", "nirtorch"),
-    "interop": ("snntorch", "norse", "spikingjelly"),
-}
+#: Extra -> distributions that it brings; those of frameworks are in their files.
+_EXTRAS = {"plot": ("matplotlib",), "torch": ("torch", "nirtorch")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +24,14 @@ class DoctorOutcome:
         versions: distribution -> version, None where it is missing.
         devices: what JAX computes on.
         extras: extra -> whether all its distributions are there.
+        frameworks: name of a framework -> the version that is installed (None if none is), the
+            versions of its importer that are known, and the one that is written for by default.
     """
 
     versions: dict[str, str | None]
     devices: tuple[str, ...]
     extras: dict[str, bool]
+    frameworks: dict[str, dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,12 +44,17 @@ class DoctorOutcome:
         for extra, there in self.extras.items():
             state = "installed" if there else f"missing: pip install 'jaxsnn-nir[{extra}]'"
             lines.append(f"{extra:12s} {state}")
+        for name, known in self.frameworks.items():
+            installed = known["installed"] or "not installed"
+            versions = ", ".join(known["importers"]) or "none"
+            lines.append(f"{name:12s} {installed}; importers known: {versions}")
         return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
     """The parser."""
-    add_command(commands, "doctor", run, "show versions, devices and extras")
+    text = "show versions, devices, extras, and the frameworks that are known"
+    add_command(commands, "doctor", run, text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,21 +67,39 @@ def diagnose() -> DoctorOutcome:
     """Look at what is installed."""
     import jax
 
+    from jaxsnn.nir.frameworks.registry import frameworks
+
+    extras = dict(_EXTRAS)
+    for framework in frameworks().values():
+        if framework.extra:
+            extras[framework.extra] = (*extras.get(framework.extra, ()), framework.distribution)
+    names = (*_CORE, *(name for extra in extras.values() for name in extra))
+    found = {name: _version(name) for name in names}
     versions = {"jaxsnn-nir": __version__, "python": platform.python_version()}
-    found = {
-        name: _version(name)
-        for name in (*_CORE, *(name for extra in _EXTRAS.values() for name in extra))
-    }
     return DoctorOutcome(
         versions=versions | found,
         devices=tuple(
             f"{device.platform} {device.id} ({device.device_kind})" for device in jax.devices()
         ),
         extras={
-            extra: all(found[name] is not None for name in names)
-            for extra, names in _EXTRAS.items()
+            extra: all(found[name] is not None for name in names) for extra, names in extras.items()
+        },
+        frameworks={
+            name: _known_of(name) for name, found in frameworks().items() if found.distribution
         },
     )
+
+
+def _known_of(name: str) -> dict[str, Any]:
+    """Versions of one framework."""
+    from jaxsnn.nir.frameworks.registry import chosen_importer, framework_of, installed_version
+
+    importers = framework_of(name).importers
+    return {
+        "installed": installed_version(name),
+        "importers": [importer.version for importer in importers],
+        "written_for": chosen_importer(name).version if importers else None,
+    }
 
 
 def _version(name: str) -> str | None:

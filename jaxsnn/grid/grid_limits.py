@@ -49,7 +49,7 @@ def grid_limits(
 
 def _population_limits(population: Population, dt: float | None) -> Iterator[Problem]:
     exact = population.membrane == "exact"
-    needed = ["initial", "norm_input", "r"]
+    needed = ["initial", "own_option", "r"]
     if needs_dt(population) and not population.counts_steps:
         needed += ["seconds"] + ["dt"] * (dt is None)
     needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"] * exact

@@ -50,19 +50,6 @@ class StepInput:
         return self.level if self.spikes is None else self.spikes
 
 
-#: Factor of one step by the formula in `Population`: (parameters, dt) -> array.
-DECAYS: dict[str, Any] = {
-    "1": lambda p, dt: jnp.ones_like(p["r"]),
-    "r": lambda p, dt: p["r"],
-    "1-1/r": lambda p, dt: 1 - 1 / p["r"],
-    "1-1/w_in": lambda p, dt: 1 - 1 / p["w_in"],
-    "1-dt/tau_mem": lambda p, dt: 1 - dt / tau_mem(p),
-    "1-dt/tau_syn": lambda p, dt: 1 - dt / p["tau_syn"],
-    "exp(-dt/tau_mem)": lambda p, dt: jnp.exp(-dt / tau_mem(p)),
-    "exp(-dt/tau_syn)": lambda p, dt: jnp.exp(-dt / p["tau_syn"]),
-}
-
-
 def tau_mem(parameters):
     """Membrane time constants: tau of LIF and LI."""
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
@@ -139,11 +126,8 @@ class SteppedNeuron:
             return self._exact_step(state, drive, known)
         population, v = self.population, state.v
         looks = population.fires and (population.resets_at_start or population.reset_delay)
-        # snnTorch leaves this reset out of the gradient. Where its spike is also what leaves,
-        # no framework does.
-        detach = (
-            population.spikes_from == "after" if self.detach_reset is None else self.detach_reset
-        )
+        # Whether this reset is left out of the gradient depends on the framework.
+        detach = population.detaches_resets if self.detach_reset is None else self.detach_reset
         first = self._resetting(v, detach) if looks else None
         if looks and population.resets_first:
             v = self.reset(v, first)
@@ -242,7 +226,7 @@ def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any
     elif population.membrane == "relax":
         found["steps"] = tau_mem(parameters) / dt
     elif population.membrane in ("leak", "average"):
-        found["k"] = DECAYS[population.membrane_decay](parameters, dt)
+        found["k"] = population.membrane_decay.factor(parameters, dt, jnp)
     if "tau_syn" in parameters:
-        found["a"] = DECAYS[population.synapse_decay](parameters, dt)
+        found["a"] = population.synapse_decay.factor(parameters, dt, jnp)
     return found

@@ -86,7 +86,7 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
 
 def needs_dt(population: Population) -> bool:
     """Whether a step of the population depends on how long it is."""
-    formulas = (population.membrane_decay, population.synapse_decay)
+    decays = (population.membrane_decay, population.synapse_decay)
     return population.membrane in ("exact", "euler", "relax") or any(
-        "dt" in formula for formula in formulas
+        decay is not None and decay.needs_dt for decay in decays
     )

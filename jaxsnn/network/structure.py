@@ -205,7 +205,8 @@ class Population:
             + (X - (V - v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
         synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
             or "decay last" (I = I + X drives V, then I = a I).
-        membrane_decay, synapse_decay: formulas of k and a.
+        membrane_decay, synapse_decay: what computes k and a, each a
+            `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no current.
         threshold: in time steps it fires where V ">" or ">=" v_threshold; in continuous time there
             is no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
@@ -213,6 +214,7 @@ class Population:
         reset_delay: in time steps a spike resets the membrane one step later.
         resets_at_start: where V is above threshold when a step begins it is reset then, whatever
             `reset_delay` is.
+        detaches_resets: gradients leave out the resets that act when a step begins.
         resets_first: a reset that acts one step late acts before V decays and X is added; else
             after.
         recurrent_delay: steps that a recurrent spike takes.
@@ -238,13 +240,14 @@ class Population:
     reset: Literal["zero", "subtract", "none"] = "zero"
     membrane: Literal["exact", "leak", "average", "euler", "relax", "relax, add"] = "exact"
     synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
-    membrane_decay: str = "exp(-dt/tau_mem)"
-    synapse_decay: str = ""
+    membrane_decay: Any = None
+    synapse_decay: Any = None
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
     spikes_from: Literal["before", "after"] = "after"
     reset_delay: bool = False
     resets_at_start: bool = False
+    detaches_resets: bool = True
     resets_first: bool = False
     recurrent_delay: int = 0
     counts_steps: bool = False

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxsnn.errors import GraphError, UsageError, suggestion
 from jaxsnn.nir.export import group_of, tagged
+from jaxsnn.nir.frameworks.registry import own_unit
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
 from jaxsnn.nir.node_traits import Parameter
@@ -330,8 +331,9 @@ def network(
     rng = None if seed is None else generator_of(seed)
     members = {name: _entry(name, layer, shapes[name], rng) for name, layer in nodes.items()}
     tree = {"type": "NIRGraph", "nodes": members, "edges": edges}
-    if dialect == "jaxsnn":
-        options.setdefault("time_unit", "s")
+    unit = own_unit(dialect)
+    if unit is not None:
+        options.setdefault("time_unit", unit)
     return tagged(parse(group_of(tree, NIR_VERSION), dialect=dialect, **options))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.nir.dialects import CHOICES, DIALECTS, PER_NODE
-from jaxsnn.nir.nodes import Node, nothing
+from jaxsnn.nir.frameworks.registry import conventions_of, own_options, split_version
+from jaxsnn.nir.nodes import NEURONS, SPIKING, Node, nothing
 from jaxsnn.units import parse_time
 
 
@@ -22,8 +23,14 @@ class DialectOptions:
     """
 
     dialect: str = "auto"
+    version: str = ""
     fields: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     nodes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=nothing)
+
+    @property
+    def label(self) -> str:
+        """The dialect with its version, as it is said."""
+        return f"{self.dialect}=={self.version}" if self.version else self.dialect
 
 
 def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) -> DialectOptions:
@@ -31,42 +38,44 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
 
     Args:
         nodes: The graph's records by name.
-        dialect: A key of `DIALECTS`, or "auto".
-        given: Fields of `Dialect`; None is not said. Those of `PER_NODE` may be a value,
-            "NODE:VALUE", a mapping from node to value, or a list of these.
+        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto".
+        given: Fields of `Dialect` and own options of frameworks; None is not said. Those of
+            `PER_NODE`, and own options that are true or false, may be a value, "NODE:VALUE", a
+            mapping from node to value, or a list of these.
 
     Raises:
-        UsageError: An unknown dialect, value or node, or a value said twice.
+        UsageError: An unknown dialect, version, value or node, or a value said twice.
     """
-    dialect = dialect or "auto"
-    if dialect != "auto" and dialect not in DIALECTS:
-        raise UsageError(
-            f"unknown dialect '{dialect}'", fix=suggestion(dialect, ["auto", *DIALECTS])
-        )
+    name, version = split_version(dialect or "auto")
+    if name != "auto" and name not in DIALECTS:
+        raise UsageError(f"unknown dialect '{name}'", fix=suggestion(name, ["auto", *DIALECTS]))
+    if name != "auto":
+        conventions_of(name, version)  # refuses an unknown version
     fields: dict[str, Any] = {}
     by_node: dict[str, dict[str, Any]] = {}
+    own = own_options()
+    times = ("dt", *(option.name for option in own.values() if option.kind == "time"))
     for option, value in given.items():
-        known = ("dt", "dt_export", "readout", *CHOICES)
+        known = ("dt", "readout", *CHOICES, *own)
         if option not in known:
             raise UsageError(f"unknown option '{option}'", fix=suggestion(option, known))
         if value is None:
             continue
-        if option in ("dt", "dt_export"):
+        if option in times:
             fields[option] = parse_time(value)
-        elif option not in PER_NODE:
-            fields[option] = _choice(option, value)
-        else:
+        elif option in PER_NODE or option in own:
             _per_node(option, value, nodes, fields, by_node)
+        else:
+            fields[option] = _choice(option, value)
     ordered = {name: by_node[name] for name in nodes if name in by_node}
-    return DialectOptions(dialect=dialect, fields=fields, nodes=ordered)
+    return DialectOptions(dialect=name, version=version, fields=fields, nodes=ordered)
 
 
 def _choice(option: str, value: Any) -> Any:
     text = str(value).lower()
-    if text not in CHOICES[option]:
-        raise UsageError(
-            f'{option}="{value}" is unknown', fix=f"say one of {', '.join(CHOICES[option])}"
-        )
+    choices = CHOICES.get(option, ("true", "false"))
+    if text not in choices:
+        raise UsageError(f'{option}="{value}" is unknown', fix=f"say one of {', '.join(choices)}")
     return {"true": True, "false": False}.get(text, text)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.dialects import Conventions
+from jaxsnn.nir.frameworks.framework import Evidence
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, I, Node
 
 #: Relative error that float32 arithmetic of an exporter may leave in dt.
@@ -53,9 +52,9 @@ class Estimate:
     farthest: float = np.nan
 
 
-def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> Iterator[Tie]:
-    """The pairs of all neurons that may tell the dt of a framework; without one, all that have a
-    time constant.
+def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterator[Tie]:
+    """The pairs of all neurons that may tell the dt of a framework; without its evidence, all that
+    have a time constant.
     """
     for name, node in nodes.items():
         if not isinstance(node, NEURONS):
@@ -65,10 +64,10 @@ def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> I
             if isinstance(node, CURRENT_BASED)
             else [("tau", "r")]
         )
-        if conventions is not None and conventions.dt_from != "tau/r":
+        if evidence is not None and not (evidence.dt_from and evidence.dt_from.synapses):
             pairs = pairs[:1]
         if isinstance(node, IF | I):
-            if conventions is not None and conventions.r_is_rate:
+            if evidence is not None and evidence.r_is_rate:
                 rate = np.asarray(node.value("r"), float).ravel()
                 yield Tie(node=name, names=("1", "r"), tau=np.ones_like(rate), gain=rate)
             continue
@@ -77,40 +76,21 @@ def ties(nodes: Mapping[str, Node], conventions: Conventions | None = None) -> I
                 *(np.asarray(node.value(key), float).ravel() for key in names)
             )
             if (
-                conventions is not None
-                and conventions.r_of_one_is_silent
+                evidence is not None
+                and evidence.r_of_one_is_silent
                 and not isinstance(node, CURRENT_BASED)
             ):
                 tau, gain = tau[gain != 1], gain[gain != 1]
             yield Tie(node=name, names=names, tau=tau, gain=gain)
 
 
-def lambert_w(z: np.ndarray) -> np.ndarray:
-    """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log
-    form.
-    """
-    w = np.log1p(z)
-    for _ in range(32):
-        w = w * (1 + np.log(np.where(z > 0, z, 1) / np.where(w > 0, w, 1))) / (1 + w)
-    return np.where(z > 0, w, 0.0)
-
-
-def _dt_of(rule: str, tau: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        if rule == "tau/r":
-            return tau / gain
-        if rule == "tau (1-r)":
-            return tau * (1 - gain)
-        return tau * lambert_w(1 / gain)
-
-
-def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
+def estimate(nodes: Mapping[str, Node], evidence: Evidence) -> Estimate:
     """Find dt as a framework ties it to the numbers.
 
     Neurons without leak (tau and r infinite) say nothing.
     """
-    rule = conventions.dt_from
-    found = [] if rule is None else list(ties(nodes, conventions))
+    rule = evidence.dt_from
+    found = [] if rule is None else list(ties(nodes, evidence))
     taus = np.concatenate([tie.tau for tie in found] or [np.zeros(0)])
     gains = np.concatenate([tie.gain for tie in found] or [np.zeros(0)])
     owners = [tie for tie in found for _ in range(tie.tau.size)]
@@ -118,7 +98,8 @@ def estimate(nodes: Mapping[str, Node], conventions: Conventions) -> Estimate:
     if finite.size == 0 or rule is None:
         return Estimate()
     taus, gains = taus[finite], gains[finite]
-    values = _dt_of(rule, taus, gains)
+    with np.errstate(all="ignore"):
+        values = rule.of(taus, gains)
     if not np.all(np.isfinite(values) & (values > 0)):
         bad = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
         owner = owners[finite[bad]]
@@ -157,23 +138,3 @@ def _is_short(value: float, digits: int, tolerance: float) -> bool:
         return True
     short = float(f"{value:.{digits - 1}e}")
     return bool(abs(short - value) <= tolerance * abs(value) or float(np.float32(short)) == value)
-
-
-def is_single_precision(nodes: Mapping[str, Node]) -> bool:
-    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in
-    float64.
-    """
-    for node in nodes.values():
-        if not isinstance(node, NEURONS) or isinstance(node, IF | I):
-            continue
-        r: Any = node.value("r")
-        if np.asarray(r).dtype == np.float32:
-            return True
-        r = np.asarray(r, float).ravel()
-        beta = 1 - 1 / r[np.isfinite(r) & (r > 1)]
-        single = np.abs(beta.astype(np.float32).astype(float) - beta) < 1e-12
-        # A beta such as 0.5 or 0.9375 is the same in both.
-        decided = np.mod(beta * 2**12, 1) != 0
-        if np.any(decided) and np.all(single[decided]):
-            return True
-    return False

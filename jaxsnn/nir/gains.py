@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.errors import DialectError, listing
-from jaxsnn.nir.dialects import DIALECTS, Dialect, Kernel, Rule
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks.framework import Kernel, Rule
+from jaxsnn.nir.frameworks.registry import own_options
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, I, Node
 
 
@@ -30,10 +32,9 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
         DialectError: Names the first field that is unknown, the node, and what is known; its fix is
             the option that tells it.
     """
-    view = dialect if node is None else dialect.at(node)
     where = "" if node is None else f"node '{node}': "
     for field in fields:
-        if getattr(view if hasattr(view, field) else dialect, field) is None:
+        if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
             raise DialectError(f"{where}{purpose} needs {missing}", fix=fix, node=node or "")
 
@@ -42,11 +43,12 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
     """What is missing, and how to say it."""
     if field == "name":
         return dialect.undecided, dialect.fix
-    if field == "seconds" and dialect.name == "norse":
-        return (
-            "the dt that Norse's exporter was given",
-            "say dt_export= (Norse's default is 1ms)",
-        )
+    conventions = dialect.conventions
+    if field == "seconds" and conventions is not None and conventions.seconds_option:
+        return _missing(dialect, conventions.seconds_option)
+    own = own_options().get(field)
+    if own is not None and own.missing:
+        return own.missing, own.fix or f"say {field}="
     if field == "seconds" and dialect.time_unit == "step":
         return "the length of a step, in which the file counts time", "say dt="
     if field in ("seconds", "time_unit"):
@@ -74,7 +76,7 @@ class SpikeArea:
 def known(dialect: Dialect, field: str, purpose: str, node: str | None = None) -> Any:
     """A field of the dialect, refused like `require` where it is unknown."""
     require(dialect, [field], purpose, node)
-    return getattr(dialect, field)
+    return dialect.option(field)
 
 
 def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
@@ -88,9 +90,10 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     if arrival(dialect, node) == "jump":
         return SpikeArea(kind="jump", seconds=None, kernel=kernel)
     # The literal ODE takes an area of 1 in the file's own unit of time.
-    seconds = known(
-        dialect, "seconds" if dialect.name == "nir" else "dt", "the strength of a spike", node.name
-    )
+    conventions = dialect.conventions
+    literal = conventions is not None and conventions.area == "unit"
+    field = "seconds" if literal else "dt"
+    seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
 
 
@@ -112,27 +115,31 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
 
 
 def rule_of(dialect: Dialect, node: Node) -> Rule:
-    """How the dialect simulates this type of neuron.
+    """How the dialect simulates this type of neuron; where that depends on an option that nobody
+    said, as if it were true.
 
     Raises:
         DialectError: The dialect is undecided, or its framework never writes this type.
     """
-    conventions = DIALECTS[known(dialect, "name", "what the neuron does", node.name)]
-    rule = conventions.rule(node.type)
-    if rule is None:
+    require(dialect, ["name"], "what the neuron does", node.name)
+    conventions = dialect.conventions
+    assert conventions is not None
+    if node.type not in conventions.rules:
         raise DialectError(
             f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
             f"(it writes {listing(conventions.rules)})",
             fix="say another dialect=",
             node=node.name,
         )
+    rule = conventions.rules[node.type]
+    if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:
+        return rule.without
     return rule
 
 
 def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:
     """How a spike enters: see `SpikeArea.kind`. Needs no dt."""
-    how = rule_of(dialect, node).arrival
-    if how != "norm_input":
-        return how
-    require(dialect, ["norm_input"], "the strength of a spike", node.name)
-    return "fixed" if dialect.at(node.name).norm_input else "jump"
+    rule = rule_of(dialect, node)
+    if rule.option:
+        require(dialect, [rule.option], "the strength of a spike", node.name)
+    return rule.arrival

@@ -147,7 +147,7 @@ class Graph:
         nodes: The records by name, in natural order of the names.
         edges: Pairs (source, target) in the file's order, after flattening, as the dialect means
             them.
-        written_edges: The same before the dialect rewires recurrent subgraphs (Spyx).
+        written_edges: The same before the repairs of the dialect.
         dialect: What the file does not say.
         subgraphs: The levels of nesting by path; "" is the outermost.
         repairs: What was read otherwise than it is written, each with its reason.
@@ -270,43 +270,14 @@ class Graph:
 
         To resolve names and options use `jaxsnn.nir.inference.resolve`.
         """
-        conventions = dialect.conventions
-        edges, found = self.written_edges, ()
-        if conventions is not None and conventions.rewires:
-            edges, found = rewired(self)
-        repairs = tuple(repair for repair in self.repairs if repair.why != REWIRED)
+        edges, found = self._repaired_for(dialect)
+        _, before = self._repaired_for(self.dialect)
+        repairs = tuple(repair for repair in self.repairs if repair not in before)
         return dataclasses.replace(self, dialect=dialect, edges=edges, repairs=(*repairs, *found))
 
-
-REWIRED = (
-    "Spyx writes the input of a recurrent layer into its recurrent weights, "
-    "and feeds it straight into the neuron"
-)
-
-
-def rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
-    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
-    and what was moved.
-
-    The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches
-    the neuron.
-    """
-    edges = list(graph.written_edges)
-    found = []
-    for number, (source, target) in enumerate(graph.written_edges):
-        if "/" not in source or not isinstance(graph.nodes[source], Input):
-            continue
-        after = [end for start, end in graph.written_edges if start == target]
-        if not isinstance(graph.nodes[target], Linear | Affine) or len(after) != 1:
-            continue
-        neuron = after[0]
-        feeds = [start for start, end in graph.written_edges if end == neuron]
-        if (
-            graph.nodes[neuron].traits.state
-            and feeds == [target]
-            and (neuron, target) in graph.written_edges
-        ):
-            edges[number] = (source, neuron)
-            what = f"edge {source} -> {target} is read as {source} -> {neuron}"
-            found.append(Change(node=target, what=what, why=REWIRED))
-    return tuple(edges), tuple(found)
+    def _repaired_for(self, dialect: Dialect) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
+        """The edges as a dialect means them, and where its framework writes them otherwise."""
+        conventions = dialect.conventions
+        if conventions is None or conventions.repair is None:
+            return self.written_edges, ()
+        return conventions.repair(self)

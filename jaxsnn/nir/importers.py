@@ -1,55 +1,25 @@
 """What another simulator's importer would not read, or would read otherwise than a file means it.
 
-Importers are those of the releases that `docs/interop.md` names. Where `jaxsnn.nir.convert` writes
-for one, its refusals and its changes say what is wrong with a file as it is; the others are known
-by their rules alone.
+Importers are those of the versions that `jaxsnn.nir.frameworks` knows. Where `jaxsnn.nir.convert`
+writes for one, its refusals and its changes say what is wrong with a file as it is; the others are
+known by their rules alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, DialectError, Problem, UsageError, listing, suggestion
-from jaxsnn.nir.graph import IF, Affine, Conv1d, Conv2d, CubaLIF, Graph, Linear
-from jaxsnn.nir.nodes import NEURONS, TYPES, AvgPool2d, Input, Node, Output, SumPool2d
+from jaxsnn.errors import ConversionError, DialectError, Problem, listing
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.draft import TORCH_NAMES
+from jaxsnn.nir.convert.target import Target, importer_target
+from jaxsnn.nir.graph import Affine, Conv1d, Conv2d, Graph, Linear
+from jaxsnn.nir.nodes import NEURONS, AvgPool2d, Input, Node, Output, SumPool2d
 from jaxsnn.nir.passes import is_relay
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Importer:
-    """An importer that `convert` does not write for.
-
-    Attributes:
-        title: As people write it.
-        unread: Types that it cannot read.
-        only: If not empty, the types that it reads, Input and Output aside.
-        ignores: Parameters that it does not read, by type, with the value that it takes for them.
-        scalars: It takes parameters that are one number for all neurons.
-    """
-
-    title: str
-    unread: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    ignores: Mapping[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
-    scalars: bool = True
-
-
-#: Importers that are known by their rules alone.
-IMPORTERS: Mapping[str, Importer] = MappingProxyType(
-    {
-        "sinabs": Importer(
-            title="Sinabs",
-            unread=("Linear", "CubaLIF"),
-            ignores={"LIF": ("r", 1.0), "IF": ("r", 1.0), "LI": ("r", 1.0)},
-            scalars=False,
-        ),
-        "rockpool": Importer(title="Rockpool", only=("Affine", "Linear", "CubaLIF")),
-    }
-)
 #: Parameters that only describe what reaches a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
 #: Types whose numbers decide which spikes there are.
@@ -61,31 +31,23 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
 
     Args:
         graph: Read with its dialect.
-        target: norse, snntorch, spikingjelly, spyx, sinabs or rockpool.
+        target: A framework whose importer is known, with a version if need be: "norse", "sinabs",
+            "snntorch==main". Without one, the version that is installed; else the newest release.
 
     Raises:
         UsageError: An unknown target.
     """
-    from jaxsnn.nir.convert.targets import TARGETS
-
-    known = (*TARGETS, *IMPORTERS)
-    if target not in known:
-        raise UsageError(
-            f"nothing is known of an importer '{target}'", fix=suggestion(target, known)
-        )
-    if target in IMPORTERS:
-        title = IMPORTERS[target].title
-        return [
-            *_name_problems(graph, title, converts=False),
-            *_rule_problems(graph, target, IMPORTERS[target]),
-        ]
+    asked = importer_target(target)
+    converts = asked.importer.write is not None
+    names = _name_problems(graph, asked, converts=converts) if asked.importer.torch_names else []
+    if not converts:
+        return [*names, *_rule_problems(graph, asked)]
     unmapped = [
-        _unmapped(node, TARGETS[target].title, converts=True)
+        _unmapped(node, asked.title, converts=True)
         for node in graph.nodes.values()
-        if node.type not in TARGETS[target].nodes and not isinstance(node, Input | Output)
+        if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
     ]
-    names = _name_problems(graph, TARGETS[target].title, converts=True) if target != "spyx" else []
-    return [*unmapped, *names, *_conversion_problems(graph, target, TARGETS[target].title)]
+    return [*unmapped, *names, *_conversion_problems(graph, target, asked.title)]
 
 
 def undecided(graph: Graph) -> Problem:
@@ -106,15 +68,13 @@ def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
 
 
-def _name_problems(graph: Graph, title: str, *, converts: bool) -> Iterator[Problem]:
+def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[Problem]:
     """Names under which PyTorch registers no module."""
-    from jaxsnn.nir.convert.draft import TORCH_NAMES
-
     for name in graph.nodes:
         if name.rpartition("/")[2] in TORCH_NAMES:
             message = (
                 f"node '{name}' is named as an attribute of PyTorch's modules, "
-                f"and {title}'s importer fails on it"
+                f"and {target.title}'s importer fails on it"
             )
             fix = "rename it, or convert the file" if converts else "rename it"
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
@@ -124,8 +84,6 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
     """What stands in the way of a conversion; else what it changes, which the importer would read
     otherwise.
     """
-    from jaxsnn.nir.convert import convert
-
     if graph.dialect.name is None:
         yield undecided(graph)
         return
@@ -200,21 +158,21 @@ def _close(one: Node, other: Node) -> bool:
     return True
 
 
-def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Problem]:
-    yield from _dialect_problems(graph, target, importer.title)
+def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
+    importer, title = target.importer, target.title
+    yield from _dialect_problems(graph, target)
     for node in graph.nodes.values():
         if isinstance(node, Input | Output):
             continue
-        unread = node.type in importer.unread or node.type not in TYPES
-        if unread or (importer.only and node.type not in importer.only):
-            yield _unmapped(node, importer.title, converts=False)
+        if not importer.reads_type(node.type):
+            yield _unmapped(node, title, converts=False)
             continue
         parameter, taken = importer.ignores.get(node.type, ("", 0.0))
         if parameter and np.any(other := np.ravel(node.value(parameter)) != taken):
             value = np.ravel(node.value(parameter))[other][0]
             message = (
                 f"node '{node.name}' ({node.type}) has {parameter} = {value:g}, "
-                f"which {importer.title}'s importer ignores, it takes {taken:g}"
+                f"which {title}'s importer ignores, it takes {taken:g}"
             )
             yield Problem(
                 node=node.name,
@@ -232,47 +190,24 @@ def _rule_problems(graph: Graph, target: str, importer: Importer) -> Iterator[Pr
                 f"node '{node.name}' ({node.type}): "
                 f"{listing(scalars)} are one number for all neurons"
             )
-            fix = f"give one for each neuron, {importer.title}'s importer fails otherwise"
+            fix = f"give one for each neuron, {title}'s importer fails otherwise"
             yield Problem(node=node.name, code="scalar", message=message, fix=fix)
-        yield from _remarks(node, target, importer.title, graph.dialect.dt)
+        if importer.remarks is not None:
+            yield from importer.remarks(node, graph.dialect)
 
 
-def _dialect_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
+def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:
     """Numbers mean what the importer takes them for in files of its own framework only."""
     dialect = graph.dialect
-    if dialect.name == target:
+    if target.framework is not None and dialect.name == target.framework.name:
         return
     if dialect.name is None:
         yield undecided(graph)
         return
-    message = f"the file is in the dialect {dialect.name}, and {title} reads it as its own"
+    message = f"the file is in the dialect {dialect.name}, and {target.title} reads it as its own"
     yield Problem(
         node="",
         code="other-dialect",
         message=message,
-        fix=f"there is no conversion to {title} so far",
+        fix=f"there is no conversion to {target.title} so far",
     )
-
-
-def _remarks(node: Node, target: str, title: str, dt: float | None) -> Iterator[Problem]:
-    """What is read, but not as it was written."""
-    if target == "sinabs" and isinstance(node, IF):
-        message = (
-            f"node '{node.name}' (IF): {title}'s importer keeps the membrane above -v_threshold"
-        )
-        fix = "nothing in the file can tell it not to, set min_v_mem after loading"
-        yield Problem(node=node.name, code="bounded", severity="warning", message=message, fix=fix)
-    if target == "rockpool" and isinstance(node, CubaLIF) and dt is not None:
-        taken = np.ravel(node.numbers("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
-        if abs(taken - dt) > dt / 100:
-            message = (
-                f"node '{node.name}' (CubaLIF): {title}'s importer takes "
-                f"dt = tau_mem/(1+r) = {taken:g} s, not {dt:g} s"
-            )
-            yield Problem(
-                node=node.name,
-                code="other-dt",
-                severity="warning",
-                message=message,
-                fix="expect the decays of that step there",
-            )

@@ -6,24 +6,36 @@ Nothing is guessed: what stays open is None in the `Dialect`, and `why` says so.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import DialectError, JaxsnnError, Problem, UsageError, listing
 from jaxsnn.nir.dialect_options import DialectOptions, parse_options
-from jaxsnn.nir.dialects import DIALECTS, PER_NODE, UNIT_SECONDS, Conventions, Dialect
-from jaxsnn.nir.evidence import TOLERANCE, estimate, is_single_precision, ties
+from jaxsnn.nir.dialects import PER_NODE, Dialect
+from jaxsnn.nir.evidence import TOLERANCE, estimate, ties
+from jaxsnn.nir.frameworks.framework import UNIT_SECONDS, Conventions
+from jaxsnn.nir.frameworks.registry import (
+    conventions_of,
+    frameworks,
+    own_options,
+    owners,
+    split_version,
+)
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import LIF, CubaLIF, Node
+from jaxsnn.nir.nodes import NEURONS, Node
 from jaxsnn.units import format_time
 
 #: Name of this library's entry in a graph's metadata.
 TAG = "jaxsnn"
-#: Dialects that the numbers can prove. SpikingJelly's are those of snnTorch, apart from their
-#: precision.
-RECOGNISED = ("snntorch", "rockpool", "spyx")
+#: Fields of `Dialect` that the entry holds, in this order.
+_TAGGED = (
+    *("name", "version", "dt", "dt_export", "time_unit"),
+    *("reset", "reset_delay", "norm_input", "spike_kernel", "initial"),
+)
 #: Code of a problem: what was said and the numbers of the file cannot both be true.
 CONTRADICTION = "contradiction"
 
@@ -33,10 +45,12 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
 
     Args:
         graph: What was read.
-        dialect: A key of `DIALECTS`, or "auto": the tag that this library writes, then the numbers.
-        options: Other fields of `Dialect`: dt and dt_export (seconds or text with a unit),
-            time_unit, reset, reset_delay, norm_input, spike_kernel, initial, readout. The last six
-            may differ by node: "NODE:VALUE".
+        dialect: A key of `DIALECTS`, with a version if need be ("norse==main"), or "auto": the tag
+            that this library writes, then the numbers.
+        options: Other fields of `Dialect`: dt (seconds or text with a unit), time_unit, reset,
+            reset_delay, spike_kernel, initial, readout, and the own options of frameworks:
+            dt_export, norm_input, ... All but dt, dt_export and time_unit may differ by node:
+            "NODE:VALUE".
 
     Raises:
         UsageError: An option has an unknown value or names an unknown node.
@@ -44,19 +58,29 @@ def resolve(graph: Graph, dialect: str | None = "auto", **options: Any) -> Diale
     """
     said = parse_options(graph.nodes, dialect, **options)
     if said.dialect != "auto":
-        conventions = DIALECTS[said.dialect]
+        conventions = conventions_of(said.dialect, said.version)
         refuse_contradiction(graph, conventions)
-        return _decided(graph, conventions, said, "argument", f"{said.dialect} was said.")
+        return _decided(graph, conventions, said, "argument", f"{said.label} was said.")
     tag, ignored = read_tag(graph)
     if tag is not None:
-        return _decided(
-            graph, DIALECTS[tag.dialect], _merged(tag, said), "metadata", _tag_says(tag.dialect)
-        )
-    name, why = infer(graph)
-    if name is not None:
-        return _decided(graph, DIALECTS[name], said, "inference", ignored + why)
+        conventions = conventions_of(tag.dialect, tag.version)
+        merged = _merged(tag, said)
+        return _decided(graph, conventions, merged, "metadata", _tag_says(tag.label))
+    label, why = infer(graph)
+    if label is not None:
+        name, version = split_version(label)
+        said = dataclasses.replace(said, version=version)
+        return _decided(graph, conventions_of(name, version), said, "inference", ignored + why)
     choices = possible(graph) if graph.neurons else ()
-    return Dialect(**said.fields, nodes=said.nodes, why=ignored + why, choices=choices)
+    fields, own = _split(said.fields)
+    return Dialect(**fields, own=own, nodes=said.nodes, why=ignored + why, choices=choices)
+
+
+def _split(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `Dialect`, and own options that are none."""
+    common = {field.name for field in dataclasses.fields(Dialect)}
+    known = {name: value for name, value in fields.items() if name in common}
+    return known, {name: value for name, value in fields.items() if name not in common}
 
 
 def _decided(
@@ -79,32 +103,57 @@ def _decided(
                     "a file never says it."
                 )
     _decide_kernel(graph, conventions, fields, nodes)
-    if conventions.name == "norse" and "dt_export" not in fields:
-        reasons.append(
-            "The dt that its exporter was given (1 ms by default) is not in the file: "
-            "say dt_export=."
-        )
+    _decide_initial(graph, conventions, said, nodes)
+    _decide_own(conventions, fields, reasons)
     if conventions.reset is None and "reset" not in fields:
         reasons.append("The reset is not in the file: say reset= and reset_delay=.")
-    if conventions.norm_input and "norm_input" not in fields:
-        reasons.append("norm_input is not in the file: say norm_input=.")
-    ordered = {name: nodes[name] for name in graph.nodes if name in nodes}
+    known, own = _split(fields)
     return Dialect(
-        name=conventions.name, decided_by=decided_by, why=" ".join(reasons), nodes=ordered, **fields
+        name=conventions.name,
+        version=said.version or None,
+        decided_by=decided_by,
+        why=" ".join(reasons),
+        nodes={name: nodes[name] for name in graph.nodes if name in nodes},
+        own=own,
+        **known,
     )
+
+
+def _decide_initial(
+    graph: Graph, conventions: Conventions, said: DialectOptions, nodes: dict[str, dict[str, Any]]
+) -> None:
+    """Where membranes start, if that depends on the type of the node."""
+    if "initial" in said.fields:
+        return
+    for name, node in graph.nodes.items():
+        rule = conventions.rules.get(node.type)
+        if rule is not None and rule.initial is not None:
+            nodes.setdefault(name, {}).setdefault("initial", rule.initial)
+
+
+def _decide_own(conventions: Conventions, fields: dict[str, Any], reasons: list[str]) -> None:
+    """Own options of the framework: their defaults, and what nobody said."""
+    for option in conventions.options:
+        if option.name in fields:
+            continue
+        if option.name in conventions.defaults:
+            fields[option.name], reason = conventions.defaults[option.name]
+            reasons.append(reason)
+        elif option.unsaid:
+            reasons.append(option.unsaid)
 
 
 def _refuse_foreign(conventions: Conventions, said: DialectOptions) -> None:
     """Options that would be ignored because another framework has them."""
-    if "dt_export" in said.fields and conventions.name != "norse":
-        raise UsageError(
-            f"dt_export is for the dialect norse, not for {conventions.name}", fix="leave it out"
-        )
-    normed = "norm_input" in said.fields or any("norm_input" in own for own in said.nodes.values())
-    if normed and not conventions.norm_input:
-        raise UsageError(
-            f"norm_input is for the dialect sinabs, not for {conventions.name}", fix="leave it out"
-        )
+    known = [option.name for option in conventions.options]
+    for option in own_options():
+        by_node = any(option in own for own in said.nodes.values())
+        if option not in known and (option in said.fields or by_node):
+            raise UsageError(
+                f"{option} is for the dialect {' and '.join(owners(option))}, "
+                f"not for {conventions.name}",
+                fix="leave it out",
+            )
 
 
 def _decide_time_unit(
@@ -120,12 +169,13 @@ def _decide_time_unit(
                 code=CONTRADICTION,
             )
         fields["time_unit"] = conventions.time_unit
-    elif name == "spyx" and said is None:
-        found = estimate(graph.nodes, conventions)
+    elif conventions.time_unit_from_dt and said is None:
+        found = estimate(graph.nodes, conventions.evidence)
         if found.dt is not None:
             fields["time_unit"] = "step" if abs(found.dt - 1) <= TOLERANCE else "s"
+            formula = conventions.evidence.dt_from
             reasons.append(
-                f"tau (1-r) is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
+                f"{formula} is {found.dt:g}, so time constants are in '{fields['time_unit']}'."
             )
     if fields.get("time_unit") is None:
         reasons.append(f"The unit of time is not in the file: say time_unit=.{_unit_hint(graph)}")
@@ -145,11 +195,11 @@ def _decide_dt(
     graph: Graph, conventions: Conventions, fields: dict[str, Any], reasons: list[str]
 ) -> None:
     """dt from the numbers where the dialect ties it to them; a dt that was said must agree with it."""
-    found = estimate(graph.nodes, conventions)
+    found = estimate(graph.nodes, conventions.evidence)
     unit = UNIT_SECONDS.get(fields.get("time_unit") or "")
     if found.dt is None:
         return
-    formula = conventions.dt_from
+    formula = conventions.evidence.dt_from
     if fields.get("time_unit") == "step":
         if abs(found.dt - 1) > TOLERANCE:
             raise DialectError(
@@ -226,18 +276,17 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
         reason = _wrong_one(node, conventions)
         if reason is not None:
             return _contradicts(node.name, reason)
-    found = estimate(graph.nodes, conventions)
+    found = estimate(graph.nodes, conventions.evidence)
     if found.node and not found.agrees:
         median = "" if found.dt is None else f", where others give {found.dt:g}"
         reason = (
-            f"{name} writes one dt = {conventions.dt_from}, but node '{found.node}' has "
+            f"{name} writes one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
             f"{found.pair}, so dt = {found.farthest:g}{median}"
         )
         return _contradicts(found.node, reason)
-    if conventions.dt_from == "tau W(1/r)" and found.pair.endswith("r = 1"):
-        reason = f"{name} writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
-        return _contradicts(found.node, reason)
-    return None
+    refutes = conventions.evidence.refutes
+    other = None if refutes is None else refutes(graph.nodes, found)
+    return None if other is None else _contradicts(*other)
 
 
 def _contradicts(node: str, reason: str) -> Problem:
@@ -256,14 +305,16 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
             return (
                 f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
             )
-    if conventions.name != "spikingjelly" or not isinstance(node, LIF | CubaLIF):
-        return None
-    leak, reset = (np.asarray(node.value(key), float) for key in ("v_leak", "v_reset"))
-    if np.any(leak != reset):
-        return (
-            f"spikingjelly writes v_leak = v_reset, but node '{node.name}' has "
-            f"{leak.ravel()[0]:g} and {reset.ravel()[0]:g}"
+    for one, other in conventions.rules[node.type].equal:
+        left, right = np.broadcast_arrays(
+            *(np.asarray(node.value(key), float) for key in (one, other))
         )
+        differs = left != right
+        if np.any(differs):
+            return (
+                f"{conventions.name} writes {one} = {other}, but node '{node.name}' has "
+                f"{left[differs][0]:g} and {right[differs][0]:g}"
+            )
     return None
 
 
@@ -282,17 +333,26 @@ def refuse_contradiction(graph: Graph, conventions: Conventions) -> None:
 
 def possible(graph: Graph) -> tuple[str, ...]:
     """The dialects that the numbers of a graph allow."""
-    return tuple(
-        name
-        for name, conventions in DIALECTS.items()
-        if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions)
-    )
+    return tuple(_allowed(graph))
+
+
+def _allowed(graph: Graph) -> dict[str, Conventions]:
+    """The conventions that the numbers of a graph allow, by what `dialect=` says: of each framework
+    the first version.
+    """
+    found = {}
+    for name, framework in frameworks().items():
+        for number, conventions in enumerate(framework.dialects):
+            if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions):
+                found[name if number == 0 else f"{name}=={conventions.version}"] = conventions
+                break
+    return found
 
 
 def _dt_is_theirs(graph: Graph, conventions: Conventions) -> bool:
     if conventions.dt is None:
         return True
-    found = estimate(graph.nodes, conventions)
+    found = estimate(graph.nodes, conventions.evidence)
     return found.dt is None or abs(found.dt - conventions.dt) <= 10 * TOLERANCE * conventions.dt
 
 
@@ -302,21 +362,31 @@ def infer(graph: Graph) -> tuple[str | None, str]:
     """
     if not graph.neurons:
         return None, "The graph has no neurons, so nothing tells its dialect."
-    choices = possible(graph)
-    proven = [
-        name
-        for name in RECOGNISED
-        if name in choices and estimate(graph.nodes, DIALECTS[name]).proven
-    ]
-    if len(proven) == 1 and (proven[0] != "snntorch" or is_single_precision(graph.nodes)):
-        conventions = DIALECTS[proven[0]]
-        found = estimate(graph.nodes, conventions)
-        return conventions.name, (
-            f"Inferred from the numbers: dt = {conventions.dt_from} is {found.dt:g} "
-            f"at all neurons, as only {conventions.name} writes."
-        )
+    allowed = _allowed(graph)
+    proven = {label: why for label, one in allowed.items() if (why := _proof(graph, one))}
+    if len(proven) == 1:
+        ((label, why),) = proven.items()
+        confirms = allowed[label].evidence.confirms
+        if confirms is None or confirms(graph.nodes):
+            return label, why
     return None, (
-        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(choices)}."
+        f"The numbers do not decide the dialect ({_gains(graph)}): they allow {listing(allowed)}."
+    )
+
+
+def _proof(graph: Graph, conventions: Conventions) -> str:
+    """By what the files of a framework are recognised in a graph; "" where they are not."""
+    evidence = conventions.evidence
+    if evidence.recognises is not None and (seen := evidence.recognises(graph.nodes)):
+        return f"Inferred from the numbers: {seen}."
+    if not evidence.proves:
+        return ""
+    found = estimate(graph.nodes, evidence)
+    if not found.proven:
+        return ""
+    return (
+        f"Inferred from the numbers: dt = {evidence.dt_from} is {found.dt:g} "
+        f"at all neurons, as only {conventions.name} writes."
     )
 
 
@@ -344,15 +414,17 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
         # Every value passes the same checks as an option of the user.
         per_node = {
             field: {name: own[field] for name, own in nodes.items() if field in own}
-            for field in PER_NODE
+            for field in (*PER_NODE, *own_options())
         }
         by_node = parse_options(
             graph.nodes, "auto", **{field: said for field, said in per_node.items() if said}
         ).nodes
-        options = parse_options(graph.nodes, tag.pop("name"), **tag)
-        found = DialectOptions(dialect=options.dialect, fields=options.fields, nodes=by_node)
-        refuse_contradiction(graph, DIALECTS[found.dialect])
-        _decided(graph, DIALECTS[found.dialect], found, "metadata", "")
+        name, version = tag.pop("name"), tag.pop("version", "")
+        options = parse_options(graph.nodes, f"{name}=={version}" if version else name, **tag)
+        found = dataclasses.replace(options, nodes=by_node)
+        conventions = conventions_of(found.dialect, found.version)
+        refuse_contradiction(graph, conventions)
+        _decided(graph, conventions, found, "metadata", "")
     except (JaxsnnError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = error.problem.message if isinstance(error, JaxsnnError) else error
         return None, f"The entry '{TAG}' of its metadata is not believed: {reason}. "
@@ -368,13 +440,13 @@ def _merged(tag: DialectOptions, said: DialectOptions) -> DialectOptions:
     nodes = {name: dict(own) for name, own in tag.nodes.items()}
     for name, own in said.nodes.items():
         nodes.setdefault(name, {}).update(own)
-    return DialectOptions(dialect=tag.dialect, fields={**tag.fields, **said.fields}, nodes=nodes)
+    return dataclasses.replace(tag, fields={**tag.fields, **said.fields}, nodes=nodes)
 
 
 def tag_text(dialect: Dialect) -> str:
     """The tag for the metadata: JSON with the fields that are known."""
-    keys = ("name", "dt", "dt_export", "time_unit", *(key for key in PER_NODE if key != "readout"))
-    tag = {key: getattr(dialect, key) for key in keys if getattr(dialect, key) is not None}
+    tag = {key: getattr(dialect, key) for key in _TAGGED if getattr(dialect, key) is not None}
+    tag |= {key: value for key, value in dialect.own.items() if value is not None}
     if dialect.nodes:
         tag["nodes"] = {name: dict(own) for name, own in dialect.nodes.items()}
     return json.dumps(tag)

@@ -37,13 +37,14 @@ def read(
     spike_kernel: Any = None,
     initial: Any = None,
     readout: Any = None,
+    **own: Any,
 ) -> Graph:
     """Read a NIR file.
 
     Args:
         path: The file.
-        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`; "auto" decides from the file
-            where it can.
+        dialect: Who wrote it, a key of `jaxsnn.nir.dialects.DIALECTS`, with a version if need be
+            ("norse==main"); "auto" decides from the file where it can.
         dt: Length of a step of the source: seconds, or text such as "100us".
         dt_export: The dt that Norse's exporter was given.
         time_unit: Unit of the time constants: "s", "ms" or "step".
@@ -54,6 +55,7 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
+        own: Options that single frameworks from outside have.
 
     Returns:
         The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
@@ -78,7 +80,7 @@ def read(
         "initial": initial,
         "readout": readout,
     }
-    return parse(load(path), dialect=dialect, **options)
+    return parse(load(path), dialect=dialect, **options, **own)
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:

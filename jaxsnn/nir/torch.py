@@ -1,7 +1,7 @@
 """From PyTorch modules to a `Graph`, with what the frameworks' exporters lose, and from a `Graph`
 to a module.
 
-torch, snntorch, norse and nirtorch are imported inside functions: nothing else needs them.
+torch and nirtorch are imported inside functions: nothing else needs them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
-from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import check_wiring, settle_loops
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import export, group_of, tagged
+from jaxsnn.nir.frameworks.framework import Importer
+from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
@@ -26,7 +28,8 @@ from jaxsnn.nir.torch_leaves import Call, exported, exporter_of, outputs_of
 
 
 def from_torch(module: Any, sample: Any) -> Graph:
-    """A graph of a module of snnTorch or Norse, in that framework's dialect.
+    """A graph of a module of snnTorch, Norse, or another framework whose layers are known, in that
+    framework's dialect.
 
     Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
     go into the dialect and into the nodes. Parameters may be one number or one for each neuron.
@@ -50,7 +53,7 @@ def from_torch(module: Any, sample: Any) -> Graph:
     if len(frameworks) != 1:
         raise ConversionError(
             f"the module has neurons of {listing(frameworks)}",
-            fix="use neurons of one framework, snnTorch or Norse",
+            fix=f"use neurons of one framework, {' or '.join(_titles())}",
         )
     first = _free("input", made)
     nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(tuple(sample.shape[1:]))}}
@@ -83,6 +86,11 @@ def from_torch(module: Any, sample: Any) -> Graph:
     )
 
 
+def _titles() -> list[str]:
+    """The frameworks whose neurons have exporters."""
+    return [found.title for found in frameworks().values() if found.leaves]
+
+
 def _free(name: str, taken: Any) -> str:
     while name in taken:
         name += "_"
@@ -98,13 +106,14 @@ def _read(
 ) -> Graph:
     options: dict[str, Any] = dict(by_node)
     options["readout"] = list(by_node.get("readout", ()))
-    if framework == "norse":
+    if steps:
         if len(set(steps)) != 1:
             raise ConversionError(
                 f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
                 fix="give all of them one dt",
             )
-        options |= {"dt": steps[0], "dt_export": 1.0}
+        options["dt"] = steps[0]
+    options |= framework_of(framework).leaf_options
     tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
     return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))
 
@@ -168,25 +177,25 @@ def _leaves(module: Any, name: str = "") -> list[tuple[str, Any]]:
 
 #: What `to_torch` runs through nirtorch.
 _TORCH = Target(
-    name="torch",
     title="nirtorch",
-    write=None,
-    nodes=(
-        *(
-            "Input",
-            "Output",
-            "Linear",
-            "Affine",
-            "Scale",
-            "Conv1d",
-            "Conv2d",
-            "SumPool2d",
-            "AvgPool2d",
-            "Flatten",
+    importer=Importer(
+        version="",
+        nodes=(
+            *(
+                "Input",
+                "Output",
+                "Linear",
+                "Affine",
+                "Scale",
+                "Conv1d",
+                "Conv2d",
+                "SumPool2d",
+                "AvgPool2d",
+                "Flatten",
+            ),
+            *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
         ),
-        *("Threshold", "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I"),
     ),
-    dt=1.0,
 )
 
 

@@ -1,5 +1,6 @@
-"""Layers and neurons of PyTorch, snnTorch and Norse as NIR nodes, by their attributes: no framework
-is imported.
+"""Layers of PyTorch as NIR nodes, by their attributes: no framework is imported.
+
+Those of each framework are in its file in `jaxsnn.nir.frameworks`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
-from jaxsnn.nir.dialects import DIALECTS
+from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
 
 
@@ -55,8 +56,16 @@ class Exported:
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
     kind = type(module)
-    framework = kind.__module__.partition(".")[0]
-    return _EXPORTERS.get((framework, kind.__name__))
+    package = kind.__module__.partition(".")[0]
+    return _exporters().get((package, kind.__name__))
+
+
+def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
+    """By package and name of the class."""
+    found = {("torch", kind): exporter for kind, exporter in _LAYERS.items()}
+    for framework in frameworks().values():
+        found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
+    return found
 
 
 def exported(call: Call) -> Exported:
@@ -67,7 +76,7 @@ def exported(call: Call) -> Exported:
     """
     exporter = exporter_of(call.module)
     if exporter is None:
-        names = listing(sorted({name for _, name in _EXPORTERS}), limit=30)
+        names = listing(sorted({name for _, name in _exporters()}), limit=30)
         raise ConversionError(
             f"'{call.name}' is a {type(call.module).__name__}, which is not supported",
             fix=f"supported are {names}",
@@ -76,7 +85,8 @@ def exported(call: Call) -> Exported:
     return exporter(call)
 
 
-def _numbers(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def numbers_of(value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A tensor or number as array; of a shape, one number holds for all."""
     array = (
         value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value, np.float32)
     )
@@ -87,10 +97,11 @@ def _nothing(call: Call) -> Exported:
     return Exported(nodes={})
 
 
-def _linear(call: Call) -> Exported:
-    entry = {"type": "Linear", "weight": _numbers(call.module.weight)}
+def exported_linear(call: Call) -> Exported:
+    """A torch.nn.Linear as Linear or Affine."""
+    entry = {"type": "Linear", "weight": numbers_of(call.module.weight)}
     if call.module.bias is not None:
-        entry |= {"type": "Affine", "bias": _numbers(call.module.bias)}
+        entry |= {"type": "Affine", "bias": numbers_of(call.module.bias)}
     return Exported(nodes={"": entry})
 
 
@@ -102,8 +113,8 @@ def _convolution(call: Call) -> Exported:
             fix='use padding_mode="zeros"',
             node=call.name,
         )
-    weight = _numbers(conv.weight)
-    bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else _numbers(conv.bias)
+    weight = numbers_of(conv.weight)
+    bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else numbers_of(conv.bias)
     entry = {
         "type": f"Conv{weight.ndim - 2}d",
         "input_shape": np.array(call.inward[1:]),
@@ -156,107 +167,15 @@ def _flatten(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-def _snntorch(call: Call) -> Exported:
-    """Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter."""
-    neuron, shape = call.module, call.outward
-    for what, odd in (
-        ("inhibition", neuron.inhibition),
-        ("state_quant", neuron.state_quant),
-        ("graded_spikes_factor", float(neuron.graded_spikes_factor) != 1),
-    ):
-        if odd:
-            raise ConversionError(
-                f"'{call.name}' has {what}, which NIR cannot hold",
-                fix="leave it out",
-                node=call.name,
-            )
-    dt = np.float32(DIALECTS["snntorch"].dt or 0)
-    rest = 1 - np.clip(_numbers(neuron.beta, shape), 0, 1)
-    with np.errstate(divide="ignore"):
-        entry = {"type": "LIF", "tau": dt / rest, "r": 1 / rest}
-        if hasattr(neuron, "alpha"):
-            share = 1 - np.clip(_numbers(neuron.alpha, shape), 0, 1)
-            entry = {
-                "type": "CubaLIF",
-                "tau_mem": dt / rest,
-                "tau_syn": dt / share,
-                "r": 1 / rest,
-                "w_in": 1 / share,
-            }
-    zero = np.zeros(shape, np.float32)
-    entry |= {"v_leak": zero, "v_threshold": _numbers(neuron.threshold, shape), "v_reset": zero}
-    options: dict[str, Any] = {
-        "reset": neuron.reset_mechanism,
-        "reset_delay": bool(neuron.reset_delay),
-    }
-    if neuron.reset_mechanism == "none":
-        options["readout"] = True
-    recurrent = getattr(neuron, "recurrent", None)
-    if recurrent is None:
-        return Exported(nodes={"": entry}, framework="snntorch", options=options)
-    if not neuron.all_to_all:
-        weights = {"type": "Linear", "weight": np.diag(_numbers(recurrent.V, shape))}
-    elif type(recurrent).__name__ == "Linear":
-        weights = _linear(dataclasses.replace(call, module=recurrent)).nodes[""]
-    else:
-        raise ConversionError(
-            f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
-            fix="use a Linear",
-            node=call.name,
-        )
-    nodes, edges = {"lif": entry, "w_rec": weights}, (("lif", "w_rec"), ("w_rec", "lif"))
-    return Exported(nodes=nodes, edges=edges, framework="snntorch", options=options)
-
-
-def _norse(call: Call) -> Exported:
-    """LIFBoxCell, LIFCell, IAFCell and LIBoxCell; time constants in true seconds."""
-    cell, shape = call.module, call.outward
-    p = cell.p
-    entry: dict[str, Any] = {"r": np.ones(shape, np.float32)}
-    kind = {"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF", "LIBoxCell": "LI"}[
-        type(cell).__name__
-    ]
-    if kind != "IF":
-        entry["tau_mem" if kind == "CubaLIF" else "tau"] = 1 / _numbers(p.tau_mem_inv, shape)
-        entry["v_leak"] = _numbers(p.v_leak, shape)
-    if kind == "CubaLIF":
-        entry |= {"tau_syn": 1 / _numbers(p.tau_syn_inv, shape), "w_in": np.ones(shape, np.float32)}
-    options: dict[str, Any] = {}
-    if kind != "LI":
-        entry |= {"v_threshold": _numbers(p.v_th, shape), "v_reset": _numbers(p.v_reset, shape)}
-        options["reset"] = _norse_reset(call.name, getattr(p, "reset_method", None))
-    if kind == "IF":
-        options["initial"] = "v_reset"
-    return Exported(
-        nodes={"": {"type": kind, **entry}}, framework="norse", options=options, dt=float(cell.dt)
-    )
-
-
-def _norse_reset(name: str, method: Any) -> str:
-    known = {"reset_value": "zero", "reset_subtract": "subtract"}
-    if method is None:
-        return "zero"
-    called = getattr(method, "__name__", repr(method))
-    if called not in known:
-        raise ConversionError(
-            f"'{name}' resets by {called}, which is not supported",
-            fix=f"use {listing(known)}",
-            node=name,
-        )
-    return known[called]
-
-
-_EXPORTERS: Mapping[tuple[str, str], Callable[[Call], Exported]] = MappingProxyType(
+_LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
-        ("torch", "Linear"): _linear,
-        ("torch", "Conv1d"): _convolution,
-        ("torch", "Conv2d"): _convolution,
-        ("torch", "AvgPool2d"): _pool,
-        ("torch", "Flatten"): _flatten,
-        ("torch", "Dropout"): _nothing,
-        ("torch", "Identity"): _nothing,
-        **{("snntorch", kind): _snntorch for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic")},
-        **{("norse", kind): _norse for kind in ("LIFBoxCell", "LIFCell", "IAFCell", "LIBoxCell")},
+        "Linear": exported_linear,
+        "Conv1d": _convolution,
+        "Conv2d": _convolution,
+        "AvgPool2d": _pool,
+        "Flatten": _flatten,
+        "Dropout": _nothing,
+        "Identity": _nothing,
     }
 )
 

@@ -27,7 +27,9 @@ from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, 
 from jaxsnn.network.obstacles import obstacles
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
+from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.files import Group, load
+from jaxsnn.nir.frameworks.registry import split_version, with_importers
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.parse import assemble, parse, type_of
@@ -39,7 +41,7 @@ class CheckReport:
     """The problems of a file for one purpose.
 
     Attributes:
-        purpose: what it was checked for, a key of `PURPOSES`.
+        purpose: what it was checked for, one of `purposes`.
         problems: errors and warnings.
     """
 
@@ -76,7 +78,7 @@ def check_file(
 
     Args:
         path: the file.
-        purpose: a key of `PURPOSES`.
+        purpose: one of `purposes`.
         threshold: as in `check`.
         options: as of `jaxsnn.nir.read`.
 
@@ -103,7 +105,7 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
     """Check a graph for a purpose.
 
     Args:
-        purpose: a key of `PURPOSES`.
+        purpose: one of `purposes`; a framework with a version if need be, "snntorch==main".
         threshold: for the event engine, how it simulates a Threshold: "level" (the default) or
             "event".
 
@@ -116,17 +118,20 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
     True
     """
     refuse_unknown(purpose, threshold)
-    ask = PURPOSES[purpose] if threshold is None else partial(_for_event, threshold=threshold)
+    ask = _asked(purpose) if threshold is None else partial(_for_event, threshold=threshold)
     problems = [*validate(graph)] or [*graph.warnings, *ask(graph)]
     return CheckReport(purpose=purpose, problems=tuple(_once(problems)))
 
 
 def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
     """Raise UsageError where nothing can be checked for a purpose."""
-    if purpose not in PURPOSES:
-        raise UsageError(
-            f"nothing can be checked for '{purpose}'", fix=suggestion(purpose, PURPOSES)
-        )
+    if purpose not in _ENGINES:
+        name, _ = split_version(purpose)
+        if name not in with_importers():
+            raise UsageError(
+                f"nothing can be checked for '{purpose}'", fix=suggestion(purpose, purposes())
+            )
+        importer_target(purpose)  # refuses an unknown version
     if threshold is not None:
         check_reading(threshold)
         if purpose != "event":
@@ -244,14 +249,20 @@ def _unsaid(graph: Graph, known: list[str]) -> Iterator[Problem]:
         part = _lowered(ready, name)
         if name in known or isinstance(part, JaxsnnError) or part.population is None:
             continue
-        yield from obstacles(part.population, ["reset", "reset_delay", "norm_input", "initial"])
+        yield from obstacles(part.population, ["reset", "reset_delay", "own_option", "initial"])
 
 
-#: What a file can be checked for, and how.
-PURPOSES: Mapping[str, Callable[[Graph], Iterable[Problem]]] = MappingProxyType(
+#: What a file can be checked for beside importers, and how.
+_ENGINES: Mapping[str, Callable[[Graph], Iterable[Problem]]] = MappingProxyType(
     {"event": _for_event, "grid": _for_grid, "bss2": _for_chip}
-    | {
-        target: _for_importer(target)
-        for target in ("norse", "snntorch", "spikingjelly", "sinabs", "rockpool", "spyx")
-    }
 )
+
+
+def purposes() -> tuple[str, ...]:
+    """What a file can be checked for: engines, the chip, and the importers that are known."""
+    return (*_ENGINES, *with_importers())
+
+
+def _asked(purpose: str) -> Callable[[Graph], Iterable[Problem]]:
+    """What lists the problems for a purpose."""
+    return _ENGINES[purpose] if purpose in _ENGINES else _for_importer(purpose)

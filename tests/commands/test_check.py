@@ -11,11 +11,11 @@ import pytest
 
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build, parse, read, write
-from jaxsnn.simulation.checks import PURPOSES, check, check_file
+from jaxsnn.simulation.checks import check, check_file, purposes
 from tests.nir.conftest import zoo as zoo
 from tests.nir.test_zoo import FACTS, options_of
 
-SIMULATORS = tuple(purpose for purpose in PURPOSES if purpose not in ("event", "grid", "bss2"))
+SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event", "grid", "bss2"))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def network(*nodes):
     return build.sequential(build.input(2), *nodes, seed=0)
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("purpose", purposes())
 def test_every_file_of_the_zoo_has_an_answer(purpose, unsaid, told):
     for graphs in (unsaid, told):
         for name, graph in graphs.items():
@@ -64,7 +64,7 @@ def test_every_file_of_the_zoo_has_an_answer(purpose, unsaid, told):
 def test_what_is_undecided_is_not_fine(unsaid):
     for name, graph in unsaid.items():
         if graph.dialect.name is None:
-            for purpose in PURPOSES:
+            for purpose in purposes():
                 report = check(graph, purpose)
                 assert ("", "not-said") in codes(report), (name, purpose)
                 assert not report.ok
@@ -343,10 +343,10 @@ def test_size_takes_several_runs_and_a_recurrent_part_cannot_be_split():
 def test_checking_loads_no_jax(run_python, zoo):
     code = f"""
 import sys
-from jaxsnn.simulation.checks import PURPOSES, check
+from jaxsnn.simulation.checks import check, purposes
 from jaxsnn.nir import read
 graph = read({str(zoo["snntorch_v_conv_zero"])!r}, dialect="snntorch", reset="zero", reset_delay=False)
-for purpose in PURPOSES:
+for purpose in purposes():
     check(graph, purpose)
 print([name for name in ("jax", "optax", "torch") if name in sys.modules])
 """

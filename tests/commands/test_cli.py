@@ -628,6 +628,8 @@ def commands():
     action = next(
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
+    for command in action.choices.values():
+        command.complete()
     return action.choices
 
 

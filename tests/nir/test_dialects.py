@@ -22,7 +22,8 @@ from jaxsnn.nir import (
     tagged,
     write,
 )
-from jaxsnn.nir.evidence import estimate, lambert_w
+from jaxsnn.nir.evidence import estimate
+from jaxsnn.nir.frameworks.rockpool import lambert_w
 from jaxsnn.nir.nodes import NEURONS, TYPES
 
 
@@ -150,7 +151,7 @@ def test_lambert_w_solves_its_equation():
 def test_neurons_without_leak_say_nothing_about_the_step():
     graph = network(build.lif(tau=[np.inf, 0.001, 0.002], r=[np.inf, 10.0, 20.0]), "snntorch")
     assert graph.dialect.dt == 1e-4
-    assert estimate(graph.nodes, DIALECTS["snntorch"]).agrees
+    assert estimate(graph.nodes, DIALECTS["snntorch"].evidence).agrees
 
 
 OPTIONS = [

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxsnn.nir.convert.target import target_of
 
 import jaxsnn.nir
 from jaxsnn import errors
 from jaxsnn.errors import ConversionError, DialectError, JaxsnnError
 from jaxsnn.nir import build, describe, read
 from jaxsnn.nir.convert import convert
-from jaxsnn.nir.convert.targets import TARGETS
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change
@@ -164,4 +164,4 @@ def test_what_an_importer_needs_to_know_is_asked_for_by_node():
 
 
 def test_no_problem_is_no_refusal():
-    refuse_for(TARGETS["norse"], [])
+    refuse_for(target_of("norse"), [])

@@ -175,12 +175,12 @@ def test_recurrent_layers_of_spyx_are_rewired_in_its_dialect_only(zoo, name):
 
 
 def test_formulas_of_the_wrong_framework_do_not_fit(zoo):
-    rockpool, spyx = DIALECTS["rockpool"], DIALECTS["spyx"]
+    rockpool, spyx = DIALECTS["rockpool"].evidence, DIALECTS["spyx"].evidence
     graph = read(zoo["snntorch_v_li"])
-    assert estimate(graph.nodes, DIALECTS["snntorch"]).proven
+    assert estimate(graph.nodes, DIALECTS["snntorch"].evidence).proven
     assert not estimate(graph.nodes, rockpool).proven
     assert not estimate(graph.nodes, spyx).proven
     altered = dataclasses.replace(
         graph.nodes["1"], r=graph.nodes["1"].value("r") * np.float32(1.01)
     )
-    assert not estimate(graph.with_nodes([altered]).nodes, DIALECTS["snntorch"]).agrees
+    assert not estimate(graph.with_nodes([altered]).nodes, DIALECTS["snntorch"].evidence).agrees

@@ -106,16 +106,17 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
     the two only.
     """
     conventions = before.dialect.conventions
-    if conventions is None or conventions.dt_from is None:
+    if conventions is None or conventions.evidence.dt_from is None:
         return
-    old, new = estimate(before.nodes, conventions), estimate(after.nodes, conventions)
+    evidence = conventions.evidence
+    old, new = estimate(before.nodes, evidence), estimate(after.nodes, evidence)
     if old.dt is None or not old.agrees:
         return
     if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
         raise LoweringError(
             f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a step of "
             f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}",
-            fix=f"change both so that {conventions.dt_from} stays the same, or neither",
+            fix=f"change both so that {evidence.dt_from} stays the same, or neither",
             node=new.node,
         )
 

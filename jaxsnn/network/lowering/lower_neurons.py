@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
-from jaxsnn.nir.dialects import DIALECTS, Dialect, NodeDialect, Rule
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks.framework import Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.nodes import Node
 
@@ -34,8 +35,8 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     """
     view = dialect.at(node.name)
     readout = not node.traits.fires or view.readout
-    rule = rule_of(dialect, node)
-    conventions = DIALECTS[dialect.name or ""]
+    conventions, rule = dialect.conventions, rule_of(dialect, node)
+    assert conventions is not None
     obstacles = _obstacles(node, size, told_reset=view.reset)
     # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
     # "seconds" stands in the way.
@@ -51,13 +52,13 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     def told(field: str, default: Any) -> Any:
         def get() -> Any:
             require(dialect, [field], _PURPOSE, node.name)
-            return getattr(view if hasattr(view, field) else dialect, field)
+            return dialect.option(field, node.name)
 
         return known(field, get, default)
 
     told("seconds", None)
-    if rule.arrival == "norm_input":
-        told("norm_input", True)
+    if rule.option:
+        known("own_option", lambda: require(dialect, [rule.option], _PURPOSE, node.name), None)
     reset = "none" if readout else told("reset", "zero")
     first = (
         rule.recurrent_resets_first
@@ -83,7 +84,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         resistance=rule.resistance,
         initial=told("initial", "zero"),
         reset=reset,
-        membrane=_membrane(node, rule, view, obstacles, size),
+        membrane=_membrane(node, rule, obstacles, size),
         synapse=rule.synapse,
         membrane_decay=rule.membrane_decay,
         synapse_decay=rule.synapse_decay,
@@ -96,6 +97,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         if own_delay is None
         else own_delay,
         resets_at_start=conventions.resets_at_start,
+        detaches_resets=conventions.detaches_resets,
         resets_first=reset in first,
         recurrent_delay=conventions.recurrent_delay,
         counts_steps=counts_steps,
@@ -104,14 +106,8 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     )
 
 
-def _membrane(
-    node: Node, rule: Rule, view: NodeDialect, obstacles: dict[str, Problem], size: int
-) -> Any:
-    """`Population.membrane`: the dialect's rule, where options or numbers of the node do not change
-    it.
-    """
-    if rule.membrane == "average" and view.norm_input is False:
-        return "leak"
+def _membrane(node: Node, rule: Rule, obstacles: dict[str, Problem], size: int) -> Any:
+    """`Population.membrane`: the dialect's rule, where numbers of the node do not change it."""
     if rule.membrane != "relax":
         return rule.membrane
     decayed = per_channel(node, "r", size) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, Problem, UsageError, suggestion
+from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.draft import (
@@ -23,11 +23,10 @@ from jaxsnn.nir.convert.draft import (
     swap_pools,
 )
 from jaxsnn.nir.convert.neuron_writing import Setting
-from jaxsnn.nir.convert.norse import RESET_METHODS, reset_method
 from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
-from jaxsnn.nir.convert.targets import TARGETS, Target
+from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.topology import (
     check_wiring,
     depths,
@@ -40,6 +39,7 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.export import group_of
+from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.inference import TAG
@@ -54,17 +54,24 @@ class Converted:
     Attributes:
         graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
         load_with: A line of Python that loads the file there.
+        run_with: A line of Python that runs what was loaded, on inputs x; "" if nothing is known.
+        written_for: The importer that it was written for: "snnTorch 1.0".
         changes: What was changed: node, what, why.
         losses: What an approximation loses; empty without `approximate`.
         shift: Steps by which the target's spikes leave later than the source's, by output; negative
             is earlier.
+        notes: What else must be known: another version of the target is installed, or nobody has
+            run the importer that it was written for.
     """
 
     graph: Graph
     load_with: str
+    run_with: str
+    written_for: str
     changes: tuple[Change, ...]
     losses: tuple[str, ...]
     shift: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -82,7 +89,10 @@ def convert(
 
     Args:
         graph: Read with its dialect; reset, dt and what else its steps depend on must be known.
-        to: A key of `jaxsnn.nir.convert.targets.TARGETS`: norse, snntorch, spikingjelly or spyx.
+        to: A framework whose importer can be written for, such as norse, snntorch, spikingjelly or
+            spyx (`jaxsnn.nir.frameworks.registry.writable` lists them), with a version if need be:
+            "snntorch==1.0", "snntorch==main". Without one, for the version that is installed; else
+            for the newest that is released.
         approximate: Where the target cannot do what the source does, do the nearest thing and list
             it in `losses`.
         dt: Step of the target, seconds or text with a unit. Without it: the source's, else the
@@ -94,11 +104,9 @@ def convert(
         ConversionError: Something that the importer cannot express; the message names the node and
             the reason.
         DialectError: Something that the conversion needs is unknown; the fix names the option.
-        UsageError: An unknown target.
+        UsageError: An unknown target, or a version of it of which nothing is known.
     """
-    if to not in TARGETS:
-        raise UsageError(f"there is no conversion to '{to}'", fix=suggestion(to, TARGETS))
-    target = TARGETS[to]
+    target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)
     graph, continuous = _with_steps(graph, asked)
@@ -151,34 +159,47 @@ def _rewritten(
             raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
+    importer = target.importer
     steps = _steps(graph, draft, names, refused)
     refuse_for(target, refused)
     most = dict.fromkeys(steps, 1)
-    if target.subtracts or approximate:
-        steps, most = settled(draft, steps, forward_order(draft), target.subtracts, give_up)
+    if importer.subtracts or approximate:
+        steps, most = settled(draft, steps, forward_order(draft), importer, give_up)
     seconds = _target_dt(graph, target, dt, draft)
     join_outputs(draft, target)
     check_wiring(draft, target)
-    shift = shift_of(draft, target, steps)
+    title = framework_of(graph.dialect.name or "").title
+    shift = shift_of(draft, target, steps, title)
     if any(later < 0 for later in shift.values()):
-        steps = begun(draft, steps, depths(draft), give_up)
-    steps = spread(draft, steps, most, loops=target.chain)
-    _common_edits(draft, graph, target)
-    if target.starts_at_reset:
+        steps = begun(draft, steps, depths(draft, title), give_up)
+    steps = spread(draft, steps, most, loops=importer.chain)
+    _common_edits(draft, graph, target, title)
+    if importer.starts_at_reset:
         steps = started(draft, steps)
-    if target.uniform:
-        steps = alike(draft, steps)
-    setting = Setting(dt=seconds, reset_method=reset_method(steps.values()), give_up=give_up)
+    if importer.uniform:
+        steps = alike(draft, steps, target.title)
+    own = None if importer.setting is None else importer.setting(list(steps.values()))
+    setting = Setting(dt=seconds, own=own, give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)
     refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
-    made = _graph_of(draft, graph, target, seconds)
+    return _converted(graph, target, draft, setting, path, shift)
+
+
+def _converted(
+    source: Graph, target: Target, draft: Draft, setting: Setting, path: str, shift: dict[str, int]
+) -> Converted:
+    """What was written, and how to use it."""
+    assert target.importer.load is not None
     return Converted(
-        graph=made,
-        load_with=_load_with(target, setting, path),
+        graph=_graph_of(draft, source, target, setting.dt),
+        load_with=f"{target.importer.load(path, setting)}  # {target.label}",
+        run_with=target.importer.run,
+        written_for=target.label,
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
+        notes=target.notes(),
     )
 
 
@@ -213,14 +234,14 @@ def _steps(
 
 def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) -> float:
     """The step of the target in seconds; says so where it is not the source's."""
-    source = graph.dialect.dt
-    if target.fixed_dt and asked not in (None, target.dt):
+    source, importer = graph.dialect.dt, target.importer
+    if importer.fixed_dt and asked not in (None, importer.dt):
         raise UsageError(
-            f"{target.title}'s importer steps by {format_time(target.dt)} "
+            f"{target.title}'s importer steps by {format_time(importer.dt)} "
             f"and cannot be told {format_time(asked or 0)}",
             fix="leave the step of the target out",
         )
-    seconds = target.dt if target.fixed_dt else asked or source or target.dt
+    seconds = importer.dt if importer.fixed_dt else asked or source or importer.dt
     if source is None:
         draft.changed(
             "",
@@ -240,16 +261,20 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
     return seconds
 
 
-def _common_edits(draft: Draft, graph: Graph, target: Target) -> None:
-    """What does not depend on the neurons: channel order, groups, pools, Flatten."""
+def _common_edits(draft: Draft, graph: Graph, target: Target, source: str) -> None:
+    """What does not depend on the neurons: channel order, groups, pools, Flatten; `source` is the
+    title of the source's framework.
+    """
     conventions = graph.dialect.conventions
     source_last = conventions is not None and conventions.channels_last
-    to_last = target.name == "spyx"
-    if source_last != to_last:
-        reorder_flattened(draft, to_last, "Spyx is channels last, others channels first")
+    if source_last != target.channels_last:
+        title = source if source_last else target.title
+        why = f"{title} is channels last, others channels first"
+        reorder_flattened(draft, target.channels_last, why)
     dense_groups(draft, f"{target.title}'s importer takes one group")
-    if target.pool is not None:
-        swap_pools(draft, target.pool, f"{target.title}'s importer takes {target.pool} only")
+    pool = target.importer.pool
+    if pool is not None:
+        swap_pools(draft, pool, f"{target.title}'s importer takes {pool} only")
     plain_flatten(draft)
 
 
@@ -258,8 +283,8 @@ def _write_neurons(
 ) -> None:
     for name, step in steps.items():
         try:
-            assert target.write is not None
-            written = target.write(step, setting)
+            assert target.importer.write is not None
+            written = target.importer.write(step, setting)
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -316,49 +341,19 @@ def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:
 
 
 def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
-    """How to read what was written.
-
-    Norse's importer reads CubaLIF otherwise than its exporter writes it.
+    """How to read what was written; undecided where the importer reads a type otherwise than files
+    of its own framework mean it.
     """
+    assert target.framework is not None
     why = f"Written for {target.title}'s importer."
-    if target.name == "norse":
-        if draft.of_type("CubaLIF"):
-            return Dialect(
-                why=f"{why} It reads CubaLIF otherwise than files of Norse mean it.", dt=dt
-            )
-        return Dialect(
-            name="norse",
-            dt=dt,
-            dt_export=1.0,
-            time_unit="s",
-            reset="zero",
-            reset_delay=False,
-            initial="v_leak",
-            decided_by="argument",
-            why=why,
-        )
-    common: dict[str, Any] = {
-        "name": target.name,
-        "dt": dt,
-        "time_unit": "s",
-        "decided_by": "argument",
-        "why": why,
-    }
-    if target.name == "spyx":
-        return Dialect(**common, reset="subtract", reset_delay=True, initial="zero")
-    initial = "v_reset" if target.name == "spikingjelly" else "zero"
-    return Dialect(**common, reset="zero", reset_delay=False, initial=initial)
-
-
-def _load_with(target: Target, setting: Setting, path: str) -> str:
-    """One line of Python that loads the file with the target's own importer."""
-    read = f"nir.read({path!r})"
-    if target.name == "snntorch":
-        return f"import nir; from snntorch.import_nir import import_from_nir; net = import_from_nir({read})"
-    if target.name == "spikingjelly":
-        module = "spikingjelly.activation_based.nir_exchange"
-        return f"import nir; from {module} import import_from_nir; net = import_from_nir({read}, dt={setting.dt!r})"
-    if target.name == "spyx":
-        return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
-    method = RESET_METHODS[setting.reset_method]
-    return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"
+    misread = [kind for kind in target.importer.misread if draft.of_type(kind)]
+    if misread:
+        types = " and ".join(misread)
+        them = "it" if len(misread) == 1 else "them"
+        why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
+        return Dialect(why=why, dt=dt)
+    fields: dict[str, Any] = dict(target.importer.reads)
+    common = {field.name for field in dataclasses.fields(Dialect)}
+    own = {name: fields.pop(name) for name in list(fields) if name not in common}
+    known: dict[str, Any] = {"time_unit": "s", "own": own, **fields}
+    return Dialect(name=target.framework.name, dt=dt, decided_by="argument", why=why, **known)

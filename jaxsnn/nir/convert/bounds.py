@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
 from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.passes import window
 
 Bounds = tuple[np.ndarray, np.ndarray]
@@ -23,7 +24,11 @@ MOST_SPIKES = 64
 
 
 def settled(
-    draft: Draft, steps: Mapping[str, Step], order: Sequence[str], spreads: bool, give_up: GiveUp
+    draft: Draft,
+    steps: Mapping[str, Step],
+    order: Sequence[str],
+    importer: Importer,
+    give_up: GiveUp,
 ) -> tuple[dict[str, Step], dict[str, int]]:
     """Steps without several spikes, and without resets of membranes that stay above threshold,
     where they cannot occur.
@@ -32,7 +37,9 @@ def settled(
         draft: Still with the source's weights.
         steps: Of the source.
         order: The nodes, sources before targets.
-        spreads: The target can take several spikes in a step as spikes of several neurons.
+        importer: Whom it is written for. It may take several spikes in a step as spikes of several
+            neurons (`subtracts`), or do what a step does, however high its membrane reaches
+            (`does`).
         give_up: For what can occur, and the target cannot do.
 
     Returns:
@@ -42,7 +49,8 @@ def settled(
     found = dict(steps)
     for name in (name for name in order if name in steps):
         step = steps[name]
-        if not step.several and step.reset != "subtract unless above":
+        plain = not step.several and step.reset != "subtract unless above"
+        if plain or (importer.does is not None and importer.does(step)):
             continue
         peak = _peak(step, _arriving(draft, most)[name])
         place = int(np.argmax(peak / step.v_threshold))
@@ -57,7 +65,12 @@ def settled(
                 "so it fires at most one spike a step, as long as no input channel carries several"
             )
             draft.changed(name, reach, why)
-        elif step.several and spreads and spikes <= MOST_SPIKES and name not in _looped(draft):
+        elif (
+            step.several
+            and importer.subtracts
+            and spikes <= MOST_SPIKES
+            and name not in _looped(draft)
+        ):
             most[name] = spikes
             continue
         else:
@@ -93,7 +106,7 @@ def _peak(step: Step, arriving: Bounds) -> np.ndarray:
 def begun(
     draft: Draft, steps: Mapping[str, Step], depth: Mapping[str, int], give_up: GiveUp
 ) -> dict[str, Step]:
-    """Steps that start where the biases of a late source (Spyx) have brought them when their input
+    """Steps that start where the biases of a late source have brought them when their input
     first arrives.
 
     There layer n sees its biases from the first step on, but its input n - 1 steps later.

@@ -18,8 +18,6 @@ from jaxsnn.nir.convert.step import Reset, Step
 #: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
 #: divide by.
 NO_LEAK = 2.0**-40
-#: How many times larger the current is written where a small r keeps Norse's leak out of it.
-LARGE_CURRENT = 2.0**30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,14 +43,13 @@ class Setting:
 
     Attributes:
         dt: The step of the target in seconds.
-        reset_method: What Norse's `from_nir` is told; a key of
-            `jaxsnn.nir.convert.norse.RESET_METHODS`.
+        own: What `Importer.setting` made of the steps of all neurons; None without one.
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
     """
 
     dt: float
-    reset_method: str
+    own: Any
     give_up: Callable[[str, str, str], None]
 
 

@@ -1,7 +1,7 @@
 """Starts and rests of the source where an importer knows none: neurons that fire once, in the first
 steps.
 
-snnTorch and SpikingJelly start membranes where they reset, and currents at 0. A pair of neurons
+Some importers start membranes where they reset, and currents at 0. A pair of neurons
 that fire in the first step and in the second one, and never again, moves them from there to where
 the source starts.
 """

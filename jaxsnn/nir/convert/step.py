@@ -11,15 +11,16 @@ form.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError
-from jaxsnn.nir.dialects import Conventions, Dialect, Rule
+from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import estimate
+from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
+from jaxsnn.nir.frameworks.framework import Conventions, Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
@@ -74,19 +75,10 @@ class Step:
     late: bool
 
 
-#: The factor of one step by its formula in `Rule`: (node, dt in the file's unit of time) -> array.
-_DECAYS: Mapping[str, Callable[[Node, Callable[[], float]], np.ndarray]] = MappingProxyType(
-    {
-        "1": lambda node, dt: np.ones(()),
-        "r": lambda node, dt: _number(node, "r"),
-        "1-1/r": lambda node, dt: 1 - 1 / _number(node, "r"),
-        "1-1/w_in": lambda node, dt: 1 - 1 / _number(node, "w_in"),
-        "1-dt/tau_mem": lambda node, dt: 1 - dt() / _tau_mem(node),
-        "1-dt/tau_syn": lambda node, dt: 1 - dt() / _number(node, "tau_syn"),
-        "exp(-dt/tau_mem)": lambda node, dt: np.exp(-dt() / _tau_mem(node)),
-        "exp(-dt/tau_syn)": lambda node, dt: np.exp(-dt() / _number(node, "tau_syn")),
-    }
-)
+def _factor(decay: Decay, node: Node, dt: Callable[[], float]) -> np.ndarray:
+    """The factor of one step; dt in the file's unit of time is asked for only where it is needed."""
+    parameters = {name: _number(node, name) for name in node.names if node.value(name) is not None}
+    return np.asarray(decay.factor(parameters, dt() if decay.needs_dt else None, np))
 
 
 def _number(node: Node, parameter: str) -> np.ndarray:
@@ -109,7 +101,7 @@ def unit_dt(graph: Graph) -> float:
     if dialect.dt is not None and dialect.seconds is not None:
         return dialect.dt / dialect.seconds
     conventions = dialect.conventions
-    found = None if conventions is None else estimate(graph.nodes, conventions).dt
+    found = None if conventions is None else estimate(graph.nodes, conventions.evidence).dt
     if found is None:
         require(dialect, ["dt", "seconds"], _PURPOSE)
     assert found is not None
@@ -201,15 +193,13 @@ def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) -> dict[str, Any]:
     """decay, gain and drive of the membrane; see `Rule.membrane`."""
+    if rule.option:
+        require(dialect, [rule.option], _PURPOSE, node.name)
     form = rule.membrane
-    if form == "average" and dialect.at(node.name).norm_input is None:
-        require(dialect, ["norm_input"], _PURPOSE, node.name)
-    if form == "average" and not dialect.at(node.name).norm_input:
-        form = "leak"
     if form == "relax":
         r, reset = _number(node, "r"), _number(node, "v_reset")
         if np.all(r == 1):
-            decay = _DECAYS["1-dt/tau_mem"](node, dt)
+            decay = _factor(EULER_MEMBRANE, node, dt)
             return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * reset}
         if np.any(r == 1):
             raise ConversionError(
@@ -218,7 +208,7 @@ def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float])
                 node=node.name,
             )
         return {"decay": 1 - 1 / r, "gain": np.ones(()), "drive": reset / r}
-    decay = _DECAYS[rule.membrane_decay](node, dt)
+    decay = _factor(rule.membrane_decay, node, dt)
     if form == "leak":
         return {"decay": decay, "gain": np.ones(())}
     if form == "average":
@@ -271,7 +261,7 @@ def _known_area(dialect: Dialect, seconds: float | None) -> float:
 
 def _synapse(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) -> dict[str, Any]:
     """synapse_decay and synapse_gain; see `Rule.synapse`."""
-    decay = _DECAYS[rule.synapse_decay or "exp(-dt/tau_syn)"](node, dt)
+    decay = _factor(rule.synapse_decay or EXACT_SYNAPSE, node, dt)
     if rule.synapse != "exact":
         return {
             "synapse_decay": decay,

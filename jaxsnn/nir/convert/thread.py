@@ -1,5 +1,4 @@
-"""Sums for Norse's importer, which runs nodes depth first, each as soon as one of its sources has
-run.
+"""Sums for an importer that runs nodes depth first, each as soon as one of its sources has run.
 
 A node that sums paths would run after the first of them, and take from the others what they gave a
 step before. So the nodes are threaded: connections of weight zero lead the importer through them in
@@ -19,13 +18,14 @@ from jaxsnn.nir.convert.draft import Draft, identity
 from jaxsnn.nir.graph import Edge, edge_key
 
 
-def threaded(draft: Draft, loops: Sequence[Edge]) -> list[Edge]:
+def threaded(draft: Draft, loops: Sequence[Edge], title: str) -> list[Edge]:
     """Edges that must come first, in this order, so that depth first is sources first; missing ones
     are added.
 
     Args:
         draft: Edited in place.
         loops: Edges from the weights of a loop to its neuron.
+        title: The framework, for messages.
 
     Raises:
         ConversionError: Nodes of shapes between which NIR has no connection of weight zero.
@@ -44,11 +44,13 @@ def threaded(draft: Draft, loops: Sequence[Edge]) -> list[Edge]:
     order = [*(name for name in order if name != end), end]
     first: list[Edge] = []
     for before, after in pairwise(order):
-        first += [(before, after)] if (before, after) in edges else _thread(draft, before, after)
+        first += (
+            [(before, after)] if (before, after) in edges else _thread(draft, before, after, title)
+        )
     return first
 
 
-def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
+def _thread(draft: Draft, before: str, after: str, title: str) -> list[Edge]:
     """A connection of weight zero; its edges."""
     outward, inward = draft.shapes[before][1], draft.shapes[after][0]
     name = f"{before}_{after}_order"
@@ -71,7 +73,7 @@ def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
         raise ConversionError(
             f"node '{after}' must run after '{before}', so that their sum is that of one step, and "
             f"NIR has no connection of weight zero from shape {outward} to {inward}, "
-            "which Norse's importer needs for this",
+            f"which {title}'s importer needs for this",
             fix="flatten one of them",
             node=after,
         )
@@ -82,6 +84,6 @@ def _thread(draft: Draft, before: str, after: str) -> list[Edge]:
     draft.changed(
         name,
         f"a connection of weight zero from '{before}'",
-        "Norse's importer runs nodes depth first",
+        f"{title}'s importer runs nodes depth first",
     )
     return edges

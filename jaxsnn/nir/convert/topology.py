@@ -1,5 +1,5 @@
-"""Nodes, edges and names as an importer needs them: loops, sums, chains, and what Spyx's late
-spikes ask for.
+"""Nodes, edges and names as an importer needs them: loops, sums, chains, and what layers that take
+a step ask for.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
-from jaxsnn.nir.convert.draft import NEURON_TYPES, Draft, identity, loops_of, rounded
-from jaxsnn.nir.convert.spyx import chain_for_spyx
+from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, identity, loops_of, rounded
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.convert.targets import Target
+from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.thread import threaded
 from jaxsnn.nir.graph import Edge, edge_key
 
 
 def join_outputs(draft: Draft, target: Target) -> None:
     """Put an identity before an Output that sums: importers add what arrives at any other node."""
-    for name in draft.of_type("Output") if target.sums else ():
+    for name in draft.of_type("Output") if target.importer.sums else ():
         sources = draft.sources(name)
         if len(sources) < 2:
             continue
@@ -43,14 +42,15 @@ def check_wiring(draft: Draft, target: Target) -> None:
     Raises:
         ConversionError: Names the first node and the number of other problems.
     """
+    taken = target.importer.nodes or ()
     found = [
         _reason(
             name,
             f"node '{name}' is a {draft.nodes[name]['type']}, which its importer does not map",
-            fix=f"replace it by one of {listing(target.nodes)}",
+            fix=f"replace it by one of {listing(taken)}",
         )
         for name in draft.nodes
-        if draft.nodes[name]["type"] not in (*target.nodes, "SumPool2d", "AvgPool2d")
+        if draft.nodes[name]["type"] not in (*taken, *POOLS)
     ]
     for kind in ("Input", "Output"):
         ends = draft.of_type(kind)
@@ -95,34 +95,36 @@ def _sum_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         sources = [
             source for source in draft.sources(name) if not (name in inner and source in inner)
         ]
-        if len(sources) > 1 and (not target.sums or draft.nodes[name]["type"] == "Output"):
+        if len(sources) > 1 and (not target.importer.sums or draft.nodes[name]["type"] == "Output"):
             what = (
                 f"node '{name}' sums {listing(sources)}, "
                 "and its importer does not add them in one step"
             )
             yield _reason(name, what, fix="feed it from one node")
         outward = [end for end in draft.targets(name) if not (name in inner and end in inner)]
-        if target.chain and len(outward) > 1:
+        if target.importer.chain and len(outward) > 1:
             what = f"node '{name}' feeds {listing(outward)}, and its importer follows one edge"
             yield _reason(name, what, fix="let it feed one node")
 
 
 def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -> None:
     """Edges and names for the importer, whose step is `dt`."""
+    importer = target.importer
     recurrent = settle_loops(draft)
-    # Norse runs nodes depth first and returns what ran last, so that loops must come before what
-    # follows them.
+    # An importer that runs nodes depth first returns what ran last, so that loops must come before
+    # what follows them.
     inner = [edge for edge in draft.edges for pair in recurrent if edge in (pair, pair[::-1])]
-    first = [*inner, *(threaded(draft, recurrent) if target.depth_first else [])]
+    sums = threaded(draft, recurrent, target.title) if importer.depth_first else []
+    first = [*inner, *sums]
     draft.edges = [
         *first,
         *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
     ]
-    if target.name == "snntorch":
-        for edge in recurrent:
-            _longer_loop(draft, edge)
-    if target.name == "spyx":
-        chain_for_spyx(draft, recurrent, late=not any(step.late for step in steps.values()), dt=dt)
+    for edge in recurrent if importer.longer_loops else ():
+        _longer_loop(draft, edge, target.title)
+    if importer.wire is not None:
+        later = target.late and not any(step.late for step in steps.values())
+        importer.wire(draft, recurrent, later, dt)
 
 
 def settle_loops(draft: Draft) -> list[Edge]:
@@ -179,10 +181,8 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
     )
 
 
-def _longer_loop(draft: Draft, edge: Edge) -> None:
-    """snnTorch turns a loop of two nodes into a nested graph, and fails on it; one of three it
-    runs.
-    """
+def _longer_loop(draft: Draft, edge: Edge, title: str) -> None:
+    """Make three nodes of a loop of two, on which the importer fails."""
     shape = draft.shapes[edge[0]][1]
     entry = {
         "type": "Linear",
@@ -192,12 +192,16 @@ def _longer_loop(draft: Draft, edge: Edge) -> None:
     draft.changed(
         name,
         "an identity in the loop",
-        "snnTorch's importer fails on loops of two nodes, and runs longer ones",
+        f"{title}'s importer fails on loops of two nodes, and runs longer ones",
     )
 
 
-def depths(draft: Draft) -> dict[str, int]:
+def depths(draft: Draft, title: str) -> dict[str, int]:
     """Layers of neurons up to each node, itself included.
+
+    Args:
+        draft: The graph.
+        title: The framework whose layers take a step, for messages.
 
     Raises:
         ConversionError: Paths of different depth meet, which a framework whose layers take a step
@@ -209,7 +213,7 @@ def depths(draft: Draft) -> dict[str, int]:
         if len(before) > 1:
             raise ConversionError(
                 f"node '{name}' sums paths of {listing(sorted(before))} layers, "
-                "which would not meet, because each layer of Spyx takes a step",
+                f"which would not meet, because each layer of {title} takes a step",
                 fix="sum paths of equally many layers",
                 node=name,
             )
@@ -217,21 +221,30 @@ def depths(draft: Draft) -> dict[str, int]:
     return depth
 
 
-def shift_of(draft: Draft, target: Target, steps: Mapping[str, Step]) -> dict[str, int]:
+def shift_of(
+    draft: Draft, target: Target, steps: Mapping[str, Step], source: str
+) -> dict[str, int]:
     """Steps by which spikes leave later than in the source, one for each layer that is late in one
     of the two.
+
+    Args:
+        draft: The graph.
+        target: Whom it is written for.
+        steps: Of the source.
+        source: Title of the source's framework.
     """
-    change = int(target.name == "spyx") - int(any(step.late for step in steps.values()))
+    change = int(target.late) - int(any(step.late for step in steps.values()))
     if change == 0:
         return {}
-    depth = depths(draft)
+    title = target.title if target.late else source
+    depth = depths(draft, title)
     shift = {name: change * depth[name] for name in draft.of_type("Output")}
     for name, steps_later in shift.items():
         when = "later" if steps_later > 0 else "earlier"
         draft.changed(
             name,
             f"spikes leave {abs(steps_later)} steps {when}",
-            "each layer of Spyx takes a step, others none",
+            f"each layer of {title} takes a step, others none",
         )
     return shift
 

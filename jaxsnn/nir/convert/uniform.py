@@ -15,7 +15,7 @@ from jaxsnn.nir.convert.step import Step
 _DIGITS = 12
 
 
-def alike(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
+def alike(draft: Draft, steps: dict[str, Step], title: str) -> dict[str, Step]:
     """Split populations so that the neurons of each decay alike, and join their spikes again.
 
     Left alone, and to the writers to refuse: populations of a loop, whose edges would then take
@@ -24,6 +24,7 @@ def alike(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
     Args:
         draft: Edited in place.
         steps: Of the source.
+        title: The framework, for messages.
     """
     looped = {name for part in loops_of(draft) for name in part}
     found: dict[str, Step] = {}
@@ -33,7 +34,7 @@ def alike(draft: Draft, steps: dict[str, Step]) -> dict[str, Step]:
             found[name] = step
             continue
         found |= _split(draft, step, groups)
-        why = "SpikingJelly's importer takes one time constant for all neurons of a node"
+        why = f"{title}'s importer takes one time constant for all neurons of a node"
         draft.changed(name, f"is written as {len(groups)} nodes, whose spikes '{name}' joins", why)
     return found
 

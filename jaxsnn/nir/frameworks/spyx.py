@@ -1,9 +1,12 @@
-"""What Spyx's importer needs: one chain, its names, nested loops, biases that start when the
-layer's input does.
+"""Spyx: LIF, CuBaLIF, IF and their recurrent forms, in JAX; channels last, a step for each layer.
+
+Its importer needs one chain, names of its own, nested loops, and biases that start when the layer's
+input does.
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import networkx
@@ -11,15 +14,193 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import NEURON_TYPES, WEIGHTED, Draft, as_node, identity
-from jaxsnn.nir.graph import Edge
+from jaxsnn.nir.convert.neuron_writing import (
+    NO_LEAK,
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    negligible,
+    refuse_drive,
+)
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.common import COMMON_NODES
+from jaxsnn.nir.frameworks.decays import EULER_SYNAPSE, NO_DECAY, R
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    Rule,
+    StepLength,
+    rules,
+)
+from jaxsnn.nir.graph import Change, Edge, Graph
+from jaxsnn.nir.nodes import NEURONS, Affine, Input, Linear
 from jaxsnn.nir.passes import window
+
+# What it writes
+
+
+def _dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """It writes r = 1 - dt/tau, its decay."""
+    return tau * (1 - r)
+
+
+_REWIRED = (
+    "Spyx writes the input of a recurrent layer into its recurrent weights, "
+    "and feeds it straight into the neuron"
+)
+
+
+def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
+    """Edges with the inputs of recurrent subgraphs moved from the recurrent weights to the neuron,
+    and what was moved.
+
+    The pattern is Input -> weights, weights -> neuron, neuron -> weights, and nothing else reaches
+    the neuron.
+    """
+    edges = list(graph.written_edges)
+    found = []
+    for number, (source, target) in enumerate(graph.written_edges):
+        if "/" not in source or not isinstance(graph.nodes[source], Input):
+            continue
+        after = [end for start, end in graph.written_edges if start == target]
+        if not isinstance(graph.nodes[target], Linear | Affine) or len(after) != 1:
+            continue
+        neuron = after[0]
+        feeds = [start for start, end in graph.written_edges if end == neuron]
+        if (
+            isinstance(graph.nodes[neuron], NEURONS)
+            and feeds == [target]
+            and (neuron, target) in graph.written_edges
+        ):
+            edges[number] = (source, neuron)
+            what = f"edge {source} -> {target} is read as {source} -> {neuron}"
+            found.append(Change(node=target, what=what, why=_REWIRED))
+    return tuple(edges), tuple(found)
+
+
+_WRITES = Conventions(
+    name="spyx",
+    rules=rules(
+        LIF=Rule(
+            arrival="jump",
+            kernel="box",
+            membrane_decay=R,
+            membrane="leak",
+            resistance="tau/dt",
+        ),
+        CubaLIF=Rule(
+            arrival="jump",
+            membrane_decay=R,
+            synapse_decay=EULER_SYNAPSE,
+            membrane="leak",
+            synapse="add last",
+            resets_first=("subtract",),
+            resistance="tau/dt",
+            ones=("w_in",),
+        ),
+        IF=Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",)),
+    ),
+    evidence=Evidence(dt_from=StepLength(text="tau (1-r)", of=_dt), proves=True),
+    time_unit_from_dt=True,
+    reset="subtract",
+    reset_delay=True,
+    resets_at_start=True,
+    detaches_resets=False,
+    spikes_from="before",
+    recurrent_delay=0,
+    channels_last=True,
+    repair=_rewired,
+)
+
+
+# What it reads
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """LIF and IF subtract one step later, CuBaLIF at once; all start and rest at 0, spikes leave
+    one step late.
+    """
+    _refuse_value(step, setting)
+    needs_start(step, np.zeros(step.shape), setting)
+    _refuse_late(step, setting)
+    at_once = step.reset == "subtract" and not np.all(step.decay == 1)
+    threshold = moved_threshold(step, step.v_threshold, False)
+    rest = np.maximum(1 - step.decay, NO_LEAK)
+    entry = {"v_threshold": threshold, "v_reset": filled(step, 0)}
+    why = (
+        f"Spyx's importer takes decays 1 - dt/tau with dt = {setting.dt:g} s, "
+        "and ignores r and w_in"
+    )
+    if step.current_based or at_once:
+        if len(step.shape) > 1:
+            raise ConversionError(
+                f"node '{step.name}' of shape {step.shape} needs Spyx's CuBaLIF, "
+                "which takes one axis",
+                fix="flatten what feeds it",
+                node=step.name,
+            )
+        if step.current_based:
+            refuse_drive(step, step.drive, setting)
+        share = np.maximum(1 - step.synapse_decay, NO_LEAK)
+        entry |= {
+            "type": "CubaLIF",
+            "tau_mem": setting.dt / rest,
+            "tau_syn": setting.dt / share,
+            "w_in": filled(step, 1),
+        }
+        entry |= {"r": step.decay, "v_leak": filled(step, 0)}
+        if not step.current_based:
+            why = "only Spyx's CuBaLIF subtracts at once; tau_syn = dt makes it a LIF"
+        offset = np.zeros(step.shape) if step.current_based else negligible(step.drive, threshold)
+        return Written(entry=entry, factor=step.gain * step.synapse_gain, offset=offset, why=why)
+    if np.all(step.decay == 1):
+        entry |= {"type": "IF", "r": filled(step, 1)}
+    else:
+        entry |= {
+            "type": "LIF",
+            "tau": setting.dt / rest,
+            "r": step.decay,
+            "v_leak": filled(step, 0),
+        }
+    return Written(entry=entry, factor=step.gain, offset=negligible(step.drive, threshold), why=why)
+
+
+def _refuse_value(step: Step, setting: Setting) -> None:
+    """Give up resets other than by subtraction."""
+    if step.reset in ("value", "skip", "subtract unless above"):
+        described = "to a value" if step.reset in ("value", "skip") else "with reset_delay false"
+        setting.give_up(
+            step.name,
+            f"it resets {described}, and Spyx's importer subtracts v_threshold",
+            "that reset is written",
+        )
+
+
+def _refuse_late(step: Step, setting: Setting) -> None:
+    """Give up a subtraction after decaying, where there is a current."""
+    if step.current_based and step.reset == "subtract later" and not np.all(step.decay == 1):
+        setting.give_up(
+            step.name,
+            "it subtracts v_threshold after decaying, and Spyx's CuBaLIF before",
+            "the earlier subtraction is written",
+        )
+
+
+def _load(path: str, setting: Setting) -> str:
+    read = f"nir.read({path!r})"
+    return f"import nir, spyx.nir; net, y = spyx.nir.from_nir({read}, x, dt={setting.dt!r})"
+
 
 #: What must arrive in each step at an additional neuron so that it fires in each step, by type; its
 #: v_threshold is 1 and half of its membrane stays from step to step.
 _DRIVE = {"LIF": 2.0, "CubaLIF": 2.0, "IF": 1.5}
 
 
-def chain_for_spyx(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
+def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
     """Names and nesting for Spyx, which walks from a node named `input` along first edges to
     `output`.
 
@@ -205,3 +386,30 @@ def _with_constant_neuron(entry: dict[str, Any], dt: float) -> dict[str, Any]:
         else value
         for key, value in entry.items()
     }
+
+
+FRAMEWORK = Framework(
+    name="spyx",
+    title="Spyx",
+    dialects=(_WRITES,),
+    importers=(
+        Importer(
+            version="1.0",
+            nodes=(*COMMON_NODES, "SumPool2d"),
+            torch_names=False,
+            write=_write,
+            load=_load,
+            run="from spyx import nn; y, state = nn.run(net, x)",
+            wire=_chain,
+            dt=1.0,
+            pool="SumPool2d",
+            chain=True,
+            sums=False,
+            subtracts=True,
+            reads=MappingProxyType({"reset": "subtract", "reset_delay": True, "initial": "zero"}),
+        ),
+    ),
+    distribution="spyx",
+    surrogate="SuperSpike",
+    note="Its files may count time in steps; each layer of it takes a step.",
+)

@@ -1,0 +1,21 @@
+"""What several frameworks share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxsnn.nir.frameworks.framework import StepLength
+
+
+def _tau_over_r(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
+    return tau / r
+
+
+#: r = tau/dt, and w_in = tau_syn/dt.
+TAU_OVER_R = StepLength(text="tau/r", of=_tau_over_r, synapses=True)
+#: What the importers that are written for take, all of them.
+COMMON_NODES = (
+    *("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LIF", "CubaLIF"),
+)
+#: How what an importer of PyTorch's makes is run; x is (steps, batch, *shape).
+TORCH_RUN = "y, state = net(x[0]); y, state = net(x[1], state)"

@@ -1,0 +1,384 @@
+"""Norse: LIFBoxCell, LIFCell, IAFCell and LIBoxCell; 1.1, and the main branch after it.
+
+Main's importer and exporter are `norse/torch/utils/import_nir.py` and `export_nir.py` at its commit
+065a3b4. It runs graphs through nirtorch.nir_to_torch, which sums what arrives in one step; 1.1 runs
+nodes depth first. Its exporter writes true seconds, and v_reset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.convert.neuron_writing import (
+    NO_LEAK,
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    needs_value_reset,
+    negligible,
+)
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks.common import COMMON_NODES, TORCH_RUN
+from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Framework,
+    Importer,
+    OwnOption,
+    Rule,
+    rules,
+)
+from jaxsnn.nir.torch_leaves import Call, Exported, numbers_of
+
+# What it writes
+
+
+def _seconds(dialect: Dialect) -> float | None:
+    """Time constants in a file are true ones times dt_export."""
+    return None if dialect.dt_export is None else 1 / dialect.dt_export
+
+
+_DT_EXPORT = OwnOption(
+    name="dt_export",
+    kind="time",
+    help="Norse: the dt that its exporter was given",
+    missing="the dt that Norse's exporter was given",
+    fix="say dt_export= (Norse's default is 1ms)",
+    unsaid=(
+        "The dt that its exporter was given (1 ms by default) is not in the file: say dt_export=."
+    ),
+)
+_BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
+_IAF = Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",))
+_WRITES = Conventions(
+    name="norse",
+    version="1.1",
+    rules=rules(
+        LIF=_BOX,
+        LI=_BOX,
+        CubaLIF=Rule(
+            arrival="jump",
+            membrane_decay=EULER_MEMBRANE,
+            synapse_decay=EULER_SYNAPSE,
+            membrane="euler",
+            synapse="decay last",
+            ones=("r", "w_in"),
+        ),
+        IF=_IAF,
+    ),
+    time_unit="s",
+    seconds=_seconds,
+    seconds_option="dt_export",
+    reset="zero",
+    reset_delay=False,
+    initial="v_leak",
+    options=(_DT_EXPORT,),
+)
+_WRITES_MAIN = dataclasses.replace(
+    _WRITES,
+    version="main",
+    rules=rules(**(dict(_WRITES.rules) | {"IF": dataclasses.replace(_IAF, initial="v_reset")})),
+    defaults=MappingProxyType(
+        {
+            "dt_export": (
+                1.0,
+                "Norse's main branch writes time constants in true seconds, "
+                "unless its exporter was given a time_scaling_factor: then say dt_export=.",
+            )
+        }
+    ),
+)
+
+
+# What it reads
+
+#: How many times larger the current is written where a small r keeps Norse's leak out of it.
+_LARGE_CURRENT = 2.0**30
+#: What `from_nir` is told, by kind. "unit": membranes are scaled so that a spike takes 1 off.
+#: "floor": so that v_threshold is 1, and as many as fit in are taken off.
+_RESET_METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "value": "",
+        "subtract": ", reset_method=norse.torch.functional.reset.reset_subtract",
+        "unit": ", reset_method=lambda z, v, reset, th: v - z",
+        "floor": ", reset_method=lambda z, v, reset, th: v - v.floor().clamp(min=0)",
+    }
+)
+
+
+def _reset_method(steps: Sequence[Step]) -> str:
+    """The key of `_RESET_METHODS` for a graph: `Setting.own`.
+
+    Raises:
+        ConversionError: Nodes need different ones.
+    """
+    resets = [step.reset for step in steps]
+    several = any(step.several for step in steps)
+    if several and "subtract later" in resets:
+        raise ConversionError(
+            "Norse takes one reset_method for all nodes, "
+            "and some fire several spikes in a step where others reset one step later",
+            fix="give all of them the same reset",
+        )
+    if several:
+        return "floor"
+    if "subtract later" in resets:
+        return "unit"
+    return "value" if all(reset in ("value", "skip") for reset in resets) else "subtract"
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """LIF and IF reset to 0 and ignore r; CubaLIF uses r, w_in and the reset method that `from_nir`
+    is given.
+    """
+    if step.several and step.reset == "value":
+        raise ConversionError(
+            f"node '{step.name}' resets to a value after several spikes in a step, "
+            "and Norse fires one",
+            fix='use reset="subtract"',
+            node=step.name,
+        )
+    if step.reset == "skip":
+        needs_value_reset(step, setting, "Norse")
+        step = dataclasses.replace(step, reset="value")
+    if step.reset == "subtract unless above":
+        setting.give_up(
+            step.name,
+            "a membrane still above v_threshold after its reset is not compared alike "
+            "(reset_delay false)",
+            "a plain subtraction is written",
+        )
+        step = dataclasses.replace(step, reset="subtract")
+    if step.reset != "value" or step.current_based:
+        return _written_current(step, setting)
+    return _written_box(step, setting)
+
+
+def _written_box(step: Step, setting: Setting) -> Written:
+    """IF or LIF."""
+    threshold = moved_threshold(step, step.v_threshold - step.v_reset, False)
+    start, rest = step.v_start - step.v_reset, 1 - step.decay
+    if np.all(step.decay == 1):
+        needs_start(step, step.v_reset, setting)
+        entry = {
+            "type": "IF",
+            "r": filled(step, 1),
+            "v_threshold": threshold,
+            "v_reset": filled(step, 0),
+        }
+        return Written(
+            entry=entry,
+            factor=step.gain,
+            offset=step.drive,
+            why="Norse's importer ignores r of IF and resets to 0",
+        )
+    rest = np.maximum(rest, NO_LEAK)
+    drive = step.drive - (1 - step.decay) * step.v_reset
+    entry = {
+        "type": "LIF",
+        "tau": setting.dt / rest,
+        "r": filled(step, 1),
+        "v_leak": start,
+        "v_threshold": threshold,
+        "v_reset": filled(step, 0),
+    }
+    offset = negligible(drive / rest - start, threshold)
+    why = (
+        "Norse's importer ignores r of LIF, so that a spike of weight w adds w dt/tau; "
+        "it starts at v_leak"
+    )
+    return Written(entry=entry, factor=step.gain / rest, offset=offset, why=why)
+
+
+def _written_current(step: Step, setting: Setting) -> Written:
+    """CubaLIF: I += a (v_leak - I + w_in x), V += b (r I + v_leak - V), a = dt/tau_syn and b =
+    dt/tau_mem.
+
+    Without a current in the source, a = 1. Norse starts I and V at v_leak; I is written as large i
+    + shift, where `large` makes that start fit, or makes it vanish.
+    """
+    level, scale = _level_and_scale(step, setting)
+    threshold = scale * (step.v_threshold - level)
+    start = scale * (step.v_start - level)
+    drive = scale * (step.drive - (1 - step.decay) * level)
+    rest = np.maximum(1 - step.decay, NO_LEAK)
+    share = 1 - step.synapse_decay if step.current_based else filled(step, 1)
+    if np.any(share <= 0):
+        raise ConversionError(
+            f"node '{step.name}' has a synaptic current that never decays, which Norse cannot do",
+            fix="give it a finite tau_syn",
+            node=step.name,
+        )
+    large = _large(step, start, rest, share)
+    w_in = step.synapse_gain * large / share
+    r = scale * step.gain / (rest * large)
+    shift = (drive / rest - start) / r
+    if np.any(
+        np.abs(r * (large * step.i_start + shift - start) * (share != 1)) > 1e-7 * np.abs(threshold)
+    ):
+        setting.give_up(
+            step.name,
+            "Norse starts its current at v_leak, not at rest",
+            "the first spikes may differ",
+        )
+    entry = {
+        "type": "CubaLIF",
+        "tau_syn": setting.dt / share,
+        "tau_mem": setting.dt / rest,
+        "r": r,
+        "v_leak": start,
+        "v_threshold": moved_threshold(step, threshold, False),
+        "v_reset": filled(step, 0),
+        "w_in": w_in,
+    }
+    offset = negligible((shift - start) / w_in, threshold)
+    why = (
+        "Norse's importer takes w_in = tau_syn/dt and r = tau_mem/dt for jumps of the current "
+        "and of the membrane"
+    )
+    if not step.current_based:
+        why = (
+            "only CubaLIF of Norse's importer has a reset other than to 0; "
+            "tau_syn = dt makes it a LIF"
+        )
+    return Written(entry=entry, factor=filled(step, 1), offset=offset, why=why)
+
+
+def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """The membrane is written as scale (v - level), so that the reset method fits it."""
+    subtracts, method = step.reset != "value", setting.own
+    level = np.zeros_like(step.v_reset) if subtracts else step.v_reset
+    scale = np.ones_like(level)
+    if subtracts and method == "unit":
+        scale = (step.decay if step.reset == "subtract later" else 1.0) / step.v_threshold
+    if subtracts and method == "floor":
+        scale = step.level / step.v_threshold
+    if not subtracts and method != "value":
+        raise ConversionError(
+            f"node '{step.name}' resets to a value and other nodes subtract v_threshold, "
+            "and Norse takes one reset_method for all CubaLIF",
+            fix="give all of them the same reset",
+            node=step.name,
+        )
+    if np.any(scale <= 0):
+        raise ConversionError(
+            f"node '{step.name}' has a decay of 0 in a step, after which nothing can be subtracted",
+            fix="use another reset",
+            node=step.name,
+        )
+    return level, scale
+
+
+def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """How many times larger the current is written."""
+    large = np.where((start != 0) & (share != 1), _LARGE_CURRENT, 1.0)
+    if not np.any(step.i_start):
+        return large
+    gap = step.i_start - step.v_start * rest / step.gain
+    large = np.where(step.i_start == 0, large, start / np.where(gap == 0, np.nan, gap))
+    if not np.all(np.isfinite(large) & (large != 0)):
+        raise ConversionError(
+            f"node '{step.name}' starts with a current that Norse's v_leak cannot give it",
+            fix="leave out the biases that act before its first input arrives",
+            node=step.name,
+        )
+    return large
+
+
+def _load(path: str, setting: Setting) -> str:
+    read, method = f"nir.read({path!r})", _RESET_METHODS[setting.own]
+    return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"
+
+
+_IMPORTER = Importer(
+    version="1.1",
+    nodes=(*COMMON_NODES, "SumPool2d"),
+    setting=_reset_method,
+    write=_write,
+    load=_load,
+    run=TORCH_RUN,
+    dt=1e-3,
+    pool="SumPool2d",
+    depth_first=True,
+    subtracts=True,
+    reads=MappingProxyType(
+        {"dt_export": 1.0, "reset": "zero", "reset_delay": False, "initial": "v_leak"}
+    ),
+    # Its exporter writes CubaLIF for LIFCell, whose current jumps by w.
+    misread=("CubaLIF",),
+)
+_IMPORTER_MAIN = dataclasses.replace(
+    _IMPORTER, version="main", after="1.1", ran=False, depth_first=False
+)
+
+
+# Its layers
+
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF", "LIBoxCell": "LI"}
+)
+
+
+def _export_cell(call: Call) -> Exported:
+    """LIFBoxCell, LIFCell, IAFCell and LIBoxCell; time constants in true seconds."""
+    cell, shape = call.module, call.outward
+    p = cell.p
+    entry: dict[str, Any] = {"r": np.ones(shape, np.float32)}
+    kind = _KINDS[type(cell).__name__]
+    if kind != "IF":
+        entry["tau_mem" if kind == "CubaLIF" else "tau"] = 1 / numbers_of(p.tau_mem_inv, shape)
+        entry["v_leak"] = numbers_of(p.v_leak, shape)
+    if kind == "CubaLIF":
+        entry["tau_syn"] = 1 / numbers_of(p.tau_syn_inv, shape)
+        entry["w_in"] = np.ones(shape, np.float32)
+    options: dict[str, Any] = {}
+    if kind != "LI":
+        entry |= {"v_threshold": numbers_of(p.v_th, shape), "v_reset": numbers_of(p.v_reset, shape)}
+        options["reset"] = _reset_of(call.name, getattr(p, "reset_method", None))
+    if kind == "IF":
+        options["initial"] = "v_reset"
+    return Exported(
+        nodes={"": {"type": kind, **entry}}, framework="norse", options=options, dt=float(cell.dt)
+    )
+
+
+def _reset_of(name: str, method: Any) -> str:
+    known = {"reset_value": "zero", "reset_subtract": "subtract"}
+    if method is None:
+        return "zero"
+    called = getattr(method, "__name__", repr(method))
+    if called not in known:
+        raise ConversionError(
+            f"'{name}' resets by {called}, which is not supported",
+            fix=f"use {listing(known)}",
+            node=name,
+        )
+    return known[called]
+
+
+_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+    dict.fromkeys(_KINDS, _export_cell)
+)
+
+FRAMEWORK = Framework(
+    name="norse",
+    title="Norse",
+    dialects=(_WRITES, _WRITES_MAIN),
+    importers=(_IMPORTER, _IMPORTER_MAIN),
+    distribution="norse",
+    extra="interop",
+    package="norse",
+    leaves=_LEAVES,
+    leaf_options=MappingProxyType({"dt_export": 1.0}),
+    surrogate="SuperSpike(alpha=100), which is FastSigmoid(slope=1) times a constant",
+    note="Its membranes start at v_leak; its importer reads CubaLIF otherwise than it writes it.",
+)

@@ -1,0 +1,301 @@
+"""The register of frameworks: those of this package, one file each, and those from outside.
+
+A framework from outside is registered by one call, or by an entry point of the group
+`jaxsnn.frameworks` of an installed distribution, which names a `Framework`. It then works wherever
+those of this package do: reading, inference, simulation, verification, check, conversion, commands.
+
+The files of this package are loaded by name, when the first one is asked for, as those from outside
+are: what they are made of (`jaxsnn.nir.convert` and others) asks this register, and must not load
+it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+
+from jaxsnn.errors import UsageError, add_option, listing, suggestion
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Framework,
+    Importer,
+    OwnOption,
+    TimeUnit,
+)
+
+#: Group of entry points through which distributions bring frameworks.
+ENTRY_POINTS = "jaxsnn.frameworks"
+#: Files of this folder, in the order in which they are listed everywhere.
+_OWN = (
+    "nir",
+    "snntorch",
+    "norse",
+    "sinabs",
+    "rockpool",
+    "spyx",
+    "spikingjelly",
+    "jaxsnn",
+    "hxtorch",
+)
+#: Options that all dialects have.
+COMMON_OPTIONS = (
+    *("dialect", "dt", "time_unit", "reset", "reset_delay", "spike_kernel", "initial", "readout"),
+)
+_registered: dict[str, Framework] = {}
+
+
+# Frameworks
+
+
+def frameworks() -> Mapping[str, Framework]:
+    """All frameworks by name: those of this package, then those from outside."""
+    _load_entry_points()
+    return MappingProxyType(_known())
+
+
+def _known() -> dict[str, Framework]:
+    return {**_own(), **_registered}
+
+
+def framework_of(name: str) -> Framework:
+    """The framework of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found = frameworks()
+    if name not in found:
+        raise UsageError(f"there is no framework '{name}'", fix=suggestion(name, found))
+    return found[name]
+
+
+def register_framework(framework: Framework) -> None:
+    """Make a framework from outside known everywhere; registering it again changes nothing.
+
+    Raises:
+        UsageError: There is another of that name, or something in it contradicts itself.
+    """
+    if _known().get(framework.name, framework) != framework:
+        raise UsageError(
+            f"there is a framework '{framework.name}' already",
+            fix="give yours another name, or call unregister_framework first",
+        )
+    _refuse_contradictions(framework)
+    _registered[framework.name] = framework
+    for option in framework.options:
+        add_option(option.name)
+
+
+def unregister_framework(name: str) -> None:
+    """Forget a framework from outside, to register a changed one.
+
+    Raises:
+        UsageError: There is none of that name from outside.
+    """
+    if name not in _registered:
+        raise UsageError(f"no framework '{name}' was registered", fix=suggestion(name, _registered))
+    del _registered[name]
+
+
+@cache
+def _own() -> Mapping[str, Framework]:
+    found = (importlib.import_module(f"{__package__}.{name}").FRAMEWORK for name in _OWN)
+    return MappingProxyType({framework.name: framework for framework in found})
+
+
+@cache
+def _load_entry_points() -> None:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise UsageError(
+                f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
+                f"cannot be loaded, {type(error).__name__}: {error}",
+                fix="update or uninstall the distribution that has it",
+            ) from error
+        if not isinstance(found, Framework):
+            raise UsageError(
+                f"the entry point '{entry.name}' of the group {ENTRY_POINTS} ({entry.value}) "
+                f"is a {type(found).__name__}",
+                fix="let it name a jaxsnn.nir.frameworks.Framework",
+            )
+        register_framework(found)
+
+
+def _refuse_contradictions(framework: Framework) -> None:
+    """Raise UsageError where the parts of a framework do not fit together."""
+
+    def refuse(what: str, fix: str) -> None:
+        raise UsageError(f"the framework '{framework.name}' {what}", fix=fix)
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", framework.name) or framework.name == "auto":
+        refuse("has a name that is no option", "use small letters, digits and _")
+    if not framework.dialects:
+        refuse("has no conventions", "give it one Conventions in `dialects`")
+    for conventions in framework.dialects:
+        if conventions.name != framework.name:
+            refuse(
+                f"has conventions named '{conventions.name}'", "give both the name of the framework"
+            )
+        for kind, rule in conventions.rules.items():
+            known = [option.name for option in conventions.options if option.kind == "bool"]
+            if rule.option and (rule.option not in known or rule.without is None):
+                refuse(
+                    f"has a rule for {kind} that depends on the option '{rule.option}'",
+                    "list that option in `options` as a bool, and give the rule a `without`",
+                )
+    for parts in (framework.dialects, framework.importers):
+        versions = [part.version for part in parts]
+        if len(set(versions)) < len(versions):
+            refuse(f"has a version twice ({listing(versions)})", "name each version once")
+    for importer in framework.importers:
+        if (importer.write is None) != (importer.load is None):
+            refuse(
+                f"has an importer {importer.version} with one of `write` and `load`",
+                "give it both, so that graphs can be converted for it, or neither",
+            )
+        if importer.write is not None and importer.nodes is None:
+            refuse(
+                f"has an importer {importer.version} that is written for, and no `nodes`",
+                "list the NIR types that it takes",
+            )
+    for option in framework.options:
+        if option.name in COMMON_OPTIONS:
+            refuse(f"has an option '{option.name}', which all dialects have", "rename it")
+        other = _options(_known()).get(option.name)
+        if other is not None and other.kind != option.kind:
+            refuse(
+                f"has an option '{option.name}' ({option.kind}), which is a {other.kind} elsewhere",
+                "rename it",
+            )
+
+
+# Options, dialects and importers
+
+
+def own_options() -> dict[str, OwnOption]:
+    """The options that single frameworks have, by name."""
+    return _options(frameworks())
+
+
+def _options(known: Mapping[str, Framework]) -> dict[str, OwnOption]:
+    return {option.name: option for found in known.values() for option in found.options}
+
+
+def owners(option: str) -> list[str]:
+    """Names of the frameworks that have an own option."""
+    return [
+        name
+        for name, found in frameworks().items()
+        if option in (known.name for known in found.options)
+    ]
+
+
+def split_version(text: str) -> tuple[str, str]:
+    """Name and version of "name==version"; the version is "" where none is said.
+
+    >>> split_version("snntorch==1.0"), split_version("norse")
+    (('snntorch', '1.0'), ('norse', ''))
+    """
+    name, _, version = text.partition("==")
+    return name.strip(), version.strip()
+
+
+def conventions_of(name: str, version: str | None = None) -> Conventions:
+    """The conventions of a framework's files.
+
+    Args:
+        name: Of the framework.
+        version: As in `Conventions.version`, or longer ("1.1.0" for "1.1"); None or "": those that
+            are meant where no version is said.
+
+    Raises:
+        UsageError: No such framework, or nothing is known of that version.
+    """
+    found = framework_of(name).dialects
+    if not version:
+        return found[0]
+    for conventions in found:
+        if covers(conventions.version, version):
+            return conventions
+    raise _unknown_version(name, version, [one.version for one in found])
+
+
+def own_unit(dialect: str) -> TimeUnit | None:
+    """The unit of time in which this library itself writes graphs in a dialect, if it does."""
+    found = frameworks().get(split_version(dialect)[0])
+    return None if found is None else found.dialects[0].own_unit
+
+
+def importer_of(name: str, version: str) -> Importer:
+    """The importer of a framework of a version: a number, or "main".
+
+    Raises:
+        UsageError: Nothing is known of that version.
+    """
+    found = framework_of(name).importers
+    for importer in found:
+        if covers(importer.version, version):
+            return importer
+    for importer in found:
+        if importer.after and _number(version) > _number(importer.after):
+            return importer
+    raise _unknown_version(name, version, [importer.version for importer in found])
+
+
+def chosen_importer(name: str) -> Importer:
+    """The importer of the version that is installed; else the newest that is released."""
+    found = framework_of(name).importers
+    version = installed_version(name)
+    if version is not None:
+        for importer in found:
+            if covers(importer.version, version):
+                return importer
+    return next((importer for importer in found if importer.released), found[0])
+
+
+def _unknown_version(name: str, version: str, known: list[str]) -> UsageError:
+    versions = [text for text in known if text]
+    fix = f"known are {listing(versions)}" if versions else "leave the version out"
+    return UsageError(f"nothing is known of {name} {version}", fix=fix)
+
+
+def covers(known: str, version: str) -> bool:
+    """Whether what is known of a version holds for another one: "1.0" for "1.0" and "1.0.3".
+
+    >>> covers("1.0", "1.0.3"), covers("1.0", "1.01"), covers("1.0", "main")
+    (True, False, False)
+    """
+    return bool(known) and (version == known or version.startswith(f"{known}."))
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """A version to compare: its leading numbers."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found.group().split("."))) if found else ()
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a framework that is installed, or None. It is not imported."""
+    distribution = framework_of(name).distribution
+    if not distribution:
+        return None
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def with_importers(wanted: Callable[[Framework], bool] = lambda found: True) -> tuple[str, ...]:
+    """Names of the frameworks whose importers are known, in order."""
+    return tuple(name for name, found in frameworks().items() if found.importers and wanted(found))
+
+
+def writable() -> tuple[str, ...]:
+    """Names of the frameworks for which a graph can be converted."""
+    return with_importers(lambda found: found.writable)

@@ -1,0 +1,304 @@
+"""snnTorch: Leaky, Synaptic, RLeaky and RSynaptic; 1.0, and the main branch after it.
+
+Main's importer is `snntorch/import_nir.py` at its commit 0819ba4 (pull requests 435 and 452), its
+exporter writes what that of 1.0.0 does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.neuron_writing import (
+    NO_LEAK,
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    needs_value_reset,
+    negligible,
+    refuse_drive,
+)
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.common import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    Rule,
+    rules,
+)
+from jaxsnn.nir.nodes import IF, NEURONS, I, Node
+from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The step that its exporter always writes with, and its importer assumes.
+_DT = 1e-4
+
+
+# What it writes
+
+
+def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
+    """True if r = 1/(1-beta) came from betas in float32: snnTorch computes so, SpikingJelly in
+    float64.
+    """
+    for node in nodes.values():
+        if not isinstance(node, NEURONS) or isinstance(node, IF | I):
+            continue
+        r: Any = node.value("r")
+        if np.asarray(r).dtype == np.float32:
+            return True
+        r = np.asarray(r, float).ravel()
+        beta = 1 - 1 / r[np.isfinite(r) & (r > 1)]
+        single = np.abs(beta.astype(np.float32).astype(float) - beta) < 1e-12
+        # A beta such as 0.5 or 0.9375 is the same in both.
+        decided = np.mod(beta * 2**12, 1) != 0
+        if np.any(decided) and np.all(single[decided]):
+            return True
+    return False
+
+
+_WRITES = Conventions(
+    name="snntorch",
+    version="1.0",
+    rules=rules(
+        LIF=Rule(
+            kernel="box",
+            membrane_decay=FROM_R,
+            membrane="leak",
+            resets_first=("zero",),
+            recurrent_resets_first=(),
+        ),
+        CubaLIF=Rule(
+            membrane_decay=FROM_R,
+            synapse_decay=FROM_W_IN,
+            membrane="leak",
+            synapse="add last",
+            recurrent_reset_delay=True,
+        ),
+    ),
+    evidence=Evidence(dt_from=TAU_OVER_R, proves=True, confirms=_is_single_precision),
+    time_unit="s",
+    dt=_DT,
+    resets_at_start=True,
+)
+
+
+# What it reads
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """Leaky and Synaptic of 1.0, with reset to zero at once, one threshold for all, leak and start
+    at 0.
+    """
+    needs_value_reset(step, setting, "snnTorch")
+    needs_start(step, step.v_reset, setting)
+    height = step.v_threshold - step.v_reset
+    level = float(height.flat[0])
+    scale = np.where(height == level, 1.0, level / height)
+    threshold = filled(step, level)
+    if np.all(scale == 1):
+        threshold = moved_threshold(step, threshold, False)
+    drive = scale * (step.drive - (1 - step.decay) * step.v_reset)
+    rest = np.maximum(1 - step.decay, NO_LEAK)
+    entry = {
+        "v_leak": filled(step, 0),
+        "v_threshold": threshold,
+        "v_reset": filled(step, 0),
+        "r": 1 / rest,
+    }
+    why = (
+        f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, "
+        "and one threshold for all neurons"
+    )
+    if not step.current_based:
+        entry |= {"type": "LIF", "tau": setting.dt / rest}
+        return Written(
+            entry=entry, factor=scale * step.gain, offset=negligible(drive, threshold), why=why
+        )
+    refuse_drive(step, drive, setting)
+    share = np.maximum(1 - step.synapse_decay, NO_LEAK)
+    entry |= {
+        "type": "CubaLIF",
+        "tau_mem": setting.dt / rest,
+        "tau_syn": setting.dt / share,
+        "w_in": 1 / share,
+    }
+    return Written(
+        entry=entry,
+        factor=scale * step.gain * step.synapse_gain,
+        offset=np.zeros(step.shape),
+        why=why,
+    )
+
+
+def _write_main(step: Step, setting: Setting) -> Written:
+    """As 1.0, but for CubaLIF, whose threshold is divided by w_in, and for IF, which subtracts."""
+    if _is_if(step):
+        return _write_if(step, setting)
+    written = _write(step, setting)
+    if written.entry["type"] != "CubaLIF":
+        return written
+    entry = written.entry | {"w_in": filled(step, 1)}
+    why = (
+        f"snnTorch's importer takes r = tau_mem/dt with dt = {setting.dt:g} s, w_in = 1, "
+        "and one threshold for all neurons"
+    )
+    return dataclasses.replace(written, entry=entry, why=why)
+
+
+def _is_if(step: Step) -> bool:
+    """It keeps all of its membrane, has no current, starts and rests at 0, and subtracts as
+    snnTorch does.
+    """
+    still = not np.any(step.v_start) and not np.any(step.drive)
+    plain = step.reset == "subtract unless above" and not step.current_based and not step.several
+    return bool(plain and np.all(step.decay == 1) and still)
+
+
+def _write_if(step: Step, setting: Setting) -> Written:
+    """Leaky(beta=1, reset_delay=False) with its default reset, which subtracts the threshold."""
+    level = float(step.v_threshold.flat[0])
+    scale = np.where(step.v_threshold == level, 1.0, level / step.v_threshold)
+    threshold = filled(step, level)
+    if np.all(scale == 1):
+        threshold = moved_threshold(step, threshold, False)
+    entry = {
+        "type": "IF",
+        "r": filled(step, 1),
+        "v_threshold": threshold,
+        "v_reset": filled(step, 0),
+    }
+    why = "snnTorch's importer takes r = 1 of IF, and one threshold for all neurons"
+    return Written(entry=entry, factor=scale * step.gain, offset=np.zeros(step.shape), why=why)
+
+
+def _load(path: str, setting: Setting) -> str:
+    module = "from snntorch.import_nir import import_from_nir"
+    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}))"
+
+
+def _load_main(path: str, setting: Setting) -> str:
+    module = "from snntorch.import_nir import import_from_nir"
+    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+
+
+_IMPORTER = Importer(
+    version="1.0",
+    nodes=(*COMMON_NODES, "AvgPool2d"),
+    write=_write,
+    load=_load,
+    run=TORCH_RUN,
+    dt=_DT,
+    fixed_dt=True,
+    pool="AvgPool2d",
+    longer_loops=True,
+    starts_at_reset=True,
+    reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+)
+_IMPORTER_MAIN = dataclasses.replace(
+    _IMPORTER,
+    version="main",
+    after="1.0",
+    ran=False,
+    write=_write_main,
+    load=_load_main,
+    fixed_dt=False,
+    does=_is_if,
+    # Its exporter writes w_in = tau_syn/dt and no IF.
+    misread=("CubaLIF", "IF"),
+)
+
+
+# Its layers
+
+
+def _export_neuron(call: Call) -> Exported:
+    """Leaky, Synaptic, RLeaky and RSynaptic, by the formulas of snnTorch's exporter."""
+    neuron, shape = call.module, call.outward
+    _refuse_unheld(call)
+    dt = np.float32(_DT)
+    rest = 1 - np.clip(numbers_of(neuron.beta, shape), 0, 1)
+    with np.errstate(divide="ignore"):
+        entry = {"type": "LIF", "tau": dt / rest, "r": 1 / rest}
+        if hasattr(neuron, "alpha"):
+            share = 1 - np.clip(numbers_of(neuron.alpha, shape), 0, 1)
+            entry = {
+                "type": "CubaLIF",
+                "tau_mem": dt / rest,
+                "tau_syn": dt / share,
+                "r": 1 / rest,
+                "w_in": 1 / share,
+            }
+    zero = np.zeros(shape, np.float32)
+    entry |= {"v_leak": zero, "v_threshold": numbers_of(neuron.threshold, shape), "v_reset": zero}
+    options: dict[str, Any] = {
+        "reset": neuron.reset_mechanism,
+        "reset_delay": bool(neuron.reset_delay),
+    }
+    if neuron.reset_mechanism == "none":
+        options["readout"] = True
+    recurrent = getattr(neuron, "recurrent", None)
+    if recurrent is None:
+        return Exported(nodes={"": entry}, framework="snntorch", options=options)
+    nodes = {"lif": entry, "w_rec": _recurrent_weights(call, recurrent)}
+    edges = (("lif", "w_rec"), ("w_rec", "lif"))
+    return Exported(nodes=nodes, edges=edges, framework="snntorch", options=options)
+
+
+def _refuse_unheld(call: Call) -> None:
+    """Refuse what a neuron may do and NIR cannot hold."""
+    neuron = call.module
+    for what, odd in (
+        ("inhibition", neuron.inhibition),
+        ("state_quant", neuron.state_quant),
+        ("graded_spikes_factor", float(neuron.graded_spikes_factor) != 1),
+    ):
+        if odd:
+            raise ConversionError(
+                f"'{call.name}' has {what}, which NIR cannot hold",
+                fix="leave it out",
+                node=call.name,
+            )
+
+
+def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
+    """What an RLeaky or RSynaptic feeds itself through."""
+    if not call.module.all_to_all:
+        return {"type": "Linear", "weight": np.diag(numbers_of(recurrent.V, call.outward))}
+    if type(recurrent).__name__ == "Linear":
+        return exported_linear(dataclasses.replace(call, module=recurrent)).nodes[""]
+    raise ConversionError(
+        f"'{call.name}' feeds itself through a {type(recurrent).__name__}",
+        fix="use a Linear",
+        node=call.name,
+    )
+
+
+_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+    dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron)
+)
+
+FRAMEWORK = Framework(
+    name="snntorch",
+    title="snnTorch",
+    dialects=(_WRITES, dataclasses.replace(_WRITES, version="main")),
+    importers=(_IMPORTER, _IMPORTER_MAIN),
+    distribution="snntorch",
+    extra="interop",
+    package="snntorch",
+    leaves=_LEAVES,
+    surrogate="ArcTan(alpha=2)",
+    note="Its files never say the reset; its importer resets to 0 at once.",
+)
