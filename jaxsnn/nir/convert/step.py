@@ -51,7 +51,7 @@ class Step:
         several: It may fire several spikes in one step, each of which takes v_threshold off.
         level: Where one neuron's spikes are shared among copies: v_threshold in units of the
             neuron's own.
-        late: Its spikes leave one step after the membrane passed the threshold (Spyx).
+        late: Its spikes leave one step after the membrane passed the threshold.
     """
 
     name: str

@@ -11,6 +11,7 @@ from jaxsnn.nir.frameworks.registry import (
     covers,
     framework_of,
     importer_of,
+    installed_importer,
     installed_version,
     split_version,
     with_importers,
@@ -54,18 +55,18 @@ class Target:
         if installed is not None and not covers(self.importer.version, installed):
             found.append(self._other_version(installed))
         if not self.importer.ran:
-            found.append(
-                f"what {self.label} reads is known from its source, and was not run by this library"
-            )
+            found.append(f"what {self.label} reads is known from its source, and was not run")
         return tuple(found)
 
     def _other_version(self, installed: str) -> str:
         assert self.framework is not None
         text = f"written for {self.label}, installed is {installed}"
-        for importer in self.framework.importers:
-            if covers(importer.version, installed):
-                return f'{text}: say to="{self.framework.name}=={importer.version}" for that one'
-        return f"{text}, of which nothing is known here"
+        known = installed_importer(self.framework.name)
+        if known is None:
+            return f"{text}, of which nothing is known here"
+        if known == self.importer:
+            return f"{text}, a release after {known.after}, which is taken for it"
+        return f'{text}: say to="{self.framework.name}=={known.version}" for that one'
 
 
 def target_of(text: str) -> Target:

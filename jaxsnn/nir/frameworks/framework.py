@@ -166,6 +166,8 @@ class Conventions:
         name: Name of the dialect: that of the framework.
         version: Of the framework: "1.0" (with all that begins so, 1.0.3), "main" (what is not
             released); "" where all files of it mean the same.
+        after: Of an unreleased version: the last release before it. Any later release is read as
+            this one.
         rules: How it simulates each type of neuron that it writes, by NIR type.
         evidence: How its files are recognised.
         time_unit: Unit of the time constants.
@@ -198,6 +200,7 @@ class Conventions:
 
     name: str
     version: str = ""
+    after: str = ""
     rules: Mapping[str, Rule]
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     time_unit: TimeUnit | None = None
@@ -262,7 +265,8 @@ class Importer:
         depth_first: It runs nodes depth first, so that sources must be made to run before what sums
             them.
         longer_loops: It fails on loops of two nodes, and runs longer ones.
-        starts_at_reset: Its membranes start where they reset, its currents at 0.
+        starts_at_reset: Its membranes start where they reset, its currents at 0. Where the source
+            starts elsewhere, IF neurons that feed themselves are added, so it must have them.
         uniform: It takes one time constant for all neurons of a node.
         subtracts: Its neurons can subtract their threshold, so that copies can share several spikes
             in a step.

@@ -86,6 +86,7 @@ _WRITES = Conventions(
 _WRITES_MAIN = dataclasses.replace(
     _WRITES,
     version="main",
+    after="1.1",
     rules=rules(**(dict(_WRITES.rules) | {"IF": dataclasses.replace(_IAF, initial="v_reset")})),
     defaults=MappingProxyType(
         {

@@ -14,9 +14,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
+from typing import TypeVar
 
 from jaxsnn.errors import UsageError, add_option, listing, suggestion
 from jaxsnn.nir.frameworks.framework import (
@@ -46,6 +47,7 @@ COMMON_OPTIONS = (
     *("dialect", "dt", "time_unit", "reset", "reset_delay", "spike_kernel", "initial", "readout"),
 )
 _registered: dict[str, Framework] = {}
+Known = TypeVar("Known", Conventions, Importer)
 
 
 # Frameworks
@@ -211,8 +213,8 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
 
     Args:
         name: Of the framework.
-        version: As in `Conventions.version`, or longer ("1.1.0" for "1.1"); None or "": those that
-            are meant where no version is said.
+        version: As in `Conventions.version`, or longer ("1.1.0" for "1.1"), or that of a release
+            after it; None or "": those that are meant where no version is said.
 
     Raises:
         UsageError: No such framework, or nothing is known of that version.
@@ -220,10 +222,10 @@ def conventions_of(name: str, version: str | None = None) -> Conventions:
     found = framework_of(name).dialects
     if not version:
         return found[0]
-    for conventions in found:
-        if covers(conventions.version, version):
-            return conventions
-    raise _unknown_version(name, version, [one.version for one in found])
+    for_version = _of_version(found, version)
+    if for_version is None:
+        raise _unknown_version(name, version, [one.version for one in found])
+    return for_version
 
 
 def own_unit(dialect: str) -> TimeUnit | None:
@@ -239,24 +241,36 @@ def importer_of(name: str, version: str) -> Importer:
         UsageError: Nothing is known of that version.
     """
     found = framework_of(name).importers
-    for importer in found:
-        if covers(importer.version, version):
-            return importer
-    for importer in found:
-        if importer.after and _number(version) > _number(importer.after):
-            return importer
-    raise _unknown_version(name, version, [importer.version for importer in found])
+    for_version = _of_version(found, version)
+    if for_version is None:
+        raise _unknown_version(name, version, [importer.version for importer in found])
+    return for_version
 
 
 def chosen_importer(name: str) -> Importer:
     """The importer of the version that is installed; else the newest that is released."""
     found = framework_of(name).importers
-    version = installed_version(name)
-    if version is not None:
-        for importer in found:
-            if covers(importer.version, version):
-                return importer
+    installed = installed_importer(name)
+    if installed is not None:
+        return installed
     return next((importer for importer in found if importer.released), found[0])
+
+
+def installed_importer(name: str) -> Importer | None:
+    """The importer of the version that is installed, if that is known."""
+    version = installed_version(name)
+    return None if version is None else _of_version(framework_of(name).importers, version)
+
+
+def _of_version(found: Sequence[Known], version: str) -> Known | None:
+    """What is known of a version; a release after those that are known is what was to come then."""
+    for one in found:
+        if covers(one.version, version):
+            return one
+    for one in found:
+        if one.after and _number(version) > _number(one.after):
+            return one
+    return None
 
 
 def _unknown_version(name: str, version: str, known: list[str]) -> UsageError:

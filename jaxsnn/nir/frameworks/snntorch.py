@@ -293,7 +293,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
 FRAMEWORK = Framework(
     name="snntorch",
     title="snnTorch",
-    dialects=(_WRITES, dataclasses.replace(_WRITES, version="main")),
+    dialects=(_WRITES, dataclasses.replace(_WRITES, version="main", after="1.0")),
     importers=(_IMPORTER, _IMPORTER_MAIN),
     distribution="snntorch",
     extra="interop",

@@ -1,0 +1,130 @@
+"""What is written for main branches fires the source's spikes in what their sources say."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn import Grid, lower, simulate
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.initializers import normal
+from jaxsnn.nir.torch import from_torch
+from tests.interop import main_branches, nets
+
+pytestmark = pytest.mark.interop
+MAIN = ("snntorch==main", "norse==main")
+
+
+@pytest.fixture(autouse=True)
+def importers(monkeypatch):
+    """The importers of the main branches in place of those that are installed."""
+    monkeypatch.setattr("snntorch.import_nir.import_from_nir", main_branches.snntorch_import)
+    monkeypatch.setattr("norse.torch.from_nir", main_branches.norse_import)
+
+
+def snntorch_case(kind, seed=1, **options):
+    net, shape = nets.snntorch_net(kind, seed, **options), (1, 8, 8) if kind == "conv" else (5,)
+    x = nets.spikes(seed, shape, batch=4 if kind == "conv" else 10)
+    return from_torch(net, torch.zeros(1, *shape)), x, nets.snntorch_play(net, x)
+
+
+@pytest.mark.parametrize("target", MAIN)
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "conv"])
+def test_snntorch_reset_to_zero_at_once(kind, target, converts):
+    graph, x, y = snntorch_case(kind, reset_mechanism="zero", reset_delay=False)
+    made = converts(graph, target, x, y)
+    assert made.written_for.endswith(" main")
+    assert made.load_with.endswith(f"  # {made.written_for}")
+    assert any("known from its source" in note for note in made.notes)
+    assert any("written for" in note and "installed is" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])
+def test_snntorch_subtraction_to_norse(kind, converts):
+    graph, x, y = snntorch_case(kind)
+    assert "reset_method" in converts(graph, "norse==main", x, y).load_with
+
+
+@pytest.mark.parametrize("target", MAIN)
+@pytest.mark.parametrize("kind", ["lif", "cuba", "lif_v_leak", "cuba_v_leak", "if", "conv"])
+def test_norse(kind, target, converts):
+    shape = (1, 8, 8) if kind == "conv" else (5,)
+    net, x = nets.norse_net(kind, seed=3), nets.spikes(4, shape, batch=4 if kind == "conv" else 10)
+    graph = from_torch(net, torch.zeros(1, *shape))
+    converts(graph, target, x, nets.stateful_play(net, x))
+
+
+def test_snntorch_can_be_told_another_step(converts):
+    """Norse steps by 1 ms, and main's importer takes that; 1.0 steps by 100 us."""
+    net, x = nets.norse_net("cuba", seed=3), nets.spikes(4)
+    graph, y = from_torch(net, torch.zeros(1, 5)), nets.stateful_play(net, x)
+    made = converts(graph, "snntorch==main", x, y)
+    assert ", dt=0.001)" in made.load_with
+    released = convert(graph, to="snntorch==1.0")
+    assert "dt=" not in released.load_with
+    assert any("0.1 times as long" in change.what for change in released.changes)
+
+
+def test_cubalif_has_a_w_in_of_1_for_main_and_of_tau_over_dt_for_1_0():
+    graph, *_ = snntorch_case("synaptic", reset_mechanism="zero", reset_delay=False)
+    for version, w_in in (("main", 1.0), ("1.0", None)):
+        made = convert(graph, to=f"snntorch=={version}")
+        for node in (made.graph.nodes[name] for name in made.graph.neurons):
+            tau, found = np.asarray(node.value("tau_syn")), np.asarray(node.value("w_in"))
+            np.testing.assert_allclose(found, tau / 1e-4 if w_in is None else w_in)
+            np.testing.assert_allclose(node.value("r"), np.asarray(node.value("tau_mem")) / 1e-4)
+        # Main's exporter writes w_in = tau_syn/dt, as 1.0 does: such a file is in no dialect.
+        assert made.graph.dialect.name == (None if version == "main" else "snntorch")
+
+
+def test_if_subtracts_in_main_even_where_it_stays_above_its_threshold(converts):
+    """Leaky(beta=1) with snnTorch's own immediate reset: 1.0 cannot be told this."""
+    import snntorch
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 20)
+    neuron = snntorch.Leaky(beta=1.0, threshold=0.7, init_hidden=True, reset_delay=False)
+    net = torch.nn.Sequential(layer, neuron)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(20, 5) * 0.6 - 0.05)
+        layer.bias.fill_(-0.2)
+    x = nets.spikes(3)
+    graph, y = from_torch(net, torch.zeros(1, 5)), nets.snntorch_play(net, x)
+    for approximate in (False, True):
+        made = convert(graph, to="snntorch==main", approximate=approximate)
+        assert made.graph.nodes[made.graph.neurons[0]].type == "IF"
+        assert made.losses == ()
+    converts(graph, "snntorch==main", x, y)
+    assert float(np.asarray(stepped_membrane(graph, x)).max()) > 2 * 0.7
+    with pytest.raises(ConversionError, match="subtracts v_threshold"):
+        convert(graph, to="snntorch==1.0")
+
+
+def stepped_membrane(graph, x):
+    """Membranes of the one population."""
+    solution = simulate(lower(graph, dtype=np.float32), x, engine=Grid(record=True))
+    return next(iter(solution.voltages.values())) + 0.7 * next(iter(solution.spikes.values()))
+
+
+@pytest.mark.parametrize("target", MAIN)
+def test_sums_need_no_thread_in_what_nirtorch_runs(target, converts):
+    leaky, weights = {"tau": 1e-3, "r": 10.0}, {"weight": normal(0.1, 0.5), "bias": 0.02}
+    nodes = {name: build.affine(6, **weights) for name in ("a", "b", "c", "skip")}
+    nodes |= {"l1": build.lif(**leaky), "l2": build.lif(tau=2e-3, r=20.0), "l3": build.lif(**leaky)}
+    nodes |= {"input": build.input(5), "output": build.output()}
+    nodes |= {"loop": build.linear(6, weight=normal(0, 0.3))}
+    chains = [
+        ("input", "a", "l1", "b", "l3", "output"),
+        ("a", "l2", "c", "l3"),
+        ("input", "skip", "l3"),
+        ("l1", "output"),
+        ("l2", "loop", "l2"),
+    ]
+    graph = build.network(
+        nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False
+    )
+    x = nets.spikes(2)
+    y = simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()
+    made = converts(graph, target, x, np.asarray(y))
+    assert not any("weight zero" in change.what for change in made.changes)

@@ -1,0 +1,406 @@
+"""A framework from outside works wherever those of this package do; nothing in it is touched."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsnn import Grid, check, lower, raise_, simulate, verify
+from jaxsnn.errors import ConversionError, DialectError, LoweringError, UsageError
+from jaxsnn.nir import build, describe, export, parse, read, tagged, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks import framework_of, register_framework, unregister_framework
+from jaxsnn.nir.frameworks.registry import frameworks, writable
+from jaxsnn.nir.inference import resolve
+from tests.nir import tustin
+
+TOLD = {"tick": "1ms", "scaled": True, "dt": "1ms"}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """The framework, for one test."""
+    register_framework(tustin.FRAMEWORK)
+    yield
+    if "tustin" in frameworks():
+        unregister_framework("tustin")
+
+
+@pytest.fixture
+def simulator(monkeypatch):
+    """Its own simulator, as a module."""
+    module = types.ModuleType("tustin_simulator")
+    exec(tustin.SIMULATOR, module.__dict__)
+    monkeypatch.setitem(sys.modules, "tustin_simulator", module)
+    return module
+
+
+def file_of(tmp_path, **others):
+    """A file of two layers, without a tag; time constants in ticks."""
+    rng = np.random.default_rng(3)
+    tau = rng.uniform(4, 20, 12)
+    numbers = {"r": 2.0, "v_threshold": rng.uniform(0.05, 0.1, 12), "v_reset": -0.01} | others
+    layers = [
+        build.affine(12, weight=rng.normal(0.3, 0.6, (12, 5)), bias=0.01),
+        build.lif(tau=tau, **numbers),
+        build.linear(12, weight=rng.normal(0.2, 0.6, (12, 12))),
+        build.lif(tau=tau, **numbers),
+    ]
+    # `export` leaves out no number; the tag is taken off.
+    graph = export(build.sequential(build.input(5), *layers, dialect="nir"))
+    graph.metadata = {}
+    path = tmp_path / "tustin.nir"
+    write(path, parse(graph, dialect="nir"), force=True)
+    return path
+
+
+def spikes(seed=0):
+    return (np.random.default_rng(seed).random((80, 6, 5)) < 0.3).astype(np.float32)
+
+
+def own(simulator, path, x, **options):
+    """What the framework itself fires."""
+    import nir
+
+    return simulator.run(nir.read(path), x, 1e-3, tick=1e-3, **options)
+
+
+# Reading
+
+
+def test_its_files_are_recognised_by_its_own_evidence(tmp_path):
+    dialect = read(file_of(tmp_path)).dialect
+    assert (dialect.name, dialect.decided_by) == ("tustin", "inference")
+    assert "r = 2 at all neurons, as only Tustin writes" in dialect.why
+    assert "say tick=" in dialect.why
+    assert "say scaled=" in dialect.why
+    told = read(file_of(tmp_path), **TOLD).dialect
+    assert told.own == {"tick": 1e-3, "scaled": True}
+    assert told.seconds == 1e-3
+
+
+def test_what_contradicts_it_is_refused(tmp_path):
+    path = file_of(tmp_path, r=1.0)
+    assert read(path).dialect.name is None
+    assert "tustin" not in read(path).dialect.choices
+    with pytest.raises(DialectError, match="tustin writes r = 2, but node '2' has 1") as caught:
+        read(path, dialect="tustin")
+    assert (caught.value.node, caught.value.problem.code) == ("2", "contradiction")
+
+
+def test_its_options_belong_to_it(tmp_path):
+    path = file_of(tmp_path)
+    with pytest.raises(UsageError, match="scaled is for the dialect tustin, not for nir"):
+        read(path, dialect="nir", scaled=True)
+    with pytest.raises(UsageError, match=r'scaled="maybe" is unknown: say one of true, false'):
+        read(path, scaled="maybe")
+    with pytest.raises(UsageError, match="unknown option 'scald': did you mean 'scaled'"):
+        resolve(read(path), scald=True)
+    by_node = read(path, **{**TOLD, "scaled": ["true", "4:false"]}).dialect
+    assert (by_node.option("scaled", "2"), by_node.option("scaled", "4")) == (True, False)
+    with pytest.raises(UsageError, match="unknown option"):
+        unregister_framework("tustin")
+        read(path, dialect="nir", scaled=True)
+
+
+def test_a_tag_keeps_its_options(tmp_path):
+    graph = read(file_of(tmp_path), **{**TOLD, "scaled": ["true", "4:false"]})
+    write(tmp_path / "tagged.nir", tagged(graph))
+    again = read(tmp_path / "tagged.nir").dialect
+    assert again.decided_by == "metadata"
+    assert again.own == graph.dialect.own
+    assert again.option("scaled", "4") is False
+
+
+def test_info_shows_it(tmp_path):
+    content = json.loads(json.dumps(describe(read(file_of(tmp_path), **TOLD))["dialect"]))
+    assert content["own"] == {"tick": 1e-3, "scaled": True}
+
+
+def test_a_version_is_said_with_two_equals_signs(tmp_path):
+    dialect = read(file_of(tmp_path), dialect="tustin==2.1", **TOLD).dialect
+    assert (dialect.name, dialect.version) == ("tustin", "2.1")
+    with pytest.raises(UsageError, match="nothing is known of tustin 3: known are 2"):
+        read(file_of(tmp_path), dialect="tustin==3")
+
+
+# Simulating
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_time_stepped_engine_fires_its_spikes(scaled, tmp_path, simulator):
+    path, x = file_of(tmp_path), spikes()
+    graph = read(path, **{**TOLD, "scaled": scaled})
+    network = lower(graph, dtype=np.float32)
+    y = own(simulator, path, x, scaled=scaled)
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(simulate(network, x, engine=Grid()).output(), y)
+    assert verify(graph, x, y).ok
+
+
+def test_what_is_not_said_stands_in_the_way_by_name(tmp_path):
+    graph = read(file_of(tmp_path), tick="1ms", dt="1ms")
+    with pytest.raises(LoweringError, match="scaled, which the file does not say") as caught:
+        simulate(lower(graph), spikes(), engine=Grid())
+    assert (caught.value.fix, caught.value.node) == ("say scaled=", "2")
+    graph = read(file_of(tmp_path), scaled=True, dt="1ms")
+    with pytest.raises(LoweringError, match="the length of a tick of Tustin's clock: say tick="):
+        simulate(lower(graph), spikes(), engine=Grid())
+
+
+def test_gradients_pass_its_own_decay(tmp_path):
+    graph = read(file_of(tmp_path), **TOLD)
+    network, x = lower(graph), spikes()
+
+    def loss(tau):
+        parameters = {**network.parameters, "2": {**network.parameters["2"], "tau": tau}}
+        changed = network.with_parameters(parameters)
+        return (simulate(changed, x, engine=Grid()).output() ** 2).sum()
+
+    slope = jax.grad(loss)(network.parameters["2"]["tau"])
+    assert np.isfinite(slope).all()
+    assert np.abs(slope).max() > 0
+
+
+def test_a_trained_network_goes_back_into_its_file(tmp_path):
+    graph = read(file_of(tmp_path), **TOLD)
+    network = lower(graph)
+    values = {name: dict(own) for name, own in network.parameters.items()}
+    values["2"]["tau"] = values["2"]["tau"] * 2
+    again = raise_(graph, network.with_parameters(values))
+    np.testing.assert_allclose(
+        again.nodes["2"].value("tau"), 2 * np.asarray(graph.nodes["2"].value("tau")), rtol=1e-6
+    )
+
+
+# Converting
+
+
+def stepped(graph, x):
+    network = lower(graph, dtype=np.float32)
+    return np.asarray(simulate(network, x, engine=Grid()).output())
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_it_converts_to_others(target, tmp_path, simulator):
+    path, x = file_of(tmp_path, v_reset=0.0), spikes(1)
+    made, y = convert(read(path, **TOLD), to=target), own(simulator, path, x)
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(stepped(made.graph, x), y)
+
+
+def test_others_convert_to_it_and_its_line_loads_them(tmp_path, simulator):
+    neurons = {"tau": 2e-3, "r": 20.0, "v_threshold": 0.8}
+    graph = build.sequential(
+        build.input(5),
+        build.affine(12, bias=0.05),
+        build.lif(**neurons),
+        build.linear(4),
+        build.lif(**neurons),
+        seed=5,
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+    )
+    path, x = str(tmp_path / "converted.nir"), spikes(2)
+    made = convert(graph, to="tustin", path=path)
+    write(path, made.graph)
+    assert made.written_for == "Tustin 2"
+    assert made.load_with.endswith("  # Tustin 2")
+    names = {"x": x}
+    exec(f"{made.load_with}\n{made.run_with}", names)
+    y = stepped(graph, x)
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(names["y"], y)
+    np.testing.assert_array_equal(stepped(made.graph, x), y)
+    assert (made.graph.dialect.name, made.graph.dialect.own) == (
+        "tustin",
+        {"tick": 1.0, "scaled": True},
+    )
+    assert made.notes == ()
+
+
+def test_what_it_cannot_do_is_refused_by_its_writer():
+    graph = build.sequential(
+        build.input(2),
+        build.linear(3),
+        build.lif(tau=1e-3, r=10.0),
+        seed=0,
+        dialect="snntorch",
+        reset="subtract",
+        reset_delay=True,
+    )
+    with pytest.raises(ConversionError, match="node '2': it does not reset to a value"):
+        convert(graph, to="tustin")
+    with pytest.raises(UsageError, match="nothing is known of tustin 9: known are 2"):
+        convert(graph, to="tustin==9")
+    assert "tustin" in writable()
+
+
+def test_check_asks_its_importer(tmp_path):
+    graph = read(file_of(tmp_path), **TOLD)
+    assert check(graph, "grid").ok
+    report = check(graph, "tustin")
+    # Ticks are written as seconds.
+    assert [problem.code for problem in report.problems] == ["needs-conversion"] * 2
+    again = convert(graph, to="tustin").graph
+    assert check(again, "tustin==2").ok
+    pooled = build.sequential(build.input(2), build.scale(np.ones(2)), seed=0, dialect="snntorch")
+    codes = [problem.code for problem in check(pooled, "tustin").problems]
+    assert "unmapped-node" in codes
+
+
+def test_its_layers_are_traced():
+    torch = pytest.importorskip("torch")
+    from jaxsnn.nir.torch import from_torch
+
+    class Cell(torch.nn.Module):
+        tau, scaled, dt = 0.01, True, 1e-3
+
+        def forward(self, x):
+            return (x > 1).to(x.dtype)
+
+    Cell.__module__ = "tustin_layers.cells"
+    graph = from_torch(torch.nn.Sequential(torch.nn.Linear(5, 3), Cell()), torch.zeros(1, 5))
+    assert graph.dialect.name == "tustin"
+    assert (graph.dialect.dt, graph.dialect.own["tick"]) == (1e-3, 1.0)
+    assert graph.dialect.option("scaled", "1") is True
+
+
+# Registering
+
+
+def refused(changes):
+    return dataclasses.replace(tustin.FRAMEWORK, **changes)
+
+
+TUSTIN = tustin.FRAMEWORK
+BROKEN = [
+    ({"title": "Other"}, "there is a framework 'tustin' already"),
+    ({"name": "norse"}, "there is a framework 'norse' already"),
+    ({"name": "Own Name"}, "has a name that is no option"),
+    ({"name": "other"}, "has conventions named 'tustin'"),
+    ({"name": "other", "dialects": ()}, "has no conventions"),
+    (
+        {"name": "other", "dialects": (dataclasses.replace(TUSTIN.dialects[0], name="other"),) * 2},
+        r"has a version twice \(2, 2\)",
+    ),
+    (
+        {
+            "name": "other",
+            "dialects": (dataclasses.replace(TUSTIN.dialects[0], name="other", options=()),),
+        },
+        "has a rule for LIF that depends on the option 'scaled'",
+    ),
+    (
+        {
+            "name": "other",
+            "dialects": (dataclasses.replace(TUSTIN.dialects[0], name="other"),),
+            "importers": (dataclasses.replace(TUSTIN.importers[0], load=None),),
+        },
+        "has an importer 2 with one of `write` and `load`",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
+def test_a_framework_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        register_framework(refused(changes))
+    assert caught.value.fix
+
+
+def test_registering_again_changes_nothing_and_unregistering_forgets():
+    register_framework(tustin.FRAMEWORK)
+    assert framework_of("tustin") is tustin.FRAMEWORK
+    unregister_framework("tustin")
+    with pytest.raises(UsageError, match="there is no framework 'tustin'"):
+        framework_of("tustin")
+    with pytest.raises(UsageError, match="no framework 'norse' was registered"):
+        unregister_framework("norse")
+
+
+# By the commands, from an installed distribution
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A distribution with an entry point, and a way to call the command with it."""
+    site = tmp_path / "site"
+    record = site / "tustin-2.3.dist-info"
+    record.mkdir(parents=True)
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: tustin\nVersion: 2.3\n")
+    (record / "entry_points.txt").write_text(
+        "[jaxsnn.frameworks]\ntustin = tustin_plugin:FRAMEWORK\n"
+    )
+    (site / "tustin_plugin.py").write_text(Path(tustin.__file__).read_text())
+    (site / "tustin_simulator.py").write_text(tustin.SIMULATOR)
+    root = Path(__file__).parents[2]
+
+    def call(*arguments, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxsnn.commands.cli", *map(str, arguments)],
+            env={"PATH": "", "PYTHONPATH": f"{site}:{root}", "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return call
+
+
+def test_the_commands_know_it(tmp_path, installed, simulator):
+    path, x = file_of(tmp_path), spikes()
+    shown = json.loads(installed("info", path, "--json").stdout)["dialect"]
+    assert (shown["name"], shown["decided_by"]) == ("tustin", "inference")
+    told = ["--tick", "1ms", "--scaled", "true", "--dt", "1ms"]
+
+    # What is missing is asked for in the words of the command line.
+    missing = installed("check", path, "--for", "grid", "--dt", "1ms", "--json", code=1)
+    fixes = [problem["fix"] for problem in json.loads(missing.stdout)["problems"]]
+    assert sorted(fixes) == ["say --scaled"] * 2 + ["say --tick"] * 2
+    assert installed("check", path, "--for", "grid", *told).stdout.startswith("grid: fine")
+
+    np.savez(tmp_path / "r.npz", x=x, y=own(simulator, path, x))
+    found = installed("verify", path, "--recording", tmp_path / "r.npz", *told, "--json")
+    assert json.loads(found.stdout)["identical_fraction"] == 1
+    output = tmp_path / "converted.nir"
+    made = json.loads(
+        installed("convert", path, output, "--to", "tustin==2", *told, "--json").stdout
+    )
+    assert made["written_for"] == "Tustin 2"
+    assert made["notes"] == []
+    names = {"x": x}
+    exec(f"{made['load_with']}\n{made['run_with']}", names)
+    np.testing.assert_array_equal(names["y"], own(simulator, path, x))
+    installed("check", output, "--for", "tustin", "--tick", "1s", "--scaled", "1", code=2)
+    told = ["--tick", "1s", "--scaled", "true", "--dt", "1ms"]
+    assert installed("check", output, "--for", "tustin", *told).stdout.startswith("tustin: fine")
+
+
+def test_help_and_doctor_name_it(installed):
+    text = " ".join(installed("convert", "--help").stdout.split())
+    for part in ("hxtorch, tustin;", "--tick TIME", "Tustin: length of a tick", "--scaled BOOL"):
+        assert part in text
+    assert "tustin" in installed("check", "--help").stdout
+    known = json.loads(installed("doctor", "--json").stdout)["frameworks"]["tustin"]
+    assert known == {"installed": "2.3", "importers": ["2"], "written_for": "2"}
+
+
+def test_an_entry_point_that_fails_is_named(tmp_path, installed):
+    record = tmp_path / "site" / "broken-1.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (record / "entry_points.txt").write_text("[jaxsnn.frameworks]\nbroken = nothing_there:IT\n")
+    done = installed("info", "x.nir", code=2)
+    assert done.stderr.count("\n") == 1
+    assert "the entry point 'broken' of the group jaxsnn.frameworks" in done.stderr
+    assert "No module named 'nothing_there'" in done.stderr

@@ -1,0 +1,258 @@
+"""What is known of each framework: versions of what it writes and reads, and the register."""
+
+import importlib.metadata
+import json
+
+import numpy as np
+import pytest
+
+from jaxsnn import Grid, check, lower, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import DIALECTS, build, export, parse, read, tagged, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks.registry import (
+    conventions_of,
+    covers,
+    framework_of,
+    frameworks,
+    importer_of,
+    installed_importer,
+    own_options,
+    split_version,
+)
+from jaxsnn.nir.importers import importer_problems
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """`versions(snntorch="0.9.4")`: these distributions are installed, and no others."""
+
+    def install(**installed):
+        def version(name):
+            if name not in installed:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return installed[name]
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+    return install
+
+
+def leaky(neurons=None, **options):
+    said = {"reset": "zero", "reset_delay": False} | options
+    neurons = neurons or build.lif(tau=1e-3, r=10.0)
+    return build.sequential(
+        build.input(3), build.affine(4), neurons, seed=0, dialect="snntorch", **said
+    )
+
+
+def untagged(*layers):
+    graph = export(build.sequential(build.input(2), *layers, seed=0, dialect="nir"))
+    graph.metadata = {}
+    return graph
+
+
+# The register
+
+
+def test_each_framework_is_one_file_of_its_name():
+    for name, framework in frameworks().items():
+        assert framework.name == name
+        assert framework == framework_of(name)
+        assert framework.title
+        assert framework.note.endswith(".")
+        for conventions in framework.dialects:
+            assert conventions.name == name
+            assert conventions == conventions_of(name, conventions.version)
+        for importer in framework.importers:
+            assert importer == importer_of(name, importer.version)
+            assert importer.released or importer.after
+    assert list(DIALECTS) == list(frameworks())
+    assert len(DIALECTS) == len(frameworks())
+
+
+def test_options_of_single_frameworks():
+    assert list(own_options()) == ["dt_export", "norm_input"]
+    assert [option.name for option in framework_of("norse").options] == ["dt_export"]
+
+
+def test_versions_cover_what_begins_like_them():
+    assert covers("1.0", "1.0.3")
+    assert not covers("1.0", "1.01")
+    assert not covers("", "1.0")
+    assert split_version(" norse == main ") == ("norse", "main")
+    assert importer_of("snntorch", "1.0.7").version == "1.0"
+    assert importer_of("snntorch", "1.1").version == "main"
+    assert conventions_of("norse", "1.2").version == "main"
+    with pytest.raises(UsageError, match="nothing is known of norse 0.0.7") as caught:
+        importer_of("norse", "0.0.7")
+    assert caught.value.fix == "known are 1.1, main"
+    with pytest.raises(UsageError, match="nothing is known of sinabs 1: leave the version out"):
+        conventions_of("sinabs", "1")
+
+
+# What a version writes
+
+
+def test_files_of_norse_main_are_in_true_seconds():
+    graph = untagged(build.linear(3), build.lif(tau=0.01), build.linear(2))
+    released = parse(graph, dialect="norse").dialect
+    assert (released.version, released.seconds) == (None, None)
+    main = parse(graph, dialect="norse==main").dialect
+    assert (main.name, main.version, main.dt_export, main.seconds) == ("norse", "main", 1.0, 1.0)
+    assert main.why.startswith("norse==main was said.")
+    assert "time_scaling_factor: then say dt_export=" in main.why
+    assert parse(graph, dialect="norse==main", dt_export="10ms").dialect.seconds == 100
+    assert json.loads(json.dumps(main.as_dict()))["version"] == "main"
+
+
+def test_iaf_of_norse_main_starts_at_v_reset():
+    """1.1 does not write v_reset; main does, and its IAF starts there."""
+    weight = np.full((1, 2), 0.5)
+    layers = build.linear(weight=weight), build.integrate_and_fire(v_threshold=1.2, v_reset=-1.0)
+    graph = parse(untagged(*layers), dialect="norse==main", dt="1ms")
+    assert graph.dialect.at("2").initial == "v_reset"
+    network = lower(graph, dtype=np.float32)
+    solution = simulate(network, np.ones((6, 1, 2)), engine=Grid(record=True))
+    # -1 + 1 = 0, 1, 2: it fires in the third step, and resets to -1.
+    np.testing.assert_array_equal(solution.output().ravel(), [0, 0, 1, 0, 0, 1])
+    said = parse(untagged(*layers), dialect="norse==main", dt="1ms", initial="2:zero")
+    assert said.dialect.at("2").initial == "zero"
+
+
+def test_a_tag_keeps_the_version(tmp_path):
+    graph = parse(untagged(build.linear(3), build.lif(tau=0.01)), dialect="norse==main", dt="1ms")
+    write(tmp_path / "tagged.nir", tagged(graph))
+    again = read(tmp_path / "tagged.nir").dialect
+    assert (again.name, again.version, again.decided_by) == ("norse", "main", "metadata")
+    plain = parse(untagged(build.linear(3), build.lif(tau=0.01)), dialect="norse", dt_export=1.0)
+    assert "version" not in json.loads(tagged(plain).metadata["jaxsnn"])
+
+
+def test_a_version_of_which_nothing_is_known_is_refused():
+    graph = untagged(build.linear(3), build.lif(tau=0.01))
+    with pytest.raises(UsageError, match=r"nothing is known of norse 0\.9: known are 1\.1, main"):
+        parse(graph, dialect="norse==0.9")
+    with pytest.raises(UsageError, match="unknown dialect 'nors': did you mean 'norse'"):
+        parse(graph, dialect="nors==main")
+
+
+# What a version reads
+
+
+@pytest.mark.parametrize(
+    ("installed", "written_for", "notes"),
+    [
+        ({}, "snnTorch 1.0", []),
+        ({"snntorch": "1.0.0"}, "snnTorch 1.0", []),
+        ({"snntorch": "1.0.4"}, "snnTorch 1.0", []),
+        (
+            {"snntorch": "0.9.4"},
+            "snnTorch 1.0",
+            ["written for snnTorch 1.0, installed is 0.9.4, of which nothing is known here"],
+        ),
+        (
+            {"snntorch": "1.1.0"},
+            "snnTorch main",
+            [
+                "written for snnTorch main, installed is 1.1.0, a release after 1.0, "
+                "which is taken for it",
+                "what snnTorch main reads is known from its source, and was not run",
+            ],
+        ),
+    ],
+)
+def test_without_a_version_the_installed_one_is_written_for(
+    installed, written_for, notes, versions
+):
+    versions(**installed)
+    made = convert(leaky(), to="snntorch")
+    assert made.written_for == written_for
+    assert made.load_with.endswith(f"  # {written_for}")
+    assert list(made.notes) == notes
+
+
+def test_another_version_than_the_installed_one_is_noticed(versions):
+    versions(snntorch="1.0.0", norse="1.1.0")
+    made = convert(leaky(), to="snntorch==main")
+    assert made.notes[0] == (
+        'written for snnTorch main, installed is 1.0.0: say to="snntorch==1.0" for that one'
+    )
+    assert installed_importer("snntorch") == importer_of("snntorch", "1.0")
+    assert convert(leaky(), to="norse==1.1.0").notes == ()
+    with pytest.raises(UsageError, match=r"nothing is known of snntorch 0\.5: known are 1\.0"):
+        convert(leaky(), to="snntorch==0.5")
+    with pytest.raises(UsageError, match="there is no conversion to 'sinabs'"):
+        convert(leaky(), to="sinabs")
+
+
+def test_the_line_of_each_version(versions):
+    versions()
+    cubalif = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
+    lines = {
+        to: convert(leaky(cubalif), to=to).load_with
+        for to in ("snntorch==1.0", "snntorch==main", "norse==1.1", "norse==main")
+    }
+    assert lines["snntorch==1.0"].endswith("import_from_nir(nir.read('model.nir'))  # snnTorch 1.0")
+    assert lines["snntorch==main"].endswith(
+        "import_from_nir(nir.read('model.nir'), dt=0.0001)  # snnTorch main"
+    )
+    assert lines["norse==1.1"].replace("1.1", "main") == lines["norse==main"]
+
+
+def test_cubalif_is_written_as_each_version_of_snntorch_reads_it(versions):
+    versions()
+    cubalif = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
+    graph = leaky(cubalif)
+    for version, w_in in (("1.0", 5.0), ("main", 1.0)):
+        made = convert(graph, to=f"snntorch=={version}")
+        np.testing.assert_allclose(made.graph.nodes["2"].value("w_in"), w_in)
+        # The weights are the same: a spike of weight w makes the current jump by w in both.
+        np.testing.assert_array_equal(
+            made.graph.nodes["1"].value("weight"), graph.nodes["1"].value("weight")
+        )
+    assert made.graph.dialect.name is None
+    assert "reads CubaLIF otherwise than files of snnTorch mean it" in made.graph.dialect.why
+
+
+def test_main_can_be_told_another_step(versions):
+    versions()
+    with pytest.raises(UsageError, match="steps by 100 us and cannot be told 1 ms"):
+        convert(leaky(), to="snntorch==1.0", dt="1ms")
+    made = convert(leaky(), to="snntorch==main", dt="1ms")
+    np.testing.assert_allclose(made.graph.nodes["2"].value("tau"), 1e-2)
+    assert (made.graph.dialect.name, made.graph.dialect.dt) == ("snntorch", 1e-3)
+
+
+def test_norse_main_needs_no_thread(versions):
+    versions()
+    nodes = {"input": build.input(3), "output": build.output()}
+    nodes |= {name: build.affine(3) for name in ("a", "b")}
+    nodes |= {name: build.lif(tau=1e-3, r=10.0) for name in ("one", "sum")}
+    chains = [("input", "a", "one", "b", "sum", "output"), ("a", "sum")]
+    options = {"seed": 0, "dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    graph = build.network(nodes, chains, **options)
+    threads = {
+        version: [
+            change
+            for change in convert(graph, to=f"norse=={version}").changes
+            if "weight zero" in change.what
+        ]
+        for version in ("1.1", "main")
+    }
+    assert threads["1.1"]
+    assert not threads["main"]
+
+
+def test_check_asks_one_version(versions):
+    versions()
+    graph = leaky(build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0))
+    assert check(graph, "snntorch==1.0").ok
+    report = check(graph, "snntorch==main")
+    assert [problem.code for problem in report.problems] == ["needs-conversion"]
+    assert report.problems[0].fix == 'convert the file with to="snntorch==main"'
+    assert report.purpose == "snntorch==main"
+    with pytest.raises(UsageError, match="nothing is known of snntorch 0.1"):
+        check(graph, "snntorch==0.1")
+    with pytest.raises(UsageError, match="nothing is known of an importer 'hxtorch'"):
+        importer_problems(graph, "hxtorch")

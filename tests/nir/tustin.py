@@ -1,0 +1,204 @@
+"""A framework that this library does not have: LIF by the implicit Euler step, for the tests.
+
+It writes r = 2 at all neurons, time constants in ticks of its own clock, and scales what arrives by
+1 - k, or not.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.nir.convert.neuron_writing import Setting, Written, filled, needs_start
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks import (
+    Conventions,
+    Decay,
+    Evidence,
+    Framework,
+    Importer,
+    OwnOption,
+    Rule,
+)
+from jaxsnn.nir.nodes import LIF
+from jaxsnn.nir.torch_leaves import Call, Exported, numbers_of
+
+
+def implicit(parameters, dt, xp):
+    return 1 / (1 + dt / parameters["tau"])
+
+
+IMPLICIT = Decay(text="1/(1+dt/tau)", factor=implicit)
+
+
+def recognises(nodes):
+    neurons = [node for node in nodes.values() if isinstance(node, LIF)]
+    known = neurons and all(np.all(node.value("r") == 2) for node in neurons)
+    return "r = 2 at all neurons, as only Tustin writes" if known else ""
+
+
+def refutes(nodes, found):
+    for name, node in nodes.items():
+        if isinstance(node, LIF) and np.any(node.value("r") != 2):
+            return name, f"tustin writes r = 2, but node '{name}' has {node.value('r').flat[0]:g}"
+    return None
+
+
+def seconds(dialect: Dialect) -> float | None:
+    return dialect.option("tick")
+
+
+def write(step: Step, setting: Setting) -> Written:
+    """Resets to v_reset at once, starts at 0."""
+    if step.reset != "value" or step.current_based:
+        setting.give_up(step.name, "it does not reset to a value", "that reset is written")
+    needs_start(step, np.zeros(step.shape), setting)
+    rest = 1 - step.decay
+    entry = {
+        "type": "LIF",
+        "tau": setting.dt * step.decay / rest,
+        "r": filled(step, 2),
+        "v_leak": filled(step, 0),
+        "v_threshold": step.v_threshold,
+        "v_reset": step.v_reset,
+    }
+    why = "Tustin's importer takes k = 1/(1+dt/tau) and r = 2"
+    return Written(entry=entry, factor=step.gain / rest, offset=step.drive / rest, why=why)
+
+
+def load(path: str, setting: Setting) -> str:
+    return f"import tustin_simulator; net = tustin_simulator.load({path!r}, dt={setting.dt!r})"
+
+
+def export_cell(call: Call) -> Exported:
+    cell, shape = call.module, call.outward
+    entry = {
+        "type": "LIF",
+        "tau": numbers_of(cell.tau, shape),
+        "r": np.full(shape, 2, np.float32),
+        "v_leak": np.zeros(shape, np.float32),
+        "v_threshold": np.ones(shape, np.float32),
+        "v_reset": np.zeros(shape, np.float32),
+    }
+    return Exported(
+        nodes={"": entry}, framework="tustin", options={"scaled": cell.scaled}, dt=cell.dt
+    )
+
+
+PLAIN = Rule(arrival="jump", kernel="box", membrane_decay=IMPLICIT, membrane="leak")
+FRAMEWORK = Framework(
+    name="tustin",
+    title="Tustin",
+    dialects=(
+        Conventions(
+            name="tustin",
+            version="2",
+            rules=MappingProxyType(
+                {
+                    "LIF": Rule(
+                        arrival="jump",
+                        kernel="box",
+                        membrane_decay=IMPLICIT,
+                        membrane="average",
+                        option="scaled",
+                        without=PLAIN,
+                    )
+                }
+            ),
+            evidence=Evidence(recognises=recognises, refutes=refutes),
+            time_unit="s",
+            seconds=seconds,
+            seconds_option="tick",
+            reset="zero",
+            reset_delay=False,
+            options=(
+                OwnOption(
+                    name="tick",
+                    kind="time",
+                    help="Tustin: length of a tick of its clock",
+                    missing="the length of a tick of Tustin's clock",
+                    unsaid="The length of a tick is not in the file: say tick=.",
+                ),
+                OwnOption(
+                    name="scaled",
+                    kind="bool",
+                    help="Tustin: true or false",
+                    unsaid="scaled is not in the file: say scaled=.",
+                ),
+            ),
+        ),
+    ),
+    importers=(
+        Importer(
+            version="2",
+            nodes=("Input", "Output", "Linear", "Affine", "LIF"),
+            write=write,
+            load=load,
+            run="y = net(x)",
+            dt=1e-3,
+            reads=MappingProxyType(
+                {
+                    "tick": 1.0,
+                    "scaled": True,
+                    "reset": "zero",
+                    "reset_delay": False,
+                    "initial": "zero",
+                }
+            ),
+        ),
+    ),
+    distribution="tustin",
+    package="tustin_layers",
+    leaves=MappingProxyType({"Cell": export_cell}),
+    leaf_options=MappingProxyType({"tick": 1.0}),
+    surrogate="boxcar",
+    note="A framework for tests.",
+)
+
+#: Its simulator, for the line that loads a file: in NumPy, in float32, and nothing of this library.
+SIMULATOR = '''
+import nir
+import numpy as np
+
+
+def load(path, dt):
+    graph = nir.read(path)
+
+    def net(x):
+        return run(graph, x.astype(np.float32), dt)
+
+    return net
+
+
+def run(graph, x, dt, tick=1.0, scaled=True):
+    """Spikes (steps, batch, neurons) of a chain of layers."""
+    (name,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
+    while True:
+        (name,) = (end for start, end in graph.edges if start == name)
+        node = graph.nodes[name]
+        if isinstance(node, nir.Output):
+            return x
+        if isinstance(node, nir.LIF):
+            x = layer(node, x, np.float32(dt / tick), scaled)
+        else:
+            x = x @ np.asarray(node.weight, np.float32).T
+            if hasattr(node, "bias"):
+                x = x + np.asarray(node.bias, np.float32)
+
+
+def layer(node, x, dt, scaled):
+    assert np.all(node.r == 2)
+    tau, threshold, reset = (
+        np.asarray(value, np.float32) for value in (node.tau, node.v_threshold, node.v_reset)
+    )
+    k = 1 / (1 + dt / tau)
+    v, spikes = np.zeros_like(x[0]), []
+    for now in x:
+        v = k * v + ((1 - k) * now if scaled else now)
+        fired = (v > threshold).astype(np.float32)
+        v = (1 - fired) * v + fired * reset
+        spikes.append(fired)
+    return np.stack(spikes)
+'''
