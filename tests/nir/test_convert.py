@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from jaxsnn.nir.frameworks.registry import writable
 
 from jaxsnn import Grid, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.importers import importer_problems
 from jaxsnn.nir.initializers import normal
 

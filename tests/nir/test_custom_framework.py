@@ -104,8 +104,8 @@ def test_its_options_belong_to_it(tmp_path):
         resolve(read(path), scald=True)
     by_node = read(path, **{**TOLD, "scaled": ["true", "4:false"]}).dialect
     assert (by_node.option("scaled", "2"), by_node.option("scaled", "4")) == (True, False)
-    with pytest.raises(UsageError, match="unknown option"):
-        unregister_framework("tustin")
+    unregister_framework("tustin")
+    with pytest.raises(UsageError, match="unknown option 'scaled'"):
         read(path, dialect="nir", scaled=True)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxsnn.nir.convert.target import target_of
 
 import jaxsnn.nir
 from jaxsnn import errors
 from jaxsnn.errors import ConversionError, DialectError, JaxsnnError
 from jaxsnn.nir import build, describe, read
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.target import target_of
 from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change
