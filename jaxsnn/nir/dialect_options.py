@@ -11,7 +11,7 @@ from typing import Any
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.nir.dialects import CHOICES, DIALECTS, PER_NODE
 from jaxsnn.nir.frameworks.registry import conventions_of, own_options, split_version
-from jaxsnn.nir.nodes import NEURONS, SPIKING, Node, nothing
+from jaxsnn.nir.nodes import Node, nothing
 from jaxsnn.units import parse_time
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from jaxsnn.nir.frameworks.framework import Evidence
-from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, I, Node
+from jaxsnn.nir.nodes import Node
 
 #: Relative error that float32 arithmetic of an exporter may leave in dt.
 TOLERANCE = 1e-5
@@ -57,29 +57,23 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
     have a time constant.
     """
     for name, node in nodes.items():
-        if not isinstance(node, NEURONS):
+        if not node.traits.state:
             continue
-        pairs = (
-            [("tau_mem", "r"), ("tau_syn", "w_in")]
-            if isinstance(node, CURRENT_BASED)
-            else [("tau", "r")]
-        )
-        if evidence is not None and not (evidence.dt_from and evidence.dt_from.synapses):
-            pairs = pairs[:1]
-        if isinstance(node, IF | I):
-            if evidence is not None and evidence.r_is_rate:
+        current_based = node.traits.current_based
+        if not current_based and "tau" not in node.names:
+            if evidence is not None and evidence.r_is_rate and "r" in node.names:
                 rate = np.asarray(node.value("r"), float).ravel()
                 yield Tie(node=name, names=("1", "r"), tau=np.ones_like(rate), gain=rate)
             continue
+        pairs = [("tau_mem", "r"), ("tau_syn", "w_in")] if current_based else [("tau", "r")]
+        if evidence is not None and not (evidence.dt_from and evidence.dt_from.synapses):
+            pairs = pairs[:1]
+        pairs = [pair for pair in pairs if set(pair) <= set(node.names)]
         for names in pairs:
             tau, gain = np.broadcast_arrays(
                 *(np.asarray(node.value(key), float).ravel() for key in names)
             )
-            if (
-                evidence is not None
-                and evidence.r_of_one_is_silent
-                and not isinstance(node, CURRENT_BASED)
-            ):
+            if evidence is not None and evidence.r_of_one_is_silent and not current_based:
                 tau, gain = tau[gain != 1], gain[gain != 1]
             yield Tie(node=name, names=names, tau=tau, gain=gain)
 

@@ -16,7 +16,7 @@ from jaxsnn.errors import DialectError, listing
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Kernel, Rule
 from jaxsnn.nir.frameworks.registry import own_options
-from jaxsnn.nir.nodes import CURRENT_BASED, IF, I, Node
+from jaxsnn.nir.nodes import IF, I, Node
 
 
 def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | None = None) -> None:
@@ -104,7 +104,7 @@ def resistance(dialect: Dialect, node: Node) -> np.ndarray:
     """
     if rule_of(dialect, node).resistance == "tau/dt":
         purpose = f"the resistance that {dialect.name} simulates"
-        tau = node.value("tau_mem" if isinstance(node, CURRENT_BASED) else "tau")
+        tau = node.value("tau_mem" if node.traits.current_based else "tau")
         seconds, dt = (known(dialect, field, purpose, node.name) for field in ("seconds", "dt"))
         return np.asarray(tau, float) * seconds / dt
     if isinstance(node, IF | I):
@@ -124,14 +124,14 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     require(dialect, ["name"], "what the neuron does", node.name)
     conventions = dialect.conventions
     assert conventions is not None
-    if node.type not in conventions.rules:
+    rule = conventions.rule(node.type)
+    if rule is None:
         raise DialectError(
             f"node '{node.name}' is a {node.type}, which {dialect.name} never writes "
             f"(it writes {listing(conventions.rules)})",
             fix="say another dialect=",
             node=node.name,
         )
-    rule = conventions.rules[node.type]
     if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:
         return rule.without
     return rule

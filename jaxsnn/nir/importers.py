@@ -97,7 +97,11 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
     for change in converted.changes:
         name = _original(graph, change.node)
         node = None if name is None else graph.nodes[name]
-        if isinstance(node, NEURONS) and _same_numbers(graph, converted.graph, change.node):
+        if (
+            node is not None
+            and node.traits.state
+            and _same_numbers(graph, converted.graph, change.node)
+        ):
             continue
         where = f"node '{name or change.node}': " if change.node else ""
         yield Problem(
@@ -183,7 +187,7 @@ def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
         scalars = [
             name
             for name, value in node.parameters.items()
-            if isinstance(node, NEURONS) and np.ndim(value) == 0
+            if node.traits.state and np.ndim(value) == 0
         ]
         if scalars and not importer.scalars:
             message = (

@@ -26,7 +26,7 @@ from jaxsnn.nir.frameworks.registry import (
     split_version,
 )
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import NEURONS, Node
+from jaxsnn.nir.nodes import Node
 from jaxsnn.units import format_time
 
 #: Name of this library's entry in a graph's metadata.
@@ -126,7 +126,7 @@ def _decide_initial(
     if "initial" in said.fields:
         return
     for name, node in graph.nodes.items():
-        rule = conventions.rules.get(node.type)
+        rule = conventions.rule(node.type) if node.traits.state else None
         if rule is not None and rule.initial is not None:
             nodes.setdefault(name, {}).setdefault("initial", rule.initial)
 
@@ -305,7 +305,7 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
             return (
                 f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
             )
-    for one, other in conventions.rules[node.type].equal:
+    for one, other in rule.equal:
         left, right = np.broadcast_arrays(
             *(np.asarray(node.value(key), float) for key in (one, other))
         )
@@ -392,10 +392,10 @@ def _proof(graph: Graph, conventions: Conventions) -> str:
 
 def _gains(graph: Graph) -> str:
     neurons = [node for node in graph.nodes.values() if node.traits.state and "r" in node.names]
-    if not neurons:
+    values = np.concatenate([np.ravel(node.value("r")) for node in neurons] or [np.zeros(0)])
+    if values.size == 0:
         return "no neuron has an r"
-    rs = [np.ravel(node.value("r")) for node in neurons]
-    values = np.concatenate(rs).astype(float)
+    values = values.astype(float)
     if values.min() == values.max():
         return f"r = {values[0]:g} at all neurons"
     return f"r from {values.min():g} to {values.max():g}"

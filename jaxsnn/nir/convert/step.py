@@ -23,7 +23,7 @@ from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
 from jaxsnn.nir.frameworks.framework import Conventions, Rule
 from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import CURRENT_BASED, IF, SPIKING, Node
+from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 
 #: "value": v becomes v_reset at once. "subtract": v loses v_threshold at once. "subtract later": it
 #: loses it in the next step, after decaying. "skip": the next step ends at v_reset whatever
@@ -131,6 +131,12 @@ def step_of(
     """
     node, dialect = graph.nodes[name], graph.dialect
     require(dialect, ["name"], _PURPOSE)
+    if not isinstance(node, NEURONS):
+        raise ConversionError(
+            f"node '{name}' is a {node.type}, a neuron that NIR does not have, and no importer",
+            fix="replace it by a neuron of NIR",
+            node=name,
+        )
     conventions, view = dialect.conventions, dialect.at(name)
     assert conventions is not None
     rule = rule_of(dialect, node)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxsnn.nir.frameworks.decays import EXACT_MEMBRANE, Decay
-from jaxsnn.nir.nodes import nothing
+from jaxsnn.nir.nodes import NEURONS, nothing
 
 if TYPE_CHECKING:
     from jaxsnn.errors import Problem
@@ -35,6 +35,8 @@ Initial = Literal["zero", "v_leak", "v_reset"]
 
 #: Seconds in one unit of a file's time; a step lasts dt.
 UNIT_SECONDS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3})
+
+_NIR_NEURONS = tuple(cls.__name__ for cls in NEURONS)
 
 
 # What it writes
@@ -169,6 +171,8 @@ class Conventions:
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
         rules: How it simulates each type of neuron that it writes, by NIR type.
+        others: How it simulates types of neurons that NIR does not have, and that are registered
+            from outside; None: it never writes one.
         evidence: How its files are recognised.
         time_unit: Unit of the time constants.
         time_unit_from_dt: A dt of 1 in the file's unit means that it counts time in steps; any
@@ -202,6 +206,7 @@ class Conventions:
     version: str = ""
     after: str = ""
     rules: Mapping[str, Rule]
+    others: Rule | None = None
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     time_unit: TimeUnit | None = None
     time_unit_from_dt: bool = False
@@ -224,6 +229,10 @@ class Conventions:
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
+
+    def rule(self, kind: str) -> Rule | None:
+        """How it simulates a type of neuron; None if it never writes one."""
+        return self.rules.get(kind, None if kind in _NIR_NEURONS else self.others)
 
 
 # What it reads

@@ -24,6 +24,7 @@ FRAMEWORK = Framework(
                 IF=Rule(arrival="jump", membrane_decay=NO_DECAY),
                 I=Rule(arrival="jump", membrane_decay=NO_DECAY),
             ),
+            others=Rule(arrival="jump"),
             own_unit="s",
             reset="zero",
             reset_delay=False,

@@ -20,6 +20,7 @@ FRAMEWORK = Framework(
                 IF=Rule(membrane_decay=NO_DECAY),
                 I=Rule(membrane_decay=NO_DECAY),
             ),
+            others=Rule(),
             area="unit",
             reset="zero",
             reset_delay=False,

@@ -37,7 +37,7 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.graph import Change, Edge, Graph
-from jaxsnn.nir.nodes import NEURONS, Affine, Input, Linear
+from jaxsnn.nir.nodes import Affine, Input, Linear
 from jaxsnn.nir.passes import window
 
 # What it writes
@@ -72,7 +72,7 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
         neuron = after[0]
         feeds = [start for start, end in graph.written_edges if end == neuron]
         if (
-            isinstance(graph.nodes[neuron], NEURONS)
+            graph.nodes[neuron].traits.state
             and feeds == [target]
             and (neuron, target) in graph.written_edges
         ):
