@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir import sequential as sequential
     from jaxsnn.nir import write as write
     from jaxsnn.nir.convert import convert as convert
-    from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
-    from jaxsnn.nir.nodes import register_node as register_node
+    from jaxsnn.nir.frameworks import Framework as Framework
+    from jaxsnn.nir.frameworks import register_framework as register_framework
     from jaxsnn.nir.torch import from_torch as from_torch
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
@@ -55,6 +55,7 @@ _HOME = {
     "Event": "jaxsnn.event.event_options",
     "Events": "jaxsnn.network.spikes",
     "FastSigmoid": "jaxsnn.grid.surrogate",
+    "Framework": "jaxsnn.nir.frameworks",
     "Graph": "jaxsnn.nir",
     "Grid": "jaxsnn.grid.time_stepped",
     "GridSolution": "jaxsnn.grid.stepped_solution",
@@ -80,7 +81,7 @@ _HOME = {
     "quantize": "jaxsnn.bss2.search.quantize",
     "raise_": "jaxsnn.network.lowering.lower",
     "read": "jaxsnn.nir",
-    "register_node": "jaxsnn.nir.nodes",
+    "register_framework": "jaxsnn.nir.frameworks",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
     "to_torch": "jaxsnn.nir.torch",

@@ -17,14 +17,24 @@ _PER_NODE = "may be repeated as NODE:VALUE"
 #: Options that say what a NIR file does not, and what they mean. Those that single frameworks have
 #: come after --dt.
 _COMMON_OPTIONS = {
-    "dialect": ("NAME", "who wrote the file: auto, {names}; NAME==VERSION where versions differ"),
+    "dialect": (
+        "NAME",
+        "who wrote the file: auto (default: from the numbers, or refused), {names}; "
+        "NAME==VERSION where versions differ",
+    ),
     "dt": ("TIME", "length of a time step, such as 100us"),
     "time-unit": ("UNIT", "unit of the file's time constants: s, ms or step"),
-    "reset": ("KIND", f"zero, subtract or none; {_PER_NODE}"),
+    "reset": (
+        "KIND",
+        f"zero (V becomes v_reset), subtract (V loses v_threshold) or none; {_PER_NODE}",
+    ),
     "reset-delay": ("BOOL", f"true: a spike resets one step later; {_PER_NODE}"),
-    "spike-kernel": ("KIND", f"delta or box; {_PER_NODE}"),
+    "spike-kernel": ("KIND", f"a spike is a delta, or a box that lasts one step; {_PER_NODE}"),
     "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
-    "readout": ("NODE", "a spiking node that was trained as a leaky readout; may be repeated"),
+    "readout": (
+        "NODE",
+        "a neuron that spikes in the file but was trained as a leaky readout; may be repeated",
+    ),
 }
 _REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 

@@ -15,6 +15,7 @@ import pytest
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import parse, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks.tables import frameworks_table
 from tests.grid.conftest import RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, play
@@ -151,7 +152,8 @@ def document(cells):
     reasons: list[str] = []
     names = list(dict.fromkeys(cell.source for cell in cells))
     found = {(cell.source, cell.target): cell for cell in cells}
-    lines = [*HEAD, "", *summary(cells), "", "## Every file and network", "", HOW, ""]
+    lines = [*HEAD, "", *summary(cells), "", *KNOWN, "", frameworks_table(), ""]
+    lines += ["## Every file and network", "", HOW, ""]
     lines += [
         row(["source", "active trains", *TITLES.values()]),
         row(["---", "---:", *["---"] * len(TITLES)]),
@@ -185,6 +187,12 @@ HEAD = [
     "source: a membrane that comes within the rounding of float32 (1e-7) of its threshold may fire in one and not in",
     "the other. Seeds were chosen so that networks are active. One that was tried had a membrane that close: of its",
     "CubaLIF network of SpikingJelly 79 of 80 trains were identical in Norse (seed 5; the table has seed 6).",
+]
+KNOWN = [
+    "## What is known of each framework",
+    "",
+    "A version stands for all that begin like it: 1.0 for 1.0.3. `main` is what no release has: it was read, and what",
+    "is written for it was run in importers built from what its source says (`tests/interop/main_branches.py`).",
 ]
 HOW = (
     "A percentage is the share of identical trains. `+2`: the target's spikes leave two steps later, one for each "

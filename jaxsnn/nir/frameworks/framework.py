@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxsnn.nir.frameworks.decays import EXACT_MEMBRANE, Decay
-from jaxsnn.nir.nodes import NEURONS, nothing
+from jaxsnn.nir.nodes import NEURONS, TYPES, nothing
 
 if TYPE_CHECKING:
     from jaxsnn.errors import Problem
@@ -319,8 +319,9 @@ class Importer:
         return not self.after
 
     def reads_type(self, kind: str) -> bool:
-        """Whether it takes nodes of a NIR type."""
-        return kind not in self.unread and (self.nodes is None or kind in self.nodes)
+        """Whether it takes nodes of a type; those that NIR does not have only if `nodes` says so."""
+        known = TYPES if self.nodes is None else self.nodes
+        return kind in known and kind not in self.unread
 
 
 # All of it

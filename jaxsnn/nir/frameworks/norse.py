@@ -380,6 +380,6 @@ FRAMEWORK = Framework(
     package="norse",
     leaves=_LEAVES,
     leaf_options=MappingProxyType({"dt_export": 1.0}),
-    surrogate="SuperSpike(alpha=100), which is FastSigmoid(slope=1) times a constant",
+    surrogate="FastSigmoid(slope=1), whatever its alpha",
     note="Its membranes start at v_leak; its importer reads CubaLIF otherwise than it writes it.",
 )

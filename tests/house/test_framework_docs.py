@@ -1,0 +1,57 @@
+"""The tables of frameworks in the documentation are those of the register; its example works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxsnn.commands.cli import build_parser
+from jaxsnn.nir import build, export, parse
+from jaxsnn.nir.frameworks import unregister_framework
+from jaxsnn.nir.frameworks.tables import frameworks_table
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def helps(command):
+    """Option -> its help."""
+    parser = build_parser()._subparsers._group_actions[0].choices[command]
+    parser.complete()
+    return {option: action.help for action in parser._actions for option in action.option_strings}
+
+
+def test_the_page_on_interoperability_has_the_table():
+    page = (DOCS / "interop.md").read_text()
+    assert frameworks_table() in page, (
+        "replace the table in docs/interop.md by what this prints: python -c "
+        '"from jaxsnn.nir.frameworks.tables import frameworks_table; print(frameworks_table())"'
+    )
+
+
+@pytest.mark.parametrize(("command", "option"), [("convert", "--to"), ("check", "--for")])
+def test_the_page_on_the_command_line_lists_frameworks(command, option):
+    row = f"| `{option}` | {helps(command)[option]} |"
+    assert row in (DOCS / "cli.md").read_text(), f"docs/cli.md needs the row {row}"
+
+
+def test_the_page_on_the_command_line_has_all_options_of_dialects():
+    page, known = (DOCS / "cli.md").read_text(), helps("info")
+    own = ("--json", "-q", "--quiet", "-v", "--verbose", "--debug", "-h", "--help")
+    rows = [f"| `{option}` | {text} |" for option, text in known.items() if option not in own]
+    table = "\n".join(["| option | does |", "|---|---|", *rows])
+    assert table in page, f"docs/cli.md needs the table\n{table}"
+
+
+def test_the_example_of_a_framework_works():
+    page = (DOCS / "extending.md").read_text()
+    section = page.partition("## A framework\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    exec(example, {})
+    try:
+        layers = build.linear(3), build.lif(tau=0.01, r=2.0)
+        graph = export(build.sequential(build.input(2), *layers, seed=0, dialect="nir"))
+        graph.metadata = {}
+        dialect = parse(graph).dialect
+        assert (dialect.name, dialect.decided_by) == ("mine", "inference")
+    finally:
+        unregister_framework("mine")
