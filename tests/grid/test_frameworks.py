@@ -329,3 +329,29 @@ def test_spikingjelly_fires_the_same(decay_input, v_reset, tmp_path):
     found = verify(read(tmp_path / "a.nir", dialect="spikingjelly", dt=1e-4), x, y)
     assert found.first_difference is None
     assert found.active >= 10
+
+
+@pytest.mark.parametrize("v_reset", [0.0, -0.3])
+def test_spikingjelly_resets_currents_below_its_leak(v_reset, tmp_path):
+    """CUBALIFNode leaks to 0, wherever it resets; LIFNode leaks to v_reset."""
+    import torch
+    from spikingjelly.activation_based import functional, neuron
+    from spikingjelly.activation_based import nir_exchange as exchange
+
+    torch.manual_seed(7)
+    linear = torch.nn.Linear(5, 20), torch.nn.Linear(20, 4)
+    with torch.no_grad():
+        linear[0].weight *= 3
+        linear[1].weight *= 6
+    options = {"c_decay": 0.4, "v_decay": 0.2, "v_threshold": 0.9, "v_reset": v_reset}
+    neurons = neuron.CUBALIFNode(**options), neuron.CUBALIFNode(**options)
+    net = torch.nn.Sequential(linear[0], neurons[0], linear[1], neurons[1])
+    graph = exchange.export_to_nir(net, torch.zeros(1, 5), dt=1e-4)
+    nir.write(tmp_path / "a.nir", graph)
+    functional.reset_net(net)
+    x = spikes(seed=8)
+    with torch.no_grad():
+        y = np.stack([net(frame).numpy() for frame in torch.as_tensor(x)])
+    found = verify(read(tmp_path / "a.nir", dialect="spikingjelly"), x, y)
+    assert found.first_difference is None
+    assert found.active >= 10

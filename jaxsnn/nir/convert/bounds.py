@@ -74,17 +74,20 @@ def settled(
             most[name] = spikes
             continue
         else:
-            several = "it may fire several spikes in a step"
-            if not step.several:
-                several = (
-                    "it may stay above v_threshold after a reset, "
-                    "which reset_delay false compares in its own way"
-                )
-            give_up(
-                name, f"{several}: {reach}", "one spike a step and a plain subtraction are written"
-            )
+            nearest = "one spike a step and a plain subtraction are written"
+            give_up(name, f"{_too_much(step)}: {reach}", nearest)
         found[name] = dataclasses.replace(step, several=False, reset=reset)
     return found, {name: int(most[name]) for name in steps}
+
+
+def _too_much(step: Step) -> str:
+    """What may happen to a membrane that reaches twice its threshold."""
+    if step.several:
+        return "it may fire several spikes in a step"
+    return (
+        "it may stay above v_threshold after a reset, "
+        "which reset_delay false compares in its own way"
+    )
 
 
 def _looped(draft: Draft) -> set[str]:

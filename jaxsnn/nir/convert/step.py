@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.errors import ConversionError, DialectError
-from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.dialects import Dialect, NodeDialect
 from jaxsnn.nir.evidence import estimate
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
 from jaxsnn.nir.frameworks.framework import Conventions, Rule
@@ -131,23 +131,11 @@ def step_of(
     """
     node, dialect = graph.nodes[name], graph.dialect
     require(dialect, ["name"], _PURPOSE)
-    if not isinstance(node, NEURONS):
-        raise ConversionError(
-            f"node '{name}' is a {node.type}, a neuron that NIR does not have, and no importer",
-            fix="replace it by a neuron of NIR",
-            node=name,
-        )
     conventions, view = dialect.conventions, dialect.at(name)
     assert conventions is not None
     rule = rule_of(dialect, node)
     silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
-    if silent and not readouts:
-        what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
-        raise ConversionError(
-            f"node '{name}' is {what}, and the importer has no neuron that gives its membrane",
-            fix="replace it by a neuron that spikes",
-            node=name,
-        )
+    _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = rule.recurrent_reset_delay if looped else None
     if delay is None and not silent:
@@ -157,24 +145,9 @@ def step_of(
     def dt() -> float:
         return unit_dt(graph)
 
-    numbers = _membrane(dialect, node, rule, dt)
+    numbers = _membrane(dialect, node, rule, dt) | _levels(node, view, silent)
     if isinstance(node, CURRENT_BASED):
         numbers |= _synapse(dialect, node, rule, dt)
-    leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
-    at_reset = _number(node, "v_reset") if "v_reset" in node.names else np.zeros(())
-    start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": at_reset}[view.initial or "zero"]
-    v_reset = at_reset if view.reset == "zero" and not silent else np.zeros(())
-    numbers |= {
-        "v_threshold": np.array(np.inf) if silent else _number(node, "v_threshold"),
-        "v_reset": v_reset,
-        "v_start": start,
-    }
-    defaults = {"drive": np.zeros(()), "synapse_decay": np.zeros(()), "synapse_gain": np.ones(())}
-    numbers = (
-        defaults
-        | {"bias_ratio": np.ones(()), "i_start": np.zeros(()), "level": np.ones(())}
-        | numbers
-    )
     step = Step(
         name=name,
         type=node.type,
@@ -186,11 +159,52 @@ def step_of(
         late=conventions.spikes_from == "before" and not silent,
         **{
             key: np.broadcast_to(_shaped(value, shape), shape).astype(float)
-            for key, value in numbers.items()
+            for key, value in (_PLAIN | numbers).items()
         },
     )
     _refuse_odd_levels(step)
     return step
+
+
+#: What holds where nothing else is known: no leak potential, no current, one spike at most.
+_PLAIN: dict[str, np.ndarray] = {
+    "drive": np.zeros(()),
+    "synapse_decay": np.zeros(()),
+    "synapse_gain": np.ones(()),
+    "bias_ratio": np.ones(()),
+    "i_start": np.zeros(()),
+    "level": np.ones(()),
+}
+
+
+def _refuse_foreign(node: Node, *, silent: bool) -> None:
+    """Refuse a neuron that no importer has; `silent`: one that would have to give its membrane."""
+    if not isinstance(node, NEURONS):
+        raise ConversionError(
+            f"node '{node.name}' is a {node.type}, a neuron that NIR does not have, "
+            "and no importer",
+            fix="replace it by a neuron of NIR",
+            node=node.name,
+        )
+    if silent:
+        what = f"a {node.type}" if not isinstance(node, SPIKING) else "a leaky readout (reset none)"
+        raise ConversionError(
+            f"node '{node.name}' is {what}, and the importer has no neuron that gives its membrane",
+            fix="replace it by a neuron that spikes",
+            node=node.name,
+        )
+
+
+def _levels(node: Node, view: NodeDialect, silent: bool) -> dict[str, np.ndarray]:
+    """v_threshold, v_reset and v_start."""
+    leak = _number(node, "v_leak") if "v_leak" in node.names else np.zeros(())
+    at_reset = _number(node, "v_reset") if "v_reset" in node.names else np.zeros(())
+    start = {"zero": np.zeros(()), "v_leak": leak, "v_reset": at_reset}[view.initial or "zero"]
+    return {
+        "v_threshold": np.array(np.inf) if silent else _number(node, "v_threshold"),
+        "v_reset": at_reset if view.reset == "zero" and not silent else np.zeros(()),
+        "v_start": start,
+    }
 
 
 def _shaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -46,7 +46,6 @@ _WRITES = Conventions(
             synapse_decay=FROM_W_IN,
             membrane="leak",
             synapse="add last",
-            equal=_LEAK_IS_RESET,
         ),
     ),
     evidence=Evidence(dt_from=TAU_OVER_R, r_of_one_is_silent=True, r_is_rate=True),
