@@ -1,4 +1,4 @@
-"""What is known of each framework: one file each, and the register, which takes more from outside."""
+"""What is known of each framework: one file each, and the register, which takes others too."""
 
 from jaxsnn.nir.frameworks.decays import Decay
 from jaxsnn.nir.frameworks.framework import (

@@ -319,7 +319,7 @@ class Importer:
         return not self.after
 
     def reads_type(self, kind: str) -> bool:
-        """Whether it takes nodes of a type; those that NIR does not have only if `nodes` says so."""
+        """Whether it takes nodes of a type; one that NIR does not have only if `nodes` has it."""
         known = TYPES if self.nodes is None else self.nodes
         return kind in known and kind not in self.unread
 

@@ -7,7 +7,7 @@ from jaxsnn.nir.frameworks.registry import frameworks
 
 
 def frameworks_table() -> str:
-    """One row for each framework: its dialect and its importer by version, and what else to know."""
+    """One row for each framework: its dialect and importer by version, and what else to know."""
     rows = [
         "| framework | dialect | its importer | takes | gradient of a spike | to know |",
         "|---|---|---|---|---|---|",
