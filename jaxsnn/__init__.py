@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir.convert import convert as convert
     from jaxsnn.nir.frameworks import Framework as Framework
     from jaxsnn.nir.frameworks import register_framework as register_framework
+    from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
+    from jaxsnn.nir.nodes import register_node as register_node
     from jaxsnn.nir.torch import from_torch as from_torch
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
@@ -82,6 +84,7 @@ _HOME = {
     "raise_": "jaxsnn.network.lowering.lower",
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",
+    "register_node": "jaxsnn.nir.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
     "to_torch": "jaxsnn.nir.torch",

@@ -39,7 +39,7 @@ from jaxsnn.nir.drawing import draw, mermaid, svg
 from jaxsnn.nir.export import same_array
 from jaxsnn.nir.files import Group, load
 from jaxsnn.nir.passes import shapes, transfer
-from jaxsnn.simulation.checks import PURPOSES
+from jaxsnn.simulation.checks import purposes
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
 
@@ -252,7 +252,7 @@ def test_it_is_checked_described_and_drawn(tmp_path):
 
 def test_importers_that_do_not_know_it_say_so():
     graph = two_layers(own=True, **STEPPED)
-    for target in sorted(set(PURPOSES) - {"event", "grid", "bss2"}):
+    for target in sorted(set(purposes()) - {"event", "grid", "bss2"}):
         found = [problem.node for problem in jaxsnn.check(graph, target).problems]
         assert {"1", "4"} <= set(found), target
     for target in ("norse", "snntorch", "spikingjelly", "spyx"):
