@@ -10,7 +10,10 @@ _CURRENT_BASED = Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE, ones=("r", "w
 FRAMEWORK = Framework(
     name="hxtorch",
     title="hxtorch",
-    note="A spike of weight w makes the current jump by w; r and w_in are written as 1.",
+    note=(
+        "A spike of weight w makes the current jump by w. Its importer takes Linear, CubaLI and "
+        "CubaLIF with one set of parameters a layer, time in ms, and ignores w_in."
+    ),
     dialects=(
         Conventions(
             name="hxtorch",

@@ -12,7 +12,10 @@ from jaxsnn.nir.frameworks.framework import Conventions, Framework, Rule, rules
 FRAMEWORK = Framework(
     name="jaxsnn",
     title="jaxsnn",
-    note="A spike of weight w makes the current (LIF and IF: the membrane) jump by w.",
+    note=(
+        "A spike of weight w makes the current (LIF and IF: the membrane) jump by w. Files of the "
+        "library of the Electronic Vision(s) group have time in ms, those of this one in seconds."
+    ),
     dialects=(
         Conventions(
             name="jaxsnn",
