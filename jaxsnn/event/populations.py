@@ -10,7 +10,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
-from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.event.dynamics.registry import neuron_of
 from jaxsnn.event.event_record import Budget
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
@@ -177,12 +177,9 @@ class FeedForwardPart(_Part):
             weight, time, row = self.boxes(given.weight * self.scale, given.time, given.row)
             return weight, self.lanes(), time, row
         lanes, scale = self.lanes(), jnp.where(self.scale > 0, self.scale, jnp.nan)
-        voltages = {
-            name: getattr(lanes, name) / scale
-            for name in ("threshold", "v_reset", "v_start", "j_start")
-        }
+        lanes = self.neuron.in_units(lanes, scale)
         weight, time, row = self.boxes(given.weight, given.time, given.row)
-        return weight, jax.tree.map(given.lanes, replace(lanes, **voltages)), time, row
+        return weight, jax.tree.map(given.lanes, lanes), time, row
 
     def _spikes(self, record, given, weight, lanes, time, row, t_end):
         spec = self.spec(given.in_order)

@@ -14,7 +14,6 @@ from jax import lax
 
 from jaxsnn.errors import LoweringError, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_backward
-from jaxsnn.event.dynamics.neuron_model import Lanes
 from jaxsnn.event.event_options import Event
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
@@ -93,7 +92,7 @@ class _RecordedLayer(FeedForwardPart):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recorded_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, times, count) -> LayerSpikes:
+def recorded_spikes(spec: LayerSpec, weight, lanes: Any, time, row, times, count) -> LayerSpikes:
     """Recorded spikes of one population, differentiable as
     `jaxsnn.event.adjoint.layer_adjoint.layer_spikes` is.
 
@@ -108,7 +107,8 @@ def recorded_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, times, cou
 
 def _slopes(spec, weight, lanes, time, row, times):
     """dV/dt at recorded spikes, (batch, neurons, spikes), one sample after the other."""
-    neuron, wide = spec.neuron, lanes.across((-1, 1))
+    neuron = spec.neuron
+    wide = jax.tree.map(lambda array: array[:, None], lanes)
     row = jnp.where(jnp.isfinite(time), row, weight.shape[0])
     rest = jax.tree.map(jnp.zeros_like, neuron.begin(wide))
 

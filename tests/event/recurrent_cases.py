@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
-from jaxsnn.event.dynamics.current_based import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
+from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape

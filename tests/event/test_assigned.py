@@ -13,9 +13,10 @@ import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
-from jaxsnn.event.dynamics.current_based import CubaLIFBox, CubaLIFDelta
-from jaxsnn.event.dynamics.membrane_only import IFBox, IFDelta, LIFBox, LIFDelta
-from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
 from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors

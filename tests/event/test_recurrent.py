@@ -13,9 +13,10 @@ import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
-from jaxsnn.event.dynamics.current_based import CubaLIFDelta
-from jaxsnn.event.dynamics.membrane_only import IFDelta, LIFDelta
-from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape

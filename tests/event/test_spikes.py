@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.dynamics.current_based import CubaLIFDelta
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
 from jaxsnn.network.structure import TauShape
 from tests.event import oracle
@@ -69,7 +69,7 @@ def simulated(spec, case, *, t_end=T_END, **options):
     )
 
 
-def expected(case, *, spike_area=None, step=None, initial="zero", reset="zero", t_end=T_END):
+def expected(case, *, spike_area=None, step=None, initial="zero", reset_kind="zero", t_end=T_END):
     """The oracle's spikes."""
     p, current = case["p"], case["current"]
     if step is not None:  # I_inf, from NIR's equation under a constant current: w_in u
@@ -79,7 +79,7 @@ def expected(case, *, spike_area=None, step=None, initial="zero", reset="zero", 
         "current": current,
         "start": start,
         "area": spike_area,
-        "reset": 0.0 if reset == "subtract" else None,
+        "reset": 0.0 if reset_kind == "subtract" else None,
     }
     return oracle.population(p, case["weight"], case["times"], case["rows"], t_end, **settings)
 
@@ -93,8 +93,8 @@ def test_spikes_agree_with_the_oracle(shape, neurons, uniform):
     ways = [
         {"spike_area": 0.7},
         {"spike_area": None, "initial": "v_leak"},
-        {"spike_area": 0.7, "initial": "v_reset", "reset": "subtract"},
-        {"spike_area": None, "step": 0.4, "reset": "subtract"},
+        {"spike_area": 0.7, "initial": "v_reset", "reset_kind": "subtract"},
+        {"spike_area": None, "step": 0.4, "reset_kind": "subtract"},
         {"spike_area": 0.7, "step": 0.4, "initial": "v_leak"},
     ]
     number = SHAPES.index(shape) + neurons + uniform

@@ -15,7 +15,7 @@ import pytest
 import jaxsnn
 from jaxsnn import Event, Events, lower, raise_, read, simulate, write
 from jaxsnn.errors import DialectError, LoweringError
-from jaxsnn.event.dynamics.kinds import neuron_of
+from jaxsnn.event.dynamics.registry import neuron_of
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build, initializers
 

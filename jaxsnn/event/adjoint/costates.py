@@ -1,6 +1,8 @@
 """The pass over a recurrent group's log from the last step to the first: costates, and what they
-leave on the way.
+leave on the way. The rules at spikes and arrivals are those of `layer_adjoint`.
 """
+
+from __future__ import annotations
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,35 +10,52 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.adjoint.layer_adjoint import slope_floor
+from jaxsnn.event.adjoint.layer_adjoint import (
+    Backward,
+    Costate,
+    dot,
+    plus,
+    slope_floor,
+    starts_above,
+    times_each,
+    without_v,
+)
+from jaxsnn.event.dynamics.neuron_model import State
 from jaxsnn.event.forward.agenda import pick
+from jaxsnn.event.forward.group import GroupSpec, Layout, Log
 from jaxsnn.network.reductions import over_last
+
+OfNeurons = Float[Array, "batch neurons"]
+OfSamples = Float[Array, "batch"]
+Numbers = Int[Array, "batch"]
 
 
 class Own(NamedTuple):
-    """dL of a population's parameters, (batch, neurons), but for the initial state."""
+    """dL of what a population's lanes make: arrays (batch, neurons).
 
-    threshold: jax.Array
-    v_reset: jax.Array
-    tau_mem: jax.Array
-    tau_syn: jax.Array
+    lam: of the excess at spikes. left: of what a spike leaves of a state that is zero
+    (`Backward.left`). fields: of the fields of the flow.
+    """
+
+    lam: OfNeurons
+    left: State
+    fields: dict[str, OfNeurons]
 
 
 class PopulationCostate(NamedTuple):
-    """What the pass carries of a population; arrays (batch, neurons) but for the last two.
+    """What the pass carries of a population.
 
-    costate: of the neurons' state; by_tau_mem, by_tau_syn: its derivatives. own: dL of the
-    parameters. table: dL of what can arrive, like the population's table. passed: (steps + 1,
-    batch) dL/dt passed on to arrivals that moved V across the threshold.
+    costate: of the neurons' state. own: dL of the lanes, the initial state aside. table: dL of what
+    can arrive, like the population's table. passed: (steps + 1, batch) dL/dt passed on to arrivals
+    that moved V across the threshold.
     """
 
-    costate: Any
-    by_tau_mem: Any
-    by_tau_syn: Any
+    costate: Costate
     own: Own
-    table: jax.Array
-    passed: jax.Array | None
+    table: Float[Array, "rows neurons"]
+    passed: Float[Array, "steps batch"] | None
 
 
 class Carry(NamedTuple):
@@ -46,16 +65,23 @@ class Carry(NamedTuple):
     what they sent with a delay. by_time: of each population, (steps, batch) dL/dt of what arrived.
     """
 
-    later: jax.Array
+    later: OfSamples
     populations: tuple[PopulationCostate, ...]
-    passed: Any
-    by_time: tuple[jax.Array, ...]
+    passed: Float[Array, "steps batch"] | None
+    by_time: tuple[Float[Array, "steps batch"], ...]
 
 
 class Pass:
     """The steps of the pass over the log."""
 
-    def __init__(self, spec, plan, table, lanes, log):
+    def __init__(
+        self,
+        spec: GroupSpec,
+        plan: Layout,
+        table: tuple[Float[Array, "rows neurons"], ...],
+        lanes: tuple[Any, ...],
+        log: Log,
+    ) -> None:
         self.layers, self.plan, self.table, self.lanes, self.log = (
             spec.layers,
             plan,
@@ -66,8 +92,14 @@ class Pass:
         self.none, self.batch = log.time.shape[0] - 1, log.time.shape[1]
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
+        self.rules = [Backward(layer, own) for layer, own in zip(spec.layers, lanes, strict=True)]
 
-    def run(self, steps, drive, fixed_length=False):
+    def run(
+        self,
+        steps: Int[Array, ""],
+        drive: Float[Array, "steps batch"],
+        fixed_length: bool = False,
+    ) -> Carry:
         """The carry at time 0.
 
         Args:
@@ -77,44 +109,45 @@ class Pass:
                 `drive`.
         """
 
-        def step(count, carry):
+        def step(count: Int[Array, ""], carry: Carry) -> Carry:
             return self._step(steps - 1 - count, drive, carry)
 
-        def step_if_taken(count, carry):
+        def step_if_taken(count: Int[Array, ""], carry: Carry) -> Carry:
             return lax.cond(count < steps, partial(step, count), lambda carry: carry, carry)
 
         last = self.log.time[jnp.maximum(steps - 1, 0)]
         zero = jnp.zeros_like(self.log.time)
-        start = Carry(
+        carry = Carry(
             later=last,
             populations=tuple(self._begin(number) for number in self.numbers),
             passed=zero if self.plan.channels else None,
             by_time=tuple(zero[:-1] for _ in self.numbers),
         )
-        carry = (
-            lax.fori_loop(0, self.none, step_if_taken, start)
-            if fixed_length
-            else lax.fori_loop(0, steps, step, start)
-        )
+        if fixed_length:
+            carry = lax.fori_loop(0, self.none, step_if_taken, carry)
+        else:
+            carry = lax.fori_loop(0, steps, step, carry)
         populations = tuple(
             self._flow_back(n, p, carry.later) for n, p in enumerate(carry.populations)
         )
         return carry._replace(populations=populations)
 
-    def _begin(self, number):
-        layer, table, lanes = self.layers[number], self.table[number], self.lanes[number]
-        zero = jnp.zeros((self.batch, table.shape[1]), table.dtype)
-        state = tuple(zero for _ in layer.neuron.begin(lanes))
+    def _begin(self, number: int) -> PopulationCostate:
+        table, rules = self.table[number], self.rules[number]
+        shape = (self.batch, table.shape[1])
+        costate = rules.start(shape, table.dtype).costate
+        zero = costate.p[0]
+        fields = dict.fromkeys(rules.neuron.flow_fields, zero)
         return PopulationCostate(
-            costate=state,
-            by_tau_mem=state,
-            by_tau_syn=state,
-            own=Own(zero, zero, zero, zero),
+            costate=costate,
+            own=Own(lam=zero, left=costate.p, fields=fields),
             table=jnp.zeros_like(table),
-            passed=jnp.zeros_like(self.log.time) if layer.neuron.jumps else None,
+            passed=jnp.zeros_like(self.log.time) if rules.neuron.jumps else None,
         )
 
-    def _step(self, number, drive, carry):
+    def _step(
+        self, number: Int[Array, ""], drive: Float[Array, "steps batch"], carry: Carry
+    ) -> Carry:
         """Back through one step, and through the time between it and the next."""
         log = jax.tree.map(
             lambda rows: lax.dynamic_index_in_dim(rows, number, keepdims=False), self.log
@@ -124,146 +157,162 @@ class Pass:
             population = self._flow_back(n, population, carry.later - log.time)
             population, d_time = self._arrive_back(n, population, log.row[n])
             if population.passed is not None:
-                d_time += jnp.where(
-                    log.spike < sum(self.plan.sizes), 0.0, population.passed[number]
-                )
+                silent = log.spike >= sum(self.plan.sizes)
+                d_time += jnp.where(silent, population.passed[number], 0.0)
             populations.append(population)
             by_time.append(d_time)
-        drive = drive[number] + sum(by_time)
+        # What this step's spike sent without a delay arrived in the step itself.
+        total = drive[number] + sum(by_time)
         for part in (carry, *populations):
             if part.passed is not None:
-                drive += part.passed[number]
+                total += part.passed[number]
         passed = carry.passed
         for n, population in enumerate(populations):
             if log.origin is not None:
                 passed = passed.at[log.origin[n], self.samples].add(by_time[n])
-            populations[n] = self._fire_back(n, population, log, drive)
+            populations[n] = self._fire_back(n, population, log, total)
             if n in log.released:
                 populations[n], d_time = self._release_back(n, populations[n], log)
                 passed = passed.at[log.released[n], self.samples].add(d_time)
         rows = tuple(
-            lax.dynamic_update_index_in_dim(all_, one, number, 0)
-            for all_, one in zip(carry.by_time, by_time, strict=True)
+            lax.dynamic_update_index_in_dim(every, one, number, 0)
+            for every, one in zip(carry.by_time, by_time, strict=True)
         )
         return Carry(later=log.time, populations=tuple(populations), passed=passed, by_time=rows)
 
-    def _flow_back(self, number, population, time):
-        """A population's costates a time (batch,) earlier."""
-        neuron, lanes = self.layers[number].neuron, self.lanes[number]
-        if neuron.uniform:
-            lanes = jax.tree.map(lambda array: array[:1], lanes)
-        time = time[:, None]
-        em, es, k, k_by_tau_mem, k_by_tau_syn = neuron.decay_derivatives(lanes, time)
-        em_by_tau_mem = time * em * neuron.leak(lanes) ** 2
-        es_by_tau_syn = time * es * neuron.synaptic_leak(lanes) ** 2
-        zero = jax.tree.map(jnp.zeros_like, population.costate)
+    def _flow_back(
+        self, number: int, population: PopulationCostate, time: OfSamples
+    ) -> PopulationCostate:
+        """A population's costates a time earlier."""
+        rules = self.rules[number]
+        if rules.neuron.uniform:
+            rules = Backward(
+                self.layers[number], jax.tree.map(lambda array: array[:1], self.lanes[number])
+            )
+        return population._replace(costate=rules.flow_back(population.costate, time[:, None]))
 
-        def back(em, es, k, costate):
-            return jax.vjp(partial(neuron.flow, (em, es, k)), zero)[1](costate)[0]
-
-        costate, by_tau_mem = jax.jvp(
-            lambda em, k, costate: back(em, es, k, costate),
-            (em, k, population.costate),
-            (em_by_tau_mem, k_by_tau_mem, population.by_tau_mem),
-        )
-        by_tau_syn = jax.jvp(
-            lambda es, k, costate: back(em, es, k, costate),
-            (es, k, population.costate),
-            (es_by_tau_syn, k_by_tau_syn, population.by_tau_syn),
-        )[1]
-        return population._replace(costate=costate, by_tau_mem=by_tau_mem, by_tau_syn=by_tau_syn)
-
-    def _arrive_back(self, number, population, row):
+    def _arrive_back(
+        self, number: int, population: PopulationCostate, row: Numbers
+    ) -> tuple[PopulationCostate, OfSamples]:
         """A population before what arrived with a row of its table, and dL/dt of that."""
-        neuron, lanes = self.layers[number].neuron, self.lanes[number]
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
-        zero = jax.tree.map(jnp.zeros_like, population.costate)
-        moved, arrive_back = jax.vjp(partial(neuron.arrive, zero), weights)
-        (by_weight,) = arrive_back(population.costate)
-        (by_tau_mem,), (by_tau_syn,) = (
-            arrive_back(population.by_tau_mem),
-            arrive_back(population.by_tau_syn),
-        )
-        rate = neuron.rate(lanes, moved)
-        d_time = -over_last(sum(p * r for p, r in zip(population.costate, rate, strict=True)))
-        own = population.own._replace(
-            tau_mem=population.own.tau_mem + weights * by_tau_mem,
-            tau_syn=population.own.tau_syn + weights * by_tau_syn,
-        )
+        unit, moved = self.rules[number].arrived()
+        costate, own = population.costate, population.own
+        by_weight = dot(unit, costate.p)
+        d_time = -over_last(weights * dot(moved, costate.p))
+        fields = {
+            name: own.fields[name] + weights * dot(unit, by) for name, by in costate.by.items()
+        }
         table = population.table.at[row].add(by_weight, mode="promise_in_bounds")
-        return population._replace(own=own, table=table), d_time
+        return population._replace(own=own._replace(fields=fields), table=table), d_time
 
-    def _fire_back(self, number, population, log, drive):
+    def _fire_back(
+        self, number: int, population: PopulationCostate, log: Log, drive: OfSamples
+    ) -> PopulationCostate:
         """A population before the spike of a step, if it is its own."""
-        layer, lanes, size = self.layers[number], self.lanes[number], self.plan.sizes[number]
+        rules, size = self.rules[number], self.plan.sizes[number]
         neuron = log.spike - self.plan.first(number)
         mine = (neuron >= 0) & (neuron < size)
         at = jnp.clip(neuron, 0, size - 1)
         this = _at(neuron, population)
-        floor = slope_floor(layer, lanes)[at]
-        slope = log.slope
-        if layer.neuron.jumps and layer.jump_width is not None:
-            slope = jnp.where(jnp.isinf(slope) & (log.jump > 0), log.jump / layer.jump_width, slope)
-        slope = jnp.maximum(jnp.where(mine, slope, 1.0), floor)
-        slope = jnp.where((log.time == 0) & (lanes.v_start >= lanes.threshold)[at], jnp.inf, slope)
-        if layer.forgets:
-            slope_after = log.slope_after
+        slope = self._slope(number, log, mine, at)
+        costate = population.costate
+        if rules.spec.assigns:
+            later = self._later(number, costate, log, mine, at)
+            lam = jnp.where(mine, -(drive - later) / slope, 0.0)
+            total = drive - later
+            population = self._leave(number, population, this, costate)
+            kept = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
+            costate = _with_first(costate, *kept)
         else:
-            slope_after = (
-                log.slope + ((lanes.threshold - lanes.v_reset) * layer.neuron.leak(lanes))[at]
-            )
-        slope_after = jnp.where(mine & jnp.isfinite(slope_after), slope_after, 0.0)
-        total = drive - pick(population.costate[0], at) * slope_after
-        before = -total / slope
-        population = self._assign_back(number, population, this)
-        own = population.own._replace(
-            threshold=population.own.threshold - jnp.where(this, before[:, None], 0.0)
-        )
-        costate = (jnp.where(this, before[:, None], population.costate[0]), *population.costate[1:])
+            fall = rules.neuron.rate(self.lanes[number], rules.neuron.drop(self.lanes[number]))
+            total = drive + pick(dot(costate.p, fall), at)
+            lam = jnp.where(mine, -total / slope, 0.0)
+            # One that started above its threshold begins at v_reset: see `layer_adjoint`.
+            above = starts_above(rules.neuron, self.lanes[number]) & (log.time == 0)[:, None]
+            population = self._leave(number, population, this & ~above, costate)
+        lam = jnp.where(this, lam[:, None], 0.0)
+        costate = costate._replace(p=plus(costate.p, times_each(rules.along, lam)))
+        own = population.own._replace(lam=population.own.lam + lam)
         passed = population.passed
         if passed is not None:
             jumped = mine & (log.cause < self.none)
-            passed = passed.at[jnp.where(jumped, log.cause, self.none), self.samples].add(
-                jnp.where(jumped, total, 0.0)
-            )
-        return population._replace(own=own, costate=costate, passed=passed)
+            cause = jnp.where(jumped, log.cause, self.none)
+            passed = passed.at[cause, self.samples].add(jnp.where(jumped, total, 0.0))
+        return population._replace(costate=costate, own=own, passed=passed)
 
-    def _assign_back(self, number, population, this):
-        """A population before V of a neuron of each sample became v_reset, whatever it was."""
-        own, v_reset = population.own, self.lanes[number].v_reset
-        v, by_tau_mem, by_tau_syn = (
-            population.costate[0],
-            population.by_tau_mem[0],
-            population.by_tau_syn[0],
-        )
-        own = own._replace(
-            v_reset=own.v_reset + jnp.where(this, v, 0.0),
-            tau_mem=own.tau_mem + jnp.where(this, by_tau_mem * v_reset, 0.0),
-            tau_syn=own.tau_syn + jnp.where(this, by_tau_syn * v_reset, 0.0),
-        )
+    def _slope(self, number: int, log: Log, mine: Bool[Array, "batch"], at: Numbers) -> OfSamples:
+        """What is divided by at the spike of a step."""
+        layer, lanes = self.layers[number], self.lanes[number]
+        slope = log.slope
+        if layer.neuron.jumps and layer.jump_width is not None:
+            ramp = jnp.isinf(slope) & (log.jump > 0)
+            slope = jnp.where(ramp, log.jump / layer.jump_width, slope)
+        slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, lanes)[at])
+        at_start = (log.time == 0) & starts_above(layer.neuron, lanes)[at]
+        return jnp.where(at_start, jnp.inf, slope)
 
-        def without(part):
-            return (jnp.where(this, 0.0, part[0]), *part[1:])
+    def _later(
+        self, number: int, costate: Costate, log: Log, mine: Bool[Array, "batch"], at: Numbers
+    ) -> OfSamples:
+        """What a spike that comes later does to what follows, where it assigns V."""
+        rules = self.rules[number]
+        slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
+        added = rules.neuron.rate(self.lanes[number], without_v(rules.left))
+        elsewhere = pick(dot(without_v(costate.p), added) + jnp.zeros_like(costate.p[0]), at)
+        return pick(costate.p[0], at) * slope_after + elsewhere
 
-        return population._replace(
-            costate=without(population.costate),
-            by_tau_mem=without(population.by_tau_mem),
-            by_tau_syn=without(population.by_tau_syn),
-            own=own,
-        )
+    def _leave(
+        self,
+        number: int,
+        population: PopulationCostate,
+        this: Bool[Array, "batch neurons"],
+        costate: Costate,
+    ) -> PopulationCostate:
+        """A population with the gradient of what a spike of some neurons leaves behind."""
+        own, left = population.own, self.rules[number].left
+        chosen = partial(jax.tree.map, lambda array: jnp.where(this, array, 0.0))
+        chosen_p, chosen_by = chosen((costate.p, costate.by))
+        fields = {name: own.fields[name] + dot(left, by) for name, by in chosen_by.items()}
+        return population._replace(own=own._replace(left=plus(own.left, chosen_p), fields=fields))
 
-    def _release_back(self, number, population, log):
+    def _release_back(
+        self, number: int, population: PopulationCostate, log: Log
+    ) -> tuple[PopulationCostate, OfSamples]:
         """A population before V of a neuron was let go, and dL/dt of that."""
         size = self.plan.sizes[number]
-        neuron = self.log.spike[log.released[number], self.samples] - self.plan.first(number)
+        spike = self.log.spike[log.released[number], self.samples]
+        neuron = spike - self.plan.first(number)
         ends = (log.released[number] < self.none) & (neuron >= 0) & (neuron < size)
-        after = pick(population.costate[0], jnp.clip(neuron, 0, size - 1))
-        d_time = -after * jnp.where(ends & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
-        return self._assign_back(
-            number, population, _at(jnp.where(ends, neuron, size), population)
-        ), d_time
+        costate = population.costate
+        after = pick(costate.p[0], jnp.clip(neuron, 0, size - 1))
+        counts = ends & jnp.isfinite(log.slope_after)
+        d_time = -after * jnp.where(counts, log.slope_after, 0.0)
+        this = _at(jnp.where(ends, neuron, size), population)
+        only_v = _with_first(
+            jax.tree.map(jnp.zeros_like, costate), costate.p[0], _first_of(costate.by)
+        )
+        population = self._leave(number, population, this, only_v)
+        kept = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
+        return population._replace(costate=_with_first(costate, *kept)), d_time
 
 
-def _at(neuron, population):
+def _at(neuron: Numbers, population: PopulationCostate) -> Bool[Array, "batch neurons"]:
     """Where each sample's neuron is, (batch, neurons)."""
-    return lax.broadcasted_iota(jnp.int32, population.costate[0].shape, 1) == neuron[:, None]
+    shape = population.costate.p[0].shape
+    return lax.broadcasted_iota(jnp.int32, shape, 1) == neuron[:, None]
+
+
+def _without(this: Bool[Array, "batch neurons"], array: OfNeurons) -> OfNeurons:
+    return jnp.where(this, 0.0, array)
+
+
+def _first_of(by: dict[str, State]) -> dict[str, OfNeurons]:
+    """V's own entries."""
+    return {name: state[0] for name, state in by.items()}
+
+
+def _with_first(costate: Costate, p: OfNeurons, by: dict[str, OfNeurons]) -> Costate:
+    """A costate with other entries for V."""
+    others = {name: (by[name], *state[1:]) for name, state in costate.by.items()}
+    return Costate(p=(p, *costate.p[1:]), by=others)

@@ -1,41 +1,68 @@
-"""Exact gradients of a population's spike times, from spike times and slopes alone.
+"""Exact gradients of a feed-forward population's spike times.
 
-The voltage of neuron n just before its spike s, relative to V_inf, is
+A spike comes at the time t_s at which the neuron's excess g (V - threshold) rises to zero. For a
+change dp of anything that it depends on, the implicit function theorem gives
 
-    v(t_s) = v_start em(t_s) + j_start k(t_s) + sum_e W_e k(t_s - t_e) - sum_{s' < s} H em(t_s - t_s'),
+    dt_s = -dg(t_s)/dp dp / g'(t_s),
 
-with e over the arrivals before t_s and H = v_threshold - v_reset, and it equals the threshold. The
-implicit function theorem gives dL/dp = sum_s lam_s dv(t_s)/dp, where lam obeys, from the last spike
-backwards,
+so that dL = sum_s lam_s dg(t_s) with a number lam_s for each spike. The costate P(t) is the
+derivative of sum_s lam_s g(t_s), times held, by the state at t. Backwards in time it flows by the
+transposed flow, P(t) = F(t' - t)^T P(t'), and at a spike, with q the costate just after it and E_s =
+dL/dt_s,
 
-    lam_s = -(dL/dt_s - H / tau_mem sum_{s'' > s} lam_s'' em(t_s'' - t_s)) / v'(t_s).
+    assigned V:   lam_s = -(E_s - q_v V'_after + ...) / g'(t_s),   P = (0, q_rest) + lam_s dg/dx,
+    V lowered:    lam_s = -(E_s + q . A h) / g'(t_s),              P = q + lam_s dg/dx,
 
-That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) with the adjoint's flow
-in closed form; no trajectory is stored or integrated backwards.
+where h is what each spike takes from the state (x' = A x between events) and "..." what constants
+added to other entries do. That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829,
+2021) with the adjoint's flow in closed form; no trajectory is stored or integrated backwards. From
+one spike to the one before only P is carried; an arrival then needs P at the neuron's next spike
+alone, whatever the number of spikes.
+
+In a refractory time V stays at v_reset: its costate is 0 there, and V' when V is let go counts.
+Where an arrival moves V itself across the threshold, the spike comes when that arrival comes,
+whatever the weights: lam_s = 0, and what the numerator holds goes to the arrival's time. A
+`jump_width` takes the jump for a ramp of that length, whose slope is jump / width.
+
+How P depends on the lanes that the flow depends on (time constants) is carried along with P.
 """
+
+from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.adjoint.assigned import assigned_backward
-from jaxsnn.event.dynamics.neuron_model import Lanes
+from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, State
 from jaxsnn.event.forward.layer import (
     MINOR_NEURONS,
+    Causes,
     LayerSpec,
     LayerSpikes,
+    Rows,
+    Seconds,
+    Times,
+    Weights,
     gathered,
     simulate_layer,
     spread,
 )
 
+#: Arrays of spikes, slots first.
+Slots = Float[Array, "spikes batch neurons"]
+#: Lane field that the flow depends on -> derivative of a state or costate by it.
+ByField = dict[str, State]
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> LayerSpikes:
+def layer_spikes(
+    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+) -> LayerSpikes:
     """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival
     times.
 
@@ -53,183 +80,522 @@ def layer_spikes(spec: LayerSpec, weight, lanes: Lanes, time, row, t_end) -> Lay
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
 
 
-def _forward(spec, weight, lanes, time, row, t_end):
+def _forward(
+    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+) -> tuple[LayerSpikes, Any]:
     spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
     return spikes, (weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
 
-def slope_floor(spec, lanes):
+def slope_floor(spec: LayerSpec, lanes: Any) -> Numbers:
     """Smallest slope that a gradient is divided by, in the shape of the lanes."""
-    return spec.min_slope * (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
+    return spec.min_slope * spec.neuron.slope_scale(lanes)
 
 
-def starts_above(lanes):
+def starts_above(neuron: Neuron, lanes: Any) -> Bool[Array, "..."]:
     """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
     exactly.
     """
-    return lanes.v_start >= lanes.threshold
+    return neuron.excess(lanes, neuron.begin(lanes)) >= 0
 
 
-def clipped_slopes(spec, lanes, spikes):
+def start_of(spec: LayerSpec, lanes: Any) -> State:
+    """The state from which the first spike is counted."""
+    neuron = spec.neuron
+    begin = neuron.begin(lanes)
+    if spec.assigns:
+        return begin
+    # One that starts above its threshold is not lowered from there: it begins as if reset.
+    above = neuron.excess(lanes, begin) >= 0
+    return tuple(
+        jnp.where(above, a, b) for a, b in zip(neuron.reset(lanes, begin), begin, strict=True)
+    )
+
+
+def left_by_spike(spec: LayerSpec, lanes: Any) -> State:
+    """What a spike leaves of a state that is zero: v_reset and what it adds elsewhere, where it
+    assigns V; else what it takes, negative.
+    """
+    if not spec.assigns:
+        return tuple(-part for part in spec.neuron.drop(lanes))
+    still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(lanes))
+    return spec.neuron.reset(lanes, still)
+
+
+def clipped_slopes(spec: LayerSpec, lanes: Any, spikes: LayerSpikes) -> Int[Array, ""]:
     """Number of recorded spikes whose slope lies below the floor."""
     lanes = spread(lanes, spikes.time.shape[0])
     low = (spikes.slope < slope_floor(spec, lanes)[..., None]) & jnp.isfinite(spikes.time)
-    return jnp.sum(low.at[..., 0].set(low[..., 0] & ~starts_above(lanes)))
+    first = low[..., 0] & ~starts_above(spec.neuron, lanes)
+    return jnp.sum(low.at[..., 0].set(first))
 
 
-class _Costates(NamedTuple):
-    """Per spike: lam, and the sums over the neuron's later spikes of lam em and of lam em (t_s'' -
-    t_s).
+# ---- from the last spike to the first
+
+
+class _Spike(NamedTuple):
+    """One spike slot of the backward scan, arrays (batch, neurons).
+
+    slope: what is divided by; inf where the time does not depend on the state. slope_after: V' when
+    V is let go from v_reset.
     """
 
-    lam: jax.Array
-    later: jax.Array
-    later_time: jax.Array
+    time: Float[Array, "batch neurons"]
+    slope: Float[Array, "batch neurons"]
+    slope_after: Float[Array, "batch neurons"]
+    cotangent: Float[Array, "batch neurons"]
+    fired: Bool[Array, "batch neurons"]
 
 
-def _costates(spec, lanes, times, slopes, cotangent):
-    """Arrays (spikes, batch, neurons), by a scan from the last spike to the first."""
-    jump = (lanes.threshold - lanes.v_reset) * spec.neuron.leak(lanes)
+class Costate(NamedTuple):
+    """P and its derivatives by the fields of the flow, states of arrays (batch, neurons)."""
+
+    p: State
+    by: ByField
+
+
+class _Passed(NamedTuple):
+    """What the scan leaves of each spike.
+
+    before: costate just before it. after: just after it. free: when V is let go, with V's own
+    entry alone differing from `after`. lam: its costate along the excess. drive: the numerator of
+    -lam, which belongs to the causing arrival where there is one.
+    """
+
+    before: Costate
+    after: Costate
+    free: Costate
+    lam: Float[Array, "batch neurons"]
+    drive: Float[Array, "batch neurons"]
+
+
+class _Carry(NamedTuple):
+    """The costate just before the next spike, and when that is."""
+
+    costate: Costate
+    time: Float[Array, "batch neurons"]
+    fired: Bool[Array, "batch neurons"]
+
+
+class Backward:
+    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons)."""
+
+    def __init__(self, spec: LayerSpec, lanes: Any) -> None:
+        self.spec, self.neuron, self.lanes = spec, spec.neuron, lanes
+        begin = self.neuron.begin(lanes)
+        still = jax.tree.map(jnp.zeros_like, begin)
+        #: dg/dx, constant as g is affine
+        self.along = jax.grad(lambda state: jnp.sum(self.neuron.excess(lanes, state)))(still)
+        self.still = still
+        #: what a spike leaves of a state that is zero, in the formula that holds for this spec
+        self.left = left_by_spike(spec, lanes)
+
+    def arrived(self) -> tuple[State, State]:
+        """What an arrival of weight 1 adds to the state, and to its rate."""
+        unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
+        return unit, self.neuron.rate(self.lanes, unit)
+
+    def flow_back(self, costate: Costate, time: Numbers) -> Costate:
+        """The costate a time earlier."""
+        decay, decay_by = self.neuron.decay_by(self.lanes, time)
+        by = {}
+        for name, change in decay_by.items():
+            carried = self.neuron.flow_back(decay, costate.by[name])
+            by[name] = plus(carried, self._moved(costate.p, decay, change))
+        return Costate(p=self.neuron.flow_back(decay, costate.p), by=by)
+
+    def _moved(self, p: State, decay: Decay, change: Decay) -> State:
+        """What a change of the flow's coefficients does to the costate before it."""
+        flow_back = partial(self.neuron.flow_back, costate=p)
+        return jax.jvp(flow_back, (decay,), (change,))[1]
+
+    def start(self, shape: tuple[int, int], dtype: Any) -> _Carry:
+        """Behind the last spike nothing counts."""
+        zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
+        by = dict.fromkeys(self.neuron.flow_fields, zero)
+        costate = Costate(p=zero, by=by)
+        return _Carry(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
+
+    def step(self, carry: _Carry, spike: _Spike) -> tuple[_Carry, _Passed]:
+        """Back to just before one more spike; a slot without one leaves everything as it is."""
+        let_go = spike.time + self.spec.refractory
+        gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
+        free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))
+        passed = (self._assigned if self.spec.assigns else self._lowered)(free, spike)
+        after = _Carry(costate=passed.before, time=spike.time, fired=spike.fired)
+        return after, passed
+
+    def _lowered(self, q: Costate, spike: _Spike) -> _Passed:
+        """Through a spike that takes the same from the state whatever it was."""
+        fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
+        drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
+        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
+        before = q._replace(p=plus(q.p, times_each(self.along, lam)))
+        return _Passed(before=before, after=q, free=q, lam=lam, drive=drive)
+
+    def _assigned(self, q: Costate, spike: _Spike) -> _Passed:
+        """Through a spike that assigns V, and the refractory time behind it."""
+        after = Costate(p=without_v(q.p), by={n: without_v(x) for n, x in q.by.items()})
+        if self.spec.refractory:
+            held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
+            after = Costate(p=without_v(held.p), by={n: without_v(x) for n, x in held.by.items()})
+        added = self.neuron.rate(self.lanes, without_v(self.left))
+        later = q.p[0] * spike.slope_after + dot(after.p, added)
+        drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
+        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
+        before = after._replace(p=plus(after.p, times_each(self.along, lam)))
+        return _Passed(before=before, after=after, free=q, lam=lam, drive=drive)
+
+
+def plus(state: State, other: State) -> State:
+    return tuple(a + b for a, b in zip(state, other, strict=True))
+
+
+def times_each(state: State, factor: Numbers) -> State:
+    return tuple(part * factor for part in state)
+
+
+def dot(state: State, other: State) -> Numbers:
+    return sum(a * b for a, b in zip(state, other, strict=True))  # pyright: ignore
+
+
+def without_v(state: State) -> State:
+    return jnp.zeros_like(state[0]), *state[1:]
+
+
+def _spikes_back(
+    spec: LayerSpec,
+    lanes: Any,
+    times: Slots,
+    slopes: Slots,
+    cotangent: Slots,
+    causes: Causes | None,
+) -> tuple[_Passed, Costate]:
+    """What each spike leaves (arrays (spikes, batch, neurons)), and the costate at time 0."""
     fired = jnp.isfinite(times)
+    if causes is not None and spec.jump_width is not None:
+        jumped = jnp.isinf(slopes) & (causes.jump > 0)
+        slopes = jnp.where(jumped, causes.jump / spec.jump_width, slopes)
     slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
-    slopes = slopes.at[0].set(jnp.where(starts_above(lanes), jnp.inf, slopes[0]))
-    drive = jnp.where(fired, cotangent, 0.0)
-    finite = jnp.where(fired, times, 0.0)
-    if times.shape[0] == 1:
-        zero = jnp.zeros_like(finite)
-        return _Costates(lam=-drive / slopes, later=zero, later_time=zero)
+    # One that starts above its threshold fires at time 0, whatever its state is exactly.
+    first = jnp.where(starts_above(spec.neuron, lanes), jnp.inf, slopes[0])
+    spikes = _Spike(
+        time=jnp.where(fired, times, 0.0),
+        slope=slopes.at[0].set(first),
+        slope_after=jnp.zeros_like(times) if causes is None else causes.slope_after,
+        cotangent=cotangent,
+        fired=fired,
+    )
+    backward = Backward(spec, lanes)
+    start = backward.start(times.shape[1:], times.dtype)
+    if len(times) == 1:
+        carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
+        passed = jax.tree.map(lambda array: array[None], passed)
+    else:
+        carry, passed = lax.scan(backward.step, start, spikes, reverse=True)
+    return passed, backward.flow_back(carry.costate, jnp.where(carry.fired, carry.time, 0.0))
 
-    def step(carry, spike):
-        lam, later, later_time, next_time, next_fired = carry
-        time, slope, drive, fired = spike
-        gap = jnp.where(next_fired, next_time - time, 0.0)
-        em = spec.neuron.decay(lanes, gap)[0]
-        later_time = em * (later_time + gap * (later + lam))
-        later = em * (later + lam)
-        lam = jnp.where(fired, -(drive - jump * later) / slope, 0.0)
-        return (lam, later, later_time, time, fired), _Costates(
-            lam=lam, later=later, later_time=later_time
+
+def _own_gradient(spec: LayerSpec, lanes: Any, passed: _Passed, begin: Costate) -> Any:
+    """The part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
+    neuron = spec.neuron
+    total = partial(jax.tree.map, partial(jnp.sum, axis=0))
+    if spec.assigns:
+        after = _with_v(passed.after, passed.free)
+    else:  # where a neuron started above its threshold its first spike took nothing
+        above = starts_above(neuron, lanes)
+        counts = jnp.ones_like(passed.lam).at[0].set(jnp.where(above, 0.0, 1.0))
+        after = jax.tree.map(lambda array: array * counts, passed.after)
+    after = total(after)
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+    wide = jax.tree.map(lambda array: jnp.broadcast_to(array, passed.lam.shape[1:]), lanes)
+    gradient = pulled(lambda lanes: neuron.excess(lanes, still), wide, total(passed.lam))
+    for function, costate in (
+        (partial(start_of, spec), begin),
+        (partial(left_by_spike, spec), after),
+    ):
+        gradient = jax.tree.map(jnp.add, gradient, pulled(function, wide, costate.p))
+        state = function(lanes)
+        for name in neuron.flow_fields:
+            moved = getattr(gradient, name) + dot(state, costate.by[name])
+            gradient = replace(gradient, **{name: moved})
+    return gradient
+
+
+def _with_v(costate: Costate, other: Costate) -> Costate:
+    """A costate with V's own entry of another."""
+    by = {name: (other.by[name][0], *state[1:]) for name, state in costate.by.items()}
+    return Costate(p=(other.p[0], *costate.p[1:]), by=by)
+
+
+def pulled(function: Any, lanes: Any, cotangent: Any) -> Any:
+    """The gradient by the lanes of a function of them, (batch, neurons)."""
+    shape = jax.tree.leaves(lanes)[0].shape
+    found, pull = jax.vjp(function, lanes)
+    cotangent = jax.tree.map(
+        lambda value, given: jnp.broadcast_to(given, shape).astype(value.dtype), found, cotangent
+    )
+    return pull(cotangent)[0]
+
+
+# ---- arrivals
+
+
+class _Sample(NamedTuple):
+    """One sample: arrays (arrivals,), or spikes first, (spikes, neurons)."""
+
+    arrival: Float[Array, "arrivals"]
+    row: Int[Array, "arrivals"]
+    times: Float[Array, "spikes neurons"]
+    cause: Int[Array, "spikes neurons"] | None
+    before: Costate
+    free: Costate | None
+    lanes: Any
+
+
+class _ByArrival(NamedTuple):
+    """What a tile of arrivals and neurons leaves, the longer of these axes last."""
+
+    weight: Float[Array, "a b"]
+    time: Float[Array, "a b"]
+    fields: dict[str, Float[Array, "a b"]]
+
+
+class _Tile:
+    """One sample's arrivals against the neurons of its population.
+
+    Args:
+        neurons_last: arrays are (arrivals, neurons); else (neurons, arrivals).
+    """
+
+    def __init__(self, spec: LayerSpec, neurons_last: bool) -> None:
+        self.spec, self.neuron, self.neurons_last = spec, spec.neuron, neurons_last
+        self.axis = 0 if neurons_last else 1  # of the arrivals
+
+    def of_arrivals(self, array: Array) -> Array:
+        """(arrivals,) as what broadcasts to a tile."""
+        return jnp.expand_dims(array, 1 - self.axis)
+
+    def of_lanes(self, array: Array) -> Array:
+        """(neurons,) as what broadcasts to a tile."""
+        return array[None] if self.neurons_last else array[:, None]
+
+    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> Array:
+        """Entries of a spike's array at a slot of each arrival and neuron."""
+        array = array if self.neurons_last else array.T
+        if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
+            first, behind = jnp.split(array, 2, axis=self.axis)
+            return jnp.where(number == 0, first, behind)
+        return jnp.take_along_axis(array, number, axis=self.axis, mode="promise_in_bounds")
+
+    def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
+        """For each arrival the neuron's next spike, or how many it has."""
+        arrival = self.of_arrivals(sample.arrival)
+        slot = self.of_arrivals(jnp.arange(len(sample.arrival), dtype=jnp.int32))
+        number = jnp.zeros(
+            jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample)), jnp.int32
+        )
+        if sample.cause is None and len(sample.times) > 4:
+            search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
+            found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
+            return found.astype(jnp.int32).T if self.neurons_last else found.astype(jnp.int32)
+        for spike in range(len(sample.times)):
+            time = self.of_lanes(sample.times[spike])
+            behind = time <= arrival
+            if sample.cause is not None:  # an arrival that made it fire came before it
+                cause = self.of_lanes(sample.cause[spike])
+                behind &= ~((time == arrival) & (slot <= cause))
+            number += behind
+        return number
+
+    def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
+        return self.of_lanes(sample.times[0]).shape
+
+    def back(self, sample: _Sample, weights: Float[Array, "a b"]) -> _ByArrival:
+        """What the arrivals of a sample leave."""
+        lanes = jax.tree.map(self.of_lanes, sample.lanes)
+        arrival = self.of_arrivals(sample.arrival)
+        number = self.next_spike(sample)
+        used = jnp.isfinite(arrival) & (number < len(sample.times))
+
+        def behind(array: Array, value: float = 0.0) -> Array:
+            return jnp.concatenate([array, jnp.full_like(array[:1], value)])
+
+        target = self.taken(behind(sample.times), number)
+        costate = jax.tree.map(lambda x: self.taken(behind(x), number), sample.before)
+        if sample.free is not None:
+            target, costate = self._or_release(sample, arrival, number, target, costate)
+        used &= jnp.isfinite(target)
+        gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
+        backward = Backward(self.spec, lanes)
+        found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
+        unit, moved = backward.arrived()
+
+        def counted(values: Array) -> Array:
+            return jnp.where(used, values, 0.0)
+
+        return _ByArrival(
+            weight=counted(dot(unit, found.p)),
+            time=-counted(weights * dot(moved, found.p)),
+            fields={name: counted(weights * dot(unit, x)) for name, x in found.by.items()},
         )
 
-    zero = jnp.zeros_like(finite[0])
-    start = (zero, zero, zero, zero, jnp.zeros_like(fired[0]))
-    return lax.scan(step, start, (finite, slopes, drive, fired), reverse=True)[1]
+    def _or_release(
+        self,
+        sample: _Sample,
+        arrival: Array,
+        number: Int[Array, "a b"],
+        target: Array,
+        costate: Costate,
+    ) -> tuple[Array, Costate]:
+        """Of arrivals in a refractory time, its end and the costate there, V's own left out."""
+        assert sample.free is not None
+        before = jnp.maximum(number - 1, 0)
+        end = self.taken(_padded(sample.times), before) + self.spec.refractory
+        held = (number > 0) & (arrival < end)
+        free = jax.tree.map(lambda x: self.taken(_padded(x), before), sample.free)
+        p, by = without_v(free.p), {name: without_v(x) for name, x in free.by.items()}
+        chosen = partial(jax.tree.map, partial(jnp.where, held))
+        return jnp.where(held, end, target), chosen(Costate(p=p, by=by), costate)
 
 
-def _own_gradients(spec, lanes, times, costates):
-    """The part of the gradient that needs no arrivals, (batch, neurons): threshold, v_reset,
-    initial state, taus.
-    """
-    fired = jnp.isfinite(times)
-    lam, later = jnp.where(fired, costates.lam, 0.0), jnp.where(fired, costates.later, 0.0)
-    later_time = jnp.where(fired, costates.later_time, 0.0)
-    finite = jnp.where(fired, times, 0.0)
-    total = partial(jnp.sum, axis=0)
-    rate = spec.neuron.leak(lanes) ** 2  # em's derivative by tau_mem is t em / tau_mem^2
-    em, _, k, k_by_tau_mem, k_by_tau_syn = spec.neuron.decay_derivatives(lanes, finite)
-    above = starts_above(lanes)  # as if v started at the threshold: the first reset takes H off
-    v_start = jnp.where(above, lanes.threshold, lanes.v_start)
-    tau_mem = total(lam * (v_start * finite * em * rate + lanes.j_start * k_by_tau_mem))
-    d_start = total(lam * em)
-    return Lanes(
-        threshold=-total(lam) - total(later) + jnp.where(above, d_start, 0.0),
-        v_reset=total(later),
-        v_start=jnp.where(above, 0.0, d_start),
-        j_start=total(lam * k),
-        tau_mem=tau_mem - (lanes.threshold - lanes.v_reset) * rate * total(later_time),
-        tau_syn=total(lam * lanes.j_start * k_by_tau_syn),
-    )
+def _padded(array: Array) -> Array:
+    return jnp.concatenate([array, jnp.zeros_like(array[:1])])
 
 
-class _Pairs(NamedTuple):
-    """Sums over the spikes of one sample, per arrival and neuron, the longer of these axes last."""
+class _Residuals(NamedTuple):
+    """What the backward pass needs: the arguments, and what came of them."""
 
-    by_weight: jax.Array
-    by_tau_mem: jax.Array
-    by_tau_syn: jax.Array
-    by_time: jax.Array
-
-
-def _pair_sums(spec, lanes, arrival, lam, times):
-    """One tile per spike slot, added up; `arrival`, `lanes` and the slots of `lam` and `times`
-    broadcast to a tile.
-    """
-
-    def tile(lam, spike):
-        gap = spike - arrival
-        valid = (gap > 0) & jnp.isfinite(gap)
-        response = spec.neuron.response(lanes, jnp.where(valid, gap, 0.0))
-        lam = jnp.where(valid, lam, 0.0)
-        return _Pairs(
-            lam * response.v,
-            lam * response.by_tau_mem,
-            lam * response.by_tau_syn,
-            -lam * response.by_time,
-        )
-
-    first = tile(lam[0], times[0])
-    if lam.shape[0] == 1:
-        return first
-    used = jnp.max(jnp.sum(jnp.isfinite(times), axis=0))
-    return lax.fori_loop(
-        1, used, lambda n, total: jax.tree.map(jnp.add, total, tile(lam[n], times[n])), first
-    )
+    weight: Weights
+    lanes: Any
+    time: Times
+    row: Rows
+    times: Float[Array, "batch neurons spikes"]
+    slopes: Float[Array, "batch neurons spikes"]
+    causes: Causes | None
 
 
-def layer_backward(spec, residuals, cotangent):
+def layer_backward(spec: LayerSpec, residuals: Any, cotangent: LayerSpikes) -> tuple[Any, ...]:
     """Gradients of `layer_spikes` by its arguments, from weight, lanes, time, row, spike times,
     slopes and causes.
     """
-    weight, lanes, time, row, times, slopes, causes = residuals
-    spikes_first = partial(jnp.moveaxis, source=-1, destination=0)
-    if causes is not None:
-        by_spike = [spikes_first(array) for array in (times, slopes, cotangent.time, *causes)]
-        return assigned_backward(spec, weight, lanes, time, row, *by_spike)
-    times, slopes = spikes_first(times), spikes_first(slopes)
+    kept = _Residuals(*residuals)
+    lanes = kept.lanes
+    spikes_first = partial(jax.tree.map, lambda array: jnp.moveaxis(array, -1, 0))
+    times, slopes, causes = spikes_first((kept.times, kept.slopes, kept.causes))
+    wide = spread(lanes, kept.time.shape[0])
+    if spec.assigns:
+        causes = _with_slope_after(spec, kept, wide, times, causes)
+    passed, begin = _spikes_back(spec, wide, times, slopes, spikes_first(cotangent.time), causes)
+    own = _own_gradient(spec, wide, passed, begin)
+    d_weight, d_fields, d_time = _arrivals_back(spec, kept, wide, times, causes, passed)
+    if spec.neuron.jumps and causes is not None:
+        d_time = _passed_on(d_time, times, causes, passed)
+    own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
+    return d_weight, gathered(own, lanes), d_time, None, None
+
+
+def _arrivals_back(
+    spec: LayerSpec,
+    kept: _Residuals,
+    wide: Any,
+    times: Slots,
+    causes: Causes | None,
+    passed: _Passed,
+) -> tuple[Weights, dict[str, Float[Array, "batch neurons"]], Times]:
+    """Gradients by the weights, by the fields of the flow through arrivals, and by their times."""
+    weight, time, row = kept.weight, kept.time, kept.row
     batch = time.shape[0]
-    costates = _costates(spec, spread(lanes, batch), times, slopes, spikes_first(cotangent.time))
-    own = _own_gradients(spec, spread(lanes, batch), times, costates)
-    shared = (
-        row.ndim == 1
-    )  # one row pattern for all samples: gather the weights once, scatter their gradient once
-    neurons_last = weight.shape[1] >= MINOR_NEURONS
-    turn = (lambda tile: tile) if neurons_last else jnp.transpose
-    neuron_axis = 1 if neurons_last else 0
-    across = partial(Lanes.across, shape=(1, -1) if neurons_last else (-1, 1))
+    shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
+    tile = _Tile(spec, neurons_last=weight.shape[1] >= MINOR_NEURONS)
+    turn = (lambda array: array) if tile.neurons_last else jnp.transpose
     all_weights = turn(weight[row]) if shared else None
-    positions = lanes.threshold.ndim == 2
 
-    def sample(d_weight, inputs):
-        arrival, row, lam, times, own_lanes = inputs
-        tiles = partial(
-            jnp.expand_dims, axis=2 - neuron_axis
-        )  # (spikes, neurons) -> spikes of tiles
-        these = across(own_lanes if positions else lanes)
-        pairs = _pair_sums(
-            spec, these, jnp.expand_dims(arrival, neuron_axis), tiles(lam), tiles(times)
-        )
-        weights = (
-            turn(weight.at[row].get(mode="fill", fill_value=0.0))
-            if all_weights is None
-            else all_weights
-        )
-        if shared:
-            d_weight += pairs.by_weight
+    def sample(d_weight: Array, given: _Sample) -> tuple[Array, Any]:
+        if all_weights is None:
+            weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))
         else:
-            d_weight = d_weight.at[row].add(turn(pairs.by_weight), mode="drop")
-        d_tau_mem = jnp.sum(pairs.by_tau_mem * weights, axis=1 - neuron_axis)
-        d_tau_syn = jnp.sum(pairs.by_tau_syn * weights, axis=1 - neuron_axis)
-        return d_weight, (d_tau_mem, d_tau_syn, jnp.sum(pairs.by_time * weights, axis=neuron_axis))
+            weights = all_weights
+        found = tile.back(given, weights)
+        if shared:
+            d_weight += found.weight
+        else:
+            d_weight = d_weight.at[given.row].add(turn(found.weight), mode="drop")
+        fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
+        return d_weight, (fields, jnp.sum(found.time, axis=1 - tile.axis))
 
+    by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
+    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
     rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
+    inputs = _Sample(
+        arrival=time,
+        row=rows,
+        times=jnp.moveaxis(times, 1, 0),
+        cause=by_sample(causes.cause) if spec.neuron.jumps and causes is not None else None,
+        before=by_sample(passed.before),
+        free=by_sample(passed.free) if spec.refractory else None,
+        lanes=lanes,
+    )
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
-    sample_lanes = spread(lanes, batch) if positions else None
-    inputs = (time, rows, jnp.moveaxis(costates.lam, 1, 0), jnp.moveaxis(times, 1, 0), sample_lanes)
-    d_weight, (d_tau_mem, d_tau_syn, d_time) = lax.scan(sample, start, inputs)
+    d_weight, (fields, d_time) = lax.scan(sample, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
-    d_lanes = replace(own, tau_mem=own.tau_mem + d_tau_mem, tau_syn=own.tau_syn + d_tau_syn)
-    return d_weight, gathered(d_lanes, lanes), d_time, None, None
+    return d_weight, fields, d_time
+
+
+def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: _Passed) -> Times:
+    """The arrivals' gradient with what spikes pass on that came when they came."""
+    batch, arrivals = d_time.shape
+    jumped = jnp.isfinite(times) & (causes.cause >= 0)
+    slot = jnp.moveaxis(jnp.where(jumped, causes.cause, arrivals), 1, 0).reshape(batch, -1)
+    drive = jnp.moveaxis(jnp.where(jumped, passed.drive, 0.0), 1, 0).reshape(batch, -1)
+    return d_time.at[jnp.arange(batch)[:, None], slot].add(drive, mode="drop")
+
+
+def _with_slope_after(
+    spec: LayerSpec, kept: _Residuals, wide: Any, times: Slots, causes: Causes | None
+) -> Causes:
+    """Causes with V' when V is let go after each spike, where the simulation did not note it: after
+    a refractory time, and for spikes that were recorded elsewhere.
+    """
+    if causes is not None and not spec.refractory:
+        return causes
+    neuron, weight = spec.neuron, jnp.pad(kept.weight, ((0, 1), (0, 0)))
+    rows = jnp.broadcast_to(kept.row, kept.time.shape)
+    rows = jnp.where(jnp.isfinite(kept.time), rows, len(kept.weight))
+    batch = len(kept.time)
+    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
+
+    def sample(given: tuple[Array, Array, Array, Any]) -> Array:
+        arrival, row, times, lanes = given
+        fired = jnp.isfinite(times)
+        spikes = jnp.where(fired, times, 0.0)
+        still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+        added = without_v(neuron.reset(lanes, still))
+
+        def after(gap: Array, state: State) -> State:
+            return neuron.flow(neuron.decay(lanes, gap), state)
+
+        def release(free: Array) -> Array:
+            state = after(free, neuron.begin(lanes))
+            came = jnp.isfinite(arrival)[:, None] & (free >= arrival[:, None])
+            gap = jnp.where(came, free - arrival[:, None], 0.0)
+            moved = after(gap, neuron.arrive(still, weight[row]))
+            spiked = fired & (free >= spikes)
+            kicked = after(jnp.where(spiked, free - spikes, 0.0), added)
+            for counts, parts in ((came, moved), (spiked, kicked)):
+                sums = (jnp.sum(jnp.where(counts, part, 0.0), axis=0) for part in parts)
+                state = plus(state, tuple(sums))
+            return neuron.rate(lanes, neuron.clamp(lanes, state))[0]
+
+        return lax.map(release, spikes + spec.refractory)
+
+    found = lax.map(sample, (kept.time, rows, jnp.moveaxis(times, 1, 0), lanes))
+    found = jnp.moveaxis(found, 0, 1)
+    if causes is None:
+        none = jnp.full(times.shape, -1, jnp.int32)
+        return Causes(cause=none, jump=jnp.zeros_like(times), slope_after=found)
+    return causes._replace(slope_after=found)
 
 
 layer_spikes.defvjp(_forward, layer_backward)

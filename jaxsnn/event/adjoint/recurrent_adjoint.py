@@ -1,28 +1,24 @@
 """Exact gradients of a recurrent group's spike times, by one pass over its log from the last step
 to the first.
 
-The costate p of a neuron's state is what dL is per change of that state. Between events it flows as
-the transposed flow; at a spike s of the neuron, after which V is v_reset whatever it was,
-
-    p_V before = -(E_s - p_V after V' after) / V' before,      E_s = dL/dt_s + sum of dL/dt of what it sends,
-
-and something that arrives with weight W at time t and moves the state by W e adds p e to dL/dW and
--p A e W to dL/dt, A being the generator of the flow. That is EventProp (Wunderlich & Pehle,
-Scientific Reports 11, 12829, 2021), with the flow in closed form, for feedback with and without
-delays. Where an arrival moved V itself across the threshold, the spike comes when that arrival
-comes: p_V before = 0, and what E_s - p_V V' after would have done goes to the arrival. No state is
-stored or replayed: what depends on the time constants is carried along as p's derivatives by them.
+The costate of a neuron's state flows as the transposed flow, and spikes and arrivals do to it what
+they do in a feed-forward population (`layer_adjoint`); what arrives with weight W at time t and moves
+the state by W e adds p e to dL/dW and -p A e W to dL/dt, A being the generator of the flow, and that
+goes to the spike that sent it. That is EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829,
+2021), with the flow in closed form, for feedback with and without delays. No state is stored or
+replayed: what depends on the lanes of the flow is carried along as the costate's derivatives by them.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.event.adjoint.costates import Pass
+from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
+from jaxsnn.event.adjoint.layer_adjoint import dot, left_by_spike, pulled, start_of
 from jaxsnn.event.adjoint.tangents import moved_by, transposed
-from jaxsnn.event.dynamics.neuron_model import Lanes
 from jaxsnn.event.forward.agenda import in_order
 from jaxsnn.event.forward.group import (
     GroupEvents,
@@ -34,13 +30,12 @@ from jaxsnn.event.forward.group import (
     layout,
     tables,
 )
+from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
 from jaxsnn.network.reductions import over_first
 
 
-def group_spikes(
-    spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end
-) -> GroupSpikes:
+def group_spikes(spec: GroupSpec, arrivals, feedback, lanes: tuple[Any, ...], t_end) -> GroupSpikes:
     """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field
     of `lanes`.
 
@@ -62,7 +57,7 @@ def group_spikes(
 
 
 def group_spikes_forward(
-    spec: GroupSpec, arrivals, feedback, lanes: tuple[Lanes, ...], t_end
+    spec: GroupSpec, arrivals, feedback, lanes: tuple[Any, ...], t_end
 ) -> GroupSpikes:
     """As `group_spikes`, differentiable in forward mode."""
     return by_population(spec, _events_forward(spec, arrivals, feedback, lanes, t_end))
@@ -78,7 +73,7 @@ class _Residuals(NamedTuple):
 
     arrivals: Any
     feedback: Any
-    lanes: tuple[Lanes, ...]
+    lanes: tuple[Any, ...]
     log: Log
     steps: jax.Array
 
@@ -103,7 +98,7 @@ def _gradients(spec, residuals, drive, fixed_length=False):
     total = Pass(spec, plan, table, lanes, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
     d_lanes = tuple(
-        _lanes_gradient(layer.neuron, each, population)
+        _lanes_gradient(layer, each, population)
         for layer, each, population in zip(spec.layers, lanes, total.populations, strict=True)
     )
     d_arrivals = tuple(
@@ -171,19 +166,19 @@ def _delay_gradient(plan: Layout, edge, target, delay, log: Log, by_time):
     )
 
 
-def _lanes_gradient(neuron, lanes, population):
+def _lanes_gradient(layer: LayerSpec, lanes: Any, population: PopulationCostate) -> Any:
     """The gradient by the lanes, from what the pass leaves of a population at time 0."""
-    own = jax.tree.map(over_first, population.own)
-    costate, by_tau_mem, by_tau_syn = jax.tree.map(
-        over_first, (population.costate, population.by_tau_mem, population.by_tau_syn)
+    neuron = layer.neuron
+    own, costate = jax.tree.map(over_first, (population.own, population.costate))
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+    parts = (
+        pulled(lambda lanes: neuron.excess(lanes, still), lanes, own.lam),
+        pulled(partial(start_of, layer), lanes, costate.p),
+        pulled(partial(left_by_spike, layer), lanes, own.left),
     )
-    start, begin_back = jax.vjp(neuron.begin, lanes)
-    (d_start,) = begin_back(costate)
-    return Lanes(
-        threshold=own.threshold,
-        v_reset=own.v_reset,
-        v_start=d_start.v_start,
-        j_start=d_start.j_start,
-        tau_mem=own.tau_mem + sum(x * by for x, by in zip(start, by_tau_mem, strict=True)),
-        tau_syn=own.tau_syn + sum(x * by for x, by in zip(start, by_tau_syn, strict=True)),
-    )
+    gradient = jax.tree.map(lambda *of_each: sum(of_each), *parts)
+    start = start_of(layer, lanes)
+    for name in neuron.flow_fields:
+        by_flow = own.fields[name] + dot(start, costate.by[name])
+        gradient = replace(gradient, **{name: getattr(gradient, name) + by_flow})
+    return gradient

@@ -23,6 +23,7 @@ from jax import lax
 from jaxsnn.network.structure import TauShape
 
 _NEWTON_STEPS = 60
+_SERIES = 24  # terms of a series at numbers up to 1 and 2
 
 
 @jax.custom_jvp
@@ -324,9 +325,39 @@ def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
     return jnp.clip(lax.while_loop(unfinished, body, state)[0], 0.0, duration)
 
 
-def slope(j, threshold, tau_mem):
-    """dV/dt just before a spike: there v is at the threshold."""
-    return (j - threshold) / tau_mem
+def decayed(v, j, threshold):
+    """exp(-t / tau_mem) at the upward crossing of v = threshold, for tau_mem = 2 tau_syn: 1 where v
+    is there already, 0 where it never comes.
+
+    The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes
+    there if it ends above (threshold < 0), or over a maximum.
+    """
+    half = 0.5 * (v + j)
+    discriminant = half * half - j * threshold
+    root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
+    falls = half <= 0
+    x = jnp.where(falls, -threshold, half + root) / jnp.where(falls, root - half, j)
+    reaches = (threshold < 0) | ((j > v) & (half > 0) & (discriminant >= 0))
+    x = jnp.clip(x, jnp.finfo(v.dtype).tiny, 1.0)
+    return jnp.where(v >= threshold, 1.0, jnp.where(reaches, x, 0.0))
 
 
-__all__ = ["crosses", "decay", "decay_derivatives", "extremum", "peaks", "slope", "solve"]
+def integrated_exponential(rate, t):
+    """The integral of e^(-rate t) over [0, t]: t phi1(-rate t)."""
+    return t * phi1(-rate * t)
+
+
+def integrated_ramp(rate, t):
+    """The integral of t e^(-rate t) over [0, t]: t^2 phi1'(-rate t)."""
+    return t * t * phi1_derivative(-rate * t)
+
+
+def divided_difference_series(x, y):
+    """phi1[x, y] by its power series, for |x| up to 1 and |y| up to 2, where it is exact in float64."""
+    series, power = 0.0, jnp.ones_like(x)
+    homogeneous = jnp.ones_like(x * y)  # of degree n in x and y, all coefficients 1
+    for n in range(_SERIES):
+        series += homogeneous * (1 / math.factorial(n + 2))
+        power = power * y
+        homogeneous = x * homogeneous + power
+    return series

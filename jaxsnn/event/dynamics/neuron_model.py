@@ -1,219 +1,235 @@
-"""Neuron types of the event engine: the protocol, and who plays which population.
+"""What a neuron model is to the event engine.
 
-A type is a frozen, hashable record. It turns NIR's parameters into the `Lanes` that the engine
-scans (`lanes`), and supplies the flow between events, what an arrival does, and the crossing
-solver; everything else, forward and backward, feed-forward and recurrent, is written once.
+A model is a frozen, hashable record. It turns the parameters of a population into `lanes` (whatever
+arrays its equations need, one entry for each neuron) and supplies what happens to the state of a
+neuron: how it flows between events, what an arrival and a spike do to it, and when it crosses the
+threshold. Everything else, forward and backward, feed-forward and recurrent, is written once, for
+models of this kind:
+
+- The state is a tuple of arrays; its first entry is the membrane voltage V, shifted by a constant if
+  that makes the flow linear.
+- Between events the state x follows x' = A x, so that the flow over a time is a linear map.
+- An arrival of weight w adds w e to the state, with e constant.
+- A spike comes where `excess`, an affine function of the state, rises to zero.
+- A spike assigns V, and may add a constant to each other entry (`reset`).
+
+The gradients are those of EventProp (Wunderlich & Pehle, Scientific Reports 11, 12829, 2021) for
+this class of models. They ask the model for its flow's derivatives by the lanes named in
+`flow_fields`, which JAX finds where the model does not give them in closed form (`decay_by`).
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxsnn.network.reductions import any_in
-from jaxsnn.network.structure import TauShape, tau_shape_holds
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Lanes:
-    """What the scan needs of each neuron: arrays of shape (neurons,), in v = V - V_inf, j = R (I -
-    I_inf).
-
-    Bias, v_leak and r have ended in these: the scan itself knows no drive. Where the neurons of a
-    population stand at several positions that see different arrivals, the arrays are (positions,
-    neurons at each).
-    """
-
-    threshold: Float[Array, "..."]
-    v_reset: Float[Array, "..."]
-    v_start: Float[Array, "..."]
-    j_start: Float[Array, "..."]
-    tau_mem: Float[Array, "..."]
-    tau_syn: Float[Array, "..."]
-
-    def across(self, shape):
-        """The same lanes with every array reshaped, say to (1, neurons)."""
-        return jax.tree.map(lambda array: array.reshape(shape), self)
-
-
-class Response(NamedTuple):
-    """What an arrival that weighs 1 leaves in v after a time t > 0, and its derivatives."""
-
-    v: jax.Array
-    by_tau_mem: jax.Array
-    by_tau_syn: jax.Array
-    by_time: jax.Array
+#: The state of some neurons: arrays that broadcast against each other, V first.
+State = tuple[Float[Array, "..."], ...]
+#: What the flow over some time needs of that time, computed once: see `Neuron.decay`.
+Decay = tuple[Float[Array, "..."], ...]
+Numbers = Float[Array, "..."]
+#: NIR's (or the model's own) parameter names -> arrays (neurons,).
+Parameters = Mapping[str, Float[Array, "neurons"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """What all neuron types have. A subclass supplies the flow between events and the crossing
-    solver.
-
-    The state of a neuron is a tuple that begins with v and j.
+    """A neuron model. A subclass supplies lanes, begin, decay, flow, arrive, excess, rate, reset,
+    crosses and solve.
 
     Attributes:
-        tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
-        uniform: all neurons have the same time constants.
+        uniform: all neurons of the population have the same `flow_fields`, so that one decay serves
+            them all.
         width: length of a box spike, seconds; 0 where spikes are deltas.
-        spike_area, dt, resistance, initial, reset: as in `jaxsnn.network.network.Population`.
-        step: a bias is added once in every step of this length (seconds) like a spike; None: it is
-            a constant current.
     """
 
     #: An arrival moves V itself, so that a spike can come at the very time of an arrival.
     jumps: ClassVar[bool] = False
+    #: A spike takes the same from the state whatever happened before (`drop`). False: V is assigned
+    #: from different heights, or other entries change.
+    drops: ClassVar[bool] = True
+    #: Fields of the lanes that the flow depends on.
+    flow_fields: ClassVar[tuple[str, ...]] = ()
+    #: Fields of the lanes in the unit of V.
+    voltages: ClassVar[tuple[str, ...]] = ()
 
-    tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     width: float = 0.0
-    spike_area: float | None = None
-    dt: float | None = None
-    step: float | None = None
-    resistance: str = "file"
-    initial: str = "zero"
-    reset: str = "zero"
 
-    def lanes(self, parameters, current):
-        """`Lanes` of a population.
+    # ---- parameters
+
+    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Any:
+        """What the equations need of each neuron: a pytree record of arrays (neurons,).
 
         Args:
-            parameters: NIR's names -> arrays of shape (neurons,); v_threshold and v_reset may lack
-                in a readout.
-            current: the constant input (a bias), shape (neurons,), or None.
+            parameters: of the population.
+            current: the constant input (a bias), or None.
         """
-        p = parameters
-        zero = jnp.zeros_like(p["r"])
-        v_reset = p.get("v_reset", zero)
-        rest = self.v_inf(p, current)
-        start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]
-        return Lanes(
-            threshold=p.get("v_threshold", zero) - rest,
-            v_reset=(zero if self.reset == "subtract" else v_reset) - rest,
-            v_start=start - rest,
-            j_start=self.j_start(p, current),
-            tau_mem=self.tau_mem(p),
-            tau_syn=p.get("tau_syn", zero + 1),
-        )
-
-    def shape_holds(self, lanes):
-        """Whether the static record still describes the numbers: scalar bool."""
-        tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
-        broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
-        if self.uniform:
-            broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
-        return ~any_in(*broken)
-
-    def v_inf(self, parameters, current) -> jax.Array:
-        """Voltage that v is measured from, (neurons,)."""
         raise NotImplementedError
 
-    def j_start(self, parameters, current) -> jax.Array:
-        """j at time 0, (neurons,)."""
+    def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """Voltage that V is measured from, (neurons,)."""
         raise NotImplementedError
 
-    def arrival_factor(self, parameters) -> jax.Array:
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
         """What an arriving spike of weight 1 weighs (`arrive`), (neurons,)."""
         raise NotImplementedError
 
-    def current_factor(self, parameters) -> jax.Array:
+    def current_factor(self, parameters: Parameters) -> Numbers:
         """By how much a constant current of 1 raises what an open box raises, (neurons,)."""
         raise NotImplementedError
 
-    def kick(self, parameters) -> jax.Array:
+    def kick(self, parameters: Parameters) -> Numbers:
         """Scale of what an arriving spike of weight 1 does to V, (neurons,)."""
-        raise NotImplementedError
+        return self.arrival_factor(parameters)
 
-    def decay(self, lanes, t) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
-        raise NotImplementedError
+    def lift(
+        self, parameters: Parameters, current: Float[Array, "neurons"], t_end: float
+    ) -> Numbers:
+        """By how much a constant current moves V in the long run, (neurons,): its rest."""
+        del t_end  # of neurons that do not leak
+        return self.v_inf(parameters, current) - self.v_inf(parameters, None)
 
-    def decay_derivatives(self, lanes, t) -> tuple[jax.Array, ...]:
-        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
-        raise NotImplementedError
+    def height(self, parameters: Parameters) -> Numbers:
+        """v_threshold - v_reset, (neurons,)."""
+        return parameters["v_threshold"] - parameters["v_reset"]
 
-    def crosses(self, lanes, state, end) -> jax.Array:
-        """Whether v reaches the threshold in the interval from one state to another."""
-        raise NotImplementedError
+    def in_units(self, lanes: Any, unit: Float[Array, "neurons"]) -> Any:
+        """The lanes with voltages in units of (neurons,) volts."""
+        return replace(lanes, **{name: getattr(lanes, name) / unit for name in self.voltages})
 
-    def solve(self, lanes, state, duration, crossing_now) -> jax.Array:
-        """Time to the crossing where there is one."""
-        raise NotImplementedError
+    # ---- the state and its flow
 
-    def response(self, lanes, t) -> Response:
-        """What an arrival that weighs 1 leaves in v after t > 0; here one that moves j."""
-        _, es, k, by_tau_mem, by_tau_syn = self.decay_derivatives(lanes, t)
-        return Response(k, by_tau_mem, by_tau_syn, (es - k) / lanes.tau_mem)
-
-    def held_response(self, lanes, held, t):
-        """What an arrival leaves in v at t after V was let go, where V had been held for `held`
-        after the arrival.
-        """
-        _, es, _ = self.decay(lanes, held)
-        return es * self.decay(lanes, t)[2]
-
-    def drive_response(self, lanes, t):
-        """What an arrival that weighs 1 leaves in j after t; here one that moves j."""
-        return self.decay(lanes, t)[1]
-
-    def begin(self, lanes):
+    def begin(self, lanes: Any) -> State:
         """State at time 0."""
-        return lanes.v_start, lanes.j_start
+        raise NotImplementedError
 
-    def arrive(self, state, weight):
-        """State after an arrival; here it moves j."""
-        return state[0], state[1] + weight
+    def decay(self, lanes: Any, t: Numbers) -> Decay:
+        """Coefficients of the flow over t >= 0 seconds (inf allowed)."""
+        raise NotImplementedError
 
-    def flow(self, decay, state):
-        """State after the time that `decay` belongs to."""
-        em, es, k = decay
-        v, j = state
-        return v * em + j * k, j * es
+    def flow(self, decay: Decay, state: State) -> State:
+        """State after the time that `decay` belongs to; linear in it, affine in the coefficients."""
+        raise NotImplementedError
 
-    def after_reset(self, lanes, state):
+    def rate(self, lanes: Any, state: State) -> State:
+        """Time derivative of the state between events, linear in it."""
+        raise NotImplementedError
+
+    def arrive(self, state: State, weight: Numbers) -> State:
+        """State after an arrival."""
+        raise NotImplementedError
+
+    def excess(self, lanes: Any, state: State) -> Numbers:
+        """V - threshold, or what stands for it: the neuron fires where it rises to 0."""
+        raise NotImplementedError
+
+    def reset(self, lanes: Any, state: State) -> State:
         """State after a spike."""
+        return self.clamp(lanes, state)
+
+    def clamp(self, lanes: Any, state: State) -> State:
+        """The state with V at v_reset, as in a refractory time."""
         return lanes.v_reset + jnp.zeros_like(state[0]), *state[1:]
 
-    def tau_mem(self, parameters):
-        """Membrane time constants (neurons,)."""
-        return parameters["tau_mem"]
+    def lifted(self, lanes: Any, state: State) -> State:
+        """The state with V raised to where the neuron fires, if rounding left it below."""
+        missing = jnp.maximum(-self.excess(lanes, state), 0.0)
+        v = state[0] + missing
+        still = jnp.maximum(-self.excess(lanes, (v, *state[1:])), 0.0)
+        return v + 4 * still, *state[1:]
 
-    def r(self, parameters):
-        """Resistances (neurons,): the file's, or what the framework plays in spite of it."""
-        return parameters["r"] if self.resistance == "file" else self.tau_mem(parameters) / self.dt
+    def drop(self, lanes: Any) -> State:
+        """What a spike takes from the state, if `drops`: V falls from the threshold to v_reset."""
+        height = lanes.threshold - lanes.v_reset
+        return height, *(jnp.zeros_like(height) for _ in self.begin(lanes)[1:])
 
-    def leak(self, lanes):
-        """Rate at which V decays, (neurons,)."""
-        return 1 / lanes.tau_mem
+    # ---- crossings
 
-    def synaptic_leak(self, lanes):
-        """Rate at which j decays, (neurons,)."""
-        return 1 / lanes.tau_syn
+    def crosses(
+        self, lanes: Any, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether the excess, below 0 now, rises to 0 in an interval from one state to another.
 
-    def rate(self, lanes, state):
-        """Time derivative of the state between events."""
-        v, j = state
-        return (j - v) / lanes.tau_mem, -j * self.synaptic_leak(lanes)
-
-    def bound(self, lanes, state):
-        """A time before which v does not cross the threshold, cheaply: as if j never fell (but to
-        0, if negative).
+        Args:
+            duration: of the interval, seconds.
         """
-        v, j = state
-        return self._bound(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
+        raise NotImplementedError
 
-    def _bound(self, v, drive, threshold, tau_mem):
-        reaches = drive > threshold
-        wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)
-        return jnp.where(v >= threshold, 0.0, jnp.where(reaches, wait, jnp.inf))
+    def solve(
+        self, lanes: Any, state: State, duration: Numbers, crossing: Bool[Array, "..."]
+    ) -> Numbers:
+        """Time to the first crossing where `crossing` says that there is one within `duration`."""
+        raise NotImplementedError
 
-    def slope(self, lanes, state):
-        """dV/dt just before a spike, where V is at the threshold."""
-        return (state[1] - lanes.threshold) / lanes.tau_mem
+    def bound(self, lanes: Any, state: State) -> Numbers | None:
+        """A time before which no crossing comes, cheaply; None: nothing is known."""
+        del lanes, state
+        return None
 
-    def slope_after(self, lanes, state):
-        """dV/dt just after a spike, where V is v_reset."""
-        return (state[1] - lanes.v_reset) / lanes.tau_mem
+    def crossing_order(self, lanes: Any, state: State) -> Numbers | None:
+        """Numbers from 0 (never) to 1 (now) that rank the crossings of all neurons, if the model
+        has such without solving for each (see `wait_of`); None: it has none.
+        """
+        del lanes, state
+        return None
+
+    def wait_of(self, lanes: Any, order: Numbers) -> Numbers:
+        """Time to the crossing with a number of `crossing_order`, for any neuron."""
+        raise NotImplementedError
+
+    def slope(self, lanes: Any, state: State) -> Numbers:
+        """Time derivative of the excess."""
+        return jax.jvp(partial(self.excess, lanes), (state,), (self.rate(lanes, state),))[1]
+
+    def slope_scale(self, lanes: Any) -> Numbers:
+        """A slope that is neither flat nor steep: `min_slope` is a fraction of it."""
+        return (lanes.threshold - lanes.v_reset) * self.leak(lanes)
+
+    def leak(self, lanes: Any) -> Numbers:
+        """Rate at which V decays, per second; 0 if it does not."""
+        return -self.rate(lanes, self._only_v(lanes))[0]
+
+    def _only_v(self, lanes: Any) -> State:
+        begin = self.begin(lanes)
+        return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
+
+    # ---- derivatives
+
+    def decay_by(self, lanes: Any, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+        """The coefficients over t, and their derivatives by each of `flow_fields`."""
+        general = self.general()
+        found, by_field = general.decay(lanes, t), {}
+        for name in self.flow_fields:
+            value = getattr(lanes, name)
+
+            def moved(value: Numbers, name: str = name) -> Decay:
+                return general.decay(replace(lanes, **{name: value}), t)
+
+            by_field[name] = jax.jvp(moved, (value,), (jnp.ones_like(value),))[1]
+        return found, by_field
+
+    def flow_back(self, decay: Decay, costate: State) -> State:
+        """The transposed flow: costates before the time that `decay` belongs to."""
+        still = jax.tree.map(jnp.zeros_like, costate)
+        return jax.vjp(partial(self.flow, decay), still)[1](costate)[0]
+
+    # ---- facts about numbers
+
+    def general(self) -> Self:
+        """The model without closed forms that tie some of the lanes together."""
+        return self
+
+    def specialised(self, lanes: Any) -> Self:
+        """The model with the closed forms that hold for these numbers.
+
+        Numbers that are traced say nothing: the model must be right for all that may come.
+        """
+        del lanes
+        return self

@@ -1,20 +1,26 @@
 """The earliest threshold crossing among the neurons of a population, for each sample of a batch.
 
-At tau_mem = 2 tau_syn for all neurons, crossings of all of them are compared as x = exp(-t /
-tau_mem), the root of a quadratic, so that no neuron costs an exponential or a logarithm. Elsewhere
-cheap lower bounds of the crossing times (`Neuron.bound`) tell which neurons to solve for: in the
-order of the bounds, until the next one lies behind the earliest crossing found.
+Where a model can rank the crossings of all neurons without solving for each
+(`Neuron.crossing_order`), that is enough. Elsewhere cheap lower bounds of the crossing times
+(`Neuron.bound`) tell which neurons to solve for: in the order of the bounds, until the next one lies
+behind the earliest crossing found. A model that has neither is solved for all neurons at once.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.dynamics.current_based import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.neuron_model import Neuron, State
 from jaxsnn.event.forward.batching import anywhere
-from jaxsnn.network.structure import TauShape
+
+OfNeurons = Float[Array, "batch neurons"]
+OfSamples = Float[Array, "batch"]
+Able = Bool[Array, "batch neurons"]
 
 
 class Crossing(NamedTuple):
@@ -24,81 +30,80 @@ class Crossing(NamedTuple):
     lanes: (batch, neurons), the neurons that cross at that very time.
     """
 
-    wait: jax.Array
-    lanes: jax.Array
+    wait: OfSamples
+    lanes: Bool[Array, "batch neurons"]
 
 
-def earliest_crossing(neuron, lanes, state, able, window) -> Crossing:
+def earliest_crossing(
+    neuron: Neuron, lanes: Any, state: State, able: Able | None, window: OfSamples
+) -> Crossing:
     """The earliest crossing of each sample within a window.
 
     Args:
-        neuron: the population's type.
-        lanes: `Lanes` of (neurons,).
-        state: the neuron type's own state, arrays (batch, neurons).
+        neuron: the population's model.
+        lanes: of (neurons,).
+        state: the model's own state, arrays (batch, neurons).
         able: (batch, neurons) bool, the neurons that can fire; None: all.
         window: (batch,) seconds.
     """
-    if isinstance(neuron, CubaLIFDelta) and neuron.uniform and neuron.tau_shape is TauShape.DOUBLE:
-        return _of_all(neuron, lanes, state, able, window)
-    return _in_order_of_bounds(neuron, lanes, state, able, window)
-
-
-def _of_all(neuron, lanes, state, able, window):
-    v, j, threshold = state[0], state[1], lanes.threshold
-    if isinstance(neuron, CubaLIFBox):
-        v, j, threshold = v - state[2], j - state[2], threshold - state[2]
-    x = _decayed(v, j, threshold)
+    order = neuron.crossing_order(lanes, state)
+    if order is not None:
+        return _first_of(neuron, lanes, order, able, window)
+    bound = neuron.bound(lanes, state)
+    if bound is not None:
+        return _in_order_of_bounds(neuron, lanes, state, able, window, bound)
+    wait = _crossing_of(neuron, lanes, state, window[:, None])
     if able is not None:
-        x = jnp.where(able, x, 0.0)
-    first = jnp.max(x, axis=1)
-    wait = -lanes.tau_mem[0] * jnp.log(first)
+        wait = jnp.where(able, wait, jnp.inf)
+    first = jnp.min(wait, axis=1)
+    return Crossing(wait=first, lanes=(wait == first[:, None]) & jnp.isfinite(wait))
+
+
+def _first_of(
+    neuron: Neuron, lanes: Any, order: OfNeurons, able: Able | None, window: OfSamples
+) -> Crossing:
+    """By the order of all crossings."""
+    if able is not None:
+        order = jnp.where(able, order, 0.0)
+    first = jnp.max(order, axis=1)
+    wait = neuron.wait_of(lanes, first)
     within = (first > 0) & (wait <= window)
-    return Crossing(
-        wait=jnp.where(within, wait, jnp.inf), lanes=(x == first[:, None]) & within[:, None]
-    )
-
-
-def _decayed(v, j, threshold):
-    """exp(-t / tau_mem) at the upward crossing of v = threshold, 1 where v is there already, 0
-    where it never comes.
-
-    The larger root x of (v + j) x - j x^2 = threshold. Where v is below the threshold it comes
-    there if it ends above (threshold < 0), or over a maximum.
-    """
-    half = 0.5 * (v + j)
-    discriminant = half * half - j * threshold
-    root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
-    falls = half <= 0
-    x = jnp.where(falls, -threshold, half + root) / jnp.where(falls, root - half, j)
-    reaches = (threshold < 0) | ((j > v) & (half > 0) & (discriminant >= 0))
-    x = jnp.clip(x, jnp.finfo(v.dtype).tiny, 1.0)
-    return jnp.where(v >= threshold, 1.0, jnp.where(reaches, x, 0.0))
+    chosen = (order == first[:, None]) & within[:, None]
+    return Crossing(wait=jnp.where(within, wait, jnp.inf), lanes=chosen)
 
 
 class _Search(NamedTuple):
-    """bound: (batch, neurons), inf where the neuron was looked at; times: crossings found; best:
+    """bound: (batch, neurons), inf where the neuron was looked at. times: crossings found. best:
     (batch,) the first.
     """
 
-    bound: jax.Array
-    times: jax.Array
-    best: jax.Array
+    bound: OfNeurons
+    times: OfNeurons
+    best: OfSamples
 
 
-def _in_order_of_bounds(neuron, lanes, state, able, window):
-    bound = neuron.bound(lanes, state)
+def _in_order_of_bounds(
+    neuron: Neuron,
+    lanes: Any,
+    state: State,
+    able: Able | None,
+    window: OfSamples,
+    bound: OfNeurons,
+) -> Crossing:
+    """By solving for one neuron of each sample after the other."""
     if able is not None:
         bound = jnp.where(able, bound, jnp.inf)
     numbers = lax.broadcasted_iota(jnp.int32, bound.shape, 1)
 
-    def unfinished(search):
+    def unfinished(search: _Search) -> Bool[Array, ""]:
         return anywhere(_open(search, window))
 
-    def look(search):
+    def look(search: _Search) -> _Search:
         nearest = jnp.min(search.bound, axis=1, keepdims=True)
-        number = jnp.min(jnp.where(search.bound == nearest, numbers, bound.shape[1] - 1), axis=1)
+        last = bound.shape[1] - 1
+        number = jnp.min(jnp.where(search.bound == nearest, numbers, last), axis=1)
         here = _open(search, window)
-        time = _crossing_of(neuron, lanes, state, number, window)
+        time = _crossing_of(neuron, *_one_of_each(lanes, state, number), window)
         time = jnp.where(here, time, jnp.inf)
         this = here[:, None] & (numbers == number[:, None])
         return _Search(
@@ -107,15 +112,15 @@ def _in_order_of_bounds(neuron, lanes, state, able, window):
             best=jnp.minimum(search.best, time),
         )
 
-    start = _Search(
-        bound=bound, times=jnp.full_like(bound, jnp.inf), best=jnp.full_like(bound[:, 0], jnp.inf)
-    )
+    never = jnp.full_like(bound, jnp.inf)
+    start = _Search(bound=bound, times=never, best=never[:, 0])
     search = lax.while_loop(unfinished, look, start)
     found = jnp.isfinite(search.best)
-    return Crossing(wait=search.best, lanes=(search.times == search.best[:, None]) & found[:, None])
+    chosen = (search.times == search.best[:, None]) & found[:, None]
+    return Crossing(wait=search.best, lanes=chosen)
 
 
-def _open(search, window):
+def _open(search: _Search, window: OfSamples) -> Bool[Array, "batch"]:
     """Samples in which a neuron is left that may cross before the earliest crossing found, or with
     it.
     """
@@ -123,14 +128,22 @@ def _open(search, window):
     return (nearest <= window) & (nearest <= search.best)
 
 
-def _crossing_of(neuron, lanes, state, number, window):
-    """Time to the crossing of one neuron of each sample within a window, inf if it has none."""
+def _one_of_each(lanes: Any, state: State, number: Int[Array, "batch"]) -> tuple[Any, State]:
+    """Lanes and state of one neuron of each sample, (batch,)."""
     one = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
-    x = tuple(
-        jnp.take_along_axis(array, number[:, None], 1, mode="promise_in_bounds")[:, 0]
-        for array in state
-    )
-    above = x[0] >= one.threshold
-    crosses = neuron.crosses(one, x, neuron.flow(neuron.decay(one, window), x))
-    wait = neuron.solve(one, x, window, crosses & ~above)
+
+    def taken(array: OfNeurons) -> OfSamples:
+        return jnp.take_along_axis(array, number[:, None], 1, mode="promise_in_bounds")[:, 0]
+
+    return one, tuple(taken(array) for array in state)
+
+
+def _crossing_of(
+    neuron: Neuron, lanes: Any, state: State, window: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Time to the crossing of neurons within a window, inf where they have none."""
+    above = neuron.excess(lanes, state) >= 0
+    end = neuron.flow(neuron.decay(lanes, window), state)
+    crosses = neuron.crosses(lanes, state, end, window)
+    wait = neuron.solve(lanes, state, window, crosses & ~above)
     return jnp.where(above, 0.0, jnp.where(crosses, wait, jnp.inf))

@@ -13,7 +13,6 @@ Leaving that out is wrong by half of the gradient and more. (Wunderlich and Pehl
 Reports 11, 12829, 2021, state the smooth case.)
 """
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -24,12 +23,8 @@ from jax import lax
 
 from jaxsnn.event.adjoint.held import held
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.current_based import CubaLIFDelta
-from jaxsnn.event.dynamics.membrane_only import IFBox
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.sorting import sorted_times
-
-_SERIES = 24  # terms of a series at numbers up to 1 and 2, after which it is exact in float64
 
 
 class _Sorted(NamedTuple):
@@ -63,7 +58,7 @@ def integral(drive: Drive, t_end, tau=None) -> jax.Array:
 
     end = jnp.asarray(t_end, drive.v_inf.dtype)
     free = _integrated(drive, drive.neuron.begin(drive.lanes), end, rate)
-    return drive.v_inf * _exponential(rate, end) + free + _arrived(drive, left)
+    return drive.v_inf * crossing.integrated_exponential(rate, end) + free + _arrived(drive, left)
 
 
 def _arrived(drive: Drive, left):
@@ -87,11 +82,10 @@ def _arrived(drive: Drive, left):
         return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")
 
     arrived = times_weights(by_row(first))
-    for name in ("tau_mem", "tau_syn"):
+    for name in drive.neuron.flow_fields:
         still = jax.tree.map(jnp.zeros_like, first)
-        by_tau = jax.jvp(
-            by_row, (first,), (replace(still, **{name: jnp.ones_like(first.tau_mem)}),)
-        )[1]
+        along = replace(still, **{name: jnp.ones_like(getattr(first, name))})
+        by_tau = jax.jvp(by_row, (first,), (along,))[1]
         arrived += _zero_that_moves_with(getattr(drive.lanes, name), held(times_weights(by_tau)))
     return arrived
 
@@ -149,7 +143,8 @@ class _Place(NamedTuple):
 
 
 def _peaks(drive: Drive, arrivals: _Sorted, t_end) -> _Place:
-    neuron, lanes = drive.neuron, drive.lanes.across((1, -1))
+    neuron = drive.neuron
+    lanes = jax.tree.map(lambda array: array[None], drive.lanes)
     batch = arrivals.time.shape[0]
     shape = (batch, drive.weight.shape[1])
     start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(lanes))
@@ -173,7 +168,9 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end) -> _Place:
         state = neuron.arrive(state, jnp.where(used[:, None], weight, 0.0))
         duration = (finish - begin)[:, None]
         after = neuron.flow(neuron.decay(flowing, duration), state)
-        inside, wait, peak = _inner(neuron, lanes, state, after)
+        rises = neuron.rate(lanes, state)[0] > 0
+        inside = neuron.turns(lanes, state, after) & rises
+        wait, peak = neuron.extremum(lanes, state)
         lasts = used[:, None] & (
             duration > 0
         )  # of arrivals at one time only the last one shows where V is
@@ -203,40 +200,6 @@ def _better(best: _Place, value, number, time, at_arrival, at_start, allowed) ->
     )
 
 
-def _inner(neuron, lanes, state, after):
-    """Whether V has a maximum inside an interval, how long after its start, and v there."""
-    return turns(neuron, lanes, state, after) & (state[1] > state[0]), *extremum(
-        neuron, lanes, state
-    )
-
-
-def turns(neuron, lanes, state, after):
-    """Whether V has an extremum inside an interval from one state to another; it has one at most."""
-    if not isinstance(neuron, CubaLIFDelta):  # V rises or falls all the way
-        return jnp.zeros_like(state[0], bool)
-    v, j, v_end, j_end = (each - _target(state) for each in (*state[:2], *after[:2]))
-    shape, taus = neuron.tau_shape, (lanes.tau_mem, lanes.tau_syn)
-    return crossing.peaks(shape, v, j, v_end, j_end, *taus) | crossing.peaks(
-        shape, -v, -j, -v_end, -j_end, *taus
-    )
-
-
-def extremum(neuron, lanes, state):
-    """How long after a state V has its extremum, and v there; the state itself, where V has none."""
-    if not isinstance(neuron, CubaLIFDelta):
-        return jnp.zeros_like(state[0]), state[0]
-    target = _target(state)
-    wait, peak = crossing.extremum(
-        state[0] - target, state[1] - target, lanes.tau_mem, lanes.tau_syn
-    )
-    return wait, peak + target
-
-
-def _target(state):
-    """What v and j decay to: above zero under open boxes."""
-    return state[2] if len(state) > 2 else 0.0
-
-
 def _sorted(drive: Drive) -> _Sorted:
     _, order = sorted_times(drive.time)
     row = drive.row[order] if drive.row.ndim == 1 else jnp.take_along_axis(drive.row, order, axis=1)
@@ -253,53 +216,8 @@ def _impulse(drive: Drive):
 def _integrated(drive: Drive, state, duration, rate):
     """The integral of v e^(-rate t) from a state on. The flow is affine in its coefficients, so it
     is the flow by their weighted means, times the integral of the weight."""
-    whole = _exponential(rate, duration)
+    whole = crossing.integrated_exponential(rate, duration)
     share = jnp.where(duration > 0, whole, 1.0)
-    means = [
-        part / share for part in _integrated_coefficients(drive.neuron, drive.lanes, duration, rate)
-    ]
+    integrals = drive.neuron.integrals(drive.lanes, duration, rate)
+    means = [part / share for part in integrals]
     return jnp.where(duration > 0, drive.neuron.flow(tuple(means), state)[0] * whole, 0.0)
-
-
-def _integrated_coefficients(neuron, lanes, t, rate):
-    """Integrals of em, es and k times e^(-rate t) over [0, t]."""
-    leak = neuron.leak(lanes)
-    synaptic = 1 / lanes.tau_syn if isinstance(neuron, CubaLIFDelta) else 0.0 * leak
-    em, es = _exponential(leak + rate, t), _exponential(synaptic + rate, t)
-    if isinstance(neuron, IFBox):
-        return em, es, _ramp(rate, t) + 0.0 * leak
-    return em, es, _integrated_rise(neuron, lanes, t, rate, synaptic, em, es)
-
-
-def _integrated_rise(neuron, lanes, t, rate, synaptic, em, es):
-    """The integral of k e^(-rate t) over [0, t], without a difference of numbers that are nearly
-    equal.
-
-    k' = (es - k) / tau_mem gives it from es's by parts, which is exact where V decays. Before that
-    it is a divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands,
-    or by its power series.
-    """
-    x, y = -(neuron.leak(lanes) + rate) * t, -(synaptic + rate) * t
-    k_end = neuron.decay(lanes, t)[2] * jnp.exp(-rate * t)
-    by_parts = (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
-    small = (x > -1) & (y > -2)
-    series, power = 0.0, jnp.ones_like(x)
-    near_x, near_y = jnp.where(small, x, 0.0), jnp.where(small, y, 0.0)
-    homogeneous = jnp.ones_like(near_x * near_y)  # of degree n in x and y, all coefficients 1
-    for n in range(_SERIES):
-        series += homogeneous * (1 / math.factorial(n + 2))
-        power = power * near_y
-        homogeneous = near_x * homogeneous + power
-    apart = jnp.where(small | (x <= -1), 1.0, (synaptic - neuron.leak(lanes)) * t)
-    divided = jnp.where(small, series, (em - es) / jnp.where(t > 0, t, 1.0) / apart)
-    return jnp.where(x > -1, neuron.leak(lanes) * t * t * divided, by_parts)
-
-
-def _exponential(rate, t):
-    """The integral of e^(-rate t) over [0, t]: t phi1(-rate t)."""
-    return t * crossing.phi1(-rate * t)
-
-
-def _ramp(rate, t):
-    """The integral of t e^(-rate t) over [0, t]: t^2 phi1'(-rate t)."""
-    return t * t * crossing.phi1_derivative(-rate * t)

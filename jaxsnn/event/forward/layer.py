@@ -11,25 +11,35 @@ positions: all neurons at one position see the same arrivals, and each position 
 one row of the arrays below.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.dynamics.neuron_model import Lanes, Neuron
+from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, State
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
 _BLOCK = 8
-_MOST_GATHERED = (
-    2**20
-)  # so many weights of all arrivals of few neurons are gathered before the scan, not in it
+# so many weights of all arrivals of few neurons are gathered before the scan, not in it
+_MOST_GATHERED = 2**20
 _ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
 # Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
+
+Seconds = float | Float[Array, ""]
+Weights = Float[Array, "rows neurons"]
+Times = Float[Array, "batch arrivals"]
+Rows = Int[Array, "*batch arrivals"]
+#: Arrays in the shape of the lanes, (batch, neurons) or (neurons, batch).
+OfLanes = Float[Array, "a b"]
+Chosen = Bool[Array, "a b"]
+Scalar = Int[Array, ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +47,11 @@ class LayerSpec:
     """Static description of one population's scan.
 
     Attributes:
-        neuron: the neuron type.
+        neuron: the neuron model.
         max_spikes: how many spikes of each neuron are recorded.
         once: a neuron stops after its first spike.
-        min_slope: smallest slope that a gradient is divided by, as a fraction of (v_threshold -
-            v_reset) / tau_mem.
+        min_slope: smallest slope that a gradient is divided by, as a fraction of
+            `Neuron.slope_scale`, (v_threshold - v_reset) / tau_mem for NIR's neurons.
         refractory: time for which V stays at v_reset after a spike, seconds.
         jump_width: where an arrival moves V itself across the threshold, the spike's time does not
             depend on weights; with a width (seconds) gradients take the jump for a ramp of that
@@ -58,16 +68,14 @@ class LayerSpec:
     in_order: bool = False
 
     @property
-    def counted(self):
-        """Spikes of one neuron after which it is no longer simulated: far beyond the recorded ones."""
+    def counted(self) -> int:
+        """Spikes of one neuron after which it is no longer simulated: far beyond the recorded."""
         return 16 * self.max_spikes + 64
 
     @property
-    def forgets(self):
-        """Whether a reset forgets by how much V was above, so that it is an assignment and no
-        subtraction.
-        """
-        return self.neuron.jumps or self.refractory > 0
+    def assigns(self) -> bool:
+        """Whether a spike assigns V, whatever it was, and does not take the same from it always."""
+        return not self.neuron.drops or self.refractory > 0
 
 
 @jax.tree_util.register_dataclass
@@ -88,35 +96,38 @@ class LayerSpikes:
 
 
 class Causes(NamedTuple):
-    """What the gradient needs to know of spikes after which the reset is an assignment; arrays as
-    in `LayerSpikes`.
+    """What the gradient needs to know of spikes that assign V; arrays as in `LayerSpikes`.
 
     cause: slot of the arrival that moved V across the threshold, else -1.
     jump: by how much it did.
+    slope_after: dV/dt just after the spike; 0 if there is a refractory time.
     """
 
-    cause: jax.Array
-    jump: jax.Array
+    cause: Int[Array, "batch neurons spikes"]
+    jump: Float[Array, "batch neurons spikes"]
+    slope_after: Float[Array, "batch neurons spikes"]
 
 
 class _State(NamedTuple):
     """Carry of the scan; arrays have the shape of the lanes.
 
-    x: the neuron's own state; at: its time in a lane that is about to fire, inf in the others;
-    done: last interval that the lane finished or stands in (None where lanes stop after their first
-    spike); free: time until which V stays at v_reset (None where it never does).
+    x: the neurons' own state. at: its time in a lane that is about to fire, inf in the others. done:
+    last interval that the lane finished or stands in (None where lanes stop after their first
+    spike). free: time until which V stays at v_reset (None where it never does).
     """
 
-    x: Any
-    at: jax.Array
-    done: jax.Array | None
-    free: jax.Array | None
+    x: State
+    at: OfLanes
+    done: Int[Array, "a b"] | None
+    free: OfLanes | None
 
 
 class _Log(NamedTuple):
-    time: jax.Array
-    slope: jax.Array
-    count: jax.Array
+    """Spikes so far, slots first: (spikes, *lanes), but count, in the shape of the lanes."""
+
+    time: Float[Array, "spikes a b"]
+    slope: Float[Array, "spikes a b"]
+    count: Int[Array, "a b"]
     causes: Causes | None
 
 
@@ -126,29 +137,37 @@ class _Intervals(NamedTuple):
     edge: where each one begins, and behind the last one where that ends.
     """
 
-    edge: jax.Array
-    duration: jax.Array
-    row: jax.Array
+    edge: Float[Array, "edges batch"]
+    duration: Float[Array, "intervals batch"]
+    row: Int[Array, "intervals batch"]
 
 
-def _intervals(time, row, t_end, rows, block):
-    """Of arrivals (arrivals, batch). Interval 0 lies before the first.
+def _intervals(
+    time: Float[Array, "arrivals batch"],
+    row: Int[Array, "arrivals batch"],
+    t_end: Seconds,
+    rows: int,
+    block: int,
+) -> _Intervals:
+    """Of arrivals in order. Interval 0 lies before the first.
 
-    There, in unused slots and from t_end on the row is `rows`.
+    There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
     """
     row = jnp.where(time < t_end, row, rows)
-    row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)  # blocks may begin at interval 1
-    edges = jnp.minimum(jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf), t_end)
+    # blocks may begin at interval 1
+    row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
+    edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
+    edges = jnp.minimum(edges, t_end)
     edges = jnp.where(lax.broadcasted_iota(jnp.int32, edges.shape, 0) == 0, 0.0, edges)
     return _Intervals(edge=edges, duration=edges[1:] - edges[:-1], row=row)
 
 
-def spread(lanes: Lanes, batch, neurons_last=True):
+def spread(lanes: Any, batch: int, neurons_last: bool = True) -> Any:
     """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions,
-    neurons).
+    neurons), or that turned.
     """
 
-    def one(array):
+    def one(array: Float[Array, "..."]) -> Float[Array, "a b"]:
         if array.ndim == 1:
             return array[None] if neurons_last else array[:, None]
         array = jnp.tile(array, (batch // array.shape[0], 1))
@@ -157,20 +176,29 @@ def spread(lanes: Lanes, batch, neurons_last=True):
     return jax.tree.map(one, lanes)
 
 
-def gathered(gradient: Lanes, lanes: Lanes) -> Lanes:
+def gathered(gradient: Any, lanes: Any) -> Any:
     """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what
     `spread` undoes.
     """
-    positions = lanes.threshold.shape[:-1]
-    return jax.tree.map(
-        lambda array: over_first(array.reshape(-1, *positions, array.shape[-1])), gradient
-    )
+    positions = jax.tree.leaves(lanes)[0].shape[:-1]
+
+    def one(array: Float[Array, "batch neurons"]) -> Float[Array, "..."]:
+        return over_first(array.reshape(-1, *positions, array.shape[-1]))
+
+    return jax.tree.map(one, gradient)
+
+
+def _moves(neuron: Neuron, lanes: Any) -> Bool[Array, ""]:
+    """Whether anything can happen before the first arrival: some neuron is not at rest."""
+    begin = neuron.begin(lanes)
+    below = neuron.excess(lanes, begin) < 0
+    return any_in(*(part != 0 for part in begin), ~below)
 
 
 def simulate_layer(
-    spec: LayerSpec, weight, lanes: Lanes, time, row, t_end
+    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
 ) -> tuple[LayerSpikes, Causes | None]:
-    """Spikes of one population. No gradient passes through: `adjoint.layer_spikes` is the
+    """Spikes of one population. No gradient passes through: `layer_adjoint.layer_spikes` is the
     differentiable version.
 
     Args:
@@ -195,18 +223,30 @@ def simulate_layer(
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
-    moves = any_in(lanes.v_start != 0, lanes.j_start != 0, ~(lanes.threshold > 0))
-    first = moves.astype(jnp.int32) ^ 1  # at rest nothing can happen before the first arrival
+    # at rest nothing can happen before the first arrival
+    first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
     log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first)
     if not minor_neurons:
         log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
-    last_axis = lambda array: jnp.moveaxis(array, 0, -1)  # noqa: E731
+    return _spikes_of(log, position)
+
+
+def _spikes_of(
+    log: _Log, position: Int[Array, "arrivals batch"] | None
+) -> tuple[LayerSpikes, Causes | None]:
+    """The spikes of a log (spikes, batch, neurons), spike slots last, causes by original slot."""
+
+    def last_axis(array: Array) -> Array:
+        return jnp.moveaxis(array, 0, -1)
+
     spikes = LayerSpikes(time=last_axis(log.time), slope=last_axis(log.slope), count=log.count)
     if log.causes is None:
         return spikes, None
     causes = Causes(*map(last_axis, log.causes))
+    # The log counts arrivals in order of time, from 1.
     slot = jnp.maximum(causes.cause - 1, 0)
-    slot = slot if position is None else jnp.take_along_axis(position.T[:, None, :], slot, axis=2)
+    if position is not None:
+        slot = jnp.take_along_axis(position.T[:, None, :], slot, axis=2)
     return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))
 
 
@@ -215,7 +255,16 @@ class _Scan:
     batch).
     """
 
-    def __init__(self, spec, weight, lanes, intervals, t_end, block_size, minor_neurons):
+    def __init__(
+        self,
+        spec: LayerSpec,
+        weight: Weights,
+        lanes: Any,
+        intervals: _Intervals,
+        t_end: Seconds,
+        block_size: int,
+        minor_neurons: bool,
+    ) -> None:
         self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
         self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
         self.minor_neurons = minor_neurons
@@ -226,35 +275,33 @@ class _Scan:
         self.gathered = None
         if not minor_neurons and weight.shape[1] * intervals.row.size <= _MOST_GATHERED:
             self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
-        if (
-            self.neuron.uniform
-        ):  # the decay over each interval is the same for all neurons: computed once, here
+        if self.neuron.uniform:
+            # the decay over each interval is the same for all neurons: computed once, here
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
 
-    def sample(self, array):
+    def sample(self, array: Array) -> Array:
         """A quantity of each sample, made to broadcast against the lanes."""
         return array[:, None] if self.minor_neurons else array[None, :]
 
-    def _fill(self, shape, value):
+    def _fill(self, shape: tuple[int, ...], value: Any) -> Float[Array, "..."]:
         return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
 
-    def first_spikes(self, shape, first):
+    def first_spikes(self, shape: tuple[int, int], first: Scalar) -> _Log:
         """Log of a scan in which every lane stops where it crosses the threshold for the first
         time.
         """
         state = self._begin(shape)._replace(free=None)
 
-        def body(carry):
+        def body(carry: tuple[Scalar, _State]) -> tuple[Scalar, _State]:
             position, state = carry
             return position + self.block_size, self._sweep(position, state)
 
-        def unfinished(carry):
+        def unfinished(carry: tuple[Scalar, _State]) -> Bool[Array, ""]:
             position, state = carry
-            goes_on = jnp.broadcast_to(
-                self.sample(self.intervals.edge[position] < self.t_end), shape
-            )
-            any_goes_on, any_waits = any_of_each(goes_on, jnp.isinf(state.at))
+            goes_on = self.sample(self.intervals.edge[position] < self.t_end)
+            waits = jnp.isinf(state.at)
+            any_goes_on, any_waits = any_of_each(jnp.broadcast_to(goes_on, shape), waits)
             return any_goes_on & any_waits
 
         if not self.neuron.jumps:
@@ -263,15 +310,14 @@ class _Scan:
         fires = jnp.isfinite(state.at)
         time, wait, x = self._crossing(state, self.t_end, fires)
         slope = jnp.where(fires, self.neuron.slope(self.lanes, x), 1.0)
-        log = self._empty(shape)
-        return self._write(log, state, fires, time, wait, slope)
+        return self._write(self._empty(shape), state, fires, time, wait, slope, x)
 
-    def _empty(self, shape):
+    def _empty(self, shape: tuple[int, int]) -> _Log:
         slots = (self.spec.max_spikes, *shape)
         causes = None
-        if self.spec.forgets:
+        if self.spec.assigns:
             zero = jnp.zeros(slots, self.weight.dtype)
-            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero)
+            causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
         return _Log(
             time=self._fill(slots, jnp.inf),
             slope=self._fill(slots, 1.0),
@@ -279,30 +325,32 @@ class _Scan:
             causes=causes,
         )
 
-    def all_spikes(self, shape, first):
+    def all_spikes(self, shape: tuple[int, int], first: Scalar) -> _Log:
         """Log of a scan block by block."""
 
-        def body(carry):
+        def body(carry: tuple[Scalar, _State, _Log]) -> tuple[Scalar, _State, _Log]:
             position, state, log = carry
             return position + self.block_size, *self._block(position, state, log)
 
-        def unfinished(carry):
+        def unfinished(carry: tuple[Scalar, _State, _Log]) -> Bool[Array, ""]:
             return jnp.any(self.intervals.edge[carry[0]] < self.t_end)
 
         start = (first, self._begin(shape), self._empty(shape))
         return lax.while_loop(unfinished, body, start)[2]
 
-    def _begin(self, shape):
+    def _begin(self, shape: tuple[int, int]) -> _State:
         """State at time 0; a neuron that starts above its threshold fires there."""
-        above = self.lanes.v_start >= self.lanes.threshold
+        begin = self.neuron.begin(self.lanes)
+        above = self.neuron.excess(self.lanes, begin) >= 0
+        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))
         return _State(
-            x=tuple(self._fill(shape, array) for array in self.neuron.begin(self.lanes)),
+            x=tuple(self._fill(shape, array) for array in begin),
             at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
-            done=jnp.broadcast_to(jnp.where(above, jnp.int32(0), jnp.int32(-1)), shape),
+            done=jnp.broadcast_to(done, shape),
             free=self._fill(shape, 0.0) if self.spec.refractory else None,
         )
 
-    def _weights(self, number):
+    def _weights(self, number: Scalar) -> OfLanes:
         """What arrival `number` of each sample weighs, in the shape of the lanes."""
         if self.gathered is not None:
             return lax.dynamic_index_in_dim(self.gathered, number, 1, keepdims=False)
@@ -311,42 +359,42 @@ class _Scan:
             return self.weight.at[row].get(mode="promise_in_bounds")
         return self.weight.at[:, row].get(mode="promise_in_bounds")
 
-    def _decay(self, number):
+    def _decay(self, number: Scalar) -> Decay:
         if self.neuron.uniform:
             return tuple(self.sample(array[number]) for array in self.decays)
         return self.neuron.decay(self.lanes, self.sample(self.intervals.duration[number]))
 
-    def _hold(self, x, time):
+    def _hold(self, x: State, time: OfLanes) -> State:
         """State after V was held at v_reset for a time."""
-        return self.neuron.after_reset(
-            self.lanes, self.neuron.flow(self.neuron.decay(self.lanes, time), x)
-        )
+        decay = self.neuron.decay(self.lanes, time)
+        return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
 
-    def _interval(self, state, number):
-        """Time and state from which V flows in the interval after arrival `number`, and the state
-        at its end.
+    def _interval(self, state: _State, number: Scalar) -> tuple[OfLanes, State, State, OfLanes]:
+        """Time and state from which V flows in the interval after arrival `number`, the state at
+        its end, and the time in between.
         """
         start = self.sample(self.intervals.edge[number])
+        duration = self.sample(self.intervals.duration[number])
         x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
-            return start, x, self.neuron.flow(self._decay(number), x)
-        duration = self.sample(self.intervals.duration[number])
+            return start, x, self.neuron.flow(self._decay(number), x), duration
         held = jnp.clip(state.free - start, 0.0, duration)
-        x = _select(
-            state.free > start, self._hold(x, held), x
-        )  # also where the next arrival comes at the same time
-        return start + held, x, self.neuron.flow(self.neuron.decay(self.lanes, duration - held), x)
+        # also where the next arrival comes at the same time
+        x = _select(state.free > start, self._hold(x, held), x)
+        left = duration - held
+        end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
+        return start + held, x, end, left
 
-    def _sweep(self, first, state):
+    def _sweep(self, first: Scalar, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
         return lax.fori_loop(
             0, self.block_size, lambda n, state: self.step(first + n, state), state
         )
 
-    def step(self, number, state):
+    def step(self, number: Scalar, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
-        start, x, end = self._interval(state, number)
-        crossing = self.neuron.crosses(self.lanes, x, end)
+        start, x, end, duration = self._interval(state, number)
+        crossing = self.neuron.crosses(self.lanes, x, end, duration)
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
@@ -354,14 +402,10 @@ class _Scan:
         flows = active & jnp.isinf(at)
         if self.spec.once and not self.neuron.jumps:
             flows = jnp.isinf(at)
-        moves_v = (
-            self.neuron.jumps or self.spec.refractory > 0
-        )  # else a lane that fires has the v of before
-        stands = (
-            _select(active, x, state.x)
-            if moves_v
-            else (state.x[0], *_select(active, x[1:], state.x[1:]))
-        )
+        if self.neuron.jumps or self.spec.refractory > 0:
+            stands = _select(active, x, state.x)
+        else:  # a lane that fires has the v of before
+            stands = (state.x[0], *_select(active, x[1:], state.x[1:]))
         return _State(
             x=_select(flows, end, stands),
             at=at,
@@ -369,73 +413,90 @@ class _Scan:
             free=state.free,
         )
 
-    def _block(self, first, state, log):
+    def _block(self, first: Scalar, state: _State, log: _Log) -> tuple[_State, _Log]:
         """All lanes through one block of arrivals, with all their spikes in it."""
 
-        def fire_and_go_on(carry):
+        def fire_and_go_on(carry: tuple[_State, _Log]) -> tuple[_State, _Log]:
             state, log = self._fire(*carry)
             return self._sweep(first, state), log
 
-        def any_fires(carry):
+        def any_fires(carry: tuple[_State, _Log]) -> Bool[Array, ""]:
             return jnp.any(jnp.isfinite(carry[0].at))
 
         return lax.while_loop(any_fires, fire_and_go_on, (self._sweep(first, state), log))
 
-    def _crossing(self, state, end, fires):
+    def _crossing(
+        self, state: _State, end: OfLanes | Seconds, fires: Chosen
+    ) -> tuple[OfLanes, OfLanes, State]:
         """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross
         before `end`.
         """
         at = jnp.where(fires, state.at, 0.0)
         wait = self.neuron.solve(self.lanes, state.x, jnp.maximum(end - at, 0.0), fires)
-        wait = jnp.where(state.x[0] >= self.lanes.threshold, 0.0, wait)
+        wait = jnp.where(self._is_above(state.x), 0.0, wait)
         return at + wait, wait, self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
 
-    def _fire(self, state, log):
+    def _is_above(self, x: State) -> Chosen:
+        return self.neuron.excess(self.lanes, x) >= 0
+
+    def _fire(self, state: _State, log: _Log) -> tuple[_State, _Log]:
         """One spike of every lane that is about to fire; the lane then goes on to its interval's
         end if it can.
         """
         fires = jnp.isfinite(state.at)
-        after = jnp.maximum(state.done, 0) + 1
-        if self.minor_neurons:
-            end = jnp.take_along_axis(
-                self.intervals.edge.T, after, axis=1, mode="promise_in_bounds"
-            )
-        else:
-            end = jnp.take_along_axis(self.intervals.edge, after, axis=0, mode="promise_in_bounds")
-        time, wait, x = self._crossing(state, end, fires)
-        slope = self.neuron.slope(self.lanes, x)
-        x, go = self.neuron.after_reset(self.lanes, x), time
+        done = self._standing(state)
+        end = self._of_number(self.intervals.edge, done + 1)
+        time, wait, at_spike = self._crossing(state, end, fires)
+        slope = self.neuron.slope(self.lanes, at_spike)
+        x, go = self.neuron.reset(self.lanes, at_spike), time
         if self.spec.refractory:
             go = jnp.minimum(time + self.spec.refractory, end)
             x = self._hold(x, go - time)
-        log = self._write(log, state, fires, time, wait, slope)
+        log = self._write(log, state, fires, time, wait, slope, at_spike)
         finished = log.count >= self.spec.counted
-        x_end = self.neuron.flow(self.neuron.decay(self.lanes, jnp.maximum(end - go, 0.0)), x)
-        again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end)
+        left = jnp.maximum(end - go, 0.0)
+        x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
+        again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
         flows = fires & ~again
+        free = None
+        if state.free is not None:
+            free = jnp.where(fires, time + self.spec.refractory, state.free)
         state = _State(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go, jnp.inf),
             done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, state.done),
-            free=None
-            if state.free is None
-            else jnp.where(fires, time + self.spec.refractory, state.free),
+            free=free,
         )
         return state, log
 
-    def _write(self, log, state, fires, time, wait, slope):
+    def _standing(self, state: _State) -> Int[Array, "a b"]:
+        """Number of the interval that each lane stands in."""
+        assert state.done is not None
+        return jnp.maximum(state.done, 0)
+
+    def _of_number(self, array: Array, number: Int[Array, "a b"]) -> Array:
+        """Entries of (intervals, batch) at a number of each lane."""
+        if self.minor_neurons:
+            return jnp.take_along_axis(array.T, number, axis=1, mode="promise_in_bounds")
+        return jnp.take_along_axis(array, number, axis=0, mode="promise_in_bounds")
+
+    def _write(
+        self,
+        log: _Log,
+        state: _State,
+        fires: Chosen,
+        time: OfLanes,
+        wait: OfLanes,
+        slope: OfLanes,
+        at_spike: State,
+    ) -> _Log:
         """The log with one more spike of some lanes."""
-        here = fires & (lax.broadcasted_iota(jnp.int32, log.time.shape, 0) == log.count)
+        slots = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
+        here = fires & (slots == log.count)
         causes = None
-        if self.spec.forgets:
-            jumped = (wait == 0) & (state.x[0] >= self.lanes.threshold) & self.neuron.jumps
-            number = jnp.maximum(state.done, 0) if self.neuron.jumps else jnp.zeros_like(log.count)
-            slope = jnp.where(jumped, jnp.inf, slope)
-            jump = self._jump(number) if self.neuron.jumps else jnp.zeros_like(time)
-            causes = Causes(
-                cause=jnp.where(here & jumped, number, log.causes.cause),
-                jump=jnp.where(here & jumped, jump, log.causes.jump),
-            )
+        if log.causes is not None:
+            slope, new = self._cause(state, log, wait, slope, at_spike)
+            causes = Causes(*(jnp.where(here, a, b) for a, b in zip(new, log.causes, strict=True)))
         return _Log(
             time=jnp.where(here, time, log.time),
             slope=jnp.where(here, slope, log.slope),
@@ -443,17 +504,30 @@ class _Scan:
             causes=causes,
         )
 
-    def _jump(self, number):
-        """What the arrival of a number (batch, neurons) weighs."""
-        if self.minor_neurons:
-            row = jnp.take_along_axis(
-                self.intervals.row.T, number, axis=1, mode="promise_in_bounds"
-            )
-            return jnp.take_along_axis(self.weight, row, axis=0, mode="promise_in_bounds")
-        row = jnp.take_along_axis(self.intervals.row, number, axis=0, mode="promise_in_bounds")
-        return jnp.take_along_axis(self.weight, row, axis=1, mode="promise_in_bounds")
+    def _cause(
+        self, state: _State, log: _Log, wait: OfLanes, slope: OfLanes, at_spike: State
+    ) -> tuple[OfLanes, Causes]:
+        """The slope of spikes, inf where an arrival moved V, and what caused them."""
+        number, jump = jnp.zeros_like(log.count), jnp.zeros_like(wait)
+        if self.neuron.jumps:
+            standing = self._standing(state)
+            jumped = (wait == 0) & self._is_above(state.x)
+            number = jnp.where(jumped, standing, 0)
+            jump = jnp.where(jumped, self._jump(standing), 0.0)
+            slope = jnp.where(jumped, jnp.inf, slope)
+        after = jnp.zeros_like(wait)
+        if not self.spec.refractory:
+            reset = self.neuron.reset(self.lanes, at_spike)
+            after = self.neuron.rate(self.lanes, reset)[0]
+        return slope, Causes(cause=number, jump=jump, slope_after=after)
+
+    def _jump(self, number: Int[Array, "a b"]) -> OfLanes:
+        """What the arrival of a number, one for each lane, weighs."""
+        row = self._of_number(self.intervals.row, number)
+        axis = 0 if self.minor_neurons else 1
+        return jnp.take_along_axis(self.weight, row, axis=axis, mode="promise_in_bounds")
 
 
-def _select(condition, yes, no):
+def _select(condition: Chosen, yes: State, no: State) -> State:
     """Element by element one of two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

@@ -1,16 +1,16 @@
 """Membrane voltages of neurons that do not fire."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsnn.event.dynamics.neuron_model import Lanes, Neuron
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.network.sorting import sorted_times
-from jaxsnn.network.structure import TauShape
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +28,7 @@ class Drive:
     """
 
     neuron: Neuron = field(metadata={"static": True})
-    lanes: Lanes
+    lanes: Any
     v_inf: Float[Array, "neurons"]
     weight: Float[Array, "rows neurons"]
     time: Float[Array, "batch arrivals"]
@@ -80,6 +80,4 @@ def with_general_kernel(drive: Drive) -> Drive:
     """The drive without a closed form at a fixed ratio of the time constants, which would tie their
     gradients.
     """
-    if drive.neuron.tau_shape is TauShape.APART:
-        return drive
-    return replace(drive, neuron=replace(drive.neuron, tau_shape=TauShape.ANY))
+    return replace(drive, neuron=drive.neuron.general())

@@ -141,7 +141,7 @@ class _Loop:
             },
             cause=none if jumps else None,
             jump=zero if jumps else None,
-            slope_after=zero if any(layer.forgets for layer in self.layers) else None,
+            slope_after=zero if any(layer.assigns for layer in self.layers) else None,
         )
 
     def _step(self, carry):
@@ -175,13 +175,12 @@ class _Loop:
         x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
         if population.held is not None:
             x = (jnp.where(population.held, v, x[0]), *x[1:])
-        x = (jnp.where(event.crossing[number], jnp.maximum(x[0], lanes.threshold), x[0]), *x[1:])
+        at_threshold = neuron.lifted(lanes, x)  # rounding must not lose the crossing
+        x = _chosen(event.crossing[number], at_threshold, x)
         note = self._note(number, population, x, event)
         numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
         fires = numbers == event.neuron[number][:, None]
-        x = tuple(
-            jnp.where(fires, a, b) for a, b in zip(neuron.after_reset(lanes, x), x, strict=True)
-        )
+        x = _chosen(fires, neuron.reset(lanes, x), x)
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
         moved = neuron.arrive(x, weights)
         held, cause, jump = population.held, population.cause, population.jump
@@ -189,8 +188,8 @@ class _Loop:
             held = (held | fires) & (numbers != event.released[number][:, None])
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None:
-            above = moved[0] >= lanes.threshold
-            newly = above & (x[0] < lanes.threshold)
+            above = neuron.excess(lanes, moved) >= 0
+            newly = above & (neuron.excess(lanes, x) < 0)
             cause = jnp.where(newly, step, jnp.where(above & ~fires, cause, self.steps))
             jump = jnp.where(newly, weights, jump)
         count = population.count + fires
@@ -200,7 +199,7 @@ class _Loop:
 
     def _note(self, number, population, x, event):
         """What the log is to know of a population's spike, from its state just before that."""
-        neuron, forgets = self.layers[number].neuron, self.layers[number].forgets
+        neuron, assigns = self.layers[number].neuron, self.layers[number].assigns
         at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
         lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
         slope = neuron.slope(lanes, tuple(pick(array, at) for array in x))
@@ -208,14 +207,17 @@ class _Loop:
         if population.cause is not None:
             cause, jump = pick(population.cause, at), pick(population.jump, at)
             slope = jnp.where((cause < self.steps) | (event.now == 0), jnp.inf, slope)
-        if forgets:
+        if assigns:
             if number in event.released:
                 at = jnp.where(
                     event.neuron[number] < self.plan.sizes[number], at, event.released[number]
                 )
                 at = jnp.minimum(at, self.plan.sizes[number] - 1)
                 lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
-            slope_after = neuron.slope_after(lanes, tuple(pick(array, at) for array in x))
+            state = tuple(pick(array, at) for array in x)
+            # at the end of a refractory time V is held already, and nothing is added again
+            reset = neuron.clamp if self.layers[number].refractory else neuron.reset
+            slope_after = neuron.rate(lanes, reset(lanes, state))[0]
         return _Note(
             slot=pick(population.count, at),
             slope=slope,
@@ -277,3 +279,8 @@ def _merged(takes, note: _Note, other: _Note):
         return jnp.where(takes, a, b)
 
     return _Note._make(one(a, b) for a, b in zip(note, other, strict=True))
+
+
+def _chosen(condition, yes, no):
+    """Element by element one of two states."""
+    return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

@@ -23,7 +23,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxsnn.event.adjoint.held import held
-from jaxsnn.event.forward.functionals import extremum, turns
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.sorting import sorted_times
@@ -136,9 +135,9 @@ def trace(watched: Watched, t_end) -> Trace:
         row, duration = inputs
         state = neuron.arrive(state, weight[row])
         after = neuron.flow(neuron.decay(wide, duration[:, None]), state)
-        turned = turns(neuron, wide, state, after)
+        turned = neuron.turns(wide, state, after)
         now, finally_above = is_above(state[0]), is_above(after[0])
-        halfway = jnp.where(turned, is_above(extremum(neuron, wide, state)[1]), now)
+        halfway = jnp.where(turned, is_above(neuron.extremum(wide, state)[1]), now)
         passes = jnp.stack([(now != above) | (halfway != now), finally_above != halfway])
         lasts = duration[:, None] > 0  # of arrivals at one time only the last one shows where V is
         found = state, turned, passes & lasts, state[0] - shown
@@ -203,11 +202,7 @@ def _in_order(drive: Drive) -> _Arrivals:
 def _spread(watched: Watched):
     """Lanes, gain and threshold as arrays that broadcast against (batch, neurons)."""
     lanes, batch = watched.drive.lanes, watched.drive.time.shape[0]
-    gain, threshold = (
-        spread(replace(lanes, threshold=array), batch).threshold
-        for array in (watched.gain, watched.threshold)
-    )
-    return spread(lanes, batch), gain, threshold
+    return spread((lanes, watched.gain, watched.threshold), batch)
 
 
 def _interval(found: Trace, number):
@@ -242,7 +237,7 @@ def _solved(still: Watched, at: _Interval, sign, passes):
     """
     neuron = still.drive.neuron
     wide, gain, threshold = _spread(still)
-    wait, extreme = extremum(neuron, wide, at.state)
+    wait, extreme = neuron.extremum(wide, at.state)
     wait = jnp.clip(wait, 0.0, at.duration)
     turned = at.second & at.turns  # the piece begins where v = j
     late = jnp.where(turned, wait, 0.0)
@@ -301,11 +296,15 @@ def _excess(watched: Watched, time, row, found: _Found):
         jnp.where(jnp.isfinite(time), time, 0.0)[..., None],
     )
 
+    rest = jax.tree.map(jnp.zeros_like, neuron.begin(each))
+    pulse = neuron.arrive(rest, jnp.ones_like(rest[0]))
+
     @jax.checkpoint
     def one(place):
         at, interval = place
         counts = came & (slot < interval[:, None, :])
-        response = neuron.response(each, jnp.where(counts, at[:, None, :] - arrival, 0.0)).v
+        gap = jnp.where(counts, at[:, None, :] - arrival, 0.0)
+        response = neuron.flow(neuron.decay(each, gap), pulse)[0]
         free = neuron.flow(neuron.decay(wide, at), neuron.begin(wide))[0]
         return (
             gain * (free + jnp.sum(jnp.where(counts, weights * response, 0.0), axis=1)) - threshold

@@ -2,27 +2,31 @@
 `jaxsnn.event.projections.driven_signals`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jaxsnn.event.dynamics.current_based import CubaLIFDelta
-from jaxsnn.event.dynamics.membrane_only import LeakyMembrane, LIFBox
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.lif import LeakyMembrane, LIFBox
+from jaxsnn.event.dynamics.neuron_model import Numbers, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Driven(LeakyMembrane):
     """What LIF and LI have in common that voltages drive: these enter like a bias."""
 
-    def arrival_factor(self, parameters):
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
         """What a voltage of 1 adds to j, (neurons,): r, or what a bias of 1 does."""
         return self._steady_drive(parameters, jnp.ones_like(parameters["r"]))
 
-    def kick(self, parameters):
+    def kick(self, parameters: Parameters) -> Numbers:
         """Scale of what a voltage of 1 does to V, if it lasts."""
         return self.arrival_factor(parameters)
 
-    def j_start(self, parameters, current):
+    def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """j of the voltages at time 0; "start" is what they exceed their rest by, (neurons,)."""
         start = parameters.get("start", jnp.zeros_like(parameters["r"]))
         return self.arrival_factor(parameters) * start

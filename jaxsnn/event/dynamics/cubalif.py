@@ -1,0 +1,181 @@
+"""CubaLIF, the current-based leaky integrate-and-fire neuron, and CubaLI, which never fires.
+
+    tau_syn I' = -I + w_in (u + sum W S),   tau_mem V' = v_leak - V + r I,
+    V > v_threshold: V = v_reset
+
+In v = V - V_inf and j = r (I - I_inf), with I_inf = w_in u and V_inf = v_leak + r I_inf. The
+functions of `crossing` solve for spikes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
+from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables, time_under
+from jaxsnn.network.structure import TauShape, find_tau_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubaLIFDelta(TwoVariables):
+    """Current-based neurons (NIR: CubaLIF, CubaLI) under delta spikes, at which I jumps."""
+
+    # ---- parameters
+
+    def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """Voltage at rest under the constant input, (neurons,)."""
+        p = parameters
+        if current is None:
+            return p["v_leak"]
+        return p["v_leak"] + self.r(p) * self._steady_current(p, current)
+
+    def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """j of I = 0, at time 0."""
+        return parameters["v_leak"] - self.v_inf(parameters, current)
+
+    def _steady_current(self, p: Parameters, current: Numbers | float) -> Numbers:
+        """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
+        if self.step is None:
+            return p["w_in"] * current
+        if self.spike_area is None:
+            return p["tau_syn"] / self.step * current
+        return p["w_in"] * (self.spike_area / self.step) * current
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
+        p = parameters
+        if self.spike_area is None:
+            return self.r(p)
+        return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
+
+    def current_factor(self, parameters: Parameters) -> Numbers:
+        """Rise of u under a constant current of 1, (neurons,): r w_in."""
+        return self.r(parameters) * self._steady_current(parameters, 1.0)
+
+    # ---- flow and crossings
+
+    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        return crossing.decay(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
+
+    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        return crossing.decay_derivatives(self.tau_shape, lanes.tau_mem, lanes.tau_syn, t)
+
+    def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
+        """v, j and the threshold, counted from what v and j decay to."""
+        v, j = state
+        return v, j, lanes.threshold
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v reaches the threshold in the interval from one state to another."""
+        v, j, threshold = self._from_target(lanes, state)
+        v_end, j_end, _ = self._from_target(lanes, end)
+        taus = lanes.tau_mem, lanes.tau_syn
+        return crossing.crosses(self.tau_shape, v, j, v_end, j_end, threshold, *taus)
+
+    def solve(
+        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+    ) -> Numbers:
+        """Time to the crossing."""
+        v, j, threshold = self._from_target(lanes, state)
+        taus = lanes.tau_mem, lanes.tau_syn
+        return crossing.solve(self.tau_shape, v, j, threshold, *taus, duration, crossing_now)
+
+    def crossing_order(self, lanes: Lanes, state: State) -> Numbers | None:
+        """exp(-t / tau_mem) at the crossing, at tau_mem = 2 tau_syn for all neurons: the root of a
+        quadratic, so that no neuron costs an exponential or a logarithm.
+        """
+        if not (self.uniform and self.tau_shape is TauShape.DOUBLE):
+            return None
+        return crossing.decayed(*self._from_target(lanes, state))
+
+    def wait_of(self, lanes: Lanes, order: Numbers) -> Numbers:
+        """Time at which exp(-t / tau_mem) has come down to a number."""
+        return -lanes.tau_mem[0] * jnp.log(order)
+
+    def shape_of(self, tau_mem: np.ndarray, tau_syn: np.ndarray) -> TauShape:
+        """The closed form that time constants allow."""
+        return find_tau_shape(tau_mem, tau_syn)
+
+    # ---- readouts
+
+    def turns(self, lanes: Lanes, state: State, after: State) -> Array:
+        """Whether V has a maximum or a minimum inside an interval from one state to another."""
+        v, j, _ = self._from_target(lanes, state)
+        v_end, j_end, _ = self._from_target(lanes, after)
+        shape, taus = self.tau_shape, (lanes.tau_mem, lanes.tau_syn)
+        highest = crossing.peaks(shape, v, j, v_end, j_end, *taus)
+        lowest = crossing.peaks(shape, -v, -j, -v_end, -j_end, *taus)
+        return highest | lowest
+
+    def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
+        """How long after a state V has its extremum, and v there; the state's own, if it has none."""
+        v, j, _ = self._from_target(lanes, state)
+        wait, peak = crossing.extremum(v, j, lanes.tau_mem, lanes.tau_syn)
+        return wait, peak + (state[0] - v)
+
+    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
+        return self._leaky_integrals(lanes, t, rate, self.synaptic_leak(lanes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubaLIFBox(CubaLIFDelta):
+    """The same neurons under box spikes: currents that are constant for a while.
+
+    The state is (v, j, u) with v and j as for delta spikes and u = r w_in times the height of the
+    open boxes: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta
+    spikes.
+    """
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Rise of u in a box of weight 1, (neurons,): r w_in a / width."""
+        return super().arrival_factor(parameters) * parameters["tau_syn"] / self.width
+
+    def kick(self, parameters: Parameters) -> Numbers:
+        """Scale of what an arriving spike of weight 1 does to V."""
+        return super().arrival_factor(parameters)
+
+    def begin(self, lanes: Lanes) -> State:
+        """State at time 0: no box is open."""
+        return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
+
+    def arrive(self, state: State, weight: Numbers) -> State:
+        """State after a box opened or closed."""
+        v, j, u = state
+        return v, j, u + weight
+
+    def flow(self, decay: Decay, state: State) -> State:
+        """(v - u, j - u) as under delta spikes; u stays."""
+        em, es, k = decay
+        v, j, u = state
+        return u + (v - u) * em + (j - u) * k, u + (j - u) * es, u
+
+    def flow_back(self, decay: Decay, costate: State) -> State:
+        """The transposed flow; written out, as a derivative of `flow` would lose 1 - em - k."""
+        em, es, k = decay
+        by_v, by_j, by_u = costate
+        return by_v * em, by_v * k + by_j * es, by_u + by_v * (1 - em - k) + by_j * (1 - es)
+
+    def rate(self, lanes: Lanes, state: State) -> State:
+        """Time derivative of (v, j, u)."""
+        v, j, u = state
+        return (j - v) / lanes.tau_mem, (u - j) / lanes.tau_syn, jnp.zeros_like(u)
+
+    def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
+        """v, j and the threshold, counted from u."""
+        v, j, u = state
+        return v - u, j - u, lanes.threshold - u
+
+    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+        """As if j never fell (but to u, if below it)."""
+        v, j, u = state
+        return time_under(v, jnp.maximum(j, u), lanes.threshold, lanes.tau_mem)

@@ -1,0 +1,142 @@
+"""IF, the integrate-and-fire neuron, and I, which never fires.
+
+    V' = r (u + sum W S),   V > v_threshold: V = v_reset
+
+Here v = V. Under box spikes j = V' is piecewise constant; under delta spikes arrivals move v itself,
+and j is the constant drive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
+from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFBox(TwoVariables):
+    """Integrators (NIR: IF, I) under box spikes."""
+
+    flow_fields: ClassVar[tuple[str, ...]] = ()
+
+    # ---- parameters
+
+    def tau_mem(self, parameters: Parameters) -> Numbers:
+        """It has none."""
+        return jnp.ones_like(parameters["r"])
+
+    def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """V is not measured from a voltage at rest: it has none."""
+        del current
+        return jnp.zeros_like(parameters["r"])
+
+    def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """V' under the constant input. Where a bias is added once a step, u = bias area / step."""
+        if current is None:
+            return jnp.zeros_like(parameters["r"])
+        if self.step is None:
+            return parameters["r"] * current
+        return self.kick(parameters) / self.step * current
+
+    def lift(
+        self, parameters: Parameters, current: Float[Array, "neurons"], t_end: float
+    ) -> Numbers:
+        """By how much a constant current moves V until t_end: it has no rest."""
+        return self.j_start(parameters, current) * t_end
+
+    def current_factor(self, parameters: Parameters) -> Numbers:
+        """Rise of j = V' under a constant current of 1, (neurons,): r."""
+        return self.j_start(parameters, 1.0)  # pyright: ignore[reportArgumentType]
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """V' in a box of weight 1, (neurons,): r a / width, or what lets V rise by 1."""
+        return self.kick(parameters) / self.width
+
+    def kick(self, parameters: Parameters) -> Numbers:
+        """What an arriving spike of weight 1 does to V: r a."""
+        if self.spike_area is None:
+            return jnp.ones_like(parameters["r"])
+        return parameters["r"] * self.spike_area
+
+    # ---- flow and crossings
+
+    def leak(self, lanes: Lanes) -> Numbers:
+        """V does not decay."""
+        return jnp.zeros_like(lanes.tau_mem)
+
+    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+        """j does not decay."""
+        return jnp.zeros_like(lanes.tau_syn)
+
+    def rate(self, lanes: Lanes, state: State) -> State:
+        """Time derivative of (v, j)."""
+        return state[1], jnp.zeros_like(state[1])
+
+    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        one = jnp.ones_like(t * lanes.tau_mem)
+        return one, one, t * one
+
+    def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+        """The coefficients over t; they depend on no parameter."""
+        return self.decay(lanes, t), {}
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v, monotone between events, reaches the threshold in the interval."""
+        del state, duration
+        return end[0] >= lanes.threshold
+
+    def solve(
+        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+    ) -> Numbers:
+        """Time to the crossing: (threshold - v) / j."""
+        v, j = state
+        rise = jnp.where(crossing_now & (j > 0), j, 1.0)
+        return jnp.clip((lanes.threshold - v) / rise, 0.0, duration)
+
+    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+        """The time of the crossing."""
+        v, j = state
+        wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)
+        return jnp.where(v >= lanes.threshold, 0.0, jnp.where(j > 0, wait, jnp.inf))
+
+    def slope(self, lanes: Lanes, state: State) -> Numbers:
+        """dV/dt just before a spike."""
+        del lanes
+        return state[1]
+
+    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+        """Integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
+        still = self.leak(lanes)
+        one = crossing.integrated_exponential(still + rate, t)
+        return Integrals(one, one, crossing.integrated_ramp(rate, t) + still)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IFDelta(IFBox):
+    """Integrators (NIR: IF, I) under delta spikes: one moves V by r W a."""
+
+    jumps: ClassVar[bool] = True
+    drops: ClassVar[bool] = False
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Jump of V per unit weight, (neurons,)."""
+        return self.kick(parameters)
+
+    def arrive(self, state: State, weight: Numbers) -> State:
+        """State after an arrival, which moves v."""
+        return state[0] + weight, state[1]
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
+        return (state[0] >= lanes.threshold) | super().crosses(lanes, state, end, duration)

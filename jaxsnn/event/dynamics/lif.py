@@ -1,0 +1,124 @@
+"""LIF, the leaky integrate-and-fire neuron, and LI, which never fires.
+
+    tau V' = v_leak - V + r (u + sum W S),   V > v_threshold: V = v_reset
+
+In v = V - v_leak - r u. Under box spikes j is the sum of r W over the boxes that are open, and does
+not decay; under delta spikes arrivals move v itself, and j stays 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
+from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakyMembrane(TwoVariables):
+    """What LIF and LI have in common, whatever drives them: tau V' = v_leak - V + r (u + ...)."""
+
+    def tau_mem(self, parameters: Parameters) -> Numbers:
+        """Membrane time constants (neurons,), seconds."""
+        return parameters["tau"]
+
+    def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """Voltage at rest under the constant input, (neurons,)."""
+        p = parameters
+        return p["v_leak"] if current is None else p["v_leak"] + self._steady_drive(p, current)
+
+    def _steady_drive(self, p: Parameters, current: Numbers | float) -> Numbers:
+        """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
+        if self.step is None:
+            return self.r(p) * current
+        if self.spike_area is None:
+            return p["tau"] / self.step * current
+        return self.r(p) * (self.spike_area / self.step) * current
+
+    def current_factor(self, parameters: Parameters) -> Numbers:
+        """Rise of j under a constant current of 1, (neurons,): r."""
+        return self._steady_drive(parameters, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LIFBox(LeakyMembrane):
+    """Leaky neurons (NIR: LIF, LI) under box spikes."""
+
+    flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem",)
+
+    def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """No box is open at time 0."""
+        del current
+        return jnp.zeros_like(parameters["r"])
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Height of j in a box of weight 1, (neurons,): r a / width, or what lets V jump by 1."""
+        return self.kick(parameters) * parameters["tau"] / self.width
+
+    def kick(self, parameters: Parameters) -> Numbers:
+        """Scale of what an arriving spike of weight 1 does to V: r a / tau."""
+        if self.spike_area is None:
+            return jnp.ones_like(parameters["tau"])
+        return self.r(parameters) * self.spike_area / parameters["tau"]
+
+    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+        """j does not decay."""
+        return jnp.zeros_like(lanes.tau_syn)
+
+    def decay(self, lanes: Lanes, t: Numbers) -> Decay:
+        """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        em = jnp.exp(-t / lanes.tau_mem)
+        return em, jnp.ones_like(em), -jnp.expm1(-t / lanes.tau_mem)
+
+    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        em, es, k = self.decay(lanes, t)
+        finite = jnp.where(jnp.isinf(t), 0.0, t)
+        return em, es, k, -finite * em / lanes.tau_mem**2, jnp.zeros_like(k)
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v, monotone between events, reaches the threshold in the interval."""
+        del state, duration
+        return end[0] >= lanes.threshold
+
+    def solve(
+        self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
+    ) -> Numbers:
+        """Time to the crossing: tau ln((j - v) / (j - threshold))."""
+        v, j = state
+        drive = jnp.where(crossing_now, j - v, 1.0)
+        share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
+        wait = -lanes.tau_mem * jnp.log1p(-jnp.clip(share, 0.0, 1.0))
+        return jnp.clip(wait, 0.0, duration)
+
+    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
+        return self._leaky_integrals(lanes, t, rate, self.synaptic_leak(lanes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LIFDelta(LIFBox):
+    """Leaky neurons (NIR: LIF, LI) under delta spikes: one moves V by r W a / tau; j stays 0."""
+
+    jumps: ClassVar[bool] = True
+    drops: ClassVar[bool] = False
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Jump of V per unit weight, (neurons,)."""
+        return self.kick(parameters)
+
+    def arrive(self, state: State, weight: Numbers) -> State:
+        """State after an arrival, which moves v."""
+        return state[0] + weight, state[1]
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
+        return (state[0] >= lanes.threshold) | super().crosses(lanes, state, end, duration)

@@ -1,0 +1,47 @@
+"""Which dynamics a population has in the event engine."""
+
+from __future__ import annotations
+
+from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.driven_lif import LIFUnderI, LIFUnderLI
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.dynamics.two_variables import TwoVariables
+from jaxsnn.network.neuron_models import model_of
+from jaxsnn.network.structure import Population
+
+#: NIR type without its last letter's claim to fire, and spike kernel -> dynamics.
+_DYNAMICS: dict[tuple[str, str], type[TwoVariables]] = {
+    ("CubaLI", "delta"): CubaLIFDelta,
+    ("CubaLI", "box"): CubaLIFBox,
+    ("LI", "delta"): LIFDelta,
+    ("LI", "box"): LIFBox,
+    ("I", "delta"): IFDelta,
+    ("I", "box"): IFBox,
+}
+#: What drives a LIF or LI in the place of spikes -> dynamics.
+_DRIVEN: dict[str, type[TwoVariables]] = {"LI": LIFUnderLI, "I": LIFUnderI}
+
+
+def neuron_of(population: Population) -> Neuron:
+    """The dynamics of a population."""
+    model = model_of(population.kind)
+    if model.dynamics is not None:
+        return model.dynamics(population)
+    if population.chain is None:
+        boxes = population.spike_kernel == "box"
+        kind = _DYNAMICS[population.kind.removesuffix("F"), population.spike_kernel]
+    else:
+        boxes, kind = False, _DRIVEN[population.chain.kind]
+    return kind(
+        tau_shape=population.tau_shape,
+        uniform=population.uniform,
+        width=(population.dt or 0.0) if boxes else 0.0,
+        spike_area=population.spike_area,
+        dt=population.dt,
+        step=population.dt if population.bias == "step" else None,
+        resistance=population.resistance,
+        initial=population.initial,
+        reset_kind=population.reset,
+    )

@@ -1,0 +1,254 @@
+"""What NIR's six neurons have in common: a membrane v and what drives it, j.
+
+    tau_mem v' = j - v,    j' = -j / tau_syn,
+
+in v = V - V_inf and j = R (I - I_inf). Bias, v_leak and r have ended in the `Lanes`: the engine
+knows no drive of its own. Models in which j does not decay, or V does not leak, override the rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, Parameters, State
+from jaxsnn.network.reductions import any_in
+from jaxsnn.network.structure import TauShape, tau_shape_holds
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """What the scan needs of each neuron: arrays of shape (neurons,).
+
+    Where the neurons of a population stand at several positions that see different arrivals, the
+    arrays are (positions, neurons at each).
+    """
+
+    threshold: Float[Array, "..."]
+    v_reset: Float[Array, "..."]
+    v_start: Float[Array, "..."]
+    j_start: Float[Array, "..."]
+    tau_mem: Float[Array, "..."]
+    tau_syn: Float[Array, "..."]
+
+
+class Integrals(NamedTuple):
+    """Integrals of the flow's coefficients, each weighted by e^(-rate t)."""
+
+    em: Numbers
+    es: Numbers
+    k: Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoVariables(Neuron):
+    """Common ground of CubaLIF, CubaLI, LIF, LI, IF and I.
+
+    Attributes:
+        tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
+        spike_area, dt, resistance, initial, reset_kind: as spike_area, dt, resistance, initial and
+            reset of `jaxsnn.network.structure.Population`.
+        step: a bias is added once in every step of this length (seconds) like a spike; None: it is
+            a constant current.
+    """
+
+    flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem", "tau_syn")
+    voltages: ClassVar[tuple[str, ...]] = ("threshold", "v_reset", "v_start", "j_start")
+
+    tau_shape: TauShape = TauShape.ANY
+    spike_area: float | None = None
+    dt: float | None = None
+    step: float | None = None
+    resistance: str = "file"
+    initial: str = "zero"
+    reset_kind: str = "zero"
+
+    # ---- parameters
+
+    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Lanes:
+        """`Lanes` of a population; v_threshold and v_reset may lack in a readout."""
+        p = parameters
+        zero = jnp.zeros_like(p["r"])
+        v_reset = p.get("v_reset", zero)
+        rest = self.v_inf(p, current)
+        start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]
+        return Lanes(
+            threshold=p.get("v_threshold", zero) - rest,
+            v_reset=(zero if self.reset_kind == "subtract" else v_reset) - rest,
+            v_start=start - rest,
+            j_start=self.j_start(p, current),
+            tau_mem=self.tau_mem(p),
+            tau_syn=p.get("tau_syn", zero + 1),
+        )
+
+    def height(self, parameters: Parameters) -> Numbers:
+        """v_threshold - v_reset, (neurons,)."""
+        lanes = self.lanes(parameters, None)
+        return lanes.threshold - lanes.v_reset
+
+    def tau_mem(self, parameters: Parameters) -> Numbers:
+        """Membrane time constants (neurons,), seconds."""
+        return parameters["tau_mem"]
+
+    def r(self, parameters: Parameters) -> Numbers:
+        """Resistances (neurons,): the file's, or what the framework uses in spite of it."""
+        if self.resistance == "file":
+            return parameters["r"]
+        return self.tau_mem(parameters) / self.dt
+
+    def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
+        """j at time 0, (neurons,)."""
+        raise NotImplementedError
+
+    # ---- the state (v, j) and its flow
+
+    def begin(self, lanes: Lanes) -> State:
+        """State at time 0."""
+        return lanes.v_start, lanes.j_start
+
+    def flow(self, decay: Decay, state: State) -> State:
+        """(v, j) -> (v em + j k, j es)."""
+        em, es, k = decay
+        v, j = state
+        return v * em + j * k, j * es
+
+    def rate(self, lanes: Lanes, state: State) -> State:
+        """Time derivative of (v, j)."""
+        v, j = state
+        return (j - v) / lanes.tau_mem, -j * self.synaptic_leak(lanes)
+
+    def leak(self, lanes: Lanes) -> Numbers:
+        """Rate at which V decays, per second."""
+        return 1 / lanes.tau_mem
+
+    def synaptic_leak(self, lanes: Lanes) -> Numbers:
+        """Rate at which j decays, per second."""
+        return 1 / lanes.tau_syn
+
+    def arrive(self, state: State, weight: Numbers) -> State:
+        """State after an arrival; here it moves j."""
+        return state[0], state[1] + weight
+
+    def excess(self, lanes: Lanes, state: State) -> Numbers:
+        """v - threshold."""
+        return state[0] - lanes.threshold
+
+    def lifted(self, lanes: Lanes, state: State) -> State:
+        """The state with v at the threshold at least."""
+        return jnp.maximum(state[0], lanes.threshold), *state[1:]
+
+    def bound(self, lanes: Lanes, state: State) -> Numbers | None:
+        """As if j never fell (but to 0, if negative)."""
+        v, j = state
+        return time_under(v, jnp.maximum(j, 0.0), lanes.threshold, lanes.tau_mem)
+
+    def slope(self, lanes: Lanes, state: State) -> Numbers:
+        """dV/dt just before a spike, where V is at the threshold."""
+        return (state[1] - lanes.threshold) / lanes.tau_mem
+
+    # ---- derivatives
+
+    def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
+        """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
+        raise NotImplementedError
+
+    def decay_by(self, lanes: Lanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+        """The coefficients over t, and their derivatives by the time constants, in closed form."""
+        em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(lanes, t)
+        finite = jnp.where(jnp.isinf(t), 0.0, t)
+        em_by_tau_mem = finite * em * self.leak(lanes) ** 2
+        es_by_tau_syn = finite * es * self.synaptic_leak(lanes) ** 2
+        zero = jnp.zeros_like(k)
+        by_field = {
+            "tau_mem": (em_by_tau_mem, zero, k_by_tau_mem),
+            "tau_syn": (zero, es_by_tau_syn, k_by_tau_syn),
+        }
+        return (em, es, k), {name: by_field[name] for name in self.flow_fields}
+
+    # ---- readouts
+
+    def turns(self, lanes: Lanes, state: State, after: State) -> Array:
+        """Whether V has an extremum inside an interval from one state to another (one at most).
+
+        Here V rises or falls all the way.
+        """
+        del lanes, after
+        return jnp.zeros_like(state[0], bool)
+
+    def extremum(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers]:
+        """How long after a state V has its extremum, and v there; the state's own, if it has none."""
+        del lanes
+        return jnp.zeros_like(state[0]), state[0]
+
+    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
+        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
+        raise NotImplementedError
+
+    def _leaky_integrals(
+        self, lanes: Lanes, t: Numbers, rate: Numbers | float, synaptic: Numbers
+    ) -> Integrals:
+        """`integrals` where V leaks; `synaptic` is the rate at which j decays, per second.
+
+        That of k is found without a difference of numbers that are nearly equal. k' = (es - k) /
+        tau_mem gives it from es's by parts, which is exact where V decays. Before that it is a
+        divided difference, leak t^2 phi1[-(leak + rate) t, -(synaptic + rate) t]: as it stands, or
+        by its power series.
+        """
+        leak = self.leak(lanes)
+        em = crossing.integrated_exponential(leak + rate, t)
+        es = crossing.integrated_exponential(synaptic + rate, t)
+        x, y = -(leak + rate) * t, -(synaptic + rate) * t
+        k_end = self.decay(lanes, t)[2] * jnp.exp(-rate * t)
+        by_parts = (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
+        small = (x > -1) & (y > -2)
+        near_x, near_y = jnp.where(small, x, 0.0), jnp.where(small, y, 0.0)
+        series = crossing.divided_difference_series(near_x, near_y)
+        apart = jnp.where(small | (x <= -1), 1.0, (synaptic - leak) * t)
+        divided = jnp.where(small, series, (em - es) / jnp.where(t > 0, t, 1.0) / apart)
+        k = jnp.where(x > -1, leak * t * t * divided, by_parts)
+        return Integrals(em, es, k)
+
+    # ---- facts about numbers
+
+    def general(self) -> Self:
+        """The model without a closed form at a fixed ratio, which would tie its time constants."""
+        if self.tau_shape is TauShape.APART:
+            return self
+        return replace(self, tau_shape=TauShape.ANY)
+
+    def shape_holds(self, lanes: Lanes) -> Array:
+        """Whether the static record still describes the numbers: scalar bool."""
+        tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
+        broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
+        if self.uniform:
+            broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
+        return ~any_in(*broken)
+
+    def specialised(self, lanes: Lanes) -> Self:
+        """The model with what the numbers say of its time constants."""
+        taus = lanes.tau_mem, lanes.tau_syn
+        if any(isinstance(tau, Tracer) for tau in taus):
+            return replace(self, tau_shape=TauShape.ANY, uniform=False)
+        tau_mem, tau_syn = (np.asarray(tau).reshape(-1) for tau in taus)
+        uniform = all(bool((tau == tau[:1]).all()) for tau in (tau_mem, tau_syn))
+        return replace(self, tau_shape=self.shape_of(tau_mem, tau_syn), uniform=uniform)
+
+    def shape_of(self, tau_mem: np.ndarray, tau_syn: np.ndarray) -> TauShape:
+        """The closed form that time constants allow; here j has none."""
+        del tau_mem, tau_syn
+        return TauShape.ANY
+
+
+def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:
+    """Time to the threshold under a drive that lasts; inf where it never comes there."""
+    reaches = drive > threshold
+    wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)
+    return jnp.where(v >= threshold, 0.0, jnp.where(reaches, wait, jnp.inf))

@@ -1,0 +1,91 @@
+"""The kinds of neurons that the engines run: NIR's, and those that are registered from outside.
+
+Nothing here loads JAX: what needs it is made when an engine asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.errors import LoweringError, UsageError, listing
+
+if TYPE_CHECKING:
+    from jaxsnn.network.structure import Population
+
+ENTRY_POINTS = "jaxsnn.neurons"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronModel:
+    """One kind of neuron.
+
+    Attributes:
+        kind: name of the node type that has it.
+        fires: it emits spikes; a readout does not.
+        dynamics: makes its `jaxsnn.event.dynamics.neuron_model.Neuron` for a population; None for
+            NIR's own kinds, whose dynamics follow from the record of the population.
+        stepping: makes what steps it in the time-stepped engine, a
+            `jaxsnn.grid.neuron.SteppingModel`, for a population; None for NIR's own kinds.
+    """
+
+    kind: str
+    fires: bool
+    dynamics: Callable[[Population], Any] | None = None
+    stepping: Callable[[Population], Any] | None = None
+
+
+_NIR = {
+    kind: NeuronModel(kind=kind, fires=kind.endswith("F"))
+    for kind in ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
+}
+_REGISTERED: dict[str, NeuronModel] = {}
+
+
+def register_neuron(model: NeuronModel) -> None:
+    """Make a kind of neuron known to both engines.
+
+    Raises:
+        UsageError: there is another kind of that name, or the model lacks one of its two halves.
+    """
+    if model.kind in _NIR or _REGISTERED.get(model.kind, model) != model:
+        raise UsageError(f"there is a neuron model '{model.kind}' already", fix="rename yours")
+    if model.dynamics is None or model.stepping is None:
+        raise UsageError(
+            f"the neuron model '{model.kind}' has no dynamics, or no stepping",
+            fix="give it both: the event engine needs one, the time-stepped engine the other",
+        )
+    _REGISTERED[model.kind] = model
+
+
+@cache
+def _load_entry_points() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        register_neuron(entry.load())
+
+
+def neuron_kinds() -> tuple[str, ...]:
+    """Names of all kinds."""
+    _load_entry_points()
+    return (*_NIR, *_REGISTERED)
+
+
+def model_of(kind: str) -> NeuronModel:
+    """The model of a kind of neuron.
+
+    Raises:
+        LoweringError: nobody registered such a kind.
+    """
+    found = _NIR.get(kind)
+    if found is not None:
+        return found
+    _load_entry_points()
+    if kind not in _REGISTERED:
+        raise LoweringError(
+            f"there is no neuron model '{kind}', only {listing(neuron_kinds())}",
+            fix="register one with jaxsnn.register_neuron",
+        )
+    return _REGISTERED[kind]
