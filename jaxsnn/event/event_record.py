@@ -52,7 +52,6 @@ class EventRecord:
             clips.
         degenerate: population or Threshold -> number of those at the very time of an arrival that
             moved V.
-        shapes_hold: population -> whether the time constants are what the network was lowered for.
         voltage_taus: population that voltages drive -> the smallest and the largest tau of these,
             (2,) seconds.
         numbers: population -> weights of what arrives there and sums of its neurons' numbers; all
@@ -66,7 +65,6 @@ class EventRecord:
     drives: dict[str, Drive]
     clipped: dict[str, jax.Array]
     degenerate: dict[str, jax.Array]
-    shapes_hold: dict[str, jax.Array]
     voltage_taus: dict[str, jax.Array]
     numbers: dict[str, Any]
     budgets: dict[str, dict[str, Budget]]
@@ -82,7 +80,6 @@ def empty_record() -> EventRecord:
         drives={},
         clipped={},
         degenerate={},
-        shapes_hold={},
         voltage_taus={},
         numbers={},
         budgets=budgets,

@@ -37,9 +37,12 @@ class _Part:
         #: spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
-        self.neuron = neuron_of(
-            replace(self.population, spike_kernel="box") if self.leveled else self.population
-        )
+        played_as = replace(self.population, spike_kernel="box") if self.leveled else self.population
+        self.neuron = neuron_of(played_as)
+        if name not in sources.known:
+            self.neuron = self.neuron.guessed()
+        if not (self.population.fires or self.neuron.certain):
+            self.neuron = self.neuron.unassuming()
         if self.population.chain is not None:
             self.parameters = self.parameters | driven_parameters(
                 sources.network, self.population, self.signal
@@ -132,7 +135,6 @@ class FeedForwardPart(_Part):
         """Simulate it, and write what happened into the record and the trains."""
         given = self.arrivals(self.signal.paths)
         weight, lanes, time, row = self._weighted(given)
-        record.shapes_hold[self.name] = self.neuron.shape_holds(lanes)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
@@ -219,7 +221,6 @@ class RecurrentPart:
         )
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
-            record.shapes_hold[part.name] = part.neuron.shape_holds(own)
             record.numbers[part.name] = (
                 sum(jax.tree.leaves(own)),
                 [weight for weight, _, _ in from_outside],

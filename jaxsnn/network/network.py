@@ -18,7 +18,12 @@ from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire
 from jaxsnn.network.structure import find_tau_shape as find_tau_shape
 from jaxsnn.network.structure import tau_shape_holds as tau_shape_holds
-from jaxsnn.network.voltage_chains import driving_taus, with_known_taus, with_unknown_taus
+from jaxsnn.network.voltage_chains import (
+    driving_taus,
+    still_holds,
+    with_known_taus,
+    with_unknown_taus,
+)
 
 
 class Network:
@@ -77,6 +82,25 @@ class Network:
                 population if same else with_tau_facts(population, parameters[name], driving)
             )
         return Network(parameters=parameters, wires=self.wires, populations=populations)
+
+    def with_known_facts(self):
+        """The same network with facts about time constants that hold for its numbers, wherever
+        these can be looked at, and the names of the populations of which that is so.
+
+        Facts that hold stay as they are, also those that say little.
+        """
+        populations, known = dict(self.populations), set()
+        for name, population in self.populations.items():
+            own = _time_constants(self.parameters[name])
+            driving = driving_taus(population, self.parameters)
+            if _are_traced(own, driving):
+                continue
+            known.add(name)
+            found = with_known_taus(population, own, driving)
+            if not still_holds(population, found):
+                populations[name] = found
+        network = Network(parameters=self.parameters, wires=self.wires, populations=populations)
+        return network, frozenset(known)
 
     def with_free_time_constants(self):
         """The same network without assumptions on its time constants: for training them."""
@@ -174,10 +198,18 @@ def with_tau_facts(population, parameters, driving: Mapping = MappingProxyType({
         parameters: its own, by NIR name.
         driving: tau of each LI whose voltage drives it, by node.
     """
-    own = {key: value for key, value in parameters.items() if key.startswith("tau")}
-    if any(isinstance(tau, Tracer) for tau in (*own.values(), *driving.values())):
+    own = _time_constants(parameters)
+    if _are_traced(own, driving):
         return with_unknown_taus(population)
     return with_known_taus(population, own, driving)
+
+
+def _time_constants(parameters):
+    return {key: value for key, value in parameters.items() if key.startswith("tau")}
+
+
+def _are_traced(*groups):
+    return any(isinstance(tau, Tracer) for taus in groups for tau in taus.values())
 
 
 def _flatten(network):

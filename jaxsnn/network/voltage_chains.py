@@ -87,6 +87,16 @@ def with_known_taus(
     )
 
 
+def still_holds(assumed: Population, found: Population) -> bool:
+    """Whether what is assumed of the time constants of a population is true of what was found."""
+    if assumed.uniform and not found.uniform:
+        return False
+    chains = assumed.chain, found.chain
+    if chains[0] is not None and chains[1] is not None and chains[0].taus != chains[1].taus:
+        return False
+    return assumed.tau_shape in (TauShape.ANY, found.tau_shape)
+
+
 def with_unknown_taus(population: Population) -> Population:
     """The population, nothing assumed of its time constants but that those of a chain are one."""
     chain = None if population.chain is None else replace(population.chain, taus=None)

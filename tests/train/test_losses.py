@@ -54,7 +54,6 @@ def solution(times):
         late={},
         notes=(),
         budgets={},
-        shapes_hold={},
         t_end=jnp.asarray(T_MAX),
         drives={},
         outputs=(),

@@ -38,7 +38,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, State
+from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, State, by_facts
 from jaxsnn.event.forward.layer import (
     MINOR_NEURONS,
     Causes,
@@ -480,6 +480,17 @@ def layer_backward(spec: LayerSpec, residuals: Any, cotangent: LayerSpikes) -> t
     slopes and causes.
     """
     kept = _Residuals(*residuals)
+
+    def backward(neurons: list[Neuron]) -> tuple[Any, ...]:
+        return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent)
+
+    return *by_facts([spec.neuron], [kept.lanes], backward), None, None
+
+
+def _gradients(
+    spec: LayerSpec, kept: _Residuals, cotangent: LayerSpikes
+) -> tuple[Weights, Any, Times]:
+    """Gradients by weight, lanes and arrival times."""
     lanes = kept.lanes
     spikes_first = partial(jax.tree.map, lambda array: jnp.moveaxis(array, -1, 0))
     times, slopes, causes = spikes_first((kept.times, kept.slopes, kept.causes))
@@ -492,7 +503,7 @@ def layer_backward(spec: LayerSpec, residuals: Any, cotangent: LayerSpikes) -> t
     if spec.neuron.jumps and causes is not None:
         d_time = _passed_on(d_time, times, causes, passed)
     own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
-    return d_weight, gathered(own, lanes), d_time, None, None
+    return d_weight, gathered(own, lanes), d_time
 
 
 def _arrivals_back(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
 from jaxsnn.event.adjoint.layer_adjoint import dot, left_by_spike, pulled, start_of
 from jaxsnn.event.adjoint.tangents import moved_by, transposed
+from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.forward.agenda import in_order
 from jaxsnn.event.forward.group import (
     GroupEvents,
@@ -91,6 +92,18 @@ def _gradients(spec, residuals, drive, fixed_length=False):
     """Gradients by the arguments of `group_spikes`, from dL/dt of the spike of each step, (steps,
     batch).
     """
+
+    def backward(neurons: list[Neuron]) -> Any:
+        return _gradients_known(spec.with_neurons(neurons), residuals, drive, fixed_length)
+
+    neurons = [layer.neuron for layer in spec.layers]
+    d_arrivals, d_feedback, d_lanes = by_facts(neurons, residuals.lanes, backward)
+    # rows of arrivals have no gradient, nor has the end
+    return tuple((*each, None) for each in d_arrivals), d_feedback, d_lanes, None
+
+
+def _gradients_known(spec, residuals, drive, fixed_length):
+    """The gradients, by what the models assume."""
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
     external, between = [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback]
@@ -107,7 +120,6 @@ def _gradients(spec, residuals, drive, fixed_length=False):
             _time_gradient(
                 time, row, external[number].shape[0], log.row[number], total.by_time[number]
             ),
-            None,
         )
         for number, (d_weight, (_, time, row)) in enumerate(zip(d_external, arrivals, strict=True))
     )
@@ -120,7 +132,7 @@ def _gradients(spec, residuals, drive, fixed_length=False):
         )
         for edge, (d_weight, (_, delay)) in enumerate(zip(d_between, feedback, strict=True))
     )
-    return d_arrivals, d_feedback, d_lanes, None
+    return d_arrivals, d_feedback, d_lanes
 
 
 _events.defvjp(_forward, _backward)

@@ -101,10 +101,6 @@ class CubaLIFDelta(TwoVariables):
         """Time at which exp(-t / tau_mem) has come down to a number."""
         return -lanes.tau_mem[0] * jnp.log(order)
 
-    def shape_of(self, tau_mem: np.ndarray, tau_syn: np.ndarray) -> TauShape:
-        """The closed form that time constants allow."""
-        return find_tau_shape(tau_mem, tau_syn)
-
     # ---- readouts
 
     def turns(self, lanes: Lanes, state: State, after: State) -> Array:

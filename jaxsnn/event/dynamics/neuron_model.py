@@ -20,13 +20,14 @@ this class of models. They ask the model for its flow's derivatives by the lanes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 #: The state of some neurons: arrays that broadcast against each other, V first.
@@ -46,6 +47,9 @@ class Neuron:
     Attributes:
         uniform: all neurons of the population have the same `flow_fields`, so that one decay serves
             them all.
+        certain: what the model assumes of numbers (`uniform`, closed forms) holds for those that it
+            will see. If not, it is a guess, which is looked at when they are there: see
+            `by_facts`.
         width: length of a box spike, seconds; 0 where spikes are deltas.
     """
 
@@ -60,6 +64,7 @@ class Neuron:
     voltages: ClassVar[tuple[str, ...]] = ()
 
     uniform: bool = False
+    certain: bool = True
     width: float = 0.0
 
     # ---- parameters
@@ -226,10 +231,36 @@ class Neuron:
         """The model without closed forms that tie some of the lanes together."""
         return self
 
-    def specialised(self, lanes: Any) -> Self:
-        """The model with the closed forms that hold for these numbers.
+    def guessed(self) -> Self:
+        """The model whose assumptions were made from other numbers than those that it will see."""
+        return replace(self, certain=not self.uniform)
 
-        Numbers that are traced say nothing: the model must be right for all that may come.
-        """
+    def unassuming(self) -> Self:
+        """The model without any assumption on numbers: right for all that may come."""
+        return replace(self, uniform=False, certain=True)
+
+    def holds(self, lanes: Any) -> Bool[Array, ""]:
+        """Whether what the model assumes holds for these lanes."""
         del lanes
-        return self
+        return jnp.asarray(True)
+
+
+Result = TypeVar("Result")
+
+
+def by_facts(
+    neurons: Sequence[Neuron], lanes: Sequence[Any], function: Callable[[list[Neuron]], Result]
+) -> Result:
+    """A function of some models: as they are, if what they assume holds for the numbers that they
+    see, else of the same models without assumptions. Which of the two is decided at run time where
+    the numbers are traced.
+    """
+    unsure = [n for n, neuron in enumerate(neurons) if not neuron.certain]
+    if not unsure:
+        return function(list(neurons))
+    sure = [replace(neuron, certain=True) for neuron in neurons]
+    plain = [neuron if neuron.certain else neuron.unassuming() for neuron in neurons]
+    holds = jnp.asarray(True)
+    for number in unsure:
+        holds &= neurons[number].holds(lanes[number])
+    return lax.cond(holds, lambda: function(sure), lambda: function(plain))

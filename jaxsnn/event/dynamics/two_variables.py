@@ -13,8 +13,6 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxsnn.event.dynamics import crossing
@@ -220,31 +218,28 @@ class TwoVariables(Neuron):
 
     def general(self) -> Self:
         """The model without a closed form at a fixed ratio, which would tie its time constants."""
+        if not self.certain:
+            return self.unassuming()
         if self.tau_shape is TauShape.APART:
             return self
         return replace(self, tau_shape=TauShape.ANY)
 
-    def shape_holds(self, lanes: Lanes) -> Array:
-        """Whether the static record still describes the numbers: scalar bool."""
+    def guessed(self) -> Self:
+        """The model whose assumptions were made from other time constants."""
+        assumes = self.uniform or self.tau_shape is not TauShape.ANY
+        return replace(self, certain=not assumes)
+
+    def unassuming(self) -> Self:
+        """The model without any assumption on its time constants."""
+        return replace(super().unassuming(), tau_shape=TauShape.ANY)
+
+    def holds(self, lanes: Lanes) -> Array:
+        """Whether the time constants have the shape that is assumed, and are equal if assumed."""
         tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
         broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
         if self.uniform:
             broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
         return ~any_in(*broken)
-
-    def specialised(self, lanes: Lanes) -> Self:
-        """The model with what the numbers say of its time constants."""
-        taus = lanes.tau_mem, lanes.tau_syn
-        if any(isinstance(tau, Tracer) for tau in taus):
-            return replace(self, tau_shape=TauShape.ANY, uniform=False)
-        tau_mem, tau_syn = (np.asarray(tau).reshape(-1) for tau in taus)
-        uniform = all(bool((tau == tau[:1]).all()) for tau in (tau_mem, tau_syn))
-        return replace(self, tau_shape=self.shape_of(tau_mem, tau_syn), uniform=uniform)
-
-    def shape_of(self, tau_mem: np.ndarray, tau_syn: np.ndarray) -> TauShape:
-        """The closed form that time constants allow; here j has none."""
-        del tau_mem, tau_syn
-        return TauShape.ANY
 
 
 def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:

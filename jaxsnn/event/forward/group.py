@@ -2,13 +2,17 @@
 happened.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 
 
@@ -26,6 +30,13 @@ class GroupSpec:
     layers: tuple[LayerSpec, ...]
     edges: tuple[tuple[int, int], ...]
     max_events: int
+
+    def with_neurons(self, neurons: Sequence[Neuron]) -> GroupSpec:
+        """The same group with other models of its neurons."""
+        layers = zip(self.layers, neurons, strict=True)
+        return replace(
+            self, layers=tuple(replace(layer, neuron=neuron) for layer, neuron in layers)
+        )
 
 
 @jax.tree_util.register_dataclass

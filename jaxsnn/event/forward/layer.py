@@ -13,7 +13,7 @@ one row of the arrays below.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, State
+from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, State, by_facts
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
@@ -211,6 +211,17 @@ def simulate_layer(
 
     Arrivals at exactly equal times act in the order of their slots.
     """
+
+    def simulated(neurons: list[Neuron]) -> tuple[LayerSpikes, Causes | None]:
+        known = replace(spec, neuron=neurons[0])
+        return _simulated(known, weight, lanes, time, row, t_end)
+
+    return by_facts([spec.neuron], [lanes], simulated)
+
+
+def _simulated(
+    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+) -> tuple[LayerSpikes, Causes | None]:
     row = row[None] if row.ndim == 1 else row
     if spec.in_order:
         columns, position, row = time.T, None, row.T

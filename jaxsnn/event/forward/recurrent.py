@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.event.dynamics.neuron_model import by_facts
 from jaxsnn.event.forward.agenda import Agenda, GroupState, PopulationState, in_order, pick
 from jaxsnn.event.forward.batching import anywhere
 from jaxsnn.event.forward.deliveries import deliver, empty_queue, next_delivery, send
@@ -46,6 +47,14 @@ def simulate_group(spec: GroupSpec, arrivals, feedback, lanes, t_end):
 
     Arguments as in `recurrent_adjoint.group_spikes`.
     """
+
+    def simulated(neurons):
+        return _simulated(spec.with_neurons(neurons), arrivals, feedback, lanes, t_end)
+
+    return by_facts([layer.neuron for layer in spec.layers], lanes, simulated)
+
+
+def _simulated(spec, arrivals, feedback, lanes, t_end):
     loop = _Loop(spec, arrivals, feedback, lanes, t_end)
     steps, state, log = loop.run()
     counts = tuple(population.count for population in state.populations)

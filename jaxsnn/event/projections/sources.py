@@ -50,7 +50,9 @@ class Sources:
         gathered: populations and Thresholds whose events go through a convolution or a pool.
         readouts: population that does not fire -> what a Threshold sees of it; these add
             themselves.
-        levels: Thresholds that are played as levels.
+        levels: Thresholds that are simulated as levels.
+        known: populations whose static facts about time constants hold for their numbers; those of
+            others are guesses.
     """
 
     network: Network
@@ -60,6 +62,7 @@ class Sources:
     gathered: frozenset[str]
     readouts: dict[str, Readout] = field(default_factory=dict)
     levels: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
 
 
 def hand_on(
