@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jaxsnn
 from jaxsnn.bss2.emulate import EmulatedChip
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph
 from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
 from jaxsnn.train.loop.evaluation import evaluate
@@ -34,7 +34,7 @@ def loss_of(arguments: argparse.Namespace) -> FirstSpike:
 
 
 def trained(
-    graph: Graph, engine: Event | InTheLoop, arguments: argparse.Namespace
+    graph: Graph, engine: EventDriven | InTheLoop, arguments: argparse.Namespace
 ) -> tuple[Graph, float]:
     """The graph after training, and the test accuracy on its own engine."""
     done = fit(
@@ -51,7 +51,9 @@ def trained(
     return done.graph, done.test_accuracy
 
 
-def on(engine: Event | InTheLoop, graph: Graph, arguments: argparse.Namespace) -> dict[str, float]:
+def on(
+    engine: EventDriven | InTheLoop, graph: Graph, arguments: argparse.Namespace
+) -> dict[str, float]:
     """Accuracy on the test points, and on fresh ones."""
     sets = {"test": yinyang_splits(0).test, "fresh": yinyang(FRESH, FRESH_SEED)}
     return {
@@ -80,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     graph = jaxsnn.read(SOURCE, dialect="snntorch", reset="zero")
     loss = loss_of(arguments)
-    plain = Event(max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
+    plain = EventDriven(max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     if not arguments.skip_baseline:
         without, accuracy = trained(graph, plain, arguments)
         say(trained="without the loop", on="event engine", test=accuracy)

@@ -9,7 +9,7 @@ from protocol import Unavailable, serve
 from records import AREA, INPUTS, OUTPUTS, PARAMETERS, Convolution, Work
 
 import jaxsnn
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network, with_tau_facts
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
@@ -53,12 +53,12 @@ def network(work: Work) -> Network:
     )
 
 
-def engine(work: Work) -> Event:
+def engine(work: Work) -> EventDriven:
     """Budgets just large enough, as its users would set them after a first run."""
     if work.once:
-        return Event(first_spike_only=True)
+        return EventDriven(first_spike_only=True)
     events = {"hidden": work.hidden_events + INPUTS} if work.recurrent else None
-    return Event(
+    return EventDriven(
         first_spike_only=("output",), max_spikes={"hidden": work.max_spikes}, max_events=events
     )
 
@@ -162,7 +162,7 @@ def build_convolution(work: Convolution):
         time=jnp.asarray(work.input_times, jnp.float32),
         index=jnp.asarray(work.input_channels, jnp.int32),
     )
-    options = Event(max_spikes=work.max_spikes, max_arrivals=work.max_arrivals)
+    options = EventDriven(max_spikes=work.max_spikes, max_arrivals=work.max_arrivals)
 
     def total(net, events):
         solution = jaxsnn.simulate(net, events, work.t_end, engine=options)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from train_yinyang import network
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.train import fit, yinyang_splits
 
 PEER = Path(__file__).parent.parent / ".venv-peers" / "jaxsnn" / "bin" / "python"
@@ -56,7 +56,7 @@ def theirs() -> list[float]:
 
 def ours() -> list[float]:
     """Seconds of each of our epochs."""
-    engine = Event(max_spikes=1, first_spike_only=True, min_slope=0.04)
+    engine = EventDriven(max_spikes=1, first_spike_only=True, min_slope=0.04)
     splits = yinyang_splits(0, sizes=(POINTS, 1000, 1000))
     return fit(
         network(HIDDEN, 0, once=True), splits, engine=engine, epochs=OURS, learning_rate=0.03

@@ -27,7 +27,7 @@ from norse.torch.utils.export_nir import to_nir
 from snntorch import surrogate, utils
 from snntorch.export_nir import export_to_nir
 
-from jaxsnn import FastSigmoid, Grid, lower, parse, simulate
+from jaxsnn import FastSigmoid, TimeStepped, lower, parse, simulate
 from jaxsnn.units import format_time
 
 STEPS, BATCH, SIZES, RATE = 100, 64, (5, 120, 3), 1e-3
@@ -103,7 +103,7 @@ def our_loss(network, x, labels, slope):
     def loss(weights):
         changed = network.with_parameters({**network.parameters, **weights})
         y = simulate(
-            changed, x, engine=Grid(surrogate=FastSigmoid(slope=slope)), throw=False
+            changed, x, engine=TimeStepped(surrogate=FastSigmoid(slope=slope)), throw=False
         ).output()
         return optax.softmax_cross_entropy_with_integer_labels(y.sum(axis=0), labels).mean()
 
@@ -149,7 +149,7 @@ def compare(kind: str) -> tuple[Callable[[], None], Callable[[], None]]:
     weights = {name: network.parameters[name] for name in names}
     expected = torch_counts(kind, theirs, torch.as_tensor(x)).detach().numpy()
     if (
-        not np.array_equal(simulate(network, x, engine=Grid()).output(), expected)
+        not np.array_equal(simulate(network, x, engine=TimeStepped()).output(), expected)
         or not expected.any()
     ):
         raise SystemExit(f"{kind}: the spikes differ, or there are none")

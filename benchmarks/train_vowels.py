@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from seeds import each_seed
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Dropout, ExponentialSum, fit, japanese_vowels_splits
@@ -57,7 +57,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         network(arguments.hidden, seed, arguments.recurrent),
         splits,
         loss=ExponentialSum(population="readout", tau=TAU, t_max=end, gain=arguments.gain),
-        engine=Event(max_spikes=8, min_slope=0.04),
+        engine=EventDriven(max_spikes=8, min_slope=0.04),
         epochs=arguments.epochs,
         learning_rate=arguments.lr,
         augment=Dropout(probability=0.4),

@@ -16,7 +16,7 @@ from typing import Any
 from seeds import each_seed
 
 import jaxsnn
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph, build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.train import Bounded, Free, evaluate, fit, yinyang, yinyang_splits
@@ -61,7 +61,7 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
             print(line, flush=True)
 
     engine = (
-        Event(max_spikes=1, first_spike_only=True, min_slope=0.04)
+        EventDriven(max_spikes=1, first_spike_only=True, min_slope=0.04)
         if arguments.first_spike_only
         else None
     )

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.search.portfolio import place_and_route as place_and_route
     from jaxsnn.bss2.search.quantize import quantize as quantize
     from jaxsnn.errors import JaxsnnError as JaxsnnError
-    from jaxsnn.event.event_options import Event as Event
-    from jaxsnn.grid.stepped_solution import GridSolution as GridSolution
+    from jaxsnn.event.event_driven import EventDriven as EventDriven
+    from jaxsnn.event.event_solution import EventSolution as EventSolution
+    from jaxsnn.grid.stepped_solution import SteppedSolution as SteppedSolution
     from jaxsnn.grid.surrogate import ArcTan as ArcTan
     from jaxsnn.grid.surrogate import FastSigmoid as FastSigmoid
     from jaxsnn.grid.surrogate import Sigmoid as Sigmoid
     from jaxsnn.grid.surrogate import StraightThrough as StraightThrough
-    from jaxsnn.grid.time_stepped import Grid as Grid
+    from jaxsnn.grid.time_stepped import TimeStepped as TimeStepped
     from jaxsnn.network.lowering.lower import lower as lower
-    from jaxsnn.network.lowering.lower import raise_ as raise_
+    from jaxsnn.network.lowering.lower import update_graph as update_graph
     from jaxsnn.network.network import Network as Network
     from jaxsnn.network.network import with_synaptic_delays as with_synaptic_delays
     from jaxsnn.network.results import Result as Result
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
     from jaxsnn.simulation.fidelity import fidelity as fidelity
-    from jaxsnn.simulation.simulate import Solution as Solution
     from jaxsnn.simulation.simulate import simulate as simulate
+    from jaxsnn.simulation.solution import Solution as Solution
     from jaxsnn.simulation.verification import Verification as Verification
     from jaxsnn.simulation.verification import verify as verify
     from jaxsnn.train import fit as fit
@@ -54,20 +55,21 @@ __version__ = "0.1.0"
 _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",
     "EmulatedChip": "jaxsnn.bss2.emulate",
-    "Event": "jaxsnn.event.event_options",
+    "EventDriven": "jaxsnn.event.event_driven",
+    "EventSolution": "jaxsnn.event.event_solution",
     "Events": "jaxsnn.network.spikes",
     "FastSigmoid": "jaxsnn.grid.surrogate",
     "Framework": "jaxsnn.nir.frameworks",
     "Graph": "jaxsnn.nir",
-    "Grid": "jaxsnn.grid.time_stepped",
-    "GridSolution": "jaxsnn.grid.stepped_solution",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
     "NodeTraits": "jaxsnn.nir.node_traits",
     "Result": "jaxsnn.network.results",
     "Sigmoid": "jaxsnn.grid.surrogate",
-    "Solution": "jaxsnn.simulation.simulate",
+    "Solution": "jaxsnn.simulation.solution",
+    "SteppedSolution": "jaxsnn.grid.stepped_solution",
     "StraightThrough": "jaxsnn.grid.surrogate",
+    "TimeStepped": "jaxsnn.grid.time_stepped",
     "Verification": "jaxsnn.simulation.verification",
     "check": "jaxsnn.simulation.checks",
     "check_mapping": "jaxsnn.bss2.check",
@@ -81,20 +83,26 @@ _HOME = {
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",
     "quantize": "jaxsnn.bss2.search.quantize",
-    "raise_": "jaxsnn.network.lowering.lower",
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",
     "register_node": "jaxsnn.nir.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
     "to_torch": "jaxsnn.nir.torch",
+    "update_graph": "jaxsnn.network.lowering.lower",
     "verify": "jaxsnn.simulation.verification",
     "with_synaptic_delays": "jaxsnn.network.network",
     "write": "jaxsnn.nir",
 }
 
 #: Names of before that still work, with a warning: the new name of each.
-_RENAMED = {"map_net": "place_and_route"}
+_RENAMED = {
+    "Event": "EventDriven",
+    "Grid": "TimeStepped",
+    "GridSolution": "SteppedSolution",
+    "map_net": "place_and_route",
+    "raise_": "update_graph",
+}
 
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxsnn.commands.arguments import (
     add_command,
@@ -112,11 +112,19 @@ def add(commands: Any) -> None:
     parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
     parser.add_argument(
         "--max-spikes",
-        type=int,
+        type=_budget,
         metavar="N",
-        help="fail where a neuron fires more often (default: never)",
+        help='fail where a neuron fires more often (default "auto": never)',
     )
     add_threshold(parser)
+
+
+def _budget(text: str) -> int | str:
+    """A whole number, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, nor auto") from None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -130,7 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
     else:
-        options |= {"max_spikes": arguments.max_spikes, "threshold": arguments.threshold}
+        budget = "auto" if arguments.max_spikes is None else arguments.max_spikes
+        options |= {"max_spikes": budget, "threshold": arguments.threshold}
         outcome = run_file(graph, arguments.input, output, **options)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
@@ -161,7 +170,7 @@ def run_file(
     output: str | os.PathLike[str],
     *,
     t_end: float | None = None,
-    max_spikes: int | None = None,
+    max_spikes: int | Literal["auto"] = "auto",
     threshold: str | None = None,
     force: bool = False,
 ) -> RunOutcome:
@@ -170,7 +179,7 @@ def run_file(
 
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
-        max_spikes: fail where a neuron fires more often; default: record as many spikes as there
+        max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
         threshold: how a Threshold is simulated, "level" (the default) or "event".
 
@@ -181,15 +190,15 @@ def run_file(
     import numpy as np
 
     from jaxsnn.errors import refuse
-    from jaxsnn.event.event_options import Event
+    from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.event.limits import output_limits
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.simulation.network_arrays import network_inputs, output_arrays
     from jaxsnn.simulation.recordings import load_arrays
-    from jaxsnn.simulation.retry import simulate_fully
+    from jaxsnn.simulation.simulate import simulate
 
-    if max_spikes is not None and max_spikes < 1:
+    if max_spikes != "auto" and max_spikes < 1:
         raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
     arrays = load_arrays(source)
     network = lower(graph)
@@ -199,17 +208,20 @@ def run_file(
     if end is None:
         raise _endless(source)
     sampled = inputs.sample_times
-    solution = simulate_fully(
+    solution = simulate(
         network,
         inputs.events,
         end,
-        engine=Event(threshold=threshold or "level"),
+        engine=EventDriven(
+            max_spikes=max_spikes,
+            max_events="auto",
+            max_arrivals="auto",
+            threshold=threshold or "level",
+        ),
         sample_times=None if sampled is None else sampled[sampled <= end],
-        max_spikes=max_spikes,
     )
     leaving = output_arrays(network, solution)
     _write(output, leaving, force)
-    late = sum(int(count) for count in solution.late.values())
     return RunOutcome(
         result=Result(int(solution.result)).name.lower(),
         spikes=_totals(solution.spikes),
@@ -218,11 +230,7 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(
-            *solution.notes,
-            *_late_notes(late, end),
-            *_unused_options(graph, network, threshold),
-        ),
+        notes=(*solution.notes, *_unused_options(graph, network, threshold)),
         levels=_totals(solution.levels),
     )
 
@@ -248,8 +256,7 @@ def run_in_steps(
     """
     import numpy as np
 
-    from jaxsnn.grid.stepped_solution import notes_of
-    from jaxsnn.grid.time_stepped import Grid
+    from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.simulation.recordings import inputs_of, load_arrays
@@ -259,7 +266,7 @@ def run_in_steps(
     inputs = inputs_of(load_arrays(source), network)
     if t_end is None and all(hasattr(given, "time") for given in inputs.values()):
         raise _endless(source)
-    solution = simulate(network, inputs, t_end, engine=Grid(record=True))
+    solution = simulate(network, inputs, t_end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
     _write(output, leaving, force)
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
@@ -271,7 +278,7 @@ def run_in_steps(
         samples=samples,
         t_end=None if solution.dt is None else steps * solution.dt,
         steps=steps,
-        notes=notes_of(solution),
+        notes=solution.notes,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
     )
@@ -286,11 +293,6 @@ def _endless(source: str | os.PathLike[str]) -> UsageError:
 def _totals(found: Any) -> dict[str, int]:
     """Events of each population, all samples together."""
     return {name: int(own.count.sum()) for name, own in found.items()}
-
-
-def _late_notes(late: int, end: float) -> tuple[str, ...]:
-    text = f"{late} input events at or after t_end = {format_time(end)} were left out"
-    return (text,) if late else ()
 
 
 def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tuple[str, ...]:

@@ -103,8 +103,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     """
     import numpy as np
 
-    from jaxsnn.grid.stepped_solution import notes_of
-    from jaxsnn.grid.time_stepped import Grid
+    from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.simulation.recordings import load_recording
     from jaxsnn.simulation.simulate import simulate
@@ -113,9 +112,9 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     network = lower(graph, dtype=np.float32)
     recording = load_recording(source, network, graph.dialect.dt)
     _refuse_incomplete(source, recording, network.outputs)
-    solution = simulate(network, recording.x, engine=Grid())
+    solution = simulate(network, recording.x, engine=TimeStepped())
     return VerifyOutcome(
-        found=compare(solution, recording.y), notes=(*recording.notes, *notes_of(solution))
+        found=compare(solution, recording.y), notes=(*recording.notes, *solution.notes)
     )
 
 

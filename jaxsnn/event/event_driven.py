@@ -3,56 +3,147 @@
 Populations that feed back into each other run together, all others one after the other.
 """
 
-import jax.numpy as jnp
+from __future__ import annotations
 
-from jaxsnn.errors import refuse
-from jaxsnn.event.event_options import Event as Event
-from jaxsnn.event.event_record import Budget as Budget
-from jaxsnn.event.event_record import EventRecord as EventRecord
-from jaxsnn.event.event_record import Levels as Levels
-from jaxsnn.event.event_record import empty_record
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from jaxsnn.errors import UsageError, refuse, suggestion
+from jaxsnn.event.event_options import BUDGETS, EventOptions
+from jaxsnn.event.event_record import EventRecord, empty_record
+from jaxsnn.event.event_solution import EventSolution, conclude
 from jaxsnn.event.limits import event_limits
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.event.projections.driven_signals import arriving as arriving_signals
 from jaxsnn.event.projections.sources import Sources
+from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 
+_DEFAULT_SAMPLES = 101
 
-def run(
-    network: Network, inputs: dict[str, Events], t_end, sample_times, engine: Event
+
+@dataclass(frozen=True, kw_only=True)
+class EventDriven(EventOptions):
+    """Exact event-driven simulation in continuous time, differentiable in the network's parameters
+    and the input times, exactly.
+
+    Where a number can differ between populations, a mapping from their names gives it; those that
+    it leaves out have the default.
+
+    Attributes:
+        max_spikes: spikes recorded of each neuron. A neuron that fires more often ends the run with
+            a result code that says how many it takes; its spikes are never dropped in silence.
+            "auto", for this and the two budgets below: `simulate` runs again with more room until
+            none of them is too small, which needs to see the result: not inside `jax.jit`.
+        max_events: spikes of a population in one sample that others see. Default: all that can be
+            recorded; where they go through a convolution or a pool at most 4096 or 2 for each
+            neuron, whichever is more. Too few end the run likewise.
+        max_arrivals: arrivals at one position of a population behind a convolution or a pool.
+            Default: 4 times the mean that the budgets of its sources allow, and 32. Too few end the
+            run likewise.
+        first_spike_only: True, or the names of populations: neurons stop after their first spike.
+            For a population that feeds no other it only leaves the later spikes out. For others it
+            changes what the network does, and NIR cannot say it: other simulators of the exported
+            file will not do it.
+        refractory: seconds for which V stays at v_reset after a spike. NIR cannot say it either.
+        min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
+            (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
+            without bound; `clipped_slopes` of the solution counts the spikes that this touched.
+        jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
+            threshold; the exact gradient of that time by weights and parameters is zero. With a
+            width (seconds) gradients take the jump for a ramp of that length at whose end V comes
+            to the threshold: a surrogate. `degenerate_spikes` of the solution counts those spikes.
+        threshold: how a Threshold is simulated: "level", as NIR's documentation has it, y = 1 while
+            x > threshold; or "event", a spike whenever x comes to the threshold from below. Its
+            rises are counted by `max_spikes`.
+        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
+    """
+
+    #: What configuration files and the command line call it.
+    kind: ClassVar[str] = "event"
+    #: Gradients are exact, not those of a surrogate.
+    exact: ClassVar[bool] = True
+    #: It takes arrays (time, batch, *shape) for inputs, too.
+    takes_rasters: ClassVar[bool] = False
+
+    def run(
+        self,
+        network: Network,
+        inputs: Any,
+        t_end: float | None,
+        sample_times: Any = None,
+    ) -> EventSolution:
+        """Simulate a batch. Nothing is raised where the run does not succeed: look at `result`.
+
+        Args:
+            inputs, t_end, sample_times: as of `jaxsnn.simulate`.
+
+        Raises:
+            UsageError: inputs or options that do not fit the network.
+            LoweringError: the network has something that the engine does not run, or needs to know.
+        """
+        check_options(network, self)
+        trains = checked_inputs(network, inputs)
+        end = _checked_end(t_end, network.dtype)
+        times = _checked_samples(sample_times, t_end, end)
+        network, known = network.with_known_facts()
+        return _run(self.hashable(), known, network, trains, end, times)
+
+    def prepared(self) -> EventDriven:
+        """The engine as compiled training takes it: hashable."""
+        return self.hashable()
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _run(
+    options: EventOptions,
+    known: frozenset[str],
+    network: Network,
+    trains: dict[str, Events],
+    t_end: Float[Array, ""],
+    sample_times: Float[Array, "samples"],
+) -> EventSolution:
+    record = simulate_events(network, trains, t_end, sample_times, options, known)
+    return conclude(network, trains, t_end, sample_times, record, options)
+
+
+def simulate_events(
+    network: Network,
+    inputs: Mapping[str, Events],
+    t_end: Float[Array, ""],
+    sample_times: Float[Array, "samples"],
+    options: EventOptions,
+    known: frozenset[str] | None = None,
 ) -> EventRecord:
-    """Simulate a batch.
+    """Simulate a batch; `jaxsnn.simulate` without its checks.
 
     Args:
         inputs: input name -> Events (batch, events).
         t_end: seconds.
-        sample_times: (samples,) seconds, where readouts are sampled.
+        sample_times: seconds, where readouts are sampled.
+        known: populations whose static facts hold for their numbers (`Network.with_known_facts`);
+            None: look at those that are not traced.
 
     Raises:
         LoweringError: the network has something that the engine does not run, or that nobody said.
     """
-    refuse(event_limits(network.wires, network.populations, engine.threshold))
-    arriving = arriving_signals(network)
-    trains = {name: Train(events.time, events.index) for name, events in inputs.items()}
-    gathered = frozenset(
-        source
-        for signal in arriving.values()
-        for source, operator in signal.paths
-        if operator.source is not None and source not in network.inputs
-    )
-    thresholds = frozenset(wire.name for wire in network.wires if wire.kind == "Threshold")
-    sources = Sources(
-        network=network,
-        engine=engine,
-        arriving=arriving,
-        trains=trains,
-        gathered=gathered,
-        levels=thresholds if engine.threshold == "level" else frozenset(),
-    )
+    if known is None:
+        network, known = network.with_known_facts()
+    refuse(event_limits(network.wires, network.populations, options.threshold))
+    sources = sources_of(network, inputs, options, known)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
     for part in groups(network.wires):
@@ -65,22 +156,99 @@ def run(
     return record
 
 
-def event_approximations(network: Network, engine: Event) -> tuple[str, ...]:
-    """What is played otherwise than NIR means it; a sentence each."""
-    found = [
-        f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from below, by NIR's "
-        "documentation it is 1 for as long as that is above"
-        for wire in network.wires
-        if wire.kind == "Threshold" and engine.threshold == "event"
-    ]
-    for name in (
-        name for part in groups(network.wires) if isinstance(part, Cycle) for name in part.order
-    ):
-        population = network.populations[name]
-        if population.recurrent_delay and population.dt:
-            late = population.recurrent_delay * population.dt
-            found.append(
-                f"node '{name}': what it sends back, to itself or a population before it, arrives {late:g} s later, as "
-                "in the framework that wrote the file"
+def sources_of(
+    network: Network,
+    inputs: Mapping[str, Events],
+    options: EventOptions,
+    known: frozenset[str],
+) -> Sources:
+    """What all parts of a network have in common before any of them has run."""
+    arriving = arriving_signals(network)
+    gathered = frozenset(
+        source
+        for signal in arriving.values()
+        for source, operator in signal.paths
+        if operator.source is not None and source not in network.inputs
+    )
+    thresholds = frozenset(wire.name for wire in network.wires if wire.kind == "Threshold")
+    return Sources(
+        network=network,
+        engine=options,
+        arriving=arriving,
+        trains={name: Train(events.time, events.index) for name, events in inputs.items()},
+        gathered=gathered,
+        levels=thresholds if options.threshold == "level" else frozenset(),
+        known=known,
+    )
+
+
+# ---- checks before anything runs
+
+
+def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
+    if t_end is None:
+        raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
+    if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
+        raise UsageError(f"t_end is {t_end:g} s", fix="pass a finite time after 0, in seconds")
+    return jnp.asarray(t_end, dtype)
+
+
+def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Array, "samples"]:
+    """Sample times, refused where nothing is simulated; by default evenly from 0 to the end."""
+    if times is None:
+        return jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
+    if not any(isinstance(given, Tracer) for given in (times, t_end)):
+        _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
+    return jnp.asarray(times, end.dtype)
+
+
+def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
+    if times.ndim != 1:
+        raise UsageError(
+            f"sample_times have shape {times.shape}", fix="pass one row of times, (samples,)"
+        )
+    outside = times[~((times >= 0) & (times <= t_end))]
+    if outside.size:
+        raise UsageError(
+            f"sample_times has {outside.size} of {times.size} times outside of the simulation, "
+            f"such as {outside[0]:g} s",
+            fix=f"pass times from 0 to t_end, {t_end:g} s",
+        )
+
+
+def check_options(network: Network, options: EventOptions) -> None:
+    """Refuse options of the event engine that make no sense for a network.
+
+    Raises:
+        UsageError: says which.
+    """
+    check_reading(options.threshold)
+    for option in ("min_slope", "jump_width"):
+        if (found := getattr(options, option)) is not None and not found >= 0:
+            raise UsageError(f"{option} is {found}", fix="give at least 0")
+    parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
+    for option in (*BUDGETS, "refractory"):
+        value = getattr(options, option)
+        named = dict(value) if isinstance(value, Mapping | tuple) else ()
+        meant = parts if option in ("max_spikes", "max_events") else network.populations
+        _refuse_strangers(option, named, meant, "a population")
+        least = 0 if option == "refractory" else 1
+        for name in parts:
+            if (found := options.of(option, name)) is not None and not found >= least:
+                raise UsageError(
+                    f"{option} is {found} for '{name}'", fix=f"give at least {least}", node=name
+                )
+    only = options.first_spike_only
+    firing = [name for name, population in network.populations.items() if population.fires]
+    named = () if isinstance(only, bool) else only
+    _refuse_strangers("first_spike_only", named, firing, "a spiking population")
+
+
+def _refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:
+    for name in named:
+        if name not in meant:
+            raise UsageError(
+                f"{option} names '{name}', which is not {what}",
+                fix=suggestion(name, meant),
+                node=name,
             )
-    return tuple(found)

@@ -1,46 +1,20 @@
 """What a simulation with the event engine can be told."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from __future__ import annotations
 
-#: One number for all populations, or one for some of them.
-PerPopulation = int | float | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+#: One number for all populations, or one for some of them; of a budget also "auto".
+PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
+#: Options that say how much there is room for.
+BUDGETS = ("max_spikes", "max_events", "max_arrivals")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
-    """Exact event-based simulation in continuous time.
-
-    Where a number can differ between populations, a mapping from their names gives it; those that
-    it leaves out have the default.
-
-    Attributes:
-        max_spikes: spikes recorded of each neuron. A neuron that fires more often ends the run with
-            a result code that says how many it takes; its spikes are never dropped in silence.
-        max_events: spikes of a population in one sample that others see. Default: all that can be
-            recorded; where they go through a convolution or a pool at most 4096 or 2 for each
-            neuron, whichever is more. Too few end the run likewise.
-        max_arrivals: arrivals at one position of a population behind a convolution or a pool.
-            Default: 4 times the mean that the budgets of its sources allow, and 32. Too few end the
-            run likewise.
-        first_spike_only: True, or the names of populations: neurons stop after their first spike.
-            For a population that feeds no other it only leaves the later spikes out. For others it
-            changes what the network does, and NIR cannot say it: other simulators of the exported
-            file will not do it.
-        refractory: seconds for which V stays at v_reset after a spike. NIR cannot say it either.
-        min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
-            (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
-            without bound; `Solution.clipped_slopes` counts the spikes that this touched.
-        jump_width: a LIF or IF neuron under delta spikes fires when an arrival moves V across the
-            threshold; the exact gradient of that time by weights and parameters is zero. With a
-            width (seconds) gradients take the jump for a ramp of that length at whose end V comes
-            to the threshold: a surrogate. `Solution.degenerate_spikes` counts those spikes.
-        threshold: how a Threshold is played: "level", as NIR's documentation has it, y = 1 while x
-            > threshold; or "event", a spike whenever x comes to the threshold from below. Its rises
-            are counted by `max_spikes`.
-        forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
-    """
+class EventOptions:
+    """Options of the event engine, what each means is said at `jaxsnn.EventDriven`."""
 
     max_spikes: PerPopulation = 16
     max_events: PerPopulation = None
@@ -52,48 +26,60 @@ class Event:
     threshold: str = "level"
     forward_mode: bool = False
 
-    def stops(self, population):
+    def stops(self, population: str) -> bool:
         """Whether the neurons of a population stop after their first spike."""
         only = self.first_spike_only
         return only if isinstance(only, bool) else population in only
 
-    def of(self, field, population):
-        """What a field says of a population; its default, where it says nothing."""
-        value = getattr(self, field)
+    def of(self, option: str, population: str) -> Any:
+        """What an option says of a population; its default, where it says nothing or "auto"."""
+        value = getattr(self, option)
+        default = EventOptions.__dataclass_fields__[option].default
         if isinstance(value, Mapping | tuple):
-            return dict(value).get(population, type(self).__dataclass_fields__[field].default)
-        return value
+            value = _by_population(value).get(population, default)
+        return default if value == "auto" else value
 
-    def with_room(self, shortages):
-        """The same engine with larger budgets: option -> population -> what it must be at least.
+    @property
+    def grows(self) -> bool:
+        """Whether some budget is "auto"."""
+        values = [getattr(self, option) for option in BUDGETS]
+        return any("auto" in (value, *_by_population(value).values()) for value in values)
 
-        They become an eighth larger than that: what is needed behind a budget that was too small is
-        a lower bound.
-        """
-        larger = {}
-        shortages = {
-            option: {name: least + least // 8 for name, least in found.items()}
-            for option, found in shortages.items()
-        }
-        for option, found in shortages.items():
+    def is_auto(self, option: str, population: str) -> bool:
+        """Whether a budget of a population is "auto"."""
+        value = getattr(self, option)
+        return _by_population(value).get(population, value) == "auto"
+
+    def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
+        """The same options with larger budgets: option -> population -> what it shall be at least."""
+        larger: dict[str, Any] = {}
+        for option, found in needed.items():
             now = getattr(self, option)
             if found and isinstance(now, int):  # one number for all
                 larger[option] = max(now, *found.values())
             elif found:
-                larger[option] = {**dict(now or ()), **found}
-        return replace(self, **larger)
+                larger[option] = {**_by_population(now), **found}
+        return replace(self, **larger).hashable()
 
-    def hashable(self):
-        """The same engine with mappings as sorted tuples, as a static argument."""
-        fields = {
-            name: getattr(self, name)
-            for name in ("max_spikes", "max_events", "max_arrivals", "refractory")
+    def as_dict(self) -> dict[str, Any]:
+        """The options by name, for JSON."""
+        found = {option.name: getattr(self, option.name) for option in fields(self)}
+        by_name = {name: _by_population(found[name]) for name in (*BUDGETS, "refractory")}
+        only = found["first_spike_only"]
+        stops = {} if isinstance(only, bool) else {"first_spike_only": list(only)}
+        return found | {name: own for name, own in by_name.items() if own} | stops
+
+    def hashable(self) -> Self:
+        """The same options with mappings as sorted tuples, as a static argument."""
+        values = {name: getattr(self, name) for name in (*BUDGETS, "refractory")}
+        tuples = {
+            name: tuple(sorted(value.items()))
+            for name, value in values.items()
+            if isinstance(value, Mapping)
         }
-        return replace(
-            self,
-            **{
-                name: tuple(sorted(v.items()))
-                for name, v in fields.items()
-                if isinstance(v, Mapping)
-            },
-        )
+        return replace(self, **tuples)
+
+
+def _by_population(value: PerPopulation) -> dict[str, Any]:
+    """What is said of single populations."""
+    return dict(value) if isinstance(value, Mapping | tuple) else {}

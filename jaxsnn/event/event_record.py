@@ -19,6 +19,44 @@ class Budget:
     room: jax.Array
 
 
+#: Option of `EventOptions` -> population -> `Budget`.
+Budgets = dict[str, dict[str, Budget]]
+
+
+def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
+    """Option -> population -> what was needed, where there was less room (outside jit only)."""
+    found = {}
+    for option, by_population in budgets.items():
+        short = {
+            name: int(budget.needed)
+            for name, budget in by_population.items()
+            if int(budget.needed) > int(budget.room)
+        }
+        if short:
+            found[option] = short
+    return found
+
+
+def shortage_text(budgets: Budgets, option: str, name: str, *, is_level: bool = False) -> str:
+    """One shortage in words.
+
+    Args:
+        is_level: it is that of a Threshold simulated as a level.
+    """
+    budget = budgets[option][name]
+    needed, room = int(budget.needed), int(budget.room)
+    if option == "max_arrivals":
+        return f"{needed} spikes arrive at one position of '{name}', there is room for {room}"
+    if option == "max_events":
+        times = "takes {} rises and falls" if is_level else "fires {} times"
+        what = "them" if is_level else "its spikes"
+        subject = f"Threshold '{name}'" if is_level else f"'{name}'"
+        return f"{subject} {times.format(needed)} in one sample, others see {room} of {what}"
+    if is_level:
+        return f"Threshold '{name}' takes {needed} rises, it records {room}"
+    return f"a neuron of '{name}' fires {needed} times, {room} spikes of each are recorded"
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Levels:
@@ -43,20 +81,21 @@ class EventRecord:
     """What a run leaves, by NIR node name.
 
     Attributes:
-        spikes: population, or Threshold that is played as events -> `LayerSpikes`.
-        levels: Threshold that is played as a level -> `Levels`.
+        spikes: population, or Threshold that is simulated as events -> `LayerSpikes`.
+        levels: Threshold that is simulated as a level -> `Levels`.
         voltages: readout -> (batch, samples, neurons).
         drives: population -> all that moves it, its own resets left out; not behind a convolution
             or a pool.
-        clipped: population or Threshold -> number of spikes or passages whose slope a gradient
+        clipped: population or Threshold -> number of spikes or crossings whose slope a gradient
             clips.
         degenerate: population or Threshold -> number of those at the very time of an arrival that
             moved V.
         voltage_taus: population that voltages drive -> the smallest and the largest tau of these,
             (2,) seconds.
+        heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
         numbers: population -> weights of what arrives there and sums of its neurons' numbers; all
             must be finite.
-        budgets: option of `Event` -> population -> `Budget`.
+        budgets: option of `EventOptions` -> population -> `Budget`.
     """
 
     spikes: dict[str, LayerSpikes]
@@ -66,8 +105,9 @@ class EventRecord:
     clipped: dict[str, jax.Array]
     degenerate: dict[str, jax.Array]
     voltage_taus: dict[str, jax.Array]
+    heights: dict[str, jax.Array]
     numbers: dict[str, Any]
-    budgets: dict[str, dict[str, Budget]]
+    budgets: Budgets
 
 
 def empty_record() -> EventRecord:
@@ -81,6 +121,7 @@ def empty_record() -> EventRecord:
         clipped={},
         degenerate={},
         voltage_taus={},
+        heights={},
         numbers={},
         budgets=budgets,
     )

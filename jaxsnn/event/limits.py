@@ -23,7 +23,7 @@ def event_limits(
     Args:
         wires: in execution order.
         populations: by name.
-        threshold: how a Threshold is simulated, as in `jaxsnn.Event`.
+        threshold: how a Threshold is simulated, as in `jaxsnn.EventDriven`.
     """
     wires = tuple(wires)
     steady = _steady(wires)

@@ -37,7 +37,9 @@ class _Part:
         #: spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
-        played_as = replace(self.population, spike_kernel="box") if self.leveled else self.population
+        played_as = (
+            replace(self.population, spike_kernel="box") if self.leveled else self.population
+        )
         self.neuron = neuron_of(played_as)
         if name not in sources.known:
             self.neuron = self.neuron.guessed()
@@ -100,11 +102,9 @@ class _Part:
         """The operator of a level among spikes: its current in units of that of a box spike of
         weight 1.
         """
-        neuron, dtype = self.neuron, self.sources.network.dtype
-        if neuron.spike_area is not None:  # one number for all neurons
-            ratio = neuron.width / (neuron.step or neuron.spike_area)
+        ratio, dtype = self.neuron.level_weight(self.parameters), self.sources.network.dtype
+        if isinstance(ratio, float):  # one number for all neurons
             return replace(operator, weight=ratio * operator.rows(dtype))
-        ratio = neuron.current_factor(self.parameters) / jnp.where(self.scale == 0, 1.0, self.scale)
         scale = Wire(name=self.name, kind="Scale", sources=(), shape=(self.population.size,))
         return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
 
@@ -122,6 +122,7 @@ class _Part:
         """Write down its spikes."""
         name = self.name
         record.spikes[name] = spikes
+        record.heights[name] = self.neuron.height(self.parameters)
         record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
         record.budgets["max_spikes"][name] = Budget(
             needed=jnp.max(spikes.count), room=jnp.int32(self.engine.of("max_spikes", name))
@@ -143,8 +144,9 @@ class FeedForwardPart(_Part):
                 needed=given.needed, room=jnp.int32(given.budget)
             )
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
+        neuron = self.neuron if self.neuron.certain else self.neuron.unassuming()
         drive = Drive(
-            neuron=self.neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row
+            neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row
         )
         if given.positions == 1:
             record.drives[self.name] = drive

@@ -1,18 +1,26 @@
 """What a time-stepped run leaves, and what it only approximates."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import Problem, UsageError, suggestion
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.network.spikes import Events, dense_to_events
+from jaxsnn.units import format_time
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class GridSolution:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SteppedSolution:
     """What a time-stepped run left. A pytree; everything is by NIR node name, arrays are (time,
     batch, *shape).
 
@@ -26,22 +34,30 @@ class GridSolution:
         late: Input node that was given as events -> how many lie behind the last step and were left
             out.
         dt: length of a step, seconds; None where it is unknown and nothing needs it.
-        outputs: Output node -> names of the nodes that feed it.
+        feeding: pairs of an Output node and the names of the nodes that feed it.
         spiking: Output nodes that receive spikes alone.
-        notes: approximations, and where what was said is not followed, a sentence each.
+        approximations: what is only approximated, and where what was said is not followed, a
+            sentence each.
     """
 
-    y: dict[str, jax.Array]
-    spikes: dict[str, jax.Array]
-    voltages: dict[str, jax.Array]
-    result: jax.Array
-    finite: dict[str, jax.Array]
-    rounded: dict[str, jax.Array]
-    late: dict[str, jax.Array]
+    y: dict[str, Float[Array, "time batch *shape"]]
+    spikes: dict[str, Float[Array, "time batch *shape"]]
+    voltages: dict[str, Float[Array, "time batch *shape"]]
+    result: Int[Array, ""]
+    finite: dict[str, Bool[Array, ""]]
+    rounded: dict[str, Int[Array, ""]]
+    late: dict[str, Int[Array, ""]]
     dt: float | None = field(metadata={"static": True})
-    outputs: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
+    feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     spiking: tuple[str, ...] = field(metadata={"static": True})
-    notes: tuple[str, ...] = field(metadata={"static": True})
+    approximations: tuple[str, ...] = field(metadata={"static": True})
+
+    # ---- what came out; gradients are those of the surrogate
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Output node -> names of the nodes that feed it."""
+        return dict(self.feeding)
 
     def output(self, name: str | None = None) -> jax.Array:
         """What arrives at an Output node; without a name that of the only one."""
@@ -51,6 +67,107 @@ class GridSolution:
             what = "the network has several outputs" if name is None else f"'{name}' is no Output"
             raise UsageError(what, fix=suggestion(name or "", self.y), node=name or "")
         return self.y[name]
+
+    def events(self, name: str) -> Events:
+        """Spikes of a population, sorted by time (outside jit only): (batch, events), padded with
+        inf and the size. A spike of step k has the time k dt.
+        """
+        if self.dt is None:
+            raise UsageError(
+                "the length of a step is unknown", fix="pass TimeStepped(dt=1e-3), for example"
+            )
+        return dense_to_events(np.asarray(self._of(name)), self.dt)
+
+    @property
+    def counts(self) -> dict[str, Float[Array, "batch neurons"]]:
+        """Recorded population that fires -> spikes of each neuron."""
+        sums = {name: jnp.sum(spikes, axis=0) for name, spikes in self.spikes.items()}
+        return {name: count.reshape(len(count), -1) for name, count in sums.items()}
+
+    @property
+    def spikes_recorded(self) -> Float[Array, ""]:
+        """Number of spikes of the recorded populations."""
+        return sum((jnp.sum(count) for count in self.counts.values()), jnp.zeros(()))
+
+    def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
+        """Time of the first step with a spike of each neuron, seconds; inf where there is none.
+
+        It has no gradient.
+        """
+        fires = self._of(name) > 0
+        first = jnp.argmax(fires, axis=0) * (self.dt or 1.0)
+        return jnp.where(jnp.any(fires, axis=0), first, jnp.inf)
+
+    def count(self, name: str) -> Float[Array, "batch neurons"]:
+        """Number of spikes of each neuron."""
+        return jnp.sum(self._of(name), axis=0)
+
+    def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
+        """Sum of e^(-t / tau) over the spikes of each neuron."""
+        spikes = self._of(name)
+        return jnp.sum(spikes * jnp.exp(-self._times(spikes) / tau), axis=0)
+
+    def maximum(self, name: str) -> Float[Array, "batch neurons"]:
+        """Largest membrane of each neuron at the end of a step."""
+        return jnp.max(self._of(name), axis=0)
+
+    def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
+        """Sum over steps of V(t) e^(-t / tau) dt of each neuron; tau None: of V dt."""
+        v = self._of(name)
+        weights = jnp.ones_like(v) if tau is None else jnp.exp(-self._times(v) / tau)
+        return jnp.sum(v * weights, axis=0) * (self.dt or 1.0)
+
+    def _of(self, name: str) -> Float[Array, "time batch neurons"]:
+        """What a population sends: its spikes, or the membranes of a readout."""
+        alone = [output for output, sources in self.feeding if sources == (name,)]
+        if alone:
+            sent = self.y[alone[0]]
+        elif name in self.spikes:
+            sent = self.spikes[name]
+        elif name in self.voltages:
+            sent = self.voltages[name]
+        else:
+            known = [*self.voltages, *(sources[0] for _, sources in self.feeding)]
+            raise UsageError(
+                f"nothing is recorded of '{name}'",
+                fix=f'pass TimeStepped(record=("{name}",)), or {suggestion(name, known)}',
+                node=name,
+            )
+        return sent.reshape(*sent.shape[:2], -1)
+
+    def _times(self, y: Float[Array, "time batch neurons"]) -> Float[Array, "time 1 1"]:
+        return jnp.arange(y.shape[0], dtype=y.dtype)[:, None, None] * (self.dt or 1.0)
+
+    # ---- how it went
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Approximations, and which events were moved or left out, a sentence each (the latter
+        outside jit only).
+        """
+        if isinstance(self.result, Tracer):
+            return self.approximations
+        moved = [
+            f"input '{name}': {int(count)} events lay between steps and were moved to the nearest"
+            for name, count in self.rounded.items()
+            if count
+        ]
+        late = [
+            f"input '{name}': {int(count)} events lie behind the last step and were left out"
+            for name, count in self.late.items()
+            if count
+        ]
+        return *self.approximations, *moved, *late
+
+    @property
+    def budgets(self) -> dict[str, dict[str, object]]:
+        """Nothing: every step has room for every spike."""
+        return {}
+
+    @property
+    def clipped_slopes(self) -> dict[str, jax.Array]:
+        """Nothing: a surrogate has no slope to be clipped."""
+        return {}
 
     @property
     def problem(self) -> Problem | None:
@@ -76,6 +193,17 @@ class GridSolution:
     def message(self) -> str:
         """The result in words, with what to do (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
+
+    def __repr__(self) -> str:
+        if isinstance(self.result, Tracer):
+            return f"SteppedSolution({', '.join(self.y)}; traced)"
+        length = "steps" if self.dt is None else f"steps of {format_time(self.dt)}"
+        steps, batch = next(iter(self.y.values())).shape[:2]
+        ended = Result(int(self.result)).name
+        lines = [f"SteppedSolution({ended}, {steps} {length}, {batch} samples"]
+        lines += [f"  {name}: {own.shape}" for name, own in list(self.y.items())[:6]]
+        lines += [f"  notes: {len(self.notes)}"] if self.notes else []
+        return "\n".join(lines) + ")"
 
 
 def spiking_outputs(network: Network) -> tuple[str, ...]:
@@ -112,21 +240,5 @@ def approximations(network: Network) -> tuple[str, ...]:
         ):
             found.append(
                 f"node '{wire.name}': its membrane voltage acts as a constant current over each step on what follows"
-            )
-    return tuple(found)
-
-
-def notes_of(solution: GridSolution) -> tuple[str, ...]:
-    """The notes of a run, with the events that it moved or left out (outside jit only)."""
-    found = list(solution.notes)
-    for name, count in solution.rounded.items():
-        if count:
-            found.append(
-                f"input '{name}': {int(count)} events lay between steps and were moved to the nearest"
-            )
-    for name, count in solution.late.items():
-        if count:
-            found.append(
-                f"input '{name}': {int(count)} events lie behind the last step and were left out"
             )
     return tuple(found)

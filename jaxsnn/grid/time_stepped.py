@@ -5,25 +5,40 @@ all steps at once, then one loop over time for the neurons alone. A cycle is one
 all of its nodes.
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.neuron import StepInput
 from jaxsnn.grid.over_time import OverTime, play_cycle, play_population
 from jaxsnn.grid.parts import Parts, take_apart, total
+from jaxsnn.grid.rasters import Rasters, rasters
+from jaxsnn.grid.stepped_solution import SteppedSolution, approximations, spiking_outputs
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
+from jaxsnn.grid.timing import step_length
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, entries
+from jaxsnn.network.reductions import any_of
+from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
 
 _SURROGATE = FastSigmoid()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Simulation in steps of equal length.
+class TimeStepped:
+    """Simulation in steps of equal length, as the framework that wrote the file does it.
+
+    It is differentiable in the parameters and the input, through a surrogate.
 
     Attributes:
         dt: length of a step, seconds. None: that of the framework that wrote the file. It may be
@@ -43,14 +58,78 @@ class Grid:
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 
+    #: What configuration files and the command line call it.
+    kind: ClassVar[str] = "grid"
+    #: Gradients are exact, not those of a surrogate.
+    exact: ClassVar[bool] = False
+    #: It takes arrays (time, batch, *shape) for inputs, too.
+    takes_rasters: ClassVar[bool] = True
+
     def records(self, name: str) -> bool:
         """Whether a population is recorded."""
         return self.record if isinstance(self.record, bool) else name in self.record
 
+    def run(
+        self,
+        network: Network,
+        inputs: Any,
+        t_end: float | None = None,
+        sample_times: Any = None,
+    ) -> SteppedSolution:
+        """Simulate a batch. Nothing is raised where the run does not succeed: look at `result`.
+
+        Args:
+            inputs, t_end: as of `jaxsnn.simulate`.
+            sample_times: none; a readout has a value in each step.
+
+        Raises:
+            UsageError: inputs or options that do not fit the network.
+            LoweringError: the network has something that the engine does not run, or needs to know.
+        """
+        if sample_times is not None and np.size(sample_times):
+            raise UsageError(
+                "sample_times are for the event engine, in time steps a readout has a value in "
+                "each step",
+                fix="leave sample_times out",
+            )
+        for name in () if isinstance(self.record, bool) else self.record:
+            if name not in network.populations:
+                raise UsageError(
+                    f"record names '{name}', which is not a population",
+                    fix=suggestion(name, network.populations),
+                    node=name,
+                )
+        dt = step_length(network, self.dt)
+        return _run(self, network, rasters(network, inputs, t_end=t_end, dt=dt))
+
+    @property
+    def grows(self) -> bool:
+        """Whether a budget grows: there is none."""
+        return False
+
+    def is_auto(self, option: str, population: str) -> bool:
+        """Whether one budget grows: there is none."""
+        del option, population
+        return False
+
+    def with_room(self, needed: Any) -> TimeStepped:
+        """The same: it needs no room."""
+        del needed
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options by name, for JSON."""
+        only = {} if isinstance(self.record, bool) else {"record": list(self.record)}
+        return asdict(self) | only
+
+    def prepared(self) -> TimeStepped:
+        """The engine as training takes it, which looks at every population."""
+        return replace(self, record=True)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class GridRecord:
+class SteppedRecord:
     """What a run leaves, by NIR node name; arrays (time, batch, *shape).
 
     Attributes:
@@ -60,13 +139,38 @@ class GridRecord:
         finite: population -> whether its membranes were finite at the end, scalar bool.
     """
 
-    y: dict[str, jax.Array] = field(default_factory=dict)
-    spikes: dict[str, jax.Array] = field(default_factory=dict)
-    voltages: dict[str, jax.Array] = field(default_factory=dict)
-    finite: dict[str, jax.Array] = field(default_factory=dict)
+    y: dict[str, Float[Array, "time batch *shape"]] = field(default_factory=dict)
+    spikes: dict[str, Float[Array, "time batch *shape"]] = field(default_factory=dict)
+    voltages: dict[str, Float[Array, "time batch *shape"]] = field(default_factory=dict)
+    finite: dict[str, Bool[Array, ""]] = field(default_factory=dict)
 
 
-def run(network: Network, inputs: dict[str, jax.Array], engine: Grid) -> GridRecord:
+@partial(jax.jit, static_argnums=0)
+def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
+    record = simulate_steps(network, given.x, engine)
+    broken = any_of(
+        [~finite for finite in record.finite.values()]
+        + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]
+        + [jnp.any(jnp.isnan(entries(network.parameters)))]  # inf: there is no leak
+    )
+    return SteppedSolution(
+        y=record.y,
+        spikes=record.spikes,
+        voltages=record.voltages,
+        result=first_of([(given.invalid, Result.INVALID_INPUT), (broken, Result.NOT_FINITE)]),
+        finite=record.finite,
+        rounded=given.rounded,
+        late=given.late,
+        dt=step_length(network, engine.dt),
+        feeding=tuple(network.outputs.items()),
+        spiking=spiking_outputs(network),
+        approximations=approximations(network),
+    )
+
+
+def simulate_steps(
+    network: Network, inputs: dict[str, Float[Array, "time batch *shape"]], engine: TimeStepped
+) -> SteppedRecord:
     """Simulate a batch.
 
     Args:
@@ -81,7 +185,7 @@ def run(network: Network, inputs: dict[str, jax.Array], engine: Grid) -> GridRec
     )
     recorded = tuple(name for name in parts.neurons if engine.records(name))
     over_time = OverTime(lead=next(iter(inputs.values())).shape[:2], recorded=recorded)
-    record = GridRecord()
+    record = SteppedRecord()
     signals: dict[str, StepInput] = {}
     for group in groups(network.wires):
         if isinstance(group, Cycle):

@@ -1,43 +1,19 @@
-"""What goes into a simulation: events; for the time-stepped engine arrays in time, or events that
-are sorted into steps.
-"""
+"""What goes into a simulation: events, checked."""
 
-import math
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.spikes import Events
-
-#: An event lies between two steps where it is further from both than this fraction of a step.
-OFF_GRID = 2**-8
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Rasters:
-    """Inputs of the time-stepped engine, by Input node.
-
-    Attributes:
-        x: (time, batch, *shape), in the network's dtype.
-        rounded: of inputs given as events, how many were moved to the nearest step.
-        late: of inputs given as events, how many lie behind the last step and are left out.
-        invalid: whether some event lies before time 0 or names a channel that the input lacks,
-            scalar bool.
-    """
-
-    x: dict[str, jax.Array]
-    rounded: dict[str, jax.Array]
-    late: dict[str, jax.Array]
-    invalid: jax.Array
 
 
 def checked_inputs(network: Network, inputs: Any) -> dict[str, Events]:
@@ -48,50 +24,11 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Events]:
     """
     given = by_input(network, inputs)
     trains = {
-        name: _train(name, given[name], size, network.dtype)
+        name: checked_events(name, given[name], size, network.dtype)
         for name, size in network.inputs.items()
     }
-    _refuse_different({name: events.time.shape[0] for name, events in trains.items()})
+    refuse_different_batches({name: events.time.shape[0] for name, events in trains.items()})
     return trains
-
-
-def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | None) -> Rasters:
-    """Check inputs, and sort events into steps: one at time t is input of step t/dt, rounded.
-
-    Args:
-        inputs: an array (time, batch, *shape) or `Events` (batch, events); for several inputs a
-            mapping from the Input node's name.
-        t_end: seconds; needed for events.
-        dt: seconds, length of a step; needed for events.
-
-    Raises:
-        UsageError: inputs that do not fit the network, or each other.
-    """
-    shapes = {wire.name: wire.shape for wire in network.wires if wire.kind == "input"}
-    given = by_input(network, inputs)
-    steps = None if t_end is None else _steps(t_end, dt)
-    x, rounded, late, invalid = {}, {}, {}, jnp.asarray(False)
-    for name, shape in shapes.items():
-        if hasattr(given[name], "time") and hasattr(given[name], "index"):
-            if steps is None or dt is None:
-                raise UsageError(
-                    f"input '{name}' is given as events, which are sorted into steps",
-                    fix="pass t_end, and dt where the file does not say it",
-                    node=name,
-                )
-            events = _train(name, given[name], math.prod(shape), network.dtype)
-            invalid |= out_of_range(events, math.prod(shape))
-            x[name], rounded[name], late[name] = _sorted_in(events, steps, dt, shape, network.dtype)
-        else:
-            x[name] = _raster(name, given[name], shape, network.dtype)
-    lengths = {name: array.shape[0] for name, array in x.items()} | (
-        {} if steps is None else {"t_end": steps}
-    )
-    batches = {name: array.shape[1] for name, array in x.items()}
-    if len(set(lengths.values())) > 1:
-        raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
-    _refuse_different(batches)
-    return Rasters(x=x, rounded=rounded, late=late, invalid=invalid)
 
 
 def by_input(network: Network, inputs: Any) -> dict[str, Any]:
@@ -123,14 +60,23 @@ def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     return dict(inputs)
 
 
-def _refuse_different(batches: dict[str, int]) -> None:
+def refuse_different_batches(batches: dict[str, int]) -> None:
+    """Refuse inputs with different numbers of samples."""
     if len(set(batches.values())) > 1:
         raise UsageError(
             f"the inputs have different batch sizes {batches}", fix="use one size for all"
         )
 
 
-def _train(name, events, size, dtype):
+def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
+    """Checked events of one input: arrays (batch, events).
+
+    Args:
+        size: number of channels.
+
+    Raises:
+        UsageError: what are no events, or some that do not fit the input.
+    """
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
             f"input '{name}' is a {type(events).__name__}",
@@ -191,7 +137,7 @@ def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) 
         )
 
 
-def out_of_range(events, size):
+def out_of_range(events: Events, size: int) -> Bool[Array, ""]:
     """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside
     `jax.jit`.
     """
@@ -199,54 +145,6 @@ def out_of_range(events, size):
     return any_in((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
 
 
-def late_events(events, t_end):
+def late_events(events: Events, t_end: Float[Array, ""]) -> Int[Array, ""]:
     """Number of events at or after the end of the simulation."""
     return jnp.sum(jnp.isfinite(events.time) & (events.time >= t_end))
-
-
-def _steps(t_end: float, dt: float | None) -> int:
-    if dt is None:
-        raise UsageError(
-            "the length of a step is unknown",
-            fix="pass dt=1e-3, for example, or leave t_end out",
-        )
-    steps = round(float(t_end) / dt)
-    if steps < 1:
-        raise UsageError(
-            f"t_end is {float(t_end):g} s, shorter than half a step of {dt:g} s", fix="raise t_end"
-        )
-    return steps
-
-
-def _raster(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    found = jnp.shape(x)
-    if len(found) < 2 or found[2:] != shape:
-        wanted = ", ".join(str(size) for size in ("time", "batch", *shape))
-        raise UsageError(
-            f"input '{name}' has shape {found}", fix=f"give it the shape ({wanted})", node=name
-        )
-    if 0 in found[:2]:
-        raise UsageError(
-            f"input '{name}' has {found[0]} steps and {found[1]} samples",
-            fix="pass at least one of each",
-            node=name,
-        )
-    return jnp.asarray(x, dtype)
-
-
-def _sorted_in(events: Events, steps: int, dt: float, shape: tuple[int, ...], dtype: Any):
-    """Counts (time, batch, *shape), how many events were moved, and how many left out."""
-    time, index = events.time, events.index
-    used = jnp.isfinite(time)
-    exact = jnp.where(used, time, 0.0) / dt
-    step = jnp.rint(exact)
-    rounded = jnp.sum(used & (jnp.abs(step - exact) > OFF_GRID))
-    late = jnp.sum(used & (step >= steps))
-    place = jnp.where(used, jnp.minimum(step, steps), steps).astype(jnp.int32)
-    sample = jnp.broadcast_to(jnp.arange(len(time))[:, None], time.shape)
-    counts = (
-        jnp.zeros((steps, len(time), math.prod(shape)), dtype)
-        .at[place, sample, index]
-        .add(1, mode="drop")
-    )
-    return counts.reshape(steps, len(time), *shape), rounded, late

@@ -155,7 +155,7 @@ def with_synaptic_delays(network, name, delay):
     engine.
 
     It is the parameter "delay" of that node, (outputs, inputs), which a gradient can be taken by.
-    `jaxsnn.raise_` writes it as NIR can say it: a Linear that copies channels, and a Delay.
+    `jaxsnn.update_graph` writes it as NIR can say it: a Linear that copies channels, and a Delay.
 
     Args:
         name: the node; it must stand right behind neurons or an input.

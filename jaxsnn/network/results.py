@@ -1,6 +1,12 @@
-"""How a run ended, for both engines."""
+"""How a run ended, for all engines."""
+
+from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 
 class Result(enum.IntEnum):
@@ -8,6 +14,14 @@ class Result(enum.IntEnum):
 
     SUCCESS = 0
     BUDGET_EXHAUSTED = 1
-    TIME_CONSTANTS_CHANGED = 2
+    TIME_CONSTANTS_DIFFER = 2
+    TIME_CONSTANTS_CHANGED = 2  # its former name
     NOT_FINITE = 3
     INVALID_INPUT = 4
+
+
+def first_of(conditions: Sequence[tuple[Bool[Array, ""], Result]]) -> Int[Array, ""]:
+    """The `Result` of the first of some conditions that is true; success, if none is."""
+    holds, results = zip(*conditions, strict=True)
+    codes = [jnp.int32(result) for result in results]
+    return jnp.select(list(holds), codes, jnp.int32(Result.SUCCESS))

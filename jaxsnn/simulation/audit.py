@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from jaxsnn.event.dynamics.registry import neuron_of
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
-from jaxsnn.simulation.simulate import Solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Audit:
 def audit(
     network: Network,
     inputs: dict[str, Events],
-    solution: Solution,
+    solution: EventSolution,
     t_end: float,
     *,
     samples: int = 32,

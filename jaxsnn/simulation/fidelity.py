@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
-from jaxsnn.event.event_options import Event
-from jaxsnn.grid.stepped_solution import notes_of
-from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.network_arrays import network_inputs
-from jaxsnn.simulation.retry import simulate_fully
 from jaxsnn.simulation.simulate import simulate
 
 
@@ -95,10 +93,11 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None 
         )
     shapes = {wire.name: wire.shape for wire in network.wires if wire.kind == "input"}
     rasters = {name: arrays.get(f"{name}.x", arrays.get("x")) for name in shapes}
-    events = simulate_fully(
-        network, inputs.events, inputs.t_end, engine=Event(threshold=threshold or "level")
+    every = EventDriven(
+        max_spikes="auto", max_events="auto", max_arrivals="auto", threshold=threshold or "level"
     )
-    steps = simulate(network, rasters, engine=Grid(record=True))
+    events = simulate(network, inputs.events, inputs.t_end, engine=every)
+    steps = simulate(network, rasters, engine=TimeStepped(record=True))
     found = {}
     for name, spikes in events.spikes.items():
         if name not in network.populations:  # a Threshold
@@ -108,8 +107,8 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None 
         counts = raster.reshape(*raster.shape[:2], -1).sum(axis=0)
         found[name] = compared(time, counts, dt)
     # in time steps a Threshold is a level
-    differently = events.notes if threshold == "event" else ()
-    return Fidelity(populations=found, notes=(*notes_of(steps), *differently))
+    differently = events.approximations if threshold == "event" else ()
+    return Fidelity(populations=found, notes=(*steps.notes, *differently))
 
 
 def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFidelity:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.simulation.recordings import inputs_of
-from jaxsnn.simulation.simulate import Solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def _from_raster(name: str, raster: np.ndarray, size: int, dt: float) -> Events:
         ) from error
 
 
-def output_arrays(network: Network, solution: Solution) -> dict[str, np.ndarray]:
+def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:
     """What leaves a network, by Output node.
 
     "NODE.time" and "NODE.index" (batch, events), seconds, sorted, unused slots inf and the

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.grid.stepped_solution import GridSolution
-from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.grid.stepped_solution import SteppedSolution
+from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
@@ -92,7 +92,9 @@ class Verification:
         }
 
 
-def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = None) -> Verification:
+def verify(
+    source: Graph | Network, x: Any, y: Any, *, engine: TimeStepped | None = None
+) -> Verification:
     """Simulate the source's input and compare with the source's output, in float32.
 
     Args:
@@ -109,11 +111,11 @@ def verify(source: Graph | Network, x: Any, y: Any, *, engine: Grid | None = Non
         SimulationError: a membrane became NaN or infinite.
     """
     network = source if isinstance(source, Network) else lower(source, dtype=np.float32)
-    solution = simulate(network, x, engine=engine or Grid())
+    solution = simulate(network, x, engine=engine or TimeStepped())
     return compare(solution, y)
 
 
-def compare(solution: GridSolution, y: Any) -> Verification:
+def compare(solution: SteppedSolution, y: Any) -> Verification:
     """A time-stepped run against a recording of its outputs; see `verify`."""
     recorded = _by_output(solution, y)
     expected = {
@@ -151,7 +153,7 @@ def compare(solution: GridSolution, y: Any) -> Verification:
     )
 
 
-def _by_output(solution: GridSolution, y: Any) -> dict[str, Any]:
+def _by_output(solution: SteppedSolution, y: Any) -> dict[str, Any]:
     if isinstance(y, Mapping):
         for name in y:
             if name not in solution.y:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     import optax
 
     from jaxsnn.nir.initializers import Seed
+    from jaxsnn.simulation.solution import Engine
     from jaxsnn.train.data.datasets import Data, Splits
     from jaxsnn.train.data.encoders import Encoder
-    from jaxsnn.train.loop.batch_engines import Engine
     from jaxsnn.train.loop.constraints import Constraint
     from jaxsnn.train.loop.epoch import Augment
     from jaxsnn.train.loop.optimisers import Schedule

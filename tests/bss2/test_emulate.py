@@ -20,7 +20,7 @@ from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -98,7 +98,7 @@ def test_an_ideal_chip_fires_what_the_event_engine_fires_with_whole_weights():
         height = (own.v_threshold - own.v_leak) / own.lsb_per_volt
         thresholds.append(graph.nodes[name].replace(v_threshold=height))
     network = lower(graph.with_nodes([*rounded, *thresholds]))
-    engine = Event(
+    engine = EventDriven(
         max_spikes=16, refractory=quantized.populations["2"].refractory_time * quantized.speedup
     )
     expected = simulate(network, events(6), T_END, engine=engine)

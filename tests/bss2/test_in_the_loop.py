@@ -16,7 +16,7 @@ from jaxsnn.bss2.netlist import netlist
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import MappingError, UsageError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
@@ -88,7 +88,7 @@ def test_calibration_stays_while_weights_change(device):
 def test_the_device_fires_what_the_refilled_mapping_fires(device):
     graph = changed(layered(4, 6, 2))
     network = lower(graph)
-    engine = Event(max_spikes=24).hashable()
+    engine = EventDriven(max_spikes=24).hashable()
     (entry,) = network.inputs
     given = events(
         4, seed=1
@@ -110,7 +110,7 @@ def test_noise_is_that_of_the_weights_and_inputs():
     device = ChipInTheLoop(
         build.sequential(build.input(3), build.linear(weight=np.full((2, 3), 3.0)), neurons())
     )
-    network, engine = lower(layered(3, 2)), Event(max_spikes=8).hashable()
+    network, engine = lower(layered(3, 2)), EventDriven(max_spikes=8).hashable()
     network = network.with_parameters(
         {**network.parameters, "1": {"weight": jnp.full((2, 3), 3.0)}}
     )
@@ -149,7 +149,7 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
         network, lambda net: simulate_in_the_loop(loop, net, given, T_END)
     ).parameters
     exact = jax.grad(total)(
-        network, lambda net: simulate(net, given, T_END, engine=Event(max_spikes=8))
+        network, lambda net: simulate(net, given, T_END, engine=EventDriven(max_spikes=8))
     ).parameters
     for node in ("1", "3"):
         first, second = (np.asarray(side[node]["weight"]).ravel() for side in (ours, exact))

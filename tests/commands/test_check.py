@@ -77,7 +77,7 @@ def test_what_was_recorded_runs_on_the_grid(told):
 
 def refusal(graph, engine):
     """What an engine says to a graph; None if it runs."""
-    from jaxsnn import Events, Grid, lower, simulate
+    from jaxsnn import Events, TimeStepped, lower, simulate
 
     network = lower(graph)
     wire = next(wire for wire in network.wires if wire.kind == "input")
@@ -86,7 +86,7 @@ def refusal(graph, engine):
             silence = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), wire.size))
             simulate(network, silence, 1e-3)
         else:
-            simulate(network, np.zeros((2, 1, *wire.shape)), engine=Grid())
+            simulate(network, np.zeros((2, 1, *wire.shape)), engine=TimeStepped())
     except LoweringError as error:
         return str(error)
     return None

@@ -110,7 +110,7 @@ def test_one_of_two_tied_numbers_is_not_written_alone(leaky, name):
     with pytest.raises(
         LoweringError, match=r"node '2' has tau = .* and r = .*: change both so that tau/r stays"
     ):
-        jaxsnn.raise_(leaky, network.with_parameters(parameters))
+        jaxsnn.update_graph(leaky, network.with_parameters(parameters))
 
 
 def test_tied_numbers_that_changed_alike_are_written(leaky):
@@ -119,7 +119,7 @@ def test_tied_numbers_that_changed_alike_are_written(leaky):
         name: 1.5 * value if name in ("tau", "r") else value
         for name, value in network.parameters["2"].items()
     }
-    trained = jaxsnn.raise_(leaky, network.with_parameters({**network.parameters, "2": own}))
+    trained = jaxsnn.update_graph(leaky, network.with_parameters({**network.parameters, "2": own}))
     np.testing.assert_allclose(trained.nodes["2"].value("r"), [15.0, 30.0, 60.0])
     np.testing.assert_allclose(jaxsnn.lower(trained).parameters["2"]["tau"], own["tau"])
 

@@ -38,7 +38,7 @@ def run(tmp_path, capsys):
 def test_events_after_the_end_are_counted(run):
     code, err, _ = run("--t-end", "5ms", time=TIME, index=INDEX)
     assert code == 0
-    assert "1 input events at or after t_end = 5 ms were left out" in err
+    assert "1 events at or after t_end = 5 ms were left out" in err
 
 
 @pytest.mark.parametrize("engine", ["event", "grid"])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
@@ -57,7 +57,9 @@ def some(seed, **rules):
 
 
 def spikes(given, events):
-    return simulate(given, events, T_END, engine=Event(max_spikes=40), throw=False).spikes["n"]
+    return simulate(given, events, T_END, engine=EventDriven(max_spikes=40), throw=False).spikes[
+        "n"
+    ]
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import brentq
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
@@ -173,7 +173,9 @@ def oracle(network, times, index, name, neuron, t_end):
 @pytest.mark.parametrize(("kind", "area", "seed"), CASES)
 def test_spikes_agree_with_the_oracle(kind, area, seed):
     network, times, index, _ = random_network(kind, area, seed)
-    solution = simulate(network, Events(time=times, index=index), 6.0, engine=Event(max_spikes=96))
+    solution = simulate(
+        network, Events(time=times, index=index), 6.0, engine=EventDriven(max_spikes=96)
+    )
     for sample, neuron in itertools.product(range(2), range(4)):
         expected = oracle(
             network, np.asarray(times[sample]), np.asarray(index[sample]), "a", neuron, 6.0
@@ -194,7 +196,7 @@ def test_gradients_agree_with_central_differences(kind, area, seed):
     def loss(vector):
         parameters, times = unravel(vector)
         events = Events(time=times, index=index)
-        engine = Event(max_spikes=96)
+        engine = EventDriven(max_spikes=96)
         solution = simulate(
             network.with_parameters(parameters), events, 6.0, engine=engine, throw=False
         )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
@@ -15,7 +15,7 @@ from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
 
 INPUTS, ARRIVALS, SAMPLES, T_END = 4, 7, 2, 5.0
-ENGINE = Event(max_spikes=16)
+ENGINE = EventDriven(max_spikes=16)
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
@@ -158,7 +158,9 @@ def test_slopes_near_tangency_are_clipped_and_counted():
     )  # fmt: skip
     times = jnp.where(jnp.arange(ARRIVALS) == 0, 0.5, times + jnp.inf)
     exact, free = gradient_of((net, times), index, readout, ENGINE)
-    rough, clipped = gradient_of((net, times), index, readout, Event(max_spikes=16, min_slope=0.01))
+    rough, clipped = gradient_of(
+        (net, times), index, readout, EventDriven(max_spikes=16, min_slope=0.01)
+    )
     assert (
         free.spikes["layer 0"].count.tolist()
         == clipped.spikes["layer 0"].count.tolist()
@@ -177,7 +179,7 @@ def test_slopes_near_tangency_are_clipped_and_counted():
 
 def test_the_gradient_of_first_spikes_is_that_of_the_first_of_all():
     net, times, index, readout = drawn("small", 10)
-    first, solution = gradient_of((net, times), index, readout, Event(first_spike_only=True))
+    first, solution = gradient_of((net, times), index, readout, EventDriven(first_spike_only=True))
     assert (solution.spikes["layer 0"].count == 1).all()
     alone = {name: array.at[..., 1:].set(0.0) for name, array in readout.items()}
     every, solution = gradient_of((net, times), index, alone, ENGINE)
@@ -213,7 +215,7 @@ def test_forward_mode_agrees_with_reverse_mode(name):
         jnp.sum(a * b)
         for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(direction), strict=True)
     )
-    engine = Event(max_spikes=16, forward_mode=True)
+    engine = EventDriven(max_spikes=16, forward_mode=True)
 
     def directional(numbers, direction):
         return jax.jvp(

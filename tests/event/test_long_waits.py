@@ -9,7 +9,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import Event, Events, lower, simulate
+from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.network import Network
 from jaxsnn.nir import build, parse
 
@@ -43,7 +43,7 @@ def test_no_spike_is_lost(tau_mem, tau_syn, kernel):
     for known in (network, network.with_free_time_constants()):
         counts = [
             int(
-                simulate(known, ONE_SPIKE, end, engine=Event(max_spikes=200))
+                simulate(known, ONE_SPIKE, end, engine=EventDriven(max_spikes=200))
                 .spikes["2"]
                 .count.sum()
             )
@@ -88,7 +88,9 @@ def test_no_spike_and_no_maximum_is_made_up(tau_mem, tau_syn, kernel):
         network = lower(build.sequential(build.input(2), build.linear(1, weight=weight), kind))
         network = boxed(network) if kernel == "box" else network
         for known in (network, network.with_free_time_constants()):
-            solutions = [simulate(known, events, end, engine=Event(max_spikes=200)) for end in ENDS]
+            solutions = [
+                simulate(known, events, end, engine=EventDriven(max_spikes=200)) for end in ENDS
+            ]
             if "2" in solutions[0].spikes:
                 counts = [int(solution.spikes["2"].count.sum()) for solution in solutions]
                 assert counts == counts[:1] * len(ENDS)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Event, Events, lower, simulate
+from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
@@ -75,7 +75,7 @@ def run(graph, inputs, **options):
     trains = {
         name: Events(time=times, index=channels) for name, (times, channels) in inputs.items()
     }
-    return simulate(lower(graph, **options), trains, T_END, engine=Event(max_spikes=100))
+    return simulate(lower(graph, **options), trains, T_END, engine=EventDriven(max_spikes=100))
 
 
 def test_every_kind_of_wiring_agrees_with_the_oracle():
@@ -156,7 +156,7 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
     given = Events(time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, 2, times.shape)))
 
     def within(room):
-        engine = Event(max_spikes=100, max_events={"hidden": room})
+        engine = EventDriven(max_spikes=100, max_events={"hidden": room})
         return simulate(network, given, T_END, engine=engine, throw=False)
 
     plenty = within(600)
@@ -169,5 +169,5 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
         fits = Result.SUCCESS if room == needed else Result.BUDGET_EXHAUSTED
         assert found.result == fits
     assert_same_spikes(found.spikes["output"].time, plenty.spikes["output"].time)
-    again = simulate(network, given, T_END, engine=Event(max_spikes=100), max_events="auto")
+    again = simulate(network, given, T_END, engine=EventDriven(max_spikes=100), max_events="auto")
     assert_same_spikes(again.spikes["output"].time, plenty.spikes["output"].time)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import SimulationError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
@@ -18,7 +18,7 @@ from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, some_relative_errors
 
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
-PLENTY = Event(max_spikes=40, max_events=600, max_arrivals=800)
+PLENTY = EventDriven(max_spikes=40, max_events=600, max_arrivals=800)
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
@@ -335,7 +335,7 @@ def test_a_negative_delay_is_an_error():
 def test_budgets_are_reported_and_found():
     network = small()
     events = inputs(network)
-    tight = Event(max_spikes=16, max_arrivals={"first": 3})
+    tight = EventDriven(max_spikes=16, max_arrivals={"first": 3})
     few = simulate(network, events, T_END, engine=tight, throw=False)
     assert (
         "arrive at one position of 'first', there is room for 3: raise max_arrivals from 3 to"

@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import lower
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
@@ -166,7 +166,7 @@ def two_readouts(seed):
 
 def loss_and_counts(numbers, index, weights, sample_times):
     net, times = numbers
-    engine, events = Event(max_spikes=24), Events(time=times, index=index)
+    engine, events = EventDriven(max_spikes=24), Events(time=times, index=index)
     solution = simulate(net, events, T_END, engine=engine, sample_times=sample_times, throw=False)
     total = sum(jnp.sum(voltage**2 * weights[name]) for name, voltage in solution.voltages.items())
     return total, solution.spikes["hidden"].count

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import LoweringError
 from jaxsnn.grid import exact
 from jaxsnn.network.network import Network
@@ -46,7 +46,7 @@ def test_lif_spikes_fall_in_the_steps_of_nirs_reference(kernel, steps, x64):
     network = with_populations(network, spike_kernel=kernel, spike_area=DT)
     x = np.zeros((1000, 1, 1))
     x[[int(step) for step in REFERENCE.split()]] = 1
-    y = simulate(network, x, engine=Grid()).output()
+    y = simulate(network, x, engine=TimeStepped()).output()
     assert np.flatnonzero(np.asarray(y)).tolist() == steps
 
 
@@ -92,7 +92,7 @@ def test_membranes_follow_the_equations(kind, x64):
     edges = [("input", "w"), ("w", "n"), ("n", "output")]
     graph = parse(nir.NIRGraph(nodes, edges), dialect="nir", time_unit="s", dt=DT)
     x = rng.poisson(0.5, size=(40, 1, 1))
-    y = simulate(lower(graph, dtype=float), x, engine=Grid()).output()[:, 0, 0]
+    y = simulate(lower(graph, dtype=float), x, engine=TimeStepped()).output()[:, 0, 0]
     numbers = {name: p[name] for name in names} | {
         "area": 1.0,
         "tau": p["tau"] if kind == "LI" else 1.0,
@@ -120,7 +120,7 @@ def test_unit_of_time_does_not_matter(x64):
         )
         network = lower(parse(graph, dialect="nir", time_unit=unit), dtype=float)
         x = np.random.default_rng(1).poisson(0.7, size=(80, 3, 1))
-        solution = simulate(network, x, engine=Grid(dt=DT, record=("b",)))
+        solution = simulate(network, x, engine=TimeStepped(dt=DT, record=("b",)))
         return np.asarray(solution.output()), np.asarray(solution.voltages["b"])
 
     seconds, milliseconds = play("s", 1.0), play("ms", 1e-3)
@@ -149,7 +149,7 @@ def test_it_converges_to_the_event_engine(x64):
         events = simulate(
             network, dense_to_events(x, dt), duration, sample_times=np.arange(len(x)) * dt
         )
-        grid = simulate(network, x, engine=Grid(dt=dt, record=True))
+        grid = simulate(network, x, engine=TimeStepped(dt=dt, record=True))
         counts, first = np.asarray(events.spikes["2"].count), np.asarray(events.first_spike("2"))
         steps = np.asarray(grid.spikes["2"])
         both = (counts > 0) & (steps.sum(axis=0) > 0)
@@ -192,4 +192,4 @@ def test_a_delayed_reset_makes_no_sense_in_continuous_time():
     with pytest.raises(
         LoweringError, match=r"""node '2' .* one step late, .* pass reset_delay={"2": False}"""
     ):
-        simulate(lower(graph), np.zeros((3, 1, 1)), engine=Grid(dt=DT))
+        simulate(lower(graph), np.zeros((3, 1, 1)), engine=TimeStepped(dt=DT))

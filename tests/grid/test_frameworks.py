@@ -10,7 +10,16 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import ArcTan, FastSigmoid, Grid, Sigmoid, StraightThrough, lower, simulate, verify
+from jaxsnn import (
+    ArcTan,
+    FastSigmoid,
+    Sigmoid,
+    StraightThrough,
+    TimeStepped,
+    lower,
+    simulate,
+    verify,
+)
 from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.nir import parse, read
 
@@ -192,7 +201,7 @@ def check_gradient(surrogate, name, options, kind, reset, delay):
         played = simulate(
             network.with_parameters(parameters),
             x,
-            engine=Grid(surrogate=surrogate, record=("n1",)),
+            engine=TimeStepped(surrogate=surrogate, record=("n1",)),
             throw=False,
         )
         return jnp.sum(weights[0] * played.output() + weights[1] * played.voltages["n1"])
@@ -285,7 +294,7 @@ def test_norse_gives_the_same_gradient():
         y, state = net(frame, state)
         loss = loss + (factor * y).sum()
     loss.backward()
-    engine = Grid(surrogate=FastSigmoid(slope=1.0))
+    engine = TimeStepped(surrogate=FastSigmoid(slope=1.0))
 
     def ours(parameters):
         return jnp.sum(

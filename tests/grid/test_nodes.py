@@ -7,7 +7,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, raise_, simulate
+from jaxsnn import TimeStepped, lower, simulate, update_graph
 from jaxsnn.errors import LoweringError
 from jaxsnn.nir import parse
 
@@ -24,7 +24,7 @@ def play(nodes, shape, x, *, edges=None):
     graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt_export=1)
     network = lower(graph)
     inputs = {"input": x, "in2": np.zeros((*x.shape[:2], 1))}
-    return np.asarray(simulate(network, inputs, engine=Grid(dt=1e-3)).output("output"))
+    return np.asarray(simulate(network, inputs, engine=TimeStepped(dt=1e-3)).output("output"))
 
 
 def neuron(size, **changes):
@@ -158,7 +158,7 @@ def spyx_graph(flatten, shape):
 def test_spyx_keeps_channels_last():
     graph, weight = spyx_graph(nir.Flatten({"input": np.array([2, 3, 2])}, 0, -1), [2, 3, 2])
     x = frames(2, 3, 2)[:1]
-    y = simulate(lower(graph), x, engine=Grid()).output()
+    y = simulate(lower(graph), x, engine=TimeStepped()).output()
     last = np.moveaxis(x, 2, -1).reshape(1, BATCH, 12)
     np.testing.assert_allclose(y, last @ weight.T, rtol=1e-5)
 
@@ -206,7 +206,7 @@ def test_several_inputs_and_outputs():
     edges = [("left", "w"), ("w", "n"), ("right", "n"), ("n", "spikes"), ("w", "raw")]
     network = lower(parse(nir.NIRGraph(nodes, edges), dialect="norse", dt=1e-3, dt_export=1))
     left, right = np.abs(frames(2)) * 1e6, np.zeros((STEPS, BATCH, 3))
-    solution = simulate(network, {"left": left, "right": right}, engine=Grid())
+    solution = simulate(network, {"left": left, "right": right}, engine=TimeStepped())
     assert solution.spiking == ("spikes",)
     np.testing.assert_allclose(
         solution.y["raw"], np.repeat(left.sum(-1, keepdims=True), 3, -1), rtol=1e-6
@@ -225,7 +225,7 @@ def test_a_population_that_nothing_feeds_rests():
     graph = parse(
         nir.NIRGraph(nodes, edges, type_check=False), dialect="norse", dt=1e-3, dt_export=1e-3
     )
-    solution = simulate(lower(graph), frames(1), engine=Grid(record=("m",)))
+    solution = simulate(lower(graph), frames(1), engine=TimeStepped(record=("m",)))
     np.testing.assert_array_equal(solution.voltages["m"], np.full((STEPS, BATCH, 2), 0.5))
 
 
@@ -236,7 +236,7 @@ def test_trained_numbers_of_a_convolution_go_back_into_the_graph(zoo):
     network = lower(graph)
     name = next(name for name, node in graph.nodes.items() if node.type == "Conv2d")
     changed = {**network.parameters, name: {**network.parameters[name], "bias": jnp.arange(4.0)}}
-    raised = raise_(graph, network.with_parameters(changed))
+    raised = update_graph(graph, network.with_parameters(changed))
     np.testing.assert_array_equal(raised.nodes[name].value("bias"), np.arange(4.0))
     np.testing.assert_array_equal(
         raised.nodes[name].value("weight"), graph.nodes[name].value("weight")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, simulate, verify
+from jaxsnn import TimeStepped, lower, simulate, verify
 from tests.grid.conftest import FACTS, RECORDED
 
 MEMBRANES = ("norse_v_li", "sinabs_v_li", "snntorch_v_li")
@@ -85,7 +85,7 @@ def test_it_fires_the_same_under_jit_vmap_and_one_by_one(name, recorded):
     network, samples = lower(graph), jnp.asarray(x[:, :4], jnp.float32)
 
     def play(x):
-        return simulate(network, x, engine=Grid(), throw=False).output()
+        return simulate(network, x, engine=TimeStepped(), throw=False).output()
 
     np.testing.assert_array_equal(jax.jit(play)(samples), y[:, :4])
     mapped = jax.vmap(lambda one: play(one[:, None])[:, 0], in_axes=1, out_axes=1)(samples)
@@ -99,6 +99,6 @@ def test_sinabs_needs_no_length_of_a_step(zoo, recordings):
     graph = read(zoo["sinabs_v_lif"], dialect="sinabs", norm_input=True)
     assert graph.dialect.dt is None
     assert verify(graph, x, y).ok
-    assert simulate(lower(graph), x, engine=Grid()).dt is None
-    assert simulate(lower(graph), x, engine=Grid(dt=1e-3)).dt == 1e-3
-    assert verify(graph, x, y, engine=Grid(dt=1e-3)).ok
+    assert simulate(lower(graph), x, engine=TimeStepped()).dt is None
+    assert simulate(lower(graph), x, engine=TimeStepped(dt=1e-3)).dt == 1e-3
+    assert verify(graph, x, y, engine=TimeStepped(dt=1e-3)).ok

@@ -6,7 +6,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.nir import parse, read
 
 STEPS, BATCH = 80, 6
@@ -63,7 +63,7 @@ def test_current_based_layers(name, rule, options, gain, zoo, x64):
     for weights, _ in layers:
         network.parameters[weights]["weight"] *= gain
     x = np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.3
-    y = np.asarray(simulate(network, x, engine=Grid()).output())
+    y = np.asarray(simulate(network, x, engine=TimeStepped()).output())
     expected = np.stack(list(play(network, layers, x.astype(float), rule, graph.dialect.dt)))
     np.testing.assert_array_equal(y, expected)
     assert y.mean() > 0.03
@@ -86,7 +86,7 @@ def test_recurrent_current_based_layers_of_spyx(zoo, x64):
     back = next(name for name in graph.nodes if name.endswith("w_rec"))
     first = network.wires[1].name
     x = 3.0 * (np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.4)
-    spikes = np.asarray(simulate(network, x, engine=Grid(record=(neuron,))).spikes[neuron])
+    spikes = np.asarray(simulate(network, x, engine=TimeStepped(record=(neuron,))).spikes[neuron])
     own = p[neuron]
     i = v = 0.0
     for number, frame in enumerate(x):
@@ -108,7 +108,7 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
         for key, value in {**network.parameters[weights], **network.parameters[neuron]}.items()
     }
     x = 4.0 * (np.random.default_rng(1).random((STEPS, BATCH, 5)) < 0.4)
-    spikes = np.asarray(simulate(network, x, engine=Grid(record=(neuron,))).spikes[neuron])
+    spikes = np.asarray(simulate(network, x, engine=TimeStepped(record=(neuron,))).spikes[neuron])
     v = 0.0
     for number, frame in enumerate(x):
         v = v + frame @ p["weight"].T + p["bias"]
@@ -133,7 +133,9 @@ def test_a_membrane_at_its_threshold(dialect, fires):
     )
     network = lower(parse(nir.NIRGraph(nodes, edges), dialect=dialect, **options))
     y = simulate(
-        network, np.ones((4, 1, 1)), engine=Grid(dt=None if dialect == "spikingjelly" else 1e-3)
+        network,
+        np.ones((4, 1, 1)),
+        engine=TimeStepped(dt=None if dialect == "spikingjelly" else 1e-3),
     ).output()
     # V is 0.5, 1, 1.5, ... ; Spyx says so one step later.
     expected = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Event, Events, Grid, Result, lower, read, simulate
+from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, read, simulate
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build
@@ -34,9 +34,9 @@ def x():
 
 
 def test_arrays_and_events_are_one_input(network, x):
-    dense = simulate(network, x, engine=Grid(dt=DT, record=True))
+    dense = simulate(network, x, engine=TimeStepped(dt=DT, record=True))
     events = dense_to_events(x, DT)
-    sorted_in = simulate(network, events, 20 * DT, engine=Grid(dt=DT, record=True))
+    sorted_in = simulate(network, events, 20 * DT, engine=TimeStepped(dt=DT, record=True))
     np.testing.assert_array_equal(dense.output(), sorted_in.output())
     assert dense.output().shape == (20, 3, 2)
     assert dense.spikes["2"].shape == dense.voltages["2"].shape == (20, 3, 6)
@@ -49,12 +49,12 @@ def test_arrays_and_events_are_one_input(network, x):
 def test_what_is_rounded_or_late_is_counted(network):
     time = np.array([[0.0, 0.4, 1.6, 19.4, 19.6, np.inf]]) * DT
     events = Events(time=time, index=np.array([[0, 1, 2, 3, 0, 4]]))
-    solution = simulate(network, events, 20 * DT, engine=Grid(dt=DT))
+    solution = simulate(network, events, 20 * DT, engine=TimeStepped(dt=DT))
     assert (int(solution.rounded["input"]), int(solution.late["input"])) == (4, 1)
     dense = np.zeros((20, 1, 4))
     dense[0, 0, 0] = dense[0, 0, 1] = dense[2, 0, 2] = dense[19, 0, 3] = 1
     np.testing.assert_array_equal(
-        solution.output(), simulate(network, dense, engine=Grid(dt=DT)).output()
+        solution.output(), simulate(network, dense, engine=TimeStepped(dt=DT)).output()
     )
 
 
@@ -62,7 +62,7 @@ def test_two_events_in_one_step_are_two(network):
     twice = Events(time=np.array([[2.0, 2.0]]) * DT, index=np.array([[1, 1]]))
     once = Events(time=np.array([[2.0]]) * DT, index=np.array([[1]]))
     first, second = (
-        simulate(network, events, 8 * DT, engine=Grid(dt=DT, record=True))
+        simulate(network, events, 8 * DT, engine=TimeStepped(dt=DT, record=True))
         for events in (once, twice)
     )
     np.testing.assert_allclose(2 * first.voltages["2"][3], second.voltages["2"][3], rtol=1e-5)
@@ -92,22 +92,24 @@ def test_two_events_in_one_step_are_two(network):
         (np.zeros((5, 2, 4)), {"sample_times": [0.0]}, "sample_times are for the event engine"),
         (
             np.zeros((5, 2, 4)),
-            {"engine": Grid(dt=DT, record=("3",))},
+            {"engine": TimeStepped(dt=DT, record=("3",))},
             "record names '3', which is not a population",
         ),
-        (np.zeros((5, 2, 4)), {"engine": Grid(dt=-1.0)}, "dt = -1 s: give a positive dt"),
+        (np.zeros((5, 2, 4)), {"engine": TimeStepped(dt=-1.0)}, "dt = -1 s: give a positive dt"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(network, inputs, options, message):
     with pytest.raises(UsageError, match=message) as caught:
-        simulate(network, inputs, **{"engine": Grid(dt=DT), **options})
+        simulate(network, inputs, **{"engine": TimeStepped(dt=DT), **options})
     assert "\n" not in str(caught.value)
 
 
 def test_the_event_engine_still_needs_an_end(network):
     with pytest.raises(UsageError, match="t_end is missing"):
         simulate(
-            network, Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)), engine=Event()
+            network,
+            Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int)),
+            engine=EventDriven(),
         )
 
 
@@ -118,17 +120,19 @@ def test_what_is_not_a_number_is_reported_with_its_node(network, x):
     }
     broken = network.with_parameters(parameters)
     with pytest.raises(SimulationError, match="the membrane of '2' is NaN or infinite"):
-        simulate(broken, x, engine=Grid(dt=DT))
-    assert int(simulate(broken, x, engine=Grid(dt=DT), throw=False).result) == Result.NOT_FINITE
+        simulate(broken, x, engine=TimeStepped(dt=DT))
+    assert (
+        int(simulate(broken, x, engine=TimeStepped(dt=DT), throw=False).result) == Result.NOT_FINITE
+    )
     with pytest.raises(SimulationError, match="NaN or infinite"):
-        simulate(network, np.where(x, np.inf, 0.0), engine=Grid(dt=DT))
+        simulate(network, np.where(x, np.inf, 0.0), engine=TimeStepped(dt=DT))
 
 
 def test_bad_events_are_reported_under_jit(network):
     @jax.jit
     def result(time, index):
         return simulate(
-            network, Events(time=time, index=index), 5 * DT, engine=Grid(dt=DT), throw=False
+            network, Events(time=time, index=index), 5 * DT, engine=TimeStepped(dt=DT), throw=False
         ).result
 
     index = jnp.zeros((1, 1), int)
@@ -138,7 +142,7 @@ def test_bad_events_are_reported_under_jit(network):
 
 
 def test_output_is_found_by_name(network, x):
-    solution = simulate(network, x, engine=Grid(dt=DT))
+    solution = simulate(network, x, engine=TimeStepped(dt=DT))
     assert solution.output("output") is solution.output()
     assert solution.message == "success"
     with pytest.raises(UsageError, match="'6' is no Output"):
@@ -168,7 +172,7 @@ def test_what_nobody_said_is_refused_by_its_option(zoo, name, options, message):
     network = lower(graph)
     size = next(iter(network.inputs.values()))
     with pytest.raises(LoweringError, match=message) as caught:
-        simulate(network, np.zeros((2, 1, size)), engine=Grid())
+        simulate(network, np.zeros((2, 1, size)), engine=TimeStepped())
     assert "\n" not in str(caught.value)
 
 
@@ -180,22 +184,22 @@ def test_nothing_is_asked_for_that_is_not_needed(zoo):
         ("sinabs_v_iaf", {"dialect": "sinabs"}),
         ("snntorch_v_li", {"reset": ["1:zero"], "reset_delay": ["1:false"], "readout": ["3"]}),
     ):
-        simulate(lower(read(zoo[name], **options)), np.zeros((2, 1, 5)), engine=Grid())
+        simulate(lower(read(zoo[name], **options)), np.zeros((2, 1, 5)), engine=TimeStepped())
 
 
 def test_a_length_of_a_step_may_be_said_once(zoo):
     graph = read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT)
-    assert simulate(lower(graph), np.zeros((2, 1, 5)), engine=Grid(dt=DT)).dt == DT
+    assert simulate(lower(graph), np.zeros((2, 1, 5)), engine=TimeStepped(dt=DT)).dt == DT
     told = lower(read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT, dt=DT))
-    assert simulate(told, np.zeros((2, 1, 5)), engine=Grid(dt=DT)).dt == DT
+    assert simulate(told, np.zeros((2, 1, 5)), engine=TimeStepped(dt=DT)).dt == DT
     with pytest.raises(UsageError, match=r"dt = 0.002 s, but the steps of node '1' last 0.001 s"):
-        simulate(told, np.zeros((2, 1, 5)), engine=Grid(dt=2e-3))
+        simulate(told, np.zeros((2, 1, 5)), engine=TimeStepped(dt=2e-3))
 
 
 def test_membranes_of_spiking_populations_are_those_after_the_reset(zoo):
     network = lower(read(zoo["norse_v_lifbox"], dialect="norse", dt_export=DT, dt=DT))
     x = np.random.default_rng(0).random((50, 4, 5)) < 0.3
-    solution = simulate(network, x, engine=Grid(record=("1",)))
+    solution = simulate(network, x, engine=TimeStepped(record=("1",)))
     assert list(solution.spikes) == list(solution.voltages) == ["1"]
     fired = np.asarray(solution.spikes["1"]) > 0
     assert fired.any()
@@ -206,7 +210,7 @@ def test_populations_of_several_dimensions(zoo):
     graph = read(zoo["snntorch_d_conv_avgpool_vec"], reset="zero", reset_delay=True)
     network = lower(graph)
     shape = network.wires[0].shape
-    solution = simulate(network, np.ones((4, 2, *shape)), engine=Grid(record=True))
+    solution = simulate(network, np.ones((4, 2, *shape)), engine=TimeStepped(record=True))
     for name, spikes in solution.spikes.items():
         wire = next(wire for wire in network.wires if wire.name == name)
         assert spikes.shape == (4, 2, *wire.shape)
@@ -214,6 +218,6 @@ def test_populations_of_several_dimensions(zoo):
 
 
 def test_an_engine_is_a_value():
-    assert Grid() == Grid()
-    assert hash(Grid(record=("a",))) == hash(Grid(record=("a",)))
-    assert dataclasses.replace(Grid(), dt=1.0) != Grid()
+    assert TimeStepped() == TimeStepped()
+    assert hash(TimeStepped(record=("a",))) == hash(TimeStepped(record=("a",)))
+    assert dataclasses.replace(TimeStepped(), dt=1.0) != TimeStepped()

@@ -6,7 +6,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import ArcTan, FastSigmoid, Grid, Sigmoid, StraightThrough, lower, simulate
+from jaxsnn import ArcTan, FastSigmoid, Sigmoid, StraightThrough, TimeStepped, lower, simulate
 from jaxsnn.grid.surrogate import spike, spike_count
 from jaxsnn.nir import parse
 
@@ -138,7 +138,7 @@ def backward(p, x, weights, reset, detach):
 def test_gradients_are_those_of_a_plain_backpropagation(reset, detach, x64):
     network, rng = leaky_network(reset), np.random.default_rng(1)
     x, weights = rng.normal(size=(STEPS, BATCH, 3)), rng.normal(size=(STEPS, BATCH, 2))
-    engine = Grid(surrogate=FastSigmoid(slope=SLOPE), detach_reset=detach)
+    engine = TimeStepped(surrogate=FastSigmoid(slope=SLOPE), detach_reset=detach)
 
     def loss(parameters):
         return jnp.sum(
@@ -174,7 +174,9 @@ def test_jit_grad_and_vmap_compose():
     x = np.random.default_rng(2).normal(size=(STEPS, BATCH, 3)).astype(np.float32)
 
     def loss(parameters, x):
-        solution = simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False)
+        solution = simulate(
+            network.with_parameters(parameters), x, engine=TimeStepped(), throw=False
+        )
         return jnp.sum(solution.output() * jnp.arange(1, 3)) / STEPS
 
     whole = jax.grad(loss)(network.parameters, x)
@@ -196,7 +198,7 @@ def test_gradients_of_silent_and_of_leakless_neurons_are_finite():
             simulate(
                 network.with_parameters(parameters),
                 jnp.zeros((STEPS, 1, 3)),
-                engine=Grid(),
+                engine=TimeStepped(),
                 throw=False,
             )
             .y["output"]
@@ -217,7 +219,7 @@ def test_it_learns():
     def loss(weights):
         parameters = {**network.parameters, **weights}
         counts = (
-            simulate(network.with_parameters(parameters), x, engine=Grid(), throw=False)
+            simulate(network.with_parameters(parameters), x, engine=TimeStepped(), throw=False)
             .output()
             .sum(axis=0)
         )

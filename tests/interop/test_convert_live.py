@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.nir.convert import convert
@@ -160,6 +160,6 @@ def test_sums_and_shared_weights(target, joined, converts):
         graph,
         target,
         x,
-        np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()),
+        np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output()),
     )
     assert any("weight zero" in change.what for change in made.changes) is (target == "norse")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, read, simulate
+from jaxsnn import TimeStepped, lower, read, simulate
 from jaxsnn.nir import write
 from jaxsnn.nir.convert import convert
 from jaxsnn.simulation.fidelity import fidelity
@@ -31,7 +31,7 @@ def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_
     assert made.losses == ()
     x = rasters(trained.graph, splits.test.x)
     theirs = play(made.load_with, "norse", x)
-    (ours,) = simulate(lower(trained.graph), x, engine=Grid()).y.values()
+    (ours,) = simulate(lower(trained.graph), x, engine=TimeStepped()).y.values()
     identical, trains, active = compare(
         np.asarray(ours), theirs, next(iter(made.shift.values()), 0)
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import LoweringError
 from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.network.cycles import Cycle, groups
@@ -96,7 +96,7 @@ def inputs(seed=0):
 
 
 def fired(network, x):
-    y = np.asarray(simulate(network, x, engine=Grid()).output())
+    y = np.asarray(simulate(network, x, engine=TimeStepped()).output())
     assert 0.05 < y.mean() < 0.95
     return y
 
@@ -171,7 +171,7 @@ def test_a_delay_of_nothing_in_a_cycle_is_refused():
         LoweringError,
         match=r"'d' \(Delay\) is part of a cycle and delays by 0 steps, it needs at least 1",
     ):
-        simulate(network(nodes, edges), inputs(), engine=Grid())
+        simulate(network(nodes, edges), inputs(), engine=TimeStepped())
 
 
 def test_a_node_of_the_cycle_may_feed_others():
@@ -183,7 +183,9 @@ def test_a_node_of_the_cycle_may_feed_others():
     x = inputs()
     v = spikes = np.zeros((BATCH, SIZE), np.float32)
     got = np.asarray(
-        simulate(network({"n": lif(), "w": nir.Linear(back)}, edges), x, engine=Grid()).output()
+        simulate(
+            network({"n": lif(), "w": nir.Linear(back)}, edges), x, engine=TimeStepped()
+        ).output()
     )
     for number in range(STEPS):
         v, spikes = step(v, x[number] + spikes @ back.T)
@@ -196,7 +198,7 @@ def test_a_readout_in_a_cycle_feeds_its_membrane_back():
     edges = [("input", "n"), ("n", "m"), ("m", "s"), ("s", "n"), ("m", "output")]
     x = inputs()
     v, m = np.zeros((BATCH, SIZE)), np.full((BATCH, SIZE), 0.5)
-    got = np.asarray(simulate(network(nodes, edges), x, engine=Grid()).output())
+    got = np.asarray(simulate(network(nodes, edges), x, engine=TimeStepped()).output())
     for number in range(STEPS):
         v, spikes = step(v, x[number] + 2 * m)
         m = m + 0.25 * (0.5 - m + spikes)
@@ -252,7 +254,7 @@ def test_gradients_flow_through_a_cycle_and_its_delays():
 
     def loss(parameters):
         return (
-            simulate(loop.with_parameters(parameters), x, engine=Grid(), throw=False)
+            simulate(loop.with_parameters(parameters), x, engine=TimeStepped(), throw=False)
             .output()[-1]
             .sum()
         )

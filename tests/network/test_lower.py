@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn import Event, Events, lower, raise_, read, simulate, write
+from jaxsnn import EventDriven, Events, lower, read, simulate, update_graph, write
 from jaxsnn.errors import DialectError, LoweringError
 from jaxsnn.event.dynamics.registry import neuron_of
 from jaxsnn.network.structure import TauShape
@@ -146,7 +146,7 @@ def test_read_with_the_wrong_dialect_it_fires_far_more():
                 lower(read(SNNTORCH, **told)),
                 inputs,
                 0.02,
-                engine=Event(max_spikes=64),
+                engine=EventDriven(max_spikes=64),
                 throw=False,
             )
             .spikes["lif1"]
@@ -221,10 +221,10 @@ def test_half_precision_is_the_same_network(dtype):
 def test_changed_half_precision_becomes_single_and_what_did_not_change_stays():
     graph = narrow("float16")
     network = lower(graph)
-    assert raise_(graph, network).nodes["1"] is graph.nodes["1"]
+    assert update_graph(graph, network).nodes["1"] is graph.nodes["1"]
     weight = np.array(network.parameters["1"]["weight"])
     weight[0, 0] = 0.7501
-    after = raise_(graph, changed(network, "1", weight=weight)).nodes
+    after = update_graph(graph, changed(network, "1", weight=weight)).nodes
     assert after["1"].weight.dtype == np.float32
     np.testing.assert_array_equal(after["1"].weight, weight)
     assert after["2"].tau_mem.dtype == np.float16
@@ -264,7 +264,7 @@ def odd_file(tmp_path):
 
 def test_a_network_that_did_not_change_changes_no_bit(odd_file):
     for graph in (read(SNNTORCH, dialect="snntorch"), read(odd_file, **MS), layer()):
-        again = raise_(graph, lower(graph))
+        again = update_graph(graph, lower(graph))
         assert bits(again) == bits(graph)
         assert all(again.nodes[name] is graph.nodes[name] for name in graph.nodes)
 
@@ -282,7 +282,7 @@ def test_what_changes_is_written_in_the_files_unit_dtype_and_shape(odd_file):
     network = changed(
         network, "n", tau_mem=tau_mem, tau_syn=np.full(3, 0.008), v_threshold=[1.5, 1.0, 1.0]
     )
-    before, after = graph.nodes, raise_(graph, network).nodes
+    before, after = graph.nodes, update_graph(graph, network).nodes
     # an entry that did not change keeps its bits, though single precision cannot hold it
     expected = np.array(before["w"].weight)
     expected[1, 0] = 2.5
@@ -305,7 +305,7 @@ def test_what_changes_is_written_in_the_files_unit_dtype_and_shape(odd_file):
 
 def test_a_parameter_that_the_file_lacks_is_written_once_it_changes(odd_file):
     graph = read(odd_file, **MS)
-    raised = raise_(graph, changed(lower(graph), "n", v_reset=[-0.5, 0.0, 0.0]))
+    raised = update_graph(graph, changed(lower(graph), "n", v_reset=[-0.5, 0.0, 0.0]))
     np.testing.assert_array_equal(raised.nodes["n"].v_reset, [-0.5, 0.0, 0.0])
     assert raised.nodes["n"].w_in is None
 
@@ -335,11 +335,12 @@ def test_a_trained_file_fires_the_same_spikes_when_it_is_read_again(make, told, 
         )
 
     network = network.with_parameters(jax.tree_util.tree_map_with_path(shaken, network.parameters))
-    write(tmp_path / "trained.nir", raise_(graph, network))
+    write(tmp_path / "trained.nir", update_graph(graph, network))
     again = lower(read(tmp_path / "trained.nir", **told))
     inputs = Events(time=jnp.linspace(0, 0.01, 10), index=jnp.arange(10) % network.inputs["input"])
     solutions = [
-        simulate(each, inputs, 0.05, engine=Event(max_spikes=256)) for each in (network, again)
+        simulate(each, inputs, 0.05, engine=EventDriven(max_spikes=256))
+        for each in (network, again)
     ]
     for name, spikes in solutions[0].spikes.items():
         assert np.isfinite(spikes.time).any()
@@ -357,7 +358,7 @@ def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
     network = lower(graph)
     for name, weight in zip(("1", "3"), weights, strict=True):
         network = jaxsnn.with_synaptic_delays(network, name, rng.uniform(0, 1, weight.shape))
-    write(tmp_path / "late.nir", raise_(graph, network))
+    write(tmp_path / "late.nir", update_graph(graph, network))
     again = lower(read(tmp_path / "late.nir"))
     inputs = Events(
         time=jnp.asarray(rng.uniform(0, 2, (4, 6))),
@@ -479,20 +480,20 @@ def test_numbers_that_cannot_be_written_are_refused():
     graph = layer()
     network = lower(graph)
     with pytest.raises(LoweringError, match=r"node '2' \(CubaLIF\): v_leak is nan after training"):
-        raise_(graph, changed(network, "2", v_leak=[np.nan, 0.0]))
+        update_graph(graph, changed(network, "2", v_leak=[np.nan, 0.0]))
     spyx = layer(dialect="spyx", r=0.995, dt=1e-4)
     with pytest.raises(
         LoweringError, match=r"node '2' .*: r cannot be trained in the dialect spyx"
     ):
-        raise_(spyx, changed(lower(spyx), "2", r=[0.5, 0.5]))
+        update_graph(spyx, changed(lower(spyx), "2", r=[0.5, 0.5]))
 
 
 def test_a_network_of_another_graph_is_refused():
     with pytest.raises(
         LoweringError, match=r"node '1' has parameters .*\(2, 3\).* in the graph and .*\(4, 3\)"
     ):
-        raise_(layer(), lower(layer(size=4)))
+        update_graph(layer(), lower(layer(size=4)))
     with pytest.raises(
         LoweringError, match=r"node '1' has parameters .* in the graph and {} in the network"
     ):
-        raise_(layer(), lower(analog()))
+        update_graph(layer(), lower(analog()))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
@@ -274,7 +274,7 @@ def test_two_outputs_are_refused(zoo):
 
 
 def played(graph, x):
-    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output())
+    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
 
 
 def test_neurons_of_different_decay_become_nodes_of_one_decay_each():

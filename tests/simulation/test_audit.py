@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -33,7 +33,11 @@ def played(request):
     generator = np.random.default_rng(0)
     time = jnp.asarray(generator.uniform(0, 0.03, (5, 4)), network.dtype)
     events = Events(time=time, index=jnp.tile(jnp.arange(4), (5, 1)))
-    return network, {"input": events}, simulate(network, events, T_END, engine=Event(max_spikes=32))
+    return (
+        network,
+        {"input": events},
+        simulate(network, events, T_END, engine=EventDriven(max_spikes=32)),
+    )
 
 
 def changed(solution, name, time):

@@ -9,7 +9,7 @@ import nir
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, check, lower, parse, read, simulate, write
+from jaxsnn import TimeStepped, check, lower, parse, read, simulate, write
 
 DT = 1e-4
 ODE = {"dialect": "nir", "time_unit": "s", "dt": DT}
@@ -43,7 +43,9 @@ def graph_of(layers, shape, out=(1,), edges=None, **options):
 
 def play(graph, x):
     return np.asarray(
-        simulate(lower(graph, dtype=np.float32), np.asarray(x, np.float32), engine=Grid()).output()
+        simulate(
+            lower(graph, dtype=np.float32), np.asarray(x, np.float32), engine=TimeStepped()
+        ).output()
     )
 
 

@@ -17,7 +17,7 @@ TAU = 5e-3
 
 def spikes_of(graph, events, name, **options):
     """Spike times of each neuron of a population, in the first sample."""
-    options = {"engine": jaxsnn.Event(max_spikes=64)} | options
+    options = {"engine": jaxsnn.EventDriven(max_spikes=64)} | options
     solution = jaxsnn.simulate(jaxsnn.lower(graph), events, 0.1, **options)
     return [np.asarray(times)[np.isfinite(times)] for times in solution.spikes[name].time[0]]
 
@@ -63,8 +63,10 @@ def test_weights_are_paired_with_their_sources_whatever_the_hash_seed(run_python
 
 def test_an_exhausted_budget_is_no_silence():
     graph = one_layer([[400.0]])
-    with pytest.raises(SimulationError, match=r"raise max_spikes from 2 to at least \d+"):
-        spikes_of(graph, BURST, "2", engine=jaxsnn.Event(max_spikes=2))
+    with pytest.raises(
+        SimulationError, match=r"2 spikes of each are recorded: pass max_spikes=\d+ or more"
+    ):
+        spikes_of(graph, BURST, "2", engine=jaxsnn.EventDriven(max_spikes=2))
 
 
 @pytest.mark.parametrize(

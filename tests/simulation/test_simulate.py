@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxsnn import Event, Events, Network, Result, lower, simulate
+from jaxsnn import EventDriven, Events, Network, Result, lower, simulate
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
@@ -107,18 +108,21 @@ def test_one_sample_needs_no_batch_axis(network):
 
 def test_a_solution_is_a_pytree_that_passes_through_jit(network):
     plain = simulate(network, inputs(), T_END)
-    jitted = jax.jit(lambda network, inputs: simulate(network, inputs, T_END))(network, inputs())
-    assert jax.tree.structure(jitted) == jax.tree.structure(plain)
-    assert (jitted.outputs, jitted.message) == (plain.outputs, "success")
-    for a, b in zip(jax.tree.leaves(jitted), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    inside = jax.jit(lambda inputs: simulate(network, inputs, T_END))(inputs())
+    assert jax.tree.structure(inside) == jax.tree.structure(plain)
+    # where the network itself is traced, nothing is known of its time constants
+    traced = jax.jit(lambda network, inputs: simulate(network, inputs, T_END))(network, inputs())
+    for jitted in (inside, traced):
+        assert (jitted.outputs, jitted.message) == (plain.outputs, "success")
+        for a, b in zip(jax.tree.leaves(jitted), jax.tree.leaves(plain), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
     doubled = jax.tree.map(lambda leaf: leaf * 2, plain)
     np.testing.assert_array_equal(doubled.spikes["n"].count, plain.spikes["n"].count * 2)
 
 
 def test_only_first_spikes_of_named_populations(network):
     every = simulate(network, inputs(), T_END)
-    first = simulate(network, inputs(), T_END, engine=Event(first_spike_only=("n",)))
+    first = simulate(network, inputs(), T_END, engine=EventDriven(first_spike_only=("n",)))
     assert first.spikes["n"].time.shape == (2, 2, 1)
     np.testing.assert_allclose(first.spikes["n"].time, every.spikes["n"].time[..., :1], rtol=1e-6)
     assert not np.allclose(first.voltages["r"], every.voltages["r"])
@@ -192,16 +196,16 @@ def test_the_end_must_lie_ahead(network, t_end):
 
 def test_options_that_make_no_sense_are_refused(network):
     with pytest.raises(UsageError, match="max_spikes is 0 for 'n': give at least 1"):
-        simulate(network, inputs(), T_END, engine=Event(max_spikes=0))
+        simulate(network, inputs(), T_END, engine=EventDriven(max_spikes=0))
     with pytest.raises(
         UsageError,
         match=r"first_spike_only names 'm', which is not a spiking population: .*There are n",
     ):
-        simulate(network, inputs(), T_END, engine=Event(first_spike_only=("m",)))
+        simulate(network, inputs(), T_END, engine=EventDriven(first_spike_only=("m",)))
     with pytest.raises(
         UsageError, match="first_spike_only names 'r', which is not a spiking population"
     ):
-        simulate(network, inputs(), T_END, engine=Event(first_spike_only=("r",)))
+        simulate(network, inputs(), T_END, engine=EventDriven(first_spike_only=("r",)))
     with pytest.raises(UsageError, match="t_end is missing"):
         simulate(network, inputs())
 
@@ -222,14 +226,16 @@ def test_events_behind_the_end_are_counted(network):
 def test_an_exhausted_budget_says_how_many_spikes_it_takes(network):
     needed = int(simulate(network, inputs(), T_END).spikes_needed["n"])
     assert needed > 1
-    message = rf"a neuron of 'n' fires {needed} times, 1 spikes .*: raise max_spikes from 1 to at least {needed}"
-    with pytest.raises(SimulationError, match=message):
-        simulate(network, inputs(), T_END, engine=Event(max_spikes=1))
-    looked_at = simulate(network, inputs(), T_END, engine=Event(max_spikes=1), throw=False)
-    assert looked_at.result == Result.BUDGET_EXHAUSTED
-    inside = jax.jit(lambda inputs: simulate(network, inputs, T_END, engine=Event(max_spikes=1)))(
-        inputs()
+    message = (
+        rf"a neuron of 'n' fires {needed} times, 1 spikes .*: pass max_spikes={needed} or more"
     )
+    with pytest.raises(SimulationError, match=message):
+        simulate(network, inputs(), T_END, engine=EventDriven(max_spikes=1))
+    looked_at = simulate(network, inputs(), T_END, engine=EventDriven(max_spikes=1), throw=False)
+    assert looked_at.result == Result.BUDGET_EXHAUSTED
+    inside = jax.jit(
+        lambda inputs: simulate(network, inputs, T_END, engine=EventDriven(max_spikes=1))
+    )(inputs())
     assert inside.result == Result.BUDGET_EXHAUSTED
 
 
@@ -269,7 +275,9 @@ def test_finite_parameters_whose_product_is_infinite_are_reported(neuron, more, 
         large = lower(
             build.sequential(*layers, dialect="nir", time_unit="s", spike_kernel=kernel, dt=1e-3)
         )
-        solution = simulate(large, given, T_END, engine=Event(first_spike_only=only), throw=False)
+        solution = simulate(
+            large, given, T_END, engine=EventDriven(first_spike_only=only), throw=False
+        )
         assert solution.result == Result.NOT_FINITE
 
 
@@ -294,28 +302,64 @@ def test_inside_jit_inputs_are_checked_too(network, time, index, t_end, result):
     assert result_inside(network, given, t_end) == result
 
 
-def test_time_constants_that_changed_behind_the_networks_back_are_reported(network):
-    """The network was lowered for tau_mem = 2 tau_syn, and solves a quadratic."""
+@pytest.mark.parametrize(
+    "taus",
+    [
+        {"tau_mem": [0.021, 0.02]},  # no longer twice tau_syn
+        {"tau_mem": [0.02, 0.03], "tau_syn": [0.01, 0.015]},  # no longer equal
+        {"tau_mem": [0.01, 0.01]},  # tau_syn itself
+    ],
+)
+def test_time_constants_may_change_behind_the_networks_back(network, x64, taus):
+    """The network was lowered for tau_mem = 2 tau_syn in all neurons, and solves a quadratic."""
+    network = lower(graph(), dtype=float)
     assert network.populations["n"].tau_shape is TauShape.DOUBLE
-    parameters = changed(network, "n", tau_mem=[0.021, 0.02])
+    parameters = changed(network, "n", **taus)
     stale = replaced(network, parameters)
-    message = r"the time constants of 'n' are no longer .*: change parameters with network.with_parameters"
-    with pytest.raises(SimulationError, match=message):
-        simulate(stale, inputs(), T_END)
-    assert result_inside(stale, inputs(), T_END) == Result.TIME_CONSTANTS_CHANGED
-    not_uniform = replaced(
-        network, changed(network, "n", tau_mem=[0.02, 0.03], tau_syn=[0.01, 0.015])
+    right = simulate(
+        replaced(lower(graph(), dtype=float, free_time_constants=True), parameters), inputs(), T_END
     )
-    assert result_inside(not_uniform, inputs(), T_END) == Result.TIME_CONSTANTS_CHANGED
-    # the ways out, which agree
-    right = network.with_parameters(parameters)
-    assert right.populations["n"].tau_shape is TauShape.APART
-    free = replaced(lower(graph(), free_time_constants=True), parameters)
-    traced = jax.jit(
-        lambda p: simulate(network.with_parameters(p), inputs(), T_END).spikes["n"].time
-    )(parameters)
-    for solution in (simulate(right, inputs(), T_END), simulate(free, inputs(), T_END)):
-        np.testing.assert_allclose(solution.spikes["n"].time, traced, rtol=1e-5)
+    assert right.spikes["n"].count.sum() > 5
+    inside = jax.jit(lambda network: simulate(network, inputs(), T_END))(stale)
+    for solution in (simulate(stale, inputs(), T_END), inside):
+        np.testing.assert_allclose(
+            solution.spikes["n"].time, right.spikes["n"].time, rtol=1e-12, atol=1e-15
+        )
+        np.testing.assert_allclose(solution.voltages["r"], right.voltages["r"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_optax_moves_the_parameters_of_a_network_also_where_time_constants_part(x64, jit):
+    """Steps on all leaves of a network, taus of each neuron among them, against the same steps where
+    nothing is assumed of them.
+    """
+
+    def trained(network):
+        def loss(network):
+            times = simulate(network, inputs(), T_END).spikes["n"].time
+            return jnp.sum(jnp.where(jnp.isfinite(times), (times - 0.02) ** 2, 0.0))
+
+        optimiser = optax.sgd(1e-3)
+        memory = optimiser.init(network)
+
+        def step(network, memory):
+            value, gradient = jax.value_and_grad(loss)(network)
+            updates, memory = optimiser.update(gradient, memory)
+            return optax.apply_updates(network, updates), memory, value
+
+        step = jax.jit(step) if jit else step
+        for _ in range(3):
+            network, memory, value = step(network, memory)
+        return network, simulate(network, inputs(), T_END).spikes["n"].time, value
+
+    network, times, value = trained(lower(graph(), dtype=float))
+    moved = np.asarray(network.parameters["n"]["tau_mem"]) / network.parameters["n"]["tau_syn"]
+    assert abs(moved - 2).max() > 1e-6
+    free, free_times, free_value = trained(lower(graph(), dtype=float, free_time_constants=True))
+    assert float(value) == pytest.approx(float(free_value), rel=1e-9)
+    np.testing.assert_allclose(times, free_times, rtol=1e-9)
+    for ours, theirs in zip(jax.tree.leaves(network), jax.tree.leaves(free), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_parameters_that_are_the_very_arrays_of_before_keep_what_is_known(network):
@@ -348,7 +392,7 @@ def test_a_network_is_a_pytree_of_its_parameters(network):
 CODE = """
 import hashlib
 import jax.numpy as jnp, numpy as np
-from jaxsnn import Event, Events, lower, simulate
+from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.nir import build, initializers
 
 nodes = {name: build.input(3) for name in ("left", "right", "middle")}
@@ -363,7 +407,7 @@ inputs = {
     name: Events(time=jnp.asarray(rng.uniform(0, 0.03, (4, 6))), index=jnp.asarray(rng.integers(0, 3, (4, 6))))
     for name in ("middle", "left", "right")
 }
-solution = simulate(lower(graph), inputs, 0.05, engine=Event(max_spikes=64))
+solution = simulate(lower(graph), inputs, 0.05, engine=EventDriven(max_spikes=64))
 assert all(int(spikes.count.sum()) > 10 for spikes in solution.spikes.values())
 for name, spikes in solution.spikes.items():
     print(name, hashlib.sha256(np.asarray(spikes.time).tobytes()).hexdigest())

@@ -12,8 +12,8 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.event.event_options import Event
-from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.nir import parse
 from jaxsnn.simulation.checks import check
@@ -105,7 +105,9 @@ def test_one_voltage_may_go_to_a_threshold_and_to_neurons():
     nodes = NODES | {"w": nir.Linear(np.array([[0.01, -0.008], [-0.011, 0.008]]))}
     events = Events(time=np.linspace(1e-3, 50e-3, 30)[None], index=np.arange(30)[None] % 2)
     both, level, spikes = (
-        simulate(jaxsnn.lower(graph_of(chains, nodes)), events, 0.1, engine=Event(max_spikes=400))
+        simulate(
+            jaxsnn.lower(graph_of(chains, nodes)), events, 0.1, engine=EventDriven(max_spikes=400)
+        )
         for chains in ([thresholds, neurons], [thresholds], [neurons])
     )
     assert level.levels["th"].count.sum() > 2
@@ -125,7 +127,7 @@ def test_arrivals_at_one_time_pass_the_threshold_together(order, threshold):
     network = jaxsnn.lower(graph_of([["in", "w", "li", "th", "on", "next", "out"]], nodes))
     for times, count in (([1e-3, 1e-3], 0), ([1e-3, 2e-3], int(order[0] == 0))):
         events = Events(time=np.array([times]), index=np.array([order]))
-        found = simulate(network, events, 0.1, engine=Event(threshold=threshold))
+        found = simulate(network, events, 0.1, engine=EventDriven(threshold=threshold))
         got = found.levels["th"] if threshold == "level" else found.spikes["th"]
         assert got.count.sum() == count
 
@@ -178,7 +180,7 @@ def test_the_grid_plays_the_same_levels_in_small_steps():
     level = simulate(network, dense_to_events(x, STEP), STEPS * STEP, max_events="auto").levels[
         "th"
     ]
-    y = np.asarray(simulate(network, x, engine=Grid()).y["out"])
+    y = np.asarray(simulate(network, x, engine=TimeStepped()).y["out"])
     ends = STEP * (1 + np.arange(STEPS))
     rise, fall = (np.asarray(times)[..., None] for times in (level.rise, level.fall))
     high = ((rise < ends) & (ends <= fall)).sum(axis=2)
@@ -297,5 +299,5 @@ def test_a_trained_threshold_goes_back_into_the_file():
         **network.parameters,
         "th": {"threshold": network.parameters["th"]["threshold"] + 0.01},
     }
-    raised = jaxsnn.raise_(graph, network.with_parameters(moved))
+    raised = jaxsnn.update_graph(graph, network.with_parameters(moved))
     np.testing.assert_allclose(raised.nodes["th"].threshold, [0.06, 0.02], rtol=1e-6)

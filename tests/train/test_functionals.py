@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
@@ -193,7 +193,11 @@ def test_a_silent_population_s_maximum_is_that_of_its_membrane():
         },
     )
     solution = simulate(
-        firing, Events(time=times, index=index), T_END, engine=Event(max_spikes=1), throw=False
+        firing,
+        Events(time=times, index=index),
+        T_END,
+        engine=EventDriven(max_spikes=1),
+        throw=False,
     )
     assert int(solution.spikes["readout"].count.sum()) == 0
     np.testing.assert_allclose(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxsnn import FastSigmoid, Grid, lower, simulate
+from jaxsnn import FastSigmoid, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build
 from jaxsnn.train import Data, Splits, fit
@@ -39,7 +39,7 @@ def graph():
 
 
 def test_counts_are_trained_through_the_surrogate(graph, data):
-    engine = Grid(surrogate=FastSigmoid(slope=5.0))
+    engine = TimeStepped(surrogate=FastSigmoid(slope=5.0))
     before = fit(graph, data, loss="count", engine=engine, epochs=1, learning_rate=1e-9)
     after = fit(
         graph, data, loss="count", engine=engine, epochs=8, batch_size=32, learning_rate=0.02
@@ -55,4 +55,4 @@ def test_losses_of_spike_times_are_refused(graph, data):
     with pytest.raises(
         UsageError, match="loss ttfs reads spike times, which have no gradient in time steps"
     ):
-        fit(graph, data, loss="ttfs", engine=Grid(), epochs=1)
+        fit(graph, data, loss="ttfs", engine=TimeStepped(), epochs=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import LoweringError, UsageError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -31,7 +31,9 @@ class Simulated:
 
     def forward(self, network, inputs):
         with jax.ensure_compile_time_eval():
-            solution = simulate(network, inputs, T_END, engine=Event(max_spikes=8), throw=False)
+            solution = simulate(
+                network, inputs, T_END, engine=EventDriven(max_spikes=8), throw=False
+            )
         return {
             name: np.asarray(spikes.time) + self.late
             for name, spikes in solution.spikes.items()
@@ -57,7 +59,7 @@ def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
     engine = InTheLoop(device=Simulated(), max_spikes=8)
     ours = jax.grad(total)(network, lambda net: simulate_in_the_loop(engine, net, events, T_END))
     exact = jax.grad(total)(
-        network, lambda net: simulate(net, events, T_END, engine=Event(max_spikes=8))
+        network, lambda net: simulate(net, events, T_END, engine=EventDriven(max_spikes=8))
     )
     for node, own in exact.parameters.items():
         for name, value in own.items():
@@ -71,7 +73,7 @@ def test_what_a_device_records_is_what_the_loss_sees():
     late = simulate_in_the_loop(
         InTheLoop(device=Simulated(late=1e-3)), lower(small_net()), batch(), T_END
     )
-    there = simulate(lower(small_net()), batch(), T_END, engine=Event(max_spikes=8))
+    there = simulate(lower(small_net()), batch(), T_END, engine=EventDriven(max_spikes=8))
     np.testing.assert_allclose(late.first_spike("4"), there.first_spike("4") + 1e-3, rtol=1e-6)
     assert int(late.result) == 0
 

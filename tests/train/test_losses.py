@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
-from jaxsnn.simulation.simulate import Solution, simulate
+from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import (
     LOSSES,
     ExponentialSum,
@@ -28,7 +29,6 @@ from jaxsnn.train import (
     SpikeTimes,
     accuracy,
 )
-from jaxsnn.train.losses.readings import EventReading
 from tests.event.differences import ENOUGH, relative_errors
 
 TAU, T_MAX = 0.005, 0.03
@@ -44,7 +44,7 @@ def solution(times):
         slope=jnp.ones((*times.shape, 2)),
         count=2 * jnp.isfinite(times).astype(jnp.int32),
     )
-    return Solution(
+    return EventSolution(
         spikes={"out": spikes},
         voltages={},
         sample_times=jnp.zeros(1),
@@ -52,11 +52,12 @@ def solution(times):
         clipped_slopes={},
         degenerate_spikes={},
         late={},
-        notes=(),
+        approximations=(),
+        heights={},
         budgets={},
         t_end=jnp.asarray(T_MAX),
         drives={},
-        outputs=(),
+        feeding=(),
     )
 
 
@@ -203,9 +204,9 @@ def weighted_and_counts(variables, weights, losses):
     net, times = variables
     events = Events(time=times, index=jnp.broadcast_to(jnp.arange(INPUTS), times.shape))
     played = simulate(
-        net, events, T_END, engine=Event(max_spikes=12), sample_times=jnp.ones(1), throw=False
+        net, events, T_END, engine=EventDriven(max_spikes=12), sample_times=jnp.ones(1), throw=False
     )
-    reading, labels = EventReading(network=net, solution=played), jnp.array([0, 2, 1])
+    reading, labels = played, jnp.array([0, 2, 1])
     values = [
         weight * jnp.sum(loss(reading, labels))
         for weight, loss in zip(weights, losses, strict=True)
@@ -239,16 +240,14 @@ def test_a_count_passes_on_what_a_kick_at_each_spike_would_do(x64):
 
     def count(time):
         spikes = {**played.spikes, "out": replace(played.spikes["out"], time=time)}
-        return jnp.sum(
-            EventReading(network=net, solution=replace(played, spikes=spikes)).count("out")
-        )
+        return jnp.sum(replace(played, spikes=spikes).count("out"))
 
     time, slope = played.spikes["out"].time, played.spikes["out"].slope
     value, gradient = jax.value_and_grad(count)(time)
     assert value == played.spikes["out"].count.sum() > 0
     np.testing.assert_allclose(gradient, jnp.where(jnp.isfinite(time), -slope, 0.0), rtol=1e-12)
     loss = SpikeCount(population="out", tau=1.0, t_max=T_END)
-    assert loss.predict(EventReading(network=net, solution=played)).shape == (3,)
+    assert loss.predict(played).shape == (3,)
 
 
 def test_regularisers_count_and_reach_silent_neurons(x64):

@@ -210,7 +210,7 @@ def test_only_what_is_compiled_in_makes_other_code():
         ({"chip_seed": 1}, 'chip_seed=1 is for engine="loop", the engine is event'),
         ({"runs": 2, "engine": "grid"}, 'runs=2 is for engine="loop", the engine is grid'),
         (
-            {"regularisers": (SpikeRate(),), "engine": jaxsnn.Grid()},
+            {"regularisers": (SpikeRate(),), "engine": jaxsnn.TimeStepped()},
             'regularisers=... is for engine="event" or engine="loop", the engine is grid',
         ),
         ({"devices": 2, "engine": "loop"}, 'devices=2 is for engine="event" or engine="grid"'),

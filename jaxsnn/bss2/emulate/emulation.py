@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,11 @@ from jaxsnn.bss2.mapping import Mapping as ChipMapping
 from jaxsnn.bss2.netlist import Netlist
 from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import MappingError, UsageError, suggestion
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.event_record import Budget, Budgets
+from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
+from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.units import parse_time
 
 #: Between two samples of a readout's voltage by the CADC, seconds of the chip.
@@ -96,8 +99,9 @@ class Emulator:
         self._weights = {
             pair: jnp.asarray(block, float) for pair, block in blocks(quantized.netlist).items()
         }
-        self._budgets = {name: _SPIKES for name, own in quantized.populations.items() if own.fires}
-        self._execute = jax.jit(partial(execute, self.program), static_argnames="engine")
+        firing = [name for name, own in quantized.populations.items() if own.fires]
+        self._options = EventOptions(max_spikes=dict.fromkeys(firing, _SPIKES)).hashable()
+        self._execute = jax.jit(partial(execute, self.program), static_argnames="options")
 
     def run(self, inputs: Any, t_end: float, *, trial: int = 0) -> Emulation:
         """All runs of the mapping, for a batch.
@@ -114,19 +118,33 @@ class Emulator:
         trains = _checked(self.quantized, inputs, t_end)
         sample_times = np.arange(0.0, t_end, CADC_PERIOD * self.program.speedup)
         key = jax.random.fold_in(jax.random.key(self.program.chip.seed), trial)
-        while True:
-            engine = Event(max_spikes=self._budgets).hashable()
-            recorded: Recorded = self._execute(
-                self._weights, trains, t_end, sample_times, key, engine=engine
+
+        def attempt(options: EventOptions) -> _Attempt:
+            recorded = self._execute(
+                self._weights, trains, t_end, sample_times, key, options=options
             )
-            most = {
-                name: int(np.max(np.asarray(count), initial=0))
-                for name, count in recorded.count.items()
-            }
-            short = {name: needed for name, needed in most.items() if needed > self._budgets[name]}
-            if not short:
-                return _concluded(self.program, recorded, sample_times)
-            self._budgets |= {name: needed + needed // 8 for name, needed in short.items()}
+            return _attempt(recorded, options)
+
+        self._options, done = with_enough_room(self._options, attempt)
+        return _concluded(self.program, done.recorded, sample_times)
+
+
+class _Attempt(NamedTuple):
+    """A run with some budgets, as `with_enough_room` looks at it."""
+
+    recorded: Recorded
+    result: Result
+    budgets: Budgets
+
+
+def _attempt(recorded: Recorded, options: EventOptions) -> _Attempt:
+    budgets = {
+        name: Budget(needed=jnp.max(count, initial=0), room=options.of("max_spikes", name))
+        for name, count in recorded.count.items()
+    }
+    short = any(int(budget.needed) > budget.room for budget in budgets.values())
+    result = Result.BUDGET_EXHAUSTED if short else Result.SUCCESS
+    return _Attempt(recorded, result, {"max_spikes": budgets})
 
 
 def emulate(

@@ -27,7 +27,7 @@ from jaxsnn.bss2.netlist import LARGEST, Netlist
 from jaxsnn.bss2.search.portfolio import Outcome, place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize, strength
 from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
@@ -111,13 +111,13 @@ class ChipInTheLoop:
         return hash(self._identity)
 
     def forward_traced(
-        self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
+        self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Spikes of each population; see `jaxsnn.train.loop.in_the_loop.TracedDevice`."""
         weights = self._whole(network)
         key = jax.random.fold_in(jax.random.key(self.chip.seed), _digest((weights, inputs)))
         recorded = execute(
-            self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, engine
+            self._program, weights, inputs, t_end, jnp.zeros(1, network.dtype), key, options
         )
         return {name: (recorded.time[name], recorded.count[name]) for name in recorded.time}
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
-from jaxsnn.event.event_driven import run
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import simulate_events
+from jaxsnn.event.event_options import EventOptions
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network, with_tau_facts
 from jaxsnn.network.sorting import sorted_times
@@ -56,7 +56,7 @@ def execute(
     t_end: Any,
     sample_times: Any,
     key: jax.Array,
-    engine: Event,
+    options: EventOptions,
 ) -> Recorded:
     """All runs of a program.
 
@@ -65,18 +65,18 @@ def execute(
         t_end: seconds of the file.
         sample_times: (samples,) seconds of the file, of readouts.
         key: of the trial's noise.
-        engine: says how many spikes of each neuron are recorded, and which neurons stop after their
+        options: say how many spikes of each neuron are recorded, and which neurons stop after their
             first.
     """
     dtype = jax.tree.leaves(weights)[0].dtype
-    engine = replace(engine, refractory=program.refractory_time * program.speedup).hashable()
+    options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
     zero = jnp.zeros((), dtype)
     recorded = Recorded(
         time={}, count={}, voltages={}, lost={"outputs": zero, "links": zero}, late=zero
     )
     for number, wiring in enumerate(program.runs):
         once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
-        recorded = once.all(t_end, sample_times, engine)
+        recorded = once.all(t_end, sample_times, options)
     return recorded
 
 
@@ -92,12 +92,12 @@ class _Run:
         self.dtype = jax.tree.leaves(weights)[0].dtype
         self.trains = self._from_host(inputs)
 
-    def all(self, t_end, sample_times, engine: Event) -> Recorded:
+    def all(self, t_end, sample_times, options: EventOptions) -> Recorded:
         """Run its populations in order."""
         for number, names in enumerate(self._order()):
             network = self._network(names, jax.random.fold_in(self.key, 2 * number))
             inputs = {name: self.trains[name] for name in network.inputs}
-            record = run(network, inputs, t_end, sample_times, engine)
+            record = simulate_events(network, inputs, t_end, sample_times, options)
             for own in (one for one in self.wiring.neurons if one.name in names):
                 if own.fires:
                     spikes = record.spikes[own.name]

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError, listing
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
@@ -20,11 +22,9 @@ from jaxsnn.nir.export import same_array
 from jaxsnn.nir.files import Dataset, Group, load
 from jaxsnn.nir.passes import sizes as population_sizes
 from jaxsnn.simulation.audit import audit
-from jaxsnn.simulation.retry import simulate_fully
-from jaxsnn.simulation.simulate import Solution
+from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
 from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss
-from jaxsnn.train.losses.readings import EventReading
 from jaxsnn.units import format_time
 
 #: The network of the demo.
@@ -41,7 +41,7 @@ class DemoRun:
     network: Network
     inputs: dict[str, Events]
     t_end: float
-    solution: Solution
+    solution: EventSolution
     accuracy: float
 
     @property
@@ -58,17 +58,13 @@ def run_points(graph: Graph, data: Data) -> DemoRun:
     network = lower(graph)
     loss = make_loss("ttfs", network)
     events = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=True)(data.x)
-    solution = simulate_fully(network, events, loss.t_max)
+    solution = simulate(network, events, loss.t_max, engine=EventDriven(max_spikes="auto"))
     return DemoRun(
         network=network,
         inputs={next(iter(network.inputs)): events},
         t_end=loss.t_max,
         solution=solution,
-        accuracy=float(
-            accuracy(
-                loss.predict(EventReading(network=network, solution=solution)), jnp.asarray(data.y)
-            )
-        ),
+        accuracy=float(accuracy(loss.predict(solution), jnp.asarray(data.y))),
     )
 
 

@@ -67,7 +67,7 @@ class Carry(NamedTuple):
 
     later: OfSamples
     populations: tuple[PopulationCostate, ...]
-    passed: Float[Array, "steps batch"] | None
+    passed: Any  # Float[Array, "steps batch"], or None
     by_time: tuple[Float[Array, "steps batch"], ...]
 
 

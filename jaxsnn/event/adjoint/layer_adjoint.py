@@ -209,7 +209,7 @@ class Backward:
         flow_back = partial(self.neuron.flow_back, costate=p)
         return jax.jvp(flow_back, (decay,), (change,))[1]
 
-    def start(self, shape: tuple[int, int], dtype: Any) -> _Carry:
+    def start(self, shape: tuple[int, ...], dtype: Any) -> _Carry:
         """Behind the last spike nothing counts."""
         zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
         by = dict.fromkeys(self.neuron.flow_fields, zero)

@@ -12,13 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables, time_under
-from jaxsnn.network.structure import TauShape, find_tau_shape
+from jaxsnn.network.structure import TauShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,7 @@ class CubaLIFBox(CubaLIFDelta):
         """State at time 0: no box is open."""
         return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
 
-    def arrive(self, state: State, weight: Numbers) -> State:
+    def arrive(self, state: State, weight: Numbers | float) -> State:
         """State after a box opened or closed."""
         v, j, u = state
         return v, j, u + weight

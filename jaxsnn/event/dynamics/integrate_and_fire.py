@@ -131,7 +131,7 @@ class IFDelta(IFBox):
         """Jump of V per unit weight, (neurons,)."""
         return self.kick(parameters)
 
-    def arrive(self, state: State, weight: Numbers) -> State:
+    def arrive(self, state: State, weight: Numbers | float) -> State:
         """State after an arrival, which moves v."""
         return state[0] + weight, state[1]
 

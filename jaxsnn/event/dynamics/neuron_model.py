@@ -30,6 +30,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jaxsnn.errors import LoweringError
+
 #: The state of some neurons: arrays that broadcast against each other, V first.
 State = tuple[Float[Array, "..."], ...]
 #: What the flow over some time needs of that time, computed once: see `Neuron.decay`.
@@ -127,7 +129,7 @@ class Neuron:
         """Time derivative of the state between events, linear in it."""
         raise NotImplementedError
 
-    def arrive(self, state: State, weight: Numbers) -> State:
+    def arrive(self, state: State, weight: Numbers | float) -> State:
         """State after an arrival."""
         raise NotImplementedError
 
@@ -204,6 +206,33 @@ class Neuron:
     def _only_v(self, lanes: Any) -> State:
         begin = self.begin(lanes)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
+
+    # ---- readouts: what a model that reads out, or feeds a Threshold, supplies too
+
+    def turns(self, lanes: Any, state: State, after: State) -> Bool[Array, "..."]:
+        """Whether V has an extremum inside an interval from one state to another (one at most)."""
+        raise self._says_nothing("of the extrema of V")
+
+    def extremum(self, lanes: Any, state: State) -> tuple[Numbers, Numbers]:
+        """How long after a state V has its extremum, and V there; the state's own, if it has
+        none.
+        """
+        raise self._says_nothing("of the extrema of V")
+
+    def integrals(self, lanes: Any, t: Numbers, rate: Numbers | float) -> Decay:
+        """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
+        raise self._says_nothing("of integrals of V")
+
+    def level_weight(self, parameters: Parameters) -> Numbers | float:
+        """What a current of 1 weighs among box spikes (`arrive`), (neurons,) or one number."""
+        arrival = self.arrival_factor(parameters)
+        return self.current_factor(parameters) / jnp.where(arrival == 0, 1.0, arrival)
+
+    def _says_nothing(self, what: str) -> LoweringError:
+        return LoweringError(
+            f"the neuron model {type(self).__name__} says nothing {what}",
+            fix="simulate with engine=TimeStepped()",
+        )
 
     # ---- derivatives
 

@@ -100,6 +100,7 @@ class TwoVariables(Neuron):
         """Resistances (neurons,): the file's, or what the framework uses in spite of it."""
         if self.resistance == "file":
             return parameters["r"]
+        assert self.dt is not None  # the obstacle "dt" is refused before
         return self.tau_mem(parameters) / self.dt
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
@@ -131,7 +132,7 @@ class TwoVariables(Neuron):
         """Rate at which j decays, per second."""
         return 1 / lanes.tau_syn
 
-    def arrive(self, state: State, weight: Numbers) -> State:
+    def arrive(self, state: State, weight: Numbers | float) -> State:
         """State after an arrival; here it moves j."""
         return state[0], state[1] + weight
 
@@ -186,9 +187,11 @@ class TwoVariables(Neuron):
         del lanes
         return jnp.zeros_like(state[0]), state[0]
 
-    def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
-        """Integrals of em, es and k times e^(-rate t) over [0, t]."""
-        raise NotImplementedError
+    def level_weight(self, parameters: Parameters) -> Numbers | float:
+        """What a current of 1 weighs among box spikes; one number, where all have one area."""
+        if self.spike_area is not None:
+            return self.width / (self.step or self.spike_area)
+        return super().level_weight(parameters)
 
     def _leaky_integrals(
         self, lanes: Lanes, t: Numbers, rate: Numbers | float, synaptic: Numbers

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +145,8 @@ class Log(NamedTuple):
     the step in which the spike was fired that arrived from a queue. released: of each refractory
     population, the step in which the neuron had fired whose refractory time ends. cause, jump: the
     step of the arrival that moved V of the neuron that fired across the threshold, and by how much.
-    slope_after: dV/dt when V is let go from v_reset.
+    slope_after: dV/dt when V is let go from v_reset. The last three are None where no neuron of the
+    group needs them.
     """
 
     time: jax.Array
@@ -155,9 +156,9 @@ class Log(NamedTuple):
     row: tuple[jax.Array, ...]
     origin: tuple[jax.Array, ...] | None
     released: dict[int, jax.Array]
-    cause: jax.Array | None
-    jump: jax.Array | None
-    slope_after: jax.Array | None
+    cause: Any
+    jump: Any
+    slope_after: Any
 
 
 def layout(spec: GroupSpec, arrivals, feedback) -> Layout:

@@ -469,16 +469,21 @@ class _Scan:
         x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
         again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
         flows = fires & ~again
-        free = None
-        if state.free is not None:
-            free = jnp.where(fires, time + self.spec.refractory, state.free)
         state = _State(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go, jnp.inf),
             done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, state.done),
-            free=free,
+            free=self._free_again(state, fires, time),
         )
         return state, log
+
+    def _free_again(
+        self, state: _State, fires: Bool[Array, "a b"], time: Float[Array, "a b"]
+    ) -> Float[Array, "a b"] | None:
+        """When the lanes that are in their refractory time leave it."""
+        if state.free is None:
+            return None
+        return jnp.where(fires, time + self.spec.refractory, state.free)
 
     def _standing(self, state: _State) -> Int[Array, "a b"]:
         """Number of the interval that each lane stands in."""

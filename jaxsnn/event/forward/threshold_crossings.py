@@ -160,7 +160,7 @@ def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_widt
             time 0.
         rises: (passages, batch, neurons) bool or what broadcasts to that, whether V passes upwards
             there.
-        min_slope, jump_width: as in `jaxsnn.event.Event`, the slope as a fraction of |threshold| /
+        min_slope, jump_width: as in `jaxsnn.event.EventDriven`, the slope as a fraction of |threshold| /
             tau_mem, with the threshold counted from V at rest.
     """
     still = held(watched)

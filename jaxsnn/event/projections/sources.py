@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.projections.arrivals import Arrivals, Train
@@ -56,7 +56,7 @@ class Sources:
     """
 
     network: Network
-    engine: Event
+    engine: EventOptions
     arriving: dict[str, Signal]
     trains: dict[str, Train]
     gathered: frozenset[str]

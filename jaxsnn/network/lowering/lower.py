@@ -1,4 +1,4 @@
-"""Graph -> Network (`lower`), and a trained Network's numbers back into the Graph (`raise_`)."""
+"""Graph -> Network (`lower`), and a trained Network's numbers back into the Graph (`update_graph`)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     return network.with_free_time_constants() if free_time_constants else network
 
 
-def raise_(graph: Graph, network: Network) -> Graph:
+def update_graph(graph: Graph, network: Network) -> Graph:
     """The graph with the numbers of a network that was lowered from it and changed since.
 
     Delays of synapses (`jaxsnn.with_synaptic_delays`) become nodes of their own. A number that did

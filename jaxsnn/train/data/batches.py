@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import Seed, generator_of
-from jaxsnn.simulation.simulate import checked_inputs
+from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
 from jaxsnn.train.data.encoders import Encoder, Latency
-from jaxsnn.train.loop.batch_engines import Engine
 
 
 class Batch(NamedTuple):
@@ -85,7 +84,7 @@ def encoded(
             node=population,
         )
     if not hasattr(events, "time"):
-        if encoder is None and isinstance(engine, Grid):
+        if encoder is None and engine.takes_rasters:
             return Batch(inputs=_over_time(network, name, events, what), labels=labels)
         if encoder is None:
             raise UsageError(

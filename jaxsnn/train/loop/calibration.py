@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.event.event_options import Event
-from jaxsnn.network.lowering.lower import lower, raise_
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
+from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder, Latency
@@ -58,7 +60,7 @@ def calibrated(
     what = {
         "population": population,
         "encoder": encoder,
-        "engine": Event(),
+        "engine": EventDriven(),
         "what": f"{data.name}, train",
     }
     batch = encoded(data.train, network, **what).take(jnp.arange(min(_SAMPLES, len(data.train))))
@@ -72,20 +74,18 @@ def calibrated(
             network = _scaled_until(
                 network, names, lambda changed, name=name: firing(changed, name), fraction, name
             )
-    return raise_(graph, network)
+    return update_graph(graph, network)
 
 
 def _firing(network: Network, name: str, batch: Batch, end: float) -> float:
     """Fraction of pairs of a neuron of a population and a sample with at least one spike."""
-    engine = Event(max_spikes=1, first_spike_only=())
-    while True:
-        outcome = run_batch(engine, network, batch.inputs, end)
-        short = outcome.shortages()
-        if not short:
-            return float(np.mean(np.asarray(outcome.counts[name]) > 0))
-        engine = engine.with_room(
-            {option: {k: 2 * n for k, n in own.items()} for option, own in short.items()}
-        )
+
+    def attempt(engine: EventDriven) -> EventSolution:
+        return run_batch(engine, network, batch.inputs, end)
+
+    narrow = EventDriven(max_spikes=1, first_spike_only=())
+    _, solution = with_enough_room(narrow, attempt, grown=lambda needed: 2 * needed)
+    return float(np.mean(np.asarray(solution.counts[name]) > 0))
 
 
 def _scaled_until(

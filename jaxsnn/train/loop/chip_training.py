@@ -14,7 +14,7 @@ from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.errors import MappingError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
@@ -75,7 +75,7 @@ def on_chip(
     _refuse_untrainable(graph, network)
     chosen = make_loss(loss, network) if isinstance(loss, str) else loss
     event = make_engine("event", network, chosen)
-    assert isinstance(event, Event)
+    assert isinstance(event, EventDriven)
     return InTheLoop(
         device=ChipInTheLoop(
             graph, chip=chip, headroom=headroom, seed=one_number(seed), max_runs=max_runs

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
-from jaxsnn.event.event_options import Event
-from jaxsnn.grid.time_stepped import Grid
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
+from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder, Latency
-from jaxsnn.train.loop.batch_engines import Engine
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.registry import loss_class
 from jaxsnn.train.options import replaced
@@ -165,9 +165,11 @@ def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> En
             for name, population in network.populations.items()
             if population.fires
         }
-        return Event(max_spikes=budgets, first_spike_only=stops, min_slope=MIN_SLOPE).hashable()
+        return EventDriven(
+            max_spikes=budgets, first_spike_only=stops, min_slope=MIN_SLOPE
+        ).hashable()
     if engine == "grid":
-        return Grid()
+        return TimeStepped()
     if engine == "loop":
         raise UsageError(
             "an engine in the loop needs a device",

@@ -15,11 +15,12 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxsnn.event.event_record import Budget
+from jaxsnn.event.event_record import Budgets
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
+from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch
-from jaxsnn.train.loop.batch_engines import BatchOutcome, Engine, run_batch
+from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import highest, shared_out, total
 from jaxsnn.train.losses.losses import Loss
@@ -39,7 +40,7 @@ class Summary(NamedTuple):
         undecided: samples in which no neuron of the population that is read fired.
         silent: population -> sum over samples of the fraction of its neurons that did not fire.
         spikes: population -> sum over samples of spikes per neuron.
-        budgets: option of `Event` -> population -> the most that a batch took, and the room.
+        budgets: option of `EventDriven` -> population -> the most that a batch took, and the room.
         clipped: recorded spikes so close to tangency that their gradient was clipped.
         recorded: spikes of all neurons, as far as they were recorded.
         result: the worst `jaxsnn.simulation.simulate.Result`.
@@ -52,7 +53,7 @@ class Summary(NamedTuple):
     undecided: jax.Array
     silent: dict[str, jax.Array]
     spikes: dict[str, jax.Array]
-    budgets: dict[str, dict[str, Budget]]
+    budgets: Budgets
     clipped: jax.Array
     recorded: jax.Array
     result: jax.Array
@@ -61,12 +62,12 @@ class Summary(NamedTuple):
 
 
 def summarise(
-    setup: Setup, outcome: BatchOutcome, values: jax.Array, labels: jax.Array, used: jax.Array
+    setup: Setup, solution: Solution, values: jax.Array, labels: jax.Array, used: jax.Array
 ) -> Summary:
     """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only
     fill it up.
     """
-    predictions = setup.loss.predict(outcome.reading)
+    predictions = setup.loss.predict(solution)
 
     def summed(per_sample):
         return jnp.sum(jnp.where(used, per_sample, 0))
@@ -76,19 +77,19 @@ def summarise(
         correct=summed(predictions == labels),
         undecided=summed(predictions < 0),
         silent={
-            name: summed(jnp.mean(count == 0, axis=1)) for name, count in outcome.counts.items()
+            name: summed(jnp.mean(count == 0, axis=1)) for name, count in solution.counts.items()
         },
-        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in outcome.counts.items()},
+        spikes={name: summed(jnp.mean(count, axis=1)) for name, count in solution.counts.items()},
         budgets={},
-        clipped=outcome.clipped,
-        recorded=outcome.recorded,
+        clipped=sum(solution.clipped_slopes.values(), jnp.zeros(())),
+        recorded=solution.spikes_recorded,
         result=jnp.int32(0),
         samples=jnp.sum(used),
         gradient=jnp.zeros(()),
     )
     finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
-    result = jnp.where(finite, outcome.result, jnp.int32(Result.NOT_FINITE))
-    budgets, result = highest((outcome.budgets, result), setup.mesh)
+    result = jnp.where(finite, solution.result, jnp.int32(Result.NOT_FINITE))
+    budgets, result = highest((solution.budgets, result), setup.mesh)
     return total(sums, setup.mesh)._replace(budgets=budgets, result=result)
 
 
@@ -132,7 +133,7 @@ class Setup:
     complete: bool = False
     mesh: Mesh | None = None
 
-    def run(self, network: Network, inputs: Any) -> BatchOutcome:
+    def run(self, network: Network, inputs: Any) -> Solution:
         """One batch."""
         return run_batch(self.engine, network, inputs, self.t_end)
 
@@ -260,17 +261,17 @@ def _gradient(setup, network, bumping, raw, data, key, index, places):
 
     def objective(raw):
         changed = with_trained(network, setup.trained, raw)
-        outcome = setup.run(changed, batch.inputs)
-        values = setup.loss(outcome.reading, batch.labels)
+        solution = setup.run(changed, batch.inputs)
+        values = setup.loss(solution, batch.labels)
         for regulariser in setup.options.regularisers:
-            values += regulariser(changed, cast(Any, outcome.solution))
-        return jnp.mean(values) / devices, (outcome, values)
+            values += regulariser(changed, cast(Any, solution))
+        return jnp.mean(values) / devices, (solution, values)
 
-    gradient, (outcome, values) = jax.grad(objective, has_aux=True)(raw)
+    gradient, (solution, values) = jax.grad(objective, has_aux=True)(raw)
     wanted = bumping.wanted(
-        outcome.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
+        solution.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
     )
-    summary = summarise(setup, outcome, values, batch.labels, jnp.ones_like(batch.labels, bool))
+    summary = summarise(setup, solution, values, batch.labels, jnp.ones_like(batch.labels, bool))
     return total(gradient, setup.mesh), wanted, summary
 
 
@@ -287,8 +288,8 @@ def run_evaluation(
 
     def evaluate(network, raw, data, order, used):
         batch = data.take(order)
-        outcome = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
-        values = setup.loss(outcome.reading, batch.labels)
-        return summarise(setup, outcome, values, batch.labels, used)
+        solution = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
+        values = setup.loss(solution, batch.labels)
+        return summarise(setup, solution, values, batch.labels, used)
 
     return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import SimulationError
 from jaxsnn.network.lowering.lower import lower
-from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
+from jaxsnn.simulation.retry import with_enough_room
+from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder, Latency
-from jaxsnn.train.loop.batch_engines import Engine, run_batch
+from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.defaults import INPUT_SPAN, make_engine, make_loss
 from jaxsnn.train.losses.losses import Loss
 
@@ -39,6 +42,7 @@ def evaluate(
 
     Raises:
         UsageError: data that do not fit the network.
+        SimulationError: the data cannot be simulated.
     """
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
@@ -52,15 +56,13 @@ def evaluate(
     correct = 0
     for begin in range(0, len(data), _BATCH):
         part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
-        while True:
-            outcome = run_batch(runner, network, part.inputs, end)
-            short = outcome.shortages()
-            if not short:
-                break
-            runner = runner.with_room(short)  # pyright: ignore[reportAttributeAccessIssue]
-        if int(outcome.result):
-            message = f"the data cannot be simulated: {Result(int(outcome.result)).name}"
-            raise UsageError(message, fix="look at the inputs and weights for numbers out of range")
-        answers = np.asarray(chosen.predict(outcome.reading))
+
+        def attempt(engine: Engine, inputs: Any = part.inputs) -> Solution:
+            return run_batch(engine, network, inputs, end)
+
+        runner, solution = with_enough_room(runner, attempt)
+        if solution.problem is not None:
+            raise SimulationError.of(solution.problem)
+        answers = np.asarray(chosen.predict(solution))
         correct += int(np.sum(answers == np.asarray(part.labels)))
     return correct / len(data)

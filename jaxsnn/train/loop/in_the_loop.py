@@ -9,20 +9,22 @@ equations say enters through the recorded times alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError
-from jaxsnn.event.event_options import Event, PerPopulation
-from jaxsnn.event.recorded import replay
+from jaxsnn.event.event_options import EventOptions, PerPopulation
+from jaxsnn.event.event_solution import EventSolution, conclude
+from jaxsnn.event.replay import replay
+from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
-from jaxsnn.simulation.simulate import Solution, checked_inputs, conclude
 
 
 class Device(Protocol):
@@ -55,7 +57,7 @@ class TracedDevice(Protocol):
     trainable: tuple[str, ...]
 
     def forward_traced(
-        self, network: Network, inputs: dict[str, Events], t_end: Any, engine: Event
+        self, network: Network, inputs: dict[str, Events], t_end: Any, options: EventOptions
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Spikes of each population that fires.
 
@@ -63,8 +65,8 @@ class TracedDevice(Protocol):
             network: with the parameters of this step.
             inputs: Input node -> Events (batch, events).
             t_end: seconds, end of the sample.
-            engine: says how many spikes of a neuron are recorded, and which neurons need not fire a
-                second time.
+            options: say how many spikes of a neuron are recorded, and which neurons need not fire
+                a second time.
 
         Returns:
             Population -> times (batch, neurons, spikes) seconds, rising, inf where unused, with as
@@ -83,7 +85,7 @@ class InTheLoop:
 
     Attributes:
         device: fires them: a `Device`, or a `TracedDevice`.
-        max_spikes, first_spike_only, min_slope: as in `jaxsnn.Event`. Of a `Device`, which fires on
+        max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. Of a `Device`, which fires on
             as it will, later spikes are left out.
     """
 
@@ -92,18 +94,58 @@ class InTheLoop:
     first_spike_only: bool | tuple[str, ...] = False
     min_slope: float = 2**-20
 
+    #: What configuration files and the command line call it.
+    kind: ClassVar[str] = "device"
+    #: Gradients are exact, not those of a surrogate.
+    exact: ClassVar[bool] = True
+    #: It takes arrays (time, batch, *shape) for inputs, too.
+    takes_rasters: ClassVar[bool] = False
+
+    def run(
+        self, network: Network, inputs: Any, t_end: float | None, sample_times: Any = None
+    ) -> EventSolution:
+        """What the device fires, as a solution that is differentiable as that of the event engine
+        is.
+
+        Args:
+            inputs, t_end: as of `jaxsnn.simulate`.
+            sample_times: none; readouts are not sampled.
+
+        Raises:
+            UsageError: the device left out a population, or its arrays do not fit.
+        """
+        if sample_times is not None and np.size(sample_times):
+            raise UsageError("in the loop no voltage is sampled", fix="leave sample_times out")
+        trains = checked_inputs(network, inputs)
+        end = jnp.asarray(t_end, network.dtype)
+        way = _compiled if isinstance(self.device, TracedDevice) else _simulate
+        return way(self.hashable(), network, trains, end)
+
     @property
-    def event(self) -> Event:
-        """The event engine with the same options."""
-        return Event(
+    def grows(self) -> bool:
+        """Whether the budget is "auto"."""
+        return self.event.grows
+
+    def is_auto(self, option: str, population: str) -> bool:
+        """Whether the budget of a population is "auto"."""
+        return self.event.is_auto(option, population)
+
+    def prepared(self) -> InTheLoop:
+        """The engine as compiled training takes it: hashable."""
+        return self.hashable()
+
+    @property
+    def event(self) -> EventOptions:
+        """The same options for the event engine."""
+        return EventOptions(
             max_spikes=self.max_spikes,
             first_spike_only=self.first_spike_only,
             min_slope=self.min_slope,
         ).hashable()
 
-    def with_room(self, shortages: dict[str, dict[str, int]]) -> InTheLoop:
+    def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> InTheLoop:
         """The same with a larger budget."""
-        return replace(self, max_spikes=self.event.with_room(shortages).max_spikes)
+        return replace(self, max_spikes=self.event.with_room(needed).max_spikes)
 
     def hashable(self) -> InTheLoop:
         """The same with a budget by population as a sorted tuple."""
@@ -132,24 +174,9 @@ class InTheLoop:
         }
 
 
-def simulate_in_the_loop(
-    engine: InTheLoop, network: Network, inputs: Any, t_end: float
-) -> Solution:
-    """What the device fired, as a `Solution` that is differentiable as that of the event engine is.
-
-    Raises:
-        UsageError: the device left out a population, or its arrays do not fit.
-    """
-    trains = checked_inputs(network, inputs)
-    end = jnp.asarray(t_end, network.dtype)
-    if isinstance(engine.device, TracedDevice):
-        return _compiled(engine.hashable(), network, trains, end)
-    return _simulate(engine.hashable(), network, trains, end)
-
-
 def _simulate(
     engine: InTheLoop, network: Network, trains: dict[str, Events], t_end: jax.Array
-) -> Solution:
+) -> EventSolution:
     frozen = jax.lax.stop_gradient((network.parameters, trains))
     recorded = (
         _traced(engine, network, *frozen, t_end)

@@ -67,11 +67,8 @@ def _kick_per_weight(neuron: Neuron, parameters: dict[str, jax.Array]) -> np.nda
 
 
 def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: float) -> np.ndarray:
-    one = jnp.ones_like(parameters["r"])
-    shift = neuron.v_inf(parameters, one) - neuron.v_inf(parameters, None)
-    rise = (neuron.j_start(parameters, one) - neuron.j_start(parameters, None)) * t_end
-    leaks = neuron.leak(neuron.lanes(parameters, None)) > 0
-    return np.abs(np.asarray(jnp.where(leaks, shift, rise)))
+    one = jnp.ones_like(next(iter(parameters.values())))
+    return np.abs(np.asarray(neuron.lift(parameters, one, t_end)))
 
 
 def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
@@ -98,11 +95,11 @@ def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> n
     parameters = network.parameters.get(wire.name, {})
     if wire.kind == "neuron":
         population = network.populations[wire.name]
-        effect = effect_of(neuron_of(population), parameters)
+        neuron = neuron_of(population)
+        effect = effect_of(neuron, parameters)
         if not population.fires:
             return np.where(leaving > 0, effect * leaving, effect)
-        lanes = neuron_of(population).lanes(parameters, None)
-        return effect / np.asarray(lanes.threshold - lanes.v_reset)
+        return effect / np.asarray(neuron.height(parameters))
     if wire.kind == "output":
         return np.zeros(wire.size)
     if wire.linear and wire.kind not in OPERATORS:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 
 from jaxsnn.errors import UsageError
-from jaxsnn.event.event_options import Event
+from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.threshold_feeds import leveled
-from jaxsnn.grid.time_stepped import Grid
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import seed_words
+from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
-from jaxsnn.train.loop.batch_engines import BUDGETS, Engine
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
     default_encoder,
@@ -28,7 +27,6 @@ from jaxsnn.train.loop.defaults import (
 )
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.readings import refuse_unreadable
 from jaxsnn.train.losses.registry import name_of
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
 from jaxsnn.train.options import OPTIONS, TrainOptions, replaced
@@ -81,7 +79,7 @@ class TrainPlan:
         """
         shown = {
             "loss": {"name": name_of(self.loss), **_of_record(self.loss)},
-            "engine": {"name": type(self.engine).__name__, **_of_engine(self.engine)},
+            "engine": {"name": type(self.engine).__name__, **self.engine.as_dict()},
             "weight_bumping": _of_record(self.weight_bumping),
             "seed": _of_seed(self.options.seed),
             "schedule": _in_brackets(self.options.schedule),
@@ -93,17 +91,6 @@ class TrainPlan:
                 value = shown[name] if name in shown else _for_json(getattr(self.options, name))
                 found |= {name: value} | ({known.former: value} if known.former else {})
         return found
-
-
-def _of_engine(engine: Engine) -> dict[str, Any]:
-    if isinstance(engine, InTheLoop):
-        return engine.as_dict()
-    found = asdict(engine)
-    budgets = {
-        name: dict(getattr(engine, name)) for name in BUDGETS if isinstance(found.get(name), tuple)
-    }
-    only = found.get("first_spike_only", False)
-    return found | budgets | ({} if isinstance(only, bool) else {"first_spike_only": list(only)})
 
 
 def _of_seed(seed: Any) -> Any:
@@ -160,13 +147,13 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
-    notes = _engine_notes(engine, network, loss)
+    notes = _engine_notes(engine, loss)
     encoder = options.encoder
     if _needs_encoder(data, encoder, engine):
         encoder, note = default_encoder(data, loss.tau)
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
-    usual = nothing if isinstance(engine, Grid) else WeightBumping()
+    usual = WeightBumping() if engine.exact else nothing
     complete = replace(
         options,
         loss=loss,
@@ -196,7 +183,7 @@ def _needs_encoder(data: Splits, encoder: Encoder | None, engine: Engine) -> boo
     """Whether values must become events, and nobody says how."""
     if encoder is not None or hasattr(data.train.x, "time"):
         return False
-    signals = isinstance(engine, Grid) and data.encoder is None and np.ndim(data.train.x) > 2
+    signals = engine.takes_rasters and data.encoder is None and np.ndim(data.train.x) > 2
     return not signals
 
 
@@ -225,18 +212,17 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
         )
 
 
-def _engine_notes(engine: Engine, network: Network, loss: Loss) -> list[str]:
+def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
     """What an engine's gradients are, where they are not exact; refuses losses that have none on
     it.
     """
-    if isinstance(engine, Grid):
+    if not engine.exact:
         if loss.reads == "first spikes":
             raise UsageError(
                 f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
                 fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
             )
-        refuse_unreadable(network, loss.population)
-        surrogate = type(engine.surrogate).__name__
+        surrogate = type(getattr(engine, "surrogate", engine)).__name__
         return [f"gradients are those of the surrogate {surrogate}, as in the framework"]
     if loss.reads == "spikes":
         return [
@@ -274,7 +260,7 @@ def _refuse_not_finite(settings: Any, where: str = "") -> None:
 
 def plan_notes(network: Network, engine: Engine) -> list[str]:
     """What trains badly on the event engine, and what the exported file will not say."""
-    if not isinstance(engine, Event):
+    if not isinstance(engine, EventOptions):
         return []
     notes = []
     under_levels = leveled(network.wires) if engine.threshold == "level" else ()
@@ -285,7 +271,7 @@ def plan_notes(network: Network, engine: Engine) -> list[str]:
             notes.append(
                 f"population '{name}' ({population.kind}) fires when an arriving spike moves V"
                 " across the threshold, whatever the exact weights: their gradient is zero, take"
-                " Event(jump_width=...) or CubaLIF neurons"
+                " EventDriven(jump_width=...) or CubaLIF neurons"
             )
         elif membrane_only:
             notes.append(

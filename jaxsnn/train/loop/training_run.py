@@ -6,21 +6,23 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError
-from jaxsnn.network.lowering.lower import raise_
+from jaxsnn.event.event_options import BUDGETS
+from jaxsnn.network.lowering.lower import update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, seed_words
+from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
+from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import Batch, encoded, ordered_batches, shuffled_batches
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.loop.batch_engines import BUDGETS, hashable
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.loop.epoch import (
@@ -40,6 +42,8 @@ from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.silence import feeding_weights
 from jaxsnn.train.options import OPTIONS
+
+Found = TypeVar("Found")
 
 _EVALUATION_BATCH = 256
 _LARGEST_BUDGET = 1024
@@ -77,10 +81,6 @@ def _stopped(message: str, reached: Fit, fix: str, node: str, code: str) -> Trai
     return TrainingStopped(message, reached, fix=fix, node=node, code=code)
 
 
-class _TooManySpikes(SimulationError):
-    """A neuron fires more often than any budget."""
-
-
 class TrainingRun:
     """One training run."""
 
@@ -115,7 +115,7 @@ class TrainingRun:
         named = isinstance(options.optimiser, str)
         self.setup = Setup(
             loss=plan.loss,
-            engine=hashable(plan.engine),
+            engine=plan.engine.prepared(),
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
@@ -216,7 +216,7 @@ class TrainingRun:
                     if int(validation.result) != Result.NOT_FINITE:
                         break
                     failure = f"after epoch {epoch} a loss or a spike time is not a number"
-            except _TooManySpikes as error:
+            except TooManySpikes as error:
                 failure, hint = f"in epoch {epoch} {error.problem.message}", error.fix
             self.state = before
             self._back_or_stop(failure, hint)
@@ -235,21 +235,20 @@ class TrainingRun:
             factor=jnp.asarray(self.factor, self.network.dtype),
             key=jax.random.fold_in(key_of(self.options.seed), epoch),
         )
-        while True:
-            data = self.splits["train"]
-            state, train = run_epoch(
-                self.setup,
+
+        def attempt(setup: Setup) -> tuple[TrainState, Summary]:
+            return run_epoch(
+                setup,
                 self.network,
                 self.scales,
                 self.plan.weight_bumping,
                 self.state,
-                data,
+                self.splits["train"],
                 order,
                 pace,
             )
-            if int(train.result) != Result.BUDGET_EXHAUSTED:
-                return state, train
-            self._enlarge(train, f"epoch {epoch} is repeated")
+
+        return self._with_enough_room(attempt, f"epoch {epoch}")
 
     def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
         if int(train.result) == Result.NOT_FINITE:
@@ -293,39 +292,42 @@ class TrainingRun:
         mesh = self.setup.mesh
         size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
-        while True:
+
+        def attempt(setup: Setup) -> tuple[None, Summary]:
             summaries = [
-                run_evaluation(self.setup, self.network, self.state.best, data, order, used)
+                run_evaluation(setup, self.network, self.state.best, data, order, used)
                 for order, used in parts
             ]
-            summary = joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
-            if int(summary.result) != Result.BUDGET_EXHAUSTED:
-                return summary
-            self._enlarge(summary, "the evaluation is repeated")
+            return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
-    def _enlarge(self, summary: Summary, what: str) -> None:
-        """Room for what was needed, and more, for training makes neurons fire more often."""
-        engine: Any = self.setup.engine
-        option, population, needed, room = _worst(summary.budgets)
-        what_happens = {
-            "max_spikes": f"a neuron of '{population}' fires {needed} times in a sample, "
-            f"{room} spikes of each are recorded",
-            "max_events": f"'{population}' fires {needed} times in a sample, others see {room} of"
-            " its spikes",
-            "max_arrivals": f"{needed} spikes arrive at a position of '{population}', there is room"
-            f" for {room}",
-        }
-        message, after = what_happens[option], with_room(needed)
-        if option == "max_spikes" and after > _LARGEST_BUDGET:
-            raise _TooManySpikes(
-                message,
-                fix="lower its input weights, or end samples earlier with t_end",
-                node=population,
-            )
-        self.say(f"{message}: {what} with {option} = {after}")
-        self.setup = replace(
-            self.setup, engine=engine.with_room({option: {population: after}}).hashable()
+        return self._with_enough_room(attempt, "the evaluation")[1]
+
+    def _with_enough_room(
+        self, attempt: Callable[[Setup], tuple[Found, Summary]], what: str
+    ) -> tuple[Found, Summary]:
+        """What an attempt comes to, repeated with larger budgets, which are kept: training makes
+        neurons fire more often.
+
+        Args:
+            what: that is repeated.
+        """
+        found: list[Any] = []
+
+        def run(engine: Engine) -> Summary:
+            other, summary = attempt(replace(self.setup, engine=engine))
+            found[:] = [other]
+            return summary
+
+        engine, summary = with_enough_room(
+            self.setup.engine,
+            run,
+            limit=_LARGEST_BUDGET,
+            advice="lower its input weights, or end samples earlier with t_end",
+            grown=room_for_training,
+            say=lambda line: self.say(f"{what}: {line}"),
         )
+        self.setup = replace(self.setup, engine=engine)
+        return found[0], summary
 
     def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
         budget = _spike_budget(self.setup.engine)
@@ -441,7 +443,7 @@ class TrainingRun:
             )
         trained = with_trained(self.network, self.setup.trained, self.state.best)
         return Fit(
-            graph=raise_(self.graph, trained),
+            graph=update_graph(self.graph, trained),
             history=tuple(self.history),
             best_epoch=record.epoch,
             test_accuracy=mean(test.correct, test),
@@ -460,22 +462,6 @@ def key_of(seed: Seed) -> jax.Array:
     return key
 
 
-def _worst(budgets: Any) -> tuple[str, str, int, int]:
-    """The budget that was exceeded most: option, population, what was needed, what there was."""
-    excess = [
-        (
-            int(budget.needed) / int(budget.room),
-            option,
-            population,
-            int(budget.needed),
-            int(budget.room),
-        )
-        for option, found in budgets.items()
-        for population, budget in found.items()
-    ]
-    return max(excess)[1:]
-
-
 def _as_tuples(budget: Any) -> Any:
     """A budget as JSON has it, hashable again."""
     return (
@@ -491,6 +477,6 @@ def _spike_budget(engine: Any) -> int:
     return budget if isinstance(budget, int) else max(dict(budget).values(), default=0)
 
 
-def with_room(needed: int) -> int:
+def room_for_training(needed: int) -> int:
     """A budget that leaves room for training to make neurons fire more often."""
     return max(needed + 2, needed * 3 // 2)

@@ -11,9 +11,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
-from jaxsnn.simulation.simulate import Solution
-from jaxsnn.train.losses.readings import EventReading, threshold_height
 
 
 class Regulariser(Protocol):
@@ -21,7 +20,7 @@ class Regulariser(Protocol):
     as a `Loss` is.
     """
 
-    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+    def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
         """One number for each sample, (batch,), without a unit, differentiated by JAX.
 
         Args:
@@ -50,11 +49,12 @@ class SpikeRate:
     strength: float = 0.01
     populations: tuple[str, ...] = ()
 
-    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+    def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
         """One number for each sample, (batch,)."""
-        reading = EventReading(network=network, solution=solution)
         names = self.populations or firing(network, solution)
-        excess = [jnp.mean(jnp.square(reading.count(name) - self.target), axis=1) for name in names]
+        excess = [
+            jnp.mean(jnp.square(solution.count(name) - self.target), axis=1) for name in names
+        ]
         return 0.5 * self.strength * sum(excess, jnp.zeros(()))
 
 
@@ -74,17 +74,19 @@ class PeakMargin:
     strength: float = 0.01
     populations: tuple[str, ...] = ()
 
-    def __call__(self, network: Network, solution: Solution) -> jax.Array:
+    def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
         """One number for each sample, (batch,)."""
         total = jnp.zeros(())
         for name in self.populations or firing(network, solution):
             threshold = jax.lax.stop_gradient(network.parameters[name]["v_threshold"])
-            lacks = (threshold - solution.maximum(name)) / threshold_height(network, name)
+            lacks = (threshold - solution.maximum(name)) / jax.lax.stop_gradient(
+                solution.heights[name]
+            )
             silent = solution.spikes[name].count == 0
             total += jnp.mean(jnp.where(silent, jnp.maximum(lacks, 0.0), 0.0), axis=1)
         return self.strength * total
 
 
-def firing(network: Network, solution: Solution) -> tuple[str, ...]:
+def firing(network: Network, solution: EventSolution) -> tuple[str, ...]:
     """Names of the populations that fire; a Threshold is none."""
     return tuple(name for name in solution.spikes if name in network.populations)

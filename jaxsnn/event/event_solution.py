@@ -1,0 +1,381 @@
+"""What a run of the event engine leaves, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsnn.errors import Problem, UsageError, suggestion
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.event_record import (
+    Budgets,
+    EventRecord,
+    Levels,
+    shortage_text,
+    shortages,
+)
+from jaxsnn.event.forward.functionals import integral, maximum
+from jaxsnn.event.forward.layer import LayerSpikes
+from jaxsnn.event.forward.readout import Drive
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.inputs import late_events, out_of_range
+from jaxsnn.network.network import Network
+from jaxsnn.network.reductions import any_in, any_of, numbers_of
+from jaxsnn.network.results import Result, first_of
+from jaxsnn.network.spikes import Events, flatten_spikes
+from jaxsnn.units import format_time
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EventSolution:
+    """What a run of the event engine left. A pytree; everything is by NIR node name.
+
+    Attributes:
+        spikes: population -> `LayerSpikes` with `time` and `slope` (batch, neurons, spikes),
+            `count` (batch, neurons). A Threshold that is simulated as events is among them.
+        levels: Threshold that is simulated as a level -> `Levels` with `rise` and `fall` (batch,
+            neurons, rises) seconds, and `count` (batch, neurons).
+        voltages: readout -> membrane voltage (batch, samples, neurons).
+        sample_times: (samples,) seconds, where the readouts were sampled.
+        result: how the run ended, a `Result` as int32 scalar.
+        clipped_slopes: population -> number of spikes so close to tangency that a gradient is
+            clipped.
+        degenerate_spikes: population -> number of spikes at the very time of an arrival that moved
+            V (LIF and IF under delta spikes): their times do not depend on any weight, so that
+            their exact gradient is zero. Of a Threshold, as in `clipped_slopes`, the rises and
+            falls of V.
+        budgets: option of `EventDriven` -> population -> what the run took and what there was room
+            for; where one was not enough, the numbers of the populations behind are lower bounds.
+        t_end: end of the simulation, seconds.
+        late: input -> number of events at or after t_end, which nothing sees.
+        approximations: where NIR's equations are not followed, a sentence each.
+        voltage_taus: population that voltages of LI drive -> the smallest and the largest tau of
+            these, (2,) seconds, which must be equal.
+        heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
+        drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
+        feeding: pairs of an Output node and the names of the populations that feed it.
+    """
+
+    spikes: dict[str, LayerSpikes]
+    voltages: dict[str, jax.Array]
+    sample_times: jax.Array
+    result: jax.Array
+    clipped_slopes: dict[str, jax.Array]
+    degenerate_spikes: dict[str, jax.Array]
+    budgets: Budgets
+    t_end: jax.Array
+    drives: dict[str, Drive]
+    late: dict[str, jax.Array]
+    heights: dict[str, jax.Array]
+    feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
+    approximations: tuple[str, ...] = field(metadata={"static": True})
+    levels: dict[str, Levels] = field(default_factory=dict)
+    voltage_taus: dict[str, jax.Array] = field(default_factory=dict)
+
+    # ---- what came out
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Output node -> names of the populations that feed it."""
+        return dict(self.feeding)
+
+    def events(self, name: str) -> Events:
+        """Spikes of a population, sorted by time: (batch, neurons * spikes), padded with inf and
+        the size.
+
+        Spikes at exactly equal times come in the order of their neurons.
+        """
+        return flatten_spikes(self._of(name).time)
+
+    @property
+    def counts(self) -> dict[str, Int[Array, "batch neurons"]]:
+        """Population that fires -> spikes of each neuron; without a gradient."""
+        return {name: self.spikes[name].count for name in self.heights}
+
+    @property
+    def spikes_recorded(self) -> Int[Array, ""]:
+        """Number of spikes that are recorded."""
+        numbers = [jnp.sum(jnp.isfinite(own.time)) for own in self.spikes.values()]
+        return sum(numbers, jnp.int32(0))
+
+    def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
+        """First spike time of each neuron, seconds; inf where it is silent."""
+        return self._of(name).time[..., 0]
+
+    def count(self, name: str) -> Float[Array, "batch neurons"]:
+        """Number of spikes of each neuron.
+
+        It has no exact gradient: each spike passes on what a kick of V would do, dcount/dV = 1 /
+        (v_threshold - v_reset) at its time (the costate kicks of Nowotny et al.,
+        arXiv:2212.01232).
+        """
+        spikes = self._of(name)
+        height = lax.stop_gradient(self.heights[name])[:, None]
+        return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
+
+    def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
+        """Sum of e^(-t / tau) over the recorded spikes of each neuron."""
+        return jnp.sum(jnp.exp(-self._of(name).time / tau), axis=-1)
+
+    def maximum(self, name: str) -> Float[Array, "batch neurons"]:
+        """Largest membrane voltage of each neuron of a readout from 0 to t_end, exact.
+
+        What arrives at exactly one time acts together. Of a population that fires, what V would
+        reach without resets: exact for neurons that stay silent.
+        """
+        return maximum(self._drive(name), self.t_end)
+
+    def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
+        """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times seconds.
+
+        Args:
+            tau: seconds, positive; None: the integral of V itself.
+
+        Raises:
+            UsageError: there is no such population, or tau is not positive.
+        """
+        if tau is not None and not isinstance(tau, Tracer) and not tau > 0:
+            raise UsageError(
+                f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
+            )
+        return integral(self._drive(name), self.t_end, tau)
+
+    def _drive(self, name: str) -> Drive:
+        if name not in self.drives:
+            raise UsageError(
+                f"'{name}' is not a population", fix=suggestion(name, self.drives), node=name
+            )
+        return self.drives[name]
+
+    def _of(self, name: str) -> LayerSpikes:
+        if name in self.levels and name not in self.spikes:
+            raise UsageError(
+                f"Threshold '{name}' was simulated as a level, which has no spikes",
+                fix="look at levels",
+                node=name,
+            )
+        if name not in self.spikes:
+            raise UsageError(
+                f"'{name}' is not a spiking population",
+                fix=suggestion(name, self.spikes),
+                node=name,
+            )
+        return self.spikes[name]
+
+    # ---- how it went
+
+    @property
+    def spikes_needed(self) -> dict[str, jax.Array]:
+        """Population -> largest number of spikes of one of its neurons; a lower bound behind an
+        exhausted budget.
+        """
+        return {name: budget.needed for name, budget in self.budgets["max_spikes"].items()}
+
+    def shortages(self) -> dict[str, dict[str, int]]:
+        """Option of `EventDriven` -> population -> what it must be at least, where it was too small
+        (outside jit only).
+        """
+        return shortages(self.budgets)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Approximations, and what was left out, a sentence each (the latter outside jit only)."""
+        if isinstance(self.result, Tracer):
+            return self.approximations
+        late = {name: int(count) for name, count in self.late.items() if count}
+        end = format_time(float(self.t_end))
+        return *self.approximations, *(
+            f"input '{name}': {count} events at or after t_end = {end} were left out"
+            for name, count in late.items()
+        )
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why there is no result, with the numbers and what to do; None if the run succeeded
+        (outside jit only).
+        """
+        match Result(int(self.result)):
+            case Result.SUCCESS:
+                return None
+            case Result.BUDGET_EXHAUSTED:
+                return self._exhausted()
+            case Result.TIME_CONSTANTS_DIFFER:
+                return self._different()
+            case Result.INVALID_INPUT:
+                return Problem(
+                    code="invalid-input",
+                    message="an event lies before time 0 or names a channel that the input lacks, "
+                    "or t_end is not after 0",
+                    fix="look at t_end, and at the times and channels of the inputs",
+                )
+        return Problem(
+            code="not-finite",
+            message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
+            "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
+            "convolution or pool is not positive, or a Linear that copies channels has other "
+            "weights",
+            fix="look at parameters and inputs",
+        )
+
+    @property
+    def message(self) -> str:
+        """The result in words, with the numbers and what to do (outside jit only)."""
+        return "success" if (problem := self.problem) is None else str(problem)
+
+    def _exhausted(self) -> Problem:
+        option, short = next(iter(shortages(self.budgets).items()))
+        name = next(iter(short))
+        most = max(short.values())
+        what = shortage_text(self.budgets, option, name, is_level=name in self.levels)
+        return Problem(
+            node=name,
+            code="budget",
+            message=f"spike budget exhausted: {what}",
+            fix=f'pass {option}={most} or more, or {option}="auto"',
+        )
+
+    def _different(self) -> Problem:
+        ranges = ((name, map(float, taus)) for name, taus in self.voltage_taus.items())
+        name, least, most = next(
+            (name, least, most) for name, (least, most) in ranges if least < most
+        )
+        return Problem(
+            node=name,
+            code="time-constants",
+            message=f"'{name}' takes voltages of LI whose tau runs from {format_time(least)} to "
+            f"{format_time(most)}, the event engine takes one tau for all",
+            fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
+        )
+
+    def __repr__(self) -> str:
+        if isinstance(self.result, Tracer):
+            return f"EventSolution({', '.join(self.spikes)}; traced)"
+        ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
+        found = [f"{name} {int(own.count.sum())}" for name, own in self.spikes.items()]
+        lines = [f"EventSolution({ended}", f"  spikes: {_shortened(found)}"]
+        if self.levels:
+            found = [f"{name} {int(own.count.sum())}" for name, own in self.levels.items()]
+            lines.append(f"  rises: {_shortened(found)}")
+        if self.voltages:
+            found = [f"{name} {own.shape}" for name, own in self.voltages.items()]
+            lines.append(f"  voltages: {_shortened(found)}")
+        if self.notes:
+            lines.append(f"  notes: {len(self.notes)}")
+        return "\n".join(lines) + ")"
+
+
+def _shortened(words: list[str], most: int = 6) -> str:
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
+    """0 for each spike, with the derivative of V at it: what V would rise by, if the spike came
+    earlier, in volts.
+    """
+    known = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
+    time = jnp.where(known, spikes.time, 0.0)
+    slope = lax.stop_gradient(jnp.where(known, spikes.slope, 0.0))
+    return -slope * (time - lax.stop_gradient(time))
+
+
+def conclude(
+    network: Network,
+    trains: Mapping[str, Events],
+    t_end: Float[Array, ""],
+    sample_times: Float[Array, "samples"],
+    record: EventRecord,
+    options: EventOptions,
+) -> EventSolution:
+    """The solution that a run comes to.
+
+    Args:
+        trains: Input node -> Events (batch, events).
+        t_end: seconds.
+        sample_times: seconds.
+        record: what the run left.
+    """
+    apart = [taus[0] < taus[1] for taus in record.voltage_taus.values()]
+    outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
+    endless = ~((t_end > 0) & jnp.isfinite(t_end))
+    conditions = [
+        (any_of(outside) | endless, Result.INVALID_INPUT),
+        (any_of(apart), Result.TIME_CONSTANTS_DIFFER),
+        (_is_broken(network, trains, record), Result.NOT_FINITE),
+        (_is_exhausted(network, record, options), Result.BUDGET_EXHAUSTED),
+    ]
+    return EventSolution(
+        spikes=record.spikes,
+        levels=record.levels,
+        voltages=record.voltages,
+        sample_times=sample_times,
+        result=first_of(conditions),
+        clipped_slopes=record.clipped,
+        degenerate_spikes=record.degenerate,
+        budgets=record.budgets,
+        voltage_taus=record.voltage_taus,
+        t_end=t_end,
+        drives=record.drives,
+        heights=record.heights,
+        late={name: late_events(events, t_end) for name, events in trains.items()},
+        feeding=tuple(network.outputs.items()),
+        approximations=event_approximations(network, options),
+    )
+
+
+def _is_broken(
+    network: Network, trains: Mapping[str, Events], record: EventRecord
+) -> Bool[Array, ""]:
+    """Whether some number is none, or makes no sense."""
+    times: list[Any] = [spikes.time for spikes in record.spikes.values()]
+    times += [events.time for events in trains.values()]
+    times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
+    numbers = record.numbers, record.voltages, network.parameters
+    named = [pair for own in network.parameters.values() for pair in own.items()]
+    return any_in(
+        jnp.isnan(numbers_of(times)),
+        ~jnp.isfinite(numbers_of(numbers)),
+        *[value <= 0 for key, value in named if key.startswith("tau")],
+        *[value < 0 for key, value in named if key == "delay"],
+    )
+
+
+def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) -> Bool[Array, ""]:
+    """Whether some budget was too small; of neurons that stop after one spike none is."""
+    stop = {name for name in network.populations if options.stops(name)}
+    return any_of(
+        [
+            budget.needed > budget.room
+            for option, found in record.budgets.items()
+            for name, budget in found.items()
+            if not (option == "max_spikes" and name in stop)
+        ]
+    )
+
+
+def event_approximations(network: Network, options: EventOptions) -> tuple[str, ...]:
+    """What is simulated otherwise than NIR means it; a sentence each."""
+    found = [
+        f"node '{wire.name}' (Threshold) fires once where its input comes to the threshold from "
+        "below, by NIR's documentation it is 1 for as long as that is above"
+        for wire in network.wires
+        if wire.kind == "Threshold" and options.threshold == "event"
+    ]
+    cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
+    for name in (name for cycle in cycles for name in cycle.order):
+        population = network.populations[name]
+        if population.recurrent_delay and population.dt:
+            late = population.recurrent_delay * population.dt
+            found.append(
+                f"node '{name}': what it sends back, to itself or a population before it, arrives "
+                f"{late:g} s later, as in the framework that wrote the file"
+            )
+    return tuple(found)

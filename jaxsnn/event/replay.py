@@ -1,0 +1,98 @@
+"""A network whose spikes something else fired, such as a chip: nothing is simulated.
+
+The gradient is that of the event engine at the recorded times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.errors import LoweringError, refuse
+from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
+from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.event_driven import sources_of
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.event_record import EventRecord, empty_record
+from jaxsnn.event.limits import event_limits
+from jaxsnn.event.populations import FeedForwardPart
+from jaxsnn.event.projections.sources import Sources
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+
+#: Population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
+Recorded = dict[str, tuple[jax.Array, jax.Array]]
+_OTHER_ENGINE = "take engine=EventDriven()"
+
+
+def replay(
+    network: Network,
+    inputs: dict[str, Events],
+    t_end: Any,
+    sample_times: Any,
+    options: EventOptions,
+    recorded: Recorded,
+) -> EventRecord:
+    """A batch whose spikes are known.
+
+    Args:
+        inputs, t_end, sample_times: as in `jaxsnn.event.event_driven.simulate_events`.
+        recorded: population -> times (batch, neurons, spikes), inf where unused, and counts (batch,
+            neurons).
+
+    Raises:
+        LoweringError: the network is recurrent, has Thresholds or convolutions, or neurons whose V
+            an arrival moves.
+    """
+    refuse(event_limits(network.wires, network.populations))
+    network, known = network.with_known_facts()
+    sources = sources_of(network, inputs, options, known)
+    record, end = empty_record(), jnp.asarray(t_end, network.dtype)
+    for part in groups(network.wires):
+        if isinstance(part, Cycle):
+            raise LoweringError(
+                f"nodes {', '.join(part.order)} form a cycle, in the loop only feed-forward "
+                "networks run",
+                fix=_OTHER_ENGINE,
+                node=part.order[0],
+            )
+        if part.kind == "Threshold":
+            raise LoweringError(
+                f"node '{part.name}' is a Threshold, in the loop only neurons run",
+                fix=_OTHER_ENGINE,
+                node=part.name,
+            )
+        if part.kind == "neuron":
+            _RecordedLayer(sources, part.name, recorded).run(record, end, sample_times)
+    return record
+
+
+class _RecordedLayer(FeedForwardPart):
+    """A population whose spikes are known."""
+
+    def __init__(self, sources: Sources, name: str, recorded: Recorded):
+        super().__init__(sources, name)
+        self.recorded = recorded
+        if self.population.fires and self.neuron.jumps:
+            raise LoweringError(
+                f"node '{name}' ({self.population.kind}): arrivals move V itself, so that recorded "
+                "spike times have no slope",
+                fix=f"take CubaLIF neurons, which train in the loop, or {_OTHER_ENGINE}",
+                node=name,
+            )
+
+    def _spikes(self, record, given, weight, lanes, time, row, t_end):
+        if given.positions != 1:
+            raise LoweringError(
+                f"node '{self.name}' lies behind a convolution or a pool, in the loop only dense "
+                "layers run",
+                fix=_OTHER_ENGINE,
+                node=self.name,
+            )
+        spec, (times, count) = self.spec(), self.recorded[self.name]
+        spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
+        record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
+        return spikes
