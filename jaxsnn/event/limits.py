@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.obstacles import NEURONS, obstacles, unknown_model
+from jaxsnn.network.neuron_models import neuron_kinds
+from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 from jaxsnn.network.voltage_chains import chain_limits, voltages_into
 
@@ -43,7 +44,7 @@ def event_limits(
                 wire, found[wire.name], populations, looped=wire.name in looped
             )
         elif not wire.linear and wire.kind not in ("input", "output", "neuron"):
-            supported = listing((*NEURONS, *OPERATORS, "Threshold"))
+            supported = listing((*neuron_kinds(), *OPERATORS, "Threshold"))
             yield Problem(
                 node=wire.name,
                 code="unsupported-node",

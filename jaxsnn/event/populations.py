@@ -145,9 +145,7 @@ class FeedForwardPart(_Part):
             )
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
         neuron = self.neuron if self.neuron.certain else self.neuron.unassuming()
-        drive = Drive(
-            neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row
-        )
+        drive = Drive(neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
         if given.positions == 1:
             record.drives[self.name] = drive
         if not self.population.fires:

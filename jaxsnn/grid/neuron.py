@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.grid import exact
+from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.structure import Population
 
@@ -26,28 +27,6 @@ class MembraneState:
 
     v: jax.Array
     i: jax.Array | None
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class StepInput:
-    """What arrives in a step; None is nothing.
-
-    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
-    differ.
-
-    Attributes:
-        spikes: weighted spikes, each of the population's `spike_area`.
-        level: a current that is constant over the step.
-    """
-
-    spikes: jax.Array | None = None
-    level: jax.Array | None = None
-
-    @property
-    def only(self) -> Any:
-        """The spikes, or the level where there are none."""
-        return self.level if self.spikes is None else self.spikes
 
 
 def tau_mem(parameters):
@@ -92,12 +71,12 @@ class SteppedNeuron:
             v=jnp.broadcast_to(v, shape), i=jnp.zeros(shape, v.dtype) if "tau_syn" in p else None
         )
 
-    def fire(self, v) -> Any:
-        """Spikes of membranes v: 0, 1, or as often as the threshold fits in."""
+    def fire(self, tested: jax.Array) -> Any:
+        """Spikes of tested membranes: 0, 1, or as often as the threshold fits in."""
         at_equality = self.population.threshold == ">="
         if self.population.spikes_per_step == "several":
-            return spike_count(v, self.parameters["v_threshold"], self.surrogate, at_equality)
-        return spike(v - self.parameters["v_threshold"], self.surrogate, at_equality)
+            return spike_count(tested, self.parameters["v_threshold"], self.surrogate, at_equality)
+        return spike(tested - self.parameters["v_threshold"], self.surrogate, at_equality)
 
     def _resetting(self, v, detach) -> Any:
         """Spikes that reset, in the gradient or not."""

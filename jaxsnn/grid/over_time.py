@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxsnn.grid.neuron import StepInput
 from jaxsnn.grid.parts import Parts, total
+from jaxsnn.grid.step_input import StepInput
 from jaxsnn.network.cycles import Cycle
 from jaxsnn.network.structure import Wire
 

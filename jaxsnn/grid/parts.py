@@ -7,16 +7,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import refuse
+from jaxsnn.grid.flow_stepping import FlowStepper
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import above, bias_of
-from jaxsnn.grid.neuron import StepInput, SteppedNeuron, factors_of
+from jaxsnn.grid.neuron import SteppedNeuron, factors_of
+from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_length, steps_of
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network
-from jaxsnn.network.structure import Wire
+from jaxsnn.network.neuron_models import model_of
+from jaxsnn.network.structure import Population, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Parts:
 
     Attributes:
         network: the network.
-        neurons: population -> `SteppedNeuron`.
+        neurons: population -> what steps it.
         delays: Delay node -> its delays in steps, one or one for each channel.
         shapes: node -> shape of what leaves it.
         continuous: time is continuous: spikes are no currents. Else all input is of one kind.
@@ -33,7 +37,7 @@ class Parts:
     """
 
     network: Network
-    neurons: dict[str, SteppedNeuron]
+    neurons: dict[str, SteppingModel]
     delays: dict[str, tuple[int, ...]]
     shapes: dict[str, tuple[int, ...]]
     continuous: bool
@@ -90,13 +94,8 @@ def take_apart(
         parameters = {
             name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()
         }
-        neurons[wire.name] = SteppedNeuron(
-            population=population,
-            parameters=parameters,
-            factors=factors_of(population, parameters, unit),
-            dt=unit,
-            surrogate=surrogate,
-            detach_reset=detach_reset,
+        neurons[wire.name] = _stepping(
+            population, parameters, dt=unit, surrogate=surrogate, detach_reset=detach_reset
         )
     return Parts(
         network=network,
@@ -110,6 +109,24 @@ def take_apart(
         ),
         surrogate=surrogate,
     )
+
+
+def _stepping(
+    population: Population, parameters: dict[str, Float[Array, "*shape"]], **rules: Any
+) -> SteppingModel:
+    """A population ready to step: NIR's kinds by their framework's rules, others by their own.
+
+    Args:
+        rules: `dt`, `surrogate` and `detach_reset` of the engine.
+    """
+    model = model_of(population.kind)
+    if model.stepping is not None:
+        return model.stepping(population, parameters, **rules)
+    if model.dynamics is not None:
+        neuron = model.dynamics(population)
+        return FlowStepper(neuron=neuron, population=population, parameters=parameters, **rules)
+    factors = factors_of(population, parameters, rules["dt"])
+    return SteppedNeuron(population=population, parameters=parameters, factors=factors, **rules)
 
 
 def total(drives: list[StepInput]) -> StepInput:

@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.grid.linear import delayed
-from jaxsnn.grid.neuron import StepInput
 from jaxsnn.grid.over_time import OverTime, play_cycle, play_population
 from jaxsnn.grid.parts import Parts, take_apart, total
 from jaxsnn.grid.rasters import Rasters, rasters
+from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.stepped_solution import SteppedSolution, approximations, spiking_outputs
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
 from jaxsnn.grid.timing import step_length

@@ -9,12 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxsnn.errors import LoweringError, UsageError, listing
-
-if TYPE_CHECKING:
-    from jaxsnn.network.structure import Population
 
 ENTRY_POINTS = "jaxsnn.neurons"
 
@@ -26,16 +23,18 @@ class NeuronModel:
     Attributes:
         kind: name of the node type that has it.
         fires: it emits spikes; a readout does not.
-        dynamics: makes its `jaxsnn.event.dynamics.neuron_model.Neuron` for a population; None for
+        dynamics: makes its `jaxsnn.event.dynamics.neuron_model.Neuron` for a
+            `jaxsnn.network.structure.Population`; None for
             NIR's own kinds, whose dynamics follow from the record of the population.
         stepping: makes what steps it in the time-stepped engine, a
-            `jaxsnn.grid.neuron.SteppingModel`, for a population; None for NIR's own kinds.
+            `jaxsnn.grid.step_input.SteppingModel`: called with the population, its parameters, and
+            `dt`, `surrogate` and `detach_reset`. None: its dynamics step it, exactly.
     """
 
     kind: str
     fires: bool
-    dynamics: Callable[[Population], Any] | None = None
-    stepping: Callable[[Population], Any] | None = None
+    dynamics: Callable[[Any], Any] | None = None
+    stepping: Callable[..., Any] | None = None
 
 
 _NIR = {
@@ -49,14 +48,14 @@ def register_neuron(model: NeuronModel) -> None:
     """Make a kind of neuron known to both engines.
 
     Raises:
-        UsageError: there is another kind of that name, or the model lacks one of its two halves.
+        UsageError: there is another kind of that name, or the model has no dynamics.
     """
     if model.kind in _NIR or _REGISTERED.get(model.kind, model) != model:
         raise UsageError(f"there is a neuron model '{model.kind}' already", fix="rename yours")
-    if model.dynamics is None or model.stepping is None:
+    if model.dynamics is None:
         raise UsageError(
-            f"the neuron model '{model.kind}' has no dynamics, or no stepping",
-            fix="give it both: the event engine needs one, the time-stepped engine the other",
+            f"the neuron model '{model.kind}' has no dynamics",
+            fix="give it a function of the population that makes a Neuron",
         )
     _REGISTERED[model.kind] = model
 

@@ -3,15 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 from jaxsnn.errors import Problem
+from jaxsnn.network.neuron_models import neuron_kinds
 from jaxsnn.network.structure import Population
-
-#: Kinds of neurons that the engines run.
-NEURONS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
 
 
 def unknown_model(population: Population) -> Iterator[Problem]:
     """That no engine knows what the neurons of a population do."""
-    if population.kind not in NEURONS:
+    if population.kind not in neuron_kinds():
         message = (
             f"node '{population.name}' is a {population.kind}, and there is no such neuron model"
         )
@@ -19,7 +17,7 @@ def unknown_model(population: Population) -> Iterator[Problem]:
             node=population.name,
             code="unsupported-node",
             message=message,
-            fix="register a model of that kind, or replace the node",
+            fix="register a model of that kind (jaxsnn.register_neuron), or replace the node",
         )
 
 

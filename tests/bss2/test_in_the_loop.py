@@ -21,7 +21,6 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
-from jaxsnn.train.loop.in_the_loop import simulate_in_the_loop
 from tests.bss2.test_emulate import T_END, events, layered, neurons
 from tests.train.test_fit import DATA, small_net
 
@@ -145,9 +144,7 @@ def test_an_ideal_chip_gives_the_gradient_of_the_event_engine_nearly():
         return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
 
     loop = InTheLoop(device=device, max_spikes=8)
-    ours = jax.grad(total)(
-        network, lambda net: simulate_in_the_loop(loop, net, given, T_END)
-    ).parameters
+    ours = jax.grad(total)(network, lambda net: loop.run(net, given, T_END)).parameters
     exact = jax.grad(total)(
         network, lambda net: simulate(net, given, T_END, engine=EventDriven(max_spikes=8))
     ).parameters

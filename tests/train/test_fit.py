@@ -148,7 +148,7 @@ def test_an_epoch_that_exhausts_the_budget_is_repeated_and_loses_nothing(monkeyp
 def test_a_neuron_that_fires_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(sys.modules["jaxsnn.train.loop.training_run"], "_LARGEST_BUDGET", 3)
     with pytest.raises(
-        SimulationError, match=r"a neuron of '2' fires \d+ times .* lower its input weights"
+        SimulationError, match=r"a neuron of '2' fires \d+ times, .* lower its input weights"
     ):
         fit(
             small_net(first=(6.0, 0.1)),

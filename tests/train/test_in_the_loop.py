@@ -14,7 +14,6 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
-from jaxsnn.train.loop.in_the_loop import simulate_in_the_loop
 from tests.train.test_fit import DATA, small_net
 
 T_END, CHANNELS = 0.065, 5
@@ -57,7 +56,7 @@ def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
         return jnp.sum(jnp.where(jnp.isfinite(times), times * weights, 0.0))
 
     engine = InTheLoop(device=Simulated(), max_spikes=8)
-    ours = jax.grad(total)(network, lambda net: simulate_in_the_loop(engine, net, events, T_END))
+    ours = jax.grad(total)(network, lambda net: engine.run(net, events, T_END))
     exact = jax.grad(total)(
         network, lambda net: simulate(net, events, T_END, engine=EventDriven(max_spikes=8))
     )
@@ -70,9 +69,7 @@ def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
 
 
 def test_what_a_device_records_is_what_the_loss_sees():
-    late = simulate_in_the_loop(
-        InTheLoop(device=Simulated(late=1e-3)), lower(small_net()), batch(), T_END
-    )
+    late = InTheLoop(device=Simulated(late=1e-3)).run(lower(small_net()), batch(), T_END)
     there = simulate(lower(small_net()), batch(), T_END, engine=EventDriven(max_spikes=8))
     np.testing.assert_allclose(late.first_spike("4"), there.first_spike("4") + 1e-3, rtol=1e-6)
     assert int(late.result) == 0
@@ -92,9 +89,7 @@ def test_a_network_learns_on_a_device():
 
 
 def test_a_budget_that_the_device_exceeds_is_seen():
-    solution = simulate_in_the_loop(
-        InTheLoop(device=Simulated(), max_spikes=1), lower(small_net()), batch(), T_END
-    )
+    solution = InTheLoop(device=Simulated(), max_spikes=1).run(lower(small_net()), batch(), T_END)
     assert solution.shortages()["max_spikes"]["2"] > 1
 
 
@@ -104,9 +99,7 @@ def test_a_budget_that_the_device_exceeds_is_seen():
 )
 def test_a_device_that_gives_too_little_is_refused(device, message):
     with pytest.raises((UsageError, jax.errors.JaxRuntimeError), match=message):
-        jax.block_until_ready(
-            simulate_in_the_loop(InTheLoop(device=device), lower(small_net()), batch(), T_END)
-        )
+        jax.block_until_ready(InTheLoop(device=device).run(lower(small_net()), batch(), T_END))
 
 
 def test_neurons_that_an_arrival_moves_are_refused():
@@ -118,5 +111,5 @@ def test_neurons_that_an_arrival_moves_are_refused():
         time_unit="s",
         spike_kernel="delta",
     )
-    with pytest.raises(LoweringError, match="in the loop CubaLIF neurons train"):
-        simulate_in_the_loop(InTheLoop(device=Simulated()), lower(graph), batch(), T_END)
+    with pytest.raises(LoweringError, match="CubaLIF neurons, which train in the loop"):
+        InTheLoop(device=Simulated()).run(lower(graph), batch(), T_END)

@@ -240,7 +240,7 @@ NETS = {
             "recurrent",
             [],
             1,
-            "nodes lif form a cycle: in the loop only feed-forward networks run, take the event engine",
+            "nodes lif form a cycle, in the loop only feed-forward networks run",
         ),
     ],
 )

@@ -84,6 +84,12 @@ class Neuron:
         """Voltage that V is measured from, (neurons,)."""
         raise NotImplementedError
 
+    def rest(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> State:
+        """The state that the model's own is measured from, under a constant input: here V alone."""
+        v_inf = self.v_inf(parameters, current)
+        others = self.begin(self.lanes(parameters, current))[1:]
+        return v_inf, *map(jnp.zeros_like, others)
+
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """What an arriving spike of weight 1 weighs (`arrive`), (neurons,)."""
         raise NotImplementedError

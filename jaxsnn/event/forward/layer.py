@@ -472,7 +472,7 @@ class _Scan:
         state = _State(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go, jnp.inf),
-            done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, state.done),
+            done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, done),
             free=self._free_again(state, fires, time),
         )
         return state, log

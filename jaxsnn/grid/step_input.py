@@ -1,0 +1,70 @@
+"""What a population takes in a time step, and what a model of it must do in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxsnn.network.structure import Population
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class StepInput:
+    """What arrives in a step; None is nothing.
+
+    Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
+    differ.
+
+    Attributes:
+        spikes: weighted spikes, each of the population's `spike_area`.
+        level: a current that is constant over the step.
+    """
+
+    spikes: Float[Array, "batch *shape"] | None = None
+    level: Float[Array, "batch *shape"] | None = None
+
+    @property
+    def only(self) -> Any:
+        """The spikes, or the level where there are none."""
+        return self.level if self.spikes is None else self.spikes
+
+
+class SteppingModel(Protocol):
+    """A population ready to step: a pytree of its parameters. Its state is a pytree with the
+    membrane as `v`.
+    """
+
+    @property
+    def population(self) -> Population:
+        """What it is."""
+        ...
+
+    def start(self, batch: int) -> Any:
+        """The state before the first step."""
+        ...
+
+    def fire(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """Spikes by what is tested in a step."""
+        ...
+
+    def leaving(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """What leaves by what is tested in a step: spikes, or the membrane of a readout."""
+        ...
+
+    def step(
+        self, state: Any, drive: StepInput, known: Float[Array, "batch *shape"] | None = None
+    ) -> tuple[Any, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+        """One step.
+
+        Args:
+            drive: what arrives in it.
+            known: what was tested when this step was run before; it may be used, or found again.
+
+        Returns:
+            The next state, what is tested (see `leaving`), and the membrane after a reset.
+        """
+        ...

@@ -1,0 +1,422 @@
+"""A neuron model that NIR does not have, written here, outside the package: LIF whose threshold each
+spike raises, and which comes back.
+
+    tau_syn I' = -I + w_in sum W S,  tau_mem V' = v_leak - V + r I,  tau_adaptation A' = -A,
+    V > v_threshold + A: V = v_reset, A = A + step
+
+It is registered with its node type, and then read, checked, simulated by both engines and trained,
+with exact gradients, alone and in a cycle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.event.dynamics.decaying_modes import DecayingModes
+from jaxsnn.network import neuron_models
+from jaxsnn.network.neuron_models import NeuronModel, register_neuron
+from jaxsnn.nir import NodeTraits, Parameter, build, nodes, read, register_node, write
+from jaxsnn.train import fit
+
+T_END, STEP, BATCH, CHANNELS = 0.1, 1e-5, 2, 3
+
+
+# ---- the model
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveLanes:
+    """What the equations need of each neuron, V counted from v_leak + r w_in u."""
+
+    threshold: Any
+    v_reset: Any
+    v_start: Any
+    j_start: Any
+    step: Any
+    tau_mem: Any
+    tau_syn: Any
+    tau_adaptation: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveLIF(DecayingModes):
+    """State (v, j, a): v' = (j - v) / tau_mem, j' = -j / tau_syn, a' = -a / tau_adaptation."""
+
+    drops = False
+    flow_fields = ("tau_mem", "tau_syn", "tau_adaptation")
+    voltages = ("threshold", "v_reset", "v_start", "j_start", "step")
+
+    def lanes(self, parameters, current):
+        p, rest = parameters, self.v_inf(parameters, current)
+        return AdaptiveLanes(
+            threshold=p["v_threshold"] - rest,
+            v_reset=p["v_reset"] - rest,
+            v_start=-rest,
+            j_start=p["v_leak"] - rest,
+            step=p["step"],
+            tau_mem=p["tau_mem"],
+            tau_syn=p["tau_syn"],
+            tau_adaptation=p["tau_adaptation"],
+        )
+
+    def v_inf(self, parameters, current):
+        p = parameters
+        return p["v_leak"] + (0.0 if current is None else p["r"] * p["w_in"] * current)
+
+    def rest(self, parameters, current):
+        v, j, a = super().rest(parameters, current)
+        return v, j + v - parameters["v_leak"], a
+
+    def arrival_factor(self, parameters):
+        return parameters["r"] * parameters["w_in"] / parameters["tau_syn"]
+
+    def begin(self, lanes):
+        return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
+
+    def decay_rates(self, lanes):
+        return 1 / lanes.tau_mem, 1 / lanes.tau_syn, 1 / lanes.tau_adaptation
+
+    def decay(self, lanes, t):
+        em, es = jnp.exp(-t / lanes.tau_mem), jnp.exp(-t / lanes.tau_syn)
+        k = lanes.tau_syn / (lanes.tau_mem - lanes.tau_syn) * (em - es)
+        return em, es, k, jnp.exp(-t / lanes.tau_adaptation)
+
+    def flow(self, decay, state):
+        em, es, k, ea = decay
+        v, j, a = state
+        return v * em + j * k, j * es, a * ea
+
+    def rate(self, lanes, state):
+        v, j, a = state
+        return (j - v) / lanes.tau_mem, -j / lanes.tau_syn, -a / lanes.tau_adaptation
+
+    def arrive(self, state, weight):
+        v, j, a = state
+        return v, j + weight, a
+
+    def excess(self, lanes, state):
+        return state[0] - state[2] - lanes.threshold
+
+    def reset(self, lanes, state):
+        v, j, a = state
+        return jnp.zeros_like(v) + lanes.v_reset, j, a + lanes.step
+
+
+MODEL = NeuronModel(
+    kind="AdaptiveLIF",
+    fires=True,
+    dynamics=lambda population: AdaptiveLIF(uniform=population.uniform),
+)
+NAMES = (
+    "tau_mem",
+    "tau_syn",
+    "tau_adaptation",
+    "r",
+    "w_in",
+    "v_leak",
+    "v_threshold",
+    "v_reset",
+    "step",
+)
+TRAITS = NodeTraits(
+    type="AdaptiveLIF",
+    doc="A current-based leaky neuron whose threshold rises with each spike.",
+    parameters=tuple(
+        Parameter(
+            name=name, per="element", time=name.startswith("tau"), positive=name.startswith("tau")
+        )
+        for name in NAMES
+    ),
+    state=True,
+    fires=True,
+    current_based=True,
+    elementwise=True,
+)
+VALUES = {
+    "tau_mem": 0.02,
+    "tau_syn": 0.005,
+    "tau_adaptation": 0.06,
+    "r": 1.0,
+    "w_in": 1.0,
+    "v_leak": 0.1,
+    "v_threshold": 1.0,
+    "v_reset": 0.05,
+    "step": 0.4,
+}
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """The model and its node type, for the time of a test."""
+    monkeypatch.setattr(neuron_models, "_REGISTERED", {})
+    monkeypatch.setattr(nodes, "_REGISTERED", {}, raising=False)
+    register_neuron(MODEL)
+    register_node(TRAITS)
+
+
+# ---- an oracle: the equations above in small pieces of closed form, spike after spike
+
+
+def reference(parameters, weights, spikes, current, t_end, recurrent=None):
+    """Spike times of each neuron, by a fine search in closed form between events and bisection.
+
+    Args:
+        weights: (neurons, channels), an arriving spike's; recurrent: (neurons, neurons) likewise.
+        spikes: (time, channel) pairs in order.
+        current: (neurons,) constant input.
+    """
+    p = {name: np.asarray(value, float) for name, value in parameters.items()}
+    size = len(p["r"])
+    v, i, a = np.zeros(size), np.zeros(size), np.zeros(size)
+    queue = [(time, weights[:, channel]) for time, channel in spikes]
+    now, fired = 0.0, [[] for _ in range(size)]
+
+    def after(dt, neuron):
+        """V - threshold, V, I, A after some time."""
+        mem, syn = p["tau_mem"][neuron], p["tau_syn"][neuron]
+        i_inf = p["w_in"][neuron] * current[neuron]
+        v_inf = p["v_leak"][neuron] + p["r"][neuron] * i_inf
+        j = p["r"][neuron] * (i[neuron] - i_inf)
+        em, es = np.exp(-dt / mem), np.exp(-dt / syn)
+        new_v = v_inf + (v[neuron] - v_inf) * em + j * syn / (mem - syn) * (em - es)
+        new_i = i_inf + (i[neuron] - i_inf) * es
+        new_a = a[neuron] * np.exp(-dt / p["tau_adaptation"][neuron])
+        return new_v - p["v_threshold"][neuron] - new_a, new_v, new_i, new_a
+
+    while now < t_end:
+        end = min(queue[0][0] if queue else t_end, t_end)
+        crossings = []
+        for neuron in range(size):
+            grid = np.linspace(0.0, end - now, 400)
+            above = np.asarray([after(dt, neuron)[0] for dt in grid]) >= 0
+            if above[1:].any():
+                number = int(above[1:].argmax()) + 1
+                low, high = grid[number - 1], grid[number]
+                for _ in range(100):
+                    middle = (low + high) / 2
+                    low, high = (low, middle) if after(middle, neuron)[0] >= 0 else (middle, high)
+                crossings.append((high, neuron))
+        step = min(crossings)[0] if crossings else end - now
+        v, i, a = (
+            np.array(each) for each in zip(*(after(step, n)[1:] for n in range(size)), strict=True)
+        )
+        now += step
+        if crossings:
+            neuron = min(crossings)[1]
+            fired[neuron].append(now)
+            v[neuron], a[neuron] = p["v_reset"][neuron], a[neuron] + p["step"][neuron]
+            if recurrent is not None:
+                i = i + p["w_in"] / p["tau_syn"] * recurrent[:, neuron]
+        elif queue and queue[0][0] <= t_end:
+            i = i + p["w_in"] / p["tau_syn"] * queue.pop(0)[1]
+        else:
+            break
+    return fired
+
+
+# ---- networks
+
+
+def drawn(size, seed=0, recurrent=False):
+    """A graph of one population, its weights, and input spikes."""
+    rng = np.random.default_rng(seed)
+    values = {name: value * rng.uniform(0.85, 1.15, size) for name, value in VALUES.items()}
+    weight = rng.normal(0.012, 0.006, (size, CHANNELS))
+    bias = rng.uniform(0.0, 0.8, size)
+    back = rng.normal(0.0, 0.002, (size, size))
+    neurons = build.node("AdaptiveLIF", **values)
+    drive = build.affine(weight=weight, bias=bias)
+    layers = {"in": build.input(CHANNELS), "w": drive, "n": neurons, "out": build.output()}
+    edges = [("in", "w"), ("w", "n"), ("n", "out")]
+    if recurrent:
+        layers["back"] = build.linear(weight=back)
+        edges += [("n", "back"), ("back", "n")]
+    graph = build.network(
+        layers, edges, dialect="nir", time_unit="s", spike_kernel="delta", dt=STEP
+    )
+    times = np.sort(rng.uniform(0.0, 0.8 * T_END, (BATCH, 30)), axis=1)
+    events = Events(time=times, index=rng.integers(0, CHANNELS, times.shape))
+    return graph, events, (values, weight, bias, back if recurrent else None)
+
+
+def expected(events, parts, sample):
+    """Spike times by the reference, (neurons,) lists."""
+    values, weight, bias, back = parts
+    spikes = list(
+        zip(np.asarray(events.time[sample]), np.asarray(events.index[sample]), strict=True)
+    )
+    return reference(values, weight, spikes, bias, T_END, recurrent=back)
+
+
+def times_of(solution, name="n"):
+    return [
+        [[t for t in neuron if np.isfinite(t)] for neuron in sample]
+        for sample in np.asarray(solution.spikes[name].time).tolist()
+    ]
+
+
+# ---- what it does
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_fires_as_its_equations_say(x64, seed, recurrent):
+    graph, events, parts = drawn(4, seed, recurrent)
+    network = lower(graph, dtype=float)
+    found = times_of(simulate(network, events, T_END, engine=EventDriven(max_spikes=40)))
+    for sample in range(BATCH):
+        wanted = expected(events, parts, sample)
+        assert sum(map(len, wanted)) > 8
+        assert [len(own) for own in found[sample]] == [len(own) for own in wanted]
+        for ours, theirs in zip(found[sample], wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+def test_each_spike_raises_the_threshold(x64):
+    """Under a constant input intervals grow, and without the step they do not."""
+    graph, _, _ = drawn(1)
+    network = lower(graph, dtype=float)
+    own = network.parameters["n"]
+    silent = Events(time=np.full((1, 1), np.inf), index=np.zeros((1, 1), int))
+    bias = {"w": {**network.parameters["w"], "bias": jnp.asarray([2.0])}}
+
+    def intervals(step):
+        changed = {**network.parameters, **bias, "n": {**own, "step": jnp.asarray([step])}}
+        solution = simulate(
+            network.with_parameters(changed), silent, 0.3, engine=EventDriven(max_spikes=64)
+        )
+        return np.diff(times_of(solution)[0][0])
+
+    assert (np.diff(intervals(0.2))[:3] > 0).all()
+    assert np.ptp(intervals(0.0)[6:]) < 1e-9  # the current has come up
+    assert intervals(0.2).mean() > 1.5 * intervals(0.0).mean()
+
+
+def test_time_steps_come_to_the_same(x64):
+    """Thresholds are tested once in a step, and each spike delays those behind it."""
+    graph, events, _ = drawn(4)
+    network = lower(graph, dtype=float)
+    on_steps = Events(time=np.rint(np.asarray(events.time) / STEP) * STEP, index=events.index)
+    exact = times_of(simulate(network, on_steps, T_END, engine=EventDriven(max_spikes=40)))
+    stepped = simulate(network, on_steps, T_END, engine=TimeStepped(record=("n",)))
+    found = stepped.events("n")
+    for sample in range(BATCH):
+        for neuron in range(4):
+            ours = np.asarray(found.time[sample])[np.asarray(found.index[sample]) == neuron]
+            np.testing.assert_allclose(ours, exact[sample][neuron], rtol=0, atol=20 * STEP)
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_its_gradients_are_exact(x64, recurrent):
+    """Against central differences, by every number of the network and the input times."""
+    graph, events, _ = drawn(3, 1, recurrent)
+    network = lower(graph, dtype=float)
+    pull = np.random.default_rng(5).normal(size=(BATCH, 3, 40))
+
+    def value(parameters, time):
+        solution = simulate(
+            network.with_parameters(parameters),
+            Events(time=time, index=events.index),
+            T_END,
+            engine=EventDriven(max_spikes=40),
+        )
+        times = solution.spikes["n"].time
+        return jnp.sum(jnp.where(jnp.isfinite(times), times * pull, 0.0))
+
+    value = jax.jit(value)
+    variables = (network.parameters, jnp.asarray(events.time))
+    gradient = jax.grad(value, argnums=(0, 1))(*variables)
+    leaves, structure = jax.tree.flatten(variables)
+    checked = 0
+    for number, (leaf, slopes) in enumerate(zip(leaves, jax.tree.leaves(gradient), strict=True)):
+        is_time = number == len(leaves) - 1
+        for place in ((0, 3), (1, 7)) if is_time else np.ndindex(leaf.shape):
+            width = 1e-6 * max(abs(float(leaf[place])), 1e-3)
+            moved = [
+                structure.unflatten(
+                    [*leaves[:number], leaf.at[place].add(k * width), *leaves[number + 1 :]]
+                )
+                for k in (-2, -1, 1, 2)
+            ]
+            lowest, low, high, highest = (float(value(*each)) for each in moved)
+            difference = (8 * (high - low) - (highest - lowest)) / (12 * width)
+            assert float(slopes[place]) == pytest.approx(difference, rel=2e-5, abs=1e-7)
+            checked += difference != 0
+    assert checked > 35
+
+
+# ---- the rooms around the engines
+
+
+def test_it_is_written_and_read(tmp_path):
+    graph, events, _ = drawn(4)
+    write(tmp_path / "net.nir", graph)
+    again = read(tmp_path / "net.nir")
+    assert again.nodes["n"].type == "AdaptiveLIF"
+    one, other = (simulate(net, events, T_END, throw=False) for net in (graph, again))
+    np.testing.assert_array_equal(one.spikes["n"].time, other.spikes["n"].time)
+
+
+@pytest.mark.parametrize("purpose", ["event", "grid"])
+def test_it_is_checked(purpose):
+    assert jaxsnn.check(drawn(4)[0], purpose).ok
+
+
+def test_it_is_trained():
+    """Exact gradients lower a loss of its spike times."""
+    graph, events, _ = drawn(4)
+    network = lower(graph)
+
+    def loss(weight):
+        parameters = {**network.parameters, "w": {**network.parameters["w"], "weight": weight}}
+        solution = simulate(network.with_parameters(parameters), events, T_END, throw=False)
+        return jnp.mean((solution.first_spike("n") - 0.03) ** 2)
+
+    weight = network.parameters["w"]["weight"]
+    values = []
+    for _ in range(8):
+        value, gradient = jax.value_and_grad(loss)(weight)
+        values.append(float(value))
+        weight = weight - 3e-3 * gradient / jnp.linalg.norm(gradient)
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_fit_takes_it():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    x = np.where(np.arange(CHANNELS) == labels[:, None], 0.1, 0.7) + rng.uniform(0, 0.2, (60, 3))
+    trained = fit(
+        drawn(3)[0], (x, labels), epochs=12, batch_size=8, learning_rate=0.05, progress=None
+    )
+    assert trained.history[-1].train_accuracy > trained.history[0].train_accuracy
+    assert trained.test_accuracy > 0.8
+
+
+@pytest.mark.parametrize("purpose", ["bss2", "snntorch", "norse"])
+def test_who_does_not_know_it_says_so(purpose):
+    report = jaxsnn.check(drawn(4)[0], purpose)
+    assert not report.ok
+    assert all("AdaptiveLIF" in problem.message for problem in report.problems[:1])
+
+
+def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
+    with pytest.raises(UsageError, match="'Other' has no dynamics: give it a function"):
+        register_neuron(NeuronModel(kind="Other", fires=True))
+    for kind in ("LIF", "AdaptiveLIF"):
+        other = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
+        with pytest.raises(UsageError, match=f"there is a neuron model '{kind}' already: rename"):
+            register_neuron(other)
+    register_neuron(MODEL)  # the same again
