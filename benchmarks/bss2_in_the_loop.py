@@ -4,7 +4,7 @@
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it. It is trained once with the event
 engine, and once in the loop for each chip, with the same loss, epochs and seed of the training.
-Both are then played on the chips; chips differ by the seed of their fixed pattern, everything else
+Both are then run on the chips; chips differ by the seed of their fixed pattern, everything else
 is the default of `EmulatedChip`. Prints one line of JSON for each result.
 """
 

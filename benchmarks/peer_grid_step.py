@@ -1,4 +1,4 @@
-"""Times a training step of the grid engine beside snnTorch and Norse, on the same network,
+"""Times a training step of the time-stepped engine beside snnTorch and Norse, on the same network,
 interleaved, in one run.
 
     python benchmarks/peer_grid_step.py        # needs the interop extra
@@ -111,7 +111,7 @@ def our_loss(network, x, labels, slope):
 
 
 def our_step(weights, loss) -> Callable[[], None]:
-    """The same training step of the grid engine."""
+    """The same training step of the time-stepped engine."""
     optimizer = optax.adam(RATE)
 
     @jax.jit

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jaxsnn.network.lowering.lower import update_graph as update_graph
     from jaxsnn.network.network import Network as Network
     from jaxsnn.network.network import with_synaptic_delays as with_synaptic_delays
+    from jaxsnn.network.neuron_models import NeuronModel as NeuronModel
+    from jaxsnn.network.neuron_models import register_neuron as register_neuron
     from jaxsnn.network.results import Result as Result
     from jaxsnn.network.spikes import Events as Events
     from jaxsnn.nir import Graph as Graph
@@ -64,6 +66,7 @@ _HOME = {
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
     "NodeTraits": "jaxsnn.nir.node_traits",
+    "NeuronModel": "jaxsnn.network.neuron_models",
     "Result": "jaxsnn.network.results",
     "Sigmoid": "jaxsnn.grid.surrogate",
     "Solution": "jaxsnn.simulation.solution",
@@ -85,6 +88,7 @@ _HOME = {
     "quantize": "jaxsnn.bss2.search.quantize",
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",
+    "register_neuron": "jaxsnn.network.neuron_models",
     "register_node": "jaxsnn.nir.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",

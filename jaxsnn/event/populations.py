@@ -33,14 +33,14 @@ class _Part:
         )
         self.signal = sources.arriving[name]
         levels = [source in sources.levels for source, _ in self.signal.paths]
-        #: a level is among what arrives: everything is then played as boxes that have two edges;
+        #: a level is among what arrives: everything is then simulated as boxes that have two edges;
         #: spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
-        played_as = (
+        simulated_as = (
             replace(self.population, spike_kernel="box") if self.leveled else self.population
         )
-        self.neuron = neuron_of(played_as)
+        self.neuron = neuron_of(simulated_as)
         if name not in sources.known:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
@@ -243,7 +243,7 @@ class RecurrentPart:
             if operator.row_delay is not None:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has delays that differ "
-                    "between its neurons: let them differ between source neurons only, or run it on the grid"
+                    "between its neurons: let them differ between source neurons only, or simulate it in time steps"
                 )
         return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)
 

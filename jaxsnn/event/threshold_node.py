@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsnn.event.event_record import Budget, EventRecord, Levels
 from jaxsnn.event.forward.layer import LayerSpikes
-from jaxsnn.event.forward.threshold_crossings import Passages, Watched, passages, trace
+from jaxsnn.event.forward.threshold_crossings import Crossings, Watched, crossings, trace
 from jaxsnn.event.projections.sources import Sources, hand_on
 from jaxsnn.event.threshold_feeds import Feed, feed_of
 from jaxsnn.network.network import Network
@@ -39,7 +39,7 @@ class ThresholdPart:
         room, above = self.engine.of("max_spikes", self.name), found.above.astype(jnp.int32)
         rises = (
             found.count + 1 - above
-        ) // 2  # passages of one that begins high are fall, rise, fall, ...
+        ) // 2  # crossings of one that begins high are fall, rise, fall, ...
         nth = jnp.arange(room, dtype=jnp.int32)[:, None, None]
         if self.name in self.sources.levels:
             rise, fall = 2 * nth + 1 - above, 2 * nth + 2 - above
@@ -48,14 +48,14 @@ class ThresholdPart:
                 jnp.arange(2 * room)[:, None, None] < room,
             )
             times, count = (
-                self._passages(record, found, number, upwards).time,
+                self._crossings(record, found, number, upwards).time,
                 self._neurons(rises + above),
             )
             record.levels[self.name] = Levels(
                 rise=times[..., :room], fall=times[..., room:], count=count
             )
         else:
-            own = self._passages(record, found, 2 * nth + 1 + above, jnp.ones((1, 1, 1), bool))
+            own = self._crossings(record, found, 2 * nth + 1 + above, jnp.ones((1, 1, 1), bool))
             times, count = own.time, self._neurons(rises)
             record.spikes[self.name] = LayerSpikes(time=own.time, slope=own.slope, count=count)
         record.budgets["max_spikes"][self.name] = Budget(
@@ -71,15 +71,15 @@ class ThresholdPart:
             jnp.asarray(channel.reshape(-1), jnp.int32),
         )
 
-    def _passages(self, record, found, number, upwards) -> Passages:
-        """Passages with arrays (batch, neurons, passages), counted in the record where their
+    def _crossings(self, record, found, number, upwards) -> Crossings:
+        """Crossings with arrays (batch, neurons, crossings), counted in the record where their
         gradient is not exact.
         """
         engine = self.engine
-        own = passages(self.watched, found, number, upwards, engine.min_slope, engine.jump_width)
+        own = crossings(self.watched, found, number, upwards, engine.min_slope, engine.jump_width)
         record.clipped[self.name] = jnp.sum(own.clipped)
         record.degenerate[self.name] = jnp.sum(jnp.isinf(own.slope))
-        return Passages(*(self._neurons(jnp.moveaxis(array, 0, -1)) for array in own))
+        return Crossings(*(self._neurons(jnp.moveaxis(array, 0, -1)) for array in own))
 
     def _neurons(self, lanes):
         """Values of the readout's lanes (batch, ...) as those of the channels."""

@@ -38,7 +38,7 @@ class LoopOutcome:
     finite: dict[str, jax.Array]
 
 
-def play_population(
+def run_population(
     parts: Parts, wire: Wire, signals: dict[str, StepInput], over_time: OverTime
 ) -> LoopOutcome:
     """A population that no cycle goes through."""
@@ -48,8 +48,8 @@ def play_population(
         entering = StepInput(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
 
     start = neuron.start(over_time.lead[1])
-    played: Any = _membranes(wire.name in over_time.recorded, neuron, start, entering)
-    end, tested, membrane = played
+    outcome: Any = _membranes(wire.name in over_time.recorded, neuron, start, entering)
+    end, tested, membrane = outcome
     return LoopOutcome(
         signals={wire.name: parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)},
         voltages={} if membrane is None else {wire.name: membrane},
@@ -65,10 +65,10 @@ def _membranes(recorded, neuron, start, entering):
     Of the loop the gradient keeps the tested membranes alone, and of a step it computes again what
     it needs.
     """
-    return _played(recorded, neuron, start, entering)
+    return _looped(recorded, neuron, start, entering)
 
 
-def _played(recorded, neuron, start, entering, known=None):
+def _looped(recorded, neuron, start, entering, known=None):
     def step(state, given):
         state, tested, membrane = neuron.step(state, *given)
         return state, (tested, membrane if recorded else None)
@@ -78,14 +78,14 @@ def _played(recorded, neuron, start, entering, known=None):
 
 
 def _forward(recorded, neuron, start, entering):
-    played = _played(recorded, neuron, start, entering)
-    return played, (neuron, start, entering, played[1])
+    outcome = _looped(recorded, neuron, start, entering)
+    return outcome, (neuron, start, entering, outcome[1])
 
 
 def _backward(recorded, kept, gradients):
     neuron, start, entering, tested = kept
     _, pull = jax.vjp(
-        lambda *given: _played(recorded, *given, known=tested), neuron, start, entering
+        lambda *given: _looped(recorded, *given, known=tested), neuron, start, entering
     )
     return pull(gradients)
 
@@ -103,7 +103,7 @@ def _scan(step, start, entering, steps):
     return lax.scan(again, start, entering, length=steps)
 
 
-def play_cycle(
+def run_cycle(
     parts: Parts, cycle: Cycle, signals: dict[str, StepInput], over_time: OverTime
 ) -> LoopOutcome:
     """All nodes of a cycle.
@@ -127,9 +127,9 @@ def play_cycle(
         return carry, ({name: moment(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
-    end, (played, voltages) = _scan(step, start, entering, over_time.lead[0])
+    end, (outcome, voltages) = _scan(step, start, entering, over_time.lead[0])
     return LoopOutcome(
-        signals=played,
+        signals=outcome,
         voltages=voltages,
         finite={name: jnp.all(jnp.isfinite(end["states"][name].v)) for name in cycle.order},
     )

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.grid.linear import delayed
-from jaxsnn.grid.over_time import OverTime, play_cycle, play_population
+from jaxsnn.grid.over_time import OverTime, run_cycle, run_population
 from jaxsnn.grid.parts import Parts, take_apart, total
 from jaxsnn.grid.rasters import Rasters, rasters
 from jaxsnn.grid.step_input import StepInput
@@ -189,15 +189,15 @@ def simulate_steps(
     signals: dict[str, StepInput] = {}
     for group in groups(network.wires):
         if isinstance(group, Cycle):
-            played = play_cycle(parts, group, signals, over_time)
+            outcome = run_cycle(parts, group, signals, over_time)
         elif group.kind == "neuron":
-            played = play_population(parts, group, signals, over_time)
+            outcome = run_population(parts, group, signals, over_time)
         else:
             signals[group.name] = _through(parts, group, signals, inputs)
             continue
-        signals |= played.signals
-        record.voltages.update(played.voltages)
-        record.finite.update(played.finite)
+        signals |= outcome.signals
+        record.voltages.update(outcome.voltages)
+        record.finite.update(outcome.finite)
     for wire in network.wires:
         if wire.kind == "output":
             record.y[wire.name] = signals[wire.name].only

@@ -671,7 +671,7 @@ def test_gradients_are_numbers_also_long_after_the_start(kind):
     assert np.isfinite(by_net.parameters["weight"]["weight"]).all()
 
 
-def test_passages_near_tangency_are_clipped_and_counted():
+def test_crossings_near_tangency_are_clipped_and_counted():
     """V = 2 (e^-t - e^-2t) of one spike has its maximum 1/2 at ln 2, where it just passes the
     threshold.
     """

@@ -39,6 +39,6 @@ def _held_once(array):
 @_held_once.defjvp
 def _(primals, _):
     raise UsageError(
-        "a second derivative of a maximum, an integral or a Threshold's passage: exact are first derivatives only, "
+        "a second derivative of a maximum, an integral or a Threshold's crossing: exact are first derivatives only, "
         "take differences of those"
     )

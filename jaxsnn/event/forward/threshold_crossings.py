@@ -6,11 +6,11 @@ which V is monotonic, and V passes the threshold in a piece at whose ends it is 
 Where arrivals move V itself there is no extremum, and V can pass the threshold at the arrival. The
 times are solved for after the scan.
 
-Gradient, by the implicit function theorem, as in `adjoint`: at a passage t
+Gradient, by the implicit function theorem, as in `adjoint`: at a crossing t
 
     dt/dp = -(dx(t)/dp) / x'(t)
 
-for x = gain V and everything that x depends on. A passage at an arrival that moves V comes when the
+for x = gain V and everything that x depends on. A crossing at an arrival that moves V comes when the
 arrival comes, whatever the weights.
 """
 
@@ -44,8 +44,8 @@ class Watched:
     threshold: Float[Array, "..."]
 
 
-class Passages(NamedTuple):
-    """Passages of each neuron in order of time, (passages, batch, neurons).
+class Crossings(NamedTuple):
+    """Crossings of each neuron in order of time, (crossings, batch, neurons).
 
     time: seconds, differentiable; inf where unused. slope: of gain v there; 1 where unused, inf
     where an arrival moved V itself across the threshold. clipped: whether a gradient divides by
@@ -77,7 +77,7 @@ class Trace(NamedTuple):
 
     @property
     def count(self):
-        """Passages of each neuron, (batch, neurons)."""
+        """Crossings of each neuron, (batch, neurons)."""
         return jnp.sum(self.passes, axis=(0, 1), dtype=jnp.int32)
 
 
@@ -91,8 +91,8 @@ class _Arrivals(NamedTuple):
 
 
 class _Interval(NamedTuple):
-    """The interval that a passage is in, arrays (passages, batch, neurons): how many arrivals came
-    before it, the rest as in `Trace`; and whether the passage is in its second piece."""
+    """The interval that a crossing is in, arrays (crossings, batch, neurons): how many arrivals came
+    before it, the rest as in `Trace`; and whether the crossing is in its second piece."""
 
     number: jax.Array
     state: Any
@@ -104,7 +104,7 @@ class _Interval(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Where passages are, (passages, batch, neurons): seconds, what a gradient divides by, how many
+    """Where crossings are, (crossings, batch, neurons): seconds, what a gradient divides by, how many
     arrivals came before."""
 
     time: jax.Array
@@ -152,13 +152,13 @@ def trace(watched: Watched, t_end) -> Trace:
     return Trace(*found, above, start.T, duration.T)
 
 
-def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_width) -> Passages:
-    """Some of the passages that a trace has.
+def crossings(watched: Watched, found: Trace, number, rises, min_slope, jump_width) -> Crossings:
+    """Some of the crossings that a trace has.
 
     Args:
-        number: (passages, batch, neurons) int32, 1 for the first of each neuron; 0 stands for the
+        number: (crossings, batch, neurons) int32, 1 for the first of each neuron; 0 stands for the
             time 0.
-        rises: (passages, batch, neurons) bool or what broadcasts to that, whether V passes upwards
+        rises: (crossings, batch, neurons) bool or what broadcasts to that, whether V passes upwards
             there.
         min_slope, jump_width: as in `jaxsnn.event.EventDriven`, the slope as a fraction of |threshold| /
             tau_mem, with the threshold counted from V at rest.
@@ -185,7 +185,7 @@ def passages(watched: Watched, found: Trace, number, rises, min_slope, jump_widt
         time=jnp.where(used, time, 0.0), divisor=divisor, interval=jnp.where(used, at.number, 0)
     )
     time = _moved(watched, arrivals, place) + (arrived - lax.stop_gradient(arrived))
-    return Passages(
+    return Crossings(
         time=jnp.where(used, time, jnp.where(number == 0, 0.0, jnp.inf)),
         slope=jnp.where(used, jnp.where(jumped, jnp.inf, slope), 1.0),
         clipped=used & ~jumped & ((sign * slope < floor) | (steep <= 0)),
@@ -206,7 +206,7 @@ def _spread(watched: Watched):
 
 
 def _interval(found: Trace, number):
-    """The interval of each passage, and whether there is such a passage."""
+    """The interval of each crossing, and whether there is such a crossing."""
     passes = jnp.cumsum(found.passes.reshape(-1, *found.passes.shape[2:]), axis=0, dtype=jnp.int32)
     search = jax.vmap(
         jax.vmap(jnp.searchsorted, in_axes=1), in_axes=1
@@ -232,7 +232,7 @@ def _interval(found: Trace, number):
 
 
 def _solved(still: Watched, at: _Interval, sign, passes):
-    """Time and slope of passages; where V does not flow across the threshold the start of the
+    """Time and slope of crossings; where V does not flow across the threshold the start of the
     piece.
     """
     neuron = still.drive.neuron
@@ -283,7 +283,7 @@ def _tangents(primals, tangents):
 
 
 def _excess(watched: Watched, time, row, found: _Found):
-    """gain v - threshold at the times found, (passages, batch, neurons), by the arrivals before
+    """gain v - threshold at the times found, (crossings, batch, neurons), by the arrivals before
     each.
     """
     neuron = watched.drive.neuron

@@ -1,4 +1,4 @@
-"""Voltages as synaptic currents: LI -> linear nodes -> LIF, played as one population.
+"""Voltages as synaptic currents: LI -> linear nodes -> LIF, simulated as one population.
 
 Under delta spikes a LI follows V = V_inf + x with x' = -x / tau and a jump of x by its kick at each
 spike. What linear nodes with matrix M and bias b make of it drives a LIF by r (M V_inf + b), a
