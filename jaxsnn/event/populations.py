@@ -10,7 +10,7 @@ from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
-from jaxsnn.event.dynamics.registry import neuron_of
+from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_record import Budget
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import GraphError, UsageError, suggestion
-from jaxsnn.nir.export import group_of, tagged
+from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.registry import own_unit
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform

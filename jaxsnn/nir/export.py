@@ -6,7 +6,6 @@ What was not changed stays bit for bit, and nothing is added.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -179,45 +178,3 @@ def _value(dataset: Dataset) -> Any:
         return None
     # nir takes a scalar out of its array; arrays are copied because ours are read-only.
     return value[()] if value.shape == () else np.array(value)
-
-
-def group_of(tree: Mapping[str, Any], version: str) -> Group:
-    """The document that nir.write makes of the dict of a nir.NIRGraph."""
-    return Group({"version": text_dataset(version), "node": _group(tree, "the graph")})
-
-
-def _group(tree: Mapping[str, Any], where: str) -> Group:
-    group = Group()
-    for key, value in tree.items():
-        name = str(key)
-        if "/" in name or name in ("", "."):
-            raise GraphError(
-                f"{where} has an entry named '{name}', which a NIR file cannot hold",
-                fix="rename it",
-            )
-        if isinstance(value, Mapping):
-            if value or name != "metadata":
-                group[name] = _group(value, f"'{name}'" if where == "the graph" else where)
-        elif value is not None:
-            group[name] = _dataset(name, value, where)
-    return group
-
-
-def _dataset(name: str, value: Any, where: str) -> Dataset:
-    if isinstance(value, str):
-        return text_dataset(value)
-    if name == "edges":
-        pairs = [list(map(str, pair)) for pair in value]
-        return text_dataset(pairs) if pairs else Dataset(value=np.zeros(0), dtype=np.dtype(float))
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = np.array(value)
-    if array.dtype.kind in "US":
-        return text_dataset(array.tolist())
-    if array.dtype.kind not in "biufc":
-        raise GraphError(
-            f"{where}: '{name}' holds a {type(value).__name__}, which a NIR file cannot hold",
-            fix="make it numbers",
-        )
-    array.setflags(write=False)
-    return Dataset(value=array, dtype=array.dtype)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
 from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.documents import document_of
 from jaxsnn.nir.files import Dataset, Group, load, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
@@ -363,17 +364,3 @@ def _plain_entry(entry: Any) -> Any:
     if text is not None or not isinstance(entry.value, np.ndarray):
         return text
     return entry.value[()] if entry.value.shape == () else entry.value
-
-
-def document_of(source: Any) -> Group:
-    """A nir.NIRGraph as the document that nir.write would make of it; the graph is not changed."""
-    import nir
-
-    if not isinstance(source, nir.NIRGraph):
-        raise GraphError(
-            f"a {type(source).__name__} is not a NIR graph",
-            fix="pass a nir.NIRGraph, or a path to jaxsnn.nir.read",
-        )
-    from jaxsnn.nir.export import group_of
-
-    return group_of(source.to_dict(), nir.version)

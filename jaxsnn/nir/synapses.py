@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from jaxsnn.errors import GraphError
-from jaxsnn.nir.export import document_of_graph, group_of
+from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import document_of_graph
 from jaxsnn.nir.files import Group
 from jaxsnn.nir.graph import Affine, Graph, Linear
 from jaxsnn.nir.parse import parse

@@ -18,7 +18,8 @@ from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import check_wiring, settle_loops
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.export import export, group_of, tagged
+from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import export, tagged
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
@@ -347,7 +348,7 @@ def _neuron(step: Step) -> Any:
             else spikes
         )
 
-    class Neuron(torch.nn.Module):
+    class NeuronModule(torch.nn.Module):
         decay: Any
         gain: Any
         drive: Any
@@ -385,4 +386,4 @@ def _neuron(step: Step) -> Any:
             spikes = fire(compared, self.v_threshold)
             return spikes, (v, i, spikes)
 
-    return Neuron()
+    return NeuronModule()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxsnn.event.dynamics.registry import neuron_of
+from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.optimisers import OPTIMISERS as OPTIMISERS
     from jaxsnn.train.loop.optimisers import SCHEDULES as SCHEDULES
     from jaxsnn.train.loop.parallel import join_processes as join_processes
+    from jaxsnn.train.losses.loss_names import LOSSES as LOSSES
+    from jaxsnn.train.losses.loss_names import register_loss as register_loss
     from jaxsnn.train.losses.losses import ExponentialSum as ExponentialSum
     from jaxsnn.train.losses.losses import FirstSpike as FirstSpike
     from jaxsnn.train.losses.losses import Integral as Integral
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from jaxsnn.train.losses.losses import SpikeTimes as SpikeTimes
     from jaxsnn.train.losses.losses import accuracy as accuracy
     from jaxsnn.train.losses.readings import Reading as Reading
-    from jaxsnn.train.losses.registry import LOSSES as LOSSES
-    from jaxsnn.train.losses.registry import register_loss as register_loss
     from jaxsnn.train.losses.regularizers import PeakMargin as PeakMargin
     from jaxsnn.train.losses.regularizers import Regulariser as Regulariser
     from jaxsnn.train.losses.regularizers import SpikeRate as SpikeRate
@@ -88,7 +88,7 @@ _MODULES = {
         "accuracy",
     ),
     "losses.readings": ("Reading",),
-    "losses.registry": ("LOSSES", "register_loss"),
+    "losses.loss_names": ("LOSSES", "register_loss"),
     "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeRate"),
     "losses.silence": ("WeightBumping",),
     "options": ("TrainOptions",),

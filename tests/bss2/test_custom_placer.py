@@ -1,8 +1,7 @@
-"""A placer and a router written here, outside the package: registered, they pass the generic tests
+"""A placer and a router as docs/extending.md writes them, outside the package: registered, they pass the generic tests
 and work in `place_and_route` and in `jaxsnn map`; so do those that an installed package offers.
 """
 
-import dataclasses
 import inspect
 import json
 import os
@@ -10,48 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.mapping import Run, to_json
+from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.search.place import PLACERS, register_placer
 from jaxsnn.bss2.search.placement import Placement
 from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
 from jaxsnn.bss2.search.route import ROUTERS, register_router
-from jaxsnn.bss2.search.tiling import tile, tile_evenly
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.nir import build, write
 from tests.bss2 import test_place, test_route
 from tests.bss2.recipes import dense_net, recurrent_net
+from tests.extending_page import made_by
 
 ROOT = Path(__file__).parents[2]
-
-
-def from_the_right(task, counts, rng):
-    """Tiles the mirror image of the chip, the largest neurons first."""
-    chip = task.parts.chip
-    mirrored = dataclasses.replace(task.parts, circuits=task.parts.circuits[:, ::-1])
-    largest_first = np.argsort(-counts, kind="stable")
-    sizes = counts[largest_first].tolist()
-    tiles = tile_evenly(mirrored, sizes) or tile(mirrored, sizes)
-    if tiles is None:
-        return None
-    circuits = {
-        int(neuron): tuple((row, chip.columns - 1 - column) for row, column in own)
-        for neuron, own in zip(largest_first, tiles, strict=True)
-    }
-    return Placement(chip=chip, circuits=tuple(circuits[neuron] for neuron in range(len(counts))))
-
-
-def first_that_fits(task, placement, rng, effort):
-    """The vendor's rules, and groups of drivers where they fail."""
-    for name in ("greedy", "mixed"):
-        found = ROUTERS[name](task, placement, rng, effort)
-        if isinstance(found, Run):
-            return found
-    return found
+MADE = made_by("A placer or a router")
+from_the_right, first_that_fits = MADE["from_the_right"], MADE["first_that_fits"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,5 @@
-"""A neuron model that NIR does not have, written here, outside the package: LIF whose threshold each
-spike raises, and which comes back.
+"""A neuron model that NIR does not have, as docs/extending.md writes it, outside the package: LIF
+whose threshold each spike raises, and which comes back.
 
     tau_syn I' = -I + w_in sum W S,  tau_mem V' = v_leak - V + r I,  tau_adaptation A' = -A,
     V > v_threshold + A: V = v_reset, A = A + step
@@ -10,9 +10,6 @@ with exact gradients, alone and in a cycle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,127 +18,18 @@ import pytest
 import jaxsnn
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
-from jaxsnn.event.dynamics.decaying_modes import DecayingModes
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
-from jaxsnn.nir import NodeTraits, Parameter, build, nodes, read, register_node, write
+from jaxsnn.nir import build, nodes, read, register_node, write
 from jaxsnn.train import fit
+from tests.extending_page import made_by
 
 T_END, STEP, BATCH, CHANNELS = 0.1, 1e-5, 2, 3
 
 
-# ---- the model
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveLanes:
-    """What the equations need of each neuron, V counted from v_leak + r w_in u."""
-
-    threshold: Any
-    v_reset: Any
-    v_start: Any
-    j_start: Any
-    step: Any
-    tau_mem: Any
-    tau_syn: Any
-    tau_adaptation: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveLIF(DecayingModes):
-    """State (v, j, a): v' = (j - v) / tau_mem, j' = -j / tau_syn, a' = -a / tau_adaptation."""
-
-    drops = False
-    flow_fields = ("tau_mem", "tau_syn", "tau_adaptation")
-    voltages = ("threshold", "v_reset", "v_start", "j_start", "step")
-
-    def lanes(self, parameters, current):
-        p, rest = parameters, self.v_inf(parameters, current)
-        return AdaptiveLanes(
-            threshold=p["v_threshold"] - rest,
-            v_reset=p["v_reset"] - rest,
-            v_start=-rest,
-            j_start=p["v_leak"] - rest,
-            step=p["step"],
-            tau_mem=p["tau_mem"],
-            tau_syn=p["tau_syn"],
-            tau_adaptation=p["tau_adaptation"],
-        )
-
-    def v_inf(self, parameters, current):
-        p = parameters
-        return p["v_leak"] + (0.0 if current is None else p["r"] * p["w_in"] * current)
-
-    def rest(self, parameters, current):
-        v, j, a = super().rest(parameters, current)
-        return v, j + v - parameters["v_leak"], a
-
-    def arrival_factor(self, parameters):
-        return parameters["r"] * parameters["w_in"] / parameters["tau_syn"]
-
-    def begin(self, lanes):
-        return lanes.v_start, lanes.j_start, jnp.zeros_like(lanes.v_start)
-
-    def decay_rates(self, lanes):
-        return 1 / lanes.tau_mem, 1 / lanes.tau_syn, 1 / lanes.tau_adaptation
-
-    def decay(self, lanes, t):
-        em, es = jnp.exp(-t / lanes.tau_mem), jnp.exp(-t / lanes.tau_syn)
-        k = lanes.tau_syn / (lanes.tau_mem - lanes.tau_syn) * (em - es)
-        return em, es, k, jnp.exp(-t / lanes.tau_adaptation)
-
-    def flow(self, decay, state):
-        em, es, k, ea = decay
-        v, j, a = state
-        return v * em + j * k, j * es, a * ea
-
-    def rate(self, lanes, state):
-        v, j, a = state
-        return (j - v) / lanes.tau_mem, -j / lanes.tau_syn, -a / lanes.tau_adaptation
-
-    def arrive(self, state, weight):
-        v, j, a = state
-        return v, j + weight, a
-
-    def excess(self, lanes, state):
-        return state[0] - state[2] - lanes.threshold
-
-    def reset(self, lanes, state):
-        v, j, a = state
-        return jnp.zeros_like(v) + lanes.v_reset, j, a + lanes.step
-
-
-MODEL = NeuronModel(
-    kind="AdaptiveLIF",
-    fires=True,
-    dynamics=lambda population: AdaptiveLIF(uniform=population.uniform),
-)
-NAMES = (
-    "tau_mem",
-    "tau_syn",
-    "tau_adaptation",
-    "r",
-    "w_in",
-    "v_leak",
-    "v_threshold",
-    "v_reset",
-    "step",
-)
-TRAITS = NodeTraits(
-    type="AdaptiveLIF",
-    doc="A current-based leaky neuron whose threshold rises with each spike.",
-    parameters=tuple(
-        Parameter(
-            name=name, per="element", time=name.startswith("tau"), positive=name.startswith("tau")
-        )
-        for name in NAMES
-    ),
-    state=True,
-    fires=True,
-    current_based=True,
-    elementwise=True,
-)
+# ---- the model: the code of the page
+MADE = made_by("A neuron model")
+MODEL, TRAITS, AdaptiveLIF = (MADE[name] for name in ("MODEL", "TRAITS", "AdaptiveLIF"))
 VALUES = {
     "tau_mem": 0.02,
     "tau_syn": 0.005,

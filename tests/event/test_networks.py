@@ -169,5 +169,5 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
         fits = Result.SUCCESS if room == needed else Result.BUDGET_EXHAUSTED
         assert found.result == fits
     assert_same_spikes(found.spikes["output"].time, plenty.spikes["output"].time)
-    again = simulate(network, given, T_END, engine=EventDriven(max_spikes=100), max_events="auto")
+    again = simulate(network, given, T_END, engine=EventDriven(max_spikes=100, max_events="auto"))
     assert_same_spikes(again.spikes["output"].time, plenty.spikes["output"].time)

@@ -776,13 +776,13 @@ def test_more_rises_than_are_recorded_end_the_run_with_their_number():
     np.testing.assert_array_equal(
         short.levels["threshold"].fall[..., 0], whole.levels["threshold"].fall[..., 0]
     )
-    again = simulate(net, events, T_END, engine=EventDriven(max_spikes=1), max_events="auto")
+    again = simulate(net, events, T_END, engine=EventDriven(max_spikes="auto", max_events="auto"))
     np.testing.assert_array_equal(again.levels["threshold"].count, whole.levels["threshold"].count)
     with pytest.raises(
         SimulationError,
         match=r"takes \d+ rises and falls in one sample, others see 3 of them: pass max_events=",
     ):
-        simulate(net, events, T_END, max_events=3)
+        simulate(net, events, T_END, engine=EventDriven(max_events=3))
 
 
 def test_options_that_make_no_sense():

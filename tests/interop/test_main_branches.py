@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import Grid, lower, simulate
+from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
@@ -103,7 +103,7 @@ def test_if_subtracts_in_main_even_where_it_stays_above_its_threshold(converts):
 
 def stepped_membrane(graph, x):
     """Membranes of the one population."""
-    solution = simulate(lower(graph, dtype=np.float32), x, engine=Grid(record=True))
+    solution = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped(record=True))
     return next(iter(solution.voltages.values())) + 0.7 * next(iter(solution.spikes.values()))
 
 
@@ -125,6 +125,6 @@ def test_sums_need_no_thread_in_what_nirtorch_runs(target, converts):
         nodes, chains, seed=1, dialect="snntorch", reset="zero", reset_delay=False
     )
     x = nets.spikes(2)
-    y = simulate(lower(graph, dtype=np.float32), x, engine=Grid()).output()
+    y = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output()
     made = converts(graph, target, x, np.asarray(y))
     assert not any("weight zero" in change.what for change in made.changes)

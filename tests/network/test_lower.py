@@ -15,7 +15,7 @@ import pytest
 import jaxsnn
 from jaxsnn import EventDriven, Events, lower, read, simulate, update_graph, write
 from jaxsnn.errors import DialectError, LoweringError
-from jaxsnn.event.dynamics.registry import neuron_of
+from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build, initializers
 
@@ -365,7 +365,7 @@ def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
         index=jnp.asarray(rng.integers(0, 5, (4, 6)), jnp.int32),
     )
     expected = simulate(network, inputs, 6.0)
-    found = simulate(again, inputs, 6.0, max_events="auto")
+    found = simulate(again, inputs, 6.0, engine=EventDriven(max_spikes="auto"))
     for name, spikes in expected.spikes.items():
         assert spikes.count.sum() > 10
         np.testing.assert_allclose(found.spikes[name].time, spikes.time, rtol=1e-12)

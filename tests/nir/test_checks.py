@@ -6,7 +6,8 @@ import pytest
 
 from jaxsnn.errors import GraphError
 from jaxsnn.nir import build, parse
-from jaxsnn.nir.export import group_of, write
+from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import write
 from jaxsnn.nir.files import load, text_dataset
 from jaxsnn.nir.parse import assemble
 from jaxsnn.nir.validation import validate

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, check, lower, raise_, simulate, verify
+from jaxsnn import TimeStepped, check, lower, update_graph, simulate, verify
 from jaxsnn.errors import ConversionError, DialectError, LoweringError, UsageError
 from jaxsnn.nir import build, describe, export, parse, read, tagged, write
 from jaxsnn.nir.convert import convert
@@ -140,18 +140,18 @@ def test_the_time_stepped_engine_fires_its_spikes(scaled, tmp_path, simulator):
     network = lower(graph, dtype=np.float32)
     y = own(simulator, path, x, scaled=scaled)
     assert 0.02 < y.mean() < 0.9
-    np.testing.assert_array_equal(simulate(network, x, engine=Grid()).output(), y)
+    np.testing.assert_array_equal(simulate(network, x, engine=TimeStepped()).output(), y)
     assert verify(graph, x, y).ok
 
 
 def test_what_is_not_said_stands_in_the_way_by_name(tmp_path):
     graph = read(file_of(tmp_path), tick="1ms", dt="1ms")
     with pytest.raises(LoweringError, match="scaled, which the file does not say") as caught:
-        simulate(lower(graph), spikes(), engine=Grid())
+        simulate(lower(graph), spikes(), engine=TimeStepped())
     assert (caught.value.fix, caught.value.node) == ("say scaled=", "2")
     graph = read(file_of(tmp_path), scaled=True, dt="1ms")
     with pytest.raises(LoweringError, match="the length of a tick of Tustin's clock: say tick="):
-        simulate(lower(graph), spikes(), engine=Grid())
+        simulate(lower(graph), spikes(), engine=TimeStepped())
 
 
 def test_gradients_pass_its_own_decay(tmp_path):
@@ -161,7 +161,7 @@ def test_gradients_pass_its_own_decay(tmp_path):
     def loss(tau):
         parameters = {**network.parameters, "2": {**network.parameters["2"], "tau": tau}}
         changed = network.with_parameters(parameters)
-        return (simulate(changed, x, engine=Grid()).output() ** 2).sum()
+        return (simulate(changed, x, engine=TimeStepped()).output() ** 2).sum()
 
     slope = jax.grad(loss)(network.parameters["2"]["tau"])
     assert np.isfinite(slope).all()
@@ -173,7 +173,7 @@ def test_a_trained_network_goes_back_into_its_file(tmp_path):
     network = lower(graph)
     values = {name: dict(own) for name, own in network.parameters.items()}
     values["2"]["tau"] = values["2"]["tau"] * 2
-    again = raise_(graph, network.with_parameters(values))
+    again = update_graph(graph, network.with_parameters(values))
     np.testing.assert_allclose(
         again.nodes["2"].value("tau"), 2 * np.asarray(graph.nodes["2"].value("tau")), rtol=1e-6
     )
@@ -184,7 +184,7 @@ def test_a_trained_network_goes_back_into_its_file(tmp_path):
 
 def stepped(graph, x):
     network = lower(graph, dtype=np.float32)
-    return np.asarray(simulate(network, x, engine=Grid()).output())
+    return np.asarray(simulate(network, x, engine=TimeStepped()).output())
 
 
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])

@@ -10,7 +10,6 @@ moving sum along the last axis with a bias, and does not: what it connects is fo
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,15 +41,12 @@ from jaxsnn.nir.passes import shapes, transfer
 from jaxsnn.simulation.checks import purposes
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
+from tests.extending_page import code_of, made_by
 
 ROOT = Path(__file__).parents[2]
 
-PAGE = ROOT / "docs" / "extending.md"
-SECTION = PAGE.read_text().partition("\n## A node type\n")[2].partition("\n## ")[0]
 #: The types, as an installed package would have them: the code of the page.
-PACKAGE = "\n\n".join(re.findall(r"```python\n(.*?)```", SECTION, re.S))
-MADE: dict = {}
-exec(PACKAGE, MADE)
+PACKAGE, MADE = code_of("A node type"), made_by("A node type")
 GATHER, SMOOTH, ADAPTIVE = (MADE[name] for name in ("GATHER", "SMOOTH", "ADAPTIVE"))
 
 INDEX = np.array([3, 1, 1, 0])
@@ -131,7 +127,7 @@ def steps(seed=0, shape=(5,)):
 
 
 def simulated(network, arriving):
-    return jaxsnn.simulate(network, arriving, T_END, engine=jaxsnn.Event(max_spikes=64))
+    return jaxsnn.simulate(network, arriving, T_END, engine=jaxsnn.EventDriven(max_spikes=64))
 
 
 # -- files
@@ -302,7 +298,7 @@ def test_in_time_steps_too():
 
         def played(parameters, network=network):
             changed = network.with_parameters(parameters)
-            return jaxsnn.simulate(changed, steps(), engine=jaxsnn.Grid()).output()
+            return jaxsnn.simulate(changed, steps(), engine=jaxsnn.TimeStepped()).output()
 
         outputs.append(played(network.parameters))
         loss = lambda parameters, played=played: jnp.sum(played(parameters) ** 2)  # noqa: E731
@@ -404,7 +400,7 @@ def test_a_bias_of_each_element_is_added_to_its_own(monkeypatch):
     (found,) = signals(network).values()
     np.testing.assert_array_equal(found.constant, bias.reshape(-1))
     nothing = np.zeros((1, 1, 2, 6), np.float32)
-    (voltage,) = jaxsnn.simulate(network, nothing, engine=jaxsnn.Grid()).output()
+    (voltage,) = jaxsnn.simulate(network, nothing, engine=jaxsnn.TimeStepped()).output()
     np.testing.assert_allclose(voltage[0], bias, rtol=1e-6)
 
 
@@ -463,7 +459,7 @@ def test_trained_numbers_go_back_into_the_graph():
     network = jaxsnn.lower(graph)
     gain = network.parameters["4"]["gain"].at[2].set(7.0)
     changed = network.with_parameters({**network.parameters, "4": {"gain": gain}})
-    back = jaxsnn.raise_(graph, changed)
+    back = jaxsnn.update_graph(graph, changed)
     assert back.nodes["4"].value("gain")[2] == 7.0
     kept = [0, 1, 3]
     assert back.nodes["4"].value("gain")[kept].tolist() == gains(2)[kept].tolist()
@@ -550,7 +546,7 @@ def test_a_type_with_a_state_becomes_a_population(dialect, area):
     }
 
 
-@pytest.mark.parametrize(("purpose", "engine"), [("event", jaxsnn.Event), ("grid", jaxsnn.Grid)])
+@pytest.mark.parametrize(("purpose", "engine"), [("event", jaxsnn.EventDriven), ("grid", jaxsnn.TimeStepped)])
 def test_without_a_neuron_model_it_is_not_simulated(purpose, engine):
     graph = build.sequential(build.input(2), adaptive(), dt=1e-3)
     (problem,) = jaxsnn.check(graph, purpose).problems

@@ -104,7 +104,7 @@ def same_nodes(a: Node, b: Node) -> bool:
 @settings(max_examples=40)
 @given(tree=graphs())
 def test_random_graphs_survive(tree, tmp_path_factory, entries):
-    from jaxsnn.nir.export import group_of
+    from jaxsnn.nir.documents import group_of
 
     folder = tmp_path_factory.mktemp("random")
     graph = parse(group_of(tree, "1.0.8"))

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxsnn import Grid, check, lower, simulate
+from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import DIALECTS, build, export, parse, read, tagged, write
 from jaxsnn.nir.convert import convert
@@ -113,7 +113,7 @@ def test_iaf_of_norse_main_starts_at_v_reset():
     graph = parse(untagged(*layers), dialect="norse==main", dt="1ms")
     assert graph.dialect.at("2").initial == "v_reset"
     network = lower(graph, dtype=np.float32)
-    solution = simulate(network, np.ones((6, 1, 2)), engine=Grid(record=True))
+    solution = simulate(network, np.ones((6, 1, 2)), engine=TimeStepped(record=True))
     # -1 + 1 = 0, 1, 2: it fires in the third step, and resets to -1.
     np.testing.assert_array_equal(solution.output().ravel(), [0, 0, 1, 0, 0, 1])
     said = parse(untagged(*layers), dialect="norse==main", dt="1ms", initial="2:zero")

@@ -177,7 +177,7 @@ def raster(seed=0):
 def test_the_grid_plays_the_same_levels_in_small_steps():
     graph = graph_of([["in", "w", "li", "scale", "th", "out"]], WEAK, spike_kernel="box")
     network, x = jaxsnn.lower(graph), raster()
-    level = simulate(network, dense_to_events(x, STEP), STEPS * STEP, max_events="auto").levels[
+    level = simulate(network, dense_to_events(x, STEP), STEPS * STEP, engine=EventDriven(max_spikes="auto", max_events="auto")).levels[
         "th"
     ]
     y = np.asarray(simulate(network, x, engine=TimeStepped()).y["out"])
@@ -215,7 +215,7 @@ def test_run_writes_rises_and_falls(written, capsys):
     assert code == 0
     graph = jaxsnn.read(written[0][0], dialect="nir", time_unit="s", dt=STEP)
     network = jaxsnn.lower(graph)
-    solution = simulate(network, dense_to_events(raster(), STEP), STEPS * STEP, max_events="auto")
+    solution = simulate(network, dense_to_events(raster(), STEP), STEPS * STEP, engine=EventDriven(max_spikes="auto", max_events="auto"))
     level = solution.levels["th"]
     for sample in range(2):
         for name, times in (("", level.rise), ("fall_", level.fall)):

@@ -1,53 +1,31 @@
-"""A loss, an encoder, a constraint and a regulariser from outside: written here, with nothing in
-the package touched.
+"""A loss, an encoder, a constraint and a regulariser from outside, as docs/extending.md writes them:
+nothing in the package is touched.
 """
 
-import inspect
 import json
-from dataclasses import dataclass
-from typing import ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import write
 from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
-from jaxsnn.train.losses import registry
+from jaxsnn.train.losses import loss_names
 from tests.commands.test_cli import call, refused
+from tests.extending_page import code_of, made_by
 from tests.train.test_fit import DATA, QUICK, small_net
 
-
-@dataclass(frozen=True, kw_only=True)
-class Hinge:
-    """The neuron of the label fires first, by a margin in units of tau."""
-
-    population: str
-    tau: float
-    t_max: float
-    margin: float = 0.5
-    name: ClassVar[str] = "hinge"
-    reads: ClassVar[str] = "first spikes"
-
-    def __call__(self, reading, labels):
-        times = reading.first_spike(self.population)
-        times = jnp.where(jnp.isfinite(times), times, self.t_max) / self.tau
-        own = jnp.take_along_axis(times, labels[:, None], axis=1)
-        lacks = jnp.maximum(own - times + self.margin, 0.0)
-        return jnp.sum(lacks, axis=1) - self.margin
-
-    def predict(self, reading):
-        times = reading.first_spike(self.population)
-        return jnp.where(jnp.isfinite(times).any(axis=1), jnp.argmin(times, axis=1), -1)
+MADE = made_by("A loss, an encoder, a constraint, a regulariser")
+Hinge, Backwards, Rounded, FewSpikes = (
+    MADE[name] for name in ("Hinge", "Backwards", "Rounded", "FewSpikes")
+)
 
 
 @pytest.fixture
 def hinge():
     """The loss, registered for one test."""
     yield register_loss(Hinge)
-    del registry._LOSSES["hinge"]
+    del loss_names._LOSSES["hinge"]
 
 
 def test_a_loss_that_is_registered_trains_by_its_name(hinge):
@@ -76,15 +54,7 @@ def test_its_fields_are_options_of_the_loss(hinge):
         fit(small_net(), DATA, loss="hinge", loss_options={"marign": 2.0}, epochs=1)
 
 
-PLUGIN = f"""
-from dataclasses import dataclass
-from typing import ClassVar
-
-import jax.numpy as jnp
-
-
-{inspect.getsource(Hinge)}
-"""
+PLUGIN = code_of("A loss, an encoder, a constraint, a regulariser")
 
 
 @pytest.fixture
@@ -101,7 +71,7 @@ def plugin(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(place)
     yield
-    registry._LOSSES.pop("hinge-of-a-plugin", None)
+    loss_names._LOSSES.pop("hinge-of-a-plugin", None)
 
 
 def test_the_command_trains_with_a_loss_of_an_entry_point(plugin, tmp_path, capsys):
@@ -153,45 +123,6 @@ def test_what_is_not_a_loss_is_refused(hinge):
         register_loss(Hinge, "ttfs")
     assert register_loss(Hinge) is Hinge
     assert LOSSES["hinge"] is Hinge
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backwards:
-    """Small values come last, in `duration` seconds; a last channel spikes at the end."""
-
-    duration: float
-
-    def __call__(self, values):
-        time = self.duration * (1 - np.asarray(values))
-        time = np.concatenate([time, np.full((len(time), 1), self.duration)], axis=1)
-        index = np.broadcast_to(np.arange(time.shape[1]), time.shape)
-        return Events(time=time, index=index.astype(np.int32))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rounded:
-    """Between -most and most, by a sine."""
-
-    most: float = 2.0
-    shared: bool = False
-    rate: float = 1.0
-
-    def to_raw(self, value, own):
-        return jnp.arcsin(value / self.most)
-
-    def to_value(self, raw, own):
-        return self.most * jnp.sin(raw)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FewSpikes:
-    """A term for each recorded spike of a population."""
-
-    population: str
-
-    def __call__(self, network, solution):
-        count = solution.spikes[self.population].count
-        return 1e-3 * count.sum(axis=1)
 
 
 def test_an_encoder_a_constraint_and_a_regulariser_of_ones_own_are_passed_as_they_are():

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, Circuit
 from jaxsnn.bss2.search.placement import Placement, Placer
-from jaxsnn.bss2.search.registry import Registry
+from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import Task
 from jaxsnn.bss2.search.tiling import tile, tile_evenly
 

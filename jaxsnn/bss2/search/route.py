@@ -21,7 +21,7 @@ from jaxsnn.bss2.search.effort import Effort, Unrouted
 from jaxsnn.bss2.search.greedy_router import route_greedily
 from jaxsnn.bss2.search.make_run import Codes, fill, record
 from jaxsnn.bss2.search.placement import Placement
-from jaxsnn.bss2.search.registry import Registry
+from jaxsnn.bss2.search.strategies import Registry
 from jaxsnn.bss2.search.task import Task
 
 #: A router: `router(task, placement, rng, effort)` gives all events of a placed task addresses, and

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.event.dynamics.registry import neuron_of
+from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import through
 from jaxsnn.network.signals import Signal, signals

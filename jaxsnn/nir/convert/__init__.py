@@ -38,7 +38,7 @@ from jaxsnn.nir.convert.topology import (
 )
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.export import group_of
+from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph

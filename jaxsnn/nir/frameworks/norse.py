@@ -27,7 +27,6 @@ from jaxsnn.nir.convert.neuron_writing import (
 )
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.dialects import Dialect
-from jaxsnn.nir.frameworks.common import COMMON_NODES, TORCH_RUN
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -37,6 +36,7 @@ from jaxsnn.nir.frameworks.framework import (
     Rule,
     rules,
 )
+from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
 from jaxsnn.nir.torch_leaves import Call, Exported, numbers_of
 
 # What it writes

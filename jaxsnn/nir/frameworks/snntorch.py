@@ -26,7 +26,6 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.common import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -36,6 +35,7 @@ from jaxsnn.nir.frameworks.framework import (
     Rule,
     rules,
 )
+from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
 from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
 

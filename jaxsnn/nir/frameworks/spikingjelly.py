@@ -20,7 +20,6 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.common import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -30,6 +29,7 @@ from jaxsnn.nir.frameworks.framework import (
     Rule,
     rules,
 )
+from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 
 # What it writes
 

@@ -25,7 +25,6 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.common import COMMON_NODES
 from jaxsnn.nir.frameworks.decays import EULER_SYNAPSE, NO_DECAY, R
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -36,6 +35,7 @@ from jaxsnn.nir.frameworks.framework import (
     StepLength,
     rules,
 )
+from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES
 from jaxsnn.nir.graph import Change, Edge, Graph
 from jaxsnn.nir.nodes import Affine, Input, Linear
 from jaxsnn.nir.passes import window

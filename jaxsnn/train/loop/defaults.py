@@ -16,8 +16,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.losses.loss_names import loss_class
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.registry import loss_class
 from jaxsnn.train.options import replaced
 from jaxsnn.units import format_time
 

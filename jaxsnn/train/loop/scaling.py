@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.dynamics.registry import neuron_of
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import identity, through
 from jaxsnn.network.structure import OPERATORS, Wire

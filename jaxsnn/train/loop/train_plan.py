@@ -26,8 +26,8 @@ from jaxsnn.train.loop.defaults import (
     refuse_unfit,
 )
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
+from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.losses.registry import name_of
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
 from jaxsnn.train.options import OPTIONS, TrainOptions, replaced
 
