@@ -29,6 +29,7 @@ How P depends on the lanes that the flow depends on (time constants) is carried 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,18 +37,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, State, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.event_arrays import (
+    Decay,
+    NeuronLanes,
+    Numbers,
+    OfNeurons,
+    OfSpikes,
+    Rows,
+    Seconds,
+    State,
+    Times,
+    Weights,
+    WhichNeurons,
+)
 from jaxsnn.event.forward.layer import (
     MINOR_NEURONS,
     Causes,
     LayerSpec,
     LayerSpikes,
-    Rows,
-    Seconds,
-    Times,
-    Weights,
     gathered,
     simulate_layer,
     spread,
@@ -57,11 +68,30 @@ from jaxsnn.event.forward.layer import (
 Slots = Float[Array, "spikes batch neurons"]
 #: Lane field that the flow depends on -> derivative of a state or costate by it.
 ByField = dict[str, State]
+#: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
+OfTile = Float[Array, "a b"]
+Broadcast = Float[Array, "#a #b"]
+
+
+class Residuals(NamedTuple):
+    """What the backward pass needs: the arguments of `layer_spikes`, and what came of them."""
+
+    weight: Weights
+    lanes: NeuronLanes
+    time: Times
+    row: Rows
+    times: OfSpikes  # of the spikes
+    slopes: OfSpikes
+    causes: Causes | None
+
+
+#: By weight, lanes, time, row and t_end.
+Gradients = tuple[Weights, NeuronLanes, Times, None, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def layer_spikes(
-    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> LayerSpikes:
     """Spikes of one population, differentiable in weight, every field of `lanes` and the arrival
     times.
@@ -81,25 +111,25 @@ def layer_spikes(
 
 
 def _forward(
-    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
-) -> tuple[LayerSpikes, Any]:
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
+) -> tuple[LayerSpikes, Residuals]:
     spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
-    return spikes, (weight, lanes, time, row, spikes.time, spikes.slope, causes)
+    return spikes, Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
 
-def slope_floor(spec: LayerSpec, lanes: Any) -> Numbers:
+def slope_floor(spec: LayerSpec, lanes: NeuronLanes) -> Numbers:
     """Smallest slope that a gradient is divided by, in the shape of the lanes."""
     return spec.min_slope * spec.neuron.slope_scale(lanes)
 
 
-def starts_above(neuron: Neuron, lanes: Any) -> Bool[Array, "..."]:
+def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
     """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
     exactly.
     """
     return neuron.excess(lanes, neuron.begin(lanes)) >= 0
 
 
-def start_of(spec: LayerSpec, lanes: Any) -> State:
+def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
     """The state from which the first spike is counted."""
     neuron = spec.neuron
     begin = neuron.begin(lanes)
@@ -107,12 +137,11 @@ def start_of(spec: LayerSpec, lanes: Any) -> State:
         return begin
     # One that starts above its threshold is not lowered from there: it begins as if reset.
     above = neuron.excess(lanes, begin) >= 0
-    return tuple(
-        jnp.where(above, a, b) for a, b in zip(neuron.reset(lanes, begin), begin, strict=True)
-    )
+    pairs = zip(neuron.reset(lanes, begin), begin, strict=True)
+    return tuple(jnp.where(above, reset, started) for reset, started in pairs)
 
 
-def left_by_spike(spec: LayerSpec, lanes: Any) -> State:
+def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
     """What a spike leaves of a state that is zero: v_reset and what it adds elsewhere, where it
     assigns V; else what it takes, negative.
     """
@@ -122,10 +151,11 @@ def left_by_spike(spec: LayerSpec, lanes: Any) -> State:
     return spec.neuron.reset(lanes, still)
 
 
-def clipped_slopes(spec: LayerSpec, lanes: Any, spikes: LayerSpikes) -> Int[Array, ""]:
+def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
     """Number of recorded spikes whose slope lies below the floor."""
     lanes = spread(lanes, spikes.time.shape[0])
     low = (spikes.slope < slope_floor(spec, lanes)[..., None]) & jnp.isfinite(spikes.time)
+    # the spike of a neuron that starts above its threshold has no gradient to clip
     first = low[..., 0] & ~starts_above(spec.neuron, lanes)
     return jnp.sum(low.at[..., 0].set(first))
 
@@ -134,17 +164,13 @@ def clipped_slopes(spec: LayerSpec, lanes: Any, spikes: LayerSpikes) -> Int[Arra
 
 
 class _Spike(NamedTuple):
-    """One spike slot of the backward scan, arrays (batch, neurons).
+    """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
-    slope: what is divided by; inf where the time does not depend on the state. slope_after: V' when
-    V is let go from v_reset.
-    """
-
-    time: Float[Array, "batch neurons"]
-    slope: Float[Array, "batch neurons"]
-    slope_after: Float[Array, "batch neurons"]
-    cotangent: Float[Array, "batch neurons"]
-    fired: Bool[Array, "batch neurons"]
+    time: Float[Array, "*spikes batch neurons"]
+    slope: Float[Array, "*spikes batch neurons"]  # divided by; inf: the state does not move the time
+    slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
+    cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
+    fired: Bool[Array, "*spikes batch neurons"]
 
 
 class Costate(NamedTuple):
@@ -155,38 +181,39 @@ class Costate(NamedTuple):
 
 
 class _Passed(NamedTuple):
-    """What the scan leaves of each spike.
+    """What the scan leaves of each spike; or of all, slots first."""
 
-    before: costate just before it. after: just after it. free: when V is let go, with V's own
-    entry alone differing from `after`. lam: its costate along the excess. drive: the numerator of
-    -lam, which belongs to the causing arrival where there is one.
-    """
-
-    before: Costate
-    after: Costate
-    free: Costate
-    lam: Float[Array, "batch neurons"]
-    drive: Float[Array, "batch neurons"]
+    before: Costate  # just before the spike
+    after: Costate  # just after it
+    free: Costate  # when V is let go, with V's own entry alone differing from `after`
+    lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
+    #: numerator of -lam, which belongs to the causing arrival where there is one
+    drive: Float[Array, "*spikes batch neurons"]
 
 
 class _Carry(NamedTuple):
     """The costate just before the next spike, and when that is."""
 
     costate: Costate
-    time: Float[Array, "batch neurons"]
-    fired: Bool[Array, "batch neurons"]
+    time: OfNeurons
+    fired: WhichNeurons  # whether there is a next spike
 
 
 class Backward:
     """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons)."""
 
-    def __init__(self, spec: LayerSpec, lanes: Any) -> None:
-        self.spec, self.neuron, self.lanes = spec, spec.neuron, lanes
+    def __init__(self, spec: LayerSpec, lanes: NeuronLanes) -> None:
+        self.spec = spec
+        self.neuron = spec.neuron
+        self.lanes = lanes
         begin = self.neuron.begin(lanes)
-        still = jax.tree.map(jnp.zeros_like, begin)
+        self.still = jax.tree.map(jnp.zeros_like, begin)
+
+        def total(state: State) -> Float[Array, ""]:
+            return jnp.sum(self.neuron.excess(lanes, state))
+
         #: dg/dx, constant as g is affine
-        self.along = jax.grad(lambda state: jnp.sum(self.neuron.excess(lanes, state)))(still)
-        self.still = still
+        self.along = jax.grad(total)(self.still)
         #: what a spike leaves of a state that is zero, in the formula that holds for this spec
         self.left = left_by_spike(spec, lanes)
 
@@ -198,6 +225,7 @@ class Backward:
     def flow_back(self, costate: Costate, time: Numbers) -> Costate:
         """The costate a time earlier."""
         decay, decay_by = self.neuron.decay_by(self.lanes, time)
+        # P = F^T P' gives dP/dtau = F^T dP'/dtau + (dF/dtau)^T P'.
         by = {}
         for name, change in decay_by.items():
             carried = self.neuron.flow_back(decay, costate.by[name])
@@ -209,7 +237,7 @@ class Backward:
         flow_back = partial(self.neuron.flow_back, costate=p)
         return jax.jvp(flow_back, (decay,), (change,))[1]
 
-    def start(self, shape: tuple[int, ...], dtype: Any) -> _Carry:
+    def start(self, shape: tuple[int, ...], dtype: DTypeLike) -> _Carry:
         """Behind the last spike nothing counts."""
         zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
         by = dict.fromkeys(self.neuron.flow_fields, zero)
@@ -221,12 +249,14 @@ class Backward:
         let_go = spike.time + self.spec.refractory
         gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
         free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))
-        passed = (self._assigned if self.spec.assigns else self._lowered)(free, spike)
-        after = _Carry(costate=passed.before, time=spike.time, fired=spike.fired)
-        return after, passed
+        through = self._assigned if self.spec.assigns else self._lowered
+        passed = through(free, spike)
+        earlier = _Carry(costate=passed.before, time=spike.time, fired=spike.fired)
+        return earlier, passed
 
     def _lowered(self, q: Costate, spike: _Spike) -> _Passed:
         """Through a spike that takes the same from the state whatever it was."""
+        # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
         fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
         drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
         lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
@@ -235,10 +265,11 @@ class Backward:
 
     def _assigned(self, q: Costate, spike: _Spike) -> _Passed:
         """Through a spike that assigns V, and the refractory time behind it."""
-        after = Costate(p=without_v(q.p), by={n: without_v(x) for n, x in q.by.items()})
+        # V is assigned: what it was before does not count.
+        after = _without_v_of_costate(q)
         if self.spec.refractory:
             held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
-            after = Costate(p=without_v(held.p), by={n: without_v(x) for n, x in held.by.items()})
+            after = _without_v_of_costate(held)
         added = self.neuron.rate(self.lanes, without_v(self.left))
         later = q.p[0] * spike.slope_after + dot(after.p, added)
         drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
@@ -248,24 +279,33 @@ class Backward:
 
 
 def plus(state: State, other: State) -> State:
+    """The sum of two states."""
     return tuple(a + b for a, b in zip(state, other, strict=True))
 
 
 def times_each(state: State, factor: Numbers) -> State:
+    """A state times a number of each neuron."""
     return tuple(part * factor for part in state)
 
 
 def dot(state: State, other: State) -> Numbers:
+    """The scalar product of each neuron's states."""
     return sum(a * b for a, b in zip(state, other, strict=True))  # pyright: ignore
 
 
 def without_v(state: State) -> State:
+    """A state with 0 for V."""
     return jnp.zeros_like(state[0]), *state[1:]
+
+
+def _without_v_of_costate(costate: Costate) -> Costate:
+    by = {name: without_v(state) for name, state in costate.by.items()}
+    return Costate(p=without_v(costate.p), by=by)
 
 
 def _spikes_back(
     spec: LayerSpec,
-    lanes: Any,
+    lanes: NeuronLanes,
     times: Slots,
     slopes: Slots,
     cotangent: Slots,
@@ -273,6 +313,7 @@ def _spikes_back(
 ) -> tuple[_Passed, Costate]:
     """What each spike leaves (arrays (spikes, batch, neurons)), and the costate at time 0."""
     fired = jnp.isfinite(times)
+    # The slope of a spike that an arrival caused is inf: lam = 0. With a width it is that of a ramp.
     if causes is not None and spec.jump_width is not None:
         jumped = jnp.isinf(slopes) & (causes.jump > 0)
         slopes = jnp.where(jumped, causes.jump / spec.jump_width, slopes)
@@ -288,7 +329,7 @@ def _spikes_back(
     )
     backward = Backward(spec, lanes)
     start = backward.start(times.shape[1:], times.dtype)
-    if len(times) == 1:
+    if len(times) == 1:  # a scan of one step would be compiled as a loop
         carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
         passed = jax.tree.map(lambda array: array[None], passed)
     else:
@@ -296,10 +337,13 @@ def _spikes_back(
     return passed, backward.flow_back(carry.costate, jnp.where(carry.fired, carry.time, 0.0))
 
 
-def _own_gradient(spec: LayerSpec, lanes: Any, passed: _Passed, begin: Costate) -> Any:
+def _own_gradient(
+    spec: LayerSpec, lanes: NeuronLanes, passed: _Passed, begin: Costate
+) -> NeuronLanes:
     """The part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
     neuron = spec.neuron
     total = partial(jax.tree.map, partial(jnp.sum, axis=0))
+    # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
     if spec.assigns:
         after = _with_v(passed.after, passed.free)
     else:  # where a neuron started above its threshold its first spike took nothing
@@ -309,11 +353,12 @@ def _own_gradient(spec: LayerSpec, lanes: Any, passed: _Passed, begin: Costate) 
     after = total(after)
     still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
     wide = jax.tree.map(lambda array: jnp.broadcast_to(array, passed.lam.shape[1:]), lanes)
+    # The lanes enter through the excess at spikes, ...
     gradient = pulled(lambda lanes: neuron.excess(lanes, still), wide, total(passed.lam))
-    for function, costate in (
-        (partial(start_of, spec), begin),
-        (partial(left_by_spike, spec), after),
-    ):
+    # ... through the states that the flow begins with, at time 0 and behind spikes, and, in the
+    # fields of the flow, through the flow of these.
+    beginnings = ((partial(start_of, spec), begin), (partial(left_by_spike, spec), after))
+    for function, costate in beginnings:
         gradient = jax.tree.map(jnp.add, gradient, pulled(function, wide, costate.p))
         state = function(lanes)
         for name in neuron.flow_fields:
@@ -328,37 +373,46 @@ def _with_v(costate: Costate, other: Costate) -> Costate:
     return Costate(p=(other.p[0], *costate.p[1:]), by=by)
 
 
-def pulled(function: Any, lanes: Any, cotangent: Any) -> Any:
-    """The gradient by the lanes of a function of them, (batch, neurons)."""
+def pulled(
+    function: Callable[[NeuronLanes], State | Numbers],
+    lanes: NeuronLanes,
+    cotangent: State | Numbers,
+) -> NeuronLanes:
+    """The gradient by the lanes of a function of them, in their shape.
+
+    Args:
+        cotangent: of the function's result, or what broadcasts to it.
+    """
     shape = jax.tree.leaves(lanes)[0].shape
     found, pull = jax.vjp(function, lanes)
-    cotangent = jax.tree.map(
-        lambda value, given: jnp.broadcast_to(given, shape).astype(value.dtype), found, cotangent
-    )
-    return pull(cotangent)[0]
+
+    def fitted(value: Numbers, given: Numbers) -> Numbers:
+        return jnp.broadcast_to(given, shape).astype(value.dtype)
+
+    return pull(jax.tree.map(fitted, found, cotangent))[0]
 
 
 # ---- arrivals
 
 
 class _Sample(NamedTuple):
-    """One sample: arrays (arrivals,), or spikes first, (spikes, neurons)."""
+    """One sample; of a batch, which the scan takes apart, with an axis of samples in front."""
 
-    arrival: Float[Array, "arrivals"]
-    row: Int[Array, "arrivals"]
-    times: Float[Array, "spikes neurons"]
-    cause: Int[Array, "spikes neurons"] | None
-    before: Costate
-    free: Costate | None
-    lanes: Any
+    arrival: Float[Array, "*batch arrivals"]
+    row: Int[Array, "*batch arrivals"]
+    times: Float[Array, "*batch spikes neurons"]
+    cause: Int[Array, "*batch spikes neurons"] | None  # None where arrivals cause no spikes
+    before: Costate  # just before each spike, (spikes, neurons)
+    free: Costate | None  # when V is let go; None without a refractory time
+    lanes: NeuronLanes
 
 
 class _ByArrival(NamedTuple):
-    """What a tile of arrivals and neurons leaves, the longer of these axes last."""
+    """What each arrival does through each neuron, the parts of gradients."""
 
-    weight: Float[Array, "a b"]
-    time: Float[Array, "a b"]
-    fields: dict[str, Float[Array, "a b"]]
+    weight: OfTile
+    time: OfTile
+    fields: dict[str, OfTile]
 
 
 class _Tile:
@@ -369,18 +423,19 @@ class _Tile:
     """
 
     def __init__(self, spec: LayerSpec, neurons_last: bool) -> None:
-        self.spec, self.neuron, self.neurons_last = spec, spec.neuron, neurons_last
+        self.spec = spec
+        self.neurons_last = neurons_last
         self.axis = 0 if neurons_last else 1  # of the arrivals
 
-    def of_arrivals(self, array: Array) -> Array:
+    def of_arrivals(self, array: Shaped[Array, "arrivals"]) -> Shaped[Array, "#a #b"]:
         """(arrivals,) as what broadcasts to a tile."""
         return jnp.expand_dims(array, 1 - self.axis)
 
-    def of_lanes(self, array: Array) -> Array:
+    def of_lanes(self, array: Shaped[Array, "neurons"]) -> Shaped[Array, "#a #b"]:
         """(neurons,) as what broadcasts to a tile."""
         return array[None] if self.neurons_last else array[:, None]
 
-    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> Array:
+    def taken(self, array: Float[Array, "spikes neurons"], number: Int[Array, "a b"]) -> OfTile:
         """Entries of a spike's array at a slot of each arrival and neuron."""
         array = array if self.neurons_last else array.T
         if len(array.shape) and array.shape[self.axis] == 2:  # one spike, and what is behind it
@@ -392,9 +447,9 @@ class _Tile:
         """For each arrival the neuron's next spike, or how many it has."""
         arrival = self.of_arrivals(sample.arrival)
         slot = self.of_arrivals(jnp.arange(len(sample.arrival), dtype=jnp.int32))
-        number = jnp.zeros(
-            jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample)), jnp.int32
-        )
+        shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
+        number = jnp.zeros(shape, jnp.int32)
+        # Of many spikes a search takes less time than a comparison with each.
         if sample.cause is None and len(sample.times) > 4:
             search = partial(jnp.searchsorted, side="right", method="scan_unrolled")
             found = jax.vmap(search, in_axes=(1, None))(sample.times, sample.arrival)
@@ -409,29 +464,28 @@ class _Tile:
         return number
 
     def _lanes_shape(self, sample: _Sample) -> tuple[int, ...]:
+        """(1, neurons) or (neurons, 1)."""
         return self.of_lanes(sample.times[0]).shape
 
-    def back(self, sample: _Sample, weights: Float[Array, "a b"]) -> _ByArrival:
+    def back(self, sample: _Sample, weights: OfTile) -> _ByArrival:
         """What the arrivals of a sample leave."""
         lanes = jax.tree.map(self.of_lanes, sample.lanes)
         arrival = self.of_arrivals(sample.arrival)
         number = self.next_spike(sample)
+        # Behind the last spike nothing counts: there `taken` finds the slot that `_padded` adds.
         used = jnp.isfinite(arrival) & (number < len(sample.times))
-
-        def behind(array: Array, value: float = 0.0) -> Array:
-            return jnp.concatenate([array, jnp.full_like(array[:1], value)])
-
-        target = self.taken(behind(sample.times), number)
-        costate = jax.tree.map(lambda x: self.taken(behind(x), number), sample.before)
+        target = self.taken(_padded(sample.times), number)
+        costate = jax.tree.map(lambda x: self.taken(_padded(x), number), sample.before)
         if sample.free is not None:
             target, costate = self._or_release(sample, arrival, number, target, costate)
         used &= jnp.isfinite(target)
         gap = jnp.where(used, target, 0.0) - jnp.where(used, arrival, 0.0)
         backward = Backward(self.spec, lanes)
         found = backward.flow_back(costate, jnp.maximum(gap, 0.0))
+        # An arrival of weight W adds W e to the state, a later one W A e dt less.
         unit, moved = backward.arrived()
 
-        def counted(values: Array) -> Array:
+        def counted(values: OfTile) -> OfTile:
             return jnp.where(used, values, 0.0)
 
         return _ByArrival(
@@ -443,55 +497,46 @@ class _Tile:
     def _or_release(
         self,
         sample: _Sample,
-        arrival: Array,
+        arrival: Broadcast,
         number: Int[Array, "a b"],
-        target: Array,
+        target: OfTile,
         costate: Costate,
-    ) -> tuple[Array, Costate]:
+    ) -> tuple[OfTile, Costate]:
         """Of arrivals in a refractory time, its end and the costate there, V's own left out."""
         assert sample.free is not None
+        # the spike before the next one, whose refractory time the arrival may lie in
         before = jnp.maximum(number - 1, 0)
         end = self.taken(_padded(sample.times), before) + self.spec.refractory
         held = (number > 0) & (arrival < end)
         free = jax.tree.map(lambda x: self.taken(_padded(x), before), sample.free)
-        p, by = without_v(free.p), {name: without_v(x) for name, x in free.by.items()}
         chosen = partial(jax.tree.map, partial(jnp.where, held))
-        return jnp.where(held, end, target), chosen(Costate(p=p, by=by), costate)
+        return jnp.where(held, end, target), chosen(_without_v_of_costate(free), costate)
 
 
-def _padded(array: Array) -> Array:
+def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neurons"]:
+    """Values of each spike and a 0 behind the last one."""
     return jnp.concatenate([array, jnp.zeros_like(array[:1])])
 
 
-class _Residuals(NamedTuple):
-    """What the backward pass needs: the arguments, and what came of them."""
-
-    weight: Weights
-    lanes: Any
-    time: Times
-    row: Rows
-    times: Float[Array, "batch neurons spikes"]
-    slopes: Float[Array, "batch neurons spikes"]
-    causes: Causes | None
+# ---- the gradient
 
 
-def layer_backward(spec: LayerSpec, residuals: Any, cotangent: LayerSpikes) -> tuple[Any, ...]:
-    """Gradients of `layer_spikes` by its arguments, from weight, lanes, time, row, spike times,
-    slopes and causes.
-    """
-    kept = _Residuals(*residuals)
+def layer_backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> Gradients:
+    """Gradients of `layer_spikes` by its arguments."""
 
-    def backward(neurons: list[Neuron]) -> tuple[Any, ...]:
+    def backward(neurons: list[Neuron]) -> tuple[Weights, NeuronLanes, Times]:
         return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent)
 
-    return *by_facts([spec.neuron], [kept.lanes], backward), None, None
+    d_weight, d_lanes, d_time = by_facts([spec.neuron], [kept.lanes], backward)
+    return d_weight, d_lanes, d_time, None, None
 
 
 def _gradients(
-    spec: LayerSpec, kept: _Residuals, cotangent: LayerSpikes
-) -> tuple[Weights, Any, Times]:
+    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes
+) -> tuple[Weights, NeuronLanes, Times]:
     """Gradients by weight, lanes and arrival times."""
     lanes = kept.lanes
+    # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
     spikes_first = partial(jax.tree.map, lambda array: jnp.moveaxis(array, -1, 0))
     times, slopes, causes = spikes_first((kept.times, kept.slopes, kept.causes))
     wide = spread(lanes, kept.time.shape[0])
@@ -508,21 +553,27 @@ def _gradients(
 
 def _arrivals_back(
     spec: LayerSpec,
-    kept: _Residuals,
-    wide: Any,
+    kept: Residuals,
+    wide: NeuronLanes,
     times: Slots,
     causes: Causes | None,
     passed: _Passed,
-) -> tuple[Weights, dict[str, Float[Array, "batch neurons"]], Times]:
+) -> tuple[Weights, dict[str, OfNeurons], Times]:
     """Gradients by the weights, by the fields of the flow through arrivals, and by their times."""
     weight, time, row = kept.weight, kept.time, kept.row
     batch = time.shape[0]
     shared = row.ndim == 1  # one row pattern for all samples: gather and scatter weights once
     tile = _Tile(spec, neurons_last=weight.shape[1] >= MINOR_NEURONS)
-    turn = (lambda array: array) if tile.neurons_last else jnp.transpose
+
+    def turn(array: Float[Array, "c d"]) -> Float[Array, "e f"]:
+        """From (arrivals, neurons) to the axes of the tile, or back."""
+        return array if tile.neurons_last else jnp.transpose(array)
+
     all_weights = turn(weight[row]) if shared else None
 
-    def sample(d_weight: Array, given: _Sample) -> tuple[Array, Any]:
+    def sample(
+        d_weight: Float[Array, "c d"], given: _Sample
+    ) -> tuple[Float[Array, "c d"], tuple[dict[str, Float[Array, "n"]], Float[Array, "m"]]]:
         if all_weights is None:
             weights = turn(weight.at[given.row].get(mode="fill", fill_value=0.0))
         else:
@@ -535,9 +586,10 @@ def _arrivals_back(
         fields = {name: jnp.sum(by, axis=tile.axis) for name, by in found.fields.items()}
         return d_weight, (fields, jnp.sum(found.time, axis=1 - tile.axis))
 
+    # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
     by_sample = partial(jax.tree.map, lambda array: jnp.moveaxis(array, 1, 0))
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
-    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])
+    rows = jnp.where(jnp.isfinite(time), row, weight.shape[0])  # beyond the table where unused
     inputs = _Sample(
         arrival=time,
         row=rows,
@@ -558,55 +610,76 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: _Passed) -> 
     """The arrivals' gradient with what spikes pass on that came when they came."""
     batch, arrivals = d_time.shape
     jumped = jnp.isfinite(times) & (causes.cause >= 0)
+    # (spikes, batch, neurons) -> (batch, spikes * neurons); slot `arrivals` is none, and dropped
     slot = jnp.moveaxis(jnp.where(jumped, causes.cause, arrivals), 1, 0).reshape(batch, -1)
     drive = jnp.moveaxis(jnp.where(jumped, passed.drive, 0.0), 1, 0).reshape(batch, -1)
     return d_time.at[jnp.arange(batch)[:, None], slot].add(drive, mode="drop")
 
 
 def _with_slope_after(
-    spec: LayerSpec, kept: _Residuals, wide: Any, times: Slots, causes: Causes | None
+    spec: LayerSpec, kept: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
 ) -> Causes:
     """Causes with V' when V is let go after each spike, where the simulation did not note it: after
     a refractory time, and for spikes that were recorded elsewhere.
     """
     if causes is not None and not spec.refractory:
         return causes
-    neuron, weight = spec.neuron, jnp.pad(kept.weight, ((0, 1), (0, 0)))
+    neuron = spec.neuron
+    weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
     rows = jnp.broadcast_to(kept.row, kept.time.shape)
     rows = jnp.where(jnp.isfinite(kept.time), rows, len(kept.weight))
     batch = len(kept.time)
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
-
-    def sample(given: tuple[Array, Array, Array, Any]) -> Array:
-        arrival, row, times, lanes = given
-        fired = jnp.isfinite(times)
-        spikes = jnp.where(fired, times, 0.0)
-        still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
-        added = without_v(neuron.reset(lanes, still))
-
-        def after(gap: Array, state: State) -> State:
-            return neuron.flow(neuron.decay(lanes, gap), state)
-
-        def release(free: Array) -> Array:
-            state = after(free, neuron.begin(lanes))
-            came = jnp.isfinite(arrival)[:, None] & (free >= arrival[:, None])
-            gap = jnp.where(came, free - arrival[:, None], 0.0)
-            moved = after(gap, neuron.arrive(still, weight[row]))
-            spiked = fired & (free >= spikes)
-            kicked = after(jnp.where(spiked, free - spikes, 0.0), added)
-            for counts, parts in ((came, moved), (spiked, kicked)):
-                sums = (jnp.sum(jnp.where(counts, part, 0.0), axis=0) for part in parts)
-                state = plus(state, tuple(sums))
-            return neuron.rate(lanes, neuron.clamp(lanes, state))[0]
-
-        return lax.map(release, spikes + spec.refractory)
-
-    found = lax.map(sample, (kept.time, rows, jnp.moveaxis(times, 1, 0), lanes))
+    samples = _Seen(kept.time, rows, jnp.moveaxis(times, 1, 0), lanes)
+    found = lax.map(partial(_slopes_after, neuron, weight, spec.refractory), samples)
     found = jnp.moveaxis(found, 0, 1)
     if causes is None:
         none = jnp.full(times.shape, -1, jnp.int32)
         return Causes(cause=none, jump=jnp.zeros_like(times), slope_after=found)
     return causes._replace(slope_after=found)
+
+
+class _Seen(NamedTuple):
+    """What V depends on in one sample; of a batch, with an axis of samples in front."""
+
+    arrival: Float[Array, "*batch arrivals"]
+    row: Int[Array, "*batch arrivals"]
+    times: Float[Array, "*batch spikes neurons"]
+    lanes: NeuronLanes
+
+
+def _slopes_after(
+    neuron: Neuron, weight: Float[Array, "slots neurons"], refractory: float, seen: _Seen
+) -> Float[Array, "spikes neurons"]:
+    """V' when V is let go after each spike of a sample.
+
+    The state there is the sum of what the start, the arrivals and the spikes have left: all but V,
+    which is v_reset, follows a linear flow.
+    """
+    arrival, lanes = seen.arrival, seen.lanes
+    fired = jnp.isfinite(seen.times)
+    spikes = jnp.where(fired, seen.times, 0.0)
+    still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+    added = without_v(neuron.reset(lanes, still))
+
+    def after(gap: Numbers, state: State) -> State:
+        return neuron.flow(neuron.decay(lanes, gap), state)
+
+    def slope_at(free: Float[Array, "neurons"]) -> Float[Array, "neurons"]:
+        """V' of each neuron when it is let go at a time."""
+        state = after(free, neuron.begin(lanes))
+        came = jnp.isfinite(arrival)[:, None] & (free >= arrival[:, None])
+        gap = jnp.where(came, free - arrival[:, None], 0.0)
+        moved = after(gap, neuron.arrive(still, weight[seen.row]))
+        spiked = fired & (free >= spikes)
+        kicked = after(jnp.where(spiked, free - spikes, 0.0), added)
+        # one row for each arrival, and for each spike
+        for counts, parts in ((came, moved), (spiked, kicked)):
+            sums = (jnp.sum(jnp.where(counts, part, 0.0), axis=0) for part in parts)
+            state = plus(state, tuple(sums))
+        return neuron.rate(lanes, neuron.clamp(lanes, state))[0]
+
+    return lax.map(slope_at, spikes + refractory)
 
 
 layer_spikes.defvjp(_forward, layer_backward)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,14 @@ import numpy as np
 from jax.dtypes import float0
 from jaxtyping import Array, Float
 
-from jaxsnn.event.adjoint.layer_adjoint import layer_backward
-from jaxsnn.event.forward.layer import (
-    LayerSpec,
-    LayerSpikes,
-    Rows,
-    Seconds,
-    Times,
-    Weights,
-    simulate_layer,
-)
+from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
+from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def layer_spikes_forward(
-    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> LayerSpikes:
     """As `layer_adjoint.layer_spikes`, differentiable in forward mode."""
     return simulate_layer(spec, weight, lanes, time, row, t_end)[0]
@@ -41,30 +34,46 @@ def layer_spikes_forward(
 def _tangents(
     spec: LayerSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[LayerSpikes, LayerSpikes]:
+    """Spikes and their tangents; primals and tangents are those of the other arguments."""
     spikes, causes = simulate_layer(spec, *primals)
-    residuals = (*primals[:4], spikes.time, spikes.slope, causes)
+    weight, lanes, time, row, _ = primals
+    kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
-    def gradients(cotangent: Float[Array, "batch neurons spikes"]) -> tuple[Any, ...]:
-        return layer_backward(spec, residuals, replace(spikes, time=cotangent))[:3]
+    def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronLanes, Times]:
+        return layer_backward(spec, kept, replace(spikes, time=cotangent))[:3]
 
-    return spikes, moved_by(spikes, transposed(gradients, spikes.time, tangents[:3]))
+    # rows and the end have no gradient
+    given = tangents[:3]
+    return spikes, moved_by(spikes, transposed(gradients, spikes.time, given))
 
 
 def transposed(
-    gradients: Callable[[Any], Any], times: Float[Array, "..."], tangents: Any
+    gradients: Callable[[Float[Array, "..."]], Any], times: Float[Array, "..."], tangents: Any
 ) -> Float[Array, "..."]:
     """Tangents of spike times from the function that maps their cotangents to gradients, and the
     tangents by these.
+
+    Args:
+        gradients: linear, spike times' cotangents -> a tree of gradients.
+        times: of the spikes.
+        tangents: a tree like that of the gradients.
     """
-    return jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1](tangents)[0]
+    # The gradients are J^T c for cotangents c, so that the derivative of <J^T c, tangents> by c is
+    # J tangents. As they are linear in c, it is the same at any c.
+    pull = jax.vjp(gradients, jax.tree.map(jnp.zeros_like, times))[1]
+    return pull(tangents)[0]
 
 
-def moved_by(spikes: Any, tangent: Float[Array, "..."]) -> Any:
+Spikes = TypeVar("Spikes")
+
+
+def moved_by(spikes: Spikes, tangent: Float[Array, "..."]) -> Spikes:
     """The tangent of spikes whose times move; slopes and counts are held."""
 
     def still(array: Array) -> Any:
         if jnp.issubdtype(array.dtype, jnp.floating):
             return jnp.zeros_like(array)
-        return np.zeros(array.shape, float0)
+        return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
 
-    return replace(jax.tree.map(still, spikes), time=tangent)
+    moved: Any = jax.tree.map(still, spikes)
+    return replace(moved, time=tangent)

@@ -14,69 +14,94 @@ the formulas: closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et
 Intelligence 3, 2021) and 1 (the Lambert W function), a safeguarded Newton iteration elsewhere.
 """
 
+from __future__ import annotations
+
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Int
 
+from jaxsnn.event.event_arrays import Numbers
 from jaxsnn.network.structure import TauShape
+
+#: (em, es, k): what the flow over a time needs of it.
+Coefficients = tuple[Numbers, Numbers, Numbers]
 
 _NEWTON_STEPS = 60
 _SERIES = 24  # terms of a series at numbers up to 1 and 2
 
 
 @jax.custom_jvp
-def phi1(z):
+def phi1(z: Numbers) -> Numbers:
     """expm1(z) / z for z <= 0, with its limit 1 at zero."""
     safe = jnp.where(z == 0, 1.0, z)
     return jnp.where(z == 0, 1.0, jnp.expm1(safe) / safe)
 
 
-def phi1_derivative(z):
+def phi1_derivative(z: Numbers) -> Numbers:
     """Derivative of phi1 for z <= 0: (e^z (z - 1) + 1) / z^2, by its series near zero."""
+    # sum over n of (n + 1) / (n + 2)! z^n, by Horner's rule
     series = jnp.zeros_like(z)
     for n in range(11, -1, -1):
         series = series * z + (n + 1) / math.factorial(n + 2)
     near = z > -0.7
     safe = jnp.where(near, -1.0, z)
-    return jnp.where(near, series, (jnp.exp(safe) * (safe - 1) + 1) / (safe * safe))
+    quotient = (jnp.exp(safe) * (safe - 1) + 1) / (safe * safe)
+    return jnp.where(near, series, quotient)
 
 
-phi1.defjvps(
-    lambda dz, _, z: phi1_derivative(z) * dz
-)  # differentiating the quotient would lose digits near zero
+def _phi1_tangent(dz: Numbers, _: Numbers, z: Numbers) -> Numbers:
+    return phi1_derivative(z) * dz
 
 
-def decay(shape, tau_mem, tau_syn, t):
+# Differentiating the quotient would lose digits near zero.
+phi1.defjvps(_phi1_tangent)
+
+
+# ---- the flow
+
+
+def decay(shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficients:
     """The flow's coefficients (em, es, k) over a time t >= 0 (inf allowed)."""
     match shape:
         case TauShape.DOUBLE:
             em = jnp.exp(-t / tau_mem)
-            es = em * lax.optimization_barrier(
-                em
-            )  # else the compiler makes an exponential of its own of it
+            # es = em^2. Without the barrier the compiler makes an exponential of its own of it.
+            es = em * lax.optimization_barrier(em)
             return em, es, em - es
         case TauShape.HALF:
             es = jnp.exp(-t / tau_syn)
             em = es * lax.optimization_barrier(es)
             return em, es, 2 * (es - em)
         case TauShape.APART:
-            em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)
+            em = jnp.exp(-t / tau_mem)
+            es = jnp.exp(-t / tau_syn)
             return em, es, tau_syn / (tau_mem - tau_syn) * (em - es)
         case TauShape.EQUAL:
             em = jnp.exp(-t / tau_mem)
             return em, em, jnp.where(jnp.isinf(t), 0.0, t / tau_mem) * em
-    em, es = jnp.exp(-t / tau_mem), jnp.exp(-t / tau_syn)
+    return _decay_of_any(tau_mem, tau_syn, t)
+
+
+def _decay_of_any(tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Coefficients:
+    """The coefficients by phi1, exact also where the time constants are nearly equal."""
+    em = jnp.exp(-t / tau_mem)
+    es = jnp.exp(-t / tau_syn)
     finite = jnp.where(jnp.isinf(t), 0.0, t)
-    mem_longer = (
-        tau_mem >= tau_syn
-    )  # one branch for all, so that derivatives are right at equal constants too
+    # k is symmetric in its two exponentials. Taking the slower one out keeps phi1's argument below
+    # zero, and one branch for both orders keeps derivatives right at equal constants too.
+    mem_longer = tau_mem >= tau_syn
     gap = jnp.where(mem_longer, 1 / tau_syn - 1 / tau_mem, 1 / tau_mem - 1 / tau_syn)
-    return em, es, finite / tau_mem * jnp.where(mem_longer, em, es) * phi1(-finite * gap)
+    slower = finite / tau_mem * jnp.where(mem_longer, em, es)
+    return em, es, slower * phi1(-finite * gap)
 
 
-def decay_derivatives(shape, tau_mem, tau_syn, t):
+def decay_derivatives(
+    shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers
+) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
     """The flow's coefficients (em, es, k) over t and the derivatives of k by tau_mem and tau_syn.
 
     Always of the general kernel: a closed form at a fixed ratio would tie the two constants
@@ -85,27 +110,37 @@ def decay_derivatives(shape, tau_mem, tau_syn, t):
     em, es, k = decay(shape, tau_mem, tau_syn, t)
     t = jnp.where(jnp.isinf(t), 0.0, t)
     if shape in (TauShape.DOUBLE, TauShape.HALF, TauShape.APART):
+        # the quotient rule on k = tau_syn / (tau_mem - tau_syn) (em - es)
         gap = tau_mem - tau_syn
         by_tau_mem = (tau_syn * t * em / (tau_mem * tau_mem) - k) / gap
         by_tau_syn = (tau_mem * k - t * es) / (tau_syn * gap)
         return em, es, k, by_tau_mem, by_tau_syn
+    # k = (t / tau_mem) e^(-t / longer) phi1(-t |d|): its factor 1 / tau_mem, the slower
+    # exponential (`stretch`) and phi1 (`bend`) each move with a time constant.
     mem_longer = tau_mem >= tau_syn
     longer = jnp.where(mem_longer, tau_mem, tau_syn)
-    bend = (
-        t * t / tau_mem * jnp.maximum(em, es) * phi1_derivative(-t * abs(1 / tau_syn - 1 / tau_mem))
-    )
+    slower = jnp.maximum(em, es)
+    rate_gap = abs(1 / tau_syn - 1 / tau_mem)
+    bend = t * t / tau_mem * slower * phi1_derivative(-t * rate_gap)
     sign = jnp.where(mem_longer, 1.0, -1.0)
     stretch = k * t / (longer * longer)
-    by_tau_mem = (
-        jnp.where(mem_longer, stretch, 0.0) - k / tau_mem - sign * bend / (tau_mem * tau_mem)
-    )
-    by_tau_syn = jnp.where(mem_longer, 0.0, stretch) + sign * bend / (tau_syn * tau_syn)
+    bent_by_mem = sign * bend / (tau_mem * tau_mem)
+    bent_by_syn = sign * bend / (tau_syn * tau_syn)
+    by_tau_mem = jnp.where(mem_longer, stretch, 0.0) - k / tau_mem - bent_by_mem
+    by_tau_syn = jnp.where(mem_longer, 0.0, stretch) + bent_by_syn
     return em, es, k, by_tau_mem, by_tau_syn
 
 
-def peak_reaches(shape, v, j, threshold, tau_mem, tau_syn):
+# ---- whether there is a crossing
+
+
+def peak_reaches(
+    shape: TauShape, v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers
+) -> Bool[Array, "..."]:
     """Whether v's maximum reaches the threshold, given that v has one ahead (`peaks`)."""
     match shape:
+        # The maximum of a parabola, without an exponential: in x = em it is (v + j) x - j x^2, and
+        # in x = es, where tau_syn is the longer one, 2 j x + (v - 2 j) x^2.
         case TauShape.DOUBLE:
             return (v + j) * (v + j) - 4 * j * threshold >= 0
         case TauShape.HALF:
@@ -113,26 +148,48 @@ def peak_reaches(shape, v, j, threshold, tau_mem, tau_syn):
     return extremum(v, j, tau_mem, tau_syn)[1] >= threshold
 
 
-def extremum(v, j, tau_mem, tau_syn):
+def extremum(
+    v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers
+) -> tuple[Numbers, Numbers]:
     """Time and value of the extremum of v (there v = j); time 0 where none lies ahead."""
-    d_tau = tau_mem / tau_syn - 1  # tau_mem d
+    # v(t) = j(t) is e^(-t d) = 1 + z with z = D (v - j) / (j (1 + D)) and D = tau_mem d, so that
+    # t = -log(1 + z) / d. With log(1 + z) / z it stays exact where the constants are equal.
+    d_tau = tau_mem / tau_syn - 1  # D
     safe_j = jnp.where(j == 0, 1.0, j)
     z = jnp.where(j == 0, 0.0, d_tau * (v - j) / (safe_j * (1 + d_tau)))
     ahead = (z > -1) & (j != 0)
     z = jnp.where(ahead, z, 0.0)
-    log_ratio = jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
-    time = jnp.where(ahead, tau_mem * (j - v) / (safe_j * (1 + d_tau)) * log_ratio, 0.0)
+    log_over_z = jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
+    scale = tau_mem * (j - v) / (safe_j * (1 + d_tau))
+    time = jnp.where(ahead, scale * log_over_z, 0.0)
     time = jnp.maximum(time, 0.0)
     return time, j * jnp.exp(-time / tau_syn)
 
 
-def crosses(shape, v, j, v_end, j_end, threshold, tau_mem, tau_syn):
+def crosses(
+    shape: TauShape,
+    v: Numbers,
+    j: Numbers,
+    v_end: Numbers,
+    j_end: Numbers,
+    threshold: Numbers,
+    tau_mem: Numbers,
+    tau_syn: Numbers,
+) -> Bool[Array, "..."]:
     """Whether v, below the threshold now, reaches it before the interval ends at (v_end, j_end)."""
     inside = peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn)
     return (v_end >= threshold) | (inside & peak_reaches(shape, v, j, threshold, tau_mem, tau_syn))
 
 
-def peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn):
+def peaks(
+    shape: TauShape,
+    v: Numbers,
+    j: Numbers,
+    v_end: Numbers,
+    j_end: Numbers,
+    tau_mem: Numbers,
+    tau_syn: Numbers,
+) -> Bool[Array, "..."]:
     """Whether v has a maximum between (v, j) and (v_end, j_end).
 
     From 0 < j, v < j it has one sooner or later, unless it is so far below zero, and decays so
@@ -140,26 +197,39 @@ def peaks(shape, v, j, v_end, j_end, tau_mem, tau_syn):
     zero at last, so that j_end = v_end lies behind the maximum.
     """
     match shape:
+        # whether the part of v that decays most slowly is positive
         case TauShape.DOUBLE:
             comes_up = v + j > 0
         case TauShape.HALF | TauShape.EQUAL:
-            comes_up = True
+            comes_up = True  # j decays at least as slowly as v
         case _:
             comes_up = j * tau_syn + (tau_mem - tau_syn) * v > 0
     return (j > v) & (j > 0) & (j_end <= v_end) & comes_up
 
 
-def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
+# ---- when it comes
+
+
+def solve(
+    shape: TauShape,
+    v: Numbers,
+    j: Numbers,
+    threshold: Numbers,
+    tau_mem: Numbers,
+    tau_syn: Numbers,
+    duration: Numbers,
+    crossing: Bool[Array, "..."],
+) -> Numbers:
     """Time until v crosses the threshold upwards, where `crossing` says that it does within
     `duration`.
 
     Elsewhere the value is some number in [0, duration].
     """
     match shape:
-        case TauShape.DOUBLE:
+        case TauShape.DOUBLE:  # in x = em
             root = _quadratic(v + j, -j, threshold)
             time = -tau_mem * jnp.log(root)
-        case TauShape.HALF:
+        case TauShape.HALF:  # in x = es
             root = _quadratic(2 * j, v - 2 * j, threshold)
             time = -tau_syn * jnp.log(root)
         case TauShape.EQUAL:
@@ -169,11 +239,12 @@ def solve(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
     return jnp.clip(jnp.where(crossing, time, 0.0), 0.0, duration)
 
 
-def _quadratic(a, b, threshold):
+def _quadratic(a: Numbers, b: Numbers, threshold: Numbers) -> Numbers:
     """The root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls as time
     goes on).
     """
     sqrt = jnp.sqrt(jnp.maximum(a * a + 4 * b * threshold, 0.0))
+    # Two forms of the same root, by the sign of a: neither is a difference of nearly equal numbers.
     positive = a > 0
     numerator = jnp.where(positive, a + sqrt, -2 * threshold)
     denominator = jnp.where(positive, -2 * b, sqrt - a)
@@ -181,7 +252,7 @@ def _quadratic(a, b, threshold):
     return jnp.clip(ratio, jnp.finfo(ratio.dtype).tiny, 1.0)
 
 
-def _solve_equal(v, j, threshold, tau):
+def _solve_equal(v: Numbers, j: Numbers, threshold: Numbers, tau: Numbers) -> Numbers:
     """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W
     that rises.
 
@@ -197,26 +268,28 @@ def _solve_equal(v, j, threshold, tau):
     w_negative = _lambert_negative(log_argument, lower=(j < 0))
     w = jnp.where(negative, w_negative, _lambert_positive(log_argument))
     s = jnp.where(threshold == 0, start, start - w)
-    decaying = (threshold < 0) & (
-        abs(j) < abs(v) / 128
-    )  # there -v/j - W is a difference of large numbers
+    # Where j is small against v, -v/j - W is a difference of large numbers.
+    decaying = (threshold < 0) & (abs(j) < abs(v) / 128)
     s = jnp.where(decaying, _solve_decaying(v, j, threshold), s)
     return tau * _polish_equal(v, j, threshold, jnp.maximum(s, 0.0))
 
 
-def _solve_decaying(v, j, threshold):
+def _solve_decaying(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
     """s = log((v + j s) / threshold) where v < threshold < 0 and j is small, by Newton."""
     tiny = jnp.finfo(v.dtype).tiny
     threshold = jnp.minimum(threshold, -tiny)
 
-    def step(_, s):
+    def step(_: Int[Array, ""], s: Numbers) -> Numbers:
         level = jnp.minimum(v + j * s, -tiny)
-        return s - (s - jnp.log(level / threshold)) / (1 - j / level)
+        excess = s - jnp.log(level / threshold)
+        return s - excess / (1 - j / level)
 
-    return lax.fori_loop(0, 4, step, jnp.log(jnp.maximum(v / threshold, 1.0)))
+    # exact for j = 0
+    start = jnp.log(jnp.maximum(v / threshold, 1.0))
+    return lax.fori_loop(0, 4, step, start)
 
 
-def _polish_equal(v, j, threshold, s):
+def _polish_equal(v: Numbers, j: Numbers, threshold: Numbers, s: Numbers) -> Numbers:
     """One Newton step on the original equation, where its slope is safe: removes the cancellation
     in -v/j - W.
     """
@@ -228,7 +301,7 @@ def _polish_equal(v, j, threshold, s):
     return jnp.where(better, s - step, s)
 
 
-def _lambert_negative(log_argument, lower):
+def _lambert_negative(log_argument: Numbers, lower: Bool[Array, "..."]) -> Numbers:
     """W(-e^log_argument): the principal branch [-1, 0), or the lower branch (-inf, -1] where
     `lower`.
 
@@ -236,96 +309,128 @@ def _lambert_negative(log_argument, lower):
     at the branch point.
     """
     log_argument = jnp.minimum(log_argument, -1.0)
+    # Start near the branch point by the series in p = sqrt(2 (e argument + 1)), elsewhere by the
+    # asymptotic forms of the two branches.
     p = jnp.sqrt(jnp.maximum(-2 * jnp.expm1(1 + log_argument), 0.0))
     near = -1 + jnp.where(lower, -p, p) - p * p / 3
     principal_far = -jnp.exp(log_argument) * (1 + jnp.exp(log_argument))
     lower_far = log_argument - jnp.log(-log_argument)
-    w = jnp.where(log_argument > -1.5, near, jnp.where(lower, lower_far, principal_far))
+    far = jnp.where(lower, lower_far, principal_far)
+    w = jnp.where(log_argument > -1.5, near, far)
 
-    def step(_, w):
+    def step(_: Int[Array, ""], w: Numbers) -> Numbers:
         # Newton on log(-w) + w = log_argument (lower) and w e^w = argument in its log form
         # (principal)
         at_branch = abs(1 + w) < 1e-7
         update = w * (log_argument - jnp.log(-w) - w) / jnp.where(at_branch, 1.0, 1 + w)
         moved = jnp.where(at_branch, w, w + update)
-        return jnp.where(
-            lower, jnp.minimum(moved, -1.0), jnp.clip(moved, -1.0, -jnp.finfo(w.dtype).tiny)
-        )
+        # each stays on its branch
+        on_lower = jnp.minimum(moved, -1.0)
+        on_principal = jnp.clip(moved, -1.0, -jnp.finfo(w.dtype).tiny)
+        return jnp.where(lower, on_lower, on_principal)
 
     return lax.fori_loop(0, 8, step, w)
 
 
-def _lambert_positive(log_argument):
+def _lambert_positive(log_argument: Numbers) -> Numbers:
     """W(e^log_argument) >= 0, principal branch, by Newton on its logarithm."""
     tiny = jnp.finfo(log_argument.dtype).tiny
+    # W(x) is about log x - log log x for large x, and about x / 2 around 1.
     big = jnp.maximum(log_argument, 1.0)
-    w = jnp.where(
-        log_argument > 1, big - jnp.log(big), jnp.exp(jnp.minimum(log_argument, 1.0)) * 0.5
-    )
+    for_large = big - jnp.log(big)
+    for_small = jnp.exp(jnp.minimum(log_argument, 1.0)) * 0.5
+    w = jnp.where(log_argument > 1, for_large, for_small)
     w = jnp.maximum(w, tiny)
 
-    def step(_, w):
-        return jnp.maximum(w * (1 + log_argument - jnp.log(w)) / (1 + w), tiny)
+    def step(_: Int[Array, ""], w: Numbers) -> Numbers:
+        moved = w * (1 + log_argument - jnp.log(w)) / (1 + w)
+        return jnp.maximum(moved, tiny)
 
     return lax.fori_loop(0, 8, step, w)
 
 
-def _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing):
+class _Iteration(NamedTuple):
+    """Carry of `_newton`, arrays of one shape; the crossing lies between low and high."""
+
+    t: Numbers  # where v is looked at next
+    low: Numbers
+    high: Numbers
+    busy: Bool[Array, "..."]  # not yet exact
+    count: int | Int[Array, ""]
+
+
+def _newton(
+    shape: TauShape,
+    v: Numbers,
+    j: Numbers,
+    threshold: Numbers,
+    tau_mem: Numbers,
+    tau_syn: Numbers,
+    duration: Numbers,
+    crossing: Bool[Array, "..."],
+) -> Numbers:
     """Newton from a start on the side where it converges monotonically, kept inside a shrinking
     bracket.
+    """
+    start, high = _newton_start(v, j, threshold, tau_mem, tau_syn, duration)
+    eps = jnp.finfo(v.dtype).eps
+
+    def body(now: _Iteration) -> _Iteration:
+        t = now.t
+        em, es, k = decay(shape, tau_mem, tau_syn, t)
+        value = v * em + j * k
+        excess = value - threshold
+        low = jnp.where(excess < 0, t, now.low)
+        high = jnp.where(excess >= 0, t, now.high)
+        slope = (j * es - value) / tau_mem
+        rising = jnp.where(slope > 0, slope, 1.0)
+        proposal = t - excess / rising
+        # what rounding of v leaves undecided of t
+        noise = jnp.where(slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0)
+        # The compiler may work out the excess twice, with different rounding: at the root, t is
+        # then an end of the bracket, and the proposal beside it on the wrong side.
+        slack = 8 * eps * (t + noise)
+        newton = (slope > 0) & (proposal >= low - slack) & (proposal <= high + slack)
+        middle = 0.5 * (low + high)
+        after = jnp.where(now.busy, jnp.where(newton, proposal, middle), t)
+        moves = abs(after - t) > eps * (t + after + noise)
+        return _Iteration(t=after, low=low, high=high, busy=now.busy & moves, count=now.count + 1)
+
+    def unfinished(now: _Iteration) -> Bool[Array, ""]:
+        return jnp.any(now.busy) & (now.count < _NEWTON_STEPS)
+
+    low = jnp.zeros_like(start)
+    # `high` may have a smaller shape than the lanes, and NaN in the start ends the search at once.
+    begin = _Iteration(
+        t=start, low=low, high=high + low, busy=crossing & (start >= 0), count=0
+    )
+    return jnp.clip(lax.while_loop(unfinished, body, begin).t, 0.0, duration)
+
+
+def _newton_start(
+    v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers, duration: Numbers
+) -> tuple[Numbers, Numbers]:
+    """Where Newton's iteration starts, and a time before which the crossing comes.
 
     Where a maximum lies ahead, v is concave and rises up to it: start from the parabola at the
-    peak, exact near tangency.  Elsewhere start at the inflection, clipped to the interval.
+    peak, exact near tangency. Elsewhere start at the inflection, clipped to the interval.
     """
     peak_time, peak = extremum(v, j, tau_mem, tau_syn)
     has_peak = (j > v) & (peak_time > 0)
     high = jnp.where(has_peak, jnp.minimum(peak_time, duration), duration)
+    # v is about peak - curvature (t - peak_time)^2 / 2
     curvature = jnp.where(has_peak, peak / (tau_mem * tau_syn), 1.0)  # -v'' where v = j
     bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)
+    # The inflection lies log(tau_mem / tau_syn) / d behind the extremum, tau for equal constants.
     d = 1 / tau_syn - 1 / tau_mem
     nearly_equal = abs(d) * tau_mem < 1e-4
-    log_ratio = jnp.where(
-        nearly_equal, tau_mem, jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d)
-    )
-    start = jnp.where(has_peak, peak_time - jnp.sqrt(bowl), peak_time + log_ratio)
-    start = jnp.clip(start, 0.0, high)
-    tolerance = jnp.finfo(v.dtype).eps
-
-    def body(state):
-        t, low, high, busy, count = state
-        em, es, k = decay(shape, tau_mem, tau_syn, t)
-        value = v * em + j * k
-        excess = value - threshold
-        low = jnp.where(excess < 0, t, low)
-        high = jnp.where(excess >= 0, t, high)
-        slope = (j * es - value) / tau_mem
-        rising = jnp.where(slope > 0, slope, 1.0)
-        proposal = t - excess / rising
-        noise = jnp.where(
-            slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0
-        )  # what rounding leaves of t
-        # The compiler may work out the excess twice, with different rounding: at the root, t is
-        # then an end of the bracket, and the proposal beside it on the wrong side.
-        slack = 8 * tolerance * (t + noise)
-        newton = (slope > 0) & (proposal >= low - slack) & (proposal <= high + slack)
-        after = jnp.where(busy, jnp.where(newton, proposal, 0.5 * (low + high)), t)
-        return (
-            after,
-            low,
-            high,
-            busy & (abs(after - t) > tolerance * (t + after + noise)),
-            count + 1,
-        )
-
-    def unfinished(state):
-        return jnp.any(state[3]) & (state[4] < _NEWTON_STEPS)
-
-    low = jnp.zeros_like(start)
-    state = (start, low, high + low, crossing & (start >= 0), 0)
-    return jnp.clip(lax.while_loop(unfinished, body, state)[0], 0.0, duration)
+    quotient = jnp.log(tau_mem / tau_syn) / jnp.where(nearly_equal, 1.0, d)
+    behind = jnp.where(nearly_equal, tau_mem, quotient)
+    start = jnp.where(has_peak, peak_time - jnp.sqrt(bowl), peak_time + behind)
+    return jnp.clip(start, 0.0, high), high
 
 
-def decayed(v, j, threshold):
+def decayed(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
     """exp(-t / tau_mem) at the upward crossing of v = threshold, for tau_mem = 2 tau_syn: 1 where v
     is there already, 0 where it never comes.
 
@@ -335,27 +440,34 @@ def decayed(v, j, threshold):
     half = 0.5 * (v + j)
     discriminant = half * half - j * threshold
     root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
+    # two forms of one root, as in `_quadratic`
     falls = half <= 0
     x = jnp.where(falls, -threshold, half + root) / jnp.where(falls, root - half, j)
-    reaches = (threshold < 0) | ((j > v) & (half > 0) & (discriminant >= 0))
+    over_maximum = (j > v) & (half > 0) & (discriminant >= 0)
+    reaches = (threshold < 0) | over_maximum
     x = jnp.clip(x, jnp.finfo(v.dtype).tiny, 1.0)
     return jnp.where(v >= threshold, 1.0, jnp.where(reaches, x, 0.0))
 
 
-def integrated_exponential(rate, t):
+# ---- integrals
+
+
+def integrated_exponential(rate: Numbers | float, t: Numbers) -> Numbers:
     """The integral of e^(-rate t) over [0, t]: t phi1(-rate t)."""
     return t * phi1(-rate * t)
 
 
-def integrated_ramp(rate, t):
+def integrated_ramp(rate: Numbers | float, t: Numbers) -> Numbers:
     """The integral of t e^(-rate t) over [0, t]: t^2 phi1'(-rate t)."""
     return t * t * phi1_derivative(-rate * t)
 
 
-def divided_difference_series(x, y):
+def divided_difference_series(x: Numbers, y: Numbers) -> Numbers:
     """phi1[x, y] by its power series, for |x| up to 1 and |y| up to 2, where it is exact in float64."""
-    series, power = 0.0, jnp.ones_like(x)
+    # sum over n of h_n(x, y) / (n + 2)!, with h_n the complete homogeneous polynomial of degree n
+    power = jnp.ones_like(x)  # y^n
     homogeneous = jnp.ones_like(x * y)  # of degree n in x and y, all coefficients 1
+    series = jnp.zeros_like(homogeneous)
     for n in range(_SERIES):
         series += homogeneous * (1 / math.factorial(n + 2))
         power = power * y

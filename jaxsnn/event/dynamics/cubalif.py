@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables, time_under
+from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 from jaxsnn.network.structure import TauShape
 
 
@@ -31,7 +31,8 @@ class CubaLIFDelta(TwoVariables):
         p = parameters
         if current is None:
             return p["v_leak"]
-        return p["v_leak"] + self.r(p) * self._steady_current(p, current)
+        steady = self._steady_current(p, current)
+        return p["v_leak"] + self.r(p) * steady
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """j of I = 0, at time 0."""
@@ -41,14 +42,14 @@ class CubaLIFDelta(TwoVariables):
         """I_inf = w_in u. Where a bias is added once a step, u = bias area / step."""
         if self.step is None:
             return p["w_in"] * current
-        if self.spike_area is None:
+        if self.spike_area is None:  # I jumps by the weight itself: w_in a = tau_syn
             return p["tau_syn"] / self.step * current
         return p["w_in"] * (self.spike_area / self.step) * current
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Jump of j per unit weight, (neurons,): r w_in a / tau_syn."""
         p = parameters
-        if self.spike_area is None:
+        if self.spike_area is None:  # w_in a = tau_syn
             return self.r(p)
         return self.r(p) * p["w_in"] * self.spike_area / p["tau_syn"]
 
@@ -102,12 +103,14 @@ class CubaLIFDelta(TwoVariables):
 
     # ---- readouts
 
-    def turns(self, lanes: Lanes, state: State, after: State) -> Array:
+    def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
         """Whether V has a maximum or a minimum inside an interval from one state to another."""
         v, j, _ = self._from_target(lanes, state)
         v_end, j_end, _ = self._from_target(lanes, after)
-        shape, taus = self.tau_shape, (lanes.tau_mem, lanes.tau_syn)
+        shape = self.tau_shape
+        taus = lanes.tau_mem, lanes.tau_syn
         highest = crossing.peaks(shape, v, j, v_end, j_end, *taus)
+        # a minimum is a maximum of the mirrored state, whose flow is the same
         lowest = crossing.peaks(shape, -v, -j, -v_end, -j_end, *taus)
         return highest | lowest
 
@@ -115,7 +118,8 @@ class CubaLIFDelta(TwoVariables):
         """How long after a state V has its extremum, and v there; the state's own, if it has none."""
         v, j, _ = self._from_target(lanes, state)
         wait, peak = crossing.extremum(v, j, lanes.tau_mem, lanes.tau_syn)
-        return wait, peak + (state[0] - v)
+        target = state[0] - v  # what v was counted from: 0, or u
+        return wait, peak + target
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Integrals of em, es and k times e^(-rate t) over [0, t]."""
@@ -133,7 +137,8 @@ class CubaLIFBox(CubaLIFDelta):
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Rise of u in a box of weight 1, (neurons,): r w_in a / width."""
-        return super().arrival_factor(parameters) * parameters["tau_syn"] / self.width
+        of_delta = super().arrival_factor(parameters)  # r w_in a / tau_syn
+        return of_delta * parameters["tau_syn"] / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
         """Scale of what an arriving spike of weight 1 does to V."""
@@ -152,18 +157,26 @@ class CubaLIFBox(CubaLIFDelta):
         """(v - u, j - u) as under delta spikes; u stays."""
         em, es, k = decay
         v, j, u = state
-        return u + (v - u) * em + (j - u) * k, u + (j - u) * es, u
+        v_after = u + (v - u) * em + (j - u) * k
+        j_after = u + (j - u) * es
+        return v_after, j_after, u
 
     def flow_back(self, decay: Decay, costate: State) -> State:
         """The transposed flow; written out, as a derivative of `flow` would lose 1 - em - k."""
         em, es, k = decay
         by_v, by_j, by_u = costate
-        return by_v * em, by_v * k + by_j * es, by_u + by_v * (1 - em - k) + by_j * (1 - es)
+        # The flow is v em + j k + u (1 - em - k), j es + u (1 - es), u.
+        before_v = by_v * em
+        before_j = by_v * k + by_j * es
+        before_u = by_u + by_v * (1 - em - k) + by_j * (1 - es)
+        return before_v, before_j, before_u
 
     def rate(self, lanes: Lanes, state: State) -> State:
         """Time derivative of (v, j, u)."""
         v, j, u = state
-        return (j - v) / lanes.tau_mem, (u - j) / lanes.tau_syn, jnp.zeros_like(u)
+        v_rate = (j - v) / lanes.tau_mem
+        j_rate = (u - j) / lanes.tau_syn
+        return v_rate, j_rate, jnp.zeros_like(u)
 
     def _from_target(self, lanes: Lanes, state: State) -> tuple[Numbers, Numbers, Numbers]:
         """v, j and the threshold, counted from u."""

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxsnn.event.dynamics.bracketed_root import bracketed_root
-from jaxsnn.event.dynamics.neuron_model import Neuron, Numbers, State
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State
 
 #: A function of the state of some neurons.
 Functional = Callable[[State], Numbers]
@@ -34,45 +34,51 @@ class DecayingModes(Neuron):
     A subclass supplies `decay_rates`, and what `Neuron` asks for but `crosses` and `solve`.
     """
 
-    def decay_rates(self, lanes: Any) -> tuple[Numbers, ...]:
+    def decay_rates(self, lanes: NeuronLanes) -> tuple[Numbers, ...]:
         """Rates with which the parts of the flow decay, one for each variable, per second, at least
         0; some may be equal.
         """
         raise NotImplementedError
 
     def crosses(
-        self, lanes: Any, state: State, end: State, duration: Numbers
+        self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether the excess is above 0 at the end of an interval, or at an extremum within."""
         found = self.excess(lanes, end) >= 0
-        for turn in self._turns(lanes, state, duration)[1:-1]:
-            found |= self.excess(lanes, self._after(lanes, state, turn)) >= 0
+        between = self._turns(lanes, state, duration)[1:-1]
+        for turn in between:
+            extreme = self.excess(lanes, self._after(lanes, state, turn))
+            found |= extreme >= 0
         return found
 
     def solve(
-        self, lanes: Any, state: State, duration: Numbers, crossing: Bool[Array, "..."]
+        self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
     ) -> Numbers:
         """Time to the first crossing: between the first two extrema of which the latter is above."""
         turns = self._turns(lanes, state, duration)
         low = high = turns[0]
         found = jnp.zeros_like(crossing)
         for before, after in pairwise(turns):
-            here = ~found & (self.excess(lanes, self._after(lanes, state, after)) >= 0)
-            low, high = jnp.where(here, before, low), jnp.where(here, after, high)
+            reached = self.excess(lanes, self._after(lanes, state, after)) >= 0
+            here = ~found & reached
+            low = jnp.where(here, before, low)
+            high = jnp.where(here, after, high)
             found |= here
         excess = partial(self.excess, lanes)
         root = bracketed_root(partial(self._along, excess, lanes, state), low, high)
         return jnp.where(crossing, root, 0.0)
 
-    def _turns(self, lanes: Any, state: State, duration: Numbers) -> list[Numbers]:
+    def _turns(self, lanes: NeuronLanes, state: State, duration: Numbers) -> list[Numbers]:
         """0, times at which the excess may have an extremum, and the end of the interval; rising."""
+        # f_1, ..., f_n of the module's text. A lane without an extremum has the end of the interval
+        # in its place, so that the shapes do not depend on the numbers.
         functions = [_derivative(self, lanes, partial(self.excess, lanes), 0.0)]
         for rate in self.decay_rates(lanes)[:-1]:
             functions.append(_derivative(self, lanes, functions[-1], rate))
         shape = jnp.broadcast_shapes(jnp.shape(duration), *map(jnp.shape, state))
         end = jnp.broadcast_to(duration, shape)
         points = [jnp.zeros_like(end), end]
-        # the last has no root
+        # from the last but one, as the last has no root
         for function in reversed(functions[:-1]):
             value_at = partial(self._along, function, lanes, state)
             roots = [_root_or_end(value_at, low, high) for low, high in pairwise(points)]
@@ -80,24 +86,25 @@ class DecayingModes(Neuron):
         return points
 
     def _along(
-        self, function: Functional, lanes: Any, state: State, t: Numbers
+        self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers
     ) -> tuple[Numbers, Numbers]:
         """A function of the state, and its time derivative, at times after a state."""
         after = self._after(lanes, state, t)
         return jax.jvp(function, (after,), (self.rate(lanes, after),))
 
-    def _after(self, lanes: Any, state: State, t: Numbers) -> State:
+    def _after(self, lanes: NeuronLanes, state: State, t: Numbers) -> State:
+        """The state a time after another."""
         return self.flow(self.decay(lanes, t), state)
 
 
 def _derivative(
-    neuron: Neuron, lanes: Any, function: Functional, rate: Numbers | float
+    neuron: Neuron, lanes: NeuronLanes, function: Functional, rate: Numbers | float
 ) -> Functional:
     """The function f' + rate f of the state, of a function f."""
 
     def derivative(state: State) -> Numbers:
         value, slope = jax.jvp(function, (state,), (neuron.rate(lanes, state),))
-        # the constant in the excess goes with the first derivative
+        # The constant in the excess, a mode of rate 0, goes with the first derivative.
         return slope if isinstance(rate, float) else slope + rate * value
 
     return derivative
@@ -108,5 +115,6 @@ def _root_or_end(
 ) -> Numbers:
     """The root between two times, or the later one where there is none."""
     changes = (value_at(low)[0] > 0) != (value_at(high)[0] > 0)
+    # without a change of sign a bracket of no width, so that the search does not wait for it
     root = bracketed_root(value_at, jnp.where(changes, low, high), high)
     return jnp.where(changes, root, high)

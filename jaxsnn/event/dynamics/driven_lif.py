@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LeakyMembrane, LIFBox
-from jaxsnn.event.dynamics.neuron_model import Numbers, Parameters
+from jaxsnn.event.event_arrays import Numbers, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class _Driven(LeakyMembrane):
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """j of the voltages at time 0; "start" is what they exceed their rest by, (neurons,)."""
+        # what the file says has no "start": `driven_parameters` adds it
         start = parameters.get("start", jnp.zeros_like(parameters["r"]))
         return self.arrival_factor(parameters) * start
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
+from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,16 @@ class IFBox(TwoVariables):
         return jnp.zeros_like(parameters["r"])
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
-        """V' under the constant input. Where a bias is added once a step, u = bias area / step."""
+        """V' under the constant input."""
         if current is None:
             return jnp.zeros_like(parameters["r"])
+        return self._steady_rate(parameters, current)
+
+    def _steady_rate(self, p: Parameters, current: Numbers | float) -> Numbers:
+        """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
         if self.step is None:
-            return parameters["r"] * current
-        return self.kick(parameters) / self.step * current
+            return p["r"] * current
+        return self.kick(p) / self.step * current
 
     def lift(
         self, parameters: Parameters, current: Float[Array, "neurons"], t_end: float
@@ -52,7 +56,7 @@ class IFBox(TwoVariables):
 
     def current_factor(self, parameters: Parameters) -> Numbers:
         """Rise of j = V' under a constant current of 1, (neurons,): r."""
-        return self.j_start(parameters, 1.0)  # pyright: ignore[reportArgumentType]
+        return self._steady_rate(parameters, 1.0)
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """V' in a box of weight 1, (neurons,): r a / width, or what lets V rise by 1."""
@@ -60,7 +64,7 @@ class IFBox(TwoVariables):
 
     def kick(self, parameters: Parameters) -> Numbers:
         """What an arriving spike of weight 1 does to V: r a."""
-        if self.spike_area is None:
+        if self.spike_area is None:  # V jumps by the weight itself
             return jnp.ones_like(parameters["r"])
         return parameters["r"] * self.spike_area
 
@@ -80,6 +84,7 @@ class IFBox(TwoVariables):
 
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
         """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        # neither v nor j decays, and v grows by j t; a 1 for each neuron and time
         one = jnp.ones_like(t * lanes.tau_mem)
         return one, one, t * one
 
@@ -91,7 +96,7 @@ class IFBox(TwoVariables):
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v, monotone between events, reaches the threshold in the interval."""
-        del state, duration
+        del state, duration  # the end tells all
         return end[0] >= lanes.threshold
 
     def solve(
@@ -106,7 +111,8 @@ class IFBox(TwoVariables):
         """The time of the crossing."""
         v, j = state
         wait = (lanes.threshold - v) / jnp.where(j > 0, j, 1.0)
-        return jnp.where(v >= lanes.threshold, 0.0, jnp.where(j > 0, wait, jnp.inf))
+        from_below = jnp.where(j > 0, wait, jnp.inf)
+        return jnp.where(v >= lanes.threshold, 0.0, from_below)
 
     def slope(self, lanes: Lanes, state: State) -> Numbers:
         """dV/dt just before a spike."""
@@ -115,9 +121,10 @@ class IFBox(TwoVariables):
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
         """Integrals of 1, 1 and t times e^(-rate t) over [0, t]."""
-        still = self.leak(lanes)
-        one = crossing.integrated_exponential(still + rate, t)
-        return Integrals(one, one, crossing.integrated_ramp(rate, t) + still)
+        zero = self.leak(lanes)  # in the shape of the lanes, which the results take on
+        one = crossing.integrated_exponential(zero + rate, t)
+        ramp = crossing.integrated_ramp(rate, t) + zero
+        return Integrals(em=one, es=one, k=ramp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,4 +146,5 @@ class IFDelta(IFBox):
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        return (state[0] >= lanes.threshold) | super().crosses(lanes, state, end, duration)
+        jumped = state[0] >= lanes.threshold
+        return jumped | super().crosses(lanes, state, end, duration)

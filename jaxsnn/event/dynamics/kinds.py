@@ -27,13 +27,14 @@ _DRIVEN: dict[str, type[TwoVariables]] = {"LI": LIFUnderLI, "I": LIFUnderI}
 def neuron_of(population: Population) -> Neuron:
     """The dynamics of a population."""
     model = model_of(population.kind)
-    if model.dynamics is not None:
+    if model.dynamics is not None:  # a model from outside
         return model.dynamics(population)
     if population.chain is None:
         boxes = population.spike_kernel == "box"
         kind = _DYNAMICS[population.kind.removesuffix("F"), population.spike_kernel]
     else:
-        boxes, kind = False, _DRIVEN[population.chain.kind]
+        boxes = False  # what arrives are steps of a voltage
+        kind = _DRIVEN[population.chain.kind]
     return kind(
         tau_shape=population.tau_shape,
         uniform=population.uniform,

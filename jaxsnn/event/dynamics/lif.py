@@ -14,8 +14,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxsnn.event.dynamics.neuron_model import Decay, Numbers, Parameters, State
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
+from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +29,15 @@ class LeakyMembrane(TwoVariables):
     def v_inf(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
         """Voltage at rest under the constant input, (neurons,)."""
         p = parameters
-        return p["v_leak"] if current is None else p["v_leak"] + self._steady_drive(p, current)
+        if current is None:
+            return p["v_leak"]
+        return p["v_leak"] + self._steady_drive(p, current)
 
     def _steady_drive(self, p: Parameters, current: Numbers | float) -> Numbers:
         """r u. Where a bias is added once a step, like a spike, u = bias area / step."""
         if self.step is None:
             return self.r(p) * current
-        if self.spike_area is None:
+        if self.spike_area is None:  # V jumps by the weight itself: r a = tau
             return p["tau"] / self.step * current
         return self.r(p) * (self.spike_area / self.step) * current
 
@@ -61,7 +63,7 @@ class LIFBox(LeakyMembrane):
 
     def kick(self, parameters: Parameters) -> Numbers:
         """Scale of what an arriving spike of weight 1 does to V: r a / tau."""
-        if self.spike_area is None:
+        if self.spike_area is None:  # r a = tau
             return jnp.ones_like(parameters["tau"])
         return self.r(parameters) * self.spike_area / parameters["tau"]
 
@@ -71,20 +73,23 @@ class LIFBox(LeakyMembrane):
 
     def decay(self, lanes: Lanes, t: Numbers) -> Decay:
         """Coefficients (em, es, k) of the flow (v, j) -> (v em + j k, j es) over t."""
+        # j stays as it is (es = 1), so that k = 1 - em; by expm1, exact for short times
         em = jnp.exp(-t / lanes.tau_mem)
-        return em, jnp.ones_like(em), -jnp.expm1(-t / lanes.tau_mem)
+        k = -jnp.expm1(-t / lanes.tau_mem)
+        return em, jnp.ones_like(em), k
 
     def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
         """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         em, es, k = self.decay(lanes, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)
-        return em, es, k, -finite * em / lanes.tau_mem**2, jnp.zeros_like(k)
+        by_tau_mem = -finite * em / lanes.tau_mem**2
+        return em, es, k, by_tau_mem, jnp.zeros_like(k)
 
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v, monotone between events, reaches the threshold in the interval."""
-        del state, duration
+        del state, duration  # the end tells all
         return end[0] >= lanes.threshold
 
     def solve(
@@ -92,6 +97,7 @@ class LIFBox(LeakyMembrane):
     ) -> Numbers:
         """Time to the crossing: tau ln((j - v) / (j - threshold))."""
         v, j = state
+        # = -tau log(1 - share) with the share of the way to j that the threshold stands at
         drive = jnp.where(crossing_now, j - v, 1.0)
         share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
         wait = -lanes.tau_mem * jnp.log1p(-jnp.clip(share, 0.0, 1.0))
@@ -121,4 +127,5 @@ class LIFDelta(LIFBox):
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        return (state[0] >= lanes.threshold) | super().crosses(lanes, state, end, duration)
+        jumped = state[0] >= lanes.threshold
+        return jumped | super().crosses(lanes, state, end, duration)

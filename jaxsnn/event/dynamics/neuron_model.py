@@ -20,10 +20,10 @@ this class of models. They ask the model for its flow's derivatives by the lanes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +31,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxsnn.errors import LoweringError
-
-#: The state of some neurons: arrays that broadcast against each other, V first.
-State = tuple[Float[Array, "..."], ...]
-#: What the flow over some time needs of that time, computed once: see `Neuron.decay`.
-Decay = tuple[Float[Array, "..."], ...]
-Numbers = Float[Array, "..."]
-#: NIR's (or the model's own) parameter names -> arrays (neurons,).
-Parameters = Mapping[str, Float[Array, "neurons"]]
+from jaxsnn.event.event_arrays import Decay, NeuronLanes, Numbers, Parameters, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +64,7 @@ class Neuron:
 
     # ---- parameters
 
-    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Any:
+    def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> NeuronLanes:
         """What the equations need of each neuron: a pytree record of arrays (neurons,).
 
         Args:
@@ -113,17 +106,17 @@ class Neuron:
         """v_threshold - v_reset, (neurons,)."""
         return parameters["v_threshold"] - parameters["v_reset"]
 
-    def in_units(self, lanes: Any, unit: Float[Array, "neurons"]) -> Any:
+    def in_units(self, lanes: NeuronLanes, unit: Float[Array, "neurons"]) -> NeuronLanes:
         """The lanes with voltages in units of (neurons,) volts."""
         return replace(lanes, **{name: getattr(lanes, name) / unit for name in self.voltages})
 
     # ---- the state and its flow
 
-    def begin(self, lanes: Any) -> State:
+    def begin(self, lanes: NeuronLanes) -> State:
         """State at time 0."""
         raise NotImplementedError
 
-    def decay(self, lanes: Any, t: Numbers) -> Decay:
+    def decay(self, lanes: NeuronLanes, t: Numbers) -> Decay:
         """Coefficients of the flow over t >= 0 seconds (inf allowed)."""
         raise NotImplementedError
 
@@ -131,7 +124,7 @@ class Neuron:
         """State after the time that `decay` belongs to; linear in it, affine in the coefficients."""
         raise NotImplementedError
 
-    def rate(self, lanes: Any, state: State) -> State:
+    def rate(self, lanes: NeuronLanes, state: State) -> State:
         """Time derivative of the state between events, linear in it."""
         raise NotImplementedError
 
@@ -139,26 +132,27 @@ class Neuron:
         """State after an arrival."""
         raise NotImplementedError
 
-    def excess(self, lanes: Any, state: State) -> Numbers:
+    def excess(self, lanes: NeuronLanes, state: State) -> Numbers:
         """V - threshold, or what stands for it: the neuron fires where it rises to 0."""
         raise NotImplementedError
 
-    def reset(self, lanes: Any, state: State) -> State:
+    def reset(self, lanes: NeuronLanes, state: State) -> State:
         """State after a spike."""
         return self.clamp(lanes, state)
 
-    def clamp(self, lanes: Any, state: State) -> State:
+    def clamp(self, lanes: NeuronLanes, state: State) -> State:
         """The state with V at v_reset, as in a refractory time."""
         return lanes.v_reset + jnp.zeros_like(state[0]), *state[1:]
 
-    def lifted(self, lanes: Any, state: State) -> State:
+    def lifted(self, lanes: NeuronLanes, state: State) -> State:
         """The state with V raised to where the neuron fires, if rounding left it below."""
         missing = jnp.maximum(-self.excess(lanes, state), 0.0)
         v = state[0] + missing
+        # Rounding of the sum may leave V a last digit below again: four times as much is enough.
         still = jnp.maximum(-self.excess(lanes, (v, *state[1:])), 0.0)
         return v + 4 * still, *state[1:]
 
-    def drop(self, lanes: Any) -> State:
+    def drop(self, lanes: NeuronLanes) -> State:
         """What a spike takes from the state, if `drops`: V falls from the threshold to v_reset."""
         height = lanes.threshold - lanes.v_reset
         return height, *(jnp.zeros_like(height) for _ in self.begin(lanes)[1:])
@@ -166,7 +160,7 @@ class Neuron:
     # ---- crossings
 
     def crosses(
-        self, lanes: Any, state: State, end: State, duration: Numbers
+        self, lanes: NeuronLanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether the excess, below 0 now, rises to 0 in an interval from one state to another.
 
@@ -176,63 +170,67 @@ class Neuron:
         raise NotImplementedError
 
     def solve(
-        self, lanes: Any, state: State, duration: Numbers, crossing: Bool[Array, "..."]
+        self, lanes: NeuronLanes, state: State, duration: Numbers, crossing: Bool[Array, "..."]
     ) -> Numbers:
         """Time to the first crossing where `crossing` says that there is one within `duration`."""
         raise NotImplementedError
 
-    def bound(self, lanes: Any, state: State) -> Numbers | None:
+    def bound(self, lanes: NeuronLanes, state: State) -> Numbers | None:
         """A time before which no crossing comes, cheaply; None: nothing is known."""
         del lanes, state
         return None
 
-    def crossing_order(self, lanes: Any, state: State) -> Numbers | None:
+    def crossing_order(self, lanes: NeuronLanes, state: State) -> Numbers | None:
         """Numbers from 0 (never) to 1 (now) that rank the crossings of all neurons, if the model
         has such without solving for each (see `wait_of`); None: it has none.
         """
         del lanes, state
         return None
 
-    def wait_of(self, lanes: Any, order: Numbers) -> Numbers:
+    def wait_of(self, lanes: NeuronLanes, order: Numbers) -> Numbers:
         """Time to the crossing with a number of `crossing_order`, for any neuron."""
         raise NotImplementedError
 
-    def slope(self, lanes: Any, state: State) -> Numbers:
+    def slope(self, lanes: NeuronLanes, state: State) -> Numbers:
         """Time derivative of the excess."""
-        return jax.jvp(partial(self.excess, lanes), (state,), (self.rate(lanes, state),))[1]
+        excess = partial(self.excess, lanes)
+        return jax.jvp(excess, (state,), (self.rate(lanes, state),))[1]
 
-    def slope_scale(self, lanes: Any) -> Numbers:
+    def slope_scale(self, lanes: NeuronLanes) -> Numbers:
         """A slope that is neither flat nor steep: `min_slope` is a fraction of it."""
         return (lanes.threshold - lanes.v_reset) * self.leak(lanes)
 
-    def leak(self, lanes: Any) -> Numbers:
+    def leak(self, lanes: NeuronLanes) -> Numbers:
         """Rate at which V decays, per second; 0 if it does not."""
+        # x' = A x: the entry of A that takes V to V'
         return -self.rate(lanes, self._only_v(lanes))[0]
 
-    def _only_v(self, lanes: Any) -> State:
+    def _only_v(self, lanes: NeuronLanes) -> State:
+        """The state with V = 1 and all else 0."""
         begin = self.begin(lanes)
         return jnp.ones_like(begin[0]), *(jnp.zeros_like(part) for part in begin[1:])
 
     # ---- readouts: what a model that reads out, or feeds a Threshold, supplies too
 
-    def turns(self, lanes: Any, state: State, after: State) -> Bool[Array, "..."]:
+    def turns(self, lanes: NeuronLanes, state: State, after: State) -> Bool[Array, "..."]:
         """Whether V has an extremum inside an interval from one state to another (one at most)."""
         raise self._says_nothing("of the extrema of V")
 
-    def extremum(self, lanes: Any, state: State) -> tuple[Numbers, Numbers]:
+    def extremum(self, lanes: NeuronLanes, state: State) -> tuple[Numbers, Numbers]:
         """How long after a state V has its extremum, and V there; the state's own, if it has
         none.
         """
         raise self._says_nothing("of the extrema of V")
 
-    def integrals(self, lanes: Any, t: Numbers, rate: Numbers | float) -> Decay:
+    def integrals(self, lanes: NeuronLanes, t: Numbers, rate: Numbers | float) -> Decay:
         """Integrals of the flow's coefficients times e^(-rate t) over [0, t]."""
         raise self._says_nothing("of integrals of V")
 
     def level_weight(self, parameters: Parameters) -> Numbers | float:
         """What a current of 1 weighs among box spikes (`arrive`), (neurons,) or one number."""
         arrival = self.arrival_factor(parameters)
-        return self.current_factor(parameters) / jnp.where(arrival == 0, 1.0, arrival)
+        safe = jnp.where(arrival == 0, 1.0, arrival)
+        return self.current_factor(parameters) / safe
 
     def _says_nothing(self, what: str) -> LoweringError:
         return LoweringError(
@@ -242,21 +240,24 @@ class Neuron:
 
     # ---- derivatives
 
-    def decay_by(self, lanes: Any, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
+    def decay_by(self, lanes: NeuronLanes, t: Numbers) -> tuple[Decay, dict[str, Decay]]:
         """The coefficients over t, and their derivatives by each of `flow_fields`."""
         general = self.general()
-        found, by_field = general.decay(lanes, t), {}
+        found = general.decay(lanes, t)
+        by_field = {}
         for name in self.flow_fields:
             value = getattr(lanes, name)
 
             def moved(value: Numbers, name: str = name) -> Decay:
                 return general.decay(replace(lanes, **{name: value}), t)
 
+            # Neurons do not see each other: a tangent of ones gives each neuron's own derivative.
             by_field[name] = jax.jvp(moved, (value,), (jnp.ones_like(value),))[1]
         return found, by_field
 
     def flow_back(self, decay: Decay, costate: State) -> State:
         """The transposed flow: costates before the time that `decay` belongs to."""
+        # The flow is linear in the state, so that its derivative at any state will do.
         still = jax.tree.map(jnp.zeros_like, costate)
         return jax.vjp(partial(self.flow, decay), still)[1](costate)[0]
 
@@ -274,7 +275,7 @@ class Neuron:
         """The model without any assumption on numbers: right for all that may come."""
         return replace(self, uniform=False, certain=True)
 
-    def holds(self, lanes: Any) -> Bool[Array, ""]:
+    def holds(self, lanes: NeuronLanes) -> Bool[Array, ""]:
         """Whether what the model assumes holds for these lanes."""
         del lanes
         return jnp.asarray(True)
@@ -284,7 +285,7 @@ Result = TypeVar("Result")
 
 
 def by_facts(
-    neurons: Sequence[Neuron], lanes: Sequence[Any], function: Callable[[list[Neuron]], Result]
+    neurons: Sequence[Neuron], lanes: Sequence[NeuronLanes], function: Callable[[list[Neuron]], Result]
 ) -> Result:
     """A function of some models: as they are, if what they assume holds for the numbers that they
     see, else of the same models without assumptions. Which of the two is decided at run time where
@@ -298,4 +299,5 @@ def by_facts(
     holds = jnp.asarray(True)
     for number in unsure:
         holds &= neurons[number].holds(lanes[number])
+    # Both branches are compiled: the price of training time constants at the speed of known ones.
     return lax.cond(holds, lambda: function(sure), lambda: function(plain))

@@ -13,10 +13,11 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, Numbers, Parameters, State
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.structure import TauShape, tau_shape_holds
 
@@ -78,9 +79,11 @@ class TwoVariables(Neuron):
         v_reset = p.get("v_reset", zero)
         rest = self.v_inf(p, current)
         start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]
+        # V crosses the threshold as it rises: V - v_threshold, where it goes then, is 0
+        reset = zero if self.reset_kind == "subtract" else v_reset
         return Lanes(
             threshold=p.get("v_threshold", zero) - rest,
-            v_reset=(zero if self.reset_kind == "subtract" else v_reset) - rest,
+            v_reset=reset - rest,
             v_start=start - rest,
             j_start=self.j_start(p, current),
             tau_mem=self.tau_mem(p),
@@ -117,12 +120,14 @@ class TwoVariables(Neuron):
         """(v, j) -> (v em + j k, j es)."""
         em, es, k = decay
         v, j = state
-        return v * em + j * k, j * es
+        v_after = v * em + j * k
+        return v_after, j * es
 
     def rate(self, lanes: Lanes, state: State) -> State:
         """Time derivative of (v, j)."""
         v, j = state
-        return (j - v) / lanes.tau_mem, -j * self.synaptic_leak(lanes)
+        v_rate = (j - v) / lanes.tau_mem
+        return v_rate, -j * self.synaptic_leak(lanes)
 
     def leak(self, lanes: Lanes) -> Numbers:
         """Rate at which V decays, per second."""
@@ -151,6 +156,7 @@ class TwoVariables(Neuron):
 
     def slope(self, lanes: Lanes, state: State) -> Numbers:
         """dV/dt just before a spike, where V is at the threshold."""
+        # v is the threshold there; as it was computed it carries the crossing's rounding
         return (state[1] - lanes.threshold) / lanes.tau_mem
 
     # ---- derivatives
@@ -163,6 +169,7 @@ class TwoVariables(Neuron):
         """The coefficients over t, and their derivatives by the time constants, in closed form."""
         em, es, k, k_by_tau_mem, k_by_tau_syn = self.decay_derivatives(lanes, t)
         finite = jnp.where(jnp.isinf(t), 0.0, t)
+        # d e^(-t / tau) / dtau = t e^(-t / tau) / tau^2
         em_by_tau_mem = finite * em * self.leak(lanes) ** 2
         es_by_tau_syn = finite * es * self.synaptic_leak(lanes) ** 2
         zero = jnp.zeros_like(k)
@@ -174,7 +181,7 @@ class TwoVariables(Neuron):
 
     # ---- readouts
 
-    def turns(self, lanes: Lanes, state: State, after: State) -> Array:
+    def turns(self, lanes: Lanes, state: State, after: State) -> Bool[Array, "..."]:
         """Whether V has an extremum inside an interval from one state to another (one at most).
 
         Here V rises or falls all the way.
@@ -206,16 +213,22 @@ class TwoVariables(Neuron):
         leak = self.leak(lanes)
         em = crossing.integrated_exponential(leak + rate, t)
         es = crossing.integrated_exponential(synaptic + rate, t)
-        x, y = -(leak + rate) * t, -(synaptic + rate) * t
+        x = -(leak + rate) * t
+        y = -(synaptic + rate) * t
+        # V has decayed: by parts
         k_end = self.decay(lanes, t)[2] * jnp.exp(-rate * t)
         by_parts = (es - lanes.tau_mem * k_end) / (1 + lanes.tau_mem * rate)
+        # short against both time constants: by the series
         small = (x > -1) & (y > -2)
-        near_x, near_y = jnp.where(small, x, 0.0), jnp.where(small, y, 0.0)
+        near_x = jnp.where(small, x, 0.0)
+        near_y = jnp.where(small, y, 0.0)
         series = crossing.divided_difference_series(near_x, near_y)
+        # In between x and y are far apart, so that the difference is exact as it stands.
         apart = jnp.where(small | (x <= -1), 1.0, (synaptic - leak) * t)
-        divided = jnp.where(small, series, (em - es) / jnp.where(t > 0, t, 1.0) / apart)
+        difference = (em - es) / jnp.where(t > 0, t, 1.0) / apart
+        divided = jnp.where(small, series, difference)
         k = jnp.where(x > -1, leak * t * t * divided, by_parts)
-        return Integrals(em, es, k)
+        return Integrals(em=em, es=es, k=k)
 
     # ---- facts about numbers
 
@@ -223,7 +236,7 @@ class TwoVariables(Neuron):
         """The model without a closed form at a fixed ratio, which would tie its time constants."""
         if not self.certain:
             return self.unassuming()
-        if self.tau_shape is TauShape.APART:
+        if self.tau_shape is TauShape.APART:  # a range, which ties nothing
             return self
         return replace(self, tau_shape=TauShape.ANY)
 
@@ -236,9 +249,11 @@ class TwoVariables(Neuron):
         """The model without any assumption on its time constants."""
         return replace(super().unassuming(), tau_shape=TauShape.ANY)
 
-    def holds(self, lanes: Lanes) -> Array:
+    def holds(self, lanes: Lanes) -> Bool[Array, ""]:
         """Whether the time constants have the shape that is assumed, and are equal if assumed."""
-        tau_mem, tau_syn = lanes.tau_mem.reshape(-1), lanes.tau_syn.reshape(-1)
+        # lanes may be (positions, neurons)
+        tau_mem = lanes.tau_mem.reshape(-1)
+        tau_syn = lanes.tau_syn.reshape(-1)
         broken = [~tau_shape_holds(self.tau_shape, tau_mem, tau_syn)]
         if self.uniform:
             broken += [tau_mem != tau_mem[0], tau_syn != tau_syn[0]]
@@ -246,7 +261,11 @@ class TwoVariables(Neuron):
 
 
 def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:
-    """Time to the threshold under a drive that lasts; inf where it never comes there."""
+    """A time before which v, under a drive that lasts, does not come to the threshold; inf where it
+    never does.
+    """
+    # It takes -tau log(1 - share) >= tau share, with share = (threshold - v) / (drive - v).
     reaches = drive > threshold
     wait = tau_mem * (threshold - v) / jnp.where(reaches, drive - v, 1.0)
-    return jnp.where(v >= threshold, 0.0, jnp.where(reaches, wait, jnp.inf))
+    from_below = jnp.where(reaches, wait, jnp.inf)
+    return jnp.where(v >= threshold, 0.0, from_below)

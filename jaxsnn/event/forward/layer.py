@@ -21,25 +21,35 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.dynamics.neuron_model import Decay, Neuron, State, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.event_arrays import (
+    Decay,
+    NeuronLanes,
+    OfNeurons,
+    OfSpikes,
+    Rows,
+    Seconds,
+    State,
+    Times,
+    Weights,
+)
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
-_BLOCK = 8
-# so many weights of all arrivals of few neurons are gathered before the scan, not in it
+_BLOCK = 8  # arrivals between two solves
+_ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
+#: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
-_ONCE_BLOCK = 16  # after which it is looked whether any lane has yet to fire
-# Below this many neurons the batch is the last axis: over short rows loops are slow.
+#: Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
 
-Seconds = float | Float[Array, ""]
-Weights = Float[Array, "rows neurons"]
-Times = Float[Array, "batch arrivals"]
-Rows = Int[Array, "*batch arrivals"]
-#: Arrays in the shape of the lanes, (batch, neurons) or (neurons, batch).
+#: Arrays in the shape of the lanes, (batch, neurons) or (neurons, batch): quantities, conditions,
+#: numbers of intervals or spikes.
 OfLanes = Float[Array, "a b"]
-Chosen = Bool[Array, "a b"]
-Scalar = Int[Array, ""]
+WhichLanes = Bool[Array, "a b"]
+NumberOfLanes = Int[Array, "a b"]
+#: Number of an interval, one for all.
+Position = Int[Array, ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,36 +100,30 @@ class LayerSpikes:
         count: spikes fired, which may exceed the recorded ones.
     """
 
-    time: Float[Array, "batch neurons spikes"]
-    slope: Float[Array, "batch neurons spikes"]
+    time: OfSpikes
+    slope: OfSpikes
     count: Int[Array, "batch neurons"]
 
 
 class Causes(NamedTuple):
-    """What the gradient needs to know of spikes that assign V; arrays as in `LayerSpikes`.
-
-    cause: slot of the arrival that moved V across the threshold, else -1.
-    jump: by how much it did.
-    slope_after: dV/dt just after the spike; 0 if there is a refractory time.
+    """What the gradient needs to know of spikes that assign V; arrays as in `LayerSpikes`, or with
+    the axis of spikes first.
     """
 
-    cause: Int[Array, "batch neurons spikes"]
-    jump: Float[Array, "batch neurons spikes"]
-    slope_after: Float[Array, "batch neurons spikes"]
+    cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
+    jump: Float[Array, "a b c"]  # by how much it did
+    slope_after: Float[Array, "a b c"]  # dV/dt just after the spike; 0 if there is a refractory time
 
 
 class _State(NamedTuple):
-    """Carry of the scan; arrays have the shape of the lanes.
+    """The lanes on their way through the arrivals; arrays have the shape of the lanes."""
 
-    x: the neurons' own state. at: its time in a lane that is about to fire, inf in the others. done:
-    last interval that the lane finished or stands in (None where lanes stop after their first
-    spike). free: time until which V stays at v_reset (None where it never does).
-    """
-
-    x: State
-    at: OfLanes
-    done: Int[Array, "a b"] | None
-    free: OfLanes | None
+    x: State  # the neurons' own state
+    at: OfLanes  # its time in a lane that is about to fire, inf in the others
+    #: last interval that the lane finished or stands in; None where lanes stop after their first
+    #: spike
+    done: NumberOfLanes | None
+    free: OfLanes | None  # time until which V stays at v_reset; None where it never does
 
 
 class _Log(NamedTuple):
@@ -127,19 +131,55 @@ class _Log(NamedTuple):
 
     time: Float[Array, "spikes a b"]
     slope: Float[Array, "spikes a b"]
-    count: Int[Array, "a b"]
+    count: NumberOfLanes
     causes: Causes | None
 
 
+class _UntilFirst(NamedTuple):
+    """Carry of `_Scan.first_spikes`: the next block begins at interval `position`."""
+
+    position: Position
+    state: _State
+
+
+class _Blocks(NamedTuple):
+    """Carry of `_Scan.all_spikes`: the next block begins at interval `position`."""
+
+    position: Position
+    state: _State
+    log: _Log
+
+
+class _InBlock(NamedTuple):
+    """Carry of the loop over the spikes of one block."""
+
+    state: _State
+    log: _Log
+
+
 class _Intervals(NamedTuple):
-    """The interval that follows each arrival, (intervals, batch).
+    """The interval that follows each arrival, (intervals, batch)."""
 
-    edge: where each one begins, and behind the last one where that ends.
-    """
-
-    edge: Float[Array, "edges batch"]
+    edge: Float[Array, "edges batch"]  # where each one begins, and at last where the last one ends
     duration: Float[Array, "intervals batch"]
-    row: Int[Array, "intervals batch"]
+    row: Int[Array, "intervals batch"]  # of the weights that arrive at its beginning
+
+
+class _FromTo(NamedTuple):
+    """V's flow in an interval, arrays that broadcast to the lanes."""
+
+    start: Float[Array, "#a #b"]  # when it begins, behind a refractory time
+    x: State  # the state there
+    end: State  # the state at the interval's end
+    duration: Float[Array, "#a #b"]  # from one to the other
+
+
+class _Crossing(NamedTuple):
+    """Where lanes cross the threshold."""
+
+    time: OfLanes
+    wait: OfLanes  # how long after `_State.at` it is
+    x: State  # the state there
 
 
 def _intervals(
@@ -154,15 +194,17 @@ def _intervals(
     There, in unused slots and from t_end on the row is `rows`, whose weights are 0.
     """
     row = jnp.where(time < t_end, row, rows)
-    # blocks may begin at interval 1
+    # One interval in front, and a whole block behind: the last block may begin at the last arrival.
     row = jnp.pad(row, ((1, block), (0, 0)), constant_values=rows)
     edges = jnp.pad(time, ((1, block + 1), (0, 0)), constant_values=jnp.inf)
+    # Intervals behind t_end have no length: nothing flows there.
     edges = jnp.minimum(edges, t_end)
-    edges = jnp.where(lax.broadcasted_iota(jnp.int32, edges.shape, 0) == 0, 0.0, edges)
+    number = lax.broadcasted_iota(jnp.int32, edges.shape, 0)
+    edges = jnp.where(number == 0, 0.0, edges)
     return _Intervals(edge=edges, duration=edges[1:] - edges[:-1], row=row)
 
 
-def spread(lanes: Any, batch: int, neurons_last: bool = True) -> Any:
+def spread(lanes: NeuronLanes, batch: int, neurons_last: bool = True) -> NeuronLanes:
     """Lanes (neurons,) or (positions, neurons) as arrays that broadcast against (batch * positions,
     neurons), or that turned.
     """
@@ -170,33 +212,35 @@ def spread(lanes: Any, batch: int, neurons_last: bool = True) -> Any:
     def one(array: Float[Array, "..."]) -> Float[Array, "a b"]:
         if array.ndim == 1:
             return array[None] if neurons_last else array[:, None]
+        # row sample * positions + position of the batch has the lanes of its position
         array = jnp.tile(array, (batch // array.shape[0], 1))
         return array if neurons_last else array.T
 
     return jax.tree.map(one, lanes)
 
 
-def gathered(gradient: Any, lanes: Any) -> Any:
+def gathered(gradient: NeuronLanes, lanes: NeuronLanes) -> NeuronLanes:
     """Gradients of each sample's lanes (batch, neurons), added up in the shape of the lanes: what
     `spread` undoes.
     """
     positions = jax.tree.leaves(lanes)[0].shape[:-1]
 
-    def one(array: Float[Array, "batch neurons"]) -> Float[Array, "..."]:
+    def one(array: OfNeurons) -> Float[Array, "..."]:
         return over_first(array.reshape(-1, *positions, array.shape[-1]))
 
     return jax.tree.map(one, gradient)
 
 
-def _moves(neuron: Neuron, lanes: Any) -> Bool[Array, ""]:
+def _moves(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, ""]:
     """Whether anything can happen before the first arrival: some neuron is not at rest."""
     begin = neuron.begin(lanes)
     below = neuron.excess(lanes, begin) < 0
+    # "not below" and not "above", so that a NaN counts as a movement
     return any_in(*(part != 0 for part in begin), ~below)
 
 
 def simulate_layer(
-    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> tuple[LayerSpikes, Causes | None]:
     """Spikes of one population. No gradient passes through: `layer_adjoint.layer_spikes` is the
     differentiable version.
@@ -220,23 +264,25 @@ def simulate_layer(
 
 
 def _simulated(
-    spec: LayerSpec, weight: Weights, lanes: Any, time: Times, row: Rows, t_end: Seconds
+    spec: LayerSpec, weight: Weights, lanes: NeuronLanes, time: Times, row: Rows, t_end: Seconds
 ) -> tuple[LayerSpikes, Causes | None]:
     row = row[None] if row.ndim == 1 else row
+    # From here on arrivals come first: (arrivals, batch), in order of time.
     if spec.in_order:
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
         row = row[0][position] if len(row) == 1 else jnp.take_along_axis(row.T, position, 0)
-    minor_neurons = weight.shape[1] >= MINOR_NEURONS
     batch, neurons = time.shape[0], weight.shape[1]
+    minor_neurons = neurons >= MINOR_NEURONS
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
-    # at rest nothing can happen before the first arrival
+    # At rest nothing can happen before the first arrival: interval 0 is left out.
     first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
-    log = (scan.first_spikes if spec.once else scan.all_spikes)(shape, first)
+    run = scan.first_spikes if spec.once else scan.all_spikes
+    log = run(shape, first)
     if not minor_neurons:
         log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
     return _spikes_of(log, position)
@@ -254,7 +300,7 @@ def _spikes_of(
     if log.causes is None:
         return spikes, None
     causes = Causes(*map(last_axis, log.causes))
-    # The log counts arrivals in order of time, from 1.
+    # The log counts arrivals in order of time, from 1; gradients want the slots that they came in.
     slot = jnp.maximum(causes.cause - 1, 0)
     if position is not None:
         slot = jnp.take_along_axis(position.T[:, None, :], slot, axis=2)
@@ -270,19 +316,23 @@ class _Scan:
         self,
         spec: LayerSpec,
         weight: Weights,
-        lanes: Any,
+        lanes: NeuronLanes,
         intervals: _Intervals,
         t_end: Seconds,
         block_size: int,
         minor_neurons: bool,
     ) -> None:
-        self.spec, self.neuron, self.block_size, self.t_end = spec, spec.neuron, block_size, t_end
+        self.spec = spec
+        self.neuron = spec.neuron
+        self.block_size = block_size
+        self.t_end = t_end
         self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
         self.minor_neurons = minor_neurons
         self.intervals = intervals
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
+        # (neurons, intervals, batch): of few neurons reading a column is faster than gathering one
         self.gathered = None
         if not minor_neurons and weight.shape[1] * intervals.row.size <= _MOST_GATHERED:
             self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
@@ -291,37 +341,54 @@ class _Scan:
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
 
-    def sample(self, array: Array) -> Array:
+    def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
         """A quantity of each sample, made to broadcast against the lanes."""
         return array[:, None] if self.minor_neurons else array[None, :]
 
-    def _fill(self, shape: tuple[int, ...], value: Any) -> Float[Array, "..."]:
+    def _fill(self, shape: tuple[int, ...], value: Float[Array, "..."] | float) -> Array:
         return jnp.broadcast_to(value, shape).astype(self.weight.dtype)
 
-    def first_spikes(self, shape: tuple[int, int], first: Scalar) -> _Log:
+    # ---- the whole scan
+
+    def first_spikes(self, shape: tuple[int, int], first: Position) -> _Log:
         """Log of a scan in which every lane stops where it crosses the threshold for the first
         time.
         """
+        # A refractory time would only come behind the spike.
         state = self._begin(shape)._replace(free=None)
 
-        def body(carry: tuple[Scalar, _State]) -> tuple[Scalar, _State]:
-            position, state = carry
-            return position + self.block_size, self._sweep(position, state)
+        def body(carry: _UntilFirst) -> _UntilFirst:
+            after = carry.position + self.block_size
+            return _UntilFirst(position=after, state=self._sweep(carry.position, carry.state))
 
-        def unfinished(carry: tuple[Scalar, _State]) -> Bool[Array, ""]:
-            position, state = carry
-            goes_on = self.sample(self.intervals.edge[position] < self.t_end)
-            waits = jnp.isinf(state.at)
+        def unfinished(carry: _UntilFirst) -> Bool[Array, ""]:
+            goes_on = self.sample(self.intervals.edge[carry.position] < self.t_end)
+            waits = jnp.isinf(carry.state.at)
             any_goes_on, any_waits = any_of_each(jnp.broadcast_to(goes_on, shape), waits)
             return any_goes_on & any_waits
 
         if not self.neuron.jumps:
             state = state._replace(done=None)
-        _, state = lax.while_loop(unfinished, body, (first, state))
+        start = _UntilFirst(position=first, state=state)
+        state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
-        time, wait, x = self._crossing(state, self.t_end, fires)
-        slope = jnp.where(fires, self.neuron.slope(self.lanes, x), 1.0)
-        return self._write(self._empty(shape), state, fires, time, wait, slope, x)
+        found = self._crossing(state, self.t_end, fires)
+        slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
+        return self._write(self._empty(shape), state, fires, found, slope)
+
+    def all_spikes(self, shape: tuple[int, int], first: Position) -> _Log:
+        """Log of a scan block by block."""
+
+        def body(carry: _Blocks) -> _Blocks:
+            after = carry.position + self.block_size
+            state, log = self._block(carry.position, carry.state, carry.log)
+            return _Blocks(position=after, state=state, log=log)
+
+        def unfinished(carry: _Blocks) -> Bool[Array, ""]:
+            return jnp.any(self.intervals.edge[carry.position] < self.t_end)
+
+        start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
+        return lax.while_loop(unfinished, body, start).log
 
     def _empty(self, shape: tuple[int, int]) -> _Log:
         slots = (self.spec.max_spikes, *shape)
@@ -336,24 +403,11 @@ class _Scan:
             causes=causes,
         )
 
-    def all_spikes(self, shape: tuple[int, int], first: Scalar) -> _Log:
-        """Log of a scan block by block."""
-
-        def body(carry: tuple[Scalar, _State, _Log]) -> tuple[Scalar, _State, _Log]:
-            position, state, log = carry
-            return position + self.block_size, *self._block(position, state, log)
-
-        def unfinished(carry: tuple[Scalar, _State, _Log]) -> Bool[Array, ""]:
-            return jnp.any(self.intervals.edge[carry[0]] < self.t_end)
-
-        start = (first, self._begin(shape), self._empty(shape))
-        return lax.while_loop(unfinished, body, start)[2]
-
     def _begin(self, shape: tuple[int, int]) -> _State:
         """State at time 0; a neuron that starts above its threshold fires there."""
         begin = self.neuron.begin(self.lanes)
         above = self.neuron.excess(self.lanes, begin) >= 0
-        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))
+        done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
         return _State(
             x=tuple(self._fill(shape, array) for array in begin),
             at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
@@ -361,7 +415,9 @@ class _Scan:
             free=self._fill(shape, 0.0) if self.spec.refractory else None,
         )
 
-    def _weights(self, number: Scalar) -> OfLanes:
+    # ---- from arrival to arrival
+
+    def _weights(self, number: Position) -> OfLanes:
         """What arrival `number` of each sample weighs, in the shape of the lanes."""
         if self.gathered is not None:
             return lax.dynamic_index_in_dim(self.gathered, number, 1, keepdims=False)
@@ -370,7 +426,8 @@ class _Scan:
             return self.weight.at[row].get(mode="promise_in_bounds")
         return self.weight.at[:, row].get(mode="promise_in_bounds")
 
-    def _decay(self, number: Scalar) -> Decay:
+    def _decay(self, number: Position) -> Decay:
+        """The flow's coefficients over an interval."""
         if self.neuron.uniform:
             return tuple(self.sample(array[number]) for array in self.decays)
         return self.neuron.decay(self.lanes, self.sample(self.intervals.duration[number]))
@@ -380,42 +437,46 @@ class _Scan:
         decay = self.neuron.decay(self.lanes, time)
         return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
 
-    def _interval(self, state: _State, number: Scalar) -> tuple[OfLanes, State, State, OfLanes]:
-        """Time and state from which V flows in the interval after arrival `number`, the state at
-        its end, and the time in between.
-        """
+    def _interval(self, state: _State, number: Position) -> _FromTo:
+        """V's flow in the interval after arrival `number`."""
         start = self.sample(self.intervals.edge[number])
         duration = self.sample(self.intervals.duration[number])
         x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
-            return start, x, self.neuron.flow(self._decay(number), x), duration
+            end = self.neuron.flow(self._decay(number), x)
+            return _FromTo(start=start, x=x, end=end, duration=duration)
         held = jnp.clip(state.free - start, 0.0, duration)
-        # also where the next arrival comes at the same time
+        # By `free` and not by `held`, which is 0 where the next arrival comes at the same time.
         x = _select(state.free > start, self._hold(x, held), x)
         left = duration - held
         end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
-        return start + held, x, end, left
+        return _FromTo(start=start + held, x=x, end=end, duration=left)
 
-    def _sweep(self, first: Scalar, state: _State) -> _State:
+    def _sweep(self, first: Position, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
-        return lax.fori_loop(
-            0, self.block_size, lambda n, state: self.step(first + n, state), state
-        )
 
-    def step(self, number: Scalar, state: _State) -> _State:
+        def one(number: Position, state: _State) -> _State:
+            return self.step(first + number, state)
+
+        return lax.fori_loop(0, self.block_size, one, state)
+
+    def step(self, number: Position, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
-        start, x, end, duration = self._interval(state, number)
-        crossing = self.neuron.crosses(self.lanes, x, end, duration)
+        interval = self._interval(state, number)
+        x, end = interval.x, interval.end
+        crossing = self.neuron.crosses(self.lanes, x, end, interval.duration)
+        # Lanes that are about to fire are frozen. Where the block is swept again, lanes pass over
+        # the intervals that they have behind them.
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
-        at = jnp.where(active & crossing, start, state.at)
+        at = jnp.where(active & crossing, interval.start, state.at)
         flows = active & jnp.isinf(at)
-        if self.spec.once and not self.neuron.jumps:
+        if self.spec.once and not self.neuron.jumps:  # the same here, one operation less
             flows = jnp.isinf(at)
         if self.neuron.jumps or self.spec.refractory > 0:
             stands = _select(active, x, state.x)
-        else:  # a lane that fires has the v of before
+        else:  # a lane that fires has the v of before: the arrival did not move it
             stands = (state.x[0], *_select(active, x[1:], state.x[1:]))
         return _State(
             x=_select(flows, end, stands),
@@ -424,126 +485,129 @@ class _Scan:
             free=state.free,
         )
 
-    def _block(self, first: Scalar, state: _State, log: _Log) -> tuple[_State, _Log]:
+    def _block(self, first: Position, state: _State, log: _Log) -> _InBlock:
         """All lanes through one block of arrivals, with all their spikes in it."""
 
-        def fire_and_go_on(carry: tuple[_State, _Log]) -> tuple[_State, _Log]:
-            state, log = self._fire(*carry)
-            return self._sweep(first, state), log
+        def fire_and_go_on(carry: _InBlock) -> _InBlock:
+            state, log = self._fire(carry.state, carry.log)
+            return _InBlock(state=self._sweep(first, state), log=log)
 
-        def any_fires(carry: tuple[_State, _Log]) -> Bool[Array, ""]:
-            return jnp.any(jnp.isfinite(carry[0].at))
+        def any_fires(carry: _InBlock) -> Bool[Array, ""]:
+            return jnp.any(jnp.isfinite(carry.state.at))
 
-        return lax.while_loop(any_fires, fire_and_go_on, (self._sweep(first, state), log))
+        # One solve for all lanes that fire, however many spikes each has in the block.
+        swept = _InBlock(state=self._sweep(first, state), log=log)
+        return lax.while_loop(any_fires, fire_and_go_on, swept)
 
-    def _crossing(
-        self, state: _State, end: OfLanes | Seconds, fires: Chosen
-    ) -> tuple[OfLanes, OfLanes, State]:
-        """Time of the spike, how long after `at` it is, and the state at it, for lanes that cross
-        before `end`.
-        """
+    # ---- spikes
+
+    def _crossing(self, state: _State, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
+        """The spikes of the lanes that cross the threshold before `end`."""
         at = jnp.where(fires, state.at, 0.0)
         wait = self.neuron.solve(self.lanes, state.x, jnp.maximum(end - at, 0.0), fires)
+        # an arrival, or the start, has put it above: there is nothing to solve
         wait = jnp.where(self._is_above(state.x), 0.0, wait)
-        return at + wait, wait, self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
+        x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
+        return _Crossing(time=at + wait, wait=wait, x=x)
 
-    def _is_above(self, x: State) -> Chosen:
+    def _is_above(self, x: State) -> WhichLanes:
+        """Whether V is at the threshold or above."""
         return self.neuron.excess(self.lanes, x) >= 0
 
-    def _fire(self, state: _State, log: _Log) -> tuple[_State, _Log]:
+    def _fire(self, state: _State, log: _Log) -> _InBlock:
         """One spike of every lane that is about to fire; the lane then goes on to its interval's
         end if it can.
         """
         fires = jnp.isfinite(state.at)
         done = self._standing(state)
         end = self._of_number(self.intervals.edge, done + 1)
-        time, wait, at_spike = self._crossing(state, end, fires)
-        slope = self.neuron.slope(self.lanes, at_spike)
-        x, go = self.neuron.reset(self.lanes, at_spike), time
+        found = self._crossing(state, end, fires)
+        slope = self.neuron.slope(self.lanes, found.x)
+        x = self.neuron.reset(self.lanes, found.x)
+        go = found.time  # when V flows again
         if self.spec.refractory:
-            go = jnp.minimum(time + self.spec.refractory, end)
-            x = self._hold(x, go - time)
-        log = self._write(log, state, fires, time, wait, slope, at_spike)
+            go = jnp.minimum(found.time + self.spec.refractory, end)
+            x = self._hold(x, go - found.time)
+        log = self._write(log, state, fires, found, slope)
+        # A neuron that fires without end would keep the whole batch in this loop.
         finished = log.count >= self.spec.counted
         left = jnp.maximum(end - go, 0.0)
         x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
         again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
         flows = fires & ~again
+        last = self.intervals.row.shape[0] - 1
         state = _State(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go, jnp.inf),
-            done=jnp.where(fires & finished, self.intervals.row.shape[0] - 1, done),
-            free=self._free_again(state, fires, time),
+            done=jnp.where(fires & finished, last, done),
+            free=self._free_again(state, fires, found.time),
         )
-        return state, log
+        return _InBlock(state=state, log=log)
 
-    def _free_again(
-        self, state: _State, fires: Bool[Array, "a b"], time: Float[Array, "a b"]
-    ) -> Float[Array, "a b"] | None:
+    def _free_again(self, state: _State, fires: WhichLanes, time: OfLanes) -> OfLanes | None:
         """When the lanes that are in their refractory time leave it."""
         if state.free is None:
             return None
         return jnp.where(fires, time + self.spec.refractory, state.free)
 
-    def _standing(self, state: _State) -> Int[Array, "a b"]:
+    def _standing(self, state: _State) -> NumberOfLanes:
         """Number of the interval that each lane stands in."""
         assert state.done is not None
         return jnp.maximum(state.done, 0)
 
-    def _of_number(self, array: Array, number: Int[Array, "a b"]) -> Array:
+    def _of_number(self, array: Array, number: NumberOfLanes) -> Array:
         """Entries of (intervals, batch) at a number of each lane."""
         if self.minor_neurons:
             return jnp.take_along_axis(array.T, number, axis=1, mode="promise_in_bounds")
         return jnp.take_along_axis(array, number, axis=0, mode="promise_in_bounds")
 
+    # ---- the log
+
     def _write(
-        self,
-        log: _Log,
-        state: _State,
-        fires: Chosen,
-        time: OfLanes,
-        wait: OfLanes,
-        slope: OfLanes,
-        at_spike: State,
+        self, log: _Log, state: _State, fires: WhichLanes, found: _Crossing, slope: OfLanes
     ) -> _Log:
         """The log with one more spike of some lanes."""
+        # A spike behind the last slot is counted, and lost.
         slots = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
         here = fires & (slots == log.count)
         causes = None
         if log.causes is not None:
-            slope, new = self._cause(state, log, wait, slope, at_spike)
-            causes = Causes(*(jnp.where(here, a, b) for a, b in zip(new, log.causes, strict=True)))
+            slope, new = self._cause(state, log, found, slope)
+            pairs = zip(new, log.causes, strict=True)
+            causes = Causes(*(jnp.where(here, now, before) for now, before in pairs))
         return _Log(
-            time=jnp.where(here, time, log.time),
+            time=jnp.where(here, found.time, log.time),
             slope=jnp.where(here, slope, log.slope),
             count=log.count + fires,
             causes=causes,
         )
 
     def _cause(
-        self, state: _State, log: _Log, wait: OfLanes, slope: OfLanes, at_spike: State
+        self, state: _State, log: _Log, found: _Crossing, slope: OfLanes
     ) -> tuple[OfLanes, Causes]:
         """The slope of spikes, inf where an arrival moved V, and what caused them."""
-        number, jump = jnp.zeros_like(log.count), jnp.zeros_like(wait)
+        number = jnp.zeros_like(log.count)
+        jump = jnp.zeros_like(found.wait)
         if self.neuron.jumps:
             standing = self._standing(state)
-            jumped = (wait == 0) & self._is_above(state.x)
+            jumped = (found.wait == 0) & self._is_above(state.x)
             number = jnp.where(jumped, standing, 0)
             jump = jnp.where(jumped, self._jump(standing), 0.0)
             slope = jnp.where(jumped, jnp.inf, slope)
-        after = jnp.zeros_like(wait)
+        after = jnp.zeros_like(found.wait)
+        # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
         if not self.spec.refractory:
-            reset = self.neuron.reset(self.lanes, at_spike)
+            reset = self.neuron.reset(self.lanes, found.x)
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 
-    def _jump(self, number: Int[Array, "a b"]) -> OfLanes:
+    def _jump(self, number: NumberOfLanes) -> OfLanes:
         """What the arrival of a number, one for each lane, weighs."""
         row = self._of_number(self.intervals.row, number)
         axis = 0 if self.minor_neurons else 1
         return jnp.take_along_axis(self.weight, row, axis=axis, mode="promise_in_bounds")
 
 
-def _select(condition: Chosen, yes: State, no: State) -> State:
+def _select(condition: WhichLanes, yes: State, no: State) -> State:
     """Element by element one of two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))

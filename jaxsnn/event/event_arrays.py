@@ -1,0 +1,55 @@
+"""The arrays that the parts of the event engine hand to each other: shorthands for annotations.
+
+Axes have the same names everywhere. `batch`: the samples; where neurons stand at several positions
+(`forward.layer`), the positions of each sample one after the other. `neurons`: of one population,
+or its lanes at one position. `spikes`: slots of a neuron. `arrivals`, `events`: slots of a list in
+which unused ones have the time inf. `rows`: of a table of weights. `steps`: of a recurrent group's
+loop. "..." stands for shapes that broadcast against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Int
+
+# ---- neuron models
+
+#: What a neuron model's equations need of each neuron: a pytree record of arrays (neurons,) or
+#: (positions, neurons), whose class is the model's own (`Neuron.lanes`).
+NeuronLanes = Any
+#: NIR's (or the model's own) parameter names -> arrays (neurons,).
+Parameters = Mapping[str, Float[Array, "neurons"]]
+#: Elementwise quantities of some neurons.
+Numbers = Float[Array, "..."]
+#: The state of some neurons: arrays that broadcast against each other, V first.
+State = tuple[Float[Array, "..."], ...]
+#: What the flow over some time needs of that time, computed once: see `Neuron.decay`.
+Decay = tuple[Float[Array, "..."], ...]
+#: A time, or how long something lasts, for all.
+Seconds = float | Float[Array, ""]
+
+# ---- what arrives
+
+#: What an arrival of each row weighs.
+Weights = Float[Array, "rows neurons"]
+#: When arrivals come, seconds; inf where unused.
+Times = Float[Array, "batch arrivals"]
+#: The row of `Weights` of each arrival, one list for all samples or one for each.
+Rows = Int[Array, "*batch arrivals"]
+
+# ---- a batch
+
+#: A quantity of each neuron in each sample, and some of them chosen.
+OfNeurons = Float[Array, "batch neurons"]
+WhichNeurons = Bool[Array, "batch neurons"]
+#: A quantity of each sample, and some of them chosen.
+OfSamples = Float[Array, "batch"]
+WhichSamples = Bool[Array, "batch"]
+#: The number of a neuron, a step or a row in each sample.
+NumberOfSamples = Int[Array, "batch"]
+#: A quantity of each spike of each neuron.
+OfSpikes = Float[Array, "batch neurons spikes"]
+#: A quantity of each step of a recurrent group's loop.
+OfSteps = Float[Array, "steps batch"]
