@@ -9,7 +9,7 @@ loop. "..." stands for shapes that broadcast against each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int
@@ -53,3 +53,11 @@ NumberOfSamples = Int[Array, "batch"]
 OfSpikes = Float[Array, "batch neurons spikes"]
 #: A quantity of each step of a recurrent group's loop.
 OfSteps = Float[Array, "steps batch"]
+
+# ---- a recurrent group
+
+#: What arrives from outside at each population of a group: (weight, time, row).
+OutsideArrivals = Sequence[tuple[Weights, Times, Rows]]
+#: Of each feedback edge (weight, delay): weight (source's neurons, target's neurons), None for the
+#: identity; delay in seconds, a scalar or one for each neuron of the source, None for 0.
+Feedback = Sequence[tuple[Float[Array, "source target"] | None, Float[Array, "..."] | None]]

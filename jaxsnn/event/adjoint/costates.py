@@ -4,13 +4,14 @@ leave on the way. The rules at spikes and arrivals are those of `layer_adjoint`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from jaxsnn.event.adjoint.layer_adjoint import (
     Backward,
@@ -22,53 +23,48 @@ from jaxsnn.event.adjoint.layer_adjoint import (
     times_each,
     without_v,
 )
-from jaxsnn.event.dynamics.neuron_model import State
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    NumberOfSamples,
+    OfNeurons,
+    OfSamples,
+    OfSteps,
+    State,
+    Weights,
+    WhichNeurons,
+    WhichSamples,
+)
 from jaxsnn.event.forward.agenda import pick
 from jaxsnn.event.forward.group import GroupSpec, Layout, Log
 from jaxsnn.network.reductions import over_last
 
-OfNeurons = Float[Array, "batch neurons"]
-OfSamples = Float[Array, "batch"]
-Numbers = Int[Array, "batch"]
-
 
 class Own(NamedTuple):
-    """dL of what a population's lanes make: arrays (batch, neurons).
+    """dL of what a population's lanes make."""
 
-    lam: of the excess at spikes. left: of what a spike leaves of a state that is zero
-    (`Backward.left`). fields: of the fields of the flow.
-    """
-
-    lam: OfNeurons
-    left: State
-    fields: dict[str, OfNeurons]
+    lam: OfNeurons  # of the excess at spikes
+    left: State  # of what a spike leaves of a state that is zero (`Backward.left`)
+    fields: dict[str, OfNeurons]  # of the fields of the flow
 
 
 class PopulationCostate(NamedTuple):
-    """What the pass carries of a population.
+    """What the pass carries of a population."""
 
-    costate: of the neurons' state. own: dL of the lanes, the initial state aside. table: dL of what
-    can arrive, like the population's table. passed: (steps + 1, batch) dL/dt passed on to arrivals
-    that moved V across the threshold.
-    """
-
-    costate: Costate
-    own: Own
-    table: Float[Array, "rows neurons"]
-    passed: Float[Array, "steps batch"] | None
+    costate: Costate  # of the neurons' state
+    own: Own  # dL of the lanes, the initial state aside
+    table: Weights  # dL of what can arrive, like the population's table
+    #: (steps + 1, batch) dL/dt passed on to arrivals that moved V across the threshold
+    passed: OfSteps | None
 
 
 class Carry(NamedTuple):
-    """Carry of the pass.
+    """Carry of the pass."""
 
-    later: (batch,) time of the step after. passed: (steps + 1, batch) dL/dt passed on to spikes by
-    what they sent with a delay. by_time: of each population, (steps, batch) dL/dt of what arrived.
-    """
-
-    later: OfSamples
+    later: OfSamples  # time of the step after
     populations: tuple[PopulationCostate, ...]
-    passed: Any  # Float[Array, "steps batch"], or None
-    by_time: tuple[Float[Array, "steps batch"], ...]
+    #: (steps + 1, batch) dL/dt passed on to spikes by what they sent with a delay
+    passed: OfSteps | None
+    by_time: tuple[OfSteps, ...]  # of each population, dL/dt of what arrived in each step
 
 
 class Pass:
@@ -78,17 +74,13 @@ class Pass:
         self,
         spec: GroupSpec,
         plan: Layout,
-        table: tuple[Float[Array, "rows neurons"], ...],
-        lanes: tuple[Any, ...],
+        table: tuple[Weights, ...],
+        lanes: Sequence[NeuronLanes],
         log: Log,
     ) -> None:
-        self.layers, self.plan, self.table, self.lanes, self.log = (
-            spec.layers,
-            plan,
-            table,
-            lanes,
-            log,
-        )
+        self.layers, self.lanes = spec.layers, lanes
+        self.plan, self.table, self.log = plan, table, log
+        # The log's last row means nothing: its number stands for "no step".
         self.none, self.batch = log.time.shape[0] - 1, log.time.shape[1]
         self.samples = jnp.arange(self.batch)
         self.numbers = range(len(spec.layers))
@@ -97,7 +89,7 @@ class Pass:
     def run(
         self,
         steps: Int[Array, ""],
-        drive: Float[Array, "steps batch"],
+        drive: OfSteps,
         fixed_length: bool = False,
     ) -> Carry:
         """The carry at time 0.
@@ -145,17 +137,19 @@ class Pass:
             passed=jnp.zeros_like(self.log.time) if rules.neuron.jumps else None,
         )
 
-    def _step(
-        self, number: Int[Array, ""], drive: Float[Array, "steps batch"], carry: Carry
-    ) -> Carry:
+    def _step(self, number: Int[Array, ""], drive: OfSteps, carry: Carry) -> Carry:
         """Back through one step, and through the time between it and the next."""
         log = jax.tree.map(
             lambda rows: lax.dynamic_index_in_dim(rows, number, keepdims=False), self.log
         )
         populations, by_time = [], []
+        # First what arrived in the step is undone in every population, then the spike: forwards,
+        # the spike acts before what arrives.
         for n, population in enumerate(carry.populations):
             population = self._flow_back(n, population, carry.later - log.time)
             population, d_time = self._arrive_back(n, population, log.row[n])
+            # Where the step has no spike of its own, it is an arrival that may have moved V of a
+            # neuron that fired in a later step, which passed dL/dt on to it.
             if population.passed is not None:
                 silent = log.spike >= sum(self.plan.sizes)
                 d_time += jnp.where(silent, population.passed[number], 0.0)
@@ -168,10 +162,11 @@ class Pass:
                 total += part.passed[number]
         passed = carry.passed
         for n, population in enumerate(populations):
-            if log.origin is not None:
+            # What came with a delay moves with the spike that sent it, in an earlier step.
+            if passed is not None and log.origin is not None:
                 passed = passed.at[log.origin[n], self.samples].add(by_time[n])
             populations[n] = self._fire_back(n, population, log, total)
-            if n in log.released:
+            if passed is not None and n in log.released:
                 populations[n], d_time = self._release_back(n, populations[n], log)
                 passed = passed.at[log.released[n], self.samples].add(d_time)
         rows = tuple(
@@ -185,6 +180,7 @@ class Pass:
     ) -> PopulationCostate:
         """A population's costates a time earlier."""
         rules = self.rules[number]
+        # Where all neurons have the same time constants the flow of one of them does for all.
         if rules.neuron.uniform:
             rules = Backward(
                 self.layers[number], jax.tree.map(lambda array: array[:1], self.lanes[number])
@@ -192,11 +188,15 @@ class Pass:
         return population._replace(costate=rules.flow_back(population.costate, time[:, None]))
 
     def _arrive_back(
-        self, number: int, population: PopulationCostate, row: Numbers
+        self, number: int, population: PopulationCostate, row: NumberOfSamples
     ) -> tuple[PopulationCostate, OfSamples]:
-        """A population before what arrived with a row of its table, and dL/dt of that."""
+        """A population before what arrived with a row of its table, and dL/dt of that.
+
+        An arrival adds W e to the state. P itself passes; dL/dW = P . e, and dL/dt = -P . A e W,
+        since the flow A acts on it for a time that is shorter by dt.
+        """
         weights = self.table[number].at[row].get(mode="promise_in_bounds")
-        unit, moved = self.rules[number].arrived()
+        unit, moved = self.rules[number].arrived()  # e, A e
         costate, own = population.costate, population.own
         by_weight = dot(unit, costate.p)
         d_time = -over_last(weights * dot(moved, costate.p))
@@ -217,11 +217,13 @@ class Pass:
         this = _at(neuron, population)
         slope = self._slope(number, log, mine, at)
         costate = population.costate
+        # lam = -dL/dt / g'(t), the two rules at the top of `layer_adjoint`.
         if rules.spec.assigns:
             later = self._later(number, costate, log, mine, at)
             lam = jnp.where(mine, -(drive - later) / slope, 0.0)
             total = drive - later
             population = self._leave(number, population, this, costate)
+            # V after the spike is v_reset, whatever it was: nothing of its costate passes.
             kept = jax.tree.map(partial(_without, this), (costate.p[0], _first_of(costate.by)))
             costate = _with_first(costate, *kept)
         else:
@@ -235,27 +237,35 @@ class Pass:
         costate = costate._replace(p=plus(costate.p, times_each(rules.along, lam)))
         own = population.own._replace(lam=population.own.lam + lam)
         passed = population.passed
+        # A spike that an arrival made by moving V comes when that comes: dL/dt goes to it. All
+        # others add 0 to the log's last row.
         if passed is not None:
             jumped = mine & (log.cause < self.none)
             cause = jnp.where(jumped, log.cause, self.none)
             passed = passed.at[cause, self.samples].add(jnp.where(jumped, total, 0.0))
         return population._replace(costate=costate, own=own, passed=passed)
 
-    def _slope(self, number: int, log: Log, mine: Bool[Array, "batch"], at: Numbers) -> OfSamples:
+    def _slope(self, number: int, log: Log, mine: WhichSamples, at: NumberOfSamples) -> OfSamples:
         """What is divided by at the spike of a step."""
         layer, lanes = self.layers[number], self.lanes[number]
         slope = log.slope
         if layer.neuron.jumps and layer.jump_width is not None:
+            # the surrogate: V's jump as a ramp of length jump_width
             ramp = jnp.isinf(slope) & (log.jump > 0)
             slope = jnp.where(ramp, log.jump / layer.jump_width, slope)
         slope = jnp.maximum(jnp.where(mine, slope, 1.0), slope_floor(layer, lanes)[at])
+        # inf: the spike of one that starts above its threshold comes at 0, whatever its numbers are
         at_start = (log.time == 0) & starts_above(layer.neuron, lanes)[at]
         return jnp.where(at_start, jnp.inf, slope)
 
     def _later(
-        self, number: int, costate: Costate, log: Log, mine: Bool[Array, "batch"], at: Numbers
+        self, number: int, costate: Costate, log: Log, mine: WhichSamples, at: NumberOfSamples
     ) -> OfSamples:
-        """What a spike that comes later does to what follows, where it assigns V."""
+        """What a spike that comes later does to what follows, where it assigns V.
+
+        V is the same at a later time, so that it lacks V' dt; what constants add to the other
+        entries begins to decay later.
+        """
         rules = self.rules[number]
         slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
         added = rules.neuron.rate(self.lanes[number], without_v(rules.left))
@@ -266,7 +276,7 @@ class Pass:
         self,
         number: int,
         population: PopulationCostate,
-        this: Bool[Array, "batch neurons"],
+        this: WhichNeurons,
         costate: Costate,
     ) -> PopulationCostate:
         """A population with the gradient of what a spike of some neurons leaves behind."""
@@ -279,7 +289,10 @@ class Pass:
     def _release_back(
         self, number: int, population: PopulationCostate, log: Log
     ) -> tuple[PopulationCostate, OfSamples]:
-        """A population before V of a neuron was let go, and dL/dt of that."""
+        """A population before V of a neuron was let go, and dL/dt of that.
+
+        V stood at v_reset until then: its costate goes to v_reset, and is 0 before.
+        """
         size = self.plan.sizes[number]
         spike = self.log.spike[log.released[number], self.samples]
         neuron = spike - self.plan.first(number)
@@ -297,13 +310,13 @@ class Pass:
         return population._replace(costate=_with_first(costate, *kept)), d_time
 
 
-def _at(neuron: Numbers, population: PopulationCostate) -> Bool[Array, "batch neurons"]:
+def _at(neuron: NumberOfSamples, population: PopulationCostate) -> WhichNeurons:
     """Where each sample's neuron is, (batch, neurons)."""
     shape = population.costate.p[0].shape
     return lax.broadcasted_iota(jnp.int32, shape, 1) == neuron[:, None]
 
 
-def _without(this: Bool[Array, "batch neurons"], array: OfNeurons) -> OfNeurons:
+def _without(this: WhichNeurons, array: OfNeurons) -> OfNeurons:
     return jnp.where(this, 0.0, array)
 
 

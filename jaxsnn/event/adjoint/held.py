@@ -5,40 +5,59 @@ parameters change, the time moves, and with it that derivative. So `held` is a
 `jax.lax.stop_gradient` that refuses to be differentiated twice.
 """
 
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError
 
+Tree = TypeVar("Tree")
 
-def held(tree):
+
+def held(tree: Tree) -> Tree:
     """The same arrays, which do not move with what they were computed from.
 
     Raises:
         UsageError: at a second derivative.
     """
-    floating = lambda array: jnp.issubdtype(jnp.result_type(array), jnp.floating)  # noqa: E731
-    return jax.tree.map(lambda array: _held(array) if floating(array) else array, tree)
+
+    def one(leaf: Any) -> Any:
+        # Whole numbers and conditions have no derivative that could be held.
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return _held(leaf) if floating else leaf
+
+    return jax.tree.map(one, tree)
 
 
+# The first derivative is zero, and so are its tangents; but the value goes through `_held_once`,
+# whose derivative is the second one and raises.
 @jax.custom_jvp
-def _held(array):
+def _held(array: Float[Array, "..."]) -> Float[Array, "..."]:
     return array
 
 
 @_held.defjvp
-def _(primals, _):
+def _(
+    primals: tuple[Float[Array, "..."]], tangents: tuple[Any]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    del tangents
     return _held_once(*primals), jnp.zeros_like(*primals)
 
 
 @jax.custom_jvp
-def _held_once(array):
+def _held_once(array: Float[Array, "..."]) -> Float[Array, "..."]:
     return array
 
 
 @_held_once.defjvp
-def _(primals, _):
+def _(primals: tuple[Float[Array, "..."]], tangents: tuple[Any]) -> Any:
+    del primals, tangents
     raise UsageError(
-        "a second derivative of a maximum, an integral or a Threshold's crossing: exact are first derivatives only, "
-        "take differences of those"
+        "a second derivative of a maximum, an integral or a Threshold's crossing is not supported, "
+        "first derivatives alone are exact",
+        fix="take differences of first derivatives",
     )

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,8 @@ class _Spike(NamedTuple):
     """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
     time: Float[Array, "*spikes batch neurons"]
-    slope: Float[Array, "*spikes batch neurons"]  # divided by; inf: the state does not move the time
+    #: divided by; inf: the state does not move the time
+    slope: Float[Array, "*spikes batch neurons"]
     slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
     cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
     fired: Bool[Array, "*spikes batch neurons"]

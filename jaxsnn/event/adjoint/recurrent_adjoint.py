@@ -9,17 +9,31 @@ goes to the spike that sent it. That is EventProp (Wunderlich & Pehle, Scientifi
 replayed: what depends on the lanes of the flow is carried along as the costate's derivatives by them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
 from jaxsnn.event.adjoint.layer_adjoint import dot, left_by_spike, pulled, start_of
 from jaxsnn.event.adjoint.tangents import moved_by, transposed
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.event_arrays import (
+    Feedback,
+    NeuronLanes,
+    OfSteps,
+    OutsideArrivals,
+    Rows,
+    Seconds,
+    Times,
+    Weights,
+)
 from jaxsnn.event.forward.agenda import in_order
 from jaxsnn.event.forward.group import (
     GroupEvents,
@@ -35,8 +49,21 @@ from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
 from jaxsnn.network.reductions import over_first
 
+#: By what arrives from outside (the rows have none), by feedback, and by the lanes of each population.
+Gradients = tuple[
+    tuple[tuple[Weights, Times], ...],
+    tuple[tuple[Any, Any], ...],
+    tuple[NeuronLanes, ...],
+]
 
-def group_spikes(spec: GroupSpec, arrivals, feedback, lanes: tuple[Any, ...], t_end) -> GroupSpikes:
+
+def group_spikes(
+    spec: GroupSpec,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> GroupSpikes:
     """Spikes of a recurrent group, differentiable in weights, delays, arrival times and every field
     of `lanes`.
 
@@ -58,55 +85,83 @@ def group_spikes(spec: GroupSpec, arrivals, feedback, lanes: tuple[Any, ...], t_
 
 
 def group_spikes_forward(
-    spec: GroupSpec, arrivals, feedback, lanes: tuple[Any, ...], t_end
+    spec: GroupSpec,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
 ) -> GroupSpikes:
     """As `group_spikes`, differentiable in forward mode."""
     return by_population(spec, _events_forward(spec, arrivals, feedback, lanes, t_end))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _events(spec, arrivals, feedback, lanes, t_end) -> GroupEvents:
+def _events(
+    spec: GroupSpec,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> GroupEvents:
     return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
 
 
 class _Residuals(NamedTuple):
     """The arguments, and what came of them."""
 
-    arrivals: Any
-    feedback: Any
-    lanes: tuple[Any, ...]
+    arrivals: OutsideArrivals
+    feedback: Feedback
+    lanes: Sequence[NeuronLanes]
     log: Log
-    steps: jax.Array
+    steps: Int[Array, ""]  # of the log that were taken
 
 
-def _forward(spec, arrivals, feedback, lanes, t_end):
+def _forward(
+    spec: GroupSpec,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> tuple[GroupEvents, _Residuals]:
     events, log, steps = simulate_group(spec, arrivals, feedback, lanes, t_end)
     return events, _Residuals(arrivals, feedback, lanes, log, steps)
 
 
-def _backward(spec, residuals, cotangent):
-    return _gradients(spec, residuals, cotangent.time)
-
-
-def _gradients(spec, residuals, drive, fixed_length=False):
-    """Gradients by the arguments of `group_spikes`, from dL/dt of the spike of each step, (steps,
-    batch).
-    """
-
-    def backward(neurons: list[Neuron]) -> Any:
-        return _gradients_known(spec.with_neurons(neurons), residuals, drive, fixed_length)
-
-    neurons = [layer.neuron for layer in spec.layers]
-    d_arrivals, d_feedback, d_lanes = by_facts(neurons, residuals.lanes, backward)
+def _backward(
+    spec: GroupSpec, residuals: _Residuals, cotangent: GroupEvents
+) -> tuple[Any, Any, Any, None]:
+    d_arrivals, d_feedback, d_lanes = _gradients(spec, residuals, cotangent.time)
     # rows of arrivals have no gradient, nor has the end
     return tuple((*each, None) for each in d_arrivals), d_feedback, d_lanes, None
 
 
-def _gradients_known(spec, residuals, drive, fixed_length):
+def _gradients(
+    spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool = False
+) -> Gradients:
+    """Gradients by the arguments of `group_spikes`.
+
+    Args:
+        drive: (steps, batch) dL/dt of the spike of each step.
+        fixed_length: as of `Pass.run`.
+    """
+
+    def backward(neurons: list[Neuron]) -> Gradients:
+        return _gradients_known(spec.with_neurons(neurons), residuals, drive, fixed_length)
+
+    neurons = [layer.neuron for layer in spec.layers]
+    return by_facts(neurons, residuals.lanes, backward)
+
+
+def _gradients_known(
+    spec: GroupSpec, residuals: _Residuals, drive: OfSteps, fixed_length: bool
+) -> Gradients:
     """The gradients, by what the models assume."""
     arrivals, feedback, lanes, log, steps = residuals
     plan = layout(spec, arrivals, feedback)
-    external, between = [weight for weight, _, _ in arrivals], [weight for weight, _ in feedback]
+    external = [weight for weight, _, _ in arrivals]
+    between = [weight for weight, _ in feedback]
+    # The pass gives dL of each row of the tables. These are linear in the weights, so that JAX
+    # transposes how they were put together.
     table, pull = jax.vjp(partial(tables, spec, plan), external, between)
     total = Pass(spec, plan, table, lanes, log).run(steps, drive, fixed_length)
     d_external, d_between = pull(tuple(population.table for population in total.populations))
@@ -114,24 +169,18 @@ def _gradients_known(spec, residuals, drive, fixed_length):
         _lanes_gradient(layer, each, population)
         for layer, each, population in zip(spec.layers, lanes, total.populations, strict=True)
     )
-    d_arrivals = tuple(
-        (
-            d_weight,
-            _time_gradient(
-                time, row, external[number].shape[0], log.row[number], total.by_time[number]
-            ),
+    d_times = [
+        _time_gradient(time, row, weight.shape[0], arrived, by_time)
+        for (weight, time, row), arrived, by_time in zip(
+            arrivals, log.row, total.by_time, strict=True
         )
-        for number, (d_weight, (_, time, row)) in enumerate(zip(d_external, arrivals, strict=True))
-    )
-    d_feedback = tuple(
-        (
-            d_weight,
-            None
-            if delay is None
-            else _delay_gradient(plan, edge, spec.edges[edge][1], delay, log, total.by_time),
-        )
-        for edge, (d_weight, (_, delay)) in enumerate(zip(d_between, feedback, strict=True))
-    )
+    ]
+    d_delays = [
+        None if delay is None else _delay_gradient(plan, edge, target, delay, log, total.by_time)
+        for edge, ((_, target), (_, delay)) in enumerate(zip(spec.edges, feedback, strict=True))
+    ]
+    d_arrivals = tuple(zip(d_external, d_times, strict=True))
+    d_feedback = tuple(zip(d_between, d_delays, strict=True))
     return d_arrivals, d_feedback, d_lanes
 
 
@@ -139,50 +188,87 @@ _events.defvjp(_forward, _backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _events_forward(spec, arrivals, feedback, lanes, t_end) -> GroupEvents:
+def _events_forward(
+    spec: GroupSpec,
+    arrivals: OutsideArrivals,
+    feedback: Feedback,
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> GroupEvents:
     return simulate_group(spec, arrivals, feedback, lanes, t_end)[0]
 
 
 @_events_forward.defjvp
-def _tangents(spec, primals, tangents):
+def _tangents(
+    spec: GroupSpec, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[GroupEvents, GroupEvents]:
+    """Events and their tangents; primals and tangents are those of the other arguments."""
     events, residuals = _forward(spec, *primals)
     arrivals, feedback, lanes, _ = tangents
 
-    def gradients(drive):
-        d_arrivals, d_feedback, d_lanes, _ = _gradients(spec, residuals, drive, fixed_length=True)
-        return [(weight, time) for weight, time, _ in d_arrivals], list(d_feedback), list(d_lanes)
+    def gradients(drive: OfSteps) -> tuple[list[Any], list[Any], list[NeuronLanes]]:
+        d_arrivals, d_feedback, d_lanes = _gradients(spec, residuals, drive, fixed_length=True)
+        return list(d_arrivals), list(d_feedback), list(d_lanes)
 
+    # Rows have no tangent. What remains must be the very tree that `gradients` returns.
     given = [(weight, time) for weight, time, _ in arrivals], list(feedback), list(lanes)
     return events, moved_by(events, transposed(gradients, events.time, given))
 
 
-def _time_gradient(time, row, rows, arrived, by_time):
-    """dL/dt of a population's arrivals from outside, (batch, arrivals), in the slots that they had."""
+def _time_gradient(
+    time: Times, row: Rows, rows: int, arrived: Int[Array, "steps batch"], by_time: OfSteps
+) -> Times:
+    """dL/dt of a population's arrivals from outside, in the slots that they had.
+
+    Args:
+        time, row: of the arrivals.
+        rows: of the table that belong to arrivals from outside, the first ones.
+        arrived: the row that arrived in each step, `Log.row`.
+        by_time: dL/dt of what arrived in each step.
+    """
     position = in_order(time, row)[2]
     outside = arrived[:-1] < rows
+    # They arrive in the order of time: the n-th step with one of them took the n-th of the sorted
+    # slots. All other steps get a slot that does not exist, and are dropped.
     number = jnp.where(outside, jnp.cumsum(outside, axis=0) - 1, time.shape[1])
     samples = jnp.arange(time.shape[0])
-    sorted_ = jnp.zeros_like(time).at[samples, number].add(by_time, mode="drop")
-    return jnp.zeros_like(time).at[samples[:, None], position].set(sorted_)
+    by_order = jnp.zeros_like(time).at[samples, number].add(by_time, mode="drop")
+    return jnp.zeros_like(time).at[samples[:, None], position].set(by_order)
 
 
-def _delay_gradient(plan: Layout, edge, target, delay, log: Log, by_time):
-    """dL/ddelay of one edge, in the shape of its delay."""
+def _delay_gradient(
+    plan: Layout,
+    edge: int,
+    target: int,
+    delay: Float[Array, "..."],
+    log: Log,
+    by_time: Sequence[OfSteps],
+) -> Float[Array, "..."]:
+    """dL/ddelay of one edge, in the shape of its delay.
+
+    A delay is added to the time of the spike, so that its gradient is the sum of dL/dt of what came
+    through the edge.
+    """
     channel = next(channel for channel in plan.channels if channel.edge == edge)
     size = plan.sizes[channel.source]
+    # Rows of the target's table from channel.row on are the edge's source neurons; others lie
+    # outside of 0 ... size - 1 and are dropped (a negative index would count from the end).
     neuron = log.row[target][:-1] - channel.row
     neuron = jnp.where(neuron < 0, size, neuron)
-    d_delay = jnp.zeros(size, log.time.dtype).at[neuron].add(by_time[target], mode="drop")
-    return (
-        d_delay.reshape(delay.shape) if delay.size == size else d_delay.sum().reshape(delay.shape)
-    )
+    by_neuron = jnp.zeros(size, log.time.dtype).at[neuron].add(by_time[target], mode="drop")
+    shared = delay.size != size
+    return (by_neuron.sum() if shared else by_neuron).reshape(delay.shape)
 
 
-def _lanes_gradient(layer: LayerSpec, lanes: Any, population: PopulationCostate) -> Any:
+def _lanes_gradient(
+    layer: LayerSpec, lanes: NeuronLanes, population: PopulationCostate
+) -> NeuronLanes:
     """The gradient by the lanes, from what the pass leaves of a population at time 0."""
     neuron = layer.neuron
     own, costate = jax.tree.map(over_first, (population.own, population.costate))
     still = jax.tree.map(jnp.zeros_like, neuron.begin(lanes))
+    # At a spike the excess at rest, at time 0 the state at the start and after each spike what it
+    # leaves depend on the lanes; each is pulled back by the costate that it meets.
     parts = (
         pulled(lambda lanes: neuron.excess(lanes, still), lanes, own.lam),
         pulled(partial(start_of, layer), lanes, costate.p),
@@ -190,6 +276,7 @@ def _lanes_gradient(layer: LayerSpec, lanes: Any, population: PopulationCostate)
     )
     gradient = jax.tree.map(lambda *of_each: sum(of_each), *parts)
     start = start_of(layer, lanes)
+    # The flow depends on time constants: dP/d(field) was carried along with P, and meets x(0).
     for name in neuron.flow_fields:
         by_flow = own.fields[name] + dot(start, costate.by[name])
         gradient = replace(gradient, **{name: getattr(gradient, name) + by_flow})
