@@ -5,27 +5,37 @@ convolution: an output pixel) has a list of its own, gathered from the events: t
 events times taps, not with the layer.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jaxsnn.network.operators import added, alike, as_matrix, one_lane
+from jaxsnn.event.event_arrays import Rows, Times
+from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_lane
 from jaxsnn.network.sorting import sorted_times
 from jaxsnn.network.structure import Wire
 
 
 class Train(NamedTuple):
-    """Events of one source: time (batch, events) seconds, inf where unused; channel (events,) or
-    (batch, events).
-    """
+    """Events of one source."""
 
-    time: jax.Array
-    channel: jax.Array
+    time: Float[Array, "batch events"]  # seconds, inf where unused
+    channel: Int[Array, "*batch events"]  # one list for all samples or one for each
     in_order: bool = False
+
+
+#: A source and what its events pass on the way.
+Path = tuple[str, Operator]
+#: How channels are ordered: channel k is channel order[k] as positions and lanes count them.
+Order = np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,33 +52,43 @@ class Arrivals:
         needed: most arrivals at one position, scalar int; budget: how many there is room for.
     """
 
-    weight: jax.Array
-    time: jax.Array
-    row: jax.Array
+    weight: Float[Array, "rows lanes"]
+    time: Times
+    row: Rows
     positions: int = 1
-    order: np.ndarray | None = None
+    order: Order = None
     in_order: bool = False
-    needed: Any = 0
+    needed: Int[Array, ""] | int = 0
     budget: int = 0
 
-    def lanes(self, values):
-        """Values of the neurons (neurons,) as (positions, lanes); at one position (neurons,)."""
+    def lanes(self, values: Float[Array, "neurons"]) -> Float[Array, "..."]:
+        """Values of the neurons as (positions, lanes); at one position (neurons,)."""
         if self.positions == 1:
             return values
         if self.order is not None:
             values = values[np.argsort(self.order)]
+        # the lanes of a channel number are the slow axis: n * positions + p
         return values.reshape(-1, self.positions).T
 
-    def neurons(self, values):
+    def neurons(
+        self, values: Shaped[Array, "rows lanes ..."]
+    ) -> Shaped[Array, "batch neurons ..."]:
         """Values of the lanes (batch * positions, lanes, ...) as (batch, neurons, ...)."""
         if self.positions == 1:
             return values
+        # (batch * positions, lanes) -> (batch, lanes, positions) -> (batch, lanes * positions)
         values = values.reshape(-1, self.positions, *values.shape[1:]).swapaxes(1, 2)
         values = values.reshape(values.shape[0], -1, *values.shape[3:])
         return values if self.order is None else values[:, self.order]
 
 
-def arrivals(paths, trains, size, dtype, budget=None) -> Arrivals:
+def arrivals(
+    paths: Sequence[Path],
+    trains: Mapping[str, Train],
+    size: int,
+    dtype: DTypeLike,
+    budget: int | None = None,
+) -> Arrivals:
     """Everything that arrives at a population of a size.
 
     Args:
@@ -91,50 +111,47 @@ def arrivals(paths, trains, size, dtype, budget=None) -> Arrivals:
     return _gathered(paths, trains, size, dtype, budget)
 
 
-def _is_list(operator):
+def _is_list(operator: Operator) -> bool:
     """Whether each source channel meets all neurons at once, through at most one row."""
     source, _, _ = operator.entries()
     return operator.positions == 1 and len(np.unique(source)) == len(source)
 
 
-def _one_list_each(paths, dtype):
+def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
     """Paths that are lists, where those from one source with the same delays are added up: an event
     acts once.
     """
     found = []
+    # Only matrices can be added up: several from one source are brought to that form.
     for source, same in alike(paths, lambda operator: operator.row_delay is None):
         found += [(source, each if len(same) == 1 else as_matrix(each, dtype)) for each in same]
     return added(found, dtype)
 
 
-def _listed(paths, trains, dtype):
+def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike) -> Arrivals:
     """One list of arrivals for all neurons."""
     weights, times, rows, offset = [], [], [], 0
     for source, operator in paths:
-        train = trains[source]
-        entering, _, row = operator.entries()
         weight = operator.rows(dtype)
         weight = weight if operator.order is None else weight[:, operator.order]
-        time, channel = train.time, train.channel
+        time, channel = trains[source].time, trains[source].channel
+        row = channel
         if operator.source is not None:
-            if len(entering) < operator.inward:  # some channels go nowhere
-                weight = jnp.pad(weight, ((0, 1), (0, 0)))
-            to_row = np.full(operator.inward, weight.shape[0] - 1)
-            to_row[entering] = row
-            channel_row = jnp.asarray(to_row, jnp.int32).at[channel].get(mode="clip")
-        else:
-            channel_row = channel
+            to_row, weight = _row_of_channel(operator, weight)
+            row = to_row.at[channel].get(mode="clip")
         if operator.delay is not None:
             time = time + operator.delay.at[channel].get(mode="clip")
         if operator.row_delay is not None:
-            time = time + jnp.pad(operator.row_delay, (0, 1)).at[channel_row].get(mode="clip")
+            time = time + jnp.pad(operator.row_delay, (0, 1)).at[row].get(mode="clip")
+        # The tables of all paths stand one below the other.
         weights.append(weight)
         times.append(time)
-        rows.append(channel_row + offset)
+        rows.append(row + offset)
         offset += weight.shape[0]
     if any(row.ndim > 1 for row in rows):
         rows = [jnp.broadcast_to(row, time.shape) for row, time in zip(rows, times, strict=True)]
     source, operator = paths[0]
+    # Two lists behind each other are out of order, and so is one whose channels have delays.
     alone = len(paths) == 1 and operator.delay is None and operator.row_delay is None
     return Arrivals(
         weight=jnp.concatenate(weights),
@@ -144,61 +161,124 @@ def _listed(paths, trains, dtype):
     )
 
 
-def _gathered(paths, trains, size, dtype, budget):
+def _row_of_channel(
+    operator: Operator, weight: Float[Array, "rows lanes"]
+) -> tuple[Int[Array, "channels"], Float[Array, "rows lanes"]]:
+    """The row of each source channel of a list, and its weights, with a row of zeros behind them
+    if some channels go nowhere.
+    """
+    entering, _, row = operator.entries()
+    if len(entering) < operator.inward:
+        weight = jnp.pad(weight, ((0, 1), (0, 0)))
+    to_row = np.full(operator.inward, weight.shape[0] - 1)
+    to_row[entering] = row
+    return jnp.asarray(to_row, jnp.int32), weight
+
+
+class _Taps(NamedTuple):
+    """Where events arrive, each through some taps; arrays (batch, events, taps)."""
+
+    time: Float[Array, "batch events"]  # of the event, the delays of its source in it
+    place: Int[Array, "batch events taps"]  # the position; how many there are, where unused
+    row: Int[Array, "batch events taps"]
+    row_delay: Float[Array, "rows"] | None
+
+
+class _Lists(NamedTuple):
     """A list of arrivals for each position."""
-    positions, lanes, order = _layout([operator for _, operator in paths], size)
-    paths = [
-        (source, _laid_out(operator, positions, lanes, order, dtype)) for source, operator in paths
-    ]
+
+    time: Float[Array, "lists arrivals"]  # lists: (batch * positions)
+    row: Int[Array, "lists arrivals"]
+    needed: Int[Array, ""]  # most arrivals at one position
+    budget: int  # how many there is room for, 0 if there is always enough
+
+
+def _gathered(
+    paths: Sequence[Path],
+    trains: Mapping[str, Train],
+    size: int,
+    dtype: DTypeLike,
+    budget: int | None,
+) -> Arrivals:
+    """A list of arrivals for each position."""
+    layout = _layout([operator for _, operator in paths], size)
+    positions = layout.positions
+    paths = [(source, _laid_out(operator, layout, dtype)) for source, operator in paths]
     operators, sources = [], []
     for source, same in alike(paths, lambda operator: operator.row_delay is None):
         operators.append(same[0] if same[0].row_delay is not None else _acting_once(same))
         sources.append(trains[source])
-    weight = jnp.concatenate([operator.weight for operator in operators])
     table, row_delay = _table(operators, dtype)
-    time, source, in_order = _events(operators, sources)
-    batch, events = time.shape
-    taps = table.position.shape[1]
-    place, row = (jnp.asarray(array)[source] for array in table)  # (batch, events, taps)
-    late = 0.0 if row_delay is None else row_delay[row]
-    if taps == positions and (np.sort(table.position[:-1], axis=1) == np.arange(positions)).all():
-        # every event reaches every position: nothing is to be looked for
-        by_position = (
-            jnp.argsort(place, axis=2)
-            if (table.position[:-1] != np.arange(positions)).any()
-            else None
-        )
-        times = time[:, :, None] + late + jnp.zeros((1, 1, taps), dtype)
-        if by_position is not None:
-            times, row = (jnp.take_along_axis(array, by_position, 2) for array in (times, row))
-        times, row = (
-            array.swapaxes(1, 2).reshape(batch * positions, events) for array in (times, row)
-        )
-        needed, budget = jnp.int32(0), 0
+    time, channel, in_order = _events(operators, sources)
+    place, row = (jnp.asarray(array)[channel] for array in table)
+    taps = _Taps(time, place, row, row_delay)
+    # unused events have the last channel, whose taps lead nowhere
+    used = np.sort(table.position[:-1], axis=1)
+    if used.shape[1] == positions and (used == np.arange(positions)).all():
+        in_turn = bool((table.position[:-1] == np.arange(positions)).all())
+        lists = _everywhere(taps, in_turn, dtype)
     else:
-        if budget is None:
-            budget = min(events * taps, 4 * (-(-events * taps // positions)) + 32)
-        entry, used, needed = _by_position(place, positions, budget)
-        pick = lambda array: jnp.take_along_axis(array.reshape(batch, -1), entry, axis=1)  # noqa: E731
-        times = jnp.take_along_axis(time, entry // taps, axis=1)
-        row = pick(row)
-        times = times if row_delay is None else times + row_delay[row]
-        times = jnp.where(used, times, jnp.inf).reshape(batch * positions, -1)
-        row = row.reshape(batch * positions, -1)
+        lists = _found_by_position(taps, positions, budget)
     return Arrivals(
-        weight=weight,
-        time=times,
-        row=row.astype(jnp.int32),
+        weight=jnp.concatenate([operator.weight for operator in operators]),
+        time=lists.time,
+        row=lists.row.astype(jnp.int32),
         positions=positions,
-        order=order,
+        order=layout.order,
         in_order=in_order and row_delay is None,
-        needed=needed,
-        budget=budget,
+        needed=lists.needed,
+        budget=lists.budget,
     )
 
 
-def _layout(operators, size):
-    """(positions, lanes, order) that all operators are brought to."""
+def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
+    """Lists of events that each reach every position: nothing is to be looked for.
+
+    Args:
+        in_turn: tap k leads to position k.
+    """
+    batch, events, positions = taps.place.shape
+    late = 0.0 if taps.row_delay is None else taps.row_delay[taps.row]
+    times, row = taps.time[:, :, None] + late + jnp.zeros((1, 1, positions), dtype), taps.row
+    if not in_turn:
+        by_position = jnp.argsort(taps.place, axis=2)
+        times, row = (jnp.take_along_axis(array, by_position, 2) for array in (times, row))
+    # (batch, events, positions) -> (batch * positions, events)
+    times, row = (array.swapaxes(1, 2).reshape(batch * positions, events) for array in (times, row))
+    return _Lists(times, row, needed=jnp.int32(0), budget=0)
+
+
+def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _Lists:
+    """Lists of events that reach some positions.
+
+    Args:
+        budget: as of `arrivals`.
+    """
+    batch, events, count = taps.place.shape
+    if budget is None:
+        # four times the mean, for the busiest position, and never more than there are
+        mean = -(-events * count // positions)
+        budget = min(events * count, 4 * mean + 32)
+    entry, used, needed = _by_position(taps.place, positions, budget)
+    # An entry is a tap of an event, counted event by event.
+    times = jnp.take_along_axis(taps.time, entry // count, axis=1)
+    row = jnp.take_along_axis(taps.row.reshape(batch, -1), entry, axis=1)
+    times = times if taps.row_delay is None else times + taps.row_delay[row]
+    times = jnp.where(used, times, jnp.inf).reshape(batch * positions, -1)
+    return _Lists(times, row.reshape(batch * positions, -1), needed, budget)
+
+
+class _Layout(NamedTuple):
+    """Channel n * positions + p is lane n at position p, before `order`."""
+
+    positions: int
+    lanes: int
+    order: Order
+
+
+def _layout(operators: Sequence[Operator], size: int) -> _Layout:
+    """The layout that all operators are brought to."""
+    # The others fit every layout: see `_laid_out`.
     found = [
         operator
         for operator in operators
@@ -211,56 +291,75 @@ def _layout(operators, size):
             (each.positions, each.lanes) == shape and _same(each.order, first.order)
             for each in found
         ):
-            return first.positions, first.lanes, first.order
-    return size, 1, None
+            return _Layout(first.positions, first.lanes, first.order)
+    # Convolutions of different shapes: each channel is a position of its own.
+    return _Layout(size, 1, None)
 
 
-def _same(order, other):
+def _same(order: Order, other: Order) -> bool:
     """Whether two orders of channels are one."""
-    return order is other or (
-        order is not None and other is not None and np.array_equal(order, other)
+    if order is None or other is None:
+        return order is other
+    return order is other or np.array_equal(order, other)
+
+
+def _laid_out(operator: Operator, layout: _Layout, dtype: DTypeLike) -> Operator:
+    """An operator with a given layout."""
+    positions, lanes, order = layout
+    shape = operator.positions, operator.lanes
+    as_found = shape == (positions, lanes) and not operator.is_identity
+    if as_found and operator.source is not None and _same(operator.order, order):
+        return operator
+    channel_place = np.arange(positions * lanes) if order is None else order
+    if lanes == 1 or operator.is_identity or operator.is_pool:
+        return _laid_out_single(operator, layout, channel_place, dtype)
+    return _laid_out_list(operator, layout, channel_place, dtype)
+
+
+def _laid_out_single(
+    operator: Operator, layout: _Layout, channel_place: np.ndarray, dtype: DTypeLike
+) -> Operator:
+    """An operator that can do with one lane, with a given layout.
+
+    Args:
+        channel_place: of each channel, lane * positions + position.
+    """
+    positions, lanes, order = layout
+    where = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
+    single = one_lane(where, operator, dtype)
+    channel = single.position if single.order is None else np.argsort(single.order)[single.position]
+    if lanes == 1:
+        return replace(single, position=channel_place[channel], order=order)
+    # The identity and pools have one weight for all: row n of w I moves lane n alone.
+    lane, position = np.divmod(channel_place[channel], positions)
+    return replace(
+        single,
+        **layout._asdict(),
+        position=position,
+        row=lane,
+        weight=single.weight[0, 0] * jnp.eye(lanes, dtype=dtype),
     )
 
 
-def _laid_out(operator, positions, lanes, order, dtype):
-    """An operator with given positions and lanes."""
-    where = Wire(name="fan-in", kind="Linear", sources=(), shape=(positions * lanes,))
-    as_found = (operator.positions, operator.lanes) == (
-        positions,
-        lanes,
-    ) and not operator.is_identity
-    if as_found and operator.source is not None and _same(operator.order, order):
-        return operator
-    layout = {"positions": positions, "lanes": lanes, "order": order}
-    channel_place = np.arange(positions * lanes) if order is None else order
-    if lanes == 1 or operator.is_identity or operator.is_pool:
-        single = one_lane(where, operator, dtype)
-        channel = (
-            single.position if single.order is None else np.argsort(single.order)[single.position]
-        )
-        if lanes == 1:
-            return replace(single, position=channel_place[channel], order=order)
-        lane, position = np.divmod(channel_place[channel], positions)
-        return replace(
-            single,
-            **layout,
-            position=position,
-            row=lane,
-            weight=single.weight[0, 0] * jnp.eye(lanes, dtype=dtype),
-        )
+def _laid_out_list(
+    operator: Operator, layout: _Layout, channel_place: np.ndarray, dtype: DTypeLike
+) -> Operator:
+    """A list with a given layout: row r becomes the rows r * positions + p, one at each position.
+
+    Args:
+        channel_place: of each channel, lane * positions + position.
+    """
+    positions, lanes, _ = layout
     source, _, row = operator.entries()
     weight = operator.rows(dtype)
     weight = weight if operator.order is None else weight[:, operator.order]
-    weight = (
-        weight[:, np.argsort(channel_place)]
-        .reshape(-1, lanes, positions)
-        .swapaxes(1, 2)
-        .reshape(-1, lanes)
-    )
+    # (rows, channels) -> (rows, lanes, positions) -> (rows * positions, lanes)
+    weight = weight[:, np.argsort(channel_place)].reshape(-1, lanes, positions)
+    weight = weight.swapaxes(1, 2).reshape(-1, lanes)
     every = np.arange(positions)
     return replace(
         operator,
-        **layout,
+        **layout._asdict(),
         source=np.repeat(source, positions),
         position=np.tile(every, len(source)),
         row=(row[:, None] * positions + every).reshape(-1),
@@ -269,7 +368,7 @@ def _laid_out(operator, positions, lanes, order, dtype):
     )
 
 
-def _acting_once(operators):
+def _acting_once(operators: Sequence[Operator]) -> Operator:
     """One operator for some from one source with the same delays, in which an event comes to each
     position once.
 
@@ -284,11 +383,14 @@ def _acting_once(operators):
     source, position = (np.concatenate([entries[axis] for entries in every]) for axis in (0, 1))
     row = np.concatenate([entries[2] + first for entries, first in zip(every, offset, strict=True)])
     weight = jnp.concatenate([operator.weight for operator in operators])
+    # Entries with the same source channel and position, a pair, come to stand next to each other.
     order = np.lexsort((row, position, source))
     source, position, row = source[order], position[order], row[order]
     new = np.ones(len(source), bool)
     new[1:] = (source[1:] != source[:-1]) | (position[1:] != position[:-1])
     if not new.all():
+        # Of each pair the rows that meet there, filled up with row `count`, which is zero; pairs
+        # with the same rows share the sum of these.
         start, pair = np.flatnonzero(new), np.cumsum(new) - 1
         rows = np.full((len(start), np.bincount(pair).max()), count)
         rows[pair, np.arange(len(row)) - start[pair]] = row
@@ -307,9 +409,12 @@ class _Table(NamedTuple):
     row: np.ndarray
 
 
-def _table(operators, dtype):
+def _table(
+    operators: Sequence[Operator], dtype: DTypeLike
+) -> tuple[_Table, Float[Array, "rows"] | None]:
     """The table of all operators' source channels one after the other, and the delays of the rows."""
-    channels, places, rows, delays, offset, first = [], [], [], [], 0, 0
+    channels, places, rows, delays = [], [], [], []
+    offset, first = 0, 0  # of the operator's channels, and of its rows
     for operator in operators:
         source, position, row = operator.entries()
         count = operator.weight.shape[0]
@@ -319,11 +424,13 @@ def _table(operators, dtype):
         delays.append(jnp.zeros(count, dtype) if operator.row_delay is None else operator.row_delay)
         offset, first = offset + operator.inward, first + count
     channel, place, row = map(np.concatenate, (channels, places, rows))
+    # Entries of one channel next to each other: its n-th one is its tap n.
     by_channel = np.lexsort((place, channel))
     channel, place, row = channel[by_channel], place[by_channel], row[by_channel]
     start = np.searchsorted(channel, np.arange(offset))
     taps = max(int(np.bincount(channel, minlength=1).max(initial=0)), 1)
     within = np.arange(len(channel)) - start[channel]
+    # A tap that a channel does not have leads to the position behind the last one.
     positions = operators[0].positions
     table = _Table(
         position=np.full((offset + 1, taps), positions, np.int32),
@@ -334,10 +441,16 @@ def _table(operators, dtype):
     return table, jnp.concatenate(delays) if late else None
 
 
-def _events(operators, sources):
-    """All sources' events in one list in the order of time: time (batch, events), channel in the
-    table, in order?
-    """
+class _Events(NamedTuple):
+    """All sources' events in one list in the order of time."""
+
+    time: Float[Array, "batch events"]
+    channel: Int[Array, "batch events"]  # of the table
+    in_order: bool
+
+
+def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
+    """All sources' events, each with the delay of its source channel."""
     times, channels, offset = [], [], 0
     total = sum(operator.inward for operator in operators)
     for operator, train in zip(operators, sources, strict=True):
@@ -346,23 +459,32 @@ def _events(operators, sources):
         if operator.delay is not None:
             time = time + operator.delay.at[channel].get(mode="clip")
         times.append(time)
+        # unused slots have the table's last channel, which leads nowhere
         channels.append(jnp.where(jnp.isfinite(time), channel + offset, total))
         offset += operator.inward
     time, channel = jnp.concatenate(times, axis=1), jnp.concatenate(channels, axis=1)
     if len(sources) == 1 and sources[0].in_order and operators[0].delay is None:
-        return time, channel, True
+        return _Events(time, channel, in_order=True)
     _, place = sorted_times(time)
-    return jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), True
+    return _Events(
+        jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True
+    )
 
 
-def _by_position(place, positions, budget):
-    """Entries (batch, events, taps) sorted by their positions, in the order of events at each.
+class _Entries(NamedTuple):
+    """Entries of each position, slots of positions: (batch, positions * budget)."""
 
-    Returns:
-        (batch, positions * budget) entries and whether they are used, and the most at one position.
-    """
+    entry: Int[Array, "batch slots"]
+    used: Bool[Array, "batch slots"]
+    needed: Int[Array, ""]  # the most at one position
+
+
+def _by_position(place: Int[Array, "batch events taps"], positions: int, budget: int) -> _Entries:
+    """Entries (batch, events, taps) sorted by their positions, in the order of events at each."""
     batch, events, taps = place.shape
     count = events * taps
+    # One integer, position * count + entry, sorts by both with a single operand; where the
+    # entries of position p begin is where p * count would stand.
     with jax.enable_x64(True):
         integer = jnp.int32 if (positions + 1) * count < 2**31 else jnp.int64
         key = place.reshape(batch, count).astype(integer) * count + jnp.arange(count, dtype=integer)
@@ -373,4 +495,5 @@ def _by_position(place, positions, budget):
     slot = start[:, :-1, None] + jnp.arange(budget, dtype=jnp.int32)
     used = slot < start[:, 1:, None]
     entry = jnp.take_along_axis(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
-    return entry, used.reshape(batch, -1), jnp.max(start[:, 1:] - start[:, :-1])
+    needed = jnp.max(start[:, 1:] - start[:, :-1])
+    return _Entries(entry, used.reshape(batch, -1), needed)

@@ -11,11 +11,13 @@ I -> linear nodes -> LIF tau is infinite. All of it is computed from the paramet
 themselves, so that gradients reach them.
 """
 
+from __future__ import annotations
+
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, listing
 from jaxsnn.event.dynamics.kinds import neuron_of
@@ -32,6 +34,7 @@ def arriving(network: Network) -> dict[str, Signal]:
     Raises:
         LoweringError: as `jaxsnn.network.network.signals`; or synapses behind a LI have delays.
     """
+    # Every linear node between a LI and the LIF that its voltage drives.
     chains = [
         population.chain
         for population in network.populations.values()
@@ -45,8 +48,10 @@ def arriving(network: Network) -> dict[str, Signal]:
             and name not in network.populations
         ):
             raise LoweringError(
-                f"node '{name}' has synapses with delays and takes the voltage of {listing(entering)}: put the delays "
-                "before that"
+                f"node '{name}' has synapses with delays and takes the voltage of "
+                f"{listing(entering)}, the event engine delays spikes alone",
+                fix=f"put the delays before {listing(entering)}",
+                node=name,
             )
     return signals(network, {name: partial(_voltage, network, name) for name in names})
 
@@ -54,6 +59,7 @@ def arriving(network: Network) -> dict[str, Signal]:
 def _voltage(network: Network, name: str, entering: Signal) -> Signal:
     """The voltage of a LI or I under delta spikes, as a signal."""
     population, parameters = network.populations[name], network.parameters[name]
+    # An I has no tau. All of a LI's are equal where its voltage is handed on (`tau_range`).
     if "tau" in parameters:
         parameters = {
             **parameters,
@@ -61,33 +67,34 @@ def _voltage(network: Network, name: str, entering: Signal) -> Signal:
         }
     neuron = neuron_of(population)
     paths = entering.paths
-    if population.spike_area is not None:  # else V jumps by the weight itself
+    # x jumps by its kick at a spike of weight 1; without a spike area by the weight itself.
+    if population.spike_area is not None:
         wire = Wire(name=name, kind="Scale", sources=(), shape=(population.size,))
         kick = {"scale": neuron.kick(parameters)}
         paths = tuple(
             (source, through(wire, wire.shape, kick, path, network.dtype)) for source, path in paths
         )
+    # V_inf + x: the constant part and, at time 0, x(0) = V(0) - V_inf.
     start = neuron.lanes(parameters, entering.constant).v_start
     return Signal(paths=paths, constant=neuron.v_inf(parameters, entering.constant), start=start)
 
 
 def driven_parameters(
     network: Network, population: Population, signal: Signal
-) -> dict[str, jax.Array]:
-    """What a population takes over from the voltages that drive it: tau_syn and "start",
-    (neurons,).
-    """
+) -> dict[str, Float[Array, "neurons"]]:
+    """What a population takes over from the voltages that drive it: tau_syn and "start"."""
     taus = driving_taus(population, network.parameters)
     start = jnp.zeros(population.size, network.dtype) if signal.start is None else signal.start
+    # Behind I alone tau is infinite, and there is no tau_syn to take over.
     if not taus:
         return {"start": start}
     tau = _one(jnp.concatenate(list(taus.values())))
     return {"tau_syn": jnp.broadcast_to(tau, (population.size,)), "start": start}
 
 
-def tau_range(network: Network, population: Population) -> jax.Array | None:
-    """The smallest and the largest tau of the neurons whose voltages drive a population, (2,); they
-    must be equal.
+def tau_range(network: Network, population: Population) -> Float[Array, "2"] | None:
+    """The smallest and the largest tau of the neurons whose voltages drive a population; they must
+    be equal.
     """
     taus = driving_taus(population, network.parameters)
     if not taus:
@@ -96,7 +103,8 @@ def tau_range(network: Network, population: Population) -> jax.Array | None:
     return jnp.stack([jnp.min(every), jnp.max(every)])
 
 
-def _one(taus: jax.Array) -> jax.Array:
+def _one(taus: Float[Array, "taus"]) -> Float[Array, ""]:
     """The number that all entries are; its gradient falls to all of them in equal parts."""
     mean = jnp.mean(taus)
+    # the value of the first one, exactly, and the derivative of the mean
     return lax.stop_gradient(taus[0]) + (mean - lax.stop_gradient(mean))

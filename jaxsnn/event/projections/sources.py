@@ -1,11 +1,15 @@
 """What the parts of a network have in common, and what they hand on to each other."""
 
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
 
-import jax
+from dataclasses import dataclass, field, replace
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, EventRecord
@@ -35,8 +39,8 @@ class Readout:
 
     drive: Drive
     given: Arrivals
-    unit: jax.Array | None
-    v_inf: jax.Array
+    unit: Float[Array, "neurons"] | None
+    v_inf: Float[Array, "neurons"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,26 +70,32 @@ class Sources:
 
 
 def hand_on(
-    sources: Sources, record: EventRecord, name: str, time: jax.Array, channel: jax.Array
+    sources: Sources,
+    record: EventRecord,
+    name: str,
+    time: Float[Array, "batch events"],
+    channel: Int[Array, "events"],
 ) -> None:
-    """Give the events of a part to those behind it: time (batch, events) seconds, channel
-    (events,).
-    """
+    """Give the events of a part (times in seconds) to those behind it."""
     room = sources.engine.of("max_events", name)
+    # A convolution does work for each slot and tap, so that empty slots are cut off before it.
     if room is None and name in sources.gathered:
         size = next(wire.size for wire in sources.network.wires if wire.name == name)
         room = max(_GATHERED, 2 * size)
+    # Where all slots fit, those behind sort them if they need to.
     if room is None or room >= time.shape[1]:
         sources.trains[name] = Train(time, channel)
         return
     sources.trains[name] = earliest(time, jnp.broadcast_to(channel, time.shape), room)
-    record.budgets["max_events"][name] = Budget(
-        needed=jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32)), room=jnp.int32(room)
-    )
+    needed = jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32))
+    record.budgets["max_events"][name] = Budget(needed=needed, room=jnp.int32(room))
 
 
-def earliest(time, channel, room: int) -> Train:
-    """The first `room` events of each sample in order, of (batch, events)."""
+def earliest(
+    time: Float[Array, "batch events"], channel: Int[Array, "batch events"], room: int
+) -> Train:
+    """The first `room` events of each sample in order."""
+    # The order has no derivative; the gradient reaches the times through their places.
     _, place = sorted_times(lax.stop_gradient(time))
     place = place[:, :room]
     return Train(
@@ -93,16 +103,16 @@ def earliest(time, channel, room: int) -> Train:
     )
 
 
-def edges(operator: Operator, dtype) -> Operator:
+def edges(operator: Operator, dtype: DTypeLike) -> Operator:
     """What levels do that pass an operator: twice the channels, rises first, and falls with
     opposite weights behind.
     """
     if operator.is_identity:
-        operator = one_lane(
-            Wire(name="level", kind="Linear", sources=(), shape=(operator.size,)), operator, dtype
-        )
+        wire = Wire(name="level", kind="Linear", sources=(), shape=(operator.size,))
+        operator = one_lane(wire, operator, dtype)
     rows, count = operator.rows(dtype), operator.inward
-    entries = {}
+    # Channel c rises as channel c and falls as channel count + c, whose row is the negative one.
+    entries: dict[str, Any] = {}
     if operator.source is not None:
         source, position, row = operator.entries()
         entries = {
@@ -111,7 +121,7 @@ def edges(operator: Operator, dtype) -> Operator:
             "row": np.concatenate([row, row + rows.shape[0]]),
         }
 
-    def twice(array):
+    def twice(array: Shaped[Array, "n"] | None) -> Shaped[Array, "n"] | None:
         return None if array is None else jnp.concatenate([array, array])
 
     return replace(
