@@ -1,36 +1,47 @@
 """Populations as parts of a network: what arrives at them, what they do, what others see of it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.kinds import neuron_of
-from jaxsnn.event.event_record import Budget
+from jaxsnn.event.event_arrays import Feedback, NeuronLanes, Rows, Seconds, Times, Weights
+from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
-from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, membrane
-from jaxsnn.event.projections.arrivals import Arrivals, Train, arrivals
+from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
-from jaxsnn.network.operators import added, as_matrix, through
+from jaxsnn.network.operators import Operator, added, as_matrix, through
 from jaxsnn.network.structure import Wire
+
+
+class Given(NamedTuple):
+    """What arrives at a population, as the scans take it."""
+
+    weight: Weights
+    time: Times
+    row: Rows
 
 
 class _Part:
     """One population by itself."""
 
-    def __init__(self, sources: Sources, name: str):
+    def __init__(self, sources: Sources, name: str) -> None:
         self.sources, self.engine, self.name = sources, sources.engine, name
-        self.population, self.parameters = (
-            sources.network.populations[name],
-            sources.network.parameters[name],
-        )
+        self.population = sources.network.populations[name]
+        self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
         levels = [source in sources.levels for source, _ in self.signal.paths]
         #: a level is among what arrives: everything is then simulated as boxes that have two edges;
@@ -41,6 +52,8 @@ class _Part:
             replace(self.population, spike_kernel="box") if self.leveled else self.population
         )
         self.neuron = neuron_of(simulated_as)
+        # What is assumed of time constants holds (known), or is looked at in each run (guessed). A
+        # readout has no spikes by which that would pay: nothing is assumed.
         if name not in sources.known:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
@@ -49,15 +62,17 @@ class _Part:
             self.parameters = self.parameters | driven_parameters(
                 sources.network, self.population, self.signal
             )
-        arrives = (
-            self.neuron.current_factor
-            if self.leveled and not self.mixed
-            else self.neuron.arrival_factor
-        )
+        # A level of weight w is a current w; all else is measured by a spike of weight 1.
+        only_levels = self.leveled and not self.mixed
+        arrives = self.neuron.current_factor if only_levels else self.neuron.arrival_factor
         self.scale = arrives(self.parameters)
 
-    def spec(self, in_order=False):
-        """Static description of its scan."""
+    def spec(self, in_order: bool = False) -> LayerSpec:
+        """Static description of its scan.
+
+        Args:
+            in_order: what arrives there is sorted.
+        """
         once = self.engine.stops(self.name)
         return LayerSpec(
             neuron=self.neuron,
@@ -66,21 +81,23 @@ class _Part:
             min_slope=self.engine.min_slope,
             refractory=0.0 if once else self.engine.of("refractory", self.name),
             jump_width=self.engine.jump_width,
+            # the ends of boxes come behind all their beginnings
             in_order=in_order and not self.neuron.width,
         )
 
-    def lanes(self):
+    def lanes(self) -> NeuronLanes:
         """Its neurons."""
         return self.neuron.lanes(self.parameters, self.signal.constant)
 
-    def arrivals(self, paths) -> Arrivals:
+    def arrivals(self, paths: Sequence[Path]) -> Arrivals:
         """What arrives through some of its paths."""
-        room, trains = self.engine.of("max_arrivals", self.name), self.sources.trains
+        room = self.engine.of("max_arrivals", self.name)
+        trains: Mapping[str, Train] = self.sources.trains
         if self.leveled:
             paths, trains = self._edges(paths)
         return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
 
-    def _edges(self, paths):
+    def _edges(self, paths: Sequence[Path]) -> tuple[list[Path], dict[str, Train]]:
         """Paths and trains in which every box, level or spike, is one event that opens it and one
         that closes it.
         """
@@ -90,15 +107,15 @@ class _Part:
             if source in self.sources.levels:
                 operator = self._in_units(operator) if self.mixed else operator
             else:
+                # Channel c opens a box, channel inward + c closes it: as in the train of a level.
                 time, channel, _ = self.sources.trains[source]
                 time = jnp.concatenate([time, time + self.neuron.width], axis=1)
-                trains[source] = Train(
-                    time, jnp.concatenate([channel, channel + operator.inward], axis=-1)
-                )
+                channel = jnp.concatenate([channel, channel + operator.inward], axis=-1)
+                trains[source] = Train(time, channel)
             found.append((source, edges(operator, dtype)))
         return found, trains
 
-    def _in_units(self, operator):
+    def _in_units(self, operator: Operator) -> Operator:
         """The operator of a level among spikes: its current in units of that of a box spike of
         weight 1.
         """
@@ -108,133 +125,166 @@ class _Part:
         scale = Wire(name=self.name, kind="Scale", sources=(), shape=(self.population.size,))
         return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
 
-    def boxes(self, weight, time, row):
+    def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
         """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for
         each.
         """
         if self.leveled or not self.neuron.width:
-            return weight, time, row
+            return Given(weight, time, row)
+        # A box of weight W is W at t and -W at t + width: the second half of the table.
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
-        return jnp.concatenate([weight, -weight]), time, row
+        return Given(jnp.concatenate([weight, -weight]), time, row)
 
-    def write_down(self, record, spikes):
+    def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
         """Write down its spikes."""
         name = self.name
         record.spikes[name] = spikes
         record.heights[name] = self.neuron.height(self.parameters)
         record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
-        record.budgets["max_spikes"][name] = Budget(
-            needed=jnp.max(spikes.count), room=jnp.int32(self.engine.of("max_spikes", name))
-        )
+        room = jnp.int32(self.engine.of("max_spikes", name))
+        record.budgets["max_spikes"][name] = Budget(needed=jnp.max(spikes.count), room=room)
 
 
 class FeedForwardPart(_Part):
     """A population that does not feed back into itself."""
 
-    def run(self, record, t_end, sample_times):
-        """Simulate it, and write what happened into the record and the trains."""
+    def run(
+        self, record: EventRecord, t_end: Seconds, sample_times: Float[Array, "samples"]
+    ) -> None:
+        """Simulate it, and write what happened into the record and the trains.
+
+        Args:
+            record: written into.
+            t_end: seconds.
+            sample_times: seconds, where a readout is sampled.
+        """
         given = self.arrivals(self.signal.paths)
-        weight, lanes, time, row = self._weighted(given)
+        lanes, (weight, time, row) = self._lanes(given), self._weighted(given)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
         if given.budget:
-            record.budgets["max_arrivals"][self.name] = Budget(
-                needed=given.needed, room=jnp.int32(given.budget)
-            )
+            budget = Budget(needed=jnp.asarray(given.needed), room=jnp.int32(given.budget))
+            record.budgets["max_arrivals"][self.name] = budget
         v_inf = self.neuron.v_inf(self.parameters, self.signal.constant)
         neuron = self.neuron if self.neuron.certain else self.neuron.unassuming()
         drive = Drive(neuron=neuron, lanes=lanes, v_inf=v_inf, weight=weight, time=time, row=row)
+        # A functional of V takes no positions.
         if given.positions == 1:
             record.drives[self.name] = drive
-        if not self.population.fires:
-            unit = None if given.positions == 1 else self.scale
-            self.sources.readouts[self.name] = Readout(
-                drive=drive, given=given, unit=unit, v_inf=v_inf
-            )
         if self.population.fires:
-            spikes = self._spikes(record, given, weight, lanes, time, row, t_end)
-            self.write_down(record, spikes)
-            channel = jnp.repeat(
-                jnp.arange(self.population.size, dtype=jnp.int32), spikes.time.shape[2]
-            )
-            hand_on(
-                self.sources, record, self.name, spikes.time.reshape(len(spikes.time), -1), channel
-            )
-        elif given.positions == 1:
-            record.voltages[self.name] = membrane(drive, sample_times)
+            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
+            self._hand_on(record, spikes)
         else:
-            v = membrane(replace(drive, v_inf=0.0), sample_times)
-            v = jnp.moveaxis(given.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
-            record.voltages[self.name] = v * self.scale + v_inf
+            self._read_out(record, given, drive, sample_times)
 
-    def _weighted(self, given: Arrivals):
-        """Weight, lanes, time and row as the scans take them.
+    def _hand_on(self, record: EventRecord, spikes: LayerSpikes) -> None:
+        """Write down the spikes, and give them to the populations behind."""
+        self.write_down(record, spikes)
+        batch, size, slots = spikes.time.shape
+        channel = jnp.repeat(jnp.arange(size, dtype=jnp.int32), slots)
+        hand_on(self.sources, record, self.name, spikes.time.reshape(batch, -1), channel)
+
+    def _read_out(
+        self,
+        record: EventRecord,
+        given: Arrivals,
+        drive: Drive,
+        sample_times: Float[Array, "samples"],
+    ) -> None:
+        """Write down V, and let Thresholds see the population."""
+        unit = None if given.positions == 1 else self.scale
+        self.sources.readouts[self.name] = Readout(
+            drive=drive, given=given, unit=unit, v_inf=drive.v_inf
+        )
+        if given.positions == 1:
+            record.voltages[self.name] = membrane(drive, sample_times)
+            return
+        # V of the lanes in units of the arrival factor, as V of the neurons in volts
+        v = membrane(replace(drive, v_inf=0.0), sample_times)
+        v = jnp.moveaxis(given.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
+        record.voltages[self.name] = v * self.scale + drive.v_inf
+
+    def _lanes(self, given: Arrivals) -> NeuronLanes:
+        """The lanes as the scans take them.
 
         Where neurons share weights between positions their voltages are measured in units of the
         arrival factor.
         """
+        lanes = self.lanes()
         if given.positions == 1:
-            weight, time, row = self.boxes(given.weight * self.scale, given.time, given.row)
-            return weight, self.lanes(), time, row
-        lanes, scale = self.lanes(), jnp.where(self.scale > 0, self.scale, jnp.nan)
-        lanes = self.neuron.in_units(lanes, scale)
-        weight, time, row = self.boxes(given.weight, given.time, given.row)
-        return weight, jax.tree.map(given.lanes, lanes), time, row
+            return lanes
+        # a factor that is not positive has no units; NaN ends the run as NOT_FINITE
+        scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
+        return jax.tree.map(given.lanes, self.neuron.in_units(lanes, scale))
 
-    def _spikes(self, record, given, weight, lanes, time, row, t_end):
+    def _weighted(self, given: Arrivals) -> Given:
+        """What arrives as the scans take it: at one position times the arrival factor."""
+        weight = given.weight * self.scale if given.positions == 1 else given.weight
+        return self.boxes(weight, given.time, given.row)
+
+    def _spikes(
+        self,
+        record: EventRecord,
+        given: Arrivals,
+        lanes: NeuronLanes,
+        arriving: Given,
+        t_end: Seconds,
+    ) -> LayerSpikes:
+        """Its spikes, by neuron.
+
+        Args:
+            given: what arrives, as the sources have it, which knows the positions.
+            lanes, arriving: as the scans take them.
+        """
         spec = self.spec(given.in_order)
         way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
-        found: Any = way(spec, weight, lanes, time, row, t_end)
+        found: Any = way(spec, arriving.weight, lanes, arriving.time, arriving.row, t_end)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:
             return spikes
-        return replace(
-            spikes,
-            slope=jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0),
-        )
+        # back from units of the arrival factor to volts per second
+        slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
+        return replace(spikes, slope=slope)
 
 
 class RecurrentPart:
     """Populations that feed back into each other, or one that feeds back into itself."""
 
-    def __init__(self, sources: Sources, names: tuple[str, ...]):
-        self.names, self.parts, self.sources = (
-            names,
-            [_Part(sources, name) for name in names],
-            sources,
-        )
+    def __init__(self, sources: Sources, names: tuple[str, ...]) -> None:
+        self.names, self.sources = names, sources
+        self.parts = [_Part(sources, name) for name in names]
 
-    def run(self, record, t_end):
+    def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate it, and write what happened into the record and the trains."""
         spec, feedback = self._feedback()
-        from_outside, lanes = [], [part.lanes() for part in self.parts]
+        from_outside: list[Given] = []
+        lanes = [part.lanes() for part in self.parts]
         for part in self.parts:
             given = part.arrivals(self._external(part))
             from_outside.append(part.boxes(given.weight * part.scale, given.time, given.row))
         way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
         found: Any = way(spec, tuple(from_outside), tuple(feedback), tuple(lanes), t_end)
-        record.budgets["max_events"][self.names[0]] = Budget(
-            needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events)
-        )
+        # One budget for the whole group, under the name of its first population.
+        budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))
+        record.budgets["max_events"][self.names[0]] = budget
         outcome = zip(self.parts, spec.layers, lanes, found.spikes, found.trains, strict=True)
         for part, layer, own, spikes, (time, neuron) in outcome:
-            record.numbers[part.name] = (
-                sum(jax.tree.leaves(own)),
-                [weight for weight, _, _ in from_outside],
-                feedback,
-            )
+            weights = [weight for weight, _, _ in from_outside]
+            record.numbers[part.name] = sum(jax.tree.leaves(own)), weights, feedback
             record.clipped[part.name] = clipped_slopes(layer, own, spikes)
             part.write_down(record, spikes)
+            # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             self.sources.trains[part.name] = earliest(time, neuron, room)
 
-    def _external(self, part):
+    def _external(self, part: _Part) -> list[Path]:
+        """What arrives at a population of the group from outside."""
         return [path for path in self._matrices(part) if path[0] not in self.names]
 
-    def _matrices(self, part):
+    def _matrices(self, part: _Part) -> Sequence[Path]:
         """What arrives at a population through matrices, with delays of their source channels at
         most.
         """
@@ -242,12 +292,15 @@ class RecurrentPart:
         for source, operator in paths:
             if operator.row_delay is not None:
                 raise LoweringError(
-                    f"node '{part.name}' is part of a cycle, and what comes from '{source}' has delays that differ "
-                    "between its neurons: let them differ between source neurons only, or simulate it in time steps"
+                    f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
+                    "delays that differ between the neurons of the target",
+                    fix="let delays differ between source neurons only, or simulate with "
+                    "engine=TimeStepped()",
+                    node=part.name,
                 )
         return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)
 
-    def _feedback(self):
+    def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """The group's description, and (weight, delay) of each feedback edge; a box closes by an
         edge of its own.
         """
@@ -257,35 +310,37 @@ class RecurrentPart:
                 if source not in self.names:
                     continue
                 edge = self.names.index(source), target
-                weight, delay = (
-                    matrix.weight * part.scale,
-                    self._later(matrix.delay, matrix, self._steps(edge)),
-                )
+                weight = matrix.weight * part.scale
+                delay = self._later(matrix.delay, matrix, self._steps(edge))
                 edges.append(edge)
                 feedback.append((weight, delay))
+                # The end of a box: the negative weight, later by the width.
                 if part.neuron.width:
                     edges.append(edge)
                     feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))
         layers = tuple(part.spec() for part in self.parts)
         return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
 
-    def _steps(self, edge):
+    def _steps(self, edge: tuple[int, int]) -> float:
         """By how much spikes are late that go back in the order of the group: the steps that the
         framework takes.
         """
         source, target = edge
+        # Frameworks compute populations in order: what goes back is that of the step before.
         population = self.parts[source].population
         return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0
 
     @staticmethod
-    def _later(delay, matrix, seconds):
+    def _later(
+        delay: Float[Array, "source"] | None, matrix: Operator, seconds: float
+    ) -> Float[Array, "source"] | None:
         """A delay of each source channel, or None, and some seconds."""
         if not seconds:
             return delay
         late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)
         return late if delay is None else delay + late
 
-    def _room(self, layers):
+    def _room(self, layers: Sequence[LayerSpec]) -> int:
         """Spikes of the whole group that are recorded in each sample."""
         given = [part.engine.of("max_events", part.name) for part in self.parts]
         if any(room is not None for room in given):

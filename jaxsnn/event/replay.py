@@ -7,32 +7,35 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from jaxsnn.errors import LoweringError, refuse
+from jaxsnn.errors import LoweringError, listing, refuse
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
 from jaxsnn.event.adjoint.recorded_spikes import recorded_spikes
+from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Seconds
 from jaxsnn.event.event_driven import sources_of
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
+from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.limits import event_limits
-from jaxsnn.event.populations import FeedForwardPart
+from jaxsnn.event.populations import FeedForwardPart, Given
+from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 
 #: Population -> times (batch, neurons, spikes), inf where unused, and counts (batch, neurons).
-Recorded = dict[str, tuple[jax.Array, jax.Array]]
+Recorded = dict[str, tuple[OfSpikes, Int[Array, "batch neurons"]]]
 _OTHER_ENGINE = "take engine=EventDriven()"
 
 
 def replay(
     network: Network,
     inputs: dict[str, Events],
-    t_end: Any,
-    sample_times: Any,
+    t_end: Seconds,
+    sample_times: Float[Array, "samples"],
     options: EventOptions,
     recorded: Recorded,
 ) -> EventRecord:
@@ -51,10 +54,11 @@ def replay(
     network, known = network.with_known_facts()
     sources = sources_of(network, inputs, options, known)
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
+    # Sources before their targets: what a part hands on is there when the next one asks for it.
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             raise LoweringError(
-                f"nodes {', '.join(part.order)} form a cycle, in the loop only feed-forward "
+                f"nodes {listing(part.order)} form a cycle, in the loop only feed-forward "
                 "networks run",
                 fix=_OTHER_ENGINE,
                 node=part.order[0],
@@ -73,9 +77,10 @@ def replay(
 class _RecordedLayer(FeedForwardPart):
     """A population whose spikes are known."""
 
-    def __init__(self, sources: Sources, name: str, recorded: Recorded):
+    def __init__(self, sources: Sources, name: str, recorded: Recorded) -> None:
         super().__init__(sources, name)
         self.recorded = recorded
+        # Where an arrival moves V across the threshold, V' says nothing of the spike's time.
         if self.population.fires and self.neuron.jumps:
             raise LoweringError(
                 f"node '{name}' ({self.population.kind}): arrivals move V itself, so that recorded "
@@ -84,7 +89,17 @@ class _RecordedLayer(FeedForwardPart):
                 node=name,
             )
 
-    def _spikes(self, record, given, weight, lanes, time, row, t_end):
+    def _spikes(
+        self,
+        record: EventRecord,
+        given: Arrivals,
+        lanes: NeuronLanes,
+        arriving: Given,
+        t_end: Seconds,
+    ) -> LayerSpikes:
+        """The recorded spikes, differentiable."""
+        del t_end
+        # `recorded_spikes` has one list of arrivals for all neurons of a sample.
         if given.positions != 1:
             raise LoweringError(
                 f"node '{self.name}' lies behind a convolution or a pool, in the loop only dense "
@@ -93,6 +108,7 @@ class _RecordedLayer(FeedForwardPart):
                 node=self.name,
             )
         spec, (times, count) = self.spec(), self.recorded[self.name]
+        weight, time, row = arriving
         spikes: Any = recorded_spikes(spec, weight, lanes, time, row, times, count)
         record.clipped[self.name] = clipped_slopes(spec, lanes, spikes)
         return spikes

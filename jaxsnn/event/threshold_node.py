@@ -1,21 +1,34 @@
 """NIR's Threshold in continuous time: 1 while the voltage of a readout is above the threshold, or
 an event whenever it comes there from below."""
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jaxsnn.event.event_arrays import Seconds
 from jaxsnn.event.event_record import Budget, EventRecord, Levels
 from jaxsnn.event.forward.layer import LayerSpikes
-from jaxsnn.event.forward.threshold_crossings import Crossings, Watched, crossings, trace
+from jaxsnn.event.forward.threshold_crossings import Crossings, Trace, Watched, crossings, trace
 from jaxsnn.event.projections.sources import Sources, hand_on
 from jaxsnn.event.threshold_feeds import Feed, feed_of
 from jaxsnn.network.network import Network
 
 
+class _Edges(NamedTuple):
+    """What a Threshold hands on: its upward crossings, and of a level then its downward ones."""
+
+    time: Float[Array, "batch neurons edges"]  # seconds, inf where unused
+    count: Int[Array, "batch neurons"]  # how often it rose
+
+
 class ThresholdPart:
     """A Threshold node behind the readout that feeds it."""
 
-    def __init__(self, sources: Sources, name: str):
+    def __init__(self, sources: Sources, name: str) -> None:
         wires = {wire.name: wire for wire in sources.network.wires}
         self.sources, self.name, self.engine = sources, name, sources.engine
         self.size = wires[name].size
@@ -26,6 +39,7 @@ class ThresholdPart:
         self.place, scale = _through(feed, sources.network, self.size)
         back = np.argsort(self.place)
         scale, level = scale[back], sources.network.parameters[name]["threshold"][back]
+        # It looks for s V > theta with V = V_inf + unit v: s unit v > theta - s V_inf.
         gain = scale if readout.unit is None else scale * readout.unit
         self.watched = Watched(
             drive=readout.drive,
@@ -33,47 +47,60 @@ class ThresholdPart:
             threshold=self.given.lanes(level - scale * readout.v_inf),
         )
 
-    def run(self, record: EventRecord, t_end) -> None:
+    def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Find out when it is high, write that into the record, and hand it on."""
         found = trace(self.watched, t_end)
-        room, above = self.engine.of("max_spikes", self.name), found.above.astype(jnp.int32)
-        rises = (
-            found.count + 1 - above
-        ) // 2  # crossings of one that begins high are fall, rise, fall, ...
-        nth = jnp.arange(room, dtype=jnp.int32)[:, None, None]
-        if self.name in self.sources.levels:
-            rise, fall = 2 * nth + 1 - above, 2 * nth + 2 - above
-            number, upwards = (
-                jnp.concatenate([rise, fall]),
-                jnp.arange(2 * room)[:, None, None] < room,
-            )
-            times, count = (
-                self._crossings(record, found, number, upwards).time,
-                self._neurons(rises + above),
-            )
-            record.levels[self.name] = Levels(
-                rise=times[..., :room], fall=times[..., room:], count=count
-            )
-        else:
-            own = self._crossings(record, found, 2 * nth + 1 + above, jnp.ones((1, 1, 1), bool))
-            times, count = own.time, self._neurons(rises)
-            record.spikes[self.name] = LayerSpikes(time=own.time, slope=own.slope, count=count)
-        record.budgets["max_spikes"][self.name] = Budget(
-            needed=jnp.max(count), room=jnp.int32(room)
-        )
-        channel = np.arange(self.size)[:, None] + self.size * (np.arange(times.shape[2]) // room)
-        batch = times.shape[0]
-        hand_on(
-            self.sources,
-            record,
-            self.name,
-            times.reshape(batch, -1),
-            jnp.asarray(channel.reshape(-1), jnp.int32),
-        )
+        room = self.engine.of("max_spikes", self.name)
+        as_level = self.name in self.sources.levels
+        edges = self._levels(record, found) if as_level else self._events(record, found)
+        budget = Budget(needed=jnp.max(edges.count), room=jnp.int32(room))
+        record.budgets["max_spikes"][self.name] = budget
+        # slot k of neuron n: channel n where it rises (k < room), size + n where it falls
+        batch, _, slots = edges.time.shape
+        channel = np.arange(self.size)[:, None] + self.size * (np.arange(slots) // room)
+        channel = jnp.asarray(channel.reshape(-1), jnp.int32)
+        hand_on(self.sources, record, self.name, edges.time.reshape(batch, -1), channel)
 
-    def _crossings(self, record, found, number, upwards) -> Crossings:
+    def _levels(self, record: EventRecord, found: Trace) -> _Edges:
+        """Its rises and falls, written into the record."""
+        room, above = self.engine.of("max_spikes", self.name), found.above.astype(jnp.int32)
+        nth = jnp.arange(room, dtype=jnp.int32)[:, None, None]
+        # Crossings, counted from 1, are rise, fall, rise, ...; of one that begins high fall, rise,
+        # fall, ..., with rise 0 at time 0.
+        rise, fall = 2 * nth + 1 - above, 2 * nth + 2 - above
+        number = jnp.concatenate([rise, fall])
+        upwards = jnp.arange(2 * room)[:, None, None] < room
+        times = self._crossings(record, found, number, upwards).time
+        count = self._neurons(_rises(found) + above)
+        record.levels[self.name] = Levels(
+            rise=times[..., :room], fall=times[..., room:], count=count
+        )
+        return _Edges(times, count)
+
+    def _events(self, record: EventRecord, found: Trace) -> _Edges:
+        """Its rises as spikes, written into the record."""
+        room, above = self.engine.of("max_spikes", self.name), found.above.astype(jnp.int32)
+        nth = jnp.arange(room, dtype=jnp.int32)[:, None, None]
+        # Of one that begins high the first crossing is a fall: its rises are 2, 4, ...
+        upwards = jnp.ones((1, 1, 1), bool)
+        own = self._crossings(record, found, 2 * nth + 1 + above, upwards)
+        count = self._neurons(_rises(found))
+        record.spikes[self.name] = LayerSpikes(time=own.time, slope=own.slope, count=count)
+        return _Edges(own.time, count)
+
+    def _crossings(
+        self,
+        record: EventRecord,
+        found: Trace,
+        number: Int[Array, "crossings batch lanes"],
+        upwards: Bool[Array, "#crossings #batch #lanes"],
+    ) -> Crossings:
         """Crossings with arrays (batch, neurons, crossings), counted in the record where their
         gradient is not exact.
+
+        Args:
+            number: which of each lane's crossings, from 1; 0 is at time 0.
+            upwards: whether V rises there.
         """
         engine = self.engine
         own = crossings(self.watched, found, number, upwards, engine.min_slope, engine.jump_width)
@@ -81,14 +108,32 @@ class ThresholdPart:
         record.degenerate[self.name] = jnp.sum(jnp.isinf(own.slope))
         return Crossings(*(self._neurons(jnp.moveaxis(array, 0, -1)) for array in own))
 
-    def _neurons(self, lanes):
-        """Values of the readout's lanes (batch, ...) as those of the channels."""
+    def _neurons(
+        self, lanes: Shaped[Array, "rows lanes ..."]
+    ) -> Shaped[Array, "batch neurons ..."]:
+        """Values of the readout's lanes (batch * positions, lanes, ...) as those of the channels."""
         return self.given.neurons(lanes)[:, self.place]
 
 
-def _through(feed: Feed, network: Network, size):
-    """The readout's neuron that each channel comes from, and by how much its voltage is scaled on
-    the way.
+def _rises(found: Trace) -> Int[Array, "rows lanes"]:
+    """How often each lane crosses the threshold upwards."""
+    above = found.above.astype(jnp.int32)
+    # every other crossing, the first one if it begins low
+    return (found.count + 1 - above) // 2
+
+
+class _Through(NamedTuple):
+    """What Scale and Flatten nodes do on the way from a readout to a Threshold."""
+
+    place: np.ndarray  # the readout's neuron that each channel comes from
+    scale: Float[Array, "channels"]  # by how much its voltage is multiplied
+
+
+def _through(feed: Feed, network: Network, size: int) -> _Through:
+    """What the nodes on the way do, one after the other.
+
+    Args:
+        size: channels of the readout, and of each node.
     """
     wires = {wire.name: wire for wire in network.wires}
     place, scale = np.arange(size), jnp.ones(size, network.dtype)
@@ -96,11 +141,7 @@ def _through(feed: Feed, network: Network, size):
         if wire.kind == "Scale":
             scale = scale * network.parameters[wire.name]["scale"]
         elif wire.detail is not None:  # a Flatten that joins the axes in another order
-            order = (
-                np.arange(size)
-                .reshape(wires[wire.sources[0]].shape)
-                .transpose(wire.detail)
-                .reshape(-1)
-            )
+            channels = np.arange(size).reshape(wires[wire.sources[0]].shape)
+            order = channels.transpose(wire.detail).reshape(-1)
             place, scale = place[order], scale[order]
-    return place, scale
+    return _Through(place, scale)

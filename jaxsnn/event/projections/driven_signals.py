@@ -34,7 +34,7 @@ def arriving(network: Network) -> dict[str, Signal]:
     Raises:
         LoweringError: as `jaxsnn.network.network.signals`; or synapses behind a LI have delays.
     """
-    # Every linear node between a LI and the LIF that its voltage drives.
+    # LI and I whose voltages drive others, and at each node those whose voltage comes there.
     chains = [
         population.chain
         for population in network.populations.values()
