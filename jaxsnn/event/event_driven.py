@@ -95,6 +95,7 @@ class EventDriven(EventOptions):
             UsageError: inputs or options that do not fit the network.
             LoweringError: the network has something that the engine does not run, or needs to know.
         """
+        # All that can be refused is refused before anything is compiled.
         check_options(network, self)
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)
@@ -116,6 +117,7 @@ def _run(
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
 ) -> EventSolution:
+    # One compiled function for each network structure, engine and shape of the inputs.
     record = simulate_events(network, trains, t_end, sample_times, options, known)
     return conclude(network, trains, t_end, sample_times, record, options)
 
@@ -146,6 +148,7 @@ def simulate_events(
     sources = sources_of(network, inputs, options, known)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
+    # Strongly connected components, sources first: the trains of all sources of a part are there.
     for part in groups(network.wires):
         if isinstance(part, Cycle):
             RecurrentPart(sources, part.order).run(record, end)
@@ -164,6 +167,7 @@ def sources_of(
 ) -> Sources:
     """What all parts of a network have in common before any of them has run."""
     arriving = arriving_signals(network)
+    # An operator with entries of its own is a convolution or a pool; inputs come as they are.
     gathered = frozenset(
         source
         for signal in arriving.values()
@@ -171,6 +175,7 @@ def sources_of(
         if operator.source is not None and source not in network.inputs
     )
     thresholds = frozenset(wire.name for wire in network.wires if wire.kind == "Threshold")
+    # As events, Thresholds are sources of spikes like populations.
     return Sources(
         network=network,
         engine=options,
@@ -195,6 +200,7 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
 
 def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Array, "samples"]:
     """Sample times, refused where nothing is simulated; by default evenly from 0 to the end."""
+    # Of traced times only the compiled run knows whether they lie in the simulation.
     if times is None:
         return jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
     if not any(isinstance(given, Tracer) for given in (times, t_end)):
@@ -205,8 +211,10 @@ def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Arr
 def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:
     if times.ndim != 1:
         raise UsageError(
-            f"sample_times have shape {times.shape}", fix="pass one row of times, (samples,)"
+            f"sample_times have {times.ndim} axes, shape {times.shape}, and not 1",
+            fix="pass one row of times, (samples,)",
         )
+    # negated, so that NaN is outside
     outside = times[~((times >= 0) & (times <= t_end))]
     if outside.size:
         raise UsageError(
@@ -224,6 +232,7 @@ def check_options(network: Network, options: EventOptions) -> None:
     """
     check_reading(options.threshold)
     for option in ("min_slope", "jump_width"):
+        # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not found >= 0:
             raise UsageError(f"{option} is {found}", fix="give at least 0")
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
@@ -231,6 +240,7 @@ def check_options(network: Network, options: EventOptions) -> None:
         value = getattr(options, option)
         named = dict(value) if isinstance(value, Mapping | tuple) else ()
         meant = parts if option in ("max_spikes", "max_events") else network.populations
+        # a name that nothing has would be a setting without effect
         _refuse_strangers(option, named, meant, "a population")
         least = 0 if option == "refractory" else 1
         for name in parts:
@@ -238,6 +248,7 @@ def check_options(network: Network, options: EventOptions) -> None:
                 raise UsageError(
                     f"{option} is {found} for '{name}'", fix=f"give at least {least}", node=name
                 )
+    # Readouts have no first spike.
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]
     named = () if isinstance(only, bool) else only

@@ -48,6 +48,7 @@ class EventOptions:
     def is_auto(self, option: str, population: str) -> bool:
         """Whether a budget of a population is "auto"."""
         value = getattr(self, option)
+        # A mapping that leaves the population out is not "auto" itself.
         return _by_population(value).get(population, value) == "auto"
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> Self:
@@ -57,7 +58,7 @@ class EventOptions:
             now = getattr(self, option)
             if found and isinstance(now, int):  # one number for all
                 larger[option] = max(now, *found.values())
-            elif found:
+            elif found:  # one for some, or "auto": the others keep what they have
                 larger[option] = {**_by_population(now), **found}
         return replace(self, **larger).hashable()
 
@@ -66,6 +67,7 @@ class EventOptions:
         found = {option.name: getattr(self, option.name) for option in fields(self)}
         by_name = {name: _by_population(found[name]) for name in (*BUDGETS, "refractory")}
         only = found["first_spike_only"]
+        # JSON knows neither tuples nor pairs.
         stops = {} if isinstance(only, bool) else {"first_spike_only": list(only)}
         return found | {name: own for name, own in by_name.items() if own} | stops
 

@@ -1,5 +1,7 @@
 """What a simulation with the event engine leaves."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +15,10 @@ from jaxsnn.event.forward.readout import Drive
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much of something a run took and how much there was room for, scalars."""
+    """How much of something a run took and how much there was room for."""
 
-    needed: jax.Array
-    room: jax.Array
+    needed: Int[Array, ""]
+    room: Int[Array, ""]
 
 
 #: Option of `EventOptions` -> population -> `Budget`.
@@ -26,6 +28,7 @@ Budgets = dict[str, dict[str, Budget]]
 def shortages(budgets: Budgets) -> dict[str, dict[str, int]]:
     """Option -> population -> what was needed, where there was less room (outside jit only)."""
     found = {}
+    # Behind what was short numbers are lower bounds: another run may find more.
     for option, by_population in budgets.items():
         short = {
             name: int(budget.needed)
@@ -100,18 +103,21 @@ class EventRecord:
 
     spikes: dict[str, LayerSpikes]
     levels: dict[str, Levels]
-    voltages: dict[str, jax.Array]
+    voltages: dict[str, Float[Array, "batch samples neurons"]]
     drives: dict[str, Drive]
-    clipped: dict[str, jax.Array]
-    degenerate: dict[str, jax.Array]
-    voltage_taus: dict[str, jax.Array]
-    heights: dict[str, jax.Array]
+    # where gradients are not the exact ones
+    clipped: dict[str, Int[Array, ""]]
+    degenerate: dict[str, Int[Array, ""]]
+    # what has to hold of the numbers, known only when it has run
+    voltage_taus: dict[str, Float[Array, "2"]]
+    heights: dict[str, Float[Array, "neurons"]]
     numbers: dict[str, Any]
     budgets: Budgets
 
 
 def empty_record() -> EventRecord:
     """A record to be written into while a network runs."""
+    # Every option, also one that nothing in the network is counted by.
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(
         spikes={},

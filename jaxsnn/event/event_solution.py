@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.errors import Problem, UsageError, suggestion
+from jaxsnn.errors import Problem, UsageError, listing, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import (
     Budgets,
@@ -65,20 +65,21 @@ class EventSolution:
     """
 
     spikes: dict[str, LayerSpikes]
-    voltages: dict[str, jax.Array]
-    sample_times: jax.Array
-    result: jax.Array
-    clipped_slopes: dict[str, jax.Array]
-    degenerate_spikes: dict[str, jax.Array]
+    voltages: dict[str, Float[Array, "batch samples neurons"]]
+    sample_times: Float[Array, "samples"]
+    result: Int[Array, ""]
+    clipped_slopes: dict[str, Int[Array, ""]]
+    degenerate_spikes: dict[str, Int[Array, ""]]
     budgets: Budgets
-    t_end: jax.Array
+    t_end: Float[Array, ""]
     drives: dict[str, Drive]
-    late: dict[str, jax.Array]
-    heights: dict[str, jax.Array]
+    late: dict[str, Int[Array, ""]]
+    heights: dict[str, Float[Array, "neurons"]]
+    # known before it runs, and no leaves of the pytree
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
     levels: dict[str, Levels] = field(default_factory=dict)
-    voltage_taus: dict[str, jax.Array] = field(default_factory=dict)
+    voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
 
     # ---- what came out
 
@@ -118,11 +119,13 @@ class EventSolution:
         arXiv:2212.01232).
         """
         spikes = self._of(name)
+        # `moved` is 0 and carries dV at each spike: counts by V, as if a kick made a spike sooner
         height = lax.stop_gradient(self.heights[name])[:, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
 
     def spike_sum(self, name: str, tau: float) -> Float[Array, "batch neurons"]:
         """Sum of e^(-t / tau) over the recorded spikes of each neuron."""
+        # e^(-inf) = 0: unused slots add nothing
         return jnp.sum(jnp.exp(-self._of(name).time / tau), axis=-1)
 
     def maximum(self, name: str) -> Float[Array, "batch neurons"]:
@@ -156,6 +159,7 @@ class EventSolution:
         return self.drives[name]
 
     def _of(self, name: str) -> LayerSpikes:
+        # A Threshold is known, and what it lacks is said.
         if name in self.levels and name not in self.spikes:
             raise UsageError(
                 f"Threshold '{name}' was simulated as a level, which has no spikes",
@@ -173,7 +177,7 @@ class EventSolution:
     # ---- how it went
 
     @property
-    def spikes_needed(self) -> dict[str, jax.Array]:
+    def spikes_needed(self) -> dict[str, Int[Array, ""]]:
         """Population -> largest number of spikes of one of its neurons; a lower bound behind an
         exhausted budget.
         """
@@ -188,6 +192,7 @@ class EventSolution:
     @property
     def notes(self) -> tuple[str, ...]:
         """Approximations, and what was left out, a sentence each (the latter outside jit only)."""
+        # Inside jit there are no numbers to be written out.
         if isinstance(self.result, Tracer):
             return self.approximations
         late = {name: int(count) for name, count in self.late.items() if count}
@@ -210,27 +215,46 @@ class EventSolution:
             case Result.TIME_CONSTANTS_DIFFER:
                 return self._different()
             case Result.INVALID_INPUT:
-                return Problem(
-                    code="invalid-input",
-                    message="an event lies before time 0 or names a channel that the input lacks, "
-                    "or t_end is not after 0",
-                    fix="look at t_end, and at the times and channels of the inputs",
-                )
-        return Problem(
-            code="not-finite",
-            message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
-            "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
-            "convolution or pool is not positive, or a Linear that copies channels has other "
-            "weights",
-            fix="look at parameters and inputs",
-        )
+                return self._invalid()
+        return self._not_finite()
 
     @property
     def message(self) -> str:
         """The result in words, with the numbers and what to do (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
 
+    def _invalid(self) -> Problem:
+        end = float(self.t_end)
+        if not 0 < end < float("inf"):
+            return Problem(
+                code="invalid-input",
+                message=f"t_end is {end:g} s",
+                fix="pass a finite time after 0, in seconds",
+            )
+        return Problem(
+            code="invalid-input",
+            message=f"an event of {listing(self.late)} lies before time 0, or names a channel that "
+            "the input lacks",
+            fix="look at the times and channels of the inputs",
+        )
+
+    def _not_finite(self) -> Problem:
+        # NaN spreads to all that is behind: several may show it, and only one can be the cause.
+        shown = [name for name, own in self.spikes.items() if jnp.isnan(own.time).any()]
+        shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
+        where = f" (it shows at {listing(shown)})" if shown else ""
+        return Problem(
+            node=shown[0] if len(shown) == 1 else "",
+            code="not-finite",
+            message="a parameter, a product of some, a spike time or a voltage is NaN or infinite, "
+            "a time constant is not positive, a delay is negative, r w_in of neurons behind a "
+            "convolution or pool is not positive, or a Linear that copies channels has other "
+            f"weights{where}",
+            fix="look at parameters and inputs",
+        )
+
     def _exhausted(self) -> Problem:
+        # One at a time: where a budget is short, the numbers of those behind are lower bounds.
         option, short = next(iter(shortages(self.budgets).items()))
         name = next(iter(short))
         most = max(short.values())
@@ -243,6 +267,7 @@ class EventSolution:
         )
 
     def _different(self) -> Problem:
+        # The result says that one of them differs.
         ranges = ((name, map(float, taus)) for name, taus in self.voltage_taus.items())
         name, least, most = next(
             (name, least, most) for name, (least, most) in ranges if least < most
@@ -250,7 +275,7 @@ class EventSolution:
         return Problem(
             node=name,
             code="time-constants",
-            message=f"'{name}' takes voltages of LI whose tau runs from {format_time(least)} to "
+            message=f"node '{name}' takes voltages of LI whose tau runs from {format_time(least)} to "
             f"{format_time(most)}, the event engine takes one tau for all",
             fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
         )
@@ -281,6 +306,7 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
     """0 for each spike, with the derivative of V at it: what V would rise by, if the spike came
     earlier, in volts.
     """
+    # dV = -V' dt at a fixed spike; where V jumped, V' is infinite and the spike does not move.
     known = jnp.isfinite(spikes.time) & jnp.isfinite(spikes.slope)
     time = jnp.where(known, spikes.time, 0.0)
     slope = lax.stop_gradient(jnp.where(known, spikes.slope, 0.0))
@@ -305,7 +331,9 @@ def conclude(
     """
     apart = [taus[0] < taus[1] for taus in record.voltage_taus.values()]
     outside = [out_of_range(trains[name], size) for name, size in network.inputs.items()]
+    # negated, so that NaN is invalid
     endless = ~((t_end > 0) & jnp.isfinite(t_end))
+    # The first that holds is the result: a wrong input explains what comes after it.
     conditions = [
         (any_of(outside) | endless, Result.INVALID_INPUT),
         (any_of(apart), Result.TIME_CONSTANTS_DIFFER),
@@ -335,6 +363,7 @@ def _is_broken(
     network: Network, trains: Mapping[str, Events], record: EventRecord
 ) -> Bool[Array, ""]:
     """Whether some number is none, or makes no sense."""
+    # A time may be inf, which is an unused slot, and all else must be finite.
     times: list[Any] = [spikes.time for spikes in record.spikes.values()]
     times += [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]

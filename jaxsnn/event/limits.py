@@ -29,6 +29,7 @@ def event_limits(
     wires = tuple(wires)
     steady = _steady(wires)
     looped: set[str] = set()
+    # A cycle without neurons is a problem of its own; the others are listed all the same.
     try:
         looped = {
             wire.name for part in groups(wires) if isinstance(part, Cycle) for wire in part.wires
@@ -37,6 +38,7 @@ def event_limits(
         yield error.problem
     levels = leveled(wires) if threshold == "level" else set()
     found = feeds(wires)
+    # What is wrong comes in the order of the nodes, and in the order of the checks at each.
     voltages = voltages_into(wires, populations)
     for wire in wires:
         if wire.kind == "Threshold":
@@ -51,6 +53,7 @@ def event_limits(
                 message=f"node '{wire.name}' is a {wire.kind}",
                 fix=f"replace it, the event engine runs {supported}",
             )
+        # A constant that passes a Delay begins at its end: no constant any more.
         if wire.kind == "Delay" and not steady.isdisjoint(wire.sources):
             yield Problem(
                 node=wire.name,
@@ -59,11 +62,9 @@ def event_limits(
                 fix=f"put the bias behind the Delay, or {_STEPPED}",
             )
         if wire.name in populations:
-            steadily = (
-                bool(voltages[wire.name])
-                or not steady.isdisjoint(wire.sources)
-                or wire.name in levels
-            )
+            # Voltages, biases and levels last: how a step takes them up has to be known.
+            lasting = voltages[wire.name] or wire.name in levels
+            steadily = bool(lasting) or not steady.isdisjoint(wire.sources)
             yield from _population_limits(
                 populations[wire.name], steadily=steadily, looped=wire.name in looped
             )
@@ -89,6 +90,7 @@ def output_limits(
     for wire in wires:
         if wire.kind != "output" or not set(entering[wire.name]) <= set(wire.sources):
             continue
+        # One readout or Threshold has a voltage or a level to write; joined are spikes alone.
         sent = [kinds[name] for name in wire.sources]
         alone = len(sent) == 1 and sent[0] in ("neuron", "Threshold")
         fires = [
@@ -107,6 +109,7 @@ def output_limits(
 
 
 def _is_silent(population: Population | None) -> bool:
+    """Whether it is known not to fire."""
     return population is not None and not population.fires
 
 
@@ -114,6 +117,7 @@ def _threshold_limits(
     wire: Wire, feed: Feed, populations: Mapping[str, Population], *, looped: bool
 ) -> Iterator[Problem]:
     where = f"node '{wire.name}' (Threshold)"
+    # Of a readout V is known in closed form, with no reset in it.
     source = populations.get(feed.readout or "")
     if looped:
         yield Problem(
@@ -157,8 +161,11 @@ def _population_limits(
 ) -> Iterator[Problem]:
     name, kind = population.name, population.kind
     where = f"node '{name}' ({kind})"
+    # What the file has to say, or the user: always, of neurons that fire, and of steps.
     needed = ["seconds", "spike_area", "initial", "tau", "tau_mem", "tau_syn", "spike_kernel"]
     needed += ["reset", "v_reset"] * population.fires
+    # The length of a step is a duration in continuous time, too: of a box, of a delay of one step,
+    # of a current that a step adds up.
     needed += ["dt"] * (
         population.spike_kernel == "box"
         or (steadily and population.bias == "step")

@@ -36,6 +36,7 @@ def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
     Args:
         wires: all nodes by name.
     """
+    # Found from the Threshold backwards; `Feed.through` is in the order of the signal.
     through: list[Wire] = []
     here = threshold
     while True:
@@ -47,6 +48,7 @@ def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
             return Feed(readout=source.name, through=tuple(through[::-1]))
         if source.kind == "input":
             return Feed(obstacle=f"receives the input '{source.name}'")
+        # A node that was passed before closes a cycle, which has no beginning.
         if source.kind not in ("Scale", "Flatten") or source in through:
             return Feed(obstacle=f"receives what '{source.name}' ({source.kind}) sends")
         through.append(source)
@@ -65,6 +67,7 @@ def leveled(wires: Iterable[Wire]) -> set[str]:
     """Names of the neurons that what Thresholds send arrives at."""
     wires = tuple(wires)
     levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+    # A level passes linear nodes and ends at neurons.
     return {
         wire.name for wire in wires if wire.kind == "neuron" and not levels.isdisjoint(wire.sources)
     }
@@ -79,12 +82,10 @@ def mixed(
     levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
     firing = [name for name, population in populations.items() if population.fires]
     spikes = carriers(wires, [*firing, *(wire.name for wire in wires if wire.kind == "input")])
+    # One linear node can carry both: then it stands for both sources.
     for wire in wires:
-        if (
-            wire.kind == "neuron"
-            and not levels.isdisjoint(wire.sources)
-            and not spikes.isdisjoint(wire.sources)
-        ):
+        both = not levels.isdisjoint(wire.sources) and not spikes.isdisjoint(wire.sources)
+        if wire.kind == "neuron" and both:
             level = next(source for source in wire.sources if source in levels)
             yield wire.name, level, next(source for source in wire.sources if source in spikes)
 
