@@ -99,6 +99,7 @@ class EventSolution:
     @property
     def counts(self) -> dict[str, Int[Array, "batch neurons"]]:
         """Population that fires -> spikes of each neuron; without a gradient."""
+        # heights are those of populations, and Thresholds are among the spikes
         return {name: self.spikes[name].count for name in self.heights}
 
     @property
@@ -379,6 +380,7 @@ def _is_broken(
 
 def _is_exhausted(network: Network, record: EventRecord, options: EventOptions) -> Bool[Array, ""]:
     """Whether some budget was too small; of neurons that stop after one spike none is."""
+    # of those only the first spike is looked at, and later ones are meant to be missing
     stop = {name for name in network.populations if options.stops(name)}
     return any_of(
         [
@@ -398,11 +400,13 @@ def event_approximations(network: Network, options: EventOptions) -> tuple[str, 
         for wire in network.wires
         if wire.kind == "Threshold" and options.threshold == "event"
     ]
+    # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
         population = network.populations[name]
         if population.recurrent_delay and population.dt:
             late = population.recurrent_delay * population.dt
+            # frameworks compute one step from the spikes of the step before
             found.append(
                 f"node '{name}': what it sends back, to itself or a population before it, arrives "
                 f"{late:g} s later, as in the framework that wrote the file"

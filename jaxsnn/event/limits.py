@@ -58,7 +58,9 @@ def event_limits(
             yield Problem(
                 node=wire.name,
                 code="late-bias",
-                message=f"node '{wire.name}' (Delay) delays a bias, which would begin at the delay",
+                message=f"node '{wire.name}' (Delay) delays the bias that comes from "
+                f"{listing(name for name in wire.sources if name in steady)}, which would begin at "
+                "the delay",
                 fix=f"put the bias behind the Delay, or {_STEPPED}",
             )
         if wire.name in populations:

@@ -53,6 +53,7 @@ def replay(
     refuse(event_limits(network.wires, network.populations))
     network, known = network.with_known_facts()
     sources = sources_of(network, inputs, options, known)
+    # Nothing is simulated, but what arrives is: weights, delays and times carry the gradients.
     record, end = empty_record(), jnp.asarray(t_end, network.dtype)
     # Sources before their targets: what a part hands on is there when the next one asks for it.
     for part in groups(network.wires):

@@ -148,9 +148,7 @@ def peak_reaches(
     return extremum(v, j, tau_mem, tau_syn)[1] >= threshold
 
 
-def extremum(
-    v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers
-) -> tuple[Numbers, Numbers]:
+def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tuple[Numbers, Numbers]:
     """Time and value of the extremum of v (there v = j); time 0 where none lies ahead."""
     # v(t) = j(t) is e^(-t d) = 1 + z with z = D (v - j) / (j (1 + D)) and D = tau_mem d, so that
     # t = -log(1 + z) / d. With log(1 + z) / z it stays exact where the constants are equal.
@@ -401,14 +399,17 @@ def _newton(
 
     low = jnp.zeros_like(start)
     # `high` may have a smaller shape than the lanes, and NaN in the start ends the search at once.
-    begin = _Iteration(
-        t=start, low=low, high=high + low, busy=crossing & (start >= 0), count=0
-    )
+    begin = _Iteration(t=start, low=low, high=high + low, busy=crossing & (start >= 0), count=0)
     return jnp.clip(lax.while_loop(unfinished, body, begin).t, 0.0, duration)
 
 
 def _newton_start(
-    v: Numbers, j: Numbers, threshold: Numbers, tau_mem: Numbers, tau_syn: Numbers, duration: Numbers
+    v: Numbers,
+    j: Numbers,
+    threshold: Numbers,
+    tau_mem: Numbers,
+    tau_syn: Numbers,
+    duration: Numbers,
 ) -> tuple[Numbers, Numbers]:
     """Where Newton's iteration starts, and a time before which the crossing comes.
 

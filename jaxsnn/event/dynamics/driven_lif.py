@@ -33,6 +33,10 @@ class _Driven(LeakyMembrane):
         return self.arrival_factor(parameters) * start
 
 
+# Under LI j decays with the tau of the LI like a synaptic current; under I it stays, as in a box
+# that does not close.
+
+
 @dataclass(frozen=True, kw_only=True)
 class LIFUnderLI(_Driven, CubaLIFDelta):
     """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that decay; LI, if it never

@@ -103,6 +103,7 @@ class IFBox(TwoVariables):
         self, lanes: Lanes, state: State, duration: Numbers, crossing_now: Bool[Array, "..."]
     ) -> Numbers:
         """Time to the crossing: (threshold - v) / j."""
+        # 1 where nothing rises: such neurons are not asked for, but must not divide by 0
         v, j = state
         rise = jnp.where(crossing_now & (j > 0), j, 1.0)
         return jnp.clip((lanes.threshold - v) / rise, 0.0, duration)
@@ -146,5 +147,6 @@ class IFDelta(IFBox):
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v is above the threshold after the arrival, or reaches it in the interval."""
+        # j < 0 may take it below the threshold until the interval ends
         jumped = state[0] >= lanes.threshold
         return jumped | super().crosses(lanes, state, end, duration)

@@ -59,6 +59,7 @@ class LIFBox(LeakyMembrane):
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Height of j in a box of weight 1, (neurons,): r a / width, or what lets V jump by 1."""
+        # tau V' = j during the width: for short boxes V rises by j width / tau, which is the kick
         return self.kick(parameters) * parameters["tau"] / self.width
 
     def kick(self, parameters: Parameters) -> Numbers:
@@ -81,6 +82,7 @@ class LIFBox(LeakyMembrane):
     def decay_derivatives(self, lanes: Lanes, t: Numbers) -> tuple[Numbers, ...]:
         """(em, es, k, dk/dtau_mem, dk/dtau_syn) over t."""
         em, es, k = self.decay(lanes, t)
+        # d(1 - e^(-t / tau)) / dtau = -t e^(-t / tau) / tau^2, whose limit for t = inf is 0
         finite = jnp.where(jnp.isinf(t), 0.0, t)
         by_tau_mem = -finite * em / lanes.tau_mem**2
         return em, es, k, by_tau_mem, jnp.zeros_like(k)
@@ -127,5 +129,6 @@ class LIFDelta(LIFBox):
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
         """Whether v is above the threshold after the arrival, or reaches it in the interval."""
+        # it may decay below the threshold until the interval ends
         jumped = state[0] >= lanes.threshold
         return jumped | super().crosses(lanes, state, end, duration)

@@ -285,7 +285,9 @@ Result = TypeVar("Result")
 
 
 def by_facts(
-    neurons: Sequence[Neuron], lanes: Sequence[NeuronLanes], function: Callable[[list[Neuron]], Result]
+    neurons: Sequence[Neuron],
+    lanes: Sequence[NeuronLanes],
+    function: Callable[[list[Neuron]], Result],
 ) -> Result:
     """A function of some models: as they are, if what they assume holds for the numbers that they
     see, else of the same models without assumptions. Which of the two is decided at run time where
