@@ -2,10 +2,11 @@
 
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool
 
 
 @custom_vmap
-def anywhere(condition):
+def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
     """Whether an array of booleans is true anywhere, under `jax.vmap` in the whole batch.
 
     For the condition of a loop whose body leaves alone what has finished. With `jnp.any`, each
@@ -16,5 +17,8 @@ def anywhere(condition):
 
 
 @anywhere.def_vmap
-def _(axis_size, in_batched, condition):
+def _(
+    axis_size: int, in_batched: list[bool], condition: Bool[Array, "members ..."]
+) -> tuple[Bool[Array, ""], bool]:
+    # The axis of the members is one more axis to look along; the answer has no such axis (False).
     return anywhere(condition), False
