@@ -6,45 +6,48 @@ the next spike to come, and of each spike the one behind it in its line. Spikes 
 step of the loop at which they were fired.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from jaxsnn.event.event_arrays import NumberOfSamples, OfSamples, OfSteps, WhichSamples
+
+#: Number of a step of the loop, one for all samples.
+StepNumber = Int[Array, ""]
+#: The delay of each line of a queue, seconds.
+Delays = Float[Array, "lines"]
 
 
 class Queue(NamedTuple):
-    """One edge's spikes on their way; no spike is step `steps`, the size of `behind` less one.
+    """One edge's spikes on their way; no spike is step `steps`, the size of `behind` less one."""
 
-    head: (batch, lines) step of the next spike to come in each line.
-    due: (batch, lines) when it comes, inf if there is none.
-    last: (batch, lines) step of the last spike that joined the line.
-    behind: (steps + 1, batch) step of the spike that follows in the same line.
-    """
-
-    head: jax.Array
-    due: jax.Array
-    last: jax.Array
-    behind: jax.Array
+    head: Int[Array, "batch lines"]  # step of the next spike to come in each line
+    due: Float[Array, "batch lines"]  # when it comes, inf if there is none
+    last: Int[Array, "batch lines"]  # step of the last spike that joined the line
+    behind: Int[Array, "steps batch"]  # step of the spike that follows in the same line
 
 
 class Delivery(NamedTuple):
-    """The next spike to come out of a queue, arrays (batch,): when, its line, the step at which it
-    was fired.
-    """
+    """The next spike to come out of a queue."""
 
-    due: jax.Array
-    line: jax.Array
-    step: jax.Array
+    due: OfSamples  # when it comes, inf if there is none
+    line: NumberOfSamples
+    step: NumberOfSamples  # in which it was fired
 
 
-def empty_queue(batch, lines, steps, dtype) -> Queue:
+def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
     """A queue with nothing in it."""
     none = jnp.full((batch, lines), steps, jnp.int32)
     return Queue(
         head=none,
         due=jnp.full((batch, lines), jnp.inf, dtype),
         last=none,
+        # one row more than steps: row `steps` takes what is written behind no spike
         behind=jnp.full((steps + 1, batch), steps, jnp.int32),
     )
 
@@ -53,23 +56,28 @@ def next_delivery(queue: Queue) -> Delivery:
     """The next spike to come; of several at the same time the one in the first line."""
     due = jnp.min(queue.due, axis=1)
     lines = lax.broadcasted_iota(jnp.int32, queue.due.shape, 1)
-    line = jnp.min(jnp.where(queue.due == due[:, None], lines, queue.due.shape[1] - 1), axis=1)
+    # the lowest number among the lines whose next spike comes at `due`
+    last = queue.due.shape[1] - 1
+    line = jnp.min(jnp.where(queue.due == due[:, None], lines, last), axis=1)
     return Delivery(due=due, line=line, step=_pick(queue.head, line))
 
 
-def deliver(queue: Queue, delivery: Delivery, takes, delay, fired_at) -> Queue:
+def deliver(
+    queue: Queue, delivery: Delivery, takes: WhichSamples, delay: Delays, fired_at: OfSteps
+) -> Queue:
     """The queue without its next spike.
 
     Args:
-        takes: (batch,) bool, the samples in which it is taken out.
-        delay: (lines,) seconds.
+        takes: the samples in which it is taken out.
+        delay: seconds.
         fired_at: (steps + 1, batch) times of all spikes, by step.
     """
     samples = jnp.arange(takes.shape[0])
+    # The spike behind the one that leaves becomes the head of its line.
     step = queue.behind[delivery.step, samples]
-    due = jnp.where(
-        step < len(fired_at) - 1, fired_at[step, samples] + delay[delivery.line], jnp.inf
-    )
+    is_spike = step < len(fired_at) - 1
+    # due = time of the spike + delay of the line
+    due = jnp.where(is_spike, fired_at[step, samples] + delay[delivery.line], jnp.inf)
     here = _at(queue, delivery.line, takes)
     return queue._replace(
         head=jnp.where(here, step[:, None], queue.head),
@@ -77,19 +85,29 @@ def deliver(queue: Queue, delivery: Delivery, takes, delay, fired_at) -> Queue:
     )
 
 
-def send(queue: Queue, line, fires, step, time, delay) -> Queue:
+def send(
+    queue: Queue,
+    line: NumberOfSamples,
+    fires: WhichSamples,
+    step: StepNumber,
+    time: OfSamples,
+    delay: Delays,
+) -> Queue:
     """The queue with one more spike.
 
     Args:
-        line: (batch,) the line that the spike joins.
-        fires: (batch,) bool, the samples in which there is one.
+        line: the line that the spike joins.
+        fires: the samples in which there is one.
         step: the step of the loop.
-        time: (batch,) when the spike was fired.
-        delay: (lines,) seconds.
+        time: when the spike was fired.
+        delay: seconds.
     """
-    samples, none = jnp.arange(fires.shape[0]), queue.behind.shape[0] - 1
+    samples = jnp.arange(fires.shape[0])
+    none = queue.behind.shape[0] - 1
     here = _at(queue, line, fires)
+    # Where nothing is fired, or nothing went before, row `none` is written with `none`.
     before = jnp.where(fires, _pick(queue.last, line), none)
+    # In an empty line the spike is the head itself.
     starts = here & jnp.isinf(queue.due)
     return Queue(
         head=jnp.where(starts, step, queue.head),
@@ -99,9 +117,12 @@ def send(queue: Queue, line, fires, step, time, delay) -> Queue:
     )
 
 
-def _pick(array, column):
+def _pick(array: Num[Array, "batch lines"], column: NumberOfSamples) -> Num[Array, "batch"]:
+    """The entry of each sample in a column, which is known to be there."""
     return jnp.take_along_axis(array, column[:, None], 1, mode="promise_in_bounds")[:, 0]
 
 
-def _at(queue, line, chosen):
-    return chosen[:, None] & (lax.broadcasted_iota(jnp.int32, queue.due.shape, 1) == line[:, None])
+def _at(queue: Queue, line: NumberOfSamples, chosen: WhichSamples) -> Bool[Array, "batch lines"]:
+    """One line of each of the chosen samples."""
+    lines = lax.broadcasted_iota(jnp.int32, queue.due.shape, 1)
+    return chosen[:, None] & (lines == line[:, None])
