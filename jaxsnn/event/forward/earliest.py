@@ -8,34 +8,40 @@ behind the earliest crossing found. A model that has neither is solved for all n
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool
 
-from jaxsnn.event.dynamics.neuron_model import Neuron, State
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    NumberOfSamples,
+    Numbers,
+    OfNeurons,
+    OfSamples,
+    State,
+    WhichNeurons,
+    WhichSamples,
+)
 from jaxsnn.event.forward.batching import anywhere
-
-OfNeurons = Float[Array, "batch neurons"]
-OfSamples = Float[Array, "batch"]
-Able = Bool[Array, "batch neurons"]
 
 
 class Crossing(NamedTuple):
-    """The earliest crossing of each sample.
+    """The earliest crossing of each sample."""
 
-    wait: (batch,) time to it, inf where none comes within the window.
-    lanes: (batch, neurons), the neurons that cross at that very time.
-    """
-
-    wait: OfSamples
-    lanes: Bool[Array, "batch neurons"]
+    wait: OfSamples  # time to it, inf where none comes within the window
+    lanes: WhichNeurons  # the neurons that cross at that very time
 
 
 def earliest_crossing(
-    neuron: Neuron, lanes: Any, state: State, able: Able | None, window: OfSamples
+    neuron: Neuron,
+    lanes: NeuronLanes,
+    state: State,
+    able: WhichNeurons | None,
+    window: OfSamples,
 ) -> Crossing:
     """The earliest crossing of each sample within a window.
 
@@ -43,8 +49,8 @@ def earliest_crossing(
         neuron: the population's model.
         lanes: of (neurons,).
         state: the model's own state, arrays (batch, neurons).
-        able: (batch, neurons) bool, the neurons that can fire; None: all.
-        window: (batch,) seconds.
+        able: the neurons that can fire; None: all.
+        window: seconds.
     """
     order = neuron.crossing_order(lanes, state)
     if order is not None:
@@ -52,6 +58,7 @@ def earliest_crossing(
     bound = neuron.bound(lanes, state)
     if bound is not None:
         return _in_order_of_bounds(neuron, lanes, state, able, window, bound)
+    # Nothing is known of the model: one solve for all neurons, of which the minimum is kept.
     wait = _crossing_of(neuron, lanes, state, window[:, None])
     if able is not None:
         wait = jnp.where(able, wait, jnp.inf)
@@ -60,12 +67,17 @@ def earliest_crossing(
 
 
 def _first_of(
-    neuron: Neuron, lanes: Any, order: OfNeurons, able: Able | None, window: OfSamples
+    neuron: Neuron,
+    lanes: NeuronLanes,
+    order: OfNeurons,
+    able: WhichNeurons | None,
+    window: OfSamples,
 ) -> Crossing:
     """By the order of all crossings."""
     if able is not None:
-        order = jnp.where(able, order, 0.0)
+        order = jnp.where(able, order, 0.0)  # 0 stands for never, 1 for now
     first = jnp.max(order, axis=1)
+    # One logarithm (or whatever the model takes) for each sample, not one for each neuron.
     wait = neuron.wait_of(lanes, first)
     within = (first > 0) & (wait <= window)
     chosen = (order == first[:, None]) & within[:, None]
@@ -73,20 +85,18 @@ def _first_of(
 
 
 class _Search(NamedTuple):
-    """bound: (batch, neurons), inf where the neuron was looked at. times: crossings found. best:
-    (batch,) the first.
-    """
+    """Carry of the loop over the neurons of each sample."""
 
-    bound: OfNeurons
-    times: OfNeurons
-    best: OfSamples
+    bound: OfNeurons  # inf where the neuron was looked at
+    times: OfNeurons  # crossings found, else inf
+    best: OfSamples  # the first of them
 
 
 def _in_order_of_bounds(
     neuron: Neuron,
-    lanes: Any,
+    lanes: NeuronLanes,
     state: State,
-    able: Able | None,
+    able: WhichNeurons | None,
     window: OfSamples,
     bound: OfNeurons,
 ) -> Crossing:
@@ -99,11 +109,14 @@ def _in_order_of_bounds(
         return anywhere(_open(search, window))
 
     def look(search: _Search) -> _Search:
+        # The neuron with the lowest bound, and of several the one with the lowest number.
         nearest = jnp.min(search.bound, axis=1, keepdims=True)
         last = bound.shape[1] - 1
         number = jnp.min(jnp.where(search.bound == nearest, numbers, last), axis=1)
         here = _open(search, window)
-        time = _crossing_of(neuron, *_one_of_each(lanes, state, number), window)
+        own, its_state = _one_of_each(lanes, state, number)
+        time = _crossing_of(neuron, own, its_state, window)
+        # Samples that have finished wait for the others, and must not change.
         time = jnp.where(here, time, jnp.inf)
         this = here[:, None] & (numbers == number[:, None])
         return _Search(
@@ -120,15 +133,18 @@ def _in_order_of_bounds(
     return Crossing(wait=search.best, lanes=chosen)
 
 
-def _open(search: _Search, window: OfSamples) -> Bool[Array, "batch"]:
+def _open(search: _Search, window: OfSamples) -> WhichSamples:
     """Samples in which a neuron is left that may cross before the earliest crossing found, or with
     it.
     """
     nearest = jnp.min(search.bound, axis=1)
+    # bound <= crossing: behind the best crossing nothing earlier can come
     return (nearest <= window) & (nearest <= search.best)
 
 
-def _one_of_each(lanes: Any, state: State, number: Int[Array, "batch"]) -> tuple[Any, State]:
+def _one_of_each(
+    lanes: NeuronLanes, state: State, number: NumberOfSamples
+) -> tuple[NeuronLanes, State]:
     """Lanes and state of one neuron of each sample, (batch,)."""
     one = jax.tree.map(lambda array: array.at[number].get(mode="promise_in_bounds"), lanes)
 
@@ -138,10 +154,9 @@ def _one_of_each(lanes: Any, state: State, number: Int[Array, "batch"]) -> tuple
     return one, tuple(taken(array) for array in state)
 
 
-def _crossing_of(
-    neuron: Neuron, lanes: Any, state: State, window: Float[Array, "..."]
-) -> Float[Array, "..."]:
+def _crossing_of(neuron: Neuron, lanes: NeuronLanes, state: State, window: Numbers) -> Numbers:
     """Time to the crossing of neurons within a window, inf where they have none."""
+    # A neuron at its threshold fires now, whatever its flow.
     above = neuron.excess(lanes, state) >= 0
     end = neuron.flow(neuron.decay(lanes, window), state)
     crosses = neuron.crosses(lanes, state, end, window)
