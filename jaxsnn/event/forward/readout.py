@@ -1,7 +1,9 @@
 """Membrane voltages of neurons that do not fire."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    NumberOfSamples,
+    OfNeurons,
+    OfSamples,
+    Rows,
+    State,
+    Times,
+    Weights,
+)
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.network.sorting import sorted_times
 
@@ -21,59 +33,97 @@ class Drive:
     Attributes:
         neuron: the neuron type.
         lanes: the population's neurons.
-        v_inf: (neurons,) voltage at rest under the constant current.
-        weight: (rows, neurons), what an arrival of each row weighs.
-        time: (batch, arrivals), seconds; inf where unused.
+        v_inf: voltage at rest under the constant current.
+        weight: what an arrival of each row weighs.
+        time: seconds; inf where unused.
         row: (arrivals,) or (batch, arrivals) int32; anything where unused.
     """
 
     neuron: Neuron = field(metadata={"static": True})
-    lanes: Any
+    lanes: NeuronLanes
     v_inf: Float[Array, "neurons"]
-    weight: Float[Array, "rows neurons"]
-    time: Float[Array, "batch arrivals"]
-    row: Int[Array, "..."]
+    weight: Weights
+    time: Times
+    row: Rows
 
 
-def membrane(drive: Drive, sample_times) -> jax.Array:
+class _Merged(NamedTuple):
+    """Arrivals and samples of V in one order of time."""
+
+    #: after the one before it, seconds; 0 in unused slots
+    wait: Float[Array, "batch slots"]
+    #: of the weights; the row behind the last where V is sampled or the slot is unused
+    row: Int[Array, "batch slots"]
+    #: the slot of each sample of V
+    place: Int[Array, "batch samples"]
+
+
+class _Slot(NamedTuple):
+    """One slot of `_Merged` in each sample of the batch: what the scan goes over."""
+
+    wait: OfSamples
+    row: NumberOfSamples
+
+
+def membrane(
+    drive: Drive, sample_times: Float[Array, "samples"]
+) -> Float[Array, "batch samples neurons"]:
     """V of a population without spikes at given times, exact; differentiable in everything but the
     rows.
 
     Args:
-        sample_times: (samples,) seconds.
+        sample_times: seconds.
 
     Returns:
         (batch, samples, neurons). A sample at the very time of an arrival is taken after it.
     """
     drive = with_general_kernel(drive)
-    neuron, time, row, weight = drive.neuron, drive.time, drive.row, drive.weight
-    batch, arrivals = time.shape
-    rows, samples = weight.shape[0], sample_times.shape[0]
-    if samples == 0:
-        return jnp.zeros((batch, 0, weight.shape[1]), time.dtype)
-    row = jnp.where(jnp.isfinite(time), row, rows)
-    merged = jnp.concatenate([time, jnp.broadcast_to(sample_times, (batch, samples))], axis=1)
-    rows_merged = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)
-    _, order = sorted_times(merged)
-    times = jnp.take_along_axis(merged, order, 1)
-    earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
-    used = jnp.isfinite(times)  # unused slots come last and wait for nothing
-    waits = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
+    neuron, weight = drive.neuron, drive.weight
+    batch = drive.time.shape[0]
+    shape = (batch, weight.shape[1])
+    if sample_times.shape[0] == 0:
+        return jnp.zeros((batch, 0, weight.shape[1]), drive.time.dtype)
+    merged = _merged(drive, sample_times)
+    # A sample of V is an arrival of the row of zeros behind the last.
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
     across = spread(drive.lanes, batch)
 
-    def step(state, inputs):
-        wait, row = inputs
-        state = neuron.arrive(neuron.flow(neuron.decay(across, wait[:, None]), state), padded[row])
+    def step(state: State, slot: _Slot) -> tuple[State, OfNeurons]:
+        # x(t_n) = Phi(t_n - t_(n - 1)) x(t_(n - 1)) + W_n e
+        before = neuron.flow(neuron.decay(across, slot.wait[:, None]), state)
+        state = neuron.arrive(before, padded[slot.row])
         return state, state[0]
 
-    start = jax.tree.map(
-        lambda array: jnp.broadcast_to(array, (batch, weight.shape[1])), neuron.begin(across)
+    def fill(array: Float[Array, "#batch neurons"]) -> OfNeurons:
+        return jnp.broadcast_to(array, shape)
+
+    start = jax.tree.map(fill, neuron.begin(across))
+    # The scan goes over the slots, so that they are the first axis.
+    _, v = lax.scan(step, start, _Slot(wait=merged.wait.T, row=merged.row.T))
+    by_sample = jnp.moveaxis(v, 0, 1)
+    return jnp.take_along_axis(by_sample, merged.place[:, :, None], axis=1) + drive.v_inf
+
+
+def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
+    """Arrivals and samples of V in one order of time."""
+    batch, arrivals = drive.time.shape
+    rows, samples = drive.weight.shape[0], sample_times.shape[0]
+    row = jnp.where(jnp.isfinite(drive.time), drive.row, rows)
+    # Samples come last, and the sort is stable: at the same time arrivals act first.
+    time = [drive.time, jnp.broadcast_to(sample_times, (batch, samples))]
+    time = jnp.concatenate(time, axis=1)
+    row = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)
+    _, order = sorted_times(time)
+    times = jnp.take_along_axis(time, order, 1)
+    earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
+    used = jnp.isfinite(times)  # unused slots come last and wait for nothing
+    wait = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
+    return _Merged(
+        wait=wait,
+        row=jnp.take_along_axis(row, order, 1),
+        # argsort of an order is its inverse: where each of the slots before the sort went
+        place=jnp.argsort(order, axis=1)[:, arrivals:],
     )
-    ordered_rows = jnp.take_along_axis(rows_merged, order, 1)
-    _, v = lax.scan(step, start, (waits.T, ordered_rows.T))
-    place = jnp.argsort(order, axis=1)[:, arrivals:]  # where each sample went
-    return jnp.take_along_axis(jnp.moveaxis(v, 0, 1), place[:, :, None], axis=1) + drive.v_inf
 
 
 def with_general_kernel(drive: Drive) -> Drive:
