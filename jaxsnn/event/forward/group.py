@@ -10,10 +10,30 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import (
+    NumberOfSamples,
+    OfSteps,
+    Rows,
+    Times,
+    Weights,
+)
+from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+
+#: What arrives at a population from outside the group: (weight, time, row).
+Outside = tuple[Weights, Times, Rows]
+#: A delay for all neurons of a source, or one for each, seconds.
+Delay = Float[Array, ""] | Float[Array, "neurons"]
+#: What an edge weighs, None for the identity, and its delay, None for 0.
+Feedback = tuple[Float[Array, "sources targets"] | None, Delay | None]
+#: The spikes of a population in the order in which they act: (time, neuron), inf where unused.
+SpikeTrain = tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]]
+#: The number of a neuron, a step or a row in each step of the loop.
+NumberOfSteps = Int[Array, "steps batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +71,12 @@ class GroupEvents:
         events_needed: as in `GroupSpikes`.
     """
 
-    time: Float[Array, "steps batch"]
-    spike: Int[Array, "steps batch"]
-    slot: Int[Array, "steps batch"]
-    slope: Float[Array, "steps batch"]
+    time: OfSteps
+    spike: NumberOfSteps
+    slot: NumberOfSteps
+    slope: OfSteps
     counts: tuple[Int[Array, "batch neurons"], ...]
-    events_needed: Int[Array, "batch"]
+    events_needed: NumberOfSamples
 
 
 @jax.tree_util.register_dataclass
@@ -74,26 +94,26 @@ class GroupSpikes:
     """
 
     spikes: tuple[LayerSpikes, ...]
-    trains: tuple[tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]], ...]
-    events_needed: Int[Array, "batch"]
+    trains: tuple[SpikeTrain, ...]
+    events_needed: NumberOfSamples
 
 
 def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
     """Spikes of each population of a group; the gradient passes through their times."""
-    spikes, trains, first = [], [], 0
+    spikes, trains = [], []
+    first = 0  # number of the population's first neuron among all neurons of the group
     for layer, count in zip(spec.layers, events.counts, strict=True):
         batch, size = count.shape
         neuron = events.spike - first
         mine = (neuron >= 0) & (neuron < size)
+        # (steps, batch) scattered to (batch, neurons, spikes). Steps of other populations go to
+        # neuron `size`, spikes behind the last slot to where none is, and both are dropped.
         place = (jnp.arange(batch), jnp.where(mine, neuron, size), events.slot)
         empty = jnp.full((batch, size, layer.max_spikes), jnp.inf, events.time.dtype)
-        spikes.append(
-            LayerSpikes(
-                time=empty.at[place].set(events.time, mode="drop"),
-                slope=jnp.ones_like(empty).at[place].set(events.slope, mode="drop"),
-                count=count,
-            )
-        )
+        time = empty.at[place].set(events.time, mode="drop")
+        slope = jnp.ones_like(empty).at[place].set(events.slope, mode="drop")
+        spikes.append(LayerSpikes(time=time, slope=slope, count=count))
+        # The steps of a sample are in the order in which its spikes act already.
         trains.append((jnp.where(mine, events.time, jnp.inf).T, jnp.where(mine, neuron, 0).T))
         first += size
     return GroupSpikes(
@@ -102,36 +122,29 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
 
 
 class Channel(NamedTuple):
-    """What makes a queue: a feedback edge with a delay, or the refractory time of a population
-    (edge and target None).
-
-    row: where its neurons' weights begin in the target's table.
-    """
+    """What makes a queue: a feedback edge with a delay, or the refractory time of a population."""
 
     source: int
-    target: int | None
-    edge: int | None
-    row: int
+    target: int | None  # None: a refractory time, which ends in the source itself
+    edge: int | None  # None: a refractory time
+    row: int  # where its neurons' weights begin in the target's table
 
 
 class Layout(NamedTuple):
-    """Where the rows of the tables come from.
+    """Where the rows of the tables come from."""
 
-    sizes: neurons of each population; immediate: (source, target) -> first row of the feedback
-    without delay; channels; nothing: of each population, the number of its last row, which is zero.
-    """
-
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # neurons of each population
+    #: (source, target) -> first row of the feedback without delay
     immediate: dict[tuple[int, int], int]
     channels: tuple[Channel, ...]
-    nothing: tuple[int, ...]
+    nothing: tuple[int, ...]  # of each population, the number of its last row, which is zero
 
     @property
-    def delayed(self):
+    def delayed(self) -> bool:
         """Whether feedback arrives with a delay."""
         return any(channel.target is not None for channel in self.channels)
 
-    def first(self, population):
+    def first(self, population: int) -> int:
         """Number of a population's first neuron among all neurons of the group."""
         return sum(self.sizes[:population])
 
@@ -139,35 +152,40 @@ class Layout(NamedTuple):
 class Log(NamedTuple):
     """What happened in each step; arrays (steps + 1, batch), of which the last row means nothing.
 
-    time: when. spike: number of the neuron that fired among all neurons of the group, or how many
-    they are. slot: how often it had fired before. slope: dV/dt just before. row: of each
-    population, the row of its table that arrived, or `Layout.nothing`. origin: of each population,
-    the step in which the spike was fired that arrived from a queue. released: of each refractory
-    population, the step in which the neuron had fired whose refractory time ends. cause, jump: the
-    step of the arrival that moved V of the neuron that fired across the threshold, and by how much.
-    slope_after: dV/dt when V is let go from v_reset. The last three are None where no neuron of the
-    group needs them.
+    One step of it is the same record of arrays (batch,). The last three are None where no neuron of
+    the group needs them.
     """
 
-    time: jax.Array
-    spike: jax.Array
-    slot: jax.Array
-    slope: jax.Array
-    row: tuple[jax.Array, ...]
-    origin: tuple[jax.Array, ...] | None
-    released: dict[int, jax.Array]
-    cause: Any
-    jump: Any
-    slope_after: Any
+    time: OfSteps
+    #: number of the neuron that fired among all neurons of the group, or how many they are
+    spike: NumberOfSteps
+    slot: NumberOfSteps  # how often it had fired before
+    slope: OfSteps  # dV/dt just before
+    #: of each population, the row of its table that arrived, or `Layout.nothing`
+    row: tuple[NumberOfSteps, ...]
+    #: of each population, the step in which the spike was fired that arrived from a queue; None
+    #: where there are no delays
+    origin: tuple[NumberOfSteps, ...] | None
+    #: of each refractory population, the step in which the neuron had fired whose refractory time
+    #: ends
+    released: dict[int, NumberOfSteps]
+    #: step of the arrival that moved V of the neuron that fired across the threshold
+    cause: Any  # NumberOfSteps, or None
+    #: by how much it did
+    jump: Any  # OfSteps, or None
+    #: dV/dt when V is let go from v_reset
+    slope_after: Any  # OfSteps, or None
 
 
-def layout(spec: GroupSpec, arrivals, feedback) -> Layout:
+def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feedback]) -> Layout:
     """Where the rows of `tables` come from; arguments as in `recurrent_adjoint.group_spikes`."""
     sizes = tuple(weight.shape[1] for weight, _, _ in arrivals)
+    # A table: rows from outside, then feedback without delay, then channels, then a row of zeros.
     rows = [weight.shape[0] for weight, _, _ in arrivals]
     immediate, channels = {}, []
     edges = [(*pair, delay) for pair, (_, delay) in zip(spec.edges, feedback, strict=True)]
     for source, target, delay in edges:
+        # Edges without delay between the same two act at once: they share rows, and are added up.
         if delay is None and (source, target) not in immediate:
             immediate[source, target] = rows[target]
             rows[target] += sizes[source]
@@ -176,12 +194,18 @@ def layout(spec: GroupSpec, arrivals, feedback) -> Layout:
             channels.append(Channel(source=source, target=target, edge=edge, row=rows[target]))
             rows[target] += sizes[source]
     for number, layer in enumerate(spec.layers):
+        # The end of a refractory time is the delivery of the spike to the neuron itself.
         if layer.refractory:
             channels.append(Channel(source=number, target=None, edge=None, row=0))
     return Layout(sizes=sizes, immediate=immediate, channels=tuple(channels), nothing=tuple(rows))
 
 
-def tables(spec: GroupSpec, plan: Layout, external, feedback):
+def tables(
+    spec: GroupSpec,
+    plan: Layout,
+    external: Sequence[Weights],
+    feedback: Sequence[Float[Array, "sources targets"] | None],
+) -> tuple[Weights, ...]:
     """Of each population, the weights of everything that can arrive there: (rows, neurons).
 
     Args:
@@ -191,36 +215,38 @@ def tables(spec: GroupSpec, plan: Layout, external, feedback):
     delayed = {channel.edge for channel in plan.channels}
     parts = [[weight] for weight in external]
 
-    def add(source, target, edges):
+    def add(source: int, target: int, edges: list[int]) -> None:
+        """Rows of a target for the neurons of a source: the sum of some edges' weights."""
         identity = jnp.eye(plan.sizes[source], dtype=external[target].dtype)
-        parts[target].append(
-            sum(identity if feedback[edge] is None else feedback[edge] for edge in edges)
-        )
+        weights = [feedback[edge] for edge in edges]
+        total = sum(identity if weight is None else weight for weight in weights)
+        parts[target].append(jnp.asarray(total))
 
-    for source, target in plan.immediate:
-        pairs = enumerate(spec.edges)
-        add(
-            source,
-            target,
-            [edge for edge, pair in pairs if pair == (source, target) and edge not in delayed],
-        )
+    # In the order of `layout`: what is without delay before the channels.
+    for joined in plan.immediate:
+        between = [edge for edge, pair in enumerate(spec.edges) if pair == joined]
+        add(*joined, [edge for edge in between if edge not in delayed])
     for channel in plan.channels:
-        if channel.edge is not None:
+        if channel.edge is not None and channel.target is not None:
             add(channel.source, channel.target, [channel.edge])
-    return tuple(
-        jnp.concatenate([*part, jnp.zeros_like(part[0], shape=(1, part[0].shape[1]))])
-        for part in parts
-    )
+
+    def table(part: list[Weights]) -> Weights:
+        """The parts one below the other, and the row of zeros, `Layout.nothing`."""
+        nothing = jnp.zeros_like(part[0], shape=(1, part[0].shape[1]))
+        return jnp.concatenate([*part, nothing])
+
+    return tuple(table(part) for part in parts)
 
 
-def delays_of(spec: GroupSpec, plan: Layout, feedback, dtype):
-    """Delays of each channel, (lines,)."""
+def delays_of(
+    spec: GroupSpec, plan: Layout, feedback: Sequence[Feedback], dtype: DTypeLike
+) -> tuple[Delays, ...]:
+    """Delays of each channel: one line for all neurons of its source, or one for each."""
     found = []
     for channel in plan.channels:
-        delay = (
-            spec.layers[channel.source].refractory
-            if channel.edge is None
-            else feedback[channel.edge][1]
-        )
+        if channel.edge is None:
+            delay = spec.layers[channel.source].refractory
+        else:
+            delay = feedback[channel.edge][1]
         found.append(jnp.atleast_1d(jnp.asarray(delay, dtype)))
     return tuple(found)
