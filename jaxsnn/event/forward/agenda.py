@@ -1,99 +1,121 @@
 """What happens next in a recurrent group, for each sample of a batch."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import jax
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int, Num
 
-from jaxsnn.event.forward.deliveries import Delivery, Queue
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    NumberOfSamples,
+    OfNeurons,
+    OfSamples,
+    Rows,
+    State,
+    Times,
+    WhichNeurons,
+    WhichSamples,
+)
+from jaxsnn.event.forward.deliveries import Delays, Delivery, Queue
 from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
+from jaxsnn.event.forward.group import Layout, Log
+from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.sorting import sorted_times
 
 
 class PopulationState(NamedTuple):
-    """State of one population; arrays (batch, neurons), but position (batch,).
+    """State of one population."""
 
-    x: the neurons' own state; count: spikes of each; position: of the next arrival from outside;
-    held: in the refractory time; cause, jump: as in `Log`, of the neurons that something moved
-    above their threshold.
-    """
-
-    x: Any
-    count: jax.Array
-    position: jax.Array
-    held: jax.Array | None
-    cause: jax.Array | None
-    jump: jax.Array | None
+    x: State  # the neurons' own state, arrays (batch, neurons)
+    count: Int[Array, "batch neurons"]  # spikes of each
+    position: NumberOfSamples  # of the next arrival from outside
+    held: WhichNeurons | None  # in the refractory time; None: it has none
+    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals
+    #: do not move V
+    cause: Int[Array, "batch neurons"] | None
+    jump: OfNeurons | None
 
 
 class GroupState(NamedTuple):
-    """Carry of the loop: now, finished, (batch,); populations; queues, one for each channel."""
+    """State of a group in the loop."""
 
-    now: jax.Array
-    finished: jax.Array
+    now: OfSamples  # each sample is at a time of its own
+    finished: WhichSamples
     populations: tuple[PopulationState, ...]
-    queues: tuple[Queue, ...]
+    queues: tuple[Queue, ...]  # one for each channel
+
+
+class SortedArrivals(NamedTuple):
+    """Arrivals from outside in the order of their times."""
+
+    time: Float[Array, "batch slots"]  # an unused slot at the end
+    row: Int[Array, "batch slots"]
+    position: Int[Array, "batch arrivals"]  # the slots they had
 
 
 class NextArrival(NamedTuple):
-    """The next thing to arrive at a population, arrays (batch,).
+    """The next thing to arrive at a population."""
 
-    time, row: when, and which row of its table; source: 0 from outside, n + 1 from channel n; step:
-    in which it was fired, if from a channel.
-    """
-
-    time: jax.Array
-    row: jax.Array
-    source: jax.Array
-    step: jax.Array
+    time: OfSamples
+    row: NumberOfSamples  # of the population's table
+    source: NumberOfSamples  # 0 from outside, n + 1 from channel n
+    step: NumberOfSamples  # in which it was fired, if from a channel
 
 
 class StepEvent(NamedTuple):
-    """What happens in a step, arrays (batch,).
+    """What happens in a step."""
 
-    now: when; wait: time to it; ends: nothing happens any more. fires: whether a neuron does;
-    neuron: of each population, the one that fires, or the population's size. crossing: of each
-    population, the neurons that cross the threshold at this time, (batch, neurons). arrives: of
-    each population, whether something does from outside or from a queue; row: the row that acts.
-    taken: of each channel, whether its next delivery is due. released: of each refractory
-    population, the neuron whose refractory time ends, or the population's size.
-    """
-
-    now: jax.Array
-    wait: jax.Array
-    ends: jax.Array
-    fires: jax.Array
-    neuron: tuple[jax.Array, ...]
-    crossing: tuple[jax.Array, ...]
-    arrives: tuple[jax.Array, ...]
-    row: tuple[jax.Array, ...]
-    taken: tuple[jax.Array, ...]
-    released: dict[int, jax.Array]
+    now: OfSamples  # when
+    wait: OfSamples  # time to it
+    ends: WhichSamples  # nothing happens any more
+    fires: WhichSamples  # whether a neuron does
+    #: of each population, the neuron that fires, or the population's size
+    neuron: tuple[NumberOfSamples, ...]
+    #: of each population, the neurons that cross the threshold at this time
+    crossing: tuple[WhichNeurons, ...]
+    #: of each population, whether something arrives from outside or from a queue
+    arrives: tuple[WhichSamples, ...]
+    row: tuple[NumberOfSamples, ...]  # of each population's table, the row that acts
+    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery is due
+    #: of each refractory population, the neuron whose refractory time ends, or the size
+    released: dict[int, NumberOfSamples]
 
 
-def in_order(time, row):
+class _Due(NamedTuple):
+    """What is due at a time."""
+
+    arrives: tuple[WhichSamples, ...]  # of each population, whether something arrives
+    taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery does
+
+
+def in_order(time: Times, row: Rows) -> SortedArrivals:
     """Arrivals from outside in the order of their times, with an unused slot at the end; and the
     slots they had.
     """
     _, position = sorted_times(time)
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
+    # A sample that has taken all arrivals stands at the slot more, whose time never comes.
     pad = ((0, 0), (0, 1))
     time = jnp.pad(jnp.take_along_axis(time, position, 1), pad, constant_values=jnp.inf)
-    return time, jnp.pad(jnp.take_along_axis(row, position, 1), pad), position
+    row = jnp.pad(jnp.take_along_axis(row, position, 1), pad)
+    return SortedArrivals(time=time, row=row, position=position)
 
 
-def first_of(lanes):
-    """The lowest number of each sample's lanes that are set, (batch,); the number of lanes if none
-    is.
-    """
+def first_of(lanes: WhichNeurons) -> NumberOfSamples:
+    """The lowest number of each sample's lanes that are set; the number of lanes if none is."""
     size = lanes.shape[1]
-    left = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
-    return jnp.int32(size) - jnp.max(jnp.where(lanes, size - left, 0.0), axis=1).astype(jnp.int32)
+    # first = size - max over the set lanes of (size - number)
+    number = lax.broadcasted_iota(jnp.float32, lanes.shape, 1)
+    most = jnp.max(jnp.where(lanes, size - number, 0.0), axis=1)
+    return jnp.int32(size) - most.astype(jnp.int32)
 
 
-def pick(array, column):
-    """The entry of each sample in a column of an array (batch, columns)."""
+def pick(array: Num[Array, "batch columns"], column: NumberOfSamples) -> Num[Array, "batch"]:
+    """The entry of each sample in a column."""
     return jnp.take_along_axis(array, column[:, None], 1, mode="clip")[:, 0]
 
 
@@ -103,85 +125,108 @@ class Agenda:
     Args:
         layers, lanes: of each population.
         plan: the layout.
-        trains: of each population, arrivals from outside in order, see `in_order`.
-        delays: of each channel, (lines,).
+        trains: of each population, what arrives from outside.
+        delays: of each channel.
         t_end: seconds.
         none: a step that never comes.
     """
 
-    def __init__(self, layers, lanes, plan, trains, delays, t_end, none):
-        self.layers, self.lanes, self.plan, self.trains, self.delays = (
-            layers,
-            lanes,
-            plan,
-            trains,
-            delays,
-        )
-        self.t_end, self.none, self.batch = t_end, none, trains[0][0].shape[0]
+    def __init__(
+        self,
+        layers: Sequence[LayerSpec],
+        lanes: Sequence[NeuronLanes],
+        plan: Layout,
+        trains: Sequence[SortedArrivals],
+        delays: Sequence[Delays],
+        t_end: Float[Array, ""],
+        none: int,
+    ) -> None:
+        self.layers = layers
+        self.lanes = lanes
+        self.plan = plan
+        self.trains = trains
+        self.delays = delays
+        self.t_end = t_end
+        self.none = none
+        self.batch = trains[0].time.shape[0]
 
-    def arrivals(self, state: GroupState, deliveries, log) -> tuple[NextArrival, ...]:
+    # ---- what may come
+
+    def arrivals(
+        self, state: GroupState, deliveries: Sequence[Delivery], log: Log
+    ) -> tuple[NextArrival, ...]:
         """The next arrival at each population."""
-        return tuple(
-            self._next_arrival(number, state, deliveries, log) for number in range(len(self.layers))
-        )
+        numbers = range(len(self.layers))
+        return tuple(self._next_arrival(number, state, deliveries, log) for number in numbers)
 
-    def _next_arrival(self, number, state, deliveries, log):
+    def _next_arrival(
+        self, number: int, state: GroupState, deliveries: Sequence[Delivery], log: Log
+    ) -> NextArrival:
         """The next arrival at a population: of several at the same time the one from outside, or
         the first channel.
         """
-        time, row = self.trains[number]
+        train = self.trains[number]
         position = state.populations[number].position
         zero = jnp.zeros_like(position)
         arrival = NextArrival(
-            time=pick(time, position), row=pick(row, position), source=zero, step=zero + self.none
+            time=pick(train.time, position),
+            row=pick(train.row, position),
+            source=zero,
+            step=zero + self.none,
         )
-        for channel, (_, target, _, first), delivery in zip(
-            range(len(deliveries)), self.plan.channels, deliveries, strict=True
-        ):
-            if target != number:
+        pairs = zip(self.plan.channels, deliveries, strict=True)
+        for count, (channel, delivery) in enumerate(pairs):
+            if channel.target != number:
                 continue
             other = NextArrival(
                 time=delivery.due,
-                row=first + self._sender(channel, delivery, log),
-                source=zero + channel + 1,
+                # each neuron of the source has a row of its own in the target's table
+                row=channel.row + self._sender(count, delivery, log),
+                source=zero + count + 1,
                 step=delivery.step,
             )
-            arrival = NextArrival(
-                *(
-                    jnp.where(other.time < arrival.time, b, a)
-                    for a, b in zip(arrival, other, strict=True)
-                )
-            )
+            arrival = _earlier(arrival, other)
         return arrival
 
-    def _sender(self, channel, delivery: Delivery, log):
-        """The neuron, among those of its population, whose spike is to be delivered."""
-        source = self.plan.channels[channel].source
-        if self.delays[channel].size > 1 or self.plan.sizes[source] == 1:
+    def _sender(self, number: int, delivery: Delivery, log: Log) -> NumberOfSamples:
+        """The neuron, among those of its population, whose spike channel `number` is to deliver."""
+        source = self.plan.channels[number].source
+        # Where each neuron has a line of its own, the line says which it is.
+        if self.delays[number].size > 1 or self.plan.sizes[source] == 1:
             return delivery.line
+        # The log counts through all neurons of the group.
         neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)
+        # Where nothing is to be delivered the log's neuron may be any.
         return jnp.clip(neuron, 0, self.plan.sizes[source] - 1)
 
-    def event(self, state: GroupState, arrivals, deliveries, log) -> StepEvent:
+    # ---- what comes first
+
+    def event(
+        self,
+        state: GroupState,
+        arrivals: Sequence[NextArrival],
+        deliveries: Sequence[Delivery],
+        log: Log,
+    ) -> StepEvent:
         """What happens in a step."""
+        # No neuron flows further than to the first thing that arrives, or to the end.
         until = self.t_end
-        for time in [
-            *(arrival.time for arrival in arrivals),
-            *(delivery.due for delivery in deliveries),
-        ]:
-            until = jnp.minimum(until, time)
+        for arrival in arrivals:
+            until = jnp.minimum(until, arrival.time)
+        for delivery in deliveries:
+            until = jnp.minimum(until, delivery.due)
         until = jnp.maximum(until, state.now)
         window = until - state.now
         crossings = self._crossings(state, window)
         wait = jnp.full(self.batch, jnp.inf, window.dtype)
         for crossing in crossings:
             wait = jnp.minimum(wait, crossing.wait)
+        # A crossing within the window comes before the arrival, or at the same time and acts first.
         fires = ~state.finished & jnp.isfinite(wait)
         crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
         neuron = self._first(crossing)
-        arrives, taken = self._taken(
-            arrivals, deliveries, until, ~state.finished & ~fires & (until < self.t_end)
-        )
+        acts = ~state.finished & ~fires & (until < self.t_end)
+        due = self._due(arrivals, deliveries, until, acts)
         return StepEvent(
             now=jnp.where(fires, state.now + wait, until),
             wait=jnp.where(fires, wait, window),
@@ -189,78 +234,98 @@ class Agenda:
             fires=fires,
             neuron=neuron,
             crossing=crossing,
-            arrives=arrives,
-            row=self._rows(arrivals, arrives, neuron),
-            taken=taken,
-            released=self._released(deliveries, taken, log),
+            arrives=due.arrives,
+            row=self._rows(arrivals, due.arrives, neuron),
+            taken=due.taken,
+            released=self._released(deliveries, due.taken, log),
         )
 
-    def _crossings(self, state, window) -> list[Crossing]:
+    def _crossings(self, state: GroupState, window: OfSamples) -> list[Crossing]:
         """The earliest crossing of each population within a window."""
         found = []
-        for layer, lanes, population in zip(
-            self.layers, self.lanes, state.populations, strict=True
-        ):
+        parts = zip(self.layers, self.lanes, state.populations, strict=True)
+        for layer, lanes, population in parts:
+            # V of neurons in their refractory time is held, and those that fire once have done so.
             able = None if population.held is None else ~population.held
             if layer.once:
-                able = (population.count == 0) if able is None else able & (population.count == 0)
+                unfired = population.count == 0
+                able = unfired if able is None else able & unfired
             found.append(earliest_crossing(layer.neuron, lanes, population.x, able, window))
         return found
 
-    def _first(self, crossing):
+    def _first(self, crossing: Sequence[WhichNeurons]) -> tuple[NumberOfSamples, ...]:
         """Of each population, the neuron that fires, given those that cross: the first of the first
         population.
         """
-        found, before = [], jnp.zeros(self.batch, bool)
+        found = []
+        before = jnp.zeros(self.batch, bool)  # a neuron of an earlier population fires
         for lanes, size in zip(crossing, self.plan.sizes, strict=True):
             neuron = first_of(lanes)
             found.append(jnp.where(before, size, neuron))
             before |= neuron < size
         return tuple(found)
 
-    def _rows(self, arrivals, arrives, neuron):
+    # ---- what it does
+
+    def _rows(
+        self,
+        arrivals: Sequence[NextArrival],
+        arrives: Sequence[WhichSamples],
+        neuron: Sequence[NumberOfSamples],
+    ) -> tuple[NumberOfSamples, ...]:
         """Of each population, the row of its table that acts."""
         rows = []
         for number, nothing in enumerate(self.plan.nothing):
             row = jnp.where(arrives[number], arrivals[number].row, nothing)
+            # A spike and an arrival never act in the same step, so that one row is enough.
             for (source, target), first in self.plan.immediate.items():
                 if target == number:
-                    row = jnp.where(
-                        neuron[source] < self.plan.sizes[source], first + neuron[source], row
-                    )
+                    fires = neuron[source] < self.plan.sizes[source]
+                    row = jnp.where(fires, first + neuron[source], row)
             rows.append(row)
         return tuple(rows)
 
-    def _taken(self, arrivals, deliveries, until, acts):
-        """Of each population, whether something arrives at a time; of each channel, whether its
-        next delivery does.
+    def _due(
+        self,
+        arrivals: Sequence[NextArrival],
+        deliveries: Sequence[Delivery],
+        until: OfSamples,
+        acts: WhichSamples,
+    ) -> _Due:
+        """What is due at a time, in the samples in which something but a spike acts.
 
         Refractory times end one after the other, and before anything arrives.
         """
-        taken: list = [None] * len(deliveries)
-        for number, (channel, delivery) in enumerate(
-            zip(self.plan.channels, deliveries, strict=True)
-        ):
+        taken: dict[int, WhichSamples] = {}
+        for number, channel in enumerate(self.plan.channels):
             if channel.target is None:
-                taken[number] = acts & (delivery.due <= until)
-                acts &= ~taken[number]
+                ends = acts & (deliveries[number].due <= until)
+                taken[number] = ends
+                acts &= ~ends
         arrives = tuple(acts & (arrival.time <= until) for arrival in arrivals)
         for number, channel in enumerate(self.plan.channels):
             if channel.target is not None:
-                taken[number] = arrives[channel.target] & (
-                    arrivals[channel.target].source == number + 1
-                )
-        return arrives, tuple(taken)
+                # Of several channels that are due, the one that the population takes.
+                chosen = arrivals[channel.target].source == number + 1
+                taken[number] = arrives[channel.target] & chosen
+        return _Due(arrives=arrives, taken=tuple(taken[n] for n in range(len(deliveries))))
 
-    def _released(self, deliveries, taken, log):
+    def _released(
+        self, deliveries: Sequence[Delivery], taken: Sequence[WhichSamples], log: Log
+    ) -> dict[int, NumberOfSamples]:
         """Of each refractory population, the neuron whose refractory time ends."""
         released = {}
-        for number, (channel, delivery) in enumerate(
-            zip(self.plan.channels, deliveries, strict=True)
-        ):
+        pairs = zip(self.plan.channels, deliveries, strict=True)
+        for number, (channel, delivery) in enumerate(pairs):
             if channel.target is None:
                 sender = self._sender(number, delivery, log)
-                released[channel.source] = jnp.where(
-                    taken[number], sender, self.plan.sizes[channel.source]
-                )
+                size = self.plan.sizes[channel.source]
+                released[channel.source] = jnp.where(taken[number], sender, size)
         return released
+
+
+def _earlier(arrival: NextArrival, other: NextArrival) -> NextArrival:
+    """The earlier of two arrivals, the first of two at the same time."""
+    is_other = other.time < arrival.time
+    pairs = zip(other, arrival, strict=True)
+    return NextArrival(*(jnp.where(is_other, new, old) for new, old in pairs))
