@@ -16,49 +16,125 @@ lowest number, where they have delays of their own) first. What this moved above
 before the next thing arrives.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Int, Num
 
-from jaxsnn.event.dynamics.neuron_model import by_facts
-from jaxsnn.event.forward.agenda import Agenda, GroupState, PopulationState, in_order, pick
+from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    NumberOfSamples,
+    OfSamples,
+    Seconds,
+    State,
+    WhichNeurons,
+    WhichSamples,
+)
+from jaxsnn.event.forward.agenda import (
+    Agenda,
+    GroupState,
+    NextArrival,
+    PopulationState,
+    StepEvent,
+    in_order,
+    pick,
+)
 from jaxsnn.event.forward.batching import anywhere
-from jaxsnn.event.forward.deliveries import deliver, empty_queue, next_delivery, send
-from jaxsnn.event.forward.group import GroupEvents, GroupSpec, Log, delays_of, layout, tables
+from jaxsnn.event.forward.deliveries import (
+    Delivery,
+    Queue,
+    StepNumber,
+    deliver,
+    empty_queue,
+    next_delivery,
+    send,
+)
+from jaxsnn.event.forward.group import (
+    Feedback,
+    GroupEvents,
+    GroupSpec,
+    Log,
+    Outside,
+    delays_of,
+    layout,
+    tables,
+)
 
-_BEYOND = 16  # times the steps that the log holds: so long a run goes on to count the spikes it would have taken
+#: Times the steps that the log holds: so long a run goes on to count the spikes it would have taken.
+_BEYOND = 16
+
+
+class GroupRun(NamedTuple):
+    """What came of a simulation."""
+
+    events: GroupEvents
+    log: Log
+    steps: Int[Array, ""]  # of the log that were used
+
+
+class _Carry(NamedTuple):
+    """Carry of the loop: `step` is the number of the next one."""
+
+    step: StepNumber
+    state: GroupState
+    log: Log
 
 
 class _Note(NamedTuple):
-    """What the log is to know of the spike of one population, arrays (batch,); fields as in `Log`."""
+    """What the log is to know of the spike of one population; fields as in `Log`."""
 
-    slot: jax.Array
-    slope: jax.Array
-    cause: jax.Array | None
-    jump: jax.Array | None
-    slope_after: jax.Array | None
+    slot: NumberOfSamples
+    slope: OfSamples
+    cause: NumberOfSamples | None
+    jump: OfSamples | None
+    slope_after: OfSamples | None
 
 
-def simulate_group(spec: GroupSpec, arrivals, feedback, lanes, t_end):
+class _Moved(NamedTuple):
+    """A population after an event, and what the log is to know of it."""
+
+    population: PopulationState
+    note: _Note
+
+
+def simulate_group(
+    spec: GroupSpec,
+    arrivals: Sequence[Outside],
+    feedback: Sequence[Feedback],
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> GroupRun:
     """What fires in a recurrent group, its log, and how many steps of that were used. No gradient
     passes through.
 
     Arguments as in `recurrent_adjoint.group_spikes`.
     """
 
-    def simulated(neurons):
+    def simulated(neurons: list[Neuron]) -> GroupRun:
         return _simulated(spec.with_neurons(neurons), arrivals, feedback, lanes, t_end)
 
     return by_facts([layer.neuron for layer in spec.layers], lanes, simulated)
 
 
-def _simulated(spec, arrivals, feedback, lanes, t_end):
+def _simulated(
+    spec: GroupSpec,
+    arrivals: Sequence[Outside],
+    feedback: Sequence[Feedback],
+    lanes: Sequence[NeuronLanes],
+    t_end: Seconds,
+) -> GroupRun:
+    """The simulation, by what the models assume."""
     loop = _Loop(spec, arrivals, feedback, lanes, t_end)
     steps, state, log = loop.run()
     counts = tuple(population.count for population in state.populations)
     fired = sum(count.sum(axis=1) for count in counts)
+    # The log's last row holds what went beyond its end.
     spike = log.spike[:-1]
     events = GroupEvents(
         time=jnp.where(spike < sum(loop.plan.sizes), log.time[:-1], jnp.inf),
@@ -68,76 +144,86 @@ def _simulated(spec, arrivals, feedback, lanes, t_end):
         counts=counts,
         events_needed=jnp.where(state.finished, fired, jnp.maximum(fired, spec.max_events + 1)),
     )
-    return events, log, jnp.minimum(steps, loop.steps)
+    return GroupRun(events=events, log=log, steps=jnp.minimum(steps, loop.steps))
 
 
 class _Loop:
     """The steps of a group's loop."""
 
-    def __init__(self, spec, arrivals, feedback, lanes, t_end):
-        self.layers, self.lanes = spec.layers, lanes
+    def __init__(
+        self,
+        spec: GroupSpec,
+        arrivals: Sequence[Outside],
+        feedback: Sequence[Feedback],
+        lanes: Sequence[NeuronLanes],
+        t_end: Seconds,
+    ) -> None:
+        self.layers = spec.layers
+        self.lanes = lanes
+        self.numbers = range(len(spec.layers))
         self.plan = layout(spec, arrivals, feedback)
-        self.tables = tables(
-            spec,
-            self.plan,
-            [weight for weight, _, _ in arrivals],
-            [weight for weight, _ in feedback],
-        )
+        external = [weight for weight, _, _ in arrivals]
+        between = [weight for weight, _ in feedback]
+        self.tables = tables(spec, self.plan, external, between)
         self.dtype = self.tables[0].dtype
         self.delays = delays_of(spec, self.plan, feedback, self.dtype)
         self.t_end = jnp.asarray(t_end, self.dtype)
         self.batch = arrivals[0][1].shape[0]
-        self.numbers = range(len(spec.layers))
+        # Each slot from outside takes a step, each spike one, and one more for each delivery of it.
         slots = sum(time.shape[1] for _, time, _ in arrivals)
         self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
-        trains = [in_order(time, row)[:2] for _, time, row in arrivals]
+        trains = [in_order(time, row) for _, time, row in arrivals]
         self.agenda = Agenda(
             self.layers, lanes, self.plan, trains, self.delays, self.t_end, self.steps
         )
 
-    def run(self):
+    def run(self) -> _Carry:
         """Number of steps, state and log at the end."""
+        # Queues know spikes by their row of the log: where there are any, nothing goes beyond it.
         limit = self.steps + 1 if self.plan.channels else _BEYOND * (self.steps + 1)
 
-        def unfinished(carry):
-            step, state, _ = carry
-            return anywhere(~state.finished) & (step < limit)
+        def unfinished(carry: _Carry) -> Bool[Array, ""]:
+            return anywhere(~carry.state.finished) & (carry.step < limit)
 
-        return lax.while_loop(
-            unfinished, self._step, (jnp.int32(0), self._begin(), self._empty_log())
-        )
+        start = _Carry(step=jnp.int32(0), state=self._begin(), log=self._empty_log())
+        return lax.while_loop(unfinished, self._step, start)
 
-    def _begin(self):
+    # ---- the beginning
+
+    def _begin(self) -> GroupState:
         """State at time 0."""
-        populations = []
-        for layer, lanes, size in zip(self.layers, self.lanes, self.plan.sizes, strict=True):
-            shape = (self.batch, size)
-            x = tuple(
-                jnp.broadcast_to(array, shape).astype(self.dtype)
-                for array in layer.neuron.begin(lanes)
-            )
-            populations.append(
-                PopulationState(
-                    x=x,
-                    count=jnp.zeros(shape, jnp.int32),
-                    position=jnp.zeros(self.batch, jnp.int32),
-                    held=jnp.zeros(shape, bool) if layer.refractory else None,
-                    cause=jnp.full(shape, self.steps, jnp.int32) if layer.neuron.jumps else None,
-                    jump=jnp.zeros(shape, self.dtype) if layer.neuron.jumps else None,
-                )
-            )
-        queues = tuple(
-            empty_queue(self.batch, len(delay), self.steps, self.dtype) for delay in self.delays
-        )
+        populations = tuple(self._begin_of(number) for number in self.numbers)
+        lines = [len(delay) for delay in self.delays]
+        queues = tuple(empty_queue(self.batch, each, self.steps, self.dtype) for each in lines)
         now = jnp.zeros(self.batch, self.dtype)
-        return GroupState(
-            now=now, finished=now >= self.t_end, populations=tuple(populations), queues=queues
+        finished = now >= self.t_end
+        return GroupState(now=now, finished=finished, populations=populations, queues=queues)
+
+    def _begin_of(self, number: int) -> PopulationState:
+        """A population's state at time 0."""
+        layer = self.layers[number]
+        shape = (self.batch, self.plan.sizes[number])
+        begin = layer.neuron.begin(self.lanes[number])
+        x = tuple(jnp.broadcast_to(array, shape).astype(self.dtype) for array in begin)
+        jumps = layer.neuron.jumps
+        return PopulationState(
+            x=x,
+            count=jnp.zeros(shape, jnp.int32),
+            position=jnp.zeros(self.batch, jnp.int32),
+            held=jnp.zeros(shape, bool) if layer.refractory else None,
+            cause=jnp.full(shape, self.steps, jnp.int32) if jumps else None,
+            jump=jnp.zeros(shape, self.dtype) if jumps else None,
         )
 
-    def _empty_log(self):
+    def _empty_log(self) -> Log:
+        """A log in which nothing has happened."""
+        # one row more than steps, which is overwritten once the log is full
         shape = (self.steps + 1, self.batch)
-        none, zero = jnp.full(shape, self.steps, jnp.int32), jnp.zeros(shape, self.dtype)
+        none = jnp.full(shape, self.steps, jnp.int32)
+        zero = jnp.zeros(shape, self.dtype)
+        channels = self.plan.channels
         jumps = any(layer.neuron.jumps for layer in self.layers)
+        assigns = any(layer.assigns for layer in self.layers)
         return Log(
             time=zero,
             spike=jnp.full(shape, sum(self.plan.sizes), jnp.int32),
@@ -145,15 +231,15 @@ class _Loop:
             slope=zero,
             row=tuple(jnp.full(shape, nothing, jnp.int32) for nothing in self.plan.nothing),
             origin=tuple(none for _ in self.numbers) if self.plan.delayed else None,
-            released={
-                channel.source: none for channel in self.plan.channels if channel.target is None
-            },
+            released={channel.source: none for channel in channels if channel.target is None},
             cause=none if jumps else None,
             jump=zero if jumps else None,
-            slope_after=zero if any(layer.assigns for layer in self.layers) else None,
+            slope_after=zero if assigns else None,
         )
 
-    def _step(self, carry):
+    # ---- a step
+
+    def _step(self, carry: _Carry) -> _Carry:
         """Takes each sample to its next event, and lets that act."""
         step, state, log = carry
         deliveries = tuple(next_delivery(queue) for queue in state.queues)
@@ -165,38 +251,40 @@ class _Loop:
             from_outside = event.arrives[number] & (arrivals[number].source == 0)
             populations.append(population._replace(position=population.position + from_outside))
             notes.append(note)
+        queues = tuple(
+            self._queue(number, queue, deliveries[number], event, step, log)
+            for number, queue in enumerate(state.queues)
+        )
         state = GroupState(
             now=event.now,
             finished=state.finished | event.ends,
             populations=tuple(populations),
-            queues=tuple(
-                self._queue(n, queue, deliveries[n], event, step, log)
-                for n, queue in enumerate(state.queues)
-            ),
+            queues=queues,
         )
-        return step + 1, state, self._write(log, step, event, notes, arrivals, deliveries)
+        log = self._write(log, step, event, notes, arrivals, deliveries)
+        return _Carry(step=step + 1, state=state, log=log)
 
-    def _move(self, number, step, population, event):
-        """A population after the event, and what the log is to know of it."""
+    def _move(
+        self, number: int, step: StepNumber, population: PopulationState, event: StepEvent
+    ) -> _Moved:
+        """A population flows to the event, fires if it does, and takes what arrives."""
         neuron, lanes = self.layers[number].neuron, self.lanes[number]
-        flowing = jax.tree.map(lambda array: array[:1], lanes) if neuron.uniform else lanes
-        v = population.x[0]
-        x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
-        if population.held is not None:
-            x = (jnp.where(population.held, v, x[0]), *x[1:])
-        at_threshold = neuron.lifted(lanes, x)  # rounding must not lose the crossing
-        x = _chosen(event.crossing[number], at_threshold, x)
+        x = self._flow(number, population, event)
         note = self._note(number, population, x, event)
+        # the spike
         numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
         fires = numbers == event.neuron[number][:, None]
         x = _chosen(fires, neuron.reset(lanes, x), x)
+        # the arrival, of the row of zeros where there is none
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
         moved = neuron.arrive(x, weights)
         held, cause, jump = population.held, population.cause, population.jump
         if held is not None:
             held = (held | fires) & (numbers != event.released[number][:, None])
+            # In a refractory time all but V takes what arrives.
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
-        if cause is not None:
+        if cause is not None and jump is not None:
+            # Who was above before and has not fired yet keeps the cause it had.
             above = neuron.excess(lanes, moved) >= 0
             newly = above & (neuron.excess(lanes, x) < 0)
             cause = jnp.where(newly, step, jnp.where(above & ~fires, cause, self.steps))
@@ -204,25 +292,60 @@ class _Loop:
         count = population.count + fires
         at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
         population = population._replace(x=moved, count=count, held=held, cause=cause, jump=jump)
-        return population, note._replace(slot=pick(count, at) - 1)
+        return _Moved(population=population, note=note._replace(slot=pick(count, at) - 1))
 
-    def _note(self, number, population, x, event):
+    def _flow(self, number: int, population: PopulationState, event: StepEvent) -> State:
+        """The neurons' state just before the event."""
+        neuron, lanes = self.layers[number].neuron, self.lanes[number]
+        # Where all neurons have the same time constants, one of them gives the decay for all.
+        flowing = jax.tree.map(lambda array: array[:1], lanes) if neuron.uniform else lanes
+        v = population.x[0]
+        x = neuron.flow(neuron.decay(flowing, event.wait[:, None]), population.x)
+        if population.held is not None:
+            x = (jnp.where(population.held, v, x[0]), *x[1:])
+        at_threshold = neuron.lifted(lanes, x)  # rounding must not lose the crossing
+        return _chosen(event.crossing[number], at_threshold, x)
+
+    def _queue(
+        self,
+        number: int,
+        queue: Queue,
+        delivery: Delivery,
+        event: StepEvent,
+        step: StepNumber,
+        log: Log,
+    ) -> Queue:
+        """A queue after the event."""
+        source, delay = self.plan.channels[number].source, self.delays[number]
+        neuron = event.neuron[source]
+        queue = deliver(queue, delivery, event.taken[number], delay, log.time)
+        fires = neuron < self.plan.sizes[source]
+        # Each neuron has a line of its own if they have delays of their own.
+        line = jnp.where(fires, neuron, 0) if delay.size > 1 else jnp.zeros_like(neuron)
+        return send(queue, line, fires, step, event.now, delay)
+
+    # ---- the log
+
+    def _note(self, number: int, population: PopulationState, x: State, event: StepEvent) -> _Note:
         """What the log is to know of a population's spike, from its state just before that."""
         neuron, assigns = self.layers[number].neuron, self.layers[number].assigns
-        at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
-        lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
+        size = self.plan.sizes[number]
+        # Where none fires the note of the last neuron is taken, and nothing looks at it.
+        at = jnp.minimum(event.neuron[number], size - 1)
+        lanes = self._lanes_at(number, at)
         slope = neuron.slope(lanes, tuple(pick(array, at) for array in x))
         cause = jump = slope_after = None
-        if population.cause is not None:
+        if population.cause is not None and population.jump is not None:
             cause, jump = pick(population.cause, at), pick(population.jump, at)
+            # A spike that an arrival makes, or that comes at time 0, has no slope to divide by.
             slope = jnp.where((cause < self.steps) | (event.now == 0), jnp.inf, slope)
         if assigns:
             if number in event.released:
-                at = jnp.where(
-                    event.neuron[number] < self.plan.sizes[number], at, event.released[number]
-                )
-                at = jnp.minimum(at, self.plan.sizes[number] - 1)
-                lanes = jax.tree.map(lambda array: array[at], self.lanes[number])
+                # dV/dt when V is let go is wanted at the end of the refractory time too.
+                fires = event.neuron[number] < size
+                at = jnp.where(fires, at, event.released[number])
+                at = jnp.minimum(at, size - 1)
+                lanes = self._lanes_at(number, at)
             state = tuple(pick(array, at) for array in x)
             # at the end of a refractory time V is held already, and nothing is added again
             reset = neuron.clamp if self.layers[number].refractory else neuron.reset
@@ -235,25 +358,26 @@ class _Loop:
             slope_after=slope_after,
         )
 
-    def _queue(self, number, queue, delivery, event, step, log):
-        """A queue after the event."""
-        source, delay = self.plan.channels[number].source, self.delays[number]
-        queue = deliver(queue, delivery, event.taken[number], delay, log.time)
-        fires = event.neuron[source] < self.plan.sizes[source]
-        line = (
-            jnp.where(fires, event.neuron[source], 0)
-            if delay.size > 1
-            else jnp.zeros_like(event.neuron[source])
-        )
-        return send(queue, line, fires, step, event.now, delay)
+    def _lanes_at(self, number: int, neuron: NumberOfSamples) -> NeuronLanes:
+        """Lanes (batch,) of one neuron of a population in each sample."""
+        return jax.tree.map(lambda array: array[neuron], self.lanes[number])
 
-    def _write(self, log, step, event, notes, arrivals, deliveries):
+    def _write(
+        self,
+        log: Log,
+        step: StepNumber,
+        event: StepEvent,
+        notes: Sequence[_Note],
+        arrivals: Sequence[NextArrival],
+        deliveries: Sequence[Delivery],
+    ) -> Log:
         """The log with one more step; beyond its end the last row is overwritten."""
         spike = jnp.full(self.batch, sum(self.plan.sizes), jnp.int32)
         note = notes[0]
         for number, size in enumerate(self.plan.sizes):
             fires = event.neuron[number] < size
             spike = jnp.where(fires, self.plan.first(number) + event.neuron[number], spike)
+            # One population at most fires, or lets a neuron go: its note is the step's.
             takes = fires | (event.released[number] < size) if number in event.released else fires
             note = _merged(takes, notes[number], note)
         origin = log.origin and tuple(
@@ -261,10 +385,11 @@ class _Loop:
             for number in self.numbers
         )
         released = {
-            source: jnp.where(event.taken[number], deliveries[number].step, self.steps)
-            for number, (source, target, _, _) in enumerate(self.plan.channels)
-            if target is None
+            channel.source: jnp.where(event.taken[number], deliveries[number].step, self.steps)
+            for number, channel in enumerate(self.plan.channels)
+            if channel.target is None
         }
+        # A `Log` of this one step, arrays (batch,).
         record = Log(
             time=event.now,
             spike=spike,
@@ -274,15 +399,19 @@ class _Loop:
             **note._asdict(),
         )
         place = jnp.minimum(step, self.steps)
-        return jax.tree.map(
-            lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, place, 0), log, record
-        )
+
+        def written(rows: Num[Array, "steps batch"], row: Num[Array, "batch"]) -> Array:
+            return lax.dynamic_update_index_in_dim(rows, row, place, 0)
+
+        return jax.tree.map(written, log, record)
 
 
-def _merged(takes, note: _Note, other: _Note):
+def _merged(takes: WhichSamples, note: _Note, other: _Note) -> _Note:
     """One note of two, for fields that both or one of them know."""
 
-    def one(a, b):
+    def one(
+        a: Num[Array, "batch"] | None, b: Num[Array, "batch"] | None
+    ) -> Num[Array, "batch"] | None:
         if a is None or b is None:
             return a if b is None else b
         return jnp.where(takes, a, b)
@@ -290,6 +419,6 @@ def _merged(takes, note: _Note, other: _Note):
     return _Note._make(one(a, b) for a, b in zip(note, other, strict=True))
 
 
-def _chosen(condition, yes, no):
+def _chosen(condition: WhichNeurons, yes: State, no: State) -> State:
     """Element by element one of two states."""
     return tuple(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True))
