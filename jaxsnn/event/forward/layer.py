@@ -14,7 +14,7 @@ one row of the arrays below.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,9 @@ class Causes(NamedTuple):
 
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
     jump: Float[Array, "a b c"]  # by how much it did
-    slope_after: Float[Array, "a b c"]  # dV/dt just after the spike; 0 if there is a refractory time
+    slope_after: Float[
+        Array, "a b c"
+    ]  # dV/dt just after the spike; 0 if there is a refractory time
 
 
 class _State(NamedTuple):
