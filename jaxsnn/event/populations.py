@@ -260,11 +260,13 @@ class RecurrentPart:
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate it, and write what happened into the record and the trains."""
         spec, feedback = self._feedback()
-        from_outside: list[Given] = []
+        from_outside = []
         lanes = [part.lanes() for part in self.parts]
         for part in self.parts:
             given = part.arrivals(self._external(part))
-            from_outside.append(part.boxes(given.weight * part.scale, given.time, given.row))
+            arriving = part.boxes(given.weight * part.scale, given.time, given.row)
+            # a plain tuple, like the gradients that `group_spikes` returns for it
+            from_outside.append(tuple(arriving))
         way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
         found: Any = way(spec, tuple(from_outside), tuple(feedback), tuple(lanes), t_end)
         # One budget for the whole group, under the name of its first population.
