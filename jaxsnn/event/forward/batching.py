@@ -13,6 +13,7 @@ def anywhere(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
     member of the batch would have a condition of its own, and JAX would then copy everything that
     the loop carries, in every step.
     """
+    # Without vmap there is one member: all its axes are looked along.
     return jnp.any(condition)
 
 

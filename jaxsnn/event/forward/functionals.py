@@ -13,6 +13,9 @@ Leaving that out is wrong by half of the gradient and more. (Wunderlich and Pehl
 Reports 11, 12829, 2021, state the smooth case.)
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -20,24 +23,40 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.event.adjoint.held import held
 from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    Numbers,
+    OfNeurons,
+    Seconds,
+    State,
+    Times,
+    WhichNeurons,
+)
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.sorting import sorted_times
 
+#: What each arrival leaves of its weight, given the lanes: (batch, arrivals, neurons).
+Left = Callable[[NeuronLanes], Float[Array, "batch arrivals neurons"]]
+#: The number of an interval of each lane.
+NumberOfNeurons = Int[Array, "batch neurons"]
+
 
 class _Sorted(NamedTuple):
-    """Arrivals in order of time, and what they weigh: (batch, arrivals), (batch, arrivals,
-    neurons).
-    """
+    """Arrivals in order of time, and what they weigh."""
 
-    time: jax.Array
-    weight: jax.Array
+    time: Times
+    weight: Float[Array, "batch arrivals neurons"]
+
+
+# ---- integrals
 
 
 @jax.jit  # called outside of a compiled function, each of its steps would be compiled by itself
-def integral(drive: Drive, t_end, tau=None) -> jax.Array:
+def integral(drive: Drive, t_end: Seconds, tau: Seconds | None = None) -> OfNeurons:
     """The integral of V(t) e^(-t / tau) over [0, t_end], exact: (batch, neurons), volts times
     seconds.
 
@@ -51,9 +70,11 @@ def integral(drive: Drive, t_end, tau=None) -> jax.Array:
     begins = jnp.where(counts, drive.time[..., None], 0.0)
     gap = jnp.where(counts, t_end - begins, 0.0)
 
-    def left(lanes):
-        """What each arrival leaves, if it weighs 1: (batch, arrivals, lanes)."""
+    def left(lanes: NeuronLanes) -> Float[Array, "batch arrivals neurons"]:
+        """What each arrival leaves, if it weighs 1."""
         one = replace(drive, lanes=lanes)
+        # integral of e^(-rate t) R(t - t_e) from t_e on
+        #     = e^(-rate t_e) times the integral of e^(-rate s) R(s) over [0, t_end - t_e]
         return jnp.exp(-rate * begins) * _integrated(one, _impulse(one), gap, rate)
 
     end = jnp.asarray(t_end, drive.v_inf.dtype)
@@ -61,28 +82,30 @@ def integral(drive: Drive, t_end, tau=None) -> jax.Array:
     return drive.v_inf * crossing.integrated_exponential(rate, end) + free + _arrived(drive, left)
 
 
-def _arrived(drive: Drive, left):
-    """The sum over all arrivals of what they weigh times `left`, a function of the lanes: (batch,
-    neurons).
+def _arrived(drive: Drive, left: Left) -> OfNeurons:
+    """The sum over all arrivals of what they weigh times `left`, a function of the lanes.
 
     Where all neurons have the same time constants the arrivals of each row are added up once for
     all of them.
     """
     row = jnp.broadcast_to(drive.row, drive.time.shape)
     if not drive.neuron.uniform:
-        return jnp.sum(
-            drive.weight.at[row].get(mode="fill", fill_value=0.0) * left(drive.lanes), axis=1
-        )
+        weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
+        return jnp.sum(weight * left(drive.lanes), axis=1)
     first = held(jax.tree.map(lambda array: array[:1], drive.lanes))
     samples = jnp.arange(row.shape[0])[:, None]
     times_weights = partial(jnp.matmul, b=drive.weight, precision=lax.Precision.HIGHEST)
 
-    def by_row(lanes):
+    def by_row(lanes: NeuronLanes) -> Float[Array, "batch rows"]:
+        """What the arrivals of each row leave together, of the one neuron that stands for all."""
         empty = jnp.zeros((row.shape[0], drive.weight.shape[0]), drive.time.dtype)
         return empty.at[samples, row].add(left(lanes)[..., 0], mode="drop")
 
+    # (batch, rows) @ (rows, neurons)
     arrived = times_weights(by_row(first))
     for name in drive.neuron.flow_fields:
+        # The sum is computed of the first neuron's constants, held. Each neuron's own derivative
+        # by its constant is the same sum over dR/dtau, and is added as the tangent of a zero.
         still = jax.tree.map(jnp.zeros_like, first)
         along = replace(still, **{name: jnp.ones_like(getattr(first, name))})
         by_tau = jax.jvp(by_row, (first,), (along,))[1]
@@ -91,7 +114,7 @@ def _arrived(drive: Drive, left):
 
 
 @jax.custom_jvp
-def _zero_that_moves_with(tau, by_tau):
+def _zero_that_moves_with(tau: Float[Array, "neurons"], by_tau: OfNeurons) -> OfNeurons:
     """Zero, whose derivative by tau is `by_tau`: a derivative for each neuron of what is computed
     once for all.
     """
@@ -99,124 +122,182 @@ def _zero_that_moves_with(tau, by_tau):
 
 
 @_zero_that_moves_with.defjvp
-def _(primals, tangents):
+def _(
+    primals: tuple[Float[Array, "neurons"], OfNeurons],
+    tangents: tuple[Float[Array, "neurons"], OfNeurons],
+) -> tuple[OfNeurons, OfNeurons]:
+    # d 0 = by_tau dtau: the tangent of `by_tau` itself does not count
     return _zero_that_moves_with(*primals), tangents[0] * primals[1]
 
 
+# ---- the maximum
+
+
 @jax.jit
-def maximum(drive: Drive, t_end) -> jax.Array:
+def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     """The largest V in [0, t_end], exact, between the arrivals too: (batch, neurons)."""
     drive = with_general_kernel(drive)
     arrivals = _sorted(drive)
     place = _peaks(held(drive), held(arrivals), t_end)
     # the start of interval n is arrival n - 1, its end is arrival n
-    edge = jnp.clip(
-        jnp.where(place.at_start, place.interval - 1, place.interval), 0, arrivals.time.shape[1] - 1
-    )
+    edge = jnp.where(place.at_start, place.interval - 1, place.interval)
+    edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
+    # The time of an arrival is taken from the arrivals that are not held: the kink moves with it.
     own = jnp.take_along_axis(arrivals.time, edge, axis=1)
     time = jnp.where(place.at_arrival, jnp.where(jnp.isfinite(own), own, 0.0), place.time)
     return voltage(drive, arrivals, time, place.interval)
 
 
-def voltage(drive: Drive, arrivals: _Sorted, time, interval) -> jax.Array:
-    """V of each lane at a time of its own (batch, neurons), by the arrivals before its `interval`."""
+def voltage(
+    drive: Drive, arrivals: _Sorted, time: OfNeurons, interval: NumberOfNeurons
+) -> OfNeurons:
+    """V of each lane at a time of its own, by the arrivals before its `interval`."""
+    # arrays (batch, arrivals, neurons): every arrival as each lane sees it
     number = jnp.arange(arrivals.time.shape[1])[None, :, None]
     counts = (number < interval[:, None, :]) & jnp.isfinite(arrivals.time)[..., None]
     gap = time[:, None, :] - jnp.where(jnp.isfinite(arrivals.time), arrivals.time, 0.0)[..., None]
     gap = jnp.where(counts, gap, 0.0)
     left = drive.neuron.flow(drive.neuron.decay(drive.lanes, gap), _impulse(drive))[0]
-    free = drive.neuron.flow(
-        drive.neuron.decay(drive.lanes, time), drive.neuron.begin(drive.lanes)
-    )[0]
+    since_start = drive.neuron.decay(drive.lanes, time)
+    free = drive.neuron.flow(since_start, drive.neuron.begin(drive.lanes))[0]
+    # V(t) = V_inf + free(t) + sum_e W_e R(t - t_e)
     return drive.v_inf + free + jnp.sum(jnp.where(counts, arrivals.weight * left, 0.0), axis=1)
 
 
 class _Place(NamedTuple):
-    """Where each lane's maximum is, (batch, neurons): the interval after so many arrivals, the
-    time, and whether that is the time of an arrival, at the interval's start or its end."""
+    """Where each lane's maximum is."""
 
-    value: jax.Array
-    interval: jax.Array
-    time: jax.Array
-    at_arrival: jax.Array
-    at_start: jax.Array
+    value: OfNeurons  # V there
+    interval: NumberOfNeurons  # behind so many arrivals
+    time: OfNeurons  # seconds
+    at_arrival: WhichNeurons  # the time is that of an arrival, at the interval's start or end
+    at_start: WhichNeurons  # it is the interval's start
 
 
-def _peaks(drive: Drive, arrivals: _Sorted, t_end) -> _Place:
-    neuron = drive.neuron
-    lanes = jax.tree.map(lambda array: array[None], drive.lanes)
-    batch = arrivals.time.shape[0]
-    shape = (batch, drive.weight.shape[1])
-    start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(lanes))
+class _Candidate(NamedTuple):
+    """A place where V may be largest; arrays broadcast against (batch, neurons). Fields as in
+    `_Place`.
+    """
+
+    value: OfNeurons
+    interval: Int[Array, ""]
+    time: Float[Array, "batch #neurons"]
+    at_arrival: Bool[Array, "..."] | bool
+    at_start: bool
+
+
+class _Interval(NamedTuple):
+    """Arrivals and the interval that follows each; `intervals` is missing where it is one of them."""
+
+    start: Float[Array, "batch *intervals"]
+    end: Float[Array, "batch *intervals"]
+    weight: Float[Array, "batch *intervals neurons"]  # of the arrival at its start
+    used: Bool[Array, "batch *intervals"]  # the arrival comes before the end of the simulation
+
+
+class _Carry(NamedTuple):
+    """Carry of the loop over the intervals."""
+
+    state: State  # just before the next arrival
+    best: _Place  # so far
+
+
+def _intervals(arrivals: _Sorted, t_end: Seconds) -> _Interval:
+    """All intervals; number 0 lies before the first arrival."""
+    batch, _, neurons = arrivals.weight.shape
     end = jnp.full((batch, 1), t_end, arrivals.time.dtype)
     starts = jnp.minimum(jnp.concatenate([jnp.zeros_like(end), arrivals.time], axis=1), end)
     ends = jnp.minimum(jnp.concatenate([arrivals.time, end], axis=1), end)
-    weights = jnp.concatenate(
-        [jnp.zeros((batch, 1, shape[1]), starts.dtype), arrivals.weight], axis=1
-    )
-    counts = jnp.concatenate([jnp.ones((batch, 1), bool), arrivals.time < end], axis=1)
-    intervals = starts.T, ends.T, jnp.moveaxis(weights, 1, 0), counts.T
-    nowhere = jnp.zeros(shape, bool)
-    best = _Place(
-        start[0], jnp.zeros(shape, jnp.int32), jnp.zeros(shape, starts.dtype), nowhere, nowhere
-    )
+    # Nothing arrives at time 0, where interval 0 begins.
+    nothing = jnp.zeros((batch, 1, neurons), starts.dtype)
+    weights = jnp.concatenate([nothing, arrivals.weight], axis=1)
+    used = jnp.concatenate([jnp.ones((batch, 1), bool), arrivals.time < end], axis=1)
+    return _Interval(start=starts, end=ends, weight=weights, used=used)
+
+
+def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
+    """Where the maximum of each lane is, by a scan over the arrivals: V is largest at an arrival,
+    where it turns, or at the end.
+    """
+    neuron = drive.neuron
+    lanes = jax.tree.map(lambda array: array[None], drive.lanes)
+    shape = (arrivals.time.shape[0], drive.weight.shape[1])
+    start = jax.tree.map(lambda array: jnp.broadcast_to(array, shape), neuron.begin(lanes))
+    intervals = _intervals(arrivals, t_end)
+    # The loop takes one interval after the other, so that they are the first axis.
+    by_interval = [jnp.moveaxis(array, 1, 0) for array in intervals]
+    # Where all lanes have the same time constants, one of them gives the decay for all.
     flowing = jax.tree.map(lambda array: array[:, :1], lanes) if neuron.uniform else lanes
 
-    def step(number, carry):
-        state, best = carry
-        begin, finish, weight, used = (array[number] for array in intervals)
-        state = neuron.arrive(state, jnp.where(used[:, None], weight, 0.0))
-        duration = (finish - begin)[:, None]
+    def step(number: Int[Array, ""], carry: _Carry) -> _Carry:
+        interval = _Interval(*(array[number] for array in by_interval))
+        duration = (interval.end - interval.start)[:, None]
+        begin, finish = interval.start[:, None], interval.end[:, None]
+        used = interval.used[:, None]
+        state = neuron.arrive(carry.state, jnp.where(used, interval.weight, 0.0))
         after = neuron.flow(neuron.decay(flowing, duration), state)
+        # A maximum: V turns inside the interval, and rises before that.
         rises = neuron.rate(lanes, state)[0] > 0
         inside = neuron.turns(lanes, state, after) & rises
         wait, peak = neuron.extremum(lanes, state)
-        lasts = used[:, None] & (
-            duration > 0
-        )  # of arrivals at one time only the last one shows where V is
+        # of arrivals at one time only the last one shows where V is
+        lasts = used & (duration > 0)
+        best = carry.best
         if neuron.jumps:
-            best = _better(best, state[0], number, begin[:, None], number > 0, True, lasts)
-        best = _better(best, peak, number, begin[:, None] + wait, False, False, lasts & inside)
-        best = _better(
-            best, after[0], number, finish[:, None], finish[:, None] < t_end, False, lasts
-        )
-        return after, best
+            at_start = _Candidate(state[0], number, begin, number > 0, True)
+            best = _better(best, at_start, lasts)
+        at_peak = _Candidate(peak, number, begin + wait, False, False)
+        best = _better(best, at_peak, lasts & inside)
+        at_end = _Candidate(after[0], number, finish, finish < t_end, False)
+        best = _better(best, at_end, lasts)
+        return _Carry(state=after, best=best)
 
-    return lax.fori_loop(0, jnp.max(jnp.sum(counts, axis=1)), step, (start, best))[1]
-
-
-def _better(best: _Place, value, number, time, at_arrival, at_start, allowed) -> _Place:
-    higher = allowed & (value > best.value)
-
-    def chosen(new, old):
-        return jnp.where(higher, new, old)
-
-    return _Place(
-        value=chosen(value, best.value),
-        interval=chosen(number, best.interval),
-        time=chosen(time, best.time),
-        at_arrival=chosen(at_arrival, best.at_arrival),
-        at_start=chosen(at_start, best.at_start),
+    nowhere = jnp.zeros(shape, bool)
+    best = _Place(
+        value=start[0],
+        interval=jnp.zeros(shape, jnp.int32),
+        time=jnp.zeros(shape, arrivals.time.dtype),
+        at_arrival=nowhere,
+        at_start=nowhere,
     )
+    # Behind the last arrival that any sample uses there is nothing to look at.
+    count = jnp.max(jnp.sum(intervals.used, axis=1))
+    return lax.fori_loop(0, count, step, _Carry(state=start, best=best)).best
+
+
+def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #neurons"]) -> _Place:
+    """The better of two places, where the second is one at all."""
+    higher = allowed & (candidate.value > best.value)
+    pairs = zip(candidate, best, strict=True)
+    return _Place(*(jnp.where(higher, new, old) for new, old in pairs))
+
+
+# ---- arrivals
 
 
 def _sorted(drive: Drive) -> _Sorted:
+    """The arrivals in order of time."""
     _, order = sorted_times(drive.time)
     row = drive.row[order] if drive.row.ndim == 1 else jnp.take_along_axis(drive.row, order, axis=1)
+    # rows of unused slots may be anything
     weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
     return _Sorted(time=jnp.take_along_axis(drive.time, order, axis=1), weight=weight)
 
 
-def _impulse(drive: Drive):
+def _impulse(drive: Drive) -> State:
     """State just after an arrival of weight 1 at rest."""
     rest = jax.tree.map(jnp.zeros_like, drive.neuron.begin(drive.lanes))
     return drive.neuron.arrive(rest, 1.0)
 
 
-def _integrated(drive: Drive, state, duration, rate):
-    """The integral of v e^(-rate t) from a state on. The flow is affine in its coefficients, so it
-    is the flow by their weighted means, times the integral of the weight."""
+def _integrated(drive: Drive, state: State, duration: Numbers, rate: Numbers | float) -> Numbers:
+    """The integral of v e^(-rate t) from a state on.
+
+    The flow is affine in its coefficients, so it is the flow by their weighted means, times the
+    integral of the weight.
+    """
     whole = crossing.integrated_exponential(rate, duration)
+    # c_mean = integral of c(t) e^(-rate t) / integral of e^(-rate t); 0 / 1 where nothing lasts
     share = jnp.where(duration > 0, whole, 1.0)
     integrals = drive.neuron.integrals(drive.lanes, duration, rate)
     means = [part / share for part in integrals]
