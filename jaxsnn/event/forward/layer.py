@@ -112,9 +112,8 @@ class Causes(NamedTuple):
 
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
     jump: Float[Array, "a b c"]  # by how much it did
-    slope_after: Float[
-        Array, "a b c"
-    ]  # dV/dt just after the spike; 0 if there is a refractory time
+    #: dV/dt just after the spike; 0 if there is a refractory time
+    slope_after: Float[Array, "a b c"]
 
 
 class _State(NamedTuple):
