@@ -1,45 +1,64 @@
 """NIR's own equations over one step, without an error of discretisation between its ends.
 
-    tau_syn I' = -I + w_in S;   tau_mem V' = v_leak - V + r I;   LIF: tau V' = v_leak - V + r S;   IF: V' = r S
+    CubaLIF, CubaLI: tau_syn I' = -I + w_in S;  tau_mem V' = v_leak - V + r I
+    LIF, LI:         tau V' = v_leak - V + r S
+    IF, I:           V' = r S
 
 S is a constant over the step, and the spikes that arrive, as deltas at its beginning or as boxes
 that last the step.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxsnn.network.structure import Population
+
+#: NIR's names -> one number for each neuron.
+Parameters = Mapping[str, Float[Array, "*shape"]]
+#: What a step needs of these, by name: one number for each neuron, or one for all.
+Factors = Mapping[str, Float[Array, "*shape"] | float]
 
 
-def kick(population, parameters):
+def kick(population: Population, parameters: Parameters) -> Float[Array, "*shape"] | float:
     """What an arriving delta of weight 1 adds to I (without a synaptic current: to V)."""
     if population.spike_area is None:
         return 1.0
     return _gain(parameters) * population.spike_area / _inertia(parameters)
 
 
-def box_force(population, parameters, dt):
+def box_force(
+    population: Population, parameters: Parameters, dt: float
+) -> Float[Array, "*shape"] | float:
     """What an arriving box of weight 1 that lasts a step adds to the force of `flow`: as much in
     all as `kick`.
     """
     return kick(population, parameters) * _inertia(parameters) / dt
 
 
-def level_force(parameters, level):
+def level_force(
+    parameters: Parameters, level: Float[Array, "batch *shape"]
+) -> Float[Array, "batch *shape"]:
     """The force of `flow` under a constant current."""
     return _gain(parameters) * level
 
 
-def _gain(p):
+def _gain(p: Parameters) -> Float[Array, "*shape"]:
+    """What S is multiplied by where it enters the equations."""
     return p["w_in"] if "tau_syn" in p else p["r"]
 
 
-def _inertia(p):
+def _inertia(p: Parameters) -> Float[Array, "*shape"] | float:
     """tau_syn of current-based neurons, tau of LIF and LI, 1 of IF and I."""
-    return p.get("tau_syn", p.get("tau", 1.0))
+    return p["tau_syn"] if "tau_syn" in p else p.get("tau", 1.0)
 
 
-def factors(parameters, dt):
-    """What `flow` needs of a step of length dt: decays of V and I, and the share of the current in
-    V.
+def factors(parameters: Parameters, dt: float) -> Factors:
+    """What `flow` needs of a step of length dt: decays "k" of V and "a" of I, and the "share" of
+    the current in V. Without a leak that is "dt" alone.
     """
     p = parameters
     if "tau_syn" in p:
@@ -48,7 +67,13 @@ def factors(parameters, dt):
     return {"k": jnp.exp(-dt / p["tau"])} if "tau" in p else {"dt": dt}
 
 
-def flow(parameters, factors, v, i, force):
+def flow(
+    parameters: Parameters,
+    factors: Factors,
+    v: Float[Array, "batch *shape"],
+    i: Float[Array, "batch *shape"] | None,
+    force: Float[Array, "batch *shape"] | float,
+) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"] | None]:
     """V and I (None without a synaptic current) after a step.
 
     Args:
@@ -58,14 +83,16 @@ def flow(parameters, factors, v, i, force):
     p = parameters
     if "dt" in factors:
         return v + force * factors["dt"], None
+    # V decays towards where it would stay if I stayed at the force.
     v_inf = p["v_leak"] + (force if i is None else p["r"] * force)
     v = v_inf + (v - v_inf) * factors["k"]
     if i is None:
         return v, None
+    # I starts at a distance from the force, which decays; V feels its share of it.
     return v + factors["share"] * p["r"] * (i - force), force + (i - force) * factors["a"]
 
 
-def share(mem, syn):
+def share(mem: Float[Array, "*shape"], syn: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """(exp(-syn) - exp(-mem)) mem / (mem - syn), also where the two are equal: V after a step that
     began with r I = 1.
 
@@ -73,11 +100,11 @@ def share(mem, syn):
         mem, syn: dt / tau_mem, dt / tau_syn.
     """
     smaller = jnp.minimum(mem, syn)
-    apart = (
-        jnp.maximum(mem, syn) - smaller
-    )  # where the two are equal, its gradient is 0, unlike that of abs
+    # Where the two are equal, the gradient of their difference is 0 in this form; of abs it is not.
+    apart = jnp.maximum(mem, syn) - smaller
     close = apart < 1 / 64
     safe = jnp.where(close, 1.0, apart)
+    # Horner's scheme of (1 - exp(-apart)) / apart.
     series = 1.0
     for order in range(8, 1, -1):
         series = 1 - apart / order * series

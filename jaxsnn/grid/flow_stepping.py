@@ -1,5 +1,5 @@
-"""Time steps of a neuron model by its own flow, which is exact over a step: for models that come with
-no step rules of their own.
+"""Time steps of a neuron model by its own flow, which is exact over a step: for models that come
+with no step rules of their own.
 
 Spikes arrive at the beginning of a step as deltas, currents are constant over it. The threshold is
 tested at the beginning of the step, after the arrivals.
@@ -68,11 +68,11 @@ class FlowStepper:
             )
         )
 
-    def fire(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """Spikes, 0 or 1, of excesses over the threshold."""
         return spike(tested, self.surrogate, self.population.threshold == ">=")
 
-    def leaving(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """What leaves: spikes, or what was tested, of a readout its membrane."""
         return self.fire(tested) if self.population.fires else tested
 
@@ -87,6 +87,7 @@ class FlowStepper:
         del known
         neuron = self.neuron
         lanes = neuron.lanes(self.parameters, drive.level)
+        # A neuron model counts its state from where it rests under a constant current.
         rest = neuron.rest(self.parameters, drive.level)
         x = tuple(part - origin for part, origin in zip(state.x, rest, strict=True))
         if drive.spikes is not None:

@@ -3,10 +3,12 @@
 Nothing here loads JAX.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxsnn.errors import LoweringError, Problem, listing
-from jaxsnn.grid.timing import delay_steps, needs_dt
+from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
@@ -51,16 +53,19 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
     exact = population.membrane == "exact"
     needed = ["initial", "own_option", "r"]
     if needs_dt(population) and not population.counts_steps:
-        needed += ["seconds"] + ["dt"] * (dt is None)
-    needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"] * exact
-    needed += ["reset", "reset_delay"] * population.fires
+        needed += ["seconds"] if dt is not None else ["seconds", "dt"]
+    if exact:
+        needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"]
+    if population.fires:
+        needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
     yield from obstacles(population, needed)
     if population.fires and exact and population.reset_delay:
         yield Problem(
             node=population.name,
             code="reset-delay",
-            message=f"node '{population.name}' ({population.kind}) resets one step late, but its time is continuous",
+            message=f"node '{population.name}' ({population.kind}) resets one step late, but its"
+            " time is continuous",
             fix=f'pass reset_delay={{"{population.name}": False}}',
         )
 
@@ -75,11 +80,11 @@ def _cycle_limits(wires: Sequence[Wire]) -> Iterator[Problem]:
 def _delay_limits(
     wires: Sequence[Wire], populations: Mapping[str, Population], dt: float | None
 ) -> Iterator[Problem]:
-    counts = any(population.counts_steps for population in populations.values())
-    known = [population.dt for population in populations.values() if population.dt is not None]
-    unit = 1.0 if counts else dt if dt is not None or not known else known[0]
+    unit = step_in_units(populations, known_dt(populations, dt))
     looped = _looped(wires)
-    for wire in (wire for wire in wires if wire.kind == "Delay" and wire.detail is not None):
+    for wire in wires:
+        if wire.kind != "Delay" or wire.detail is None:
+            continue
         try:
             steps = delay_steps(wire, unit)
         except LoweringError as error:
@@ -89,7 +94,8 @@ def _delay_limits(
             yield Problem(
                 node=wire.name,
                 code="delay",
-                message=f"node '{wire.name}' (Delay) is part of a cycle and delays by 0 steps, it needs at least 1",
+                message=f"node '{wire.name}' (Delay) is part of a cycle and delays by 0 steps, it"
+                " needs at least 1",
                 fix="raise its delay, or choose a smaller dt",
             )
 
@@ -115,15 +121,16 @@ def _signal_limits(
             yield Problem(
                 node=wire.name,
                 code="spikes-at-threshold",
-                message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in continuous time",
+                message=f"node '{wire.name}' (Threshold) receives spikes, which have no height in"
+                " continuous time",
                 fix="put a LI or CubaLI before it, or pass another dialect=",
             )
         if wire.kind == "output" and arriving and not levels.isdisjoint(wire.sources):
             yield Problem(
                 node=wire.name,
                 code="mixed-output",
-                message=f"node '{wire.name}' (Output) receives spikes and a current, which cannot be added in "
-                "continuous time",
+                message=f"node '{wire.name}' (Output) receives spikes and a current, which cannot"
+                " be added in continuous time",
                 fix="give each an Output of its own",
             )
 

@@ -3,12 +3,20 @@
 What linear nodes do besides is in `jaxsnn.network.linear_nodes`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jaxsnn.grid.surrogate import spike
+from jaxsnn.grid.surrogate import Surrogate, spike
+from jaxsnn.network.structure import Wire
 
 
-def bias_of(wire, parameters):
+def bias_of(
+    wire: Wire, parameters: Mapping[str, Float[Array, "..."]]
+) -> Float[Array, "*bias"] | None:
     """The bias of a linear node, in the shape of its output or with axes of length 1 behind that of
     the channels; None where it has none.
     """
@@ -17,22 +25,29 @@ def bias_of(wire, parameters):
         return None
     if bias.size == wire.size:
         return bias.reshape(wire.shape)
+    # One number for each channel, which is the first axis of the shape.
     return bias.reshape(-1, *(1,) * (len(wire.shape) - 1))
 
 
-def above(parameters, shape, x, surrogate):
+def above(
+    parameters: Mapping[str, Float[Array, "..."]],
+    shape: tuple[int, ...],
+    x: Float[Array, "*lead *shape"],
+    surrogate: Surrogate,
+) -> Float[Array, "*lead *shape"]:
     """NIR's Threshold: 1 where x > threshold, else 0; backward the surrogate."""
     return spike(x - parameters["threshold"].reshape(shape), surrogate, False)
 
 
-def delayed(steps, x):
-    """x (time, ..., *shape) later by `steps`, one number or one for each element of the shape;
-    zeros come first.
-    """
+def delayed(
+    steps: tuple[int, ...], x: Float[Array, "time batch *shape"]
+) -> Float[Array, "time batch *shape"]:
+    """x later by `steps`, one number or one for each element of the shape; zeros come first."""
     if len(steps) == 1:
         shift = min(steps[0], len(x))
         return jnp.concatenate([jnp.zeros_like(x[:shift]), x[: len(x) - shift]])
-    flat = x.reshape(*x.shape[:2], -1)
+    flat = x.reshape(*x.shape[:2], -1)  # (time, batch, elements)
+    # The step that each element comes from, (time, 1, elements); before the first there is nothing.
     source = jnp.arange(len(x))[:, None, None] - jnp.asarray(steps)
     taken = jnp.take_along_axis(flat, jnp.maximum(source, 0), axis=0)
     return jnp.where(source < 0, 0, taken).reshape(x.shape)

@@ -4,15 +4,18 @@ A step takes the state at its beginning and the input X of the step, and gives t
 and what leaves: spikes, or the membrane of a readout. `Population` says how.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxsnn.grid import exact
+from jaxsnn.grid.exact import Factors, Parameters
 from jaxsnn.grid.step_input import StepInput
 from jaxsnn.grid.surrogate import Surrogate, spike, spike_count
 from jaxsnn.network.structure import Population
@@ -21,15 +24,13 @@ from jaxsnn.network.structure import Population
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class MembraneState:
-    """What a population carries from step to step, (batch, *shape); `i` is None without a synaptic
-    current.
-    """
+    """What a population carries from step to step; `i` is None without a synaptic current."""
 
-    v: jax.Array
-    i: jax.Array | None
+    v: Float[Array, "batch *shape"]
+    i: Float[Array, "batch *shape"] | None
 
 
-def tau_mem(parameters):
+def tau_mem(parameters: Parameters) -> Float[Array, "*shape"]:
     """Membrane time constants: tau of LIF and LI."""
     return parameters["tau_mem"] if "tau_mem" in parameters else parameters["tau"]
 
@@ -53,8 +54,8 @@ class SteppedNeuron:
     """
 
     population: Population
-    parameters: dict[str, jax.Array]
-    factors: dict[str, Any]
+    parameters: Parameters
+    factors: Factors
     dt: float | None
     surrogate: Surrogate
     detach_reset: bool | None
@@ -63,34 +64,37 @@ class SteppedNeuron:
         """The state before the first step: currents are 0."""
         p = self.parameters
         zero = jnp.zeros_like(p["r"])
-        v = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": p.get("v_reset", zero)}[
-            self.population.initial
-        ]
+        initial = self.population.initial
+        v = zero if initial == "zero" else p.get(initial, zero)
         shape = (batch, *zero.shape)
-        return MembraneState(
-            v=jnp.broadcast_to(v, shape), i=jnp.zeros(shape, v.dtype) if "tau_syn" in p else None
-        )
+        i = jnp.zeros(shape, v.dtype) if "tau_syn" in p else None
+        return MembraneState(v=jnp.broadcast_to(v, shape), i=i)
 
-    def fire(self, tested: jax.Array) -> Any:
+    def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """Spikes of tested membranes: 0, 1, or as often as the threshold fits in."""
         at_equality = self.population.threshold == ">="
         if self.population.spikes_per_step == "several":
             return spike_count(tested, self.parameters["v_threshold"], self.surrogate, at_equality)
         return spike(tested - self.parameters["v_threshold"], self.surrogate, at_equality)
 
-    def _resetting(self, v, detach) -> Any:
+    def _resetting(
+        self, v: Float[Array, "batch *shape"], detach: bool | None
+    ) -> Float[Array, "batch *shape"]:
         """Spikes that reset, in the gradient or not."""
         return lax.stop_gradient(self.fire(v)) if detach else self.fire(v)
 
-    def leaving(self, tested: jax.Array) -> Any:
+    def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """What leaves in steps whose tested membrane is given: spikes, or the membrane of a
         readout.
         """
         return self.fire(tested) if self.population.fires else tested
 
     def step(
-        self, state: MembraneState, drive: StepInput, known: jax.Array | None = None
-    ) -> tuple[MembraneState, jax.Array, jax.Array]:
+        self,
+        state: MembraneState,
+        drive: StepInput,
+        known: Float[Array, "batch *shape"] | None = None,
+    ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """One step.
 
         Args:
@@ -104,14 +108,16 @@ class SteppedNeuron:
         if self.population.membrane == "exact":
             return self._exact_step(state, drive, known)
         population, v = self.population, state.v
+        assert drive.level is not None  # all input is of this kind, where time is not continuous
+        # Spikes of the membrane before the step reset it within the step.
         looks = population.fires and (population.resets_at_start or population.reset_delay)
         # Whether this reset is left out of the gradient depends on the framework.
         detach = population.detaches_resets if self.detach_reset is None else self.detach_reset
         first = self._resetting(v, detach) if looks else None
-        if looks and population.resets_first:
+        if first is not None and population.resets_first:
             v = self.reset(v, first)
         v, i = self._charge(v, state.i, drive.level)
-        if looks and not population.resets_first:
+        if first is not None and not population.resets_first:
             v = self.reset(v, first)
         if not population.fires:
             return MembraneState(v=v, i=i), v, v
@@ -120,22 +126,27 @@ class SteppedNeuron:
         tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
             now = self._resetting(tested, self.detach_reset)
-            v = self.reset(v, now - first if looks else now)
+            # What reset the membrane when the step began does not reset it again.
+            v = self.reset(v, now if first is None else now - first)
         return MembraneState(v=v, i=i), tested, v
 
-    def _exact_step(self, state, drive, known):
+    def _exact_step(
+        self, state: MembraneState, drive: StepInput, known: Float[Array, "batch *shape"] | None
+    ) -> tuple[MembraneState, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """Delta spikes arrive at the beginning of a step, where V is tested too; box spikes act
         until its end.
         """
         population, p, v, i = self.population, self.parameters, state.v, state.i
         boxes = population.spike_kernel == "box"
         force = 0.0 if drive.level is None else exact.level_force(p, drive.level)
-        if drive.spikes is not None and boxes:
-            force = force + exact.box_force(population, p, self.dt) * drive.spikes
-        elif drive.spikes is not None and i is None:
-            v = v + exact.kick(population, p) * drive.spikes
-        elif drive.spikes is not None:
-            i = i + exact.kick(population, p) * drive.spikes
+        if drive.spikes is not None:
+            if boxes:
+                assert self.dt is not None
+                force = force + exact.box_force(population, p, self.dt) * drive.spikes
+            elif i is None:
+                v = v + exact.kick(population, p) * drive.spikes
+            else:
+                i = i + exact.kick(population, p) * drive.spikes
         if boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
         tested = v = v if known is None else _with_value(v, known)
@@ -146,7 +157,9 @@ class SteppedNeuron:
             v, i = exact.flow(p, self.factors, v, i, force)
         return MembraneState(v=v, i=i), tested, membrane
 
-    def reset(self, v, spikes):
+    def reset(
+        self, v: Float[Array, "batch *shape"], spikes: Float[Array, "batch *shape"]
+    ) -> Float[Array, "batch *shape"]:
         """Membranes after spikes."""
         p, population = self.parameters, self.population
         if population.reset == "none":
@@ -157,31 +170,48 @@ class SteppedNeuron:
             spikes = jnp.minimum(spikes, 1)
         return (1 - spikes) * v + spikes * p["v_reset"]
 
-    def _charge(self, v, i, x):
-        """Membrane and current after a step without spikes."""
-        p, population, factors = self.parameters, self.population, self.factors
+    def _charge(
+        self,
+        v: Float[Array, "batch *shape"],
+        i: Float[Array, "batch *shape"] | None,
+        x: Float[Array, "batch *shape"],
+    ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"] | None]:
+        """Membrane and current after a step without spikes; x is the step's input."""
         if i is not None:
-            a = factors["a"]
-            if population.synapse == "add last":
-                x = i = a * i + x
-            elif population.synapse == "add first":
-                x = i = (i + x) * a
-            else:
-                x = i + x
-                i = x * a
-        if population.membrane == "euler":
+            x, i = self._current(i, x)
+        # The order of these operations is that of each framework: it decides the last digits.
+        p, membrane, factors = self.parameters, self.population.membrane, self.factors
+        if membrane == "euler":
             v = v + factors["rate"] * (p["v_leak"] - v + x)
-        elif population.membrane == "relax":
+        elif membrane == "relax":
             v = v + (x - (v - p["v_reset"])) / factors["steps"]
-        elif population.membrane == "relax, add":
+        elif membrane == "relax, add":
             v = v - (v - p["v_reset"]) / p["r"] + x
+        elif membrane == "leak":
+            v = factors["k"] * v + x
         else:
-            v = factors["k"] * v + (x if population.membrane == "leak" else (1 - factors["k"]) * x)
+            v = factors["k"] * v + (1 - factors["k"]) * x
         return v, i
+
+    def _current(
+        self, i: Float[Array, "batch *shape"], x: Float[Array, "batch *shape"]
+    ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+        """The current that drives V in a step, and the one that is left at its end."""
+        a = self.factors["a"]
+        if self.population.synapse == "add last":
+            drives = left = a * i + x
+        elif self.population.synapse == "add first":
+            drives = left = (i + x) * a
+        else:
+            drives = i + x
+            left = drives * a
+        return drives, left
 
 
 @jax.custom_vjp
-def _with_value(v, value):
+def _with_value(
+    v: Float[Array, "batch *shape"], value: Float[Array, "batch *shape"]
+) -> Float[Array, "batch *shape"]:
     """`value`, with the gradient of `v`."""
     return value
 
@@ -191,18 +221,24 @@ _with_value.defvjp(
 )
 
 
-def factors_of(population: Population, parameters: dict[str, jax.Array], dt: Any) -> dict[str, Any]:
-    """What a step needs of the parameters and its length: decays k of V and a of I, or what stands
-    in their place.
+def factors_of(population: Population, parameters: Parameters, dt: float | None) -> Factors:
+    """What a step needs of the parameters and its length: decays "k" of V and "a" of I, or what
+    stands in their place.
 
     "rate" is dt/tau, "steps" tau/dt.
+
+    Args:
+        dt: length of a step, in the unit of the time constants; None where nothing needs it.
     """
     if population.membrane == "exact":
+        assert dt is not None
         return exact.factors(parameters, dt)
     found = {}
     if population.membrane == "euler":
+        assert dt is not None
         found["rate"] = dt / tau_mem(parameters)
     elif population.membrane == "relax":
+        assert dt is not None
         found["steps"] = tau_mem(parameters) / dt
     elif population.membrane in ("leak", "average"):
         found["k"] = population.membrane_decay.factor(parameters, dt, jnp)

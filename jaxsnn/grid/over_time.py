@@ -1,5 +1,8 @@
 """Loops over time: one population, or all nodes of a cycle."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -7,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from jaxsnn.grid.parts import Parts, total
-from jaxsnn.grid.step_input import StepInput
+from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.network.cycles import Cycle
 from jaxsnn.network.structure import Wire
 
@@ -23,19 +27,28 @@ class OverTime:
         recorded: populations whose membranes are kept.
     """
 
-    lead: tuple[int, ...]
+    lead: tuple[int, int]
     recorded: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOutcome:
-    """What a loop leaves, by node: signals and recorded membranes (time, batch, *shape); whether V
-    is finite.
+    """What a loop leaves, by node.
+
+    Attributes:
+        signals: what leaves a node, over all steps.
+        voltages: recorded membranes.
+        finite: whether V is finite at the end.
     """
 
     signals: dict[str, StepInput]
-    voltages: dict[str, jax.Array]
-    finite: dict[str, jax.Array]
+    voltages: dict[str, Float[Array, "time batch *shape"]]
+    finite: dict[str, Bool[Array, ""]]
+
+
+#: What a loop over one population gives: the last state, and for each step the membranes that are
+#: tested and those after a reset.
+Membranes = tuple[Any, Float[Array, "time batch *shape"], Float[Array, "time batch *shape"] | None]
 
 
 def run_population(
@@ -45,20 +58,23 @@ def run_population(
     neuron = parts.neurons[wire.name]
     entering = total([signals[source] for source in wire.sources])
     if entering.only is None:
-        entering = StepInput(level=jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype))
+        nothing = jnp.zeros((*over_time.lead, *wire.shape), parts.network.dtype)
+        entering = StepInput(level=nothing)
 
     start = neuron.start(over_time.lead[1])
-    outcome: Any = _membranes(wire.name in over_time.recorded, neuron, start, entering)
+    recorded = wire.name in over_time.recorded
+    outcome: Any = _membranes(recorded, neuron, start, entering)
     end, tested, membrane = outcome
+    sent = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
     return LoopOutcome(
-        signals={wire.name: parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)},
+        signals={wire.name: sent},
         voltages={} if membrane is None else {wire.name: membrane},
         finite={wire.name: jnp.all(jnp.isfinite(end.v))},
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _membranes(recorded, neuron, start, entering):
+def _membranes(recorded: bool, neuron: SteppingModel, start: Any, entering: StepInput) -> Membranes:
     """The last state, and for each step the membranes that are tested and, if recorded, those after
     a reset.
 
@@ -68,8 +84,16 @@ def _membranes(recorded, neuron, start, entering):
     return _looped(recorded, neuron, start, entering)
 
 
-def _looped(recorded, neuron, start, entering, known=None):
-    def step(state, given):
+def _looped(
+    recorded: bool,
+    neuron: SteppingModel,
+    start: Any,
+    entering: StepInput,
+    known: Float[Array, "time batch *shape"] | None = None,
+) -> Membranes:
+    """`_membranes`; known: what was tested when the loop was run before."""
+
+    def step(state: Any, given: tuple[StepInput, Any]) -> tuple[Any, tuple[Any, Any]]:
         state, tested, membrane = neuron.step(state, *given)
         return state, (tested, membrane if recorded else None)
 
@@ -77,12 +101,18 @@ def _looped(recorded, neuron, start, entering, known=None):
     return end, tested, membrane
 
 
-def _forward(recorded, neuron, start, entering):
+#: What the gradient keeps of a loop: its arguments, and the membranes that were tested.
+Kept = tuple[SteppingModel, Any, StepInput, Float[Array, "time batch *shape"]]
+
+
+def _forward(
+    recorded: bool, neuron: SteppingModel, start: Any, entering: StepInput
+) -> tuple[Membranes, Kept]:
     outcome = _looped(recorded, neuron, start, entering)
     return outcome, (neuron, start, entering, outcome[1])
 
 
-def _backward(recorded, kept, gradients):
+def _backward(recorded: bool, kept: Kept, gradients: Membranes) -> tuple[Any, Any, Any]:
     neuron, start, entering, tested = kept
     _, pull = jax.vjp(
         lambda *given: _looped(recorded, *given, known=tested), neuron, start, entering
@@ -93,7 +123,9 @@ def _backward(recorded, kept, gradients):
 _membranes.defvjp(_forward, _backward)
 
 
-def _scan(step, start, entering, steps):
+def _scan(
+    step: Callable[[Any, Any], tuple[Any, Any]], start: Any, entering: Any, steps: int | None
+) -> tuple[Any, Any]:
     """`lax.scan` that keeps states and products of matrices for the gradient, and computes the rest
     of a step again.
 
@@ -111,6 +143,7 @@ def run_cycle(
     A spike reaches the neurons behind in the same step, the others one step later.
     """
     inside = tuple(wire.name for wire in cycle.wires)
+    # What comes from outside of the cycle is known for all steps.
     entering = {
         wire.name: total([signals[source] for source in wire.sources if source not in inside])
         for wire in cycle.wires
@@ -121,31 +154,46 @@ def run_cycle(
     leaving = tuple(name for name in inside if name in needed or name in over_time.recorded)
     loop = Loop(parts=parts, cycle=cycle)
 
-    def step(carry, drives):
-        carry, moment, membranes = loop.step(carry, drives)
+    def step(
+        carry: Carry, drives: dict[str, StepInput]
+    ) -> tuple[Carry, tuple[dict[str, StepInput], dict[str, Float[Array, "batch *shape"]]]]:
+        carry, sent_by, membranes = loop.step(carry, drives)
         seen = {name: membranes[name] for name in cycle.order if name in over_time.recorded}
-        return carry, ({name: moment(name) for name in leaving}, seen)
+        return carry, ({name: sent_by(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
     end, (outcome, voltages) = _scan(step, start, entering, over_time.lead[0])
     return LoopOutcome(
         signals=outcome,
         voltages=voltages,
-        finite={name: jnp.all(jnp.isfinite(end["states"][name].v)) for name in cycle.order},
+        finite={name: jnp.all(jnp.isfinite(end.states[name].v)) for name in cycle.order},
     )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Carry:
+    """What a cycle carries from step to step, by node.
+
+    Attributes:
+        states: neuron -> its state.
+        last: neuron -> what left it last.
+        waiting: Delay -> what is in it, (longest delay, batch, *shape), oldest first.
+    """
+
+    states: dict[str, Any]
+    last: dict[str, StepInput]
+    waiting: dict[str, StepInput]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One step of a cycle.
-
-    What it carries: the neurons' states, what left them last, and what is in its delays.
-    """
+    """One step of a cycle."""
 
     parts: Parts
     cycle: Cycle
 
-    def start(self, batch: int) -> dict[str, Any]:
+    def start(self, batch: int) -> Carry:
         """Before the first step nothing has left, and the delays are empty."""
         parts, dtype = self.parts, self.parts.network.dtype
         states = {name: parts.neurons[name].start(batch) for name in self.cycle.order}
@@ -157,69 +205,86 @@ class Loop:
         for wire in self.cycle.wires:
             if wire.kind == "Delay":
                 empty = jnp.zeros((max(parts.delays[wire.name]), batch, *wire.shape), dtype)
-                waiting[wire.name] = StepInput(
-                    spikes=empty if parts.continuous else None, level=empty
-                )
-        return {"states": states, "last": last, "waiting": waiting}
+                spikes = empty if parts.continuous else None
+                waiting[wire.name] = StepInput(spikes=spikes, level=empty)
+        return Carry(states=states, last=last, waiting=waiting)
 
-    def step(self, carry, entering):
-        """The next carry, a function from a node to what leaves it at the end of the step, and the
-        membranes.
+    def step(
+        self, carry: Carry, entering: dict[str, StepInput]
+    ) -> tuple[Carry, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
+        """One step.
+
+        Args:
+            entering: node -> what comes from outside of the cycle.
+
+        Returns:
+            The next carry, a function from a node to what leaves it at the end of the step, and
+            the membranes by neuron.
         """
         parts, wires = self.parts, {wire.name: wire for wire in self.cycle.wires}
-        # Spikes of the membrane before the step are known from its beginning.
-        now = {
-            name: parts.emitted(neuron.fire(carry["states"][name].v), spikes=True)
-            for name, neuron in ((name, parts.neurons[name]) for name in self.cycle.order)
-            if neuron.population.fires and neuron.population.spikes_from == "before"
-        }
+        now = self._known_at_start(carry)
 
-        def leaving(name):
+        def leaving(name: str) -> StepInput:
+            """What leaves a node, as far as the neurons have stepped."""
             wire = wires[name]
             if wire.kind == "neuron":
-                return now[name] if name in now else carry["last"][name]
+                return now[name] if name in now else carry.last[name]
             if wire.kind == "Delay":
-                return jax.tree.map(
-                    lambda x: arriving(parts.delays[name], x), carry["waiting"][name]
-                )
+                steps = parts.delays[name]
+                return jax.tree.map(lambda x: arriving(steps, x), carry.waiting[name])
             return parts.through(wire, gathered(name))
 
-        def gathered(name):
-            return total(
-                [
-                    entering[name],
-                    *(leaving(source) for source in wires[name].sources if source in wires),
-                ]
-            )
+        def gathered(name: str) -> StepInput:
+            """What enters a node."""
+            inside = [leaving(source) for source in wires[name].sources if source in wires]
+            return total([entering[name], *inside])
 
         states, membranes = {}, {}
         for name in self.cycle.order:
             neuron = parts.neurons[name]
-            states[name], tested, membranes[name] = neuron.step(
-                carry["states"][name], gathered(name)
-            )
+            state, tested, membrane = neuron.step(carry.states[name], gathered(name))
+            states[name], membranes[name] = state, membrane
+            # Neurons behind this one see what left it in this step, those before it what left last.
             now[name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
-        waiting = {name: _queued(queue, gathered(name)) for name, queue in carry["waiting"].items()}
-        return {"states": states, "last": now, "waiting": waiting}, leaving, membranes
+        waiting = {name: _queued(queue, gathered(name)) for name, queue in carry.waiting.items()}
+        return Carry(states=states, last=now, waiting=waiting), leaving, membranes
+
+    def _known_at_start(self, carry: Carry) -> dict[str, StepInput]:
+        """Spikes of the membranes before the step, by neuron: they are known from its beginning."""
+        found = {}
+        for name in self.cycle.order:
+            neuron = self.parts.neurons[name]
+            if neuron.population.fires and neuron.population.spikes_from == "before":
+                spikes = neuron.fire(carry.states[name].v)
+                found[name] = self.parts.emitted(spikes, spikes=True)
+        return found
 
 
 def _queued(queue: StepInput, new: StepInput) -> StepInput:
     """What waits in a Delay after a step, oldest first."""
 
-    def shifted(old, entering):
+    def shifted(
+        old: Float[Array, "queue batch *shape"], entering: Float[Array, "batch *shape"] | None
+    ) -> Float[Array, "queue batch *shape"]:
         latest = jnp.zeros_like(old[:1]) if entering is None else entering[None]
         return jnp.concatenate([old[1:], latest])
 
+    assert queue.level is not None
     return StepInput(
         spikes=None if queue.spikes is None else shifted(queue.spikes, new.spikes),
         level=shifted(queue.level, new.level),
     )
 
 
-def arriving(steps: tuple[int, ...], queue: jax.Array) -> jax.Array:
-    """What leaves a Delay, (batch, *shape), of what waits in it, (longest delay, batch, *shape)."""
+def arriving(
+    steps: tuple[int, ...], queue: Float[Array, "queue batch *shape"]
+) -> Float[Array, "batch *shape"]:
+    """What leaves a Delay, of what waits in it, oldest first; the queue is as long as the longest
+    delay.
+    """
     if len(steps) == 1:
         return queue[0]
-    flat = queue.reshape(*queue.shape[:2], -1)
+    flat = queue.reshape(*queue.shape[:2], -1)  # (queue, batch, elements)
+    # What entered k steps ago is k places from the end.
     place = len(queue) - jnp.asarray(steps)
     return jnp.take_along_axis(flat, place[None, None, :], axis=0)[0].reshape(queue.shape[1:])

@@ -2,6 +2,8 @@
 connects them.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from jaxsnn.grid.linear import above, bias_of
 from jaxsnn.grid.neuron import SteppedNeuron, factors_of
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.grid.surrogate import Surrogate
-from jaxsnn.grid.timing import delay_steps, step_length, steps_of
+from jaxsnn.grid.timing import delay_steps, step_in_units, step_length
 from jaxsnn.network.linear_nodes import applied
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import model_of
@@ -47,11 +49,11 @@ class Parts:
         """Shape of what arrives at a node."""
         return self.shapes[wire.sources[0]] if wire.sources else wire.shape
 
-    def parameters(self, wire: Wire) -> dict[str, jax.Array]:
+    def parameters(self, wire: Wire) -> dict[str, Float[Array, "..."]]:
         """NIR's names -> arrays."""
         return self.network.parameters.get(wire.name, {})
 
-    def emitted(self, y: jax.Array, *, spikes: bool) -> StepInput:
+    def emitted(self, y: Float[Array, "*lead *shape"], *, spikes: bool) -> StepInput:
         """What an Input or a population sends: spikes or a level."""
         return StepInput(spikes=y) if spikes and self.continuous else StepInput(level=y)
 
@@ -59,16 +61,16 @@ class Parts:
         """A signal after a node without a state."""
         parameters, inward = self.parameters(wire), self.inward(wire)
         if wire.kind == "Threshold":
+            assert entering.level is not None
             return StepInput(level=above(parameters, wire.shape, entering.level, self.surrogate))
         passed: StepInput = jax.tree.map(lambda x: applied(wire, inward, parameters, x), entering)
         bias = bias_of(wire, parameters)
         if bias is None:
             return passed
-        level = (
-            jnp.broadcast_to(bias, passed.only.shape)
-            if passed.level is None
-            else passed.level + bias
-        )
+        if passed.level is None:
+            level = jnp.broadcast_to(bias, passed.only.shape)
+        else:
+            level = passed.level + bias
         return StepInput(spikes=passed.spikes, level=level)
 
 
@@ -84,7 +86,7 @@ def take_apart(
         LoweringError: something is needed and unknown, or a node is not supported.
         UsageError: dt contradicts the network.
     """
-    unit = steps_of(network, step_length(network, dt))
+    unit = step_in_units(network.populations, step_length(network, dt))
     refuse(grid_limits(network.wires, network.populations, dt=dt))
     neurons: dict[str, Any] = {}
     for wire in network.wires:
@@ -97,16 +99,14 @@ def take_apart(
         neurons[wire.name] = _stepping(
             population, parameters, dt=unit, surrogate=surrogate, detach_reset=detach_reset
         )
+    delays = [wire for wire in network.wires if wire.kind == "Delay"]
+    membranes = {population.membrane for population in network.populations.values()}
     return Parts(
         network=network,
         neurons=neurons,
-        delays={
-            wire.name: delay_steps(wire, unit) for wire in network.wires if wire.kind == "Delay"
-        },
+        delays={wire.name: delay_steps(wire, unit) for wire in delays},
         shapes={wire.name: wire.shape for wire in network.wires},
-        continuous=any(
-            population.membrane == "exact" for population in network.populations.values()
-        ),
+        continuous="exact" in membranes,
         surrogate=surrogate,
     )
 
@@ -137,7 +137,10 @@ def total(drives: list[StepInput]) -> StepInput:
     )
 
 
-def _sum(arrays: list[jax.Array | None]) -> jax.Array | None:
+def _sum(
+    arrays: list[Float[Array, "*lead *shape"] | None],
+) -> Float[Array, "*lead *shape"] | None:
+    """The sum of arrays, of which None are nothing."""
     result = None
     for array in arrays:
         if array is not None:

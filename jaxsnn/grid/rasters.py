@@ -1,4 +1,6 @@
-"""What goes into a time-stepped simulation: arrays in time, or events that are sorted into steps."""
+"""What goes into a time-stepped simulation: arrays in time, or events that are sorted into
+steps.
+"""
 
 from __future__ import annotations
 
@@ -72,9 +74,9 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
             x[name], rounded[name], late[name] = _sorted_in(events, steps, dt, shape, network.dtype)
         else:
             x[name] = _raster(name, given[name], shape, network.dtype)
-    lengths = {name: array.shape[0] for name, array in x.items()} | (
-        {} if steps is None else {"t_end": steps}
-    )
+    lengths = {name: array.shape[0] for name, array in x.items()}
+    if steps is not None:
+        lengths["t_end"] = steps
     batches = {name: array.shape[1] for name, array in x.items()}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
@@ -83,6 +85,7 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
 
 
 def _steps(t_end: float, dt: float | None) -> int:
+    """Number of steps of a sample that ends at t_end, seconds."""
     if dt is None:
         raise UsageError(
             "the length of a step is unknown",
@@ -96,7 +99,10 @@ def _steps(t_end: float, dt: float | None) -> int:
     return steps
 
 
-def _raster(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def _raster(
+    name: str, x: Any, shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "time batch *shape"]:
+    """An input that is given by steps, in the shape of its node."""
     found = jnp.shape(x)
     if len(found) < 2 or found[2:] != shape:
         wanted = ", ".join(str(size) for size in ("time", "batch", *shape))
@@ -112,7 +118,9 @@ def _raster(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jnp.asarray(x, dtype)
 
 
-def _sorted_in(events: Events, steps: int, dt: float, shape: tuple[int, ...], dtype: Any):
+def _sorted_in(
+    events: Events, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
+) -> tuple[Float[Array, "time batch *shape"], Int[Array, ""], Int[Array, ""]]:
     """Counts (time, batch, *shape), how many events were moved, and how many left out."""
     time, index = events.time, events.index
     used = jnp.isfinite(time)
@@ -120,11 +128,9 @@ def _sorted_in(events: Events, steps: int, dt: float, shape: tuple[int, ...], dt
     step = jnp.rint(exact)
     rounded = jnp.sum(used & (jnp.abs(step - exact) > OFF_GRID))
     late = jnp.sum(used & (step >= steps))
+    # Events that are left out go to the step behind the last one, which is dropped.
     place = jnp.where(used, jnp.minimum(step, steps), steps).astype(jnp.int32)
     sample = jnp.broadcast_to(jnp.arange(len(time))[:, None], time.shape)
-    counts = (
-        jnp.zeros((steps, len(time), math.prod(shape)), dtype)
-        .at[place, sample, index]
-        .add(1, mode="drop")
-    )
+    counts = jnp.zeros((steps, len(time), math.prod(shape)), dtype)
+    counts = counts.at[place, sample, index].add(1, mode="drop")
     return counts.reshape(steps, len(time), *shape), rounded, late

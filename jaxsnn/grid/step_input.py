@@ -17,15 +17,15 @@ class StepInput:
     """What arrives in a step; None is nothing.
 
     Frameworks know one kind of input: all of it is `level`. In continuous time spikes and currents
-    differ.
+    differ. Where it stands for many steps, the arrays have an axis of time in front.
 
     Attributes:
         spikes: weighted spikes, each of the population's `spike_area`.
         level: a current that is constant over the step.
     """
 
-    spikes: Float[Array, "batch *shape"] | None = None
-    level: Float[Array, "batch *shape"] | None = None
+    spikes: Float[Array, "*time batch *shape"] | None = None
+    level: Float[Array, "*time batch *shape"] | None = None
 
     @property
     def only(self) -> Any:
@@ -47,11 +47,11 @@ class SteppingModel(Protocol):
         """The state before the first step."""
         ...
 
-    def fire(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """Spikes by what is tested in a step."""
         ...
 
-    def leaving(self, tested: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    def leaving(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
         """What leaves by what is tested in a step: spikes, or the membrane of a readout."""
         ...
 

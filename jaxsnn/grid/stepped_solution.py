@@ -59,7 +59,7 @@ class SteppedSolution:
         """Output node -> names of the nodes that feed it."""
         return dict(self.feeding)
 
-    def output(self, name: str | None = None) -> jax.Array:
+    def output(self, name: str | None = None) -> Float[Array, "time batch *shape"]:
         """What arrives at an Output node; without a name that of the only one."""
         if name is None and len(self.y) == 1:
             return next(iter(self.y.values()))
@@ -225,20 +225,19 @@ def approximations(network: Network) -> tuple[str, ...]:
         population = network.populations[name]
         if population.recurrent_delay == 0 and population.spikes_from == "after":
             found.append(
-                f"node '{name}': what it sends back to itself arrives one step later, the network has no delay there"
+                f"node '{name}': what it sends back to itself arrives one step later, the network"
+                " has no delay there"
             )
-    by_name = {wire.name: wire for wire in network.wires}
-    for wire in network.wires:
-        population = network.populations.get(wire.name)
-        targets = [target.name for target in network.wires if wire.name in target.sources]
-        onward = any(by_name[target].kind != "output" for target in targets)
-        if (
-            population is not None
-            and population.membrane == "exact"
-            and not population.fires
-            and onward
-        ):
+    for name, population in network.populations.items():
+        voltage = population.membrane == "exact" and not population.fires
+        if voltage and _goes_on(network, name):
             found.append(
-                f"node '{wire.name}': its membrane voltage acts as a constant current over each step on what follows"
+                f"node '{name}': its membrane voltage acts as a constant current over each step on"
+                " what follows"
             )
     return tuple(found)
+
+
+def _goes_on(network: Network, name: str) -> bool:
+    """Whether a node feeds anything but an Output."""
+    return any(name in wire.sources and wire.kind != "output" for wire in network.wires)

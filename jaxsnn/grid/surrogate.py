@@ -5,6 +5,8 @@ A surrogate is a frozen, hashable record with one method, the derivative. `u` is
 throughout.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +14,13 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 class Surrogate(Protocol):
     """What stands in for the derivative of a spike by the membrane voltage."""
 
-    def derivative(self, u: jax.Array) -> jax.Array:
+    def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Derivative at u = V - v_threshold, in spikes per unit of V; the shape of `u`."""
         ...
 
@@ -34,7 +37,7 @@ class FastSigmoid:
 
     slope: float = 25.0
 
-    def derivative(self, u):
+    def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """1 at the threshold, 1/4 at a distance of 1/slope."""
         return 1 / (1 + self.slope * jnp.abs(u)) ** 2
 
@@ -48,7 +51,7 @@ class ArcTan:
 
     alpha: float = 2.0
 
-    def derivative(self, u):
+    def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """alpha / 2 at the threshold."""
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u) ** 2)
 
@@ -59,7 +62,7 @@ class Sigmoid:
 
     slope: float = 25.0
 
-    def derivative(self, u):
+    def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """slope / 4 at the threshold."""
         s = jax.nn.sigmoid(self.slope * u)
         return self.slope * s * (1 - s)
@@ -69,31 +72,45 @@ class Sigmoid:
 class StraightThrough:
     """1 everywhere (Bengio, Leonard and Courville, arXiv:1308.3432)."""
 
-    def derivative(self, u):
+    def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """1."""
         return jnp.ones_like(u)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def spike(u, surrogate, at_equality):
+def spike(
+    u: Float[Array, "*shape"], surrogate: Surrogate, at_equality: bool
+) -> Float[Array, "*shape"]:
     """1 where u > 0 (with `at_equality` also where u = 0), else 0, in the dtype of `u`; backward
     the surrogate.
     """
     return (u >= 0 if at_equality else u > 0).astype(u.dtype)
 
 
-def _forward(u, surrogate, at_equality):
+def _forward(
+    u: Float[Array, "*shape"], surrogate: Surrogate, at_equality: bool
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     return spike(u, surrogate, at_equality), u
 
 
-def _backward(surrogate, at_equality, u, gradient):
+def _backward(
+    surrogate: Surrogate,
+    at_equality: bool,
+    u: Float[Array, "*shape"],
+    gradient: Float[Array, "*shape"],
+) -> tuple[Float[Array, "*shape"]]:
     return (gradient * surrogate.derivative(u),)
 
 
 spike.defvjp(_forward, _backward)
 
 
-def spike_count(v, v_threshold, surrogate, at_equality):
+def spike_count(
+    v: Float[Array, "*lead *shape"],
+    v_threshold: Float[Array, "*shape"],
+    surrogate: Surrogate,
+    at_equality: bool,
+) -> Float[Array, "*lead *shape"]:
     """How often v_threshold fits into V, 0 where V is negative; `at_equality`: V = v_threshold
     counts.
 
@@ -102,5 +119,7 @@ def spike_count(v, v_threshold, surrogate, at_equality):
     """
     fits = jax.lax.stop_gradient(v / v_threshold)
     count = jnp.maximum(jnp.floor(fits) if at_equality else jnp.ceil(fits) - 1, 0)
-    smooth: Any = spike(v - jnp.maximum(jnp.round(fits), 1) * v_threshold, surrogate, at_equality)
+    nearest = jnp.maximum(jnp.round(fits), 1) * v_threshold
+    smooth: Any = spike(v - nearest, surrogate, at_equality)
+    # The value is the count alone: what is added is 0, with the gradient of a spike.
     return count + (smooth - jax.lax.stop_gradient(smooth))

@@ -148,10 +148,11 @@ class SteppedRecord:
 @partial(jax.jit, static_argnums=0)
 def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
     record = simulate_steps(network, given.x, engine)
+    not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
     broken = any_of(
         [~finite for finite in record.finite.values()]
         + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]
-        + [jnp.any(jnp.isnan(entries(network.parameters)))]  # inf: there is no leak
+        + [not_a_number]
     )
     return SteppedSolution(
         y=record.y,
@@ -184,7 +185,8 @@ def simulate_steps(
         network, dt=engine.dt, surrogate=engine.surrogate, detach_reset=engine.detach_reset
     )
     recorded = tuple(name for name in parts.neurons if engine.records(name))
-    over_time = OverTime(lead=next(iter(inputs.values())).shape[:2], recorded=recorded)
+    steps, batch = next(iter(inputs.values())).shape[:2]
+    over_time = OverTime(lead=(steps, batch), recorded=recorded)
     record = SteppedRecord()
     signals: dict[str, StepInput] = {}
     for group in groups(network.wires):
@@ -208,7 +210,10 @@ def simulate_steps(
 
 
 def _through(
-    parts: Parts, wire: Wire, signals: dict[str, StepInput], inputs: dict[str, jax.Array]
+    parts: Parts,
+    wire: Wire,
+    signals: dict[str, StepInput],
+    inputs: dict[str, Float[Array, "time batch *shape"]],
 ) -> StepInput:
     """A signal over all steps after a node that is no neuron."""
     if wire.kind == "input":
@@ -217,5 +222,6 @@ def _through(
     if wire.kind == "output":
         return entering
     if wire.kind == "Delay":
-        return jax.tree.map(lambda x: delayed(parts.delays[wire.name], x), entering)
+        steps = parts.delays[wire.name]
+        return jax.tree.map(lambda x: delayed(steps, x), entering)
     return parts.through(wire, entering)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,27 +31,32 @@ def step_length(network: Network, dt: float | None) -> float | None:
     if dt is not None and not (math.isfinite(dt) and dt > 0):
         raise UsageError(f"the engine has dt = {dt:g} s", fix="give a positive dt, in seconds")
     for population in network.populations.values():
-        if (
-            dt is not None
-            and population.dt is not None
-            and abs(dt - population.dt) > _TOLERANCE * population.dt
-        ):
+        own = population.dt
+        if dt is not None and own is not None and abs(dt - own) > _TOLERANCE * own:
             raise UsageError(
-                f"the engine has dt = {dt:g} s, but the steps of node '{population.name}' last {population.dt:g} s",
+                f"the engine has dt = {dt:g} s, but the steps of node '{population.name}' last"
+                f" {own:g} s",
                 fix="leave dt out of the engine, or read the file with the other dt",
                 node=population.name,
             )
         if needs_dt(population) and not population.counts_steps:
             population.require("seconds", *(["dt"] if dt is None else []))
-    known = [
-        population.dt for population in network.populations.values() if population.dt is not None
-    ]
-    return dt if dt is not None or not known else known[0]
+    return known_dt(network.populations, dt)
 
 
-def steps_of(network: Network, dt: float | None) -> float | None:
+def known_dt(populations: Mapping[str, Population], dt: float | None) -> float | None:
+    """Length of a step in seconds: the engine's own, else that of the first population that has
+    one.
+    """
+    if dt is not None:
+        return dt
+    own = (population.dt for population in populations.values())
+    return next((known for known in own if known is not None), None)
+
+
+def step_in_units(populations: Mapping[str, Population], dt: float | None) -> float | None:
     """Length of a step in the unit of the network's times: 1 where they count steps."""
-    counted = any(population.counts_steps for population in network.populations.values())
+    counted = any(population.counts_steps for population in populations.values())
     return 1.0 if counted else dt
 
 
@@ -75,8 +81,8 @@ def delay_steps(wire: Wire, dt: float | None) -> tuple[int, ...]:
     if (bad := np.abs(steps - exact) > _TOLERANCE * np.maximum(steps, 1)).any():
         channel = int(bad.argmax())
         raise LoweringError(
-            f"node '{wire.name}' (Delay): channel {channel} is late by {wire.detail[channel]:g} s, which is "
-            f"{exact[channel]:g} steps of {dt:g} s",
+            f"node '{wire.name}' (Delay): channel {channel} is late by {wire.detail[channel]:g} s,"
+            f" which is {exact[channel]:g} steps of {dt:g} s",
             fix="choose a dt that divides it",
             node=wire.name,
             code="delay",
