@@ -1,5 +1,7 @@
 """The cycles of a network, and the order of a step in them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +35,7 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
         LoweringError: a cycle without a neuron or a delay.
     """
     place = {wire.name: number for number, wire in enumerate(wires)}
+    # The last source of each node: it is behind the node where that is part of a cycle.
     last = [max((place[source] for source in wire.sources), default=-1) for wire in wires]
     found: list[Wire | Cycle] = []
     start = 0
@@ -41,6 +44,7 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
             found.append(wires[start])
             start += 1
             continue
+        # The cycle ends where no node in it has a source behind it.
         stop = reach = start
         while stop <= reach:
             reach = max(reach, last[stop])
@@ -52,12 +56,9 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
 
 def _cycle(wires: tuple[Wire, ...]) -> Cycle:
     _refuse_instant_cycles(wires)
-    neurons = [
-        name
-        for name in _from_the_entry(wires)
-        if name in {wire.name for wire in wires if wire.kind == "neuron"}
-    ]
-    return Cycle(wires=wires, order=tuple(neurons))
+    neurons = {wire.name for wire in wires if wire.kind == "neuron"}
+    order = tuple(name for name in _from_the_entry(wires) if name in neurons)
+    return Cycle(wires=wires, order=order)
 
 
 def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
@@ -67,12 +68,14 @@ def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
     targets = {
         wire.name: [other.name for other in wires if wire.name in other.sources] for wire in wires
     }
+    # Where the cycle is fed from outside; the first of them reaches all the others.
     entries = [wire.name for wire in wires if any(source not in targets for source in wire.sources)]
     finished: list[str] = []
     seen: list[str] = []
-    for entry in [*entries, *targets]:  # the first entry reaches all the others
+    for entry in [*entries, *targets]:
         path = [entry] if entry not in seen else []
         seen += path
+        # The path goes on to a node that was not seen; where there is none its end is finished.
         while path:
             onward = next((target for target in targets[path[-1]] if target not in seen), None)
             if onward is None:
@@ -96,8 +99,8 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         ]
         if not ready:
             raise LoweringError(
-                f"nodes {listing(wire.name for wire in rest)} form a cycle without a neuron or a Delay, where nothing "
-                "takes time",
+                f"nodes {listing(wire.name for wire in rest)} form a cycle without a neuron or a"
+                " Delay, where nothing takes time",
                 fix="break it, or put one of the two into it",
                 node=rest[0].name,
                 code="instant-cycle",

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError
 from jaxsnn.network.structure import Entries, Wire
@@ -23,20 +25,19 @@ from jaxsnn.network.structure import Entries, Wire
 #: Numbers that a map may hold where its weights cannot be shared between positions.
 LARGEST = 2**27
 
+#: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 Arrays = Mapping[str, Any]
 
 
-def applied(wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: jax.Array) -> jax.Array:
+def applied(
+    wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: Float[Array, "*lead *inward"]
+) -> Float[Array, "*lead *outward"]:
     """What a linear node makes of an array, without its bias.
 
     Args:
         wire: the node.
         inward: shape of its input, without leading axes.
         parameters: NIR's names -> arrays.
-        x: (..., *inward).
-
-    Returns:
-        (..., *wire.shape).
 
     Raises:
         LoweringError: the node is not a linear one.
@@ -50,23 +51,31 @@ def applied(wire: Wire, inward: tuple[int, ...], parameters: Arrays, x: jax.Arra
 # -- NIR's own
 
 
-def matrix_product(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
-    """Linear and Affine: x (samples, inputs) times weight (outputs, inputs)."""
+def matrix_product(
+    parameters: Arrays, detail: Any, x: Float[Array, "samples inputs"]
+) -> Float[Array, "samples outputs"]:
+    """Linear and Affine: x times weight (outputs, inputs)."""
     return x @ parameters["weight"].T
 
 
-def scaled(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+def scaled(
+    parameters: Arrays, detail: Any, x: Float[Array, "samples *shape"]
+) -> Float[Array, "samples *shape"]:
     """Scale: x times scale (elements,), element by element."""
     return x * parameters["scale"].reshape(x.shape[1:])
 
 
-def flattened(parameters: Arrays, detail: tuple[int, ...] | None, x: jax.Array) -> jax.Array:
+def flattened(
+    parameters: Arrays, detail: tuple[int, ...] | None, x: Float[Array, "samples *inward"]
+) -> Float[Array, "samples *outward"]:
     """Flatten: the axes in the order `detail`; None: as they come."""
     return x if detail is None else x.transpose(0, *(1 + axis for axis in detail))
 
 
-def convolved(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
-    """Conv1d and Conv2d: `detail` is the window."""
+def convolved(
+    parameters: Arrays, detail: Any, x: Float[Array, "samples inputs *pixels"]
+) -> Float[Array, "samples outputs *pixels"]:
+    """Conv1d and Conv2d: `detail` is the window, the weight (outputs, inputs of a group, *taps)."""
     spatial = "HW"[-len(detail.kernel) :]
     layout = (f"NC{spatial}", f"OI{spatial}", f"NC{spatial}")
     return lax.conv_general_dilated(
@@ -80,7 +89,9 @@ def convolved(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
     )
 
 
-def summed(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+def summed(
+    parameters: Arrays, detail: Any, x: Float[Array, "samples channels *pixels"]
+) -> Float[Array, "samples channels *pixels"]:
     """SumPool2d: sums over windows; cells of the padding count as zeros."""
     around = ((0, 0), (0, 0), *detail.padding)
     return lax.reduce_window(
@@ -88,7 +99,9 @@ def summed(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
     )
 
 
-def averaged(parameters: Arrays, detail: Any, x: jax.Array) -> jax.Array:
+def averaged(
+    parameters: Arrays, detail: Any, x: Float[Array, "samples channels *pixels"]
+) -> Float[Array, "samples channels *pixels"]:
     """AvgPool2d: means over windows; cells of the padding count as zeros."""
     return summed(parameters, detail, x) / math.prod(detail.kernel)
 
@@ -142,7 +155,9 @@ def _wrong(wire: Wire, what: str, fix: str = "repair its traits") -> LoweringErr
     return LoweringError(message, fix=fix, node=wire.name)
 
 
-def entries_of(wire: Wire, inward: tuple[int, ...], parameters: Arrays, dtype: Any) -> Entries:
+def entries_of(
+    wire: Wire, inward: tuple[int, ...], parameters: Arrays, dtype: DTypeLike
+) -> Entries:
     """The connections of a linear node, one by one.
 
     Returns:

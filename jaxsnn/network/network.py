@@ -4,15 +4,21 @@ A `Network` is a pytree. Its only leaves are the parameters, by NIR node and NIR
 and as arrays that a gradient can be taken by; everything else about it is static.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
-from jaxsnn.errors import LoweringError, UsageError, suggestion
+from jaxsnn.errors import LoweringError, UsageError, listing, suggestion
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
 from jaxsnn.network.structure import Wire as Wire
@@ -24,6 +30,15 @@ from jaxsnn.network.voltage_chains import (
     with_known_taus,
     with_unknown_taus,
 )
+
+if TYPE_CHECKING:
+    from jaxsnn.network.voltage_chains import Taus
+
+
+#: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
+NodeParameters = dict[str, Float[Array, "..."]]
+#: NIR node name -> its parameters.
+Parameters = dict[str, NodeParameters]
 
 
 class Network:
@@ -38,27 +53,33 @@ class Network:
         populations: NIR node name -> `Population`.
     """
 
-    def __init__(self, *, parameters, wires, populations):
+    def __init__(
+        self,
+        *,
+        parameters: Parameters,
+        wires: Iterable[Wire],
+        populations: Mapping[str, Population],
+    ) -> None:
         self.parameters = parameters
         self.wires = tuple(wires)
         self.populations = dict(populations)
 
     @property
-    def inputs(self):
+    def inputs(self) -> dict[str, int]:
         """NIR name of each input -> number of channels."""
         return {wire.name: wire.size for wire in self.wires if wire.kind == "input"}
 
     @property
-    def outputs(self):
+    def outputs(self) -> dict[str, tuple[str, ...]]:
         """NIR name of each Output node -> names of the populations that feed it."""
         return {wire.name: wire.sources for wire in self.wires if wire.kind == "output"}
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         """Floating type of the parameters."""
         return jax.tree.leaves(self.parameters)[0].dtype
 
-    def with_parameters(self, parameters):
+    def with_parameters(self, parameters: Parameters) -> Network:
         """The same network with other numbers.
 
         What is known of the time constants is looked up again where they are concrete; where they
@@ -72,18 +93,18 @@ class Network:
         populations = {}
         for name, population in self.populations.items():
             driving = driving_taus(population, parameters)
-            same = all(
-                parameters[node][key] is self.parameters[node][key]
+            changed = any(
+                parameters[node][key] is not self.parameters[node][key]
                 for node in (name, *driving)
                 for key in parameters[node]
                 if key.startswith("tau")
             )
-            populations[name] = (
-                population if same else with_tau_facts(population, parameters[name], driving)
-            )
+            if changed:
+                population = with_tau_facts(population, parameters[name], driving)
+            populations[name] = population
         return Network(parameters=parameters, wires=self.wires, populations=populations)
 
-    def with_known_facts(self):
+    def with_known_facts(self) -> tuple[Network, frozenset[str]]:
         """The same network with facts about time constants that hold for its numbers, wherever
         these can be looked at, and the names of the populations of which that is so.
 
@@ -102,7 +123,7 @@ class Network:
         network = Network(parameters=self.parameters, wires=self.wires, populations=populations)
         return network, frozenset(known)
 
-    def with_free_time_constants(self):
+    def with_free_time_constants(self) -> Network:
         """The same network without assumptions on its time constants: for training them."""
         populations = {
             name: replace(population, tau_shape=TauShape.ANY, uniform=False)
@@ -110,12 +131,29 @@ class Network:
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
-    def __repr__(self):
-        sizes = ", ".join(f"{wire.name}: {wire.kind} {wire.size}" for wire in self.wires)
-        return f"Network({sizes})"
+    def __repr__(self) -> str:
+        """At most ten lines: the populations with their sizes, and how many parameters there
+        are.
+        """
+        leaves = jax.tree.leaves(self.parameters)
+        numbers = sum(int(np.size(leaf)) for leaf in leaves)
+        neurons = sum(population.size for population in self.populations.values())
+        sized = [f"{wire.name} {wire.size}" for wire in self.wires if wire.kind == "input"]
+        shown = [f"{own.name} {own.kind} {own.size}" for own in self.populations.values()]
+        lines = [
+            f"Network({len(self.wires)} nodes, {neurons} neurons, {numbers} parameters",
+            f"  inputs: {listing(sized, SHOWN)}",
+            f"  populations: {listing(shown, SHOWN)}",
+            f"  outputs: {listing(self.outputs, SHOWN)}",
+        ]
+        return "\n".join(lines) + ")"
 
 
-def check_parameters(old, new):
+#: Names that a text for people lists of each kind, at most.
+SHOWN = 6
+
+
+def check_parameters(old: Parameters, new: Parameters) -> None:
     """Refuse numbers that do not fit a network.
 
     Args:
@@ -126,31 +164,35 @@ def check_parameters(old, new):
         UsageError: says which differs first.
     """
     for name in (*old, *new):
-        if name not in old or name not in new:
-            where, known = (
-                ("the network has", old) if name not in old else ("the parameters have", new)
-            )
-            raise UsageError(f"{where} no node '{name}'", fix=suggestion(name, known), node=name)
-        for key in (*old[name], *new[name]):
-            if key not in old[name] or key not in new[name]:
-                where, known = (
-                    ("has", old[name]) if key not in old[name] else ("is given", new[name])
-                )
+        _refuse_lacking(name, old, "the network has no node", new, "the parameters have no node")
+        own, given = old[name], new[name]
+        has, lacks = f"node '{name}' has no parameter", f"node '{name}' is given no parameter"
+        for key in (*own, *given):
+            _refuse_lacking(key, own, has, given, lacks, node=name)
+            shape, wanted = jnp.shape(given[key]), jnp.shape(own[key])
+            if shape != wanted:
                 raise UsageError(
-                    f"node '{name}' {where} no parameter '{key}'",
-                    fix=suggestion(key, known),
-                    node=name,
-                )
-            shapes = jnp.shape(old[name][key]), jnp.shape(new[name][key])
-            if shapes[0] != shapes[1]:
-                raise UsageError(
-                    f"node '{name}': {key} has shape {shapes[1]}",
-                    fix=f"give it the shape {shapes[0]}",
+                    f"node '{name}': {key} has shape {shape}",
+                    fix=f"give it the shape {wanted}",
                     node=name,
                 )
 
 
-def with_synaptic_delays(network, name, delay):
+def _refuse_lacking(
+    name: str,
+    old: Mapping[str, Any],
+    lacks_old: str,
+    new: Mapping[str, Any],
+    lacks_new: str,
+    node: str = "",
+) -> None:
+    """Refuse a name that only one of two mappings has."""
+    for known, lacks in ((old, lacks_old), (new, lacks_new)):
+        if name not in known:
+            raise UsageError(f"{lacks} '{name}'", fix=suggestion(name, known), node=node or name)
+
+
+def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Network:
     """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event
     engine.
 
@@ -179,7 +221,9 @@ def with_synaptic_delays(network, name, delay):
     return Network(parameters=parameters, wires=network.wires, populations=network.populations)
 
 
-def without_synaptic_delays(network):
+def without_synaptic_delays(
+    network: Network,
+) -> tuple[Parameters, dict[str, Float[Array, "outputs inputs"]]]:
     """Parameters without the delays of `with_synaptic_delays`, and these delays by node."""
     parameters, delays = {}, {}
     for wire in network.wires:
@@ -191,7 +235,9 @@ def without_synaptic_delays(network):
     return parameters, delays
 
 
-def with_tau_facts(population, parameters, driving: Mapping = MappingProxyType({})):
+def with_tau_facts(
+    population: Population, parameters: NodeParameters, driving: Taus = MappingProxyType({})
+) -> Population:
     """The population with what its numbers say of its time constants (nothing, if they are traced).
 
     Args:
@@ -204,20 +250,20 @@ def with_tau_facts(population, parameters, driving: Mapping = MappingProxyType({
     return with_known_taus(population, own, driving)
 
 
-def _time_constants(parameters):
+def _time_constants(parameters: NodeParameters) -> Taus:
     return {key: value for key, value in parameters.items() if key.startswith("tau")}
 
 
-def _are_traced(*groups):
+def _are_traced(*groups: Taus) -> bool:
     return any(isinstance(tau, Tracer) for taus in groups for tau in taus.values())
 
 
-def _flatten(network):
+def _flatten(network: Network) -> tuple[tuple[tuple[Any, Parameters]], Hashable]:
     static = (network.wires, tuple(network.populations.items()))
     return ((jax.tree_util.GetAttrKey("parameters"), network.parameters),), static
 
 
-def _unflatten(static, children):
+def _unflatten(static: Any, children: Any) -> Network:
     wires, populations = static
     return Network(parameters=children[0], wires=wires, populations=populations)
 
@@ -225,7 +271,7 @@ def _unflatten(static, children):
 jax.tree_util.register_pytree_with_keys(Network, _flatten, _unflatten)
 
 
-def entries(tree):
+def entries(tree: Any) -> Float[Array, "numbers"]:
     """All numbers of a tree of arrays in one row: one check of them is compiled, not one for each
     array.
     """

@@ -1,5 +1,7 @@
 """What stands in the way of running a network: records of it. Nothing here loads JAX."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 
 from jaxsnn.errors import Problem

@@ -9,19 +9,43 @@ Which pairs there are is static (NumPy), weights and delays are JAX arrays that 
 taken by.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.network.linear_nodes import entries_of
-from jaxsnn.network.linear_nodes import refuse_large as _refuse_large
+from jaxsnn.network.linear_nodes import Arrays, entries_of, refuse_large
 from jaxsnn.network.structure import Wire
 
 _BETWEEN = "put spiking neurons in between, or simulate with engine=TimeStepped()"
+
+#: The pairs of an operator: (source channel, position, row).
+Pairs = tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"]]
+
+
+class SlidingWindow(Protocol):
+    """The window of a convolution or pool: a number for each axis, (before, after) of the
+    padding.
+    """
+
+    @property
+    def kernel(self) -> tuple[int, ...]: ...
+    @property
+    def stride(self) -> tuple[int, ...]: ...
+    @property
+    def dilation(self) -> tuple[int, ...]: ...
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def groups(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,8 +56,8 @@ class Operator:
         inward: channels of the source.
         positions, lanes: their product is the number of channels; channel n * positions + p is lane
             n at position p.
-        source, position, row: (entries,) int arrays, the pairs; None: source channel i goes to row
-            i at the only position.
+        source, position, row: (pairs,) int arrays; None: source channel i goes to row i at the only
+            position.
         weight: (rows, lanes); None: the identity, with one lane for each channel.
         delay: (inward,) seconds by which events of each source channel come later, or None.
         row_delay: (rows,) seconds, in addition, or None.
@@ -44,76 +68,78 @@ class Operator:
     inward: int
     positions: int
     lanes: int
-    source: np.ndarray | None = None
-    position: np.ndarray | None = None
-    row: np.ndarray | None = None
+    source: Int[np.ndarray, "pairs"] | None = None
+    position: Int[np.ndarray, "pairs"] | None = None
+    row: Int[np.ndarray, "pairs"] | None = None
     weight: Any = None
     delay: Any = None
     row_delay: Any = None
-    order: np.ndarray | None = None
+    order: Int[np.ndarray, "channels"] | None = None
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of channels of the node."""
         return self.positions * self.lanes
 
     @property
-    def is_identity(self):
+    def is_identity(self) -> bool:
         """Whether it does nothing but delay."""
         return self.weight is None
 
     @property
-    def is_matrix(self):
+    def is_matrix(self) -> bool:
         """Whether it is a matrix with delays of its source channels at most."""
         return self.source is None and self.row_delay is None and self.order is None
 
     @property
-    def is_pool(self):
+    def is_pool(self) -> bool:
         """Whether it adds channels up, all with one weight."""
-        return (
-            self.lanes == 1
-            and self.weight is not None
-            and self.weight.shape[0] == 1
-            and self.row_delay is None
-        )
+        one_weight = self.weight is not None and self.weight.shape[0] == 1
+        return one_weight and self.lanes == 1 and self.row_delay is None
 
-    def entries(self):
+    def entries(self) -> Pairs:
         """(source, position, row), also of an operator that goes without them."""
         if self.source is None or self.position is None or self.row is None:
             every = np.arange(self.inward)
             return every, np.zeros_like(every), every
         return self.source, self.position, self.row
 
-    def rows(self, dtype):
+    def rows(self, dtype: DTypeLike) -> Float[Array, "rows lanes"]:
         """`weight`, also of the identity."""
         return jnp.eye(self.inward, dtype=dtype) if self.weight is None else self.weight
 
-    def in_place(self, values):
-        """Values of the node's channels (..., channels) in the order of lanes and positions."""
+    def in_place(self, values: Float[Array, "*lead channels"]) -> Float[Array, "*lead channels"]:
+        """Values of the node's channels in the order of lanes and positions."""
         return values if self.order is None else values[..., np.argsort(self.order)]
 
-    def dense(self, dtype):
-        """The map as a matrix (inward, channels); its delays are not in it."""
+    def dense(self, dtype: DTypeLike) -> Float[Array, "inward channels"]:
+        """The map as a matrix; its delays are not in it."""
         if self.source is None and self.order is None:
             return self.rows(dtype)
         source, position, row = self.entries()
         tiles = jnp.zeros((self.inward, self.positions, self.lanes), dtype)
         tiles = tiles.at[source, position].add(self.rows(dtype)[row])
+        # Channels are counted lane by lane.
         matrix = jnp.swapaxes(tiles, 1, 2).reshape(self.inward, self.size)
         return matrix if self.order is None else matrix[:, self.order]
 
-    def apply(self, values, dtype):
+    def apply(self, values: Float[Array, "inward"], dtype: DTypeLike) -> Float[Array, "channels"]:
         """What constant values of the source's channels become."""
         if self.is_identity:
             return values
         source, position, row = self.entries()
         tiles = jnp.zeros((self.positions, self.lanes), dtype)
         tiles = tiles.at[position].add(values[source][:, None] * self.rows(dtype)[row])
+        # Channels are counted lane by lane.
         flat = tiles.T.reshape(-1)
         return flat if self.order is None else flat[self.order]
 
 
-def as_matrix(operator, dtype):
+#: A source (an input, a population or a Threshold), and what its events pass.
+Path = tuple[str, Operator]
+
+
+def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
     """The same map as a matrix, of an operator whose rows have no delays."""
     return Operator(
         inward=operator.inward,
@@ -124,38 +150,40 @@ def as_matrix(operator, dtype):
     )
 
 
-def alike(paths, mergeable):
-    """Paths (source, operator) in groups, each from one source with the same delays; alone where
-    not `mergeable`.
-    """
-    groups = {}
+def alike(
+    paths: Iterable[Path], mergeable: Callable[[Operator], bool]
+) -> list[tuple[str, list[Operator]]]:
+    """Paths in groups, each from one source with the same delays; alone where not `mergeable`."""
+    groups: dict[Any, tuple[str, list[Operator]]] = {}
     for number, (source, operator) in enumerate(paths):
         key = (source, id(operator.delay)) if mergeable(operator) else number
         groups.setdefault(key, (source, []))[1].append(operator)
     return list(groups.values())
 
 
-def added(paths, dtype):
-    """Paths (source, operator), in which matrices from one source with the same delays are one: an
-    event acts once.
-    """
-    return tuple(
-        (
-            source,
-            same[0]
-            if len(same) == 1
-            else replace(same[0], weight=sum(each.rows(dtype) for each in same)),
-        )
-        for source, same in alike(paths, lambda operator: operator.is_matrix)
-    )
+def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
+    """Paths, in which matrices from one source with the same delays are one: an event acts once."""
+    found = []
+    for source, same in alike(paths, lambda operator: operator.is_matrix):
+        one = same[0]
+        if len(same) > 1:
+            one = replace(one, weight=sum(each.rows(dtype) for each in same))
+        found.append((source, one))
+    return tuple(found)
 
 
-def identity(size):
+def identity(size: int) -> Operator:
     """The map that changes nothing."""
     return Operator(inward=size, positions=1, lanes=size)
 
 
-def through(wire: Wire, inward, parameters, operator: Operator, dtype) -> Operator:
+def through(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     """An operator followed by one linear node; biases are not part of it.
 
     Args:
@@ -178,14 +206,24 @@ def through(wire: Wire, inward, parameters, operator: Operator, dtype) -> Operat
     )
 
 
-def _one_by_one(wire, inward, parameters, operator, dtype):
+# ---- any linear node
+
+
+def _one_by_one(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     """Any linear node: a matrix where all is connected or stands behind one, else each of its
-    connections is an entry of its own.
+    connections is a pair of its own.
     """
     source, target, value = entries_of(wire, inward, parameters, dtype)
     inputs = math.prod(inward)
-    if source.size == inputs * wire.size or (operator.positions == 1 and not operator.is_identity):
-        _refuse_large(wire, inputs * wire.size)
+    behind_matrix = operator.positions == 1 and not operator.is_identity
+    if source.size == inputs * wire.size or behind_matrix:
+        refuse_large(wire, inputs * wire.size)
         matrix = jnp.zeros((wire.size, inputs), dtype).at[target, source].add(value)
         return _linear(wire, operator, matrix)
     layout = {"positions": wire.size, "lanes": 1, "order": None}
@@ -199,29 +237,74 @@ def _one_by_one(wire, inward, parameters, operator, dtype):
             weight=value[:, None],
         )
     single = one_lane(wire, operator, dtype)
-    meetings = source, None, target
-    start, row, entry, meeting = _joined(single, meetings)
-    _refuse_large(wire, len(entry))
-    row_delay = None if single.row_delay is None else single.row_delay[row[entry]]
+    met = _meetings(single, source)
+    refuse_large(wire, met.count)
+    row_delay = None if single.row_delay is None else single.row_delay[met.row]
     return replace(
         single,
         **layout,
-        source=start[entry],
-        position=target[meeting],
-        row=np.arange(len(entry)),
-        weight=single.weight[row[entry]] * value[meeting][:, None],
+        source=met.source,
+        position=target[met.meeting],
+        row=np.arange(met.count),
+        weight=single.weight[met.row] * value[met.meeting][:, None],
         row_delay=row_delay,
     )
 
 
-def _matrix(wire, inward, parameters, operator, dtype):
+class _Met(NamedTuple):
+    """Where channels of an operator enter the connections of a node: (pairs,) int arrays.
+
+    source, row: of the operator's own pair. meeting: number of the connection.
+    """
+
+    source: Int[np.ndarray, "pairs"]
+    row: Int[np.ndarray, "pairs"]
+    meeting: Int[np.ndarray, "pairs"]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.meeting)
+
+
+def _meetings(operator: Operator, enters: Int[np.ndarray, "connections"]) -> _Met:
+    """The pairs of an operator of one lane or of one position for each pixel, each with all
+    connections that start where it ends.
+
+    Args:
+        enters: the channel (with many lanes: the position) where each connection starts.
+    """
+    source, position, row = operator.entries()
+    if operator.order is not None:
+        position = np.argsort(operator.order)[position]
+    # Connections sorted by where they start: those of one start are a range [first, first + count).
+    order = np.argsort(enters, kind="stable")
+    first = np.searchsorted(enters[order], position)
+    count = np.searchsorted(enters[order], position, side="right") - first
+    entry = np.repeat(np.arange(len(position)), count)
+    # 0, 1, ... within each range
+    within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
+    meeting = order[np.repeat(first, count) + within]
+    return _Met(source=source[entry], row=row[entry], meeting=meeting)
+
+
+# ---- Linear and Affine
+
+
+def _matrix(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     if "delay" in parameters:
         return _synapses_with_delays(wire, operator, parameters["weight"], parameters["delay"])
     return _linear(wire, operator, parameters["weight"])
 
 
-def _linear(wire, operator, weight):
-    """weight: (outputs, channels)."""
+def _linear(wire: Wire, operator: Operator, weight: Float[Array, "outputs channels"]) -> Operator:
+    """An operator followed by a matrix."""
     weight, outputs = operator.in_place(weight), weight.shape[0]
     if operator.is_identity and wire.kind == "Linear" and wire.detail is not None:
         return _copied(operator, wire.detail, weight)
@@ -229,31 +312,35 @@ def _linear(wire, operator, weight):
         return replace(operator, lanes=outputs, weight=weight.T)
     if operator.positions == 1:
         return replace(operator, lanes=outputs, weight=operator.weight @ weight.T, order=None)
-    _, position, _ = operator.entries()
+    # What was at many positions comes together at one.
+    _, position, row = operator.entries()
     together = {"positions": 1, "lanes": outputs, "position": 0 * position, "order": None}
     if operator.is_pool:
         return replace(operator, **together, row=position, weight=operator.weight[0, 0] * weight.T)
-    if operator.lanes == 1:  # each entry with a row of its own
-        _, _, row = operator.entries()
-        _refuse_large(wire, len(row) * outputs)
+    if operator.lanes == 1:  # each pair with a row of its own
+        refuse_large(wire, len(row) * outputs)
         row_delay = None if operator.row_delay is None else operator.row_delay[row]
         rows = operator.weight[row] * weight.T[position]
         return replace(
             operator, **together, row=np.arange(len(row)), weight=rows, row_delay=row_delay
         )
-    _refuse_large(wire, operator.weight.shape[0] * operator.positions * outputs)
+    refuse_large(wire, operator.weight.shape[0] * operator.positions * outputs)
+    # A row at each position: the sum over the lanes n of (row, n) times (output, n, position).
     by_lane = weight.reshape(outputs, operator.lanes, operator.positions)
     rows = jnp.einsum("rn,onp->pro", operator.weight, by_lane).reshape(-1, outputs)
     return replace(_rows_by_position(operator, rows), **together)
 
 
-def _copied(operator, channels, weight):
+def _copied(
+    operator: Operator, channels: Sequence[int], weight: Float[Array, "outputs channels"]
+) -> Operator:
     """A Linear that copies channels, one to each output: wiring, as long as its weights are what
     they were.
     """
     every = np.arange(len(channels))
     expected = np.zeros(weight.shape, bool)
     expected[every, channels] = True
+    # NaN where they are not: the run says that it is not finite.
     one = jnp.where(jnp.all(weight == expected), 1.0, jnp.nan).astype(weight.dtype)
     return replace(
         operator,
@@ -266,13 +353,13 @@ def _copied(operator, channels, weight):
     )
 
 
-def _rows_by_position(operator, rows):
+def _rows_by_position(operator: Operator, rows: Float[Array, "rows lanes"]) -> Operator:
     """The operator with rows of its own at each position, counted position by position."""
     _, position, row = operator.entries()
     count = operator.weight.shape[0]
-    row_delay = (
-        None if operator.row_delay is None else jnp.tile(operator.row_delay, operator.positions)
-    )
+    row_delay = operator.row_delay
+    if row_delay is not None:
+        row_delay = jnp.tile(row_delay, operator.positions)
     return replace(
         operator,
         **_explicit(operator),
@@ -282,17 +369,23 @@ def _rows_by_position(operator, rows):
     )
 
 
-def _explicit(operator):
-    """The entries of an operator that may go without them, but for their rows."""
+def _explicit(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
+    """The pairs of an operator that may go without them, but for their rows."""
     source, position, _ = operator.entries()
     return {"source": source, "position": position}
 
 
-def _synapses_with_delays(wire, operator, weight, delay):
-    """A Linear whose synapses have delays (outputs, inputs): a position for each output."""
+def _synapses_with_delays(
+    wire: Wire,
+    operator: Operator,
+    weight: Float[Array, "outputs inputs"],
+    delay: Float[Array, "outputs inputs"],
+) -> Operator:
+    """A Linear whose synapses have delays: a position for each output, a row for each synapse."""
     if not operator.is_identity:
         raise LoweringError(
-            f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind another linear node",
+            f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind"
+            " another linear node",
             fix="put it right behind the neurons or the input",
             node=wire.name,
         )
@@ -310,7 +403,16 @@ def _synapses_with_delays(wire, operator, weight, delay):
     )
 
 
-def _scaled(wire, inward, parameters, operator, dtype):
+# ---- Scale, Flatten, Delay
+
+
+def _scaled(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     scale = operator.in_place(parameters["scale"])  # (channels,)
     if operator.is_identity or operator.is_pool:
         every = _pool_entries(operator)
@@ -325,14 +427,14 @@ def _scaled(wire, inward, parameters, operator, dtype):
         )
     if operator.positions == 1:
         return replace(operator, weight=operator.weight * scale)
-    _refuse_large(wire, operator.weight.shape[0] * operator.size)
+    refuse_large(wire, operator.weight.shape[0] * operator.size)
+    # (positions, 1, lanes) times (rows, lanes): rows of its own at each position
     by_position = scale.reshape(operator.lanes, operator.positions).T
-    return _rows_by_position(
-        operator, (operator.weight[None] * by_position[:, None]).reshape(-1, operator.lanes)
-    )
+    rows = operator.weight[None] * by_position[:, None]
+    return _rows_by_position(operator, rows.reshape(-1, operator.lanes))
 
 
-def _pool_entries(operator):
+def _pool_entries(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
     """Source and position of an identity or a pool, as a pool has them."""
     if operator.is_identity:
         every = np.arange(operator.inward)
@@ -340,7 +442,7 @@ def _pool_entries(operator):
     return _explicit(operator)
 
 
-def _as_pool(operator, dtype):
+def _as_pool(operator: Operator, dtype: DTypeLike) -> Operator:
     """The identity as a pool of one channel each."""
     if not operator.is_identity:
         return operator
@@ -351,16 +453,28 @@ def _as_pool(operator, dtype):
     )
 
 
-def _reordered(wire, inward, parameters, operator, dtype):
+def _reordered(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     if wire.detail is None:
         return operator
+    # The channel, as it was counted before, of each channel after the axes changed places.
     place = np.arange(operator.size).reshape(inward).transpose(wire.detail).reshape(-1)
-    if operator.is_identity:
-        operator = _as_pool(operator, dtype)
+    operator = _as_pool(operator, dtype)
     return replace(operator, order=place if operator.order is None else operator.order[place])
 
 
-def _delayed(wire, inward, parameters, operator, dtype):
+def _delayed(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     delay = parameters["delay"]  # (channels,) seconds
     if operator.is_identity:
         return replace(operator, delay=delay if operator.delay is None else operator.delay + delay)
@@ -368,36 +482,43 @@ def _delayed(wire, inward, parameters, operator, dtype):
     single = one_lane(wire, operator, dtype)
     _, position, row = single.entries()
     own = 0.0 if single.row_delay is None else single.row_delay[row]
+    # Each pair with a row of its own, as late as its row and its channel.
     return replace(
         single, row=np.arange(len(row)), weight=single.weight[row], row_delay=own + delay[position]
     )
 
 
-def one_lane(wire, operator, dtype):
+def one_lane(wire: Wire, operator: Operator, dtype: DTypeLike) -> Operator:
     """The same map with a position for each channel."""
     if operator.is_identity:
         return _as_pool(operator, dtype)
     if operator.lanes == 1:
         return operator
     source, position, row = operator.entries()
-    _refuse_large(wire, source.size * operator.lanes)
-    lane = np.arange(operator.lanes)
-    spread = lambda array: np.repeat(array, operator.lanes)  # noqa: E731
+    lanes, lane = operator.lanes, np.arange(operator.lanes)
+    refuse_large(wire, source.size * lanes)
+    row_delay = operator.row_delay
+    if row_delay is not None:
+        row_delay = jnp.repeat(row_delay, lanes)
+    # A pair becomes one for each lane n: position n * positions + p, row r * lanes + n.
     return replace(
         operator,
         positions=operator.size,
         lanes=1,
-        source=spread(source),
+        source=np.repeat(source, lanes),
         position=(lane * operator.positions + position[:, None]).reshape(-1),
-        row=(row[:, None] * operator.lanes + lane).reshape(-1),
+        row=(row[:, None] * lanes + lane).reshape(-1),
         weight=operator.weight.reshape(-1, 1),
-        row_delay=None
-        if operator.row_delay is None
-        else jnp.repeat(operator.row_delay, operator.lanes),
+        row_delay=row_delay,
     )
 
 
-def window_table(window, inward, outward):
+# ---- pools and convolutions
+
+
+def window_table(
+    window: SlidingWindow, inward: tuple[int, ...], outward: tuple[int, ...]
+) -> tuple[Int[np.ndarray, "meetings"], Int[np.ndarray, "meetings"], Int[np.ndarray, "meetings"]]:
     """Which input pixel meets which output pixel through which kernel tap.
 
     Args:
@@ -405,141 +526,187 @@ def window_table(window, inward, outward):
         inward, outward: spatial shapes.
 
     Returns:
-        (input pixel, tap, output pixel), int arrays (meetings,), pixels and taps counted in C
-        order.
+        (input pixel, tap, output pixel), pixels and taps counted in C order.
     """
+    # Along each axis alone: the output o looks with the tap t at o stride - padding + t dilation.
     axes = []
     for axis, size in enumerate(inward):
         out, tap = np.mgrid[: outward[axis], : window.kernel[axis]].reshape(2, -1)
         place = out * window.stride[axis] - window.padding[axis][0] + tap * window.dilation[axis]
         inside = (place >= 0) & (place < size)
         axes.append((place[inside], tap[inside], out[inside]))
-    found = axes[0]
-    for axis, more in enumerate(axes[1:], start=1):
-        sizes = inward[axis], window.kernel[axis], outward[axis]
-        found = tuple(
-            (a[:, None] * n + b).reshape(-1) for a, b, n in zip(found, more, sizes, strict=True)
-        )
-    return found
+    # Every meeting along the axes so far with every one along the next.
+    pixel, tap, out = axes[0]
+    for axis, (next_pixel, next_tap, next_out) in enumerate(axes[1:], start=1):
+        pixel = _crossed(pixel, next_pixel, inward[axis])
+        tap = _crossed(tap, next_tap, window.kernel[axis])
+        out = _crossed(out, next_out, outward[axis])
+    return pixel, tap, out
 
 
-def _joined(operator, meetings):
-    """Sources and rows of an operator, and pairs (entry, meeting) where its channel is a meeting's
-    input pixel.
-    """
-    source, position, row = operator.entries()
-    if operator.order is not None:
-        position = np.argsort(operator.order)[position]
-    order = np.argsort(meetings[0], kind="stable")
-    first = np.searchsorted(meetings[0][order], position)
-    count = np.searchsorted(meetings[0][order], position, side="right") - first
-    entry = np.repeat(np.arange(len(position)), count)
-    within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
-    return source, row, entry, order[np.repeat(first, count) + within]
+def _crossed(
+    before: Int[np.ndarray, "m"], after: Int[np.ndarray, "n"], size: int
+) -> Int[np.ndarray, "m*n"]:
+    """Places in C order, of each place along some axes with each along one more of some size."""
+    return (before[:, None] * size + after).reshape(-1)
 
 
-def _pooled(wire, inward, parameters, operator, dtype):
+def _is_image(operator: Operator, inward: tuple[int, ...]) -> bool:
+    """Whether it has a position for each channel and pixel."""
+    return operator.lanes == 1 and operator.positions == math.prod(inward)
+
+
+def _has_lanes_for_channels(operator: Operator, inward: tuple[int, ...]) -> bool:
+    """Whether it has a position for each pixel, and a lane for each channel."""
+    layout = operator.positions, operator.lanes
+    return operator.order is None and layout == (math.prod(inward[1:]), inward[0])
+
+
+def _pooled(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
     window, channels = wire.detail, inward[0]
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
     factor = 1 / math.prod(window.kernel) if wire.kind == "AvgPool2d" else 1.0
     pixel, _, out = window_table(window, inward[1:], wire.shape[1:])
     operator = _as_pool(operator, dtype)
-    if operator.lanes == 1 and operator.positions == channels * cells:
-        every = np.arange(channels)[:, None]
-        meetings = (every * cells + pixel).reshape(-1), None, (every * outputs + out).reshape(-1)
-        outputs *= channels
-    elif operator.order is None and (operator.positions, operator.lanes) == (cells, channels):
-        meetings = pixel, None, out
-    else:
+    positions = outputs
+    if _is_image(operator, inward):  # the same meetings in each channel
+        channel = np.arange(channels)[:, None]
+        pixel = (channel * cells + pixel).reshape(-1)
+        out = (channel * outputs + out).reshape(-1)
+        positions = channels * outputs
+    elif not _has_lanes_for_channels(operator, inward):
         raise _unfit(wire)
-    source, row, entry, meeting = _joined(operator, meetings)
+    met = _meetings(operator, pixel)
     return replace(
         operator,
-        positions=outputs,
-        source=source[entry],
-        position=meetings[2][meeting],
-        row=row[entry],
+        positions=positions,
+        source=met.source,
+        position=out[met.meeting],
+        row=met.row,
         weight=operator.weight * factor,
         order=None,
     )
 
 
-def _unfit(wire):
+def _unfit(wire: Wire) -> LoweringError:
     return LoweringError(
-        f"node '{wire.name}' ({wire.kind}) stands behind linear nodes that mix its channels and pixels",
+        f"node '{wire.name}' ({wire.kind}) stands behind linear nodes that mix its channels and"
+        " pixels",
         fix=_BETWEEN,
         node=wire.name,
     )
 
 
-def _convolved(wire, inward, parameters, operator, dtype):
-    kernel = parameters["weight"]  # (outputs, inputs of a group, *taps)
+def _convolved(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
+    operator = _as_pool(operator, dtype)
+    if _is_image(operator, inward):
+        return _convolved_image(wire, inward, parameters["weight"], operator)
+    if _has_lanes_for_channels(operator, inward) and wire.detail.groups == 1:
+        return _convolved_lanes(wire, inward, parameters["weight"], operator)
+    raise _unfit(wire)
+
+
+def _convolved_image(
+    wire: Wire,
+    inward: tuple[int, ...],
+    kernel: Float[Array, "outputs inputs *taps"],
+    operator: Operator,
+) -> Operator:
+    """A convolution of what has a position for each channel and pixel.
+
+    Args:
+        kernel: its inputs are those of one group.
+    """
     window, channels, groups = wire.detail, inward[0], wire.detail.groups
     cells, outputs = math.prod(inward[1:]), math.prod(wire.shape[1:])
     lanes, taps = kernel.shape[0] // groups, math.prod(window.kernel)
     pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
-    operator = _as_pool(operator, dtype)
-    if operator.lanes == 1 and operator.positions == channels * cells:
-        channel = np.arange(channels)[:, None]
-        group = channel // (channels // groups)
-        meetings = tuple(
-            array.reshape(-1)
-            for array in (channel * cells + pixel, channel * taps + tap, group * outputs + out)
-        )
-        rows = (
-            kernel.reshape(groups, lanes, -1, taps)
-            .transpose(0, 2, 3, 1)
-            .reshape(channels * taps, lanes)
-        )
-    elif (
-        operator.order is None
-        and groups == 1
-        and (operator.positions, operator.lanes) == (cells, channels)
-    ):
-        meetings = pixel, tap, out
-        rows = jnp.einsum(
-            "rc,nct->rtn", operator.weight, kernel.reshape(lanes, channels, taps)
-        ).reshape(-1, lanes)
-    else:
-        raise _unfit(wire)
-    source, row, entry, meeting = _joined(operator, meetings)
+    # The same meetings in each channel: it has its own rows, and the positions of its group.
+    channel = np.arange(channels)[:, None]
+    group = channel // (channels // groups)
+    met = _meetings(operator, (channel * cells + pixel).reshape(-1))
+    row = (channel * taps + tap).reshape(-1)[met.meeting]
+    position = (group * outputs + out).reshape(-1)[met.meeting]
+    # (groups, lanes, inputs of a group, taps) to a row for each input channel and tap
+    by_group = kernel.reshape(groups, lanes, -1, taps).transpose(0, 2, 3, 1)
+    weight = by_group.reshape(channels * taps, lanes)
     row_delay = operator.row_delay
-    if operator.lanes != 1:
-        new_row = row[entry] * taps + meetings[1][meeting]
-        row_delay = None if row_delay is None else jnp.repeat(row_delay, taps)
-    elif operator.is_pool:
-        new_row, rows = meetings[1][meeting], rows * operator.weight[0, 0]
+    if operator.is_pool:
+        weight = weight * operator.weight[0, 0]
     else:  # each channel with a weight or a delay of its own
-        _refuse_large(wire, len(entry) * lanes)
-        new_row, rows = (
-            np.arange(len(entry)),
-            operator.weight[row[entry]] * rows[meetings[1][meeting]],
-        )
-        row_delay = None if row_delay is None else row_delay[row[entry]]
-    order = None
-    if groups > 1 and lanes > 1:  # lane n of group g at pixel p is channel (g, n, p)
-        order = (
-            np.arange(lanes * groups * outputs)
-            .reshape(lanes, groups, outputs)
-            .transpose(1, 0, 2)
-            .reshape(-1)
-        )
+        refuse_large(wire, met.count * lanes)
+        weight = operator.weight[met.row] * weight[row]
+        row_delay = None if row_delay is None else row_delay[met.row]
+        row = np.arange(met.count)
     return replace(
         operator,
         positions=groups * outputs,
         lanes=lanes,
-        source=source[entry],
-        position=meetings[2][meeting],
-        row=new_row,
-        weight=rows,
+        source=met.source,
+        position=position,
+        row=row,
+        weight=weight,
         row_delay=row_delay,
-        order=order,
+        order=_order_of_groups(groups, lanes, outputs),
     )
 
 
+def _order_of_groups(groups: int, lanes: int, outputs: int) -> Int[np.ndarray, "channels"] | None:
+    """Lane n of group g at pixel p is counted as (n, g, p), and is channel (g, n, p)."""
+    if groups == 1 or lanes == 1:
+        return None
+    counted = np.arange(lanes * groups * outputs).reshape(lanes, groups, outputs)
+    return counted.transpose(1, 0, 2).reshape(-1)
+
+
+def _convolved_lanes(
+    wire: Wire,
+    inward: tuple[int, ...],
+    kernel: Float[Array, "outputs inputs *taps"],
+    operator: Operator,
+) -> Operator:
+    """A convolution, in one group, of what has a position for each pixel and a lane for each
+    channel.
+    """
+    window, channels, lanes = wire.detail, inward[0], kernel.shape[0]
+    outputs, taps = math.prod(wire.shape[1:]), math.prod(window.kernel)
+    pixel, tap, out = window_table(window, inward[1:], wire.shape[1:])
+    met = _meetings(operator, pixel)
+    # A row becomes one for each tap: the sum over the channels c of (row, c) times (n, c, tap).
+    by_tap = kernel.reshape(lanes, channels, taps)
+    weight = jnp.einsum("rc,nct->rtn", operator.weight, by_tap).reshape(-1, lanes)
+    row_delay = operator.row_delay
+    if row_delay is not None:
+        row_delay = jnp.repeat(row_delay, taps)
+    return replace(
+        operator,
+        positions=outputs,
+        lanes=lanes,
+        source=met.source,
+        position=out[met.meeting],
+        row=met.row * taps + tap[met.meeting],
+        weight=weight,
+        row_delay=row_delay,
+        order=None,
+    )
+
+
+_Join = Callable[[Wire, tuple[int, ...], Arrays, Operator, DTypeLike], Operator]
 #: How nodes of some kinds join an operator: they share weights between positions, which saves
-#: entries. All others are joined connection by connection.
-_JOINED = {
+#: pairs. All others are joined connection by connection.
+_JOINED: Mapping[str, _Join] = {
     "Linear": _matrix,
     "Affine": _matrix,
     "Scale": _scaled,

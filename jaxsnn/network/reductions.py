@@ -8,37 +8,48 @@ Several conditions in one loop: of each `jnp.any` the compiler makes up to five 
 other, each of which takes time and memory to compile.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import reduce
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jax.tree import leaves
+from jaxtyping import Array, Bool, Float
 
 
-def over_first(array):
+def over_first(array: Float[Array, "first *rest"]) -> Float[Array, "*rest"]:
     """Sum over the first axis."""
     ones = jnp.ones(array.shape[0], array.dtype)
     return jnp.tensordot(ones, array, axes=1, precision=lax.Precision.HIGHEST)
 
 
-def over_last(array, factor=1.0):
+def over_last(array: Float[Array, "*rest last"], factor: float = 1.0) -> Float[Array, "*rest"]:
     """Sum over the last axis, times a factor."""
     ones = jnp.full(array.shape[-1], factor, array.dtype)
     return jnp.tensordot(array, ones, axes=1, precision=lax.Precision.HIGHEST)
 
 
-def any_of_each(*conditions):
+def any_of_each(*conditions: Bool[Array, "*shape"]) -> tuple[Bool[Array, ""], ...]:
     """Whether each of some arrays of booleans, all of one shape, is true anywhere: a scalar for
     each.
     """
     nowhere = (jnp.asarray(False),) * len(conditions)
-    either = lambda a, b: tuple(map(jnp.logical_or, a, b))  # noqa: E731
+
+    def either(
+        a: tuple[Bool[Array, ""], ...], b: tuple[Bool[Array, ""], ...]
+    ) -> tuple[Bool[Array, ""], ...]:
+        return tuple(map(jnp.logical_or, a, b))
+
     return tuple(lax.reduce(conditions, nowhere, either, tuple(range(conditions[0].ndim))))
 
 
-def any_in(*conditions):
+def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
     """Whether any of some arrays of booleans, of whatever shapes, is true anywhere."""
+    # Those of one size are looked through together.
     by_size = defaultdict(list)
     for condition in conditions:
         if condition.size:
@@ -51,12 +62,12 @@ def any_in(*conditions):
     return any_of(found)
 
 
-def any_of(conditions):
+def any_of(conditions: Iterable[Bool[Array, ""]]) -> Bool[Array, ""]:
     """Whether any of some scalar booleans is true."""
     return reduce(jnp.logical_or, conditions, jnp.asarray(False))
 
 
-def numbers_of(tree):
+def numbers_of(tree: Any) -> Float[Array, "numbers"]:
     """The numbers of some arrays in one row, rows of a matrix added up: a NaN in the arrays is one
     in the row.
 
@@ -65,9 +76,8 @@ def numbers_of(tree):
     return jnp.concatenate([_row(array) for array in leaves(tree)] or [jnp.zeros(0)])
 
 
-def _row(array):
+def _row(array: Float[Array, "..."]) -> Float[Array, "numbers"]:
     if array.ndim < 2 or not len(array):
         return array.reshape(-1)
-    return over_last(
-        array.reshape(len(array), -1), 1e-30
-    )  # so small that no sum of finite numbers is infinite
+    # The factor is so small that no sum of finite numbers is infinite.
+    return over_last(array.reshape(len(array), -1), 1e-30)

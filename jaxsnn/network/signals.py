@@ -1,16 +1,21 @@
 """What arrives at each population: linear nodes composed into operators, and constants."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import LoweringError, listing
-from jaxsnn.network.operators import Operator, added, identity, through
-from jaxsnn.network.structure import OPERATORS
+from jaxsnn.network.linear_nodes import Arrays
+from jaxsnn.network.network import Network
+from jaxsnn.network.operators import Path, added, identity, through
+from jaxsnn.network.structure import OPERATORS, Wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +25,17 @@ class Signal:
     Attributes:
         paths: pairs of a source (an input, a population or a Threshold) and the `Operator` that its
             events pass.
-        constant: (channels,) array, or None for zero.
-        start: (channels,) what more there is at time 0, if voltages are handed on; it decays as
-            they do. None: nothing.
+        constant: what arrives all the time; None for zero.
+        start: what more there is at time 0, if voltages are handed on; it decays as they do. None:
+            nothing.
     """
 
-    paths: tuple[tuple[str, Operator], ...]
-    constant: jax.Array | None
-    start: jax.Array | None = None
+    paths: tuple[Path, ...]
+    constant: Float[Array, "channels"] | None
+    start: Float[Array, "channels"] | None = None
 
-    def matrices(self, dtype):
-        """Source -> (inputs, outputs) matrix, all paths from it added up; delays are not in it."""
+    def matrices(self, dtype: DTypeLike) -> dict[str, Float[Array, "inputs channels"]]:
+        """Source -> matrix, all paths from it added up; delays are not in it."""
         found = {}
         for source, operator in self.paths:
             matrix = operator.dense(dtype)
@@ -38,74 +43,88 @@ class Signal:
         return found
 
 
-def signals(network, handed_on: Mapping = MappingProxyType({})):
+#: From the signal that enters a population to the one that leaves it.
+HandOn = Callable[[Signal], Signal]
+
+
+def signals(
+    network: Network, handed_on: Mapping[str, HandOn] = MappingProxyType({})
+) -> dict[str, Signal]:
     """The signal that arrives at each population, by its NIR name; linear nodes composed on the
     way.
 
     Args:
-        handed_on: population -> function from the signal that enters it to the one that leaves it,
-            for populations that send on what a linear function makes of their spikes.
+        handed_on: functions of populations that send on what a linear function makes of their
+            spikes.
 
     Raises:
         LoweringError: a node that is no neuron and not linear, a cycle of such nodes, or nodes that
             cannot be joined.
     """
     wires = {wire.name: wire for wire in network.wires}
-    leaving, entered = {}, []
+    leaving: dict[str, Signal] = {}
+    entered: list[str] = []
 
-    def entering(name):
+    def entering(name: str) -> Signal:
+        """What arrives at a node."""
         return _sum([signal_from(source) for source in wires[name].sources], network.dtype)
 
-    def signal_from(name):
-        if name in leaving:
-            return leaving[name]
-        wire = wires[name]
-        if name in handed_on:
-            leaving[name] = handed_on[name](entering(name))
-            return leaving[name]
-        if wire.kind in ("input", "neuron", "Threshold"):
-            leaving[name] = Signal(paths=((name, identity(wire.size)),), constant=None)
-            return leaving[name]
-        if not wire.linear:
-            raise LoweringError(
-                f"node '{name}' is a {wire.kind}, which is not a linear node",
-                fix=f"use one of {listing(OPERATORS)}, or simulate with engine=TimeStepped()",
-                node=name,
-                code="unsupported-node",
-            )
-        if name in entered:
-            raise LoweringError(
-                f"node '{name}' is part of a cycle without a neuron",
-                fix="put a neuron into it",
-                node=name,
-            )
-        entered.append(name)
-        inward = wires[wire.sources[0]].shape if wire.sources else wire.shape
-        leaving[name] = _after(
-            wire, inward, network.parameters.get(name, {}), entering(name), network.dtype
-        )
+    def signal_from(name: str) -> Signal:
+        """What leaves a node, found once."""
+        if name not in leaving:
+            leaving[name] = passed(wires[name])
         return leaving[name]
+
+    def passed(wire: Wire) -> Signal:
+        if wire.name in handed_on:
+            return handed_on[wire.name](entering(wire.name))
+        if wire.kind in ("input", "neuron", "Threshold"):  # events begin here
+            return Signal(paths=((wire.name, identity(wire.size)),), constant=None)
+        _refuse_nonlinear(wire)
+        if wire.name in entered:
+            raise LoweringError(
+                f"node '{wire.name}' is part of a cycle without a neuron",
+                fix="put a neuron into it",
+                node=wire.name,
+            )
+        entered.append(wire.name)
+        inward = wires[wire.sources[0]].shape if wire.sources else wire.shape
+        parameters = network.parameters.get(wire.name, {})
+        return _after(wire, inward, parameters, entering(wire.name), network.dtype)
 
     return {wire.name: entering(wire.name) for wire in network.wires if wire.kind == "neuron"}
 
 
-def _sum(parts, dtype):
+def _refuse_nonlinear(wire: Wire) -> None:
+    if not wire.linear:
+        raise LoweringError(
+            f"node '{wire.name}' is a {wire.kind}, which is not a linear node",
+            fix=f"use one of {listing(OPERATORS)}, or simulate with engine=TimeStepped()",
+            node=wire.name,
+            code="unsupported-node",
+        )
+
+
+def _sum(parts: Sequence[Signal], dtype: DTypeLike) -> Signal:
     """Signals added up."""
-    paths = added([path for part in parts for path in part.paths], dtype)
-    constant, start = (
-        _total(part.constant for part in parts),
-        _total(part.start for part in parts),
+    return Signal(
+        paths=added([path for part in parts for path in part.paths], dtype),
+        constant=_total(part.constant for part in parts),
+        start=_total(part.start for part in parts),
     )
-    return Signal(paths=paths, constant=constant, start=start)
 
 
-def _total(arrays):
+def _total(
+    arrays: Iterable[Float[Array, "channels"] | None],
+) -> Float[Array, "channels"] | None:
     """The sum of arrays, of which None are zero; None if all are."""
     given = [array for array in arrays if array is not None]
     return sum(given[1:], given[0]) if given else None
 
 
-def _after(wire, inward, parameters, signal, dtype):
+def _after(
+    wire: Wire, inward: tuple[int, ...], parameters: Arrays, signal: Signal, dtype: DTypeLike
+) -> Signal:
     """A signal after one linear node that takes the shape `inward`; a bias enters once, never once
     per spike.
     """
@@ -113,20 +132,22 @@ def _after(wire, inward, parameters, signal, dtype):
         (source, through(wire, inward, parameters, operator, dtype))
         for source, operator in signal.paths
     )
+    # A constant is the same however late it comes: delays of synapses do nothing to it.
     without_delays = {
         key: value for key, value in parameters.items() if key != "delay" or wire.kind == "Delay"
     }
 
-    def passed(values):
+    def passed(values: Float[Array, "inward"] | None) -> Float[Array, "channels"] | None:
+        """What a constant becomes."""
         if values is None:
             return None
-        return through(wire, inward, without_delays, identity(math.prod(inward)), dtype).apply(
-            values, dtype
-        )
+        operator = through(wire, inward, without_delays, identity(math.prod(inward)), dtype)
+        return operator.apply(values, dtype)
 
     constant = passed(signal.constant)
     own = wire.bias(parameters)
     if own is not None:
+        # One number for each channel or element: the channels are the first axis of the shape.
         bias = jnp.repeat(own, wire.size // own.size)
         constant = bias if constant is None else constant + bias
     return Signal(paths=paths, constant=constant, start=passed(signal.start))

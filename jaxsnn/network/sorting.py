@@ -11,6 +11,8 @@ without any branch: Batcher's bitonic sorter (Proc. AFIPS Spring Joint Computer 
 the lower place.
 """
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.dtypes import float0
+from jaxtyping import Array, Float, Int
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
 _LEAST_ROWS = 32
@@ -25,31 +28,36 @@ _NUMBERS = range(20, 4097)
 _MOST_PADDED = 1.5  # the network takes powers of two: times as many numbers as there are
 
 
-def sorted_times(time):
+def sorted_times(
+    time: Float[Array, "*batch numbers"],
+) -> tuple[Float[Array, "*batch numbers"], Int[Array, "*batch numbers"]]:
     """Non-negative times in rising order along the last axis, and the positions (int32) that they
     come from.
 
     Equal times keep the lower position first.
     """
     if time.ndim != 2:
-        flat = sorted_times(time.reshape(math.prod(time.shape[:-1]), time.shape[-1]))
-        return tuple(array.reshape(time.shape) for array in flat)
-    return tuple(array.T for array in sorted_columns(time))
+        flat = time.reshape(math.prod(time.shape[:-1]), time.shape[-1])
+        times, positions = sorted_times(flat)
+        return times.reshape(time.shape), positions.reshape(time.shape)
+    times, positions = sorted_columns(time)
+    return times.T, positions.T
 
 
 @jax.custom_jvp
 @jax.jit  # called outside of a compiled function, the network would be compiled step by step
-def sorted_columns(time):
-    """As `sorted_times`, of (rows, numbers), with both results turned: (numbers, rows)."""
+def sorted_columns(
+    time: Float[Array, "rows numbers"],
+) -> tuple[Float[Array, "numbers rows"], Int[Array, "numbers rows"]]:
+    """As `sorted_times`, with both results turned: (numbers, rows)."""
     if time.dtype != jnp.float32:
         positions = lax.broadcasted_iota(jnp.int32, time.shape, 1)
-        return tuple(
-            array.T
-            for array in lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1)
-        )
+        pair = lax.sort((time, positions), dimension=1, is_stable=True, num_keys=1)
+        return pair[0].T, pair[1].T
     bits = lax.bitcast_convert_type(time, jnp.int32)
     bits = jnp.where(bits == jnp.iinfo(jnp.int32).min, 0, bits)  # -0.0 is 0.0
     with jax.enable_x64(True):
+        # The bits of a time above, its position below: one number, no two of which are equal.
         packed = (bits.astype(jnp.int64) << 32) | lax.broadcasted_iota(jnp.int64, time.shape, 1)
         packed = _sorted_columns(packed)
         positions = (packed & 0xFFFFFFFF).astype(jnp.int32)
@@ -57,16 +65,20 @@ def sorted_columns(time):
 
 
 @sorted_columns.defjvp
-def _(primals, tangents):
+def _(
+    primals: tuple[Float[Array, "rows numbers"]], tangents: tuple[Float[Array, "rows numbers"]]
+) -> tuple[tuple[Array, Array], tuple[Array, np.ndarray]]:
+    """A time moves its place in the order by nothing, and the time there by as much."""
     times, positions = sorted_columns(*primals)
     moved = jnp.take_along_axis(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, np.zeros(positions.shape, float0))
 
 
-def _sorted_columns(packed):
+def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
+    """Each row in rising order, turned, by whatever is faster."""
     rows, numbers = packed.shape
 
-    def by_xla(packed):
+    def by_xla(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
         return lax.sort(packed, dimension=1, is_stable=False).T
 
     if rows < _LEAST_ROWS or numbers not in _NUMBERS or _power(numbers) > _MOST_PADDED * numbers:
@@ -74,15 +86,19 @@ def _sorted_columns(packed):
     return lax.platform_dependent(packed, cpu=_by_network, default=by_xla)
 
 
-def _power(numbers):
+def _power(numbers: int) -> int:
     """The least power of two that is not below a number."""
     return 1 << (numbers - 1).bit_length()
 
 
-def _by_network(packed):
+def _by_network(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
+    """Each row in rising order, turned, by Batcher's network."""
     numbers = packed.shape[1]
     size = _power(numbers)
-    x = jnp.pad(packed.T, ((0, size - numbers), (0, 0)), constant_values=np.iinfo(packed.dtype).max)
+    # Behind the numbers the largest there is: it stays there.
+    most = np.iinfo(packed.dtype).max
+    x = jnp.pad(packed.T, ((0, size - numbers), (0, 0)), constant_values=most)
+    # Sorted runs of 1, 2, 4, ... numbers become runs of twice as many.
     for merged in range(1, size.bit_length()):
         distance, backwards = 1 << (merged - 1), True
         while distance:
@@ -92,24 +108,40 @@ def _by_network(packed):
     return x[:numbers]
 
 
-def _merge(x, distance, backwards, two):
+def _merge(
+    x: Int[Array, "size rows"], distance: int, backwards: bool, two: bool
+) -> Int[Array, "size rows"]:
     """One or two steps of a merge: numbers are compared over a distance, and then over half of it.
 
     Two at once take less time, as each number is read and written once.
+
+    Args:
+        distance: a power of two.
+        backwards: the second half of each pair of runs is read backwards: the first step of a
+            merge.
+        two: two steps.
     """
+    # Blocks of twice the distance, of which each number of the first half has a partner in the
+    # second: (size / (2 distance), distance, rows) each.
     low, high = jnp.moveaxis(x.reshape(-1, 2, distance, x.shape[1]), 1, 0)
     low, high = _in_order(low, high[:, ::-1] if backwards else high)
-    lows, highs = (
-        ([low], [high]) if not two else (_in_order(*_halves(low)), _in_order(*_halves(high)))
-    )
+    if two:
+        lows, highs = _in_order(*_halves(low)), _in_order(*_halves(high))
+    else:
+        lows, highs = (low,), (high,)
     if backwards:
         highs = [part[:, ::-1] for part in highs]
     return jnp.stack([*lows, *highs], axis=1).reshape(x.shape)
 
 
-def _halves(x):
+#: Numbers in blocks, and two of these.
+_Blocks = Int[Array, "blocks distance rows"]
+_Pair = tuple[_Blocks, _Blocks]
+
+
+def _halves(x: _Blocks) -> _Pair:
     return x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
 
 
-def _in_order(a, b):
+def _in_order(a: _Blocks, b: _Blocks) -> _Pair:
     return jnp.minimum(a, b), jnp.maximum(a, b)

@@ -1,6 +1,9 @@
 """Events as padded arrays, sorted by time."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,43 +27,48 @@ class Events:
     index: Int[Array, "*batch events"]
 
     @property
-    def count(self):
-        """Number of events, shape (...)."""
+    def count(self) -> Int[Array, "*batch"]:
+        """Number of events."""
         return jnp.sum(jnp.isfinite(self.time), axis=-1)
 
 
-def sort_events(time, index):
-    """Both arrays (..., events) in order of time, differentiable; equal times keep the order of
-    their slots.
-    """
+def sort_events(
+    time: Float[Array, "*batch events"], index: Int[Array, "*batch events"]
+) -> tuple[Float[Array, "*batch events"], Int[Array, "*batch events"]]:
+    """Both arrays in order of time, differentiable; equal times keep the order of their slots."""
     _, position = sorted_times(time)
     return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
 
 
-def flatten_spikes(times):
-    """Per-neuron spike times (batch, neurons, spikes) -> sorted Events (batch, neurons * spikes).
+def flatten_spikes(times: Float[Array, "batch neurons spikes"]) -> Events:
+    """Spike times of each neuron -> sorted Events (batch, neurons * spikes).
 
     Events at exactly equal times come in the order of their neurons.
     """
     batch, neurons, spikes = times.shape
-    index = jnp.broadcast_to(
-        jnp.arange(neurons, dtype=jnp.int32)[:, None], (neurons, spikes)
-    ).reshape(-1)
+    neuron = jnp.arange(neurons, dtype=jnp.int32)[:, None]
+    index = jnp.broadcast_to(neuron, (neurons, spikes)).reshape(-1)
     flat = times.reshape(batch, neurons * spikes)
     time, index = sort_events(flat, jnp.broadcast_to(index, flat.shape))
     return Events(time=time, index=jnp.where(jnp.isfinite(time), index, neurons))
 
 
-def dense_to_events(steps, dt):
-    """A spike raster (steps, batch, ...) of 0 and 1 -> Events, NumPy; step k is at time k dt
-    (seconds).
+def dense_to_events(steps: Any, dt: float) -> Events:
+    """A spike raster of 0 and 1 -> Events, NumPy; a value above 1 stands for that many spikes at
+    one time.
 
-    A value above 1 stands for that many spikes at one time.
+    Args:
+        steps: array (time, batch, *shape).
+        dt: length of a step, seconds; step k is at time k dt.
+
+    Raises:
+        ValueError: a number that is no number of spikes.
     """
     raster = np.asarray(steps)
     counts = np.rint(raster.astype(float)).astype(int)
     if not np.array_equal(counts, raster) or (counts < 0).any():
         raise ValueError("a spike raster holds whole numbers >= 0; found other values")
+    # (time, batch, *shape) to (batch, time, channels)
     counts = counts.reshape(counts.shape[0], counts.shape[1], -1).transpose(1, 0, 2)
     batch, _, size = counts.shape
     slots = max(int(counts.sum(axis=(1, 2)).max(initial=0)), 1)

@@ -4,24 +4,31 @@ populations.
 Nothing here loads JAX, so that a network can be checked before anything runs.
 """
 
+from __future__ import annotations
+
 import enum
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jaxsnn.errors import LoweringError, Problem
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float
 
 #: Connections one by one: source and target channels (entries,), and values (entries,).
 Entries = tuple[np.ndarray, np.ndarray, Any]
 
 
 class TauShape(enum.Enum):
-    """What is known, before any number is traced, about tau_mem and tau_syn of a whole population."""
+    """What is known, before any number is traced, about tau_mem and tau_syn of a whole
+    population.
+    """
 
     DOUBLE = "tau_mem = 2 tau_syn"
     HALF = "tau_mem = tau_syn / 2"
@@ -37,19 +44,23 @@ APART_FRACTION = 0.1
 _RATIOS = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}
 
 
-def tau_shape_holds(shape, tau_mem, tau_syn):
-    """Whether time constants have a shape, element by element, exact up to rounding (NumPy or JAX
-    arrays).
-    """
+def tau_shape_holds(
+    shape: TauShape,
+    tau_mem: Float[Array | np.ndarray, "*neurons"],
+    tau_syn: Float[Array | np.ndarray, "*neurons"],
+) -> Bool[Any, "*neurons"]:
+    """Whether time constants have a shape, element by element, exact up to rounding."""
     if shape is TauShape.ANY:
         return (tau_mem == tau_mem) | True  # of NaN too
     if shape is TauShape.APART:
-        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2
+        larger = (tau_mem + tau_syn + abs(tau_mem - tau_syn)) / 2  # of the two
         return abs(tau_mem - tau_syn) > APART_FRACTION * larger
     return abs(tau_mem - _RATIOS[shape] * tau_syn) <= 8 * np.finfo(tau_mem.dtype).eps * tau_mem
 
 
-def find_tau_shape(tau_mem, tau_syn):
+def find_tau_shape(
+    tau_mem: Float[Array | np.ndarray, "*neurons"], tau_syn: Float[Array | np.ndarray, "*neurons"]
+) -> TauShape:
     """The most special shape that all of a population's time constants have."""
     return next(shape for shape in TauShape if tau_shape_holds(shape, tau_mem, tau_syn).all())
 
@@ -118,7 +129,7 @@ class Wire:
     operator: LinearOperator | None = None
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of channels that leave it."""
         return math.prod(self.shape)
 
@@ -135,7 +146,9 @@ class Wire:
         return self.linear is not None and self.linear.bias is not None
 
     def bias(self, parameters: Mapping[str, Any]) -> Any:
-        """The constant that it adds, (channels,) or what is repeated over them; None for nothing."""
+        """The constant that it adds, (channels,) or what is repeated over them; None for
+        nothing.
+        """
         name = None if self.linear is None else self.linear.bias
         return None if name is None else parameters.get(name)
 
@@ -206,7 +219,8 @@ class Population:
         synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
             or "decay last" (I = I + X drives V, then I = a I).
         membrane_decay, synapse_decay: what computes k and a, each a
-            `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no current.
+            `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no
+            current.
         threshold: in time steps it fires where V ">" or ">=" v_threshold; in continuous time there
             is no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
@@ -256,11 +270,11 @@ class Population:
     chain: Chain | None = None
 
     @property
-    def fires(self):
+    def fires(self) -> bool:
         """Whether it emits spikes; a readout does not."""
         return not self.readout and self.kind not in _SILENT
 
-    def require(self, *fields):
+    def require(self, *fields: str) -> None:
         """Refuse to go on where something stands in the way of some fields.
 
         Raises:
@@ -273,14 +287,13 @@ class Population:
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
     """Names of some nodes, and of the linear nodes that their signals reach."""
-    wires, found = tuple(wires), set(starts)
+    linear = [wire for wire in wires if wire.linear]
+    found = set(starts)
     while True:
-        more = {
-            wire.name for wire in wires if wire.linear and not found.isdisjoint(wire.sources)
-        } - found
-        if not more:
+        reached = {wire.name for wire in linear if not found.isdisjoint(wire.sources)}
+        if reached <= found:
             return found
-        found |= more
+        found |= reached
 
 
 def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:

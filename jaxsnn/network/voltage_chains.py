@@ -6,9 +6,11 @@ of the LI; behind a I, whose voltage keeps what spikes leave, tau_syn is infinit
 simulates such a pair as one population.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +25,12 @@ from jaxsnn.network.structure import (
 )
 from jaxsnn.units import format_time
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+    #: NIR's names of time constants, or nodes -> time constants of neurons, seconds.
+    Taus = Mapping[str, Float[Array | np.ndarray, "*neurons"]]
+
 _CODE = "analog-signal"
 _STEPPED = "simulate with engine=TimeStepped()"
 
@@ -33,14 +41,10 @@ def voltages_into(
     """For each node the populations that never fire whose voltages enter it, directly or through
     linear nodes.
     """
-    return carried(
-        wires,
-        (
-            wire.name
-            for wire in wires
-            if wire.name in populations and not populations[wire.name].fires
-        ),
-    )
+    silent = [
+        wire.name for wire in wires if wire.name in populations and not populations[wire.name].fires
+    ]
+    return carried(wires, silent)
 
 
 def with_chains(
@@ -59,9 +63,7 @@ def with_chains(
     return found
 
 
-def with_known_taus(
-    population: Population, own: Mapping[str, np.ndarray], driving: Mapping[str, np.ndarray]
-) -> Population:
+def with_known_taus(population: Population, own: Taus, driving: Taus) -> Population:
     """The population with `tau_shape`, `uniform` and `chain.taus` as its numbers have them.
 
     Args:
@@ -72,19 +74,17 @@ def with_known_taus(
     if population.chain is not None and driving:
         shared = np.concatenate([np.asarray(tau).reshape(-1) for tau in driving.values()])
         differ = bool((shared != shared[0]).any())
-        chain = replace(
-            population.chain, taus=(float(shared.min()), float(shared.max())) if differ else None
-        )
-        population = replace(population, chain=chain)
+        extremes = (float(shared.min()), float(shared.max())) if differ else None
+        population = replace(population, chain=replace(population.chain, taus=extremes))
+        # tau of the LI is the tau_syn of what they drive.
         taus = {"tau_mem": taus["tau"], "tau_syn": shared}
     uniform = all(bool((tau == tau[0]).all()) for tau in taus.values())
     if not {"tau_mem", "tau_syn"} <= taus.keys():
         return replace(population, uniform=uniform)
-    if population.chain is not None:
-        taus["tau_syn"] = taus["tau_syn"][:1]
-    return replace(
-        population, tau_shape=find_tau_shape(taus["tau_mem"], taus["tau_syn"]), uniform=uniform
-    )
+    tau_mem, tau_syn = taus["tau_mem"], taus["tau_syn"]
+    if population.chain is not None:  # one for all neurons
+        tau_syn = tau_syn[:1]
+    return replace(population, tau_shape=find_tau_shape(tau_mem, tau_syn), uniform=uniform)
 
 
 def still_holds(assumed: Population, found: Population) -> bool:
@@ -124,11 +124,8 @@ def chain_limits(
     entering = voltages_into(wires, populations)
     for wire in wires:
         sources = entering[wire.name]
-        if (
-            not sources
-            or wire.kind == "Threshold"
-            or (wire.kind == "output" and set(sources) <= set(wire.sources))
-        ):
+        recorded = wire.kind == "output" and set(sources) <= set(wire.sources)
+        if not sources or recorded or wire.kind == "Threshold":
             continue
         if wire.name in populations:
             yield from _limits_at(wire.name, wires, populations, entering)
@@ -137,22 +134,23 @@ def chain_limits(
         elif wire.kind == "Delay":
             yield _limit(
                 wire.name,
-                f"node '{wire.name}' (Delay) delays the voltage of {_described(sources, populations)}",
+                f"node '{wire.name}' (Delay) delays the voltage of"
+                f" {_described(sources, populations)}",
                 f"put the Delay before that, or {_STEPPED}",
             )
         elif wire.kind == "output":
             sources = tuple(name for name in sources if name not in wire.sources)
             yield _limit(
                 sources[0],
-                f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage through other nodes to Output "
-                f"'{wire.name}'",
+                f"node {_described(sources[:1], populations)} sends its voltage through other nodes"
+                f" to Output '{wire.name}'",
                 f"{_STEPPED}, the event engine records voltages of neurons only",
             )
         elif not wire.linear:
             yield _limit(
                 sources[0],
-                f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{wire.name}' "
-                f"({wire.kind})",
+                f"node {_described(sources[:1], populations)} sends its voltage on to"
+                f" '{wire.name}' ({wire.kind})",
                 f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
             )
 
@@ -173,8 +171,8 @@ def _limits_at(
         why = "does not leak" if _type(target) == "I" else "has a synaptic current of its own"
         yield _limit(
             sources[0],
-            f"node '{sources[0]}' ({populations[sources[0]].kind}) sends its voltage on to '{name}' ({target.kind}), "
-            f"which {why}",
+            f"node {_described(sources[:1], populations)} sends its voltage on to '{name}'"
+            f" ({target.kind}), which {why}",
             f"{_STEPPED}, the event engine sends voltages on to LIF and LI only",
         )
     spikes = carried(wires, _spiking(wires, populations))[name]
@@ -190,8 +188,8 @@ def _limits_at(
         leaky, steady = sources[kinds.index("LI")], sources[kinds.index("I")]
         yield _limit(
             name,
-            f"node '{name}' ({target.kind}) takes the voltages of '{leaky}', which leaks, and of '{steady}', which "
-            "does not",
+            f"node '{name}' ({target.kind}) takes the voltages of '{leaky}', which leaks, and of"
+            f" '{steady}', which does not",
             f"{_STEPPED}, the event engine takes one time constant for all of them",
         )
 
@@ -217,14 +215,15 @@ def _source_limits(
     if entering[name]:
         yield _limit(
             name,
-            f"{where} takes the voltage of {_described(entering[name], populations)} and sends its own on to "
-            f"'{target.name}' ({target.kind})",
+            f"{where} takes the voltage of {_described(entering[name], populations)} and sends its"
+            f" own on to '{target.name}' ({target.kind})",
             f"put spiking neurons in between, or {_STEPPED}",
         )
     if source.spike_kernel != "delta" and _type(source) in ("LI", "I"):
         yield _limit(
             name,
-            f"{where} takes spikes as boxes and sends its voltage on to '{target.name}' ({target.kind})",
+            f"{where} takes spikes as boxes and sends its voltage on to '{target.name}'"
+            f" ({target.kind})",
             f'pass spike_kernel="delta", or {_STEPPED}',
         )
     if _feeds(target.name, name, wires):
@@ -237,8 +236,8 @@ def _source_limits(
     if _type(source) == "I" and biases:
         yield _limit(
             name,
-            f"{where} integrates the bias of {listing(biases)} without end and sends its voltage on to "
-            f"'{target.name}' ({target.kind})",
+            f"{where} integrates the bias of {listing(biases)} without end and sends its voltage on"
+            f" to '{target.name}' ({target.kind})",
             f"take the bias away (a Linear has none), or {_STEPPED}",
         )
 
@@ -253,8 +252,8 @@ def _level_limits(
         if name in leveled:
             yield _limit(
                 name,
-                f"node '{name}' ({populations[name].kind}) takes the level of a Threshold and sends its voltage on to "
-                f"'{target.name}' ({target.kind})",
+                f"node '{name}' ({populations[name].kind}) takes the level of a Threshold and sends"
+                f" its voltage on to '{target.name}' ({target.kind})",
                 f'pass threshold="event", or {_STEPPED}',
             )
 
@@ -264,8 +263,8 @@ def _tau_limits(target: Population) -> Iterator[Problem]:
     if chain is not None and chain.taus is not None:
         yield _limit(
             target.name,
-            f"node '{target.name}' ({target.kind}) takes the voltage of {listing(chain.sources)}, whose tau runs from "
-            f"{format_time(chain.taus[0])} to {format_time(chain.taus[1])}",
+            f"node '{target.name}' ({target.kind}) takes the voltage of {listing(chain.sources)},"
+            f" whose tau runs from {format_time(chain.taus[0])} to {format_time(chain.taus[1])}",
             f"make these equal, or {_STEPPED}",
         )
 

@@ -1,4 +1,6 @@
-"""Graph -> Network (`lower`), and a trained Network's numbers back into the Graph (`update_graph`)."""
+"""Graph -> Network (`lower`), and a trained Network's numbers back into the Graph
+(`update_graph`).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
         DialectError: the dialect is undecided, or its framework never writes such a node.
 
     >>> from jaxsnn.nir import build
-    >>> graph = build.sequential(build.input(2), build.linear(3), build.cubalif(tau_mem=10e-3, tau_syn=5e-3), seed=0)
+    >>> neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
+    >>> graph = build.sequential(build.input(2), build.linear(3), neurons, seed=0)
     >>> lower(graph).populations["2"].size
     3
     """
@@ -114,8 +117,8 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         return
     if new.dt is None or not new.agrees or abs(new.dt - old.dt) > TOLERANCE * old.dt:
         raise LoweringError(
-            f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a step of "
-            f"{new.farthest:.6g}, and the file has steps of {old.dt:.6g}",
+            f"node '{new.node}' has {new.pair}, which in the dialect {before.dialect.name} makes a"
+            f" step of {new.farthest:.6g}, and the file has steps of {old.dt:.6g}",
             fix=f"change both so that {evidence.dt_from} stays the same, or neither",
             node=new.node,
         )
@@ -156,18 +159,14 @@ def _written(
             node=node.name,
         )
     original = np.asarray(node.value(name))
-    dtype = (
-        original.dtype
-        if original.dtype.kind == "f" and original.dtype != np.float16
-        else value.dtype
-    )
-    value = (value.astype(float) / (dialect.seconds or 1.0) ** node.traits.time_power(name)).astype(
-        dtype
-    )
-    if (
-        original.size == 1 and value.size > 1 and (value == value[0]).all()
-    ):  # it was one number for all
+    keeps_dtype = original.dtype.kind == "f" and original.dtype != np.float16
+    dtype = original.dtype if keeps_dtype else value.dtype
+    unit = (dialect.seconds or 1.0) ** node.traits.time_power(name)
+    value = (value.astype(float) / unit).astype(dtype)
+    was_one = original.size == 1 and value.size > 1  # one number for all
+    if was_one and (value == value[0]).all():
         return value[:1].reshape(original.shape)
-    known = original.reshape(value.shape) if original.size == value.size else original.reshape(-1)
+    # What did not change keeps its bits.
+    known = original.reshape(-1 if was_one else value.shape)
     value = np.where(same, known, value).astype(dtype)
     return value.reshape(original.shape) if value.size == original.size else value

@@ -4,8 +4,8 @@ open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,36 @@ from jaxsnn.nir.gains import require, rule_of, spike_area
 from jaxsnn.nir.nodes import Node
 
 _PURPOSE = "simulation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What the dialect says of a neuron. What it leaves open is noted among the obstacles.
+
+    Attributes:
+        obstacles: field or parameter -> the problem of an engine that needs it.
+    """
+
+    node: Node
+    dialect: Dialect
+    obstacles: dict[str, Problem]
+
+    def known(self, field: str, get: Callable[[], Any], default: Any) -> Any:
+        """What a function of the dialect gives, or the default where the dialect does not say."""
+        try:
+            return get()
+        except DialectError as error:
+            self.obstacles[field] = replace(error.problem, node=self.node.name)
+            return default
+
+    def option(self, field: str, default: Any) -> Any:
+        """An option that is said of the file or of the node, or the default."""
+
+        def get() -> Any:
+            require(self.dialect, [field], _PURPOSE, self.node.name)
+            return self.dialect.option(field, self.node.name)
+
+        return self.known(field, get, default)
 
 
 def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> Population:
@@ -33,76 +63,84 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
         DialectError: the dialect never writes such a node.
         LoweringError: a parameter that has neither one entry nor one for each neuron.
     """
-    view = dialect.at(node.name)
-    readout = not node.traits.fires or view.readout
+    view, rule = dialect.at(node.name), rule_of(dialect, node)
+    framework = _by_framework(node, dialect, size)
+    fires = not framework.readout
+    said = _Said(
+        node=node, dialect=dialect, obstacles=_obstacles(node, size, told_reset=view.reset)
+    )
+    said.option("seconds", None)
+    if rule.option:
+        said.known("own_option", lambda: require(dialect, [rule.option], _PURPOSE, node.name), None)
+    # The order in which things are asked for is that in which an engine names what it lacks.
+    reset = said.option("reset", "zero") if fires else "none"
+    area = said.known("spike_area", lambda: spike_area(dialect, node).seconds, None)
+    kernel = said.option("spike_kernel", "delta")
+    dt = None if framework.counts_steps else said.option("dt", None)
+    initial = said.option("initial", "zero")
+    membrane = _membrane(node, rule, said.obstacles, size)
+    own_delay = rule.recurrent_reset_delay if looped and fires else None
+    reset_delay, remarks = False, ()
+    if own_delay is not None:
+        reset_delay, remarks = own_delay, _remarks(node, dialect, own_delay)
+    elif fires:
+        reset_delay = said.option("reset_delay", False)
+    return replace(
+        framework,
+        spike_area=area,
+        spike_kernel=kernel,
+        dt=dt,
+        initial=initial,
+        reset=reset,
+        membrane=membrane,
+        reset_delay=reset_delay,
+        resets_first=reset in _resets_first(rule, looped),
+        obstacles=tuple(said.obstacles.items()),
+        remarks=remarks,
+    )
+
+
+def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
+    """What holds for all files of the framework."""
     conventions, rule = dialect.conventions, rule_of(dialect, node)
     assert conventions is not None
-    obstacles = _obstacles(node, size, told_reset=view.reset)
-    # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
-    # "seconds" stands in the way.
-    counts_steps = dialect.time_unit == "step" and dialect.dt is None
-
-    def known(field: str, get: Callable[[], Any], default: Any) -> Any:
-        try:
-            return get()
-        except DialectError as error:
-            obstacles[field] = replace(error.problem, node=node.name)
-            return default
-
-    def told(field: str, default: Any) -> Any:
-        def get() -> Any:
-            require(dialect, [field], _PURPOSE, node.name)
-            return dialect.option(field, node.name)
-
-        return known(field, get, default)
-
-    told("seconds", None)
-    if rule.option:
-        known("own_option", lambda: require(dialect, [rule.option], _PURPOSE, node.name), None)
-    reset = "none" if readout else told("reset", "zero")
-    first = (
-        rule.recurrent_resets_first
-        if looped and rule.recurrent_resets_first is not None
-        else rule.resets_first
-    )
-    own_delay = rule.recurrent_reset_delay if looped and not readout else None
-    remarks = ()
-    if own_delay is not None and view.reset_delay not in (None, own_delay):
-        remarks = (
-            f"node '{node.name}' ({node.type}): reset_delay is {own_delay}, not {view.reset_delay}, as {dialect.name} "
-            "has no other way for recurrent neurons of this type",
-        )
     return Population(
         name=node.name,
         kind=node.type,
         size=size,
-        readout=readout,
-        spike_area=known("spike_area", lambda: spike_area(dialect, node).seconds, None),
-        spike_kernel=told("spike_kernel", "delta"),
-        dt=None if counts_steps else told("dt", None),
+        readout=not node.traits.fires or dialect.at(node.name).readout,
         bias=conventions.constant_input,
         resistance=rule.resistance,
-        initial=told("initial", "zero"),
-        reset=reset,
-        membrane=_membrane(node, rule, obstacles, size),
         synapse=rule.synapse,
         membrane_decay=rule.membrane_decay,
         synapse_decay=rule.synapse_decay,
         threshold=conventions.threshold,
         spikes_per_step=conventions.spikes_per_step,
         spikes_from=conventions.spikes_from,
-        reset_delay=False
-        if readout
-        else told("reset_delay", False)
-        if own_delay is None
-        else own_delay,
         resets_at_start=conventions.resets_at_start,
         detaches_resets=conventions.detaches_resets,
-        resets_first=reset in first,
         recurrent_delay=conventions.recurrent_delay,
-        counts_steps=counts_steps,
-        obstacles=tuple(obstacles.items()),
-        remarks=remarks,
+        # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
+        # "seconds" stands in the way.
+        counts_steps=dialect.time_unit == "step" and dialect.dt is None,
+    )
+
+
+def _resets_first(rule: Rule, looped: bool) -> Collection[str]:
+    """The kinds of reset that act before a step's decay and input, where they act a step late."""
+    if looped and rule.recurrent_resets_first is not None:
+        return rule.recurrent_resets_first
+    return rule.resets_first
+
+
+def _remarks(node: Node, dialect: Dialect, reset_delay: bool) -> tuple[str, ...]:
+    """That the framework has no other reset_delay than its own, where another was said."""
+    said = dialect.at(node.name).reset_delay
+    if said in (None, reset_delay):
+        return ()
+    return (
+        f"node '{node.name}' ({node.type}): reset_delay is {reset_delay}, not {said}, as"
+        f" {dialect.name} has no other way for recurrent neurons of this type",
     )
 
 
@@ -115,8 +153,8 @@ def _membrane(node: Node, rule: Rule, obstacles: dict[str, Problem], size: int) 
         other = per_channel(node, "r", size)[~decayed][0]
         obstacles["r"] = _bad(
             node,
-            f"r is 1 at {int(decayed.sum())} of {size} neurons, whose input decays, and {other:g} at others, whose "
-            "input does not",
+            f"r is 1 at {int(decayed.sum())} of {size} neurons, whose input decays, and {other:g}"
+            " at others, whose input does not",
             "split it into two nodes",
         )
     return "relax" if decayed.all() else "relax, add"
@@ -131,7 +169,8 @@ def per_channel(node: Node, name: str, size: int) -> np.ndarray:
     value = node.numbers(name)
     if value.size not in (1, size):
         raise LoweringError(
-            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size} channels",
+            f"node '{node.name}' ({node.type}): {name} has {value.size} entries for {size}"
+            " channels",
             fix=f"give one entry, or {size}",
             node=node.name,
         )
@@ -158,8 +197,8 @@ def _obstacles(node: Node, size: int, *, told_reset: str | None) -> dict[str, Pr
             neuron = int(bad.argmax())
             found["v_reset"] = _bad(
                 node,
-                f"neuron {neuron} resets to {v_reset[neuron]:g}, not below its v_threshold {v_threshold[neuron]:g}, "
-                "and would fire without end at one time",
+                f"neuron {neuron} resets to {v_reset[neuron]:g}, not below its v_threshold"
+                f" {v_threshold[neuron]:g}, and would fire without end at one time",
                 "lower v_reset or raise v_threshold",
             )
     return found
