@@ -6,16 +6,23 @@ it fired before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
+
+#: What arrived from one source: times (arrivals,) in seconds, and the jumps of the synaptic drive
+#: (arrivals, neurons).
+Arrivals = tuple[Float[np.ndarray, "arrivals"], Float[np.ndarray, "arrivals neurons"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,10 @@ def audit(
     return found
 
 
-def _distance_at_spikes(lanes, arrivals, spikes) -> float:
+def _distance_at_spikes(
+    lanes: Any, arrivals: Sequence[Arrivals], spikes: Float[np.ndarray, "neurons spikes"]
+) -> float:
+    """Largest distance of V from the threshold just before a spike, in units of the height."""
     worst = 0.0
     for slot in range(spikes.shape[1]):
         fired = np.isfinite(spikes[:, slot])
@@ -104,15 +114,26 @@ def _distance_at_spikes(lanes, arrivals, spikes) -> float:
     return worst
 
 
-def _excess(lanes, arrivals, spikes, grid) -> float:
+def _excess(
+    lanes: Any,
+    arrivals: Sequence[Arrivals],
+    spikes: Float[np.ndarray, "neurons spikes"],
+    grid: Float[np.ndarray, "times"],
+) -> float:
+    """How far V exceeds the threshold at some times, at most, in units of the height."""
     return max(
         float(np.max(_excess_at(lanes, arrivals, spikes, np.full(len(spikes), when))))
         for when in grid
     )
 
 
-def _excess_at(lanes, arrivals, spikes, when) -> np.ndarray:
-    """(V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when` (neurons,)."""
+def _excess_at(
+    lanes: Any,
+    arrivals: Sequence[Arrivals],
+    spikes: Float[np.ndarray, "neurons spikes"],
+    when: Float[np.ndarray, "neurons"],
+) -> Float[np.ndarray, "neurons"]:
+    """(V - v_threshold) / (v_threshold - v_reset) of each neuron at its own time `when`."""
     height = lanes.threshold - lanes.v_reset
     v = (
         lanes.v_start * np.exp(-when / lanes.tau_mem)
@@ -126,8 +147,10 @@ def _excess_at(lanes, arrivals, spikes, when) -> np.ndarray:
     return (v - height * np.sum(decay, axis=1) - lanes.threshold) / height
 
 
-def _response(lanes, since) -> np.ndarray:
-    """V after a jump of the synaptic drive by 1, `since` seconds (arrivals, neurons) ago; 0 before."""
+def _response(
+    lanes: Any, since: Float[np.ndarray, "arrivals neurons"]
+) -> Float[np.ndarray, "arrivals neurons"]:
+    """V after a jump of the synaptic drive by 1, `since` seconds ago; 0 before."""
     since = np.maximum(since, 0.0)
     tau_mem, tau_syn = lanes.tau_mem, lanes.tau_syn
     equal = tau_mem == tau_syn

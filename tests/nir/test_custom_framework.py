@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, check, lower, update_graph, simulate, verify
+from jaxsnn import TimeStepped, check, lower, simulate, update_graph, verify
 from jaxsnn.errors import ConversionError, DialectError, LoweringError, UsageError
 from jaxsnn.nir import build, describe, export, parse, read, tagged, write
 from jaxsnn.nir.convert import convert

@@ -546,7 +546,9 @@ def test_a_type_with_a_state_becomes_a_population(dialect, area):
     }
 
 
-@pytest.mark.parametrize(("purpose", "engine"), [("event", jaxsnn.EventDriven), ("grid", jaxsnn.TimeStepped)])
+@pytest.mark.parametrize(
+    ("purpose", "engine"), [("event", jaxsnn.EventDriven), ("grid", jaxsnn.TimeStepped)]
+)
 def test_without_a_neuron_model_it_is_not_simulated(purpose, engine):
     graph = build.sequential(build.input(2), adaptive(), dt=1e-3)
     (problem,) = jaxsnn.check(graph, purpose).problems

@@ -177,9 +177,12 @@ def raster(seed=0):
 def test_the_grid_plays_the_same_levels_in_small_steps():
     graph = graph_of([["in", "w", "li", "scale", "th", "out"]], WEAK, spike_kernel="box")
     network, x = jaxsnn.lower(graph), raster()
-    level = simulate(network, dense_to_events(x, STEP), STEPS * STEP, engine=EventDriven(max_spikes="auto", max_events="auto")).levels[
-        "th"
-    ]
+    level = simulate(
+        network,
+        dense_to_events(x, STEP),
+        STEPS * STEP,
+        engine=EventDriven(max_spikes="auto", max_events="auto"),
+    ).levels["th"]
     y = np.asarray(simulate(network, x, engine=TimeStepped()).y["out"])
     ends = STEP * (1 + np.arange(STEPS))
     rise, fall = (np.asarray(times)[..., None] for times in (level.rise, level.fall))
@@ -215,7 +218,12 @@ def test_run_writes_rises_and_falls(written, capsys):
     assert code == 0
     graph = jaxsnn.read(written[0][0], dialect="nir", time_unit="s", dt=STEP)
     network = jaxsnn.lower(graph)
-    solution = simulate(network, dense_to_events(raster(), STEP), STEPS * STEP, engine=EventDriven(max_spikes="auto", max_events="auto"))
+    solution = simulate(
+        network,
+        dense_to_events(raster(), STEP),
+        STEPS * STEP,
+        engine=EventDriven(max_spikes="auto", max_events="auto"),
+    )
     level = solution.levels["th"]
     for sample in range(2):
         for name, times in (("", level.rise), ("fall_", level.fall)):

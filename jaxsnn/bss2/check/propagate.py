@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from jaxsnn.bss2.chip import (
     Chip,
 )
 from jaxsnn.bss2.mapping import Run
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 #: Responses that are summed at a time, so that a mapping in which everything responds needs no more
 #: memory.
@@ -218,7 +222,15 @@ def _accepted(
     return part * chip.labels + (address[which] & (chip.labels - 1)), number[which]
 
 
-def _add(sums, senders, first, count, target, weight, mode) -> None:
+def _add(
+    sums: Float[np.ndarray, "signs senders neurons"],
+    senders: Int[np.ndarray, "received"],
+    first: Int[np.ndarray, "synapses"],
+    count: Int[np.ndarray, "synapses"],
+    target: Int[np.ndarray, "synapses"],
+    weight: Int[np.ndarray, "synapses"],
+    mode: Int[np.ndarray, "synapses"],
+) -> None:
     """Add what some synapses do; each responds to `count` senders from `first` on."""
     inside = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     place = senders[np.repeat(first, count) + inside] * sums.shape[2] + np.repeat(target, count)

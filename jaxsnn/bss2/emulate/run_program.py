@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
@@ -84,7 +85,13 @@ class _Run:
     """One run: what travels in it, and what is recorded so far."""
 
     def __init__(
-        self, program: Program, wiring: RunWiring, weights: Weights, inputs, recorded: Recorded, key
+        self,
+        program: Program,
+        wiring: RunWiring,
+        weights: Weights,
+        inputs: Mapping[str, Events],
+        recorded: Recorded,
+        key: jax.Array,
     ):
         self.program, self.wiring, self.weights, self.key = program, wiring, weights, key
         self.recorded, self.batch = recorded, next(iter(inputs.values())).time.shape[0]
@@ -92,7 +99,7 @@ class _Run:
         self.dtype = jax.tree.leaves(weights)[0].dtype
         self.trains = self._from_host(inputs)
 
-    def all(self, t_end, sample_times, options: EventOptions) -> Recorded:
+    def all(self, t_end: Any, sample_times: Any, options: EventOptions) -> Recorded:
         """Run its populations in order."""
         for number, names in enumerate(self._order()):
             network = self._network(names, jax.random.fold_in(self.key, 2 * number))
@@ -124,7 +131,7 @@ class _Run:
         return [part.order if isinstance(part, Cycle) else (part.name,) for part in groups(wires)]
 
     # -- what arrives
-    def _from_host(self, inputs) -> dict[str, Events]:
+    def _from_host(self, inputs: Mapping[str, Events]) -> dict[str, Events]:
         """All that the host sends, in one stream."""
         sent = {_entry(part.source, True): self._sent(part, inputs) for part in self.wiring.host}
         if not self.program.chip.ideal and sent:
@@ -140,7 +147,7 @@ class _Run:
             }
         return sent
 
-    def _sent(self, part: HostEvents, inputs) -> Events:
+    def _sent(self, part: HostEvents, inputs: Mapping[str, Events]) -> Events:
         """The events that stand for the spikes of one population."""
         size = self.program.sizes[part.source]
         if part.source in inputs:
@@ -156,7 +163,7 @@ class _Run:
         return Events(time=time.reshape(len(time), -1), index=channel.reshape(len(time), -1))
 
     # -- the network
-    def _network(self, names: tuple[str, ...], key) -> Network:
+    def _network(self, names: tuple[str, ...], key: jax.Array) -> Network:
         """Some populations and all that arrives at them, in LSB and the file's seconds."""
         wires, parameters, populations = [], {}, {}
         members = [own for own in self.wiring.neurons if own.name in names]
@@ -184,7 +191,11 @@ class _Run:
         )
 
     def _projections(
-        self, own: Neurons, names, wires: list[Wire], parameters: dict[str, Any]
+        self,
+        own: Neurons,
+        names: tuple[str, ...],
+        wires: list[Wire],
+        parameters: dict[str, Any],
     ) -> Iterator[str]:
         """Adds what arrives at a population, and tells the names of the nodes that feed it."""
         for part in self.wiring.projections:
@@ -227,7 +238,7 @@ class _Run:
             values |= {"v_threshold": own.v_threshold, "v_reset": own.v_reset}
         return {name: np.asarray(value, self.dtype) for name, value in values.items()}
 
-    def _trial(self, own: Neurons, key) -> jax.Array:
+    def _trial(self, own: Neurons, key: jax.Array) -> Float[Array, "neurons"]:
         """Thresholds of this trial."""
         noise = jax.random.truncated_normal(key, -3.0, 3.0, (len(own.index),), self.dtype)
         height = jnp.asarray(own.v_threshold - own.v_leak, self.dtype)
@@ -241,7 +252,13 @@ class _Run:
         return Events(time=jnp.full(shape, jnp.inf, self.dtype), index=jnp.ones(shape, jnp.int32))
 
     # -- what leaves
-    def _fired(self, own: Neurons, time, count, key) -> None:
+    def _fired(
+        self,
+        own: Neurons,
+        time: Float[Array, "batch neurons spikes"],
+        count: Int[Array, "batch neurons"],
+        key: jax.Array,
+    ) -> None:
         """Spikes on their way to other neurons of the run, and to the host."""
         recorded, lost = time, self.recorded.lost
         if not self.program.chip.ideal:
@@ -268,7 +285,8 @@ class _Run:
             time={**seen.time, own.name: times}, count={**seen.count, own.name: counts}, lost=lost
         )
 
-    def _sampled(self, own: Neurons, voltages) -> None:
+    def _sampled(self, own: Neurons, voltages: Float[Array, "batch samples neurons"]) -> None:
+        """Voltages of a readout, beside those of its other neurons."""
         batch, samples, _ = voltages.shape
         every = self.recorded.voltages.get(own.name)
         if every is None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from jaxsnn.network.sorting import sorted_times
 
@@ -81,20 +82,24 @@ def _cycles(kept: jax.Array, earliest: jax.Array) -> jax.Array:
     return rank + lax.cummax(jnp.where(kept, earliest - rank, -1.0), axis=kept.ndim - 1)
 
 
+#: Which events are kept, and the cycle in which each of them goes.
+_Kept = tuple[Bool[Array, "... events"], Float[Array, "... events"]]
+
+
 def _through_queue(time: jax.Array, cycle: float, queue: int) -> tuple[jax.Array, jax.Array]:
     """As `_in_cycles`, but whoever would wait for more than `queue` cycles is lost; and how many
     are.
     """
     finite, earliest = jnp.isfinite(time), _earliest(time, cycle)
 
-    def drop_first(carry):
+    def drop_first(carry: _Kept) -> _Kept:
         kept, cycles = carry
         late = kept & (cycles - earliest > queue)
         # who overflows first depends on those before alone; without it those behind wait less
         kept = kept & ~(late & (jnp.cumsum(late, axis=-1) == 1))
         return kept, _cycles(kept, earliest)
 
-    def overflows(carry):
+    def overflows(carry: _Kept) -> Bool[Array, ""]:
         kept, cycles = carry
         return jnp.any(kept & (cycles - earliest > queue))
 

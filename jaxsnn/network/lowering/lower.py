@@ -167,6 +167,6 @@ def _written(
     if was_one and (value == value[0]).all():
         return value[:1].reshape(original.shape)
     # What did not change keeps its bits.
-    known = original.reshape(-1 if was_one else value.shape)
+    known = original.reshape(value.shape if original.size == value.size else -1)
     value = np.where(same, known, value).astype(dtype)
     return value.reshape(original.shape) if value.size == original.size else value

@@ -203,7 +203,7 @@ def _through(draft: Draft, name: str, arriving: Bounds) -> Bounds:
 
 
 def _through_convolution(
-    entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape
+    entry: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]
 ) -> Bounds:
     """Bounds of each output channel; padding counts as zero."""
     weight = np.asarray(entry["weight"], float)

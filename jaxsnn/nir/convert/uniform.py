@@ -5,6 +5,7 @@ population for each.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,8 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
     return found
 
 
-def _taken(value, group: np.ndarray, shape: tuple[int, ...]):
+def _taken(value: Any, group: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """The entries of a group, where a parameter has one for each channel; else the parameter."""
     array = np.asarray(value) if not isinstance(value, str | dict) else None
     return value if array is None or array.shape != shape else array[group]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -89,7 +91,11 @@ def _firing(network: Network, name: str, batch: Batch, end: float) -> float:
 
 
 def _scaled_until(
-    network: Network, nodes: list[str], firing, fraction: float, name: str
+    network: Network,
+    nodes: list[str],
+    firing: Callable[[Network], float],
+    fraction: float,
+    name: str,
 ) -> Network:
     """Bisection of the logarithm of a factor: more weight lets more neurons fire, where weights are
     mostly positive.

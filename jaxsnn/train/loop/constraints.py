@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.network.network import Network
@@ -23,6 +24,8 @@ from jaxsnn.units import parse_time
 
 Parameters = dict[str, dict[str, jax.Array]]
 Own = Mapping[str, jax.Array]
+#: A parameter as an array, or its raw numbers, of the same shape.
+Numbers = Float[Array, "*shape"]
 
 
 class Constraint(Protocol):
@@ -43,13 +46,13 @@ class Constraint(Protocol):
         """The optimiser's step, as a multiple of the learning rate."""
         ...
 
-    def to_raw(self, value: Any, own: Own, /) -> Any:
+    def to_raw(self, value: Numbers, own: Own, /) -> Numbers:
         """The raw number of a value, elementwise; `own` has all parameters of the node, times in
         seconds.
         """
         ...
 
-    def to_value(self, raw: Any, own: Own, /) -> Any:
+    def to_value(self, raw: Numbers, own: Own, /) -> Numbers:
         """The value of any raw number, elementwise: the inverse of `to_raw`, differentiable."""
         ...
 
@@ -66,11 +69,11 @@ class Free:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, own: Own):
+    def to_raw(self, value: Numbers, own: Own) -> Numbers:
         """The raw number of a value."""
         return value
 
-    def to_value(self, raw, own: Own):
+    def to_value(self, raw: Numbers, own: Own) -> Numbers:
         """The value of a raw number."""
         return raw
 
@@ -88,11 +91,11 @@ class Positive:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, own: Own):
+    def to_raw(self, value: Numbers, own: Own) -> Numbers:
         """The raw number of a value."""
         return jnp.log(value - _number(self.low, own))
 
-    def to_value(self, raw, own: Own):
+    def to_value(self, raw: Numbers, own: Own) -> Numbers:
         """The value of a raw number."""
         return _number(self.low, own) + jnp.exp(raw)
 
@@ -114,12 +117,12 @@ class Bounded:
     shared: bool = False
     rate: float = 1.0
 
-    def to_raw(self, value, own: Own):
+    def to_raw(self, value: Numbers, own: Own) -> Numbers:
         """The raw number of a value."""
         share = jnp.clip((value - self.low) / (self.high - self.low), _EDGE, 1 - _EDGE)
         return jnp.log(share / (1 - share))
 
-    def to_value(self, raw, own: Own):
+    def to_value(self, raw: Numbers, own: Own) -> Numbers:
         """The value of a raw number."""
         return self.low + (self.high - self.low) * jax.nn.sigmoid(raw)
 
@@ -272,7 +275,9 @@ def _check_name(name: str, key: str, known_names: Iterable[str]) -> None:
         raise UsageError(f"'{key}' cannot be trained", fix=suggestion(name, known_names))
 
 
-def _check_start(node: str, name: str, value, constraint: Constraint, own: Own) -> list[str]:
+def _check_start(
+    node: str, name: str, value: Numbers, constraint: Constraint, own: Own
+) -> list[str]:
     """Refuse a start outside the limits; say where one at a bound is moved inside."""
     numbers = np.asarray(value, float)
     if constraint.shared and (numbers != numbers.flat[0]).any():

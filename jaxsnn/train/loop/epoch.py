@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxsnn.event.event_record import Budgets
 from jaxsnn.network.network import Network
@@ -69,7 +70,7 @@ def summarise(
     """
     predictions = setup.loss.predict(solution)
 
-    def summed(per_sample):
+    def summed(per_sample: Num[Array, "batch"] | Bool[Array, "batch"]) -> Num[Array, ""]:
         return jnp.sum(jnp.where(used, per_sample, 0))
 
     sums = Summary(
@@ -209,7 +210,10 @@ def run_epoch(
         order: (batches, batch) numbers of samples.
     """
 
-    def step(state, inputs):
+    def step(
+        state: TrainState,
+        inputs: tuple[Int[Array, ""], Int[Array, "batch"], Float[Array, ""]],
+    ) -> tuple[TrainState, Summary]:
         number, index, rate = inputs
         place = Place(number=number, index=index, rate=rate)
         return _step(setup, network, scales, bumping, state, data, pace, place)
@@ -219,7 +223,16 @@ def run_epoch(
     return state, joined(summaries)
 
 
-def _step(setup, network, scales, bumping, state, data, pace, place):
+def _step(
+    setup: Setup,
+    network: Network,
+    scales: Parameters,
+    bumping: WeightBumping,
+    state: TrainState,
+    data: Batch,
+    pace: Pace,
+    place: Place,
+) -> tuple[TrainState, Summary]:
     """One step of the optimiser."""
     index, rate, options = place.index, place.rate, setup.options
     key = jax.random.fold_in(pace.key, place.number)
@@ -232,6 +245,7 @@ def _step(setup, network, scales, bumping, state, data, pace, place):
     if options.clip is not None:
         shorter = jnp.minimum(1.0, options.clip / norm)
         gradient = jax.tree.map(lambda part: part * shorter, gradient)
+    # What the optimiser sees: raw numbers in steps of 1.
     in_steps = jax.tree.map(
         lambda raw, scale: raw / jnp.where(scale == 0, 1.0, scale), state.raw, scales
     )
@@ -249,7 +263,16 @@ def _step(setup, network, scales, bumping, state, data, pace, place):
     return TrainState(raw=raw, memory=memory, average=average), summary
 
 
-def _gradient(setup, network, bumping, raw, data, key, index, places):
+def _gradient(
+    setup: Setup,
+    network: Network,
+    bumping: WeightBumping,
+    raw: Parameters,
+    data: Batch,
+    key: jax.Array,
+    index: Int[Array, "batch"],
+    places: Int[Array, "batch"],
+) -> tuple[Parameters, dict[str, Float[Array, "neurons"]], Summary]:
     """Gradient of the mean loss of a batch, how far silent neurons want their weights raised, and a
     summary; of all devices together.
     """
@@ -259,7 +282,7 @@ def _gradient(setup, network, bumping, raw, data, key, index, places):
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
         batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
 
-    def objective(raw):
+    def objective(raw: Parameters) -> tuple[Float[Array, ""], tuple[Solution, jax.Array]]:
         changed = with_trained(network, setup.trained, raw)
         solution = setup.run(changed, batch.inputs)
         values = setup.loss(solution, batch.labels)
@@ -286,7 +309,13 @@ def run_evaluation(
 ) -> Summary:
     """One batch without training; `used` (batch,) is False for samples that only fill it up."""
 
-    def evaluate(network, raw, data, order, used):
+    def evaluate(
+        network: Network,
+        raw: Parameters,
+        data: Batch,
+        order: Int[Array, "batch"],
+        used: Bool[Array, "batch"],
+    ) -> Summary:
         batch = data.take(order)
         solution = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
         values = setup.loss(solution, batch.labels)

@@ -12,6 +12,7 @@ a sample), divided by the same. A step of 0.01 moves kicks and lifts by 0.01.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -24,6 +25,10 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.operators import identity, through
 from jaxsnn.network.structure import OPERATORS, Wire
 from jaxsnn.train.loop.constraints import Free, Parameters, Trained
+
+#: A neuron model and the parameters of its population -> what one unit that arrives does to each
+#: neuron, (neurons,) >= 0.
+EffectOf = Callable[[Neuron, dict[str, jax.Array]], np.ndarray]
 
 
 def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
@@ -71,7 +76,7 @@ def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: floa
     return np.abs(np.asarray(neuron.lift(parameters, one, t_end)))
 
 
-def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
+def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
     """For each node, the largest effect of one unit that leaves it, by channel; backwards through
     linear nodes.
     """
@@ -90,7 +95,7 @@ def _reach(network: Network, effect_of) -> dict[str, np.ndarray]:
     return leaving
 
 
-def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of) -> np.ndarray:
+def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of: EffectOf) -> np.ndarray:
     """The largest effect of one unit that enters a node, by channel, or for all channels."""
     parameters = network.parameters.get(wire.name, {})
     if wire.kind == "neuron":

@@ -5,16 +5,24 @@ seconds of the network's own time, padded with inf, and `NAME.index` (samples, e
 of each event. The chip runs faster than the network by the factor `speedup` of network.json.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
 HERE = Path(__file__).parent
+#: Number of a population of network.json, and of a neuron in it.
+Neuron = tuple[int, int]
+#: Spike times of one neuron, seconds of the chip, one list for each sample.
+Times = list[list[float]]
 
 
-def arguments(text):
+def arguments(text: str) -> argparse.ArgumentParser:
     """The arguments of a script."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument(
@@ -29,16 +37,16 @@ def arguments(text):
     return parser
 
 
-def network():
+def network() -> dict[str, Any]:
     """What `jaxsnn deploy` wrote."""
     return json.loads((HERE / "network.json").read_text(encoding="utf-8"))
 
 
-def missing(package, error):
+def missing(package: str, error: ImportError) -> NoReturn:
     """Say that the vendor's software is not here, and end."""
     raise SystemExit(
-        f"{package} cannot be imported ({error}): run this script where the BrainScaleS-2 software stack is installed, "
-        "in its container or on EBRAINS"
+        f"{package} cannot be imported ({error}): run this script where the BrainScaleS-2 software"
+        " stack is installed, in its container or on EBRAINS"
     )
 
 
@@ -47,26 +55,26 @@ class Trains:
     sample.
     """
 
-    def __init__(self, samples):
+    def __init__(self, samples: int) -> None:
         self.samples = samples
-        self.times = {}
-        self.traces = {}
+        self.times: dict[Neuron, Times] = {}
+        self.traces: dict[Neuron, np.ndarray] = {}
 
-    def add(self, key, trains):
+    def add(self, key: Neuron, trains: Times) -> None:
         """Set the trains of a neuron."""
         self.times[key] = trains
 
-    def add_traces(self, population, indices, values):
+    def add_traces(self, population: int, indices: Iterable[int], values: np.ndarray) -> None:
         """Set membranes (steps, samples, neurons) of some neurons of a readout, CADC LSB."""
         for place, index in enumerate(indices):
             self.traces[population, index] = values[:, :, place]
 
-    def of(self, key):
+    def of(self, key: Neuron) -> Times:
         """The trains of a neuron, empty where nothing was set."""
         return self.times.get(key, [[] for _ in range(self.samples)])
 
 
-def read_inputs(path, net, duration):
+def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
     """The trains of all input channels; the channel that stands in for biases fires by itself."""
     given = np.load(path)
     external = [number for number, one in enumerate(net["populations"]) if one["external"]]
@@ -77,7 +85,8 @@ def read_inputs(path, net, duration):
     ]
     if lacking:
         raise SystemExit(
-            f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has {', '.join(given.files)}"
+            f"{path} has no '{lacking[0]}.time' and '{lacking[0]}.index', it has"
+            f" {', '.join(given.files)}"
         )
     samples = given[f"{wanted[0]}.time"].shape[0] if wanted else 1
     trains = Trains(samples)
@@ -98,7 +107,7 @@ def read_inputs(path, net, duration):
     return trains
 
 
-def write_outputs(path, net, trains):
+def write_outputs(path: str, net: dict[str, Any], trains: Trains) -> None:
     """All recorded spikes, in the network's own time, and `NAME.membrane` (steps, samples, neurons)
     of readouts.
     """

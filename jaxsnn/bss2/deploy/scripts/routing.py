@@ -6,13 +6,25 @@ Written for the release of the stack in which networks are built with NetworkBui
 where the mapping's signs are free.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 EXCITES, INHIBITS = 1, 2
 
+#: A part of network.json.
+Content = dict[str, Any]
+#: Key of a population of the network -> its group of the run, None for the sources.
+Owners = dict[Any, int | None]
+#: What a connection joins: a group (None: the sources) and a place in it, twice.
+Ends = tuple[int | None, int, int | None, int]
 
-def routing_function(net, run):
+
+def routing_function(net: Content, run: Content) -> Callable[[Any], Any]:
     """The function that routes one run's network. `net` and `run` are of network.json."""
 
-    def route(network):
+    def route(network: Any) -> Any:
         import pygrenade_vx.network as grenade
 
         ((identifier, instance),) = dict(network.execution_instances).items()
@@ -30,7 +42,7 @@ def routing_function(net, run):
     return route
 
 
-def set_chip(routed, run):
+def set_chip(routed: Any, run: Content) -> None:
     """Crossbar, compare masks and row modes."""
     from dlens_vx_v3 import hal, halco
 
@@ -56,7 +68,7 @@ def set_chip(routed, run):
     routed.crossbar_nodes = nodes
 
 
-def populations(instance, run, grenade):
+def populations(instance: Any, run: Content, grenade: Any) -> Owners:
     """For each population of the network: the group of the run that it is, None for the sources."""
     heads = {tuple(group["heads"]): number for number, group in enumerate(run["groups"])}
     owners = {}
@@ -64,8 +76,8 @@ def populations(instance, run, grenade):
         if isinstance(population, grenade.ExternalSourcePopulation):
             if len(population.neurons) != len(run["sources"]):
                 raise RuntimeError(
-                    f"the network has {len(population.neurons)} sources, the mapping {len(run['sources'])}: use the "
-                    "modules that build_modules makes"
+                    f"the network has {len(population.neurons)} sources, the mapping"
+                    f" {len(run['sources'])}: use the modules that build_modules makes"
                 )
             owners[key] = None
             continue
@@ -74,13 +86,14 @@ def populations(instance, run, grenade):
         )
         if found not in heads:
             raise RuntimeError(
-                f"a population of {len(found)} neurons is not placed as the mapping says: pass placement_constraint"
+                f"a population of {len(found)} neurons is not placed as the mapping says: pass"
+                " placement_constraint"
             )
         owners[key] = heads[found]
     return owners
 
 
-def labels_of_sources(owners, run):
+def labels_of_sources(owners: Owners, run: Content) -> dict[Any, list[list[Any]]]:
     """The events that the host sends for each source."""
     from dlens_vx_v3 import halco
 
@@ -88,7 +101,7 @@ def labels_of_sources(owners, run):
     return {key: labels for key, group in owners.items() if group is None}
 
 
-def labels_of_neurons(owners, run):
+def labels_of_neurons(owners: Owners, run: Content) -> dict[Any, list[dict[Any, list[Any]]]]:
     """The address of each neuron; only the first circuit of a neuron has one."""
     from dlens_vx_v3 import halco
 
@@ -103,7 +116,9 @@ def labels_of_neurons(owners, run):
     return labels
 
 
-def connections(instance, owners, net, run, grenade):
+def connections(
+    instance: Any, owners: Owners, net: Content, run: Content, grenade: Any
+) -> tuple[dict[Any, list[Any]], dict[Any, list[Any]]]:
     """The synapses of each connection, and the circuits that they end at."""
     synapses = by_connection(run)
     placed, routes = {}, {}
@@ -123,7 +138,7 @@ def connections(instance, owners, net, run, grenade):
     return placed, routes
 
 
-def by_connection(run):
+def by_connection(run: Content) -> dict[Ends, list[Content]]:
     """(group or None, place in it, group, place in it) -> its synapses."""
     places = {number: (None, number) for number in range(len(run["sources"]))}
     for number, group in enumerate(run["groups"]):
@@ -140,30 +155,35 @@ def by_connection(run):
     return found
 
 
-def synapses_for(found, weight, sign, net, run, ends):
+def synapses_for(
+    found: Sequence[Content], weight: int, sign: int, net: Content, run: Content, ends: Ends
+) -> Sequence[Content]:
     """The synapses of a connection in a projection of one sign, with the weight that it has now."""
     if weight == 0:
         return []
     if not found:
         raise RuntimeError(
-            f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was mapped"
+            f"connection {ends} has weight {weight} and no synapse: its weight was 0 when it was"
+            " mapped"
         )
     if sum(one["weight"] for one in found) != weight:
         if len(found) > 1 or weight > net["largest_weight"]:
             raise RuntimeError(
-                f"connection {ends} has weight {weight} and {len(found)} synapses for another: map again"
+                f"connection {ends} has weight {weight} and {len(found)} synapses for another: map"
+                " again"
             )
         found = [{**found[0], "weight": weight}]
     if run["row_modes"][found[0]["side"]][found[0]["row"]] == sign:
         return found
     if net["signs"] != "free":
         raise RuntimeError(
-            f"connection {ends} has another sign than when it was mapped: map again, or with free signs"
+            f"connection {ends} has another sign than when it was mapped: map again, or with free"
+            " signs"
         )
     return [{**one, "row": one["row"] ^ 1} for one in found]  # the driver's other row
 
 
-def placed_connection(one, grenade):
+def placed_connection(one: Content, grenade: Any) -> Any:
     """A synapse as grenade has it."""
     from dlens_vx_v3 import halco
 

@@ -6,14 +6,19 @@ Spikes that a later run needs are played back from the tensors that hxtorch reco
 `slope` of network.json (CADC LSB per microsecond): say --i-synin-gm and --synapse-dac-bias.
 """
 
+from __future__ import annotations
+
+import argparse
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from common import Trains, arguments, missing, network, read_inputs, write_outputs
 from routing import routing_function
 
 
-def stack():
+def stack() -> tuple[Any, Any, Any]:
     """hxtorch and what belongs to it."""
     try:
         import hxtorch
@@ -24,7 +29,7 @@ def stack():
     return hxtorch, hxsnn, torch
 
 
-def structure(shape):
+def structure(shape: Sequence[tuple[int, int]]) -> Any:
     """A neuron of one compartment with circuits at (row, column) of a grid; the first one leaks and
     fires.
     """
@@ -32,7 +37,7 @@ def structure(shape):
     from hxtorch.spiking.morphology import SingleCompartmentNeuron
 
     class Placed(SingleCompartmentNeuron):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__(1)
             columns = halco.NeuronColumnOnLogicalNeuron.size
             circuits = [
@@ -46,8 +51,12 @@ def structure(shape):
     return Placed()
 
 
-def build_modules(net, run, experiment, options):
-    """The neurons of each group, and the synapses between groups (None: the sources) that have any."""
+def build_modules(
+    net: dict[str, Any], run: dict[str, Any], experiment: Any, options: argparse.Namespace
+) -> tuple[list[Any], dict[tuple[int | None, int], Any]]:
+    """The neurons of each group, and the synapses between groups (None: the sources) that have
+    any.
+    """
     _, hxsnn, torch = stack()
     from dlens_vx_v3 import halco
 
@@ -88,24 +97,30 @@ def build_modules(net, run, experiment, options):
     return neurons, synapses
 
 
-def unchanged(weight):
+def unchanged(weight: Any) -> Any:
     """Weights are whole numbers already."""
     return weight
 
 
-def value_of(value, indices, torch):
+def value_of(value: Any, indices: Sequence[int], torch: Any) -> Any:
     """One number, or one for each neuron of a group."""
     return torch.tensor([value[one] for one in indices]) if isinstance(value, list) else value
 
 
-def dense(link, inputs, outputs):
+def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
     """(outputs, inputs) float32 weights."""
     weight = np.zeros((outputs, inputs), np.float32)
     weight[link["target"], link["source"]] = link["weight"]
     return weight
 
 
-def run_once(net, run, trains, steps, options):
+def run_once(
+    net: dict[str, Any],
+    run: dict[str, Any],
+    trains: Trains,
+    steps: int,
+    options: argparse.Namespace,
+) -> None:
     """One run: its spikes are added to the trains."""
     _, hxsnn, torch = stack()
     experiment = hxsnn.Experiment(
@@ -142,20 +157,23 @@ def run_once(net, run, trains, steps, options):
             trains.add((group["population"], index), times)
 
 
-def on_grid(run, trains, steps, dt):
+def on_grid(run: dict[str, Any], trains: Trains, steps: int, dt: float) -> np.ndarray:
     """(steps, samples, sources) float32: 1 where a source spikes."""
     spikes = np.zeros((steps, trains.samples, len(run["sources"])), np.float32)
     for place, source in enumerate(run["sources"]):
         for sample, times in enumerate(trains.of((source["population"], source["index"]))):
             inside = np.rint(np.array(times) / dt).astype(int)
             if len(set(inside.tolist())) < len(times):
-                message = f"source {place}, sample {sample}: spikes share a step of {dt} s, take a smaller --dt"
+                message = (
+                    f"source {place}, sample {sample}: spikes share a step of {dt} s, take a"
+                    " smaller --dt"
+                )
                 warnings.warn(message, stacklevel=2)
             spikes[inside[inside < steps], sample, place] = 1
     return spikes
 
 
-def main():
+def main() -> None:
     """Run all runs."""
     net = network()
     parser = arguments(__doc__.splitlines()[0])

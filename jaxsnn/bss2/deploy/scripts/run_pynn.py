@@ -6,11 +6,15 @@ synaptic inputs are to be calibrated so that one LSB of a weight changes dV/dt b
 network.json (CADC LSB per microsecond).
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
-from common import Trains, arguments, missing, network, read_inputs, write_outputs
+from common import Neuron, Trains, arguments, missing, network, read_inputs, write_outputs
 
 
-def stack():
+def stack() -> Any:
     """PyNN.brainscales."""
     try:
         import pynn_brainscales.brainscales2 as pynn
@@ -19,7 +23,9 @@ def stack():
     return pynn
 
 
-def build(pynn, net, run, trains, sample):
+def build(
+    pynn: Any, net: dict[str, Any], run: dict[str, Any], trains: Trains, sample: int
+) -> list[Any]:
     """The populations of a run by group; None are the sources, one population for each."""
     sources = []
     for source in run["sources"]:
@@ -56,13 +62,15 @@ def build(pynn, net, run, trains, sample):
     return groups
 
 
-def of_group(value, group):
+def of_group(value: Any, group: dict[str, Any]) -> Any:
     """One number, or one for each neuron of a group."""
     return [value[one] for one in group["indices"]] if isinstance(value, list) else value
 
 
-def connect(pynn, link, sources, targets):
-    """Projections of both signs; inhibiting weights are negative."""
+def connect(pynn: Any, link: dict[str, Any], sources: Any, targets: Any) -> None:
+    """Projections of both signs; inhibiting weights are negative. `sources` is a population, or a
+    list of populations of one neuron each.
+    """
     pairs = list(zip(link["source"], link["target"], link["weight"], strict=True))
     for receptor, chosen in (
         ("excitatory", [pair for pair in pairs if pair[2] > 0]),
@@ -85,7 +93,14 @@ def connect(pynn, link, sources, targets):
             )
 
 
-def run_once(pynn, net, run, trains, sample, duration):
+def run_once(
+    pynn: Any,
+    net: dict[str, Any],
+    run: dict[str, Any],
+    trains: Trains,
+    sample: int,
+    duration: float,
+) -> dict[Neuron, list[float]]:
     """One run of one sample: the spike times of each group's neurons, seconds of the chip."""
     pynn.setup(neuronPermutation=[head for group in run["groups"] for head in group["heads"]])
     groups = build(pynn, net, run, trains, sample)
@@ -101,7 +116,7 @@ def run_once(pynn, net, run, trains, sample, duration):
     return found
 
 
-def main():
+def main() -> None:
     """Run all samples."""
     net = network()
     options = arguments(__doc__.splitlines()[0]).parse_args()
