@@ -24,6 +24,8 @@ from jaxsnn.units import format_time
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxsnn.event.event_driven import EventDriven
+    from jaxsnn.event.event_solution import EventSolution
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
 
@@ -190,49 +192,57 @@ def run_file(
     import numpy as np
 
     from jaxsnn.errors import refuse
-    from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.event.limits import output_limits
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.network.results import Result
     from jaxsnn.simulation.network_arrays import network_inputs, output_arrays
     from jaxsnn.simulation.recordings import load_arrays
     from jaxsnn.simulation.simulate import simulate
 
-    if max_spikes != "auto" and max_spikes < 1:
-        raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
+    engine = _engine(max_spikes, threshold or "level")
     arrays = load_arrays(source)
     network = lower(graph)
-    refuse(output_limits(network.wires, network.populations, threshold or "level"))
+    refuse(output_limits(network.wires, network.populations, engine.threshold))
     inputs = network_inputs(arrays, network, graph.dialect.dt)
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise _endless(source)
     sampled = inputs.sample_times
-    solution = simulate(
-        network,
-        inputs.events,
-        end,
-        engine=EventDriven(
-            max_spikes=max_spikes,
-            max_events="auto",
-            max_arrivals="auto",
-            threshold=threshold or "level",
-        ),
-        sample_times=None if sampled is None else sampled[sampled <= end],
-    )
+    if sampled is not None:
+        sampled = sampled[sampled <= end]
+    solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
     leaving = output_arrays(network, solution)
     _write(output, leaving, force)
     return RunOutcome(
-        result=Result(int(solution.result)).name.lower(),
-        spikes=_totals(solution.spikes),
-        spikes_needed={name: int(count) for name, count in solution.spikes_needed.items()},
+        **_found(solution),
         samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
         notes=(*solution.notes, *_unused_options(graph, network, threshold)),
-        levels=_totals(solution.levels),
     )
+
+
+def _engine(max_spikes: int | Literal["auto"], threshold: str) -> EventDriven:
+    """The event engine, with room for all events that there are."""
+    from jaxsnn.event.event_driven import EventDriven
+
+    if max_spikes != "auto" and max_spikes < 1:
+        raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
+    return EventDriven(
+        max_spikes=max_spikes, max_events="auto", max_arrivals="auto", threshold=threshold
+    )
+
+
+def _found(solution: EventSolution) -> dict[str, Any]:
+    """What the event engine found, as `RunOutcome` names it."""
+    from jaxsnn.network.results import Result
+
+    return {
+        "result": Result(int(solution.result)).name.lower(),
+        "spikes": _totals(solution.spikes),
+        "spikes_needed": {name: int(count) for name, count in solution.spikes_needed.items()},
+        "levels": _totals(solution.levels),
+    }
 
 
 def run_in_steps(

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jaxsnn.network.voltage_chains import Taus
 
 
+#: Names that the text of a network lists of each kind, at most.
+_SHOWN = 6
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 NodeParameters = dict[str, Float[Array, "..."]]
 #: NIR node name -> its parameters.
@@ -132,25 +134,22 @@ class Network:
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
     def __repr__(self) -> str:
-        """At most ten lines: the populations with their sizes, and how many parameters there
-        are.
+        """At most ten lines: the populations with their types and sizes, and how many parameters
+        there are.
         """
         leaves = jax.tree.leaves(self.parameters)
         numbers = sum(int(np.size(leaf)) for leaf in leaves)
         neurons = sum(population.size for population in self.populations.values())
-        sized = [f"{wire.name} {wire.size}" for wire in self.wires if wire.kind == "input"]
-        shown = [f"{own.name} {own.kind} {own.size}" for own in self.populations.values()]
+        inputs = [f"'{wire.name}' {wire.size}" for wire in self.wires if wire.kind == "input"]
+        shown = [f"'{own.name}' {own.kind} {own.size}" for own in self.populations.values()]
+        outputs = [f"'{name}'" for name in self.outputs]
         lines = [
             f"Network({len(self.wires)} nodes, {neurons} neurons, {numbers} parameters",
-            f"  inputs: {listing(sized, SHOWN)}",
-            f"  populations: {listing(shown, SHOWN)}",
-            f"  outputs: {listing(self.outputs, SHOWN)}",
+            f"  inputs: {listing(inputs, _SHOWN)}",
+            f"  populations: {listing(shown, _SHOWN)}",
+            f"  outputs: {listing(outputs, _SHOWN)}",
         ]
         return "\n".join(lines) + ")"
-
-
-#: Names that a text for people lists of each kind, at most.
-SHOWN = 6
 
 
 def check_parameters(old: Parameters, new: Parameters) -> None:

@@ -7,6 +7,7 @@ are sorted naturally (2 comes before 10). Nested graphs are flattened, their nam
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import re
@@ -15,8 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import networkx
+import numpy as np
 
-from jaxsnn.errors import GraphError, Problem, suggestion
+from jaxsnn.errors import GraphError, Problem, listing, suggestion
 from jaxsnn.nir.nodes import (
     IF,
     LI,
@@ -72,6 +74,9 @@ __all__ = [
 ]
 
 Edge = tuple[str, str]
+
+#: Names that the text of a graph lists of each kind, at most.
+_SHOWN = 6
 
 
 def natural_key(name: str) -> tuple[Any, ...]:
@@ -166,6 +171,35 @@ class Graph:
     version: str | None = None
     source: Any = None
     written_edges: tuple[Edge, ...] = ()
+
+    def __repr__(self) -> str:
+        """At most ten lines: how many nodes there are of each type, and the shapes of Inputs,
+        neurons and Outputs as the file gives them.
+        """
+        types = collections.Counter(node.type for node in self.nodes.values())
+        values = [value for node in self.nodes.values() for value in node.parameters.values()]
+        numbers = sum(np.size(value) for value in values if np.asarray(value).dtype.kind == "f")
+        lines = [
+            f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges, {numbers} parameters",
+            f"  dialect: {self.dialect.name or 'undecided'}",
+            f"  types: {listing(f'{count} {name}' for name, count in types.most_common())}",
+            f"  inputs: {listing(map(self._shown, self.inputs), _SHOWN)}",
+            f"  neurons: {listing(map(self._shown, self.neurons), _SHOWN)}",
+            f"  outputs: {listing(map(self._shown, self.outputs), _SHOWN)}",
+        ]
+        lines += [f"  repairs: {len(self.repairs)}"] if self.repairs else []
+        lines += [f"  warnings: {len(self.warnings)}"] if self.warnings else []
+        return "\n".join(lines) + ")"
+
+    def _shown(self, name: str) -> str:
+        """A node's name, its type where it is no port, and the shape that its parameters fix."""
+        node = self.nodes[name]
+        if node.traits.port:
+            kind, shape = "", node.parameters.get("shape")
+        else:
+            kind, shape = f" {node.type}", node.traits.input_shape(node)
+        sizes = "" if shape is None else f" {tuple(int(size) for size in np.ravel(shape))}"
+        return f"'{name}'{kind}{sizes}"
 
     @property
     def metadata(self) -> Mapping[str, Any]:

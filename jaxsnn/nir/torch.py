@@ -323,9 +323,9 @@ def _elementwise(kind: str, entry: dict[str, Any]) -> Any:
     return Late() if kind == "Delay" else Elementwise()
 
 
-def _neuron(step: Step) -> Any:
-    """A population that steps as `jaxsnn.nir.convert.step` defines; its state is (v before reset,
-    i, spikes).
+def _fire_of(step: Step) -> Callable[[Any, Any], Any]:
+    """Spikes of v and the threshold, two tensors of one shape; backward the derivative of an
+    arc tangent.
     """
     import torch
 
@@ -342,11 +342,20 @@ def _neuron(step: Step) -> Any:
 
     def fire(v: Any, threshold: Any) -> Any:
         spikes: Any = Spike.apply(v - threshold)
-        return (
-            spikes + (torch.floor(v / threshold) - 1).clamp(min=0).detach()
-            if step.several
-            else spikes
-        )
+        if not step.several:
+            return spikes
+        return spikes + (torch.floor(v / threshold) - 1).clamp(min=0).detach()
+
+    return fire
+
+
+def _neuron(step: Step) -> Any:
+    """A population that steps as `jaxsnn.nir.convert.step` defines; its state is (v before reset,
+    i, spikes).
+    """
+    import torch
+
+    fire = _fire_of(step)
 
     class NeuronModule(torch.nn.Module):
         decay: Any
