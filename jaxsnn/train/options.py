@@ -246,7 +246,8 @@ class TrainOptions:
         "event",
         "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
         " on an emulated chip",
-        more="The surrogate is that of the framework. With `loop` an emulated BrainScaleS-2 chip"
+        more="The surrogate is `FastSigmoid(slope=25)`, whatever the framework's own is; from Python"
+        " another one may be passed. With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/bss2.md); weights alone are trained",
         python="also an engine",
@@ -370,7 +371,7 @@ class TrainOptions:
     coordinator: str | None = option(
         None,
         "address of process 0, where several processes train together",
-        more="The same command on each host but for `--process`",
+        more="On each host the same options, and the number of its own process",
         convert=text,
         metavar="HOST:PORT",
         recorded=False,

@@ -1,21 +1,30 @@
 """Whatever is refused says what to do, in the words of Python: only the commands speak of flags."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
 
 import jaxsnn
+from jaxsnn.errors import in_flags
+from jaxsnn.train.options import OPTIONS, flag_of
+from tests.commands.test_cli import commands
 from tests.nir.test_problems import FLAG, raised, texts
 
 PACKAGE = Path(jaxsnn.__file__).parent
-ROOMS = ("network", "grid", "simulation")
-ALONE = ("output", "plot", "units", "event/limits", "event/threshold_feeds")
+ROOMS = ("network", "grid", "simulation", "train", "event")
+ALONE = ("output", "plot", "units")
 FILES = sorted(
     [PACKAGE / f"{name}.py" for name in ALONE]
     + [path for room in ROOMS for path in (PACKAGE / room).rglob("*.py")]
 )
 COMMANDS = sorted((PACKAGE / "commands").rglob("*.py"))
+#: What others than this library's commands read.
+FOREIGN = ("XLA_FLAGS=--xla_",)
+#: Options of commands that advice never names: of what is printed, where to, and of which file.
+NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
+NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = ("no such file", "cannot be written (", "cannot be made (", "cannot be read (")
 
@@ -26,7 +35,11 @@ def name_of(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_text_speaks_of_flags(path):
-    found = [(line, text) for line, text in texts(ast.parse(path.read_text())) if FLAG.search(text)]
+    found = [
+        (line, text)
+        for line, text in texts(ast.parse(path.read_text()))
+        if FLAG.search(text) and not any(known in text for known in FOREIGN)
+    ]
     assert found == []
 
 
@@ -37,3 +50,33 @@ def test_every_refusal_says_what_to_do(path):
         text = ast.get_source_segment(source, call)
         given = {keyword.arg for keyword in call.keywords}
         assert "fix" in given or any(known in text for known in WITHOUT_FIX), text
+
+
+def flag_for(name):
+    """What the command line makes of advice that names an option."""
+    return in_flags(f"pass {name}=1").split()[1]
+
+
+def test_advice_can_name_every_option_and_no_other():
+    from jaxsnn import errors
+
+    names = {*errors.OPTIONS, *errors._SPELLED}
+    flags = {
+        flag
+        for command in commands().values()
+        for action in command._actions
+        for flag in action.option_strings
+        if flag.startswith("--")
+    }
+    assert {flag_for(name) for name in names} == flags - NEVER_ADVISED
+
+
+@pytest.mark.parametrize("name", [name for name, known in OPTIONS.items() if known.has_flag])
+def test_advice_on_training_has_the_flag_of_the_record(name):
+    assert flag_for(name) == f"--{flag_of(name)}"
+
+
+def test_advice_on_a_file_has_the_flags_that_say_what_it_does_not():
+    options = set(inspect.signature(jaxsnn.read).parameters) - {"path", "own"}
+    flags = {flag for action in commands()["info"]._actions for flag in action.option_strings}
+    assert {flag_for(name) for name in options} <= flags

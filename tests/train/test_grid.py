@@ -1,4 +1,4 @@
-"""Training in time steps, with surrogate gradients, as the framework that wrote a file trains."""
+"""Training in time steps, with surrogate gradients."""
 
 import numpy as np
 import pytest

@@ -116,7 +116,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
     values, labels = [], []
     data = next(
         (number for number, line in enumerate(lines) if line.strip().lower() == "@data"), len(lines)

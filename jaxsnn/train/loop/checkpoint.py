@@ -214,7 +214,7 @@ def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:

@@ -223,7 +223,9 @@ def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
                 fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
             )
         surrogate = type(getattr(engine, "surrogate", engine)).__name__
-        return [f"gradients are those of the surrogate {surrogate}, as in the framework"]
+        return [
+            f"gradients are those of the surrogate {surrogate}, whatever the framework's own is"
+        ]
     if loss.reads == "spikes":
         return [
             "a number of spikes has no exact gradient: each spike passes on what a kick of its"
