@@ -187,14 +187,14 @@ _SPELLED = {
 OPTIONS = frozenset((
     "approximate", "batch_size", "bias", "chip_seed", "clip", "config", "coordinator", "copies",
     "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "engine",
-    "ema_decay", "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
+    "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
     "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "readout", "reset", "reset_delay", "resume", "runs", "scale", "schedule", "seed", "signs",
     "speedup", "spike_kernel", "svg", "synapses_per_weight", "t_end", "threshold", "time_limit",
     "time_unit", "to", "to_dt", "train", "verify",
 ))
 # fmt: on
-#: Options of the command line that frameworks from outside bring.
+#: Options of the command line that others bring: frameworks from outside, the record of training.
 _ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
 _VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
@@ -211,7 +211,9 @@ def in_flags(text: str) -> str:
 
 
 def add_option(name: str) -> None:
-    """Make a keyword argument of `jaxsnn.nir.read` known as an option of the command line."""
+    """Make a keyword argument known as an option of the command line: of `jaxsnn.nir.read`, as a
+    framework from outside has it, or of training.
+    """
     _ADDED.add(name)
 
 

@@ -155,8 +155,8 @@ def run_cycle(
     loop = Loop(parts=parts, cycle=cycle)
 
     def step(
-        carry: Carry, drives: dict[str, StepInput]
-    ) -> tuple[Carry, tuple[dict[str, StepInput], dict[str, Float[Array, "batch *shape"]]]]:
+        carry: LoopState, drives: dict[str, StepInput]
+    ) -> tuple[LoopState, tuple[dict[str, StepInput], dict[str, Float[Array, "batch *shape"]]]]:
         carry, sent_by, membranes = loop.step(carry, drives)
         seen = {name: membranes[name] for name in cycle.order if name in over_time.recorded}
         return carry, ({name: sent_by(name) for name in leaving}, seen)
@@ -172,7 +172,7 @@ def run_cycle(
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Carry:
+class LoopState:
     """What a cycle carries from step to step, by node.
 
     Attributes:
@@ -193,7 +193,7 @@ class Loop:
     parts: Parts
     cycle: Cycle
 
-    def start(self, batch: int) -> Carry:
+    def start(self, batch: int) -> LoopState:
         """Before the first step nothing has left, and the delays are empty."""
         parts, dtype = self.parts, self.parts.network.dtype
         states = {name: parts.neurons[name].start(batch) for name in self.cycle.order}
@@ -207,11 +207,11 @@ class Loop:
                 empty = jnp.zeros((max(parts.delays[wire.name]), batch, *wire.shape), dtype)
                 spikes = empty if parts.continuous else None
                 waiting[wire.name] = StepInput(spikes=spikes, level=empty)
-        return Carry(states=states, last=last, waiting=waiting)
+        return LoopState(states=states, last=last, waiting=waiting)
 
     def step(
-        self, carry: Carry, entering: dict[str, StepInput]
-    ) -> tuple[Carry, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
+        self, carry: LoopState, entering: dict[str, StepInput]
+    ) -> tuple[LoopState, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
         """One step.
 
         Args:
@@ -247,9 +247,9 @@ class Loop:
             # Neurons behind this one see what left it in this step, those before it what left last.
             now[name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
         waiting = {name: _queued(queue, gathered(name)) for name, queue in carry.waiting.items()}
-        return Carry(states=states, last=now, waiting=waiting), leaving, membranes
+        return LoopState(states=states, last=now, waiting=waiting), leaving, membranes
 
-    def _known_at_start(self, carry: Carry) -> dict[str, StepInput]:
+    def _known_at_start(self, carry: LoopState) -> dict[str, StepInput]:
         """Spikes of the membranes before the step, by neuron: they are known from its beginning."""
         found = {}
         for name in self.cycle.order:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.errors import UsageError, add_option, suggestion
 from jaxsnn.train.option_values import (
     at_least,
     duration,
@@ -414,6 +414,9 @@ class TrainOptions:
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {known.name: known.metadata["option"] for known in fields(TrainOptions)}
 )
+for _name, _known in OPTIONS.items():
+    if _known.has_flag:
+        add_option(_name)
 _FORMER = {known.former: name for name, known in OPTIONS.items() if known.former}
 
 

@@ -60,7 +60,8 @@ def flag_for(name):
 def test_advice_can_name_every_option_and_no_other():
     from jaxsnn import errors
 
-    names = {*errors.OPTIONS, *errors._SPELLED}
+    flagged = {name for name, known in OPTIONS.items() if known.has_flag}
+    names = {*errors.OPTIONS, *errors._SPELLED, *flagged}
     flags = {
         flag
         for command in commands().values()

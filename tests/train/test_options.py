@@ -1,6 +1,5 @@
 """One record of options behind `fit`, the command, its configuration file and its documentation."""
 
-import argparse
 import ast
 import dataclasses
 import inspect
@@ -74,9 +73,10 @@ def test_an_option_stands_in_two_files():
 
 
 def test_the_parser_is_made_of_the_record():
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     commands = parser.add_subparsers()
     train_command.add(commands)
+    commands.choices["train"].complete()
     actions = {
         action.dest: action
         for action in commands.choices["train"]._actions
