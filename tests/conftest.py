@@ -1,9 +1,13 @@
-"""What all tests share: a reproducible hypothesis profile, 64-bit mode, fresh interpreters."""
+"""What all tests share: a reproducible hypothesis profile, 64-bit mode, fresh interpreters, and the
+real files with their recordings.
+"""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,7 +35,7 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python code in a fresh interpreter: `run_python(code, PYTHONHASHSEED="1").stdout`."""
 
@@ -46,3 +50,47 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real files by name."""
+    from tests.helpers.zoo import unpacked
+
+    return unpacked(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def recordings() -> dict[str, Any]:
+    """What frameworks recorded, by name of the file: what went in (time, batch, *shape), and what
+    came out.
+    """
+    from tests.helpers.zoo import recordings
+
+    return recordings()
+
+
+@pytest.fixture
+def recorded(zoo: dict[str, Path], recordings: dict[str, Any]) -> Callable[..., Any]:
+    """`recorded(name, **options)`: a graph read with all that its file does not say, the
+    recording's x and y.
+    """
+    from jaxsnn.nir import read
+    from tests.helpers.zoo import FACTS, options_of
+
+    def load(name: str, **options: Any) -> tuple:
+        graph = read(zoo[name], dialect=FACTS[name]["framework"], **{**options_of(name), **options})
+        return graph, *recordings[name]
+
+    return load
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """More threads only wait for each other on networks of a test's size."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

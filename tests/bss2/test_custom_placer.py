@@ -4,9 +4,6 @@ and work in `place_and_route` and in `jaxsnn map`; so do those that an installed
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +16,13 @@ from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
 from jaxsnn.bss2.search.route import ROUTERS, register_router
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import MappingError, UsageError
-from jaxsnn.nir import build, write
+from jaxsnn.nir import write
 from tests.bss2 import test_place, test_route
 from tests.bss2.recipes import dense_net, recurrent_net
 from tests.extending_page import made_by
+from tests.helpers import packages
+from tests.helpers.command_line import finished
+from tests.helpers.small_task import small_net
 
 ROOT = Path(__file__).parents[2]
 MADE = made_by("A placer or a router")
@@ -174,11 +174,7 @@ def test_names_are_given_once():
 
 @pytest.fixture
 def graph_file(tmp_path):
-    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
-    graph = build.sequential(
-        build.input(5), build.linear(12), neurons, build.linear(3), neurons, seed=0
-    )
-    write(tmp_path / "net.nir", graph)
+    write(tmp_path / "net.nir", small_net(12))
     return tmp_path / "net.nir"
 
 
@@ -210,55 +206,34 @@ def my_router(task, placement, rng, effort):
 """
 
 
-def installed(folder, **points):
-    """A package with entry points, installed into a folder."""
-    (folder / "my_package.py").write_text(PACKAGE)
-    metadata = folder / "my_package-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    lines = [f"[jaxsnn.{group}]\n{point}\n" for group, point in points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(lines))
-    return folder
-
-
-def call(folder, *arguments):
-    path = os.pathsep.join([str(folder), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", "map", *arguments],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def installed(tmp_path, **points):
+    """The package with entry points of it, installed into a folder."""
+    files = {"my_package.py": PACKAGE}
+    return packages.installed(tmp_path / "site", "my_package", files=files, **points)
 
 
 def test_an_installed_package_adds_its_own(graph_file, tmp_path):
-    folder = tmp_path / "site"
-    folder.mkdir()
-    installed(
-        folder, placers="theirs = my_package:my_placer", routers="ours = my_package:my_router"
+    site = installed(
+        tmp_path,
+        placers={"theirs": "my_package:my_placer"},
+        routers={"ours": "my_package:my_router"},
     )
-    output = str(graph_file.with_name("m.json"))
-    done = call(
-        folder, str(graph_file), "-o", output, "--placer", "theirs", "--router", "ours", "--json"
-    )
-    assert done.returncode == 0, done.stderr
+    output, names = tmp_path / "m.json", ["--placer", "theirs", "--router", "ours"]
+    done = finished("map", graph_file, "-o", output, *names, "--json", site=site)
     assert json.loads(done.stdout)["methods"] == ["theirs, label-only, 1 groups"]
 
 
 @pytest.mark.parametrize(
-    ("point", "message"),
+    ("name", "target", "message"),
     [
-        ("broken = my_package:absent", "placer 'broken' cannot be loaded from my_package:absent"),
-        ("spread = my_package:my_placer", "more than one placer 'spread', one is my_package:my_pl"),
+        ("broken", "absent", "placer 'broken' cannot be loaded from my_package:absent"),
+        ("spread", "my_placer", "more than one placer 'spread', one is my_package:my_pl"),
     ],
 )
-def test_a_broken_package_is_named_where_its_placer_is_wanted(point, message, graph_file, tmp_path):
-    folder = tmp_path / "site"
-    folder.mkdir()
-    installed(folder, placers=point)
-    name = point.split(" ")[0]
-    done = call(folder, str(graph_file), "-o", str(tmp_path / "m.json"), "--placer", name)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert call(folder, str(graph_file), "-o", str(tmp_path / "m.json")).returncode == 0
+def test_a_broken_package_is_named_where_its_placer_is_wanted(
+    name, target, message, graph_file, tmp_path
+):
+    site = installed(tmp_path, placers={name: f"my_package:{target}"})
+    asked = ["map", graph_file, "-o", tmp_path / "m.json"]
+    assert message in finished(*asked, "--placer", name, code=2, site=site).stderr
+    finished(*asked, site=site)

@@ -26,6 +26,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.simulate import simulate
+from tests.oracles import event_queues
 
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
 IDEAL = EmulatedChip(ideal=True)
@@ -220,11 +221,7 @@ TIMES = st.lists(st.integers(0, 100).map(lambda eighths: eighths / 8), min_size=
 def test_events_travel_as_through_a_queue_written_as_a_loop(times, lanes, queue):
     padded = np.array([*times, *[np.inf] * (SLOTS - len(times))], np.float32)
     found = QUEUED[lanes](padded[None, :, None], queue)
-    served, free = np.full(SLOTS, np.inf), np.zeros(lanes)
-    for place in np.argsort(padded, kind="stable")[: len(times)]:
-        cycle = max(np.ceil(padded[place]), free[place % lanes])
-        if cycle - np.ceil(padded[place]) <= queue:
-            served[place], free[place % lanes] = cycle, cycle + 1
+    served = event_queues.served(padded, lanes, queue)
     np.testing.assert_array_equal(np.asarray(found.time)[0, :, 0], served)
     assert int(found.lost) == len(times) - np.isfinite(served).sum()
     every = np.asarray(SERIALISED(padded[None]))[0, : len(times)]

@@ -22,7 +22,7 @@ from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
 from tests.bss2.test_emulate import T_END, events, layered, neurons
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.small_task import DATA, small_net
 
 QUIET = Spread(jitter=0.0, threshold_trial=0.0)
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from jaxsnn.nir import build, write
+from tests.helpers.command_line import finished
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +22,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def call(folder, *arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", "map", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+def mapped(folder, *arguments, code=0):
+    return finished("map", *arguments, code=code, folder=folder)
 
 
 def test_a_mapping_is_made_checked_and_drawn(folder):
-    done = json.loads(call(folder, "net.nir", "-o", "m.json", "--svg", "m.svg", "--json").stdout)
+    done = json.loads(mapped(folder, "net.nir", "-o", "m.json", "--svg", "m.svg", "--json").stdout)
     assert (done["schema"], done["fits"], done["runs"], done["signs"]) == (1, True, 1, "fixed")
     assert (done["stop_reason"], done["violations"]) == ("fits", [])
     assert done["used"]["circuits"] == {"used": 123, "available": 512}
@@ -44,16 +37,18 @@ def test_a_mapping_is_made_checked_and_drawn(folder):
         == 5
     )
     assert (folder / "m.svg").read_text().startswith("<svg")
-    verified = json.loads(call(folder, "net.nir", "--verify", "m.json", "--json").stdout)
+    verified = json.loads(mapped(folder, "net.nir", "--verify", "m.json", "--json").stdout)
     assert (verified["fits"], verified["stop_reason"]) == (True, "verified")
     assert verified["used"] == done["used"]
 
 
 def test_the_mapping_of_another_network_is_refused(folder):
-    call(folder, "net.nir", "-o", "m2.json")
-    done = call(folder, "other.nir", "--verify", "m2.json", code=1)
+    mapped(folder, "net.nir", "-o", "m2.json")
+    done = mapped(folder, "other.nir", "--verify", "m2.json", code=1)
     assert "violation: mapping: it is of the net" in done.stdout
-    content = json.loads(call(folder, "other.nir", "--verify", "m2.json", "--json", code=1).stdout)
+    content = json.loads(
+        mapped(folder, "other.nir", "--verify", "m2.json", "--json", code=1).stdout
+    )
     first = content["violations"][0]
     assert first["where"] == first["node"] == "mapping"
     assert (first["code"], first["severity"]) == ("other-net", "error")
@@ -80,11 +75,11 @@ def test_the_same_bytes_whatever_the_hash_seed(folder, run_python):
 
 
 def test_too_few_runs_are_refused_with_the_resource(folder):
-    done = call(folder, "huge.nir", "-o", "no.json", "--runs", "1", code=1)
+    done = mapped(folder, "huge.nir", "-o", "no.json", "--runs", "1", code=1)
     assert done.stdout.startswith("impossible: '2', '4': 603 neurons need 1 circuits or more")
     assert done.stdout.endswith("(91 too many): allow --runs 2 or more\n")
     assert not (folder / "no.json").exists()
-    done = json.loads(call(folder, "huge.nir", "-o", "two.json", "--json").stdout)
+    done = json.loads(mapped(folder, "huge.nir", "-o", "two.json", "--json").stdout)
     assert (done["fits"], done["runs"], done["certificate"]["resource"]) == (True, 2, "circuits")
 
 

@@ -16,8 +16,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build, parse, read
 from jaxsnn.simulation.checks import check
 from jaxsnn.simulation.simulate import simulate
-from tests.nir.conftest import zoo as zoo
-from tests.nir.test_zoo import FACTS, options_of
+from tests.helpers.zoo import FACTS, options_of
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
 

@@ -11,6 +11,7 @@ from jaxsnn.bss2.search.unroll import arrivals
 from jaxsnn.errors import MappingError
 from jaxsnn.network.lowering.lower_nodes import plan
 from jaxsnn.nir import parse
+from tests.oracles.linear_nodes import convolution
 
 
 def neurons(shape):
@@ -44,25 +45,6 @@ def dense(links, size_in, size_out):
     return matrix
 
 
-def convolution(x, weight, stride, padding, dilation, groups):
-    """A convolution of (channels, *space) by its definition, one product at a time."""
-    padded = np.pad(x, [(0, 0), *((size, size) for size in padding)])
-    kernel = weight.shape[2:]
-    sizes = [
-        (length - step * (size - 1) - 1) // jump + 1
-        for length, step, size, jump in zip(padded.shape[1:], dilation, kernel, stride, strict=True)
-    ]
-    y = np.zeros((len(weight), *sizes))
-    for channel, *place in itertools.product(range(len(weight)), *map(range, sizes)):
-        first = channel // (len(weight) // groups) * weight.shape[1]
-        for source, *tap in itertools.product(*map(range, weight.shape[1:])):
-            at = tuple(
-                p * j + t * d for p, j, t, d in zip(place, stride, tap, dilation, strict=True)
-            )
-            y[(channel, *place)] += padded[(first + source, *at)] * weight[(channel, source, *tap)]
-    return y
-
-
 GEOMETRIES = [
     ((1, 1), (0, 0), (1, 1), 1),
     ((2, 1), (1, 2), (1, 2), 1),
@@ -76,7 +58,7 @@ def test_conv2d(stride, padding, dilation, groups):
     random = np.random.default_rng(1)
     x, weight = random.normal(size=(4, 5, 6)), random.normal(size=(8, 4 // groups, 3, 2))
     weight[1, :, 0] = 0
-    expected = convolution(x, weight, stride, padding, dilation, groups)
+    expected = convolution(x, weight, np.zeros(8), stride, padding, dilation, groups)
     node = nir.Conv2d((5, 6), weight, stride, padding, dilation, groups, np.zeros(8))
     links = arriving({"c": node}, x.shape, expected.shape).links["in"]
     np.testing.assert_allclose(
@@ -87,7 +69,7 @@ def test_conv2d(stride, padding, dilation, groups):
 def test_conv1d():
     random = np.random.default_rng(2)
     x, weight = random.normal(size=(2, 9)), random.normal(size=(3, 2, 3))
-    expected = convolution(x, weight, (2,), (1,), (2,), 1)
+    expected = convolution(x, weight, np.zeros(3), (2,), (1,), (2,), 1)
     links = arriving(
         {"c": nir.Conv1d(9, weight, 2, 1, 2, 1, np.zeros(3))}, x.shape, expected.shape
     ).links["in"]
@@ -103,7 +85,7 @@ def test_conv1d():
 def test_pools(kind, size, stride, padding):
     x = np.random.default_rng(3).normal(size=(3, 6, 4))
     weight = np.full((3, 1, *size), 1.0 if kind == "SumPool2d" else 1 / np.prod(size))
-    expected = convolution(x, weight, stride, padding, (1, 1), 3)
+    expected = convolution(x, weight, np.zeros(3), stride, padding, (1, 1), 3)
     node = getattr(nir, kind)(np.array(size), np.array(stride), np.array(padding))
     links = arriving({"p": node}, x.shape, expected.shape).links["in"]
     np.testing.assert_allclose(

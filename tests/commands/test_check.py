@@ -12,8 +12,7 @@ import pytest
 from jaxsnn.errors import FileError, LoweringError, UsageError
 from jaxsnn.nir import build, parse, read, write
 from jaxsnn.simulation.checks import check, check_file, purposes
-from tests.nir.conftest import zoo as zoo
-from tests.nir.test_zoo import FACTS, options_of
+from tests.helpers.zoo import FACTS, options_of
 
 SIMULATORS = tuple(purpose for purpose in purposes() if purpose not in ("event", "grid", "bss2"))
 

@@ -4,9 +4,6 @@ import argparse
 import inspect
 import json
 import re
-import subprocess
-import sys
-from importlib.resources import files
 from pathlib import Path
 
 import h5py
@@ -14,45 +11,17 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands.cli import COMMANDS, build_parser, main
-from jaxsnn.nir import build, write
-from jaxsnn.nir.initializers import normal
-
-DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
-TOLD = ["--dialect", "snntorch", "--reset", "zero"]
+from jaxsnn.commands.cli import COMMANDS, build_parser
+from jaxsnn.nir import write
+from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
+from tests.helpers.small_task import small_net
 
 
 @pytest.fixture
 def net(tmp_path):
     """A small file of our own: 5-12-3."""
-    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
-    graph = build.sequential(
-        build.input(5),
-        build.linear(12, weight=normal(1.2, 0.6)),
-        neurons,
-        build.linear(3, weight=normal(0.4, 0.3)),
-        neurons,
-        seed=0,
-    )
-    write(tmp_path / "net.nir", graph)
+    write(tmp_path / "net.nir", small_net(12, second=(0.4, 0.3)))
     return tmp_path / "net.nir"
-
-
-def call(capsys, *argv):
-    """Exit code, stdout and stderr of a command."""
-    code = main([str(part) for part in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *argv):
-    """The one line of an expected error."""
-    code, out, err = call(capsys, *argv)
-    assert code in (1, 2), err
-    assert out == ""
-    assert err.startswith("jaxsnn: error: ")
-    assert err.count("\n") == 1, err
-    return code, err
 
 
 # Bad files: each must end in one line and exit 1 or 2, and write nothing.
@@ -299,6 +268,7 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it(run_pyth
     code = """
 import sys
 from jaxsnn.commands.cli import build_parser
+from tests.helpers.random_spikes import random_raster
 build_parser()
 print([name for name in ("numpy", "h5py", "networkx", "nir", "jax") if name in sys.modules])
 """
@@ -336,7 +306,7 @@ def test_run_on_events(net, tmp_path, capsys):
 
 def test_run_on_steps_is_run_on_events_at_their_times(net, tmp_path, capsys):
     """A raster, whose dt is told; several spikes in a step count."""
-    raster = (np.random.default_rng(1).random((12, 3, 5)) < 0.15).astype(np.float32)
+    raster = random_raster(1, (12, 3, 5), 0.15)
     raster[5, 0, 1] = 2
     np.savez(tmp_path / "x.npz", x=raster)
     times, indices = np.full((3, 60), np.inf), np.full((3, 60), 5)
@@ -610,13 +580,8 @@ def test_doctor(capsys):
 
 def test_as_a_program():
     """The exit code reaches the shell, and nothing but the line is printed, in no colour."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", "info", "nothing.nir"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout) == (2, "")
+    ended = finished("info", "nothing.nir", code=2)
+    assert ended.stdout == ""
     assert ended.stderr == "jaxsnn: error: nothing.nir: no such file\n"
 
 

@@ -1,30 +1,23 @@
 """The commands on what a file means: check, draw, convert, verify, fidelity, and run on the grid."""
 
 import json
+from functools import partial
 
 import nir
 import numpy as np
 import pytest
 
-from jaxsnn.commands.cli import main
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.data import event_data, graph_data, gridded_data, to_events, write_data
 from jaxsnn.simulation.fidelity import compared, fidelity
-from tests.grid.conftest import recordings as recordings
-from tests.nir.conftest import zoo as zoo
-from tests.nir.test_zoo import FACTS, options_of
+from tests.helpers import command_line
+from tests.helpers.zoo import FACTS, options_of
 
 
 @pytest.fixture
 def call(capsys):
     """`call(*argv)`: exit code, stdout and stderr of a command."""
-
-    def run(*argv):
-        code = main([str(part) for part in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(command_line.call, capsys)
 
 
 @pytest.fixture
@@ -88,7 +81,6 @@ def test_draw_and_check_and_convert_load_no_jax(run_python, zoo, tmp_path):
     file = str(zoo["snntorch_v_leaky_zero_nodelay"])
     code = f"""
 import sys
-from jaxsnn.commands.cli import main
 told = ["--reset", "zero", "--reset-delay", "false"]
 assert main(["check", {file!r}, "--for", "event", "--dialect", "snntorch", *told]) == 0
 assert main(["draw", {file!r}, "-o", {str(tmp_path / "g.svg")!r}]) == 0

@@ -3,20 +3,17 @@ as output.
 """
 
 import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.commands.cli import main
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
+from tests.helpers.command_line import DEMO_NET, TOLD, call
 
-FILE = Path(jaxsnn.__file__).parent / "commands" / "demo" / "snntorch_yinyang.nir"
-TOLD = ["--dialect", "snntorch", "--reset", "zero"]
 TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
 
 
@@ -24,15 +21,13 @@ TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
 def run(tmp_path, capsys):
     """Runs `jaxsnn run` on arrays: exit code, stderr, whether there is an output."""
 
-    def call(*options, **arrays):
+    def run(*options, **arrays):
         np.savez(tmp_path / "in.npz", **arrays)
-        out = tmp_path / "out.npz"
-        code = main(
-            ["run", str(FILE), *TOLD, "--input", str(tmp_path / "in.npz"), "-o", str(out), *options]
-        )
-        return code, capsys.readouterr().err, out.exists()
+        files = ["--input", tmp_path / "in.npz", "-o", tmp_path / "out.npz"]
+        code, _, err = call(capsys, "run", DEMO_NET, *TOLD, *files, *options)
+        return code, err, (tmp_path / "out.npz").exists()
 
-    return call
+    return run
 
 
 def test_events_after_the_end_are_counted(run):
@@ -69,7 +64,9 @@ def test_a_command_does_not_write_over_what_it_reads(tmp_path, capsys):
     before = (tmp_path / "in.npz").read_bytes()
     path = str(tmp_path / "in.npz")
     assert (
-        main(["run", str(FILE), *TOLD, "--input", path, "-o", path, "--force", "--t-end", "5ms"])
+        main(
+            ["run", str(DEMO_NET), *TOLD, "--input", path, "-o", path, "--force", "--t-end", "5ms"]
+        )
         == 2
     )
     assert "choose another name" in capsys.readouterr().err

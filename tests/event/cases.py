@@ -36,3 +36,13 @@ def population(shape, rng, neurons, *, uniform=False):
         "v_threshold": rng.uniform(0.8, 1.2, neurons),
         "v_reset": rng.normal(-0.2, 0.2, neurons),
     }
+
+
+def similar_neurons(rng, size):
+    """Parameters of CubaLIF neurons that differ a little, tau_mem about twice tau_syn."""
+    drawn = {name: rng.uniform(0.9, 1.1, size) for name in ("r", "w_in", "v_threshold")}
+    drawn |= {"tau_mem": rng.uniform(1.5, 2.5, size), "tau_syn": rng.uniform(0.8, 1.2, size)}
+    return drawn | {
+        "v_leak": rng.uniform(-0.1, 0.1, size),
+        "v_reset": rng.uniform(-0.2, 0.2, size),
+    }

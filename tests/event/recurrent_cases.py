@@ -14,8 +14,8 @@ from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
-from tests.event import oracle, recurrent_reference
 from tests.event.cases import population
+from tests.oracles import cubalif_series, recurrent_populations
 
 AREA, WIDTH, T_END = 0.7, 0.37, 4.0
 SAMPLES, ARRIVALS = 2, 5
@@ -223,12 +223,12 @@ def _jump(neuron, p):
 
 
 def _ode(neuron, p):
-    """NIR's equations as `oracle.Lanes`."""
+    """NIR's equations as `cubalif_series.Lanes`."""
     if isinstance(neuron, CubaLIFDelta):
-        return oracle.cuba(p, p["current"], p["v_reset"] + p["start"])
+        return cubalif_series.cuba(p, p["current"], p["v_reset"] + p["start"])
     zero = np.zeros_like(p["r"])
     tau = p.get("tau", 1.0)
-    return oracle.Lanes(
+    return cubalif_series.Lanes(
         a=zero - 1 / tau if "tau" in p else zero,
         b=p["r"] / tau,
         c=(p.get("v_leak", 0.0) + p["r"] * p["current"]) / tau,
@@ -250,7 +250,7 @@ def expected(name, numbers, rows, t_end=T_END):
         jump, moved = _jump(part.neuron, p)
         jumps.append(jump)
         populations.append(
-            recurrent_reference.Population(
+            recurrent_populations.Population(
                 lanes=_ode(part.neuron, p), moved=moved, refractory=part.refractory, once=part.once
             )
         )
@@ -263,7 +263,7 @@ def expected(name, numbers, rows, t_end=T_END):
                 else np.asarray(width if delay is None else delay + width)
             )
             edges.append(
-                recurrent_reference.Edge(
+                recurrent_populations.Edge(
                     source=source, target=target, jumps=sign * weight * jumps[target], delays=delays
                 )
             )
@@ -277,7 +277,7 @@ def expected(name, numbers, rows, t_end=T_END):
                 for time, r in zip(times[sample], row[sample], strict=True):
                     if np.isfinite(time):
                         arrivals.append((time + width, number, sign * weight[r] * jumps[number]))
-        found.append(recurrent_reference.spikes(populations, edges, arrivals, t_end))
+        found.append(recurrent_populations.spikes(populations, edges, arrivals, t_end))
     return [_padded([sample[number] for sample in found]) for number in range(len(case.parts))]
 
 

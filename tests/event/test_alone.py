@@ -16,6 +16,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.simulation.simulate import simulate
+from tests.event.cases import similar_neurons
+from tests.helpers.random_spikes import random_events
 
 NEURONS, SAMPLES, EVENTS, CHANNELS, T_END = 8, 2, 30, 10, 6.0
 CLOSE = {32: 1e-3, 64: 1e-9}
@@ -39,18 +41,9 @@ def network(parameters, weight, bias, **rules):
 
 def some(seed, **rules):
     rng = np.random.default_rng(seed)
-    parameters = {name: rng.uniform(0.9, 1.1, NEURONS) for name in ("r", "w_in", "v_threshold")}
-    parameters |= {
-        "tau_mem": rng.uniform(1.5, 2.5, NEURONS),
-        "tau_syn": rng.uniform(0.8, 1.2, NEURONS),
-    }
-    parameters |= {
-        "v_leak": rng.uniform(-0.1, 0.1, NEURONS),
-        "v_reset": rng.uniform(-0.2, 0.2, NEURONS),
-    }
+    parameters = similar_neurons(rng, NEURONS)
     weight, bias = rng.normal(1.0, 1.5, (NEURONS, CHANNELS)), rng.normal(0.3, 0.3, NEURONS)
-    time = rng.uniform(0, 4, (SAMPLES, EVENTS))
-    index = rng.integers(0, CHANNELS, (SAMPLES, EVENTS))
+    time, index = random_events(rng, (SAMPLES, EVENTS), CHANNELS, 4.0)
     return (parameters, weight, bias), Events(
         time=jnp.asarray(time), index=jnp.asarray(index, jnp.int32)
     )

@@ -19,9 +19,10 @@ from jaxsnn.network.voltage_chains import with_chains
 from jaxsnn.nir import build
 from jaxsnn.simulation.checks import check
 from jaxsnn.train import Positive, yinyang_splits
-from tests.event.chain_oracle import Chain, Sender
 from tests.event.differences import ENOUGH, relative_errors
-from tests.event.test_projections import Draft
+from tests.event.draft import Draft
+from tests.helpers.random_spikes import random_events
+from tests.oracles.voltage_chains import Chain, Sender
 
 INPUTS, INNER, OUTER, SAMPLES, T_END = 3, 4, 5, 2, 4.0
 
@@ -98,9 +99,8 @@ def chained(p, *, fires=True, dialect="nir", **options):
 
 def events(seed, count=6):
     rng = np.random.default_rng([seed, 1])
-    times = rng.uniform(0, T_END - 1, (SAMPLES, count))
-    times[1, 2] = np.inf
-    return Events(time=times, index=rng.integers(0, INPUTS, times.shape))
+    times, index = random_events(rng, (SAMPLES, count), INPUTS, T_END - 1, unused=[(1, 2)])
+    return Events(time=times, index=index)
 
 
 def oracle(p, *, area=1.0, fires=True, initial="zero", refractory=0.0):
@@ -604,7 +604,7 @@ def test_time_constants_that_part_are_reported():
         simulate(moved, events(0), T_END, sample_times=[0.0])
     inside = jax.jit(lambda moved: simulate(moved, events(0), T_END, sample_times=[0.0]))(moved)
     assert int(inside.result) == Result.TIME_CONSTANTS_DIFFER
-    message = r"'h' takes voltages of LI whose tau runs from 1 s to 1.25 s, .*: train it with .*shared=True"
+    message = r"node 'h' takes voltages of LI whose tau runs from 1 s to 1.25 s, .*: train it with .*shared=True"
     assert re.match(message, inside.message)
     with pytest.raises(LoweringError, match=refused):
         simulate(network.with_parameters(parameters), events(0), T_END)

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.linalg import expm, expm_frechet
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.network.structure import TauShape, find_tau_shape
-from tests.event import oracle, reference
 from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
+from tests.oracles import cubalif_expm, cubalif_series, two_exponential_flow
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 
@@ -31,10 +30,10 @@ def test_oracle_agrees_with_matrix_exponentials_and_brent():
         np.array([0.3, 1.1]),
         np.array([0.2, 0.5]),
     )
-    fast = oracle.population(
+    fast = cubalif_series.population(
         p, weight, times[None], np.array([[0, 1]]), 3.0, current=current, area=0.7, start=0.1
     )[0]
-    slow = reference.population(
+    slow = cubalif_expm.population(
         p, weight, [(0.3, 0), (1.1, 1)], 3.0, current=current, area=0.7, start=[0.1, 0.1]
     )
     assert min(map(len, slow)) >= 2
@@ -55,32 +54,12 @@ def intervals(shape, rng, count):
     )
 
 
-def exact_flow(tau_mem, tau_syn, t):
-    """em, es, k and the derivatives of k by tau_mem and tau_syn, from the exponential of the ODE's
-    matrix.
-
-    The matrix is turned first: SciPy exponentiates a triangular one by a formula that loses digits
-    at equal taus.
-    """
-    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
-    turned = lambda matrix: turn @ np.array(matrix) @ turn.T * t  # noqa: E731
-    matrix = turned([[-1 / tau_mem, 1 / tau_mem], [0.0, -1 / tau_syn]])
-    by_tau_mem = expm_frechet(
-        matrix, turned([[1.0, -1.0], [0.0, 0.0]]) / tau_mem**2, compute_expm=False
-    )
-    by_tau_syn = expm_frechet(
-        matrix, turned([[0.0, 0.0], [0.0, 1.0]]) / tau_syn**2, compute_expm=False
-    )
-    flow, by_tau_mem, by_tau_syn = (
-        turn.T @ array @ turn for array in (expm(matrix), by_tau_mem, by_tau_syn)
-    )
-    return flow[0, 0], flow[1, 1], flow[0, 1], by_tau_mem[0, 1], by_tau_syn[0, 1]
-
-
 @every_shape
 def test_flow_and_its_derivatives_are_those_of_the_matrix_exponential(x64, shape):
     tau_mem, tau_syn, t = intervals(shape, np.random.default_rng(1), 150)
-    expected = np.array([exact_flow(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]).T
+    expected = np.array(
+        [two_exponential_flow.decay(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]
+    ).T
     got = jax.jit(partial(crossing.decay_derivatives, shape))(tau_mem, tau_syn, t)
     np.testing.assert_allclose(np.array(got), expected, rtol=1e-11, atol=2e-13)
     np.testing.assert_array_equal(
@@ -92,7 +71,9 @@ def test_flow_and_its_derivatives_are_those_of_the_matrix_exponential(x64, shape
 def test_flow_of_nearly_equal_time_constants_loses_no_digits(x64, gap):
     tau_syn = np.full(40, 0.8)
     tau_mem, t = tau_syn * (1 + gap), np.geomspace(1e-8, 20.0, 40)
-    expected = np.array([exact_flow(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]).T
+    expected = np.array(
+        [two_exponential_flow.decay(*case) for case in zip(tau_mem, tau_syn, t, strict=True)]
+    ).T
     got = np.array(crossing.decay_derivatives(TauShape.ANY, tau_mem, tau_syn, t))
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=4e-15)
 
@@ -150,9 +131,9 @@ def exact(v, j, threshold, tau_mem, tau_syn, duration):
         "v_leak": 0 * ones,
         "v_threshold": threshold,
     }
-    lanes = oracle.Lanes(**{**vars(oracle.cuba(p, start=v)), "i": j})
+    lanes = cubalif_series.Lanes(**{**vars(cubalif_series.cuba(p, start=v)), "i": j})
     nothing = np.zeros((v.size, 0))
-    return oracle.spike_times(lanes, nothing, nothing, duration, limit=1)[:, 0]
+    return cubalif_series.spike_times(lanes, nothing, nothing, duration, limit=1)[:, 0]
 
 
 def check(shape, case, *, rounding=1e-13, accuracy=1e-9):

@@ -13,6 +13,7 @@ from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
+from tests.helpers.random_spikes import random_events
 
 INPUTS, ARRIVALS, SAMPLES, T_END = 4, 7, 2, 5.0
 ENGINE = EventDriven(max_spikes=16)
@@ -84,9 +85,9 @@ def drawn(name, seed):
     """
     rng = np.random.default_rng([list(NETS).index(name), seed])
     net = network(name, rng)
-    times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
-    times[:, 3] = np.inf
-    index = jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS)), jnp.int32)
+    unused = [(sample, 3) for sample in range(SAMPLES)]
+    times, index = random_events(rng, (SAMPLES, ARRIVALS), INPUTS, 5.0, unused=unused)
+    index = jnp.asarray(index, jnp.int32)
     readout = {
         name: jnp.asarray(rng.normal(size=(SAMPLES, each.size, ENGINE.max_spikes)))
         for name, each in net.populations.items()

@@ -10,9 +10,10 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
-from tests.event import oracle
 from tests.event.cases import population
-from tests.event.oracle import assert_same_spikes
+from tests.event.same_spikes import assert_same_spikes
+from tests.helpers.random_spikes import random_events
+from tests.oracles import feed_forward_networks
 
 SAMPLES, T_END = 2, 5.0
 
@@ -64,11 +65,18 @@ def wired(seed):
 def events(graph, seed, span=4.0):
     rng, found = np.random.default_rng([seed, 1]), {}
     for name in graph.inputs:
-        times = rng.uniform(0, span, (SAMPLES, 5))
-        times[1, 2] = np.inf
-        channels = rng.integers(0, int(graph.nodes[name].value("shape")[0]), (SAMPLES, 5))
-        found[name] = (times, channels)
+        size = int(graph.nodes[name].value("shape")[0])
+        found[name] = random_events(rng, (SAMPLES, 5), size, span, unused=[(1, 2)])
     return found
+
+
+def expected(graph, inputs, **options):
+    """The oracle's spikes of every population."""
+    nodes = {
+        name: (node.type, {key: node.value(key) for key in node.names})
+        for name, node in graph.nodes.items()
+    }
+    return feed_forward_networks.spikes(nodes, graph.edges, inputs, T_END, **options)
 
 
 def run(graph, inputs, **options):
@@ -86,7 +94,7 @@ def test_every_kind_of_wiring_agrees_with_the_oracle():
         solution = run(
             graph, inputs, free_time_constants=True
         )  # one structure, compiled once for all seeds
-        wanted = oracle.network(graph, inputs, T_END)
+        wanted = expected(graph, inputs)
         assert list(solution.spikes) == [name for name in graph.order() if name in wanted]
         for name, spikes in wanted.items():
             assert_same_spikes(solution.spikes[name], spikes)
@@ -112,7 +120,7 @@ def test_three_layers_agree_with_the_oracle():
     """Under the literal equations of NIR, in which a spike has area 1."""
     graph = deep(0)
     inputs = events(graph, 0)
-    solution, wanted = run(graph, inputs), oracle.network(graph, inputs, T_END, area=1.0)
+    solution, wanted = run(graph, inputs), expected(graph, inputs, area=1.0)
     assert all(np.isfinite(spikes).sum() > 5 for spikes in wanted.values())
     for name, spikes in wanted.items():
         assert_same_spikes(solution.spikes[name], spikes)
@@ -132,7 +140,7 @@ def test_single_precision_stays_so_in_64_bit_mode():
     inputs = events(graph, 0)
     solution = run(graph, inputs, dtype="float32")
     assert solution.spikes["n"].time.dtype == jnp.float32
-    wanted = oracle.network(graph, inputs, T_END)["n"]
+    wanted = expected(graph, inputs)["n"]
     assert np.isfinite(wanted).sum() > 4
     assert_same_spikes(solution.spikes["n"], wanted, 1e-5)
 
@@ -152,8 +160,8 @@ def test_a_recurrent_population_says_when_its_events_do_not_fit():
             nodes, [("input", "w", "hidden", "down", "output"), ("hidden", "back", "hidden")]
         )
     )
-    times = rng.uniform(0, 3, (SAMPLES, 6))
-    given = Events(time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, 2, times.shape)))
+    times, index = random_events(rng, (SAMPLES, 6), 2, 3.0)
+    given = Events(time=jnp.asarray(times), index=jnp.asarray(index))
 
     def within(room):
         engine = EventDriven(max_spikes=100, max_events={"hidden": room})

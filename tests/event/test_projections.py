@@ -13,78 +13,15 @@ from jaxsnn.network.network import Network
 from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
-from jaxsnn.nir.passes import Window
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.simulate import simulate
 from tests.event.differences import ENOUGH, some_relative_errors
+from tests.event.draft import Draft
 
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
 PLENTY = EventDriven(max_spikes=40, max_events=600, max_arrivals=800)
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
-
-
-def neurons(rng, size, **values):
-    """Parameters of CubaLIF neurons that all differ."""
-    drawn = {name: rng.uniform(0.9, 1.1, size) for name in ("r", "w_in", "v_threshold")}
-    drawn |= {"tau_mem": rng.uniform(1.5, 2.5, size), "tau_syn": rng.uniform(0.8, 1.2, size)}
-    return (
-        drawn
-        | {"v_leak": rng.uniform(-0.1, 0.1, size), "v_reset": rng.uniform(-0.2, 0.2, size)}
-        | values
-    )
-
-
-class Draft:
-    """A network in the making: nodes in order, each fed by those named."""
-
-    def __init__(self, seed, shape):
-        self.rng, self.wires, self.parameters, self.populations = (
-            np.random.default_rng(seed),
-            [],
-            {},
-            {},
-        )
-        self.wires.append(Wire(name="in", kind="input", sources=(), shape=shape))
-
-    def add(self, name, kind, source, shape, detail=None, **parameters):
-        sources = (source,) if isinstance(source, str) else tuple(source)
-        self.wires.append(Wire(name=name, kind=kind, sources=sources, shape=shape, detail=detail))
-        if parameters:
-            self.parameters[name] = parameters
-
-    def window(
-        self, name, kind, source, shape, kernel, stride=(1, 1), padding=((0, 0), (0, 0)), **more
-    ):
-        detail = Window(
-            kernel=kernel,
-            stride=stride,
-            dilation=more.get("dilation", (1,) * len(kernel)),
-            padding=padding,
-        )
-        detail = Window(**{**vars(detail), "groups": more.get("groups", 1)})
-        inward = next(wire.shape for wire in self.wires if wire.name == source)
-        parameters = {}
-        if kind.startswith("Conv"):
-            taps = (shape[0], inward[0] // detail.groups, *kernel)
-            weight = self.rng.normal(1.2, 0.8, taps) * more.get("scale", 1.0)
-            parameters = {"weight": weight, "bias": self.rng.normal(0.1, 0.1, shape[0])}
-        self.add(name, kind, source, shape, detail, **parameters)
-
-    def fire(self, name, source, shape, **rules):
-        size = int(np.prod(shape))
-        values = neurons(self.rng, size)
-        if rules.get("tau_shape") is TauShape.DOUBLE:
-            values["tau_mem"] = 2 * values["tau_syn"]
-        self.add(name, "neuron", source, shape, **values)
-        self.populations[name] = Population(name=name, kind="CubaLIF", size=size, **rules)
-
-    def network(self):
-        return Network(
-            parameters=jax.tree.map(jnp.asarray, self.parameters),
-            wires=self.wires,
-            populations=self.populations,
-        )
 
 
 def deep(groups=1):

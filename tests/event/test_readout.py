@@ -7,18 +7,19 @@ import pytest
 
 from jaxsnn import lower
 from jaxsnn.errors import UsageError
-from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
-from tests.event import oracle
 from tests.event.cases import SHAPES, population
 from tests.event.differences import ENOUGH, relative_errors
+from tests.helpers.random_spikes import random_events
+from tests.oracles import cubalif_series, two_exponential_flow
 
 INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 8, 2, 5, 6.0
+UNUSED = [(0, 2), (1, 2)]
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
 
@@ -45,13 +46,8 @@ def drawn(shape, *, seed=0, **rules):
     readout = Population(name="readout", kind="CubaLI", size=NEURONS, tau_shape=shape, **rules)
     parameters = jax.tree.map(jnp.asarray, {"affine": affine, "readout": p})
     net = Network(parameters=parameters, wires=wires, populations={"readout": readout})
-    times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
-    times[:, 2] = np.inf
-    return (
-        net,
-        Events(time=times, index=rng.integers(0, INPUTS, (SAMPLES, ARRIVALS))),
-        rng.uniform(0, T_END, 9),
-    )
+    times, index = random_events(rng, (SAMPLES, ARRIVALS), INPUTS, 5.0, unused=UNUSED)
+    return net, Events(time=times, index=index), rng.uniform(0, T_END, 9)
 
 
 def expected(net, events, samples, *, area, initial="zero"):
@@ -60,7 +56,7 @@ def expected(net, events, samples, *, area, initial="zero"):
         for node in ("readout", "affine")
     )
     start = {"zero": 0.0, "v_leak": p["v_leak"]}[initial]
-    lanes = oracle.lanes_of(
+    lanes = cubalif_series.lanes_of(
         p,
         affine["weight"].T,
         events.time,
@@ -70,7 +66,9 @@ def expected(net, events, samples, *, area, initial="zero"):
         area=area,
     )
     return (
-        oracle.voltages(*lanes, samples).reshape(SAMPLES, NEURONS, len(samples)).transpose(0, 2, 1)
+        cubalif_series.voltages(*lanes, samples)
+        .reshape(SAMPLES, NEURONS, len(samples))
+        .transpose(0, 2, 1)
     )
 
 
@@ -210,8 +208,8 @@ def test_gradients_at_nearly_equal_time_constants(dtype):
         wait = np.asarray(end - time[0])
     jump = parameters["affine"]["weight"][:, events.index[0, 0]] * parameters["readout"]["r"]
     kernel = np.array(
-        crossing.decay_derivatives(TauShape.ANY, *taus.astype(float), wait.astype(float))[3:]
-    )
+        [two_exponential_flow.decay(*pair, float(wait[0]))[3:] for pair in taus.astype(float).T]
+    ).T
     np.testing.assert_allclose(
         got, np.asarray(jump) * kernel, rtol=0, atol=1e-12 if dtype == "float64" else 2e-6
     )

@@ -21,8 +21,8 @@ from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors
-from tests.event.oracle import assert_same_spikes
 from tests.event.recurrent_cases import CASES, SAMPLES, T_END, drawn, expected, run, spec_of
+from tests.event.same_spikes import assert_same_spikes
 
 #: Seeds under which neurons fire, but not without end.
 SEEDS = {

@@ -10,9 +10,9 @@ import pytest
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
 from jaxsnn.network.structure import TauShape
-from tests.event import oracle
 from tests.event.cases import SHAPES, population
-from tests.event.oracle import assert_same_spikes
+from tests.event.same_spikes import assert_same_spikes
+from tests.oracles import cubalif_series, cubalif_superposition
 
 SOURCES, ARRIVALS, SAMPLES, T_END = 4, 12, 3, 8.0
 #: Fewer than 8 neurons make the batch the fast axis.
@@ -81,7 +81,9 @@ def expected(case, *, spike_area=None, step=None, initial="zero", reset_kind="ze
         "area": spike_area,
         "reset": 0.0 if reset_kind == "subtract" else None,
     }
-    return oracle.population(p, case["weight"], case["times"], case["rows"], t_end, **settings)
+    return cubalif_series.population(
+        p, case["weight"], case["times"], case["rows"], t_end, **settings
+    )
 
 
 # Against the oracle
@@ -108,20 +110,16 @@ def test_spikes_agree_with_the_oracle(shape, neurons, uniform):
 def test_slopes_are_those_of_the_voltage(shape):
     case = drawn(shape, 9)
     got = simulated(of(shape), case, spike_area=0.7)
-    p, time = {name: values[:, None] for name, values in case["p"].items()}, np.asarray(got.time)
-    arrivals = np.where(
-        case["times"][:, None, None] < time[..., None], case["times"][:, None, None], np.inf
+    time = np.asarray(got.time)
+    slope = cubalif_superposition.slopes(
+        case["p"],
+        case["weight"],
+        case["times"],
+        case["rows"],
+        time,
+        area=0.7,
+        current=case["current"],
     )
-    decay = np.exp(-np.maximum(time[..., None] - arrivals, 0.0) / p["tau_syn"][..., None])
-    jump = (
-        case["weight"][case["rows"]].transpose(0, 2, 1)[:, :, None]
-        * (0.7 * p["w_in"] / p["tau_syn"])[..., None]
-    )
-    rest = (p["w_in"][:, 0] * case["current"])[:, None]
-    current = rest * -np.expm1(-time / p["tau_syn"]) + np.sum(
-        np.where(np.isfinite(arrivals), decay * jump, 0.0), -1
-    )
-    slope = (p["v_leak"] - p["v_threshold"] + p["r"] * current) / p["tau_mem"]
     fired = np.isfinite(time)
     assert fired.sum() > 20
     np.testing.assert_allclose(np.asarray(got.slope)[fired], slope[fired], rtol=1e-9, atol=1e-9)

@@ -15,9 +15,10 @@ from jaxsnn.network.signals import signals
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.simulation.simulate import simulate
-from tests.event import levels_reference as reference
 from tests.event.cases import ratios
 from tests.event.differences import ENOUGH, relative_errors
+from tests.helpers.random_spikes import random_events
+from tests.oracles import threshold_levels
 
 INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 3, 14, 2, 6, 7.0
 AREA, WIDTH = 0.5, 0.35
@@ -86,11 +87,10 @@ def drawn(case, *, seed=0, behind=()):
     net = Network(
         parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
     )
-    times = rng.uniform(0, 6, (SAMPLES, ARRIVALS))
-    times[:, 2], times[0, 0] = np.inf, 0.0
-    return net, Events(
-        time=jnp.asarray(times), index=jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS)))
-    )
+    shape = (SAMPLES, ARRIVALS)
+    times, index = random_events(rng, shape, INPUTS, 6.0, unused=[(0, 2), (1, 2)])
+    times[0, 0] = 0.0
+    return net, Events(time=jnp.asarray(times), index=jnp.asarray(index))
 
 
 def numbers(net, name, neuron):
@@ -108,14 +108,14 @@ def expected(net, events, sample, neuron):
     """(rises, falls) of one channel of the Threshold."""
     p = SimpleNamespace(**{name: net.parameters[name] for name in net.parameters})
     population = net.populations["readout"]
-    one = reference.node(
+    one = threshold_levels.node(
         population.kind, numbers(net, "readout", neuron), current=float(p.affine["bias"][neuron])
     )
     times, weights = arriving(events, np.asarray(p.affine["weight"]), sample, neuron)
     width = WIDTH if population.spike_kernel == "box" else 0.0
-    added = reference.changes(one, times, weights, area=AREA, width=width)
+    added = threshold_levels.changes(one, times, weights, area=AREA, width=width)
     gain, threshold = float(p.scale["scale"][neuron]), float(p.threshold["threshold"][neuron])
-    return reference.crossings(one, added, T_END, gain=gain, threshold=threshold)
+    return threshold_levels.crossings(one, added, T_END, gain=gain, threshold=threshold)
 
 
 def finite(times):
@@ -282,11 +282,11 @@ def spikes_expected(net, events, kind, sample, neuron, area=None):
         for name, key in ((f"threshold to {kind}", "weight"), (f"late {kind}", "delay"))
     )
     p = numbers(net, kind, neuron)
-    one, added = reference.node(kind, p), []
+    one, added = threshold_levels.node(kind, p), []
     for channel in range(NEURONS):
         rises, falls = (times + delay[neuron] for times in expected(net, events, sample, channel))
         step = float(weight[neuron, channel])
-        added += reference.currents(rises, step + 0 * rises) + reference.currents(
+        added += threshold_levels.currents(rises, step + 0 * rises) + threshold_levels.currents(
             falls, -step + 0 * falls
         )
     if area is not None:
@@ -297,8 +297,10 @@ def spikes_expected(net, events, kind, sample, neuron, area=None):
             if way == "later":
                 channel = np.asarray(events.index[sample])[np.isfinite(events.time[sample])]
                 times = times + np.asarray(net.parameters[f"later {kind}"]["delay"])[channel]
-            added += reference.changes(one, times, weights, area=area, width=WIDTH)
-    return reference.crossings(one, added, T_END, threshold=p["v_threshold"], reset=p["v_reset"])[0]
+            added += threshold_levels.changes(one, times, weights, area=area, width=WIDTH)
+    return threshold_levels.crossings(
+        one, added, T_END, threshold=p["v_threshold"], reset=p["v_reset"]
+    )[0]
 
 
 @pytest.mark.parametrize("kernel", ["delta", pytest.param("box", marks=pytest.mark.slow)])
@@ -468,11 +470,8 @@ def convolutional(level_kernel):
     net = Network(
         parameters=jax.tree.map(jnp.asarray, parameters), wires=wires, populations=populations
     )
-    events = Events(
-        time=jnp.asarray(rng.uniform(0, 5, (2, 25))),
-        index=jnp.asarray(rng.integers(0, 12, (2, 25))),
-    )
-    return net, events
+    times, index = random_events(rng, (2, 25), 12, 5.0)
+    return net, Events(time=jnp.asarray(times), index=jnp.asarray(index))
 
 
 def dense(net):

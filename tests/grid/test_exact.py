@@ -16,14 +16,9 @@ from jaxsnn.grid import exact
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build, parse
+from tests.oracles import membrane_euler, nir_paper_lif
 
 DT = 1e-4
-# NIR's own reference for LIF: one neuron, tau 2.5 ms, v_threshold 0.1, weight and r 1, input spikes
-# in these steps.
-REFERENCE = (
-    "60 220 270 310 320 350 370 400 410 430 440 450 460 470 480 490 500 510 520 530 670 680 690 700 710 720 730 740 "
-    "750 760 770 780 840 850"
-)
 
 
 def one_neuron(neuron, **options):
@@ -38,38 +33,16 @@ def with_populations(network, **changes):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "steps"), [("box", [460, 510, 710, 760]), ("delta", [450, 500, 710, 760])]
+    ("kernel", "steps"), [("box", nir_paper_lif.SPIKE_STEPS), ("delta", [450, 500, 710, 760])]
 )
 def test_lif_spikes_fall_in_the_steps_of_nirs_reference(kernel, steps, x64):
-    neuron = build.lif(tau=2.5e-3, v_threshold=0.1)
+    neuron = build.lif(**nir_paper_lif.LIF)
     network = lower(one_neuron(neuron, dialect="nir", time_unit="s", dt=DT), dtype=float)
     network = with_populations(network, spike_kernel=kernel, spike_area=DT)
-    x = np.zeros((1000, 1, 1))
-    x[[int(step) for step in REFERENCE.split()]] = 1
+    x = np.zeros((nir_paper_lif.STEPS, 1, 1))
+    x[nir_paper_lif.INPUT_STEPS] = 1
     y = simulate(network, x, engine=TimeStepped()).output()
     assert np.flatnonzero(np.asarray(y)).tolist() == steps
-
-
-def euler(kind, p, drive, bias, steps, fine):
-    """Membranes at the grid points, right after the arrivals; the equations in tiny steps."""
-    v = i = 0.0
-    found = []
-    for step in range(steps):
-        if kind.startswith("Cuba"):
-            i += p["w_in"] * p["area"] / p["tau_syn"] * drive[step]
-        else:
-            v += p["r"] * p["area"] / p.get("tau", 1.0) * drive[step]
-        found.append(v)
-        for _ in range(fine):
-            h = DT / fine
-            if kind.startswith("Cuba"):
-                dv = (p["v_leak"] - v + p["r"] * i) / p["tau_mem"]
-                i, v = i + h * (p["w_in"] * bias - i) / p["tau_syn"], v + h * dv
-            elif kind == "LI":
-                v += h * (p["v_leak"] - v + p["r"] * bias) / p["tau"]
-            else:
-                v += h * p["r"] * bias
-    return np.array(found)
 
 
 @pytest.mark.parametrize("kind", ["CubaLI", "LI", "I"])
@@ -97,7 +70,7 @@ def test_membranes_follow_the_equations(kind, x64):
         "area": 1.0,
         "tau": p["tau"] if kind == "LI" else 1.0,
     }
-    expected = euler(kind, numbers, 0.01 * x[:, 0, 0], 0.4, 40, fine=2000)
+    expected = membrane_euler.voltages(kind, numbers, 0.01 * x[:, 0, 0], 0.4, DT, fine=2000)
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-6)
 
 

@@ -22,24 +22,14 @@ from jaxsnn import (
 )
 from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.nir import parse, read
+from tests.helpers.random_spikes import random_raster
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("one_torch_thread")]
 STEPS, BATCH = 60, 12
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More threads only wait for each other on networks of this size."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def spikes(seed, channels=5):
-    return (np.random.default_rng(seed).random((STEPS, BATCH, channels)) < 0.3).astype(np.float32)
+    return random_raster(seed, (STEPS, BATCH, channels))
 
 
 def snntorch_net(kind, seed, **options):

@@ -10,6 +10,7 @@ import pytest
 from jaxsnn import TimeStepped, lower, simulate, update_graph
 from jaxsnn.errors import LoweringError
 from jaxsnn.nir import parse
+from tests.oracles.linear_nodes import convolution
 
 STEPS, BATCH = 5, 2
 
@@ -42,33 +43,6 @@ def test_nodes():
     np.testing.assert_array_equal(
         play({"s": nir.Scale(np.array([2.0, 3.0, 4.0]))}, [3], x), x * np.float32([2, 3, 4])
     )
-
-
-def convolution(x, weight, bias, stride, padding, dilation, groups):
-    """A convolution by its definition; all of the tuples with one entry for each spatial axis."""
-    spatial = x.ndim - 3
-    padded = np.pad(x, [(0, 0)] * 3 + [(size, size) for size in padding])
-    kernel = weight.shape[2:]
-    sizes = [
-        (padded.shape[3 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
-        for axis in range(spatial)
-    ]
-    y = np.zeros((*x.shape[:2], len(weight), *sizes))
-    per_group_in, per_group_out = weight.shape[1], len(weight) // groups
-    for channel in range(len(weight)):
-        first = channel // per_group_out * per_group_in
-        for place in itertools.product(*map(range, sizes)):
-            for tap in itertools.product(*map(range, kernel)):
-                at = tuple(
-                    place[axis] * stride[axis] + tap[axis] * dilation[axis]
-                    for axis in range(spatial)
-                )
-                for source in range(per_group_in):
-                    y[(..., channel, *place)] += (
-                        padded[(..., first + source, *at)] * weight[(channel, source, *tap)]
-                    )
-        y[:, :, channel] += bias[channel]
-    return y
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate, verify
-from tests.grid.conftest import FACTS, RECORDED
+from tests.helpers.zoo import FACTS, RECORDED
 
 MEMBRANES = ("norse_v_li", "sinabs_v_li", "snntorch_v_li")
 LOST = tuple(name for name in RECORDED if FACTS[name].get("reproducible") is False)

@@ -8,55 +8,29 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.nir import parse, read
+from tests.oracles import framework_steps
 
 STEPS, BATCH = 80, 6
 
 
-def several(v, threshold):
-    return np.maximum(0, np.floor(v / threshold))
-
-
-def rockpool(p, i, v, x, dt):
-    """LIFTorch: several spikes a step, at equality too, subtracted."""
-    i = (i + x) * np.exp(-dt / p["tau_syn"])
-    v = v * np.exp(-dt / p["tau_mem"]) + i
-    spikes = several(v, p["v_threshold"])
-    return i, v - spikes * p["v_threshold"], spikes
-
-
-def spikingjelly(p, i, v, x, dt):
-    """CUBALIFNode: hard reset in the same step, at equality too."""
-    i = (1 - 1 / p["w_in"]) * i + x
-    v = (1 - 1 / p["r"]) * v + i
-    spikes = (v >= p["v_threshold"]).astype(float)
-    return i, np.where(spikes > 0, p["v_reset"], v), spikes
-
-
-def play(network, layers, x, rule, dt):
-    # SpikingJelly starts at v_reset, Rockpool at 0.
-    starts = [np.asarray(network.parameters[neuron]["v_reset"]) for _, neuron in layers]
-    states: list = [(0.0, 0.0 if rule is rockpool else start) for start in starts]
-    for frame in x:
-        signal = frame
-        for number, (weights, neuron) in enumerate(layers):
-            node = network.parameters[weights]
-            signal = signal @ np.asarray(node["weight"]).T + np.asarray(node.get("bias", 0.0))
-            p = {key: np.asarray(value) for key, value in network.parameters[neuron].items()}
-            *state, signal = rule(p, *states[number], signal, dt)
-            states[number] = tuple(state)
-        yield signal
+def arrays_of(network):
+    """The parameters of all nodes as NumPy arrays."""
+    return {
+        name: {key: np.asarray(value) for key, value in node.items()}
+        for name, node in network.parameters.items()
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "rule", "options", "gain"),
+    ("name", "rule", "gain"),
     [
-        ("rockpool_b_liftorch", rockpool, {}, 1),
-        ("rockpool_b_liftorch_nobias", rockpool, {}, 1),
-        ("spikingjelly_b_cubalif", spikingjelly, {}, 2),
+        ("rockpool_b_liftorch", framework_steps.rockpool, 1),
+        ("rockpool_b_liftorch_nobias", framework_steps.rockpool, 1),
+        ("spikingjelly_b_cubalif", framework_steps.spikingjelly, 2),
     ],
 )
-def test_current_based_layers(name, rule, options, gain, zoo, x64):
-    graph = read(zoo[name], dialect=name.split("_")[0], **options)
+def test_current_based_layers(name, rule, gain, zoo, x64):
+    graph = read(zoo[name], dialect=name.split("_")[0])
     network = lower(graph, dtype=float)
     order = [wire.name for wire in network.wires if wire.kind not in ("input", "output")]
     layers = list(zip(order[::2], order[1::2], strict=True))
@@ -64,22 +38,24 @@ def test_current_based_layers(name, rule, options, gain, zoo, x64):
         network.parameters[weights]["weight"] *= gain
     x = np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.3
     y = np.asarray(simulate(network, x, engine=TimeStepped()).output())
-    expected = np.stack(list(play(network, layers, x.astype(float), rule, graph.dialect.dt)))
+    p = arrays_of(network)
+    parts = [
+        (p[weights]["weight"], p[weights].get("bias", 0.0), p[neuron]) for weights, neuron in layers
+    ]
+    rockpool = rule is framework_steps.rockpool
+    # SpikingJelly starts at v_reset, Rockpool at 0.
+    starts = [0.0 if rockpool else own["v_reset"] for _, _, own in parts]
+    expected = framework_steps.layers(parts, x.astype(float), rule, starts, graph.dialect.dt)
     np.testing.assert_array_equal(y, expected)
     assert y.mean() > 0.03
-    assert y.max() > 1 or rule is spikingjelly
+    assert y.max() > 1 or not rockpool
 
 
 def test_recurrent_current_based_layers_of_spyx(zoo, x64):
-    """RCuBaLIF: the spike of the membrane before the step feeds back in this step; V loses it
-    before it decays.
-    """
+    """RCuBaLIF: its feedback takes no step."""
     graph = read(zoo["spyx_c_rcubalif"], dialect="spyx")
     network = lower(graph, dtype=float)
-    p = {
-        name: {key: np.asarray(value) for key, value in node.items()}
-        for name, node in network.parameters.items()
-    }
+    p = arrays_of(network)
     neuron = next(
         name for name, node in graph.nodes.items() if node.type == "CubaLIF" and "/" in name
     )
@@ -87,14 +63,13 @@ def test_recurrent_current_based_layers_of_spyx(zoo, x64):
     first = network.wires[1].name
     x = 3.0 * (np.random.default_rng(0).random((STEPS, BATCH, 5)) < 0.4)
     spikes = np.asarray(simulate(network, x, engine=TimeStepped(record=(neuron,))).spikes[neuron])
-    own = p[neuron]
-    i = v = 0.0
+    i, v = 0.0, np.zeros((BATCH, 1))
     for number, frame in enumerate(x):
-        s = (v > own["v_threshold"]).astype(float) * np.ones((BATCH, 1))
-        entering = frame @ p[first]["weight"].T + p[first].get("bias", 0) + s @ p[back]["weight"].T
-        i = (1 - graph.dialect.dt / own["tau_syn"]) * i + entering
-        v = own["r"] * (v - s * own["v_threshold"]) + i
-        np.testing.assert_array_equal(spikes[number], s)
+        entering = frame @ p[first]["weight"].T + p[first].get("bias", 0)
+        i, v, expected = framework_steps.spyx_recurrent(
+            p[neuron], i, v, entering, lambda s: s @ p[back]["weight"].T, graph.dialect.dt
+        )
+        np.testing.assert_array_equal(spikes[number], expected)
     assert 0.05 < spikes.mean() < 0.95
 
 
@@ -103,18 +78,14 @@ def test_sinabs_several_spikes_a_step(reset, zoo, x64):
     graph = read(zoo["sinabs_v_iaf"], dialect="sinabs", reset=reset)
     network = lower(graph, dtype=float)
     weights, neuron = network.wires[1].name, network.wires[2].name
-    p = {
-        key: np.asarray(value)
-        for key, value in {**network.parameters[weights], **network.parameters[neuron]}.items()
-    }
+    p = arrays_of(network)
     x = 4.0 * (np.random.default_rng(1).random((STEPS, BATCH, 5)) < 0.4)
     spikes = np.asarray(simulate(network, x, engine=TimeStepped(record=(neuron,))).spikes[neuron])
     v = 0.0
     for number, frame in enumerate(x):
-        v = v + frame @ p["weight"].T + p["bias"]
-        s = several(v, p["v_threshold"])
-        v = v - s * p["v_threshold"] if reset == "subtract" else np.where(s > 0, 0.0, v)
-        np.testing.assert_array_equal(spikes[number], s)
+        arriving = frame @ p[weights]["weight"].T + p[weights]["bias"]
+        v, expected = framework_steps.sinabs(p[neuron], v, arriving, reset)
+        np.testing.assert_array_equal(spikes[number], expected)
     assert spikes.max() > 1
 
 

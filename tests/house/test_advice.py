@@ -10,7 +10,7 @@ import jaxsnn
 from jaxsnn.errors import in_flags
 from jaxsnn.train.options import OPTIONS, flag_of
 from tests.commands.test_cli import commands
-from tests.nir.test_problems import FLAG, raised, texts
+from tests.helpers.source_texts import FLAG, raised, texts
 
 PACKAGE = Path(jaxsnn.__file__).parent
 ROOMS = ("network", "grid", "simulation", "train", "event")

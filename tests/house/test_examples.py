@@ -8,10 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-import jaxsnn
+from tests.helpers.command_line import DEMO_NET
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = Path(jaxsnn.__file__).parent / "commands" / "demo" / "snntorch_yinyang.nir"
 
 
 def datasets(path: Path) -> dict[str, np.ndarray]:
@@ -32,7 +31,7 @@ def test_the_shipped_network_is_what_snntorch_exports(tmp_path):
     script = ROOT / "examples" / "export_snntorch.py"
     subprocess.run([sys.executable, script, written], check=True, timeout=120)
 
-    again, shipped = datasets(written), datasets(SHIPPED)
+    again, shipped = datasets(written), datasets(DEMO_NET)
     assert list(again) == list(shipped)
     for name, value in shipped.items():
         assert np.asarray(again[name]).dtype == np.asarray(value).dtype, name
@@ -44,7 +43,7 @@ def test_the_shipped_network_is_what_snntorch_exports(tmp_path):
 
 
 def test_the_shipped_network_has_two_populations_at_a_ratio_of_exactly_two():
-    shipped = datasets(SHIPPED)
+    shipped = datasets(DEMO_NET)
     assert shipped["node/nodes/fc1/weight"].shape == (120, 5)
     assert shipped["node/nodes/fc2/weight"].shape == (3, 120)
     for name in ("lif1", "lif2"):

@@ -1,27 +1,19 @@
-"""One thread for torch, and a way to convert, load and play."""
+"""One thread for torch, and a way to convert, load and simulate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from jaxsnn.nir import Graph, write
 from jaxsnn.nir.convert import Converted, convert
-from tests.grid.conftest import recorded as recorded
-from tests.grid.conftest import recordings as recordings
 from tests.interop.players import compare, play
-from tests.nir.conftest import zoo as zoo
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """More threads only wait for each other on networks of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def one_thread(one_torch_thread: None) -> None:
+    """In every test here."""
 
 
 @pytest.fixture

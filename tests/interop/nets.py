@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.helpers.random_spikes import random_raster
+
 SIZES = ((5, 24), (24, 12), (12, 4))
 
 
@@ -13,7 +15,7 @@ def spikes(
     seed: int, shape: tuple[int, ...] = (5,), steps: int = 100, batch: int = 10
 ) -> np.ndarray:
     """Random input spikes (time, batch, *shape)."""
-    return (np.random.default_rng(seed).random((steps, batch, *shape)) < 0.3).astype(np.float32)
+    return random_raster(seed, (steps, batch, *shape))
 
 
 def _linear(rng: np.random.Generator, inputs: int, outputs: int, gain: float) -> Any:

@@ -10,7 +10,8 @@ from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.torch import from_torch
-from tests.interop import main_branches, nets
+from tests.interop import nets
+from tests.oracles import main_branch_importers
 
 pytestmark = pytest.mark.interop
 MAIN = ("snntorch==main", "norse==main")
@@ -19,8 +20,10 @@ MAIN = ("snntorch==main", "norse==main")
 @pytest.fixture(autouse=True)
 def importers(monkeypatch):
     """The importers of the main branches in place of those that are installed."""
-    monkeypatch.setattr("snntorch.import_nir.import_from_nir", main_branches.snntorch_import)
-    monkeypatch.setattr("norse.torch.from_nir", main_branches.norse_import)
+    monkeypatch.setattr(
+        "snntorch.import_nir.import_from_nir", main_branch_importers.snntorch_import
+    )
+    monkeypatch.setattr("norse.torch.from_nir", main_branch_importers.norse_import)
 
 
 def snntorch_case(kind, seed=1, **options):

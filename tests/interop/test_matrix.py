@@ -16,10 +16,9 @@ from jaxsnn.errors import ConversionError
 from jaxsnn.nir import parse, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.frameworks.tables import frameworks_table
-from tests.grid.conftest import RECORDED
+from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, play
-from tests.nir.test_zoo import FACTS
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -192,7 +191,7 @@ KNOWN = [
     "## What is known of each framework",
     "",
     "A version stands for all that begin like it: 1.0 for 1.0.3. `main` is what no release has: it was read, and what",
-    "is written for it was run in importers built from what its source says (`tests/interop/main_branches.py`).",
+    "is written for it was run in importers made of what its source says (`tests/oracles/main_branch_importers.py`).",
 ]
 HOW = (
     "A percentage is the share of identical trains. `+2`: the target's spikes leave two steps later, one for each "

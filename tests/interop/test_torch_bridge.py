@@ -8,10 +8,9 @@ from jaxsnn import lower
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from jaxsnn.nir.torch import from_torch, to_torch
-from tests.grid.conftest import RECORDED
+from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, stepped
-from tests.nir.test_zoo import FACTS
 
 pytestmark = pytest.mark.interop
 REPRODUCIBLE = [name for name in RECORDED if FACTS[name].get("reproducible", True)]

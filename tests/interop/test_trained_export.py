@@ -2,9 +2,6 @@
 fires.
 """
 
-from importlib.resources import files
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,9 +10,9 @@ from jaxsnn.nir import write
 from jaxsnn.nir.convert import convert
 from jaxsnn.simulation.fidelity import fidelity
 from jaxsnn.train import Latency, fit, yinyang_splits
+from tests.helpers.command_line import DEMO_NET
 from tests.interop.players import compare, play
 
-DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
 STEPS = 512
 
 

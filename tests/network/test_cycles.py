@@ -13,6 +13,7 @@ from jaxsnn.grid.stepped_solution import approximations
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.structure import Wire
 from jaxsnn.nir import parse
+from tests.oracles.framework_steps import norse_box
 
 STEPS, BATCH, SIZE = 30, 3, 4
 
@@ -86,9 +87,7 @@ def network(nodes, edges, dialect="norse", **options):
 
 def step(v, x):
     """One step of Norse's box neuron with tau of four steps: membrane and spikes."""
-    v = v + np.float32(0.25) * (x - v)
-    spikes = (v > 1).astype(np.float32)
-    return v * (1 - spikes), spikes
+    return norse_box(v, x, rate=0.25, threshold=1)
 
 
 def inputs(seed=0):

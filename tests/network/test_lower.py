@@ -3,7 +3,6 @@ change.
 """
 
 import dataclasses
-from pathlib import Path
 
 import h5py
 import jax
@@ -18,8 +17,8 @@ from jaxsnn.errors import DialectError, LoweringError
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build, initializers
+from tests.helpers.command_line import DEMO_NET
 
-SNNTORCH = Path(jaxsnn.__file__).parent / "commands" / "demo" / "snntorch_yinyang.nir"
 SNN = {"dialect": "snntorch", "reset": "zero"}
 MS = {"dialect": "hxtorch", "time_unit": "ms"}
 ONE_SPIKE = Events(time=jnp.array([0.001]), index=jnp.array([0]))
@@ -119,8 +118,8 @@ def test_a_dialect_decides_how_hard_a_spike_kicks():
     """snnTorch writes r = tau_mem/dt and w_in = tau_syn/dt: a spike of weight w moves r I by r w,
     and I by w.
     """
-    as_meant = read(SNNTORCH, **SNN)
-    literally = read(SNNTORCH, dialect="nir", time_unit="s")
+    as_meant = read(DEMO_NET, **SNN)
+    literally = read(DEMO_NET, dialect="nir", time_unit="s")
     networks = [lower(graph) for graph in (as_meant, literally)]
     kicks = []
     for network in networks:
@@ -143,7 +142,7 @@ def test_read_with_the_wrong_dialect_it_fires_far_more():
     counts = [
         int(
             simulate(
-                lower(read(SNNTORCH, **told)),
+                lower(read(DEMO_NET, **told)),
                 inputs,
                 0.02,
                 engine=EventDriven(max_spikes=64),
@@ -263,7 +262,7 @@ def odd_file(tmp_path):
 
 
 def test_a_network_that_did_not_change_changes_no_bit(odd_file):
-    for graph in (read(SNNTORCH, dialect="snntorch"), read(odd_file, **MS), layer()):
+    for graph in (read(DEMO_NET, dialect="snntorch"), read(odd_file, **MS), layer()):
         again = update_graph(graph, lower(graph))
         assert bits(again) == bits(graph)
         assert all(again.nodes[name] is graph.nodes[name] for name in graph.nodes)
@@ -314,7 +313,7 @@ def test_a_parameter_that_the_file_lacks_is_written_once_it_changes(odd_file):
     ("make", "told", "kept"),
     [
         (
-            lambda: read(SNNTORCH, **SNN),
+            lambda: read(DEMO_NET, **SNN),
             SNN,
             ("tau_mem", "tau_syn", "r", "w_in"),
         ),  # which say what dt is

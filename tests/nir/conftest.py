@@ -1,7 +1,5 @@
-"""The zoo of real files, and small helpers for documents."""
+"""What an HDF5 file holds, to the last bit."""
 
-import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-
-DATA = Path(__file__).parents[1] / "data"
-
-
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The real files by name."""
-    folder = tmp_path_factory.mktemp("zoo")
-    with tarfile.open(DATA / "zoo.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return {path.stem: path for path in sorted(folder.glob("*.nir"))}
-
-
-@pytest.fixture(scope="session")
-def facts() -> dict[str, dict[str, Any]]:
-    """Who wrote each file of the zoo, and what the file does not say."""
-    return json.loads((DATA / "zoo.json").read_text())
 
 
 def _entries(path: Path) -> dict[str, Any]:

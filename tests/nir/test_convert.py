@@ -12,6 +12,7 @@ from jaxsnn.nir.convert import convert
 from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.importers import importer_problems
 from jaxsnn.nir.initializers import normal
+from tests.helpers.random_spikes import random_raster
 
 BETA = 0.9
 RESET = {"reset": "zero", "reset_delay": False}
@@ -282,7 +283,7 @@ def test_neurons_of_different_decay_become_nodes_of_one_decay_each():
     made = convert(graph, to="spikingjelly")
     decays = {np.ptp(node.value("tau")) for node in made.graph.nodes.values() if node.type == "LIF"}
     assert decays == {0.0}
-    x = (np.random.default_rng(0).random((60, 5, 3)) < 0.5).astype(np.float32)
+    x = random_raster(0, (60, 5, 3), 0.5)
     y = played(graph, x)
     assert 0.05 < y.mean() < 0.9
     np.testing.assert_array_equal(played(made.graph, x), y)
@@ -297,7 +298,7 @@ def test_a_start_at_v_leak_is_given_by_neurons_that_fire_once(target):
     )
     made = convert(graph, to=target)
     assert "two neurons that fire once each" in str(made.changes)
-    x = (np.random.default_rng(0).random((60, 5, 3)) < 0.5).astype(np.float32)
+    x = random_raster(0, (60, 5, 3), 0.5)
     y = played(graph, x)
     assert 0.05 < y.mean() < 0.9
     np.testing.assert_array_equal(played(made.graph, x), y)

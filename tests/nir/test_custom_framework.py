@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
-import types
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +17,11 @@ from jaxsnn.nir.convert import convert
 from jaxsnn.nir.frameworks import framework_of, register_framework, unregister_framework
 from jaxsnn.nir.frameworks.registry import frameworks, writable
 from jaxsnn.nir.inference import resolve
+from tests.helpers import packages
+from tests.helpers.command_line import finished
+from tests.helpers.random_spikes import random_raster
 from tests.nir import tustin
+from tests.oracles import tustin_simulator
 
 TOLD = {"tick": "1ms", "scaled": True, "dt": "1ms"}
 
@@ -34,11 +37,9 @@ def registered():
 
 @pytest.fixture
 def simulator(monkeypatch):
-    """Its own simulator, as a module."""
-    module = types.ModuleType("tustin_simulator")
-    exec(tustin.SIMULATOR, module.__dict__)
-    monkeypatch.setitem(sys.modules, "tustin_simulator", module)
-    return module
+    """Its own simulator, as an installed module."""
+    monkeypatch.setitem(sys.modules, "tustin_simulator", tustin_simulator)
+    return tustin_simulator
 
 
 def file_of(tmp_path, **others):
@@ -61,7 +62,7 @@ def file_of(tmp_path, **others):
 
 
 def spikes(seed=0):
-    return (np.random.default_rng(seed).random((80, 6, 5)) < 0.3).astype(np.float32)
+    return random_raster(seed, (80, 6, 5))
 
 
 def own(simulator, path, x, **options):
@@ -332,29 +333,17 @@ def test_registering_again_changes_nothing_and_unregistering_forgets():
 @pytest.fixture
 def installed(tmp_path):
     """A distribution with an entry point, and a way to call the command with it."""
-    site = tmp_path / "site"
-    record = site / "tustin-2.3.dist-info"
-    record.mkdir(parents=True)
-    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: tustin\nVersion: 2.3\n")
-    (record / "entry_points.txt").write_text(
-        "[jaxsnn.frameworks]\ntustin = tustin_plugin:FRAMEWORK\n"
+    site = packages.installed(
+        tmp_path / "site",
+        "tustin",
+        version="2.3",
+        files={
+            "tustin_plugin.py": Path(tustin.__file__).read_text(),
+            "tustin_simulator.py": Path(tustin_simulator.__file__).read_text(),
+        },
+        frameworks={"tustin": "tustin_plugin:FRAMEWORK"},
     )
-    (site / "tustin_plugin.py").write_text(Path(tustin.__file__).read_text())
-    (site / "tustin_simulator.py").write_text(tustin.SIMULATOR)
-    root = Path(__file__).parents[2]
-
-    def call(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxsnn.commands.cli", *map(str, arguments)],
-            env={"PATH": "", "PYTHONPATH": f"{site}:{root}", "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, done.stderr
-        return done
-
-    return call
+    return partial(finished, site=site)
 
 
 def test_the_commands_know_it(tmp_path, installed, simulator):
@@ -396,10 +385,8 @@ def test_help_and_doctor_name_it(installed):
 
 
 def test_an_entry_point_that_fails_is_named(tmp_path, installed):
-    record = tmp_path / "site" / "broken-1.dist-info"
-    record.mkdir()
-    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (record / "entry_points.txt").write_text("[jaxsnn.frameworks]\nbroken = nothing_there:IT\n")
+    broken = {"broken": "nothing_there:IT"}
+    packages.installed(tmp_path / "site", "broken", frameworks=broken)
     done = installed("info", "x.nir", code=2)
     assert done.stderr.count("\n") == 1
     assert "the entry point 'broken' of the group jaxsnn.frameworks" in done.stderr

@@ -9,10 +9,6 @@ moving sum along the last axis with a bias, and does not: what it connects is fo
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +38,10 @@ from jaxsnn.simulation.checks import purposes
 from jaxsnn.train.loop.constraints import find_trainables
 from jaxsnn.train.loop.scaling import step_scales
 from tests.extending_page import code_of, made_by
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import packages
+from tests.helpers.command_line import finished
+from tests.helpers.random_spikes import random_events
+from tests.oracles import linear_nodes
 
 #: The types, as an installed package would have them: the code of the page.
 PACKAGE, MADE = code_of("A node type"), made_by("A node type")
@@ -74,34 +72,14 @@ def gather(index, seed):
     return build.node("Gather", index=index, gain=gains(seed, len(index)))
 
 
-def as_matrix(index, gain, inputs):
-    """What a Gather does, for a Linear."""
-    weight = np.zeros((len(index), inputs))
-    weight[np.arange(len(index)), index] = gain
-    return weight
-
-
-def smoothing(shape, taps=TAPS):
-    """What a Smooth does to a signal of a shape, one product at a time."""
-    size = int(np.prod(shape))
-    matrix = np.zeros((size, size))
-    for place in np.ndindex(*shape):
-        for k, tap in enumerate(taps):
-            source = place[-1] + k - len(taps) // 2
-            if 0 <= source < shape[-1]:
-                pair = [np.ravel_multi_index((*place[:-1], p), shape) for p in (place[-1], source)]
-                matrix[pair[0], pair[1]] += tap
-    return matrix
-
-
 def two_layers(own, **dialect):
     """Two Gathers, each before a population; or Linears that do the same."""
     weight = np.random.default_rng(7).normal(1.0, 1.0, (6, 4))
     if own:
         first, second = gather(INDEX, 1), gather(SECOND, 2)
     else:
-        first = build.linear(weight=as_matrix(INDEX, gains(1), 5))
-        second = build.linear(weight=as_matrix(SECOND, gains(2), 6))
+        first = build.linear(weight=linear_nodes.gather(INDEX, gains(1), 5))
+        second = build.linear(weight=linear_nodes.gather(SECOND, gains(2), 6))
     neurons = build.cubalif(**NEURONS, v_threshold=0.6)
     if dialect:
         neurons = build.lif(**LEAKY, v_threshold=2.0)
@@ -115,10 +93,9 @@ STEPPED_LI = {"dialect": "rockpool"}
 
 
 def events(seed=0, channels=5, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    time = np.sort(rng.uniform(0, T_END / 2, (2, 30)), axis=1)
-    index = rng.integers(0, channels, (2, 30))
-    return jaxsnn.Events(time=jnp.asarray(time, dtype), index=jnp.asarray(index, jnp.int32))
+    time, index = random_events(np.random.default_rng(seed), (2, 30), channels, T_END / 2)
+    time = jnp.asarray(np.sort(time, axis=1), dtype)
+    return jaxsnn.Events(time=time, index=jnp.asarray(index, jnp.int32))
 
 
 def steps(seed=0, shape=(5,)):
@@ -381,8 +358,8 @@ def test_what_it_connects_is_found_by_applying_it(taps):
     (found,) = signals(jaxsnn.lower(image_net(smooth(taps=taps)))).values()
     (_, operator) = found.paths[0]
     source, position, row = operator.entries()
-    expected = smoothing((2, 6), taps)
-    assert len(source) == np.count_nonzero(smoothing((2, 6), np.ones(3))) == 32
+    expected = linear_nodes.moving_sum((2, 6), taps)
+    assert len(source) == np.count_nonzero(linear_nodes.moving_sum((2, 6), np.ones(3))) == 32
     got = np.zeros((12, 12))
     got[position, source] = np.asarray(operator.weight)[row, 0]
     np.testing.assert_allclose(got, expected, rtol=1e-6)
@@ -409,7 +386,7 @@ def test_gradients_where_connections_were_found():
     """Spikes and gradients of a Smooth, against those of an Affine that does the same."""
     arriving = events(1, 12)
     own = jaxsnn.lower(image_net(smooth(), flatten()), dtype=np.float64)
-    weight, bias = smoothing((2, 6)), np.repeat([0.1, 0.2], 6)
+    weight, bias = linear_nodes.moving_sum((2, 6), TAPS), np.repeat([0.1, 0.2], 6)
     other = build.affine(weight=weight, bias=lambda rng, shape: bias)
     neurons = build.cubalif(**NEURONS, v_threshold=0.7)
     graph = build.sequential(build.input((2, 6)), flatten(), other, neurons, seed=0)
@@ -428,7 +405,7 @@ def test_gradients_where_connections_were_found():
     )(dense.parameters)
     assert count == same_count > 20
     assert value == pytest.approx(float(same_value), rel=1e-9)
-    each = [smoothing((2, 6), np.eye(3)[k]) for k in range(3)]
+    each = [linear_nodes.moving_sum((2, 6), np.eye(3)[k]) for k in range(3)]
     expected = [float(np.sum(np.asarray(by_weight["2"]["weight"]) * one)) for one in each]
     np.testing.assert_allclose(grad["1"]["taps"], expected, rtol=1e-8)
     by_bias = np.asarray(by_weight["2"]["bias"]).reshape(2, 6).sum(axis=1)
@@ -470,7 +447,7 @@ def test_steps_of_the_optimiser_see_through_it():
     scales = []
     weight = np.random.default_rng(5).normal(size=(5, 3))
     for own in (True, False):
-        same_linear = build.linear(weight=as_matrix(INDEX, gains(1), 5))
+        same_linear = build.linear(weight=linear_nodes.gather(INDEX, gains(1), 5))
         layer = gather(INDEX, 1) if own else same_linear
         neurons = build.cubalif(**NEURONS, v_threshold=[0.5, 1.0, 2.0, 4.0])
         graph = build.sequential(build.input(3), build.linear(weight=weight), layer, neurons)
@@ -740,27 +717,11 @@ def test_networks_made_by_hand_have_the_operators_of_the_traits():
 # -- at the command line
 
 
-def installed(folder, **points):
+def installed(tmp_path, **types):
     """A package with the types, installed into a folder."""
-    folder.mkdir()
-    (folder / "my_nodes.py").write_text(PACKAGE)
-    metadata = folder / "my_nodes-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-nodes\nVersion: 1.0\n")
-    lines = [f"{name} = my_nodes:{target}" for name, target in points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[jaxsnn.nodes]", *lines, ""]))
-    return folder
-
-
-def call(folder, *arguments):
-    paths = [str(ROOT)] if folder is None else [str(folder), str(ROOT)]
-    return subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    points = {name: f"my_nodes:{target}" for name, target in types.items()}
+    files = {"my_nodes.py": PACKAGE}
+    return packages.installed(tmp_path / "site", "my_nodes", files=files, nodes=points)
 
 
 @pytest.fixture
@@ -770,31 +731,28 @@ def graph_file(tmp_path):
 
 
 def test_an_installed_package_adds_its_own(graph_file, tmp_path):
-    folder = installed(tmp_path / "site", Gather="GATHER", Smooth="SMOOTH")
-    done = call(folder, "info", graph_file, "--json")
-    assert done.returncode == 0, done.stderr
+    site = installed(tmp_path, Gather="GATHER", Smooth="SMOOTH")
+    done = finished("info", graph_file, "--json", site=site)
     assert json.loads(done.stdout)["nodes"][0]["type"] == "Gather"
-    assert call(folder, "check", graph_file, "--for", "event").returncode == 0
-    assert call(folder, "draw", graph_file, "-o", tmp_path / "net.svg").returncode == 0
+    finished("check", graph_file, "--for", "event", site=site)
+    finished("draw", graph_file, "-o", tmp_path / "net.svg", site=site)
     assert "Gather 5 to 4" in (tmp_path / "net.svg").read_text()
     arriving = events(dtype=np.float32)
     np.savez(tmp_path / "x.npz", time=arriving.time, index=arriving.index)
     options = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--t-end", "40ms"]
-    done = call(folder, "run", graph_file, *options, "--max-spikes", "64")
-    assert done.returncode == 0, done.stderr
+    finished("run", graph_file, *options, "--max-spikes", "64", site=site)
     expected = simulated(jaxsnn.lower(two_layers(own=True)), arriving).spikes["5"].count
     with np.load(tmp_path / "y.npz") as y:
         times = [y[key] for key in y.files if key.endswith("time")]
     assert sum(int(np.isfinite(time).sum()) for time in times) == int(np.sum(expected))
     mapping = tmp_path / "m.json"
-    assert call(folder, "map", graph_file, "-o", mapping).returncode == 0
+    finished("map", graph_file, "-o", mapping, site=site)
 
 
 def test_without_the_package_the_node_is_named(graph_file):
-    done = call(None, "info", graph_file)
-    assert done.returncode == 1
+    done = finished("info", graph_file, code=1)
     assert "node '1' has the type Gather, which is not supported" in done.stderr
-    done = call(None, "check", graph_file, "--for", "event", "--json")
+    done = finished("check", graph_file, "--for", "event", "--json", code=1)
     codes = [(each["node"], each["code"]) for each in json.loads(done.stdout)["problems"]]
     assert codes == [("1", "unknown-type"), ("4", "unknown-type")]
 
@@ -808,9 +766,7 @@ def test_without_the_package_the_node_is_named(graph_file):
     ],
 )
 def test_a_broken_package_is_named_where_its_type_is_met(target, message, graph_file, tmp_path):
-    folder = installed(tmp_path / "site", Gather=target)
-    done = call(folder, "info", graph_file)
-    assert done.returncode == 2
-    assert message in done.stderr
+    site = installed(tmp_path, Gather=target)
+    assert message in finished("info", graph_file, code=2, site=site).stderr
     write(tmp_path / "plain.nir", two_layers(own=False))
-    assert call(folder, "info", tmp_path / "plain.nir").returncode == 0
+    finished("info", tmp_path / "plain.nir", site=site)

@@ -1,6 +1,5 @@
 """Pictures of graphs: every file of the zoo, in every format."""
 
-import json
 import xml.etree.ElementTree as ElementTree
 
 import nir
@@ -11,12 +10,12 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.nir.drawing import dot, draw, mermaid, svg
 from jaxsnn.nir.parse import parse, read
-from tests.nir.conftest import DATA
+from tests.helpers.zoo import FACTS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(params=sorted(json.loads((DATA / "zoo.json").read_text())))
+@pytest.fixture(params=sorted(FACTS))
 def graph(request, zoo):
     """Each graph of the zoo."""
     return read(zoo[request.param])

@@ -1,4 +1,4 @@
-"""Shapes and counts, against nir's own arithmetic and against counting by hand."""
+"""Shapes and counts, against nir's own arithmetic and against counting one by one."""
 
 import itertools
 
@@ -13,6 +13,7 @@ from jaxsnn.errors import GraphError
 from jaxsnn.nir import parse
 from jaxsnn.nir.nodes import Conv2d, Flatten
 from jaxsnn.nir.passes import shapes, sizes, synapses, transfer, window
+from tests.oracles.linear_nodes import synapses_of_convolution
 
 
 def network(*nodes, inputs, outputs):
@@ -60,15 +61,7 @@ def test_synapses_of_a_convolution_are_its_unrolled_weights(
     node = conv(weight, stride, padding, dilation, groups)
     space = window(node).output(size)
     assume(space is not None)
-    count = 0
-    for place in itertools.product(*map(range, space)):
-        for tap in itertools.product(*map(range, kernel)):
-            at = [
-                place[axis] * stride[axis] - padding[axis] + tap[axis] * dilation[axis]
-                for axis in (0, 1)
-            ]
-            if all(0 <= at[axis] < size[axis] for axis in (0, 1)):
-                count += int(np.count_nonzero(weight[:, :, tap[0], tap[1]]))
+    count = synapses_of_convolution(size, weight, stride, padding, dilation, space)
     arguments = (stride, padding, dilation)
     theirs = nir.Conv2d(None, weight, *arguments, groups, np.zeros(4))
     graph = network(theirs, inputs=(2 * groups, *size), outputs=(4, *space))

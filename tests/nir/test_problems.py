@@ -3,15 +3,13 @@ line translates it.
 """
 
 import ast
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import jaxsnn.nir
-from jaxsnn import errors
-from jaxsnn.errors import ConversionError, DialectError, JaxsnnError
+from jaxsnn.errors import ConversionError, DialectError
 from jaxsnn.nir import build, describe, read
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.convert.target import target_of
@@ -19,40 +17,12 @@ from jaxsnn.nir.convert.topology import refuse_for
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change
 from jaxsnn.nir.importers import importer_problems, undecided
+from tests.helpers.source_texts import FLAG, raised, texts
 
 ROOT = Path(jaxsnn.nir.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-FLAG = re.compile(r"(?<![\w-])--[a-z]")
-KINDS = {
-    name
-    for name, value in vars(errors).items()
-    if isinstance(value, type) and issubclass(value, JaxsnnError)
-}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = {"no such file"}
-
-
-def texts(tree):
-    """The literal texts of a module that are no docstrings, with their lines."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
-    }
-    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    for node in constants:
-        if isinstance(node.value, str) and id(node) not in docstrings:
-            yield node.lineno, node.value
-
-
-def raised(tree):
-    """The calls that make an exception of this library, where they are raised."""
-    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
-    for call in calls:
-        made = call.func if isinstance(call, ast.Call) else None
-        if isinstance(made, ast.Name) and made.id in KINDS:
-            yield call
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

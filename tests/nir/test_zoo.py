@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import nir
 import numpy as np
@@ -12,21 +11,7 @@ from jaxsnn.nir import describe, export, parse, read, write
 from jaxsnn.nir.description import as_json, as_text
 from jaxsnn.nir.dialects import DIALECTS
 from jaxsnn.nir.evidence import estimate
-
-FACTS = json.loads((Path(__file__).parents[1] / "data" / "zoo.json").read_text())
-OPTIONS = ("dt", "dt_export", "time_unit", "reset", "reset_delay", "readout")
-
-
-def options_of(name):
-    """The options that tell a reader what the file does not say."""
-    facts = FACTS[name]
-    given = {key: facts[key] for key in OPTIONS if key in facts}
-    if "norm_input" in facts:
-        readout = facts.get("norm_input_readout")
-        given["norm_input"] = (
-            facts["norm_input"] if readout is None else [facts["norm_input"], f"3:{readout}"]
-        )
-    return given
+from tests.helpers.zoo import FACTS, options_of
 
 
 def test_the_zoo_is_complete(zoo):

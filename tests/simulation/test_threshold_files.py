@@ -18,6 +18,7 @@ from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.nir import parse
 from jaxsnn.simulation.checks import check
 from jaxsnn.simulation.simulate import simulate
+from tests.helpers.random_spikes import random_raster
 
 TWO = np.ones(2)
 NODES = {
@@ -171,7 +172,7 @@ WEAK = {
 
 
 def raster(seed=0):
-    return (np.random.default_rng(seed).random((STEPS, 2, 2)) < 0.05).astype(np.float32)
+    return random_raster(seed, (STEPS, 2, 2), 0.05)
 
 
 def test_the_grid_plays_the_same_levels_in_small_steps():

@@ -14,7 +14,7 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Dropout, fit
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.small_task import DATA, small_net
 
 #: Everything that has a memory: momenta, a running average, random numbers, a learning rate that
 #: falls.
@@ -29,7 +29,7 @@ SETTINGS = {
 RUN = """
 import sys
 from tests.train.test_checkpoint import SETTINGS, summary
-from tests.train.test_fit import small_net
+from tests.helpers.small_task import small_net
 from jaxsnn.train import fit, yinyang_splits
 settings = {**SETTINGS, "epochs": 200, "learning_rate": 0.01}
 print(summary(fit(small_net(), yinyang_splits(0, (5000, 500, 500)), **settings, checkpoint=sys.argv[1], resume=True)))

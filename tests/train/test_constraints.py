@@ -11,7 +11,7 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import with_synaptic_delays
 from jaxsnn.train import Bounded, Free, Positive, fit
 from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values
-from tests.train.test_fit import DATA, QUICK, small_net
+from tests.helpers.small_task import DATA, QUICK, small_net
 
 
 def trainables(wanted, network=None):

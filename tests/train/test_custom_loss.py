@@ -11,9 +11,10 @@ from jaxsnn.errors import UsageError
 from jaxsnn.nir import write
 from jaxsnn.train import LOSSES, TrainOptions, evaluate, fit, register_loss
 from jaxsnn.train.losses import loss_names
-from tests.commands.test_cli import call, refused
 from tests.extending_page import code_of, made_by
-from tests.train.test_fit import DATA, QUICK, small_net
+from tests.helpers import packages
+from tests.helpers.command_line import call, refused
+from tests.helpers.small_task import DATA, QUICK, small_net
 
 MADE = made_by("A loss, an encoder, a constraint, a regulariser")
 Hinge, Backwards, Rounded, FewSpikes = (
@@ -60,16 +61,17 @@ PLUGIN = code_of("A loss, an encoder, a constraint, a regulariser")
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """A package with an entry point, as pip would have installed it: on sys.path, not imported."""
-    place = tmp_path / "site-packages"
-    described = place / "hinge_plugin-1.0.dist-info"
-    described.mkdir(parents=True)
-    (place / "hinge_plugin.py").write_text(PLUGIN)
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: hinge-plugin\nVersion: 1.0\n")
-    (described / "entry_points.txt").write_text(
-        "[jaxsnn.losses]\nhinge-of-a-plugin = hinge_plugin:Hinge\n"
-        "broken = hinge_plugin:Hingge\nno-loss = hinge_plugin:dataclass\n"
+    site = packages.installed(
+        tmp_path / "site-packages",
+        "hinge_plugin",
+        files={"hinge_plugin.py": PLUGIN},
+        losses={
+            "hinge-of-a-plugin": "hinge_plugin:Hinge",
+            "broken": "hinge_plugin:Hingge",
+            "no-loss": "hinge_plugin:dataclass",
+        },
     )
-    monkeypatch.syspath_prepend(place)
+    monkeypatch.syspath_prepend(site)
     yield
     loss_names._LOSSES.pop("hinge-of-a-plugin", None)
 

@@ -31,22 +31,7 @@ from jaxsnn.train import (
 )
 from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
 from jaxsnn.train.loop.train_plan import plan_notes
-
-DATA = yinyang_splits(0, (292, 128, 128))
-QUICK = {"epochs": 12, "learning_rate": 0.05, "progress": None}
-
-
-def small_net(hidden=20, first=(1.2, 0.6), second=(0.3, 0.3), seed=0):
-    """5-hidden-3, CubaLIF, tau_mem = 2 tau_syn = 20 ms."""
-    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
-    return build.sequential(
-        build.input(5),
-        build.linear(hidden, weight=normal(*first)),
-        neurons,
-        build.linear(3, weight=normal(*second)),
-        neurons,
-        seed=seed,
-    )
+from tests.helpers.small_task import DATA, QUICK, small_net
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +86,7 @@ def test_two_runs_are_equal(trained):
 
 RUN = """
 import hashlib, json, sys, tempfile
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.small_task import DATA, small_net
 from jaxsnn.nir import write
 from jaxsnn.train import fit
 trained = fit(small_net(), DATA, epochs=2, progress=None)

@@ -16,6 +16,7 @@ from jaxsnn.network.structure import Population, TauShape, Wire
 from jaxsnn.simulation.simulate import simulate
 from tests.event.cases import population
 from tests.event.differences import ENOUGH, relative_errors
+from tests.helpers.random_spikes import random_events
 
 INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 8, 2, 4, 6.0
 
@@ -73,9 +74,10 @@ def drawn(kind, kernel, shape, seed=0):
         wires=wires,
         populations={"readout": readout},
     )
-    times = rng.uniform(0, 5, (SAMPLES, ARRIVALS))
-    times[:, 2], times[0, 4] = np.inf, 7.0  # unused, and after the end
-    return net, jnp.asarray(times), jnp.asarray(rng.integers(0, INPUTS, (SAMPLES, ARRIVALS)))
+    shape = (SAMPLES, ARRIVALS)
+    times, index = random_events(rng, shape, INPUTS, 5.0, unused=[(0, 2), (1, 2)])
+    times[0, 4] = 7.0  # after the end
+    return net, jnp.asarray(times), jnp.asarray(index)
 
 
 def ran(net, times, index, sample_times=None):

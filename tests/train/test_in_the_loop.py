@@ -14,7 +14,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import InTheLoop, fit
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.small_task import DATA, small_net
 
 T_END, CHANNELS = 0.065, 5
 

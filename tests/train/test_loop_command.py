@@ -19,7 +19,7 @@ from jaxsnn.nir.initializers import normal
 from jaxsnn.train import evaluate, fit, on_chip, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.checkpoint import Folder
-from tests.commands.test_cli import DEMO_NET, TOLD, call, refused
+from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 
 QUICK = ["--engine", "loop", "--epochs", "3", "--batch-size", "16", "--lr", "0.1"]
 WRITTEN = ("out.nir", "out.history.json", "out.mapping.json")

@@ -22,8 +22,8 @@ from jaxsnn.train.options import (
     options_table,
     options_with,
 )
-from tests.commands.test_cli import call, refused
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.command_line import call, refused
+from tests.helpers.small_task import DATA, small_net
 
 FIELDS = [field.name for field in dataclasses.fields(TrainOptions)]
 FLAGGED = [name for name in FIELDS if OPTIONS[name].has_flag]

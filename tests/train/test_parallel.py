@@ -17,7 +17,7 @@ from jaxsnn.train.loop.parallel import make_mesh
 RUN = """
 import json, sys
 from jaxsnn.train import Dropout, fit, join_processes, yinyang_splits
-from tests.train.test_fit import small_net
+from tests.helpers.small_task import small_net
 devices, processes, process, port = (int(text) for text in sys.argv[1:5])
 if processes > 1:
     join_processes(f"127.0.0.1:{port}", processes, process)
@@ -100,7 +100,7 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(envir
     one alone.
     """
     from jaxsnn.nir import write
-    from tests.train.test_fit import small_net
+    from tests.helpers.small_task import small_net
 
     write(tmp_path / "net.nir", small_net())
     port, out = free_port(), tmp_path / "out.nir"

@@ -15,7 +15,7 @@ from jaxsnn.train.data.datasets import stratified
 from jaxsnn.train.data.digits import distorted
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.training_run import key_of
-from tests.train.test_fit import DATA, small_net
+from tests.helpers.small_task import DATA, small_net
 
 KEYS = {
     "old": lambda: jax.random.PRNGKey(7),

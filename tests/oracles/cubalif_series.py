@@ -1,8 +1,8 @@
-"""A vectorised oracle in float64 NumPy: linear ODEs by their Taylor series, crossings by bisection.
+"""Spikes and voltages of current-based neurons in float64 NumPy, many at once: linear ODEs by their
+Taylor series, crossings by bisection.
 
-Like `reference`, against which it is tested, it shares no formula with the engine, but it runs many
-neurons at once. A lane is one neuron of one sample: V' = a V + b I + c, I' = d I + e, and V is
-reset where it reaches a threshold.
+Like `cubalif_expm`, against which it is tested, it shares no formula with the engine. A lane is one
+neuron of one sample: V' = a V + b I + c, I' = d I + e, and V is reset where it reaches a threshold.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def cuba(p, current=0.0, start=0.0):
     )
 
 
-def _series(lanes, v, i, step):
+def series_of(lanes, v, i, step):
     """Taylor coefficients of V and I over a step, which is mapped to [0, 1]: arrays (ORDER + 1,
     lanes).
     """
@@ -67,7 +67,8 @@ def _series(lanes, v, i, step):
     return np.array(vs), np.array(currents)
 
 
-def _value(series, s):
+def value_at(series, s):
+    """A polynomial at s."""
     total = np.zeros_like(series[0])
     for coefficient in series[::-1]:
         total = total * s + coefficient
@@ -78,29 +79,29 @@ def _bisect(series, level, low, high, rising):
     """Where a polynomial crosses a level between two points at which it lies on both sides of it."""
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        beyond = (_value(series, middle) >= level) == rising
+        beyond = (value_at(series, middle) >= level) == rising
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return high
 
 
-def _first_crossing(series, threshold):
+def first_crossing(series, threshold):
     """First place in [0, 1] where V reaches the threshold; inf where it does not.
 
     V of these neurons has at most one extremum.
     """
     ones = np.ones_like(threshold)
     slope = series[1:] * np.arange(1, ORDER + 1)[:, None]
-    end = _value(series, ones)
+    end = value_at(series, ones)
     place = np.where(series[0] >= threshold, 0.0, np.inf)
     below = series[0] < threshold
     bracket = np.where(below & (end >= threshold), 1.0, np.nan)
     peaks = np.flatnonzero(
-        below & (end < threshold) & (_value(slope, 0 * ones) > 0) & (_value(slope, ones) < 0)
+        below & (end < threshold) & (value_at(slope, 0 * ones) > 0) & (value_at(slope, ones) < 0)
     )
     if peaks.size:
         low, high = np.zeros(peaks.size), np.ones(peaks.size)
         top = _bisect(slope[:, peaks], 0.0, low, high, rising=False)
-        reaches = _value(series[:, peaks], top) >= threshold[peaks]
+        reaches = value_at(series[:, peaks], top) >= threshold[peaks]
         bracket[peaks[reaches]] = top[reaches]
     inside = np.flatnonzero(np.isfinite(bracket))
     if inside.size:
@@ -133,14 +134,16 @@ def spike_times(lanes, times, jumps, t_end, limit=400):
     while going.size:
         part, stop = lanes.take(going), stops[going, following[going]]
         step = np.minimum(stop - now[going], part.largest_step)
-        series, currents = _series(part, v[going], i[going], step)
-        place = _first_crossing(series, part.threshold)
+        series, currents = series_of(part, v[going], i[going], step)
+        place = first_crossing(series, part.threshold)
         fires = np.isfinite(place)
         place = np.where(fires, place, 1.0)
         at_stop = ~fires & (step == stop - now[going])
         now[going] = np.where(at_stop, stop, now[going] + place * step)
-        v[going] = np.where(fires, part.reset, _value(series, place))
-        i[going] = _value(currents, place) + np.where(at_stop, jumps[going, following[going]], 0.0)
+        v[going] = np.where(fires, part.reset, value_at(series, place))
+        i[going] = value_at(currents, place) + np.where(
+            at_stop, jumps[going, following[going]], 0.0
+        )
         out[going[fires], count[going[fires]]] = now[going[fires]]
         count[going] += fires
         following[going] += at_stop
@@ -153,8 +156,8 @@ def flow(lanes, v, i, t):
     steps = max(int(np.ceil(np.max(t / lanes.largest_step, initial=0.0))), 1)
     whole = np.ones_like(t)
     for _ in range(steps):
-        series, currents = _series(lanes, v, i, t / steps)
-        v, i = _value(series, whole), _value(currents, whole)
+        series, currents = series_of(lanes, v, i, t / steps)
+        v, i = value_at(series, whole), value_at(currents, whole)
     return v
 
 
@@ -205,83 +208,3 @@ def population(
         lanes = Lanes(**{**vars(lanes), "reset": np.full(lanes.v.shape, reset)})
     found = spike_times(lanes, times, jumps, t_end, limit)
     return found.reshape(-1, weight.shape[1], limit)
-
-
-def _reached(graph, name, vector, found):
-    """Follows what leaves a node along the edges, through linear nodes, and adds it up at the
-    neurons.
-    """
-    for target in graph.successors(name):
-        node = graph.nodes[target]
-        if node.type in ("Linear", "Affine"):
-            _reached(graph, target, node.value("weight") @ vector, found)
-        elif node.type == "Scale":
-            _reached(graph, target, node.value("scale") * vector, found)
-        elif node.type == "CubaLIF":
-            found[target] = found.get(target, 0.0) + vector
-    return found
-
-
-def network(graph, inputs, t_end, *, area=None, limit=100):
-    """Spikes of every population of a NIR graph: name -> (samples, neurons, limit).
-
-    Every channel of every source, and every bias once, is followed along the edges to the neurons
-    it reaches.
-
-    Args:
-        graph: `jaxsnn.nir.Graph` of Input, Output, Linear, Affine, Scale, CubaLIF.
-        inputs: name -> (times, channels), arrays (samples, events).
-    """
-    samples = len(next(iter(inputs.values()))[0])
-    trains, spikes = dict(inputs), {}
-    currents = {}
-    for name, node in graph.nodes.items():
-        if node.type == "Affine":
-            for target, vector in _reached(graph, name, node.value("bias"), {}).items():
-                currents[target] = currents.get(target, 0.0) + vector
-    sizes = {name: int(graph.nodes[name].value("shape")[0]) for name in inputs}
-    for name in graph.order():
-        if graph.nodes[name].type != "CubaLIF":
-            continue
-        p = {
-            key: np.asarray(graph.nodes[name].value(key), float) for key in graph.nodes[name].names
-        }
-        size = sizes[name] = len(p["tau_mem"])
-        weights, times, rows = (
-            [np.zeros((0, size))],
-            [np.zeros((samples, 0))],
-            [np.zeros((samples, 0), int)],
-        )
-        for source, (when, channel) in trains.items():
-            rows.append(channel + sum(map(len, weights)))
-            times.append(when)
-            reached = [
-                _reached(graph, source, row, {}).get(name, np.zeros(size))
-                for row in np.eye(sizes[source])
-            ]
-            weights.append(np.array(reached))
-        spikes[name] = population(
-            p,
-            np.concatenate(weights),
-            np.concatenate(times, axis=1),
-            np.concatenate(rows, axis=1),
-            t_end,
-            current=currents.get(name, 0.0),
-            area=area,
-            limit=limit,
-        )
-        channels = np.broadcast_to(np.arange(size)[:, None], spikes[name].shape)
-        trains[name] = (spikes[name].reshape(samples, -1), channels.reshape(samples, -1))
-    return spikes
-
-
-def assert_same_spikes(got, wanted, accuracy=1e-9):
-    """`got`: LayerSpikes or an array of times. The slots that one of both lacks do not count."""
-    times = np.asarray(got.time if hasattr(got, "time") else got)
-    if hasattr(got, "count"):
-        np.testing.assert_array_equal(got.count, np.isfinite(wanted).sum(-1))
-    slots = min(times.shape[-1], wanted.shape[-1])
-    times, wanted = times[..., :slots], np.asarray(wanted)[..., :slots]
-    np.testing.assert_array_equal(np.isfinite(times), np.isfinite(wanted))
-    fired = np.isfinite(wanted)
-    np.testing.assert_allclose(times[fired], wanted[fired], rtol=0, atol=accuracy)

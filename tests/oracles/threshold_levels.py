@@ -1,4 +1,4 @@
-"""A slow reference for readouts, levels and what they drive.
+"""When a Threshold behind a readout is high, and spikes of what it drives, in float64 NumPy.
 
 A neuron is x' = A x with x = (V, I, u, 1): u is the current that flows in from outside, the last
 entry carries what is constant. Between two changes of x the Taylor series of exp(A t) gives x on a

@@ -1,5 +1,4 @@
-"""A slow, plain-NumPy simulation of current-based neurons in float64: the oracle for the event
-engine.
+"""Spikes of current-based neurons in float64 NumPy, one neuron after the other, slowly.
 
 It shares no formula with the engine: the flow is the exponential of the ODE's matrix in (V, I, 1),
 crossings are looked for on a fine grid, refined around the maxima and then by Brent's method.

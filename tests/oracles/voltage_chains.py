@@ -1,5 +1,5 @@
-"""LI -> linear nodes -> LIF by SciPy's integration of the ODE of both populations, step by step,
-with events.
+"""Spikes and voltages of chains LI -> linear nodes -> LIF, by SciPy's integration of the ODE of both
+populations, step by step, with events.
 
 It knows of no closed form, nor that the pair is a CubaLIF.
 """

@@ -1,5 +1,5 @@
-"""A slow oracle of recurrent groups in float64 NumPy: one sample at a time, Taylor series and
-bisection.
+"""Spikes of populations that feed each other, in float64 NumPy: one sample at a time, Taylor series
+and bisection.
 
 It shares no formula with the engine: it simulates NIR's equations as they stand, in V and I, and
 keeps the spikes on their way in one heap.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.event import oracle
+from tests.oracles import cubalif_series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Population:
     """Neurons V' = a V + b I + c, I' = d I + e.
 
     Attributes:
-        lanes: `oracle.Lanes`.
+        lanes: `cubalif_series.Lanes`.
         moved: what an arrival adds to: "v", "i" or "e".
         refractory: for how long V stays at the reset after a spike.
         once: neurons stop after their first spike.
     """
 
-    lanes: oracle.Lanes
+    lanes: cubalif_series.Lanes
     moved: str
     refractory: float = 0.0
     once: bool = False
@@ -131,17 +131,17 @@ class Sample:
         for number, (population, state) in enumerate(
             zip(self.populations, self.state, strict=True)
         ):
-            lanes = oracle.Lanes(**{**vars(population.lanes), "e": state["e"]})
-            series = oracle._series(lanes, state["v"], state["i"], step)
-            place = oracle._first_crossing(series[0], lanes.threshold)
+            lanes = cubalif_series.Lanes(**{**vars(population.lanes), "e": state["e"]})
+            series = cubalif_series.series_of(lanes, state["v"], state["i"], step)
+            place = cubalif_series.first_crossing(series[0], lanes.threshold)
             place[~self.able(number)] = np.inf
             found.append((series, place))
             first = min(first, place.min())
         for number, (state, (series, place)) in enumerate(zip(self.state, found, strict=True)):
             held = self.free[number] > self.now
             s = np.full(place.shape, first)
-            state["v"] = np.where(held, state["v"], oracle._value(series[0], s))
-            state["i"] = oracle._value(series[1], s)
+            state["v"] = np.where(held, state["v"], cubalif_series.value_at(series[0], s))
+            state["i"] = cubalif_series.value_at(series[1], s)
             crosses = place == first
             state["v"][crosses] = np.maximum(state["v"], self.populations[number].lanes.threshold)[
                 crosses

@@ -1,0 +1,51 @@
+"""Commands as users call them: in this process, or in one of their own."""
+
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from jaxsnn.commands.cli import main
+
+ROOT = Path(__file__).parents[2]
+#: The network of the demo, and what its file does not say.
+DEMO_NET = Path(str(files("jaxsnn"))) / "commands" / "demo" / "snntorch_yinyang.nir"
+TOLD = ["--dialect", "snntorch", "--reset", "zero"]
+
+
+def call(capsys, *argv):
+    """Exit code, stdout and stderr of a command."""
+    code = main([str(part) for part in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *argv):
+    """The exit code and the one line of an expected error."""
+    code, out, err = call(capsys, *argv)
+    assert code in (1, 2), err
+    assert out == ""
+    assert err.startswith("jaxsnn: error: ")
+    assert err.count("\n") == 1, err
+    return code, err
+
+
+def finished(*argv, code=0, site=None, folder=None):
+    """A command in a process of its own, which must end with a code.
+
+    Args:
+        site: a folder of installed packages that it sees besides.
+        folder: where it runs.
+    """
+    paths = [str(path) for path in (site, ROOT) if path is not None]
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxsnn.commands.cli", *map(str, argv)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    return done

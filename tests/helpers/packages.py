@@ -1,0 +1,21 @@
+"""Packages with entry points, as pip would have installed them."""
+
+
+def installed(site, name, *, version="1.0", files=None, **points):
+    """Installs a package into a folder, which is made if it is not there; gives the folder.
+
+    Args:
+        files: file name -> text of its modules.
+        points: group (without "jaxsnn.") -> its entry points, name -> "module:object".
+    """
+    metadata = site / f"{name}-{version}.dist-info"
+    metadata.mkdir(parents=True)
+    header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (metadata / "METADATA").write_text(header)
+    lines = []
+    for group, own in points.items():
+        lines += [f"[jaxsnn.{group}]", *(f"{key} = {target}" for key, target in own.items()), ""]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    for file, text in (files or {}).items():
+        (site / file).write_text(text)
+    return site

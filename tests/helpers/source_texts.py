@@ -1,0 +1,38 @@
+"""The texts of a module, and the errors that it raises, from its source."""
+
+import ast
+import re
+
+from jaxsnn import errors
+from jaxsnn.errors import JaxsnnError
+
+#: An option of the command line.
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+KINDS = {
+    name
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, JaxsnnError)
+}
+
+
+def texts(tree):
+    """The literal texts of a module that are no docstrings, with their lines."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    for node in constants:
+        if isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def raised(tree):
+    """The calls that make an exception of this library, where they are raised."""
+    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise))
+    for call in calls:
+        made = call.func if isinstance(call, ast.Call) else None
+        if isinstance(made, ast.Name) and made.id in KINDS:
+            yield call

@@ -1,0 +1,130 @@
+"""The oracles in tests/oracles: each imports nothing of ours, says what it is a reference of, and is
+used.
+"""
+
+import ast
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
+ORACLES = sorted((TESTS / "oracles").rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(TESTS.rglob("*.py"))
+}
+#: What an oracle may not import, and no module of the tests that it imports may either.
+OURS = {"jaxsnn", "benchmarks", "examples"}
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """All modules that are imported, inside functions too, and what is taken out of them; names in
+    calls of `import_module` and `__import__` likewise.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__", "importorskip")
+        ):
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+@cache
+def reached(path: Path) -> frozenset[Path]:
+    """The modules of the tests that a file imports, directly or through others, and itself."""
+    found, waiting = {path}, [path]
+    while waiting:
+        names = imported(tree_of(waiting.pop()))
+        new = {MODULES[name] for name in names if name in MODULES} - found
+        found |= new
+        waiting += new
+    return frozenset(found)
+
+
+def ours(tree: ast.AST) -> list[str]:
+    """What it imports of ours, or by a path that this test does not follow."""
+    return [name for name in imported(tree) if name.split(".")[0] in OURS or name.startswith(".")]
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=name_of)
+def test_an_oracle_imports_nothing_of_ours(path):
+    found = {each.name: ours(tree_of(each)) for each in reached(path)}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=name_of)
+def test_an_oracle_computes_without_jax(path):
+    """What JAX gets wrong, it must get right."""
+    names = [name for each in reached(path) for name in imported(tree_of(each))]
+    assert [name for name in names if name.split(".")[0] in ("jax", "jaxlib", "optax")] == []
+
+
+def test_oracles_load_where_jaxsnn_is_not_there(run_python):
+    names = [name for name, path in MODULES.items() if path in ORACLES]
+    code = f"""
+import importlib, json, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.modules["jaxsnn"] = None
+for name in {names!r}:
+    importlib.import_module(name)
+print(json.dumps([name for name in sys.modules if name.split(".")[0] in ("jaxsnn", "jax")]))
+"""
+    assert json.loads(run_python(code).stdout) == ["jaxsnn"]
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=name_of)
+def test_an_oracle_is_used_by_a_test(path):
+    users = [test for test in MODULES.values() if test.name.startswith("test_")]
+    assert any(path in reached(test) for test in users)
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=name_of)
+def test_an_oracle_says_what_it_is_a_reference_of(path):
+    assert ast.get_docstring(tree_of(path))
+
+
+def test_oracles_are_nowhere_else():
+    """A file named so belongs into tests/oracles."""
+    others = [path for path in MODULES.values() if path not in ORACLES]
+    found = [path.name for path in others if path.stem.endswith(("oracle", "reference"))]
+    assert [name for name in found if not name.startswith("test_")] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import jaxsnn",
+        "import jaxsnn.nir as nir",
+        "from jaxsnn.nir import read",
+        "def f():\n    from jaxsnn import lower",
+        "from ..event import cases",
+        "import importlib\nimportlib.import_module('jaxsnn.nir')",
+    ],
+)
+def test_the_scanner_finds_what_it_looks_for(line):
+    assert ours(ast.parse(line)) != []
+
+
+def test_the_scanner_follows_other_tests(tmp_path, monkeypatch):
+    for name, text in (("one", "from tests import two"), ("two", "import jaxsnn")):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.setitem(MODULES, f"tests.{name}", tmp_path / f"{name}.py")
+    assert {path.stem for path in reached(tmp_path / "one.py")} == {"one", "two"}
