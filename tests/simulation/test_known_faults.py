@@ -62,7 +62,9 @@ def expected(weight, times, channels, *, area=None, **parameters):
     weight = np.array(weight)
     p = {name: np.full(len(weight), 0.0) + value for name, value in (NEURON | parameters).items()}
     rows = np.array([channels])
-    return used(cubalif_series.population(p, weight.T, np.array([times]), rows, T_END, area=area)[0])
+    return used(
+        cubalif_series.population(p, weight.T, np.array([times]), rows, T_END, area=area)[0]
+    )
 
 
 def assert_same(got, wanted):
@@ -315,7 +317,12 @@ def test_two_outputs_keep_their_edges(tmp_path):
 
 def test_missing_ports_are_assumed_aloud_and_not_written(tmp_path):
     """nir.read adds them in silence, so that a broken export looks valid, and writes them."""
-    lif = {"tau": np.full(1, 0.01), "r": np.ones(1), "v_leak": np.zeros(1), "v_threshold": np.ones(1)}
+    lif = {
+        "tau": np.full(1, 0.01),
+        "r": np.ones(1),
+        "v_leak": np.zeros(1),
+        "v_threshold": np.ones(1),
+    }
     nodes = {"w": nir.Linear(np.full((1, 1), 0.011)), "n": nir.LIF(**lif)}
     nir.write(tmp_path / "a.nir", nir.NIRGraph(nodes=nodes, edges=[("w", "n")], type_check=False))
     graph = jaxsnn.read(tmp_path / "a.nir", dialect="nir", time_unit="s")
