@@ -14,6 +14,7 @@ import jaxsnn
 from jaxsnn.commands.cli import COMMANDS, build_parser
 from jaxsnn.nir import write
 from tests.helpers.command_line import DEMO_NET, TOLD, call, finished, refused
+from tests.helpers.random_spikes import random_raster
 from tests.helpers.small_task import small_net
 
 
@@ -268,7 +269,6 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it(run_pyth
     code = """
 import sys
 from jaxsnn.commands.cli import build_parser
-from tests.helpers.random_spikes import random_raster
 build_parser()
 print([name for name in ("numpy", "h5py", "networkx", "nir", "jax") if name in sys.modules])
 """

@@ -81,6 +81,7 @@ def test_draw_and_check_and_convert_load_no_jax(run_python, zoo, tmp_path):
     file = str(zoo["snntorch_v_leaky_zero_nodelay"])
     code = f"""
 import sys
+from jaxsnn.commands.cli import main
 told = ["--reset", "zero", "--reset-delay", "false"]
 assert main(["check", {file!r}, "--for", "event", "--dialect", "snntorch", *told]) == 0
 assert main(["draw", {file!r}, "-o", {str(tmp_path / "g.svg")!r}]) == 0

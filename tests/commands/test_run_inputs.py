@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.commands.cli import main
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.nir import build
