@@ -22,7 +22,7 @@ from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
 from jaxsnn.nir import build, nodes, read, register_node, write
 from jaxsnn.train import fit
-from tests.event.differences import relative_errors
+from tests.event.differences import some_relative_errors
 from tests.extending_page import made_by
 from tests.helpers.random_spikes import random_events
 from tests.oracles import adaptive_lif
@@ -177,9 +177,11 @@ def test_its_gradients_are_exact(x64, recurrent):
     nothing = jax.tree.map(jnp.zeros_like, variables)
     gradient, counts = jax.jit(jax.grad(value, has_aux=True))(nothing)
     assert counts.sum() > 20
-    errors = relative_errors(gradient, value, nothing)
-    assert np.isfinite(errors).mean() > 0.98  # elsewhere a spike comes or goes within the step
-    assert np.nanmax(errors) < 2e-5
+    # one after the other: each alone, not in a large batch
+    errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=60)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(nothing))
+    assert len(errors) > 0.98 * numbers  # elsewhere a spike comes or goes within the step
+    assert errors.max() < 2e-5
     parameters, time = gradient
     moving = sum(int(np.count_nonzero(slope)) for slope in jax.tree.leaves(parameters))
     assert moving > 35
