@@ -740,6 +740,7 @@ def test_delays_of_synapses_behind_a_voltage_are_refused():
     network = with_synaptic_delays(lower(graph), "on", 4e-3)
     events = Events(time=jnp.array([50e-3]), index=jnp.array([0]))
     with pytest.raises(
-        LoweringError, match="node 'on' has synapses with delays and takes the voltage of a, .*: put"
+        LoweringError,
+        match=r"node 'on' has synapses with delays and takes the voltage of a, .*: put",
     ):
         simulate(network, events, 0.1)
