@@ -11,62 +11,112 @@ from jaxtyping import Array, Bool, Int
 
 from jaxsnn.event.event_arrays import Numbers
 
-#: Every second step halves the bracket at least, so that this many are always enough.
+#: Every second step halves the bracket at least, or the digits of the distance between its ends, so
+#: that this many are always enough.
 _MOST_STEPS = 200
+#: A bracket whose ends differ by more than this factor is halved in the logarithm of time.
+_WIDE = 16
+
+
+class Value(NamedTuple):
+    """A function at some times."""
+
+    value: Numbers
+    slope: Numbers
+    rounding: Numbers | float = 0.0  # by how much rounding may have moved the value
 
 
 class _Search(NamedTuple):
     """Carry of the search, arrays of one shape; the root lies between low and high."""
 
-    t: Numbers  # where the function is looked at next
+    t: Numbers  # where the function is looked at next, and the result
     low: Numbers
     high: Numbers
     mark: Numbers  # how wide the bracket was when it was last checked
+    busy: Bool[Array, "..."]  # not yet exact
     count: int | Int[Array, ""]
 
 
 def bracketed_root(
-    function: Callable[[Numbers], tuple[Numbers, Numbers]], low: Numbers, high: Numbers
+    function: Callable[[Numbers], Value],
+    low: Numbers,
+    high: Numbers,
+    *,
+    start: Numbers | None = None,
+    rising: bool = False,
+    wanted: Bool[Array, "..."] | bool = True,
 ) -> Numbers:
     """The time between `low` and `high` at which a function changes its sign, element by element.
 
     Newton's method, kept inside a bracket that shrinks; where it does not come closer fast, the
-    bracket is halved. It ends where the bracket is as narrow as its ends are exact, or the function
-    is exactly zero.
+    bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where the
+    value is zero within its rounding, or where a Newton step no longer moves it: never because a
+    step was short by chance. The error is thus at most 2 ulp of the root, or what rounding of the
+    function leaves undecided of it.
 
     Args:
-        function: times -> its values and derivatives. Where it has the same sign at both ends the
-            result is some number between them.
+        function: times -> its values there. Where it has the same sign at both ends the result is
+            some number between them.
+        low: begin of the bracket, seconds, at least 0.
+        high: its end.
+        start: where the search begins; the middle, if it is not given.
+        rising: the function is known to be below zero before its root, so that it need not be
+            evaluated at `low`.
+        wanted: elements whose root is looked for; the others do not keep the search busy.
     """
-    above = function(high)[0] > 0  # its sign at the upper end
-    eps = jnp.finfo(low.dtype).eps
+    eps = jnp.finfo(high.dtype).eps
+    tiny = jnp.finfo(high.dtype).tiny
+    above = True if rising else function(low).value <= 0
 
     def unfinished(search: _Search) -> Bool[Array, ""]:
-        wide = search.high - search.low > 2 * eps * search.high
-        return jnp.any(wide) & (search.count < _MOST_STEPS)
+        return jnp.any(search.busy) & (search.count < _MOST_STEPS)
 
     def body(search: _Search) -> _Search:
         t = search.t
-        value, slope = function(t)
+        value, slope, rounding = function(t)
         before = (value <= 0) == above  # t lies before the root, or on it
         low = jnp.where(before, t, search.low)
         high = jnp.where(before, search.high, t)
-        # An exact zero ends the search there: a bracket without width.
-        exact = value == 0
-        low = jnp.where(exact, t, low)
-        high = jnp.where(exact, t, high)
-        # A little beyond the root, so that the bracket closes from the other side, too.
-        beyond = jnp.where(before, 2 * eps, -2 * eps) * t
-        newton = t - value / jnp.where(slope == 0, 1.0, slope) + beyond
+        newton = t - value / jnp.where(slope == 0, 1.0, slope)
+        downhill = (slope > 0) == above
         # Checked in every second step: has the bracket been halved since?
-        checks = search.count % 2 == 0
-        stalled = checks & (high - low > 0.5 * search.mark)
-        mark = jnp.where(checks, high - low, search.mark)
-        usable = (slope != 0) & (newton > low) & (newton < high) & ~stalled
-        middle = 0.5 * (low + high)
-        t = jnp.where(usable, newton, middle)
-        return _Search(t=t, low=low, high=high, mark=mark, count=search.count + 1)
+        checks = search.count % 2 == 1
+        width = _width(low, high)
+        stalled = checks & (width > 0.5 * search.mark)
+        mark = jnp.where(checks, width, search.mark)
+        usable = downhill & (slope != 0) & (newton >= low) & (newton <= high)
+        # A step that no longer moves t ends the search, on whichever side of t it points.
+        stands = downhill & (abs(newton - t) <= eps * t)
+        found = (abs(value) <= rounding) | (high - low <= 2 * eps * high) | stands
+        # a last Newton step, where it stays inside, does no harm and takes off what is left
+        after = jnp.where(usable & ~(stalled & ~found), newton, _middle(low, high, tiny))
+        after = jnp.where(found & ~usable, t, after)
+        return _Search(
+            t=jnp.where(search.busy, after, t),
+            low=low,
+            high=high,
+            mark=mark,
+            busy=search.busy & ~found,
+            count=search.count + 1,
+        )
 
-    middle = 0.5 * (low + high)
-    start = _Search(t=middle, low=low, high=high, mark=2 * (high - low), count=0)
-    return lax.while_loop(unfinished, body, start).t
+    begin = _middle(low, high, tiny) if start is None else start
+    shape = jnp.broadcast_shapes(begin.shape, low.shape, high.shape)
+    low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
+    # NaN ends the search at once.
+    busy = wanted & (begin >= low) & (begin <= high)
+    search = _Search(t=begin, low=low, high=high, mark=_width(low, high), busy=busy, count=0)
+    return lax.while_loop(unfinished, body, search).t
+
+
+def _middle(low: Numbers, high: Numbers, tiny: float) -> Numbers:
+    """The middle of a bracket; of a wide one in the logarithm of time, so that a root at 1e-9 of its
+    end is found as fast as any other.
+    """
+    floor = jnp.maximum(low, jnp.maximum(1e-20 * high, tiny))
+    return jnp.where(high > _WIDE * floor, jnp.sqrt(floor) * jnp.sqrt(high), 0.5 * (low + high))
+
+
+def _width(low: Numbers, high: Numbers) -> Numbers:
+    """How wide a bracket is: for steps that halve it in either sense."""
+    return high - low

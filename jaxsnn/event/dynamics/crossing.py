@@ -24,13 +24,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
+from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.event_arrays import Numbers
 from jaxsnn.network.structure import TauShape
 
 #: (em, es, k): what the flow over a time needs of it.
 Coefficients = tuple[Numbers, Numbers, Numbers]
 
-_NEWTON_STEPS = 60
 _SERIES = 24  # terms of a series at numbers up to 1 and 2
 
 
@@ -71,11 +71,12 @@ def decay(shape: TauShape, tau_mem: Numbers, tau_syn: Numbers, t: Numbers) -> Co
             em = jnp.exp(-t / tau_mem)
             # es = em^2. Without the barrier the compiler makes an exponential of its own of it.
             es = em * lax.optimization_barrier(em)
-            return em, es, em - es
+            # em - es, exact for short times
+            return em, es, em * -jnp.expm1(-t / tau_mem)
         case TauShape.HALF:
             es = jnp.exp(-t / tau_syn)
             em = es * lax.optimization_barrier(es)
-            return em, es, 2 * (es - em)
+            return em, es, es * (-2 * jnp.expm1(-t / tau_syn))
         case TauShape.APART:
             em = jnp.exp(-t / tau_mem)
             es = jnp.exp(-t / tau_syn)
@@ -159,7 +160,11 @@ def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tupl
     z = jnp.where(ahead, z, 0.0)
     log_over_z = jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
     scale = tau_mem * (j - v) / (safe_j * (1 + d_tau))
-    time = jnp.where(ahead, scale * log_over_z, 0.0)
+    # where j is so small that z overflows: log z as a difference
+    large = z > 1e30
+    log_z = jnp.log(abs(d_tau * (v - j))) - jnp.log(abs(safe_j) * (1 + d_tau))
+    far = -log_z * tau_mem / jnp.where(large, d_tau, 1.0)
+    time = jnp.where(ahead, jnp.where(large, far, scale * log_over_z), 0.0)
     time = jnp.maximum(time, 0.0)
     return time, j * jnp.exp(-time / tau_syn)
 
@@ -202,7 +207,10 @@ def peaks(
             comes_up = True  # j decays at least as slowly as v
         case _:
             comes_up = j * tau_syn + (tau_mem - tau_syn) * v > 0
-    return (j > v) & (j > 0) & (j_end <= v_end) & comes_up
+    # what underflow may have done to either
+    limits = jnp.finfo(v.dtype)
+    underflow = limits.tiny / limits.eps * (abs(v) + abs(j))
+    return (j > v) & (j > 0) & (j_end - v_end <= underflow) & comes_up
 
 
 # ---- when it comes
@@ -225,29 +233,50 @@ def solve(
     """
     match shape:
         case TauShape.DOUBLE:  # in x = em
-            root = _quadratic(v + j, -j, threshold)
-            time = -tau_mem * jnp.log(root)
+            time = tau_mem * _quadratic(v + j, -j, j - v, threshold, threshold - v)
         case TauShape.HALF:  # in x = es
-            root = _quadratic(2 * j, v - 2 * j, threshold)
-            time = -tau_syn * jnp.log(root)
+            time = tau_syn * _quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v)
         case TauShape.EQUAL:
             time = _solve_equal(v, j, threshold, tau_mem)
         case _:
-            return _newton(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing)
+            return _solve_any(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing)
     return jnp.clip(jnp.where(crossing, time, 0.0), 0.0, duration)
 
 
-def _quadratic(a: Numbers, b: Numbers, threshold: Numbers) -> Numbers:
-    """The root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls as time
-    goes on).
+def _quadratic(a: Numbers, b: Numbers, rise: Numbers, threshold: Numbers, gap: Numbers) -> Numbers:
+    """-log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards (x falls
+    as time goes on).
+
+    Short waits are found in y = 1 - x, the root of rise y + b y^2 = gap, with rise = -(a + 2 b) and
+    gap = threshold - (a + b), long ones in x: each where it has all digits.
     """
-    sqrt = jnp.sqrt(jnp.maximum(a * a + 4 * b * threshold, 0.0))
-    # Two forms of the same root, by the sign of a: neither is a difference of nearly equal numbers.
-    positive = a > 0
-    numerator = jnp.where(positive, a + sqrt, -2 * threshold)
-    denominator = jnp.where(positive, -2 * b, sqrt - a)
-    ratio = numerator / jnp.where(denominator == 0, 1.0, denominator)
-    return jnp.clip(ratio, jnp.finfo(ratio.dtype).tiny, 1.0)
+    # The discriminants of the two equations are the same number: the sum that cancels less.
+    of_x = a * a, 4 * b * threshold
+    of_y = rise * rise, 4 * b * gap
+    by_x = of_x[0] + abs(of_x[1]) < of_y[0] + abs(of_y[1])
+    sqrt = jnp.sqrt(jnp.maximum(jnp.where(by_x, sum(of_x), sum(of_y)), 0.0))
+    # Two forms of each root, by a sign: neither is a difference of nearly equal numbers.
+    y = _quotient(rise > 0, 2 * gap, rise + sqrt, rise - sqrt, -2 * b)
+    x = _quotient(a > 0, a + sqrt, -2 * b, -2 * threshold, sqrt - a)
+    tiny = jnp.finfo(x.dtype).tiny
+    return minus_log(jnp.clip(x, tiny, 1.0), jnp.maximum(y, 0.0))
+
+
+def minus_log(x: Numbers, y: Numbers) -> Numbers:
+    """-log x of a number x in (0, 1], given y = 1 - x too, with the digits that each of them has.
+
+    Near -0.4 JAX's log1p is wrong by a hundred roundings: from 1/4 on x is used.
+    """
+    return jnp.where(y < 0.25, -jnp.log1p(-jnp.minimum(y, 0.25)), -jnp.log(x))
+
+
+def _quotient(
+    first: Bool[Array, "..."], up: Numbers, down: Numbers, else_up: Numbers, else_down: Numbers
+) -> Numbers:
+    """up / down, or else_up / else_down; the numerator where the denominator is 0."""
+    numerator = jnp.where(first, up, else_up)
+    denominator = jnp.where(first, down, else_down)
+    return numerator / jnp.where(denominator == 0, 1.0, denominator)
 
 
 def _solve_equal(v: Numbers, j: Numbers, threshold: Numbers, tau: Numbers) -> Numbers:
@@ -347,17 +376,7 @@ def _lambert_positive(log_argument: Numbers) -> Numbers:
     return lax.fori_loop(0, 8, step, w)
 
 
-class _Iteration(NamedTuple):
-    """Carry of `_newton`, arrays of one shape; the crossing lies between low and high."""
-
-    t: Numbers  # where v is looked at next
-    low: Numbers
-    high: Numbers
-    busy: Bool[Array, "..."]  # not yet exact
-    count: int | Int[Array, ""]
-
-
-def _newton(
+def _solve_any(
     shape: TauShape,
     v: Numbers,
     j: Numbers,
@@ -367,40 +386,22 @@ def _newton(
     duration: Numbers,
     crossing: Bool[Array, "..."],
 ) -> Numbers:
-    """Newton from a start on the side where it converges monotonically, kept inside a shrinking
-    bracket.
-    """
+    """Newton's method inside a bracket, from a start on the side where it converges monotonically."""
     start, high = _newton_start(v, j, threshold, tau_mem, tau_syn, duration)
     eps = jnp.finfo(v.dtype).eps
 
-    def body(now: _Iteration) -> _Iteration:
-        t = now.t
+    def excess(t: Numbers) -> Value:
         em, es, k = decay(shape, tau_mem, tau_syn, t)
-        value = v * em + j * k
-        excess = value - threshold
-        low = jnp.where(excess < 0, t, now.low)
-        high = jnp.where(excess >= 0, t, now.high)
+        rest = v * em
+        drive = j * k
+        value = rest + drive
         slope = (j * es - value) / tau_mem
-        rising = jnp.where(slope > 0, slope, 1.0)
-        proposal = t - excess / rising
-        # what rounding of v leaves undecided of t
-        noise = jnp.where(slope > 0, (abs(v) + abs(j) + abs(threshold)) / rising, 0.0)
-        # The compiler may work out the excess twice, with different rounding: at the root, t is
-        # then an end of the bracket, and the proposal beside it on the wrong side.
-        slack = 8 * eps * (t + noise)
-        newton = (slope > 0) & (proposal >= low - slack) & (proposal <= high + slack)
-        middle = 0.5 * (low + high)
-        after = jnp.where(now.busy, jnp.where(newton, proposal, middle), t)
-        moves = abs(after - t) > eps * (t + after + noise)
-        return _Iteration(t=after, low=low, high=high, busy=now.busy & moves, count=now.count + 1)
-
-    def unfinished(now: _Iteration) -> Bool[Array, ""]:
-        return jnp.any(now.busy) & (now.count < _NEWTON_STEPS)
+        rounding = eps * (abs(rest) + abs(drive) + abs(threshold))
+        return Value(value - threshold, slope, rounding)
 
     low = jnp.zeros_like(start)
-    # `high` may have a smaller shape than the lanes, and NaN in the start ends the search at once.
-    begin = _Iteration(t=start, low=low, high=high + low, busy=crossing & (start >= 0), count=0)
-    return jnp.clip(lax.while_loop(unfinished, body, begin).t, 0.0, duration)
+    root = bracketed_root(excess, low, high, start=start, rising=True, wanted=crossing)
+    return jnp.clip(root, 0.0, duration)
 
 
 def _newton_start(

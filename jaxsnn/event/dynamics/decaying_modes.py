@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxsnn.event.dynamics.bracketed_root import bracketed_root
+from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State
 
@@ -87,10 +87,10 @@ class DecayingModes(Neuron):
 
     def _along(
         self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers
-    ) -> tuple[Numbers, Numbers]:
+    ) -> Value:
         """A function of the state, and its time derivative, at times after a state."""
         after = self._after(lanes, state, t)
-        return jax.jvp(function, (after,), (self.rate(lanes, after),))
+        return Value(*jax.jvp(function, (after,), (self.rate(lanes, after),)))
 
     def _after(self, lanes: NeuronLanes, state: State, t: Numbers) -> State:
         """The state a time after another."""
@@ -111,10 +111,10 @@ def _derivative(
 
 
 def _root_or_end(
-    value_at: Callable[[Numbers], tuple[Numbers, Numbers]], low: Numbers, high: Numbers
+    value_at: Callable[[Numbers], Value], low: Numbers, high: Numbers
 ) -> Numbers:
     """The root between two times, or the later one where there is none."""
-    changes = (value_at(low)[0] > 0) != (value_at(high)[0] > 0)
+    changes = (value_at(low).value > 0) != (value_at(high).value > 0)
     # without a change of sign a bracket of no width, so that the search does not wait for it
     root = bracketed_root(value_at, jnp.where(changes, low, high), high)
     return jnp.where(changes, root, high)

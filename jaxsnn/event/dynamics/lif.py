@@ -14,6 +14,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 
@@ -102,7 +103,9 @@ class LIFBox(LeakyMembrane):
         # = -tau log(1 - share) with the share of the way to j that the threshold stands at
         drive = jnp.where(crossing_now, j - v, 1.0)
         share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
-        wait = -lanes.tau_mem * jnp.log1p(-jnp.clip(share, 0.0, 1.0))
+        left = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share
+        tiny = jnp.finfo(v.dtype).tiny
+        wait = lanes.tau_mem * crossing.minus_log(jnp.clip(left, tiny, 1.0), jnp.maximum(share, 0.0))
         return jnp.clip(wait, 0.0, duration)
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:
