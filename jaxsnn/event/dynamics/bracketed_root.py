@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Int
 
 from jaxsnn.event.event_arrays import Numbers
 
-#: Every second step halves the bracket at least, or the digits of the distance between its ends, so
-#: that this many are always enough.
+#: Each step is at most half as long as the one before, or halves the bracket (a wide one in the
+#: logarithm of time), so that this many are always enough.
 _MOST_STEPS = 200
 #: A bracket whose ends differ by more than this factor is halved in the logarithm of time.
 _WIDE = 16
@@ -32,7 +32,7 @@ class _Search(NamedTuple):
     t: Numbers  # where the function is looked at next, and the result
     low: Numbers
     high: Numbers
-    mark: Numbers  # how wide the bracket was when it was last checked
+    step: Numbers  # how far t was moved last
     busy: Bool[Array, "..."]  # not yet exact
     count: int | Int[Array, ""]
 
@@ -48,8 +48,8 @@ def bracketed_root(
 ) -> Numbers:
     """The time between `low` and `high` at which a function changes its sign, element by element.
 
-    Newton's method, kept inside a bracket that shrinks; where it does not come closer fast, the
-    bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where the
+    Newton's method, kept inside a bracket that shrinks; where its steps do not become shorter fast,
+    the bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where the
     value is zero within its rounding, or where a Newton step no longer moves it: never because a
     step was short by chance. The error is thus at most 2 ulp of the root, or what rounding of the
     function leaves undecided of it.
@@ -77,25 +77,22 @@ def bracketed_root(
         before = (value <= 0) == above  # t lies before the root, or on it
         low = jnp.where(before, t, search.low)
         high = jnp.where(before, search.high, t)
-        newton = t - value / jnp.where(slope == 0, 1.0, slope)
-        downhill = (slope > 0) == above
-        # Checked in every second step: has the bracket been halved since?
-        checks = search.count % 2 == 1
-        width = _width(low, high)
-        stalled = checks & (width > 0.5 * search.mark)
-        mark = jnp.where(checks, width, search.mark)
-        usable = downhill & (slope != 0) & (newton >= low) & (newton <= high)
-        # A step that no longer moves t ends the search, on whichever side of t it points.
-        stands = downhill & (abs(newton - t) <= eps * t)
-        found = (abs(value) <= rounding) | (high - low <= 2 * eps * high) | stands
-        # a last Newton step, where it stays inside, does no harm and takes off what is left
-        after = jnp.where(usable & ~(stalled & ~found), newton, _middle(low, high, tiny))
-        after = jnp.where(found & ~usable, t, after)
+        towards = (slope > 0) == above  # whether Newton's step points from t to the root
+        step = -value / jnp.where(slope == 0, 1.0, slope)
+        newton = t + step
+        inside = towards & (newton >= low) & (newton <= high)
+        close = abs(step) <= 2 * eps * t
+        narrow = high - low <= 2 * eps * high
+        found = (abs(value) <= rounding) | narrow | (towards & close)
+        fast = inside & (abs(step) <= 0.5 * search.step)
+        # At the end a last Newton step, if it stays inside, takes off what is left.
+        halved = jnp.where(found, t, _middle(low, high, tiny))
+        after = jnp.where(jnp.where(found, inside, fast), newton, halved)
         return _Search(
             t=jnp.where(search.busy, after, t),
             low=low,
             high=high,
-            mark=mark,
+            step=abs(after - t),
             busy=search.busy & ~found,
             count=search.count + 1,
         )
@@ -105,7 +102,7 @@ def bracketed_root(
     low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
     # NaN ends the search at once.
     busy = wanted & (begin >= low) & (begin <= high)
-    search = _Search(t=begin, low=low, high=high, mark=_width(low, high), busy=busy, count=0)
+    search = _Search(t=begin, low=low, high=high, step=2 * (high - low), busy=busy, count=0)
     return lax.while_loop(unfinished, body, search).t
 
 
@@ -115,8 +112,3 @@ def _middle(low: Numbers, high: Numbers, tiny: float) -> Numbers:
     """
     floor = jnp.maximum(low, jnp.maximum(1e-20 * high, tiny))
     return jnp.where(high > _WIDE * floor, jnp.sqrt(floor) * jnp.sqrt(high), 0.5 * (low + high))
-
-
-def _width(low: Numbers, high: Numbers) -> Numbers:
-    """How wide a bracket is: for steps that halve it in either sense."""
-    return high - low

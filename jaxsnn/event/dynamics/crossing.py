@@ -155,16 +155,18 @@ def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tupl
     # t = -log(1 + z) / d. With log(1 + z) / z it stays exact where the constants are equal.
     d_tau = tau_mem / tau_syn - 1  # D
     safe_j = jnp.where(j == 0, 1.0, j)
-    z = jnp.where(j == 0, 0.0, d_tau * (v - j) / (safe_j * (1 + d_tau)))
+    scale = safe_j * (1 + d_tau)
+    z = jnp.where(j == 0, 0.0, d_tau * (v - j) / scale)
     ahead = (z > -1) & (j != 0)
     z = jnp.where(ahead, z, 0.0)
-    log_over_z = jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
-    scale = tau_mem * (j - v) / (safe_j * (1 + d_tau))
-    # where j is so small that z overflows: log z as a difference
-    large = z > 1e30
-    log_z = jnp.log(abs(d_tau * (v - j))) - jnp.log(abs(safe_j) * (1 + d_tau))
-    far = -log_z * tau_mem / jnp.where(large, d_tau, 1.0)
-    time = jnp.where(ahead, jnp.where(large, far, scale * log_over_z), 0.0)
+    near = tau_mem * (j - v) / scale * jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
+    # 1 + z = (j + D v) / (j (1 + D)), without a difference where z is near -1, and as a difference
+    # of logarithms where j is so small that z overflows
+    ratio = jnp.log(abs(j + d_tau * v)) - jnp.log(abs(scale))
+    apart = abs(d_tau) > 0.1
+    far = -ratio * tau_mem / jnp.where(apart, d_tau, 1.0)
+    by_ratio = apart & ((z < -0.25) | (z > 1e6))
+    time = jnp.where(ahead, jnp.where(by_ratio, far, near), 0.0)
     time = jnp.maximum(time, 0.0)
     return time, j * jnp.exp(-time / tau_syn)
 
@@ -236,8 +238,6 @@ def solve(
             time = tau_mem * _quadratic(v + j, -j, j - v, threshold, threshold - v)
         case TauShape.HALF:  # in x = es
             time = tau_syn * _quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v)
-        case TauShape.EQUAL:
-            time = _solve_equal(v, j, threshold, tau_mem)
         case _:
             return _solve_any(shape, v, j, threshold, tau_mem, tau_syn, duration, crossing)
     return jnp.clip(jnp.where(crossing, time, 0.0), 0.0, duration)
@@ -279,103 +279,6 @@ def _quotient(
     return numerator / jnp.where(denominator == 0, 1.0, denominator)
 
 
-def _solve_equal(v: Numbers, j: Numbers, threshold: Numbers, tau: Numbers) -> Numbers:
-    """tau_mem = tau_syn: (v + j s) e^-s = threshold with s = t / tau, by the branch of Lambert's W
-    that rises.
-
-    s = -v/j - W(-(threshold/j) e^(-v/j)): the principal branch for threshold > 0 and for a rising
-    j, the lower branch for threshold < 0 and j < 0.
-    """
-    tiny = jnp.finfo(v.dtype).tiny
-    safe_j = jnp.where(j == 0, 1.0, j)
-    start = -v / safe_j
-    # log |argument|, so that nothing overflows for small j
-    log_argument = jnp.log(jnp.maximum(abs(threshold / safe_j), tiny)) + start
-    negative = threshold / safe_j > 0  # the argument's sign
-    w_negative = _lambert_negative(log_argument, lower=(j < 0))
-    w = jnp.where(negative, w_negative, _lambert_positive(log_argument))
-    s = jnp.where(threshold == 0, start, start - w)
-    # Where j is small against v, -v/j - W is a difference of large numbers.
-    decaying = (threshold < 0) & (abs(j) < abs(v) / 128)
-    s = jnp.where(decaying, _solve_decaying(v, j, threshold), s)
-    return tau * _polish_equal(v, j, threshold, jnp.maximum(s, 0.0))
-
-
-def _solve_decaying(v: Numbers, j: Numbers, threshold: Numbers) -> Numbers:
-    """s = log((v + j s) / threshold) where v < threshold < 0 and j is small, by Newton."""
-    tiny = jnp.finfo(v.dtype).tiny
-    threshold = jnp.minimum(threshold, -tiny)
-
-    def step(_: Int[Array, ""], s: Numbers) -> Numbers:
-        level = jnp.minimum(v + j * s, -tiny)
-        excess = s - jnp.log(level / threshold)
-        return s - excess / (1 - j / level)
-
-    # exact for j = 0
-    start = jnp.log(jnp.maximum(v / threshold, 1.0))
-    return lax.fori_loop(0, 4, step, start)
-
-
-def _polish_equal(v: Numbers, j: Numbers, threshold: Numbers, s: Numbers) -> Numbers:
-    """One Newton step on the original equation, where its slope is safe: removes the cancellation
-    in -v/j - W.
-    """
-    em = jnp.exp(-s)
-    value = (v + j * s) * em - threshold
-    slope = j * em - (value + threshold)
-    step = value / jnp.where(slope > 0, slope, 1.0)
-    better = (slope > 0) & (abs(step) < 0.1 * (1 + s))
-    return jnp.where(better, s - step, s)
-
-
-def _lambert_negative(log_argument: Numbers, lower: Bool[Array, "..."]) -> Numbers:
-    """W(-e^log_argument): the principal branch [-1, 0), or the lower branch (-inf, -1] where
-    `lower`.
-
-    Corless et al., Advances in Computational Mathematics 5, 1996.  Arguments below -1/e are taken
-    at the branch point.
-    """
-    log_argument = jnp.minimum(log_argument, -1.0)
-    # Start near the branch point by the series in p = sqrt(2 (e argument + 1)), elsewhere by the
-    # asymptotic forms of the two branches.
-    p = jnp.sqrt(jnp.maximum(-2 * jnp.expm1(1 + log_argument), 0.0))
-    near = -1 + jnp.where(lower, -p, p) - p * p / 3
-    principal_far = -jnp.exp(log_argument) * (1 + jnp.exp(log_argument))
-    lower_far = log_argument - jnp.log(-log_argument)
-    far = jnp.where(lower, lower_far, principal_far)
-    w = jnp.where(log_argument > -1.5, near, far)
-
-    def step(_: Int[Array, ""], w: Numbers) -> Numbers:
-        # Newton on log(-w) + w = log_argument (lower) and w e^w = argument in its log form
-        # (principal)
-        at_branch = abs(1 + w) < 1e-7
-        update = w * (log_argument - jnp.log(-w) - w) / jnp.where(at_branch, 1.0, 1 + w)
-        moved = jnp.where(at_branch, w, w + update)
-        # each stays on its branch
-        on_lower = jnp.minimum(moved, -1.0)
-        on_principal = jnp.clip(moved, -1.0, -jnp.finfo(w.dtype).tiny)
-        return jnp.where(lower, on_lower, on_principal)
-
-    return lax.fori_loop(0, 8, step, w)
-
-
-def _lambert_positive(log_argument: Numbers) -> Numbers:
-    """W(e^log_argument) >= 0, principal branch, by Newton on its logarithm."""
-    tiny = jnp.finfo(log_argument.dtype).tiny
-    # W(x) is about log x - log log x for large x, and about x / 2 around 1.
-    big = jnp.maximum(log_argument, 1.0)
-    for_large = big - jnp.log(big)
-    for_small = jnp.exp(jnp.minimum(log_argument, 1.0)) * 0.5
-    w = jnp.where(log_argument > 1, for_large, for_small)
-    w = jnp.maximum(w, tiny)
-
-    def step(_: Int[Array, ""], w: Numbers) -> Numbers:
-        moved = w * (1 + log_argument - jnp.log(w)) / (1 + w)
-        return jnp.maximum(moved, tiny)
-
-    return lax.fori_loop(0, 8, step, w)
-
-
 def _solve_any(
     shape: TauShape,
     v: Numbers,
@@ -396,7 +299,7 @@ def _solve_any(
         drive = j * k
         value = rest + drive
         slope = (j * es - value) / tau_mem
-        rounding = eps * (abs(rest) + abs(drive) + abs(threshold))
+        rounding = 2 * eps * (abs(rest) + abs(drive) + abs(threshold))
         return Value(value - threshold, slope, rounding)
 
     low = jnp.zeros_like(start)
