@@ -3,6 +3,7 @@ against differences.
 """
 
 import dataclasses
+import itertools
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,8 @@ CASES = {
     "LIF delta": (LIFDelta(), 0.0, 0.5, 1.6),
     "LIF delta, refractory": (LIFDelta(), 0.3, 0.5, 1.6),
     "IF delta": (IFDelta(), 0.0, 0.5, 0.6),
+    "LIF delta, subtract": (LIFDelta(reset_kind="subtract"), 0.0, 1.5, 1.6),
+    "IF delta, subtract": (IFDelta(reset_kind="subtract"), 0.0, 1.5, 0.6),
 }
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -207,21 +210,49 @@ def test_a_jump_width_is_the_gradient_of_a_ramp():
         np.testing.assert_allclose(surrogate, exact, rtol=5e-3)
 
 
-def test_arrivals_at_one_time_act_in_the_order_of_their_slots():
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::3])
+def test_arrivals_at_one_time_act_together(order):
+    """0.6 + 0.6 - 0.3 + 1.1: whatever the order, one spike, and V begins anew."""
     lanes = one_neuron()
     weight = jnp.asarray([[0.6], [0.6], [-0.3], [1.1]])
     spec = LayerSpec(neuron=LIFDelta(), max_spikes=4)
-    time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 2.0]])
-    row = jnp.asarray([[0, 1, 2, 3, 2]], jnp.int32)
+    time = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 1.5]])
+    row = jnp.asarray([[*order, 0]], jnp.int32)
 
     def spikes(time):
         return layer_spikes(spec, weight, lanes, time, row, 4.0)
 
-    np.testing.assert_array_equal(
-        spikes(time).time[0, 0, :2], [1.0, np.inf]
-    )  # -0.3 + 1.1 = 0.8 stays below
+    np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])
+    # the spike comes when they come
     by_time = jax.grad(lambda time: spikes(time).time[0, 0, 0])(time)
-    np.testing.assert_array_equal(by_time, [[0, 1, 0, 0, 0]])
+    assert by_time.sum() == 1 and by_time[0, 4] == 0
+
+
+@pytest.mark.parametrize(("weight", "fires"), [(1.0, False), (1.0 + 1e-12, True)])
+@pytest.mark.parametrize("neuron", [LIFDelta, IFDelta])
+def test_v_that_jumps_onto_its_threshold_fires_as_the_dialect_says(neuron, weight, fires):
+    time, row = jnp.asarray([[1.0]]), jnp.zeros((1, 1), jnp.int32)
+    for at_equality in (False, True):
+        spec = LayerSpec(neuron=neuron(fires_at_equality=at_equality), max_spikes=2)
+        lanes = one_neuron()
+        found = layer_spikes(spec, jnp.full((1, 1), weight), lanes, time, row, 4.0)
+        assert int(found.count[0, 0]) == (fires or at_equality)
+
+
+@pytest.mark.parametrize("neuron", [LIFDelta, IFDelta])
+def test_an_overshoot_stays_where_a_spike_subtracts(neuron):
+    """2.7 over a threshold of 1: two spikes at once, and V goes on from 0.7."""
+    model = neuron(reset_kind="subtract")
+    spec = LayerSpec(neuron=model, max_spikes=8)
+    lanes = one_neuron()
+    time, row = jnp.asarray([[0.5, 0.75]]), jnp.asarray([[0, 1]], jnp.int32)
+    left = 0.7 * (np.exp(-0.25 / 2.0) if neuron is LIFDelta else 1.0)
+    for second, count in ((1.0 - left - 1e-9, 2), (1.0 - left + 1e-9, 3)):
+        weight = jnp.asarray([[2.7], [second]])
+        found = layer_spikes(spec, weight, lanes, time, row, 4.0)
+        times = [0.5, 0.5, 0.75][:count]
+        np.testing.assert_array_equal(found.time[0, 0, :count], times)
+        assert int(found.count[0, 0]) == count
 
 
 def test_a_neuron_in_its_refractory_time_keeps_its_current():

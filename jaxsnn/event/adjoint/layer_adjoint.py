@@ -126,17 +126,17 @@ def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
     """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
     exactly.
     """
-    return neuron.excess(lanes, neuron.begin(lanes)) >= 0
+    return neuron.above(lanes, neuron.begin(lanes))
 
 
 def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
     """The state from which the first spike is counted."""
     neuron = spec.neuron
     begin = neuron.begin(lanes)
-    if spec.assigns:
+    if spec.assigns or neuron.keeps_overshoot:
         return begin
     # One that starts above its threshold is not lowered from there: it begins as if reset.
-    above = neuron.excess(lanes, begin) >= 0
+    above = neuron.above(lanes, begin)
     pairs = zip(neuron.reset(lanes, begin), begin, strict=True)
     return tuple(jnp.where(above, reset, started) for reset, started in pairs)
 
@@ -148,6 +148,8 @@ def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
     if not spec.assigns:
         return tuple(-part for part in spec.neuron.drop(lanes))
     still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(lanes))
+    if spec.neuron.keeps_overshoot:  # only with a refractory time, in which V is held
+        return spec.neuron.clamp(lanes, still)
     return spec.neuron.reset(lanes, still)
 
 
@@ -347,6 +349,8 @@ def _own_gradient(
     # What a spike leaves behind counts by the costate after it: v_reset by V's when V is let go.
     if spec.assigns:
         after = _with_v(passed.after, passed.free)
+    elif neuron.keeps_overshoot:
+        after = passed.after
     else:  # where a neuron started above its threshold its first spike took nothing
         above = starts_above(neuron, lanes)
         counts = jnp.ones_like(passed.lam).at[0].set(jnp.where(above, 0.0, 1.0))

@@ -10,6 +10,7 @@ functions of `crossing` solve for spikes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -134,6 +135,8 @@ class CubaLIFBox(CubaLIFDelta):
     open boxes: j flows towards u instead of 0, so that (v - u, j - u) flow as (v, j) do under delta
     spikes.
     """
+
+    level: ClassVar[int | None] = 2
 
     def arrival_factor(self, parameters: Parameters) -> Numbers:
         """Rise of u in a box of weight 1, (neurons,): r w_in a / width."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -49,3 +50,5 @@ class LIFUnderI(_Driven, LIFBox):
     """Leaky integrate-and-fire neuron (NIR: LIF) driven by voltages that stay; LI, if it never
     fires.
     """
+
+    level: ClassVar[int | None] = None

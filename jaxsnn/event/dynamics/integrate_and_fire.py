@@ -23,6 +23,7 @@ from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 class IFBox(TwoVariables):
     """Integrators (NIR: IF, I) under box spikes."""
 
+    level: ClassVar[int | None] = 1
     flow_fields: ClassVar[tuple[str, ...]] = ()
 
     # ---- parameters
@@ -132,6 +133,7 @@ class IFBox(TwoVariables):
 class IFDelta(IFBox):
     """Integrators (NIR: IF, I) under delta spikes: one moves V by r W a."""
 
+    level: ClassVar[int | None] = None
     jumps: ClassVar[bool] = True
     drops: ClassVar[bool] = False
 
@@ -146,7 +148,13 @@ class IFDelta(IFBox):
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        # j < 0 may take it below the threshold until the interval ends
-        jumped = state[0] >= lanes.threshold
-        return jumped | super().crosses(lanes, state, end, duration)
+        """Whether v is above the threshold after the arrival, or comes to it in the interval."""
+        # It may fall below the threshold until the interval ends.
+        del duration
+        jumped = self.above(lanes, state)
+        return jumped | self.above(lanes, end)
+
+    def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
+        """Whether v is above the threshold, or at it if that is enough."""
+        excess = self.excess(lanes, state)
+        return excess >= 0 if self.fires_at_equality else excess > 0

@@ -45,4 +45,5 @@ def neuron_of(population: Population) -> Neuron:
         resistance=population.resistance,
         initial=population.initial,
         reset_kind=population.reset,
+        fires_at_equality=population.threshold == ">=",
     )

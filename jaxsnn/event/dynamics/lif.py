@@ -51,6 +51,7 @@ class LeakyMembrane(TwoVariables):
 class LIFBox(LeakyMembrane):
     """Leaky neurons (NIR: LIF, LI) under box spikes."""
 
+    level: ClassVar[int | None] = 1
     flow_fields: ClassVar[tuple[str, ...]] = ("tau_mem",)
 
     def j_start(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Numbers:
@@ -117,6 +118,7 @@ class LIFBox(LeakyMembrane):
 class LIFDelta(LIFBox):
     """Leaky neurons (NIR: LIF, LI) under delta spikes: one moves V by r W a / tau; j stays 0."""
 
+    level: ClassVar[int | None] = None
     jumps: ClassVar[bool] = True
     drops: ClassVar[bool] = False
 
@@ -131,7 +133,13 @@ class LIFDelta(LIFBox):
     def crosses(
         self, lanes: Lanes, state: State, end: State, duration: Numbers
     ) -> Bool[Array, "..."]:
-        """Whether v is above the threshold after the arrival, or reaches it in the interval."""
-        # it may decay below the threshold until the interval ends
-        jumped = state[0] >= lanes.threshold
-        return jumped | super().crosses(lanes, state, end, duration)
+        """Whether v is above the threshold after the arrival, or comes to it in the interval."""
+        # It may fall below the threshold until the interval ends.
+        del duration
+        jumped = self.above(lanes, state)
+        return jumped | self.above(lanes, end)
+
+    def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
+        """Whether v is above the threshold, or at it if that is enough."""
+        excess = self.excess(lanes, state)
+        return excess >= 0 if self.fires_at_equality else excess > 0

@@ -53,6 +53,8 @@ class Neuron:
     #: A spike takes the same from the state whatever happened before (`drop`). False: V is assigned
     #: from different heights, or other entries change.
     drops: ClassVar[bool] = True
+    #: Number of the state's entry that a box raises by its weight while it is open; None: no boxes.
+    level: ClassVar[int | None] = None
     #: Fields of the lanes that the flow depends on.
     flow_fields: ClassVar[tuple[str, ...]] = ()
     #: Fields of the lanes in the unit of V.
@@ -61,6 +63,13 @@ class Neuron:
     uniform: bool = False
     certain: bool = True
     width: float = 0.0
+
+    @property
+    def keeps_overshoot(self) -> bool:
+        """A spike takes the same from V however far above the threshold that is, so that it may
+        fire several times at once.
+        """
+        return False
 
     # ---- parameters
 
@@ -135,6 +144,12 @@ class Neuron:
     def excess(self, lanes: NeuronLanes, state: State) -> Numbers:
         """V - threshold, or what stands for it: the neuron fires where it rises to 0."""
         raise NotImplementedError
+
+    def above(self, lanes: NeuronLanes, state: State) -> Bool[Array, "..."]:
+        """Whether V is where a neuron fires at once, whatever it does next: an arrival, or the
+        start, has put it there.
+        """
+        return self.excess(lanes, state) >= 0
 
     def reset(self, lanes: NeuronLanes, state: State) -> State:
         """State after a spike."""

@@ -55,6 +55,8 @@ class TwoVariables(Neuron):
         tau_shape: what holds for tau_mem / tau_syn of all neurons; picks the crossing solver.
         spike_area, dt, resistance, initial, reset_kind: as spike_area, dt, resistance, initial and
             reset of `jaxsnn.network.structure.Population`.
+        fires_at_equality: it fires where an arrival moves V to the threshold exactly, and not only
+            above it. Where V's own flow comes to the threshold it fires, whatever this is.
         step: a bias is added once in every step of this length (seconds) like a spike; None: it is
             a constant current.
     """
@@ -69,6 +71,12 @@ class TwoVariables(Neuron):
     resistance: str = "file"
     initial: str = "zero"
     reset_kind: str = "zero"
+    fires_at_equality: bool = False
+
+    @property
+    def keeps_overshoot(self) -> bool:
+        """A spike takes v_threshold from V."""
+        return self.reset_kind == "subtract"
 
     # ---- parameters
 
@@ -144,6 +152,13 @@ class TwoVariables(Neuron):
     def excess(self, lanes: Lanes, state: State) -> Numbers:
         """v - threshold."""
         return state[0] - lanes.threshold
+
+    def reset(self, lanes: Lanes, state: State) -> State:
+        """State after a spike: V at v_reset, or as far above it as it was above the threshold."""
+        after = super().reset(lanes, state)
+        if not self.keeps_overshoot:
+            return after
+        return after[0] + jnp.maximum(self.excess(lanes, state), 0.0), *after[1:]
 
     def lifted(self, lanes: Lanes, state: State) -> State:
         """The state with v at the threshold at least."""

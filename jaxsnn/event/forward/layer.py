@@ -9,6 +9,10 @@ state is local (the values just after the last event), so nothing grows with tim
 Where the neurons of a population see different arrivals (a convolution), they are sorted into
 positions: all neurons at one position see the same arrivals, and each position of each sample is
 one row of the arrays below.
+
+What arrives at exactly one time acts together: the threshold is looked at where V has all of it,
+whatever the order. Times are pairs of numbers (`compensated`), and so is what open boxes add up to:
+where none is open that is exactly nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsnn.event.compensated import Pair, plus, two_sum, until
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     Decay,
@@ -40,6 +45,8 @@ _BLOCK = 8  # arrivals between two solves
 _ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
+#: A level below this share of the smallest number beside the largest weight is no open box.
+_LEAST = 2.0**-16
 #: Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
 
@@ -85,7 +92,13 @@ class LayerSpec:
     @property
     def assigns(self) -> bool:
         """Whether a spike assigns V, whatever it was, and does not take the same from it always."""
-        return not self.neuron.drops or self.refractory > 0
+        lowers = self.neuron.drops or self.neuron.keeps_overshoot
+        return not lowers or self.refractory > 0
+
+    @property
+    def has_causes(self) -> bool:
+        """Whether the gradient needs to know what caused each spike, and how V went on."""
+        return self.assigns or self.neuron.jumps
 
 
 @jax.tree_util.register_dataclass
@@ -106,12 +119,13 @@ class LayerSpikes:
 
 
 class Causes(NamedTuple):
-    """What the gradient needs to know of spikes that assign V; arrays as in `LayerSpikes`, or with
-    the axis of spikes first.
+    """What the gradient needs to know of spikes that assign V, or that arrivals make by moving V;
+    arrays as in `LayerSpikes`, or with the axis of spikes first.
     """
 
     cause: Int[Array, "a b c"]  # slot of the arrival that moved V across the threshold, else -1
-    jump: Float[Array, "a b c"]  # by how much it did
+    #: by how much V moved with all that came at that time; 0 without a `LayerSpec.jump_width`
+    jump: Float[Array, "a b c"]
     #: dV/dt just after the spike; 0 if there is a refractory time
     slope_after: Float[Array, "a b c"]
 
@@ -120,11 +134,17 @@ class _State(NamedTuple):
     """The lanes on their way through the arrivals; arrays have the shape of the lanes."""
 
     x: State  # the neurons' own state
-    at: OfLanes  # its time in a lane that is about to fire, inf in the others
+    #: its time in a lane that is about to fire, inf in the others
+    at: OfLanes
+    at_low: OfLanes | None  # what rounding took from that; None where lanes stop after one spike
     #: last interval that the lane finished or stands in; None where lanes stop after their first
     #: spike
     done: NumberOfLanes | None
-    free: OfLanes | None  # time until which V stays at v_reset; None where it never does
+    free: Pair | None  # time until which V stays at v_reset; None where it never does
+    #: what rounding took from the level of open boxes; None where there are no boxes
+    level_low: OfLanes | None
+    #: by how much V was moved at the time of the last arrival; None where nobody asks
+    rise: OfLanes | None
 
 
 class _Log(NamedTuple):
@@ -169,7 +189,7 @@ class _Intervals(NamedTuple):
 class _FromTo(NamedTuple):
     """V's flow in an interval, arrays that broadcast to the lanes."""
 
-    start: Float[Array, "#a #b"]  # when it begins, behind a refractory time
+    start: Pair  # when it begins, behind a refractory time
     x: State  # the state there
     end: State  # the state at the interval's end
     duration: Float[Array, "#a #b"]  # from one to the other
@@ -178,7 +198,7 @@ class _FromTo(NamedTuple):
 class _Crossing(NamedTuple):
     """Where lanes cross the threshold."""
 
-    time: OfLanes
+    time: Pair
     wait: OfLanes  # how long after `_State.at` it is
     x: State  # the state there
 
@@ -254,7 +274,8 @@ def simulate_layer(
         row: (arrivals,) or (batch, arrivals) int32 in [0, rows); anything where unused.
         t_end: end of the simulation, seconds.
 
-    Arrivals at exactly equal times act in the order of their slots.
+    What arrives at exactly equal times acts together. A spike that several arrivals of one time
+    make has the last slot of them as its cause.
     """
 
     def simulated(neurons: list[Neuron]) -> tuple[LayerSpikes, Causes | None]:
@@ -341,6 +362,10 @@ class _Scan:
             # the decay over each interval is the same for all neurons: computed once, here
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
+        if self.neuron.level is not None:
+            #: of each neuron, less than any box that is open raises the level by
+            nothing = _LEAST * jnp.finfo(weight.dtype).eps * jnp.max(abs(weight), axis=0)
+            self.least = nothing if minor_neurons else nothing[:, None]
 
     def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
         """A quantity of each sample, made to broadcast against the lanes."""
@@ -355,8 +380,8 @@ class _Scan:
         """Log of a scan in which every lane stops where it crosses the threshold for the first
         time.
         """
-        # A refractory time would only come behind the spike.
-        state = self._begin(shape)._replace(free=None)
+        # A refractory time would only come behind the spike, and one time is not added to.
+        state = self._begin(shape)._replace(free=None, at_low=None)
 
         def body(carry: _UntilFirst) -> _UntilFirst:
             after = carry.position + self.block_size
@@ -394,7 +419,7 @@ class _Scan:
     def _empty(self, shape: tuple[int, int]) -> _Log:
         slots = (self.spec.max_spikes, *shape)
         causes = None
-        if self.spec.assigns:
+        if self.spec.has_causes:
             zero = jnp.zeros(slots, self.weight.dtype)
             causes = Causes(cause=jnp.zeros(slots, jnp.int32), jump=zero, slope_after=zero)
         return _Log(
@@ -407,14 +432,22 @@ class _Scan:
     def _begin(self, shape: tuple[int, int]) -> _State:
         """State at time 0; a neuron that starts above its threshold fires there."""
         begin = self.neuron.begin(self.lanes)
-        above = self.neuron.excess(self.lanes, begin) >= 0
+        above = self.neuron.above(self.lanes, begin)
         done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
+        zero = self._fill(shape, 0.0)
         return _State(
             x=tuple(self._fill(shape, array) for array in begin),
             at=self._fill(shape, jnp.where(above, 0.0, jnp.inf)),
+            at_low=zero,
             done=jnp.broadcast_to(done, shape),
-            free=self._fill(shape, 0.0) if self.spec.refractory else None,
+            free=Pair(zero, zero) if self.spec.refractory else None,
+            level_low=None if self.neuron.level is None else zero,
+            rise=zero if self._asks_for_rise else None,
         )
+
+    @property
+    def _asks_for_rise(self) -> bool:
+        return self.neuron.jumps and self.spec.jump_width is not None
 
     # ---- from arrival to arrival
 
@@ -438,20 +471,45 @@ class _Scan:
         decay = self.neuron.decay(self.lanes, time)
         return self.neuron.clamp(self.lanes, self.neuron.flow(decay, x))
 
-    def _interval(self, state: _State, number: Position) -> _FromTo:
-        """V's flow in the interval after arrival `number`."""
+    def _interval(self, state: _State, number: Position, x: State) -> _FromTo:
+        """V's flow in the interval after arrival `number`, from the state behind that."""
         start = self.sample(self.intervals.edge[number])
         duration = self.sample(self.intervals.duration[number])
-        x = self.neuron.arrive(state.x, self._weights(number))
         if state.free is None:
             end = self.neuron.flow(self._decay(number), x)
-            return _FromTo(start=start, x=x, end=end, duration=duration)
-        held = jnp.clip(state.free - start, 0.0, duration)
-        # By `free` and not by `held`, which is 0 where the next arrival comes at the same time.
-        x = _select(state.free > start, self._hold(x, held), x)
+            return _FromTo(start=Pair(start, jnp.zeros_like(start)), x=x, end=end, duration=duration)
+        # how long V is held yet; 0 or less where it is not, and where the interval has no length
+        holds = -until(start, state.free)
+        held = jnp.clip(holds, 0.0, duration)
+        x = _select(holds > 0, self._hold(x, held), x)
         left = duration - held
         end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
-        return _FromTo(start=start + held, x=x, end=end, duration=left)
+        return _FromTo(start=two_sum(start, held), x=x, end=end, duration=left)
+
+    def _arrived(self, state: _State, number: Position) -> _State:
+        """The lanes behind an arrival, all of them, and what they keep account of."""
+        weights = self._weights(number)
+        x = self.neuron.arrive(state.x, weights)
+        level_low, rise = state.level_low, state.rise
+        if level_low is not None:
+            x, level_low = self._levelled(state, x, weights)
+        if rise is not None:
+            # What came before at the same time adds to it: no time lies between.
+            apart = self.sample(self.intervals.duration[jnp.maximum(number - 1, 0)]) > 0
+            rise = jnp.where(apart, 0.0, rise) + weights
+        return state._replace(x=x, level_low=level_low, rise=rise)
+
+    def _levelled(self, state: _State, x: State, weights: OfLanes) -> tuple[State, OfLanes]:
+        """The state behind an arrival and what rounding took from its level, which is exactly the
+        level at rest where no box is open.
+        """
+        entry = self.neuron.level
+        assert entry is not None and state.level_low is not None
+        level = plus(Pair(state.x[entry], state.level_low), weights)
+        rest = self.neuron.begin(self.lanes)[entry]
+        closed = abs((level.high - rest) + level.low) <= self.least
+        high = jnp.where(closed, rest, level.high)
+        return (*x[:entry], high, *x[entry + 1 :]), jnp.where(closed, 0.0, level.low)
 
     def _sweep(self, first: Position, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
@@ -463,15 +521,23 @@ class _Scan:
 
     def step(self, number: Position, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
-        interval = self._interval(state, number)
+        arrived = self._arrived(state, number)
+        interval = self._interval(state, number, arrived.x)
         x, end = interval.x, interval.end
         crossing = self.neuron.crosses(self.lanes, x, end, interval.duration)
+        if self.neuron.jumps:
+            # V has all that arrives at one time only where the next thing comes later.
+            crossing &= interval.duration > 0
         # Lanes that are about to fire are frozen. Where the block is swept again, lanes pass over
         # the intervals that they have behind them.
         active = jnp.isinf(state.at)
         if state.done is not None:
             active &= state.done < number
-        at = jnp.where(active & crossing, interval.start, state.at)
+        freezes = active & crossing
+        at = jnp.where(freezes, interval.start.high, state.at)
+        at_low = state.at_low
+        if at_low is not None and self.spec.refractory:  # else an interval begins at an arrival
+            at_low = jnp.where(freezes, interval.start.low, at_low)
         flows = active & jnp.isinf(at)
         if self.spec.once and not self.neuron.jumps:  # the same here, one operation less
             flows = jnp.isinf(at)
@@ -479,11 +545,13 @@ class _Scan:
             stands = _select(active, x, state.x)
         else:  # a lane that fires has the v of before: the arrival did not move it
             stands = (state.x[0], *_select(active, x[1:], state.x[1:]))
-        return _State(
+        return state._replace(
             x=_select(flows, end, stands),
             at=at,
+            at_low=at_low,
             done=None if state.done is None else jnp.where(active, number, state.done),
-            free=state.free,
+            level_low=_of_active(active, arrived.level_low, state.level_low),
+            rise=_of_active(active, arrived.rise, state.rise),
         )
 
     def _block(self, first: Position, state: _State, log: _Log) -> _InBlock:
@@ -504,12 +572,14 @@ class _Scan:
 
     def _crossing(self, state: _State, end: OfLanes | Seconds, fires: WhichLanes) -> _Crossing:
         """The spikes of the lanes that cross the threshold before `end`."""
-        at = jnp.where(fires, state.at, 0.0)
-        wait = self.neuron.solve(self.lanes, state.x, jnp.maximum(end - at, 0.0), fires)
+        high = jnp.where(fires, state.at, 0.0)
+        at = Pair(high, jnp.zeros_like(high) if state.at_low is None else state.at_low)
+        room = jnp.maximum(until(end, at), 0.0)
+        wait = self.neuron.solve(self.lanes, state.x, room, fires)
         # an arrival, or the start, has put it above: there is nothing to solve
         wait = jnp.where(self._is_above(state.x), 0.0, wait)
         x = self.neuron.flow(self.neuron.decay(self.lanes, wait), state.x)
-        return _Crossing(time=at + wait, wait=wait, x=x)
+        return _Crossing(time=plus(at, wait), wait=wait, x=x)
 
     def _is_above(self, x: State) -> WhichLanes:
         """Whether V is at the threshold or above."""
@@ -527,29 +597,34 @@ class _Scan:
         x = self.neuron.reset(self.lanes, found.x)
         go = found.time  # when V flows again
         if self.spec.refractory:
-            go = jnp.minimum(found.time + self.spec.refractory, end)
-            x = self._hold(x, go - found.time)
+            held = jnp.clip(until(end, found.time), 0.0, self.spec.refractory)
+            go = plus(found.time, held)
+            x = self._hold(x, held)
         log = self._write(log, state, fires, found, slope)
         # A neuron that fires without end would keep the whole batch in this loop.
         finished = log.count >= self.spec.counted
-        left = jnp.maximum(end - go, 0.0)
+        left = jnp.maximum(until(end, go), 0.0)
         x_end = self.neuron.flow(self.neuron.decay(self.lanes, left), x)
         again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
+        if self.neuron.jumps:
+            again &= left > 0
         flows = fires & ~again
         last = self.intervals.row.shape[0] - 1
-        state = _State(
+        state = state._replace(
             x=_select(flows, x_end, _select(again, x, state.x)),
-            at=jnp.where(again, go, jnp.inf),
+            at=jnp.where(again, go.high, jnp.inf),
+            at_low=jnp.where(again, go.low, 0.0),
             done=jnp.where(fires & finished, last, done),
             free=self._free_again(state, fires, found.time),
         )
         return _InBlock(state=state, log=log)
 
-    def _free_again(self, state: _State, fires: WhichLanes, time: OfLanes) -> OfLanes | None:
+    def _free_again(self, state: _State, fires: WhichLanes, time: Pair) -> Pair | None:
         """When the lanes that are in their refractory time leave it."""
         if state.free is None:
             return None
-        return jnp.where(fires, time + self.spec.refractory, state.free)
+        free = plus(time, jnp.full_like(time.high, self.spec.refractory))
+        return Pair(*(jnp.where(fires, new, old) for new, old in zip(free, state.free, strict=True)))
 
     def _standing(self, state: _State) -> NumberOfLanes:
         """Number of the interval that each lane stands in."""
@@ -577,7 +652,7 @@ class _Scan:
             pairs = zip(new, log.causes, strict=True)
             causes = Causes(*(jnp.where(here, now, before) for now, before in pairs))
         return _Log(
-            time=jnp.where(here, found.time, log.time),
+            time=jnp.where(here, found.time.high, log.time),
             slope=jnp.where(here, slope, log.slope),
             count=log.count + fires,
             causes=causes,
@@ -593,7 +668,8 @@ class _Scan:
             standing = self._standing(state)
             jumped = (found.wait == 0) & self._is_above(state.x)
             number = jnp.where(jumped, standing, 0)
-            jump = jnp.where(jumped, self._jump(standing), 0.0)
+            if state.rise is not None:
+                jump = jnp.where(jumped, state.rise, 0.0)
             slope = jnp.where(jumped, jnp.inf, slope)
         after = jnp.zeros_like(found.wait)
         # Behind a refractory time V' is that of when V is let go, which `layer_adjoint` works out.
@@ -602,11 +678,12 @@ class _Scan:
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 
-    def _jump(self, number: NumberOfLanes) -> OfLanes:
-        """What the arrival of a number, one for each lane, weighs."""
-        row = self._of_number(self.intervals.row, number)
-        axis = 0 if self.minor_neurons else 1
-        return jnp.take_along_axis(self.weight, row, axis=axis, mode="promise_in_bounds")
+
+def _of_active(
+    active: WhichLanes, new: OfLanes | None, old: OfLanes | None
+) -> OfLanes | None:
+    """An account of the lanes, of those that have come so far the new one."""
+    return None if new is None or old is None else jnp.where(active, new, old)
 
 
 def _select(condition: WhichLanes, yes: State, no: State) -> State:
