@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from jaxsnn.event.event_arrays import Numbers
 
@@ -35,6 +36,21 @@ def plus(pair: Pair, number: Numbers) -> Pair:
     return two_sum(high, low + pair.low)
 
 
-def until(later: Numbers, pair: Pair) -> Numbers:
+def between(earlier: Pair, later: Pair) -> Numbers:
+    """later - earlier."""
+    return (later.high - earlier.high) + (later.low - earlier.low)
+
+
+def less(a: Pair, b: Pair) -> Bool[Array, "..."]:
+    """Whether a < b."""
+    return (a.high < b.high) | ((a.high == b.high) & (a.low < b.low))
+
+
+def either(condition: Bool[Array, "..."], yes: Pair, no: Pair) -> Pair:
+    """Element by element one of two pairs."""
+    return Pair(jnp.where(condition, yes.high, no.high), jnp.where(condition, yes.low, no.low))
+
+
+def until(later: Numbers | float, pair: Pair) -> Numbers:
     """later - pair."""
     return (later - pair.high) - pair.low

@@ -225,7 +225,8 @@ def test_arrivals_at_one_time_act_together(order):
     np.testing.assert_array_equal(spikes(time).time[0, 0, :2], [1.0, np.inf])
     # the spike comes when they come
     by_time = jax.grad(lambda time: spikes(time).time[0, 0, 0])(time)
-    assert by_time.sum() == 1 and by_time[0, 4] == 0
+    assert by_time.sum() == 1
+    assert by_time[0, 4] == 0
 
 
 @pytest.mark.parametrize(("weight", "fires"), [(1.0, False), (1.0 + 1e-12, True)])

@@ -52,7 +52,9 @@ def random_cases(shape, rng, count, dtype):
     tau_syn = 10 ** rng.uniform(-3, 0, count)
     tau_mem = (ratio * tau_syn.astype(dtype)).astype(dtype)
     v, j, threshold = (signed(rng, count) for _ in range(3))
-    j = np.choose(rng.integers(0, 10, count), [0 * j, j * 10 ** rng.uniform(-30, 0, count), *[j] * 8])
+    j = np.choose(
+        rng.integers(0, 10, count), [0 * j, j * 10 ** rng.uniform(-30, 0, count), *[j] * 8]
+    )
     v, threshold = np.minimum(v, threshold), np.maximum(v, threshold)
     case = Case(v, j, threshold, tau_mem, tau_syn, 10 ** rng.uniform(-9, 9, count) * tau_mem)
     case = Case(*(array.astype(dtype) for array in case))

@@ -318,7 +318,7 @@ def delta_ring(weights, t_in):
 
 
 def test_a_cascade_happens_at_one_time():
-    ring = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    ring = jnp.array([[0.0, 1.5, 0.0], [0.0, 0.0, 1.5], [0.0, 0.0, 0.0]])
     found = compiled(delta_ring)(ring, 0.5)
     assert found.events_needed.tolist() == [3]
     assert found.spikes[0].time[0, :, 0].tolist() == [0.5, 0.5, 0.5]
@@ -326,9 +326,48 @@ def test_a_cascade_happens_at_one_time():
     assert gradient == 1
 
 
+def test_neurons_that_one_arrival_makes_fire_fire_together():
+    """Three neurons of a group inhibit each other; one arrival moves all of them above, and all
+    fire, however they are numbered: what they send comes after.
+    """
+    zero, one = jnp.zeros(3), jnp.ones(3)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    arrivals = ((jnp.array([[1.5, 1.6, 1.2]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
+    inhibition = -1.0 * (jnp.ones((3, 3)) - jnp.eye(3))
+    for neuron in (LIFDelta(), IFDelta()):
+        found = simulated(spec_for(neuron), arrivals, ((inhibition, None),), (lanes,), 1.1)
+        assert found.spikes[0].count.tolist() == [[1, 1, 1]]
+
+
+def test_arrivals_of_one_time_are_added_up_before_anything_fires():
+    """+1.5 and -1 from outside, +0.6 by feedback of a neuron that fires at that very time."""
+    zero, one = jnp.zeros(2), jnp.ones(2)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    feedback = ((jnp.array([[0.0, 0.6], [0.0, 0.0]]), None),)
+    for order in ([0, 1], [1, 0]):
+        weight = jnp.array([[1.5, 1.5], [0.0, -1.0]])
+        times = jnp.array([[0.5, 0.5]])
+        given = ((weight, times, jnp.asarray(order, jnp.int32)),)
+        found = simulated(spec_for(IFDelta()), given, feedback, (lanes,), 1.1).spikes[0]
+        # the second neuron has 0.5 in the first round, and 1.1 in the next
+        assert found.count.tolist() == [[1, 1]]
+        assert found.time[0, :, 0].tolist() == [0.5, 0.5]
+
+
+def test_an_overshoot_fires_again_at_once_in_a_group():
+    zero, one = jnp.zeros(2), jnp.ones(2)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    given = ((jnp.array([[2.7, 0.0]]), jnp.array([[0.5]]), jnp.array([0], jnp.int32)),)
+    feedback = ((jnp.array([[0.0, 0.6], [0.0, 0.0]]), None),)
+    neuron = IFDelta(reset_kind="subtract")
+    found = simulated(spec_for(neuron), given, feedback, (lanes,), 1.1).spikes[0]
+    assert found.count.tolist() == [[2, 1]]  # 2 * 0.6 arrives together
+    assert found.time[0, 0, :2].tolist() == [0.5, 0.5]
+
+
 def test_a_cascade_without_end_exhausts_the_budget():
     found = compiled(delta_ring)(
-        jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), 0.5
+        jnp.array([[0.0, 1.5, 0.0], [0.0, 0.0, 1.5], [1.5, 0.0, 0.0]]), 0.5
     )
     assert found.events_needed > 7
 

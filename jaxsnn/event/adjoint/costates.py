@@ -23,6 +23,7 @@ from jaxsnn.event.adjoint.layer_adjoint import (
     times_each,
     without_v,
 )
+from jaxsnn.event.compensated import Pair, between
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
     NumberOfSamples,
@@ -60,7 +61,7 @@ class PopulationCostate(NamedTuple):
 class Carry(NamedTuple):
     """Carry of the pass."""
 
-    later: OfSamples  # time of the step after
+    later: Pair  # time of the step after, (batch,)
     populations: tuple[PopulationCostate, ...]
     #: (steps + 1, batch) dL/dt passed on to spikes by what they sent with a delay
     passed: OfSteps | None
@@ -107,7 +108,8 @@ class Pass:
         def step_if_taken(count: Int[Array, ""], carry: Carry) -> Carry:
             return lax.cond(count < steps, partial(step, count), lambda carry: carry, carry)
 
-        last = self.log.time[jnp.maximum(steps - 1, 0)]
+        number = jnp.maximum(steps - 1, 0)
+        last = Pair(self.log.time[number], self.log.time_low[number])
         zero = jnp.zeros_like(self.log.time)
         carry = Carry(
             later=last,
@@ -120,7 +122,7 @@ class Pass:
         else:
             carry = lax.fori_loop(0, steps, step, carry)
         populations = tuple(
-            self._flow_back(n, p, carry.later) for n, p in enumerate(carry.populations)
+            self._flow_back(n, p, carry.later.high) for n, p in enumerate(carry.populations)
         )
         return carry._replace(populations=populations)
 
@@ -142,11 +144,12 @@ class Pass:
         log = jax.tree.map(
             lambda rows: lax.dynamic_index_in_dim(rows, number, keepdims=False), self.log
         )
+        now = Pair(log.time, log.time_low)
         populations, by_time = [], []
         # First what arrived in the step is undone in every population, then the spike: forwards,
         # the spike acts before what arrives.
         for n, population in enumerate(carry.populations):
-            population = self._flow_back(n, population, carry.later - log.time)
+            population = self._flow_back(n, population, between(now, carry.later))
             population, d_time = self._arrive_back(n, population, log.row[n])
             # Where the step has no spike of its own, it is an arrival that may have moved V of a
             # neuron that fired in a later step, which passed dL/dt on to it.
@@ -173,7 +176,7 @@ class Pass:
             lax.dynamic_update_index_in_dim(every, one, number, 0)
             for every, one in zip(carry.by_time, by_time, strict=True)
         )
-        return Carry(later=log.time, populations=tuple(populations), passed=passed, by_time=rows)
+        return Carry(later=now, populations=tuple(populations), passed=passed, by_time=rows)
 
     def _flow_back(
         self, number: int, population: PopulationCostate, time: OfSamples
@@ -232,6 +235,8 @@ class Pass:
             lam = jnp.where(mine, -total / slope, 0.0)
             # One that started above its threshold begins at v_reset: see `layer_adjoint`.
             above = starts_above(rules.neuron, self.lanes[number]) & (log.time == 0)[:, None]
+            if rules.neuron.keeps_overshoot:
+                above = jnp.zeros_like(above)
             population = self._leave(number, population, this & ~above, costate)
         lam = jnp.where(this, lam[:, None], 0.0)
         costate = costate._replace(p=plus(costate.p, times_each(rules.along, lam)))

@@ -65,7 +65,7 @@ def bracketed_root(
         wanted: elements whose root is looked for; the others do not keep the search busy.
     """
     eps = jnp.finfo(high.dtype).eps
-    tiny = jnp.finfo(high.dtype).tiny
+    tiny = float(jnp.finfo(high.dtype).tiny)
     above = True if rising else function(low).value <= 0
 
     def unfinished(search: _Search) -> Bool[Array, ""]:

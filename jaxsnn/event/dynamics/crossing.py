@@ -17,12 +17,11 @@ Intelligence 3, 2021) and 1 (the Lambert W function), a safeguarded Newton itera
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 from jaxsnn.event.dynamics.bracketed_root import Value, bracketed_root
 from jaxsnn.event.event_arrays import Numbers
@@ -159,7 +158,9 @@ def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tupl
     z = jnp.where(j == 0, 0.0, d_tau * (v - j) / scale)
     ahead = (z > -1) & (j != 0)
     z = jnp.where(ahead, z, 0.0)
-    near = tau_mem * (j - v) / scale * jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
+    near = (
+        tau_mem * (j - v) / scale * jnp.where(z == 0, 1.0, jnp.log1p(z) / jnp.where(z == 0, 1.0, z))
+    )
     # 1 + z = (j + D v) / (j (1 + D)), without a difference where z is near -1, and as a difference
     # of logarithms where j is so small that z overflows
     ratio = jnp.log(abs(j + d_tau * v)) - jnp.log(abs(scale))

@@ -85,9 +85,7 @@ class DecayingModes(Neuron):
             points = [points[0], *roots, end]
         return points
 
-    def _along(
-        self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers
-    ) -> Value:
+    def _along(self, function: Functional, lanes: NeuronLanes, state: State, t: Numbers) -> Value:
         """A function of the state, and its time derivative, at times after a state."""
         after = self._after(lanes, state, t)
         return Value(*jax.jvp(function, (after,), (self.rate(lanes, after),)))
@@ -110,9 +108,7 @@ def _derivative(
     return derivative
 
 
-def _root_or_end(
-    value_at: Callable[[Numbers], Value], low: Numbers, high: Numbers
-) -> Numbers:
+def _root_or_end(value_at: Callable[[Numbers], Value], low: Numbers, high: Numbers) -> Numbers:
     """The root between two times, or the later one where there is none."""
     changes = (value_at(low).value > 0) != (value_at(high).value > 0)
     # without a change of sign a bracket of no width, so that the search does not wait for it

@@ -106,7 +106,9 @@ class LIFBox(LeakyMembrane):
         share = jnp.where(crossing_now, lanes.threshold - v, 0.0) / drive
         left = jnp.where(crossing_now, j - lanes.threshold, 1.0) / drive  # 1 - share
         tiny = jnp.finfo(v.dtype).tiny
-        wait = lanes.tau_mem * crossing.minus_log(jnp.clip(left, tiny, 1.0), jnp.maximum(share, 0.0))
+        wait = lanes.tau_mem * crossing.minus_log(
+            jnp.clip(left, tiny, 1.0), jnp.maximum(share, 0.0)
+        )
         return jnp.clip(wait, 0.0, duration)
 
     def integrals(self, lanes: Lanes, t: Numbers, rate: Numbers | float) -> Integrals:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
+from jaxsnn.event.compensated import Pair, between, either, less, plus
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
     NumberOfSamples,
@@ -34,16 +36,22 @@ class PopulationState(NamedTuple):
     count: Int[Array, "batch neurons"]  # spikes of each
     position: NumberOfSamples  # of the next arrival from outside
     held: WhichNeurons | None  # in the refractory time; None: it has none
-    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals
-    #: do not move V
+    #: neurons that fire now, one after the other, before anything else happens; None in a group in
+    #: which no arrival moves V
+    due: WhichNeurons | None
+    #: as in `Log`, of the neurons that something moved above their threshold, and by how much V was
+    #: moved at the time of the last arrival; None where arrivals do not move V
     cause: Int[Array, "batch neurons"] | None
     jump: OfNeurons | None
+    level_low: (
+        OfNeurons | None
+    )  # what rounding took from the level of open boxes, where there are any
 
 
 class GroupState(NamedTuple):
     """State of a group in the loop."""
 
-    now: OfSamples  # each sample is at a time of its own
+    now: Pair  # each sample is at a time of its own, (batch,)
     finished: WhichSamples
     populations: tuple[PopulationState, ...]
     queues: tuple[Queue, ...]  # one for each channel
@@ -60,7 +68,7 @@ class SortedArrivals(NamedTuple):
 class NextArrival(NamedTuple):
     """The next thing to arrive at a population."""
 
-    time: OfSamples
+    time: Pair  # (batch,)
     row: NumberOfSamples  # of the population's table
     source: NumberOfSamples  # 0 from outside, n + 1 from channel n
     step: NumberOfSamples  # in which it was fired, if from a channel
@@ -69,7 +77,7 @@ class NextArrival(NamedTuple):
 class StepEvent(NamedTuple):
     """What happens in a step."""
 
-    now: OfSamples  # when
+    now: Pair  # when, (batch,)
     wait: OfSamples  # time to it
     ends: WhichSamples  # nothing happens any more
     fires: WhichSamples  # whether a neuron does
@@ -85,8 +93,8 @@ class StepEvent(NamedTuple):
     released: dict[int, NumberOfSamples]
 
 
-class _Due(NamedTuple):
-    """What is due at a time."""
+class _Acting(NamedTuple):
+    """What acts at a time, but for spikes."""
 
     arrives: tuple[WhichSamples, ...]  # of each population, whether something arrives
     taken: tuple[WhichSamples, ...]  # of each channel, whether its next delivery does
@@ -168,8 +176,9 @@ class Agenda:
         train = self.trains[number]
         position = state.populations[number].position
         zero = jnp.zeros_like(position)
+        time = pick(train.time, position)
         arrival = NextArrival(
-            time=pick(train.time, position),
+            time=Pair(time, jnp.zeros_like(time)),
             row=pick(train.row, position),
             source=zero,
             step=zero + self.none,
@@ -210,35 +219,48 @@ class Agenda:
     ) -> StepEvent:
         """What happens in a step."""
         # No neuron flows further than to the first thing that arrives, or to the end.
-        until = self.t_end
-        for arrival in arrivals:
-            until = jnp.minimum(until, arrival.time)
-        for delivery in deliveries:
-            until = jnp.minimum(until, delivery.due)
-        until = jnp.maximum(until, state.now)
-        window = until - state.now
+        zero = jnp.zeros(self.batch, self.t_end.dtype)
+        until = Pair(self.t_end + zero, zero)
+        for time in (*(each.time for each in arrivals), *(each.due for each in deliveries)):
+            until = either(less(time, until), time, until)
+        until = either(less(until, state.now), state.now, until)
+        window = between(state.now, until)
         crossings = self._crossings(state, window)
-        wait = jnp.full(self.batch, jnp.inf, window.dtype)
+        wait = zero + jnp.inf
         for crossing in crossings:
             wait = jnp.minimum(wait, crossing.wait)
         # A crossing within the window comes before the arrival, or at the same time and acts first.
         fires = ~state.finished & jnp.isfinite(wait)
         crossing = tuple(c.lanes & (fires & (c.wait == wait))[:, None] for c in crossings)
+        due = [population.due for population in state.populations if population.due is not None]
+        if due:
+            waits = self._any_of(due) & ~state.finished
+            fires |= waits
+            wait = jnp.where(waits, 0.0, wait)
+            pairs = zip(due, crossing, strict=True)
+            crossing = tuple(jnp.where(waits[:, None], now, found) for now, found in pairs)
         neuron = self._first(crossing)
-        acts = ~state.finished & ~fires & (until < self.t_end)
-        due = self._due(arrivals, deliveries, until, acts)
+        acts = ~state.finished & ~fires & (until.high < self.t_end)
+        acting = self._acting(arrivals, deliveries, until, acts)
         return StepEvent(
-            now=jnp.where(fires, state.now + wait, until),
+            now=either(fires, plus(state.now, jnp.where(fires, wait, 0.0)), until),
             wait=jnp.where(fires, wait, window),
-            ends=~fires & (until >= self.t_end),
+            ends=~fires & (until.high >= self.t_end),
             fires=fires,
             neuron=neuron,
             crossing=crossing,
-            arrives=due.arrives,
-            row=self._rows(arrivals, due.arrives, neuron),
-            taken=due.taken,
-            released=self._released(deliveries, due.taken, log),
+            arrives=acting.arrives,
+            row=self._rows(arrivals, acting.arrives, neuron),
+            taken=acting.taken,
+            released=self._released(deliveries, acting.taken, log),
         )
+
+    def _any_of(self, lanes: Sequence[WhichNeurons]) -> WhichSamples:
+        """The samples in which some neuron of some population is set."""
+        found = jnp.zeros(self.batch, bool)
+        for of_population in lanes:
+            found |= jnp.any(of_population, axis=1)
+        return found
 
     def _crossings(self, state: GroupState, window: OfSamples) -> list[Crossing]:
         """The earliest crossing of each population within a window."""
@@ -277,6 +299,9 @@ class Agenda:
         rows = []
         for number, nothing in enumerate(self.plan.nothing):
             row = jnp.where(arrives[number], arrivals[number].row, nothing)
+            if self.plan.in_rounds:  # by a channel
+                rows.append(row)
+                continue
             # A spike and an arrival never act in the same step, so that one row is enough.
             for (source, target), first in self.plan.immediate.items():
                 if target == number:
@@ -285,30 +310,30 @@ class Agenda:
             rows.append(row)
         return tuple(rows)
 
-    def _due(
+    def _acting(
         self,
         arrivals: Sequence[NextArrival],
         deliveries: Sequence[Delivery],
-        until: OfSamples,
+        until: Pair,
         acts: WhichSamples,
-    ) -> _Due:
-        """What is due at a time, in the samples in which something but a spike acts.
+    ) -> _Acting:
+        """What acts at a time, in the samples in which something but a spike acts.
 
         Refractory times end one after the other, and before anything arrives.
         """
         taken: dict[int, WhichSamples] = {}
         for number, channel in enumerate(self.plan.channels):
             if channel.target is None:
-                ends = acts & (deliveries[number].due <= until)
+                ends = acts & ~less(until, deliveries[number].due)
                 taken[number] = ends
                 acts &= ~ends
-        arrives = tuple(acts & (arrival.time <= until) for arrival in arrivals)
+        arrives = tuple(acts & ~less(until, arrival.time) for arrival in arrivals)
         for number, channel in enumerate(self.plan.channels):
             if channel.target is not None:
                 # Of several channels that are due, the one that the population takes.
                 chosen = arrivals[channel.target].source == number + 1
                 taken[number] = arrives[channel.target] & chosen
-        return _Due(arrives=arrives, taken=tuple(taken[n] for n in range(len(deliveries))))
+        return _Acting(arrives=arrives, taken=tuple(taken[n] for n in range(len(deliveries))))
 
     def _released(
         self, deliveries: Sequence[Delivery], taken: Sequence[WhichSamples], log: Log
@@ -326,6 +351,5 @@ class Agenda:
 
 def _earlier(arrival: NextArrival, other: NextArrival) -> NextArrival:
     """The earlier of two arrivals, the first of two at the same time."""
-    is_other = other.time < arrival.time
-    pairs = zip(other, arrival, strict=True)
-    return NextArrival(*(jnp.where(is_other, new, old) for new, old in pairs))
+    is_other = less(other.time, arrival.time)
+    return jax.tree.map(lambda new, old: jnp.where(is_other, new, old), other, arrival)

@@ -15,7 +15,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from jaxsnn.event.event_arrays import NumberOfSamples, OfSamples, OfSteps, WhichSamples
+from jaxsnn.event.compensated import Pair, either, plus
+from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 
 #: Number of a step of the loop, one for all samples.
 StepNumber = Int[Array, ""]
@@ -27,7 +28,7 @@ class Queue(NamedTuple):
     """One edge's spikes on their way; no spike is step `steps`, the size of `behind` less one."""
 
     head: Int[Array, "batch lines"]  # step of the next spike to come in each line
-    due: Float[Array, "batch lines"]  # when it comes, inf if there is none
+    due: Pair  # when it comes, (batch, lines); inf if there is none
     last: Int[Array, "batch lines"]  # step of the last spike that joined the line
     behind: Int[Array, "steps batch"]  # step of the spike that follows in the same line
 
@@ -35,7 +36,7 @@ class Queue(NamedTuple):
 class Delivery(NamedTuple):
     """The next spike to come out of a queue."""
 
-    due: OfSamples  # when it comes, inf if there is none
+    due: Pair  # when it comes, (batch,); inf if there is none
     line: NumberOfSamples
     step: NumberOfSamples  # in which it was fired
 
@@ -45,7 +46,7 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
     none = jnp.full((batch, lines), steps, jnp.int32)
     return Queue(
         head=none,
-        due=jnp.full((batch, lines), jnp.inf, dtype),
+        due=Pair(jnp.full((batch, lines), jnp.inf, dtype), jnp.zeros((batch, lines), dtype)),
         last=none,
         # one row more than steps: row `steps` takes what is written behind no spike
         behind=jnp.full((steps + 1, batch), steps, jnp.int32),
@@ -54,16 +55,18 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
 
 def next_delivery(queue: Queue) -> Delivery:
     """The next spike to come; of several at the same time the one in the first line."""
-    due = jnp.min(queue.due, axis=1)
-    lines = lax.broadcasted_iota(jnp.int32, queue.due.shape, 1)
-    # the lowest number among the lines whose next spike comes at `due`
-    last = queue.due.shape[1] - 1
-    line = jnp.min(jnp.where(queue.due == due[:, None], lines, last), axis=1)
-    return Delivery(due=due, line=line, step=_pick(queue.head, line))
+    high = jnp.min(queue.due.high, axis=1)
+    first = queue.due.high == high[:, None]
+    low = jnp.min(jnp.where(first, queue.due.low, jnp.inf), axis=1)
+    first &= queue.due.low == low[:, None]
+    lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
+    # the lowest number among the lines whose next spike comes then
+    line = jnp.min(jnp.where(first, lines, first.shape[1] - 1), axis=1)
+    return Delivery(due=Pair(high, low), line=line, step=_pick(queue.head, line))
 
 
 def deliver(
-    queue: Queue, delivery: Delivery, takes: WhichSamples, delay: Delays, fired_at: OfSteps
+    queue: Queue, delivery: Delivery, takes: WhichSamples, delay: Delays, fired_at: Pair
 ) -> Queue:
     """The queue without its next spike.
 
@@ -75,13 +78,14 @@ def deliver(
     samples = jnp.arange(takes.shape[0])
     # The spike behind the one that leaves becomes the head of its line.
     step = queue.behind[delivery.step, samples]
-    is_spike = step < len(fired_at) - 1
+    is_spike = step < len(fired_at.high) - 1
     # due = time of the spike + delay of the line
-    due = jnp.where(is_spike, fired_at[step, samples] + delay[delivery.line], jnp.inf)
+    fired = Pair(fired_at.high[step, samples], fired_at.low[step, samples])
+    high, low = plus(fired, delay[delivery.line])
+    due = Pair(jnp.where(is_spike, high, jnp.inf)[:, None], jnp.where(is_spike, low, 0.0)[:, None])
     here = _at(queue, delivery.line, takes)
     return queue._replace(
-        head=jnp.where(here, step[:, None], queue.head),
-        due=jnp.where(here, due[:, None], queue.due),
+        head=jnp.where(here, step[:, None], queue.head), due=either(here, due, queue.due)
     )
 
 
@@ -90,7 +94,7 @@ def send(
     line: NumberOfSamples,
     fires: WhichSamples,
     step: StepNumber,
-    time: OfSamples,
+    time: Pair,
     delay: Delays,
 ) -> Queue:
     """The queue with one more spike.
@@ -108,10 +112,11 @@ def send(
     # Where nothing is fired, or nothing went before, row `none` is written with `none`.
     before = jnp.where(fires, _pick(queue.last, line), none)
     # In an empty line the spike is the head itself.
-    starts = here & jnp.isinf(queue.due)
+    starts = here & jnp.isinf(queue.due.high)
+    high, low = plus(time, delay[line])
     return Queue(
         head=jnp.where(starts, step, queue.head),
-        due=jnp.where(starts, (time + delay[line])[:, None], queue.due),
+        due=either(starts, Pair(high[:, None], low[:, None]), queue.due),
         last=jnp.where(here, step, queue.last),
         behind=queue.behind.at[before, samples].set(jnp.where(before < none, step, none)),
     )
@@ -124,5 +129,5 @@ def _pick(array: Num[Array, "batch lines"], column: NumberOfSamples) -> Num[Arra
 
 def _at(queue: Queue, line: NumberOfSamples, chosen: WhichSamples) -> Bool[Array, "batch lines"]:
     """One line of each of the chosen samples."""
-    lines = lax.broadcasted_iota(jnp.int32, queue.due.shape, 1)
+    lines = lax.broadcasted_iota(jnp.int32, queue.head.shape, 1)
     return chosen[:, None] & (lines == line[:, None])

@@ -157,8 +157,12 @@ def _one_of_each(
 def _crossing_of(neuron: Neuron, lanes: NeuronLanes, state: State, window: Numbers) -> Numbers:
     """Time to the crossing of neurons within a window, inf where they have none."""
     # A neuron at its threshold fires now, whatever its flow.
-    above = neuron.excess(lanes, state) >= 0
+    above = neuron.above(lanes, state)
     end = neuron.flow(neuron.decay(lanes, window), state)
     crosses = neuron.crosses(lanes, state, end, window)
+    if neuron.jumps:
+        # V has all that arrives at one time only where the next thing comes later.
+        above &= window > 0
+        crosses &= window > 0
     wait = neuron.solve(lanes, state, window, crosses & ~above)
     return jnp.where(above, 0.0, jnp.where(crosses, wait, jnp.inf))

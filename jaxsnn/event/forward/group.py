@@ -122,11 +122,13 @@ def by_population(spec: GroupSpec, events: GroupEvents) -> GroupSpikes:
 
 
 class Channel(NamedTuple):
-    """What makes a queue: a feedback edge with a delay, or the refractory time of a population."""
+    """What makes a queue: a feedback edge with a delay, the refractory time of a population, or in
+    a group that acts in rounds all feedback without a delay between two populations.
+    """
 
     source: int
     target: int | None  # None: a refractory time, which ends in the source itself
-    edge: int | None  # None: a refractory time
+    edge: int | None  # None: no delay, or a refractory time
     row: int  # where its neurons' weights begin in the target's table
 
 
@@ -138,6 +140,8 @@ class Layout(NamedTuple):
     immediate: dict[tuple[int, int], int]
     channels: tuple[Channel, ...]
     nothing: tuple[int, ...]  # of each population, the number of its last row, which is zero
+    #: What is sent at a time acts after all that fires at that time, by a channel: arrivals move V.
+    in_rounds: bool
 
     @property
     def delayed(self) -> bool:
@@ -157,6 +161,7 @@ class Log(NamedTuple):
     """
 
     time: OfSteps
+    time_low: OfSteps  # what rounding took from that
     #: number of the neuron that fired among all neurons of the group, or how many they are
     spike: NumberOfSteps
     slot: NumberOfSteps  # how often it had fired before
@@ -182,6 +187,7 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
     sizes = tuple(weight.shape[1] for weight, _, _ in arrivals)
     # A table: rows from outside, then feedback without delay, then channels, then a row of zeros.
     rows = [weight.shape[0] for weight, _, _ in arrivals]
+    in_rounds = any(layer.neuron.jumps for layer in spec.layers)
     immediate, channels = {}, []
     edges = [(*pair, delay) for pair, (_, delay) in zip(spec.edges, feedback, strict=True)]
     for source, target, delay in edges:
@@ -189,6 +195,9 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
         if delay is None and (source, target) not in immediate:
             immediate[source, target] = rows[target]
             rows[target] += sizes[source]
+    if in_rounds:
+        for (source, target), row in immediate.items():
+            channels.append(Channel(source=source, target=target, edge=None, row=row))
     for edge, (source, target, delay) in enumerate(edges):
         if delay is not None:
             channels.append(Channel(source=source, target=target, edge=edge, row=rows[target]))
@@ -197,7 +206,13 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
         # The end of a refractory time is the delivery of the spike to the neuron itself.
         if layer.refractory:
             channels.append(Channel(source=number, target=None, edge=None, row=0))
-    return Layout(sizes=sizes, immediate=immediate, channels=tuple(channels), nothing=tuple(rows))
+    return Layout(
+        sizes=sizes,
+        immediate=immediate,
+        channels=tuple(channels),
+        nothing=tuple(rows),
+        in_rounds=in_rounds,
+    )
 
 
 def tables(
@@ -245,7 +260,8 @@ def delays_of(
     found = []
     for channel in plan.channels:
         if channel.edge is None:
-            delay = spec.layers[channel.source].refractory
+            ends = channel.target is None  # of a refractory time
+            delay = spec.layers[channel.source].refractory if ends else 0.0
         else:
             delay = feedback[channel.edge][1]
         found.append(jnp.atleast_1d(jnp.asarray(delay, dtype)))

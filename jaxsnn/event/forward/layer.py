@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.event.compensated import Pair, plus, two_sum, until
+from jaxsnn.event.compensated import Pair, either, plus, two_sum, until
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     Decay,
@@ -38,6 +38,7 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
+from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
@@ -45,8 +46,6 @@ _BLOCK = 8  # arrivals between two solves
 _ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
-#: A level below this share of the smallest number beside the largest weight is no open box.
-_LEAST = 2.0**-16
 #: Below this many neurons the batch is the last axis: over short rows loops are slow.
 MINOR_NEURONS = 32
 
@@ -363,9 +362,8 @@ class _Scan:
             one = jax.tree.map(lambda array: array.reshape(-1)[0], lanes)
             self.decays = self.neuron.decay(one, intervals.duration)
         if self.neuron.level is not None:
-            #: of each neuron, less than any box that is open raises the level by
-            nothing = _LEAST * jnp.finfo(weight.dtype).eps * jnp.max(abs(weight), axis=0)
-            self.least = nothing if minor_neurons else nothing[:, None]
+            least = least_level(weight)
+            self.least = least if minor_neurons else least[:, None]
 
     def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
         """A quantity of each sample, made to broadcast against the lanes."""
@@ -477,7 +475,9 @@ class _Scan:
         duration = self.sample(self.intervals.duration[number])
         if state.free is None:
             end = self.neuron.flow(self._decay(number), x)
-            return _FromTo(start=Pair(start, jnp.zeros_like(start)), x=x, end=end, duration=duration)
+            return _FromTo(
+                start=Pair(start, jnp.zeros_like(start)), x=x, end=end, duration=duration
+            )
         # how long V is held yet; 0 or less where it is not, and where the interval has no length
         holds = -until(start, state.free)
         held = jnp.clip(holds, 0.0, duration)
@@ -492,24 +492,13 @@ class _Scan:
         x = self.neuron.arrive(state.x, weights)
         level_low, rise = state.level_low, state.rise
         if level_low is not None:
-            x, level_low = self._levelled(state, x, weights)
+            before = Level(state.x, level_low)
+            x, level_low = arrived(self.neuron, self.lanes, before, weights, self.least)
         if rise is not None:
             # What came before at the same time adds to it: no time lies between.
             apart = self.sample(self.intervals.duration[jnp.maximum(number - 1, 0)]) > 0
             rise = jnp.where(apart, 0.0, rise) + weights
         return state._replace(x=x, level_low=level_low, rise=rise)
-
-    def _levelled(self, state: _State, x: State, weights: OfLanes) -> tuple[State, OfLanes]:
-        """The state behind an arrival and what rounding took from its level, which is exactly the
-        level at rest where no box is open.
-        """
-        entry = self.neuron.level
-        assert entry is not None and state.level_low is not None
-        level = plus(Pair(state.x[entry], state.level_low), weights)
-        rest = self.neuron.begin(self.lanes)[entry]
-        closed = abs((level.high - rest) + level.low) <= self.least
-        high = jnp.where(closed, rest, level.high)
-        return (*x[:entry], high, *x[entry + 1 :]), jnp.where(closed, 0.0, level.low)
 
     def _sweep(self, first: Position, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
@@ -624,7 +613,7 @@ class _Scan:
         if state.free is None:
             return None
         free = plus(time, jnp.full_like(time.high, self.spec.refractory))
-        return Pair(*(jnp.where(fires, new, old) for new, old in zip(free, state.free, strict=True)))
+        return either(fires, free, state.free)
 
     def _standing(self, state: _State) -> NumberOfLanes:
         """Number of the interval that each lane stands in."""
@@ -679,9 +668,7 @@ class _Scan:
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 
 
-def _of_active(
-    active: WhichLanes, new: OfLanes | None, old: OfLanes | None
-) -> OfLanes | None:
+def _of_active(active: WhichLanes, new: OfLanes | None, old: OfLanes | None) -> OfLanes | None:
     """An account of the lanes, of those that have come so far the new one."""
     return None if new is None or old is None else jnp.where(active, new, old)
 

@@ -3,17 +3,16 @@ network.
 
 All neurons of a sample share one loop. Each step takes a sample to its next event, which is the
 earliest of a threshold crossing, an arrival from outside, the delivery of a spike on its way, and
-the end of a refractory time. All neurons flow there; then the event acts. Feedback without a delay
-acts in the step of the spike itself. The samples of a batch advance together, each at its own time,
-until all have come to the end.
+the end of a refractory time. All neurons flow there; then the event acts. The samples of a batch
+advance together, each at its own time, until all have come to the end.
 
-Events at exactly the same time act in this order. Neurons at or above their threshold fire, those
-of the first population and the lowest number first, each with its reset and what it sends without a
-delay. Those that have come to the threshold by their own flow all fire, whatever the first ones
-send to the others. Then each population takes the next thing that arrives: from outside in the
-order of the slots, then by one edge after the other, what was fired first (or by the neuron of the
-lowest number, where they have delays of their own) first. What this moved above the threshold fires
-before the next thing arrives.
+What happens at exactly one time happens in rounds, and their outcome does not depend on how neurons
+and inputs are numbered. Refractory times end. All that arrives is added up, from outside and by
+feedback. Then all neurons that are where they fire do so, each with its reset, and where that keeps
+an overshoot as often as it takes. What they send without a delay arrives in the next round. A step
+of the loop does one thing: it takes one arrival for each population, or fires one neuron of those
+that are due. Where no arrival moves V, what is sent without a delay acts in the step of the spike
+itself, which comes to the same.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Num
 
+from jaxsnn.event.compensated import Pair
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
@@ -46,6 +46,7 @@ from jaxsnn.event.forward.agenda import (
     pick,
 )
 from jaxsnn.event.forward.batching import anywhere
+from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.deliveries import (
     Delivery,
     Queue,
@@ -166,6 +167,7 @@ class _Loop:
         between = [weight for weight, _ in feedback]
         self.tables = tables(spec, self.plan, external, between)
         self.dtype = self.tables[0].dtype
+        self.least = [least_level(table) for table in self.tables]
         self.delays = delays_of(spec, self.plan, feedback, self.dtype)
         self.t_end = jnp.asarray(t_end, self.dtype)
         self.batch = arrivals[0][1].shape[0]
@@ -195,9 +197,11 @@ class _Loop:
         populations = tuple(self._begin_of(number) for number in self.numbers)
         lines = [len(delay) for delay in self.delays]
         queues = tuple(empty_queue(self.batch, each, self.steps, self.dtype) for each in lines)
-        now = jnp.zeros(self.batch, self.dtype)
-        finished = now >= self.t_end
-        return GroupState(now=now, finished=finished, populations=populations, queues=queues)
+        zero = jnp.zeros(self.batch, self.dtype)
+        finished = zero >= self.t_end
+        return GroupState(
+            now=Pair(zero, zero), finished=finished, populations=populations, queues=queues
+        )
 
     def _begin_of(self, number: int) -> PopulationState:
         """A population's state at time 0."""
@@ -211,8 +215,10 @@ class _Loop:
             count=jnp.zeros(shape, jnp.int32),
             position=jnp.zeros(self.batch, jnp.int32),
             held=jnp.zeros(shape, bool) if layer.refractory else None,
+            due=jnp.zeros(shape, bool) if self.plan.in_rounds else None,
             cause=jnp.full(shape, self.steps, jnp.int32) if jumps else None,
             jump=jnp.zeros(shape, self.dtype) if jumps else None,
+            level_low=None if layer.neuron.level is None else jnp.zeros(shape, self.dtype),
         )
 
     def _empty_log(self) -> Log:
@@ -226,6 +232,7 @@ class _Loop:
         assigns = any(layer.assigns for layer in self.layers)
         return Log(
             time=zero,
+            time_low=zero,
             spike=jnp.full(shape, sum(self.plan.sizes), jnp.int32),
             slot=jnp.zeros(shape, jnp.int32),
             slope=zero,
@@ -278,6 +285,10 @@ class _Loop:
         # the arrival, of the row of zeros where there is none
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
         moved = neuron.arrive(x, weights)
+        level_low = population.level_low
+        if level_low is not None:
+            before = Level(x, level_low)
+            moved, level_low = arrived(neuron, lanes, before, weights, self.least[number])
         held, cause, jump = population.held, population.cause, population.jump
         if held is not None:
             held = (held | fires) & (numbers != event.released[number][:, None])
@@ -285,13 +296,27 @@ class _Loop:
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None and jump is not None:
             # Who was above before and has not fired yet keeps the cause it had.
-            above = neuron.excess(lanes, moved) >= 0
-            newly = above & (neuron.excess(lanes, x) < 0)
-            cause = jnp.where(newly, step, jnp.where(above & ~fires, cause, self.steps))
-            jump = jnp.where(newly, weights, jump)
+            above = neuron.above(lanes, moved)
+            newly = above & ~neuron.above(lanes, x)
+            cause = jnp.where(newly, step, jnp.where(above, cause, self.steps))
+            jump = jnp.where(event.wait[:, None] > 0, 0.0, jump) + weights
+        due = population.due
+        if due is not None:
+            due = event.crossing[number] & ~fires
+            if neuron.keeps_overshoot and not self.layers[number].once:
+                due |= fires & neuron.above(lanes, x)
         count = population.count + fires
         at = jnp.minimum(event.neuron[number], self.plan.sizes[number] - 1)
-        population = population._replace(x=moved, count=count, held=held, cause=cause, jump=jump)
+        population = PopulationState(
+            x=moved,
+            count=count,
+            position=population.position,
+            held=held,
+            due=due,
+            cause=cause,
+            jump=jump,
+            level_low=level_low,
+        )
         return _Moved(population=population, note=note._replace(slot=pick(count, at) - 1))
 
     def _flow(self, number: int, population: PopulationState, event: StepEvent) -> State:
@@ -318,7 +343,8 @@ class _Loop:
         """A queue after the event."""
         source, delay = self.plan.channels[number].source, self.delays[number]
         neuron = event.neuron[source]
-        queue = deliver(queue, delivery, event.taken[number], delay, log.time)
+        fired_at = Pair(log.time, log.time_low)
+        queue = deliver(queue, delivery, event.taken[number], delay, fired_at)
         fires = neuron < self.plan.sizes[source]
         # Each neuron has a line of its own if they have delays of their own.
         line = jnp.where(fires, neuron, 0) if delay.size > 1 else jnp.zeros_like(neuron)
@@ -338,7 +364,7 @@ class _Loop:
         if population.cause is not None and population.jump is not None:
             cause, jump = pick(population.cause, at), pick(population.jump, at)
             # A spike that an arrival makes, or that comes at time 0, has no slope to divide by.
-            slope = jnp.where((cause < self.steps) | (event.now == 0), jnp.inf, slope)
+            slope = jnp.where((cause < self.steps) | (event.now.high == 0), jnp.inf, slope)
         if assigns:
             if number in event.released:
                 # dV/dt when V is let go is wanted at the end of the refractory time too.
@@ -391,7 +417,8 @@ class _Loop:
         }
         # A `Log` of this one step, arrays (batch,).
         record = Log(
-            time=event.now,
+            time=event.now.high,
+            time_low=event.now.low,
             spike=spike,
             row=event.row,
             origin=origin,

@@ -1,0 +1,45 @@
+"""The level that open boxes add up to, which is exactly that at rest where none is open.
+
+A box of weight W is W when it opens and -W when it closes. Their sum in rounded numbers leaves
+something behind, for ever, and an integrator fires of it one day.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxsnn.event.compensated import Pair, plus
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import NeuronLanes, Numbers, State, Weights
+
+#: Of the rounding of the largest weight: what no open box is as small as.
+_LEAST = 2.0**-16
+
+
+class Level(NamedTuple):
+    """The state of neurons, and what rounding took from the entry that boxes raise."""
+
+    x: State
+    low: Numbers
+
+
+def least_level(weight: Weights) -> Float[Array, "neurons"]:
+    """What the level of each neuron is beside nothing: far below the rounding of its largest box."""
+    return _LEAST * jnp.finfo(weight.dtype).eps * jnp.max(abs(weight), axis=0)
+
+
+def arrived(
+    neuron: Neuron, lanes: NeuronLanes, before: Level, weight: Numbers, least: Numbers
+) -> Level:
+    """State and remainder behind a box that opened, or with a negative weight closed."""
+    entry = neuron.level
+    assert entry is not None
+    x = neuron.arrive(before.x, weight)
+    level = plus(Pair(before.x[entry], before.low), weight)
+    rest = neuron.begin(lanes)[entry]
+    closed = abs((level.high - rest) + level.low) <= least
+    high = jnp.where(closed, rest, level.high)
+    return Level((*x[:entry], high, *x[entry + 1 :]), jnp.where(closed, 0.0, level.low))
