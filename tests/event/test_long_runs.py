@@ -34,7 +34,9 @@ def tonic(dtype, count=1, tau_syn=1.0, **others):
         "tau_mem": 1.0,
         "tau_syn": tau_syn,
     }
-    return Lanes(**{name: jnp.full(count, value, dtype) for name, value in (values | others).items()})
+    return Lanes(
+        **{name: jnp.full(count, value, dtype) for name, value in (values | others).items()}
+    )
 
 
 def alone(neuron, lanes, t_end, slots, refractory=0.0):

@@ -281,7 +281,10 @@ class _Loop:
         # the spike
         numbers = lax.broadcasted_iota(jnp.int32, x[0].shape, 1)
         fires = numbers == event.neuron[number][:, None]
-        x = _chosen(fires, neuron.reset(lanes, x), x)
+        reset = neuron.reset(lanes, x)
+        if self.layers[number].refractory:  # in which V is held, whatever a reset would leave
+            reset = neuron.clamp(lanes, reset)
+        x = _chosen(fires, reset, x)
         # the arrival, of the row of zeros where there is none
         weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
         moved = neuron.arrive(x, weights)

@@ -1,0 +1,390 @@
+"""A fuzz of the event engine against a plain reference.
+
+    python -m tests.fuzz.event_engine --seeds 0:1000
+    python -m tests.fuzz.event_engine --seeds 0:160 --gradients
+    python -m tests.fuzz.event_engine --seeds 0:400 --float32
+
+A seed is a network. One line for each that disagrees, and a summary; exit status 1 where a
+difference is not explained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import multiprocessing
+import sys
+import time
+import traceback
+from concurrent import futures
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from jaxsnn.errors import LoweringError
+from tests.fuzz import engine_runs, gradients, nir_reading, random_networks, single_precision
+from tests.oracles import continuous_time
+
+GROUP = 8
+ENTRIES = 40
+GRADIENT_TOLERANCE = 1e-5
+TOLERANCE = 1e-9
+MOST_ATTEMPTS = 6
+READ_AT = np.array([0.31, 0.77, 1.9, 3.3, 4.9]) / 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The first thing in which a network disagrees."""
+
+    seed: int
+    what: str
+    found: float
+    wanted: float
+    label: str
+
+    def line(self) -> str:
+        return f"seed {self.seed}: {self.what}: engine {self.found!r}, reference {self.wanted!r}: {self.label}"
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What was compared."""
+
+    networks: int = 0
+    spikes: int = 0
+    silent: int = 0
+    endless: int = 0
+    worst: float = 0.0
+    worst_voltage: float = 0.0
+    lost: int = 0
+    extra: int = 0
+    entries: int = 0
+    worst_entry: float = 0.0
+    skipped: collections.Counter = field(default_factory=collections.Counter)
+    words: collections.Counter = field(default_factory=collections.Counter)
+    labels: collections.Counter = field(default_factory=collections.Counter)
+
+    def add(self, other):
+        """Take over what another has counted."""
+        for name, value in vars(other).items():
+            own = getattr(self, name)
+            larger = name.startswith("worst")
+            setattr(self, name, max(own, value) if larger else own + value)
+
+    def lines(self):
+        """The end of the report."""
+        yield f"networks by what is in them: {dict(sorted(self.words.items()))}"
+        yield (
+            f"{self.networks} networks ({self.endless} seeds had none that ends), {self.spikes} spikes "
+            f"compared, worst spike-time difference {self.worst:.2g} tau, worst voltage difference "
+            f"{self.worst_voltage:.2g}"
+        )
+        yield f"{self.lost} spikes lost in float32, {self.extra} extra, consequences included"
+        yield (
+            f"{self.entries} gradient entries, worst error {self.worst_entry:.2g}, skipped "
+            f"{dict(self.skipped)}"
+        )
+        yield f"samples or entries that differ, by class: {dict(self.labels)}"
+
+
+# ---- the reference
+
+
+def reference(drawn, sample, sample_times=()):
+    """The outcome of the reference for one sample."""
+    populations, synapses = nir_reading.read(
+        drawn.nodes, drawn.structure.edges, drawn.structure.meaning
+    )
+    return continuous_time.simulate(
+        populations,
+        synapses,
+        drawn.events(sample),
+        drawn.t_end,
+        sample_times,
+        most_spikes=engine_runs.MAX_SPIKES,
+    )
+
+
+def references(drawn):
+    """All samples; the end is moved to before a neuron fires too often."""
+    samples = range(random_networks.SAMPLES)
+    found = [reference(drawn, sample) for sample in samples]
+    stopped = min(one.stopped for one in found)
+    if stopped < np.inf:
+        drawn = random_networks.with_end(drawn, stopped * (1 - 1e-3) - 1e-6)
+    found = [reference(drawn, sample, drawn.t_end * READ_AT) for sample in samples]
+    return drawn, found
+
+
+def drawn_of(structure, seed, summary):
+    """A network that fires, and not without end; None if there is none."""
+    kept = None
+    for attempt in range(MOST_ATTEMPTS):
+        drawn = random_networks.numbers_of(structure, seed, attempt)
+        try:
+            drawn, found = references(drawn)
+        except continuous_time.EndlessError:
+            continue
+        if drawn.t_end < 0.2:
+            continue
+        kept = drawn, found
+        counts = [sum(map(len, own)) for one in found for own in one.spikes.values()]
+        if min(counts, default=0) > 0:
+            return kept
+    if kept is None:
+        summary.endless += 1
+    return kept
+
+
+# ---- comparison
+
+
+def shortest_tau(drawn):
+    taus = [v.min() for n in drawn.nodes.values() for k, v in n.numbers.items() if k[:3] == "tau"]
+    return float(min(taus, default=1.0))
+
+
+def first_difference(drawn, found, solution, summary, tolerance=TOLERANCE):
+    """(time, what, engine's number, reference's) where they first disagree, by sample; or None."""
+    scale, first = shortest_tau(drawn), {}
+    for sample, wanted in enumerate(found):
+        for name, neurons in wanted.spikes.items():
+            times = np.asarray(solution.spikes[name].time[sample])
+            counts = np.asarray(solution.spikes[name].count[sample])
+            for neuron, own in enumerate(neurons):
+                here = times[neuron][np.isfinite(times[neuron])]
+                limit = 1 if name in drawn.structure.meaning.once else None
+                summary.spikes += len(own)
+                shared = min(len(here), len(own))
+                gaps = np.abs(here[:shared] - np.array(own[:shared])) / scale
+                wrong = np.flatnonzero(gaps > tolerance)
+                summary.worst = max(summary.worst, float(gaps[gaps <= tolerance].max(initial=0)))
+                where = f"sample {sample}, {name}[{neuron}]"
+                if wrong.size:
+                    n = int(wrong[0])
+                    add(first, sample, min(here[n], own[n]), f"{where} spike {n}", here[n], own[n])
+                elif len(here) != len(own) or (limit is None and counts[neuron] != len(own)):
+                    rest = [*here[shared:], *own[shared:], drawn.t_end]
+                    what = f"{where} count (from {rest[0]:.9g})"
+                    add(first, sample, rest[0], what, int(counts[neuron]), len(own))
+        if sample not in first:
+            compare_voltages(first, sample, wanted, solution, summary)
+    return first
+
+
+def add(first, sample, time, what, here, own):
+    if sample not in first or time < first[sample][0]:
+        first[sample] = (float(time), what, float(here), float(own))
+
+
+def compare_voltages(first, sample, wanted, solution, summary):
+    for name, voltages in solution.voltages.items():
+        here, own = np.asarray(voltages[sample]), wanted.samples[name]
+        here = here.reshape(own.shape) if here.shape == own.shape else here.T
+        gap = np.abs(here - own) / np.maximum(1, np.abs(own))
+        if gap.max() > TOLERANCE:
+            where = np.unravel_index(gap.argmax(), gap.shape)
+            what = f"sample {sample}, V of {name} at sample time {where}"
+            add(first, sample, np.inf, what, here[where], own[where])
+        else:
+            summary.worst_voltage = max(summary.worst_voltage, float(gap.max()))
+
+
+# ---- explanations
+
+
+def explanation(drawn, sample, wanted, time):
+    """Why rounding may decide otherwise, by a check; or a hint in brackets: unexplained."""
+    tau = shortest_tau(drawn)
+    for close in wanted.close:
+        if abs(close.time - time) < 1e-4 * tau:
+            return f"explained: {close.what} {close.where} {close.margin:.2g}"
+    return hint(drawn, wanted, time)
+
+
+def hint(drawn, wanted, time):
+    meaning = drawn.structure.meaning
+    words = [
+        word
+        for word, holds in (
+            ("exact", drawn.structure.exact),
+            ("equal", drawn.structure.equal),
+            ("subtract", bool(meaning.subtract)),
+            (">=", meaning.inclusive),
+            ("at once", any(other <= time + 1e-9 for other in wanted.summed)),
+        )
+        if holds
+    ]
+    return f"UNEXPLAINED ({', '.join(words)})"
+
+
+# ---- the run
+
+
+def run_group(group, seeds, summary, arguments):
+    """The seeds of one structure."""
+    structure = structure_of(group, arguments)
+    if not set(arguments.without.split(",")).isdisjoint(structure.words):
+        return
+    compiled = pair = None
+    for seed in seeds:
+        kept = drawn_of(structure, seed, summary)
+        if kept is None:
+            continue
+        drawn, found = kept
+        summary.networks += 1
+        summary.words.update(structure.words)
+        if arguments.float32:
+            pair = pair or single_precision.Pair(drawn)
+            yield from strange_spikes(seed, pair, drawn, summary)
+            continue
+        compiled = compiled or engine_runs.Group(drawn)
+        solution = compiled.run(drawn, drawn.t_end * READ_AT)
+        wrong = list(differences(seed, drawn, found, solution, summary))
+        yield from wrong
+        if arguments.gradients and not wrong:
+            yield from wrong_gradients(seed, drawn, found, compiled, solution, summary)
+
+
+def differences(seed, drawn, found, solution, summary):
+    if solution.problem is not None and solution.problem.code != "budget":
+        yield Difference(
+            seed=seed, what=f"no result: {solution.message}", found=0, wanted=0, label="UNEXPLAINED"
+        )
+        return
+    first = first_difference(drawn, found, solution, summary)
+    for sample, (when, what, here, own) in first.items():
+        label = explanation(drawn, sample, found[sample], when)
+        yield Difference(seed=seed, what=what, found=here, wanted=own, label=label)
+
+
+def strange_spikes(seed, pair, drawn, summary):
+    """Samples in which float32 loses a spike or has one more."""
+    tau = shortest_tau(drawn)
+    for what, when, label in single_precision.differences(seed, pair, drawn, tau, summary):
+        yield Difference(seed=seed, what=what, found=when, wanted=when, label=label)
+
+
+def structure_of(group, arguments):
+    """Differences and float32 need networks without exact ties."""
+    smooth = arguments.float32 or arguments.gradients
+    return random_networks.structure_of(group, smooth=smooth)
+
+
+# ---- gradients
+
+
+def wrong_gradients(seed, drawn, found, compiled, solution, summary):
+    """Entries of the engine's gradient that differences in the reference do not confirm."""
+    if any(int(count) for count in solution.clipped_slopes.values()):
+        summary.skipped["clipped slopes"] += 1
+        return
+    rng = np.random.default_rng([seed, 5])
+    functional = gradients.Functional(drawn, found, rng)
+    by_parameter, by_time = compiled.gradient(drawn, functional.weights)
+    every = gradients.entries_of(drawn)
+    for number in rng.permutation(len(every))[:ENTRIES]:
+        entry = every[number]
+        whole = by_time[entry.node] if entry.key == "time" else by_parameter[entry.node][entry.key]
+        here = float(np.asarray(whole)[entry.place])
+        wanted, error, why = confirmed(functional, entry, here)
+        if why:
+            summary.skipped[why] += 1
+            continue
+        summary.entries += 1
+        if error > GRADIENT_TOLERANCE:
+            yield Difference(
+                seed=seed,
+                what=f"gradient by {entry}",
+                found=here,
+                wanted=wanted,
+                label="UNEXPLAINED (gradient)",
+            )
+        else:
+            summary.worst_entry = max(summary.worst_entry, error)
+
+
+def confirmed(functional, entry, here):
+    """(the reference's derivative, the error, why there is none), with smaller steps where these
+    differ: a kink may lie within a step.
+    """
+    for share in (1.0, 1 / 30, 1 / 1000):
+        wanted, why = functional.slope(entry, share)
+        error = abs(here - wanted) / max(abs(wanted), abs(here), gradients.SMALL)
+        if not why and error <= GRADIENT_TOLERANCE:
+            break
+    return wanted, error, why
+
+
+def parsed(given):
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", default="0:80", help="A:B, from A to B - 1")
+    parser.add_argument("--gradients", action="store_true")
+    parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--without", default="", help="words: leave out structures that have one")
+    parser.add_argument("--verbose", action="store_true", help="a line for each structure")
+    return parser.parse_args(given)
+
+
+def group_result(group, low, high, arguments):
+    """(lines, summary) of one structure."""
+    jax.config.update("jax_enable_x64", True)
+    summary, lines, began = Summary(), [], time.perf_counter()
+    seeds = range(max(low, group * GROUP), min(high, group * GROUP + GROUP))
+    try:
+        for difference in run_group(group, seeds, summary, arguments):
+            lines.append(difference.line())
+            summary.labels[difference.label.split(":")[0].split(" (")[0]] += 1
+    except LoweringError as error:
+        lines.append(f"group {group} is refused: {error}")
+        summary.labels["refused"] += 1
+    except Exception as error:  # a fault of one structure does not end the others
+        if arguments.verbose:
+            traceback.print_exc()
+        lines.append(f"group {group}: {type(error).__name__}: {error}"[:600])
+        summary.labels["ERROR"] += 1
+    if arguments.verbose:
+        words = " ".join(structure_of(group, arguments).words)
+        lines.append(f"group {group}: {time.perf_counter() - began:.1f} s: {words}")
+    jax.clear_caches()
+    return lines, summary
+
+
+def results(arguments):
+    """(lines, summary) of all structures, in order."""
+    low, high = map(int, arguments.seeds.split(":"))
+    groups = range(low // GROUP, -(-high // GROUP))
+    one = functools.partial(group_result, low=low, high=high, arguments=arguments)
+    if arguments.workers == 1:
+        yield from map(one, groups)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
+        yield from pool.map(one, groups)
+
+
+def say(line):
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(given=None) -> int:
+    """Run the fuzz; 1 where something is not explained."""
+    arguments, summary, start = parsed(given), Summary(), time.perf_counter()
+    for lines, own in results(arguments):
+        for line in lines:
+            say(line)
+        summary.add(own)
+    for line in summary.lines():
+        say(line)
+    say(f"{time.perf_counter() - start:.0f} s")
+    return int(any(label.startswith(("UN", "ERR")) for label in summary.labels))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

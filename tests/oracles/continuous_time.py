@@ -1,0 +1,579 @@
+"""A plain reference of spiking networks in continuous time: NumPy, float64, one event after the other.
+
+NIR's equations, literally, with arrivals S:
+
+    CubaLIF, CubaLI: tau_syn I' = -I + w_in S,   tau_mem V' = v_leak - V + r I
+    LIF, LI:         tau V' = v_leak - V + r S
+    IF, I:           V' = r S
+
+A spike of weight w and area a is S = w a delta(t), or a box S = w a / width for that long; without an
+area I (of neurons without a current: V) jumps, or is driven for a width, by w itself. A bias is a
+constant S.
+
+What happens at exactly one time goes through the network from its inputs on: a population acts when
+all that it hears at that time is there, whatever way it came. Populations that feed each other act in
+rounds: all that arrives at a neuron is added up; then every neuron that an arrival has moved above its threshold fires, as often as it takes, each with its
+reset (by subtraction: the overshoot is kept); what they send without a delay arrives in the next
+round. Where V comes to the threshold by its own flow, the neuron fires first.
+
+Each neuron is a handful of Python floats that are moved only where something happens to it. This
+module imports nothing of ours, and shares no formula with what it tests: V's extremum is in closed
+form, every crossing is bisected down to neighbouring floats.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+import numpy as np
+
+#: Rounds at one time after which a network is said to fire without end.
+MOST_ROUNDS = 1000
+#: Distance from the threshold, in heights (v_threshold - v_reset), below which that is written down.
+CLOSE = 1e-9
+#: Time between two events below which it is written down, in units of the shortest time constant.
+TOGETHER = 1e-11
+
+_PARAMETERS = ("tau_mem", "tau_syn", "r", "w_in", "v_leak", "v_threshold", "v_reset")
+
+
+class EndlessError(Exception):
+    """Neurons that fire without end at one time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons:
+    """A population.
+
+    Attributes:
+        kind: NIR's type.
+        parameters: NIR's names -> (neurons,); of readouts without a threshold.
+        area: of a spike of weight 1, seconds; None: I (else V) jumps by the weight itself.
+        width: of a box spike, seconds; 0: delta spikes.
+        bias: (neurons,) constant S.
+        refractory: seconds for which V stays at v_reset after a spike.
+        subtract: a spike takes v_threshold from V; else V becomes v_reset.
+        inclusive: an arrival that moves V onto the threshold makes it fire; else V must be above.
+        once: neurons stop after their first spike.
+        readout: they never fire, whatever their type.
+        v_start: (neurons,) V at time 0; I starts at 0.
+    """
+
+    kind: str
+    parameters: Mapping[str, np.ndarray]
+    area: float | None = 1.0
+    width: float = 0.0
+    bias: np.ndarray | float = 0.0
+    refractory: float = 0.0
+    subtract: bool = False
+    inclusive: bool = False
+    once: bool = False
+    readout: bool = False
+    v_start: np.ndarray | float = 0.0
+
+    @property
+    def size(self) -> int:
+        return len(self.parameters["r"])
+
+    @property
+    def fires(self) -> bool:
+        return self.kind.endswith("F") and not self.readout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synapses:
+    """What goes from one population or input to another.
+
+    Attributes:
+        weight: (targets, sources).
+        delay: seconds, a number or (targets, sources).
+    """
+
+    source: str
+    target: str
+    weight: np.ndarray
+    delay: np.ndarray | float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close:
+    """Where rounding may decide otherwise.
+
+    Attributes:
+        time: seconds.
+        what: "tangent": V has its maximum at the threshold; "edge": V is at the threshold where an
+            interval ends; "jump": an arrival leaves V at the threshold, not exactly; "together": two
+            events at nearly one time; "meets": a neuron comes to its threshold by its own flow at
+            exactly the time of another event.
+        where: the neuron, or the two times.
+        margin: V - v_threshold in heights, or a time.
+    """
+
+    time: float
+    what: str
+    where: str
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a simulation leaves.
+
+    Attributes:
+        spikes: population -> neuron -> times.
+        samples: population -> (samples, neurons) V.
+        close: in the order in which they were found.
+        stopped: the time at which some neuron had fired too often, or inf.
+        slopes: V' just before each spike, like `spikes`; inf where an arrival moved V itself.
+        summed: times at which several arrivals came to one neuron at once.
+    """
+
+    spikes: dict[str, list[list[float]]]
+    samples: dict[str, np.ndarray]
+    close: list[Close]
+    stopped: float
+    slopes: dict[str, list[list[float]]]
+    summed: list[float]
+
+
+def simulate(
+    populations: Mapping[str, Neurons],
+    synapses: Sequence[Synapses],
+    inputs: Mapping[str, Sequence[tuple[float, int]]],
+    t_end: float,
+    sample_times: Sequence[float] = (),
+    most_spikes: float = math.inf,
+    close: float = CLOSE,
+) -> Outcome:
+    """Simulate a network.
+
+    Args:
+        inputs: name -> (time, channel) in any order; those at t_end and later do not count.
+        most_spikes: of one neuron, where the simulation stops.
+        close: distance from the threshold, in heights, below which it is written down.
+
+    Raises:
+        EndlessError: neurons fire without end at one time.
+    """
+    found = _Simulation(populations, synapses, inputs, t_end, sample_times)
+    found.most, found.tolerance = most_spikes, close
+    return found.run()
+
+
+# ---- one neuron between two events
+
+
+def share(x: float) -> float:
+    """(1 - e^-x) / x, 1 at 0."""
+    return 1.0 if x == 0 else -math.expm1(-x) / x
+
+
+@dataclass(kw_only=True, slots=True)
+class Neuron:
+    """One neuron: its parameters, and its state at a time.
+
+    Attributes:
+        leaks, has_current: what its equations are.
+        drive: S, delta spikes aside.
+        at: time of the state.
+        held: time until which V stays where it is.
+        crossing: when it fires next if nothing arrives.
+    """
+
+    name: str
+    leaks: bool
+    has_current: bool
+    fires: bool
+    tau_mem: float
+    tau_syn: float
+    r: float
+    w_in: float
+    v_leak: float
+    v_threshold: float
+    v_reset: float
+    v: float = 0.0
+    i: float = 0.0
+    drive: float = 0.0
+    at: float = 0.0
+    held: float = -math.inf
+    stopped: bool = False
+    crossing: float = math.inf
+    boxes: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def height(self) -> float:
+        return self.v_threshold - self.v_reset
+
+    def i_inf(self) -> float:
+        return self.w_in * self.drive
+
+    def flowed(self, v: float, i: float, t: float) -> tuple[float, float]:
+        """V and I after a time t in which V is free."""
+        if not self.leaks:
+            return v + self.r * self.drive * t, i
+        if not self.has_current:
+            v_inf = self.v_leak + self.r * self.drive
+            return v_inf + (v - v_inf) * math.exp(-t / self.tau_mem), i
+        mem, syn, i_inf = self.tau_mem, self.tau_syn, self.i_inf()
+        v_inf = self.v_leak + self.r * i_inf
+        # (e^(-t/syn) - e^(-t/mem)) / (1 - syn/mem), which is finite where the two are equal
+        gap = abs(mem - syn) / (mem * syn)
+        k = t / mem * math.exp(-t / max(mem, syn)) * share(t * gap)
+        after = v_inf + (v - v_inf) * math.exp(-t / mem) + self.r * (i - i_inf) * k
+        return after, i_inf + (i - i_inf) * math.exp(-t / syn)
+
+    def after(self, time: float) -> tuple[float, float]:
+        """V and I at a later time, if nothing arrives and it does not fire."""
+        t = time - self.at
+        rest = min(max(self.held - self.at, 0.0), t)
+        v, i = self.v, self.i
+        if rest > 0 and self.has_current:
+            i_inf = self.i_inf()
+            i = i_inf + (i - i_inf) * math.exp(-rest / self.tau_syn)
+        return self.flowed(v, i, t - rest) if t > rest else (v, i)
+
+    def slope(self, v: float, i: float) -> float:
+        """V'."""
+        if not self.leaks:
+            return self.r * self.drive
+        current = i if self.has_current else self.drive
+        return (self.v_leak - v + self.r * current) / self.tau_mem
+
+    def turning(self, v: float, i: float) -> float:
+        """How long until V has its one extremum; inf if it has none ahead.
+
+        tau_mem V' e^(t/tau_mem) = D - J (1 + tau_syn/tau_mem) z / tau_syn, where D is tau_mem V' at
+        first, J = r (I - I_inf), d = 1/tau_syn - 1/tau_mem and z = (1 - e^(-d t)) / d: 0 at
+        z = tau_syn D / J.
+        """
+        if not self.has_current:
+            return math.inf
+        j = self.r * (i - self.i_inf())
+        if j == 0:
+            return math.inf
+        z = self.tau_syn * self.tau_mem * self.slope(v, i) / j
+        x = z * (self.tau_mem - self.tau_syn) / (self.tau_mem * self.tau_syn)
+        if z <= 0 or x >= 1:
+            return math.inf
+        return z * (1.0 if x == 0 else -math.log1p(-x) / x)
+
+    def excess(self, v: float, i: float, t: float) -> float:
+        return self.flowed(v, i, t)[0] - self.v_threshold
+
+    def wait(
+        self, v: float, i: float, window: float, tolerance: float = CLOSE
+    ) -> tuple[float, list[tuple[float, float, str]]]:
+        """How long until V, free, comes to the threshold from below (inf: not within a window), and
+        where it rises to almost that, or hardly above: (time, margin in heights, what).
+        """
+        turn = self.turning(v, i)
+        points = [0.0, turn, window] if turn < window else [0.0, window]
+        ends = [self.excess(v, i, t) for t in points]
+        close = [
+            (time, end / self.height, "tangent" if time == turn else "edge")
+            for before, time, end in zip(ends, points[1:], ends[1:], strict=False)
+            if abs(end) < tolerance * self.height and before < end
+        ]
+        for (low, below), (high, above) in itertools.pairwise(zip(points, ends, strict=True)):
+            if below == 0 < above:
+                return low, close
+            if below < 0 <= above:
+                return self.bisected(v, i, low, high), close
+        return math.inf, close
+
+    def bisected(self, v: float, i: float, low: float, high: float) -> float:
+        """Down to two neighbouring floats."""
+        while True:
+            middle = 0.5 * (low + high)
+            if middle in (low, high):
+                return high
+            if self.excess(v, i, middle) >= 0:
+                high = middle
+            else:
+                low = middle
+
+
+# ---- all of them
+
+
+def ranks(populations, synapses) -> dict[str, int]:
+    """Population -> its place in the network: before all that it feeds, but for those that feed it
+    back, which have the same place.
+    """
+    graph = nx.DiGraph([(one.source, one.target) for one in synapses])
+    graph.add_nodes_from(populations)
+    parts = nx.condensation(graph)
+    order = {
+        name: rank
+        for rank, part in enumerate(nx.topological_sort(parts))
+        for name in parts.nodes[part]["members"]
+    }
+    return {name: order[name] for name in populations}
+
+
+class _Simulation:
+    def __init__(self, populations, synapses, inputs, t_end, sample_times):
+        self.populations, self.t_end = dict(populations), t_end
+        self.most, self.tolerance = math.inf, CLOSE
+        self.neurons = {name: made(name, own) for name, own in self.populations.items()}
+        self.rank = ranks(self.populations, synapses)
+        self.outgoing: dict[tuple[str, int], list] = {}
+        for one in synapses:
+            self.wire(one)
+        self.order, self.boxes, self.now = itertools.count(), itertools.count(), 0.0
+        self.queue: list = []
+        firing = [name for name, own in self.populations.items() if own.fires]
+        self.spikes = {name: [[] for _ in self.neurons[name]] for name in firing}
+        self.slopes = {name: [[] for _ in self.neurons[name]] for name in firing}
+        self.firing = [(name, n) for name in firing for n in range(len(self.neurons[name]))]
+        self.samples: dict[str, list] = {name: [] for name in self.populations}
+        self.close: list[Close] = []
+        self.summed: list[float] = []
+        self.stopped = math.inf
+        taus = [
+            time
+            for name, own in self.populations.items()
+            for one in self.neurons[name]
+            for time in ([one.tau_mem] * own_leak(own) + [one.tau_syn] * one.has_current)
+        ]
+        self.together = TOGETHER * min(taus, default=1.0)
+        for name, events in inputs.items():
+            for time, channel in events:
+                if time < t_end:
+                    self.send(name, channel, time)
+        for time in sample_times:
+            self.push(time, "sample", None)
+
+    def wire(self, one):
+        """Who is reached by each channel: (delay, target, neuron, weight)."""
+        delays = np.broadcast_to(one.delay, one.weight.shape)
+        for target, source in zip(*np.nonzero(one.weight), strict=True):
+            known = self.outgoing.setdefault((one.source, int(source)), [])
+            numbers = float(delays[target, source]), float(one.weight[target, source])
+            known.append((numbers[0], one.target, int(target), numbers[1]))
+
+    def push(self, time, what, detail):
+        heapq.heappush(self.queue, (time, next(self.order), what, detail))
+
+    def send(self, source, channel, time):
+        """What a spike sets going."""
+        for delay, target, neuron, weight in self.outgoing.get((source, channel), ()):
+            self.push(time + delay, "arrival", (target, neuron, weight))
+
+    def run(self) -> Outcome:
+        for name, number in self.firing:
+            self.look_ahead(name, number)
+        while True:
+            crossing = min((self.neurons[p][n].crossing for p, n in self.firing), default=math.inf)
+            event = self.queue[0][0] if self.queue else math.inf
+            time = min(crossing, event)
+            if time > self.t_end or (crossing > self.t_end and event >= self.t_end):
+                break
+            self.write_down_times(time, crossing, event)
+            self.now = time
+            if crossing == time:
+                for name, number in self.firing:
+                    if self.neurons[name][number].crossing == time:
+                        self.fire_by_flow(name, number)
+            self.rounds()
+            if self.stopped < math.inf:
+                break
+        self.now = self.t_end
+        while self.queue and self.queue[0][0] <= self.t_end and self.stopped == math.inf:
+            *_, what, _ = heapq.heappop(self.queue)
+            if what == "sample":
+                self.take_sample()
+        samples = {name: np.array(own) for name, own in self.samples.items()}
+        return Outcome(
+            spikes=self.spikes,
+            samples=samples,
+            close=self.close,
+            stopped=self.stopped,
+            slopes=self.slopes,
+            summed=self.summed,
+        )
+
+    def write_down_times(self, time, crossing, event):
+        if 0 < abs(crossing - event) < self.together and math.isfinite(time):
+            self.note(time, "together", f"{crossing!r} and {event!r}", crossing - event)
+        elif crossing == event:
+            self.note(time, "meets", f"{crossing!r}", 0.0)
+        elif 0 < time - self.now < self.together:
+            self.note(time, "together", f"{self.now!r} and {time!r}", time - self.now)
+
+    def note(self, time, what, where, margin):
+        self.close.append(Close(time=time, what=what, where=where, margin=margin))
+
+    def take_sample(self):
+        for name, own in self.neurons.items():
+            self.samples[name].append([one.after(self.now)[0] for one in own])
+
+    # ---- what arrives
+
+    def rounds(self):
+        """All that happens now."""
+        for _ in range(MOST_ROUNDS):
+            if not self.queue or self.queue[0][0] > self.now or self.now >= self.t_end:
+                return
+            arrived = self.gathered()
+            for (name, number), (weights, closing) in arrived.items():
+                self.arrive(name, number, weights, closing)
+                if len(weights) + len(closing) > 1:
+                    self.summed.append(self.now)
+            for name, number in sorted(arrived):
+                if self.populations[name].fires:
+                    self.fire_while_above(name, number)
+                    self.look_ahead(name, number)
+            if self.stopped < math.inf:
+                return
+        raise EndlessError(f"more than {MOST_ROUNDS} rounds at {self.now!r} s")
+
+    def gathered(self):
+        """What arrives in one round: (population, neuron) -> its weights, and the boxes that end."""
+        arrived: dict[tuple[str, int], tuple[list, list]] = {}
+        due = []
+        while self.queue and self.queue[0][0] <= self.now:
+            event = heapq.heappop(self.queue)
+            if event[2] == "sample":
+                self.take_sample()
+            else:
+                due.append(event)
+        first = min((self.rank[detail[0]] for *_, detail in due), default=0)
+        for event in due:
+            *_, what, (name, number, value) = event
+            if self.rank[name] > first:  # what is before it may fire yet
+                heapq.heappush(self.queue, event)
+                continue
+            own = arrived.setdefault((name, number), ([], []))
+            own[what == "close"].append(value)
+        return arrived
+
+    def arrive(self, name, number, weights, closing):
+        own, one = self.populations[name], self.neurons[name][number]
+        before = one.v
+        one.v, one.i = one.after(self.now)
+        one.at = self.now
+        margin = (one.v - one.v_threshold) / one.height if own.fires else 1.0
+        if abs(margin) < self.tolerance and before != one.v:
+            self.note(self.now, "edge", one.name, margin)
+        for box in closing:
+            del one.boxes[box]
+        if own.width:
+            for weight in weights:
+                box = next(self.boxes)
+                one.boxes[box] = weight * box_factor(own, one)
+                self.push(self.now + own.width, "close", (name, number, box))
+            bias = np.broadcast_to(own.bias, (own.size,))
+            one.drive = math.fsum([float(bias[number]), *one.boxes.values()])
+            return
+        jump = sum(weights) * jump_factor(own, one)
+        if one.has_current:
+            one.i += jump
+        elif one.held <= self.now:
+            one.v += jump
+
+    def fire_while_above(self, name, number):
+        """Fires a neuron as often as it takes, if an arrival has moved V."""
+        own, one = self.populations[name], self.neurons[name][number]
+        if own.width or one.has_current or one.held > self.now or one.stopped:
+            return
+        margin = (one.v - one.v_threshold) / one.height
+        if 0 < abs(margin) < self.tolerance:
+            self.note(self.now, "jump", f"{name}[{number}]", margin)
+        while self.is_above(own, one):
+            self.fire(name, number, one.v - one.v_threshold, math.inf)
+
+    def is_above(self, own, one):
+        if one.held > self.now or one.stopped or self.stopped < math.inf:
+            return False
+        return one.v >= one.v_threshold if own.inclusive else one.v > one.v_threshold
+
+    # ---- spikes
+
+    def fire_by_flow(self, name, number):
+        one = self.neurons[name][number]
+        one.v, one.i = one.after(self.now)
+        one.at = self.now
+        self.fire(name, number, 0.0, one.slope(one.v, one.i))
+        self.look_ahead(name, number)
+
+    def fire(self, name, number, overshoot, slope):
+        own, one = self.populations[name], self.neurons[name][number]
+        times = self.spikes[name][number]
+        times.append(self.now)
+        self.slopes[name][number].append(slope)
+        one.v = overshoot if own.subtract else one.v_reset
+        if own.refractory:
+            one.held = self.now + own.refractory
+            one.v = one.v_reset
+        one.stopped = own.once
+        if len(times) >= self.most:
+            self.stopped = self.now
+        self.send(name, number, self.now)
+
+    def look_ahead(self, name, number):
+        """When a neuron fires next, if nothing arrives."""
+        one = self.neurons[name][number]
+        one.crossing = math.inf
+        start = max(one.at, one.held)
+        if one.stopped or start >= self.t_end:
+            return
+        v, i = one.after(start)
+        wait, close = one.wait(v, i, self.t_end - start, self.tolerance)
+        for later, margin, what in close:
+            self.note(start + later, what, f"{name}[{number}]", margin)
+        one.crossing = start + wait
+
+
+def own_leak(own: Neurons) -> bool:
+    """Whether V decays."""
+    return own.kind not in ("IF", "I")
+
+
+def made(name: str, own: Neurons) -> list[Neuron]:
+    """The neurons of a population at time 0."""
+    given = dict(own.parameters)
+    if "tau" in given:
+        given["tau_mem"] = given.pop("tau")
+    size = (own.size,)
+    numbers = {key: np.broadcast_to(given.get(key, 1.0), size) for key in _PARAMETERS}
+    if "v_reset" not in given or own.subtract:
+        numbers["v_reset"] = np.zeros(size)
+    if "v_leak" not in given:
+        numbers["v_leak"] = np.zeros(size)
+    start, bias = np.broadcast_to(own.v_start, size), np.broadcast_to(own.bias, size)
+    return [
+        Neuron(
+            name=f"{name}[{n}]",
+            leaks=own_leak(own),
+            has_current=own.kind.startswith("Cuba"),
+            fires=own.fires,
+            v=float(start[n]),
+            drive=float(bias[n]),
+            **{key: float(value[n]) for key, value in numbers.items()},
+        )
+        for n in range(own.size)
+    ]
+
+
+def jump_factor(own: Neurons, one: Neuron) -> float:
+    """What a delta spike of weight 1 adds to I, or to V where there is none."""
+    if own.area is None:
+        return 1.0
+    if one.has_current:
+        return one.w_in * own.area / one.tau_syn
+    return one.r * own.area / one.tau_mem if one.leaks else one.r * own.area
+
+
+def box_factor(own: Neurons, one: Neuron) -> float:
+    """S in a box of weight 1."""
+    if own.area is not None:
+        return own.area / own.width
+    if one.has_current:
+        return one.tau_syn / one.w_in / own.width
+    return one.tau_mem / one.r / own.width if one.leaks else 1 / one.r / own.width
