@@ -11,10 +11,11 @@ area I (of neurons without a current: V) jumps, or is driven for a width, by w i
 constant S.
 
 What happens at exactly one time goes through the network from its inputs on: a population acts when
-all that it hears at that time is there, whatever way it came. Populations that feed each other act in
-rounds: all that arrives at a neuron is added up; then every neuron that an arrival has moved above its threshold fires, as often as it takes, each with its
-reset (by subtraction: the overshoot is kept); what they send without a delay arrives in the next
-round. Where V comes to the threshold by its own flow, the neuron fires first.
+all that it hears at that time is there, whatever way it came. Populations that feed each other act
+in rounds: all that arrives at a neuron is added up; then every neuron that an arrival has moved above
+its threshold fires, as often as it takes, each with its reset (by subtraction: the overshoot is
+kept); what they send without a delay arrives in the next round. Where V comes to the threshold by its
+own flow, the neuron fires first.
 
 Each neuron is a handful of Python floats that are moved only where something happens to it. This
 module imports nothing of ours, and shares no formula with what it tests: V's extremum is in closed
