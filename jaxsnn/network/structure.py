@@ -221,8 +221,8 @@ class Population:
         membrane_decay, synapse_decay: what computes k and a, each a
             `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no
             current.
-        threshold: in time steps it fires where V ">" or ">=" v_threshold; in continuous time there
-            is no difference.
+        threshold: it fires where V ">" or ">=" v_threshold, in time steps and where an arrival moves
+            V in continuous time; where V's own flow takes it there, there is no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
         spikes_from: a step's spike is that of the membrane "before" or "after" its update.
         reset_delay: in time steps a spike resets the membrane one step later.

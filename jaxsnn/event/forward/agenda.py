@@ -177,8 +177,12 @@ class Agenda:
         position = state.populations[number].position
         zero = jnp.zeros_like(position)
         time = pick(train.time, position)
+        # It comes with what is due at that time as far as its own rounded time tells.
+        low = jnp.zeros_like(time)
+        for delivery in deliveries:
+            low = jnp.where(delivery.due.high == time, delivery.due.low, low)
         arrival = NextArrival(
-            time=Pair(time, jnp.zeros_like(time)),
+            time=Pair(time, low),
             row=pick(train.row, position),
             source=zero,
             step=zero + self.none,

@@ -478,8 +478,9 @@ class _Scan:
             return _FromTo(
                 start=Pair(start, jnp.zeros_like(start)), x=x, end=end, duration=duration
             )
-        # how long V is held yet; 0 or less where it is not, and where the interval has no length
-        holds = -until(start, state.free)
+        # How long V is held yet; 0 or less where it is not. What arrives at the very end of a
+        # refractory time, as far as the rounded time of an arrival tells, comes after it.
+        holds = jnp.where(start < state.free.high, -until(start, state.free), 0.0)
         held = jnp.clip(holds, 0.0, duration)
         x = _select(holds > 0, self._hold(x, held), x)
         left = duration - held
