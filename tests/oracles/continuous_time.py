@@ -484,7 +484,9 @@ class _Simulation:
         if own.width or one.has_current or one.held > self.now or one.stopped:
             return
         margin = (one.v - one.v_threshold) / one.height
-        if 0 < abs(margin) < self.tolerance:
+        # Onto the threshold exactly is exact where V is not measured from a rest of its own.
+        rest = own_leak(own) and one.v_leak + one.r * one.drive
+        if abs(margin) < self.tolerance and (margin or rest):
             self.note(self.now, "jump", f"{name}[{number}]", margin)
         while self.is_above(own, one):
             self.fire(name, number, one.v - one.v_threshold, math.inf)
