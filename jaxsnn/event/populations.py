@@ -23,7 +23,7 @@ from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
-from jaxsnn.network.operators import Operator, added, as_matrix, through
+from jaxsnn.network.operators import Operator, added, as_matrix, delayed_by_source, through
 from jaxsnn.network.structure import Wire
 
 
@@ -290,7 +290,8 @@ class RecurrentPart:
         """What arrives at a population through matrices, with delays of their source channels at
         most.
         """
-        dtype, paths = self.sources.network.dtype, part.signal.paths
+        dtype = self.sources.network.dtype
+        paths = [(source, delayed_by_source(operator)) for source, operator in part.signal.paths]
         for source, operator in paths:
             if operator.row_delay is not None:
                 raise LoweringError(

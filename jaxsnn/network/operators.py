@@ -139,6 +139,19 @@ class Operator:
 Path = tuple[str, Operator]
 
 
+def delayed_by_source(operator: Operator) -> Operator:
+    """The operator with delays of its source channels in the place of those of its rows, where each
+    source channel meets one row (a Scale before a Delay).
+    """
+    source, _, row = operator.entries()
+    if operator.row_delay is None or len(np.unique(source)) < len(source):
+        return operator
+    delay = jnp.zeros(operator.inward, operator.row_delay.dtype)
+    delay = delay.at[source].set(operator.row_delay[row])
+    own = 0.0 if operator.delay is None else operator.delay
+    return replace(operator, delay=own + delay, row_delay=None)
+
+
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
     """The same map as a matrix, of an operator whose rows have no delays."""
     return Operator(
