@@ -17,8 +17,9 @@ from jaxsnn.units import format_time
 if TYPE_CHECKING:
     from jaxsnn.event.event_solution import EventSolution
 
-#: Rounding of the recorded times matters where it is more than this fraction of a time constant.
-COARSE = 1e-3
+#: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
+#: time constant.
+COARSE = 2**-10
 
 
 def numbers_noted(solution: EventSolution) -> Iterator[str]:

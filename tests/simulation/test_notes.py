@@ -105,7 +105,7 @@ def test_degenerate_spikes(width):
 
 @pytest.mark.parametrize(("t_end", "coarse"), [(1.0, False), (80.0, False), (100.0, True)])
 def test_float32_beyond_what_it_resolves(t_end, coarse):
-    """eps t_end is 1e-5 s, a thousandth of the shortest time constant, at t_end = 83.9 s."""
+    """eps t_end is 1e-5 s, 1/1024 of the shortest time constant, at t_end = 81.9 s."""
     notes = notes_of(graph_of(), events(0.001), t_end)
     assert bool(notes) is coarse
     if coarse:
