@@ -116,7 +116,7 @@ def add(commands: Any) -> None:
         "--max-spikes",
         type=_budget,
         metavar="N",
-        help='fail where a neuron fires more often (default "auto": never)',
+        help='fail where a neuron fires more often (default "auto": all are recorded, up to 16384)',
     )
     add_threshold(parser)
 
@@ -207,8 +207,10 @@ def run_file(
     if end is None:
         raise _endless(source)
     sampled = inputs.sample_times
+    readouts = [name for name, own in network.populations.items() if not own.fires]
     if sampled is not None:
-        sampled = sampled[sampled <= end]
+        # only readouts are sampled
+        sampled = sampled[sampled <= end] if readouts else None
     solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
     leaving = output_arrays(network, solution)
     _write(output, leaving, force)

@@ -6,7 +6,7 @@ Populations that feed back into each other run together, all others one after th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -101,7 +101,10 @@ class EventDriven(EventOptions):
         end = _checked_end(t_end, network.dtype)
         times = _checked_samples(sample_times, t_end, end)
         network, known = network.with_known_facts()
-        return _run(self.hashable(), known, network, trains, end, times)
+        solution = _run(self.hashable(), known, network, trains, end, times)
+        if sample_times is None or not np.size(sample_times) or solution.voltages:
+            return solution
+        return replace(solution, unused=("sample_times have no effect: no readout is sampled",))
 
     def prepared(self) -> EventDriven:
         """The engine as compiled training takes it: hashable."""

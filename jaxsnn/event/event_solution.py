@@ -24,9 +24,10 @@ from jaxsnn.event.event_record import (
 from jaxsnn.event.forward.functionals import integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
+from jaxsnn.event.solution_notes import numbers_noted
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, entries
 from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.spikes import Events, flatten_spikes
@@ -62,6 +63,11 @@ class EventSolution:
         heights: population that fires -> v_threshold - v_reset, (neurons,) volts.
         drives: population -> all that moves it but its own resets, for `maximum` and `integral`.
         feeding: pairs of an Output node and the names of the populations that feed it.
+        shortest_tau: the shortest time constant of all populations, seconds; inf where there is
+            none.
+        unused: options that have no effect, a sentence each.
+        min_slope, jump_width: as of `EventDriven`.
+        culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
     """
 
     spikes: dict[str, LayerSpikes]
@@ -80,6 +86,11 @@ class EventSolution:
     approximations: tuple[str, ...] = field(metadata={"static": True})
     levels: dict[str, Levels] = field(default_factory=dict)
     voltage_taus: dict[str, Float[Array, "2"]] = field(default_factory=dict)
+    shortest_tau: Float[Array, ""] | None = None
+    unused: tuple[str, ...] = field(default=(), metadata={"static": True})
+    min_slope: float | None = field(default=None, metadata={"static": True})
+    jump_width: float | None = field(default=None, metadata={"static": True})
+    culprit: Problem | None = field(default=None, metadata={"static": True})
 
     # ---- what came out
 
@@ -192,16 +203,15 @@ class EventSolution:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Approximations, and what was left out, a sentence each (the latter outside jit only)."""
+        """Approximations, options without effect, and what the numbers of the run say: events that
+        were left out, budgets that were short, spikes whose gradient is clipped or zero, times that
+        are coarse; a sentence each, those of numbers outside jit only.
+        """
+        known = (*self.approximations, *self.unused)
         # Inside jit there are no numbers to be written out.
         if isinstance(self.result, Tracer):
-            return self.approximations
-        late = {name: int(count) for name, count in self.late.items() if count}
-        end = format_time(float(self.t_end))
-        return *self.approximations, *(
-            f"input '{name}': {count} events at or after t_end = {end} were left out"
-            for name, count in late.items()
-        )
+            return known
+        return *known, *numbers_noted(self)
 
     @property
     def problem(self) -> Problem | None:
@@ -240,6 +250,8 @@ class EventSolution:
         )
 
     def _not_finite(self) -> Problem:
+        if self.culprit is not None:
+            return self.culprit
         # NaN spreads to all that is behind: several may show it, and only one can be the cause.
         shown = [name for name, own in self.spikes.items() if jnp.isnan(own.time).any()]
         shown += [name for name, v in self.voltages.items() if not jnp.isfinite(v).all()]
@@ -357,7 +369,17 @@ def conclude(
         late={name: late_events(events, t_end) for name, events in trains.items()},
         feeding=tuple(network.outputs.items()),
         approximations=event_approximations(network, options),
+        shortest_tau=_shortest_tau(network),
+        min_slope=options.min_slope,
+        jump_width=options.jump_width,
     )
+
+
+def _shortest_tau(network: Network) -> Float[Array, ""]:
+    """The shortest time constant of all populations, seconds; inf where there is none."""
+    parameters = [network.parameters[name] for name in network.populations]
+    taus = [value for own in parameters for key, value in own.items() if key.startswith("tau")]
+    return jnp.min(entries(taus), initial=jnp.inf)
 
 
 def _is_broken(

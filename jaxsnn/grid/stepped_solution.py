@@ -38,6 +38,7 @@ class SteppedSolution:
         spiking: Output nodes that receive spikes alone.
         approximations: what is only approximated, and where what was said is not followed, a
             sentence each.
+        culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
     """
 
     y: dict[str, Float[Array, "time batch *shape"]]
@@ -51,6 +52,7 @@ class SteppedSolution:
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     spiking: tuple[str, ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
+    culprit: Problem | None = field(default=None, metadata={"static": True})
 
     # ---- what came out; gradients are those of the surrogate
 
@@ -148,14 +150,14 @@ class SteppedSolution:
         if isinstance(self.result, Tracer):
             return self.approximations
         moved = [
-            f"input '{name}': {int(count)} events lay between steps and were moved to the nearest"
+            f"input '{name}': {number} events lay between steps and were moved to the nearest"
             for name, count in self.rounded.items()
-            if count
+            if (number := int(np.sum(count)))
         ]
         late = [
-            f"input '{name}': {int(count)} events lie behind the last step and were left out"
+            f"input '{name}': {number} events lie behind the last step and were left out"
             for name, count in self.late.items()
-            if count
+            if (number := int(np.sum(count)))
         ]
         return *self.approximations, *moved, *late
 
@@ -180,6 +182,8 @@ class SteppedSolution:
                 message="an event lies before time 0 or names a channel that the input lacks",
                 fix="look at the times and channels of the inputs",
             )
+        if self.culprit is not None:
+            return self.culprit
         name = next((name for name, finite in self.finite.items() if not finite), None)
         what = "an input or a parameter" if name is None else f"the membrane of '{name}'"
         return Problem(

@@ -112,29 +112,43 @@ def _refuse_times(name: str, time: np.ndarray) -> None:
     bad = np.isnan(time) | (time < 0)
     if bad.any():
         raise UsageError(
-            f"input '{name}' has an event at time {time[bad].flat[0]:g} s",
+            f"input '{name}' has an event at time {time[bad].flat[0]:g} s ({_first(bad)})",
             fix="give times of at least 0 s (inf: no event)",
             node=name,
         )
 
 
+def _first(bad: np.ndarray) -> str:
+    """Where the first of some events is."""
+    return place_of(np.argwhere(bad)[0])
+
+
 def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) -> None:
     """Refuse channels that are no whole numbers, and used ones that the input lacks."""
     if index.dtype.kind == "f" and not np.array_equal(index, np.rint(index), equal_nan=True):
-        worst = index[index != np.rint(index)].flat[0]
+        broken = index != np.rint(index)
+        worst = index[broken].flat[0]
         raise UsageError(
-            f"input '{name}': an event names channel {worst:g}",
+            f"input '{name}': an event names channel {worst:g} ({_first(broken)})",
             fix="number channels by whole numbers",
             node=name,
         )
     named = index[used]
     if named.size and (named.min() < 0 or named.max() >= size):
         worst = named.min() if named.min() < 0 else named.max()
+        where = _first(used & (index == worst))
         raise UsageError(
-            f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}",
+            f"input '{name}' has {size} channels (0 to {size - 1}), an event names channel {worst}"
+            f" ({where})",
             fix=f"name channels from 0 to {size - 1}",
             node=name,
         )
+
+
+def place_of(place: np.ndarray) -> str:
+    """Sample and slot of an event, by its indices (slot,) or (sample, slot)."""
+    sample, slot = place if len(place) == 2 else (0, place[0])
+    return f"sample {sample}, slot {slot}"
 
 
 def out_of_range(events: Events, size: int) -> Bool[Array, ""]:

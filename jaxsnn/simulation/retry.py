@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from jax.core import Tracer
 
-from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.errors import Problem, SimulationError, UsageError
 from jaxsnn.event.event_record import shortage_text, shortages
 from jaxsnn.network.results import Result
+from jaxsnn.simulation.endless import Busiest, busiest, frequent_problem, infinite_problem
 
-#: More spikes of one neuron in one sample than this are taken for a mistake.
+#: More spikes of one neuron in one sample than this are taken for a mistake,
 LARGEST_BUDGET = 16384
+#: and so are more spikes of a population, or arrivals at a position.
+MOST_EVENTS = 2**20
+#: A neuron is followed over so many times the spikes that are recorded of it, and then left.
+_FOLLOWED = 16
+#: Room grows by this factor at least, where only that more is needed is known, and where spikes of
+#: a population are lacking, whose feedback may bring others.
+_UNKNOWN, _LACKING = 8, 2
+#: With room for so many events of a cycle a run takes longer than to compile it: it grows by less,
+#: and with so many a rate that leads far beyond the limit is believed.
+_LONG, _EXPENSIVE, _FAR = 2**12, 2**15, 4
 
 EngineType = TypeVar("EngineType")
 Outcome = TypeVar("Outcome")
@@ -33,26 +45,29 @@ def with_enough_room(
     *,
     may_grow: Callable[[str, str], bool] = lambda option, name: True,
     limit: int = LARGEST_BUDGET,
-    advice: str = "look at weights and thresholds",
+    advice: str | None = None,
     grown: Callable[[int], int] = an_eighth_more,
     say: Callable[[str], None] | None = None,
 ) -> tuple[EngineType, Outcome]:
     """The engine that had enough room, and what came of it.
 
     A run that fails for another reason, or where a budget was too small that may not grow, is not
-    repeated.
+    repeated. Each run is compiled anew, so that few are made: room grows by factors where only a
+    lower bound of what is needed is known.
 
     Args:
         engine: an engine to begin with (`jaxsnn.simulation.solution.Engine`).
-        attempt: runs one; its outcome has a `result` and `budgets`, as a `Solution` has.
+        attempt: runs one; its outcome has a `result` and `budgets`, as a `Solution` has. What it
+            has of `spikes`, `heights` and `t_end` is used to name a neuron.
         may_grow: whether an option of a population may.
         limit: so many spikes of a neuron at most.
-        advice: what to do where one fires more often.
+        advice: what to do where one fires more often; None: what its spikes suggest.
         grown: what there shall be room for, where a number was needed.
         say: takes a line each time.
 
     Raises:
-        TooManySpikes: a neuron fires more often than `limit`.
+        TooManySpikes: a neuron fires more often than `limit`, or infinitely often at one time; or
+            others see more than `MOST_EVENTS` of a population.
         UsageError: the result is traced.
     """
     current: Any = engine
@@ -69,10 +84,7 @@ def with_enough_room(
         if not all(may_grow(option, name) for option, found in short.items() for name in found):
             return current, outcome
         _refuse_endless(outcome, short, limit, advice)
-        room = {
-            option: {name: grown(needed) for name, needed in found.items()}
-            for option, found in short.items()
-        }
+        room = _larger(outcome.budgets, short, limit, grown)
         if say is not None:
             option, found = next(iter(room.items()))
             name, most = next(iter(found.items()))
@@ -80,14 +92,77 @@ def with_enough_room(
         current = current.with_room(room)
 
 
+def _larger(
+    budgets: Any,
+    short: Mapping[str, Mapping[str, int]],
+    limit: int,
+    grown: Callable[[int], int],
+) -> dict[str, dict[str, int]]:
+    """What there shall be room for: option -> population -> number."""
+    # Where spikes of a population are lacking, what these do in a cycle is lacking, too.
+    factor = _LACKING if "max_events" in short else 1
+    for option in ("max_events", "max_arrivals"):
+        for name, needed in short.get(option, {}).items():
+            # What stopped where its room ended knows no more than that.
+            room = int(budgets[option][name].room)
+            if needed <= room + 1:
+                factor = _UNKNOWN if room < _LONG else _LACKING
+    larger: dict[str, dict[str, int]] = {}
+    for option, found in short.items():
+        larger[option] = {}
+        for name, needed in found.items():
+            had = int(budgets[option][name].room)
+            wanted = max(grown(needed), factor * had)
+            most = limit if option == "max_spikes" else MOST_EVENTS
+            if option == "max_spikes" and needed >= _FOLLOWED * had:
+                # It was left before its end. With so much room it is followed beyond the limit: one
+                # that fires for ever costs no more, of another the number is known then.
+                most = max(limit // _FOLLOWED, 2 * had)
+            larger[option][name] = min(wanted, most)
+    return larger
+
+
 def _refuse_endless(
-    outcome: Any, short: Mapping[str, Mapping[str, int]], limit: int, advice: str
+    outcome: Any, short: Mapping[str, Mapping[str, int]], limit: int, advice: str | None
 ) -> None:
+    """Refuse to go on where that would never end."""
     spikes = short.get("max_spikes", {})
-    if max(spikes.values(), default=0) > limit:
-        name = max(spikes, key=spikes.__getitem__)
-        text = _in_words(outcome, "max_spikes", name)
-        raise TooManySpikes(f"spike budget exhausted: {text}", fix=advice, node=name, code="budget")
+    firing = {name: found for name in spikes if (found := busiest(outcome, name)) is not None}
+    for found in firing.values():
+        if found.is_infinite:
+            raise TooManySpikes.of(_advised(infinite_problem(found), advice))
+    most = max(spikes, key=spikes.__getitem__, default="")
+    if most in firing and (spikes[most] > limit or _leads_far(outcome, short, firing[most], limit)):
+        raise TooManySpikes.of(_advised(frequent_problem(firing[most], limit), advice))
+    if spikes.get(most, 0) > limit:
+        raise _too_many(outcome, "max_spikes", most, limit, advice or "look at weights")
+    for option in ("max_events", "max_arrivals"):
+        for name, needed in short.get(option, {}).items():
+            if needed > MOST_EVENTS:
+                ways = (
+                    f"{advice or 'look at weights'}, or pass {option}={2 * needed} if it is meant"
+                )
+                raise _too_many(outcome, option, name, MOST_EVENTS, ways)
+
+
+def _leads_far(
+    outcome: Any, short: Mapping[str, Mapping[str, int]], found: Busiest, limit: int
+) -> bool:
+    """Whether a cycle has become expensive, and a neuron's rate leads far beyond the limit."""
+    rooms = [int(outcome.budgets["max_events"][name].room) for name in short.get("max_events", {})]
+    return max(rooms, default=0) >= _EXPENSIVE and found.by_the_end > _FAR * limit
+
+
+def _too_many(outcome: Any, option: str, name: str, limit: int, fix: str) -> TooManySpikes:
+    text = _in_words(outcome, option, name)
+    return TooManySpikes(
+        f"spike budget exhausted: {text}, the limit is {limit}", fix=fix, node=name, code="budget"
+    )
+
+
+def _advised(problem: Problem, advice: str | None) -> Problem:
+    """A problem with other advice, if there is some."""
+    return problem if advice is None else replace(problem, fix=advice)
 
 
 def _in_words(outcome: Any, option: str, name: str) -> str:

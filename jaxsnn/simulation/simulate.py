@@ -12,8 +12,10 @@ from jax.core import Tracer
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Found, Solution
@@ -94,9 +96,21 @@ def simulate(
     solution = (
         with_enough_room(engine, run, may_grow=engine.is_auto)[1] if engine.grows else run(engine)
     )
-    if throw and not isinstance(solution.result, Tracer) and solution.problem is not None:
+    if isinstance(solution.result, Tracer):
+        return solution
+    solution = _with_culprit(solution, network, inputs)
+    if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     return solution
+
+
+def _with_culprit(solution: Any, network: Network, inputs: Any) -> Any:
+    """The solution that knows which number has spoilt the run, where one did."""
+    if int(solution.result) != Result.NOT_FINITE or not hasattr(solution, "culprit"):
+        return solution
+    # In time steps a time constant may be infinite: there is no leak.
+    finite = isinstance(solution, EventSolution)
+    return replace(solution, culprit=bad_number(network, inputs, finite=finite))
 
 
 def _run(network: Network, inputs: Any, t_end: Any, sample_times: Any, engine: Any) -> Solution:

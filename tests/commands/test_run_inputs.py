@@ -92,7 +92,7 @@ def test_time_constants_are_positive():
         **network.parameters,
         "2": {**network.parameters["2"], "tau_mem": jnp.array([-0.01])},
     }
-    with pytest.raises(SimulationError, match="not positive"):
+    with pytest.raises(SimulationError, match=r"'2': tau_mem\[0\] is -0.01 and must be above 0"):
         jaxsnn.simulate(
             network.with_parameters(parameters),
             jaxsnn.Events(time=jnp.array([1e-3]), index=jnp.array([0])),

@@ -252,8 +252,9 @@ def test_numbers_that_are_none_are_reported(network, node, name, value):
     array = np.array(network.parameters[node][name])
     array.flat[0] = value
     broken = network.with_parameters(changed(network, node, **{name: array}))
-    with pytest.raises(SimulationError, match="NaN or infinite"):
+    with pytest.raises(SimulationError, match=rf"'{node}': {name}\[0.*\] is {value:g}") as error:
         simulate(broken, inputs(), T_END)
+    assert error.value.problem.node == node
     assert simulate(broken, inputs(), T_END, throw=False).result == Result.NOT_FINITE
 
 

@@ -123,7 +123,7 @@ class Emulator:
             recorded = self._execute(
                 self._weights, trains, t_end, sample_times, key, options=options
             )
-            return _attempt(recorded, options)
+            return _attempt(recorded, options, t_end)
 
         self._options, done = with_enough_room(self._options, attempt)
         return _concluded(self.program, done.recorded, sample_times)
@@ -135,16 +135,26 @@ class _Attempt(NamedTuple):
     recorded: Recorded
     result: Result
     budgets: Budgets
+    spikes: dict[str, _Fired]
+    t_end: float
 
 
-def _attempt(recorded: Recorded, options: EventOptions) -> _Attempt:
+class _Fired(NamedTuple):
+    """Spikes of a population: (batch, neurons, spikes) seconds, and (batch, neurons)."""
+
+    time: jax.Array
+    count: jax.Array
+
+
+def _attempt(recorded: Recorded, options: EventOptions, t_end: float) -> _Attempt:
     budgets = {
         name: Budget(needed=jnp.max(count, initial=0), room=options.of("max_spikes", name))
         for name, count in recorded.count.items()
     }
     short = any(int(budget.needed) > budget.room for budget in budgets.values())
     result = Result.BUDGET_EXHAUSTED if short else Result.SUCCESS
-    return _Attempt(recorded, result, {"max_spikes": budgets})
+    fired = {name: _Fired(recorded.time[name], count) for name, count in recorded.count.items()}
+    return _Attempt(recorded, result, {"max_spikes": budgets}, fired, t_end)
 
 
 def emulate(

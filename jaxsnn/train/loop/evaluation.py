@@ -7,8 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import SimulationError
+from jaxsnn.errors import Problem, SimulationError
+from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
+from jaxsnn.network.results import Result
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
@@ -62,7 +65,16 @@ def evaluate(
 
         runner, solution = with_enough_room(runner, attempt)
         if solution.problem is not None:
-            raise SimulationError.of(solution.problem)
+            raise SimulationError.of(_problem(runner, network, solution))
         answers = np.asarray(chosen.predict(solution))
         correct += int(np.sum(answers == np.asarray(part.labels)))
     return correct / len(data)
+
+
+def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:
+    """Why a run has no result: the parameter that spoilt it, where there is one."""
+    problem = solution.problem
+    assert problem is not None
+    if int(solution.result) != Result.NOT_FINITE:
+        return problem
+    return bad_number(network, finite=engine.exact) or problem

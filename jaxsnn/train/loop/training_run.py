@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import SimulationError
+from jaxsnn.errors import Problem, SimulationError
 from jaxsnn.event.event_options import BUDGETS
+from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
@@ -182,9 +183,11 @@ class TrainingRun:
         start = time.perf_counter()
         train = self._evaluate(self.splits["train"])
         if int(train.result) == Result.NOT_FINITE:
+            found = self._bad_number(self.state)
             raise SimulationError(
-                "a loss or a spike time is not a number before training",
-                fix="look at the inputs and weights",
+                f"a loss or a spike time is not a number before training{_said(found)}",
+                fix="look at the inputs and weights" if found is None else found.fix,
+                node="" if found is None else found.node,
             )
         self._record(
             0, train, self._evaluate(self.splits["validation"]), time.perf_counter() - start
@@ -215,7 +218,8 @@ class TrainingRun:
                     validation = self._evaluate(self.splits["validation"])
                     if int(validation.result) != Result.NOT_FINITE:
                         break
-                    failure = f"after epoch {epoch} a loss or a spike time is not a number"
+                    wrong = _said(self._bad_number(self.state))
+                    failure = f"after epoch {epoch} a loss or a spike time is not a number{wrong}"
             except TooManySpikes as error:
                 failure, hint = f"in epoch {epoch} {error.problem.message}", error.fix
             self.state = before
@@ -252,7 +256,8 @@ class TrainingRun:
 
     def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
         if int(train.result) == Result.NOT_FINITE:
-            return f"epoch {epoch} met a loss or a spike time that is not a number"
+            wrong = _said(self._bad_number(self.state))
+            return f"epoch {epoch} met a loss or a spike time that is not a number{wrong}"
         norm = float(train.gradient)
         if not norm <= EXPLODES:
             return (
@@ -260,6 +265,11 @@ class TrainingRun:
                 f" {EXPLODES:.0e}"
             )
         return None
+
+    def _bad_number(self, state: TrainState) -> Problem | None:
+        """The first parameter of a state that makes no sense."""
+        trained = with_trained(self.network, self.setup.trained, state.raw)
+        return bad_number(trained, finite=self.setup.engine.exact)
 
     def _back_or_stop(self, failure: str, hint: str = "") -> None:
         """Go back to the best epoch with smaller steps, if that is wanted and makes sense.
@@ -451,6 +461,11 @@ class TrainingRun:
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+
+def _said(found: Problem | None) -> str:
+    """What is wrong with a number, as the end of a message."""
+    return "" if found is None else f" ({found.message})"
 
 
 def key_of(seed: Seed) -> jax.Array:

@@ -1,0 +1,103 @@
+"""What is to be said of a run of the event engine although it came to an end: what was left out,
+where gradients are not the exact ones of what was meant, how far its times reach.
+
+All of it needs numbers: inside `jax.jit` there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxsnn.event.event_record import shortage_text, shortages
+from jaxsnn.units import format_time
+
+if TYPE_CHECKING:
+    from jaxsnn.event.event_solution import EventSolution
+
+#: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
+#: time constant.
+COARSE = 2**-10
+
+
+def numbers_noted(solution: EventSolution) -> Iterator[str]:
+    """A sentence for each."""
+    yield from _late(solution)
+    yield from _short(solution)
+    yield from _clipped(solution)
+    yield from _degenerate(solution)
+    yield from _coarse(solution)
+
+
+def total(count: Any) -> int:
+    """A number, or the sum of those of several runs (`jax.vmap`)."""
+    return int(np.sum(np.asarray(count)))
+
+
+def _late(solution: EventSolution) -> Iterator[str]:
+    end = format_time(_largest(solution.t_end))
+    for name, count in solution.late.items():
+        if late := total(count):
+            yield f"input '{name}': {late} events at or after t_end = {end} were left out"
+
+
+def _short(solution: EventSolution) -> Iterator[str]:
+    if any(np.ndim(budget.needed) for own in solution.budgets.values() for budget in own.values()):
+        return  # of several runs at once
+    for option, found in shortages(solution.budgets).items():
+        for name in found:
+            text = shortage_text(solution.budgets, option, name, is_level=name in solution.levels)
+            yield f"{option} was too small: {text}; numbers of what is behind are lower bounds"
+
+
+def _clipped(solution: EventSolution) -> Iterator[str]:
+    if solution.min_slope is None:
+        return
+    for name, spikes, of_all in _counted(solution, solution.clipped_slopes):
+        yield (
+            f"node '{name}': {of_all} {spikes} so near tangency that their gradient is clipped at"
+            f" min_slope={solution.min_slope:g}"
+        )
+
+
+def _degenerate(solution: EventSolution) -> Iterator[str]:
+    if solution.jump_width is None:
+        follows = "no weight moves them, and their exact gradient is zero (jump_width)"
+    else:
+        width = format_time(solution.jump_width)
+        follows = f"no weight moves them, gradients take a ramp of jump_width={width} for each jump"
+    for name, spikes, of_all in _counted(solution, solution.degenerate_spikes):
+        yield f"node '{name}': {of_all} {spikes} at the very time of an arrival: {follows}"
+
+
+def _counted(solution: EventSolution, counts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, what is counted with its verb, and how many of how many; nothing where there is none."""
+    for name, count in counts.items():
+        if not (number := total(count)):
+            continue
+        if name in solution.levels:
+            yield name, "rises and falls of V come", str(number)
+        else:
+            recorded = total(np.isfinite(np.asarray(solution.spikes[name].time)))
+            yield name, "recorded spikes come", f"{number} of {recorded}"
+
+
+def _coarse(solution: EventSolution) -> Iterator[str]:
+    """Whether the type of the times is too coarse for the length of the run."""
+    if solution.shortest_tau is None:
+        return
+    kind = np.asarray(solution.t_end).dtype
+    end, shortest = _largest(solution.t_end), float(np.min(np.asarray(solution.shortest_tau)))
+    rounding = float(np.finfo(kind).eps) * end
+    if rounding > COARSE * shortest:
+        yield (
+            f"{kind} resolves spike times near t_end = {format_time(end)} to {rounding:.2g} s, the"
+            f" shortest time constant is {format_time(shortest)}: for finer times enable x64"
+            ' (JAX_ENABLE_X64=1, or jax.config.update("jax_enable_x64", True))'
+        )
+
+
+def _largest(value: Any) -> float:
+    return float(np.max(np.asarray(value)))

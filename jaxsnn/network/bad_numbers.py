@@ -1,0 +1,106 @@
+"""Which number has spoilt a run: the first parameter that makes no sense, or the first input that
+is not a number, by name and place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+from jaxsnn.errors import Problem
+from jaxsnn.network.inputs import place_of
+from jaxsnn.network.network import Network
+
+
+def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> Problem | None:
+    """What is wrong with the numbers of a network or of its inputs; None where nothing is, or they
+    are traced.
+
+    Args:
+        inputs: as of `jaxsnn.simulate`; None: they are not looked at.
+        finite: all parameters must be finite; else time constants and thresholds may be infinite.
+    """
+    found = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
+    return next(iter(found), None)
+
+
+def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
+    """One problem for each parameter, nodes in the order in which they are simulated."""
+    ordered = [wire.name for wire in network.wires if wire.name in network.parameters]
+    for node in dict.fromkeys([*ordered, *network.parameters]):
+        for key, value in network.parameters[node].items():
+            if isinstance(value, Tracer):
+                continue
+            numbers = np.asarray(value)
+            for wrong, must in _wrong(key, numbers, finite=finite):
+                if wrong.any():
+                    yield _about(node, key, numbers, wrong, must)
+                    break
+
+
+def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.ndarray, str]]:
+    """Which numbers of a parameter make no sense, and what they must be."""
+    # In time steps an infinite time constant is no leak, and an infinite threshold no spike.
+    may_be_infinite = not finite and (key.startswith("tau") or key == "v_threshold")
+    if may_be_infinite:
+        yield np.isnan(numbers), "be a number"
+    else:
+        yield ~np.isfinite(numbers), "be finite"
+    if key.startswith("tau"):
+        yield numbers <= 0, "be above 0, in seconds"
+    if key == "delay":
+        yield numbers < 0, "be at least 0, in seconds"
+
+
+def _about(node: str, key: str, numbers: np.ndarray, wrong: np.ndarray, must: str) -> Problem:
+    place = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+    where = f"[{', '.join(map(str, place))}]" if place else ""
+    count = int(wrong.sum())
+    others = f" (and {count - 1} more of {numbers.size} numbers)" if count > 1 else ""
+    return Problem(
+        node=node,
+        code="not-finite",
+        message=f"node '{node}': {key}{where} is {numbers[place]:g} and must {must}{others}",
+        fix=f"give another {key} to node '{node}'",
+    )
+
+
+def _bad_inputs(network: Network, inputs: Any) -> Iterator[Problem]:
+    """The first number of each input that is none."""
+    names = list(network.inputs)
+    given = inputs if isinstance(inputs, Mapping) else dict.fromkeys(names[:1], inputs)
+    for name, own in given.items():
+        times = getattr(own, "time", None)
+        numbers = own if times is None else times
+        if numbers is None or isinstance(numbers, Tracer):
+            continue
+        if (text := first_wrong(np.asarray(numbers), is_events=times is not None)) is not None:
+            yield Problem(
+                node=name,
+                code="not-finite",
+                message=f"input '{name}': {text}",
+                fix="give numbers"
+                if times is None
+                else "give times of at least 0 s (inf: no event)",
+            )
+
+
+def first_wrong(numbers: np.ndarray, *, is_events: bool) -> str | None:
+    """The first number of an input that is none, with its place; None where there is none.
+
+    Args:
+        numbers: times of events (events,) or (batch, events), or an array (time, batch, *shape).
+    """
+    # an event at time inf is none
+    wrong = np.isnan(numbers) if is_events else ~np.isfinite(numbers)
+    if not wrong.any():
+        return None
+    place = np.argwhere(wrong)[0]
+    value = numbers[tuple(place)]
+    if is_events:
+        return f"the time in {place_of(place)} is {value:g}"
+    channel = ", ".join(map(str, place[2:]))
+    return f"step {place[0]}, sample {place[1]}, channel {channel} is {value:g}"

@@ -1,0 +1,240 @@
+"""Budgets that are "auto" end: a neuron that fires for ever, or infinitely often at one time, is
+named, with its rate and the cause.
+"""
+
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, lower, simulate
+from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
+from jaxsnn.bss2.emulate.emulation import emulate
+from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.commands.run_command import run_file
+from jaxsnn.event.event_record import Budget
+from jaxsnn.network.results import Result
+from jaxsnn.nir import build
+from jaxsnn.simulation.retry import (
+    LARGEST_BUDGET,
+    MOST_EVENTS,
+    TooManySpikes,
+    with_enough_room,
+)
+
+AUTO = {"max_spikes": "auto", "max_events": "auto", "max_arrivals": "auto"}
+#: So many runs at most: each one is compiled anew.
+MOST_RUNS = 6
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The engines that ran, one after the other."""
+    ran, run = [], EventDriven.run
+
+    def noted(engine, *arguments):
+        ran.append(engine)
+        return run(engine, *arguments)
+
+    monkeypatch.setattr(EventDriven, "run", noted)
+    return ran
+
+
+def graph_of(neuron, *, weight=1.0, back=None, size=1, **dialect):
+    """One channel into neurons, of which `back` sends back to all of them without a delay."""
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=np.full((size, 1), weight)),
+        "n": neuron,
+        "out": build.output(size),
+    }
+    chains = [("in", "w", "n", "out")]
+    if back is not None:
+        nodes["back"] = build.linear(weight=np.full((size, size), back))
+        chains.append(("n", "back", "n"))
+    options = {"spike_kernel": "delta", "dialect": "nir", "time_unit": "s"} | dialect
+    return build.network(nodes, chains, **options)
+
+
+def one_event(samples=1, fires=0):
+    """At 10 ms, in one of some samples."""
+    time = np.full((samples, 1), np.inf)
+    time[fires] = 0.01
+    return Events(time=time, index=np.zeros((samples, 1), int))
+
+
+def refused(network, inputs, t_end, **options):
+    with pytest.raises(TooManySpikes) as refusal:
+        simulate(network, inputs, t_end, engine=EventDriven(**(AUTO | options)))
+    return refusal.value
+
+
+def largest(engine, option):
+    value = getattr(engine, option)
+    return max(dict(value).values()) if isinstance(value, tuple) else value
+
+
+def above(network, v_reset):
+    """The network with v_reset at or above the threshold, which no file can say."""
+    parameters = {name: dict(own) for name, own in network.parameters.items()}
+    size = network.populations["n"].size
+    parameters["n"]["v_reset"] = np.full(size, v_reset, network.dtype)
+    return network.with_parameters(parameters)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "v_reset"),
+    [
+        (build.lif(2, tau=0.02, v_threshold=1.0), 1.5),
+        (build.integrate_and_fire(2, v_threshold=1.0), 1.5),
+        (build.cubalif(2, tau_mem=0.02, tau_syn=0.01, v_threshold=1.0), 1.5),
+        (build.cubalif(2, tau_mem=0.02, tau_syn=0.01, v_threshold=1.0), 1.0),
+    ],
+    ids=["LIF", "IF", "CubaLIF", "CubaLIF, equal"],
+)
+def test_a_reset_above_the_threshold_is_told_at_once(runs, neuron, v_reset):
+    network = above(lower(graph_of(neuron, weight=9.0, size=2)), v_reset)
+    error = refused(network, one_event(2, 1), 0.05)
+    message = error.problem.message
+    assert error.problem.node == "n"
+    assert "neuron 0 of 'n' fires without end in sample" in message
+    assert "its rate is infinite at" in message
+    assert f"v_threshold - v_reset is {1 - v_reset:g}" in message
+    assert "v_reset" in error.fix
+    assert len(runs) <= 2
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        build.integrate_and_fire(3, v_threshold=1.0),
+        build.lif(3, tau=0.02, v_threshold=1.0),
+    ],
+    ids=["IF", "LIF"],
+)
+def test_a_loop_without_a_delay_that_excites_itself_for_ever(runs, neuron):
+    network = lower(graph_of(neuron, weight=2.0, back=2.0, size=3))
+    error = refused(network, one_event(2, 1), 1.0)
+    message = error.problem.message
+    assert "of 'n' fires without end in sample 1: its rate is infinite at 10 ms" in message
+    assert "comes back without a delay" in message
+    assert len(runs) <= MOST_RUNS
+    assert largest(runs[-1], "max_spikes") <= LARGEST_BUDGET
+
+
+@pytest.mark.parametrize("t_end", [1.0, 100.0])
+def test_a_high_rate_over_a_long_time(runs, t_end):
+    """A period of tau ln(10/9): 105 us for 1 ms, over 100 s about 949,000 spikes; 9,491 in 1 s."""
+    neuron = build.lif(1, tau=1e-3, v_threshold=1.0, v_leak=10.0)
+    network = lower(graph_of(neuron, weight=0.1))
+    wanted = t_end / (1e-3 * np.log(10 / 9))
+    if wanted < LARGEST_BUDGET:
+        engine = EventDriven(**AUTO)
+        found = simulate(
+            network, Events(time=np.array([np.inf]), index=np.array([0])), t_end, engine=engine
+        )
+        assert abs(int(found.counts["n"][0, 0]) - wanted) < 3
+        return
+    error = refused(network, one_event(), t_end)
+    message = error.problem.message
+    assert "neuron 0 of 'n' fires at least" in message
+    assert f"the limit is {LARGEST_BUDGET}" in message
+    rate = float(message.split("about ")[1].split(" spikes/s")[0])
+    assert rate == pytest.approx(wanted / t_end, rel=0.01)
+    assert "t_end" in error.fix
+    assert len(runs) <= 4
+    assert largest(runs[-1], "max_spikes") <= LARGEST_BUDGET // 16
+
+
+def test_a_tiny_time_constant(runs):
+    network = lower(graph_of(build.lif(1, tau=1e-9, v_threshold=1.0, v_leak=10.0)))
+    message = refused(network, one_event(), 1.0).problem.message
+    rate = float(message.split("about ")[1].split(" spikes/s")[0])
+    assert rate == pytest.approx(1e9 / np.log(10 / 9), rel=0.05)
+    assert len(runs) <= 4
+
+
+def test_a_reset_by_subtraction_of_a_tiny_threshold(runs):
+    """An overshoot of a million thresholds is a million spikes at one time."""
+    neuron = build.integrate_and_fire(1, v_threshold=1e-6)
+    network = lower(graph_of(neuron, reset="subtract"))
+    message = refused(network, one_event(), 1.0).problem.message
+    assert "its rate is infinite at 10 ms" in message
+    assert "overshoot" in message
+    assert len(runs) <= 4
+
+
+def test_many_spikes_at_one_time_that_end_are_no_fault():
+    """V = 700 over a threshold of 1, of which each spike takes 1."""
+    neuron = build.integrate_and_fire(1, v_threshold=1.0)
+    network = lower(graph_of(neuron, weight=700.5, reset="subtract"))
+    found = simulate(network, one_event(), 1.0, engine=EventDriven(**AUTO))
+    assert int(found.counts["n"][0, 0]) == 700
+
+
+def test_a_refractory_time_makes_a_rate_finite():
+    """V is at v_reset above the threshold whenever it is let go: a spike every 1 ms."""
+    network = above(lower(graph_of(build.lif(1, tau=0.02), weight=9.0)), 1.5)
+    engine = EventDriven(refractory=1e-3, **AUTO)
+    assert 85 < int(simulate(network, one_event(), 0.1, engine=engine).counts["n"][0, 0]) < 95
+
+
+def test_a_loop_with_a_delay_takes_few_runs(runs):
+    """Two thousand spikes one after the other, each of which brings the next; or 50,000."""
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=np.array([[2.0]])),
+        "n": build.integrate_and_fire(1, v_threshold=1.0),
+        "back": build.linear(weight=np.array([[2.0]])),
+        "late": build.node("Delay", 1, delay=np.array([1e-3])),
+        "out": build.output(1),
+    }
+    chains = [("in", "w", "n", "out"), ("n", "late", "back", "n")]
+    options = {"spike_kernel": "delta", "dialect": "nir", "time_unit": "s"}
+    network = lower(build.network(nodes, chains, **options))
+    found = simulate(network, one_event(), 2.0105, engine=EventDriven(**AUTO))
+    assert abs(int(found.counts["n"][0, 0]) - 2001) <= 1
+    assert len(runs) <= 4
+    message = refused(network, one_event(), 50.0).problem.message
+    assert "neuron 0 of 'n' fires at least" in message
+    assert largest(runs[-1], "max_events") <= LARGEST_BUDGET
+
+
+class Endless:
+    """A run whose budgets are never enough; an engine and its outcome."""
+
+    result = Result.BUDGET_EXHAUSTED
+
+    def __init__(self, option, room=16, runs=None):
+        self.option, self.room, self.runs = option, room, [] if runs is None else runs
+        self.runs.append(room)
+        self.budgets = {option: {"n": Budget(needed=room + 1, room=room)}}
+
+    def with_room(self, needed):
+        return Endless(self.option, needed[self.option]["n"], self.runs)
+
+
+@pytest.mark.parametrize("option", ["max_events", "max_arrivals"])
+def test_no_budget_grows_for_ever(option):
+    """Only that more is needed is known: rooms grow fast, and end."""
+    engine = Endless(option)
+    with pytest.raises(TooManySpikes, match=f"'n'.* the limit is {MOST_EVENTS}") as refusal:
+        with_enough_room(engine, lambda engine: engine)
+    assert option in refusal.value.fix
+    assert len(engine.runs) <= 12
+    assert max(engine.runs) <= MOST_EVENTS
+
+
+def test_the_command_names_the_neuron_too(tmp_path):
+    graph = graph_of(build.integrate_and_fire(1, v_threshold=1.0), weight=2.0, back=2.0)
+    np.savez(tmp_path / "x.npz", time=np.array([[0.01]]), index=np.array([[0]]))
+    with pytest.raises(TooManySpikes, match="neuron 0 of 'n' fires without end in sample 0"):
+        run_file(graph, tmp_path / "x.npz", tmp_path / "y.npz", t_end=1.0)
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_emulation_names_the_neuron_too():
+    neuron = build.cubalif(tau_mem="10ms", tau_syn="5ms", v_leak=5.0)
+    weight = np.array([[9.0], [6.0]])
+    graph = build.sequential(build.input(1), build.linear(weight=weight), neuron)
+    events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    with pytest.raises(TooManySpikes, match=r"neuron \d of '2' fires at least \d+ times"):
+        emulate(quantize(graph), None, events, t_end=200.0, chip=EmulatedChip(ideal=True))

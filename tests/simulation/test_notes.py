@@ -1,0 +1,249 @@
+"""No silent success: what a run left out, clipped or could not resolve is in its notes, once and in
+words; and a number that spoils a run is named.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, simulate, write
+from jaxsnn.commands.cli import main
+from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.nir import build
+from jaxsnn.train import evaluate, fit
+from tests.helpers.small_task import DATA, QUICK, small_net
+
+DT = 1e-3
+
+
+def graph_of(*neurons, weight=0.09, readout=False, **dialect):
+    """A channel, two neurons "n", and maybe a readout "r" behind them."""
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=np.full((2, 1), weight)),
+        "n": neurons[0] if neurons else build.cubalif(2, tau_mem=0.02, tau_syn=0.01),
+        "out": build.output(2),
+    }
+    chains = [("in", "w", "n", "out")]
+    if readout:
+        nodes["wr"] = build.linear(weight=np.ones((1, 2)))
+        nodes |= {"r": build.cubali(1, tau_mem=0.02, tau_syn=0.01), "v": build.output(1)}
+        chains.append(("n", "wr", "r", "v"))
+    options = {"spike_kernel": "delta", "dialect": "nir", "time_unit": "s"} | dialect
+    return build.network(nodes, chains, **options)
+
+
+def events(*times):
+    return Events(time=np.array([times]), index=np.zeros((1, len(times)), int))
+
+
+def notes_of(graph, given, t_end=0.05, **options):
+    chosen = {name: options.pop(name) for name in ("sample_times", "throw") if name in options}
+    return simulate(lower(graph), given, t_end, engine=EventDriven(**options), **chosen).notes
+
+
+def only(notes, *words):
+    """The single note with some words; there is no other note."""
+    assert len(notes) == 1, notes
+    for word in words:
+        assert word in notes[0]
+    return notes[0]
+
+
+# ---- what is noted
+
+
+def test_nothing_to_say_is_nothing():
+    assert notes_of(graph_of(), events(0.001)) == ()
+    assert notes_of(graph_of(readout=True), events(0.001), sample_times=[0.01]) == ()
+
+
+def test_events_behind_the_end():
+    only(notes_of(graph_of(), events(0.001, 0.05, 0.06)), "input 'in': 2 events", "t_end = 50 ms")
+
+
+def test_events_behind_the_last_step():
+    network = lower(graph_of(dt=DT))
+    found = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT))
+    assert len([note for note in found.notes if "'in': 1 events lie behind the last" in note]) == 1
+
+
+def test_sample_times_where_nothing_is_sampled():
+    only(notes_of(graph_of(), events(0.001), sample_times=[0.01, 0.02]), "sample_times")
+    inside = jax.jit(lambda given: simulate(lower(graph_of()), given, 0.05, sample_times=[0.01]))
+    only(inside(events(0.001)).notes, "sample_times")
+    assert notes_of(graph_of(), events(0.001), sample_times=()) == ()
+
+
+def test_a_short_budget_of_a_run_that_is_not_refused():
+    notes = notes_of(graph_of(weight=0.3), events(0.001), max_spikes=1, throw=False)
+    only(notes, "max_spikes", "a neuron of 'n' fires", "1 spikes of each are recorded")
+
+
+def test_clipped_slopes():
+    """Both neurons fire once, where V is steeper than 1e-9 and flatter than a million times the
+    usual.
+    """
+    assert notes_of(graph_of(), events(0.001), min_slope=1e-9) == ()
+    notes = notes_of(graph_of(), events(0.001), min_slope=1e6)
+    number = int(simulate(lower(graph_of()), events(0.001), 0.05).spikes_recorded)
+    only(notes, "node 'n'", f"{number} of {number} recorded spikes", "min_slope=1e+06")
+
+
+@pytest.mark.parametrize("width", [None, 1e-3])
+def test_degenerate_spikes(width):
+    neuron = build.lif(2, tau=0.02)
+    notes = notes_of(graph_of(neuron), events(0.001, 0.03), jump_width=width)
+    only(
+        notes, "node 'n': 4 of 4 recorded spikes come at the very time of an arrival", "jump_width"
+    )
+    assert ("ramp" in notes[0]) is (width is not None)
+
+
+@pytest.mark.parametrize(("t_end", "coarse"), [(1.0, False), (80.0, False), (100.0, True)])
+def test_float32_beyond_what_it_resolves(t_end, coarse):
+    """eps t_end is 1e-5 s, 1/1024 of the shortest time constant, at t_end = 81.9 s."""
+    notes = notes_of(graph_of(), events(0.001), t_end)
+    assert bool(notes) is coarse
+    if coarse:
+        only(notes, "float32", "to 1.2e-05 s", "t_end = 100 s", "10 ms", "x64")
+
+
+def test_float64_reaches_further(x64):
+    assert notes_of(graph_of(), events(0.001), 100.0) == ()
+
+
+def test_inside_jit_only_what_is_known_without_numbers():
+    seen = []
+
+    def run(given):
+        found = simulate(lower(graph_of()), given, 0.05, sample_times=[0.01])
+        seen.append(found.notes)
+        return found
+
+    outside = jax.jit(run)(events(0.001, 0.06))
+    only(seen[0], "sample_times")
+    assert len(outside.notes) == 2
+    assert "left out" in outside.notes[1]
+
+
+def test_several_runs_at_once_are_added_up():
+    def run(time):
+        return simulate(lower(graph_of()), Events(time=time, index=jnp.zeros(2, int)), 0.05)
+
+    found = jax.vmap(run)(jnp.array([[0.001, 0.06], [0.07, 0.08]]))
+    only(found.notes, "input 'in': 3 events")
+
+
+def test_the_command_says_the_same_once(tmp_path, capsys):
+    file, given = tmp_path / "a.nir", tmp_path / "x.npz"
+    write(file, graph_of(build.lif(2, tau=0.02)))
+    np.savez(given, time=np.array([[0.001, 0.06]]), index=np.zeros((1, 2), int))
+    words = ["run", str(file), "--input", str(given), "-o", str(tmp_path / "y.npz")]
+    words += ["--t-end", "50ms", "--max-spikes", "auto", "--json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    notes = json.loads(out)["notes"]
+    assert len(notes) == 2
+    for word in ("1 events at or after t_end = 50 ms were left out", "of an arrival"):
+        assert sum(word in note for note in notes) == err.count(word) == 1
+
+
+def test_the_command_samples_nothing_where_there_is_nothing(tmp_path, capsys):
+    file, given = tmp_path / "a.nir", tmp_path / "x.npz"
+    write(file, graph_of(dt=DT))
+    np.savez(given, x=np.ones((5, 1, 1)))
+    words = ["run", str(file), "--input", str(given), "-o", str(tmp_path / "y.npz"), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+# ---- numbers that make no sense
+
+
+def spoilt(network, node, key, value, place=-1):
+    numbers = np.array(network.parameters[node][key])
+    numbers.flat[place] = value
+    parameters = {name: dict(own) for name, own in network.parameters.items()}
+    parameters[node][key] = jnp.asarray(numbers)
+    return network.with_parameters(parameters)
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "value", "words"),
+    [
+        ("n", "tau_mem", -0.5, "node 'n': tau_mem[1] is -0.5 and must be above 0"),
+        ("n", "tau_syn", 0.0, "node 'n': tau_syn[1] is 0 and must be above 0"),
+        ("n", "v_threshold", np.nan, "node 'n': v_threshold[1] is nan and must be finite"),
+        ("w", "weight", np.inf, "node 'w': weight[1, 0] is inf and must be finite"),
+        ("late", "delay", -1e-3, "node 'late': delay[0] is -0.001 and must be at least 0"),
+    ],
+)
+def test_a_parameter_that_spoils_a_run_is_named(node, key, value, words):
+    nodes = {
+        "in": build.input(1),
+        "late": build.node("Delay", 1, delay=np.array([1e-3])),
+        "w": build.linear(weight=np.full((2, 1), 0.09)),
+        "n": build.cubalif(2, tau_mem=0.02, tau_syn=0.01),
+        "out": build.output(2),
+    }
+    graph = build.network(nodes, [("in", "late", "w", "n", "out")], dialect="nir", time_unit="s")
+    network = spoilt(lower(graph), node, key, value)
+    with pytest.raises(SimulationError) as error:
+        simulate(network, events(0.001), 0.05)
+    assert words in str(error.value)
+    assert (error.value.problem.node, error.value.problem.code) == (node, "not-finite")
+    found = simulate(network, events(0.001), 0.05, throw=False)
+    assert found.result == Result.NOT_FINITE
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("node", "key", "value", "words"),
+    [
+        ("n", "v_threshold", np.nan, "node 'n': v_threshold[1] is nan"),
+        ("w", "weight", np.inf, "node 'w': weight[1, 0] is inf"),
+    ],
+)
+def test_in_time_steps_too(node, key, value, words):
+    network = spoilt(lower(graph_of(dt=DT)), node, key, value)
+    with pytest.raises(SimulationError) as error:
+        simulate(network, events(0.001), 0.05, engine=TimeStepped(dt=DT))
+    assert words in str(error.value)
+    assert error.value.problem.node == node
+
+
+def test_a_number_of_an_input_that_is_none_is_named():
+    network = lower(graph_of(dt=DT))
+    time = np.full((3, 4), 0.01)
+    time[1, 2] = np.nan
+    given = Events(time=time, index=np.zeros((3, 4), int))
+    with pytest.raises(UsageError, match=r"input 'in' .* nan s \(sample 1, slot 2\)"):
+        simulate(network, given, 0.05)
+    index = np.zeros((3, 4), int)
+    index[2, 0] = 7
+    stranger = Events(time=np.full((3, 4), 0.01), index=index)
+    with pytest.raises(UsageError, match=r"channel 7 \(sample 2, slot 0\)"):
+        simulate(network, stranger, 0.05)
+    x = np.zeros((5, 3, 1))
+    x[4, 2, 0] = np.nan
+    with pytest.raises(SimulationError, match="input 'in': step 4, sample 2, channel 0 is nan"):
+        simulate(network, x, engine=TimeStepped(dt=DT))
+
+
+def test_training_names_the_parameter(monkeypatch):
+    real = lower
+
+    def broken(graph, **options):
+        return spoilt(real(graph, **options), "2", "tau_mem", -0.25, place=0)
+
+    for module in ("jaxsnn.train.fitting", "jaxsnn.train.loop.evaluation"):
+        monkeypatch.setattr(f"{module}.lower", broken)
+    with pytest.raises(SimulationError, match=r"node '2': tau_mem\[0\] is -0.25") as error:
+        fit(small_net(), DATA, **QUICK)
+    assert error.value.problem.node == "2"
+    with pytest.raises(SimulationError, match=r"node '2': tau_mem\[0\] is -0.25"):
+        evaluate(small_net(), DATA.test, bias=True)
