@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from jaxsnn.event.event_arrays import Numbers
 _MOST_STEPS = 200
 #: A bracket whose ends differ by more than this factor is halved in the logarithm of time.
 _WIDE = 16
+#: No root is looked for closer to zero than at this fraction of the bracket's end.
+_LEAST = 2.0**-66
 
 
 class Value(NamedTuple):
@@ -49,8 +52,8 @@ def bracketed_root(
     """The time between `low` and `high` at which a function changes its sign, element by element.
 
     Newton's method, kept inside a bracket that shrinks; where its steps do not become shorter fast,
-    the bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where the
-    value is zero within its rounding, or where a Newton step no longer moves it: never because a
+    the bracket is halved. An element ends where the bracket is as narrow as its ends are exact, where
+    the value is zero within its rounding, or where a Newton step no longer moves it: never because a
     step was short by chance. The error is thus at most 2 ulp of the root, or what rounding of the
     function leaves undecided of it.
 
@@ -64,51 +67,59 @@ def bracketed_root(
             evaluated at `low`.
         wanted: elements whose root is looked for; the others do not keep the search busy.
     """
-    eps = jnp.finfo(high.dtype).eps
-    tiny = float(jnp.finfo(high.dtype).tiny)
     above = True if rising else function(low).value <= 0
 
     def unfinished(search: _Search) -> Bool[Array, ""]:
         return jnp.any(search.busy) & (search.count < _MOST_STEPS)
 
-    def body(search: _Search) -> _Search:
-        t = search.t
-        value, slope, rounding = function(t)
-        before = (value <= 0) == above  # t lies before the root, or on it
-        low = jnp.where(before, t, search.low)
-        high = jnp.where(before, search.high, t)
-        towards = (slope > 0) == above  # whether Newton's step points from t to the root
-        step = -value / jnp.where(slope == 0, 1.0, slope)
-        newton = t + step
-        inside = towards & (newton >= low) & (newton <= high)
-        close = abs(step) <= 2 * eps * t
-        narrow = high - low <= 2 * eps * high
-        found = (abs(value) <= rounding) | narrow | (towards & close)
-        fast = inside & (abs(step) <= 0.5 * search.step)
-        # At the end a last Newton step, if it stays inside, takes off what is left.
-        halved = jnp.where(found, t, _middle(low, high, tiny))
-        after = jnp.where(jnp.where(found, inside, fast), newton, halved)
-        return _Search(
-            t=jnp.where(search.busy, after, t),
-            low=low,
-            high=high,
-            step=abs(after - t),
-            busy=search.busy & ~found,
-            count=search.count + 1,
-        )
-
-    begin = _middle(low, high, tiny) if start is None else start
+    begin = _middle(low, high) if start is None else start
     shape = jnp.broadcast_shapes(begin.shape, low.shape, high.shape)
     low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
     # NaN ends the search at once.
     busy = wanted & (begin >= low) & (begin <= high)
     search = _Search(t=begin, low=low, high=high, step=2 * (high - low), busy=busy, count=0)
-    return lax.while_loop(unfinished, body, search).t
+    return lax.while_loop(unfinished, partial(_closer, function, above), search).t
 
 
-def _middle(low: Numbers, high: Numbers, tiny: float) -> Numbers:
+def _closer(
+    function: Callable[[Numbers], Value], above: Bool[Array, "..."] | bool, search: _Search
+) -> _Search:
+    """One step of the search.
+
+    Args:
+        above: the function rises through zero.
+    """
+    t = search.t
+    eps = jnp.finfo(t.dtype).eps
+    value, slope, rounding = function(t)
+    before = (value <= 0) == above  # t lies before the root, or on it
+    low = jnp.where(before, t, search.low)
+    high = jnp.where(before, search.high, t)
+    towards = (slope > 0) == above  # whether Newton's step points from t to the root
+    step = -value / jnp.where(slope == 0, 1.0, slope)
+    newton = t + step
+    inside = towards & (newton >= low) & (newton <= high)
+    stands = towards & (abs(step) <= 2 * eps * t)
+    narrow = high - low <= 2 * eps * high
+    found = (abs(value) <= rounding) | narrow | stands
+    fast = inside & (abs(step) <= 0.5 * search.step)
+    # At the end a last Newton step, if it stays inside, takes off what is left.
+    halved = jnp.where(found, t, _middle(low, high))
+    after = jnp.where(jnp.where(found, inside, fast), newton, halved)
+    return _Search(
+        t=jnp.where(search.busy, after, t),
+        low=low,
+        high=high,
+        step=abs(after - t),
+        busy=search.busy & ~found,
+        count=search.count + 1,
+    )
+
+
+def _middle(low: Numbers, high: Numbers) -> Numbers:
     """The middle of a bracket; of a wide one in the logarithm of time, so that a root at 1e-9 of its
     end is found as fast as any other.
     """
-    floor = jnp.maximum(low, jnp.maximum(1e-20 * high, tiny))
+    tiny = jnp.finfo(high.dtype).tiny
+    floor = jnp.maximum(low, jnp.maximum(_LEAST * high, tiny))
     return jnp.where(high > _WIDE * floor, jnp.sqrt(floor) * jnp.sqrt(high), 0.5 * (low + high))

@@ -30,6 +30,8 @@ from jaxsnn.network.structure import TauShape
 #: (em, es, k): what the flow over a time needs of it.
 Coefficients = tuple[Numbers, Numbers, Numbers]
 
+#: From here on 1 + z is computed as a quotient.
+_LARGE = 2.0**20
 _SERIES = 24  # terms of a series at numbers up to 1 and 2
 
 
@@ -166,7 +168,7 @@ def extremum(v: Numbers, j: Numbers, tau_mem: Numbers, tau_syn: Numbers) -> tupl
     ratio = jnp.log(abs(j + d_tau * v)) - jnp.log(abs(scale))
     apart = abs(d_tau) > 0.1
     far = -ratio * tau_mem / jnp.where(apart, d_tau, 1.0)
-    by_ratio = apart & ((z < -0.25) | (z > 1e6))
+    by_ratio = apart & ((z < -0.25) | (z > _LARGE))
     time = jnp.where(ahead, jnp.where(by_ratio, far, near), 0.0)
     time = jnp.maximum(time, 0.0)
     return time, j * jnp.exp(-time / tau_syn)
