@@ -30,7 +30,7 @@ from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.meshes import by_compiler
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.spikes import Events
 
 _DEFAULT_SAMPLES = 101
@@ -97,6 +97,7 @@ class EventDriven(EventOptions):
             LoweringError: the network has something that the engine does not run, or needs to know.
         """
         # All that can be refused is refused before anything is compiled.
+        check_precision(network)
         check_options(network, self)
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)

@@ -32,7 +32,7 @@ from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
-from jaxsnn.network.network import Network, entries
+from jaxsnn.network.network import Network, check_precision, entries
 from jaxsnn.network.reductions import any_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
@@ -105,6 +105,7 @@ class TimeStepped:
                     fix=suggestion(name, network.populations),
                     node=name,
                 )
+        check_precision(network)
         dt = step_length(network, self.dt)
         return _run(self, network, rasters(network, inputs, t_end=t_end, dt=dt))
 
