@@ -53,7 +53,7 @@ def _varying(array: Any) -> frozenset[str]:
     """The axes of the mesh over which an array varies."""
     kind = jax.typeof(array)
     manual = getattr(kind, "manual_axis_type", None)
-    # jax up to 0.10.1 has the axes themselves
+    # `vma` in the documentation, and in versions that are not supported
     return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
 
 

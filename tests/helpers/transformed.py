@@ -6,6 +6,7 @@
 import json
 import sys
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.nir import build
+from tests.extending_page import code_of
 
+PAGE = Path(__file__).parents[2] / "docs" / "jax.md"
+SECTIONS_OF_DEVICES = ("Samples on several devices", "A mesh with explicit axes")
 SAMPLES, EVENTS, CHANNELS, T_END = 4, 6, 4, 30e-3
 CUBA = {"tau_mem": "10ms", "tau_syn": "5ms"}
 
@@ -161,12 +165,20 @@ def by_pmap(function, network, time, index):
     return *mean, by_time.reshape(time.shape) / 2
 
 
+def run_page(sections):
+    """Run the code of some sections of docs/jax.md, behind that of the first."""
+    names = {"__name__": "jax_page"}
+    for section in ("A network", *sections):
+        exec(compile(code_of(section, PAGE), f"{PAGE.name}: {section}", "exec"), names)
+
+
 def main():
     found = {}
     for name, (make, function) in CASES.items():
         network = make()
         found[f"shard_map {name}"] = shared_out(function, network, *given())
         found[f"explicit {name}"] = laid_out(function, network, *given(), AxisType.Explicit)
+    run_page(SECTIONS_OF_DEVICES)
     found["auto line"] = laid_out(of_line, weights_of(line()), *given(), AxisType.Auto)
     found["pmap line"] = by_pmap(of_line, weights_of(line()), *given())
     sys.stdout.write(json.dumps({name: numbers(tree) for name, tree in found.items()}))

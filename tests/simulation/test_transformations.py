@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,12 +19,15 @@ from tests.helpers.transformed import (
     CASES,
     CHANNELS,
     EVENTS,
+    PAGE,
+    SECTIONS_OF_DEVICES,
     T_END,
     boxes,
     given,
     line,
     numbers,
     of_line,
+    run_page,
     weights_of,
     with_gradient,
 )
@@ -155,6 +159,19 @@ def test_export_with_a_symbolic_batch(alone, name):
     if name == "boxes":
         many = [jnp.concatenate([array] * 9) for array in given()]
         assert_alike(numbers(exported.call(parameters, *many))[:-1], alone(name)[:-1])
+
+
+# ---- the page of the documentation; what it does on several devices runs in the child
+
+
+def test_the_page_runs():
+    sections = re.findall("^## (.*)", PAGE.read_text(), re.M)
+    rest = [name for name in sections[1:] if name not in SECTIONS_OF_DEVICES]
+    assert sections[0] == "A network"
+    assert len(rest) == len(sections) - 3
+    if find_spec("flatbuffers") is None:
+        rest.remove("To a file")
+    run_page(rest)
 
 
 # ---- on two devices
