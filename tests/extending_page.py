@@ -1,4 +1,4 @@
-"""The code of docs/extending.md, which the tests of what comes from outside run."""
+"""The code of docs/extending.md, which the tests of what comes from outside run; and of other pages."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
-def code_of(section: str) -> str:
+def code_of(section: str, page: Path = PAGE) -> str:
     """The Python of a section, all blocks in one."""
-    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    text = page.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxsnn.errors import UsageError, refuse, suggestion
 from jaxsnn.event.event_options import BUDGETS, EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
-from jaxsnn.event.event_solution import EventSolution, conclude
+from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
 from jaxsnn.event.limits import event_limits
 from jaxsnn.event.populations import FeedForwardPart, RecurrentPart
 from jaxsnn.event.projections.arrivals import Train
@@ -29,7 +29,8 @@ from jaxsnn.event.threshold_feeds import check_reading
 from jaxsnn.event.threshold_node import ThresholdPart
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
-from jaxsnn.network.network import Network
+from jaxsnn.network.meshes import by_compiler
+from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.spikes import Events
 
 _DEFAULT_SAMPLES = 101
@@ -96,6 +97,7 @@ class EventDriven(EventOptions):
             LoweringError: the network has something that the engine does not run, or needs to know.
         """
         # All that can be refused is refused before anything is compiled.
+        check_precision(network)
         check_options(network, self)
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)
@@ -121,8 +123,15 @@ def _run(
     sample_times: Float[Array, "samples"],
 ) -> EventSolution:
     # One compiled function for each network structure, engine and shape of the inputs.
-    record = simulate_events(network, trains, t_end, sample_times, options, known)
-    return conclude(network, trains, t_end, sample_times, record, options)
+    def simulated(
+        network: Network, trains: dict[str, Events], t_end: Any, sample_times: Any
+    ) -> EventSolution:
+        record = simulate_events(network, trains, t_end, sample_times, options, known)
+        return conclude(network, trains, t_end, sample_times, record, options)
+
+    given = network, trains, t_end, sample_times
+    samples = next(iter(trains.values())).time
+    return by_compiler(simulated, *given, samples=samples, axis_of=samples_axis)
 
 
 def simulate_events(

@@ -27,6 +27,7 @@ from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.solution_notes import numbers_noted
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
+from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.network import Network, entries
 from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of
@@ -146,7 +147,8 @@ class EventSolution:
         What arrives at exactly one time acts together. Of a population that fires, what V would
         reach without resets: exact for neurons that stay silent.
         """
-        return maximum(self._drive(name), self.t_end)
+        drive = self._drive(name)
+        return by_compiler(maximum, drive, self.t_end, samples=drive.time, axis_of=first_axis)
 
     def integral(self, name: str, tau: float | None = None) -> Float[Array, "batch neurons"]:
         """Integral of a readout's V(t) e^(-t / tau) from 0 to t_end, exact, volts times seconds.
@@ -161,7 +163,9 @@ class EventSolution:
             raise UsageError(
                 f"tau is {tau}", fix="give a positive tau, or None for the integral of V itself"
             )
-        return integral(self._drive(name), self.t_end, tau)
+        drive = self._drive(name)
+        given = drive, self.t_end, tau
+        return by_compiler(integral, *given, samples=drive.time, axis_of=first_axis)
 
     def _drive(self, name: str) -> Drive:
         if name not in self.drives:
@@ -308,6 +312,16 @@ class EventSolution:
         if self.notes:
             lines.append(f"  notes: {len(self.notes)}")
         return "\n".join(lines) + ")"
+
+
+def samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
+    """The axis of the samples in an array of a solution; None: it has none."""
+    of_solution = path[0].name
+    if of_solution in ("spikes", "levels", "voltages"):
+        return 0
+    # of `Drive`: one row of arrivals for all samples has one axis
+    arrivals = of_solution == "drives" and getattr(path[-1], "name", "") in ("time", "row")
+    return 0 if arrivals and array.ndim == 2 else None
 
 
 def _shortened(words: list[str], most: int = 6) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from jaxsnn.grid.parts import Parts, total
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.network.cycles import Cycle
+from jaxsnn.network.meshes import alike, varying_like
 from jaxsnn.network.structure import Wire
 
 
@@ -63,7 +64,8 @@ def run_population(
 
     start = neuron.start(over_time.lead[1])
     recorded = wire.name in over_time.recorded
-    outcome: Any = _membranes(recorded, neuron, start, entering)
+    # what is carried from step to step, and the gradient of each, vary as all that goes in does
+    outcome: Any = _membranes(recorded, *alike((neuron, start, entering)))
     end, tested, membrane = outcome
     sent = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
     return LoopOutcome(
@@ -132,7 +134,7 @@ def _scan(
     That is faster than reading it from memory.
     """
     again = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-    return lax.scan(again, start, entering, length=steps)
+    return lax.scan(again, varying_like(start, entering), entering, length=steps)
 
 
 def run_cycle(
@@ -162,6 +164,7 @@ def run_cycle(
         return carry, ({name: sent_by(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
+    start = varying_like(start, parts.network)
     end, (outcome, voltages) = _scan(step, start, entering, over_time.lead[0])
     return LoopOutcome(
         signals=outcome,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxsnn.network.inputs import (
     out_of_range,
     refuse_different_batches,
 )
+from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 
@@ -71,7 +73,9 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
                 )
             events = checked_events(name, given[name], math.prod(shape), network.dtype)
             invalid |= out_of_range(events, math.prod(shape))
-            x[name], rounded[name], late[name] = _sorted_in(events, steps, dt, shape, network.dtype)
+            by_step = partial(_sorted_in, steps=steps, dt=dt, shape=shape, dtype=network.dtype)
+            sorted_in = by_compiler(by_step, events, samples=events.time, axis_of=_samples_axis)
+            x[name], rounded[name], late[name] = sorted_in
         else:
             x[name] = _raster(name, given[name], shape, network.dtype)
     lengths = {name: array.shape[0] for name, array in x.items()}
@@ -82,6 +86,12 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
         raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
     refuse_different_batches(batches)
     return Rasters(x=x, rounded=rounded, late=late, invalid=invalid)
+
+
+def _samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
+    """The axis of the samples in what `_sorted_in` gives: its counts alone have one."""
+    del path
+    return 1 if array.ndim else None
 
 
 def _steps(t_end: float, dt: float | None) -> int:
@@ -130,7 +140,8 @@ def _sorted_in(
     late = jnp.sum(used & (step >= steps))
     # Events that are left out go to the step behind the last one, which is dropped.
     place = jnp.where(used, jnp.minimum(step, steps), steps).astype(jnp.int32)
-    sample = jnp.broadcast_to(jnp.arange(len(time))[:, None], time.shape)
-    counts = jnp.zeros((steps, len(time), math.prod(shape)), dtype)
+    batch = time.shape[0]
+    sample = jnp.broadcast_to(jnp.arange(batch)[:, None], time.shape)
+    counts = jnp.zeros((steps, batch, math.prod(shape)), dtype)
     counts = counts.at[place, sample, index].add(1, mode="drop")
-    return counts.reshape(steps, len(time), *shape), rounded, late
+    return counts.reshape(steps, batch, *shape), rounded, late

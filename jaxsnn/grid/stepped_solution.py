@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class SteppedSolution:
     def counts(self) -> dict[str, Float[Array, "batch neurons"]]:
         """Recorded population that fires -> spikes of each neuron."""
         sums = {name: jnp.sum(spikes, axis=0) for name, spikes in self.spikes.items()}
-        return {name: count.reshape(len(count), -1) for name, count in sums.items()}
+        return {name: count.reshape(count.shape[0], -1) for name, count in sums.items()}
 
     @property
     def spikes_recorded(self) -> Float[Array, ""]:
@@ -208,6 +209,12 @@ class SteppedSolution:
         lines += [f"  {name}: {own.shape}" for name, own in list(self.y.items())[:6]]
         lines += [f"  notes: {len(self.notes)}"] if self.notes else []
         return "\n".join(lines) + ")"
+
+
+def stepped_samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
+    """The axis of the samples in an array of a solution; None: it has none."""
+    del array
+    return 1 if path[0].name in ("y", "spikes", "voltages") else None
 
 
 def spiking_outputs(network: Network) -> tuple[str, ...]:

@@ -22,11 +22,17 @@ from jaxsnn.grid.over_time import OverTime, run_cycle, run_population
 from jaxsnn.grid.parts import Parts, take_apart, total
 from jaxsnn.grid.rasters import Rasters, rasters
 from jaxsnn.grid.step_input import StepInput
-from jaxsnn.grid.stepped_solution import SteppedSolution, approximations, spiking_outputs
+from jaxsnn.grid.stepped_solution import (
+    SteppedSolution,
+    approximations,
+    spiking_outputs,
+    stepped_samples_axis,
+)
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.network import Network, entries
+from jaxsnn.network.meshes import by_compiler
+from jaxsnn.network.network import Network, check_precision, entries
 from jaxsnn.network.reductions import any_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
@@ -99,6 +105,7 @@ class TimeStepped:
                     fix=suggestion(name, network.populations),
                     node=name,
                 )
+        check_precision(network)
         dt = step_length(network, self.dt)
         return _run(self, network, rasters(network, inputs, t_end=t_end, dt=dt))
 
@@ -147,6 +154,14 @@ class SteppedRecord:
 
 @partial(jax.jit, static_argnums=0)
 def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
+    samples = next(iter(given.x.values()))
+    stepped = partial(_stepped, engine)
+    return by_compiler(
+        stepped, network, given, samples=samples, axis=1, axis_of=stepped_samples_axis
+    )
+
+
+def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
     record = simulate_steps(network, given.x, engine)
     not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
     broken = any_of(

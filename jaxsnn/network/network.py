@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Names that the text of a network lists of each kind, at most.
 _SHOWN = 6
+#: What to do where numbers take more bits than JAX computes with, and what else.
+_ENABLE_X64 = 'call jax.config.update("jax_enable_x64", True) at the start, or {}'
 #: NIR's names of the parameters of one node -> arrays, each of the shape that NIR gives it.
 NodeParameters = dict[str, Float[Array, "..."]]
 #: NIR node name -> its parameters.
@@ -78,8 +80,8 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype:
-        """Floating type of the parameters."""
-        return jax.tree.leaves(self.parameters)[0].dtype
+        """Floating type of the parameters, as JAX computes with them."""
+        return jax.dtypes.canonicalize_dtype(jax.tree.leaves(self.parameters)[0].dtype)
 
     def with_parameters(self, parameters: Parameters) -> Network:
         """The same network with other numbers.
@@ -150,6 +152,39 @@ class Network:
             f"  outputs: {listing(outputs, _SHOWN)}",
         ]
         return "\n".join(lines) + ")"
+
+
+def check_precision(network: Network) -> None:
+    """Refuse arrays of 64 bits where JAX computes with 32; NumPy's it takes over as they are.
+
+    Raises:
+        UsageError: names the first.
+    """
+    wide = jnp.result_type(float)
+    for name, own in network.parameters.items():
+        for key, value in own.items():
+            if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
+                raise UsageError(
+                    f"node '{name}': {key} is {value.dtype}, and JAX computes in {wide}",
+                    fix=_ENABLE_X64.format('lower the network with dtype="float32"'),
+                    node=name,
+                )
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """The floating type of a network by what was asked for, None: JAX's own.
+
+    Raises:
+        UsageError: it takes 64 bits, and JAX computes with 32.
+    """
+    own = jnp.result_type(float)
+    asked = own if dtype is None or dtype is float else jnp.dtype(dtype)
+    if asked == np.float64 != own:
+        raise UsageError(
+            f"dtype is {asked}, and JAX computes in {own}",
+            fix=_ENABLE_X64.format('pass dtype="float32"'),
+        )
+    return asked
 
 
 def check_parameters(old: Parameters, new: Parameters) -> None:

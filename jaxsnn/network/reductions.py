@@ -56,7 +56,9 @@ def any_in(*conditions: Bool[Array, "..."]) -> Bool[Array, ""]:
             by_size[condition.size].append(condition.reshape(-1))
     found = []
     for size, same in by_size.items():
-        if len(same) == 1:  # two halves: of a single one XLA would make several loops again
+        # Two halves: of a single one XLA would make several loops again. A size that is not known
+        # yet (`jax.export`) has none.
+        if len(same) == 1 and isinstance(size, int):
             same = jnp.split(jnp.pad(same[0], (0, size % 2)), 2)
         found += any_of_each(*same)
     return any_of(found)
@@ -77,7 +79,7 @@ def numbers_of(tree: Any) -> Float[Array, "numbers"]:
 
 
 def _row(array: Float[Array, "..."]) -> Float[Array, "numbers"]:
-    if array.ndim < 2 or not len(array):
+    if array.ndim < 2 or array.shape[0] == 0:
         return array.reshape(-1)
     # The factor is so small that no sum of finite numbers is infinite.
-    return over_last(array.reshape(len(array), -1), 1e-30)
+    return over_last(array.reshape(array.shape[0], -1), 1e-30)

@@ -14,12 +14,13 @@ the lower place.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.dtypes import float0
+from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Float, Int
 
 # Where the network is faster than XLA's sort: so many rows, and so many numbers in each.
@@ -67,11 +68,11 @@ def sorted_columns(
 @sorted_columns.defjvp
 def _(
     primals: tuple[Float[Array, "rows numbers"]], tangents: tuple[Float[Array, "rows numbers"]]
-) -> tuple[tuple[Array, Array], tuple[Array, np.ndarray]]:
+) -> tuple[tuple[Array, Array], tuple[Array, Any]]:
     """A time moves its place in the order by nothing, and the time there by as much."""
     times, positions = sorted_columns(*primals)
     moved = jnp.take_along_axis(tangents[0].T, positions, axis=0)
-    return (times, positions), (moved, np.zeros(positions.shape, float0))
+    return (times, positions), (moved, zero_from_primal(positions))
 
 
 def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
@@ -81,7 +82,9 @@ def _sorted_columns(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers r
     def by_xla(packed: Int[Array, "rows numbers"]) -> Int[Array, "numbers rows"]:
         return lax.sort(packed, dimension=1, is_stable=False).T
 
-    if rows < _LEAST_ROWS or numbers not in _NUMBERS or _power(numbers) > _MOST_PADDED * numbers:
+    # Of rows whose number is not known yet (`jax.export`) there may be many.
+    few = isinstance(rows, int) and rows < _LEAST_ROWS
+    if few or numbers not in _NUMBERS or _power(numbers) > _MOST_PADDED * numbers:
         return by_xla(packed)
     return lax.platform_dependent(packed, cpu=_by_network, default=by_xla)
 

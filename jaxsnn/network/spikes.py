@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -45,6 +46,10 @@ def flatten_spikes(times: Float[Array, "batch neurons spikes"]) -> Events:
 
     Events at exactly equal times come in the order of their neurons.
     """
+    return by_compiler(_flattened, times, samples=times, axis_of=first_axis)
+
+
+def _flattened(times: Float[Array, "batch neurons spikes"]) -> Events:
     batch, neurons, spikes = times.shape
     neuron = jnp.arange(neurons, dtype=jnp.int32)[:, None]
     index = jnp.broadcast_to(neuron, (neurons, spikes)).reshape(-1)

@@ -37,6 +37,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.agenda import pick
 from jaxsnn.event.forward.group import GroupSpec, Layout, Log
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 
 
@@ -117,6 +118,7 @@ class Pass:
             passed=zero if self.plan.channels else None,
             by_time=tuple(zero[:-1] for _ in self.numbers),
         )
+        carry = varying_like(carry, self.lanes, self.table, self.log, drive)
         if fixed_length:
             carry = lax.fori_loop(0, self.none, step_if_taken, carry)
         else:

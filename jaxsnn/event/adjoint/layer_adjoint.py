@@ -63,6 +63,7 @@ from jaxsnn.event.forward.layer import (
     simulate_layer,
     spread,
 )
+from jaxsnn.network.meshes import alike, varying_like
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
@@ -331,7 +332,7 @@ def _spikes_back(
         fired=fired,
     )
     backward = Backward(spec, lanes)
-    start = backward.start(times.shape[1:], times.dtype)
+    start = varying_like(backward.start(times.shape[1:], times.dtype), spikes, lanes)
     if len(times) == 1:  # a scan of one step would be compiled as a loop
         carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
         passed = jax.tree.map(lambda array: array[None], passed)
@@ -532,7 +533,8 @@ def layer_backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> 
     def backward(neurons: list[Neuron]) -> tuple[Weights, NeuronLanes, Times]:
         return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent)
 
-    d_weight, d_lanes, d_time = by_facts([spec.neuron], [kept.lanes], backward)
+    found = by_facts([spec.neuron], [kept.lanes], backward)
+    d_weight, d_lanes, d_time = alike(found)
     return d_weight, d_lanes, d_time, None, None
 
 
@@ -605,6 +607,7 @@ def _arrivals_back(
         lanes=lanes,
     )
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
+    start = varying_like(start, inputs, weight)
     d_weight, (fields, d_time) = lax.scan(sample, start, inputs)
     if shared:
         d_weight = jnp.zeros_like(weight).at[row].add(turn(d_weight))
@@ -633,7 +636,7 @@ def _with_slope_after(
     weight = jnp.pad(kept.weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
     rows = jnp.broadcast_to(kept.row, kept.time.shape)
     rows = jnp.where(jnp.isfinite(kept.time), rows, len(kept.weight))
-    batch = len(kept.time)
+    batch = kept.time.shape[0]
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, x.shape[1])), wide)
     samples = _Seen(kept.time, rows, jnp.moveaxis(times, 1, 0), lanes)
     found = lax.map(partial(_slopes_after, neuron, weight, spec.refractory), samples)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronLanes, OfSpikes, Rows, State, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.network.meshes import varying_like
 
 #: By weight, lanes, time, row, times and count; the last three have none.
 Gradients = tuple[Weights, NeuronLanes, Times, None, None, None]
@@ -89,7 +90,8 @@ def _slopes(
 
             return jax.tree.map(added, state, pulse), None
 
-        state, _ = lax.scan(add, state, _Arrival(sample.time, weights))
+        arrivals = _Arrival(sample.time, weights)
+        state, _ = lax.scan(add, varying_like(state, sample, weights), arrivals)
         return neuron.slope(wide, state)
 
     # not all at once: arrivals times spikes times neurons of a whole batch would not fit

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from jaxsnn.event.event_arrays import Numbers
+from jaxsnn.network.meshes import varying_like
 
 #: Each step is at most half as long as the one before, or halves the bracket (a wide one in the
 #: logarithm of time), so that this many are always enough.
@@ -78,7 +79,8 @@ def bracketed_root(
     # NaN ends the search at once.
     busy = wanted & (begin >= low) & (begin <= high)
     search = _Search(t=begin, low=low, high=high, step=2 * (high - low), busy=busy, count=0)
-    return lax.while_loop(unfinished, partial(_closer, function, above), search).t
+    step = partial(_closer, function, above)
+    return lax.while_loop(unfinished, step, varying_like(search, above)).t
 
 
 def _closer(

@@ -27,6 +27,7 @@ from jaxsnn.event.event_arrays import (
     WhichSamples,
 )
 from jaxsnn.event.forward.batching import anywhere
+from jaxsnn.network.meshes import varying_like
 
 
 class Crossing(NamedTuple):
@@ -127,6 +128,7 @@ def _in_order_of_bounds(
 
     never = jnp.full_like(bound, jnp.inf)
     start = _Search(bound=bound, times=never, best=never[:, 0])
+    start = varying_like(start, lanes, state, window)
     search = lax.while_loop(unfinished, look, start)
     found = jnp.isfinite(search.best)
     chosen = (search.times == search.best[:, None]) & found[:, None]

@@ -37,6 +37,7 @@ from jaxsnn.event.event_arrays import (
     WhichNeurons,
 )
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import sorted_times
 
 #: What each arrival leaves of its weight, given the lanes: (batch, arrivals, neurons).
@@ -262,7 +263,8 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
     )
     # Behind the last arrival that any sample uses there is nothing to look at.
     count = jnp.max(jnp.sum(intervals.used, axis=1))
-    return lax.fori_loop(0, count, step, _Carry(state=start, best=best)).best
+    carry = varying_like(_Carry(state=start, best=best), lanes, by_interval)
+    return lax.fori_loop(0, count, step, carry).best
 
 
 def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #neurons"]) -> _Place:

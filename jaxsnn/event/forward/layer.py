@@ -18,7 +18,7 @@ where none is open that is exactly nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
@@ -56,6 +57,7 @@ WhichLanes = Bool[Array, "a b"]
 NumberOfLanes = Int[Array, "a b"]
 #: Number of an interval, one for all.
 Position = Int[Array, ""]
+Carry = TypeVar("Carry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +295,7 @@ def _simulated(
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
-        row = row[0][position] if len(row) == 1 else jnp.take_along_axis(row.T, position, 0)
+        row = row[0][position] if row.shape[0] == 1 else jnp.take_along_axis(row.T, position, 0)
     batch, neurons = time.shape[0], weight.shape[1]
     minor_neurons = neurons >= MINOR_NEURONS
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
@@ -355,7 +357,10 @@ class _Scan:
         self.weight = weight if minor_neurons else weight.T
         # (neurons, intervals, batch): of few neurons reading a column is faster than gathering one
         self.gathered = None
-        if not minor_neurons and weight.shape[1] * intervals.row.size <= _MOST_GATHERED:
+        # of a batch whose size is not known yet (`jax.export`) there may be too many
+        rows = intervals.row.shape[0] * weight.shape[1]
+        known = isinstance(intervals.row.shape[1], int)
+        if not minor_neurons and known and rows * intervals.row.shape[1] <= _MOST_GATHERED:
             self.gathered = self.weight.at[:, intervals.row].get(mode="promise_in_bounds")
         if self.neuron.uniform:
             # the decay over each interval is the same for all neurons: computed once, here
@@ -393,7 +398,7 @@ class _Scan:
 
         if not self.neuron.jumps:
             state = state._replace(done=None)
-        start = _UntilFirst(position=first, state=state)
+        start = self._varying(_UntilFirst(position=first, state=state))
         state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
         found = self._crossing(state, self.t_end, fires)
@@ -412,7 +417,12 @@ class _Scan:
             return jnp.any(self.intervals.edge[carry.position] < self.t_end)
 
         start = _Blocks(position=first, state=self._begin(shape), log=self._empty(shape))
+        start = self._varying(start)
         return lax.while_loop(unfinished, body, start).log
+
+    def _varying(self, carry: Carry) -> Carry:
+        """What a loop begins with, as it is behind the first arrival."""
+        return varying_like(carry, self.weight, self.lanes, self.intervals, self.t_end)
 
     def _empty(self, shape: tuple[int, int]) -> _Log:
         slots = (self.spec.max_spikes, *shape)

@@ -22,6 +22,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.layer import spread
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -97,7 +98,7 @@ def membrane(
     def fill(array: Float[Array, "#batch neurons"]) -> OfNeurons:
         return jnp.broadcast_to(array, shape)
 
-    start = jax.tree.map(fill, neuron.begin(across))
+    start = varying_like(jax.tree.map(fill, neuron.begin(across)), padded, across, merged)
     # The scan goes over the slots, so that they are the first axis.
     _, v = lax.scan(step, start, _Slot(wait=merged.wait.T, row=merged.row.T))
     by_sample = jnp.moveaxis(v, 0, 1)

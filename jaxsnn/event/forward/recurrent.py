@@ -66,6 +66,7 @@ from jaxsnn.event.forward.group import (
     layout,
     tables,
 )
+from jaxsnn.network.meshes import varying_like
 
 #: Times the steps that the log holds: so long a run goes on to count the spikes it would have taken.
 _BEYOND = 16
@@ -188,7 +189,8 @@ class _Loop:
             return anywhere(~carry.state.finished) & (carry.step < limit)
 
         start = _Carry(step=jnp.int32(0), state=self._begin(), log=self._empty_log())
-        return lax.while_loop(unfinished, self._step, start)
+        given = self.tables, self.lanes, self.delays, self.t_end, self.agenda.trains
+        return lax.while_loop(unfinished, self._step, varying_like(start, given))
 
     # ---- the beginning
 

@@ -39,6 +39,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import sorted_times
 
 #: A quantity of each crossing, some of them chosen, and numbers of crossings or intervals.
@@ -219,6 +220,7 @@ def trace(watched: Watched, t_end: Seconds) -> Trace:
 
     above = jnp.broadcast_to(is_above(begin[0]), shape)
     first = _Carry(state=begin, above=above, shown=begin[0])
+    first = varying_like(first, wide, gain, threshold, weight, rows, duration)
     # The scan goes over the intervals, so that they are the first axis.
     _, found = lax.scan(step, first, _Step(row=rows.T, duration=duration.T))
     return Trace(

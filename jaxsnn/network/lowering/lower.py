@@ -12,7 +12,12 @@ import numpy as np
 from jaxsnn.errors import LoweringError
 from jaxsnn.network.linear_nodes import check_operator
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, PURPOSE, plan
-from jaxsnn.network.network import Network, with_tau_facts, without_synaptic_delays
+from jaxsnn.network.network import (
+    Network,
+    check_dtype,
+    with_tau_facts,
+    without_synaptic_delays,
+)
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate
@@ -36,6 +41,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
         free_time_constants: assume nothing of tau_mem and tau_syn, so that they can be trained.
 
     Raises:
+        UsageError: float64, while jax_enable_x64 is off.
         LoweringError: a node that has no size, or that no engine runs, or a graph without neurons.
         DialectError: the dialect is undecided, or its framework never writes such a node.
 
@@ -46,7 +52,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     3
     """
     require(graph.dialect, ["name"], PURPOSE)
-    dtype = jnp.zeros((), dtype or float).dtype
+    dtype = check_dtype(dtype)
     wires, parameters, populations = [], {}, {}
     ready = plan(graph)
     for part in map(ready.part, ready.order):

@@ -1,0 +1,110 @@
+"""Arrays over the devices of a mesh.
+
+Inside `jax.shard_map` the type of an array says over which axes of the mesh it varies. What a loop
+carries must vary as what comes out of the loop's body does, and a constant varies over none: the
+engines begin their loops with `varying_like`, and give rules of derivatives arrays that are `alike`.
+
+On a mesh with explicit axes the type of an array says how it is laid out. Batches are rows for the
+engines, which gather, sort and reshape them: for that `by_compiler` leaves the layout to the
+compiler, and says again how results are laid out.
+
+Neither does anything elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+Tree = TypeVar("Tree")
+Result = TypeVar("Result")
+#: Keys from the root of a tree to one of its arrays.
+Path = tuple[Any, ...]
+_AXES = 2  # results have the samples in one of so many first axes, or not at all
+
+
+# ---- inside shard_map
+
+
+def alike(tree: Tree) -> Tree:
+    """A tree of arrays all of which vary over the axes over which any of them does."""
+    return varying_like(tree)
+
+
+def varying_like(tree: Tree, *others: Any) -> Tree:
+    """A tree of arrays that vary over all axes over which any of them does, or any of some others."""
+    arrays = jax.tree.leaves((tree, others))
+    axes = frozenset[str]().union(*map(_varying, arrays))
+    if not axes:
+        return tree
+
+    def one(array: Any) -> Any:
+        missing = tuple(sorted(axes - _varying(array)))
+        return lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(one, tree)
+
+
+def _varying(array: Any) -> frozenset[str]:
+    """The axes of the mesh over which an array varies."""
+    kind = jax.typeof(array)
+    manual = getattr(kind, "manual_axis_type", None)
+    # `vma` in the documentation, and in versions that are not supported
+    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
+
+
+# ---- on a mesh with explicit axes
+
+
+def by_compiler(
+    function: Callable[..., Result],
+    *arguments: Any,
+    samples: Any,
+    axis: int = 0,
+    axis_of: Callable[[Path, Any], int | None],
+) -> Result:
+    """What a function gives, the compiler deciding how arrays are laid out on a mesh.
+
+    Args:
+        arguments: trees of arrays.
+        samples: an array over samples; results are laid out like it.
+        axis: its axis of samples.
+        axis_of: an array of the result, and its path -> its axis of samples; None: it has none.
+    """
+    mesh = jax.typeof(samples).sharding.mesh
+    mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh
+    if not mesh.explicit_axes:
+        return function(*arguments)
+    spec = jax.typeof(samples).sharding.spec
+    over = spec[axis] if axis < len(spec) else None
+    trees = []
+
+    def by_axis(*arguments: Any) -> dict[int, list[Any]]:
+        """The arrays of the result by their axis of samples; -1: they have none."""
+        pairs, tree = jax.tree_util.tree_flatten_with_path(function(*arguments))
+        axes = [axis_of(path, array) for path, array in pairs]
+        order = [-1 if axis is None else axis for axis in axes]
+        trees.append((tree, order))
+        return {
+            axis: [array for place, (_, array) in zip(order, pairs, strict=True) if place == axis]
+            for axis in range(-1, _AXES)
+        }
+
+    layouts = {
+        axis: NamedSharding(mesh, PartitionSpec(*[None] * axis, *([over] if axis >= 0 else [])))
+        for axis in range(-1, _AXES)
+    }
+    laid_out = jax.sharding.auto_axes(by_axis, axes=mesh.explicit_axes, out_sharding=layouts)
+    found = {axis: iter(arrays) for axis, arrays in laid_out(*arguments).items()}
+    tree, order = trees[-1]
+    return jax.tree.unflatten(tree, [next(found[axis]) for axis in order])
+
+
+def first_axis(path: Path, array: Any) -> int:
+    """The axis of the samples in a result that has it in front everywhere."""
+    del path, array
+    return 0

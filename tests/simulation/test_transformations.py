@@ -1,0 +1,231 @@
+"""What JAX makes of a simulation: transformations of it, several devices, a file to be shipped."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from jaxsnn import Events, TimeStepped, lower, simulate
+from jaxsnn.errors import UsageError
+from tests.helpers.transformed import (
+    CASES,
+    CHANNELS,
+    EVENTS,
+    PAGE,
+    SECTIONS_OF_DEVICES,
+    T_END,
+    boxes,
+    given,
+    line,
+    numbers,
+    of_line,
+    run_page,
+    weights_of,
+    with_gradient,
+)
+
+WITH_DEVICES = ["shard_map", "explicit"]
+
+
+@pytest.fixture(scope="module")
+def child():
+    """What needs two devices, in a process of its own that runs beside these tests."""
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.transformed"],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def on_two_devices(child):
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def alone(child):
+    """Of each case the value and the gradient of `jax.jit`: made when first asked for."""
+    del child  # which has begun
+    found = {}
+
+    def of(name):
+        if name not in found:
+            make, function = (CASES | {"line": (lambda: weights_of(line()), of_line)})[name]
+            found[name] = numbers(jax.jit(with_gradient(function))(make(), *given()))
+            assert any(np.any(row) for row in found[name][1:])
+        return found[name]
+
+    return of
+
+
+def assert_alike(found, wanted):
+    """Up to the order of sums."""
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted, strict=True):
+        scale = np.abs(theirs).max(initial=0)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * scale + 1e-9)
+
+
+# ---- on one device
+
+
+def test_vmap_over_parameters(alone):
+    weights = weights_of(line())
+    several = jax.tree.map(lambda array: jnp.stack([array, 1.1 * array]), weights)
+    both = jax.jit(jax.vmap(with_gradient(of_line), (0, None, None)))(several, *given())
+    assert_alike(numbers(jax.tree.map(lambda array: array[0], both)), alone("line"))
+    assert both[0][1] < both[0][0]  # stronger weights, earlier spikes
+
+
+def test_grad_agrees_with_a_difference(alone):
+    weights, (time, index) = weights_of(line()), given()
+    value = jax.jit(of_line)
+    gradient = np.reshape(alone("line")[-1], time.shape)
+    sample, event = np.unravel_index(np.abs(gradient).argmax(), time.shape)
+    step = jnp.zeros_like(time).at[sample, event].set(2e-5)
+    difference = value(weights, time + step, index) - value(weights, time - step, index)
+    assert difference / 4e-5 == pytest.approx(gradient[sample, event], rel=1e-2)
+
+
+def test_scan_and_checkpoint(alone):
+    """Batches one after the other, the run in the gradient again."""
+    weights, (time, index) = weights_of(line()), given()
+    parts = time.reshape(2, -1, EVENTS), index.reshape(2, -1, EVENTS)
+    again = jax.checkpoint(of_line)
+
+    def mean(weights, time, index):
+        def step(total, part):
+            return total + again(weights, *part), None
+
+        return jax.lax.scan(step, 0.0, (time, index))[0] / 2
+
+    value, (by_weights, by_time) = jax.jit(with_gradient(mean))(weights, *parts)
+    found = value, (by_weights, by_time.reshape(time.shape))
+    assert_alike(numbers(found), alone("line"))
+
+
+def test_debug_nans(alone):
+    with jax.debug_nans(True):
+        found = jax.jit(with_gradient(of_line))(weights_of(line()), *given())
+    assert_alike(numbers(found), alone("line"))
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+
+
+def shipped(exported, vjp_order=0):
+    """What comes out of the file, where the package is there that JAX writes files with."""
+    if find_spec("flatbuffers") is None:
+        return exported
+    return export.deserialize(exported.serialize(vjp_order=vjp_order))
+
+
+def test_export_with_a_gradient(alone):
+    arguments = weights_of(line()), *given()
+    exported = shipped(export.export(jax.jit(of_line))(*shapes_of(arguments)), vjp_order=1)
+    value, pull = jax.vjp(exported.call, *arguments)
+    by_weights, by_time, _ = pull(jnp.ones(()))
+    assert_alike(numbers((value, by_weights, by_time)), alone("line"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_export_with_a_symbolic_batch(alone, name):
+    """One file for batches of all sizes."""
+    make, function = CASES[name]
+    parameters = make()
+    (batch,) = export.symbolic_shape("batch")
+    time, index = (
+        jax.ShapeDtypeStruct((batch, EVENTS), dtype) for dtype in (jnp.float32, jnp.int32)
+    )
+    # Files hold lists and dicts, and no classes.
+    leaves, tree = jax.tree.flatten(parameters)
+
+    def flat(leaves, time, index):
+        found = with_gradient(function)(jax.tree.unflatten(tree, leaves), time, index)
+        return jax.tree.leaves(found)
+
+    exported = shipped(export.export(jax.jit(flat))(shapes_of(leaves), time, index))
+    assert_alike(numbers(exported.call(leaves, *given())), alone(name))
+    if name == "boxes":
+        many = [jnp.concatenate([array] * 9) for array in given()]
+        assert_alike(numbers(exported.call(leaves, *many))[:-1], alone(name)[:-1])
+
+
+# ---- the page of the documentation; what it does on several devices runs in the child
+
+
+def test_the_page_runs():
+    sections = re.findall("^## (.*)", PAGE.read_text(), re.M)
+    rest = [name for name in sections[1:] if name not in SECTIONS_OF_DEVICES]
+    assert sections[0] == "A network"
+    assert len(rest) == len(sections) - 3
+    if find_spec("flatbuffers") is None:
+        rest.remove("To a file")
+    run_page(rest)
+
+
+# ---- on two devices
+
+
+@pytest.mark.parametrize("how", WITH_DEVICES)
+@pytest.mark.parametrize("name", CASES)
+def test_two_devices_give_the_result_of_one(on_two_devices, alone, how, name):
+    assert_alike(on_two_devices[f"{how} {name}"], alone(name))
+
+
+@pytest.mark.parametrize("how", ["pmap", "auto"])
+def test_two_devices_without_types_give_the_result_of_one(on_two_devices, alone, how):
+    assert_alike(on_two_devices[f"{how} line"], alone("line"))
+
+
+# ---- 64 bits
+
+
+@pytest.mark.parametrize("engine", [None, TimeStepped(dt=1e-3)])
+def test_a_network_of_64_bits_is_refused_where_jax_computes_with_32(engine):
+    with jax.enable_x64(True):
+        network = boxes()
+    time, index = given()
+    message = (
+        "node '1': weight is float64, and JAX computes in float32: call "
+        r'jax.config.update\("jax_enable_x64", True\) at the start, or lower the network with '
+        'dtype="float32"'
+    )
+    with pytest.raises(UsageError, match=message):
+        simulate(network, Events(time=time, index=index), T_END, engine=engine)
+
+
+def test_float64_is_refused_by_lower_where_jax_computes_with_32():
+    from jaxsnn.nir import build
+
+    graph = build.sequential(build.input(CHANNELS), build.li(tau="10ms"))
+    with pytest.raises(UsageError, match="dtype is float64, and JAX computes in float32: call"):
+        lower(graph, dtype="float64")
+    with jax.enable_x64(True):
+        assert lower(graph, dtype="float64").dtype == np.float64
+    assert lower(graph, dtype=float).dtype == np.float32
+
+
+def test_numpy_arrays_of_64_bits_are_taken_over(recwarn):
+    network, (time, index) = boxes(), given()
+    wide = jax.tree.map(lambda array: np.asarray(array, float), network)
+    assert wide.dtype == np.float32
+    found = simulate(wide, Events(time=time, index=index), T_END, throw=False)
+    assert found.spikes["2"].time.dtype == np.float32
+    assert not [str(each.message) for each in recwarn]
