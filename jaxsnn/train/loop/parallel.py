@@ -30,7 +30,8 @@ from jaxtyping import Array, UInt32
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.train.options import TrainOptions
 
-Tree, Other = TypeVar("Tree"), TypeVar("Other")
+Tree = TypeVar("Tree")
+Other = TypeVar("Other")
 
 #: Name of the axis of the mesh.
 SAMPLES = "samples"
@@ -83,11 +84,12 @@ def make_devices(options: TrainOptions) -> None:
     It must come before anything else touches JAX; afterwards nothing is done, nor where the user
     has said how many there are. Several processes have one each.
     """
-    said = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices >= 0
+    config: Any = jax.config
+    said = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0
     if said or options.processes > 1 or (options.devices or 1) == 1:
         return
     with suppress(RuntimeError):  # JAX has started: `make_mesh` says what to do
-        jax.config.update("jax_num_cpu_devices", options.devices)
+        config.update("jax_num_cpu_devices", options.devices)
 
 
 #: XLA's flag for the number of devices that a CPU shows.
