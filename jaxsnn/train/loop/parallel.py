@@ -166,7 +166,9 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
     What several devices compute is waited for, and goes on from here on the host, so that never
     more than one program is launched on them.
     """
-    return tree if mesh is None else jax.device_get(tree)
+    if mesh is None:
+        return tree
+    return jax.device_get(jax.block_until_ready(tree))  # the latter waits for all devices
 
 
 def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
