@@ -232,9 +232,10 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     from jaxsnn.train import TrainingStopped, fit
     from jaxsnn.train.data.labelled_files import with_data
     from jaxsnn.train.loop.chip_training import on_emulated_chip
-    from jaxsnn.train.loop.parallel import is_first, join
+    from jaxsnn.train.loop.parallel import is_first, join, make_devices
 
     join(options)
+    make_devices(options)
     several, in_the_loop = options.processes > 1, options.engine == "loop"
     loaded, notes = with_data(graph, options)
     if in_the_loop:

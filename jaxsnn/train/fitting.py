@@ -16,7 +16,7 @@ from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.chip_training import on_emulated_chip
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
-from jaxsnn.train.loop.parallel import join
+from jaxsnn.train.loop.parallel import join, make_devices
 from jaxsnn.train.loop.train_plan import make_plan
 from jaxsnn.train.loop.training_run import TrainingRun, TrainingStopped
 from jaxsnn.train.options import OPTIONS, TrainOptions, check_options, options_with
@@ -73,6 +73,7 @@ def fit(
     check_options(chosen)
     _refuse_commands(chosen)
     join(chosen)
+    make_devices(chosen)
     chosen, notes = with_data(graph, chosen)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)

@@ -30,6 +30,79 @@ losses = [record.train_loss for record in trained.history]
 print(json.dumps({"weights": weights, "losses": losses, "batch": trained.history[-1].max_spikes}))
 """
 
+#: The same on two devices, with a look at what runs there: one exchange in each compiled program,
+#: programs launched one at a time, parameters the same bits on both. No XLA flag says how many.
+WATCHED = (
+    """
+import json, re
+import jax, numpy as np
+from jaxsnn.train.loop import epoch, training_run
+seen, launched, late, spread = {}, [], [], []
+def watched(name, function):
+    def call(*arguments):
+        if name not in seen:
+            text = function.lower(*arguments).compile().as_text()
+            exchanges = re.findall(r" (?:all|reduce|collective)-[a-z-]+\\(", text)
+            seen[name] = [exchange.strip(" (") for exchange in exchanges]
+        late.extend(not array.is_ready() for array in launched)
+        found = function(*arguments)
+        launched[:] = jax.tree.leaves(found)
+        return found
+    return call
+def joined(summaries):
+    leaves = jax.tree.leaves(summaries)
+    spread.extend(len(leaf.devices()) for leaf in leaves if isinstance(leaf, jax.Array))
+    return epoch.joined(summaries)
+training_run.run_epoch = watched("run_epoch", epoch.run_epoch)
+training_run.run_evaluation = watched("run_evaluation", epoch.run_evaluation)
+training_run.joined = joined
+training_run._EVALUATION_BATCH = 8
+states = []
+whole = training_run.TrainingRun.result
+def result(self):
+    states.append(self.state)
+    return whole(self)
+training_run.TrainingRun.result = result
+"""
+    + RUN
+    + """
+same = [
+    len({np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards})
+    for leaf in jax.tree.leaves(states[0].raw)
+]
+shards = [len(leaf.addressable_shards) for leaf in jax.tree.leaves(states[0].raw)]
+print(json.dumps({
+    "weights": weights, "losses": losses, "exchanges": seen, "late": sum(late),
+    "launches": len(late), "spread": spread, "same": same, "shards": shards,
+}))
+"""
+)
+
+#: Sums and maxima of arrays of all kinds over three devices, exchanged as bits.
+EXCHANGED = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 3)
+jax.config.update("jax_enable_x64", True)
+from jaxsnn.train.loop.parallel import make_mesh, over_devices, shared_out
+mesh = make_mesh(3)
+values = np.arange(1.0, 13.0).reshape(6, 2) * np.pi
+def both(part):
+    kinds = ("float64", "float32", "float16", "int64", "int32", "int8", "uint32")
+    sums = {kind: jnp.sum(part, axis=0).astype(kind) for kind in kinds}
+    peaks = {"scalar": jnp.max(part), "low": jnp.max(-part).astype("int32"), "any": part[0, 0] > 20,
+             "nan": jnp.where(part[0, 0] > 20, jnp.nan, 0.0), "none": jnp.zeros((0,))}
+    return over_devices(sums, peaks, mesh)
+sums, peaks = jax.jit(shared_out(both, mesh, 1))(values)
+parts = [np.sum(values[2 * n : 2 * n + 2], axis=0) for n in range(3)]
+for kind, found in sums.items():
+    expected = sum((part.astype(kind) for part in parts), np.zeros(2, kind))
+    assert found.dtype == kind and np.array_equal(found, expected), (kind, found, expected)
+assert peaks["scalar"] == values.max() and peaks["low"] == int(-values.min()), peaks
+assert bool(peaks["any"]) and peaks["any"].dtype == bool and np.isnan(peaks["nan"]), peaks
+assert peaks["none"].shape == (0,), peaks
+print("fine")
+"""
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
@@ -78,6 +151,102 @@ def alone(environment):
 def test_eight_devices_give_the_result_of_one(environment, alone):
     flags = "--xla_force_host_platform_device_count=8"
     assert_alike(result_of(started(environment, 8, 1, 0, 0, XLA_FLAGS=flags)), alone)
+
+
+def test_sums_and_maxima_of_all_kinds_of_numbers_travel_as_bits(run_python):
+    assert run_python(EXCHANGED, JAX_PLATFORMS="cpu").stdout.strip() == "fine"
+
+
+@pytest.fixture(scope="module")
+def watched(environment):
+    arguments = ["2", "1", "0", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return result_of(process)
+
+
+def test_two_devices_that_fit_makes_give_the_result_of_one(watched, alone):
+    assert_alike(watched, alone)
+
+
+def test_a_step_has_one_exchange(watched):
+    """At each the devices wait for each other."""
+    assert watched["exchanges"] == {"run_epoch": ["all-gather"], "run_evaluation": ["all-gather"]}
+
+
+def test_parameters_are_the_same_bits_on_both_devices(watched):
+    assert watched["shards"]
+    assert set(watched["shards"]) == {2}
+    assert set(watched["same"]) == {1}
+
+
+def test_programs_on_several_devices_are_launched_one_at_a_time(watched):
+    """With more than 32 on their way the launches take the threads that running programs need."""
+    assert watched["launches"] > 1000
+    assert watched["late"] == 0
+    assert set(watched["spread"]) == {1}
+
+
+def test_the_command_makes_the_devices_that_it_needs(environment, tmp_path):
+    from jaxsnn.nir import write
+    from tests.helpers.small_task import small_net
+
+    write(tmp_path / "net.nir", small_net())
+    command = "train net.nir --data yinyang -o out.nir --epochs 1 --batch-size 501 --devices 2"
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxsnn.commands.cli", *command.split()],
+        env=environment | {"PYTHONPATH": os.getcwd()},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "batches are of 500 samples, not 501: 2 devices share them evenly" in done.stderr
+
+
+LATE = """
+import jax
+from jaxsnn.errors import UsageError
+from jaxsnn.train import fit
+from tests.helpers.small_task import DATA, small_net
+assert len(jax.devices()) == 1
+try:
+    fit(small_net(), DATA, epochs=1, progress=None, devices=2)
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_where_jax_has_started_the_error_says_what_to_set(run_python):
+    said = run_python(LATE, JAX_PLATFORMS="cpu").stdout
+    assert "devices is 2: JAX sees 1" in said
+    assert (
+        "XLA_FLAGS=--xla_force_host_platform_device_count=2 is set before jax is imported" in said
+    )
+
+
+@pytest.mark.parametrize("platform", ["XLA_FLAGS", "JAX_NUM_CPU_DEVICES"])
+def test_a_number_of_devices_that_the_user_has_set_is_kept(run_python, platform):
+    flags = os.environ.get("XLA_FLAGS", "")
+    said = {
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=3",
+        "JAX_NUM_CPU_DEVICES": "3",
+    }
+    code = """
+import jax
+from jaxsnn.train import TrainOptions
+from jaxsnn.train.loop.parallel import make_devices
+make_devices(TrainOptions(devices=2))
+print(len(jax.devices()))
+"""
+    environment = {platform: said[platform], "JAX_PLATFORMS": "cpu"}
+    assert run_python(code, **environment).stdout.strip() == "3"
 
 
 @pytest.mark.slow

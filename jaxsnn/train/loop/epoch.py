@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,12 @@ from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
-from jaxsnn.train.loop.parallel import highest, shared_out, total
+from jaxsnn.train.loop.parallel import over_devices, shared_out
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
 from jaxsnn.train.options import TrainOptions
+
+Tree = TypeVar("Tree")
 
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
@@ -65,8 +67,8 @@ class Summary(NamedTuple):
 def summarise(
     setup: Setup, solution: Solution, values: jax.Array, labels: jax.Array, used: jax.Array
 ) -> Summary:
-    """Summary of one batch, of all devices together; `used` (batch,) is False for samples that only
-    fill it up.
+    """Summary of one batch, or of one device's part of it; `used` (batch,) is False for samples
+    that only fill it up.
     """
     predictions = setup.loss.predict(solution)
 
@@ -90,8 +92,15 @@ def summarise(
     )
     finite = jnp.all(jnp.isfinite(jnp.where(used, values, 0.0)))
     result = jnp.where(finite, solution.result, jnp.int32(Result.NOT_FINITE))
-    budgets, result = highest((solution.budgets, result), setup.mesh)
-    return total(sums, setup.mesh)._replace(budgets=budgets, result=result)
+    return sums._replace(budgets=cast(Budgets, solution.budgets), result=result)
+
+
+def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]:
+    """Sums over the devices, and the summary of all of them, in one exchange."""
+    maxima = (summary.budgets, summary.result)
+    added = summary._replace(budgets={}, result=jnp.int32(0))
+    (sums, added), (budgets, result) = over_devices((sums, added), maxima, setup.mesh)
+    return sums, added._replace(budgets=budgets, result=result)
 
 
 def joined(summaries: Summary) -> Summary:
@@ -291,16 +300,12 @@ def _gradient(
         return jnp.mean(values) / devices, (solution, values)
 
     gradient, (solution, values) = jax.grad(objective, has_aux=True)(raw)
-    wanted = bumping.wanted(
-        solution.counts, batch.labels, setup.loss.population, partial(average, mesh=setup.mesh)
-    )
+    read = setup.loss.population
+    cases = bumping.cases(solution.counts, batch.labels, read)
+    fractions = {name: jnp.mean(case, axis=0) / devices for name, case in cases.items()}
     summary = summarise(setup, solution, values, batch.labels, jnp.ones_like(batch.labels, bool))
-    return total(gradient, setup.mesh), wanted, summary
-
-
-def average(values: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """The mean over the samples of a batch, axis 0, on all devices."""
-    return total(jnp.mean(values, axis=0), mesh) / (1 if mesh is None else mesh.size)
+    (gradient, fractions), summary = together(setup, (gradient, fractions), summary)
+    return gradient, bumping.wanted(fractions, read), summary
 
 
 @partial(jax.jit, static_argnums=0)
@@ -319,6 +324,6 @@ def run_evaluation(
         batch = data.take(order)
         solution = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
         values = setup.loss(solution, batch.labels)
-        return summarise(setup, solution, values, batch.labels, used)
+        return together(setup, (), summarise(setup, solution, values, batch.labels, used))[1]
 
     return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)

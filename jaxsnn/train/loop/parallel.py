@@ -5,19 +5,33 @@ Every device holds all parameters and all data; it takes its part of each batch,
 added up. The result is that of one device, up to the order of the sums. On several hosts each
 process calls `join_processes` before anything else touches JAX, and then `fit` with the same
 arguments; only process 0 writes files.
+
+The devices of a CPU share the threads that launch and run programs, as many as there are cores or
+devices. A launch waits on such a thread once 32 programs of a device are on their way; where all
+threads wait so, a program that is running finds none for its last device, its first wait for it in
+vain, and XLA ends the process. So programs on several devices are launched one at a time: results
+go to the host (`on_host`) before the next begins, and nothing else computes with arrays that lie on
+several devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, UInt32
 
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.train.options import TrainOptions
+
+Tree = TypeVar("Tree")
+Other = TypeVar("Other")
 
 #: Name of the axis of the mesh.
 SAMPLES = "samples"
@@ -64,6 +78,24 @@ def join(options: TrainOptions) -> None:
         join_processes(str(options.coordinator), options.processes, options.process)
 
 
+def make_devices(options: TrainOptions) -> None:
+    """Let the CPU show as many devices as the options ask for, where JAX has not started yet.
+
+    It must come before anything else touches JAX; afterwards nothing is done, nor where the user
+    has said how many there are. Several processes have one each.
+    """
+    config: Any = jax.config
+    said = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or config.jax_num_cpu_devices >= 0
+    if said or options.processes > 1 or (options.devices or 1) == 1:
+        return
+    with suppress(RuntimeError):  # JAX has started: `make_mesh` says what to do
+        config.update("jax_num_cpu_devices", options.devices)
+
+
+#: XLA's flag for the number of devices that a CPU shows.
+_COUNT_FLAG = "--xla_force_host_platform_device_count"
+
+
 def make_mesh(devices: int | None) -> Mesh | None:
     """The first so many devices, of all processes, as a mesh of one axis; None for a single one.
 
@@ -79,8 +111,8 @@ def make_mesh(devices: int | None) -> Mesh | None:
     if count < 1 or count > len(everywhere):
         raise UsageError(
             f"devices is {count}: JAX sees {len(everywhere)}",
-            fix="take as many at most; a CPU shows more with"
-            f" XLA_FLAGS=--xla_force_host_platform_device_count={max(count, 1)}",
+            fix="take as many at most; a CPU shows more where fit is the first that uses JAX, or"
+            f" where XLA_FLAGS={_COUNT_FLAG}={max(count, 1)} is set before jax is imported",
         )
     if several and count != len(everywhere):
         raise UsageError(
@@ -99,7 +131,7 @@ def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> C
     """A function whose last arguments, `parts` of them, are arrays over samples, run on each
     device's part of them.
 
-    Its results must be the same on all devices: `total` and `highest` make them so.
+    Its results must be the same on all devices: `over_devices` makes them so.
     """
     if mesh is None:
         return function
@@ -118,11 +150,79 @@ def shared_out(function: Callable[..., Any], mesh: Mesh | None, parts: int) -> C
     return run
 
 
-def total(tree: Any, mesh: Mesh | None) -> Any:
-    """Sums over the devices."""
-    return tree if mesh is None else jax.lax.psum(tree, SAMPLES)
+def on_all(tree: Tree, mesh: Mesh | None) -> Tree:
+    """The arrays of a tree copied to all devices of the mesh, once, so that no call copies them.
+
+    With several processes nothing is done: each has its own, and they are the same.
+    """
+    if mesh is None or jax.process_count() > 1:
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def highest(tree: Any, mesh: Mesh | None) -> Any:
-    """Maxima over the devices."""
-    return tree if mesh is None else jax.lax.pmax(tree, SAMPLES)
+def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
+    """The arrays of a tree as NumPy arrays, once they are there; unchanged without a mesh.
+
+    What several devices compute is waited for, and goes on from here on the host, so that never
+    more than one program is launched on them.
+    """
+    if mesh is None:
+        return tree
+    return jax.device_get(jax.block_until_ready(tree))  # the latter waits for all devices
+
+
+def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
+    """Sums of one tree and maxima of another over the devices, exchanged in one operation.
+
+    All leaves travel as bits in one vector, and every device adds up the vectors of all in the
+    same order: the results are the same bits everywhere. One operation only, for at each of them
+    the devices wait for each other.
+
+    Args:
+        sums, maxima: trees of arrays, the same shapes on all devices.
+        mesh: the devices; None: one, and nothing is done.
+    """
+    if mesh is None:
+        return sums, maxima
+    added, highest = (jax.tree.map(jnp.asarray, tree) for tree in (sums, maxima))
+    leaves, form = jax.tree.flatten((added, highest))
+    words = jnp.concatenate([_words(leaf) for leaf in leaves])
+    parts = iter(_split(jax.lax.all_gather(words, SAMPLES), leaves))
+    added, highest = jax.tree.unflatten(form, parts)
+    return (
+        jax.tree.map(lambda part: jnp.sum(part, axis=0, dtype=part.dtype), added),
+        jax.tree.map(lambda part: jnp.max(part, axis=0), highest),
+    )
+
+
+def _words(leaf: jax.Array) -> UInt32[Array, "words"]:
+    """The bits of an array."""
+    narrow = leaf.dtype.itemsize < _WORD
+    carried = leaf.astype(_carrier(leaf.dtype)) if narrow else leaf
+    return jax.lax.bitcast_convert_type(carried, jnp.uint32).reshape(-1)
+
+
+def _split(
+    gathered: UInt32[Array, "devices words"], leaves: Sequence[jax.Array]
+) -> Iterator[jax.Array]:
+    """The arrays that vectors of bits were made of, each with an axis over devices in front."""
+    devices, start = len(gathered), 0
+    for leaf in leaves:
+        dtype = _carrier(leaf.dtype)
+        per_number = dtype.itemsize // _WORD
+        end = start + leaf.size * per_number
+        numbers = (devices, *leaf.shape)
+        shape = numbers if per_number == 1 else (*numbers, per_number)
+        bits = gathered[:, start:end].reshape(shape)
+        yield jax.lax.bitcast_convert_type(bits, dtype).astype(leaf.dtype)
+        start = end
+
+
+def _carrier(dtype: np.dtype) -> np.dtype:
+    """The type in which numbers travel: their own, or one of 32 bits that holds them."""
+    if dtype.itemsize >= _WORD:
+        return dtype
+    return np.dtype(np.float32 if jnp.issubdtype(dtype, jnp.floating) else np.int32)
+
+
+_WORD = 4  # bytes

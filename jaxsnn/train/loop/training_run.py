@@ -38,7 +38,7 @@ from jaxsnn.train.loop.epoch import (
 )
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
-from jaxsnn.train.loop.parallel import is_first, make_mesh
+from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_host
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.silence import feeding_weights
@@ -105,8 +105,9 @@ class TrainingRun:
         wanted = cast(Any, options.trainable)
         trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
-        self.scales = step_scales(network, trainables.constraints, plan.t_end)
         mesh = make_mesh(options.devices)
+        self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
+        self.network, self.splits = on_all((self.network, self.splits), mesh)
         self.notes = [*plan.notes, *trainables.notes]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
         batches = len(data.train) // self.batch_size
@@ -125,7 +126,7 @@ class TrainingRun:
             options=options.compiled_only(),
             mesh=mesh,
         )
-        self.state = begin(self.setup, raw)
+        self.state = on_all(begin(self.setup, raw), mesh)
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
         self.best: tuple[EpochRecord, TrainState] | None = None
@@ -241,7 +242,7 @@ class TrainingRun:
         )
 
         def attempt(setup: Setup) -> tuple[TrainState, Summary]:
-            return run_epoch(
+            state, summary = run_epoch(
                 setup,
                 self.network,
                 self.scales,
@@ -251,6 +252,7 @@ class TrainingRun:
                 order,
                 pace,
             )
+            return state, on_host(summary, setup.mesh)
 
         return self._with_enough_room(attempt, f"epoch {epoch}")
 
@@ -305,8 +307,8 @@ class TrainingRun:
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
             summaries = [
-                run_evaluation(setup, self.network, self.state.best, data, order, used)
-                for order, used in parts
+                on_host(run_evaluation(setup, self.network, self.state.best, data, *part), mesh)
+                for part in parts
             ]
             return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
@@ -417,7 +419,8 @@ class TrainingRun:
 
     def _best_arrays(self) -> dict[str, np.ndarray]:
         assert self.best is not None
-        values = to_values(self.network, self.setup.trained, self.best[1].best)
+        network, best = on_host((self.network, self.best[1].best), self.setup.mesh)
+        values = to_values(network, self.setup.trained, best)
         return {
             f"{node}.{name}": np.asarray(value)
             for node, own in values.items()
@@ -451,7 +454,8 @@ class TrainingRun:
                 f"up to {clipped:.2g} of an epoch's spikes were so close to tangency that their"
                 " gradient was clipped"
             )
-        trained = with_trained(self.network, self.setup.trained, self.state.best)
+        network, best = on_host((self.network, self.state.best), self.setup.mesh)
+        trained = with_trained(network, self.setup.trained, best)
         return Fit(
             graph=update_graph(self.graph, trained),
             history=tuple(self.history),

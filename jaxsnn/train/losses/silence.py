@@ -7,7 +7,7 @@ bumping), on top of the step that the optimiser takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,30 +40,39 @@ class WeightBumping:
     hidden: float = 0.3
     hidden_fraction: float = 0.02
 
-    def wanted(
-        self,
-        counts: Mapping[str, jax.Array],
-        labels: jax.Array,
-        read: str,
-        mean: Callable[[jax.Array], jax.Array],
+    @staticmethod
+    def cases(
+        counts: Mapping[str, jax.Array], labels: jax.Array, read: str
     ) -> dict[str, jax.Array]:
-        """How far the weights of each neuron are raised, population -> (neurons,) >= 0.
+        """What `wanted` needs of each sample, population -> (batch, neurons) bool: of the
+        population that the loss reads, which neuron is silent though it is that of the label; of
+        others, which fire.
 
         Args:
             counts: population -> spikes of each neuron, (batch, neurons).
             labels: (batch,).
             read: the population that the loss reads.
-            mean: over the samples of the whole batch, axis 0.
         """
-        bumps = {}
+        found = {}
         for name, count in counts.items():
             fires = count > 0
-            if name == read:
-                is_label = labels[:, None] == jnp.arange(fires.shape[1])
-                bumps[name] = self.label * mean(is_label & ~fires)
-            else:
-                bumps[name] = jnp.where(mean(fires) < self.hidden_fraction, self.hidden, 0.0)
-        return bumps
+            is_label = labels[:, None] == jnp.arange(fires.shape[1])
+            found[name] = is_label & ~fires if name == read else fires
+        return found
+
+    def wanted(self, fractions: Mapping[str, jax.Array], read: str) -> dict[str, jax.Array]:
+        """How far the weights of each neuron are raised, population -> (neurons,) >= 0.
+
+        Args:
+            fractions: means of the `cases` over the samples of the whole batch, (neurons,).
+            read: the population that the loss reads.
+        """
+        return {
+            name: self.label * fraction
+            if name == read
+            else jnp.where(fraction < self.hidden_fraction, self.hidden, 0.0)
+            for name, fraction in fractions.items()
+        }
 
 
 def weight_bumping_of(
