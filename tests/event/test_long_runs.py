@@ -16,6 +16,7 @@ from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, simulate_layer
+from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.network.structure import TauShape
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
@@ -152,3 +153,19 @@ def test_closed_boxes_leave_nothing_behind_in_a_group(name):
     short, long = run(100.0), run(1e7)
     assert short.count.sum() > 20
     np.testing.assert_array_equal(long.count, short.count)
+
+
+def test_closed_boxes_leave_nothing_behind_in_a_voltage():
+    """V of an integrator that reads out stays where the last box has left it."""
+    weight, time, row = boxed_inputs(50, np.float32)
+    lanes = tonic(np.float32, 50, v_start=0.0)
+    drive = Drive(
+        neuron=BOXES["IF"],
+        lanes=lanes,
+        v_inf=jnp.zeros(50, np.float32),
+        weight=weight,
+        time=time,
+        row=row.astype(jnp.int32),
+    )
+    v = membrane(drive, jnp.asarray([1.5, 1e7], np.float32))[0]
+    np.testing.assert_array_equal(v[1], v[0])

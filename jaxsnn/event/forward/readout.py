@@ -17,10 +17,10 @@ from jaxsnn.event.event_arrays import (
     OfNeurons,
     OfSamples,
     Rows,
-    State,
     Times,
     Weights,
 )
+from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.layer import spread
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.sorting import sorted_times
@@ -89,16 +89,22 @@ def membrane(
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
     across = spread(drive.lanes, batch)
 
-    def step(state: State, slot: _Slot) -> tuple[State, OfNeurons]:
+    least = least_level(weight)
+
+    def step(held: Level, slot: _Slot) -> tuple[Level, OfNeurons]:
         # x(t_n) = Phi(t_n - t_(n - 1)) x(t_(n - 1)) + W_n e
-        before = neuron.flow(neuron.decay(across, slot.wait[:, None]), state)
-        state = neuron.arrive(before, padded[slot.row])
-        return state, state[0]
+        before = neuron.flow(neuron.decay(across, slot.wait[:, None]), held.x)
+        if neuron.level is None:
+            after = Level(neuron.arrive(before, padded[slot.row]), held.low)
+        else:
+            after = arrived(neuron, across, Level(before, held.low), padded[slot.row], least)
+        return after, after.x[0]
 
     def fill(array: Float[Array, "#batch neurons"]) -> OfNeurons:
         return jnp.broadcast_to(array, shape)
 
-    start = varying_like(jax.tree.map(fill, neuron.begin(across)), padded, across, merged)
+    begin = jax.tree.map(fill, neuron.begin(across))
+    start = varying_like(Level(begin, jnp.zeros_like(begin[0])), padded, across, merged)
     # The scan goes over the slots, so that they are the first axis.
     _, v = lax.scan(step, start, _Slot(wait=merged.wait.T, row=merged.row.T))
     by_sample = jnp.moveaxis(v, 0, 1)
