@@ -171,6 +171,19 @@ def on_host(tree: Tree, mesh: Mesh | None) -> Tree:
     return jax.device_get(jax.block_until_ready(tree))  # the latter waits for all devices
 
 
+def on_first(tree: Tree, mesh: Mesh | None) -> tuple[Tree, Mesh | None]:
+    """The arrays of a tree, which all devices hold, as they lie on the first, and no mesh: for what
+    is too short to be shared out. Both unchanged with several processes.
+    """
+    if mesh is None or jax.process_count() > 1:
+        return tree, mesh
+
+    def first(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        return array.addressable_data(0) if isinstance(array, jax.Array) else array
+
+    return jax.tree.map(first, tree), None
+
+
 def over_devices(sums: Tree, maxima: Other, mesh: Mesh | None) -> tuple[Tree, Other]:
     """Sums of one tree and maxima of another over the devices, exchanged in one operation.
 

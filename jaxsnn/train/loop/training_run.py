@@ -38,7 +38,7 @@ from jaxsnn.train.loop.epoch import (
 )
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
-from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_host
+from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.silence import feeding_weights
@@ -301,14 +301,15 @@ class TrainingRun:
         """A pass without training over a split, repeated with a larger budget where neurons fire
         more often.
         """
-        mesh = self.setup.mesh
+        given = self.network, self.state.best, data
+        (network, best, samples), mesh = on_first(given, self.setup.mesh)
         size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
+            here = replace(setup, mesh=mesh)
             summaries = [
-                on_host(run_evaluation(setup, self.network, self.state.best, data, *part), mesh)
-                for part in parts
+                on_host(run_evaluation(here, network, best, samples, *part), mesh) for part in parts
             ]
             return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
