@@ -31,9 +31,14 @@ class Value(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Carry of the search, arrays of one shape; the root lies between low and high."""
+    """Carry of the search, arrays of one shape; the root lies between low and high.
 
-    t: Numbers  # where the function is looked at next, and the result
+    The function's values are part of it, so that all that one step decides is decided by the same
+    numbers: the compiler may work out a function twice, with different rounding.
+    """
+
+    t: Numbers  # the result, once it is no longer busy
+    at: Value  # the function there
     low: Numbers
     high: Numbers
     step: Numbers  # how far t was moved last
@@ -78,7 +83,15 @@ def bracketed_root(
     low, high, begin = (jnp.broadcast_to(array, shape) for array in (low, high, begin))
     # NaN ends the search at once.
     busy = wanted & (begin >= low) & (begin <= high)
-    search = _Search(t=begin, low=low, high=high, step=2 * (high - low), busy=busy, count=0)
+    search = _Search(
+        t=begin,
+        at=_spread(function(begin), begin),
+        low=low,
+        high=high,
+        step=2 * (high - low),
+        busy=busy,
+        count=0,
+    )
     step = partial(_closer, function, above)
     return lax.while_loop(unfinished, step, varying_like(search, above)).t
 
@@ -93,7 +106,7 @@ def _closer(
     """
     t = search.t
     eps = jnp.finfo(t.dtype).eps
-    value, slope, rounding = function(t)
+    value, slope, rounding = search.at
     before = (value <= 0) == above  # t lies before the root, or on it
     low = jnp.where(before, t, search.low)
     high = jnp.where(before, search.high, t)
@@ -108,14 +121,22 @@ def _closer(
     # At the end a last Newton step, if it stays inside, takes off what is left.
     halved = jnp.where(found, t, _middle(low, high))
     after = jnp.where(jnp.where(found, inside, fast), newton, halved)
+    after = jnp.where(search.busy, after, t)
     return _Search(
-        t=jnp.where(search.busy, after, t),
+        t=after,
+        at=_spread(function(after), after),
         low=low,
         high=high,
         step=abs(after - t),
         busy=search.busy & ~found,
         count=search.count + 1,
     )
+
+
+def _spread(at: Value, t: Numbers) -> Value:
+    """Values in the shape and of the type of the times."""
+    zero = jnp.zeros_like(t)
+    return Value(*(part + zero for part in at))
 
 
 def _middle(low: Numbers, high: Numbers) -> Numbers:
