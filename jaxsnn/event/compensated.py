@@ -23,11 +23,12 @@ class Pair(NamedTuple):
 
 
 def two_sum(a: Numbers, b: Numbers) -> Pair:
-    """a + b, exactly."""
+    """a + b, exactly; of infinite numbers the low part is 0."""
     high = a + b
     b_taken = high - a
     a_taken = high - b_taken
-    return Pair(high, (a - a_taken) + (b - b_taken))
+    low = (a - a_taken) + (b - b_taken)
+    return Pair(high, jnp.where(jnp.isfinite(high), low, 0.0))
 
 
 def plus(pair: Pair, number: Numbers) -> Pair:
@@ -39,11 +40,6 @@ def plus(pair: Pair, number: Numbers) -> Pair:
 def between(earlier: Pair, later: Pair) -> Numbers:
     """later - earlier."""
     return (later.high - earlier.high) + (later.low - earlier.low)
-
-
-def less(a: Pair, b: Pair) -> Bool[Array, "..."]:
-    """Whether a < b."""
-    return (a.high < b.high) | ((a.high == b.high) & (a.low < b.low))
 
 
 def either(condition: Bool[Array, "..."], yes: Pair, no: Pair) -> Pair:

@@ -323,7 +323,8 @@ def _spikes_back(
         slopes = jnp.where(jumped, causes.jump / spec.jump_width, slopes)
     slopes = jnp.maximum(slopes, slope_floor(spec, lanes))
     # One that starts above its threshold fires at time 0, whatever its state is exactly.
-    first = jnp.where(starts_above(spec.neuron, lanes), jnp.inf, slopes[0])
+    at_start = starts_above(spec.neuron, lanes) & (times[0] == 0)
+    first = jnp.where(at_start, jnp.inf, slopes[0])
     spikes = _Spike(
         time=jnp.where(fired, times, 0.0),
         slope=slopes.at[0].set(first),
@@ -452,7 +453,6 @@ class _Tile:
     def next_spike(self, sample: _Sample) -> Int[Array, "a b"]:
         """For each arrival the neuron's next spike, or how many it has."""
         arrival = self.of_arrivals(sample.arrival)
-        slot = self.of_arrivals(jnp.arange(len(sample.arrival), dtype=jnp.int32))
         shape = jnp.broadcast_shapes(arrival.shape, self._lanes_shape(sample))
         number = jnp.zeros(shape, jnp.int32)
         # Of many spikes a search takes less time than a comparison with each.
@@ -463,9 +463,9 @@ class _Tile:
         for spike in range(len(sample.times)):
             time = self.of_lanes(sample.times[spike])
             behind = time <= arrival
-            if sample.cause is not None:  # an arrival that made it fire came before it
-                cause = self.of_lanes(sample.cause[spike])
-                behind &= ~((time == arrival) & (slot <= cause))
+            if sample.cause is not None:  # all that came when it was made to fire came before it
+                caused = self.of_lanes(sample.cause[spike]) >= 0
+                behind &= ~((time == arrival) & caused)
             number += behind
         return number
 

@@ -139,7 +139,9 @@ class LIFDelta(LIFBox):
         # It may fall below the threshold until the interval ends.
         del duration
         jumped = self.above(lanes, state)
-        return jumped | self.above(lanes, end)
+        # at the very end of the interval, by its own flow
+        comes = (self.excess(lanes, state) < 0) & (self.excess(lanes, end) >= 0)
+        return jumped | self.above(lanes, end) | (comes & (self.slope(lanes, end) > 0))
 
     def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
         """Whether v is above the threshold, or at it if that is enough."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
-from jaxsnn.event.compensated import Pair, between, either, less, plus
+from jaxsnn.event.compensated import Pair, between, either, plus
 from jaxsnn.event.event_arrays import (
     NeuronLanes,
     NumberOfSamples,
@@ -177,12 +177,8 @@ class Agenda:
         position = state.populations[number].position
         zero = jnp.zeros_like(position)
         time = pick(train.time, position)
-        # It comes with what is due at that time as far as its own rounded time tells.
-        low = jnp.zeros_like(time)
-        for delivery in deliveries:
-            low = jnp.where(delivery.due.high == time, delivery.due.low, low)
         arrival = NextArrival(
-            time=Pair(time, low),
+            time=Pair(time, jnp.zeros_like(time)),
             row=pick(train.row, position),
             source=zero,
             step=zero + self.none,
@@ -226,8 +222,9 @@ class Agenda:
         zero = jnp.zeros(self.batch, self.t_end.dtype)
         until = Pair(self.t_end + zero, zero)
         for time in (*(each.time for each in arrivals), *(each.due for each in deliveries)):
-            until = either(less(time, until), time, until)
-        until = either(less(until, state.now), state.now, until)
+            until = either(time.high < until.high, time, until)
+        # Times that are the same number when rounded are one time.
+        until = either(until.high <= state.now.high, state.now, until)
         window = between(state.now, until)
         crossings = self._crossings(state, window)
         wait = zero + jnp.inf
@@ -328,10 +325,10 @@ class Agenda:
         taken: dict[int, WhichSamples] = {}
         for number, channel in enumerate(self.plan.channels):
             if channel.target is None:
-                ends = acts & ~less(until, deliveries[number].due)
+                ends = acts & (deliveries[number].due.high <= until.high)
                 taken[number] = ends
                 acts &= ~ends
-        arrives = tuple(acts & ~less(until, arrival.time) for arrival in arrivals)
+        arrives = tuple(acts & (arrival.time.high <= until.high) for arrival in arrivals)
         for number, channel in enumerate(self.plan.channels):
             if channel.target is not None:
                 # Of several channels that are due, the one that the population takes.
@@ -355,5 +352,5 @@ class Agenda:
 
 def _earlier(arrival: NextArrival, other: NextArrival) -> NextArrival:
     """The earlier of two arrivals, the first of two at the same time."""
-    is_other = less(other.time, arrival.time)
+    is_other = other.time.high < arrival.time.high
     return jax.tree.map(lambda new, old: jnp.where(is_other, new, old), other, arrival)

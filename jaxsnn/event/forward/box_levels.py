@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxsnn.event.compensated import Pair, plus
@@ -41,5 +42,7 @@ def arrived(
     level = plus(Pair(before.x[entry], before.low), weight)
     rest = neuron.begin(lanes)[entry]
     closed = abs((level.high - rest) + level.low) <= least
-    high = jnp.where(closed, rest, level.high)
-    return Level((*x[:entry], high, *x[entry + 1 :]), jnp.where(closed, 0.0, level.low))
+    # What is taken off is rounding: the level moves with the weights as it did.
+    off = lax.stop_gradient(jnp.where(closed, rest - level.high, 0.0))
+    low = lax.stop_gradient(jnp.where(closed, 0.0, level.low))
+    return Level((*x[:entry], level.high + off, *x[entry + 1 :]), low)

@@ -57,12 +57,12 @@ def next_delivery(queue: Queue) -> Delivery:
     """The next spike to come; of several at the same time the one in the first line."""
     high = jnp.min(queue.due.high, axis=1)
     first = queue.due.high == high[:, None]
-    low = jnp.min(jnp.where(first, queue.due.low, jnp.inf), axis=1)
-    first &= queue.due.low == low[:, None]
     lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
     # the lowest number among the lines whose next spike comes then
     line = jnp.min(jnp.where(first, lines, first.shape[1] - 1), axis=1)
-    return Delivery(due=Pair(high, low), line=line, step=_pick(queue.head, line))
+    return Delivery(
+        due=Pair(high, _pick(queue.due.low, line)), line=line, step=_pick(queue.head, line)
+    )
 
 
 def deliver(

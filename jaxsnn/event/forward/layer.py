@@ -146,6 +146,9 @@ class _State(NamedTuple):
     level_low: OfLanes | None
     #: by how much V was moved at the time of the last arrival; None where nobody asks
     rise: OfLanes | None
+    #: number of the arrival that moved V to where the neuron fires, 0 if none did; None where
+    #: arrivals do not move V
+    cause: NumberOfLanes | None
 
 
 class _Log(NamedTuple):
@@ -276,7 +279,7 @@ def simulate_layer(
         t_end: end of the simulation, seconds.
 
     What arrives at exactly equal times acts together. A spike that several arrivals of one time
-    make has the last slot of them as its cause.
+    make has the one as its cause with which V comes above the threshold, in the order of the slots.
     """
 
     def simulated(neurons: list[Neuron]) -> tuple[LayerSpikes, Causes | None]:
@@ -441,6 +444,8 @@ class _Scan:
         """State at time 0; a neuron that starts above its threshold fires there."""
         begin = self.neuron.begin(self.lanes)
         above = self.neuron.above(self.lanes, begin)
+        if self.neuron.jumps:  # what arrives at time 0 counts
+            above &= self.sample(self.intervals.duration[0]) > 0
         done = jnp.where(above, jnp.int32(0), jnp.int32(-1))  # it stands in interval 0
         zero = self._fill(shape, 0.0)
         return _State(
@@ -451,6 +456,7 @@ class _Scan:
             free=Pair(zero, zero) if self.spec.refractory else None,
             level_low=None if self.neuron.level is None else zero,
             rise=zero if self._asks_for_rise else None,
+            cause=jnp.zeros(shape, jnp.int32) if self.neuron.jumps else None,
         )
 
     @property
@@ -509,7 +515,11 @@ class _Scan:
             # What came before at the same time adds to it: no time lies between.
             apart = self.sample(self.intervals.duration[jnp.maximum(number - 1, 0)]) > 0
             rise = jnp.where(apart, 0.0, rise) + weights
-        return state._replace(x=x, level_low=level_low, rise=rise)
+        cause = state.cause
+        if cause is not None:
+            newly, stays = comes_up(self.neuron, self.lanes, state.x, x)
+            cause = jnp.where(newly, number, jnp.where(stays, cause, 0))
+        return state._replace(x=x, level_low=level_low, rise=rise, cause=cause)
 
     def _sweep(self, first: Position, state: _State) -> _State:
         """All arrivals of a block, for the lanes that have come so far."""
@@ -552,6 +562,7 @@ class _Scan:
             done=None if state.done is None else jnp.where(active, number, state.done),
             level_low=_of_active(active, arrived.level_low, state.level_low),
             rise=_of_active(active, arrived.rise, state.rise),
+            cause=_of_active(active, arrived.cause, state.cause),
         )
 
     def _block(self, first: Position, state: _State, log: _Log) -> _InBlock:
@@ -608,6 +619,9 @@ class _Scan:
         again = fires & ~finished & self.neuron.crosses(self.lanes, x, x_end, left)
         if self.neuron.jumps:
             again &= left > 0
+        elif self.neuron.keeps_overshoot and not self.spec.refractory:
+            # One that starts far above its threshold may still be above.
+            again |= fires & ~finished & self.neuron.above(self.lanes, x)
         flows = fires & ~again
         last = self.intervals.row.shape[0] - 1
         state = state._replace(
@@ -664,10 +678,9 @@ class _Scan:
         """The slope of spikes, inf where an arrival moved V, and what caused them."""
         number = jnp.zeros_like(log.count)
         jump = jnp.zeros_like(found.wait)
-        if self.neuron.jumps:
-            standing = self._standing(state)
+        if state.cause is not None:
             jumped = (found.wait == 0) & self._is_above(state.x)
-            number = jnp.where(jumped, standing, 0)
+            number = jnp.where(jumped, state.cause, 0)
             if state.rise is not None:
                 jump = jnp.where(jumped, state.rise, 0.0)
             slope = jnp.where(jumped, jnp.inf, slope)
@@ -679,7 +692,21 @@ class _Scan:
         return slope, Causes(cause=number, jump=jump, slope_after=after)
 
 
-def _of_active(active: WhichLanes, new: OfLanes | None, old: OfLanes | None) -> OfLanes | None:
+class ComesUp(NamedTuple):
+    """What an arrival does to neurons whose V it moves."""
+
+    newly: WhichLanes  # it moves V to the threshold, or above it
+    stays: WhichLanes  # V is there behind it
+
+
+def comes_up(neuron: Neuron, lanes: NeuronLanes, before: State, after: State) -> ComesUp:
+    """Whether an arrival moves V from a state to another to where the neuron may fire."""
+    at_before, at_after = (neuron.excess(lanes, x) >= 0 for x in (before, after))
+    crosses = neuron.above(lanes, after) & ~neuron.above(lanes, before)
+    return ComesUp(newly=crosses | (at_after & ~at_before), stays=at_after)
+
+
+def _of_active(active: WhichLanes, new: Array | None, old: Array | None) -> Array | None:
     """An account of the lanes, of those that have come so far the new one."""
     return None if new is None or old is None else jnp.where(active, new, old)
 

@@ -66,6 +66,7 @@ from jaxsnn.event.forward.group import (
     layout,
     tables,
 )
+from jaxsnn.event.forward.layer import comes_up
 from jaxsnn.network.meshes import varying_like
 
 #: Times the steps that the log holds: so long a run goes on to count the spikes it would have taken.
@@ -301,9 +302,8 @@ class _Loop:
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None and jump is not None:
             # Who was above before and has not fired yet keeps the cause it had.
-            above = neuron.above(lanes, moved)
-            newly = above & ~neuron.above(lanes, x)
-            cause = jnp.where(newly, step, jnp.where(above, cause, self.steps))
+            newly, stays = comes_up(neuron, lanes, x, moved)
+            cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
             jump = jnp.where(event.wait[:, None] > 0, 0.0, jump) + weights
         due = population.due
         if due is not None:
