@@ -120,6 +120,7 @@ def test_a_loop_without_a_delay_that_excites_itself_for_ever(runs, neuron):
     assert largest(runs[-1], "max_spikes") <= LARGEST_BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t_end", [1.0, 100.0])
 def test_a_high_rate_over_a_long_time(runs, t_end):
     """A period of tau ln(10/9): 105 us for 1 ms, over 100 s about 949,000 spikes; 9,491 in 1 s."""
@@ -144,6 +145,7 @@ def test_a_high_rate_over_a_long_time(runs, t_end):
     assert largest(runs[-1], "max_spikes") <= LARGEST_BUDGET // 16
 
 
+@pytest.mark.slow
 def test_a_tiny_time_constant(runs):
     network = lower(graph_of(build.lif(1, tau=1e-9, v_threshold=1.0, v_leak=10.0)))
     message = refused(network, one_event(), 1.0).problem.message
@@ -152,6 +154,7 @@ def test_a_tiny_time_constant(runs):
     assert len(runs) <= 4
 
 
+@pytest.mark.slow
 def test_a_reset_by_subtraction_of_a_tiny_threshold(runs):
     """An overshoot of a million thresholds is a million spikes at one time."""
     neuron = build.integrate_and_fire(1, v_threshold=1e-6)
@@ -170,6 +173,7 @@ def test_many_spikes_at_one_time_that_end_are_no_fault():
     assert int(found.counts["n"][0, 0]) == 700
 
 
+@pytest.mark.slow
 def test_a_refractory_time_makes_a_rate_finite():
     """V is at v_reset above the threshold whenever it is let go: a spike every 1 ms."""
     network = above(lower(graph_of(build.lif(1, tau=0.02), weight=9.0)), 1.5)
@@ -177,6 +181,7 @@ def test_a_refractory_time_makes_a_rate_finite():
     assert 85 < int(simulate(network, one_event(), 0.1, engine=engine).counts["n"][0, 0]) < 95
 
 
+@pytest.mark.slow
 def test_a_loop_with_a_delay_takes_few_runs(runs):
     """Two thousand spikes one after the other, each of which brings the next; or 50,000."""
     nodes = {
@@ -212,6 +217,7 @@ class Endless:
         return Endless(self.option, needed[self.option]["n"], self.runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["max_events", "max_arrivals"])
 def test_no_budget_grows_for_ever(option):
     """Only that more is needed is known: rooms grow fast, and end."""
@@ -231,6 +237,7 @@ def test_the_command_names_the_neuron_too(tmp_path):
     assert not (tmp_path / "y.npz").exists()
 
 
+@pytest.mark.slow
 def test_emulation_names_the_neuron_too():
     neuron = build.cubalif(tau_mem="10ms", tau_syn="5ms", v_leak=5.0)
     weight = np.array([[9.0], [6.0]])

@@ -239,7 +239,8 @@ def test_run_writes_rises_and_falls(written, capsys):
     assert content["spikes_needed"]["th"] == int(level.count.max())
     assert content["samples"] == 2
     assert content["spikes"]["next"] == np.isfinite(arrays["out.time"]).sum() > 0
-    assert content["notes"] == []
+    (note,) = content["notes"]
+    assert "come at the very time of an arrival" in note
 
 
 def test_run_plays_events_where_it_is_told(written, capsys):

@@ -144,7 +144,9 @@ def test_export_with_a_gradient(alone):
     assert_alike(numbers((value, by_weights, by_time)), alone("line"))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "whole" else n for n in CASES]
+)
 def test_export_with_a_symbolic_batch(alone, name):
     """One file for batches of all sizes."""
     make, function = CASES[name]

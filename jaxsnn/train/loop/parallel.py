@@ -93,7 +93,7 @@ def make_devices(options: TrainOptions) -> None:
 
 
 #: XLA's flag for the number of devices that a CPU shows.
-_COUNT_FLAG = "--xla_force_host_platform_device_count"
+_COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def make_mesh(devices: int | None) -> Mesh | None:
@@ -112,7 +112,7 @@ def make_mesh(devices: int | None) -> Mesh | None:
         raise UsageError(
             f"devices is {count}: JAX sees {len(everywhere)}",
             fix="take as many at most; a CPU shows more where fit is the first that uses JAX, or"
-            f" where XLA_FLAGS={_COUNT_FLAG}={max(count, 1)} is set before jax is imported",
+            f" where XLA_FLAGS=--{_COUNT_FLAG}={max(count, 1)} is set before jax is imported",
         )
     if several and count != len(everywhere):
         raise UsageError(

@@ -308,8 +308,10 @@ class TrainingRun:
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
             here = replace(setup, mesh=mesh)
+            # One launch at a time, on one device too: the next epoch runs on all of them.
             summaries = [
-                on_host(run_evaluation(here, network, best, samples, *part), mesh) for part in parts
+                on_host(run_evaluation(here, network, best, samples, *part), setup.mesh)
+                for part in parts
             ]
             return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
