@@ -1,0 +1,100 @@
+"""Ties that rounding makes, and where exact numbers meet: what a review found wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, lower, simulate
+from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.nir import build
+
+pytestmark = pytest.mark.usefixtures("x64")
+NIR = {"dialect": "nir", "time_unit": "s"}
+
+
+def network(layers, chains, kernel, dt):
+    return lower(build.network(layers, chains, **NIR, spike_kernel=kernel, dt=dt), dtype=float)
+
+
+def events(times, channels):
+    return Events(time=jnp.array([times]), index=jnp.array([channels], jnp.int32))
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.5], [1.0, -1.0], [0.7, -0.2]])
+@pytest.mark.parametrize("kind", ["LI", "I"])
+def test_weights_move_a_voltage_also_where_open_boxes_add_up_to_nothing(kind, weights):
+    leak = {"tau": [1.0], "v_leak": [0.0]} if kind == "LI" else {}
+    layers = {
+        "in": build.input(2),
+        "w": build.linear(1, weight=np.array([weights])),
+        "n": build.node(kind, r=[1.0], **leak),
+        "out": build.output(),
+    }
+    net = network(layers, [("in", "w", "n", "out")], "box", 0.25)
+    given, samples = events([0.3, 0.4], [0, 1]), jnp.array([1.0, 2.0])
+
+    def v(weight):
+        moved = net.with_parameters({**net.parameters, "w": {"weight": weight}})
+        return simulate(moved, given, 3.0, sample_times=samples).voltages["n"].sum()
+
+    weight = jnp.array([weights])
+    steps = 1e-6 * jnp.eye(2)[:, None]
+    differences = [(v(weight + step) - v(weight - step)) / 2e-6 for step in steps]
+    np.testing.assert_allclose(jax.grad(v)(weight)[0], differences, rtol=1e-6)
+
+
+@pytest.mark.parametrize("second", [0.2, -0.2])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_a_spike_moves_with_the_arrival_that_makes_it(reset, second):
+    """1.5 and 0.2 at one time over a threshold of 1: only the first can make the neuron fire."""
+    one, zero = jnp.ones(1), jnp.zeros(1)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    spec = LayerSpec(neuron=IFDelta(reset_kind=reset), max_spikes=2)
+    weight = jnp.array([[1.5], [second]])
+
+    def first(time):
+        return layer_spikes(spec, weight, lanes, time, jnp.arange(2), 1.0).time[0, 0, 0]
+
+    np.testing.assert_array_equal(jax.grad(first)(jnp.array([[0.3, 0.3]])), [[1.0, 0.0]])
+
+
+def test_an_endless_refractory_time_leaves_one_spike():
+    one, zero = jnp.ones(1), jnp.zeros(1)
+    lanes = Lanes(threshold=one, v_reset=zero, v_start=zero, j_start=zero, tau_mem=one, tau_syn=one)
+    spec = LayerSpec(neuron=LIFDelta(), max_spikes=4, refractory=float("inf"))
+    time, weight = jnp.array([[0.1, 0.5, 0.9]]), jnp.full((1, 1), 2.0)
+    found = layer_spikes(spec, weight, lanes, time, jnp.zeros(3, jnp.int32), 2.0)
+    assert found.count.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_times_that_are_one_number_are_one_time_in_a_loop_too(loop):
+    """+2 and -1.5 come to b at 0.1 + 0.2, and just then what a has sent comes to c."""
+
+    def integrator():
+        return build.node("IF", r=[1.0], v_threshold=[1.0], v_reset=[0.0])
+
+    layers = {
+        "in": build.input(3),
+        "wa": build.linear(weight=np.array([[2.0, 0.0, 0.0]])),
+        "wb": build.linear(weight=np.array([[0.0, 2.0, -1.5]])),
+        "late": build.node("Delay", delay=np.array([0.2])),
+        "wac": build.linear(weight=np.array([[2.0]])),
+        "wbc": build.linear(weight=np.zeros((1, 1))),
+        **{name: integrator() for name in "abc"},
+        "out": build.output(1),
+    }
+    chains = [("in", "wa", "a", "late", "wac", "c", "out"), ("in", "wb", "b", "wbc", "c")]
+    if loop:
+        layers |= {name: build.linear(weight=np.zeros((1, 1))) for name in ("ca", "cb")}
+        chains += [("c", "ca", "a"), ("c", "cb", "b")]
+    net = network(layers, chains, "delta", 0.1)
+    given = events([0.1, 0.1 + 0.2, 0.1 + 0.2], [0, 1, 2])
+    found = simulate(net, given, 1.0, engine=EventDriven(max_spikes=4, max_events=40))
+    counts = {name: int(found.spikes[name].count.sum()) for name in "abc"}
+    assert counts == {"a": 1, "b": 0, "c": 1}
