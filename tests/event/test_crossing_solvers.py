@@ -96,7 +96,7 @@ def peak_time(case):
     return np.clip(time, 0, duration)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_every_crossing_is_seen_and_found_to_the_last_digits(shape, dtype):
     case = random_cases(shape, np.random.default_rng(1), CASES, dtype)

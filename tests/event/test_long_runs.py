@@ -63,7 +63,10 @@ def in_group(neuron, lanes, t_end, slots, refractory=0.0, delay=None):
 
 @pytest.mark.parametrize("refractory", [0.0, 0.7])
 @pytest.mark.parametrize("engine", [alone, in_group], ids=["layer", "group"])
-@pytest.mark.parametrize("neuron", [LIFDelta(), CubaLIFDelta(tau_shape=TauShape.DOUBLE)])
+@pytest.mark.parametrize(
+    "neuron",
+    [LIFDelta(), pytest.param(CubaLIFDelta(tau_shape=TauShape.DOUBLE), marks=pytest.mark.slow)],
+)
 def test_float32_keeps_time_for_1e5_time_constants(engine, neuron, refractory):
     # not a round number, so that the last spike does not come at the very end
     t_end, period = 1e5 + 2.345, PERIODS + refractory
@@ -96,7 +99,9 @@ def test_float32_keeps_time_round_a_loop_of_delays():
     np.testing.assert_allclose(times, wanted, rtol=0, atol=1e-6 * 2000)
 
 
-@pytest.mark.parametrize("apart", [0.0, 1e-12, -1e-9, 1e-6, -1e-3])
+@pytest.mark.parametrize(
+    "apart", [0.0, 1e-12, *(pytest.param(x, marks=pytest.mark.slow) for x in (-1e-9, 1e-6, -1e-3))]
+)
 @pytest.mark.parametrize("engine", [alone, in_group], ids=["layer", "group"])
 def test_neurons_of_nearly_equal_time_constants_go_on_firing(engine, apart):
     """The last arrival is more than 36 time constants ago, j is nothing beside V."""

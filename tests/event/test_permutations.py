@@ -82,7 +82,7 @@ NEURONS = {
 
 
 #: What these have, others have too.
-SLOW = {("LIF", "zero"), ("CubaLIF", "subtract")}
+SLOW = {("LIF", "zero"), ("LIF", "subtract"), ("CubaLIF", "subtract")}
 CASES = [
     pytest.param(neuron, kind, reset, marks=[pytest.mark.slow] * ((neuron, reset) in SLOW))
     for neuron in NEURONS
