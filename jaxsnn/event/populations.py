@@ -23,7 +23,7 @@ from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
-from jaxsnn.network.meshes import alike
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.operators import Operator, added, as_matrix, delayed_by_source, through
 from jaxsnn.network.structure import Wire
 
@@ -241,7 +241,7 @@ class FeedForwardPart(_Part):
         """
         spec = self.spec(given.in_order)
         way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
-        given_all = alike((arriving.weight, lanes, arriving.time, arriving.row, t_end))
+        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
         found: Any = way(spec, *given_all)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
@@ -270,7 +270,7 @@ class RecurrentPart:
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
         way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
-        given_all = alike((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
+        given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
         found: Any = way(spec, *given_all)
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from jaxsnn.grid.parts import Parts, total
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.network.cycles import Cycle
-from jaxsnn.network.meshes import alike, varying_like
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.structure import Wire
 
 
@@ -65,7 +65,7 @@ def run_population(
     start = neuron.start(over_time.lead[1])
     recorded = wire.name in over_time.recorded
     # what is carried from step to step, and the gradient of each, vary as all that goes in does
-    outcome: Any = _membranes(recorded, *alike((neuron, start, entering)))
+    outcome: Any = _membranes(recorded, *varying_like((neuron, start, entering)))
     end, tested, membrane = outcome
     sent = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
     return LoopOutcome(

@@ -2,7 +2,7 @@
 
 Inside `jax.shard_map` the type of an array says over which axes of the mesh it varies. What a loop
 carries must vary as what comes out of the loop's body does, and a constant varies over none: the
-engines begin their loops with `varying_like`, and give rules of derivatives arrays that are `alike`.
+engines begin their loops with `varying_like`, and give their rules of derivatives what it returns.
 
 On a mesh with explicit axes the type of an array says how it is laid out. Batches are rows for the
 engines, which gather, sort and reshape them: for that `by_compiler` leaves the layout to the
@@ -28,11 +28,6 @@ _AXES = 2  # results have the samples in one of so many first axes, or not at al
 
 
 # ---- inside shard_map
-
-
-def alike(tree: Tree) -> Tree:
-    """A tree of arrays all of which vary over the axes over which any of them does."""
-    return varying_like(tree)
 
 
 def varying_like(tree: Tree, *others: Any) -> Tree:

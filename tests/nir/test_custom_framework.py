@@ -258,7 +258,8 @@ def test_check_asks_its_importer(tmp_path):
 
 
 def test_its_layers_are_traced():
-    torch = pytest.importorskip("torch")
+    import torch
+
     from jaxsnn.nir.torch import from_torch
 
     class Cell(torch.nn.Module):

@@ -63,7 +63,7 @@ from jaxsnn.event.forward.layer import (
     simulate_layer,
     spread,
 )
-from jaxsnn.network.meshes import alike, varying_like
+from jaxsnn.network.meshes import varying_like
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
@@ -534,7 +534,7 @@ def layer_backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> 
         return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent)
 
     found = by_facts([spec.neuron], [kept.lanes], backward)
-    d_weight, d_lanes, d_time = alike(found)
+    d_weight, d_lanes, d_time = varying_like(found)
     return d_weight, d_lanes, d_time, None, None
 
 

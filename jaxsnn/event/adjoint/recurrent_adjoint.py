@@ -47,7 +47,7 @@ from jaxsnn.event.forward.group import (
 )
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
-from jaxsnn.network.meshes import alike
+from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_first
 
 #: By what arrives from outside (the rows have none), by feedback, and by the lanes of each population.
@@ -131,7 +131,7 @@ def _forward(
 def _backward(
     spec: GroupSpec, residuals: _Residuals, cotangent: GroupEvents
 ) -> tuple[Any, Any, Any, None]:
-    d_arrivals, d_feedback, d_lanes = alike(_gradients(spec, residuals, cotangent.time))
+    d_arrivals, d_feedback, d_lanes = varying_like(_gradients(spec, residuals, cotangent.time))
     # rows of arrivals have no gradient, nor has the end
     return tuple((*each, None) for each in d_arrivals), d_feedback, d_lanes, None
 

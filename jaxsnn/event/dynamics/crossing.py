@@ -10,8 +10,8 @@ where d = 1 / tau_syn - 1 / tau_mem and phi1(z) = expm1(z) / z. Every function h
 times are in seconds and `threshold` stands for v_threshold - V_inf.
 
 The shape of the neuron's time constants (`TauShape`) is known when a network is lowered and picks
-the formulas: closed forms at tau_mem / tau_syn = 2, 1/2 (a quadratic, Goeltz et al., Nature Machine
-Intelligence 3, 2021) and 1 (the Lambert W function), a safeguarded Newton iteration elsewhere.
+the formulas: closed forms at tau_mem / tau_syn = 2 and 1/2 (a quadratic, Goeltz et al., Nature Machine
+Intelligence 3, 2021), Newton's method inside a bracket elsewhere.
 """
 
 from __future__ import annotations

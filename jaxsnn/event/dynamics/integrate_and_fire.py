@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxsnn.event.dynamics import crossing
-from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, TwoVariables
+from jaxsnn.event.dynamics.two_variables import Integrals, Lanes, MovedMembrane, TwoVariables
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
 
 
@@ -130,33 +130,5 @@ class IFBox(TwoVariables):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFDelta(IFBox):
+class IFDelta(MovedMembrane, IFBox):
     """Integrators (NIR: IF, I) under delta spikes: one moves V by r W a."""
-
-    level: ClassVar[int | None] = None
-    jumps: ClassVar[bool] = True
-    drops: ClassVar[bool] = False
-
-    def arrival_factor(self, parameters: Parameters) -> Numbers:
-        """Jump of V per unit weight, (neurons,)."""
-        return self.kick(parameters)
-
-    def arrive(self, state: State, weight: Numbers | float) -> State:
-        """State after an arrival, which moves v."""
-        return state[0] + weight, state[1]
-
-    def crosses(
-        self, lanes: Lanes, state: State, end: State, duration: Numbers
-    ) -> Bool[Array, "..."]:
-        """Whether v is above the threshold after the arrival, or comes to it in the interval."""
-        # It may fall below the threshold until the interval ends.
-        del duration
-        jumped = self.above(lanes, state)
-        # at the very end of the interval, by its own flow
-        comes = (self.excess(lanes, state) < 0) & (self.excess(lanes, end) >= 0)
-        return jumped | self.above(lanes, end) | (comes & (self.slope(lanes, end) > 0))
-
-    def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
-        """Whether v is above the threshold, or at it if that is enough."""
-        excess = self.excess(lanes, state)
-        return excess >= 0 if self.fires_at_equality else excess > 0

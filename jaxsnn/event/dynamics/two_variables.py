@@ -275,6 +275,39 @@ class TwoVariables(Neuron):
         return ~any_in(*broken)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MovedMembrane(TwoVariables):
+    """Membranes under delta spikes, each of which moves v itself; j is the constant drive."""
+
+    level: ClassVar[int | None] = None
+    jumps: ClassVar[bool] = True
+    drops: ClassVar[bool] = False
+
+    def arrival_factor(self, parameters: Parameters) -> Numbers:
+        """Jump of V per unit weight, (neurons,)."""
+        return self.kick(parameters)
+
+    def arrive(self, state: State, weight: Numbers | float) -> State:
+        """State after an arrival, which moves v."""
+        return state[0] + weight, state[1]
+
+    def above(self, lanes: Lanes, state: State) -> Bool[Array, "..."]:
+        """Whether v is above the threshold, or at it if that is enough."""
+        excess = self.excess(lanes, state)
+        return excess >= 0 if self.fires_at_equality else excess > 0
+
+    def crosses(
+        self, lanes: Lanes, state: State, end: State, duration: Numbers
+    ) -> Bool[Array, "..."]:
+        """Whether v is above the threshold after the arrival, or comes to it in the interval."""
+        del duration
+        # It may fall below the threshold until the interval ends.
+        jumped = self.above(lanes, state)
+        # at the very end of the interval, by its own flow
+        comes = (self.excess(lanes, state) < 0) & (self.excess(lanes, end) >= 0)
+        return jumped | self.above(lanes, end) | (comes & (self.slope(lanes, end) > 0))
+
+
 def time_under(v: Numbers, drive: Numbers, threshold: Numbers, tau_mem: Numbers) -> Numbers:
     """A time before which v, under a drive that lasts, does not come to the threshold; inf where it
     never does.

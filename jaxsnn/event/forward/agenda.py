@@ -39,13 +39,13 @@ class PopulationState(NamedTuple):
     #: neurons that fire now, one after the other, before anything else happens; None in a group in
     #: which no arrival moves V
     due: WhichNeurons | None
-    #: as in `Log`, of the neurons that something moved above their threshold, and by how much V was
-    #: moved at the time of the last arrival; None where arrivals do not move V
+    #: as in `Log`, of the neurons that something moved above their threshold; None where arrivals do
+    #: not move V
     cause: Int[Array, "batch neurons"] | None
+    #: by how much V was moved at the time of the last arrival; None where no gradient asks for it
     jump: OfNeurons | None
-    level_low: (
-        OfNeurons | None
-    )  # what rounding took from the level of open boxes, where there are any
+    #: what rounding took from the level of open boxes; None where there are none
+    level_low: OfNeurons | None
 
 
 class GroupState(NamedTuple):

@@ -101,6 +101,11 @@ class LayerSpec:
         """Whether the gradient needs to know what caused each spike, and how V went on."""
         return self.assigns or self.neuron.jumps
 
+    @property
+    def asks_for_rise(self) -> bool:
+        """Whether the gradient needs to know by how much arrivals moved V."""
+        return self.neuron.jumps and self.jump_width is not None
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -455,13 +460,9 @@ class _Scan:
             done=jnp.broadcast_to(done, shape),
             free=Pair(zero, zero) if self.spec.refractory else None,
             level_low=None if self.neuron.level is None else zero,
-            rise=zero if self._asks_for_rise else None,
+            rise=zero if self.spec.asks_for_rise else None,
             cause=jnp.zeros(shape, jnp.int32) if self.neuron.jumps else None,
         )
-
-    @property
-    def _asks_for_rise(self) -> bool:
-        return self.neuron.jumps and self.spec.jump_width is not None
 
     # ---- from arrival to arrival
 

@@ -220,7 +220,7 @@ class _Loop:
             held=jnp.zeros(shape, bool) if layer.refractory else None,
             due=jnp.zeros(shape, bool) if self.plan.in_rounds else None,
             cause=jnp.full(shape, self.steps, jnp.int32) if jumps else None,
-            jump=jnp.zeros(shape, self.dtype) if jumps else None,
+            jump=jnp.zeros(shape, self.dtype) if layer.asks_for_rise else None,
             level_low=None if layer.neuron.level is None else jnp.zeros(shape, self.dtype),
         )
 
@@ -243,7 +243,7 @@ class _Loop:
             origin=tuple(none for _ in self.numbers) if self.plan.delayed else None,
             released={channel.source: none for channel in channels if channel.target is None},
             cause=none if jumps else None,
-            jump=zero if jumps else None,
+            jump=zero if any(layer.asks_for_rise for layer in self.layers) else None,
             slope_after=zero if assigns else None,
         )
 
@@ -300,10 +300,12 @@ class _Loop:
             held = (held | fires) & (numbers != event.released[number][:, None])
             # In a refractory time all but V takes what arrives.
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
-        if cause is not None and jump is not None:
+        if cause is not None:
             # Who was above before and has not fired yet keeps the cause it had.
             newly, stays = comes_up(neuron, lanes, x, moved)
             cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
+        if jump is not None:
+            # What came before at the same time adds to it.
             jump = jnp.where(event.wait[:, None] > 0, 0.0, jump) + weights
         due = population.due
         if due is not None:
@@ -366,8 +368,10 @@ class _Loop:
         lanes = self._lanes_at(number, at)
         slope = neuron.slope(lanes, tuple(pick(array, at) for array in x))
         cause = jump = slope_after = None
-        if population.cause is not None and population.jump is not None:
-            cause, jump = pick(population.cause, at), pick(population.jump, at)
+        if population.jump is not None:
+            jump = pick(population.jump, at)
+        if population.cause is not None:
+            cause = pick(population.cause, at)
             # A spike that an arrival makes, or that comes at time 0, has no slope to divide by.
             slope = jnp.where((cause < self.steps) | (event.now.high == 0), jnp.inf, slope)
         if assigns:
