@@ -25,6 +25,7 @@ from jaxsnn.event.forward.functionals import integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.solution_notes import numbers_noted
+from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
 from jaxsnn.network.meshes import by_compiler, first_axis
@@ -405,12 +406,10 @@ def _is_broken(
     times += [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     numbers = record.numbers, record.voltages, network.parameters
-    named = [pair for own in network.parameters.values() for pair in own.items()]
     return any_in(
         jnp.isnan(numbers_of(times)),
         ~jnp.isfinite(numbers_of(numbers)),
-        *[value <= 0 for key, value in named if key.startswith("tau")],
-        *[value < 0 for key, value in named if key == "delay"],
+        *out_of_bounds(network),
     )
 
 

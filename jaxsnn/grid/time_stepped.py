@@ -30,10 +30,11 @@ from jaxsnn.grid.stepped_solution import (
 )
 from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
 from jaxsnn.grid.timing import step_length
+from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
-from jaxsnn.network.reductions import any_of
+from jaxsnn.network.reductions import any_in, any_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
 
@@ -167,7 +168,7 @@ def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSo
     broken = any_of(
         [~finite for finite in record.finite.values()]
         + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]
-        + [not_a_number]
+        + [not_a_number, any_in(*out_of_bounds(network))]
     )
     return SteppedSolution(
         y=record.y,
