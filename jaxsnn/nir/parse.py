@@ -12,15 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
-from jaxsnn.nir.dialects import Dialect
+from jaxsnn.errors import (
+    GraphError,
+    Problem,
+    UnsupportedNodeError,
+    UsageError,
+    listing,
+    suggestion,
+)
+from jaxsnn.nir.dialects import DIALECTS, Dialect
 from jaxsnn.nir.documents import document_of
 from jaxsnn.nir.files import Dataset, Group, load, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import Input, Node, Output, class_of
 from jaxsnn.nir.repair import add_borders, findings
-from jaxsnn.nir.validation import refuse_problems
+from jaxsnn.nir.validation import is_open, validate
 
 _RESERVED = ("type", "metadata")
 
@@ -96,16 +103,30 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     ('input', 'linear', 'li', 'output')
     """
     graph = assemble(source)
-    refuse_problems(graph)
-    graph = findings(add_borders(graph))
-    if isinstance(dialect, Dialect):
-        if options:
-            raise UsageError(
-                f"a Dialect is complete, so {listing(options)} would be ignored",
-                fix="put it into the Dialect with dataclasses.replace",
-            )
-        return graph.with_dialect(dialect)
-    return graph.with_dialect(resolve(graph, dialect, **options))
+    broken = validate(graph)
+    if not all(is_open(problem, graph) for problem in broken):
+        raise GraphError.of(broken)
+    graph = add_borders(graph)
+    if not isinstance(dialect, Dialect):
+        dialect = resolve(graph, dialect, **options)
+    elif options:
+        raise UsageError(
+            f"a Dialect is complete, so {listing(options)} would be ignored",
+            fix="put it into the Dialect with dataclasses.replace",
+        )
+    meant = graph.with_dialect(dialect)
+    if broken and validate(meant):
+        raise GraphError.of(_with_dialects(graph, broken))
+    return findings(meant)
+
+
+def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Problems of a graph, with the dialects in which it has none."""
+    sound = [name for name in DIALECTS if not validate(graph.with_dialect(Dialect(name=name)))]
+    if not sound:
+        return broken
+    other = f"{broken[0].fix}, or say dialect= ({listing(sound)} means it otherwise)"
+    return (dataclasses.replace(broken[0], fix=other), *broken[1:])
 
 
 def assemble(source: Any) -> Graph:

@@ -122,6 +122,7 @@ class Evidence:
         r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
             input decays.
         r_is_rate: r of IF is 1/dt.
+        silent: Types of neurons whose numbers say nothing about dt.
         proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
         confirms: What must hold of the neurons besides.
         recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
@@ -133,6 +134,7 @@ class Evidence:
     dt_from: StepLength | None = None
     r_of_one_is_silent: bool = False
     r_is_rate: bool = False
+    silent: tuple[str, ...] = ()
     proves: bool = False
     confirms: Callable[[Mapping[str, Node]], bool] | None = None
     recognises: Callable[[Mapping[str, Node]], str] | None = None
@@ -198,6 +200,8 @@ class Conventions:
         recurrent_delay: Steps that a recurrent spike takes.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
+        meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
+            (`Node.read_as`), each with what to say of it: called with a graph.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why).
     """
@@ -227,6 +231,7 @@ class Conventions:
     recurrent_delay: int = 1
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
+    meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 
