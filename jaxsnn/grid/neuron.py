@@ -120,7 +120,8 @@ class SteppedNeuron:
         if first is not None and not population.resets_first:
             v = self.reset(v, first)
         if not population.fires:
-            return MembraneState(v=v, i=i), v, v
+            floored = self._floored(v)
+            return MembraneState(v=floored, i=i), v, floored
         if known is not None and population.spikes_from == "after":
             v = _with_value(v, known)
         tested = state.v if population.spikes_from == "before" else v
@@ -128,7 +129,13 @@ class SteppedNeuron:
             now = self._resetting(tested, self.detach_reset)
             # What reset the membrane when the step began does not reset it again.
             v = self.reset(v, now if first is None else now - first)
+        v = self._floored(v)
         return MembraneState(v=v, i=i), tested, v
+
+    def _floored(self, v: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """Membranes at the end of a step, none below the floor; rounded as Sinabs does."""
+        floor = self.population.floor
+        return v if floor is None else jax.nn.relu(v - floor) + floor
 
     def _exact_step(
         self, state: MembraneState, drive: StepInput, known: Float[Array, "batch *shape"] | None

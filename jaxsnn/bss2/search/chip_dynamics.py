@@ -263,5 +263,5 @@ def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Ite
         yield found(
             "it starts at v_leak", f"the file says {population.initial}, the chip rests there"
         )
-    for remark in population.remarks:
+    for remark in (*population.remarks, *population.assumed):
         yield found(remark, "said by the dialect")

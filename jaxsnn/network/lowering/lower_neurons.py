@@ -14,7 +14,7 @@ from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Rule
-from jaxsnn.nir.gains import require, rule_of, spike_area
+from jaxsnn.nir.gains import assumptions, floor_of, require, rule_of, several_spikes, spike_area
 from jaxsnn.nir.nodes import Node
 
 _PURPOSE = "simulation"
@@ -115,7 +115,9 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         membrane_decay=rule.membrane_decay,
         synapse_decay=rule.synapse_decay,
         threshold=conventions.threshold,
-        spikes_per_step=conventions.spikes_per_step,
+        spikes_per_step="several" if several_spikes(dialect, node) else "one",
+        floor=floor_of(dialect, node),
+        assumed=assumptions(dialect, node),
         spikes_from=conventions.spikes_from,
         resets_at_start=conventions.resets_at_start,
         detaches_resets=conventions.detaches_resets,

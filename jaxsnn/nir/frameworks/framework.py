@@ -147,19 +147,22 @@ class OwnOption:
 
     Attributes:
         name: Keyword of `jaxsnn.nir.read`; the command line writes "-" for "_".
-        kind: "time": seconds, or text with a unit. "bool": true or false, may differ by node.
+        kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
+            "none". "choice": one of `choices`. All but times may differ by node.
         help: For the help of the command line: "Norse: the dt that its exporter was given".
         missing: What a message names where it is needed: "the dt that Norse's exporter was given".
         fix: What to say then; "" for "say NAME=".
         unsaid: A sentence for `Dialect.why` while nobody has said it.
+        choices: The values of a "choice".
     """
 
     name: str
-    kind: Literal["time", "bool"]
+    kind: Literal["time", "bool", "number", "choice"]
     help: str
     missing: str = ""
     fix: str = ""
     unsaid: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,6 +195,10 @@ class Conventions:
         detaches_resets: Its gradients leave out the resets that act when a step begins.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
+        spikes_option: Name of the own option, "multi" or "single", that says otherwise; "" for
+            none.
+        floor_option: Name of the own option, a number, below which V never is at the end of a step;
+            "" for none.
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
         initial: Membrane at the start. Currents start at 0.
@@ -225,6 +232,8 @@ class Conventions:
     detaches_resets: bool = True
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
+    spikes_option: str = ""
+    floor_option: str = ""
     spikes_from: Literal["before", "after"] = "after"
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
