@@ -199,6 +199,8 @@ class Population:
         kind: the type of its node: "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I" or one from outside.
         size: number of neurons.
         readout: it never fires, whatever its type.
+        resetting: a readout that resets where a neuron of its type would fire: what leaves it is
+            the membrane after the reset.
         tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
             for tau and theirs.
         uniform: all neurons have the same time constants, likewise.
@@ -245,6 +247,7 @@ class Population:
     kind: str
     size: int
     readout: bool = False
+    resetting: bool = False
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     spike_area: float | None = None
@@ -277,6 +280,11 @@ class Population:
     def fires(self) -> bool:
         """Whether it emits spikes; a readout does not."""
         return not self.readout and self.kind not in _SILENT
+
+    @property
+    def resets(self) -> bool:
+        """Whether its membrane is reset at the threshold."""
+        return self.fires or self.resetting
 
     def require(self, *fields: str) -> None:
         """Refuse to go on where something stands in the way of some fields.

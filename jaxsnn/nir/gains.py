@@ -148,6 +148,21 @@ def floor_of(dialect: Dialect, node: Node) -> float | None:
     return None if said in (None, "none") else float(said)
 
 
+def resetting_readout(dialect: Dialect, node: Node) -> bool:
+    """Whether a neuron gives its membrane although it resets: both were said of it."""
+    reset = dialect.nodes.get(node.name, {}).get("reset", "none")
+    return node.traits.fires and dialect.at(node.name).readout and reset != "none"
+
+
+def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | None:
+    """The reset_delay that a neuron that feeds itself has whatever was said of all nodes; None
+    where what was said counts, as it does where it was said of this node.
+    """
+    if not looped or "reset_delay" in dialect.nodes.get(node.name, {}):
+        return None
+    return rule_of(dialect, node).recurrent_reset_delay
+
+
 def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
     """What nobody has said of a neuron and is assumed, a sentence each."""
     conventions = dialect.conventions

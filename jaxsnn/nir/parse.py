@@ -269,11 +269,12 @@ def _repaired_edges(
         if missing and not path:
             raise GraphError(
                 f"{text} is dangling, the graph has no node '{missing[0]}'",
-                fix=suggestion(missing[0], names),
+                fix=_nested_owner(missing[0], flat) or suggestion(missing[0], names),
             )
         if missing:
-            what = f"{text} is left out"
-            flat.repairs.append(Change(node=path, what=what, why=f"it has no node '{missing[0]}'"))
+            side = Input if missing[0] == edge[0] else Output
+            why = f"it has no node '{missing[0]}'{_likely_port(path, side, names, flat)}"
+            flat.repairs.append(Change(node=path, what=f"{text} is left out", why=why))
             continue
         found = (str(repaired[0]), str(repaired[1]))
         if found != edge:
@@ -288,6 +289,29 @@ def _repaired_edges(
         else:
             edges.append(found)
     return edges
+
+
+def _nested_owner(name: str, flat: _Flat) -> str:
+    """What to do about an edge of the outermost graph that names a node of a nested one; "" where
+    no nested graph has it, or several do.
+    """
+    found = [
+        full
+        for full in flat.nodes
+        if "/" in full and name in (full, full.replace("/", "."), full.rpartition("/")[2])
+    ]
+    if len(found) != 1:
+        return ""
+    outer, _, inner = found[0].partition("/")
+    return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
+
+
+def _likely_port(path: str, side: type[Node], names: tuple[str, ...], flat: _Flat) -> str:
+    """Where an edge that ends nowhere most likely goes: the one Input or Output of its graph."""
+    ports = [name for name in names if isinstance(flat.nodes.get(_join(path, name)), side)]
+    if len(ports) != 1:
+        return ""
+    return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
 
 
 def _repaired_name(name: str, path: str, names: tuple[str, ...]) -> str | None:

@@ -124,6 +124,18 @@ def population_problems(one: Dynamics) -> Iterator[Problem]:
             fix=f"say reset={ {name: 'zero'} } to map it so, or readout={[name]} if it is a leaky "
             "readout",
         )
+    if population.resetting or population.floor is not None:
+        what = (
+            f"gives its membrane and resets ({population.reset})"
+            if population.resetting
+            else f"keeps V at {population.floor:g} or above"
+        )
+        yield Problem(
+            node=name,
+            code="reset" if population.resetting else "floor",
+            message=f"{where} {what}, which no circuit of the chip does",
+            fix="say reset= none of a leaky readout, and min_v_mem= none to map it without a bound",
+        )
     if (one.slope <= 0).any():
         neuron = int((one.slope <= 0).argmax())
         yield Problem(

@@ -110,8 +110,8 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
                 f"node '{name}' has an unknown size", fix="give its parameters a shape", node=name
             )
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
-        _pad_evenly(draft, names[name], inward)
         draft.shapes[names[name]] = (inward, outward)
+        _pad_evenly(draft, names[name], inward)
         if names[name] != name:
             why = (
                 "nested graphs are written flat"
@@ -190,19 +190,26 @@ def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
     if not np.any(lacking):
         return
     if entry["type"] == "SumPool2d":
-        entry |= {
-            "type": "Conv2d",
-            "weight": np.ones((inward[0], 1, *frame.kernel)),
-            "bias": np.zeros(inward[0]),
-            "groups": np.array(inward[0]),
-            "dilation": np.array(1),
-            "input_shape": np.array(inward[1:]),
-        }
-        del entry["kernel_size"]
+        draft.nodes[name] = entry = pool_as_convolution(draft, name)
     zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
     entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
     why = "NIR pads both sides alike, the source more after than before"
     draft.changed(name, f"is a Conv2d that is padded by {tuple(ends.tolist())}", why)
+
+
+def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
+    """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
+    entry, inward = draft.nodes[name], draft.shapes[name][0]
+    frame = window(as_node(name, entry))
+    kept = {key: value for key, value in entry.items() if key != "kernel_size"}
+    return kept | {
+        "type": "Conv2d",
+        "weight": np.ones((inward[0], 1, *frame.kernel)),
+        "bias": np.zeros(inward[0]),
+        "groups": np.array(inward[0]),
+        "dilation": np.array(1),
+        "input_shape": np.array(inward[1:]),
+    }
 
 
 def loops_of(draft: Draft) -> list[list[str]]:

@@ -21,7 +21,15 @@ from jaxsnn.nir.dialects import Dialect, NodeDialect
 from jaxsnn.nir.evidence import estimate
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
 from jaxsnn.nir.frameworks.framework import Conventions, Rule
-from jaxsnn.nir.gains import floor_of, require, rule_of, several_spikes, spike_area
+from jaxsnn.nir.gains import (
+    floor_of,
+    own_reset_delay,
+    require,
+    resetting_readout,
+    rule_of,
+    several_spikes,
+    spike_area,
+)
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 
@@ -137,9 +145,15 @@ def step_of(
     assert conventions is not None
     rule = rule_of(dialect, node)
     silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
+    if resetting_readout(dialect, node):
+        raise ConversionError(
+            f"node '{name}' gives its membrane and resets ({view.reset}), which is not supported",
+            fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
+            node=name,
+        )
     _refuse_foreign(node, silent=silent and not readouts)
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
-    delay = rule.recurrent_reset_delay if looped else None
+    delay = own_reset_delay(dialect, node, looped=looped)
     if delay is None and not silent:
         require(dialect, ["reset_delay"], _PURPOSE, name)
         delay = view.reset_delay

@@ -266,6 +266,8 @@ def _export_neuron(call: Call) -> Exported:
     if neuron.reset_mechanism == "none":
         options["readout"] = True
     recurrent = getattr(neuron, "recurrent", None)
+    if recurrent is not None and hasattr(neuron, "alpha"):
+        options["reset_delay"] = True  # whatever it was told, see the rules
     if recurrent is None:
         return Exported(nodes={"": entry}, framework="snntorch", options=options)
     nodes = {"lif": entry, "w_rec": _recurrent_weights(call, recurrent)}

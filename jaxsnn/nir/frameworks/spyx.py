@@ -6,6 +6,7 @@ input does.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,15 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import NEURON_TYPES, WEIGHTED, Draft, as_node, identity
+from jaxsnn.nir.convert.draft import (
+    NEURON_TYPES,
+    WEIGHTED,
+    Draft,
+    as_node,
+    dense_groups,
+    identity,
+    pool_as_convolution,
+)
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -272,12 +281,27 @@ def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
         late: The source's layers take no step, Spyx's take one each.
         dt: Step of the file in seconds.
     """
+    _unlike_xla(draft)
     if late:
         _constant_neurons(draft, recurrent, dt)
     for weights, neuron in recurrent:
         _nest(draft, weights, neuron)
     for kind, name in (("Input", "input"), ("Output", "output")):
         _rename(draft, draft.of_type(kind)[0], name)
+
+
+def _unlike_xla(draft: Draft) -> None:
+    """Write pools as convolutions where Spyx's SAME, as which it takes any padding, is another."""
+    for name in draft.of_type("SumPool2d"):
+        frame = window(as_node(name, draft.nodes[name]))
+        like_xla = dataclasses.replace(frame, like_xla=True).at(draft.shapes[name][0][1:])
+        if frame == like_xla or not any(map(any, frame.padding or ())):
+            continue
+        draft.nodes[name] = pool_as_convolution(draft, name)
+        padding = tuple(before for before, _ in frame.padding or ())
+        why = f"Spyx's importer takes the padding {padding} of a pool for XLA's SAME"
+        draft.changed(name, "is written as Conv2d", why)
+    dense_groups(draft, "Spyx's importer takes one group")
 
 
 def _nest(draft: Draft, weights: str, neuron: str) -> None:
