@@ -33,7 +33,8 @@ _COMMON_OPTIONS = {
     "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
     "readout": (
         "NODE",
-        "a neuron that spikes in the file but was trained as a leaky readout; may be repeated",
+        "a neuron that spikes in the file but was trained as a leaky readout, or whose membrane was recorded: "
+        "then say its reset, too; may be repeated",
     ),
 }
 #: What the own options of frameworks take, by kind.
