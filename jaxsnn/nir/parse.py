@@ -63,7 +63,9 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
-        own: Options that single frameworks from outside have.
+        own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
+            is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
+            that they were registered with.
 
     Returns:
         The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
@@ -366,7 +368,9 @@ def record(name: str, kind: str, entry: Group) -> Node:
     """One node of a document as a record."""
     cls = class_of(kind)
     given = {key: entry[key] for key in entry if key not in _RESERVED}
-    parameters = {key: _parameter(name, key, given[key]) for key in cls.names if key in given}
+    parameters: dict[str, Any] = {
+        key: _parameter(name, key, given[key]) for key in cls.names if key in given
+    }
     return cls(
         name=name,
         origin=name,

@@ -309,6 +309,7 @@ def test_what_a_later_format_may_mean_is_refused(name, value, refused, tmp_path)
         file["nodes/lif/observables/spikes"].attrs[name] = value
     if refused is None:
         found = observations(read_data(tmp_path / "x.h5"))["lif"]["spikes"]
+        assert isinstance(found, nir.TimeGriddedData)
         np.testing.assert_array_equal(found.data, spikes.data)
         return
     with pytest.raises(FileError, match=refused):
@@ -319,6 +320,6 @@ def test_a_dataset_that_the_format_does_not_have_is_refused(tmp_path):
     spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
     write_data(tmp_path / "x.h5", graph_data({"lif": {"spikes": spikes}}))
     with h5py.File(tmp_path / "x.h5", "a") as file:
-        file["nodes/lif/observables/spikes"]["delay"] = np.ones(3)
+        file["nodes/lif/observables/spikes/delay"] = np.ones(3)
     with pytest.raises(FileError, match="holds 'delay'"):
         read_data(tmp_path / "x.h5")

@@ -71,6 +71,12 @@ def test_learnt_decays_are_clamped_and_named():
     assert "inf" in as_text(graph)
 
 
+def test_the_description_has_infinite_numbers(files):
+    text = as_text(read(files["snn_trained_learnable"]))
+    assert " to inf" in text
+    assert "beta of 2 of 32 neurons is above 1" in text
+
+
 def test_what_lies_within_stays_and_is_not_mentioned():
     entry = cubalif([0.0, 0.5, 1.0], [0.0, 1.0, 0.25])
     graph = graph_of(entry, dialect="snntorch")
