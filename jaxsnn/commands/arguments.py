@@ -33,9 +33,12 @@ _COMMON_OPTIONS = {
     "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
     "readout": (
         "NODE",
-        "a neuron that spikes in the file but was trained as a leaky readout; may be repeated",
+        "a neuron that spikes in the file but was trained as a leaky readout, or whose membrane was recorded: "
+        "then say its reset, too; may be repeated",
     ),
 }
+#: What the own options of frameworks take, by kind.
+_METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
 _REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 
 
@@ -119,9 +122,9 @@ def _dialect_options() -> dict[str, tuple[str, str, bool]]:
     for name, (metavar, text) in _COMMON_OPTIONS.items():
         found[name] = (metavar, text.format(names=", ".join(frameworks())), name in _REPEATED)
         for option in own_options().values() if name == "dt" else ():
-            flag, by_node = option.name.replace("_", "-"), option.kind == "bool"
+            flag, by_node = option.name.replace("_", "-"), option.kind != "time"
             help_text = f"{option.help}; {_PER_NODE}" if by_node else option.help
-            found[flag] = ("BOOL" if by_node else "TIME", help_text, by_node)
+            found[flag] = (_METAVARS[option.kind], help_text, by_node)
     return found
 
 

@@ -435,6 +435,8 @@ def event_approximations(network: Network, options: EventOptions) -> tuple[str, 
         for wire in network.wires
         if wire.kind == "Threshold" and options.threshold == "event"
     ]
+    assumed = [text for one in network.populations.values() for text in one.assumed]
+    found += dict.fromkeys(assumed)
     # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):

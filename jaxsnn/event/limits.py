@@ -175,6 +175,22 @@ def _population_limits(
     )
     yield from unknown_model(population)
     yield from obstacles(population, needed)
+    if population.resetting:
+        yield Problem(
+            node=name,
+            code="resetting-readout",
+            message=f"{where} gives its membrane and resets ({population.reset}), and the event"
+            " engine has readouts that never reset",
+            fix=f'{_STEPPED}, or pass reset={{"{name}": "none"}}',
+        )
+    if population.floor is not None:
+        yield Problem(
+            node=name,
+            code="floor",
+            message=f"{where} keeps V at {population.floor:g} or above, step by step, which"
+            " continuous time has no rule for",
+            fix=f'{_STEPPED}, or pass min_v_mem={{"{name}": "none"}}',
+        )
     if population.fires and population.reset == "none":
         yield Problem(
             node=name,

@@ -381,6 +381,8 @@ def _neuron(step: Step) -> Any:
                 v = torch.where(spikes > 0, self.v_reset, v)
             if step.reset in ("subtract", "subtract unless above"):
                 v = v - lost
+            if step.floor is not None:
+                v = (v - step.floor).clamp(min=0) + step.floor
             if step.current_based:
                 x = i = self.synapse_decay * i + self.synapse_gain * x
             above = (v > self.v_threshold).to(v.dtype) * self.v_threshold

@@ -27,6 +27,18 @@ def test_a_module_plays_the_recording(name, recorded):
         assert identical == trains
 
 
+@pytest.mark.parametrize("name", ["sin_minvmem", "snn_beta_negative", "spyx_beta_neg"])
+def test_a_module_has_a_floor_and_clamped_decays(name, more):
+    graph, x, y = more(name)
+    identical, trains, _ = compare(y, stepped(to_torch(graph), x), 0)
+    assert identical == trains
+
+
+def test_a_readout_that_resets_is_no_module(more):
+    with pytest.raises(ConversionError, match="gives its membrane and resets"):
+        to_torch(more("snn_mem_spiking_sub")[0])
+
+
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("delay", [True, False])
 @pytest.mark.parametrize("kind", ["leaky", "synaptic", "rleaky", "rsynaptic", "conv"])

@@ -5,7 +5,7 @@ refusal that says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.frameworks.registry import framework_of
-from jaxsnn.nir.gains import require
+from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.inference import TAG
 from jaxsnn.nir.parse import parse
@@ -160,7 +160,7 @@ def _rewritten(
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
     importer = target.importer
-    steps = _steps(graph, draft, names, refused)
+    steps = _steps(graph, draft, names, refused, give_up)
     refuse_for(target, refused)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or approximate:
@@ -199,8 +199,16 @@ def _converted(
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
-        notes=target.notes(),
+        notes=(*target.notes(), *_assumed(source)),
     )
+
+
+def _assumed(graph: Graph) -> tuple[str, ...]:
+    """What nobody has said of the source and is assumed, a sentence each."""
+    found = [
+        text for name in graph.neurons for text in assumptions(graph.dialect, graph.nodes[name])
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
@@ -216,7 +224,11 @@ def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
 
 
 def _steps(
-    graph: Graph, draft: Draft, names: dict[str, str], refused: list[Problem]
+    graph: Graph,
+    draft: Draft,
+    names: dict[str, str],
+    refused: list[Problem],
+    give_up: Callable[[str, str, str], None],
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
     looped = {name for part in graph.recurrent_components() for name in part}
@@ -226,6 +238,9 @@ def _steps(
             continue
         try:
             step = step_of(graph, name, draft.shapes[names[name]][1], name in looped)
+            if step.floor is not None:
+                reason = f"its membrane never falls below {step.floor:g}, and no importer has that"
+                give_up(names[name], reason, "the membrane has no lower bound")
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
             refused.append(error.problem)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
+from jaxsnn.nir.node_shapes import LIKE_XLA
 from jaxsnn.nir.nodes import NEURONS, Node, class_of
 from jaxsnn.nir.passes import Shape, bypass_relays, is_relay, shapes, window
 
@@ -110,6 +111,7 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
             )
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
+        _pad_evenly(draft, names[name], inward)
         if names[name] != name:
             why = (
                 "nested graphs are written flat"
@@ -167,6 +169,47 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         weight = np.shape(node.value("weight"))
         entry["bias"] = np.broadcast_to(node.value("bias"), (*weight[:-2], weight[-2])).copy()
     return entry
+
+
+def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
+    """Write a window that is padded as XLA does in numbers; where they differ before and after, as
+    a convolution with zeros in front.
+
+    NIR pads both sides alike: d cells more before the input are taken back by d zeros before the
+    kernel.
+    """
+    entry = draft.nodes[name]
+    padding = entry.get("padding")
+    if not isinstance(padding, str) or padding != LIKE_XLA:
+        return
+    frame = window(as_node(name, entry)).at(inward[1:])
+    assert frame.padding is not None
+    ends = np.array([after for _, after in frame.padding])
+    entry["padding"] = ends
+    lacking = ends - [before for before, _ in frame.padding]
+    if not np.any(lacking):
+        return
+    if entry["type"] == "SumPool2d":
+        draft.nodes[name] = entry = pool_as_convolution(draft, name)
+    zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
+    entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
+    why = "NIR pads both sides alike, the source more after than before"
+    draft.changed(name, f"is a Conv2d that is padded by {tuple(ends.tolist())}", why)
+
+
+def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
+    """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
+    entry, inward = draft.nodes[name], draft.shapes[name][0]
+    frame = window(as_node(name, entry))
+    kept = {key: value for key, value in entry.items() if key != "kernel_size"}
+    return kept | {
+        "type": "Conv2d",
+        "weight": np.ones((inward[0], 1, *frame.kernel)),
+        "bias": np.zeros(inward[0]),
+        "groups": np.array(inward[0]),
+        "dilation": np.array(1),
+        "input_shape": np.array(inward[1:]),
+    }
 
 
 def loops_of(draft: Draft) -> list[list[str]]:

@@ -122,6 +122,7 @@ class Evidence:
         r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
             input decays.
         r_is_rate: r of IF is 1/dt.
+        silent: Types of neurons whose numbers say nothing about dt.
         proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
         confirms: What must hold of the neurons besides.
         recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
@@ -133,6 +134,7 @@ class Evidence:
     dt_from: StepLength | None = None
     r_of_one_is_silent: bool = False
     r_is_rate: bool = False
+    silent: tuple[str, ...] = ()
     proves: bool = False
     confirms: Callable[[Mapping[str, Node]], bool] | None = None
     recognises: Callable[[Mapping[str, Node]], str] | None = None
@@ -145,19 +147,22 @@ class OwnOption:
 
     Attributes:
         name: Keyword of `jaxsnn.nir.read`; the command line writes "-" for "_".
-        kind: "time": seconds, or text with a unit. "bool": true or false, may differ by node.
+        kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
+            "none". "choice": one of `choices`. All but times may differ by node.
         help: For the help of the command line: "Norse: the dt that its exporter was given".
         missing: What a message names where it is needed: "the dt that Norse's exporter was given".
         fix: What to say then; "" for "say NAME=".
         unsaid: A sentence for `Dialect.why` while nobody has said it.
+        choices: The values of a "choice".
     """
 
     name: str
-    kind: Literal["time", "bool"]
+    kind: Literal["time", "bool", "number", "choice"]
     help: str
     missing: str = ""
     fix: str = ""
     unsaid: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,6 +195,10 @@ class Conventions:
         detaches_resets: Its gradients leave out the resets that act when a step begins.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
+        spikes_option: Name of the own option, "multi" or "single", that says otherwise; "" for
+            none.
+        floor_option: Name of the own option, a number, below which V never is at the end of a step;
+            "" for none.
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
         initial: Membrane at the start. Currents start at 0.
@@ -198,6 +207,8 @@ class Conventions:
         recurrent_delay: Steps that a recurrent spike takes.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
+        meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
+            (`Node.read_as`), each with what to say of it: called with a graph.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why).
     """
@@ -221,12 +232,15 @@ class Conventions:
     detaches_resets: bool = True
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
+    spikes_option: str = ""
+    floor_option: str = ""
     spikes_from: Literal["before", "after"] = "after"
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
+    meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 

@@ -58,7 +58,9 @@ _DT_EXPORT = OwnOption(
     ),
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
-_IAF = Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",))
+_IAF = Rule(
+    arrival="jump", membrane_decay=NO_DECAY, membrane="leak", initial="v_reset", ones=("r",)
+)
 _WRITES = Conventions(
     name="norse",
     version="1.1",
@@ -87,7 +89,6 @@ _WRITES_MAIN = dataclasses.replace(
     _WRITES,
     version="main",
     after="1.1",
-    rules=rules(**(dict(_WRITES.rules) | {"IF": dataclasses.replace(_IAF, initial="v_reset")})),
     defaults=MappingProxyType(
         {
             "dt_export": (

@@ -7,7 +7,7 @@ exporter writes what that of 1.0.0 does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.clamps import Learnt, clamping
 from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -36,6 +37,7 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
 from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
 
@@ -69,6 +71,19 @@ def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
     return False
 
 
+def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
+    """beta and alpha, as r = 1/(1-beta) and w_in = 1/(1-alpha) hold them."""
+    pairs = {
+        "LIF": (("beta", "tau", "r"),),
+        "CubaLIF": (("beta", "tau_mem", "r"), ("alpha", "tau_syn", "w_in")),
+    }
+    for symbol, tau, gain in pairs.get(node.type, ()):
+        taus, gains = np.broadcast_arrays(*(np.asarray(node.value(key)) for key in (tau, gain)))
+        with np.errstate(all="ignore"):
+            decay, step = 1 - 1 / gains.astype(float), taus / gains
+        yield Learnt(symbol=symbol, decay=decay, tau=tau, step=step, gain=gain, gains=(1.0, np.inf))
+
+
 _WRITES = Conventions(
     name="snntorch",
     version="1.0",
@@ -92,6 +107,7 @@ _WRITES = Conventions(
     time_unit="s",
     dt=_DT,
     resets_at_start=True,
+    meanings=(clamping("snnTorch", _learnt),),
 )
 
 
@@ -250,6 +266,8 @@ def _export_neuron(call: Call) -> Exported:
     if neuron.reset_mechanism == "none":
         options["readout"] = True
     recurrent = getattr(neuron, "recurrent", None)
+    if recurrent is not None and hasattr(neuron, "alpha"):
+        options["reset_delay"] = True  # whatever it was told, see the rules
     if recurrent is None:
         return Exported(nodes={"": entry}, framework="snntorch", options=options)
     nodes = {"lif": entry, "w_rec": _recurrent_weights(call, recurrent)}
