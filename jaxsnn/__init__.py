@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from jaxsnn.nir.frameworks import register_framework as register_framework
     from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
     from jaxsnn.nir.nodes import register_node as register_node
-    from jaxsnn.nir.torch import from_torch as from_torch
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
     from jaxsnn.simulation.fidelity import fidelity as fidelity
+    from jaxsnn.simulation.from_module import from_torch as from_torch
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
     from jaxsnn.simulation.verification import Verification as Verification
@@ -81,7 +81,7 @@ _HOME = {
     "export": "jaxsnn.nir",
     "fidelity": "jaxsnn.simulation.fidelity",
     "fit": "jaxsnn.train",
-    "from_torch": "jaxsnn.nir.torch",
+    "from_torch": "jaxsnn.simulation.from_module",
     "lower": "jaxsnn.network.lowering.lower",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",

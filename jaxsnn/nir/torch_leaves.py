@@ -23,8 +23,10 @@ class Call:
 
     Attributes:
         name, module: Of the leaf.
-        sources: Where its input came from: names of leaves, or "input".
-        inward, outward: Shapes without the axis of batch.
+        sources: Where its input came from: names of leaves whose outputs it is the sum of; "" is
+            the input of the module.
+        inward, outward: Shapes without the axes of batch and time.
+        leading: Number of those axes.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Call:
     sources: tuple[str, ...]
     inward: tuple[int, ...]
     outward: tuple[int, ...]
+    leading: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,18 +42,25 @@ class Exported:
     """What a leaf becomes.
 
     Attributes:
-        nodes: Entries by the suffix of their name; "" is the leaf itself.
+        nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
         edges: Between suffixes.
+        last: Suffix of the node that gives the output; None: the first.
         framework: Whose neuron it is; None for weights and shapes.
         options: Options of `jaxsnn.nir.read` for it.
         dt: Length of its step in seconds, if it has one.
+        folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
+            y + offset instead.
+        takes_spikes: It is right for inputs of 0 and 1 alone.
     """
 
     nodes: Mapping[str, dict[str, Any]]
     edges: tuple[Edge, ...] = ()
+    last: str | None = None
     framework: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dt: float | None = None
+    folds: tuple[np.ndarray, np.ndarray] | None = None
+    takes_spikes: bool = False
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -62,10 +72,26 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
 
 def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
     """By package and name of the class."""
-    found = {("torch", kind): exporter for kind, exporter in _LAYERS.items()}
+    found = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
     for framework in frameworks().values():
         found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
     return found
+
+
+def in_time(module: Any) -> bool:
+    """Whether a layer takes (time, batch, *shape) and runs through time itself."""
+    package = type(module).__module__.partition(".")[0]
+    return any(
+        found.in_time is not None and found.in_time(module)
+        for found in frameworks().values()
+        if found.package == package
+    )
+
+
+def without_state(module: Any) -> bool:
+    """Whether a layer has nothing to learn or to remember, so that it may be called again."""
+    kind = type(module).__name__
+    return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
 
 
 def exported(call: Call) -> Exported:
@@ -143,20 +169,90 @@ def _pool(call: Call) -> Exported:
             fix="leave out ceil_mode and divisor_override, and count the padding",
             node=call.name,
         )
-    pairs = {
+    return Exported(nodes={"": {"type": "AvgPool2d", **_windows(pool)}})
+
+
+def refuse_training(name: str, module: Any) -> None:
+    """Refuse a layer that does in training what it does not do afterwards.
+
+    Raises:
+        ConversionError: It is in training mode.
+    """
+    kind = type(module).__name__
+    random = kind.startswith("Dropout") and getattr(module, "p", 0)
+    if module.training and (random or kind.startswith("BatchNorm")):
+        raise ConversionError(
+            f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
+            fix="call module.eval() first, as it is then exported",
+            node=name,
+        )
+
+
+def _dropout(call: Call) -> Exported:
+    """Nothing in evaluation."""
+    refuse_training(call.name, call.module)
+    return Exported(nodes={})
+
+
+def _normalisation(call: Call) -> Exported:
+    """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
+    each channel.
+    """
+    norm = call.module
+    if norm.running_mean is None:
+        raise ConversionError(
+            f"'{call.name}' ({type(norm).__name__}) has no running statistics, "
+            "so that what it does depends on the batch",
+            fix="use track_running_stats=True",
+            node=call.name,
+        )
+    refuse_training(call.name, norm)
+    mean, variance = (
+        numbers_of(each).astype(float) for each in (norm.running_mean, norm.running_var)
+    )
+    factor = 1 / np.sqrt(variance + norm.eps)
+    if norm.weight is not None:
+        factor = factor * numbers_of(norm.weight)
+    offset = -mean * factor
+    if norm.bias is not None:
+        offset = offset + numbers_of(norm.bias)
+    return Exported(nodes={}, folds=(factor, offset))
+
+
+def _largest(call: Call) -> Exported:
+    """A MaxPool2d of spikes: 1 where any in the window is, SumPool2d > 1/2."""
+    pool = call.module
+    if pool.ceil_mode or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
+        raise ConversionError(
+            f"'{call.name}' rounds up, dilates its window or returns indices, and NIR does neither",
+            fix="leave out ceil_mode, dilation and return_indices",
+            node=call.name,
+        )
+    threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
+    return Exported(
+        nodes={"sum": {"type": "SumPool2d", **_windows(pool)}, "": threshold},
+        edges=(("sum", ""),),
+        last="",
+        takes_spikes=True,
+    )
+
+
+def _windows(pool: Any) -> dict[str, np.ndarray]:
+    """kernel_size, stride and padding of a pool, two numbers each."""
+    return {
         key: np.broadcast_to(getattr(pool, key), (2,)).copy()
         for key in ("kernel_size", "stride", "padding")
     }
-    return Exported(nodes={"": {"type": "AvgPool2d", **pairs}})
 
 
 def _flatten(call: Call) -> Exported:
-    start, end = (
-        dim - 1 if dim > 0 else dim for dim in (call.module.start_dim, call.module.end_dim)
-    )
-    if call.module.start_dim == 0:
+    dims, axes = call.leading + len(call.inward), (call.module.start_dim, call.module.end_dim)
+    start, end = (dim % dims - call.leading for dim in axes)
+    if start < 0:
         raise ConversionError(
-            f"'{call.name}' flattens the axis of batch", fix="use start_dim=1", node=call.name
+            f"'{call.name}' flattens the axis of batch",
+            fix=f"use start_dim={call.leading}",
+            node=call.name,
         )
     entry = {
         "type": "Flatten",
@@ -167,44 +263,22 @@ def _flatten(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-_LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+#: Layers of torch.nn; frameworks may have layers of the same names.
+LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         "Linear": exported_linear,
         "Conv1d": _convolution,
         "Conv2d": _convolution,
         "AvgPool2d": _pool,
+        "MaxPool2d": _largest,
         "Flatten": _flatten,
-        "Dropout": _nothing,
+        "BatchNorm1d": _normalisation,
+        "BatchNorm2d": _normalisation,
+        "Dropout": _dropout,
+        "Dropout1d": _dropout,
+        "Dropout2d": _dropout,
         "Identity": _nothing,
     }
 )
-
-
-def outputs_of(
-    result: Any, makers: dict[int, str], calls: dict[str, Call]
-) -> dict[str, tuple[int, ...]]:
-    """The leaves that give what a module returns: the first tensor, and others that no leaf takes
-    up.
-
-    What is returned beside them are states of neurons.
-    """
-    tensors = _tensors(result)
-    if not tensors or id(tensors[0]) not in makers:
-        raise ConversionError(
-            "the output of the module is computed outside of layers", fix="use a layer for it"
-        )
-    taken = {source for call in calls.values() for source in call.sources}
-    found = {makers[id(tensors[0])]: tuple(tensors[0].shape[1:])}
-    for tensor in tensors[1:]:
-        maker = makers.get(id(tensor))
-        if maker is not None and maker not in taken:
-            found.setdefault(maker, tuple(tensor.shape[1:]))
-    return found
-
-
-def _tensors(result: Any) -> list[Any]:
-    if isinstance(result, dict):
-        return _tensors(list(result.values()))
-    if isinstance(result, tuple | list):
-        return [tensor for part in result for tensor in _tensors(part)]
-    return [result] if hasattr(result, "shape") else []
+#: Those that may be called in several places.
+_PLAIN = ("AvgPool2d", "MaxPool2d", "Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import lower
+from jaxsnn import from_torch, lower, to_torch
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
-from jaxsnn.nir.torch import from_torch, to_torch
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, stepped
@@ -128,21 +127,9 @@ def test_two_heads_are_two_outputs():
     assert dict(lower(graph).outputs) == {"output_a": ("a",), "output_b": ("b",)}
 
 
-class Residual(torch.nn.Module):
-    """Adds outside of layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)
-
-    def forward(self, x):
-        return self.second(self.first(x) + x)
-
-
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Residual(), "'second' .Linear. is computed outside of layers"),
         (
             torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()),
             "'1' is a ReLU, which is not supported",

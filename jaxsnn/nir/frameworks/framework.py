@@ -342,6 +342,9 @@ class Framework:
         extra: The extra of this library that installs it.
         package: Its top-level module, for `leaves`.
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
+        in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
+            none does.
+        rewind: Method of its layers that puts their states to the start; "" where they keep none.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
         note: What must be known beside the numbers, for the documentation: one sentence.
@@ -355,6 +358,8 @@ class Framework:
     extra: str = ""
     package: str = ""
     leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
+    in_time: Callable[[Any], bool] | None = None
+    rewind: str = ""
     leaf_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     surrogate: str = ""
     note: str = ""

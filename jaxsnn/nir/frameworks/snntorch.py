@@ -299,6 +299,7 @@ FRAMEWORK = Framework(
     extra="interop",
     package="snntorch",
     leaves=_LEAVES,
+    rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
     note="Its files never say the reset; its importer resets to 0 at once.",
 )
