@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.convert.step import Step
+    from jaxsnn.nir.nodes import Node
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +67,28 @@ class Exported:
     takes_spikes: bool = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Assignment:
+    """A number or array that a layer is to have.
+
+    Attributes:
+        layer: Name of the layer.
+        node: Of the file, for messages.
+        owner: Has the attribute; `name` of it, "p.v_th" where it is one of a named tuple.
+        value: Of the shape of the node. A layer may have one number for all, where all are equal.
+    """
+
+    layer: str
+    node: str
+    owner: Any
+    name: str
+    value: np.ndarray
+
+
+#: What puts numbers into a layer: (call, nodes of the file by suffix, steps of its neurons by suffix).
+Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Assignment]]
+
+
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
     """The exporter of a type, or None; by name, so that no framework is imported for nothing."""
     kind = type(module)
@@ -76,6 +102,15 @@ def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
     for framework in frameworks().values():
         found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
     return found
+
+
+def setter_of(module: Any) -> Setter | None:
+    """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
+    package, kind = type(module).__module__.partition(".")[0], type(module).__name__
+    for framework in frameworks().values():
+        if framework.package == package and kind in framework.setters:
+            return framework.setters[kind]
+    return LAYER_SETTERS.get(kind) if package == "torch" else None
 
 
 def in_time(module: Any) -> bool:
@@ -279,6 +314,27 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
         "Dropout2d": _dropout,
         "Identity": _nothing,
     }
+)
+
+
+def set_weights(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step], *, suffix: str = ""
+) -> list[Assignment]:
+    """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
+    layer, node = call.module, nodes[suffix]
+    values = {"weight": node.value("weight")}
+    if layer.bias is not None:
+        has = "bias" in node.names
+        values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))
+    return [
+        Assignment(layer=call.name, node=node.name, owner=layer, name=name, value=np.asarray(value))
+        for name, value in values.items()
+    ]
+
+
+#: What puts numbers into layers of torch.nn.
+LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
+    dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights)
 )
 #: Those that may be called in several places.
 _PLAIN = ("AvgPool2d", "MaxPool2d", "Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.evidence import Estimate
     from jaxsnn.nir.graph import Change, Edge, Graph
     from jaxsnn.nir.nodes import Node
-    from jaxsnn.nir.torch_leaves import Call, Exported
+    from jaxsnn.nir.torch_leaves import Call, Exported, Setter
 
 TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
@@ -342,6 +342,8 @@ class Framework:
         extra: The extra of this library that installs it.
         package: Its top-level module, for `leaves`.
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
+        setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
+            class -> function.
         in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
             none does.
         rewind: Method of its layers that puts their states to the start; "" where they keep none.
@@ -358,6 +360,7 @@ class Framework:
     extra: str = ""
     package: str = ""
     leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
+    setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
     in_time: Callable[[Any], bool] | None = None
     rewind: str = ""
     leaf_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)

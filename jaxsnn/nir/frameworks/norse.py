@@ -37,7 +37,8 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
-from jaxsnn.nir.torch_leaves import Call, Exported, exported, numbers_of
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.torch_leaves import Assignment, Call, Exported, exported, numbers_of, setter_of
 
 # What it writes
 
@@ -411,6 +412,41 @@ def _export_lifted(call: Call) -> Exported:
     return exported(dataclasses.replace(call, module=inner, leading=1))
 
 
+def _set_cell(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) -> list[Assignment]:
+    """The parameters `p` of a cell, and the weights of one that has its own."""
+    cell = call.module
+    step, dt = steps[""], float(cell.dt)
+    rest = 1 - step.decay
+    values: dict[str, np.ndarray] = {}
+    if "tau_mem_inv" in cell.p._fields:
+        # Without a leak there is nothing that V goes to.
+        leak = step.drive / np.where(rest == 0, 1.0, rest)
+        values |= {"tau_mem_inv": rest / dt, "v_leak": leak}
+    if "tau_syn_inv" in cell.p._fields:
+        values["tau_syn_inv"] = (1 - step.synapse_decay) / dt
+    if np.all(np.isfinite(step.v_threshold)) and "v_th" in cell.p._fields:
+        values["v_th"] = step.v_threshold
+        if step.reset == "value":
+            values["v_reset"] = step.v_reset
+    found = [(f"p.{name}", step.name, value) for name, value in values.items()]
+    for suffix, name in (("w_in", "input_weights"), ("w_rec", "recurrent_weights")):
+        if suffix in nodes:
+            found.append((name, nodes[suffix].name, np.asarray(nodes[suffix].value("weight"))))
+    return [
+        Assignment(layer=call.name, node=node, owner=cell, name=name, value=value)
+        for name, node, value in found
+    ]
+
+
+def _set_lifted(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[Assignment]:
+    """Lift: the layer in it."""
+    inner = dataclasses.replace(call, module=call.module.lifted_module)
+    setter = setter_of(inner.module)
+    return [] if setter is None else setter(inner, nodes, steps)
+
+
 def _in_time(module: Any) -> bool:
     return type(module).__name__ in _IN_TIME
 
@@ -446,6 +482,9 @@ FRAMEWORK = Framework(
     extra="interop",
     package="norse",
     leaves=_LEAVES,
+    setters=MappingProxyType(
+        {**dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell), "Lift": _set_lifted}
+    ),
     in_time=_in_time,
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1), whatever its alpha",

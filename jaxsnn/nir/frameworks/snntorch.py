@@ -37,7 +37,14 @@ from jaxsnn.nir.frameworks.framework import (
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
-from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
+from jaxsnn.nir.torch_leaves import (
+    Assignment,
+    Call,
+    Exported,
+    exported_linear,
+    numbers_of,
+    set_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,6 +293,34 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     )
 
 
+def _set_neuron(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[Assignment]:
+    """beta, alpha, threshold and recurrent weights; a neuron that never resets has its threshold
+    for nothing.
+    """
+    neuron = call.module
+    step = steps["lif" if "lif" in steps else ""]
+    values = {"beta": step.decay}
+    if hasattr(neuron, "alpha"):
+        values["alpha"] = step.synapse_decay
+    if np.all(np.isfinite(step.v_threshold)):
+        values["threshold"] = step.v_threshold
+    found = [
+        Assignment(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+    if "w_rec" not in nodes:
+        return found
+    if neuron.all_to_all:
+        recurrent = dataclasses.replace(call, module=neuron.recurrent)
+        return found + set_weights(recurrent, nodes, steps, suffix="w_rec")
+    weights = np.diag(np.asarray(nodes["w_rec"].value("weight")))
+    owner = neuron.recurrent
+    name = nodes["w_rec"].name
+    return [*found, Assignment(layer=call.name, node=name, owner=owner, name="V", value=weights)]
+
+
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron)
 )
@@ -299,6 +334,7 @@ FRAMEWORK = Framework(
     extra="interop",
     package="snntorch",
     leaves=_LEAVES,
+    setters=MappingProxyType(dict.fromkeys(_LEAVES, _set_neuron)),
     rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
     note="Its files never say the reset; its importer resets to 0 at once.",

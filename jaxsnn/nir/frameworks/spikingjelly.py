@@ -33,7 +33,15 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
-from jaxsnn.nir.torch_leaves import LAYERS, Call, Exported, numbers_of
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.torch_leaves import (
+    LAYER_SETTERS,
+    LAYERS,
+    Assignment,
+    Call,
+    Exported,
+    numbers_of,
+)
 
 # What it writes
 
@@ -153,6 +161,33 @@ def _export_node(call: Call) -> Exported:
     return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
 
 
+def _set_node(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) -> list[Assignment]:
+    """Thresholds, resets and decays, one number for all neurons each."""
+    neuron, step = call.module, steps[""]
+    values = {"v_threshold": step.v_threshold}
+    if step.reset == "value":
+        values["v_reset"] = step.v_reset
+    kind = type(neuron).__name__
+    if kind == "CUBALIFNode":
+        values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
+    elif kind != "IFNode":
+        rest = 1 - step.decay
+        if np.any(rest <= 0) or np.any(step.decay <= 0):
+            raise ConversionError(
+                f"'{call.name}' ({kind}) has a decay between 0 and 1, and node '{step.name}' "
+                f"{float(step.decay.max()):g}",
+                fix="use an IFNode where nothing decays",
+                node=step.name,
+            )
+        # Of ParametricLIFNode, 1/tau is the sigmoid of w.
+        learnt = kind == "ParametricLIFNode"
+        values["w" if learnt else "tau"] = np.log(rest / step.decay) if learnt else 1 / rest
+    return [
+        Assignment(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
 def _export_layer(call: Call) -> Exported:
     """torch's layer of that name, which takes (batch, *shape) in each step mode."""
     return LAYERS[type(call.module).__name__](dataclasses.replace(call, leading=1))
@@ -189,6 +224,7 @@ FRAMEWORK = Framework(
     extra="interop",
     package="spikingjelly",
     leaves=_LEAVES,
+    setters=MappingProxyType({**LAYER_SETTERS, **dict.fromkeys(_NODES, _set_node)}),
     in_time=_in_time,
     rewind="reset",
     surrogate="Sigmoid(slope=4)",

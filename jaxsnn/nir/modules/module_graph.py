@@ -18,9 +18,40 @@ from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.registry import framework_of, frameworks
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, leaves_of, trace
-from jaxsnn.nir.nodes import class_of
+from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
-from jaxsnn.nir.torch_leaves import Call, Exported, exported, refuse_training
+from jaxsnn.nir.torch_leaves import Assignment, Call, Exported, exported, refuse_training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """A BatchNorm whose numbers are in the weights before it.
+
+    Attributes:
+        layer, module: Its name, and itself.
+        node: The node that has them.
+        offset: It has the bias of the node, whose own layer has none.
+    """
+
+    layer: str
+    module: Any
+    node: str
+    offset: bool
+
+    def undone(self, node: Node) -> list[Assignment]:
+        """What makes it do nothing but add the bias of a node of a file, where that is its part."""
+        norm = self.module
+        channels = np.ones(tuple(norm.running_mean.shape))
+        bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
+        values = {"running_mean": 0 * channels, "running_var": (1 - norm.eps) * channels}
+        if norm.weight is None:
+            values["running_mean"] = -bias
+        else:
+            values |= {"weight": channels, "bias": bias}
+        return [
+            Assignment(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
+            for name, value in values.items()
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,12 +63,16 @@ class TracedModule:
         trace: Of its forward pass.
         places: Output node -> place among the tensors that the module returns.
         firing: Leaf whose output is spikes -> its node.
+        parts: Leaf -> its nodes by suffix.
+        folds: Layers whose factors and offsets are in the weights before them.
     """
 
     graph: Graph
     trace: ModuleTrace
     places: Mapping[str, int]
     firing: Mapping[str, str]
+    parts: Mapping[str, Mapping[str, str]]
+    folds: tuple[Fold, ...] = ()
 
 
 def traced_module(module: Any, sample: Any) -> TracedModule:
@@ -73,7 +108,14 @@ def traced_module(module: Any, sample: Any) -> TracedModule:
         for call in seen.calls
         if made[call.name].framework and draft.fires(draft.ends[call.name][0])
     }
-    return TracedModule(graph=graph, trace=seen, places=places, firing=firing)
+    return TracedModule(
+        graph=graph,
+        trace=seen,
+        places=places,
+        firing=firing,
+        parts=draft.parts,
+        folds=tuple(draft.folds),
+    )
 
 
 class _ModuleDraft:
@@ -87,6 +129,8 @@ class _ModuleDraft:
         self.nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(shape)}}
         self.edges: list[Edge] = []
         self.by_node: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, dict[str, str]] = {}
+        self.folds: list[Fold] = []
         #: Leaf -> nodes whose outputs it gives, as a sum.
         self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
 
@@ -98,10 +142,12 @@ class _ModuleDraft:
             self._fold(call, one.folds, before)
         if one.takes_spikes:
             self._refuse_numbers(call, before)
+        self.parts[call.name] = {}
         if not one.nodes:
             self.ends[call.name] = before
             return
         full = {suffix: f"{call.name}.{suffix}" if suffix else call.name for suffix in one.nodes}
+        self.parts[call.name] = full
         first = next(iter(full.values()))
         self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
         self.edges += [(end, first) for end in before]
@@ -138,6 +184,15 @@ class _ModuleDraft:
                 fix="put it straight after a linear layer or convolution that feeds nothing else",
                 node=call.name,
             )
+        layer = next(each.module for each in self.seen.calls if each.name == before[0])
+        self.folds.append(
+            Fold(
+                layer=call.name,
+                module=call.module,
+                node=before[0],
+                offset=getattr(layer, "bias", None) is None,
+            )
+        )
         factor, offset = folds
         weight = np.asarray(entry["weight"])
         scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))

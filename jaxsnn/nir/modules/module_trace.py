@@ -91,7 +91,7 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
     import torch
 
     leaves = leaves_of(module)
-    leading = 2 if any(in_time(leaf) for _, leaf in leaves) else 1
+    leading = leading_axes(module)
     watch = _Watch(leading)
     watch.keep(sample, Made(sources=("",)))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
@@ -114,6 +114,11 @@ def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
     for child_name, child in module.named_children():
         found += leaves_of(child, f"{name}.{child_name}" if name else child_name)
     return found
+
+
+def leading_axes(module: Any) -> int:
+    """Axes before those of the shape: 2, (time, batch), where layers run through time themselves."""
+    return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
 
 
 @contextmanager

@@ -1,7 +1,11 @@
-"""A graph of a PyTorch module that does what the module does: both are run before it is given."""
+"""PyTorch modules to graphs, and numbers of graphs back into modules: both sides are run, and must
+do the same.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +19,9 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
+from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
 from jaxsnn.nir.modules.module_run import run_module
+from jaxsnn.nir.parse import read
 from jaxsnn.simulation.simulate import simulate
 
 #: Steps that both sides run, and how large random inputs are from step to step: small ones show
@@ -57,6 +63,39 @@ def from_torch(module: Any, sample: Any) -> Graph:
     traced = traced_module(module, sample)
     refuse_difference(module, traced, sample)
     return traced.graph
+
+
+def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
+    """Put the weights, decays, thresholds and leaks of a file into a module of the user's own.
+
+    The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
+    are those of the same names; where names differ, those that are wired alike. A BatchNorm whose
+    statistics are in the weights of the file does nothing afterwards. Where anything does not fit,
+    the module stays as it was.
+
+    Args:
+        module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects.
+        source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
+
+    Returns:
+        What was set, and what must be known.
+
+    Raises:
+        ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
+            message names the node and the two numbers.
+        DialectError: The dialect of the file leaves open what a step needs.
+    """
+    graph = source if isinstance(source, Graph) else read(source)
+    with loaded(module, graph) as (found, traced):
+        names = found.nodes
+        as_file = dataclasses.replace(
+            traced,
+            graph=graph,
+            places={names[name]: place for name, place in traced.places.items()},
+            firing={leaf: names[node] for leaf, node in traced.firing.items()},
+        )
+        refuse_difference(module, as_file, first_input(module, graph))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
