@@ -68,7 +68,7 @@ class Exported:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Assignment:
+class LayerNumbers:
     """A number or array that a layer is to have.
 
     Attributes:
@@ -86,7 +86,7 @@ class Assignment:
 
 
 #: What puts numbers into a layer: (call, nodes of the file by suffix, steps of its neurons by suffix).
-Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[Assignment]]
+Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[LayerNumbers]]
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -319,7 +319,7 @@ LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
 
 def set_weights(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step], *, suffix: str = ""
-) -> list[Assignment]:
+) -> list[LayerNumbers]:
     """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
     layer, node = call.module, nodes[suffix]
     values = {"weight": node.value("weight")}
@@ -327,7 +327,9 @@ def set_weights(
         has = "bias" in node.names
         values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))
     return [
-        Assignment(layer=call.name, node=node.name, owner=layer, name=name, value=np.asarray(value))
+        LayerNumbers(
+            layer=call.name, node=node.name, owner=layer, name=name, value=np.asarray(value)
+        )
         for name, value in values.items()
     ]
 

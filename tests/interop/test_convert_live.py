@@ -38,6 +38,18 @@ def in_order(case, target):
     return graph, target, x, y
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_lines_that_are_given_load_and_run_it(target, tmp_path):
+    options = {"alike": True, "reset_mechanism": "zero", "reset_delay": False}
+    graph, x, y = snntorch_case("leaky", **options)
+    made = convert(graph, to=target, path=str(tmp_path / "made.nir"))
+    write(tmp_path / "made.nir", made.graph)
+    names = {"x": torch.as_tensor(x)}
+    exec(f"{made.load_with}\n{made.run_with}", names)
+    got = torch.stack(names["spikes"]).detach().numpy()
+    np.testing.assert_array_equal(got, y)
+
+
 @pytest.mark.parametrize("target", ["norse", "snntorch"])
 @pytest.mark.parametrize("kind", ["synaptic", "rleaky"])
 def test_snntorch_reset_to_zero_at_once(kind, target, converts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import from_torch, verify
+from jaxsnn import check, from_torch, verify
 from jaxsnn.errors import ConversionError
 from tests.interop import nets
 
@@ -97,7 +97,10 @@ def test_the_largest_of_spikes_is_whether_any_fires():
         torch.nn.Conv2d(1, 3, 3), leaky(), torch.nn.MaxPool2d(3, stride=2, padding=1), torch.nn.Flatten(),
         torch.nn.Linear(27, 4), leaky(),
     )  # fmt: skip
-    verified(net, nets.spikes(3, (1, 7, 7), steps=40, batch=3), nets.snntorch_play)
+    graph = verified(net, nets.spikes(3, (1, 7, 7), steps=40, batch=3), nets.snntorch_play)
+    (problem,) = check(graph, "event").problems
+    assert problem.node == "2"
+    assert problem.fix.startswith("take AvgPool2d in place of the largest of a window")
 
 
 class Stateful(torch.nn.Module):

@@ -54,7 +54,8 @@ class Converted:
     Attributes:
         graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
         load_with: A line of Python that loads the file there.
-        run_with: A line of Python that runs what was loaded, on inputs x; "" if nothing is known.
+        run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
+            nothing is known.
         written_for: The importer that it was written for: "snnTorch 1.0".
         changes: What was changed: node, what, why.
         losses: What an approximation loses; empty without `approximate`.

@@ -260,7 +260,7 @@ class Importer:
         write: Writes one neuron.
         load: The line of Python that loads a file: called with its path and the `Setting`. It
             defines `net`.
-        run: The line that runs a step, or all steps, of what was loaded.
+        run: The lines that run all steps of what was loaded, on x; a comment says its axes.
         setting: What holds for all neurons of a file, from their steps; for `write` and `load` in
             `Setting.own`.
         wire: Gives a draft the nodes, edges and names that it needs: called with the draft, the

@@ -38,7 +38,7 @@ from jaxsnn.nir.frameworks.framework import (
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
 from jaxsnn.nir.nodes import Node
-from jaxsnn.nir.torch_leaves import Assignment, Call, Exported, exported, numbers_of, setter_of
+from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, numbers_of, setter_of
 
 # What it writes
 
@@ -412,7 +412,9 @@ def _export_lifted(call: Call) -> Exported:
     return exported(dataclasses.replace(call, module=inner, leading=1))
 
 
-def _set_cell(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) -> list[Assignment]:
+def _set_cell(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
     """The parameters `p` of a cell, and the weights of one that has its own."""
     cell = call.module
     step, dt = steps[""], float(cell.dt)
@@ -433,14 +435,14 @@ def _set_cell(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) 
         if suffix in nodes:
             found.append((name, nodes[suffix].name, np.asarray(nodes[suffix].value("weight"))))
     return [
-        Assignment(layer=call.name, node=node, owner=cell, name=name, value=value)
+        LayerNumbers(layer=call.name, node=node, owner=cell, name=name, value=value)
         for name, node, value in found
     ]
 
 
 def _set_lifted(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
-) -> list[Assignment]:
+) -> list[LayerNumbers]:
     """Lift: the layer in it."""
     inner = dataclasses.replace(call, module=call.module.lifted_module)
     setter = setter_of(inner.module)

@@ -38,9 +38,9 @@ from jaxsnn.nir.frameworks.framework import (
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
 from jaxsnn.nir.torch_leaves import (
-    Assignment,
     Call,
     Exported,
+    LayerNumbers,
     exported_linear,
     numbers_of,
     set_weights,
@@ -295,7 +295,7 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
 
 def _set_neuron(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
-) -> list[Assignment]:
+) -> list[LayerNumbers]:
     """beta, alpha, threshold and recurrent weights; a neuron that never resets has its threshold
     for nothing.
     """
@@ -307,7 +307,7 @@ def _set_neuron(
     if np.all(np.isfinite(step.v_threshold)):
         values["threshold"] = step.v_threshold
     found = [
-        Assignment(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
         for name, value in values.items()
     ]
     if "w_rec" not in nodes:
@@ -318,7 +318,7 @@ def _set_neuron(
     weights = np.diag(np.asarray(nodes["w_rec"].value("weight")))
     owner = neuron.recurrent
     name = nodes["w_rec"].name
-    return [*found, Assignment(layer=call.name, node=name, owner=owner, name="V", value=weights)]
+    return [*found, LayerNumbers(layer=call.name, node=name, owner=owner, name="V", value=weights)]
 
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(

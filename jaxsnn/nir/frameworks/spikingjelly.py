@@ -37,9 +37,9 @@ from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.torch_leaves import (
     LAYER_SETTERS,
     LAYERS,
-    Assignment,
     Call,
     Exported,
+    LayerNumbers,
     numbers_of,
 )
 
@@ -161,7 +161,9 @@ def _export_node(call: Call) -> Exported:
     return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
 
 
-def _set_node(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) -> list[Assignment]:
+def _set_node(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
     """Thresholds, resets and decays, one number for all neurons each."""
     neuron, step = call.module, steps[""]
     values = {"v_threshold": step.v_threshold}
@@ -183,7 +185,7 @@ def _set_node(call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]) 
         learnt = kind == "ParametricLIFNode"
         values["w" if learnt else "tau"] = np.log(rest / step.decay) if learnt else 1 / rest
     return [
-        Assignment(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
         for name, value in values.items()
     ]
 

@@ -20,7 +20,7 @@ from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, leaves_of, trace
 from jaxsnn.nir.nodes import Node, class_of
 from jaxsnn.nir.parse import parse
-from jaxsnn.nir.torch_leaves import Assignment, Call, Exported, exported, refuse_training
+from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, refuse_training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Fold:
     node: str
     offset: bool
 
-    def undone(self, node: Node) -> list[Assignment]:
+    def undone(self, node: Node) -> list[LayerNumbers]:
         """What makes it do nothing but add the bias of a node of a file, where that is its part."""
         norm = self.module
         channels = np.ones(tuple(norm.running_mean.shape))
@@ -49,7 +49,7 @@ class Fold:
         else:
             values |= {"weight": channels, "bias": bias}
         return [
-            Assignment(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
+            LayerNumbers(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
             for name, value in values.items()
         ]
 

@@ -21,7 +21,7 @@ from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
 from jaxsnn.nir.modules.module_trace import leading_axes
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import shapes
-from jaxsnn.nir.torch_leaves import Assignment, setter_of
+from jaxsnn.nir.torch_leaves import LayerNumbers, setter_of
 
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
@@ -110,9 +110,9 @@ def first_input(module: Any, graph: Graph) -> Any:
 
 def _assignments(
     traced: TracedModule, graph: Graph, nodes: Mapping[str, str]
-) -> tuple[list[Assignment], list[str]]:
+) -> tuple[list[LayerNumbers], list[str]]:
     """What to set in the layers, in order, and what must be said of it."""
-    found: list[Assignment] = []
+    found: list[LayerNumbers] = []
     notes: list[str] = []
     steps = _steps(graph)
     for call in traced.trace.calls:
@@ -144,7 +144,7 @@ def _steps(graph: Graph) -> dict[str, Step]:
     return found
 
 
-def _assigned(traced: TracedModule, one: Assignment) -> Callable[[], None]:
+def _assigned(traced: TracedModule, one: LayerNumbers) -> Callable[[], None]:
     """Set one number or array; what is returned takes it back.
 
     Raises:
@@ -177,7 +177,7 @@ def _assigned(traced: TracedModule, one: Assignment) -> Callable[[], None]:
     return back
 
 
-def _fitted(one: Assignment, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
+def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> np.ndarray:
     """A value in the shape that its place has: one number stands for many that are equal.
 
     Raises:
@@ -197,7 +197,7 @@ def _fitted(one: Assignment, shape: tuple[int, ...], refuse: bool = True) -> np.
     ):
         index = tuple(slice(0, 1) if own == 1 else slice(None) for own in padded)
         few = value[index]
-        if np.allclose(np.broadcast_to(few, value.shape), value, rtol=1e-6, atol=0):
+        if np.allclose(np.broadcast_to(few, value.shape), value, rtol=_TOLERANCE, atol=0):
             return few.reshape(shape)
         if not refuse:
             return value
