@@ -76,7 +76,6 @@ def test_snntorch_subtraction_to_norse(kind, converts):
         ("synaptic", {"reset_mechanism": "zero"}, "norse", "whatever arrives"),
         ("rleaky", {"reset_mechanism": "zero", "reset_delay": False}, "spikingjelly", UNIFORM),
         ("leaky", {"reset_delay": False}, "norse", "may stay above v_threshold"),
-        ("leaky", {"reset_mechanism": "none"}, "norse", "leaky readout"),
     ],
 )
 def test_snntorch_is_refused_with_its_reason(kind, options, target, reason):

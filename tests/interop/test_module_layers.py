@@ -152,6 +152,22 @@ def test_membranes_that_forward_takes_and_returns_are_states():
     verified(Stateful(), nets.spikes(4, steps=40, batch=3), play)
 
 
+class OneSize(torch.nn.Module):
+    """Made for batches of 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = torch.nn.Linear(8, 3), leaky()
+
+    def forward(self, x):
+        return self.lif(self.fc(x.view(6, -1)))
+
+
+def test_a_module_for_one_size_of_batch():
+    graph = from_torch(OneSize(), torch.zeros(6, 2, 4))
+    assert tuple(graph.nodes["input"].shape) == (2, 4)
+
+
 class Twice(Stateful):
     def forward(self, x):
         return self.between(self.fc1(x))
@@ -252,6 +268,28 @@ def test_the_largest_of_numbers_is_refused(layers):
         from_torch(body(*layers), torch.zeros(1, 1, 8, 8))
 
 
+def test_alpha_neurons_without_a_reset_are_a_readout():
+    import snntorch
+
+    decays = {"alpha": torch.tensor([0.9, 0.8, 0.5]), "beta": torch.tensor([0.7, 0.75, 0.4])}
+    options = {"reset_mechanism": "none", "init_hidden": True, "output": True}
+    net = body(
+        torch.nn.Linear(5, 8), leaky(), torch.nn.Linear(8, 3), snntorch.Alpha(**decays, **options)
+    )
+    x = nets.spikes(3, steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(1, 5))
+    snntorch.utils.reset(net)
+    y = np.stack([net(frame)[-1].detach().numpy() for frame in torch.as_tensor(x)])
+    found = verify(graph, x, y)
+    assert found.ok
+    assert found.relative_rmse is not None
+    with pytest.raises(ConversionError, match="puts its currents to 0 with each spike"):
+        from_torch(
+            body(torch.nn.Linear(5, 3), snntorch.Alpha(0.9, 0.8, init_hidden=True)),
+            torch.zeros(1, 5),
+        )
+
+
 def norse_net(*layers):
     from norse.torch import SequentialState
 
@@ -331,3 +369,18 @@ def test_spikingjelly_in_time_with_a_soft_reset():
         y = net(torch.as_tensor(x)).numpy()
     assert 0.02 < y.mean() < 0.98
     assert verify(graph, x, y).ok
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_the_largest_of_spikes_converts(target, converts):
+    """Neurons that fire where any spike of the window arrives; the readouts of a reset to zero."""
+    reset = {"reset_mechanism": "zero", "reset_delay": False}
+    net = body(
+        torch.nn.Conv2d(1, 3, 3), leaky(**reset), torch.nn.MaxPool2d(2), torch.nn.Conv2d(3, 3, 2),
+        torch.nn.BatchNorm2d(3), leaky(threshold=0.7, **reset), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(3, 4), leaky(**reset), seed=1,
+    )  # fmt: skip
+    x = nets.spikes(3, (1, 8, 8), steps=40, batch=8)
+    y = nets.snntorch_play(net, x)
+    made = converts(from_torch(net, torch.zeros(1, 1, 8, 8)), target, x, y)
+    assert not any(made.shift.values())

@@ -22,6 +22,7 @@ from jaxsnn.nir.convert.draft import (
     scale_inputs,
     swap_pools,
 )
+from jaxsnn.nir.convert.largest import thresholds_as_neurons
 from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
@@ -163,6 +164,9 @@ def _rewritten(
     importer = target.importer
     steps = _steps(graph, draft, names, refused)
     refuse_for(target, refused)
+    # Where layers take a step, a neuron in place of a Threshold would take one more.
+    if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
+        steps |= thresholds_as_neurons(draft)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or approximate:
         steps, most = settled(draft, steps, forward_order(draft), importer, give_up)

@@ -293,6 +293,49 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     )
 
 
+def _export_alpha(call: Call) -> Exported:
+    """Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays a and
+    b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
+    """
+    neuron, shape = call.module, call.outward
+    if neuron.reset_mechanism != "none":
+        raise ConversionError(
+            f"'{call.name}' (Alpha) puts its currents to 0 with each spike, "
+            "and NIR's neurons reset their membranes alone",
+            fix='use Synaptic, or reset_mechanism="none" for a readout',
+            node=call.name,
+        )
+    _refuse_unheld(call)
+    alpha, beta = (
+        np.clip(numbers_of(each, shape).astype(float), 0, 1) for each in (neuron.alpha, neuron.beta)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
+        numbers = {"tau_mem": _DT / (1 - beta), "tau_syn": _DT / (1 - alpha)}
+        numbers |= {"r": 1 / (1 - beta), "w_in": 1 / (1 - alpha)}
+    factor = height * (alpha - beta)
+    if not np.all(np.isfinite(factor)):
+        raise ConversionError(
+            f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",
+            fix="give it two different decays between 0 and 1",
+            node=call.name,
+        )
+    zero = np.zeros(shape)
+    levels = {"v_leak": zero, "v_reset": zero, "v_threshold": numbers_of(neuron.threshold, shape)}
+    nodes = {
+        "scale": {"type": "Scale", "scale": factor},
+        "delay": {"type": "Delay", "delay": np.full(shape, _DT)},
+        "": {"type": "CubaLIF", **numbers, **levels},
+    }
+    return Exported(
+        nodes=nodes,
+        edges=(("scale", "delay"), ("delay", "")),
+        last="",
+        framework="snntorch",
+        options={"reset": "none", "reset_delay": True, "readout": True},
+    )
+
+
 def _set_neuron(
     call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
 ) -> list[LayerNumbers]:
@@ -322,7 +365,10 @@ def _set_neuron(
 
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
-    dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron)
+    {
+        **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron),
+        "Alpha": _export_alpha,
+    }
 )
 
 FRAMEWORK = Framework(
@@ -334,7 +380,9 @@ FRAMEWORK = Framework(
     extra="interop",
     package="snntorch",
     leaves=_LEAVES,
-    setters=MappingProxyType(dict.fromkeys(_LEAVES, _set_neuron)),
+    setters=MappingProxyType(
+        dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron)
+    ),
     rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
     note="Its files never say the reset; its importer resets to 0 at once.",

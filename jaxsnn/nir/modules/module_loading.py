@@ -105,7 +105,8 @@ def first_input(module: Any, graph: Graph) -> Any:
             fix="write it into the file",
             node=graph.inputs[0],
         )
-    return torch.zeros((2, 1, *shape)[2 - leading_axes(module) :])
+    like = next(module.parameters(), torch.zeros(()))
+    return like.new_zeros((2, 1, *shape)[2 - leading_axes(module) :], requires_grad=False)
 
 
 def _assignments(

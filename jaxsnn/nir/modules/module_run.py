@@ -12,13 +12,16 @@ from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.modules.module_trace import ModuleTrace, leaves_of, tensors_of, unchanged
 
 
-def run_module(module: Any, frames: np.ndarray, seen: ModuleTrace) -> dict[str, list[np.ndarray]]:
+def run_module(
+    module: Any, frames: np.ndarray, seen: ModuleTrace, like: Any
+) -> dict[str, list[np.ndarray]]:
     """What a module itself does with some steps of input, from its start on.
 
     Args:
         module: Whose states are as before afterwards.
         frames: (time, batch, *shape).
         seen: Its trace.
+        like: A tensor of the kind and on the device that it takes.
 
     Returns:
         What each leaf gave, by name, and under "" what the module returned: its tensors in order,
@@ -39,7 +42,8 @@ def run_module(module: Any, frames: np.ndarray, seen: ModuleTrace) -> dict[str, 
     hooks = [
         leaf.register_forward_hook(heard(name)) for name, leaf in leaves.items() if name in given
     ]
-    x = torch.as_tensor(frames, dtype=torch.float32)
+    kind = like.dtype if like.dtype.is_floating_point else torch.float32
+    x = torch.as_tensor(frames, dtype=kind, device=like.device)
     try:
         with torch.no_grad(), unchanged(module):
             _rewind(leaves.values())
