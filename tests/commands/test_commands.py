@@ -112,6 +112,7 @@ def test_convert(zoo, tmp_path, call):
     code, text, _ = call("convert", file, out, "--to", "norse", *told, "--force")
     assert code == 0
     assert "from_nir" in text
+    assert "    y, state = net(frame, state)" in text.splitlines()[-2]
 
 
 def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):
