@@ -152,6 +152,36 @@ def test_membranes_that_forward_takes_and_returns_are_states():
     verified(Stateful(), nets.spikes(4, steps=40, batch=3), play)
 
 
+class ReturnsMembrane(Stateful):
+    """A readout that resets, which seldom spikes."""
+
+    def forward(self, x, mem1=None, mem2=None):
+        _, mem1, mem2 = super().forward(x, mem1, mem2)
+        return mem2, mem1, mem2
+
+
+def test_the_membrane_of_a_neuron_that_resets_is_right_or_refused():
+    net = ReturnsMembrane()
+    with torch.no_grad():
+        net.fc2.weight.mul_(0.1)
+    refused = ""
+    try:
+        graph = from_torch(net, torch.zeros(1, 5))
+    except ConversionError as error:
+        refused = str(error)
+    if refused:
+        assert "does not do what the module does: 'output'" in refused
+        return
+    with torch.no_grad():
+        net.fc2.weight.mul_(10)
+    graph, x, states, found = from_torch(net, torch.zeros(1, 5)), nets.spikes(4, steps=40), (), []
+    with torch.no_grad():
+        for frame in torch.as_tensor(x):
+            y, *states = net(frame, *states)
+            found.append(y.numpy())
+    assert verify(graph, x, np.stack(found)).ok
+
+
 class OneSize(torch.nn.Module):
     """Made for batches of 6."""
 
