@@ -27,7 +27,7 @@ class ConvertOutcome:
     Attributes:
         output: path of the file that was written.
         load_with: a line of Python that loads it with the target's importer.
-        run_with: a line of Python that runs what was loaded.
+        run_with: lines of Python that run what was loaded.
         written_for: the importer that it was written for, with its version.
         changes: what was changed, and why.
         losses: what an approximation loses.
@@ -62,7 +62,10 @@ class ConvertOutcome:
         """For people."""
         lines = [line_of(change) for change in self.changes]
         lines += [line_of(f"lost: {loss}") for loss in self.losses]
-        return "\n".join([*lines, f"{self.output}: load it with", f"  {self.load_with}"])
+        lines += [f"{self.output}: load it with", f"  {self.load_with}"]
+        if self.run_with:
+            lines += ["and run it with", *(f"  {line}" for line in self.run_with.splitlines())]
+        return "\n".join(lines)
 
 
 def add(commands: Any) -> None:

@@ -130,11 +130,13 @@ def _threshold_limits(
         )
     elif feed.obstacle or (source is not None and source.fires):
         what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
+        pool = "take AvgPool2d in place of the largest of a window, " if feed.pooled else ""
         yield Problem(
             node=wire.name,
             code="threshold-source",
             message=f"{where} {what}",
-            fix=f"feed it by one LI, CubaLI or I, through Scale and Flatten alone, or {_STEPPED}",
+            fix=f"{pool}feed it by one LI, CubaLI or I, through Scale and Flatten alone, "
+            f"or {_STEPPED}",
         )
 
 

@@ -23,11 +23,13 @@ class Feed:
         readout: the neurons whose voltage it looks at; None where there are no such neurons.
         through: the Scale and Flatten nodes on the way, in the order of the signal.
         obstacle: what feeds it instead, in words.
+        pooled: that is the sum of a window: the largest of spikes (MaxPool2d).
     """
 
     readout: str | None = None
     through: tuple[Wire, ...] = ()
     obstacle: str = ""
+    pooled: bool = False
 
 
 def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
@@ -50,7 +52,10 @@ def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
             return Feed(obstacle=f"receives the input '{source.name}'")
         # A node that was passed before closes a cycle, which has no beginning.
         if source.kind not in ("Scale", "Flatten") or source in through:
-            return Feed(obstacle=f"receives what '{source.name}' ({source.kind}) sends")
+            return Feed(
+                obstacle=f"receives what '{source.name}' ({source.kind}) sends",
+                pooled=source.kind == "SumPool2d",
+            )
         through.append(source)
         here = source
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn import TimeStepped, from_torch, lower, simulate
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
-from jaxsnn.nir.torch import from_torch
 from tests.interop import nets
 from tests.oracles import main_branch_importers
 

@@ -22,6 +22,7 @@ from jaxsnn.nir.convert.draft import (
     scale_inputs,
     swap_pools,
 )
+from jaxsnn.nir.convert.largest import thresholds_as_neurons
 from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
@@ -54,7 +55,8 @@ class Converted:
     Attributes:
         graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
         load_with: A line of Python that loads the file there.
-        run_with: A line of Python that runs what was loaded, on inputs x; "" if nothing is known.
+        run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
+            nothing is known.
         written_for: The importer that it was written for: "snnTorch 1.0".
         changes: What was changed: node, what, why.
         losses: What an approximation loses; empty without `approximate`.
@@ -162,6 +164,9 @@ def _rewritten(
     importer = target.importer
     steps = _steps(graph, draft, names, refused, give_up)
     refuse_for(target, refused)
+    # Where layers take a step, a neuron in place of a Threshold would take one more.
+    if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
+        steps |= thresholds_as_neurons(draft)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or approximate:
         steps, most = settled(draft, steps, forward_order(draft), importer, give_up)

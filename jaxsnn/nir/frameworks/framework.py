@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.evidence import Estimate
     from jaxsnn.nir.graph import Change, Edge, Graph
     from jaxsnn.nir.nodes import Node
-    from jaxsnn.nir.torch_leaves import Call, Exported
+    from jaxsnn.nir.torch_leaves import Call, Exported, Setter
 
 TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
@@ -274,7 +274,7 @@ class Importer:
         write: Writes one neuron.
         load: The line of Python that loads a file: called with its path and the `Setting`. It
             defines `net`.
-        run: The line that runs a step, or all steps, of what was loaded.
+        run: The lines that run all steps of what was loaded, on x; a comment says its axes.
         setting: What holds for all neurons of a file, from their steps; for `write` and `load` in
             `Setting.own`.
         wire: Gives a draft the nodes, edges and names that it needs: called with the draft, the
@@ -356,6 +356,11 @@ class Framework:
         extra: The extra of this library that installs it.
         package: Its top-level module, for `leaves`.
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
+        setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
+            class -> function.
+        in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
+            none does.
+        rewind: Method of its layers that puts their states to the start; "" where they keep none.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
         note: What must be known beside the numbers, for the documentation: one sentence.
@@ -369,6 +374,9 @@ class Framework:
     extra: str = ""
     package: str = ""
     leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
+    setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
+    in_time: Callable[[Any], bool] | None = None
+    rewind: str = ""
     leaf_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     surrogate: str = ""
     note: str = ""

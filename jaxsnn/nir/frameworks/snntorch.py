@@ -39,7 +39,14 @@ from jaxsnn.nir.frameworks.framework import (
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
-from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
+from jaxsnn.nir.torch_leaves import (
+    Call,
+    Exported,
+    LayerNumbers,
+    exported_linear,
+    numbers_of,
+    set_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -304,8 +311,82 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     )
 
 
+def _export_alpha(call: Call) -> Exported:
+    """Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays a and
+    b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
+    """
+    neuron, shape = call.module, call.outward
+    if neuron.reset_mechanism != "none":
+        raise ConversionError(
+            f"'{call.name}' (Alpha) puts its currents to 0 with each spike, "
+            "and NIR's neurons reset their membranes alone",
+            fix='use Synaptic, or reset_mechanism="none" for a readout',
+            node=call.name,
+        )
+    _refuse_unheld(call)
+    alpha, beta = (
+        np.clip(numbers_of(each, shape).astype(float), 0, 1) for each in (neuron.alpha, neuron.beta)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
+        numbers = {"tau_mem": _DT / (1 - beta), "tau_syn": _DT / (1 - alpha)}
+        numbers |= {"r": 1 / (1 - beta), "w_in": 1 / (1 - alpha)}
+    factor = height * (alpha - beta)
+    if not np.all(np.isfinite(factor)):
+        raise ConversionError(
+            f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",
+            fix="give it two different decays between 0 and 1",
+            node=call.name,
+        )
+    zero = np.zeros(shape)
+    levels = {"v_leak": zero, "v_reset": zero, "v_threshold": numbers_of(neuron.threshold, shape)}
+    nodes = {
+        "scale": {"type": "Scale", "scale": factor},
+        "delay": {"type": "Delay", "delay": np.full(shape, _DT)},
+        "": {"type": "CubaLIF", **numbers, **levels},
+    }
+    return Exported(
+        nodes=nodes,
+        edges=(("scale", "delay"), ("delay", "")),
+        last="",
+        framework="snntorch",
+        options={"reset": "none", "reset_delay": True, "readout": True},
+    )
+
+
+def _set_neuron(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """beta, alpha, threshold and recurrent weights; a neuron that never resets has its threshold
+    for nothing.
+    """
+    neuron = call.module
+    step = steps["lif" if "lif" in steps else ""]
+    values = {"beta": step.decay}
+    if hasattr(neuron, "alpha"):
+        values["alpha"] = step.synapse_decay
+    if np.all(np.isfinite(step.v_threshold)):
+        values["threshold"] = step.v_threshold
+    found = [
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+    if "w_rec" not in nodes:
+        return found
+    if neuron.all_to_all:
+        recurrent = dataclasses.replace(call, module=neuron.recurrent)
+        return found + set_weights(recurrent, nodes, steps, suffix="w_rec")
+    weights = np.diag(np.asarray(nodes["w_rec"].value("weight")))
+    owner = neuron.recurrent
+    name = nodes["w_rec"].name
+    return [*found, LayerNumbers(layer=call.name, node=name, owner=owner, name="V", value=weights)]
+
+
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
-    dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron)
+    {
+        **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron),
+        "Alpha": _export_alpha,
+    }
 )
 
 FRAMEWORK = Framework(
@@ -317,6 +398,10 @@ FRAMEWORK = Framework(
     extra="interop",
     package="snntorch",
     leaves=_LEAVES,
+    setters=MappingProxyType(
+        dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron)
+    ),
+    rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
     note="Its files never say the reset; its importer resets to 0 at once.",
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +33,15 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.torch_leaves import (
+    LAYER_SETTERS,
+    LAYERS,
+    Call,
+    Exported,
+    LayerNumbers,
+    numbers_of,
+)
 
 # What it writes
 
@@ -120,6 +132,78 @@ def _load(path: str, setting: Setting) -> str:
     return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
 
 
+# Its layers
+
+#: The step of the graphs of its layers, which have none.
+_DT = 1e-4
+
+
+def _export_node(call: Call) -> Exported:
+    """IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter."""
+    neuron, shape = call.module, call.outward
+    reset = 0.0 if neuron.v_reset is None else float(neuron.v_reset)
+    entry: dict[str, Any] = {"v_threshold": np.full(shape, float(neuron.v_threshold))}
+    entry["v_reset"] = np.full(shape, reset)
+    kind = type(neuron).__name__
+    if kind == "IFNode":
+        entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
+    elif kind == "CUBALIFNode":
+        rest, share = 1 - float(neuron.v_decay), 1 - float(neuron.c_decay)
+        entry |= {"type": "CubaLIF", "v_leak": np.zeros(shape)}
+        entry |= {"tau_mem": np.full(shape, _DT / rest), "r": np.full(shape, 1 / rest)}
+        entry |= {"tau_syn": np.full(shape, _DT / share), "w_in": np.full(shape, 1 / share)}
+    else:
+        learnt = kind == "ParametricLIFNode"
+        tau = 1 / float(numbers_of(neuron.w.sigmoid())) if learnt else float(neuron.tau)
+        entry |= {"type": "LIF", "tau": np.full(shape, tau * _DT), "v_leak": np.full(shape, reset)}
+        entry["r"] = np.full(shape, 1.0 if neuron.decay_input else tau)
+    options = {"reset": "subtract" if neuron.v_reset is None else "zero"}
+    return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
+
+
+def _set_node(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Thresholds, resets and decays, one number for all neurons each."""
+    neuron, step = call.module, steps[""]
+    values = {"v_threshold": step.v_threshold}
+    if step.reset == "value":
+        values["v_reset"] = step.v_reset
+    kind = type(neuron).__name__
+    if kind == "CUBALIFNode":
+        values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
+    elif kind != "IFNode":
+        rest = 1 - step.decay
+        if np.any(rest <= 0) or np.any(step.decay <= 0):
+            raise ConversionError(
+                f"'{call.name}' ({kind}) has a decay between 0 and 1, and node '{step.name}' "
+                f"{float(step.decay.max()):g}",
+                fix="use an IFNode where nothing decays",
+                node=step.name,
+            )
+        # Of ParametricLIFNode, 1/tau is the sigmoid of w.
+        learnt = kind == "ParametricLIFNode"
+        values["w" if learnt else "tau"] = np.log(rest / step.decay) if learnt else 1 / rest
+    return [
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
+def _export_layer(call: Call) -> Exported:
+    """torch's layer of that name, which takes (batch, *shape) in each step mode."""
+    return LAYERS[type(call.module).__name__](dataclasses.replace(call, leading=1))
+
+
+def _in_time(module: Any) -> bool:
+    return getattr(module, "step_mode", "s") == "m"
+
+
+_NODES = ("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode")
+_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+    {**dict.fromkeys(LAYERS, _export_layer), **dict.fromkeys(_NODES, _export_node)}
+)
+
 FRAMEWORK = Framework(
     name="spikingjelly",
     title="SpikingJelly",
@@ -141,6 +225,10 @@ FRAMEWORK = Framework(
     distribution="spikingjelly",
     extra="interop",
     package="spikingjelly",
+    leaves=_LEAVES,
+    setters=MappingProxyType({**LAYER_SETTERS, **dict.fromkeys(_NODES, _set_node)}),
+    in_time=_in_time,
+    rewind="reset",
     surrogate="Sigmoid(slope=4)",
     note="Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node.",
 )

@@ -485,7 +485,10 @@ FRAMEWORK = Framework(
             torch_names=False,
             write=_write,
             load=_load,
-            run="from spyx import nn; y, state = nn.run(net, x)",
+            run=(
+                "from spyx import nn\n"
+                "y, state = nn.run(net, x)  # x: (time, batch, *shape), channels last"
+            ),
             wire=_chain,
             dt=1.0,
             pool="SumPool2d",
