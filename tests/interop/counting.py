@@ -95,7 +95,7 @@ def more_sources(folder: Path) -> Iterator[Source]:
         try:
             said = dialect_options(build_parser().parse_args(argv))
         except (JaxsnnError, SystemExit) as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{name}: {error}\n")
             continue
         with np.load(folder / f"{name}.npz") as file:
             pair = (file["x"], file["y"])
@@ -120,7 +120,8 @@ def measured(source: Source, target: str, path: Path) -> Row:
     """One row."""
     try:
         graph = source.load()
-        made = convert(graph, to=target, path=str(path))
+        inputs = (0.0, 1.0) if source.recorded is None else _range(source.recorded[0])
+        made = convert(graph, to=target, path=str(path), input_range=inputs)
     except JaxsnnError as error:
         return Row(source=source.name, target=target, verdict="refused", why=error.problem.message)
     if source.recorded is None:
@@ -138,6 +139,11 @@ def measured(source: Source, target: str, path: Path) -> Row:
     return _compared(source.name, target, y, got, next(iter(made.shift.values()), 0))
 
 
+def _range(x: np.ndarray) -> tuple[float, float]:
+    """What an input channel carries: at least 0 to 1."""
+    return min(0.0, float(x.min())), max(1.0, float(x.max()))
+
+
 def _compared(name: str, target: str, y: np.ndarray, got: np.ndarray, shift: int) -> Row:
     y, got = y.reshape(*y.shape[:2], -1), got.reshape(*got.shape[:2], -1)
     if y.shape != got.shape:
@@ -153,9 +159,7 @@ def _compared(name: str, target: str, y: np.ndarray, got: np.ndarray, shift: int
     identical, trains, active = compare(y, got, shift)
     verdict = "same" if identical >= 0.99 * trains else "wrong"
     why = f"{identical} of {trains} trains, {active} active"
-    return Row(
-        source=name, target=target, verdict=verdict, why=why, active=active, trains=trains
-    )
+    return Row(source=name, target=target, verdict=verdict, why=why, active=active, trains=trains)
 
 
 def main() -> None:
@@ -186,7 +190,7 @@ def main() -> None:
                 rows.append(measured(source, target, folder / "converted.nir"))
     if arguments.out:
         arguments.out.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=0))
-    print(summary(rows))
+    sys.stdout.write(f"{summary(rows)}\n")
 
 
 def summary(rows: list[Row]) -> str:

@@ -136,6 +136,13 @@ def step_of(
     rule = rule_of(dialect, node)
     silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
     _refuse_foreign(node, silent=silent and not readouts)
+    if view.readout and view.reset not in (None, "none"):
+        raise ConversionError(
+            f"node '{name}' gives its membrane and resets it ({view.reset}), "
+            "and no importer has a neuron that does both",
+            fix="take its spikes, or reset it never",
+            node=name,
+        )
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = rule.recurrent_reset_delay if looped else None
     if delay is None and not silent:

@@ -76,6 +76,8 @@ def _reason(node: str, message: str, *, fix: str) -> Problem:
 def _loop_problems(draft: Draft) -> Iterator[Problem]:
     """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
     for part in loops_of(draft):
+        if len(part) == 2 and set(part) & set(draft.memories):
+            continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
         )
@@ -121,6 +123,8 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
         *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
     ]
     for edge in recurrent if importer.longer_loops else ():
+        if edge[1] in draft.memories:
+            continue
         _longer_loop(draft, edge, target.title)
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
@@ -141,7 +145,10 @@ def _recurrent_edges(draft: Draft) -> list[Edge]:
     """Edges from the weights of a loop to its neuron."""
     found = []
     for part in loops_of(draft):
-        weights, neuron = sorted(part, key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES)
+        weights, neuron = sorted(
+            part,
+            key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES or name in draft.memories,
+        )
         found.append((weights, neuron))
     return found
 

@@ -309,6 +309,7 @@ _IMPORTER = Importer(
     run=TORCH_RUN,
     dt=1e-3,
     pool="SumPool2d",
+    pads_pools=False,
     depth_first=True,
     subtracts=True,
     reads=MappingProxyType(
