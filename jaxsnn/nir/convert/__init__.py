@@ -21,7 +21,12 @@ from jaxsnn.nir.convert.draft import (
     scale_inputs,
     swap_pools,
 )
-from jaxsnn.nir.convert.geometry import padded_apart, reorder_flattened, undilated
+from jaxsnn.nir.convert.geometry import (
+    padded_apart,
+    reorder_flattened,
+    scales_as_weights,
+    undilated,
+)
 from jaxsnn.nir.convert.integrators import apart, integrated
 from jaxsnn.nir.convert.matrices import as_matrices, can_be_matrices
 from jaxsnn.nir.convert.neuron_writing import Setting
@@ -198,6 +203,8 @@ def _rewritten(
         steps, most = settled(draft, steps, order, importer, give_up, wish.input_range)
     seconds = _target_dt(graph, target, wish.dt, draft)
     join_outputs(draft, target)
+    if "Scale" not in (importer.nodes or ()):
+        scales_as_weights(draft, f"{target.title}'s importer does not map it")
     steps = integrated(draft, steps, give_up)
     check_wiring(draft, target)
     title = framework_of(graph.dialect.name or "").title

@@ -84,7 +84,7 @@ def settled(
         found[name] = dataclasses.replace(step, several=False, reset=reset)
     if counted:
         draft.notes.append(
-            f"holds for inputs of {_range(inputs)}: for other values say input_range=(LOW, HIGH)"
+            f"holds for inputs of {_range(inputs)}: for other values say input_range="
         )
     return found, {name: int(most[name]) for name in steps}
 

@@ -6,8 +6,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import POOLS, Draft, as_node, identity
 from jaxsnn.nir.passes import window
+
+
+def scales_as_weights(draft: Draft, why: str) -> None:
+    """Write Scale as weights: a diagonal, or for several axes one factor for each channel."""
+    for name in draft.of_type("Scale"):
+        shape = draft.shapes[name][0]
+        factor = np.broadcast_to(np.asarray(draft.nodes[name]["scale"], float), shape)
+        entry = identity(shape)
+        rows = factor.reshape(shape[0], -1)
+        if np.any(rows != rows[:, :1]):
+            raise ConversionError(
+                f"node '{name}' scales neurons of one channel by {rows.min():g} to {rows.max():g}",
+                fix="give all neurons of a channel the same factor",
+                node=name,
+            )
+        column = rows[:, 0].reshape((-1,) + (1,) * (np.ndim(entry["weight"]) - 1))
+        draft.nodes[name] = entry | {"weight": entry["weight"] * column}
+        draft.changed(name, "Scale is written as weights", why)
 
 
 def undilated(draft: Draft, why: str) -> None:

@@ -18,6 +18,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     one_for_all,
     refuse_drive,
+    told,
 )
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
@@ -61,10 +62,13 @@ _WRITES = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, a reset to
-    that value.
+    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
+    to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
     """
-    needs_value_reset(step, setting, "SpikingJelly")
+    says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
+    if step.reset != "subtract" or step.several:
+        needs_value_reset(step, setting, "SpikingJelly")
+        says = {"reset": "zero"}
     own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
     if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
         level = np.zeros_like(step.v_reset)
@@ -94,11 +98,12 @@ def _write(step: Step, setting: Setting) -> Written:
             "tau_syn": filled(step, setting.dt / share),
         }
         entry |= {"r": filled(step, 1 / rest), "w_in": filled(step, 1 / share)}
-        factor = scale * step.gain * step.synapse_gain
-        return Written(entry=entry, factor=factor, offset=np.zeros(step.shape), why=why)
+        factor, none = scale * step.gain * step.synapse_gain, np.zeros(step.shape)
+        return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
     if decay == 1:
         entry |= {"type": "IF", "r": filled(step, 1 / setting.dt)}
-        return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why)
+        factor = scale * step.gain
+        return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
     if decay == 0:
         raise ConversionError(
             f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt)",
@@ -112,12 +117,20 @@ def _write(step: Step, setting: Setting) -> Written:
     )
     entry["r"] = filled(step, 1 if decays_input else 1 / rest)
     factor = filled(step, 1) if decays_input else scale * step.gain
-    return Written(entry=entry, factor=factor, offset=offset, why=why)
+    return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
+
+
+def _needs_no_current(step: Step) -> bool:
+    """CUBALIFNode subtracts at once only, and fires one spike a step."""
+    return step.reset == "subtract later" or step.several
 
 
 def _load(path: str, setting: Setting) -> str:
     module = "from spikingjelly.activation_based.nir_exchange import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+    names = ",".join(setting.saying(reset="subtract"))
+    soft = told(setting, "hasattr(m, 'v_reset')", {names: (("v_reset", "None"),)})
+    read = f"nir.read({path!r})"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 
 
 FRAMEWORK = Framework(
@@ -135,6 +148,9 @@ FRAMEWORK = Framework(
             pool="AvgPool2d",
             starts_at_reset=True,
             uniform=True,
+            subtracts=True,
+            subtraction=("at once",),
+            apart=_needs_no_current,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),
@@ -142,5 +158,8 @@ FRAMEWORK = Framework(
     extra="interop",
     package="spikingjelly",
     surrogate="Sigmoid(slope=4)",
-    note="Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node.",
+    note=(
+        "Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node; "
+        "v_reset None, its soft reset, is in no file."
+    ),
 )
