@@ -13,6 +13,7 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
+from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
@@ -215,6 +216,8 @@ def _rewritten(
         why = f"{target.title}'s importer has no such neuron with a current"
         steps = apart(draft, steps, importer.apart, why)
     steps = spread(draft, steps, most, subtracts=importer.subtraction or ())
+    if importer.composes:
+        steps = composed(draft, steps, importer.composes, target.title)
     _common_edits(draft, target, title)
     if importer.starts_at_reset:
         steps = started(draft, steps)
@@ -227,6 +230,7 @@ def _rewritten(
     _write_neurons(draft, target, steps, setting, refused)
     refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
+    setting = setting.renamed(draft.renamed)
     return _converted(graph, target, draft, setting, wish.path, shift)
 
 

@@ -76,7 +76,7 @@ def settled(
         ):
             most[name] = spikes
             continue
-        elif step.reset == "subtract" and not step.several:
+        elif not step.several and step.reset in ("subtract", *importer.composes):
             continue
         else:
             nearest = "one spike a step and a plain subtraction are written"

@@ -49,7 +49,9 @@ class Draft:
         losses: What an approximation loses.
         notes: What it counts on, for people.
         memories: Sums that feed themselves through weights: loops without a neuron.
+        delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
         channels_last: Its Flatten joins height, width and channel, in this order.
+        renamed: Names that all nodes got in the end, by the names before.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -59,7 +61,9 @@ class Draft:
     losses: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     memories: list[str] = dataclasses.field(default_factory=list)
+    delayed: list[Edge] = dataclasses.field(default_factory=list)
     channels_last: bool = False
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def sources(self, name: str) -> list[str]:
         """Nodes with an edge to a node, in natural order."""

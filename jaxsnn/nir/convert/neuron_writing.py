@@ -63,6 +63,11 @@ class Setting:
         wanted = fields.items()
         return [name for name, said in self.said.items() if wanted <= said.items()]
 
+    def renamed(self, names: Mapping[str, str]) -> Setting:
+        """The same with what was said of nodes under other names."""
+        said = {names.get(name, name): fields for name, fields in self.said.items()}
+        return dataclasses.replace(self, said=said)
+
 
 def filled(step: Step, value: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, float), step.shape).copy()

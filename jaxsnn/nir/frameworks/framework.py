@@ -286,6 +286,9 @@ class Importer:
             was above threshold before counts as reset already); other subtractions are written as
             the first of these and weights from the neurons to themselves.
         apart: Steps with a current that it can do only without one.
+        composes: Resets of `jaxsnn.nir.convert.step` that several of its nodes can do together, because
+            it runs loops through many.
+        by_name: It runs nodes in the order of their names.
         does: Steps that its neurons do as they are, however high their membranes reach.
         reads: What it makes of what a file does not say, as fields of `Dialect`.
         misread: Types that it reads otherwise than files of its framework mean them: a file with
@@ -320,6 +323,8 @@ class Importer:
     subtracts: bool = False
     subtraction: tuple[Literal["at once", "later", "unless above"], ...] | None = None
     apart: Callable[[Step], bool] | None = None
+    composes: tuple[str, ...] = ()
+    by_name: bool = False
     does: Callable[[Step], bool] | None = None
     reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     misread: tuple[str, ...] = ()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -65,6 +65,12 @@ def _write(step: Step, setting: Setting) -> Written:
     """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
     to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
     """
+    if not step.current_based and np.all(step.decay == 0):
+        # LIFNode needs tau > dt; CUBALIFNode with a current of one step does not.
+        none, one = np.zeros(step.shape), np.ones(step.shape)
+        step = dataclasses.replace(
+            step, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
+        )
     says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
     if step.reset != "subtract" or step.several:
         needs_value_reset(step, setting, "SpikingJelly")
@@ -104,12 +110,6 @@ def _write(step: Step, setting: Setting) -> Written:
         entry |= {"type": "IF", "r": filled(step, 1 / setting.dt)}
         factor = scale * step.gain
         return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
-    if decay == 0:
-        raise ConversionError(
-            f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt)",
-            fix="give it tau > dt, which SpikingJelly needs",
-            node=step.name,
-        )
     rest = 1 - decay
     entry |= {"type": "LIF", "tau": filled(step, setting.dt / rest), "v_leak": step.v_reset - level}
     decays_input = (
@@ -120,9 +120,13 @@ def _write(step: Step, setting: Setting) -> Written:
     return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
 
 
+#: Resets that no neuron of its importer has.
+_COMPOSED = ("subtract unless above", "skip")
+
+
 def _needs_no_current(step: Step) -> bool:
     """CUBALIFNode subtracts at once only, and fires one spike a step."""
-    return step.reset == "subtract later" or step.several
+    return step.reset in ("subtract later", *_COMPOSED) or step.several
 
 
 def _load(path: str, setting: Setting) -> str:
@@ -151,6 +155,8 @@ FRAMEWORK = Framework(
             subtracts=True,
             subtraction=("at once",),
             apart=_needs_no_current,
+            composes=_COMPOSED,
+            by_name=True,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),
