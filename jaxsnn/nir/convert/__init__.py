@@ -224,7 +224,7 @@ def _rewritten(
     if importer.subtraction is not None:
         steps = subtracting(draft, steps, importer.subtraction)
     if importer.uniform:
-        steps = alike(draft, steps, target.title)
+        steps = alike(draft, steps, target.title, loops=importer.by_name)
     own = None if importer.setting is None else importer.setting(list(steps.values()))
     setting = Setting(dt=seconds, own=own, give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)

@@ -200,8 +200,8 @@ def _name_in_order(draft: Draft, title: str) -> None:
     names = {name: f"n{place:0{width}d}_{name}" for place, name in enumerate(order)}
     for name, new in names.items():
         draft.changed(new, f"'{name}' is renamed", f"{title}'s importer runs nodes by their names")
+    draft.shapes = {names[name]: draft.shapes[name] for name in draft.nodes}
     draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
-    draft.shapes = {names[name]: shape for name, shape in draft.shapes.items()}
     draft.edges = [(names[source], names[target]) for source, target in draft.edges]
     draft.renamed = names
 
