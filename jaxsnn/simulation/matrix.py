@@ -13,7 +13,7 @@ from typing import Any, Literal
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
-from jaxsnn.nir.frameworks.registry import split_version, writable
+from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import TYPES, Input, Output
 from jaxsnn.simulation.checks import check, purposes
@@ -201,9 +201,7 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
         if layers is None:
             continue
         rows[kind] = ""
-        dialect = "norse" if kind in ("LI", "IF") else "snntorch"
-        said = _SAID[dialect]
-        graph = build.sequential(*layers, seed=0, dialect=dialect, **said)
+        graph = build.sequential(*layers, seed=0, **_written_by(kind))
         for verdict in matrix(graph, columns).verdicts:
             node = graph.nodes.get(verdict.node)
             if node is None or node.type == kind:
@@ -219,11 +217,17 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
     return Matrix(purposes=columns, rows=rows, verdicts=tuple(found))
 
 
-_SAID: Mapping[str, Mapping[str, Any]] = {
-    "snntorch": {"reset": "zero", "reset_delay": False},
-    "norse": {"dt": 1e-4, "dt_export": 1.0},
-}
-_LIF = build.lif(tau=1e-3, r=10.0, v_threshold=0.5)
+def _written_by(kind: str) -> dict[str, Any]:
+    """The dialect of a framework that writes a type, with what it means by itself."""
+    names = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
+    framework = framework_of((names or list(writable()))[0])
+    importer = framework.importers[0]
+    said = {key: value for key, value in importer.reads.items() if key != "initial"}
+    dt = {} if framework.dialects[0].dt is not None else {"dt": importer.dt}
+    return {"dialect": framework.name, **said, **dt}
+
+
+_LIF = build.lif(tau="1ms", r=10.0, v_threshold=0.5)
 _IMAGE = build.input((1, 4, 4))
 _KERNEL = {
     "weight": [[[[0.3, 0.2], [0.1, 0.4]]]],
@@ -242,11 +246,11 @@ _EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
     "Scale": (build.input(2), build.linear(2), build.scale(0.5), _LIF),
     "LIF": (build.input(3), build.linear(2), _LIF),
     "IF": (build.input(3), build.linear(2), build.integrate_and_fire()),
-    "LI": (build.input(3), build.linear(2), build.li(tau=1e-3)),
+    "LI": (build.input(3), build.linear(2), build.li(tau="1ms")),
     "CubaLIF": (
         build.input(3),
         build.linear(2),
-        build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0, v_threshold=2.0),
+        build.cubalif(tau_mem="1ms", tau_syn="500us", r=10.0, w_in=5.0, v_threshold=2.0),
     ),
     "Conv2d": (_IMAGE, build.node("Conv2d", **_KERNEL), _LIF),
     "SumPool2d": (_IMAGE, build.node("SumPool2d", **_POOL), _LIF),
@@ -259,5 +263,5 @@ _EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
         build.linear(2),
         _LIF,
     ),
-    "Delay": (build.input(2), build.node("Delay", delay=1e-4), build.linear(2), _LIF),
+    "Delay": (build.input(2), build.node("Delay", delay="100us"), build.linear(2), _LIF),
 }
