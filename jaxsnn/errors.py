@@ -187,7 +187,7 @@ _SPELLED = {
 OPTIONS = frozenset((
     "approximate", "batch_size", "bias", "chip_seed", "clip", "config", "coordinator", "copies",
     "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "engine",
-    "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "min_v_mem",
+    "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_spikes", "min_v_mem",
     "norm_input",
     "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "readout", "reset", "reset_delay", "resume", "runs", "scale", "schedule", "seed", "signs",

@@ -98,9 +98,12 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> Parser:
     return parser
 
 
-def add_file(parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",)) -> None:
+def add_file(
+    parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",), optional: bool = False
+) -> None:
     """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
-    parser.add_argument("file", metavar="FILE", help="a NIR file")
+    count = {"nargs": "?"} if optional else {}
+    parser.add_argument("file", metavar="FILE", help="a NIR file", **count)
     group = parser.add_argument_group("what a NIR file does not say")
 
     def complete() -> None:

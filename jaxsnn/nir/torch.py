@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.build import NIR_VERSION
-from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
+from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten
+from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import check_wiring, settle_loops

@@ -48,6 +48,11 @@ class Draft:
         edges: Pairs of names.
         changes: What was changed so far.
         losses: What an approximation loses.
+        notes: What it counts on, for people.
+        memories: Sums that feed themselves through weights: loops without a neuron.
+        delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
+        channels_last: Its Flatten joins height, width and channel, in this order.
+        renamed: Names that all nodes got in the end, by the names before.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -55,6 +60,11 @@ class Draft:
     edges: list[Edge]
     changes: list[Change] = dataclasses.field(default_factory=list)
     losses: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    memories: list[str] = dataclasses.field(default_factory=list)
+    delayed: list[Edge] = dataclasses.field(default_factory=list)
+    channels_last: bool = False
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def sources(self, name: str) -> list[str]:
         """Nodes with an edge to a node, in natural order."""
@@ -97,7 +107,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     reaching = _reaching(wires, graph.outputs)
     kept = [name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching]
     names = _flat_names(kept)
-    draft = Draft(nodes={}, shapes={}, edges=[])
+    conventions = graph.dialect.conventions
+    last = conventions is not None and conventions.channels_last
+    draft = Draft(nodes={}, shapes={}, edges=[], channels_last=last)
     for name, node in graph.nodes.items():
         if not is_relay(node) and name not in reaching:
             draft.changed(
@@ -161,7 +173,8 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
     if node.type in ("Conv1d", "Conv2d"):
-        entry["input_shape"] = np.array(inward[1:])
+        # A plain number where there is one axis: nir.read fails on [20].
+        entry["input_shape"] = np.array(inward[1:] if len(inward) > 2 else inward[-1])
         entry["bias"] = np.broadcast_to(
             node.value("bias"), np.shape(node.value("weight"))[:1]
         ).copy()
@@ -402,29 +415,6 @@ def dense_groups(draft: Draft, why: str) -> None:
             dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
         draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
         draft.changed(name, f"{groups} groups are written as one, with zeros", why)
-
-
-def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
-    """Permute the columns of the weights after each Flatten between (C, H, W) and (H, W, C) order."""
-    for name in draft.of_type("Flatten"):
-        inward = draft.shapes[name][0]
-        if len(inward) < 2:
-            continue
-        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
-        columns = order if to_channels_last else np.argsort(order)
-        for target in draft.targets(name):
-            entry = draft.nodes[target]
-            if entry["type"] == "Output" or np.array_equal(columns, np.arange(columns.size)):
-                continue
-            if entry["type"] not in ("Linear", "Affine") or len(draft.sources(target)) > 1:
-                raise ConversionError(
-                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', "
-                    "whose order changes",
-                    fix="put an Affine between them",
-                    node=target,
-                )
-            entry["weight"] = np.asarray(entry["weight"])[..., columns]
-            draft.changed(target, f"its columns are reordered to follow '{name}'", why)
 
 
 def plain_flatten(draft: Draft) -> None:

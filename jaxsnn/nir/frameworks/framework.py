@@ -283,6 +283,8 @@ class Importer:
         dt: The step that it assumes where it cannot be told another, seconds.
         fixed_dt: It cannot be told another.
         pool: The kind of pool that it takes.
+        pads_pools: It pads pools as the file says.
+        dilates: It takes the dilation of convolutions.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
         depth_first: It runs nodes depth first, so that sources must be made to run before what sums
@@ -293,6 +295,14 @@ class Importer:
         uniform: It takes one time constant for all neurons of a node.
         subtracts: Its neurons can subtract their threshold, so that copies can share several spikes
             in a step.
+        subtraction: When its neurons can subtract their threshold, if nothing else differs: "at once",
+            "later" (in the next step, after decaying), "unless above" (at once, but a membrane that
+            was above threshold before counts as reset already); other subtractions are written as
+            the first of these and weights from the neurons to themselves.
+        apart: Steps with a current that it can do only without one.
+        composes: Resets of `jaxsnn.nir.convert.step` that several of its nodes can do together, because
+            it runs loops through many.
+        by_name: It runs nodes in the order of their names.
         does: Steps that its neurons do as they are, however high their membranes reach.
         reads: What it makes of what a file does not say, as fields of `Dialect`.
         misread: Types that it reads otherwise than files of its framework mean them: a file with
@@ -316,6 +326,8 @@ class Importer:
     dt: float = 1.0
     fixed_dt: bool = False
     pool: str | None = None
+    pads_pools: bool = True
+    dilates: bool = True
     chain: bool = False
     sums: bool = True
     depth_first: bool = False
@@ -323,6 +335,10 @@ class Importer:
     starts_at_reset: bool = False
     uniform: bool = False
     subtracts: bool = False
+    subtraction: tuple[Literal["at once", "later", "unless above"], ...] | None = None
+    apart: Callable[[Step], bool] | None = None
+    composes: tuple[str, ...] = ()
+    by_name: bool = False
     does: Callable[[Step], bool] | None = None
     reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     misread: tuple[str, ...] = ()

@@ -299,6 +299,14 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     return large
 
 
+#: Resets that no neuron of its importer has.
+_COMPOSED = ("subtract unless above", "skip")
+
+
+def _needs_no_current(step: Step) -> bool:
+    return step.reset in _COMPOSED
+
+
 def _load(path: str, setting: Setting) -> str:
     read, method = f"nir.read({path!r})", _RESET_METHODS[setting.own]
     return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"
@@ -313,8 +321,11 @@ _IMPORTER = Importer(
     run=TORCH_RUN,
     dt=1e-3,
     pool="SumPool2d",
+    pads_pools=False,
     depth_first=True,
     subtracts=True,
+    apart=_needs_no_current,
+    composes=_COMPOSED,
     reads=MappingProxyType(
         {"dt_export": 1.0, "reset": "zero", "reset_delay": False, "initial": "v_leak"}
     ),

@@ -24,6 +24,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_value_reset,
     negligible,
     refuse_drive,
+    told,
 )
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks.clamps import Learnt, clamping
@@ -121,11 +122,26 @@ _WRITES = Conventions(
 # What it reads
 
 
+#: What is set of a loaded neuron: reset_mechanism, reset_delay and the name of state_function.
+_MECHANISMS: Mapping[str, tuple[str, bool, str]] = MappingProxyType(
+    {
+        "value": ("zero", False, "_base_zero"),
+        "skip": ("zero", True, "_base_zero"),
+        "subtract later": ("subtract", True, "_base_sub"),
+        "subtract unless above": ("subtract", False, "_base_sub"),
+    }
+)
+
+
 def _write(step: Step, setting: Setting) -> Written:
-    """Leaky and Synaptic of 1.0, with reset to zero at once, one threshold for all, leak and start
-    at 0.
+    """Leaky and Synaptic of 1.0, with one threshold for all, leak and start at 0.
+
+    Its importer gives them a reset to zero at once; the line that loads the file sets others.
     """
-    needs_value_reset(step, setting, "snnTorch")
+    step = _without_a_current(step)
+    if step.reset not in _MECHANISMS or step.several:
+        needs_value_reset(step, setting, "snnTorch")
+        step = dataclasses.replace(step, reset="value", several=False)
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - step.v_reset
     level = float(height.flat[0])
@@ -145,11 +161,12 @@ def _write(step: Step, setting: Setting) -> Written:
         f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, "
         "and one threshold for all neurons"
     )
+    mechanism, delay, _ = _MECHANISMS[step.reset]
+    says = {"reset": mechanism, "reset_delay": delay}
     if not step.current_based:
         entry |= {"type": "LIF", "tau": setting.dt / rest}
-        return Written(
-            entry=entry, factor=scale * step.gain, offset=negligible(drive, threshold), why=why
-        )
+        offset = negligible(drive, threshold)
+        return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why, says=says)
     refuse_drive(step, drive, setting)
     share = np.maximum(1 - step.synapse_decay, NO_LEAK)
     entry |= {
@@ -158,12 +175,32 @@ def _write(step: Step, setting: Setting) -> Written:
         "tau_syn": setting.dt / share,
         "w_in": 1 / share,
     }
-    return Written(
-        entry=entry,
-        factor=scale * step.gain * step.synapse_gain,
-        offset=np.zeros(step.shape),
-        why=why,
+    factor, none = scale * step.gain * step.synapse_gain, np.zeros(step.shape)
+    return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
+
+
+def _without_a_current(step: Step) -> Step:
+    """A LIF whose delayed reset to zero drops what arrives, as Synaptic with a current of one step:
+    Leaky would reset before.
+    """
+    if step.reset != "skip" or step.current_based:
+        return step
+    return dataclasses.replace(
+        step,
+        current_based=True,
+        synapse_decay=np.zeros(step.shape),
+        synapse_gain=np.ones(step.shape),
     )
+
+
+def _compares(step: Step) -> bool:
+    """Its own immediate subtraction."""
+    return step.reset == "subtract unless above" and not step.several
+
+
+def _needs_no_current(step: Step) -> bool:
+    """Synaptic subtracts at once only as reset_delay false does, and fires one spike a step."""
+    return step.reset == "subtract" or step.several
 
 
 def _write_main(step: Step, setting: Setting) -> Written:
@@ -204,17 +241,40 @@ def _write_if(step: Step, setting: Setting) -> Written:
         "v_reset": filled(step, 0),
     }
     why = "snnTorch's importer takes r = 1 of IF, and one threshold for all neurons"
-    return Written(entry=entry, factor=scale * step.gain, offset=np.zeros(step.shape), why=why)
+    says = {"reset": "subtract", "reset_delay": False}
+    return Written(
+        entry=entry,
+        factor=scale * step.gain,
+        offset=np.zeros(step.shape),
+        why=why,
+        says=says,
+    )
 
 
 def _load(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}))"
+    return f"import nir; {module}; net = import_from_nir(nir.read({path!r})){_told(setting)}"
 
 
 def _load_main(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+    read = f"nir.read({path!r})"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){_told(setting)}"
+
+
+def _told(setting: Setting) -> str:
+    """Code that sets the resets which no file holds."""
+    settings = {}
+    for mechanism, delay, function in _MECHANISMS.values():
+        if (mechanism, delay) == ("zero", False):
+            continue
+        names = ",".join(setting.saying(reset=mechanism, reset_delay=delay))
+        settings[names] = (
+            ("reset_mechanism", repr(mechanism)),
+            ("reset_delay", repr(delay)),
+            ("state_function", f"m.{function}"),
+        )
+    return told(setting, "hasattr(m, 'reset_mechanism')", settings)
 
 
 _IMPORTER = Importer(
@@ -228,6 +288,10 @@ _IMPORTER = Importer(
     pool="AvgPool2d",
     longer_loops=True,
     starts_at_reset=True,
+    subtracts=True,
+    subtraction=("later", "unless above"),
+    apart=_needs_no_current,
+    does=_compares,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 _IMPORTER_MAIN = dataclasses.replace(
@@ -238,7 +302,6 @@ _IMPORTER_MAIN = dataclasses.replace(
     write=_write_main,
     load=_load_main,
     fixed_dt=False,
-    does=_is_if,
     # Its exporter writes w_in = tau_syn/dt and no IF.
     misread=("CubaLIF", "IF"),
 )
@@ -403,5 +466,5 @@ FRAMEWORK = Framework(
     ),
     rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
-    note="Its files never say the reset; its importer resets to 0 at once.",
+    note="Its files never say the reset; its importer resets to 0 at once, and the line that loads a file sets others.",
 )

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -21,6 +20,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     one_for_all,
     refuse_drive,
+    told,
 )
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
@@ -73,10 +73,19 @@ _WRITES = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, a reset to
-    that value.
+    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
+    to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
     """
-    needs_value_reset(step, setting, "SpikingJelly")
+    if not step.current_based and np.all(step.decay == 0):
+        # LIFNode needs tau > dt; CUBALIFNode with a current of one step does not.
+        none, one = np.zeros(step.shape), np.ones(step.shape)
+        step = dataclasses.replace(
+            step, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
+        )
+    says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
+    if step.reset != "subtract" or step.several:
+        needs_value_reset(step, setting, "SpikingJelly")
+        says = {"reset": "zero"}
     own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
     if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
         level = np.zeros_like(step.v_reset)
@@ -106,17 +115,12 @@ def _write(step: Step, setting: Setting) -> Written:
             "tau_syn": filled(step, setting.dt / share),
         }
         entry |= {"r": filled(step, 1 / rest), "w_in": filled(step, 1 / share)}
-        factor = scale * step.gain * step.synapse_gain
-        return Written(entry=entry, factor=factor, offset=np.zeros(step.shape), why=why)
+        factor, none = scale * step.gain * step.synapse_gain, np.zeros(step.shape)
+        return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
     if decay == 1:
         entry |= {"type": "IF", "r": filled(step, 1 / setting.dt)}
-        return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why)
-    if decay == 0:
-        raise ConversionError(
-            f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt)",
-            fix="give it tau > dt, which SpikingJelly needs",
-            node=step.name,
-        )
+        factor = scale * step.gain
+        return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
     rest = 1 - decay
     entry |= {"type": "LIF", "tau": filled(step, setting.dt / rest), "v_leak": step.v_reset - level}
     decays_input = (
@@ -124,12 +128,24 @@ def _write(step: Step, setting: Setting) -> Written:
     )
     entry["r"] = filled(step, 1 if decays_input else 1 / rest)
     factor = filled(step, 1) if decays_input else scale * step.gain
-    return Written(entry=entry, factor=factor, offset=offset, why=why)
+    return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
+
+
+#: Resets that no neuron of its importer has.
+_COMPOSED = ("subtract unless above", "skip")
+
+
+def _needs_no_current(step: Step) -> bool:
+    """CUBALIFNode subtracts at once only, and fires one spike a step."""
+    return step.reset in ("subtract later", *_COMPOSED) or step.several
 
 
 def _load(path: str, setting: Setting) -> str:
     module = "from spikingjelly.activation_based.nir_exchange import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+    names = ",".join(setting.saying(reset="subtract"))
+    soft = told(setting, "hasattr(m, 'v_reset')", {names: (("v_reset", "None"),)})
+    read = f"nir.read({path!r})"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 
 
 # Its layers
@@ -219,6 +235,11 @@ FRAMEWORK = Framework(
             pool="AvgPool2d",
             starts_at_reset=True,
             uniform=True,
+            subtracts=True,
+            subtraction=("at once",),
+            apart=_needs_no_current,
+            composes=_COMPOSED,
+            by_name=True,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),
@@ -230,5 +251,8 @@ FRAMEWORK = Framework(
     in_time=_in_time,
     rewind="reset",
     surrogate="Sigmoid(slope=4)",
-    note="Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node.",
+    note=(
+        "Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node; "
+        "v_reset None, its soft reset, is in no file."
+    ),
 )

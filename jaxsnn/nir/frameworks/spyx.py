@@ -432,6 +432,13 @@ def _widened(
                 fix="pad by less, or leave its bias out",
                 node=name,
             )
+        if amplitude is not None and _outgrows(name, entry):
+            raise ConversionError(
+                f"node '{name}' pads so far that a constant input does not reach all of its "
+                "outputs, which must hold a bias for Spyx",
+                fix="pad by less, or leave out the biases behind the first layer of neurons",
+                node=name,
+            )
         wide = np.pad(weight, ((0, rows), (0, int(amplitude is not None)), (0, 0), (0, 0)))
         source, place = -1, tap
     elif space is None or amplitude is None:
@@ -451,6 +458,20 @@ def _widened(
         new_bias = np.zeros_like(new_bias)
     made = entry | {"weight": wide, "bias": new_bias}
     return made if entry["type"] != "Linear" else made | {"type": "Affine"}
+
+
+def _outgrows(name: str, entry: dict[str, Any]) -> bool:
+    """Whether the last output of a convolution lies beyond its last input."""
+    frame = window(as_node(name, entry))
+    assert frame.padding is not None
+    sides = np.ravel(entry["input_shape"])
+    for side, kernel, stride, padding in zip(
+        sides, frame.kernel, frame.stride, frame.padding, strict=True
+    ):
+        last = (side + sum(padding) - kernel) // stride
+        if last * stride >= side:
+            return True
+    return False
 
 
 def _with_constant_neuron(entry: dict[str, Any], dt: float) -> dict[str, Any]:
@@ -492,9 +513,12 @@ FRAMEWORK = Framework(
             wire=_chain,
             dt=1.0,
             pool="SumPool2d",
+            pads_pools=False,
+            dilates=False,
             chain=True,
             sums=False,
             subtracts=True,
+            subtraction=("later",),
             reads=MappingProxyType({"reset": "subtract", "reset_delay": True, "initial": "zero"}),
         ),
     ),
