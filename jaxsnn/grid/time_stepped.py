@@ -162,7 +162,7 @@ def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSoluti
 
 
 def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
-    record = simulate_steps(network, given.x, engine)
+    record = simulate_steps(network, given.x, engine, given.currents)
     not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
     broken = any_of(
         [~finite for finite in record.finite.values()]
@@ -185,12 +185,16 @@ def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSo
 
 
 def simulate_steps(
-    network: Network, inputs: dict[str, Float[Array, "time batch *shape"]], engine: TimeStepped
+    network: Network,
+    inputs: dict[str, Float[Array, "time batch *shape"]],
+    engine: TimeStepped,
+    currents: tuple[str, ...] = (),
 ) -> SteppedRecord:
     """Simulate a batch.
 
     Args:
         inputs: Input node -> (time, batch, *shape), in the network's dtype.
+        currents: those that are currents where NIR's own equations are followed.
 
     Raises:
         LoweringError: something is needed and unknown, or a node is not supported.
@@ -210,7 +214,8 @@ def simulate_steps(
         elif group.kind == "neuron":
             outcome = run_population(parts, group, signals, over_time)
         else:
-            signals[group.name] = _through(parts, group, signals, inputs)
+            spikes = group.name not in currents
+            signals[group.name] = _through(parts, group, signals, inputs, spikes=spikes)
             continue
         signals |= outcome.signals
         record.voltages.update(outcome.voltages)
@@ -229,10 +234,16 @@ def _through(
     wire: Wire,
     signals: dict[str, StepInput],
     inputs: dict[str, Float[Array, "time batch *shape"]],
+    *,
+    spikes: bool,
 ) -> StepInput:
-    """A signal over all steps after a node that is no neuron."""
+    """A signal over all steps after a node that is no neuron.
+
+    Args:
+        spikes: of an input, it sends spikes and no current.
+    """
     if wire.kind == "input":
-        return parts.emitted(inputs[wire.name], spikes=True)
+        return parts.emitted(inputs[wire.name], spikes=spikes)
     entering = total([signals[source] for source in wire.sources])
     if wire.kind == "output":
         return entering
