@@ -40,6 +40,25 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
     return trains
 
 
+def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
+    """Inputs that are spikes, all of one size.
+
+    Args:
+        who: what takes no others, for messages.
+
+    Raises:
+        UsageError: currents, or events with values.
+    """
+    for name, given in inputs.items():
+        if isinstance(given, Currents | GradedEvents):
+            raise UsageError(
+                f"input '{name}' is {type(given).__name__}, and {who} takes spikes alone",
+                fix="encode the values as jaxsnn.Events",
+                node=name,
+            )
+    return dict(inputs)
+
+
 def by_input(network: Network, inputs: Any) -> dict[str, Any]:
     """Inputs by the name of the Input node, whether given as a mapping or alone.
 

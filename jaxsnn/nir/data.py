@@ -132,6 +132,24 @@ def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents
     )  # pyright: ignore[reportArgumentType]
 
 
+def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents | np.ndarray:
+    """A recording as what goes into a network: events; graded events, where some carry other values
+    than 1; of gridded data an array (time, batch, neurons).
+
+    Args:
+        name: what to call the data in messages.
+
+    Raises:
+        UsageError: the data are broken.
+    """
+    refuse_broken(data, name)
+    if isinstance(data, nir.TimeGriddedData):
+        return to_array(data)
+    used = data.idx >= 0
+    sized = isinstance(data, nir.ValuedEventData) and bool((data.value[used] != 1).any())
+    return to_graded_events(data, name=name) if sized else to_events(data, name=name)
+
+
 def gridded_data(array: Any, dt: float, *, spikes: bool = False) -> nir.TimeGriddedData:
     """An array (time, batch, *shape) as NIR's TimeGriddedData; `shape` is joined into one axis of
     neurons.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -216,9 +217,7 @@ def inputs_of_nir_data(
     Raises:
         UsageError: an input that is missing, or data of another dt.
     """
-    import nir
-
-    from jaxsnn.nir.data import observations, read_data, to_array, to_events, to_graded_events
+    from jaxsnn.nir.data import observations, read_data, to_input
 
     found = observations(read_data(path))
     shapes = {wire.name: wire.shape for wire in network.wires}

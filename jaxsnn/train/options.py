@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
+#: Encoders by name.
+ENCODERS = ("latency", "latency-reversed", "current")
 #: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
 ON_FAILURE = ("back", "stop")
 
@@ -171,11 +173,18 @@ class TrainOptions:
     loss_options: Mapping[str, Any] | None = option(
         None, "fields of the loss by name", convert=mapping, table=True, recorded=False
     )
-    encoder: Encoder | None = option(
+    encoder: Encoder | str | None = option(
         None,
-        "makes Events of values; by default that of the task, or `Latency` over 2 tau_syn",
-        more="Not needed where the data are Events, or arrays (samples, time, *shape) for the"
-        " time-stepped engine",
+        "what values become: `latency`, `latency-reversed`, `current`; by default the task's own,"
+        " or `latency`",
+        more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
+        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time."
+        " Not needed where the data are events or currents, or arrays (samples, time, *shape) for"
+        " the time-stepped engine",
+        python="also an encoder, such as `Latency(...)`",
+        convert=text,
+        metavar="NAME",
+        check=one_of(ENCODERS),
     )
     t_end: float | None = option(
         None,

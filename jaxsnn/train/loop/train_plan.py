@@ -19,8 +19,8 @@ from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
-    default_encoder,
     feeds_others,
+    make_encoder,
     make_engine,
     make_loss,
     refuse_unfit,
@@ -54,7 +54,7 @@ class TrainPlan:
     @property
     def encoder(self) -> Encoder | None:
         """What makes events of values; None where the data need none."""
-        return self.options.encoder
+        return cast("Encoder | None", self.options.encoder)
 
     @property
     def engine(self) -> Engine:
@@ -149,8 +149,13 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     _refuse_stopped(engine, network, loss)
     notes = _engine_notes(engine, loss)
     encoder = options.encoder
-    if _needs_encoder(data, encoder, engine):
-        encoder, note = default_encoder(data, loss.tau)
+    if isinstance(encoder, str) and hasattr(data.train.x, "time"):
+        raise UsageError(
+            f"encoder is {encoder!r}, and the data are events or currents already",
+            fix="leave it out",
+        )
+    if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
+        encoder, note = make_encoder(data, loss.tau, encoder)
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
@@ -179,7 +184,7 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     return replaced(loss, fields_given, "loss_options") if fields_given else loss
 
 
-def _needs_encoder(data: Splits, encoder: Encoder | None, engine: Engine) -> bool:
+def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
     """Whether values must become events, and nobody says how."""
     if encoder is not None or hasattr(data.train.x, "time"):
         return False
