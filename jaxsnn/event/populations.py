@@ -344,8 +344,9 @@ class RecurrentPart:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
                     "delays that differ between the neurons of the target",
-                    fix="let delays differ between source neurons only, or simulate with "
-                    "engine=TimeStepped()",
+                    fix="let delays differ between source neurons only (with_synaptic_delays of"
+                    " (inputs,) numbers), or write them as Delay nodes by update_graph, and simulate"
+                    " with engine=TimeStepped()",
                     node=part.name,
                 )
         return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)

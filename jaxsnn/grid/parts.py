@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsnn.errors import refuse
+from jaxsnn.errors import LoweringError, refuse
 from jaxsnn.grid.flow_stepping import FlowStepper
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import above, bias_of
@@ -20,7 +20,7 @@ from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import delay_steps, step_in_units, step_length
 from jaxsnn.network.linear_nodes import applied
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, without_synaptic_delays
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.structure import Population, Wire
 
@@ -88,6 +88,7 @@ def take_apart(
     """
     unit = step_in_units(network.populations, step_length(network, dt))
     refuse(grid_limits(network.wires, network.populations, dt=dt))
+    _refuse_synaptic_delays(network)
     neurons: dict[str, Any] = {}
     for wire in network.wires:
         if wire.kind != "neuron":
@@ -109,6 +110,19 @@ def take_apart(
         continuous="exact" in membranes,
         surrogate=surrogate,
     )
+
+
+def _refuse_synaptic_delays(network: Network) -> None:
+    """Refuse delays that are no nodes: steps have to be known before anything is compiled."""
+    _, delays = without_synaptic_delays(network)
+    for name in delays:
+        raise LoweringError(
+            f"node '{name}' has synapses with delays of their own (with_synaptic_delays), which the"
+            " time-stepped engine does not take",
+            fix="simulate with engine=EventDriven(), or write them as Delay nodes, which are whole"
+            " steps: lower(update_graph(graph, network))",
+            node=name,
+        )
 
 
 def _stepping(

@@ -226,21 +226,25 @@ def inputs_of_nir_data(
     for name in network.inputs:
         _refuse_missing(path, name, found)
         data, what = _chosen(name, found[name], SPIKES), f"recording of '{name}'"
-        if isinstance(data, nir.TimeGriddedData):
-            given[name] = _by_steps(name, to_array(data, shapes[name]))
-            if step is not None and abs(data.dt - step) > SAME_STEP * step:
-                raise UsageError(
-                    f"the {what} has steps of {data.dt:g} s, the network of {step:g} s",
-                    fix="give data of that step",
-                    node=name,
-                )
-            step = data.dt if step is None else step
+        given[name] = to_input(data, name=what)
+        if not isinstance(given[name], np.ndarray):
+            ends.append(float(data.t_max))
             continue
-        sized = isinstance(data, nir.ValuedEventData) and bool(
-            (data.value[data.idx >= 0] != 1).any()
-        )
-        given[name] = (to_graded_events if sized else to_events)(data, name=what)
-        ends.append(float(data.t_max))
+        if math.prod(shapes[name]) != data.n_neurons:
+            raise UsageError(
+                f"the {what} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
+                fix="give a recording of that input",
+                node=name,
+            )
+        flat = _by_steps(name, given[name])
+        given[name] = flat.reshape(*flat.shape[:2], *shapes[name])
+        if step is not None and abs(data.dt - step) > SAME_STEP * step:
+            raise UsageError(
+                f"the {what} has steps of {data.dt:g} s, the network of {step:g} s",
+                fix="give data of that step",
+                node=name,
+            )
+        step = data.dt if step is None else step
     unused = [name for name in found if name not in given and name not in network.outputs]
     note = (f"recordings of {listing(unused)} are not used",) if unused else ()
     return given, step, max(ends, default=None), note

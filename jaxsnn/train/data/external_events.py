@@ -112,17 +112,11 @@ def data_of_nir(
 
 def _input_of_nir(observable: Observable, name: str) -> Input:
     """Events, graded events or currents (samples, ...)."""
-    import nir
+    from jaxsnn.nir.data import to_events, to_input
 
-    from jaxsnn.nir.data import refuse_broken, to_array, to_events, to_graded_events
-
-    if isinstance(observable, nir.TimeGriddedData):
-        refuse_broken(observable, name)
-        array = to_array(observable)
-        whole = (array >= 0) & (array == np.rint(array))
-        return (
-            to_events(observable, name=name) if whole.all() else Currents.held(array, observable.dt)
-        )
-    used = observable.idx >= 0
-    sized = isinstance(observable, nir.ValuedEventData) and (observable.value[used] != 1).any()
-    return to_graded_events(observable, name=name) if sized else to_events(observable, name=name)
+    given: Any = to_input(observable, name=name)
+    if not isinstance(given, np.ndarray):
+        return given
+    counts = ((given >= 0) & (given == np.rint(given))).all()
+    step = cast(Any, observable).dt
+    return to_events(observable, name=name) if counts else Currents.held(given, step)
