@@ -190,7 +190,7 @@ OPTIONS = frozenset((
     "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
     "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "readout", "reset", "reset_delay", "resume", "runs", "scale", "schedule", "seed", "signs",
-    "speedup", "spike_kernel", "svg", "synapses_per_weight", "t_end", "threshold", "time_limit",
+    "speedup", "spike_area", "spike_kernel", "svg", "synapses_per_weight", "t_end", "threshold", "time_limit",
     "time_unit", "to", "to_dt", "train", "values", "verify",
 ))
 # fmt: on

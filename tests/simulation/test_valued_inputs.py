@@ -14,6 +14,7 @@ from jaxsnn.nir import build
 from jaxsnn.nir.data import event_data, graph_data, gridded_data, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
 from tests.helpers.command_line import call
+from tests.oracles import nir_paper_lif
 
 DT, STEPS = 1e-4, 60
 TOLD = ("--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false")
@@ -136,6 +137,24 @@ def test_rasters_are_spikes_and_fractions_are_not(net):
     assert (graded.value == 0.5).all()
     with pytest.raises(UsageError, match="values is 'level'"):
         network_inputs({"x": ones}, network, DT, "level")
+
+
+@pytest.mark.parametrize("of_values", [False, True])
+def test_the_literal_dialect_finds_nirs_own_lif_reference(tmp_path, capsys, of_values):
+    """A spike is a current of 1 for one step, as NIR's own reference takes it; or a current."""
+    lif = {name: nir_paper_lif.LIF[name] for name in ("tau", "r", "v_leak", "v_threshold")}
+    graph = build.sequential(build.input(1), build.linear(weight=[[1.0]]), build.lif(1, **lif))
+    jaxsnn.write(tmp_path / "lif.nir", graph)
+    x = np.zeros((nir_paper_lif.STEPS, 1, 1))
+    x[nir_paper_lif.INPUT_STEPS] = 1
+    np.savez(tmp_path / "x.npz", x=x)
+    told = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
+    told += ["--values", "current"] if of_values else []
+    files = ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz"]
+    code, _, err = call(capsys, "run", tmp_path / "lif.nir", *told, *files)
+    assert code == 0, err
+    steps = np.load(tmp_path / "out.npz")["output.time"][0] / nir_paper_lif.STEP
+    np.testing.assert_allclose(steps, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
 
 
 @pytest.mark.usefixtures("x64")
