@@ -28,7 +28,7 @@ from jaxsnn.grid.stepped_solution import (
     spiking_outputs,
     stepped_samples_axis,
 )
-from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
+from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import step_length
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
@@ -36,8 +36,6 @@ from jaxsnn.network.network import Network, check_precision, entries
 from jaxsnn.network.reductions import any_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
-
-_SURROGATE = FastSigmoid()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,9 @@ class TimeStepped:
             given where the file does not say it; a network is not simulated with another step than
             its own.
         surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
-            `StraightThrough`.
+            `StraightThrough`. None: what the framework that wrote the file takes by default (snnTorch
+            ArcTan(alpha=2), Norse FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly
+            Sigmoid(slope=4)); where that is none of these, FastSigmoid(slope=25).
         detach_reset: whether gradients leave out what a reset does. None: as the framework does by
             default. snnTorch leaves out those that act at the beginning of a step; Norse,
             SpikingJelly and Spyx leave out none.
@@ -60,7 +60,7 @@ class TimeStepped:
     """
 
     dt: float | None = None
-    surrogate: Surrogate = _SURROGATE
+    surrogate: Surrogate | None = None
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 

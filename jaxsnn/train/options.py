@@ -37,6 +37,7 @@ from jaxsnn.train.option_values import (
 if TYPE_CHECKING:
     import optax
 
+    from jaxsnn.grid.surrogate import Surrogate
     from jaxsnn.nir.initializers import Seed
     from jaxsnn.simulation.solution import Engine
     from jaxsnn.train.data.datasets import Data, Splits
@@ -255,14 +256,25 @@ class TrainOptions:
         "event",
         "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
         " on an emulated chip",
-        more="The surrogate is `FastSigmoid(slope=25)`, whatever the framework's own is; from Python"
-        " another one may be passed. With `loop` an emulated BrainScaleS-2 chip"
+        more="With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/bss2.md); weights alone are trained",
         python="also an engine",
         convert=text,
         metavar="NAME",
         check=one_of(ENGINES),
+    )
+    surrogate: Surrogate | str | None = option(
+        None,
+        "`grid`: derivative of a spike: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`, or"
+        " NAME:NUMBER with another slope; by default the framework's own",
+        more="snnTorch `atan:2`, Norse `fast-sigmoid:1`, Spyx `fast-sigmoid:25`, SpikingJelly"
+        " `sigmoid:4`; of other files `fast-sigmoid:25`",
+        python="also a surrogate, such as `ArcTan(alpha=3.0)`",
+        convert=text,
+        metavar="NAME",
+        engines=("grid",),
+        recorded=False,
     )
     chip_seed: int | None = option(
         None,

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.threshold_feeds import leveled
+from jaxsnn.grid.surrogate import named_surrogate, surrogate_of
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.simulation.solution import Engine
@@ -143,11 +144,11 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
-    engine = make_engine(options.engine, network, loss)
+    engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
-    notes = _engine_notes(engine, loss)
+    notes = _engine_notes(engine, loss, network)
     encoder = options.encoder
     if isinstance(encoder, str) and hasattr(data.train.x, "time"):
         raise UsageError(
@@ -184,6 +185,14 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     return replaced(loss, fields_given, "loss_options") if fields_given else loss
 
 
+def _with_surrogate(engine: Engine, given: Any) -> Engine:
+    """The time-stepped engine with another surrogate, where one is given."""
+    if given is None:
+        return engine
+    surrogate = named_surrogate(given) if isinstance(given, str) else given
+    return replace(cast(Any, engine), surrogate=surrogate)
+
+
 def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
     """Whether values must become events, and nobody says how."""
     if encoder is not None or hasattr(data.train.x, "time"):
@@ -217,7 +226,20 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
         )
 
 
-def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
+def _surrogate_note(engine: Engine, network: Network) -> str:
+    """Which surrogate gradients are those of, and whose choice that is."""
+    given = getattr(engine, "surrogate", None)
+    if given is not None:
+        return f"gradients are those of the surrogate {given}"
+    found = {surrogate_of(own): own.surrogate for own in network.populations.values() if own.fires}
+    names = listing(found)
+    if all(str(one).partition("(")[0] == own.partition("(")[0] for one, own in found.items()):
+        return f"gradients are those of the surrogate {names}, the framework's default (surrogate=)"
+    own = next(iter(found.values())) or "not known"
+    return f"gradients are those of the surrogate {names}: the framework's default ({own}) is not offered"
+
+
+def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
     """What an engine's gradients are, where they are not exact; refuses losses that have none on
     it.
     """
@@ -227,10 +249,7 @@ def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
                 f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
                 fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
             )
-        surrogate = type(getattr(engine, "surrogate", engine)).__name__
-        return [
-            f"gradients are those of the surrogate {surrogate}, whatever the framework's own is"
-        ]
+        return [_surrogate_note(engine, network)]
     if loss.reads == "spikes":
         return [
             "a number of spikes has no exact gradient: each spike passes on what a kick of its"
