@@ -7,8 +7,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.train import Data
-from jaxsnn.train.loop.evaluation import evaluate
+from jaxsnn.train import Data, evaluate
 
 DATA = Path(__file__).parents[1] / "data"
 STEPS = 25
