@@ -267,7 +267,8 @@ class TrainOptions:
     surrogate: Surrogate | str | None = option(
         None,
         "`grid`: derivative of a spike: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`",
-        more="`NAME:NUMBER` has another slope. By default the framework's own: snnTorch `atan:2`, Norse `fast-sigmoid:1`, Spyx `fast-sigmoid:25`, SpikingJelly"
+        more="`NAME:NUMBER` has another slope. By default the framework's own: snnTorch"
+        " `atan:2`, Norse `fast-sigmoid:1`, Spyx `fast-sigmoid:25`, SpikingJelly"
         " `sigmoid:4`; of other files `fast-sigmoid:25`",
         python="also a surrogate, such as `ArcTan(alpha=3.0)`",
         convert=text,
