@@ -235,7 +235,9 @@ def _surrogate_note(engine: Engine, network: Network) -> str:
     names = listing(found)
     if all(str(one).partition("(")[0] == own.partition("(")[0] for one, own in found.items()):
         return f"gradients are those of the surrogate {names}, the framework's default (surrogate=)"
-    own = next(iter(found.values())) or "not known"
+    own = next(iter(found.values()))
+    if not own:
+        return f"gradients are those of the surrogate {names} (surrogate= takes another)"
     return f"gradients are those of the surrogate {names}: the framework's default ({own}) is not offered"
 
 
