@@ -57,12 +57,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",
+    "Currents": "jaxsnn.network.valued_inputs",
     "EmulatedChip": "jaxsnn.bss2.emulate",
     "EventDriven": "jaxsnn.event.event_driven",
     "EventSolution": "jaxsnn.event.event_solution",
     "Events": "jaxsnn.network.spikes",
     "FastSigmoid": "jaxsnn.grid.surrogate",
     "Framework": "jaxsnn.nir.frameworks",
+    "GradedEvents": "jaxsnn.network.valued_inputs",
     "Graph": "jaxsnn.nir",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",

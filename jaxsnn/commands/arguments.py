@@ -146,6 +146,17 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """What the values of an input by steps are."""
+    parser.add_argument(
+        "--values",
+        default="auto",
+        metavar="KIND",
+        help="what x holds: spikes, a current that is held for each step, graded (a spike of that "
+        "size in each step), or auto (default): spikes where all are whole numbers, else a current",
+    )
+
+
 def add_quantization(parser: argparse.ArgumentParser) -> None:
     """How a network is brought onto the chip; a mapping is checked and deployed with what it was
     made with.

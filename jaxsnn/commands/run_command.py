@@ -14,6 +14,7 @@ from jaxsnn.commands.arguments import (
     add_notes,
     add_output,
     add_threshold,
+    add_values,
     print_outcome,
     read_graph,
     time_of,
@@ -103,8 +104,10 @@ def add(commands: Any) -> None:
         "--input",
         metavar="X.npz",
         required=True,
-        help="x (time, batch, channels), or time and index (batch, events)",
+        help="x (time, batch, channels), or time and index (batch, events), with value for events "
+        "of a size; or a file of NIR data",
     )
+    add_values(parser)
     add_output(parser, "OUT.npz", "what leaves the network", required=True)
     parser.add_argument(
         "--engine",
@@ -136,7 +139,11 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_options(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
-    options: dict[str, Any] = {"t_end": time_of(arguments.t_end), "force": arguments.force}
+    options: dict[str, Any] = {
+        "t_end": time_of(arguments.t_end),
+        "force": arguments.force,
+        "values": arguments.values,
+    }
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
     else:
@@ -174,16 +181,18 @@ def run_file(
     t_end: float | None = None,
     max_spikes: int | Literal["auto"] = "auto",
     threshold: str | None = None,
+    values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
-    """Simulate a graph event by event on the inputs of an .npz file, and write what leaves it; see
-    `jaxsnn.simulation.network_arrays`.
+    """Simulate a graph event by event on the inputs of an .npz file or a file of NIR data, and
+    write what leaves it; see `jaxsnn.simulation.network_arrays`.
 
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
         threshold: how a Threshold is simulated, "level" (the default) or "event".
+        values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUES`.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
@@ -194,15 +203,13 @@ def run_file(
     from jaxsnn.errors import refuse
     from jaxsnn.event.limits import output_limits
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.network_arrays import network_inputs, output_arrays
-    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
     engine = _engine(max_spikes, threshold or "level")
-    arrays = load_arrays(source)
     network = lower(graph)
     refuse(output_limits(network.wires, network.populations, engine.threshold))
-    inputs = network_inputs(arrays, network, graph.dialect.dt)
+    inputs = load_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise _endless(source)
@@ -220,7 +227,7 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*solution.notes, *_unused_options(graph, network, threshold)),
+        notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network, threshold)),
     )
 
 
@@ -253,14 +260,17 @@ def run_in_steps(
     output: str | os.PathLike[str],
     *,
     t_end: float | None = None,
+    values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
     """Simulate a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y"
     (time, batch, *shape).
 
     Args:
-        source: see `jaxsnn.simulation.recordings.load_recording`; events need `t_end`.
+        source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
+        values: as of `run_file`; it matters where NIR's own equations are followed, in which spikes
+            and currents differ.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
@@ -271,14 +281,15 @@ def run_in_steps(
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
-    from jaxsnn.simulation.recordings import inputs_of, load_arrays
+    from jaxsnn.simulation.network_arrays import stepped_inputs
     from jaxsnn.simulation.simulate import simulate
 
     network = lower(graph, dtype=np.float32)
-    inputs = inputs_of(load_arrays(source), network)
-    if t_end is None and all(hasattr(given, "time") for given in inputs.values()):
+    inputs = stepped_inputs(source, network, graph.dialect.dt, values)
+    end = inputs.t_end if t_end is None else t_end
+    if end is None and all(hasattr(given, "time") for given in inputs.events.values()):
         raise _endless(source)
-    solution = simulate(network, inputs, t_end, engine=TimeStepped(record=True))
+    solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
     _write(output, leaving, force)
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
@@ -290,7 +301,7 @@ def run_in_steps(
         samples=samples,
         t_end=None if solution.dt is None else steps * solution.dt,
         steps=steps,
-        notes=solution.notes,
+        notes=(*inputs.notes, *solution.notes),
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
     )

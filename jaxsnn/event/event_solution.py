@@ -33,6 +33,7 @@ from jaxsnn.network.network import Network, entries
 from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.spikes import Events, flatten_spikes
+from jaxsnn.network.valued_inputs import Input
 from jaxsnn.units import format_time
 
 
@@ -343,7 +344,7 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
 
 def conclude(
     network: Network,
-    trains: Mapping[str, Events],
+    trains: Mapping[str, Input],
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
     record: EventRecord,
@@ -352,7 +353,7 @@ def conclude(
     """The solution that a run comes to.
 
     Args:
-        trains: Input node -> Events (batch, events).
+        trains: Input node -> what goes in there, its time (batch, events).
         t_end: seconds.
         sample_times: seconds.
         record: what the run left.
@@ -398,7 +399,7 @@ def _shortest_tau(network: Network) -> Float[Array, ""]:
 
 
 def _is_broken(
-    network: Network, trains: Mapping[str, Events], record: EventRecord
+    network: Network, trains: Mapping[str, Input], record: EventRecord
 ) -> Bool[Array, ""]:
     """Whether some number is none, or makes no sense."""
     # A time may be inf, which is an unused slot, and all else must be finite.

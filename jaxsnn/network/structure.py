@@ -236,6 +236,8 @@ class Population:
             after.
         recurrent_delay: steps that a recurrent spike takes.
         counts_steps: time constants are in steps, because nothing says how long one is.
+        surrogate: the derivative of a spike that its framework takes by default, such as
+            "ArcTan(alpha=2)", or in words.
         obstacles: pairs of a field or parameter and the problem of an engine that needs it (the
             file does not say it, or its value makes no sense in continuous time).
         remarks: where what was said is not followed, a sentence each.
@@ -271,6 +273,7 @@ class Population:
     resets_first: bool = False
     recurrent_delay: int = 0
     counts_steps: bool = False
+    surrogate: str = ""
     obstacles: tuple[tuple[str, Problem], ...] = ()
     remarks: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()

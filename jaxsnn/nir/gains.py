@@ -92,6 +92,9 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     # The literal ODE takes an area of 1 in the file's own unit of time.
     conventions = dialect.conventions
     literal = conventions is not None and conventions.area == "unit"
+    said = dialect.option("spike_area", node.name)
+    if literal and said is not None:
+        return SpikeArea(kind="fixed", seconds=said, kernel=kernel)
     field = "seconds" if literal else "dt"
     seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)

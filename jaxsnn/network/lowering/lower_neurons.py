@@ -14,6 +14,7 @@ from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Rule
+from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.gains import (
     assumptions,
     floor_of,
@@ -137,6 +138,7 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
         # "seconds" stands in the way.
         counts_steps=dialect.time_unit == "step" and dialect.dt is None,
+        surrogate=frameworks()[dialect.name or ""].surrogate,
     )
 
 

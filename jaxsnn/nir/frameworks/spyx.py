@@ -523,6 +523,6 @@ FRAMEWORK = Framework(
         ),
     ),
     distribution="spyx",
-    surrogate="SuperSpike",
+    surrogate="FastSigmoid(slope=25), its SuperSpike",
     note="Its files may count time in steps; each layer of it takes a step.",
 )
