@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 #: Resets that no neuron of its importer has.
-_COMPOSED = ("subtract unless above", "skip")
+_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
 
 
 def _needs_no_current(step: Step) -> bool:
