@@ -37,6 +37,7 @@ from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.topology import (
+    check_loops,
     check_wiring,
     depths,
     forward_order,
@@ -198,6 +199,7 @@ def _rewritten(
     target, importer = wish.target, wish.target.importer
     steps = _steps(graph, draft, names, refused, readouts=not importer.chain)
     refuse_for(target, refused)
+    check_loops(draft, target)
     most = dict.fromkeys(steps, 1)
     if importer.subtracts or wish.approximate:
         order = forward_order(draft)
