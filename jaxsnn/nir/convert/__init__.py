@@ -349,6 +349,11 @@ def _write_neurons(
         what = _difference(old, entry, written.factor, written.offset)
         if what:
             draft.changed(name, what, written.why)
+        reads = target.importer.reads
+        told = [f"{key} {said}" for key, said in written.says.items() if reads.get(key) != said]
+        if told:
+            what = f"the line that loads the file sets {', '.join(told)}"
+            draft.changed(name, what, f"no file holds it, {target.title}'s importer takes another")
 
 
 def _difference(
