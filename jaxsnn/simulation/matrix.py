@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,12 @@ class Verdict:
     fix: str = ""
 
 
+def _worst(grades: Iterable[Grade]) -> Grade:
+    """The worst of some verdicts; exact where there is none."""
+    found = set(grades)
+    return next((grade for grade in reversed(_ORDER) if grade in found), "exact")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
     """Verdicts for all nodes of a graph, or for all types of nodes.
@@ -59,17 +65,15 @@ class Matrix:
 
     def grade(self, node: str, purpose: str) -> Grade:
         """The worst verdict on a node for a purpose."""
-        found = [
+        return _worst(
             verdict.grade
             for verdict in self.verdicts
             if (verdict.node, verdict.purpose) == (node, purpose)
-        ]
-        return max(found, key=_ORDER.index, default="exact")
+        )
 
     def overall(self, purpose: str) -> Grade:
         """The worst verdict for a purpose."""
-        found = [verdict.grade for verdict in self.verdicts if verdict.purpose == purpose]
-        return max(found, key=_ORDER.index, default="exact")
+        return _worst(verdict.grade for verdict in self.verdicts if verdict.purpose == purpose)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

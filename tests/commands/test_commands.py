@@ -116,14 +116,14 @@ def test_convert(zoo, tmp_path, call):
 
 
 def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):
-    file, out = zoo["snntorch_v_leaky_sub"], tmp_path / "out.nir"
+    file, out = zoo["snntorch_v_leaky_zero"], tmp_path / "out.nir"
     told = [
         "--from",
         "snntorch",
         "--to",
-        "spikingjelly",
+        "spyx",
         "--reset",
-        "subtract",
+        "zero",
         "--reset-delay",
         "true",
     ]

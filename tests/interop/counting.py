@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import functools
 import json
 import sys
 import tempfile
@@ -47,7 +48,7 @@ _RESETS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
     """A network, what goes in, and what must come out (None: to be simulated)."""
 
@@ -124,12 +125,7 @@ def measured(source: Source, target: str, path: Path) -> Row:
         made = convert(graph, to=target, path=str(path), input_range=inputs)
     except JaxsnnError as error:
         return Row(source=source.name, target=target, verdict="refused", why=error.problem.message)
-    if source.recorded is None:
-        x = spikes_for(graph, zlib.crc32(source.name.encode()))
-        solution = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped())
-        y = np.asarray(solution.output())
-    else:
-        x, y = source.recorded[0].astype(np.float32), source.recorded[1]
+    x, y = _data(source)
     write(path, made.graph, force=True)
     try:
         got = play(made.load_with, target, x)
@@ -137,6 +133,17 @@ def measured(source: Source, target: str, path: Path) -> Row:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return Row(source=source.name, target=target, verdict="unloadable", why=why)
     return _compared(source.name, target, y, got, next(iter(made.shift.values()), 0))
+
+
+@functools.lru_cache(maxsize=1)
+def _data(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """What goes into a network, and what must come out."""
+    if source.recorded is not None:
+        return source.recorded[0].astype(np.float32), source.recorded[1]
+    graph = source.load()
+    x = spikes_for(graph, zlib.crc32(source.name.encode()))
+    solution = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped())
+    return x, np.asarray(solution.output())
 
 
 def _range(x: np.ndarray) -> tuple[float, float]:

@@ -38,6 +38,7 @@ from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.topology import (
+    check_loops,
     check_wiring,
     depths,
     forward_order,
@@ -200,6 +201,7 @@ def _rewritten(
     target, importer = wish.target, wish.target.importer
     steps = _steps(graph, draft, names, refused, give_up, readouts=not importer.chain)
     refuse_for(target, refused)
+    check_loops(draft, target)
     # Where layers take a step, a neuron in place of a Threshold would take one more.
     if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
         steps |= thresholds_as_neurons(draft)
@@ -369,6 +371,11 @@ def _write_neurons(
         what = _difference(old, entry, written.factor, written.offset)
         if what:
             draft.changed(name, what, written.why)
+        reads = target.importer.reads
+        told = [f"{key} {said}" for key, said in written.says.items() if reads.get(key) != said]
+        if told:
+            what = f"the line that loads the file sets {', '.join(told)}"
+            draft.changed(name, what, f"no file holds it, {target.title}'s importer takes another")
 
 
 def _difference(

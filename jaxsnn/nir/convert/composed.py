@@ -12,14 +12,14 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import Draft, loops_of, scale_inputs
-from jaxsnn.nir.convert.step import Reset, Step
+from jaxsnn.nir.convert.step import Step
 
 #: What makes a neuron fire whatever else arrives, in units of its v_threshold.
 _FORCED = 2.0**30
 
 
 def composed(
-    draft: Draft, steps: dict[str, Step], kinds: Collection[Reset], title: str
+    draft: Draft, steps: dict[str, Step], kinds: Collection[str], title: str
 ) -> dict[str, Step]:
     """Write populations whose reset is one of some kinds as several nodes; the steps of all.
 

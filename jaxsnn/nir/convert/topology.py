@@ -36,6 +36,40 @@ def join_outputs(draft: Draft, target: Target) -> None:
         )
 
 
+def check_loops(draft: Draft, target: Target) -> None:
+    """Join weights that follow each other in a loop, and refuse loops that are not one neuron and
+    one weight matrix then.
+
+    Raises:
+        ConversionError: Names the first node and the number of other problems.
+    """
+    for part in loops_of(draft):
+        _join_weights(draft, part)
+    refuse_for(target, list(_loop_problems(draft)))
+
+
+def _join_weights(draft: Draft, part: Sequence[str]) -> None:
+    for first in part:
+        entry = draft.nodes[first]
+        targets = draft.targets(first)
+        if entry["type"] != "Linear" or len(targets) != 1 or targets[0] == first:
+            continue
+        second = draft.nodes[targets[0]]
+        alone = second["type"] in ("Linear", "Affine") and draft.sources(targets[0]) == [first]
+        if targets[0] not in part or not alone:
+            continue
+        second["weight"] = np.asarray(second["weight"]) @ np.asarray(entry["weight"])
+        (name,) = targets
+        draft.edges = [
+            (source, name if end == first else end)
+            for source, end in draft.edges
+            if source != first
+        ]
+        del draft.nodes[first]
+        draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
+        draft.changed(name, f"takes '{first}' in", "weights that follow each other in a loop")
+
+
 def check_wiring(draft: Draft, target: Target) -> None:
     """Refuse node types and wiring that the importer cannot express, all of them at once.
 

@@ -337,7 +337,7 @@ class Importer:
     subtracts: bool = False
     subtraction: tuple[Literal["at once", "later", "unless above"], ...] | None = None
     apart: Callable[[Step], bool] | None = None
-    composes: tuple[str, ...] = ()
+    composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
     by_name: bool = False
     does: Callable[[Step], bool] | None = None
     reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -300,7 +300,7 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
 
 
 #: Resets that no neuron of its importer has.
-_COMPOSED = ("subtract unless above", "skip")
+_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
 
 
 def _needs_no_current(step: Step) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def _write(step: Step, setting: Setting) -> Written:
 
 
 #: Resets that no neuron of its importer has.
-_COMPOSED = ("subtract unless above", "skip")
+_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
 
 
 def _needs_no_current(step: Step) -> bool:
