@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from jaxsnn.network.neuron_models import register_neuron as register_neuron
     from jaxsnn.network.results import Result as Result
     from jaxsnn.network.spikes import Events as Events
+    from jaxsnn.network.valued_inputs import Currents as Currents
+    from jaxsnn.network.valued_inputs import GradedEvents as GradedEvents
     from jaxsnn.nir import Graph as Graph
     from jaxsnn.nir import export as export
     from jaxsnn.nir import parse as parse

@@ -156,7 +156,7 @@ class _Part:
             for source, operators in held.items()
         ]
         if any(source not in held for source, _ in paths):
-            lists.append(tuple(events))
+            lists.append((events.weight, events.time, events.row))
         return Given(*joined(lists))
 
     def _of_currents(self, given: Arrivals) -> Numbers:

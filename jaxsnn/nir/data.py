@@ -125,11 +125,9 @@ def to_graded_events(data: nir.EventData, *, name: str = "data") -> GradedEvents
     used = data.idx >= 0
     ones = np.ones(data.idx.shape)
     value = np.asarray(data.value, float) if isinstance(data, nir.ValuedEventData) else ones
-    return GradedEvents(
-        time=data.time,
-        index=np.where(used, data.idx, data.n_neurons).astype(np.int32),
-        value=np.where(used, value, 0.0),
-    )  # pyright: ignore[reportArgumentType]
+    index = np.where(used, data.idx, data.n_neurons).astype(np.int32)
+    value = np.where(used, value, 0.0)
+    return GradedEvents(time=data.time, index=index, value=value)  # pyright: ignore[reportArgumentType]
 
 
 def to_input(data: Observable, *, name: str = "data") -> Events | GradedEvents | np.ndarray:

@@ -145,8 +145,8 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
             time = time + operator.delay.at[channel].get(mode="clip")
         if operator.row_delay is not None:
             time = time + jnp.pad(operator.row_delay, (0, 1)).at[row].get(mode="clip")
-        if trains[source].value is not None:
-            weight, row = _sized(trains[source].value, weight, row)
+        if (value := trains[source].value) is not None:
+            weight, row = _sized(value, weight, row)
         # The tables of all paths stand one below the other.
         weights.append(weight)
         times.append(time)

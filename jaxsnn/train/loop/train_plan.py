@@ -156,7 +156,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
             fix="leave it out",
         )
     if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
-        encoder, note = make_encoder(data, loss.tau, encoder)
+        encoder, note = make_encoder(data, loss.tau, cast("str | None", encoder))
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
