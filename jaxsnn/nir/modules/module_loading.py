@@ -180,7 +180,7 @@ def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> n
     Raises:
         ConversionError: They differ where the place has one for all.
     """
-    value = np.asarray(one.value, float)
+    value = np.array(one.value, float)
     if value.shape == shape:
         return value
     if len(shape) > value.ndim:
