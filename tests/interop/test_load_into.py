@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import from_torch, load_into, verify, write
+from jaxsnn import convert, from_torch, load_into, verify, write
 from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build
 from tests.interop import nets
 
 pytestmark = pytest.mark.interop
@@ -192,3 +193,21 @@ def test_norse_lifted_and_recurrent_cells():
         ((y, _), _) = second(torch.as_tensor(x))
     assert verify(graph, x, y.numpy()).ok
     assert float(LIFParameters().v_th) == 1.0
+
+
+def test_a_file_of_another_framework_is_converted_first():
+    layers = (build.input(5), build.affine(4), build.lif(tau=1e-2))
+    graph = build.sequential(*layers, seed=0, dialect="norse", dt=1e-3, dt_export=1.0)
+    options = {"reset_mechanism": "zero", "reset_delay": False}
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), leaky(**options))
+    message = (
+        "'1' cannot do what node '2' does: gain of a step is 1 in the module and 0.1 in the file"
+    )
+    with pytest.raises(ConversionError, match=message):
+        load_into(net, graph)
+    made = convert(graph, to="snntorch").graph
+    load_into(net, made)
+    assert float(net[1].beta) == pytest.approx(0.9)
+    np.testing.assert_allclose(
+        net[0].weight.detach(), np.asarray(made.nodes["1"].weight), rtol=1e-6
+    )

@@ -26,12 +26,8 @@ from jaxsnn.nir.torch_leaves import LayerNumbers, setter_of
 #: Two numbers are the same within this fraction of the largest of their array: float32 there and
 #: back.
 _TOLERANCE = 1e-5
-#: What a step of a neuron depends on, beside its kind of reset.
-_NUMBERS = (
-    *("decay", "gain", "drive", "synapse_decay", "synapse_gain"),
-    *("v_threshold", "v_reset", "v_start", "i_start"),
-)
-_KINDS = ("current_based", "reset", "at_equality", "several", "late")
+#: What of a step does not matter: names, and what is the same for all neurons of a layer's own.
+_APART = ("name", "type", "shape", "level")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,7 +180,7 @@ def _fitted(one: LayerNumbers, shape: tuple[int, ...], refuse: bool = True) -> n
     Raises:
         ConversionError: They differ where the place has one for all.
     """
-    value = np.asarray(one.value, float)
+    value = np.array(one.value, float)
     if value.shape == shape:
         return value
     if len(shape) > value.ndim:
@@ -231,12 +227,16 @@ def _refuse_difference(own: Graph, graph: Graph, nodes: Mapping[str, str]) -> No
 
 
 def _same_step(name: str, node: str, own: Step, wanted: Step) -> None:
-    for key in _KINDS:
+    keys = [field.name for field in dataclasses.fields(Step) if field.name not in _APART]
+    if wanted.reset not in ("value", "skip"):
+        keys.remove("v_reset")
+    # Kinds first: where the resets differ, numbers do for that reason.
+    kinds = [key for key in keys if not isinstance(getattr(wanted, key), np.ndarray)]
+    for key in kinds:
         _compared(name, node, key, getattr(own, key), getattr(wanted, key))
-    for key in _NUMBERS:
-        if key == "v_reset" and wanted.reset not in ("value", "skip"):
-            continue
-        _close(name, node, key, getattr(own, key), getattr(wanted, key))
+    for key in keys:
+        if key not in kinds:
+            _close(name, node, key, getattr(own, key), getattr(wanted, key))
 
 
 def _same_node(own: Node, wanted: Node) -> None:
