@@ -33,6 +33,7 @@ def net():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "loss"), [("event", "ttfs"), ("grid", "count")])
 def test_currents_are_learnt_from(engine, loss):
     how = {"epochs": 1, "batch_size": 8, "learning_rate": 0.002, "progress": None}
