@@ -256,8 +256,6 @@ def _decide_area(
     if "spike_area" not in fields:
         return
     area = fields["spike_area"]
-    if not area > 0:
-        raise UsageError(f"spike_area is {area:g} s", fix="give a time above 0")
     told = "spike_kernel" in fields or any("spike_kernel" in own for own in nodes.values())
     if told:
         return

@@ -22,9 +22,9 @@ def net():
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     return build.sequential(
         build.input(4),
-        build.linear(5, weight=normal(0.8, 0.5)),
+        build.linear(5, weight=normal(1.2, 0.4)),
         neurons,
-        build.linear(2, weight=normal(1.0, 1.0)),
+        build.linear(2, weight=normal(2.5, 0.5)),
         neurons,
         seed=0,
         dialect="nir",
@@ -33,9 +33,10 @@ def net():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "loss"), [("event", "ttfs"), ("grid", "count")])
 def test_currents_are_learnt_from(engine, loss):
-    how = {"epochs": 1, "batch_size": 8, "learning_rate": 0.05, "progress": None}
+    how = {"epochs": 1, "batch_size": 8, "learning_rate": 0.002, "progress": None}
     trained = fit(net(), (X, Y), engine=engine, loss=loss, encoder="current", t_end=0.03, **how)
     assert any("each value is a current that lasts all the time" in note for note in trained.notes)
     learnt = trained.history[1]
