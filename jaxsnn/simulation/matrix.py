@@ -45,8 +45,8 @@ class Verdict:
 
 def _worst(grades: Iterable[Grade]) -> Grade:
     """The worst of some verdicts; exact where there is none."""
-    found = set(grades)
-    return next((grade for grade in reversed(_ORDER) if grade in found), "exact")
+    found = {_ORDER.index(grade) for grade in grades}
+    return _ORDER[max(found, default=0)]
 
 
 @dataclass(frozen=True, kw_only=True)

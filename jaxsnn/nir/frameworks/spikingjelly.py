@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
