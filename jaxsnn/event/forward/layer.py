@@ -46,7 +46,7 @@ from jaxsnn.network.sorting import sorted_columns
 _BLOCK = 8  # arrivals between two solves
 #: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
 #: for. So many arrivals between two looks at which they are,
-_LONG_BLOCK = 32
+_LONG_BLOCK = 16
 #: where there are so many arrivals,
 _MANY_ARRIVALS = 8 * _BLOCK
 #: and lanes; and so large a part of these is solved for together.
