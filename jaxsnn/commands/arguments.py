@@ -99,8 +99,8 @@ def add_file(
     parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",), optional: bool = False
 ) -> None:
     """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
-    count = {"nargs": "?"} if optional else {}
-    parser.add_argument("file", metavar="FILE", help="a NIR file", **count)
+    count = "?" if optional else None
+    parser.add_argument("file", metavar="FILE", help="a NIR file", nargs=count)
     group = parser.add_argument_group("what a NIR file does not say")
 
     def complete() -> None:

@@ -46,7 +46,10 @@ class Verdict:
 def _worst(grades: Iterable[Grade]) -> Grade:
     """The worst of some verdicts; exact where there is none."""
     found = set(grades)
-    return next((grade for grade in reversed(_ORDER) if grade in found), "exact")
+    worst: Grade = "exact"
+    for grade in _ORDER:
+        worst = grade if grade in found else worst
+    return worst
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,8 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         entry["input_type"] = np.array(inward)
     if node.type in ("Conv1d", "Conv2d"):
         # A plain number where there is one axis: nir.read fails on [20].
-        entry["input_shape"] = np.array(inward[1:] if len(inward) > 2 else inward[1])
+        sides = np.array(inward[1:])
+        entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
         entry["bias"] = np.broadcast_to(
             node.value("bias"), np.shape(node.value("weight"))[:1]
         ).copy()
