@@ -170,7 +170,7 @@ def _compared(name: str, target: str, y: np.ndarray, got: np.ndarray, shift: int
 
 
 def main() -> None:
-    """The table on stdout, all rows as JSON where asked."""
+    """The table on stdout, each row as a line of JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", action="append", choices=TARGETS)
     parser.add_argument("--only", default="")
@@ -195,8 +195,9 @@ def main() -> None:
                 continue
             for target in arguments.to or TARGETS:
                 rows.append(measured(source, target, folder / "converted.nir"))
-    if arguments.out:
-        arguments.out.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=0))
+                if arguments.out:
+                    with arguments.out.open("a") as file:
+                        file.write(f"{json.dumps(dataclasses.asdict(rows[-1]))}\n")
     sys.stdout.write(f"{summary(rows)}\n")
 
 

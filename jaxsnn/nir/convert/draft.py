@@ -174,8 +174,8 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         entry["input_type"] = np.array(inward)
     if node.type in ("Conv1d", "Conv2d"):
         # A plain number where there is one axis: nir.read fails on [20].
-        space = inward[1:]
-        entry["input_shape"] = np.array(space if len(space) > 1 else int(np.prod(space)))
+        sides = np.array(inward[1:])
+        entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
         entry["bias"] = np.broadcast_to(
             node.value("bias"), np.shape(node.value("weight"))[:1]
         ).copy()
