@@ -31,6 +31,10 @@ from jaxsnn.network.structure import Population, Wire
 Weights = Mapping[tuple[str, str], Any]
 
 
+#: Where spikes are lost while a program runs.
+LOST = ("outputs", "links", "unrecorded")
+
+
 class Recorded(NamedTuple):
     """What the host recorded, by population.
 
@@ -38,7 +42,8 @@ class Recorded(NamedTuple):
         time: (batch, neurons, spikes) seconds of the file, rising, inf where unused.
         count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
-        lost: scalars, spikes lost at the neurons' event outputs and at the links to the host.
+        lost: scalars, spikes lost at the neurons' event outputs, at the links to the host, and
+            because the mapping does not record their neurons.
         late: scalar, how much later than asked for the host sent an event, seconds of the file at
             most.
     """
@@ -72,9 +77,7 @@ def execute(
     dtype = jax.tree.leaves(weights)[0].dtype
     options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
     zero = jnp.zeros((), dtype)
-    recorded = Recorded(
-        time={}, count={}, voltages={}, lost={"outputs": zero, "links": zero}, late=zero
-    )
+    recorded = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
     for number, wiring in enumerate(program.runs):
         once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
         recorded = once.all(t_end, sample_times, options)
@@ -268,7 +271,14 @@ class _Run:
             time, at_outputs = queued(time, own.output, self.cycle, chip.queue)
             recorded, at_links = queued(time, own.output % layout.buses, self.cycle, chip.queue)
             recorded, _ = sorted_times(recorded)
-            lost = {"outputs": lost["outputs"] + at_outputs, "links": lost["links"] + at_links}
+            lost = {
+                **lost,
+                "outputs": lost["outputs"] + at_outputs,
+                "links": lost["links"] + at_links,
+            }
+        unseen = jnp.asarray(~own.recorded)[None, :, None] & jnp.isfinite(recorded)
+        recorded = jnp.where(unseen, jnp.inf, recorded)
+        lost = {**lost, "unrecorded": lost["unrecorded"] + jnp.sum(unseen)}
         batch, neurons, spikes = time.shape
         index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), spikes)
         flat = time.reshape(batch, -1)

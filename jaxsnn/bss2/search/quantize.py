@@ -192,8 +192,14 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     ]
     if bias_source is not None:
         populations.append(NetPopulation(name=bias_source, size=1, external=True))
+    asked = {
+        source
+        for part in parts.values()
+        if part.wire.kind == "output"
+        for source in part.wire.sources
+    }
     populations += [
-        NetPopulation(name=name, size=one.population.size, external=False)
+        NetPopulation(name=name, size=one.population.size, external=False, output=name in asked)
         for name, one in neurons.items()
     ]
     offsets = dict(
