@@ -193,7 +193,7 @@ def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
     ready = deployed(quantized, mapping)
     outputs = ready.run(early(ready.net), 0.03)
     _, second = ready.stack.experiments
-    source = next(one for one in second.modules.nodes if type(one).__name__ == "Source")
+    source = next(one for one in second.modules.nodes if type(one).__name__ == "ExactSource")
     sent = [sorted(cycle for train in sample for cycle in train) for sample in source.cycles]
     recorded = np.sort(outputs["2.time"]) / 1000 / 8e-9
     assert sent[0]

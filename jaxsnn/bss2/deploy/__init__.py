@@ -23,6 +23,7 @@ from jaxsnn.bss2.deploy.content import content_of
 from jaxsnn.bss2.deploy.readme import readme
 from jaxsnn.bss2.deploy.targets import Calibration, calibrations_of, target_text
 from jaxsnn.bss2.mapping import Mapping
+from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.output import refuse_unwritable, write_whole
@@ -78,7 +79,8 @@ def deploy(
         + "\n",
     }
     texts |= {
-        one.file(number): target_text(mapping, one) for number, one in enumerate(calibrations)
+        one.file(number): target_text(mapping, quantized, one)
+        for number, one in enumerate(calibrations)
     }
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(_SCRIPTS.glob("*.py"))}
     folder = Path(folder)
@@ -116,10 +118,11 @@ def _refuse_rows(mapping: Mapping) -> None:
 
 def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Iterator[str]:
     """What to know before anything is run."""
-    if quantized.slope is not None:
+    if quantized.slope is not None and quantized.measured is None:
         yield (
-            f"one LSB of a weight must change dV/dt by {quantized.slope:.4g} CADC LSB per "
-            "microsecond: calibrate synaptic inputs to that (i_synin_gm, synapse_dac_bias)"
+            f"one LSB of a weight must change dV/dt by {quantized.slope:.3g} CADC LSB per "
+            f"microsecond; the vendor's example at i_synin_gm 500 has {VENDORS_EXAMPLE:.2f}: "
+            "measure it and map with slope=S, or calibrate synaptic inputs to that"
         )
     for number, one in enumerate(calibrations):
         runs = ", ".join(map(str, one.runs))

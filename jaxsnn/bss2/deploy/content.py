@@ -7,17 +7,22 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
-from jaxsnn.bss2.chip import INHIBITORY, PARAMETERS, Chip, Circuit
+from jaxsnn.bss2.chip import INHIBITORY, Chip, Circuit
 from jaxsnn.bss2.deploy.targets import Calibration
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
+from jaxsnn.units import SECONDS, parse_time
+
+#: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
+STEP = parse_time("1us")
 
 
 def content_of(
     mapping: Mapping, quantized: Quantized, calibrations: tuple[Calibration, ...]
 ) -> dict[str, Any]:
     """What the scripts need; see `run_content` for a run."""
-    placed = []
+    placed, inputs = [], quantized.measured or MeasuredSlope(slope=1.0)
     fires = [
         not one.external and quantized.populations[one.name].fires
         for one in quantized.netlist.populations
@@ -37,8 +42,10 @@ def content_of(
         "bias_source": quantized.bias_source,
         "bias_period": quantized.bias_period,
         "cycle": mapping.chip.clock_period,
-        "i_synin_gm": int(PARAMETERS["i_synin_gm"].default),
-        "synapse_dac_bias": int(PARAMETERS["synapse_dac_bias"].default),
+        "step": STEP,
+        "millisecond": SECONDS["ms"],
+        "i_synin_gm": inputs.i_synin_gm,
+        "synapse_dac_bias": inputs.synapse_dac_bias,
         "populations": placed,
         "calibrations": [
             {"targets": one.file(number), "refines": one.refines}

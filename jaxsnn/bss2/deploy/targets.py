@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, PARAMETERS, Circuit
 from jaxsnn.bss2.mapping import Mapping, Run
+from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.units import SECONDS
 
@@ -132,7 +133,7 @@ def values_of(one: ChipPopulation, index: int) -> dict[str, float]:
     return values
 
 
-def target_content(mapping: Mapping, one: Calibration) -> dict[str, Any]:
+def target_content(mapping: Mapping, quantized: Quantized, one: Calibration) -> dict[str, Any]:
     """A file of targets: lists of one value for each circuit, in the vendor's order; circuits that
     no run uses have the vendor's defaults.
     """
@@ -150,18 +151,18 @@ def target_content(mapping: Mapping, one: Calibration) -> dict[str, Any]:
         name: [round(value) for value in values] if name in _POTENTIALS else values
         for name, values in tables.items()
     }
-    synapses = int(PARAMETERS["i_synin_gm"].default)
+    inputs = quantized.measured or MeasuredSlope(slope=1.0)
     capacitance = int(PARAMETERS["membrane_capacitance"].default)
     return {
         "units": {"leak, reset, threshold": "CADC LSB", "times": "us"},
         **tables,
         "tau_syn": [tables["tau_syn"]] * _INPUTS,
-        "i_synin_gm": [synapses] * _INPUTS,
-        "synapse_dac_bias": int(PARAMETERS["synapse_dac_bias"].default),
+        "i_synin_gm": [inputs.i_synin_gm] * _INPUTS,
+        "synapse_dac_bias": inputs.synapse_dac_bias,
         "membrane_capacitance": [capacitance] * mapping.chip.circuits,
     }
 
 
-def target_text(mapping: Mapping, one: Calibration) -> str:
+def target_text(mapping: Mapping, quantized: Quantized, one: Calibration) -> str:
     """A file of targets as it is written."""
-    return json.dumps(target_content(mapping, one), allow_nan=False) + "\n"
+    return json.dumps(target_content(mapping, quantized, one), allow_nan=False) + "\n"

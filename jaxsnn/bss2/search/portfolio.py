@@ -453,7 +453,7 @@ def _members(
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
     """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill
-    both hemispheres.
+    both hemispheres. At last those with the largest fan-in get what is left.
     """
     room = int(task.parts.circuits.sum())
     seen = []
@@ -470,3 +470,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
         if counts.sum() <= room and not any(np.array_equal(counts, one) for one in seen):
             seen.append(counts)
             yield counts
+    left = room - int(least.sum())
+    if len(seen) == 1 and 0 < left < len(least):
+        counts = least.copy()
+        counts[np.argsort(-task.fan_in / least, kind="stable")[:left]] += 1
+        yield counts

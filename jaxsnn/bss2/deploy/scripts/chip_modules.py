@@ -15,35 +15,33 @@ from typing import Any
 
 import numpy as np
 
-#: Milliseconds in a second; grenade's input generator takes milliseconds.
-MILLISECONDS = 1000.0
-
 
 @cache
 def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
-    """Source, Neurons, Readouts, Synapse and Whole."""
+    """Source, Neurons, Readouts, Synapse and Whole, by these names."""
 
-    class Source(hxsnn.InputNeuron):
-        """Sends at `cycles`: by sample and source, whole cycles of `cycle` seconds."""
+    class ExactSource(hxsnn.InputNeuron):
+        """Sends at `cycles`: by sample and source, whole cycles of `cycle` milliseconds, in which
+        grenade takes times.
+        """
 
         cycles: list[list[list[int]]]
         cycle: float
 
         def add_to_input_generator(self, input: Any, builder: Any) -> None:
-            step = MILLISECONDS * self.cycle
-            times = [[[step * one for one in train] for train in own] for own in self.cycles]
+            times = [[[self.cycle * one for one in train] for train in own] for own in self.cycles]
             builder.add(times, self.descriptor)
 
         def forward_func(self, input: Any, hw_data: Any = None) -> Any:
             return input
 
-    class Neurons(hxsnn.LIF):
+    class ExactNeurons(hxsnn.LIF):
         """`found`: (cycle, sample, neuron) of each spike."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
             self.found = hw_data.spikes.get_data()
 
-    class Readouts(hxsnn.LI):
+    class ExactReadouts(hxsnn.LI):
         """`found`: (steps, samples, neurons) CADC LSB."""
 
         def post_process(self, hw_data: Any, runtime: float) -> Any:
@@ -51,7 +49,7 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
                 runtime, self.experiment.dt, mode=self.interpolation_mode
             )
 
-    class Synapse(hxsnn.Synapse):
+    class SignedSynapse(hxsnn.Synapse):
         """A projection for each sign that there is, with the connections that are not 0."""
 
         @property
@@ -69,14 +67,18 @@ def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
             )
             return self.descriptor
 
-    class Whole(hxsnn.HXModuleWrapper):
+    class WholeRun(hxsnn.HXModuleWrapper):
         """All modules of a run in one: what they recorded stays with them."""
 
         def forward_func(self, *inputs: Any, hw_data: Any = None) -> tuple[Any, ...]:
             return tuple(one._output_handle for one in self.modules.values())
 
     return SimpleNamespace(
-        Source=Source, Neurons=Neurons, Readouts=Readouts, Synapse=Synapse, Whole=Whole
+        Source=ExactSource,
+        Neurons=ExactNeurons,
+        Readouts=ExactReadouts,
+        Synapse=SignedSynapse,
+        Whole=WholeRun,
     )
 
 

@@ -20,8 +20,6 @@ from chip_modules import exact_modules
 from common import Trains, arguments, missing, network, read_inputs, write_outputs
 from routing import routing_function
 
-#: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
-STEP = 1e-6
 #: How many of the longest time constants the chip rests between two samples.
 REST = 10
 
@@ -158,7 +156,8 @@ def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment
     made = exact_modules(hxsnn, torch)
     neurons, synapses = build_modules(net, run, experiment)
     source = made.Source(max(len(run["sources"]), 1), experiment)
-    source.cycles, source.cycle = cycles_of(net, run, trains), net["cycle"]
+    source.cycles = cycles_of(net, run, trains)
+    source.cycle = net["cycle"] / net["millisecond"]
     handles = {
         None: source(hxsnn.LIFObservables(spikes=torch.zeros((1, trains.samples, source.size))))
     }
@@ -184,11 +183,13 @@ def run_once(
 ) -> None:
     """One run of so many seconds of the chip: its spikes are added to the trains."""
     _, hxsnn, _ = stack()
-    experiment = hxsnn.Experiment(mock=False, dt=STEP, hw_routing_func=routing_function(net, run))
+    experiment = hxsnn.Experiment(
+        mock=False, dt=net["step"], hw_routing_func=routing_function(net, run)
+    )
     experiment.inter_batch_entry_wait = rest(net)
     experiment.default_execution_instance.load_calib(calib_path=calibration)
     neurons = connect(net, run, trains, experiment)
-    hxsnn.run(experiment, math.ceil(duration / STEP) + 1)
+    hxsnn.run(experiment, math.ceil(duration / net["step"]) + 1)
     for group, one in zip(run["groups"], neurons, strict=True):
         if not net["populations"][group["population"]]["fires"]:
             trains.add_traces(group["population"], group["indices"], one.found.detach().numpy())
