@@ -18,7 +18,7 @@ from jaxsnn.commands.arguments import (
     read_graph,
     time_of,
 )
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.units import format_time
 
 
@@ -75,6 +75,12 @@ def add(commands: Any) -> None:
         "--trial", type=int, default=0, metavar="N", help="which draw of its noise (default 0)"
     )
     parser.add_argument(
+        "--spread",
+        default="calibrated",
+        metavar="KIND",
+        help="calibrated (default); recorded: as unkind as the chip of published recordings",
+    )
+    parser.add_argument(
         "--ideal", action="store_true", help="a chip that deviates by rounding alone"
     )
     add_quantization(parser)
@@ -84,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     import numpy as np
 
-    from jaxsnn.bss2.emulate import EmulatedChip, emulate
+    from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread, emulate
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.network.lowering.lower import lower
@@ -92,6 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.simulation.network_arrays import network_inputs
     from jaxsnn.simulation.recordings import load_arrays
 
+    spreads = {"calibrated": Spread(), "recorded": AS_RECORDED}
+    if arguments.spread not in spreads:
+        raise UsageError(
+            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, spreads)
+        )
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
@@ -101,7 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
     t_end = time_of(arguments.t_end) or given.t_end
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
-    chip = EmulatedChip(seed=arguments.chip_seed, ideal=arguments.ideal)
+    chip = EmulatedChip(
+        seed=arguments.chip_seed, ideal=arguments.ideal, spread=spreads[arguments.spread]
+    )
     done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
     arrays = {}
     for name, spikes in done.spikes.items():

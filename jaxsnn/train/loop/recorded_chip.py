@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 
@@ -65,11 +67,13 @@ class RecordedChip:
             t_end: seconds of the network.
             options: of `InTheLoop`; by default with room for all spikes.
         """
-        from jaxsnn.network.spikes import Events
-
         most = max((times.shape[2] for times in self.times.values()), default=1)
-        engine = InTheLoop(device=self, **{"max_spikes": max(most, 1)} | options)
-        events = {name: Events(time=own[0], index=own[1]) for name, own in self.inputs.items()}
+        chosen: dict[str, Any] = {"max_spikes": max(most, 1)} | options
+        engine = InTheLoop(device=self, **chosen)
+        events = {
+            name: Events(time=jnp.asarray(own[0]), index=jnp.asarray(own[1]))
+            for name, own in self.inputs.items()
+        }
         return engine.run(network, events, t_end)
 
 
