@@ -178,6 +178,11 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         "--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)"
     )
     parser.add_argument(
+        "--slope",
+        metavar="S|T.json",
+        help="CADC LSB per us by which one LSB of a weight changes dV/dt on the chip, or a table",
+    )
+    parser.add_argument(
         "--bias",
         default="refuse",
         help="refuse (default); source: regular spikes stand in for biases",
@@ -193,11 +198,13 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     Args:
         scales: population -> scale, taken where no option names one.
     """
+    from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     names = ("percentile", "synapses_per_weight", "speedup", "bias")
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
+        slope=None if arguments.slope is None else slopes_of(arguments.slope),
         **{name: getattr(arguments, name) for name in names},
     )
 

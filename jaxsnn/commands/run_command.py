@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxsnn.commands.arguments import (
@@ -23,8 +22,6 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.units import format_time
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.event.event_solution import EventSolution
     from jaxsnn.network.network import Network
@@ -203,6 +200,7 @@ def run_file(
     from jaxsnn.errors import refuse
     from jaxsnn.event.limits import output_limits
     from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.output import write_arrays
     from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
@@ -220,7 +218,7 @@ def run_file(
         sampled = sampled[sampled <= end] if readouts else None
     solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
     leaving = output_arrays(network, solution)
-    _write(output, leaving, force)
+    write_arrays(output, leaving, force)
     return RunOutcome(
         **_found(solution),
         samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
@@ -281,6 +279,7 @@ def run_in_steps(
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
+    from jaxsnn.output import write_arrays
     from jaxsnn.simulation.network_arrays import stepped_inputs
     from jaxsnn.simulation.simulate import simulate
 
@@ -291,7 +290,7 @@ def run_in_steps(
         raise _endless(source)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
-    _write(output, leaving, force)
+    write_arrays(output, leaving, force)
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
     steps, samples = next(iter(solution.voltages.values())).shape[:2]
     return RunOutcome(
@@ -337,17 +336,3 @@ def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tu
         *unused,
         f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
     )
-
-
-def _write(output: str | os.PathLike[str], arrays: dict[str, np.ndarray], force: bool) -> None:
-    """Write an .npz file."""
-    import numpy as np
-
-    from jaxsnn.output import write_whole
-
-    def save(path: Path) -> None:
-        # a file object: a path would get .npz appended
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-    write_whole(output, save, force)

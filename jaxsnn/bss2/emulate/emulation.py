@@ -45,7 +45,7 @@ class Emulation:
         voltages: readout -> (batch, samples, neurons) CADC LSB.
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
-            host, "recording".
+            host, "recording"; "unrecorded" are those of neurons that the mapping does not record.
         late: by how much the host was late with an event at most, because it sends one in a cycle;
             seconds.
         runs: number of runs.
