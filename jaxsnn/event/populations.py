@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.native.native_layer import native_layer_spikes
+from jaxsnn.event.native.native_limits import runs_native
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
@@ -240,9 +243,11 @@ class FeedForwardPart(_Part):
             lanes, arriving: as the scans take them.
         """
         spec = self.spec(given.in_order)
-        way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+        way: Any = partial(layer_spikes_forward if self.engine.forward_mode else layer_spikes, spec)
+        if runs_native(spec, self.engine, self.name):
+            way = partial(native_layer_spikes, spec, self.engine.threads)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        found: Any = way(spec, *given_all)
+        found: Any = way(*given_all)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:

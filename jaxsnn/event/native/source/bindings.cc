@@ -1,0 +1,207 @@
+// What JAX calls: shapes are checked here, and whatever goes wrong comes back as an error.
+
+#include "layer.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using native::Index;
+
+ffi::Error wrong(const std::string& what) {
+  return ffi::Error::InvalidArgument("jaxsnn native engine: " + what);
+}
+
+/// Runs a kernel; what it throws becomes an error.
+template <class Call>
+ffi::Error guarded(Call&& call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxsnn native engine: out of memory");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("jaxsnn native engine: ") + error.what());
+  }
+}
+
+bool has_shape(ffi::AnyBuffer buffer, std::initializer_list<Index> shape) {
+  auto dimensions = buffer.dimensions();
+  return dimensions.size() == shape.size() &&
+         std::equal(shape.begin(), shape.end(), dimensions.begin());
+}
+
+bool has_type(ffi::AnyBuffer buffer, ffi::DataType type) { return buffer.element_type() == type; }
+
+template <class T>
+constexpr ffi::DataType kType = std::is_same_v<T, float> ? ffi::F32 : ffi::F64;
+
+/// Calls with float or double, by the type of a buffer.
+template <class Call>
+ffi::Error by_type(ffi::AnyBuffer buffer, Call&& call) {
+  return guarded([&] {
+    if (has_type(buffer, ffi::F32)) return call(float());
+    if (has_type(buffer, ffi::F64)) return call(double());
+    return wrong("numbers are neither float32 nor float64");
+  });
+}
+
+native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                           double refractory, double min_slope, std::int64_t threads) {
+  native::Options options;
+  options.max_spikes = max_spikes;
+  options.counted = counted;
+  options.once = once;
+  options.subtract = subtract;
+  options.refractory = refractory;
+  options.min_slope = min_slope;
+  options.threads = std::clamp<Index>(threads, 1, 1024);
+  return options;
+}
+
+/// The common arguments, or what is wrong with them.
+template <class T>
+std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                     ffi::AnyBuffer t_end, native::Given<T>& given) {
+  if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
+  if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
+  given.rows = weight.dimensions()[0];
+  given.neurons = weight.dimensions()[1];
+  given.positions = lanes.dimensions()[1];
+  given.batch = time.dimensions()[0];
+  given.arrivals = time.dimensions()[1];
+  if (!has_shape(lanes, {native::kFields, given.positions, given.neurons}))
+    return "lanes are not (6, positions, neurons)";
+  if (given.positions < 1 || given.batch % given.positions) return "positions do not fit the batch";
+  if (!has_shape(t_end, {})) return "t_end is not one number";
+  for (auto buffer : {weight, lanes, time, t_end})
+    if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
+  if (given.arrivals >= std::numeric_limits<std::int32_t>::max() ||
+      given.rows >= std::numeric_limits<std::int32_t>::max())
+    return "more than 2^31 arrivals or rows";
+  given.weight = weight.typed_data<T>();
+  given.lanes = lanes.typed_data<T>();
+  given.t_end = *t_end.typed_data<T>();
+  return "";
+}
+
+ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                        ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                        ffi::Result<ffi::AnyBuffer> spike_time, ffi::Result<ffi::AnyBuffer> slope,
+                        ffi::Result<ffi::AnyBuffer> slope_after, ffi::Result<ffi::AnyBuffer> count,
+                        ffi::Result<ffi::AnyBuffer> sorted_time,
+                        ffi::Result<ffi::AnyBuffer> sorted_row,
+                        ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
+                        std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                        double refractory, std::int64_t threads) {
+  return by_type(weight, [&](auto zero) -> ffi::Error {
+    using T = decltype(zero);
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const bool shared = has_shape(row, {arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
+      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
+    if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
+    const bool holds = refractory > 0;
+    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope_after, {batch, neurons, holds ? max_spikes : 0}) ||
+        !has_shape(*count, {batch, neurons}) || !has_shape(*sorted_time, {batch, arrivals}) ||
+        !has_shape(*sorted_row, {batch, arrivals}) || !has_shape(*sorted_slot, {batch, arrivals}) ||
+        !has_shape(*used, {batch}))
+      return wrong("a result has the wrong shape");
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         options.threads, sorted_time->typed_data<T>(),
+                         sorted_row->typed_data<std::int32_t>(),
+                         sorted_slot->typed_data<std::int32_t>(), used->typed_data<std::int32_t>());
+    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
+                                     sorted_row->typed_data<std::int32_t>(),
+                                     sorted_slot->typed_data<std::int32_t>(),
+                                     used->typed_data<std::int32_t>()};
+    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+    native::layer_forward(given, options, ordered, spikes);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer sorted_time,
+                         ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used,
+                         ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
+                         ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                         ffi::Result<ffi::AnyBuffer> by_weight,
+                         ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
+                         bool subtract, double refractory, double min_slope,
+                         std::int64_t threads) {
+  return by_type(weight, [&](auto zero) -> ffi::Error {
+    using T = decltype(zero);
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
+    const Index slots = spike_time.dimensions()[2];
+    const bool holds = refractory > 0;
+    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+        !has_shape(slope, {batch, neurons, slots}) ||
+        !has_shape(slope_after, {batch, neurons, holds ? slots : 0}) ||
+        !has_shape(cotangent, {batch, neurons, slots}) ||
+        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+        !has_shape(used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {spike_time, slope, slope_after, cotangent})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    for (auto buffer : {sorted_row, sorted_slot, used})
+      if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const bool of_time = has_shape(*by_time, {batch, arrivals});
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
+    const native::Ordered<T> ordered{
+        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>()};
+    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::layer_backward(given, options, ordered, found, gradients);
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+
+#define BUFFER(n) .Arg<ffi::AnyBuffer>()
+#define RESULT(n) .Ret<ffi::AnyBuffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  RESULT(sorted_time) RESULT(sorted_row) RESULT(sorted_slot)
+                                  RESULT(used)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<std::int64_t>("counted")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(sorted_time)
+                                  BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(used) BUFFER(t_end)
+                                  BUFFER(spike_time) BUFFER(slope) BUFFER(slope_after)
+                                  BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
