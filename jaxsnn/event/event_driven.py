@@ -247,7 +247,9 @@ def check_options(network: Network, options: EventOptions) -> None:
     """
     check_reading(options.threshold)
     if options.backend not in BACKENDS:
-        raise UsageError(f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS))
+        raise UsageError(
+            f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
+        )
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"threads is {options.threads}", fix="give at least 1")
     for option in ("min_slope", "jump_width"):

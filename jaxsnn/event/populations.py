@@ -244,7 +244,7 @@ class FeedForwardPart(_Part):
         """
         spec = self.spec(given.in_order)
         way: Any = partial(layer_spikes_forward if self.engine.forward_mode else layer_spikes, spec)
-        if runs_native(spec, self.engine, self.name):
+        if runs_native(spec, self.engine, self.name, arriving.time):
             way = partial(native_layer_spikes, spec, self.engine.threads)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
         found: Any = way(*given_all)

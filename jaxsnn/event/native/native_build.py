@@ -16,8 +16,11 @@ from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
-#: The functions that JAX calls.
+#: The functions that JAX calls, under their names and the type of numbers.
 TARGETS = ("jaxsnn_layer_forward", "jaxsnn_layer_backward")
+#: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
+#: needed, and building takes a while.
+_NUMBERS = {"float32": "float", "float64": "double"}
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
 #: What the machine has is used where the compiler knows how to: the first set that it takes.
 _MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
@@ -48,14 +51,18 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def native_library() -> NativeLibrary:
-    """The library, built and registered; or why there is none. Looked at once in a process."""
+def native_library(dtype: str = "float32") -> NativeLibrary:
+    """The library for a type of numbers, built and registered; or why there is none. Looked at once
+    in a process.
+    """
+    if dtype not in _NUMBERS:
+        return _missing(f"numbers are {dtype}, and neither float32 nor float64")
     compiler = _compiler()
     if compiler is None:
         return _missing("no C++ compiler: none of c++, g++ and clang++ is on the PATH, nor is CXX")
     try:
-        path = _built(compiler)
-        _register(path)
+        path = _built(compiler, dtype)
+        _register(path, dtype)
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
         return _missing(f"{compiler} did not build it: {str(error).splitlines()[0]}")
     return NativeLibrary(there=True, reason=f"built by {compiler} into {path}", path=path)
@@ -70,32 +77,32 @@ def _compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def _built(compiler: str) -> Path:
+def _built(compiler: str, dtype: str) -> Path:
     """The path of the library, which is built if it is not there.
 
     Raises:
         OSError, subprocess.SubprocessError, RuntimeError: it cannot be built, or not be kept.
     """
-    path = cache_folder() / f"native-{_key(compiler)}.so"
+    path = cache_folder() / f"native-{dtype}-{_key(compiler)}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Others may build it at the same time: each in a folder of its own, and one of them stays.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        _compile(compiler, unfinished)
+        _compile(compiler, dtype, unfinished)
         os.replace(unfinished, path)
     return path
 
 
-def _compile(compiler: str, output: Path) -> None:
+def _compile(compiler: str, dtype: str, output: Path) -> None:
     import jax.ffi
 
-    include = f"-I{jax.ffi.include_dir()}"
+    numbers, include = f"-DNUMBER={_NUMBERS[dtype]}", f"-I{jax.ffi.include_dir()}"
     source = str(_SOURCES / _MAIN)
     problem = ""
     for machine in _MACHINE_FLAGS:
-        command = [compiler, *_FLAGS, *machine, include, source, "-o", str(output)]
+        command = [compiler, *_FLAGS, *machine, numbers, include, source, "-o", str(output)]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
@@ -132,13 +139,18 @@ def _ingredients(compiler: str) -> Iterator[bytes]:
         yield next((line for line in lines if line.startswith(("flags", "Features"))), "").encode()
 
 
-def _register(path: Path) -> None:
+def target_name(target: str, dtype: str) -> str:
+    """What JAX knows one of `TARGETS` as."""
+    return f"{target}_{dtype}"
+
+
+def _register(path: Path, dtype: str) -> None:
     import jax.ffi
 
     library = ctypes.CDLL(str(path))
     for target in TARGETS:
         handler = jax.ffi.pycapsule(getattr(library, target))
-        jax.ffi.register_ffi_target(target, handler, platform="cpu")
+        jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
 
 
 def thread_count(wanted: int | None) -> int:

@@ -1,7 +1,12 @@
-"""A feed-forward population in the native backend: as `adjoint.layer_adjoint.layer_spikes`."""
+"""A feed-forward population in the native backend: as `adjoint.layer_adjoint.layer_spikes`.
+
+Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
+second derivatives, XLA's way through the same equations gives the tangents.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
 from jaxtyping import Array, Float, Int
 
+from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
-from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
-from jaxsnn.event.native.native_build import thread_count
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.native.native_build import target_name, thread_count
 from jaxsnn.network.meshes import varying_like
 
 #: The fields in the order of `Field` in layer.h.
@@ -27,20 +34,33 @@ class _Ordered(NamedTuple):
     """Arrivals before the end in the order of time, as the kernels keep them."""
 
     time: Times
-    row: Int[Array, "batch arrivals"]
+    row: Int[Array, "batch arrivals"]  # behind the table where there is none
     slot: Int[Array, "batch arrivals"]  # that they had
     used: Int[Array, "batch"]  # how many there are
 
 
-class _Residuals(NamedTuple):
+class _Simulated(NamedTuple):
+    """What comes of a simulation."""
+
+    spikes: LayerSpikes
+    slope_after: OfSpikes  # V' behind refractory times; no slots where there are none
+    arrivals: _Ordered
+
+
+class _Wanted(NamedTuple):
+    """What is asked for beside the gradient by the weights."""
+
+    lanes: bool
+    time: bool
+
+
+class _Kept(NamedTuple):
     """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
 
     weight: Weights
     lanes: Lanes
     t_end: Seconds
-    arrivals: _Ordered
-    spikes: LayerSpikes
-    slope_after: OfSpikes
+    simulated: _Simulated
     of_lanes: tuple[()] | None
     of_time: tuple[()] | None
 
@@ -60,7 +80,16 @@ def native_layer_spikes(
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
     """
-    return _simulated(spec, threads, weight, lanes, time, row, t_end)[0]
+    return _simulated(spec, threads, weight, lanes, time, row, t_end).spikes
+
+
+def _kernel(target: str, results: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., Any]:
+    """A kernel for the type of numbers of its first result."""
+    name = target_name(target, results[0].dtype.name)
+    return jax.ffi.ffi_call(name, results, vmap_method="sequential")
+
+
+# ---- forwards
 
 
 def _stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
@@ -69,6 +98,7 @@ def _stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
     return array.reshape(len(_FIELDS), -1, array.shape[-1])
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _simulated(
     spec: LayerSpec,
     threads: int | None,
@@ -77,8 +107,8 @@ def _simulated(
     time: Times,
     row: Rows,
     t_end: Seconds,
-) -> tuple[LayerSpikes, OfSpikes, _Ordered]:
-    """Spikes, V' behind refractory times (nothing without these), and the arrivals in order."""
+) -> _Simulated:
+    """The simulation, by the kernel."""
     dtype, (batch, arrivals), neurons = weight.dtype, time.shape, weight.shape[1]
     slots = (batch, neurons, spec.max_spikes)
     held = (batch, neurons, spec.max_spikes if spec.refractory else 0)
@@ -86,14 +116,13 @@ def _simulated(
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     ordered = (real((batch, arrivals)), *(whole((batch, arrivals)),) * 2, whole((batch,)))
     results = (real(slots), real(slots), real(held), whole((batch, neurons)), *ordered)
-    call = jax.ffi.ffi_call("jaxsnn_layer_forward", results, vmap_method="sequential")
-    end = jnp.asarray(t_end, dtype)
+    call = _kernel("jaxsnn_layer_forward", results)
     found = call(
         weight,
         _stacked(lanes),
         time,
         row.astype(jnp.int32),
-        end,
+        jnp.asarray(t_end, dtype),
         max_spikes=np.int64(spec.max_spikes),
         counted=np.int64(spec.counted),
         once=bool(spec.once),
@@ -103,74 +132,157 @@ def _simulated(
     )
     spike_time, slope, slope_after, count, *in_order = varying_like(tuple(found), weight, time)
     spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
-    return spikes, slope_after, _Ordered(*in_order)
+    return _Simulated(spikes=spikes, slope_after=slope_after, arrivals=_Ordered(*in_order))
 
 
-def _forward(
-    spec: LayerSpec, threads: int | None, *given: Any
-) -> tuple[LayerSpikes, _Residuals]:
+@_simulated.defjvp
+def _(
+    spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[_Simulated, _Simulated]:
+    """The simulation, and its tangents by XLA."""
+    found = _simulated(spec, threads, *primals)
+    *moving, row, t_end = primals
+    slot = found.arrivals.slot
+
+    def by_xla(
+        weight: Weights, lanes: Lanes, time: Times
+    ) -> tuple[OfSpikes, OfSpikes, OfSpikes, Times]:
+        spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+        after = jnp.zeros_like(found.slope_after)
+        if spec.refractory:
+            kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+            after = slopes_after(spec, kept)
+        return spikes.time, spikes.slope, after, jnp.take_along_axis(time, slot, 1)
+
+    time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
+    still = jax.tree.map(_no_tangent, found)
+    spikes = LayerSpikes(time=time, slope=slope, count=still.spikes.count)
+    arrivals = still.arrivals._replace(time=ordered)
+    return found, _Simulated(spikes=spikes, slope_after=after, arrivals=arrivals)
+
+
+def _no_tangent(array: Array) -> Any:
+    """The tangent of what does not move."""
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return jnp.zeros_like(array)
+    return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
+
+
+def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    weight, lanes, time, row, t_end = jax.tree.map(
-        lambda leaf: leaf.value, given, is_leaf=lambda leaf: hasattr(leaf, "perturbed")
-    )
-    spikes, slope_after, arrivals = _simulated(spec, threads, weight, lanes, time, row, t_end)
-    residuals = _Residuals(
+    values = jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
+    simulated = _simulated(spec, threads, *values)
+    weight, lanes, _, _, t_end = values
+    kept = _Kept(
         weight=weight,
         lanes=lanes,
         t_end=t_end,
-        arrivals=arrivals,
-        spikes=spikes,
-        slope_after=slope_after,
+        simulated=simulated,
         of_lanes=() if _perturbed(given[1]) else None,
         of_time=() if _perturbed(given[2]) else None,
     )
-    return spikes, residuals
+    return simulated.spikes, kept
+
+
+def _is_primal(leaf: Any) -> bool:
+    return hasattr(leaf, "perturbed")
 
 
 def _perturbed(tree: Any) -> bool:
     """Whether a derivative by any part of an argument is asked for."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: hasattr(leaf, "perturbed"))
-    return any(leaf.perturbed for leaf in leaves)
+    return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))
+
+
+# ---- backwards
 
 
 def _backward(
-    spec: LayerSpec, threads: int | None, kept: _Residuals, cotangent: LayerSpikes
+    spec: LayerSpec, threads: int | None, kept: _Kept, cotangent: LayerSpikes
 ) -> tuple[Weights, Lanes, Times, None, None]:
-    dtype, weight, arrivals = kept.weight.dtype, kept.weight, kept.arrivals
-    lanes = _stacked(kept.lanes)
-    drive = cotangent.time
+    drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
-        drive = jnp.zeros(drive.shape, dtype)
-    of_lanes = lanes.shape if kept.of_lanes is not None else (0,)
-    of_time = arrivals.time.shape if kept.of_time is not None else (0,)
-    results = tuple(
-        jax.ShapeDtypeStruct(shape, dtype) for shape in (weight.shape, of_lanes, of_time)
-    )
-    call = jax.ffi.ffi_call("jaxsnn_layer_backward", results, vmap_method="sequential")
-    found = call(
-        weight,
-        lanes,
-        *arrivals,
-        jnp.asarray(kept.t_end, dtype),
-        kept.spikes.time,
-        kept.spikes.slope,
-        kept.slope_after,
-        drive,
+        drive = jnp.zeros(drive.shape, kept.weight.dtype)
+    wanted = _Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
+    given = kept.weight, kept.lanes, kept.t_end, kept.simulated, drive
+    d_weight, d_lanes, d_time = varying_like(_gradients(spec, threads, wanted, *given), given)
+    return d_weight, d_lanes, d_time, None, None
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _gradients(
+    spec: LayerSpec,
+    threads: int | None,
+    wanted: _Wanted,
+    weight: Weights,
+    lanes: Lanes,
+    t_end: Seconds,
+    simulated: _Simulated,
+    drive: OfSpikes,
+) -> tuple[Weights, Lanes, Times]:
+    """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted.
+
+    Args:
+        drive: dL/dt of each spike.
+    """
+    dtype, stacked = weight.dtype, _stacked(lanes)
+    spikes, slope_after, arrivals = simulated
+    of_lanes = stacked.shape if wanted.lanes else (0,)
+    of_time = arrivals.time.shape if wanted.time else (0,)
+    shapes = weight.shape, of_lanes, of_time
+    results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
+    call = _kernel("jaxsnn_layer_backward", results)
+    end = jnp.asarray(t_end, dtype)
+    d_weight, d_stacked, d_time = call(
+        *(weight, stacked, *arrivals, end, spikes.time, spikes.slope, slope_after, drive),
         subtract=bool(spec.neuron.keeps_overshoot),
         refractory=np.float64(spec.refractory),
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
-    d_weight, d_stacked, d_time = varying_like(tuple(found), weight, arrivals.time, drive)
-    if kept.of_lanes is None:
-        d_lanes = jax.tree.map(jnp.zeros_like, kept.lanes)
-    else:
+    d_lanes = jax.tree.map(jnp.zeros_like, lanes)
+    if wanted.lanes:
         parts = zip(_FIELDS, d_stacked, strict=True)
-        shape = kept.lanes.tau_mem.shape
+        shape = lanes.tau_mem.shape
         d_lanes = Lanes(**{name: part.reshape(shape) for name, part in parts})
-    if kept.of_time is None:
-        d_time = jnp.zeros_like(arrivals.time)
-    return d_weight, d_lanes, d_time, None, None
+    return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(arrivals.time)
+
+
+@_gradients.defjvp
+def _(
+    spec: LayerSpec,
+    threads: int | None,
+    wanted: _Wanted,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
+    """The gradients, and their tangents by XLA."""
+    arrivals = primals[3].arrivals
+    count = primals[3].spikes.count
+    samples = jnp.arange(arrivals.time.shape[0])[:, None]
+
+    def by_xla(
+        weight: Weights,
+        lanes: Lanes,
+        time: Times,
+        spike_time: OfSpikes,
+        slope: OfSpikes,
+        drive: OfSpikes,
+    ) -> tuple[Weights, Lanes, Times]:
+        kept = Residuals(weight, lanes, time, arrivals.row, spike_time, slope, None)
+        cotangent = LayerSpikes(time=drive, slope=drive, count=count)
+        d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)
+        # back to the slots that the arrivals had
+        return d_weight, d_lanes, jnp.zeros_like(d_time).at[samples, arrivals.slot].set(d_time)
+
+    def moving(weight: Any, lanes: Any, _: Any, simulated: _Simulated, drive: Any) -> tuple:
+        spikes = simulated.spikes
+        return weight, lanes, simulated.arrivals.time, spikes.time, spikes.slope, drive
+
+    found = _gradients(spec, threads, wanted, *primals)
+    d_weight, d_lanes, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
+    if not wanted.lanes:
+        d_lanes = jax.tree.map(jnp.zeros_like, d_lanes)
+    return found, (d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(d_time))
 
 
 native_layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)

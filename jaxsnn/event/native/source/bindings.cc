@@ -1,4 +1,6 @@
 // What JAX calls: shapes are checked here, and whatever goes wrong comes back as an error.
+//
+// Built with NUMBER=float or NUMBER=double: one library for each.
 
 #include "layer.h"
 #include "xla/ffi/api/ffi.h"
@@ -35,16 +37,6 @@ bool has_type(ffi::AnyBuffer buffer, ffi::DataType type) { return buffer.element
 
 template <class T>
 constexpr ffi::DataType kType = std::is_same_v<T, float> ? ffi::F32 : ffi::F64;
-
-/// Calls with float or double, by the type of a buffer.
-template <class Call>
-ffi::Error by_type(ffi::AnyBuffer buffer, Call&& call) {
-  return guarded([&] {
-    if (has_type(buffer, ffi::F32)) return call(float());
-    if (has_type(buffer, ffi::F64)) return call(double());
-    return wrong("numbers are neither float32 nor float64");
-  });
-}
 
 native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
                            double refractory, double min_slope, std::int64_t threads) {
@@ -95,8 +87,8 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                         ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
                         std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
                         double refractory, std::int64_t threads) {
-  return by_type(weight, [&](auto zero) -> ffi::Error {
-    using T = decltype(zero);
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, time, t_end, given);
     if (!problem.empty()) return wrong(problem);
@@ -138,8 +130,8 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
                          ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
                          bool subtract, double refractory, double min_slope,
                          std::int64_t threads) {
-  return by_type(weight, [&](auto zero) -> ffi::Error {
-    using T = decltype(zero);
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
     if (!problem.empty()) return wrong(problem);

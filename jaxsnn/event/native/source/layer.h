@@ -72,11 +72,16 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
   const Index arrivals = given.arrivals;
   auto one = [&](Index sample) {
     thread_local std::vector<Entry<T>> order, spare;
+    thread_local std::vector<std::int32_t> unused;
     order.clear();
+    unused.clear();
     const T* times = time + sample * arrivals;
     const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
     for (Index n = 0; n < arrivals; ++n)
-      if (times[n] < given.t_end) order.push_back({sort_key(times[n]), std::int32_t(n)});
+      if (times[n] < given.t_end)
+        order.push_back({sort_key(times[n]), std::int32_t(n)});
+      else
+        unused.push_back(std::int32_t(n));
     sort_entries<T>(order, spare);
     const Index count = order.size(), first = sample * arrivals;
     for (Index n = 0; n < count; ++n) {
@@ -88,7 +93,7 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
     for (Index n = count; n < arrivals; ++n) {
       out_time[first + n] = std::numeric_limits<T>::infinity();
       out_row[first + n] = given.rows;
-      out_slot[first + n] = n;
+      out_slot[first + n] = unused[n - count];
     }
     used[sample] = count;
   };
