@@ -21,8 +21,13 @@ from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.event.native.native_layer import native_layer_spikes
-from jaxsnn.event.native.native_limits import runs_native
+from jaxsnn.event.native.native_limits import (
+    group_obstacles,
+    native_obstacles,
+    runs_native,
+)
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
@@ -244,7 +249,9 @@ class FeedForwardPart(_Part):
         """
         spec = self.spec(given.in_order)
         way: Any = partial(layer_spikes_forward if self.engine.forward_mode else layer_spikes, spec)
-        if runs_native(spec, self.engine, self.name, arriving.time):
+        time = arriving.time
+        obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
+        if runs_native(self.name, self.engine, obstacles):
             way = partial(native_layer_spikes, spec, self.engine.threads)
         given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
         found: Any = way(*given_all)
@@ -274,9 +281,14 @@ class RecurrentPart:
             arriving = part.boxes(given.weight * part.scale, given.time, given.row)
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
-        way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
+        engine, (_, time, _) = self.sources.engine, from_outside[0]
+        way: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
+        obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
+        native = runs_native(self.names[0], engine, obstacles)
+        if native:
+            way = partial(native_group_spikes, spec, engine.threads)
         given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
-        found: Any = way(spec, *given_all)
+        found: Any = way(*given_all)
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
@@ -288,7 +300,10 @@ class RecurrentPart:
             part.write_down(record, spikes)
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
-            self.sources.trains[part.name] = earliest(time, neuron, room)
+            # The native backend's are in order, without gaps.
+            as_is = native and room == time.shape[1]
+            train = Train(time, neuron, True) if as_is else earliest(time, neuron, room)
+            self.sources.trains[part.name] = train
 
     def _external(self, part: _Part) -> list[Path]:
         """What arrives at a population of the group from outside."""

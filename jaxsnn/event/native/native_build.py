@@ -10,14 +10,24 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import jax
+import jax.ffi
+import jaxlib.version
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
 #: The functions that JAX calls, under their names and the type of numbers.
-TARGETS = ("jaxsnn_layer_forward", "jaxsnn_layer_backward")
+TARGETS = (
+    "jaxsnn_layer_forward",
+    "jaxsnn_layer_backward",
+    "jaxsnn_group_forward",
+    "jaxsnn_group_backward",
+)
 #: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
 #: needed, and building takes a while.
 _NUMBERS = {"float32": "float", "float64": "double"}
@@ -96,8 +106,6 @@ def _built(compiler: str, dtype: str) -> Path:
 
 
 def _compile(compiler: str, dtype: str, output: Path) -> None:
-    import jax.ffi
-
     numbers, include = f"-DNUMBER={_NUMBERS[dtype]}", f"-I{jax.ffi.include_dir()}"
     source = str(_SOURCES / _MAIN)
     problem = ""
@@ -122,8 +130,6 @@ def _key(compiler: str) -> str:
 
 
 def _ingredients(compiler: str) -> Iterator[bytes]:
-    import jaxlib.version
-
     for source in sorted(_SOURCES.iterdir()):
         yield source.name.encode()
         yield source.read_bytes()
@@ -145,12 +151,22 @@ def target_name(target: str, dtype: str) -> str:
 
 
 def _register(path: Path, dtype: str) -> None:
-    import jax.ffi
-
     library = ctypes.CDLL(str(path))
     for target in TARGETS:
         handler = jax.ffi.pycapsule(getattr(library, target))
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
+
+
+def kernel(target: str, results: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., Any]:
+    """One of `TARGETS` for the type of numbers of its first result.
+
+    Raises:
+        RuntimeError: it is not there.
+    """
+    dtype = results[0].dtype.name
+    if not (library := native_library(dtype)).there:
+        raise RuntimeError(library.reason)
+    return jax.ffi.ffi_call(target_name(target, dtype), results, vmap_method="sequential")
 
 
 def thread_count(wanted: int | None) -> int:

@@ -6,7 +6,6 @@ second derivatives, XLA's way through the same equations gives the tangents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
-from jaxsnn.event.native.native_build import target_name, thread_count
+from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.meshes import varying_like
 
 #: The fields in the order of `Field` in layer.h.
@@ -30,7 +29,7 @@ _FIELDS = ("threshold", "v_reset", "v_start", "j_start", "tau_mem", "tau_syn")
 assert {field.name for field in fields(Lanes)} == set(_FIELDS)
 
 
-class _Ordered(NamedTuple):
+class Ordered(NamedTuple):
     """Arrivals before the end in the order of time, as the kernels keep them."""
 
     time: Times
@@ -44,7 +43,7 @@ class _Simulated(NamedTuple):
 
     spikes: LayerSpikes
     slope_after: OfSpikes  # V' behind refractory times; no slots where there are none
-    arrivals: _Ordered
+    arrivals: Ordered
 
 
 class _Wanted(NamedTuple):
@@ -83,19 +82,19 @@ def native_layer_spikes(
     return _simulated(spec, threads, weight, lanes, time, row, t_end).spikes
 
 
-def _kernel(target: str, results: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., Any]:
-    """A kernel for the type of numbers of its first result."""
-    name = target_name(target, results[0].dtype.name)
-    return jax.ffi.ffi_call(name, results, vmap_method="sequential")
-
-
 # ---- forwards
 
 
-def _stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+def stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
     """The lanes in one array."""
     array = jnp.stack([getattr(lanes, name) for name in _FIELDS])
-    return array.reshape(len(_FIELDS), -1, array.shape[-1])
+    return array if array.ndim == 3 else array[:, None]
+
+
+def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> Lanes:
+    """What `stacked` undoes, in the shape of some lanes."""
+    parts = zip(_FIELDS, array, strict=True)
+    return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -116,10 +115,10 @@ def _simulated(
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     ordered = (real((batch, arrivals)), *(whole((batch, arrivals)),) * 2, whole((batch,)))
     results = (real(slots), real(slots), real(held), whole((batch, neurons)), *ordered)
-    call = _kernel("jaxsnn_layer_forward", results)
+    call = kernel("jaxsnn_layer_forward", results)
     found = call(
         weight,
-        _stacked(lanes),
+        stacked(lanes),
         time,
         row.astype(jnp.int32),
         jnp.asarray(t_end, dtype),
@@ -132,7 +131,7 @@ def _simulated(
     )
     spike_time, slope, slope_after, count, *in_order = varying_like(tuple(found), weight, time)
     spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
-    return _Simulated(spikes=spikes, slope_after=slope_after, arrivals=_Ordered(*in_order))
+    return _Simulated(spikes=spikes, slope_after=slope_after, arrivals=Ordered(*in_order))
 
 
 @_simulated.defjvp
@@ -170,7 +169,7 @@ def _no_tangent(array: Array) -> Any:
 
 def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
-    values = jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
+    values = values_of(given)
     simulated = _simulated(spec, threads, *values)
     weight, lanes, _, _, t_end = values
     kept = _Kept(
@@ -178,8 +177,8 @@ def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSp
         lanes=lanes,
         t_end=t_end,
         simulated=simulated,
-        of_lanes=() if _perturbed(given[1]) else None,
-        of_time=() if _perturbed(given[2]) else None,
+        of_lanes=() if is_perturbed(given[1]) else None,
+        of_time=() if is_perturbed(given[2]) else None,
     )
     return simulated.spikes, kept
 
@@ -188,7 +187,12 @@ def _is_primal(leaf: Any) -> bool:
     return hasattr(leaf, "perturbed")
 
 
-def _perturbed(tree: Any) -> bool:
+def values_of(given: Any) -> Any:
+    """Arguments that know whether they are perturbed, as plain arrays."""
+    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
+
+
+def is_perturbed(tree: Any) -> bool:
     """Whether a derivative by any part of an argument is asked for."""
     return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))
 
@@ -224,16 +228,16 @@ def _gradients(
     Args:
         drive: dL/dt of each spike.
     """
-    dtype, stacked = weight.dtype, _stacked(lanes)
+    dtype, all_lanes = weight.dtype, stacked(lanes)
     spikes, slope_after, arrivals = simulated
-    of_lanes = stacked.shape if wanted.lanes else (0,)
+    of_lanes = all_lanes.shape if wanted.lanes else (0,)
     of_time = arrivals.time.shape if wanted.time else (0,)
     shapes = weight.shape, of_lanes, of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-    call = _kernel("jaxsnn_layer_backward", results)
+    call = kernel("jaxsnn_layer_backward", results)
     end = jnp.asarray(t_end, dtype)
     d_weight, d_stacked, d_time = call(
-        *(weight, stacked, *arrivals, end, spikes.time, spikes.slope, slope_after, drive),
+        *(weight, all_lanes, *arrivals, end, spikes.time, spikes.slope, slope_after, drive),
         subtract=bool(spec.neuron.keeps_overshoot),
         refractory=np.float64(spec.refractory),
         min_slope=np.float64(spec.min_slope),
@@ -241,9 +245,7 @@ def _gradients(
     )
     d_lanes = jax.tree.map(jnp.zeros_like, lanes)
     if wanted.lanes:
-        parts = zip(_FIELDS, d_stacked, strict=True)
-        shape = lanes.tau_mem.shape
-        d_lanes = Lanes(**{name: part.reshape(shape) for name, part in parts})
+        d_lanes = unstacked(d_stacked, lanes)
     return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(arrivals.time)
 
 

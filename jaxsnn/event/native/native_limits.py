@@ -11,8 +11,9 @@ import jax
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
-from jaxsnn.event.event_arrays import Times
+from jaxsnn.event.event_arrays import Feedback
 from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library
 
@@ -21,20 +22,21 @@ _COVERED = (CubaLIFDelta, LIFUnderLI)
 
 
 def native_obstacles(
-    spec: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
+    layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
 ) -> Iterator[str]:
     """Why the native backend does not run a population; nothing where it does.
 
     Args:
-        spec: the population's scan.
+        layer: the population's scan.
         options: of the engine.
         dtype: of the numbers.
         samples: how many there are, which may not be known yet (`jax.export`).
     """
+    # What is cheap to know comes first: nothing is built for what is not covered.
     if not isinstance(samples, int):
         yield "the size of the batch is not known: what is exported has to run without the kernels"
-    if type(spec.neuron) not in _COVERED:
-        yield f"its neurons are {type(spec.neuron).__name__}, and not current-based under deltas"
+    if type(layer.neuron) not in _COVERED:
+        yield f"its neurons are {type(layer.neuron).__name__}, and not current-based under deltas"
     if options.forward_mode:
         yield "forward_mode differentiates forwards, which the kernels do not"
     if (device := jax.default_backend()) != "cpu":
@@ -44,13 +46,31 @@ def native_obstacles(
         yield library.reason
 
 
-def runs_native(spec: LayerSpec, options: EventOptions, name: str, time: Times) -> bool:
+def group_obstacles(
+    spec: GroupSpec, feedback: Feedback, options: EventOptions, dtype: str, samples: Any = 1
+) -> Iterator[str]:
+    """Why the native backend does not run a recurrent group; nothing where it does.
+
+    Args:
+        spec, feedback: as of `recurrent_adjoint.group_spikes`.
+        options, dtype, samples: as of `native_obstacles`.
+    """
+    if len(spec.layers) > 1:
+        yield f"{len(spec.layers)} populations feed back into each other, and not one into itself"
+    if any(delay is not None for _, delay in feedback):
+        yield "feedback comes with a delay"
+    if any(layer.refractory for layer in spec.layers):
+        yield "neurons that feed back have a refractory time"
+    yield from native_obstacles(spec.layers[0], options, dtype, samples)
+
+
+def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:
     """Whether a population is run by the native backend.
 
     Args:
-        spec, options: as of `native_obstacles`.
         name: of the population.
-        time: of what arrives there.
+        options: of the engine.
+        obstacles: why not, looked for only where it is wanted.
 
     Raises:
         UsageError: it is wanted and does not cover the population.
@@ -61,8 +81,7 @@ def runs_native(spec: LayerSpec, options: EventOptions, name: str, time: Times) 
         backend = os.environ.get("JAXSNN_BACKEND", "auto")
     if backend == "xla":
         return False
-    # What is cheap to know comes first: nothing is built for what is not covered.
-    obstacle = next(native_obstacles(spec, options, time.dtype.name, time.shape[0]), None)
+    obstacle = next(obstacles, None)
     if obstacle is not None and options.backend == "native":
         raise UsageError(
             f"population '{name}' is not covered by the native backend: {obstacle}",

@@ -2,7 +2,7 @@
 //
 // Built with NUMBER=float or NUMBER=double: one library for each.
 
-#include "layer.h"
+#include "group.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -167,6 +167,137 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
   });
 }
 
+/// What a group's arrays are, or what is wrong with them.
+std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
+                     ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
+                     ffi::AnyBuffer neuron, ffi::AnyBuffer needed, ffi::AnyBuffer wait,
+                     ffi::AnyBuffer row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
+                     native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
+                     native::Log<NUMBER>& of_log) {
+  const Index batch = given.batch, neurons = given.neurons;
+  if (given.positions != 1 || given.rows < neurons) return "the table has no rows of feedback";
+  if (spikes.dimensions().size() != 3 || train.dimensions().size() != 2 ||
+      wait.dimensions().size() != 2)
+    return "results have the wrong number of axes";
+  const Index slots = spikes.dimensions()[2];
+  of_train.events = train.dimensions()[1];
+  of_log.steps = wait.dimensions()[1];
+  if (!has_shape(spikes, {batch, neurons, slots}) || !has_shape(slopes, {batch, neurons, slots}) ||
+      !has_shape(count, {batch, neurons}) || !has_shape(train, {batch, of_train.events}) ||
+      !has_shape(neuron, {batch, of_train.events}) || !has_shape(needed, {batch}) ||
+      !has_shape(wait, {batch, of_log.steps}) || !has_shape(row, {batch, of_log.steps}) ||
+      !has_shape(slope, {batch, of_log.steps}) || !has_shape(used, {batch}))
+    return "an array of the group has the wrong shape";
+  for (auto buffer : {spikes, slopes, train, wait, slope})
+    if (!has_type(buffer, kType<NUMBER>)) return "the arguments differ in their types";
+  for (auto buffer : {count, neuron, needed, row, used})
+    if (!has_type(buffer, ffi::S32)) return "numbers of spikes are not int32";
+  of_spikes = {spikes.typed_data<NUMBER>(), slopes.typed_data<NUMBER>(), nullptr,
+               count.typed_data<std::int32_t>()};
+  of_train.time = train.typed_data<NUMBER>();
+  of_train.neuron = neuron.typed_data<std::int32_t>();
+  of_train.needed = needed.typed_data<std::int32_t>();
+  of_log.wait = wait.typed_data<NUMBER>();
+  of_log.row = row.typed_data<std::int32_t>();
+  of_log.slope = slope.typed_data<NUMBER>();
+  of_log.used = used.typed_data<std::int32_t>();
+  return "";
+}
+
+ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                        ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                        ffi::Result<ffi::AnyBuffer> spikes, ffi::Result<ffi::AnyBuffer> slopes,
+                        ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> train,
+                        ffi::Result<ffi::AnyBuffer> neuron, ffi::Result<ffi::AnyBuffer> needed,
+                        ffi::Result<ffi::AnyBuffer> wait, ffi::Result<ffi::AnyBuffer> log_row,
+                        ffi::Result<ffi::AnyBuffer> slope, ffi::Result<ffi::AnyBuffer> used,
+                        ffi::Result<ffi::AnyBuffer> sorted_time,
+                        ffi::Result<ffi::AnyBuffer> sorted_row,
+                        ffi::Result<ffi::AnyBuffer> sorted_slot,
+                        ffi::Result<ffi::AnyBuffer> sorted_used, std::int64_t max_spikes, bool once,
+                        bool subtract, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    native::Spikes<T> of_spikes;
+    native::Train<T> of_train;
+    native::Log<T> of_log;
+    problem = group_of(given, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
+                       *slope, *used, of_spikes, of_train, of_log);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals;
+    const bool shared = has_shape(row, {arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
+      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
+    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 ||
+        !has_shape(*sorted_time, {batch, arrivals}) || !has_shape(*sorted_row, {batch, arrivals}) ||
+        !has_shape(*sorted_slot, {batch, arrivals}) || !has_shape(*sorted_used, {batch}))
+      return wrong("a result has the wrong shape");
+    const native::Options options = options_of(max_spikes, 0, once, subtract, 0, 0, threads);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         options.threads, sorted_time->typed_data<T>(),
+                         sorted_row->typed_data<std::int32_t>(),
+                         sorted_slot->typed_data<std::int32_t>(),
+                         sorted_used->typed_data<std::int32_t>());
+    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
+                                     sorted_row->typed_data<std::int32_t>(),
+                                     sorted_slot->typed_data<std::int32_t>(),
+                                     sorted_used->typed_data<std::int32_t>()};
+    native::group_forward(given, options, ordered, of_spikes, of_train, of_log);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer t_end,
+                         ffi::AnyBuffer spikes, ffi::AnyBuffer slopes, ffi::AnyBuffer count,
+                         ffi::AnyBuffer train, ffi::AnyBuffer neuron, ffi::AnyBuffer needed,
+                         ffi::AnyBuffer wait, ffi::AnyBuffer log_row, ffi::AnyBuffer slope,
+                         ffi::AnyBuffer used, ffi::AnyBuffer sorted_time, ffi::AnyBuffer sorted_row,
+                         ffi::AnyBuffer sorted_slot, ffi::AnyBuffer sorted_used,
+                         ffi::AnyBuffer by_spikes, ffi::AnyBuffer by_train,
+                         ffi::Result<ffi::AnyBuffer> by_weight,
+                         ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
+                         bool subtract, double min_slope, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    native::Spikes<T> of_spikes;
+    native::Train<T> of_train;
+    native::Log<T> of_log;
+    problem = group_of(given, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
+                       used, of_spikes, of_train, of_log);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const Index slots = spikes.dimensions()[2];
+    if (!has_shape(by_spikes, {batch, neurons, slots}) ||
+        !has_shape(by_train, {batch, of_train.events}) ||
+        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+        !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {by_spikes, by_train})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    for (auto buffer : {sorted_row, sorted_slot, sorted_used})
+      if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, neurons});
+    const bool of_time = has_shape(*by_time, {batch, arrivals});
+    const native::Options options = options_of(slots, 0, false, subtract, 0, min_slope, threads);
+    const native::Ordered<T> ordered{
+        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+        sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>()};
+    const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::group_backward(given, options, ordered, of_spikes, of_train, of_log, cotangents,
+                           gradients);
+    return ffi::Error::Success();
+  });
+}
+
 }  // namespace
 
 #define BUFFER(n) .Arg<ffi::AnyBuffer>()
@@ -195,5 +326,31 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
                                   RESULT(weight) RESULT(lanes) RESULT(time)
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(spikes) RESULT(slopes) RESULT(count) RESULT(train)
+                                  RESULT(neuron) RESULT(needed) RESULT(wait) RESULT(log_row)
+                                  RESULT(slope) RESULT(used) RESULT(sorted_time) RESULT(sorted_row)
+                                  RESULT(sorted_slot) RESULT(sorted_used)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(t_end) BUFFER(spikes)
+                                  BUFFER(slopes) BUFFER(count) BUFFER(train) BUFFER(neuron)
+                                  BUFFER(needed) BUFFER(wait) BUFFER(log_row) BUFFER(slope)
+                                  BUFFER(used) BUFFER(sorted_time) BUFFER(sorted_row)
+                                  BUFFER(sorted_slot) BUFFER(sorted_used) BUFFER(by_spikes)
+                                  BUFFER(by_train)
+                                  RESULT(by_weight) RESULT(by_lanes) RESULT(by_time)
+                                  .Attr<bool>("subtract")
                                   .Attr<double>("min_slope")
                                   .Attr<std::int64_t>("threads"));
