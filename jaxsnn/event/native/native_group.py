@@ -72,7 +72,7 @@ def native_group_spikes(
     own = [jnp.eye(size, dtype=weight.dtype) if w is None else w for w, _ in feedback]
     # What arrives from outside, and below it a row for each neuron's own spikes.
     table = jnp.concatenate([weight, jnp.asarray(sum(own))])
-    found = _group(spec, threads, table, lanes[0], time, row, t_end)
+    found: Any = _group(spec, threads, table, lanes[0], time, row, t_end)
     return GroupSpikes(
         spikes=(found.spikes,),
         trains=((found.time, found.neuron),),

@@ -55,13 +55,14 @@ def group_obstacles(
         spec, feedback: as of `recurrent_adjoint.group_spikes`.
         options, dtype, samples: as of `native_obstacles`.
     """
-    if len(spec.layers) > 1:
-        yield f"{len(spec.layers)} populations feed back into each other, and not one into itself"
+    layers: tuple[LayerSpec, ...] = spec.layers
+    if len(layers) > 1:
+        yield f"{len(layers)} populations feed back into each other, and not one into itself"
     if any(delay is not None for _, delay in feedback):
         yield "feedback comes with a delay"
-    if any(layer.refractory for layer in spec.layers):
+    if any(layer.refractory for layer in layers):
         yield "neurons that feed back have a refractory time"
-    yield from native_obstacles(spec.layers[0], options, dtype, samples)
+    yield from native_obstacles(layers[0], options, dtype, samples)
 
 
 def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:
