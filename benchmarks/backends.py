@@ -267,8 +267,8 @@ def convolution_step(row: Convolutions, net: Network, backend: str):
     """As `step`; the loss weighs the times of the last population."""
     options = EventDriven(
         max_spikes=dict(zip(("layer1", "layer2"), row.slots, strict=True)),
-        max_events={"layer1": 20000},
-        max_arrivals={"layer1": 400, "layer2": 500},
+        max_events={"layer1": 24000},
+        max_arrivals={"layer1": 400, "layer2": 900},
         backend=backend,
     )
 
@@ -312,7 +312,7 @@ def convolution_tuned(row: Convolutions) -> tuple[float, ...]:
 @jax.jit
 def convolution_counts(net, events):
     options = EventDriven(
-        max_spikes=24, max_events={"layer1": 40000}, max_arrivals={"layer1": 400, "layer2": 800}
+        max_spikes=24, max_events={"layer1": 40000}, max_arrivals={"layer1": 400, "layer2": 1500}
     )
     solution = jaxsnn.simulate(net, events, T_END, engine=options, throw=False)
     return tuple(solution.spikes[name].count for name in ("layer1", "layer2"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from jaxsnn.event.native.native_limits import (
     native_obstacles,
     runs_native,
 )
+from jaxsnn.event.native.native_scatter import native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
@@ -169,6 +170,11 @@ class FeedForwardPart(_Part):
             sample_times: seconds, where a readout is sampled.
         """
         given = self.arrivals(self.signal.paths)
+        spec = self.spec(given.in_order)
+        native = self.population.fires and self._is_native(spec, given)
+        if native and given.scattered is not None:
+            # the kernels take the events themselves: there are no lists that could be too short
+            given = replace(given, needed=0, budget=0)
         lanes, (weight, time, row) = self._lanes(given), self._weighted(given)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
@@ -183,7 +189,9 @@ class FeedForwardPart(_Part):
         if given.positions == 1:
             record.drives[self.name] = drive
         if self.population.fires:
-            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
+            way = self._way(spec, given, native)
+            given_all = varying_like((weight, lanes, time, row, t_end))
+            spikes = self._found(record, spec, given, lanes, way(*given_all))
             self._hand_on(record, spikes)
         else:
             self._read_out(record, given, drive, sample_times)
@@ -233,28 +241,41 @@ class FeedForwardPart(_Part):
         weight = given.weight * self.scale if given.positions == 1 else given.weight
         return self.boxes(weight, given.time, given.row)
 
-    def _spikes(
+    def _is_native(self, spec: LayerSpec, given: Arrivals) -> bool:
+        """Whether the native backend runs it."""
+        time = given.time
+        obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
+        return runs_native(self.name, self.engine, obstacles)
+
+    def _way(self, spec: LayerSpec, given: Arrivals, native: bool) -> Callable[..., Any]:
+        """What finds the spikes: of weight, lanes, time, row and t_end."""
+        if not native:
+            way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+            return partial(way, spec)
+        threads, scattered = self.engine.threads, given.scattered
+        if scattered is None:
+            return partial(native_layer_spikes, spec, threads)
+
+        def of_events(weight: Weights, lanes: NeuronLanes, _: Any, __: Any, t_end: Seconds) -> Any:
+            return native_scattered_spikes(spec, threads, weight, lanes, scattered, t_end)
+
+        return of_events
+
+    def _found(
         self,
         record: EventRecord,
+        spec: LayerSpec,
         given: Arrivals,
         lanes: NeuronLanes,
-        arriving: Given,
-        t_end: Seconds,
+        found: Any,
     ) -> LayerSpikes:
         """Its spikes, by neuron.
 
         Args:
             given: what arrives, as the sources have it, which knows the positions.
-            lanes, arriving: as the scans take them.
+            lanes: as the scans take them.
+            found: spikes, by lanes.
         """
-        spec = self.spec(given.in_order)
-        way: Any = partial(layer_spikes_forward if self.engine.forward_mode else layer_spikes, spec)
-        time = arriving.time
-        obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
-        if runs_native(self.name, self.engine, obstacles):
-            way = partial(native_layer_spikes, spec, self.engine.threads)
-        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        found: Any = way(*given_all)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:

@@ -27,6 +27,8 @@ TARGETS = (
     "jaxsnn_layer_backward",
     "jaxsnn_group_forward",
     "jaxsnn_group_backward",
+    "jaxsnn_scatter_forward",
+    "jaxsnn_scatter_backward",
 )
 #: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
 #: needed, and building takes a while.

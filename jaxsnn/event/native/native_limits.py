@@ -62,7 +62,7 @@ def group_obstacles(
         yield "feedback comes with a delay"
     if any(layer.refractory for layer in layers):
         yield "neurons that feed back have a refractory time"
-    yield from native_obstacles(layers[0], options, dtype, samples)
+    yield from native_obstacles(next(iter(layers)), options, dtype, samples)
 
 
 def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:

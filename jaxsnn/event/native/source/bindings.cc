@@ -3,6 +3,7 @@
 // Built with NUMBER=float or NUMBER=double: one library for each.
 
 #include "group.h"
+#include "scatter.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -54,7 +55,7 @@ native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool o
 /// The common arguments, or what is wrong with them.
 template <class T>
 std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
-                     ffi::AnyBuffer t_end, native::Given<T>& given) {
+                     ffi::AnyBuffer t_end, native::Given<T>& given, bool in_lists = true) {
   if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
   if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
   if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
@@ -65,7 +66,7 @@ std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer
   given.arrivals = time.dimensions()[1];
   if (!has_shape(lanes, {native::kFields, given.positions, given.neurons}))
     return "lanes are not (6, positions, neurons)";
-  if (given.positions < 1 || given.batch % given.positions) return "positions do not fit the batch";
+  if (given.positions < 1 || (in_lists && given.batch % given.positions)) return "positions do not fit the batch";
   if (!has_shape(t_end, {})) return "t_end is not one number";
   for (auto buffer : {weight, lanes, time, t_end})
     if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
@@ -114,7 +115,7 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
                                      sorted_row->typed_data<std::int32_t>(),
                                      sorted_slot->typed_data<std::int32_t>(),
-                                     used->typed_data<std::int32_t>()};
+                                     used->typed_data<std::int32_t>(), arrivals};
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
                                    slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
     native::layer_forward(given, options, ordered, spikes);
@@ -156,13 +157,13 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
         options_of(slots, 0, false, subtract, refractory, min_slope, threads);
     const native::Ordered<T> ordered{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
-        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>()};
+        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
                                  slope_after.typed_data<T>(), cotangent.typed_data<T>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          of_lanes ? by_lanes->typed_data<T>() : nullptr,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::layer_backward(given, options, ordered, found, gradients);
+    native::layer_backward(given, options, ordered, found, gradients, batch);
     return ffi::Error::Success();
   });
 }
@@ -244,7 +245,7 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
                                      sorted_row->typed_data<std::int32_t>(),
                                      sorted_slot->typed_data<std::int32_t>(),
-                                     sorted_used->typed_data<std::int32_t>()};
+                                     sorted_used->typed_data<std::int32_t>(), arrivals};
     native::group_forward(given, options, ordered, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
@@ -287,13 +288,116 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
     const native::Options options = options_of(slots, 0, false, subtract, 0, min_slope, threads);
     const native::Ordered<T> ordered{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
-        sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>()};
+        sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
     const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          of_lanes ? by_lanes->typed_data<T>() : nullptr,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::group_backward(given, options, ordered, of_spikes, of_train, of_log, cotangents,
                            gradients);
+    return ffi::Error::Success();
+  });
+}
+
+/// Where events go, or what is wrong with it.
+std::string taps_of(const native::Given<NUMBER>& given, ffi::AnyBuffer time, ffi::AnyBuffer channel,
+                    ffi::AnyBuffer place, ffi::AnyBuffer row, native::Taps<NUMBER>& taps) {
+  taps.samples = given.batch;
+  if (!has_shape(channel, {given.batch, given.arrivals})) return "channels are not (batch, events)";
+  if (place.dimensions().size() != 2) return "places are not (channels, taps)";
+  taps.channels = place.dimensions()[0];
+  taps.taps = place.dimensions()[1];
+  if (!has_shape(row, {taps.channels, taps.taps})) return "rows are not (channels, taps)";
+  for (auto buffer : {channel, place, row})
+    if (!has_type(buffer, ffi::S32)) return "channels, places or rows are not int32";
+  taps.time = time.typed_data<NUMBER>();
+  taps.channel = channel.typed_data<std::int32_t>();
+  taps.place = place.typed_data<std::int32_t>();
+  taps.row = row.typed_data<std::int32_t>();
+  return "";
+}
+
+/// The shared arguments where each position has arrivals of its own, which are (samples, events).
+std::string scattered_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                         ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                         ffi::AnyBuffer t_end, native::Given<NUMBER>& given,
+                         native::Taps<NUMBER>& taps) {
+  if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, given, false);
+  if (problem.empty()) problem = taps_of(given, time, channel, place, row, taps);
+  given.batch *= given.positions;
+  return problem;
+}
+
+ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                          ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                          ffi::AnyBuffer t_end, ffi::Result<ffi::AnyBuffer> spike_time,
+                          ffi::Result<ffi::AnyBuffer> slope,
+                          ffi::Result<ffi::AnyBuffer> slope_after,
+                          ffi::Result<ffi::AnyBuffer> count, std::int64_t max_spikes,
+                          std::int64_t counted, bool once, bool subtract, double refractory,
+                          std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    native::Taps<T> taps;
+    std::string problem =
+        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+    if (!problem.empty()) return wrong(problem);
+    if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
+    const Index batch = given.batch, neurons = given.neurons;
+    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope_after, {batch, neurons, refractory > 0 ? max_spikes : 0}) ||
+        !has_shape(*count, {batch, neurons}))
+      return wrong("a result has the wrong shape");
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
+    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+    native::layer_forward(given, options, lists.ordered(), spikes);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                           ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                           ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
+                           ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                           ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::Result<ffi::AnyBuffer> by_lanes,
+                           ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
+                           double min_slope, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    native::Taps<T> taps;
+    std::string problem =
+        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, neurons = given.neurons;
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (lists, neurons, slots)");
+    const Index slots = spike_time.dimensions()[2];
+    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+        !has_shape(slope, {batch, neurons, slots}) ||
+        !has_shape(slope_after, {batch, neurons, refractory > 0 ? slots : 0}) ||
+        !has_shape(cotangent, {batch, neurons, slots}) ||
+        !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {spike_time, slope, slope_after, cotangent})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
+    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
     return ffi::Error::Success();
   });
 }
@@ -352,5 +456,28 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
                                   BUFFER(by_train)
                                   RESULT(by_weight) RESULT(by_lanes) RESULT(by_time)
                                   .Attr<bool>("subtract")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_forward, ScatterForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
+                                  BUFFER(place) BUFFER(row) BUFFER(t_end)
+                                  RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<std::int64_t>("counted")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
+                                  BUFFER(place) BUFFER(row) BUFFER(t_end) BUFFER(spike_time)
+                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
                                   .Attr<double>("min_slope")
                                   .Attr<std::int64_t>("threads"));

@@ -36,13 +36,22 @@ struct Given {
   T t_end;
 };
 
-/// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count.
+/// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count, or
+/// lists one behind the other: list b from `begin[b]` on.
 template <class T>
 struct Ordered {
   const T* time;
   const std::int32_t* row;  // `rows` where it is none
   const std::int32_t* slot;
   const std::int32_t* used;
+  Index arrivals;
+  const Index* begin = nullptr;
+
+  Index first(Index list) const { return begin ? begin[list] : list * arrivals; }
+  Index count(Index list) const {
+    // what comes from outside is looked at: it must lie in the arrays
+    return begin ? begin[list + 1] - begin[list] : std::clamp<Index>(used[list], 0, arrivals);
+  }
 };
 
 /// An interval's coefficients for all lanes; `bound` is 1 - em: what j would do if it did not fall.
@@ -110,9 +119,7 @@ class Intervals {
       : given_(given), ordered_(ordered), offset_(given.batch + 1) {
     offset_[0] = 0;
     for (Index b = 0; b < given.batch; ++b) {
-      // what comes from outside is looked at: it must lie in the arrays
-      Index used = std::clamp<Index>(ordered.used[b], 0, given.arrivals);
-      offset_[b + 1] = offset_[b] + used + 1;
+      offset_[b + 1] = offset_[b] + ordered.count(b) + 1;
     }
     const T* mem = given.lanes + kTauMem * given.positions * given.neurons;
     const T* syn = given.lanes + kTauSyn * given.positions * given.neurons;
@@ -120,10 +127,16 @@ class Intervals {
     uniform_ = true;
     for (Index n = 1; n < lanes; ++n)
       uniform_ = uniform_ && mem[n] == mem[0] && syn[n] == syn[0];
+    for (Index field = 0; field < kFields; ++field) {
+      const T* of = given.lanes + field * lanes;
+      for (Index n = given.neurons; n < lanes; ++n) alike_ = alike_ && of[n] == of[n - given.neurons];
+    }
     if (lanes) taus_ = Taus(mem[0], syn[0], rounding_of(T()));
   }
 
   bool uniform() const { return uniform_; }
+  /// All positions have the same lanes.
+  bool alike() const { return alike_; }
   const Taus& taus() const { return taus_; }
   Index used(Index sample) const { return offset_[sample + 1] - offset_[sample] - 1; }
 
@@ -131,12 +144,12 @@ class Intervals {
   double edge(Index sample, Index number) const {
     if (number == 0) return 0;
     if (number > used(sample)) return given_.t_end;
-    return ordered_.time[sample * given_.arrivals + number - 1];
+    return ordered_.time[ordered_.first(sample) + number - 1];
   }
 
   Index row(Index sample, Index number) const {
     if (number == 0) return given_.rows;
-    Index row = ordered_.row[sample * given_.arrivals + number - 1];
+    Index row = ordered_.row[ordered_.first(sample) + number - 1];
     return row >= 0 && row < given_.rows ? row : given_.rows;
   }
 
@@ -183,7 +196,7 @@ class Intervals {
   Array<Step<T>> steps_;
   Array<StepBy<T>> steps_by_;
   Taus taus_;
-  bool uniform_ = true;
+  bool uniform_ = true, alike_ = true;
 };
 
 // ---- tiles
@@ -521,7 +534,7 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
       Forward<T, kVectors, kUniform> forward(given, options, intervals, spikes);
       Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
-        if (given.positions > 1)
+        if (!intervals.alike())
           tile = Tile<T, kVectors>(given, b % given.positions, first, kUniform, intervals.taus());
         forward.run(tile, table(n), b, first);
       }
@@ -605,7 +618,7 @@ class Backward {
     heads_.assign(used + 1, -1);
     events_.clear();
     last_ = -1;
-    const T* times = ordered_.time + sample_ * given_.arrivals;
+    const T* times = ordered_.time + ordered_.first(sample_);
     for (int lane = 0; lane < tile_->count; ++lane) {
       const Index place = (sample_ * given_.neurons + first_ + lane) * slots;
       for (Index slot = 0; slot < slots; ++slot) {
@@ -869,13 +882,14 @@ class Backward {
   double cursor_[kLanes], free_v_[kLanes], free_mem_[kLanes];
 };
 
+/// Gradients. The lists of arrivals of a sample share its slots, of which there are `given.arrivals`.
 template <class T>
 void layer_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                    const Found<T>& found, const Gradients<T>& gradients) {
+                    const Found<T>& found, const Gradients<T>& gradients, Index samples) {
   const Index width = given.positions * given.neurons;
   std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
   if (gradients.lanes) std::fill_n(gradients.lanes, kFields * width, T(0));
-  if (gradients.time) std::fill_n(gradients.time, given.batch * given.arrivals, T(0));
+  if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
   if (given.batch == 0 || given.neurons == 0) return;
   Intervals<T> intervals(given, ordered);
   intervals.prepare(options.threads, gradients.lanes != nullptr);
@@ -888,7 +902,9 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     const Units units{tiles, std::max<Index>(1, std::min(wanted, (given.batch + 3) / 4)),
                       given.batch};
     Array<T> tables(tiles * size), parts(units.size() * size);
-    Array<T> by_time(gradients.time ? tiles * given.batch * given.arrivals : 0);
+    // of each arrival, tile by tile
+    const Index entries = ordered.first(given.batch);
+    Array<T> by_time(gradients.time ? tiles * entries : 0);
     const Index own_size = kFields * given.positions * kLanes;
     Array<double> own(gradients.lanes ? units.size() * own_size : 0);
     Pool::shared().run(tiles, options.threads, [&](Index n) {
@@ -905,11 +921,11 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
       Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
         const Index position = b % given.positions;
-        if (given.positions > 1)
+        if (!intervals.alike())
           tile = Tile<T, kVectors>(given, position, first, kUniform, intervals.taus());
         T* of_time = nullptr;
         if (gradients.time) {
-          of_time = by_time.data() + (n * given.batch + b) * given.arrivals;
+          of_time = by_time.data() + n * entries + ordered.first(b);
           std::fill_n(of_time, intervals.used(b), T(0));
         }
         backward.run(tile, tables.data() + n * size, b, first, part, of_time,
@@ -937,16 +953,21 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
           }
         }
     });
-    if (gradients.time)
-      Pool::shared().run(given.batch, options.threads, [&](Index b) {
-        for (Index number = 0; number < intervals.used(b); ++number) {
-          T sum = 0;
-          for (Index n = 0; n < tiles; ++n)
-            sum += by_time[(n * given.batch + b) * given.arrivals + number];
-          const Index slot = ordered.slot[b * given.arrivals + number];
-          if (slot >= 0 && slot < given.arrivals) gradients.time[b * given.arrivals + slot] = sum;
-        }
+    if (gradients.time) {
+      // lists of the same sample, one after the other
+      const Index lists = given.batch / samples;
+      Pool::shared().run(samples, options.threads, [&](Index sample) {
+        T* to = gradients.time + sample * given.arrivals;
+        for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
+          for (Index number = 0; number < intervals.used(b); ++number) {
+            T sum = 0;
+            for (Index n = 0; n < tiles; ++n)
+              sum += by_time[n * entries + ordered.first(b) + number];
+            const Index slot = ordered.slot[ordered.first(b) + number];
+            if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
+          }
       });
+    }
     if (gradients.lanes)
       for (Index field = 0; field < kFields; ++field)
         for (Index position = 0; position < given.positions; ++position)
