@@ -323,7 +323,7 @@ class RecurrentPart:
             room = min(spec.max_events, layer.max_spikes * part.population.size)
             # The native backend's are in order, without gaps.
             as_is = native and room == time.shape[1]
-            train = Train(time, neuron, True) if as_is else earliest(time, neuron, room)
+            train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
             self.sources.trains[part.name] = train
 
     def _external(self, part: _Part) -> list[Path]:

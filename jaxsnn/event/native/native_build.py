@@ -29,6 +29,7 @@ TARGETS = (
     "jaxsnn_group_backward",
     "jaxsnn_scatter_forward",
     "jaxsnn_scatter_backward",
+    "jaxsnn_earliest",
 )
 #: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom
 #: needed, and building takes a while.
@@ -159,13 +160,15 @@ def _register(path: Path, dtype: str) -> None:
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
 
 
-def kernel(target: str, results: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., Any]:
-    """One of `TARGETS` for the type of numbers of its first result.
+def kernel(
+    target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = ""
+) -> Callable[..., Any]:
+    """One of `TARGETS` for a type of numbers, by default that of its first result.
 
     Raises:
         RuntimeError: it is not there.
     """
-    dtype = results[0].dtype.name
+    dtype = dtype or results[0].dtype.name
     if not (library := native_library(dtype)).there:
         raise RuntimeError(library.reason)
     return jax.ffi.ffi_call(target_name(target, dtype), results, vmap_method="sequential")

@@ -402,6 +402,22 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
   });
 }
 
+ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> place, std::int64_t threads) {
+  return guarded([&]() -> ffi::Error {
+    if (time.dimensions().size() != 2 || place->dimensions().size() != 2)
+      return wrong("times are not (batch, events)");
+    const Index batch = time.dimensions()[0], events = time.dimensions()[1];
+    const Index room = place->dimensions()[1];
+    if (!has_type(time, kType<NUMBER>) || !has_type(*place, ffi::S32) ||
+        !has_shape(*place, {batch, room}) || room > events ||
+        events >= std::numeric_limits<std::int32_t>::max())
+      return wrong("places do not fit the events");
+    native::earliest(time.typed_data<NUMBER>(), batch, events, room,
+                     std::clamp<Index>(threads, 1, 1024), place->typed_data<std::int32_t>());
+    return ffi::Error::Success();
+  });
+}
+
 }  // namespace
 
 #define BUFFER(n) .Arg<ffi::AnyBuffer>()
@@ -480,4 +496,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
                                   .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_earliest, Earliest,
+                              ffi::Ffi::Bind()
+                                  BUFFER(time)
+                                  RESULT(place)
                                   .Attr<std::int64_t>("threads"));

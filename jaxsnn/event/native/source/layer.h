@@ -109,6 +109,27 @@ void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row,
   Pool::shared().run(given.batch, threads, one);
 }
 
+/// The slots of the earliest `room` events of each sample, in order; unused slots come last.
+template <class T>
+void earliest(const T* time, Index batch, Index events, Index room, Index threads,
+              std::int32_t* place) {
+  Pool::shared().run(batch, threads, [&](Index sample) {
+    thread_local std::vector<Entry<T>> order, spare;
+    order.clear();
+    const T* times = time + sample * events;
+    for (Index n = 0; n < events; ++n)
+      if (times[n] < std::numeric_limits<T>::infinity())
+        order.push_back({sort_key(times[n]), std::int32_t(n)});
+    sort_entries<T>(order, spare);
+    const Index used = std::min<Index>(order.size(), room);
+    std::int32_t* to = place + sample * room;
+    for (Index n = 0; n < used; ++n) to[n] = order[n].slot;
+    Index filled = used;
+    for (Index n = 0; n < events && filled < room; ++n)
+      if (!(times[n] < std::numeric_limits<T>::infinity())) to[filled++] = std::int32_t(n);
+  });
+}
+
 // ---- intervals
 
 /// Intervals of all samples: number 0 lies before the first arrival, number n follows arrival n - 1.
