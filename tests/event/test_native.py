@@ -17,6 +17,7 @@ from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_build import native_library, target_name
 from jaxsnn.event.native.native_layer import native_layer_spikes
+from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
 
@@ -306,3 +307,98 @@ def test_a_compiler_that_fails_is_reported(run_python, tmp_path):
     found = run_python(code, CXX=str(fails), JAXSNN_CACHE_DIR=str(tmp_path)).stdout
     assert "did not build it" in found
     assert os.listdir(tmp_path) == ["fails"]
+
+
+# ---- feedback, and convolutions
+
+
+def in_network(graph, events, weights, **options):
+    """Spikes of the last population and gradients by all parameters and input times."""
+    net = lower(graph)
+    last = list(net.populations)[-1]
+    given, dtype = net.parameters, jnp.asarray(events.time).dtype
+
+    def value(parameters, time):
+        found = simulate(
+            net.with_parameters(parameters),
+            Events(time=time, index=events.index),
+            40e-3,
+            engine=EventDriven(max_spikes=12, max_arrivals=400, **options),
+        )
+        spikes = found.spikes[last]
+        times = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)
+        slopes = jax.lax.stop_gradient(jnp.clip(spikes.slope, 0, 50))
+        return jnp.sum(weights(times.shape, dtype) * slopes * times), spikes
+
+    (_, spikes), gradient = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
+        given, events.time
+    )
+    return spikes, gradient
+
+
+def some_weights(shape, dtype):
+    return jnp.asarray(np.random.default_rng(3).normal(size=shape), dtype)
+
+
+def recurrent_graph():
+    rng = np.random.default_rng(5)
+    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    nodes = {
+        "input": build.input(4),
+        "in": build.linear(weight=rng.normal(0.9, 0.3, (19, 4))),
+        "loop": build.cubalif(**taus),
+        "back": build.linear(weight=rng.normal(0, 0.25, (19, 19))),
+        "out": build.linear(weight=rng.normal(0.3, 0.1, (2, 19))),
+        "last": build.cubalif(**taus),
+        "output": build.output(),
+    }
+    chain = ("input", "in", "loop", "out", "last", "output")
+    return build.network(nodes, [chain, ("loop", "back", "loop")])
+
+
+def convolution_graph():
+    rng = np.random.default_rng(6)
+    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    plain = {"stride": 1, "dilation": 1, "groups": 1}
+    kernel, other = rng.normal(0.5, 0.4, (3, 2, 3, 3)), rng.normal(0.4, 0.3, (4, 3, 2, 2))
+    return build.sequential(
+        build.input((2, 8, 8)),
+        build.node("Conv2d", weight=kernel, bias=np.full(3, 0.1), padding=1, **plain),
+        build.cubalif(**taus),
+        build.node("SumPool2d", kernel_size=2, stride=2, padding=0),
+        build.node("Conv2d", weight=other, bias=np.zeros(4), padding=0, **plain),
+        build.cubalif(**taus),
+    )
+
+
+@pytest.mark.parametrize("make", [recurrent_graph, convolution_graph])
+def test_whole_networks_agree(make, x64):
+    rng = np.random.default_rng(4)
+    channels = 4 if make is recurrent_graph else 128
+    count = 12 if make is recurrent_graph else 150
+    time = np.sort(rng.uniform(0, 25e-3, (3, count)))
+    events = Events(
+        time=jnp.asarray(time), index=jnp.asarray(rng.integers(0, channels, time.shape), jnp.int32)
+    )
+    expected, wanted = in_network(make(), events, some_weights, backend="xla")
+    found, gradient = in_network(make(), events, some_weights, backend="native", threads=2)
+    again = in_network(make(), events, some_weights, backend="native", threads=1)
+    assert int(expected.count.sum()) > 6
+    np.testing.assert_array_equal(found.count, expected.count)
+    np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        scale = np.abs(theirs).max() + 1e-12
+        np.testing.assert_allclose(ours, theirs, atol=1e-9 * scale)
+    for one, two in zip(jax.tree.leaves(again), jax.tree.leaves((found, gradient)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_too_few_events_of_a_loop_end_the_run():
+    rng = np.random.default_rng(4)
+    time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (2, 12))), jnp.float32)
+    events = Events(time=time, index=jnp.asarray(rng.integers(0, 4, time.shape), jnp.int32))
+    net = lower(recurrent_graph())
+    for backend in ("native", "xla"):
+        engine = EventDriven(max_spikes=12, max_events={"loop": 3}, backend=backend)
+        found = simulate(net, events, 40e-3, engine=engine, throw=False)
+        assert found.result == Result.BUDGET_EXHAUSTED

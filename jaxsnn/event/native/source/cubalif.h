@@ -56,6 +56,18 @@ inline Flow decay(const Taus& taus, double t) {
   return flow_of(taus, t, std::exp(-t * taus.slow), std::expm1(-t * taus.gap));
 }
 
+/// The flows over two times, of which all exponentials are taken at once.
+inline void decay_twice(const Taus& taus, double first, double second, Flow& one, Flow& two) {
+  DoubleVector x = {};
+  x[0] = -first * taus.slow;
+  x[1] = -first * taus.gap;
+  x[2] = -second * taus.slow;
+  x[3] = -second * taus.gap;
+  const DoubleVector e = expm1_of(x);
+  one = flow_of(taus, first, 1 + e[0], e[1]);
+  two = flow_of(taus, second, 1 + e[2], e[3]);
+}
+
 /// Derivative of phi1(z) = expm1(z) / z for z <= 0.
 inline double phi1_derivative(double z) {
   if (z > -0.7) {

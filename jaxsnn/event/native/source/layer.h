@@ -185,26 +185,39 @@ class Intervals {
     auto one = [&](Index sample) {
       const Index count = used(sample) + 1;
       Step<T>* steps = steps_.data() + offset_[sample];
+      const T* times = ordered_.time + ordered_.first(sample);
+      const T stretch = 1 + 2 * std::numeric_limits<T>::epsilon();
+      const double to_ratio = taus_.gap > 0 ? 1 / taus_.gap : 0.0;
+      const DoubleVector zero = {};
+      double begin = 0;
       for (Index first = 0; first < count; first += 8) {
         const Index block = std::min<Index>(8, count - first);
         DoubleVector t = {};
-        for (Index n = 0; n < block; ++n)
-          t[n] = edge(sample, first + n + 1) - edge(sample, first + n);
-        const DoubleVector zero = {};
-        t = t > zero ? t : zero;
-        const DoubleVector slow = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
         for (Index n = 0; n < block; ++n) {
-          Flow flow = flow_of(taus_, t[n], 1 + slow[n], bend[n]);
-          const double fall = taus_.mem_longer ? -slow[n] : -(slow[n] + bend[n] + slow[n] * bend[n]);
-          // k is never larger; rounding must not make it so
-          const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
-          steps[first + n] = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
-          if (derivatives) {
-            FlowBy by = decay_by(taus_, t[n], flow);
+          const double end = first + n + 1 < count ? double(times[first + n]) : given_.t_end;
+          t[n] = end - begin;
+          begin = end;
+        }
+        t = t > zero ? t : zero;
+        const DoubleVector fallen = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
+        const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
+        const DoubleVector ratio = bend < zero ? -bend * to_ratio : t;
+        const DoubleVector k = slower * ratio * taus_.leak;
+        const DoubleVector em = taus_.mem_longer ? slower : faster;
+        const DoubleVector es = taus_.mem_longer ? faster : slower;
+        const DoubleVector fall =
+            taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend);
+        for (Index n = 0; n < block; ++n) {
+          // k is never larger than the bound; rounding must not make it so
+          const T of_k = T(k[n]);
+          steps[first + n] = {T(em[n]), T(es[n]), of_k, std::max(T(fall[n]) * stretch, of_k)};
+        }
+        if (derivatives)
+          for (Index n = 0; n < block; ++n) {
+            FlowBy by = decay_by(taus_, t[n], {em[n], es[n], k[n]});
             steps_by_[offset_[sample] + first + n] = {T(by.em_mem), T(by.k_mem), T(by.es_syn),
                                                       T(by.k_syn)};
           }
-        }
       }
     };
     Pool::shared().run(given_.batch, threads, one);
@@ -451,7 +464,9 @@ class Forward {
       const double room = std::max(edge - at, 0.0);
       const double wait =
           v >= threshold ? 0.0 : solve(taus, v, j, threshold, room, tolerance_of(T()));
-      const Flow to_spike = decay(taus, wait);
+      // both flows at once: to the spike, and from there to the end, if nothing holds V
+      Flow to_spike, to_end;
+      decay_twice(taus, wait, std::max(room - wait, 0.0), to_spike, to_end);
       const double v_there = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
       at += wait;
@@ -481,12 +496,12 @@ class Forward {
           break;
         }
         note_release(lane, place, count, v, j);
+        to_end = decay(taus, std::max(edge - at, 0.0));
       } else if (options_.subtract) {
         v += std::max(v_there - threshold, 0.0);
       }
-      const Flow flow = decay(taus, std::max(edge - at, 0.0));
-      v_last = v * flow.em + j * flow.k;
-      j_last = j * flow.es;
+      v_last = v * to_end.em + j * to_end.k;
+      j_last = j * to_end.es;
       fires = crosses(taus, v, j, v_last, j_last, threshold) ||
               (options_.subtract && options_.refractory == 0 && v >= threshold);
     }
