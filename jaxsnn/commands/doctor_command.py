@@ -24,6 +24,7 @@ class DoctorOutcome:
         versions: distribution -> version, None where it is missing.
         devices: what JAX computes on.
         extras: extra -> whether all its distributions are there.
+        backends: backend of the event engine -> whether it is there, and why or why not.
         frameworks: name of a framework -> the version that is installed (None if none is), the
             versions of its importer that are known, and the one that is written for by default.
     """
@@ -31,6 +32,7 @@ class DoctorOutcome:
     versions: dict[str, str | None]
     devices: tuple[str, ...]
     extras: dict[str, bool]
+    backends: dict[str, str]
     frameworks: dict[str, dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,6 +46,7 @@ class DoctorOutcome:
         for extra, there in self.extras.items():
             state = "installed" if there else f"missing: pip install 'jaxsnn-nir[{extra}]'"
             lines.append(f"{extra:12s} {state}")
+        lines += [f"{name:12s} {state}" for name, state in self.backends.items()]
         for name, known in self.frameworks.items():
             installed = known["installed"] or "not installed"
             versions = ", ".join(known["importers"]) or "none"
@@ -67,8 +70,10 @@ def diagnose() -> DoctorOutcome:
     """Look at what is installed."""
     import jax
 
+    from jaxsnn.event.native.native_build import native_library
     from jaxsnn.nir.frameworks.registry import frameworks
 
+    native = native_library()
     extras = dict(_EXTRAS)
     for framework in frameworks().values():
         if framework.extra:
@@ -83,6 +88,10 @@ def diagnose() -> DoctorOutcome:
         ),
         extras={
             extra: all(found[name] is not None for name in names) for extra, names in extras.items()
+        },
+        backends={
+            "native": native.reason if native.there else f"missing, XLA is used: {native.reason}",
+            "xla": "always there",
         },
         frameworks={
             name: _known_of(name) for name, found in frameworks().items() if found.distribution

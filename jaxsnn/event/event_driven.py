@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxsnn.errors import UsageError, refuse, suggestion
-from jaxsnn.event.event_options import BUDGETS, EventOptions
+from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
 from jaxsnn.event.limits import event_limits
@@ -71,6 +71,9 @@ class EventDriven(EventOptions):
             x > threshold; or "event", a spike whenever x comes to the threshold from below. Its
             rises are counted by `max_spikes`.
         forward_mode: `jax.jvp` and `jax.jacfwd` work, and `jax.grad` does not.
+        backend: "native", kernels in C++, which refuses what they do not cover; "xla", which runs
+            everything; "auto", native population by population where it can.
+        threads: of the native backend; None: one for each processor. The results are the same.
     """
 
     #: What configuration files and the command line call it.
@@ -258,6 +261,12 @@ def check_options(network: Network, options: EventOptions) -> None:
         UsageError: says which.
     """
     check_reading(options.threshold)
+    if options.backend not in BACKENDS:
+        raise UsageError(
+            f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
+        )
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"threads is {options.threads}", fix="give at least 1")
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
         if (found := getattr(options, option)) is not None and not found >= 0:

@@ -10,6 +10,8 @@ from typing import Any, Self
 PerPopulation = int | float | str | Mapping[str, Any] | tuple[tuple[str, Any], ...] | None
 #: Options that say how much there is room for.
 BUDGETS = ("max_spikes", "max_events", "max_arrivals")
+#: What runs populations: see `jaxsnn.EventDriven`.
+BACKENDS = ("auto", "native", "xla")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class EventOptions:
     jump_width: float | None = None
     threshold: str = "level"
     forward_mode: bool = False
+    backend: str = "auto"
+    threads: int | None = None
 
     def stops(self, population: str) -> bool:
         """Whether the neurons of a population stop after their first spike."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,14 @@ from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.native.native_group import native_group_spikes
+from jaxsnn.event.native.native_layer import native_layer_spikes
+from jaxsnn.event.native.native_limits import (
+    group_obstacles,
+    native_obstacles,
+    runs_native,
+)
+from jaxsnn.event.native.native_scatter import native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.current_arrivals import by_source, current_arrivals, joined
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
@@ -208,8 +217,17 @@ class FeedForwardPart(_Part):
             t_end: seconds.
             sample_times: seconds, where a readout is sampled.
         """
-        given = self.arrivals(self.signal.paths)
-        lanes, (weight, time, row) = self._lanes(given), self.arriving(given, self.signal.paths)
+        paths = self.signal.paths
+        given = self.arrivals(paths)
+        has_currents = any(source in self.sources.currents for source, _ in paths)
+        if has_currents:  # they come in lists of their own
+            given = replace(given, in_order=False, scattered=None)
+        spec = self.spec(given.in_order)
+        native = self.population.fires and self._is_native(spec, given)
+        if native and given.scattered is not None:
+            # the kernels take the events themselves: there are no lists that could be too short
+            given = replace(given, needed=0, budget=0)
+        lanes, (weight, time, row) = self._lanes(given), self.arriving(given, paths)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
@@ -223,7 +241,9 @@ class FeedForwardPart(_Part):
         if given.positions == 1:
             record.drives[self.name] = drive
         if self.population.fires:
-            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
+            way = self._way(spec, given, native)
+            given_all = varying_like((weight, lanes, time, row, t_end))
+            spikes = self._found(record, spec, given, lanes, way(*given_all))
             self._hand_on(record, spikes)
         else:
             self._read_out(record, given, drive, sample_times)
@@ -268,25 +288,41 @@ class FeedForwardPart(_Part):
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
         return jax.tree.map(given.lanes, self.neuron.in_units(lanes, scale))
 
-    def _spikes(
+    def _is_native(self, spec: LayerSpec, given: Arrivals) -> bool:
+        """Whether the native backend runs it."""
+        time = given.time
+        obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
+        return runs_native(self.name, self.engine, obstacles)
+
+    def _way(self, spec: LayerSpec, given: Arrivals, native: bool) -> Callable[..., Any]:
+        """What finds the spikes: of weight, lanes, time, row and t_end."""
+        if not native:
+            way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
+            return partial(way, spec)
+        threads, scattered = self.engine.threads, given.scattered
+        if scattered is None:
+            return partial(native_layer_spikes, spec, threads)
+
+        def of_events(weight: Weights, lanes: NeuronLanes, _: Any, __: Any, t_end: Seconds) -> Any:
+            return native_scattered_spikes(spec, threads, weight, lanes, scattered, t_end)
+
+        return of_events
+
+    def _found(
         self,
         record: EventRecord,
+        spec: LayerSpec,
         given: Arrivals,
         lanes: NeuronLanes,
-        arriving: Given,
-        t_end: Seconds,
+        found: Any,
     ) -> LayerSpikes:
         """Its spikes, by neuron.
 
         Args:
             given: what arrives, as the sources have it, which knows the positions.
-            lanes, arriving: as the scans take them.
+            lanes: as the scans take them.
+            found: spikes, by lanes.
         """
-        # currents come in lists of their own
-        spec = self.spec(given.in_order and len(arriving.time[0]) == len(given.time[0]))
-        way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
-        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
-        found: Any = way(spec, *given_all)
         record.clipped[self.name] = clipped_slopes(spec, lanes, found)
         spikes = jax.tree.map(given.neurons, found)
         if given.positions == 1:
@@ -313,9 +349,14 @@ class RecurrentPart:
             arriving = part.arriving(part.arrivals(paths), paths)
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
-        way = group_spikes_forward if self.sources.engine.forward_mode else group_spikes
+        engine, (_, time, _) = self.sources.engine, from_outside[0]
+        way: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
+        obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
+        native = runs_native(self.names[0], engine, obstacles)
+        if native:
+            way = partial(native_group_spikes, spec, engine.threads)
         given_all = varying_like((tuple(from_outside), tuple(feedback), tuple(lanes), t_end))
-        found: Any = way(spec, *given_all)
+        found: Any = way(*given_all)
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=jnp.max(found.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget
@@ -327,7 +368,10 @@ class RecurrentPart:
             part.write_down(record, spikes)
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
-            self.sources.trains[part.name] = earliest(time, neuron, room)
+            # The native backend's are in order, without gaps.
+            as_is = native and room == time.shape[1]
+            train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
+            self.sources.trains[part.name] = train
 
     def _external(self, part: _Part) -> list[Path]:
         """What arrives at a population of the group from outside."""

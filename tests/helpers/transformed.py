@@ -70,9 +70,9 @@ def whole():
     return lower(build.network(nodes, chains))
 
 
-def first_spikes(network, time, index):
+def first_spikes(network, time, index, backend="auto"):
     """Mean of the first spike times, as a fraction of the whole time."""
-    events, engine = Events(time=time, index=index), EventDriven(max_spikes=4)
+    events, engine = Events(time=time, index=index), EventDriven(max_spikes=4, backend=backend)
     solution = simulate(network, events, T_END, engine=engine, throw=False)
     return jnp.mean(jnp.minimum(solution.first_spike("2"), T_END)) / T_END
 
@@ -94,6 +94,11 @@ def with_weights(network, weights):
 
 def of_line(weights, time, index):
     return first_spikes(with_weights(line(), weights), time, index)
+
+
+def of_line_by_xla(weights, time, index):
+    """The same, with nothing in it that is not XLA's."""
+    return first_spikes(with_weights(line(), weights), time, index, "xla")
 
 
 def readings(weights, time, index):

@@ -27,6 +27,7 @@ from tests.helpers.transformed import (
     line,
     numbers,
     of_line,
+    of_line_by_xla,
     run_page,
     weights_of,
     with_gradient,
@@ -138,7 +139,7 @@ def shipped(exported, vjp_order=0):
 
 def test_export_with_a_gradient(alone):
     arguments = weights_of(line()), *given()
-    exported = shipped(export.export(jax.jit(of_line))(*shapes_of(arguments)), vjp_order=1)
+    exported = shipped(export.export(jax.jit(of_line_by_xla))(*shapes_of(arguments)), vjp_order=1)
     value, pull = jax.vjp(exported.call, *arguments)
     by_weights, by_time, _ = pull(jnp.ones(()))
     assert_alike(numbers((value, by_weights, by_time)), alone("line"))

@@ -479,6 +479,13 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
     return d_time.at[jnp.arange(batch)[:, None], slot].add(drive, mode="drop")
 
 
+def slopes_after(spec: LayerSpec, kept: Residuals) -> OfSpikes:
+    """V' when V is let go after each spike's refractory time."""
+    wide = spread(kept.lanes, kept.time.shape[0])
+    times = jnp.moveaxis(kept.times, -1, 0)
+    return jnp.moveaxis(_with_slope_after(spec, kept, wide, times, None).slope_after, 0, -1)
+
+
 def _with_slope_after(
     spec: LayerSpec, kept: Residuals, wide: NeuronLanes, times: Slots, causes: Causes | None
 ) -> Causes:

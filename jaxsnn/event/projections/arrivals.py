@@ -34,6 +34,17 @@ class Train(NamedTuple):
     value: Float[Array, "batch events"] | None = None
 
 
+class Scattered(NamedTuple):
+    """Events in the order of time, and the positions that those of each channel reach: what the lists
+    of the positions are made of.
+    """
+
+    time: Float[Array, "batch events"]  # seconds, inf where unused
+    channel: Int[Array, "batch events"]  # of the two tables
+    place: np.ndarray  # (channels, taps); the number of positions: nowhere
+    row: np.ndarray  # (channels, taps)
+
+
 #: A source and what its events pass on the way.
 Path = tuple[str, Operator]
 #: How channels are ordered: channel k is channel order[k] as positions and lanes count them.
@@ -52,6 +63,7 @@ class Arrivals:
         order: channel k is channel order[k] as counted above; None: as counted.
         in_order: the times rise.
         needed: most arrivals at one position, scalar int; budget: how many there is room for.
+        scattered: the same event by event, where positions have lists of their own without delays.
     """
 
     weight: Float[Array, "rows lanes"]
@@ -62,6 +74,7 @@ class Arrivals:
     in_order: bool = False
     needed: Int[Array, ""] | int = 0
     budget: int = 0
+    scattered: Scattered | None = None
 
     def lanes(self, values: Float[Array, "neurons"]) -> Float[Array, "..."]:
         """Values of the neurons as (positions, lanes); at one position (neurons,)."""
@@ -243,6 +256,8 @@ def _gathered(
         lists = _everywhere(taps, in_turn, dtype)
     else:
         lists = _found_by_position(taps, positions, budget)
+    # Delays of rows put the arrivals of a position out of the order of the events.
+    scattered = Scattered(time, channel, table.position, table.row) if row_delay is None else None
     return Arrivals(
         weight=weight,
         time=lists.time,
@@ -252,6 +267,7 @@ def _gathered(
         in_order=in_order and row_delay is None,
         needed=lists.needed,
         budget=lists.budget,
+        scattered=scattered if in_order else None,
     )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.readout import Drive
+from jaxsnn.event.native.native_limits import native_places
 from jaxsnn.event.projections.arrivals import Arrivals, Train
 from jaxsnn.network.network import Network
 from jaxsnn.network.operators import Operator, one_lane
@@ -90,18 +91,24 @@ def hand_on(
     if room is None or room >= time.shape[1]:
         sources.trains[name] = Train(time, channel)
         return
-    sources.trains[name] = earliest(time, jnp.broadcast_to(channel, time.shape), room)
+    channel = jnp.broadcast_to(channel, time.shape)
+    sources.trains[name] = earliest(time, channel, room, sources.engine)
     needed = jnp.max(jnp.sum(jnp.isfinite(time), axis=1, dtype=jnp.int32))
     record.budgets["max_events"][name] = Budget(needed=needed, room=jnp.int32(room))
 
 
 def earliest(
-    time: Float[Array, "batch events"], channel: Int[Array, "batch events"], room: int
+    time: Float[Array, "batch events"],
+    channel: Int[Array, "batch events"],
+    room: int,
+    options: EventOptions,
 ) -> Train:
     """The first `room` events of each sample in order."""
     # The order has no derivative; the gradient reaches the times through their places.
-    _, place = sorted_times(lax.stop_gradient(time))
-    place = place[:, :room]
+    still = lax.stop_gradient(time)
+    place = native_places(still, min(room, time.shape[1]), options)
+    if place is None:
+        place = sorted_times(still)[1][:, :room]
     return Train(
         jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True
     )

@@ -1,0 +1,290 @@
+"""A feed-forward population in the native backend: as `adjoint.layer_adjoint.layer_spikes`.
+
+Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
+second derivatives, XLA's way through the same equations gives the tangents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
+from jaxtyping import Array, Float, Int
+
+from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.network.meshes import varying_like
+
+#: The fields in the order of `Field` in layer.h.
+_FIELDS = ("threshold", "v_reset", "v_start", "j_start", "tau_mem", "tau_syn")
+assert {field.name for field in fields(Lanes)} == set(_FIELDS)
+
+
+class Ordered(NamedTuple):
+    """Arrivals before the end in the order of time, as the kernels keep them."""
+
+    time: Times
+    row: Int[Array, "batch arrivals"]  # behind the table where there is none
+    slot: Int[Array, "batch arrivals"]  # that they had
+    used: Int[Array, "batch"]  # how many there are
+
+
+class _Simulated(NamedTuple):
+    """What comes of a simulation."""
+
+    spikes: LayerSpikes
+    slope_after: OfSpikes  # V' behind refractory times; no slots where there are none
+    arrivals: Ordered
+
+
+class _Wanted(NamedTuple):
+    """What is asked for beside the gradient by the weights."""
+
+    lanes: bool
+    time: bool
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
+
+    weight: Weights
+    lanes: Lanes
+    t_end: Seconds
+    simulated: _Simulated
+    of_lanes: tuple[()] | None
+    of_time: tuple[()] | None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def native_layer_spikes(
+    spec: LayerSpec,
+    threads: int | None,
+    weight: Weights,
+    lanes: Lanes,
+    time: Times,
+    row: Rows,
+    t_end: Seconds,
+) -> LayerSpikes:
+    """Spikes of one population, differentiable as `layer_spikes`, whose arguments these are.
+
+    Args:
+        threads: that take part; None: as many as there are processors. Results do not depend on it.
+    """
+    return _simulated(spec, threads, weight, lanes, time, row, t_end).spikes
+
+
+# ---- forwards
+
+
+def stacked(lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+    """The lanes in one array."""
+    array = jnp.stack([getattr(lanes, name) for name in _FIELDS])
+    return array if array.ndim == 3 else array[:, None]
+
+
+def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> Lanes:
+    """What `stacked` undoes, in the shape of some lanes."""
+    parts = zip(_FIELDS, array, strict=True)
+    return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _simulated(
+    spec: LayerSpec,
+    threads: int | None,
+    weight: Weights,
+    lanes: Lanes,
+    time: Times,
+    row: Rows,
+    t_end: Seconds,
+) -> _Simulated:
+    """The simulation, by the kernel."""
+    dtype, (batch, arrivals), neurons = weight.dtype, time.shape, weight.shape[1]
+    slots = (batch, neurons, spec.max_spikes)
+    held = (batch, neurons, spec.max_spikes if spec.refractory else 0)
+    real = partial(jax.ShapeDtypeStruct, dtype=dtype)
+    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    ordered = (real((batch, arrivals)), *(whole((batch, arrivals)),) * 2, whole((batch,)))
+    results = (real(slots), real(slots), real(held), whole((batch, neurons)), *ordered)
+    call = kernel("jaxsnn_layer_forward", results)
+    found = call(
+        weight,
+        stacked(lanes),
+        time,
+        row.astype(jnp.int32),
+        jnp.asarray(t_end, dtype),
+        max_spikes=np.int64(spec.max_spikes),
+        counted=np.int64(spec.counted),
+        once=bool(spec.once),
+        subtract=bool(spec.neuron.keeps_overshoot),
+        refractory=np.float64(spec.refractory),
+        threads=np.int64(thread_count(threads)),
+    )
+    spike_time, slope, slope_after, count, *in_order = varying_like(tuple(found), weight, time)
+    spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
+    return _Simulated(spikes=spikes, slope_after=slope_after, arrivals=Ordered(*in_order))
+
+
+@_simulated.defjvp
+def _(
+    spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[_Simulated, _Simulated]:
+    """The simulation, and its tangents by XLA."""
+    found = _simulated(spec, threads, *primals)
+    *moving, row, t_end = primals
+    slot = found.arrivals.slot
+
+    def by_xla(
+        weight: Weights, lanes: Lanes, time: Times
+    ) -> tuple[OfSpikes, OfSpikes, OfSpikes, Times]:
+        spikes, causes = simulate_layer(spec, weight, lanes, time, row, t_end)
+        after = jnp.zeros_like(found.slope_after)
+        if spec.refractory:
+            kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
+            after = slopes_after(spec, kept)
+        return spikes.time, spikes.slope, after, jnp.take_along_axis(time, slot, 1)
+
+    time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
+    still = jax.tree.map(_no_tangent, found)
+    spikes = LayerSpikes(time=time, slope=slope, count=still.spikes.count)
+    arrivals = still.arrivals._replace(time=ordered)
+    return found, _Simulated(spikes=spikes, slope_after=after, arrivals=arrivals)
+
+
+def _no_tangent(array: Array) -> Any:
+    """The tangent of what does not move."""
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return jnp.zeros_like(array)
+    return np.zeros(array.shape, float0)  # what JAX takes for the tangent of whole numbers
+
+
+def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
+    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    values = values_of(given)
+    simulated = _simulated(spec, threads, *values)
+    weight, lanes, _, _, t_end = values
+    kept = _Kept(
+        weight=weight,
+        lanes=lanes,
+        t_end=t_end,
+        simulated=simulated,
+        of_lanes=() if is_perturbed(given[1]) else None,
+        of_time=() if is_perturbed(given[2]) else None,
+    )
+    return simulated.spikes, kept
+
+
+def _is_primal(leaf: Any) -> bool:
+    return hasattr(leaf, "perturbed")
+
+
+def values_of(given: Any) -> Any:
+    """Arguments that know whether they are perturbed, as plain arrays."""
+    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=_is_primal)
+
+
+def is_perturbed(tree: Any) -> bool:
+    """Whether a derivative by any part of an argument is asked for."""
+    return any(leaf.perturbed for leaf in jax.tree.leaves(tree, is_leaf=_is_primal))
+
+
+# ---- backwards
+
+
+def _backward(
+    spec: LayerSpec, threads: int | None, kept: _Kept, cotangent: LayerSpikes
+) -> tuple[Weights, Lanes, Times, None, None]:
+    drive: Any = cotangent.time
+    if isinstance(drive, SymbolicZero):
+        drive = jnp.zeros(drive.shape, kept.weight.dtype)
+    wanted = _Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
+    given = kept.weight, kept.lanes, kept.t_end, kept.simulated, drive
+    d_weight, d_lanes, d_time = varying_like(_gradients(spec, threads, wanted, *given), given)
+    return d_weight, d_lanes, d_time, None, None
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _gradients(
+    spec: LayerSpec,
+    threads: int | None,
+    wanted: _Wanted,
+    weight: Weights,
+    lanes: Lanes,
+    t_end: Seconds,
+    simulated: _Simulated,
+    drive: OfSpikes,
+) -> tuple[Weights, Lanes, Times]:
+    """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted.
+
+    Args:
+        drive: dL/dt of each spike.
+    """
+    dtype, all_lanes = weight.dtype, stacked(lanes)
+    spikes, slope_after, arrivals = simulated
+    of_lanes = all_lanes.shape if wanted.lanes else (0,)
+    of_time = arrivals.time.shape if wanted.time else (0,)
+    shapes = weight.shape, of_lanes, of_time
+    results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
+    call = kernel("jaxsnn_layer_backward", results)
+    end = jnp.asarray(t_end, dtype)
+    d_weight, d_stacked, d_time = call(
+        *(weight, all_lanes, *arrivals, end, spikes.time, spikes.slope, slope_after, drive),
+        subtract=bool(spec.neuron.keeps_overshoot),
+        refractory=np.float64(spec.refractory),
+        min_slope=np.float64(spec.min_slope),
+        threads=np.int64(thread_count(threads)),
+    )
+    d_lanes = jax.tree.map(jnp.zeros_like, lanes)
+    if wanted.lanes:
+        d_lanes = unstacked(d_stacked, lanes)
+    return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(arrivals.time)
+
+
+@_gradients.defjvp
+def _(
+    spec: LayerSpec,
+    threads: int | None,
+    wanted: _Wanted,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
+    """The gradients, and their tangents by XLA."""
+    arrivals = primals[3].arrivals
+    count = primals[3].spikes.count
+    samples = jnp.arange(arrivals.time.shape[0])[:, None]
+
+    def by_xla(
+        weight: Weights,
+        lanes: Lanes,
+        time: Times,
+        spike_time: OfSpikes,
+        slope: OfSpikes,
+        drive: OfSpikes,
+    ) -> tuple[Weights, Lanes, Times]:
+        kept = Residuals(weight, lanes, time, arrivals.row, spike_time, slope, None)
+        cotangent = LayerSpikes(time=drive, slope=drive, count=count)
+        d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)
+        # back to the slots that the arrivals had
+        return d_weight, d_lanes, jnp.zeros_like(d_time).at[samples, arrivals.slot].set(d_time)
+
+    def moving(weight: Any, lanes: Any, _: Any, simulated: _Simulated, drive: Any) -> tuple:
+        spikes = simulated.spikes
+        return weight, lanes, simulated.arrivals.time, spikes.time, spikes.slope, drive
+
+    found = _gradients(spec, threads, wanted, *primals)
+    d_weight, d_lanes, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
+    if not wanted.lanes:
+        d_lanes = jax.tree.map(jnp.zeros_like, d_lanes)
+    return found, (d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(d_time))
+
+
+native_layer_spikes.defvjp(_forward, _backward, symbolic_zeros=True)

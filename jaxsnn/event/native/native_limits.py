@@ -1,0 +1,115 @@
+"""What the native backend does not cover, and why: XLA runs that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxsnn.errors import UsageError
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
+from jaxsnn.event.event_arrays import Feedback, Times
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.native.native_build import kernel, native_library, thread_count
+from jaxsnn.network.meshes import varying_like
+
+#: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
+_COVERED = (CubaLIFDelta, LIFUnderLI)
+
+
+def native_obstacles(
+    layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
+) -> Iterator[str]:
+    """Why the native backend does not run a population; nothing where it does.
+
+    Args:
+        layer: the population's scan.
+        options: of the engine.
+        dtype: of the numbers.
+        samples: how many there are, which may not be known yet (`jax.export`).
+    """
+    # What is cheap to know comes first: nothing is built for what is not covered.
+    if type(layer.neuron) not in _COVERED:
+        yield f"its neurons are {type(layer.neuron).__name__}, and not current-based under deltas"
+    if options.forward_mode:
+        yield "forward_mode differentiates forwards, which the kernels do not"
+    yield from _obstacles_of_all(dtype, samples)
+
+
+def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
+    """Why no kernel can be called."""
+    if not isinstance(samples, int):
+        yield "the size of the batch is not known: what is exported has to run without the kernels"
+    if (device := jax.default_backend()) != "cpu":
+        yield f"the default device is a {device}, and the kernels run on a CPU"
+    library = native_library(dtype)
+    if not library.there:
+        yield library.reason
+
+
+def native_places(time: Times, room: int, options: EventOptions) -> Int[Array, "batch room"] | None:
+    """The slots of the earliest events of each sample in order, by a kernel; None: by XLA."""
+    obstacle = next(_obstacles_of_all(time.dtype.name, time.shape[0]), None)
+    if obstacle is not None or not _wanted(options):
+        return None
+    result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
+    call = kernel("jaxsnn_earliest", (result,), time.dtype.name)
+    return varying_like(call(time, threads=np.int64(thread_count(options.threads)))[0], time)
+
+
+def _wanted(options: EventOptions) -> bool:
+    """Whether kernels are taken where they can."""
+    backend = options.backend
+    if backend == "auto":
+        # for tests and comparisons: what "auto" means in this process
+        backend = os.environ.get("JAXSNN_BACKEND", "auto")
+    return backend != "xla"
+
+
+def group_obstacles(
+    spec: GroupSpec, feedback: Feedback, options: EventOptions, dtype: str, samples: Any = 1
+) -> Iterator[str]:
+    """Why the native backend does not run a recurrent group; nothing where it does.
+
+    Args:
+        spec, feedback: as of `recurrent_adjoint.group_spikes`.
+        options, dtype, samples: as of `native_obstacles`.
+    """
+    layers: tuple[LayerSpec, ...] = spec.layers
+    if len(layers) > 1:
+        yield f"{len(layers)} populations feed back into each other, and not one into itself"
+    if any(delay is not None for _, delay in feedback):
+        yield "feedback comes with a delay"
+    if any(layer.refractory for layer in layers):
+        yield "neurons that feed back have a refractory time"
+    yield from native_obstacles(next(iter(layers)), options, dtype, samples)
+
+
+def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:
+    """Whether a population is run by the native backend.
+
+    Args:
+        name: of the population.
+        options: of the engine.
+        obstacles: why not, looked for only where it is wanted.
+
+    Raises:
+        UsageError: it is wanted and does not cover the population.
+    """
+    if not _wanted(options):
+        return False
+    obstacle = next(obstacles, None)
+    if obstacle is not None and options.backend == "native":
+        raise UsageError(
+            f"population '{name}' is not covered by the native backend: {obstacle}",
+            fix='simulate with EventDriven(backend="auto")',
+        )
+    return obstacle is None

@@ -1,0 +1,144 @@
+"""A population behind a convolution or a pool in the native backend: each event goes to the positions
+that it reaches, and no lists of what arrives at each are made for it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Int
+
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
+from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_layer import is_perturbed, stacked, unstacked, values_of
+from jaxsnn.event.projections.arrivals import Scattered
+from jaxsnn.network.meshes import varying_like
+
+Table = Int[Array, "channels taps"]
+
+
+class _Given(NamedTuple):
+    """What the kernels take."""
+
+    weight: Weights
+    lanes: Lanes
+    time: Times  # of events, in order
+    channel: Int[Array, "batch events"]
+    place: Table
+    row: Table
+    t_end: Seconds
+
+    def arrays(self) -> tuple[Any, ...]:
+        """As arguments of a kernel."""
+        end = jnp.asarray(self.t_end, self.weight.dtype)
+        whole = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
+        return self.weight, stacked(self.lanes), self.time, *whole, end
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs. `of_lanes`, `of_time`: (), if those gradients are asked for."""
+
+    given: _Given
+    spikes: LayerSpikes
+    slope_after: OfSpikes
+    of_lanes: tuple[()] | None
+    of_time: tuple[()] | None
+
+
+def native_scattered_spikes(
+    spec: LayerSpec,
+    threads: int | None,
+    weight: Weights,
+    lanes: Lanes,
+    events: Scattered,
+    t_end: Seconds,
+) -> LayerSpikes:
+    """Spikes of one population, as `native_layer_spikes` finds them of the lists that the events make.
+
+    Args:
+        lanes: (positions, neurons at each).
+        events: of each sample, in order.
+
+    Returns:
+        Arrays (batch * positions, neurons, ...).
+    """
+    place, row = jnp.asarray(events.place), jnp.asarray(events.row)
+    return _scattered(spec, threads, weight, lanes, events.time, events.channel, place, row, t_end)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scattered(spec: LayerSpec, threads: int | None, *given: Any) -> LayerSpikes:
+    return _simulated(spec, threads, _Given(*given))[0]
+
+
+def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, OfSpikes]:
+    """Spikes, and V' behind refractory times (no slots where there are none)."""
+    dtype, neurons = given.weight.dtype, given.weight.shape[1]
+    lists = given.time.shape[0] * given.lanes.tau_mem.shape[0]
+    real = partial(jax.ShapeDtypeStruct, dtype=dtype)
+    slots = (lists, neurons, spec.max_spikes)
+    held = (lists, neurons, spec.max_spikes if spec.refractory else 0)
+    count = jax.ShapeDtypeStruct((lists, neurons), jnp.int32)
+    found = kernel("jaxsnn_scatter_forward", (real(slots), real(slots), real(held), count))(
+        *given.arrays(),
+        max_spikes=np.int64(spec.max_spikes),
+        counted=np.int64(spec.counted),
+        once=bool(spec.once),
+        subtract=bool(spec.neuron.keeps_overshoot),
+        refractory=np.float64(spec.refractory),
+        threads=np.int64(thread_count(threads)),
+    )
+    time, slope, slope_after, count = varying_like(tuple(found), given.weight, given.time)
+    return LayerSpikes(time=time, slope=slope, count=count), slope_after
+
+
+def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
+    """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
+    values = _Given(*values_of(given))
+    spikes, slope_after = _simulated(spec, threads, values)
+    kept = _Kept(
+        given=values,
+        spikes=spikes,
+        slope_after=slope_after,
+        of_lanes=() if is_perturbed(given[1]) else None,
+        of_time=() if is_perturbed(given[2]) else None,
+    )
+    return spikes, kept
+
+
+def _backward(
+    spec: LayerSpec, threads: int | None, kept: _Kept, cotangent: LayerSpikes
+) -> tuple[Any, ...]:
+    given, spikes = kept.given, kept.spikes
+    dtype = given.weight.dtype
+    drive: Any = cotangent.time
+    if isinstance(drive, SymbolicZero):
+        drive = jnp.zeros(drive.shape, dtype)
+    of_lanes = stacked(given.lanes).shape if kept.of_lanes is not None else (0,)
+    of_time = given.time.shape if kept.of_time is not None else (0,)
+    shapes = given.weight.shape, of_lanes, of_time
+    results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
+    found = kernel("jaxsnn_scatter_backward", results)(
+        *(*given.arrays(), spikes.time, spikes.slope, kept.slope_after, drive),
+        subtract=bool(spec.neuron.keeps_overshoot),
+        refractory=np.float64(spec.refractory),
+        min_slope=np.float64(spec.min_slope),
+        threads=np.int64(thread_count(threads)),
+    )
+    d_weight, d_stacked, d_time = varying_like(tuple(found), given.weight, given.time, drive)
+    d_lanes = jax.tree.map(jnp.zeros_like, given.lanes)
+    if kept.of_lanes is not None:
+        d_lanes = unstacked(d_stacked, given.lanes)
+    if kept.of_time is None:
+        d_time = jnp.zeros_like(given.time)
+    return d_weight, d_lanes, d_time, None, None, None, None
+
+
+_scattered.defvjp(_forward, _backward, symbolic_zeros=True)

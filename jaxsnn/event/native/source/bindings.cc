@@ -1,0 +1,505 @@
+// What JAX calls: shapes are checked here, and whatever goes wrong comes back as an error.
+//
+// Built with NUMBER=float or NUMBER=double: one library for each.
+
+#include "group.h"
+#include "scatter.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using native::Index;
+
+ffi::Error wrong(const std::string& what) {
+  return ffi::Error::InvalidArgument("jaxsnn native engine: " + what);
+}
+
+/// Runs a kernel; what it throws becomes an error.
+template <class Call>
+ffi::Error guarded(Call&& call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxsnn native engine: out of memory");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("jaxsnn native engine: ") + error.what());
+  }
+}
+
+bool has_shape(ffi::AnyBuffer buffer, std::initializer_list<Index> shape) {
+  auto dimensions = buffer.dimensions();
+  return dimensions.size() == shape.size() &&
+         std::equal(shape.begin(), shape.end(), dimensions.begin());
+}
+
+bool has_type(ffi::AnyBuffer buffer, ffi::DataType type) { return buffer.element_type() == type; }
+
+template <class T>
+constexpr ffi::DataType kType = std::is_same_v<T, float> ? ffi::F32 : ffi::F64;
+
+native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                           double refractory, double min_slope, std::int64_t threads) {
+  native::Options options;
+  options.max_spikes = max_spikes;
+  options.counted = counted;
+  options.once = once;
+  options.subtract = subtract;
+  options.refractory = refractory;
+  options.min_slope = min_slope;
+  options.threads = std::clamp<Index>(threads, 1, 1024);
+  return options;
+}
+
+/// The common arguments, or what is wrong with them.
+template <class T>
+std::string given_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                     ffi::AnyBuffer t_end, native::Given<T>& given, bool in_lists = true) {
+  if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
+  if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
+  given.rows = weight.dimensions()[0];
+  given.neurons = weight.dimensions()[1];
+  given.positions = lanes.dimensions()[1];
+  given.batch = time.dimensions()[0];
+  given.arrivals = time.dimensions()[1];
+  if (!has_shape(lanes, {native::kFields, given.positions, given.neurons}))
+    return "lanes are not (6, positions, neurons)";
+  if (given.positions < 1 || (in_lists && given.batch % given.positions)) return "positions do not fit the batch";
+  if (!has_shape(t_end, {})) return "t_end is not one number";
+  for (auto buffer : {weight, lanes, time, t_end})
+    if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
+  if (given.arrivals >= std::numeric_limits<std::int32_t>::max() ||
+      given.rows >= std::numeric_limits<std::int32_t>::max())
+    return "more than 2^31 arrivals or rows";
+  given.weight = weight.typed_data<T>();
+  given.lanes = lanes.typed_data<T>();
+  given.t_end = *t_end.typed_data<T>();
+  return "";
+}
+
+ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                        ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                        ffi::Result<ffi::AnyBuffer> spike_time, ffi::Result<ffi::AnyBuffer> slope,
+                        ffi::Result<ffi::AnyBuffer> slope_after, ffi::Result<ffi::AnyBuffer> count,
+                        ffi::Result<ffi::AnyBuffer> sorted_time,
+                        ffi::Result<ffi::AnyBuffer> sorted_row,
+                        ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
+                        std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                        double refractory, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const bool shared = has_shape(row, {arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
+      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
+    if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
+    const bool holds = refractory > 0;
+    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope_after, {batch, neurons, holds ? max_spikes : 0}) ||
+        !has_shape(*count, {batch, neurons}) || !has_shape(*sorted_time, {batch, arrivals}) ||
+        !has_shape(*sorted_row, {batch, arrivals}) || !has_shape(*sorted_slot, {batch, arrivals}) ||
+        !has_shape(*used, {batch}))
+      return wrong("a result has the wrong shape");
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         options.threads, sorted_time->typed_data<T>(),
+                         sorted_row->typed_data<std::int32_t>(),
+                         sorted_slot->typed_data<std::int32_t>(), used->typed_data<std::int32_t>());
+    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
+                                     sorted_row->typed_data<std::int32_t>(),
+                                     sorted_slot->typed_data<std::int32_t>(),
+                                     used->typed_data<std::int32_t>(), arrivals};
+    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+    native::layer_forward(given, options, ordered, spikes);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer sorted_time,
+                         ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used,
+                         ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
+                         ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                         ffi::Result<ffi::AnyBuffer> by_weight,
+                         ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
+                         bool subtract, double refractory, double min_slope,
+                         std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
+    const Index slots = spike_time.dimensions()[2];
+    const bool holds = refractory > 0;
+    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+        !has_shape(slope, {batch, neurons, slots}) ||
+        !has_shape(slope_after, {batch, neurons, holds ? slots : 0}) ||
+        !has_shape(cotangent, {batch, neurons, slots}) ||
+        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+        !has_shape(used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {spike_time, slope, slope_after, cotangent})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    for (auto buffer : {sorted_row, sorted_slot, used})
+      if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const bool of_time = has_shape(*by_time, {batch, arrivals});
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
+    const native::Ordered<T> ordered{
+        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
+    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::layer_backward(given, options, ordered, found, gradients, batch);
+    return ffi::Error::Success();
+  });
+}
+
+/// What a group's arrays are, or what is wrong with them.
+std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
+                     ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
+                     ffi::AnyBuffer neuron, ffi::AnyBuffer needed, ffi::AnyBuffer wait,
+                     ffi::AnyBuffer row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
+                     native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
+                     native::Log<NUMBER>& of_log) {
+  const Index batch = given.batch, neurons = given.neurons;
+  if (given.positions != 1 || given.rows < neurons) return "the table has no rows of feedback";
+  if (spikes.dimensions().size() != 3 || train.dimensions().size() != 2 ||
+      wait.dimensions().size() != 2)
+    return "results have the wrong number of axes";
+  const Index slots = spikes.dimensions()[2];
+  of_train.events = train.dimensions()[1];
+  of_log.steps = wait.dimensions()[1];
+  if (!has_shape(spikes, {batch, neurons, slots}) || !has_shape(slopes, {batch, neurons, slots}) ||
+      !has_shape(count, {batch, neurons}) || !has_shape(train, {batch, of_train.events}) ||
+      !has_shape(neuron, {batch, of_train.events}) || !has_shape(needed, {batch}) ||
+      !has_shape(wait, {batch, of_log.steps}) || !has_shape(row, {batch, of_log.steps}) ||
+      !has_shape(slope, {batch, of_log.steps}) || !has_shape(used, {batch}))
+    return "an array of the group has the wrong shape";
+  for (auto buffer : {spikes, slopes, train, wait, slope})
+    if (!has_type(buffer, kType<NUMBER>)) return "the arguments differ in their types";
+  for (auto buffer : {count, neuron, needed, row, used})
+    if (!has_type(buffer, ffi::S32)) return "numbers of spikes are not int32";
+  of_spikes = {spikes.typed_data<NUMBER>(), slopes.typed_data<NUMBER>(), nullptr,
+               count.typed_data<std::int32_t>()};
+  of_train.time = train.typed_data<NUMBER>();
+  of_train.neuron = neuron.typed_data<std::int32_t>();
+  of_train.needed = needed.typed_data<std::int32_t>();
+  of_log.wait = wait.typed_data<NUMBER>();
+  of_log.row = row.typed_data<std::int32_t>();
+  of_log.slope = slope.typed_data<NUMBER>();
+  of_log.used = used.typed_data<std::int32_t>();
+  return "";
+}
+
+ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                        ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                        ffi::Result<ffi::AnyBuffer> spikes, ffi::Result<ffi::AnyBuffer> slopes,
+                        ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> train,
+                        ffi::Result<ffi::AnyBuffer> neuron, ffi::Result<ffi::AnyBuffer> needed,
+                        ffi::Result<ffi::AnyBuffer> wait, ffi::Result<ffi::AnyBuffer> log_row,
+                        ffi::Result<ffi::AnyBuffer> slope, ffi::Result<ffi::AnyBuffer> used,
+                        ffi::Result<ffi::AnyBuffer> sorted_time,
+                        ffi::Result<ffi::AnyBuffer> sorted_row,
+                        ffi::Result<ffi::AnyBuffer> sorted_slot,
+                        ffi::Result<ffi::AnyBuffer> sorted_used, std::int64_t max_spikes, bool once,
+                        bool subtract, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    native::Spikes<T> of_spikes;
+    native::Train<T> of_train;
+    native::Log<T> of_log;
+    problem = group_of(given, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
+                       *slope, *used, of_spikes, of_train, of_log);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals;
+    const bool shared = has_shape(row, {arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
+      return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
+    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 ||
+        !has_shape(*sorted_time, {batch, arrivals}) || !has_shape(*sorted_row, {batch, arrivals}) ||
+        !has_shape(*sorted_slot, {batch, arrivals}) || !has_shape(*sorted_used, {batch}))
+      return wrong("a result has the wrong shape");
+    const native::Options options = options_of(max_spikes, 0, once, subtract, 0, 0, threads);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         options.threads, sorted_time->typed_data<T>(),
+                         sorted_row->typed_data<std::int32_t>(),
+                         sorted_slot->typed_data<std::int32_t>(),
+                         sorted_used->typed_data<std::int32_t>());
+    const native::Ordered<T> ordered{sorted_time->typed_data<T>(),
+                                     sorted_row->typed_data<std::int32_t>(),
+                                     sorted_slot->typed_data<std::int32_t>(),
+                                     sorted_used->typed_data<std::int32_t>(), arrivals};
+    native::group_forward(given, options, ordered, of_spikes, of_train, of_log);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer t_end,
+                         ffi::AnyBuffer spikes, ffi::AnyBuffer slopes, ffi::AnyBuffer count,
+                         ffi::AnyBuffer train, ffi::AnyBuffer neuron, ffi::AnyBuffer needed,
+                         ffi::AnyBuffer wait, ffi::AnyBuffer log_row, ffi::AnyBuffer slope,
+                         ffi::AnyBuffer used, ffi::AnyBuffer sorted_time, ffi::AnyBuffer sorted_row,
+                         ffi::AnyBuffer sorted_slot, ffi::AnyBuffer sorted_used,
+                         ffi::AnyBuffer by_spikes, ffi::AnyBuffer by_train,
+                         ffi::Result<ffi::AnyBuffer> by_weight,
+                         ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
+                         bool subtract, double min_slope, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
+    if (!problem.empty()) return wrong(problem);
+    native::Spikes<T> of_spikes;
+    native::Train<T> of_train;
+    native::Log<T> of_log;
+    problem = group_of(given, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
+                       used, of_spikes, of_train, of_log);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
+    const Index slots = spikes.dimensions()[2];
+    if (!has_shape(by_spikes, {batch, neurons, slots}) ||
+        !has_shape(by_train, {batch, of_train.events}) ||
+        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+        !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {by_spikes, by_train})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    for (auto buffer : {sorted_row, sorted_slot, sorted_used})
+      if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, neurons});
+    const bool of_time = has_shape(*by_time, {batch, arrivals});
+    const native::Options options = options_of(slots, 0, false, subtract, 0, min_slope, threads);
+    const native::Ordered<T> ordered{
+        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+        sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
+    const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::group_backward(given, options, ordered, of_spikes, of_train, of_log, cotangents,
+                           gradients);
+    return ffi::Error::Success();
+  });
+}
+
+/// Where events go, or what is wrong with it.
+std::string taps_of(const native::Given<NUMBER>& given, ffi::AnyBuffer time, ffi::AnyBuffer channel,
+                    ffi::AnyBuffer place, ffi::AnyBuffer row, native::Taps<NUMBER>& taps) {
+  taps.samples = given.batch;
+  if (!has_shape(channel, {given.batch, given.arrivals})) return "channels are not (batch, events)";
+  if (place.dimensions().size() != 2) return "places are not (channels, taps)";
+  taps.channels = place.dimensions()[0];
+  taps.taps = place.dimensions()[1];
+  if (!has_shape(row, {taps.channels, taps.taps})) return "rows are not (channels, taps)";
+  for (auto buffer : {channel, place, row})
+    if (!has_type(buffer, ffi::S32)) return "channels, places or rows are not int32";
+  taps.time = time.typed_data<NUMBER>();
+  taps.channel = channel.typed_data<std::int32_t>();
+  taps.place = place.typed_data<std::int32_t>();
+  taps.row = row.typed_data<std::int32_t>();
+  return "";
+}
+
+/// The shared arguments where each position has arrivals of its own, which are (samples, events).
+std::string scattered_of(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                         ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                         ffi::AnyBuffer t_end, native::Given<NUMBER>& given,
+                         native::Taps<NUMBER>& taps) {
+  if (lanes.dimensions().size() != 3) return "lanes are not (fields, positions, neurons)";
+  std::string problem = given_of<NUMBER>(weight, lanes, time, t_end, given, false);
+  if (problem.empty()) problem = taps_of(given, time, channel, place, row, taps);
+  given.batch *= given.positions;
+  return problem;
+}
+
+ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                          ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                          ffi::AnyBuffer t_end, ffi::Result<ffi::AnyBuffer> spike_time,
+                          ffi::Result<ffi::AnyBuffer> slope,
+                          ffi::Result<ffi::AnyBuffer> slope_after,
+                          ffi::Result<ffi::AnyBuffer> count, std::int64_t max_spikes,
+                          std::int64_t counted, bool once, bool subtract, double refractory,
+                          std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    native::Taps<T> taps;
+    std::string problem =
+        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+    if (!problem.empty()) return wrong(problem);
+    if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
+    const Index batch = given.batch, neurons = given.neurons;
+    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope, {batch, neurons, max_spikes}) ||
+        !has_shape(*slope_after, {batch, neurons, refractory > 0 ? max_spikes : 0}) ||
+        !has_shape(*count, {batch, neurons}))
+      return wrong("a result has the wrong shape");
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
+    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+    native::layer_forward(given, options, lists.ordered(), spikes);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                           ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
+                           ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
+                           ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                           ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::Result<ffi::AnyBuffer> by_lanes,
+                           ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
+                           double min_slope, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    native::Given<T> given;
+    native::Taps<T> taps;
+    std::string problem =
+        scattered_of(weight, lanes, time, channel, place, row, t_end, given, taps);
+    if (!problem.empty()) return wrong(problem);
+    const Index batch = given.batch, neurons = given.neurons;
+    if (spike_time.dimensions().size() != 3) return wrong("spikes are not (lists, neurons, slots)");
+    const Index slots = spike_time.dimensions()[2];
+    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+        !has_shape(slope, {batch, neurons, slots}) ||
+        !has_shape(slope_after, {batch, neurons, refractory > 0 ? slots : 0}) ||
+        !has_shape(cotangent, {batch, neurons, slots}) ||
+        !has_shape(*by_weight, {given.rows, neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    for (auto buffer : {spike_time, slope, slope_after, cotangent})
+      if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
+    const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
+    const native::Lists<T> lists(given, taps, options.threads);
+    const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> place, std::int64_t threads) {
+  return guarded([&]() -> ffi::Error {
+    if (time.dimensions().size() != 2 || place->dimensions().size() != 2)
+      return wrong("times are not (batch, events)");
+    const Index batch = time.dimensions()[0], events = time.dimensions()[1];
+    const Index room = place->dimensions()[1];
+    if (!has_type(time, kType<NUMBER>) || !has_type(*place, ffi::S32) ||
+        !has_shape(*place, {batch, room}) || room > events ||
+        events >= std::numeric_limits<std::int32_t>::max())
+      return wrong("places do not fit the events");
+    native::earliest(time.typed_data<NUMBER>(), batch, events, room,
+                     std::clamp<Index>(threads, 1, 1024), place->typed_data<std::int32_t>());
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+
+#define BUFFER(n) .Arg<ffi::AnyBuffer>()
+#define RESULT(n) .Ret<ffi::AnyBuffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  RESULT(sorted_time) RESULT(sorted_row) RESULT(sorted_slot)
+                                  RESULT(used)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<std::int64_t>("counted")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(sorted_time)
+                                  BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(used) BUFFER(t_end)
+                                  BUFFER(spike_time) BUFFER(slope) BUFFER(slope_after)
+                                  BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(spikes) RESULT(slopes) RESULT(count) RESULT(train)
+                                  RESULT(neuron) RESULT(needed) RESULT(wait) RESULT(log_row)
+                                  RESULT(slope) RESULT(used) RESULT(sorted_time) RESULT(sorted_row)
+                                  RESULT(sorted_slot) RESULT(sorted_used)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(t_end) BUFFER(spikes)
+                                  BUFFER(slopes) BUFFER(count) BUFFER(train) BUFFER(neuron)
+                                  BUFFER(needed) BUFFER(wait) BUFFER(log_row) BUFFER(slope)
+                                  BUFFER(used) BUFFER(sorted_time) BUFFER(sorted_row)
+                                  BUFFER(sorted_slot) BUFFER(sorted_used) BUFFER(by_spikes)
+                                  BUFFER(by_train)
+                                  RESULT(by_weight) RESULT(by_lanes) RESULT(by_time)
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_forward, ScatterForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
+                                  BUFFER(place) BUFFER(row) BUFFER(t_end)
+                                  RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  .Attr<std::int64_t>("max_spikes")
+                                  .Attr<std::int64_t>("counted")
+                                  .Attr<bool>("once")
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
+                                  BUFFER(place) BUFFER(row) BUFFER(t_end) BUFFER(spike_time)
+                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("subtract")
+                                  .Attr<double>("refractory")
+                                  .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_earliest, Earliest,
+                              ffi::Ffi::Bind()
+                                  BUFFER(time)
+                                  RESULT(place)
+                                  .Attr<std::int64_t>("threads"));

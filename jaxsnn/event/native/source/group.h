@@ -1,0 +1,625 @@
+// A population that feeds back into itself without delay: what jaxsnn/event/forward/recurrent.py and
+// adjoint/recurrent_adjoint.py do, one sample at a time.
+//
+// All neurons flow from one event to the next. A bound says which of them may cross the threshold on
+// the way; of these the earliest crossing is looked for, in the order of lower bounds. It is the next
+// event then: all neurons flow there, one fires, and a row of weights is added to all. The log holds
+// what happened; backwards all costates go through it from its end to its begin.
+
+#pragma once
+
+#include "layer.h"
+
+namespace native {
+
+/// The log of a sample: arrays (batch, steps). Row `rows - neurons + n` of the table is what neuron n
+/// sends.
+template <class T>
+struct Log {
+  T* wait;               // since the step before, seconds
+  std::int32_t* row;     // of the table, which arrives there
+  T* slope;              // dV/dt just before, where a neuron fires
+  std::int32_t* used;    // (batch,)
+  Index steps;
+};
+
+/// Spikes in the order in which they act: (batch, events).
+template <class T>
+struct Train {
+  T* time;
+  std::int32_t* neuron;
+  std::int32_t* needed;  // (batch,) how many there are
+  Index events;
+};
+
+/// All neurons of a population in vectors.
+template <class T>
+class Everyone {
+ public:
+  using V = Vector<T>;
+  using One = Tile<T, 1>;
+  static constexpr int kLanes = kWidth<T>;
+
+  Everyone(const Given<T>& given, bool uniform, const Taus& common) : uniform_(uniform) {
+    for (Index first = 0; first < given.neurons; first += kLanes)
+      parts_.emplace_back(given, 0, first, uniform, common);
+    for (const One& part : parts_) positive_ = positive_ && part.positive;
+    taus_ = common;
+  }
+
+  Index vectors() const { return parts_.size(); }
+  Index padded() const { return vectors() * kLanes; }
+  bool positive() const { return positive_; }
+  const One& part(Index q) const { return parts_[q]; }
+  const Taus& taus(Index neuron) const { return parts_[neuron / kLanes].taus[neuron % kLanes]; }
+  double threshold(Index n) const { return parts_[n / kLanes].fires_at[n % kLanes]; }
+  double v_reset(Index n) const { return parts_[n / kLanes].v_reset[n % kLanes]; }
+  bool above(Index n) const { return parts_[n / kLanes].above[n % kLanes]; }
+
+  /// Coefficients over a time, of all or by vector.
+  struct Over {
+    double t;
+    Step<T> step;
+    StepBy<T> by;
+  };
+
+  Over over(double t, bool derivatives) const {
+    Over found{t, {}, {}};
+    if (!uniform_) return found;
+    // both exponentials at once
+    DoubleVector x = {};
+    x[0] = -t * taus_.slow;
+    x[1] = -t * taus_.gap;
+    const DoubleVector e = expm1_of(x);
+    const Flow flow = flow_of(taus_, t, 1 + e[0], e[1]);
+    const double fall = taus_.mem_longer ? -e[0] : -(e[0] + e[1] + e[0] * e[1]);
+    const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
+    found.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
+    if (derivatives) {
+      const FlowBy by = decay_by(taus_, t, flow);
+      found.by = {T(by.em_mem), T(by.k_mem), T(by.es_syn), T(by.k_syn)};
+    }
+    return found;
+  }
+
+  void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
+    if (uniform_) {
+      em = V{} + over.step.em;
+      es = V{} + over.step.es;
+      k = V{} + over.step.k;
+      bound = V{} + over.step.bound;
+    } else {
+      parts_[q].own_step(0, over.t, em, es, k, bound);
+    }
+  }
+
+  void derivatives(const Over& over, Index q, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
+    if (uniform_) {
+      em_mem = V{} + over.by.em_mem;
+      k_mem = V{} + over.by.k_mem;
+      es_syn = V{} + over.by.es_syn;
+      k_syn = V{} + over.by.k_syn;
+    } else {
+      parts_[q].own_step_by(0, over.t, em_mem, k_mem, es_syn, k_syn);
+    }
+  }
+
+ private:
+  std::vector<One> parts_;
+  bool uniform_, positive_ = true;
+  Taus taus_;
+};
+
+template <class T>
+Index padded_lanes(Index neurons) {
+  return (neurons + kWidth<T> - 1) / kWidth<T> * kWidth<T>;
+}
+
+/// The table with rows of whole vectors, and a row of zeros behind it.
+template <class T>
+Array<T> padded_table(const Given<T>& given) {
+  const Index lanes = padded_lanes<T>(given.neurons);
+  Array<T> table((given.rows + 1) * lanes, T(0));
+  for (Index row = 0; row < given.rows; ++row)
+    std::copy_n(given.weight + row * given.neurons, given.neurons, table.data() + row * lanes);
+  return table;
+}
+
+// ---- forward
+
+template <class T>
+class GroupForward {
+  using V = Vector<T>;
+  static constexpr int kLanes = kWidth<T>;
+
+ public:
+  GroupForward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
+               const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
+      : given_(given),
+        options_(options),
+        everyone_(everyone),
+        table_(table),
+        spikes_(spikes),
+        train_(train),
+        log_(log),
+        lanes_(everyone.padded()),
+        v_(lanes_),
+        j_(lanes_),
+        v_end_(lanes_),
+        j_end_(lanes_),
+        threshold_(lanes_) {}
+
+  /// One sample; `time` and `row` of what arrives from outside, in order.
+  void run(Index sample, const T* time, const std::int32_t* row, Index arrivals) {
+    begin(sample);
+    Index next = 0;
+    const Index most = 16 * (log_.steps + 1);
+    for (;;) {
+      const bool arrives = next < arrivals;
+      const double until = arrives ? double(time[next]) : double(given_.t_end);
+      if (advance(until)) {
+        if (fired_ > most) break;  // far beyond what there is room for
+        continue;
+      }
+      now_ = std::max(now_, until);
+      if (!arrives) break;
+      const Index of_table = row[next] >= 0 && row[next] < given_.rows ? row[next] : given_.rows;
+      add_row(of_table);
+      write(of_table, T(1));
+      ++next;
+    }
+    log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
+    train_.needed[sample_] =
+        std::int32_t(std::min<Index>(fired_, std::numeric_limits<std::int32_t>::max()));
+  }
+
+ private:
+  void begin(Index sample) {
+    sample_ = sample;
+    const Index place = sample * given_.neurons, slots = options_.max_spikes;
+    std::fill_n(spikes_.time + place * slots, given_.neurons * slots,
+                std::numeric_limits<T>::infinity());
+    std::fill_n(spikes_.slope + place * slots, given_.neurons * slots, T(1));
+    std::fill_n(spikes_.count + place, given_.neurons, 0);
+    std::fill_n(train_.time + sample * train_.events, train_.events,
+                std::numeric_limits<T>::infinity());
+    std::fill_n(train_.neuron + sample * train_.events, train_.events, 0);
+    std::fill_n(log_.wait + sample * log_.steps, log_.steps, T(0));
+    std::fill_n(log_.row + sample * log_.steps, log_.steps, std::int32_t(given_.rows));
+    std::fill_n(log_.slope + sample * log_.steps, log_.steps, T(1));
+    now_ = last_ = 0;
+    step_ = fired_ = 0;
+    due_.clear();
+    for (Index q = 0; q < everyone_.vectors(); ++q)
+      for (int n = 0; n < kLanes; ++n) {
+        const auto& part = everyone_.part(q);
+        v_[q * kLanes + n] = T(part.v_start[n]);
+        j_[q * kLanes + n] = T(part.j_start[n]);
+        threshold_[q * kLanes + n] = T(part.fires_at[n]);
+        if (part.above[n] && n < part.count) due_.push_back(q * kLanes + n);
+      }
+  }
+
+  struct Candidate {
+    double bound;
+    Index neuron;
+  };
+
+  /// Everyone to `until`, or to the next spike before that, which happens. Whether one did.
+  bool advance(double until) {
+    if (!due_.empty()) {
+      const Index neuron = due_.front();
+      due_.erase(due_.begin());
+      fire(neuron, double(v_[neuron]), double(j_[neuron]));
+      return true;
+    }
+    const double window = until - now_;
+    if (!(window > 0)) return false;
+    const auto over = everyone_.over(window, false);
+    look(over);
+    if (candidates_.empty()) {
+      std::swap(v_, v_end_);
+      std::swap(j_, j_end_);
+      return false;
+    }
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+      return a.bound < b.bound || (a.bound == b.bound && a.neuron < b.neuron);
+    });
+    double best = std::numeric_limits<double>::infinity();
+    first_.clear();
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.bound > best) break;
+      const double wait = crossing(candidate.neuron, window);
+      if (wait < best) first_.clear();
+      if (wait <= best && wait < std::numeric_limits<double>::infinity()) {
+        best = wait;
+        first_.push_back(candidate.neuron);
+      }
+    }
+    if (first_.empty()) {
+      std::swap(v_, v_end_);
+      std::swap(j_, j_end_);
+      return false;
+    }
+    // Of several that cross at one time each fires, one after the other in the order of numbers.
+    std::sort(first_.begin(), first_.end());
+    const Index neuron = first_.front();
+    const Flow flow = decay(everyone_.taus(neuron), best);
+    const double v = v_[neuron], j = j_[neuron];
+    flow_to(best);
+    now_ += best;
+    for (std::size_t n = 1; n < first_.size(); ++n) {
+      v_[first_[n]] = std::max(v_[first_[n]], threshold_[first_[n]]);
+      due_.push_back(first_[n]);
+    }
+    fire(neuron, v * flow.em + j * flow.k, j * flow.es);
+    return true;
+  }
+
+  /// Everyone at the end of a window, and who may cross in it.
+  void look(const typename Everyone<T>::Over& over) {
+    candidates_.clear();
+    const bool positive = everyone_.positive();
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V em, es, k, bound, v, j, threshold;
+      everyone_.coefficients(over, q, em, es, k, bound);
+      std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
+      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+      std::memcpy(&threshold, threshold_.data() + q * kLanes, sizeof(threshold));
+      const V zero = {}, rest = v * em, pull = positive ? j : (j > zero ? j : zero);
+      const V v_end = rest + j * k, j_end = j * es;
+      std::memcpy(v_end_.data() + q * kLanes, &v_end, sizeof(v));
+      std::memcpy(j_end_.data() + q * kLanes, &j_end, sizeof(j));
+      for (unsigned hit = at_least(rest + pull * bound, threshold); hit; hit &= hit - 1)
+        consider(q * kLanes + __builtin_ctz(hit));
+    }
+  }
+
+  /// A neuron that may cross, with a time before which it does not: as if j did not fall.
+  void consider(Index neuron) {
+    const double v = v_[neuron], j = std::max(double(j_[neuron]), 0.0);
+    const double threshold = everyone_.threshold(neuron);
+    const double wait = everyone_.taus(neuron).mem * (threshold - v) / (j - v);
+    candidates_.push_back({v < threshold && j > threshold ? wait * (1 - 1e-12) : 0.0, neuron});
+  }
+
+  /// When a neuron crosses, after now; inf where it does not within the window.
+  double crossing(Index neuron, double window) const {
+    const Taus& taus = everyone_.taus(neuron);
+    const double v = v_[neuron], j = j_[neuron], threshold = everyone_.threshold(neuron);
+    if (v >= threshold) return 0;
+    const double v_end = v_end_[neuron], j_end = j_end_[neuron];
+    constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
+    const bool crosses = v_end >= threshold || (peaks(taus, v, j, v_end, j_end, kTiny) &&
+                                                peak_reaches(taus, v, j, threshold));
+    if (!crosses) return std::numeric_limits<double>::infinity();
+    return solve(taus, v, j, threshold, window, tolerance_of(T()));
+  }
+
+  void flow_to(double wait) {
+    const auto over = everyone_.over(wait, false);
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V em, es, k, bound, v, j;
+      everyone_.coefficients(over, q, em, es, k, bound);
+      std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
+      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+      const V v_then = v * em + j * k, j_then = j * es;
+      std::memcpy(v_.data() + q * kLanes, &v_then, sizeof(v));
+      std::memcpy(j_.data() + q * kLanes, &j_then, sizeof(j));
+    }
+  }
+
+  /// A spike now, of a neuron at (v, j), and what it sends.
+  void fire(Index neuron, double v, double j) {
+    const double threshold = everyone_.threshold(neuron);
+    const T slope = T((j - threshold) * everyone_.taus(neuron).leak);
+    std::int32_t& count = spikes_.count[sample_ * given_.neurons + neuron];
+    if (count < options_.max_spikes) {
+      const Index place =
+          (sample_ * given_.neurons + neuron) * options_.max_spikes + count;
+      spikes_.time[place] = T(now_);
+      spikes_.slope[place] = slope;
+    }
+    ++count;
+    if (fired_ < train_.events) {
+      train_.time[sample_ * train_.events + fired_] = T(now_);
+      train_.neuron[sample_ * train_.events + fired_] = std::int32_t(neuron);
+    }
+    ++fired_;
+    double reset = everyone_.v_reset(neuron);
+    if (options_.subtract) reset += std::max(v - threshold, 0.0);
+    v_[neuron] = T(reset);
+    if (options_.once)
+      threshold_[neuron] = std::numeric_limits<T>::infinity();
+    else if (v_[neuron] >= threshold_[neuron])
+      due_.insert(due_.begin(), neuron);
+    const Index row = given_.rows - given_.neurons + neuron;
+    add_row(row);
+    write(row, slope);
+  }
+
+  void add_row(Index row) {
+    const T* weights = table_ + row * lanes_;
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V j, more;
+      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+      std::memcpy(&more, weights + q * kLanes, sizeof(more));
+      j += more;
+      std::memcpy(j_.data() + q * kLanes, &j, sizeof(j));
+    }
+  }
+
+  void write(Index row, T slope) {
+    if (step_ < log_.steps) {
+      const Index place = sample_ * log_.steps + step_;
+      log_.wait[place] = T(now_ - last_);
+      log_.row[place] = std::int32_t(row);
+      log_.slope[place] = slope;
+    }
+    last_ = now_;
+    ++step_;
+  }
+
+  const Given<T>& given_;
+  const Options& options_;
+  const Everyone<T>& everyone_;
+  const T* table_;
+  const Spikes<T>& spikes_;
+  const Train<T>& train_;
+  const Log<T>& log_;
+  Index lanes_;
+  Array<T> v_, j_, v_end_, j_end_, threshold_;
+  std::vector<Index> due_, first_;  // who fires now; who crosses first
+  std::vector<Candidate> candidates_;
+  Index sample_ = 0, step_ = 0, fired_ = 0;
+  double now_ = 0, last_ = 0;
+};
+
+template <class T>
+void group_forward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                   const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log) {
+  const Intervals<T> intervals(given, ordered);
+  const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
+  const Array<T> table = padded_table(given);
+  Pool::shared().run(given.batch, options.threads, [&](Index b) {
+    GroupForward<T> forward(given, options, everyone, table.data(), spikes, train, log);
+    forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
+                intervals.used(b));
+  });
+}
+
+// ---- backward
+
+/// dL/dt of spikes: by neuron and slot, and in the order in which they act.
+template <class T>
+struct Cotangents {
+  const T* spikes;
+  const T* train;
+};
+
+template <class T>
+class GroupBackward {
+  using V = Vector<T>;
+  static constexpr int kLanes = kWidth<T>;
+
+ public:
+  GroupBackward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
+                const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
+                const Cotangents<T>& cotangents)
+      : given_(given),
+        options_(options),
+        everyone_(everyone),
+        table_(table),
+        spikes_(spikes),
+        train_(train),
+        log_(log),
+        cotangents_(cotangents),
+        lanes_(everyone.padded()),
+        state_(7 * lanes_),
+        left_(given.neurons) {}
+
+  /// Adds to the gradients: `by_weight` like the table, `by_time` (arrivals,) in order or null, `own`
+  /// (fields, lanes) or null.
+  void run(Index sample, Index arrivals, T* by_weight, T* by_time, double* own) {
+    sample_ = sample;
+    own_ = own;
+    std::fill_n(state_.data(), state_.size(), T(0));
+    std::copy_n(spikes_.count + sample * given_.neurons, given_.neurons, left_.data());
+    Index fired = std::max<Index>(train_.needed[sample], 0);
+    Index arrival = arrivals;
+    const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
+    const Index first_own = given_.rows - given_.neurons;
+    double later = 0;
+    for (Index step = steps - 1; step >= 0; --step) {
+      const Index place = sample * log_.steps + step;
+      Index row = log_.row[place];
+      if (row < 0 || row > given_.rows) row = given_.rows;
+      const bool fires = row >= first_own && row < given_.rows;
+      const bool timed = fires || by_time;
+      const double moved = back(later, row, by_weight, timed);
+      later = log_.wait[place];
+      if (fires) {
+        --fired;
+        spike(row - first_own, log_.slope[place], fired, moved);
+      } else if (arrival > 0) {
+        --arrival;
+        if (by_time) by_time[arrival] = T(moved);
+      }
+    }
+    flow(later);
+    if (own_) begin();
+  }
+
+ private:
+  T* p_v() { return state_.data(); }
+  T* p_j() { return state_.data() + lanes_; }
+  T* v_mem() { return state_.data() + 2 * lanes_; }
+  T* j_mem() { return state_.data() + 3 * lanes_; }
+  T* j_syn() { return state_.data() + 4 * lanes_; }
+  T* by_mem() { return state_.data() + 5 * lanes_; }
+  T* by_syn() { return state_.data() + 6 * lanes_; }
+  double& own(Field field, Index neuron) { return own_[field * lanes_ + neuron]; }
+
+  static V load(const T* from) {
+    V value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  static void store(T* to, V value) { std::memcpy(to, &value, sizeof(value)); }
+
+  void flow(double time) { step_back<false>(time, given_.rows, nullptr); }
+
+  /// Back over a time, and through what arrives at its begin: its row of the gradient, and dL/dt.
+  double back(double time, Index row, T* by_weight, bool timed) {
+    return timed ? step_back<true>(time, row, by_weight) : step_back<false>(time, row, by_weight);
+  }
+
+  template <bool kTimed>
+  double step_back(double time, Index row, T* by_weight) {
+    const bool of_lanes = own_ != nullptr;
+    const auto over = everyone_.over(time, of_lanes);
+    const T* weights = table_ + row * lanes_;
+    V moved = {};
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      const Index at = q * kLanes;
+      V em, es, k, bound, v = load(p_v() + at), j = load(p_j() + at);
+      everyone_.coefficients(over, q, em, es, k, bound);
+      if (of_lanes) {
+        V em_mem, k_mem, es_syn, k_syn;
+        everyone_.derivatives(over, q, em_mem, k_mem, es_syn, k_syn);
+        const V of_v = load(v_mem() + at), of_j = load(j_mem() + at), of_s = load(j_syn() + at);
+        const V j_by_mem = of_v * k + of_j * es + v * k_mem;
+        const V j_by_syn = of_s * es + v * k_syn + j * es_syn;
+        store(v_mem() + at, of_v * em + v * em_mem);
+        store(j_mem() + at, j_by_mem);
+        store(j_syn() + at, j_by_syn);
+        const V w = load(weights + at);
+        store(by_mem() + at, load(by_mem() + at) + w * j_by_mem);
+        store(by_syn() + at, load(by_syn() + at) + w * j_by_syn);
+      }
+      j = v * k + j * es;
+      v = v * em;
+      store(p_v() + at, v);
+      store(p_j() + at, j);
+      if (by_weight) store(by_weight + row * lanes_ + at, load(by_weight + row * lanes_ + at) + j);
+      if constexpr (kTimed) {
+        const auto& part = everyone_.part(q);
+        V leak, synaptic;
+        for (int n = 0; n < kLanes; ++n) {
+          leak[n] = T(part.taus[n].leak);
+          synaptic[n] = T(part.taus[n].synaptic);
+        }
+        moved += load(weights + at) * (j * synaptic - v * leak);
+      }
+    }
+    return kTimed ? double(sum_of<T>(moved)) : 0;
+  }
+
+  /// Back to before a spike, whose own arrivals moved dL/dt by `sent`.
+  void spike(Index neuron, double slope, Index fired, double sent) {
+    const Taus& taus = everyone_.taus(neuron);
+    const double height = everyone_.threshold(neuron) - everyone_.v_reset(neuron);
+    const Index slot = --left_[neuron];
+    double drive = sent;
+    const Index place = (sample_ * given_.neurons + neuron) * options_.max_spikes + slot;
+    const bool recorded = slot >= 0 && slot < options_.max_spikes;
+    if (recorded) drive += cotangents_.spikes[place];
+    if (fired >= 0 && fired < train_.events)
+      drive += cotangents_.train[sample_ * train_.events + fired];
+    const double p = p_v()[neuron];
+    const bool above = everyone_.above(neuron) && recorded && spikes_.time[place] == 0;
+    slope = std::max(slope, options_.min_slope * height * taus.leak);
+    const double total = drive - p * height * taus.leak;
+    const double lam = above ? 0.0 : -total / slope;
+    if (own_) {
+      own(kThreshold, neuron) -= lam;
+      if (options_.subtract || !above) {
+        own(kThreshold, neuron) -= p;
+        own(kReset, neuron) += p;
+        own(kTauMem, neuron) -= height * v_mem()[neuron];
+      }
+    }
+    p_v()[neuron] = T(p + lam);
+  }
+
+  void begin() {
+    for (Index n = 0; n < given_.neurons; ++n) {
+      const auto& part = everyone_.part(n / kLanes);
+      const int lane = n % kLanes;
+      const bool lowered = part.above[lane] && !options_.subtract;
+      const double v = lowered ? part.v_reset[lane] : part.v_start[lane], j = part.j_start[lane];
+      own(lowered ? kReset : kStart, n) += p_v()[n];
+      own(kCurrent, n) += p_j()[n];
+      own(kTauMem, n) += v * v_mem()[n] + j * j_mem()[n] + by_mem()[n];
+      own(kTauSyn, n) += j * j_syn()[n] + by_syn()[n];
+    }
+  }
+
+  const Given<T>& given_;
+  const Options& options_;
+  const Everyone<T>& everyone_;
+  const T* table_;
+  const Spikes<T>& spikes_;
+  const Train<T>& train_;
+  const Log<T>& log_;
+  const Cotangents<T>& cotangents_;
+  Index lanes_, sample_ = 0;
+  Array<T> state_;
+  std::vector<std::int32_t> left_;  // spikes of each neuron before the step
+  double* own_ = nullptr;
+};
+
+template <class T>
+void group_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                    const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
+                    const Cotangents<T>& cotangents, const Gradients<T>& gradients) {
+  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * given.neurons, T(0));
+  if (gradients.time) std::fill_n(gradients.time, given.batch * given.arrivals, T(0));
+  if (given.batch == 0 || given.neurons == 0) return;
+  const Intervals<T> intervals(given, ordered);
+  const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
+  const Array<T> table = padded_table(given);
+  const Index lanes = everyone.padded(), size = (given.rows + 1) * lanes;
+  // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
+  const Index chunks = std::max<Index>(1, std::min<Index>(8, (given.batch + 1) / 2));
+  Array<T> parts(chunks * size);
+  const Index own_size = kFields * lanes;
+  Array<double> own(gradients.lanes ? chunks * own_size : 0, 0.0);
+  Pool::shared().run(chunks, options.threads, [&](Index chunk) {
+    T* part = parts.data() + chunk * size;
+    std::fill_n(part, size, T(0));
+    GroupBackward<T> backward(given, options, everyone, table.data(), spikes, train, log,
+                              cotangents);
+    std::vector<T> by_time(gradients.time ? given.arrivals : 0);
+    for (Index b = given.batch * chunk / chunks; b < given.batch * (chunk + 1) / chunks; ++b) {
+      std::fill(by_time.begin(), by_time.end(), T(0));
+      const Index used = intervals.used(b);
+      backward.run(b, used, part, gradients.time ? by_time.data() : nullptr,
+                   gradients.lanes ? own.data() + chunk * own_size : nullptr);
+      if (!gradients.time) continue;
+      for (Index n = 0; n < used; ++n) {
+        const Index slot = ordered.slot[b * given.arrivals + n];
+        if (slot >= 0 && slot < given.arrivals)
+          gradients.time[b * given.arrivals + slot] = by_time[n];
+      }
+    }
+  });
+  const Index bands = std::min<Index>(given.rows, 16);
+  Pool::shared().run(bands, options.threads, [&](Index band) {
+    for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
+      for (Index chunk = 0; chunk < chunks; ++chunk)
+        for (Index n = 0; n < given.neurons; ++n)
+          gradients.weight[row * given.neurons + n] += parts[chunk * size + row * lanes + n];
+  });
+  if (gradients.lanes)
+    for (Index field = 0; field < kFields; ++field)
+      for (Index n = 0; n < given.neurons; ++n) {
+        double sum = 0;
+        for (Index chunk = 0; chunk < chunks; ++chunk)
+          sum += own[chunk * own_size + field * lanes + n];
+        gradients.lanes[field * given.neurons + n] = T(sum);
+      }
+}
+
+}  // namespace native

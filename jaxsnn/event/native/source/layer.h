@@ -1,0 +1,1021 @@
+// A population without feedback: what jaxsnn/event/forward/layer.py and adjoint/layer_adjoint.py
+// do, a tile of neurons of one sample at a time.
+//
+// A tile's state stays in registers while it walks through the sample's arrivals in the order of
+// time. Where all neurons have the same time constants an interval's coefficients are computed once
+// for all of them. In each interval a bound says in which lanes a crossing is possible: as if j did
+// not fall. Those few are settled one by one, in double precision. Backwards the tile carries two
+// costates for each neuron through the same intervals from the last one that matters to the first,
+// and adds a row to the weights' gradient at each arrival; spikes are again settled lane by lane.
+
+#pragma once
+
+#include "cubalif.h"
+
+namespace native {
+
+/// Fields of the lanes, in the order in which they come.
+enum Field { kThreshold, kReset, kStart, kCurrent, kTauMem, kTauSyn, kFields };
+
+struct Options {
+  Index max_spikes = 1;
+  Index counted = 1;        // spikes after which a neuron is no longer simulated
+  bool once = false;        // stops after its first spike
+  bool subtract = false;    // a reset keeps the overshoot
+  double refractory = 0;    // seconds
+  double min_slope = 0;     // fraction of (threshold - v_reset) / tau_mem
+  Index threads = 1;
+};
+
+/// What the kernels are given; lists may be one for all samples.
+template <class T>
+struct Given {
+  Index batch, arrivals, rows, neurons, positions;
+  const T* weight;  // (rows, neurons)
+  const T* lanes;   // (fields, positions, neurons)
+  T t_end;
+};
+
+/// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count, or
+/// lists one behind the other: list b from `begin[b]` on.
+template <class T>
+struct Ordered {
+  const T* time;
+  const std::int32_t* row;  // `rows` where it is none
+  const std::int32_t* slot;
+  const std::int32_t* used;
+  Index arrivals;
+  const Index* begin = nullptr;
+
+  Index first(Index list) const { return begin ? begin[list] : list * arrivals; }
+  Index count(Index list) const {
+    // what comes from outside is looked at: it must lie in the arrays
+    return begin ? begin[list + 1] - begin[list] : std::clamp<Index>(used[list], 0, arrivals);
+  }
+};
+
+/// An interval's coefficients for all lanes; `bound` is 1 - em: what j would do if it did not fall.
+template <class T>
+struct Step {
+  T em, es, k, bound;
+};
+
+template <class T>
+struct StepBy {
+  T em_mem, k_mem, es_syn, k_syn;
+};
+
+constexpr double rounding_of(float) { return 0x1p-23; }
+constexpr double rounding_of(double) { return 0x1p-52; }
+/// How exactly a root is wanted: well beyond the digits of the result.
+constexpr double tolerance_of(float) { return 0x1p-32; }
+constexpr double tolerance_of(double) { return 0x1p-52; }
+
+// ---- arrivals in order
+
+/// Arrivals of all samples in order, those before t_end only.
+template <class T>
+void put_in_order(const Given<T>& given, const T* time, const std::int32_t* row, bool shared_row,
+                  Index threads, T* out_time, std::int32_t* out_row, std::int32_t* out_slot,
+                  std::int32_t* used) {
+  const Index arrivals = given.arrivals;
+  auto one = [&](Index sample) {
+    thread_local std::vector<Entry<T>> order, spare;
+    thread_local std::vector<std::int32_t> unused;
+    order.clear();
+    unused.clear();
+    const T* times = time + sample * arrivals;
+    const std::int32_t* rows = shared_row ? row : row + sample * arrivals;
+    for (Index n = 0; n < arrivals; ++n)
+      if (times[n] < given.t_end)
+        order.push_back({sort_key(times[n]), std::int32_t(n)});
+      else
+        unused.push_back(std::int32_t(n));
+    sort_entries<T>(order, spare);
+    const Index count = order.size(), first = sample * arrivals;
+    for (Index n = 0; n < count; ++n) {
+      const std::int32_t slot = order[n].slot, of_slot = rows[slot];
+      out_time[first + n] = times[slot];
+      out_row[first + n] = of_slot >= 0 && of_slot < given.rows ? of_slot : given.rows;
+      out_slot[first + n] = slot;
+    }
+    for (Index n = count; n < arrivals; ++n) {
+      out_time[first + n] = std::numeric_limits<T>::infinity();
+      out_row[first + n] = given.rows;
+      out_slot[first + n] = unused[n - count];
+    }
+    used[sample] = count;
+  };
+  Pool::shared().run(given.batch, threads, one);
+}
+
+/// The slots of the earliest `room` events of each sample, in order; unused slots come last.
+template <class T>
+void earliest(const T* time, Index batch, Index events, Index room, Index threads,
+              std::int32_t* place) {
+  Pool::shared().run(batch, threads, [&](Index sample) {
+    thread_local std::vector<Entry<T>> order, spare;
+    order.clear();
+    const T* times = time + sample * events;
+    for (Index n = 0; n < events; ++n)
+      if (times[n] < std::numeric_limits<T>::infinity())
+        order.push_back({sort_key(times[n]), std::int32_t(n)});
+    sort_entries<T>(order, spare);
+    const Index used = std::min<Index>(order.size(), room);
+    std::int32_t* to = place + sample * room;
+    for (Index n = 0; n < used; ++n) to[n] = order[n].slot;
+    Index filled = used;
+    for (Index n = 0; n < events && filled < room; ++n)
+      if (!(times[n] < std::numeric_limits<T>::infinity())) to[filled++] = std::int32_t(n);
+  });
+}
+
+// ---- intervals
+
+/// Intervals of all samples: number 0 lies before the first arrival, number n follows arrival n - 1.
+template <class T>
+class Intervals {
+ public:
+  Intervals(const Given<T>& given, const Ordered<T>& ordered)
+      : given_(given), ordered_(ordered), offset_(given.batch + 1) {
+    offset_[0] = 0;
+    for (Index b = 0; b < given.batch; ++b) {
+      offset_[b + 1] = offset_[b] + ordered.count(b) + 1;
+    }
+    const T* mem = given.lanes + kTauMem * given.positions * given.neurons;
+    const T* syn = given.lanes + kTauSyn * given.positions * given.neurons;
+    const Index lanes = given.positions * given.neurons;
+    uniform_ = true;
+    for (Index n = 1; n < lanes; ++n)
+      uniform_ = uniform_ && mem[n] == mem[0] && syn[n] == syn[0];
+    for (Index field = 0; field < kFields; ++field) {
+      const T* of = given.lanes + field * lanes;
+      for (Index n = given.neurons; n < lanes; ++n) alike_ = alike_ && of[n] == of[n - given.neurons];
+    }
+    if (lanes) taus_ = Taus(mem[0], syn[0], rounding_of(T()));
+  }
+
+  bool uniform() const { return uniform_; }
+  /// All positions have the same lanes.
+  bool alike() const { return alike_; }
+  const Taus& taus() const { return taus_; }
+  Index used(Index sample) const { return offset_[sample + 1] - offset_[sample] - 1; }
+
+  /// Where an interval begins, seconds; number used + 1: where the last one ends.
+  double edge(Index sample, Index number) const {
+    if (number == 0) return 0;
+    if (number > used(sample)) return given_.t_end;
+    return ordered_.time[ordered_.first(sample) + number - 1];
+  }
+
+  Index row(Index sample, Index number) const {
+    if (number == 0) return given_.rows;
+    Index row = ordered_.row[ordered_.first(sample) + number - 1];
+    return row >= 0 && row < given_.rows ? row : given_.rows;
+  }
+
+  const Step<T>* steps(Index sample) const { return steps_.data() + offset_[sample]; }
+  const StepBy<T>* steps_by(Index sample) const { return steps_by_.data() + offset_[sample]; }
+
+  /// The coefficients of all intervals, where they are the same for all lanes.
+  void prepare(Index threads, bool derivatives) {
+    if (!uniform_) return;
+    steps_ = Array<Step<T>>(offset_[given_.batch]);
+    if (derivatives) steps_by_ = Array<StepBy<T>>(offset_[given_.batch]);
+    auto one = [&](Index sample) {
+      const Index count = used(sample) + 1;
+      Step<T>* steps = steps_.data() + offset_[sample];
+      const T* times = ordered_.time + ordered_.first(sample);
+      const T stretch = 1 + 2 * std::numeric_limits<T>::epsilon();
+      const double to_ratio = taus_.gap > 0 ? 1 / taus_.gap : 0.0;
+      const DoubleVector zero = {};
+      double begin = 0;
+      for (Index first = 0; first < count; first += 8) {
+        const Index block = std::min<Index>(8, count - first);
+        DoubleVector t = {};
+        for (Index n = 0; n < block; ++n) {
+          const double end = first + n + 1 < count ? double(times[first + n]) : given_.t_end;
+          t[n] = end - begin;
+          begin = end;
+        }
+        t = t > zero ? t : zero;
+        const DoubleVector fallen = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
+        const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
+        const DoubleVector ratio = bend < zero ? -bend * to_ratio : t;
+        const DoubleVector k = slower * ratio * taus_.leak;
+        const DoubleVector em = taus_.mem_longer ? slower : faster;
+        const DoubleVector es = taus_.mem_longer ? faster : slower;
+        const DoubleVector fall =
+            taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend);
+        for (Index n = 0; n < block; ++n) {
+          // k is never larger than the bound; rounding must not make it so
+          const T of_k = T(k[n]);
+          steps[first + n] = {T(em[n]), T(es[n]), of_k, std::max(T(fall[n]) * stretch, of_k)};
+        }
+        if (derivatives)
+          for (Index n = 0; n < block; ++n) {
+            FlowBy by = decay_by(taus_, t[n], {em[n], es[n], k[n]});
+            steps_by_[offset_[sample] + first + n] = {T(by.em_mem), T(by.k_mem), T(by.es_syn),
+                                                      T(by.k_syn)};
+          }
+      }
+    };
+    Pool::shared().run(given_.batch, threads, one);
+  }
+
+ private:
+  const Given<T>& given_;
+  const Ordered<T>& ordered_;
+  Array<Index> offset_;
+  Array<Step<T>> steps_;
+  Array<StepBy<T>> steps_by_;
+  Taus taus_;
+  bool uniform_ = true, alike_ = true;
+};
+
+// ---- tiles
+
+/// Neurons next to each other, of one position, padded with such as never fire.
+template <class T, int kVectors>
+struct Tile {
+  static constexpr int kLanes = kVectors * kWidth<T>;
+  using V = Vector<T>;
+
+  alignas(64) T threshold[kLanes];
+  alignas(64) double slow[kLanes], gap[kLanes], leak[kLanes], syn_fast[kLanes];
+  double v_reset[kLanes], v_start[kLanes], j_start[kLanes], fires_at[kLanes];
+  Taus taus[kLanes];
+  bool above[kLanes];  // it starts there
+  int count;
+  bool positive;  // all thresholds are
+
+  Tile(const Given<T>& given, Index position, Index first, bool uniform, const Taus& common) {
+    count = int(std::min<Index>(kLanes, given.neurons - first));
+    positive = true;
+    const Index step = given.positions * given.neurons;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const T* of = given.lanes + position * given.neurons + first + std::min(lane, count - 1);
+      threshold[lane] = lane < count ? of[kThreshold * step] : std::numeric_limits<T>::infinity();
+      fires_at[lane] = threshold[lane];
+      v_reset[lane] = of[kReset * step];
+      v_start[lane] = lane < count ? of[kStart * step] : 0;
+      j_start[lane] = lane < count ? of[kCurrent * step] : 0;
+      above[lane] = v_start[lane] >= threshold[lane];
+      positive = positive && threshold[lane] > 0;
+      taus[lane] = uniform ? common : Taus(of[kTauMem * step], of[kTauSyn * step],
+                                           rounding_of(T()));
+      slow[lane] = taus[lane].slow;
+      gap[lane] = taus[lane].gap;
+      leak[lane] = taus[lane].leak;
+      syn_fast[lane] = taus[lane].mem_longer ? 1 : 0;
+    }
+  }
+
+  /// The coefficients of a vector of lanes whose time constants differ.
+  void own_step(int vector, double t, V& em, V& es, V& k, V& bound) const {
+    t = std::max(t, 0.0);
+    alignas(64) T out[4][kWidth<T>];
+    for (int half = 0; half < kWidth<T>; half += 8) {
+      const int lane = vector * kWidth<T> + half;
+      DoubleVector rate, apart, to_mem, is_long;
+      std::memcpy(&rate, slow + lane, sizeof(rate));
+      std::memcpy(&apart, gap + lane, sizeof(apart));
+      std::memcpy(&to_mem, leak + lane, sizeof(to_mem));
+      std::memcpy(&is_long, syn_fast + lane, sizeof(is_long));
+      const DoubleVector zero = {}, fallen = expm1_of(-t * rate), bend = expm1_of(-t * apart);
+      const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
+      const DoubleVector ratio = bend < zero ? -bend / apart : zero + t;
+      const DoubleVector of_k = slower * ratio * to_mem;
+      const DoubleVector of_em = is_long > zero ? slower : faster;
+      const DoubleVector of_es = is_long > zero ? faster : slower;
+      const DoubleVector fall = is_long > zero ? -fallen : -(fallen + bend + fallen * bend);
+      for (int n = 0; n < 8; ++n) {
+        out[0][half + n] = T(of_em[n]);
+        out[1][half + n] = T(of_es[n]);
+        out[2][half + n] = T(of_k[n]);
+        out[3][half + n] = std::max(T(fall[n]) * (1 + 2 * std::numeric_limits<T>::epsilon()),
+                                    T(of_k[n]));
+      }
+    }
+    std::memcpy(&em, out[0], sizeof(em));
+    std::memcpy(&es, out[1], sizeof(es));
+    std::memcpy(&k, out[2], sizeof(k));
+    std::memcpy(&bound, out[3], sizeof(bound));
+  }
+
+  /// The derivatives of the coefficients of a vector of lanes.
+  void own_step_by(int vector, double t, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
+    for (int n = 0; n < kWidth<T>; ++n) {
+      const Taus& own = taus[vector * kWidth<T> + n];
+      FlowBy by = decay_by(own, std::max(t, 0.0), decay(own, std::max(t, 0.0)));
+      em_mem[n] = T(by.em_mem);
+      k_mem[n] = T(by.k_mem);
+      es_syn[n] = T(by.es_syn);
+      k_syn[n] = T(by.k_syn);
+    }
+  }
+};
+
+/// A tile's columns of the weights, and a row of zeros behind them.
+template <class T>
+void pack(const Given<T>& given, Index first, int lanes, T* table) {
+  const Index count = std::min<Index>(lanes, given.neurons - first);
+  for (Index row = 0; row < given.rows; ++row) {
+    std::copy_n(given.weight + row * given.neurons + first, count, table + row * lanes);
+    std::fill(table + row * lanes + count, table + (row + 1) * lanes, T(0));
+  }
+  std::fill_n(table + given.rows * lanes, lanes, T(0));
+}
+
+// ---- forward
+
+/// Spikes; arrays (batch, neurons, max_spikes), count (batch, neurons). `slope_after` is written
+/// where there is a refractory time.
+template <class T>
+struct Spikes {
+  T* time;
+  T* slope;
+  T* slope_after;
+  std::int32_t* count;
+};
+
+/// One tile of one sample through all its arrivals.
+template <class T, int kVectors, bool kUniform>
+class Forward {
+  using V = Vector<T>;
+  using Bits = std::uint64_t;
+  static constexpr int kLanes = Tile<T, kVectors>::kLanes;
+
+ public:
+  Forward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+          const Spikes<T>& spikes)
+      : given_(given), options_(options), intervals_(intervals), spikes_(spikes) {}
+
+  void run(Tile<T, kVectors>& tile, const T* table, Index sample, Index first) {
+    sample_ = sample;
+    first_ = first;
+    tile_ = &tile;
+    held_ = 0;
+    alive_ = tile.count == 64 ? ~Bits(0) : (Bits(1) << tile.count) - 1;
+    const Index place = sample * given_.neurons + first, slots = options_.max_spikes;
+    std::fill_n(spikes_.time + place * slots, tile.count * slots,
+                std::numeric_limits<T>::infinity());
+    std::fill_n(spikes_.slope + place * slots, tile.count * slots, T(1));
+    if (options_.refractory > 0)
+      std::fill_n(spikes_.slope_after + place * slots, tile.count * slots, T(0));
+    std::fill_n(spikes_.count + place, tile.count, 0);
+    for (int lane = 0; lane < kLanes; ++lane) tile.threshold[lane] = T(tile.fires_at[lane]);
+    tile.positive ? walk<true>(table) : walk<false>(table);
+  }
+
+ private:
+  template <bool kPositive>
+  void walk(const T* table) {
+    Tile<T, kVectors>& tile = *tile_;
+    V v[kVectors], j[kVectors], threshold[kVectors];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      reinterpret_cast<T*>(v)[lane] = T(tile.v_start[lane]);
+      reinterpret_cast<T*>(j)[lane] = T(tile.j_start[lane]);
+    }
+    std::memcpy(threshold, tile.threshold, sizeof(threshold));
+    const Index used = intervals_.used(sample_);
+    const Step<T>* steps = kUniform ? intervals_.steps(sample_) : nullptr;
+    Bits starts = 0;
+    for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.above[lane]) << lane;
+    for (Index number = 0; number <= used; ++number) {
+      const T* weights = table + intervals_.row(sample_, number) * kLanes;
+      V v_end[kVectors], j_now[kVectors], j_end[kVectors];
+      Bits hit = 0;
+      for (int q = 0; q < kVectors; ++q) {
+        V arriving, em, es, k, bound;
+        std::memcpy(&arriving, weights + q * kWidth<T>, sizeof(arriving));
+        coefficients(tile, steps, number, q, em, es, k, bound);
+        j_now[q] = j[q] + arriving;
+        const V rest = v[q] * em;
+        const V zero = {};
+        const V pull = kPositive ? j_now[q] : (j_now[q] > zero ? j_now[q] : zero);
+        hit |= Bits(at_least(rest + pull * bound, threshold[q])) << (q * kWidth<T>);
+        v_end[q] = rest + j_now[q] * k;
+        j_end[q] = j_now[q] * es;
+      }
+      if (__builtin_expect((hit | held_ | starts) != 0, 0)) {
+        alignas(64) T before[2][kLanes], after[2][kLanes];
+        std::memcpy(before[0], v, sizeof(v));
+        std::memcpy(before[1], j_now, sizeof(j));
+        std::memcpy(after[0], v_end, sizeof(v));
+        std::memcpy(after[1], j_end, sizeof(j));
+        for (Bits left = (hit | held_ | starts) & alive_; left; left &= left - 1) {
+          const int lane = __builtin_ctzll(left);
+          settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
+        }
+        starts = 0;
+        if (!alive_) return;
+        std::memcpy(v_end, after[0], sizeof(v));
+        std::memcpy(j_end, after[1], sizeof(j));
+        std::memcpy(threshold, tile.threshold, sizeof(threshold));
+      }
+      for (int q = 0; q < kVectors; ++q) {
+        v[q] = v_end[q];
+        j[q] = j_end[q];
+      }
+    }
+  }
+
+  void coefficients(const Tile<T, kVectors>& tile, const Step<T>* steps, Index number, int q, V& em,
+                    V& es, V& k, V& bound) const {
+    if constexpr (kUniform) {
+      const Step<T>& step = steps[number];
+      em = V{} + step.em;
+      es = V{} + step.es;
+      k = V{} + step.k;
+      bound = V{} + step.bound;
+    } else {
+      const double t = intervals_.edge(sample_, number + 1) - intervals_.edge(sample_, number);
+      tile.own_step(q, t, em, es, k, bound);
+    }
+  }
+
+  /// One neuron through an interval, with all its spikes there.
+  void settle(int lane, Index number, double v, double j, T& v_end, T& j_end) {
+    const Taus& taus = tile_->taus[lane];
+    const double threshold = tile_->fires_at[lane], edge = intervals_.edge(sample_, number + 1);
+    double at = intervals_.edge(sample_, number);
+    const Index place = (sample_ * given_.neurons + first_ + lane) * options_.max_spikes;
+    std::int32_t& count = spikes_.count[sample_ * given_.neurons + first_ + lane];
+    double v_last = v_end, j_last = j_end;
+    if (held_ >> lane & 1) {
+      // V is held until it is let go, or to the interval's end
+      const double hold = std::min(free_[lane] - at, edge - at);
+      const bool let_go = free_[lane] < edge;
+      const double left = std::max(edge - at - hold, 0.0);
+      j *= std::exp(-hold * taus.synaptic);
+      v = tile_->v_reset[lane];
+      at += hold;
+      if (let_go) {
+        held_ &= ~(Bits(1) << lane);
+        note_release(lane, place, count, v, j);
+      }
+      const Flow flow = decay(taus, left);
+      v_last = v * flow.em + j * flow.k;
+      j_last = j * flow.es;
+    }
+    bool fires = v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
+    while (fires) {
+      const double room = std::max(edge - at, 0.0);
+      const double wait =
+          v >= threshold ? 0.0 : solve(taus, v, j, threshold, room, tolerance_of(T()));
+      // both flows at once: to the spike, and from there to the end, if nothing holds V
+      Flow to_spike, to_end;
+      decay_twice(taus, wait, std::max(room - wait, 0.0), to_spike, to_end);
+      const double v_there = v * to_spike.em + j * to_spike.k;
+      j *= to_spike.es;
+      at += wait;
+      if (count < options_.max_spikes) {
+        spikes_.time[place + count] = T(at);
+        spikes_.slope[place + count] = T((j - threshold) * taus.leak);
+      }
+      ++count;
+      v = tile_->v_reset[lane];
+      const bool finished = options_.once || count >= options_.counted;
+      if (finished) {
+        // it is left behind where it is
+        tile_->threshold[lane] = std::numeric_limits<T>::infinity();
+        alive_ &= ~(Bits(1) << lane);
+        held_ &= ~(Bits(1) << lane);
+        break;
+      }
+      if (options_.refractory > 0) {
+        free_[lane] = at + options_.refractory;
+        const double hold = std::min(std::max(edge - at, 0.0), options_.refractory);
+        j *= std::exp(-hold * taus.synaptic);
+        at += hold;
+        if (free_[lane] >= edge) {
+          held_ |= Bits(1) << lane;
+          v_last = v;
+          j_last = j;
+          break;
+        }
+        note_release(lane, place, count, v, j);
+        to_end = decay(taus, std::max(edge - at, 0.0));
+      } else if (options_.subtract) {
+        v += std::max(v_there - threshold, 0.0);
+      }
+      v_last = v * to_end.em + j * to_end.k;
+      j_last = j * to_end.es;
+      fires = crosses(taus, v, j, v_last, j_last, threshold) ||
+              (options_.subtract && options_.refractory == 0 && v >= threshold);
+    }
+    v_end = T(v_last);
+    j_end = T(j_last);
+  }
+
+  void note_release(int lane, Index place, std::int32_t count, double v, double j) {
+    if (count > 0 && count <= options_.max_spikes)
+      spikes_.slope_after[place + count - 1] = T((j - v) * tile_->taus[lane].leak);
+  }
+
+  static bool crosses(const Taus& taus, double v, double j, double v_end, double j_end,
+                      double threshold) {
+    // What a state is rounded to counts: one that is found at the threshold fires.
+    if (T(v_end) >= threshold) return true;
+    constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
+    return peaks(taus, v, j, v_end, j_end, kTiny) && peak_reaches(taus, v, j, threshold);
+  }
+
+  const Given<T>& given_;
+  const Options& options_;
+  const Intervals<T>& intervals_;
+  const Spikes<T>& spikes_;
+  Tile<T, kVectors>* tile_ = nullptr;
+  Index sample_ = 0, first_ = 0;
+  Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
+  double free_[kLanes];        // when V is let go
+};
+
+/// Samples of a part of a batch, and tiles: what one thread does at a time.
+struct Units {
+  Index tiles, chunks, batch;
+  Index size() const { return tiles * chunks; }
+  Index tile(Index unit) const { return unit % tiles; }
+  Index begin(Index chunk) const { return batch * chunk / chunks; }
+};
+
+/// Calls with a tile's number of vectors.
+template <class T, class Call>
+void by_width(Index neurons, Call&& call) {
+  if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
+  if (neurons <= 2 * kWidth<T>) return call(std::integral_constant<int, 2>());
+  return call(std::integral_constant<int, 4>());
+}
+
+template <class T>
+void layer_forward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                   const Spikes<T>& spikes) {
+  if (given.batch == 0 || given.neurons == 0) return;
+  Intervals<T> intervals(given, ordered);
+  intervals.prepare(options.threads, false);
+  by_width<T>(given.neurons, [&](auto width) {
+    constexpr int kVectors = decltype(width)::value;
+    constexpr int kLanes = Tile<T, kVectors>::kLanes;
+    const Index tiles = (given.neurons + kLanes - 1) / kLanes;
+    Array<T> tables(tiles * (given.rows + 1) * kLanes);
+    auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
+    Pool::shared().run(tiles, options.threads,
+                       [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
+    const Index most = std::min<Index>(given.batch, 64);
+    const Units units{tiles, std::max<Index>(1, most), given.batch};
+    auto unit = [&](auto uniform, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value;
+      const Index n = units.tile(number), chunk = number / tiles, first = n * kLanes;
+      Forward<T, kVectors, kUniform> forward(given, options, intervals, spikes);
+      Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
+      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
+        if (!intervals.alike())
+          tile = Tile<T, kVectors>(given, b % given.positions, first, kUniform, intervals.taus());
+        forward.run(tile, table(n), b, first);
+      }
+    };
+    Pool::shared().run(units.size(), options.threads, [&](Index number) {
+      intervals.uniform() ? unit(std::true_type(), number) : unit(std::false_type(), number);
+    });
+  });
+}
+
+// ---- backward
+
+/// Spikes as they were found, and dL/dt of each.
+template <class T>
+struct Found {
+  const T* time;
+  const T* slope;
+  const T* slope_after;
+  const T* cotangent;
+};
+
+/// Gradients; what is not asked for is null.
+template <class T>
+struct Gradients {
+  T* weight;  // (rows, neurons)
+  T* lanes;   // (fields, positions, neurons)
+  T* time;    // (batch, arrivals), by slot
+};
+
+/// One tile of one sample back through its arrivals.
+template <class T, int kVectors, bool kUniform, bool kOfLanes>
+class Backward {
+  using V = Vector<T>;
+  using Bits = std::uint64_t;
+  static constexpr int kLanes = Tile<T, kVectors>::kLanes;
+
+ public:
+  Backward(const Given<T>& given, const Options& options, const Intervals<T>& intervals,
+           const Ordered<T>& ordered, const Found<T>& found)
+      : given_(given),
+        options_(options),
+        intervals_(intervals),
+        ordered_(ordered),
+        found_(found) {}
+
+  /// Adds to the gradients.
+  ///
+  /// `by_weight`: like the table; `by_time`: (arrivals,) in order, or null; `own`: (fields, lanes).
+  void run(const Tile<T, kVectors>& tile, const T* table, Index sample, Index first, T* by_weight,
+           T* by_time, double* own) {
+    tile_ = &tile;
+    sample_ = sample;
+    first_ = first;
+    own_ = own;
+    collect();
+    if (last_ < 0) return;  // nothing fires: nothing counts
+    if (by_time)
+      walk<true>(table, by_weight, by_time);
+    else
+      walk<false>(table, by_weight, by_time);
+  }
+
+ private:
+  /// A spike, or the end of a refractory time behind it.
+  struct Event {
+    std::int32_t next;  // in the same interval, earlier of the same lane
+    std::int16_t lane;
+    bool release;
+    std::int32_t slot;
+    double time;
+  };
+
+  struct Costate {
+    double v = 0, j = 0;              // P
+    double v_mem = 0, j_mem = 0, j_syn = 0;  // its derivatives by the time constants
+  };
+
+  /// What happens, by intervals.
+  void collect() {
+    const Index used = intervals_.used(sample_), slots = options_.max_spikes;
+    heads_.assign(used + 1, -1);
+    events_.clear();
+    last_ = -1;
+    const T* times = ordered_.time + ordered_.first(sample_);
+    for (int lane = 0; lane < tile_->count; ++lane) {
+      const Index place = (sample_ * given_.neurons + first_ + lane) * slots;
+      for (Index slot = 0; slot < slots; ++slot) {
+        const T time = found_.time[place + slot];
+        if (!(time < std::numeric_limits<T>::infinity())) break;
+        add(times, used, lane, slot, false, time);
+        const bool another =
+            slot + 1 < slots && found_.time[place + slot + 1] < std::numeric_limits<T>::infinity();
+        if (options_.refractory > 0 && another)
+          add(times, used, lane, slot, true, double(time) + options_.refractory);
+      }
+    }
+  }
+
+  void add(const T* times, Index used, int lane, Index slot, bool release, double time) {
+    // what arrives at the very time of a spike comes after it
+    const Index number = std::lower_bound(times, times + used, time) - times;
+    events_.push_back({heads_[number], std::int16_t(lane), release, std::int32_t(slot), time});
+    heads_[number] = std::int32_t(events_.size() - 1);
+    last_ = std::max(last_, number);
+  }
+
+  template <bool kTime>
+  void walk(const T* table, T* by_weight, T* by_time) {
+    const Tile<T, kVectors>& tile = *tile_;
+    V p_v[kVectors] = {}, p_j[kVectors] = {};
+    V v_mem[kVectors] = {}, j_mem[kVectors] = {}, j_syn[kVectors] = {};  // derivatives of P
+    V by_mem[kVectors] = {}, by_syn[kVectors] = {};
+    V leak[kVectors], synaptic[kVectors];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      reinterpret_cast<T*>(leak)[lane] = T(tile.taus[lane].leak);
+      reinterpret_cast<T*>(synaptic)[lane] = T(tile.taus[lane].synaptic);
+    }
+    std::fill_n(free_v_, kLanes, 0.0);
+    std::fill_n(free_mem_, kLanes, 0.0);
+    const Step<T>* steps = kUniform ? intervals_.steps(sample_) : nullptr;
+    const StepBy<T>* steps_by = kUniform && kOfLanes ? intervals_.steps_by(sample_) : nullptr;
+    for (Index number = last_; number >= 0; --number) {
+      const bool happens = heads_[number] >= 0;
+      alignas(64) T later[5][kLanes];
+      if (__builtin_expect(happens, 0)) {
+        std::memcpy(later[0], p_v, sizeof(p_v));
+        std::memcpy(later[1], p_j, sizeof(p_j));
+        if constexpr (kOfLanes) {
+          std::memcpy(later[2], v_mem, sizeof(v_mem));
+          std::memcpy(later[3], j_mem, sizeof(j_mem));
+          std::memcpy(later[4], j_syn, sizeof(j_syn));
+        }
+      }
+      // P = F^T P', and dP = F^T dP' + (dF)^T P'
+      for (int q = 0; q < kVectors; ++q) {
+        V em, es, k, bound;
+        const double t = kUniform ? 0
+                                  : intervals_.edge(sample_, number + 1) -
+                                        intervals_.edge(sample_, number);
+        if constexpr (kUniform) {
+          em = V{} + steps[number].em;
+          es = V{} + steps[number].es;
+          k = V{} + steps[number].k;
+        } else {
+          tile.own_step(q, t, em, es, k, bound);
+        }
+        if constexpr (kOfLanes) {
+          V em_mem, k_mem, es_syn, k_syn;
+          if constexpr (kUniform) {
+            em_mem = V{} + steps_by[number].em_mem;
+            k_mem = V{} + steps_by[number].k_mem;
+            es_syn = V{} + steps_by[number].es_syn;
+            k_syn = V{} + steps_by[number].k_syn;
+          } else {
+            tile.own_step_by(q, t, em_mem, k_mem, es_syn, k_syn);
+          }
+          j_mem[q] = v_mem[q] * k + j_mem[q] * es + p_v[q] * k_mem;
+          v_mem[q] = v_mem[q] * em + p_v[q] * em_mem;
+          j_syn[q] = j_syn[q] * es + p_v[q] * k_syn + p_j[q] * es_syn;
+        }
+        p_j[q] = p_v[q] * k + p_j[q] * es;
+        p_v[q] = p_v[q] * em;
+      }
+      if (__builtin_expect(happens, 0)) {
+        alignas(64) T now[5][kLanes];
+        std::memcpy(now[0], p_v, sizeof(p_v));
+        std::memcpy(now[1], p_j, sizeof(p_j));
+        if constexpr (kOfLanes) {
+          std::memcpy(now[2], v_mem, sizeof(v_mem));
+          std::memcpy(now[3], j_mem, sizeof(j_mem));
+          std::memcpy(now[4], j_syn, sizeof(j_syn));
+        }
+        settle(number, later, now);
+        std::memcpy(p_v, now[0], sizeof(p_v));
+        std::memcpy(p_j, now[1], sizeof(p_j));
+        if constexpr (kOfLanes) {
+          std::memcpy(v_mem, now[2], sizeof(v_mem));
+          std::memcpy(j_mem, now[3], sizeof(j_mem));
+          std::memcpy(j_syn, now[4], sizeof(j_syn));
+        }
+      }
+      if (number == 0) break;
+      // the arrival at the interval's begin: W e is added to the state, e along j
+      const Index row = intervals_.row(sample_, number);
+      T* by_row = by_weight + row * kLanes;
+      [[maybe_unused]] V moved = {};
+      for (int q = 0; q < kVectors; ++q) {
+        V sum;
+        std::memcpy(&sum, by_row + q * kWidth<T>, sizeof(sum));
+        sum += p_j[q];
+        std::memcpy(by_row + q * kWidth<T>, &sum, sizeof(sum));
+        if constexpr (kTime || kOfLanes) {
+          V weights;
+          std::memcpy(&weights, table + row * kLanes + q * kWidth<T>, sizeof(weights));
+          if constexpr (kOfLanes) {
+            by_mem[q] += weights * j_mem[q];
+            by_syn[q] += weights * j_syn[q];
+          }
+          // - P . A e W
+          if constexpr (kTime) moved += weights * (p_j[q] * synaptic[q] - p_v[q] * leak[q]);
+        }
+      }
+      if constexpr (kTime) by_time[number - 1] += sum_of<T>(moved);
+    }
+    if constexpr (kOfLanes) {
+      alignas(64) T start[5][kLanes], through[2][kLanes];
+      std::memcpy(start[0], p_v, sizeof(p_v));
+      std::memcpy(start[1], p_j, sizeof(p_j));
+      std::memcpy(start[2], v_mem, sizeof(v_mem));
+      std::memcpy(start[3], j_mem, sizeof(j_mem));
+      std::memcpy(start[4], j_syn, sizeof(j_syn));
+      std::memcpy(through[0], by_mem, sizeof(by_mem));
+      std::memcpy(through[1], by_syn, sizeof(by_syn));
+      for (int lane = 0; lane < tile.count; ++lane) {
+        begin(lane, {start[0][lane], start[1][lane], start[2][lane], start[3][lane],
+                     start[4][lane]});
+        own(kTauMem, lane) += through[0][lane];
+        own(kTauSyn, lane) += through[1][lane];
+      }
+    }
+  }
+
+  double& own(Field field, int lane) { return own_[field * kLanes + lane]; }
+
+  bool assigns() const { return options_.refractory > 0; }
+
+  /// What the costate at time 0 says of the lanes.
+  void begin(int lane, const Costate& at_start) {
+    const bool lowered = tile_->above[lane] && !assigns() && !options_.subtract;
+    const double v = lowered ? tile_->v_reset[lane] : tile_->v_start[lane];
+    own(lowered ? kReset : kStart, lane) += at_start.v;
+    own(kCurrent, lane) += at_start.j;
+    const double j = tile_->j_start[lane];
+    own(kTauMem, lane) += v * at_start.v_mem + j * at_start.j_mem;
+    own(kTauSyn, lane) += j * at_start.j_syn;
+  }
+
+  /// The lanes in which something happens in an interval, from its end to its begin.
+  void settle(Index number, const T later[5][kLanes], T now[5][kLanes]) {
+    const double edge = intervals_.edge(sample_, number + 1);
+    Bits touched = 0;
+    for (std::int32_t n = heads_[number]; n >= 0; n = events_[n].next) {
+      const Event& event = events_[n];
+      const int lane = event.lane;
+      Costate& costate = costates_[lane];
+      if (!(touched >> lane & 1)) {
+        touched |= Bits(1) << lane;
+        costate = {later[0][lane], later[1][lane]};
+        if constexpr (kOfLanes) {
+          costate.v_mem = later[2][lane];
+          costate.j_mem = later[3][lane];
+          costate.j_syn = later[4][lane];
+        }
+        cursor_[lane] = edge;
+      }
+      flow_back(lane, costate, event.time);
+      event.release ? release(lane, costate) : spike(lane, event.slot, costate);
+    }
+    const double begin = intervals_.edge(sample_, number);
+    for (; touched; touched &= touched - 1) {
+      const int lane = __builtin_ctzll(touched);
+      Costate& costate = costates_[lane];
+      flow_back(lane, costate, begin);
+      now[0][lane] = T(costate.v);
+      now[1][lane] = T(costate.j);
+      if constexpr (kOfLanes) {
+        now[2][lane] = T(costate.v_mem);
+        now[3][lane] = T(costate.j_mem);
+        now[4][lane] = T(costate.j_syn);
+      }
+    }
+  }
+
+  void flow_back(int lane, Costate& costate, double time) {
+    const double gap = cursor_[lane] - time;
+    cursor_[lane] = time;
+    if (!(gap > 0) || (costate.v == 0 && costate.j == 0)) return;
+    const Taus& taus = tile_->taus[lane];
+    const Flow flow = decay(taus, gap);
+    if constexpr (kOfLanes) {
+      const FlowBy by = decay_by(taus, gap, flow);
+      const double v_mem = costate.v_mem;
+      costate.v_mem = v_mem * flow.em + costate.v * by.em_mem;
+      costate.j_mem = v_mem * flow.k + costate.j_mem * flow.es + costate.v * by.k_mem;
+      costate.j_syn = costate.j_syn * flow.es + costate.v * by.k_syn + costate.j * by.es_syn;
+    }
+    costate.j = costate.v * flow.k + costate.j * flow.es;
+    costate.v *= flow.em;
+  }
+
+  /// Back to before V is let go from v_reset.
+  void release(int lane, Costate& costate) {
+    free_v_[lane] = costate.v;
+    free_mem_[lane] = costate.v_mem;
+    costate.v = costate.v_mem = 0;
+  }
+
+  /// Back to before a spike: the two rules at the top of adjoint/layer_adjoint.py.
+  void spike(int lane, Index slot, Costate& costate) {
+    const Tile<T, kVectors>& tile = *tile_;
+    const Index place = (sample_ * given_.neurons + first_ + lane) * options_.max_spikes + slot;
+    const double leak = tile.taus[lane].leak;
+    const double height = tile.fires_at[lane] - tile.v_reset[lane];
+    const bool at_start = tile.above[lane] && slot == 0 && found_.time[place] == 0;
+    const double slope = std::max<double>(found_.slope[place], options_.min_slope * height * leak);
+    if (assigns()) {
+      const double drive = found_.cotangent[place] - free_v_[lane] * found_.slope_after[place];
+      const double lam = at_start ? 0.0 : -drive / slope;
+      if constexpr (kOfLanes) {
+        own(kThreshold, lane) -= lam;
+        own(kReset, lane) += free_v_[lane];
+        own(kTauMem, lane) += tile.v_reset[lane] * free_mem_[lane];
+      }
+      costate.v = lam;
+      costate.v_mem = 0;
+      free_v_[lane] = free_mem_[lane] = 0;
+      return;
+    }
+    const double drive = found_.cotangent[place] - costate.v * height * leak;
+    const double lam = at_start ? 0.0 : -drive / slope;
+    if constexpr (kOfLanes) {
+      own(kThreshold, lane) -= lam;
+      // where a neuron starts above its threshold its first spike takes nothing
+      const bool takes = options_.subtract || !(tile.above[lane] && slot == 0);
+      if (takes) {
+        own(kThreshold, lane) -= costate.v;
+        own(kReset, lane) += costate.v;
+        own(kTauMem, lane) -= height * costate.v_mem;
+      }
+    }
+    costate.v += lam;
+  }
+
+  const Given<T>& given_;
+  const Options& options_;
+  const Intervals<T>& intervals_;
+  const Ordered<T>& ordered_;
+  const Found<T>& found_;
+  const Tile<T, kVectors>* tile_ = nullptr;
+  Index sample_ = 0, first_ = 0, last_ = -1;
+  double* own_ = nullptr;
+  std::vector<std::int32_t> heads_;  // of each interval, its last event
+  std::vector<Event> events_;
+  Costate costates_[kLanes];
+  double cursor_[kLanes], free_v_[kLanes], free_mem_[kLanes];
+};
+
+/// Gradients. The lists of arrivals of a sample share its slots, of which there are `given.arrivals`.
+template <class T>
+void layer_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
+                    const Found<T>& found, const Gradients<T>& gradients, Index samples) {
+  const Index width = given.positions * given.neurons;
+  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * width, T(0));
+  if (gradients.time) std::fill_n(gradients.time, samples * given.arrivals, T(0));
+  if (given.batch == 0 || given.neurons == 0) return;
+  Intervals<T> intervals(given, ordered);
+  intervals.prepare(options.threads, gradients.lanes != nullptr);
+  by_width<T>(given.neurons, [&](auto vectors) {
+    constexpr int kVectors = decltype(vectors)::value;
+    constexpr int kLanes = Tile<T, kVectors>::kLanes;
+    const Index tiles = (given.neurons + kLanes - 1) / kLanes, size = (given.rows + 1) * kLanes;
+    // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
+    const Index wanted = (16 + tiles - 1) / tiles;
+    const Units units{tiles, std::max<Index>(1, std::min(wanted, (given.batch + 3) / 4)),
+                      given.batch};
+    Array<T> tables(tiles * size), parts(units.size() * size);
+    // of each arrival, tile by tile
+    const Index entries = ordered.first(given.batch);
+    Array<T> by_time(gradients.time ? tiles * entries : 0);
+    const Index own_size = kFields * given.positions * kLanes;
+    Array<double> own(gradients.lanes ? units.size() * own_size : 0);
+    Pool::shared().run(tiles, options.threads, [&](Index n) {
+      pack(given, n * kLanes, kLanes, tables.data() + n * size);
+    });
+    auto unit = [&](auto uniform, auto of_lanes, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value, kOfLanes = decltype(of_lanes)::value;
+      const Index n = units.tile(number), chunk = number / tiles, first = n * kLanes;
+      T* part = parts.data() + number * size;
+      std::fill_n(part, size, T(0));
+      double* own_part = kOfLanes ? own.data() + number * own_size : nullptr;
+      if (own_part) std::fill_n(own_part, own_size, 0.0);
+      Backward<T, kVectors, kUniform, kOfLanes> backward(given, options, intervals, ordered, found);
+      Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
+      for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
+        const Index position = b % given.positions;
+        if (!intervals.alike())
+          tile = Tile<T, kVectors>(given, position, first, kUniform, intervals.taus());
+        T* of_time = nullptr;
+        if (gradients.time) {
+          of_time = by_time.data() + n * entries + ordered.first(b);
+          std::fill_n(of_time, intervals.used(b), T(0));
+        }
+        backward.run(tile, tables.data() + n * size, b, first, part, of_time,
+                     own_part ? own_part + position * kFields * kLanes : nullptr);
+      }
+    };
+    Pool::shared().run(units.size(), options.threads, [&](Index number) {
+      const std::true_type yes;
+      const std::false_type no;
+      if (intervals.uniform())
+        gradients.lanes ? unit(yes, yes, number) : unit(yes, no, number);
+      else
+        gradients.lanes ? unit(no, yes, number) : unit(no, no, number);
+    });
+    // ---- the parts, added up
+    const Index bands = std::min<Index>(given.rows, 16);
+    Pool::shared().run(bands, options.threads, [&](Index band) {
+      for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
+        for (Index n = 0; n < tiles; ++n) {
+          const Index count = std::min<Index>(kLanes, given.neurons - n * kLanes);
+          T* sum = gradients.weight + row * given.neurons + n * kLanes;
+          for (Index chunk = 0; chunk < units.chunks; ++chunk) {
+            const T* part = parts.data() + (chunk * tiles + n) * size + row * kLanes;
+            for (Index lane = 0; lane < count; ++lane) sum[lane] += part[lane];
+          }
+        }
+    });
+    if (gradients.time) {
+      // lists of the same sample, one after the other
+      const Index lists = given.batch / samples;
+      Pool::shared().run(samples, options.threads, [&](Index sample) {
+        T* to = gradients.time + sample * given.arrivals;
+        for (Index b = sample * lists; b < (sample + 1) * lists; ++b)
+          for (Index number = 0; number < intervals.used(b); ++number) {
+            T sum = 0;
+            for (Index n = 0; n < tiles; ++n)
+              sum += by_time[n * entries + ordered.first(b) + number];
+            const Index slot = ordered.slot[ordered.first(b) + number];
+            if (slot >= 0 && slot < given.arrivals) to[slot] += sum;
+          }
+      });
+    }
+    if (gradients.lanes)
+      for (Index field = 0; field < kFields; ++field)
+        for (Index position = 0; position < given.positions; ++position)
+          for (Index neuron = 0; neuron < given.neurons; ++neuron) {
+            const Index n = neuron / kLanes, lane = neuron % kLanes;
+            double sum = 0;
+            for (Index chunk = 0; chunk < units.chunks; ++chunk)
+              sum += own[(chunk * tiles + n) * own_size + position * kFields * kLanes +
+                         field * kLanes + lane];
+            gradients.lanes[(field * given.positions + position) * given.neurons + neuron] = T(sum);
+          }
+  });
+}
+
+}  // namespace native

@@ -1,0 +1,301 @@
+// What all kernels need: vectors, memory, threads, exponentials, and events in the order of time.
+//
+// Vectors are the compiler's own (64 bytes, whatever the machine has); the one thing that they do
+// not say is which lanes satisfy a condition, for which there is an intrinsic and a plain loop.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include <unistd.h>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace native {
+
+using Index = std::int64_t;
+
+// ---- vectors
+
+typedef float FloatVector __attribute__((vector_size(64)));
+typedef double DoubleVector __attribute__((vector_size(64)));
+typedef std::int64_t LongVector __attribute__((vector_size(64)));
+
+template <class T>
+using Vector = std::conditional_t<std::is_same_v<T, float>, FloatVector, DoubleVector>;
+
+template <class T>
+constexpr int kWidth = 64 / sizeof(T);
+
+/// One bit for each lane in which a >= b.
+inline unsigned at_least(FloatVector a, FloatVector b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+#elif defined(__AVX__)
+  typedef int Mask __attribute__((vector_size(64)));
+  Mask found = a >= b;
+  __m256 half[2];
+  std::memcpy(half, &found, sizeof(found));
+  return _mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8;
+#else
+  unsigned bits = 0;
+  for (int lane = 0; lane < 16; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
+  return bits;
+#endif
+}
+
+inline unsigned at_least(DoubleVector a, DoubleVector b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GE_OQ);
+#elif defined(__AVX__)
+  typedef std::int64_t Mask __attribute__((vector_size(64)));
+  Mask found = a >= b;
+  __m256d half[2];
+  std::memcpy(half, &found, sizeof(found));
+  return _mm256_movemask_pd(half[0]) | _mm256_movemask_pd(half[1]) << 4;
+#else
+  unsigned bits = 0;
+  for (int lane = 0; lane < 8; ++lane) bits |= unsigned(a[lane] >= b[lane]) << lane;
+  return bits;
+#endif
+}
+
+template <class T>
+inline T sum_of(Vector<T> a) {
+  // a fixed order: halves onto each other
+  T values[kWidth<T>];
+  std::memcpy(values, &a, sizeof(a));
+  for (int half = kWidth<T> / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) values[lane] += values[lane + half];
+  return values[0];
+}
+
+// ---- memory
+
+/// Numbers on a boundary of 64 bytes, not initialised.
+template <class T>
+class Array {
+ public:
+  Array() = default;
+  explicit Array(Index size) : size_(size) {
+    if (size < 0 || std::size_t(size) > std::numeric_limits<std::size_t>::max() / 2 / sizeof(T))
+      throw std::bad_alloc();
+    data_.reset(static_cast<T*>(
+        ::operator new(std::max<std::size_t>(std::size_t(size) * sizeof(T), 64), kBoundary)));
+  }
+  Array(Index size, T value) : Array(size) { std::fill_n(data_.get(), size, value); }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  T& operator[](Index n) { return data_.get()[n]; }
+  const T& operator[](Index n) const { return data_.get()[n]; }
+  Index size() const { return size_; }
+
+ private:
+  static constexpr std::align_val_t kBoundary{64};
+  struct Free {
+    void operator()(T* data) const { ::operator delete(data, kBoundary); }
+  };
+  std::unique_ptr<T, Free> data_;
+  Index size_ = 0;
+};
+
+// ---- threads
+
+/// Threads that wait for work. One job at a time: a second one, from another thread, runs by itself.
+class Pool {
+ public:
+  /// Calls work(n) for n in 0 ... units - 1, in any order, by up to `threads` threads.
+  template <class Work>
+  void run(Index units, Index threads, Work&& work) {
+    threads = std::min<Index>(threads, units);
+    std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
+    if (threads <= 1 || !alone.owns_lock()) {
+      for (Index n = 0; n < units; ++n) work(n);
+      return;
+    }
+    grow(threads - 1);
+    Job job;
+    job.units = units;
+    job.work = [&work](Index n) { work(n); };
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      wanted_ = threads - 1;
+      ++round_;
+    }
+    wake_.notify_all();
+    take(job);
+    std::unique_lock<std::mutex> lock(mutex_);
+    wanted_ = 0;  // who has not come yet need not
+    done_.wait(lock, [this] { return active_ == 0; });
+    job_ = nullptr;
+    if (job.failed) std::rethrow_exception(job.failed);
+  }
+
+  static Pool& shared() {
+    // Threads do not outlive a fork: the child begins with a pool of its own. Never destroyed, as
+    // its threads may wait when the process ends.
+    static std::atomic<Pool*> pool{nullptr};
+    static std::atomic<int> owner{0};
+    static std::mutex making;
+    Pool* found = pool.load();
+    if (found && owner.load() == int(getpid())) return *found;
+    std::lock_guard<std::mutex> lock(making);
+    if (!pool.load() || owner.load() != int(getpid())) {
+      pool = new Pool;
+      owner = int(getpid());
+    }
+    return *pool.load();
+  }
+
+ private:
+  struct Job {
+    Index units = 0;
+    std::function<void(Index)> work;
+    std::atomic<Index> next{0};
+    std::atomic<bool> stop{false};
+    std::exception_ptr failed;
+    std::mutex failing;
+  };
+
+  static void take(Job& job) {
+    for (Index n; !job.stop && (n = job.next.fetch_add(1)) < job.units;) {
+      try {
+        job.work(n);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(job.failing);
+        if (!job.failed) job.failed = std::current_exception();
+        job.stop = true;
+      }
+    }
+  }
+
+  void grow(Index count) {
+    while (Index(threads_.size()) < count)
+      threads_.emplace_back([this] { serve(); }).detach();
+  }
+
+  void serve() {
+    std::uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return round_ != seen && wanted_ > 0; });
+      seen = round_;
+      --wanted_;
+      ++active_;
+      Job& job = *job_;
+      lock.unlock();
+      take(job);
+      lock.lock();
+      if (--active_ == 0) done_.notify_all();
+    }
+  }
+
+  std::mutex busy_, mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> threads_;
+  Job* job_ = nullptr;
+  Index wanted_ = 0, active_ = 0;
+  std::uint64_t round_ = 0;
+};
+
+// ---- exponentials
+
+/// e^x - 1 for x <= 0 in eight lanes, to the last digits: Taylor's series of what is left of x when
+/// whole multiples of log 2 are taken out.
+inline DoubleVector expm1_of(DoubleVector x) {
+  const DoubleVector least = DoubleVector{} - 708.0;
+  x = x < least ? least : x;
+  // Added to 1.5 * 2^52 a number is rounded to a whole one, which stands in the low bits.
+  const double magic = 6755399441055744.0;
+  DoubleVector shifted = x * 1.4426950408889634 + magic;
+  DoubleVector whole = shifted - magic;
+  DoubleVector r = x - whole * 6.93147180369123816490e-01;
+  r = r - whole * 1.90821492927058770002e-10;
+  // sum of r^n / n!, n = 1 ... 13
+  DoubleVector p = DoubleVector{} + 1.0;
+  for (int n = 13; n > 1; --n) p = 1.0 + r * p * (1.0 / n);
+  p = r * p;
+  LongVector bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits << 52) + (std::int64_t(1023) << 52);
+  DoubleVector power;  // 2^whole
+  std::memcpy(&power, &bits, sizeof(power));
+  return power * p + (power - 1.0);
+}
+
+// ---- events in the order of time
+
+/// A time as a number that sorts like it.
+inline std::uint32_t sort_key(float time) {
+  std::uint32_t bits;
+  time += 0.0f;  // -0 is 0
+  std::memcpy(&bits, &time, sizeof(bits));
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+inline std::uint64_t sort_key(double time) {
+  std::uint64_t bits;
+  time += 0.0;
+  std::memcpy(&bits, &time, sizeof(bits));
+  return bits >> 63 ? ~bits : bits | std::uint64_t(1) << 63;
+}
+
+template <class T>
+struct Entry {
+  decltype(sort_key(T())) key;
+  std::int32_t slot;
+};
+
+/// Slots in the order of their times, equal times in the order of slots: `order` holds the entries,
+/// `spare` as much room.
+template <class T>
+void sort_entries(std::vector<Entry<T>>& order, std::vector<Entry<T>>& spare) {
+  auto less = [](const Entry<T>& a, const Entry<T>& b) {
+    return a.key < b.key || (a.key == b.key && a.slot < b.slot);
+  };
+  if (std::is_sorted(order.begin(), order.end(), less)) return;
+  if (order.size() < 192) {
+    std::sort(order.begin(), order.end(), less);
+    return;
+  }
+  // Digit by digit from the lowest, each pass stable.
+  constexpr int kDigit = 11;
+  constexpr int kPasses = (8 * sizeof(order[0].key) + kDigit - 1) / kDigit;
+  std::vector<std::uint32_t> count(std::size_t(kPasses) << kDigit, 0);
+  constexpr unsigned kMask = (1u << kDigit) - 1;
+  for (const auto& entry : order)
+    for (int pass = 0; pass < kPasses; ++pass)
+      ++count[(std::size_t(pass) << kDigit) + ((entry.key >> (pass * kDigit)) & kMask)];
+  spare.resize(order.size());
+  for (int pass = 0; pass < kPasses; ++pass) {
+    std::uint32_t* of_digit = &count[std::size_t(pass) << kDigit];
+    const int shift = pass * kDigit;
+    if (of_digit[(order[0].key >> shift) & kMask] == order.size()) continue;  // all the same
+    std::uint32_t first = 0;
+    for (unsigned digit = 0; digit <= kMask; ++digit) {
+      std::uint32_t here = of_digit[digit];
+      of_digit[digit] = first;
+      first += here;
+    }
+    for (const auto& entry : order) spare[of_digit[(entry.key >> shift) & kMask]++] = entry;
+    order.swap(spare);
+  }
+}
+
+}  // namespace native

@@ -1,0 +1,404 @@
+"""The native backend against XLA's: the same spikes and gradients, whatever the number of threads; what
+it does not cover falls back or is refused, and what goes wrong is an error.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, lower, simulate
+from jaxsnn.errors import UsageError
+from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.native.native_build import native_library, target_name
+from jaxsnn.event.native.native_layer import native_layer_spikes
+from jaxsnn.network.results import Result
+from jaxsnn.network.structure import TauShape
+from jaxsnn.nir import build
+
+SHAPES = {2: TauShape.DOUBLE, 0.5: TauShape.HALF, 1: TauShape.EQUAL}
+TAU = 1e-2
+
+
+@pytest.fixture(autouse=True)
+def _built():
+    if not native_library().there:
+        pytest.skip(native_library().reason)
+
+
+def lanes_of(rng, shape, ratio, own, above, dtype):
+    size = shape[-1]
+    spread = rng.uniform(0.7, 1.4, (2, size)) if own else np.ones((2, size))
+    starts = rng.uniform(-0.2, 0.3, size) + above * (rng.random(size) < 0.3)
+    values = {
+        "threshold": rng.uniform(0.5, 1.0, size),
+        "v_reset": rng.uniform(-0.3, 0.2, size),
+        "v_start": starts,
+        "j_start": rng.uniform(-0.2, 0.3, size),
+        "tau_mem": ratio * TAU * spread[0],
+        "tau_syn": TAU * spread[1],
+    }
+    return Lanes(
+        **{name: jnp.asarray(np.broadcast_to(v, shape), dtype) for name, v in values.items()}
+    )
+
+
+def work(
+    ratio,
+    own=False,
+    refractory=0.0,
+    subtract=False,
+    once=False,
+    above=False,
+    neurons=21,
+    positions=1,
+    dtype=jnp.float64,
+):
+    """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them."""
+    rng = np.random.default_rng(neurons + positions)
+    shape = (neurons,) if positions == 1 else (positions, neurons)
+    batch, arrivals, rows = 5 * positions, 40, 12
+    time = rng.uniform(0, 0.1, (batch, arrivals))
+    time[rng.random(time.shape) < 0.1] = np.inf
+    model = CubaLIFDelta(
+        tau_shape=TauShape.ANY if own else SHAPES.get(ratio, TauShape.ANY),
+        uniform=not own,
+        reset_kind="subtract" if subtract else "zero",
+    )
+    spec = LayerSpec(
+        neuron=model,
+        max_spikes=1 if once else 8,
+        once=once,
+        min_slope=2**-20,
+        refractory=refractory,
+    )
+    given = (
+        jnp.asarray(rng.normal(0.4, 0.6, (rows, neurons)), dtype),
+        lanes_of(rng, shape, ratio, own, above, dtype),
+        jnp.asarray(time, dtype),
+        jnp.asarray(rng.integers(0, rows, time.shape), jnp.int32),
+        jnp.asarray(0.09, dtype),
+    )
+    return spec, given, jnp.asarray(rng.normal(size=(batch, neurons, spec.max_spikes)), dtype)
+
+
+def spikes_and_gradients(function, given, weights):
+    """Spikes, and gradients of the weighed times by weight, lanes and arrival times."""
+    weight, lanes, time, row, t_end = given
+
+    def loss(weight, lanes, time):
+        found = function(weight, lanes, time, row, t_end)
+        slopes = jnp.clip(jax.lax.stop_gradient(found.slope), 0, 50)
+        times = jnp.where(jnp.isfinite(found.time), found.time, 0.0)
+        return jnp.sum(weights * slopes * times), found
+
+    (_, found), gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(
+        weight, lanes, time
+    )
+    return found, gradient
+
+
+CASES = {
+    "double": {"ratio": 2},
+    "half": {"ratio": 0.5},
+    "equal": {"ratio": 1, "neurons": 3},
+    "nearly equal": {"ratio": 1.001},
+    "any": {"ratio": 3.7, "neurons": 70},
+    "own": {"ratio": 1.3, "own": True},
+    "once": {"ratio": 2, "once": True},
+    "refractory": {"ratio": 1.3, "own": True, "refractory": 5e-3},
+    "subtract": {"ratio": 2, "subtract": True},
+    "starts above": {"ratio": 2, "above": True},
+    "subtract, above": {"ratio": 2, "above": True, "subtract": True},
+    "held, above": {"ratio": 2, "above": True, "refractory": 3e-3},
+    "positions": {"ratio": 2, "positions": 3, "neurons": 4},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_backends_agree(name, x64):
+    spec, given, weights = work(**CASES[name])
+    expected, wanted = spikes_and_gradients(
+        lambda *given: layer_spikes(spec, *given), given, weights
+    )
+    found, gradient = spikes_and_gradients(
+        lambda *given: native_layer_spikes(spec, 2, *given), given, weights
+    )
+    assert int(expected.count.sum()) > 20
+    np.testing.assert_array_equal(found.count, expected.count)
+    np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
+    np.testing.assert_allclose(found.slope, expected.slope, rtol=1e-8)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize("name", ["double", "any", "held, above"])
+def test_the_number_of_threads_changes_no_bit(name):
+    spec, given, weights = work(**CASES[name], dtype=jnp.float32)
+    one, two, many = (
+        jax.tree.leaves(
+            spikes_and_gradients(
+                lambda *given, n=n: native_layer_spikes(spec, n, *given), given, weights
+            )
+        )
+        for n in (1, 2, 7)
+    )
+    for a, b, c in zip(one, two, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_float32_is_as_exact_as_xla(x64):
+    """Against float64, which neither of them is."""
+    spec, given, weights = work(2)
+    true, _ = spikes_and_gradients(lambda *given: layer_spikes(spec, *given), given, weights)
+    spec, given, weights = work(2, dtype=jnp.float32)
+    errors = []
+    for way in (layer_spikes, lambda spec, *given: native_layer_spikes(spec, 1, *given)):
+        found, _ = spikes_and_gradients(lambda *given, way=way: way(spec, *given), given, weights)
+        np.testing.assert_array_equal(found.count, true.count)
+        both = np.isfinite(found.time)
+        errors.append(np.abs(np.asarray(found.time)[both] - np.asarray(true.time)[both]))
+    assert errors[1].max() < 2 * errors[0].max()
+    assert np.median(errors[1]) < 1e-6 * TAU
+
+
+def test_nothing_arrives_and_nobody_is_there():
+    spec, given, _ = work(2, dtype=jnp.float32)
+    weight, lanes, time, row, t_end = given
+    quiet = replace_starts(lanes)
+    for size in (0, 3):
+        none = native_layer_spikes(
+            spec, 2, weight, quiet, time[:, :size] + jnp.inf, row[:, :size], t_end
+        )
+        assert not none.count.any()
+        assert not jnp.isfinite(none.time).any()
+    empty = jax.tree.map(lambda array: array[:0], lanes)
+    nobody = native_layer_spikes(spec, 2, weight[:, :0], empty, time, row, t_end)
+    assert nobody.time.shape == (5, 0, 8)
+    nothing = native_layer_spikes(spec, 2, weight, lanes, time[:0], row[:0], t_end)
+    assert nothing.time.shape == (0, 21, 8)
+
+
+def replace_starts(lanes):
+    still = jnp.zeros_like(lanes.v_start)
+    return Lanes(**{**vars(lanes), "v_start": still, "j_start": still})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_numbers_that_are_none_do_not_hang(value):
+    spec, given, weights = work(2, dtype=jnp.float32)
+    weight, lanes, time, row, t_end = given
+    for wrong in (
+        (weight.at[0].set(value), lanes, time),
+        (weight, Lanes(**{**vars(lanes), "tau_syn": lanes.tau_syn.at[0].set(value)}), time),
+        (weight, lanes, time.at[:, 0].set(value)),
+    ):
+        found, _ = spikes_and_gradients(
+            lambda *given: native_layer_spikes(spec, 2, *given), (*wrong, row, t_end), weights
+        )
+        assert found.count.shape == (5, 21)
+
+
+def test_rows_beyond_the_table_weigh_nothing():
+    spec, given, weights = work(2, dtype=jnp.float32)
+    weight, lanes, time, row, t_end = given
+    beyond = row.at[:, ::2].set(jnp.where(row[:, ::2] % 2, 2**30, -5))
+    dropped = jnp.where(beyond == row, time, jnp.inf)
+    one, two = (
+        spikes_and_gradients(
+            lambda *given: native_layer_spikes(spec, 2, *given),
+            (weight, lanes, *rest, t_end),
+            weights,
+        )
+        for rest in ((time, beyond), (dropped, row))
+    )
+    np.testing.assert_allclose(one[0].time, two[0].time, rtol=1e-5)
+    np.testing.assert_allclose(one[1][0], two[1][0], atol=1e-4 * np.abs(two[1][0]).max())
+
+
+def test_a_wrong_shape_is_an_error():
+    name = target_name("jaxsnn_layer_forward", "float32")
+    call = jax.ffi.ffi_call(name, [jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 8)
+    with pytest.raises(Exception, match="jaxsnn native engine: weight is not"):
+        call(
+            *[jnp.zeros(3, jnp.float32)] * 5,
+            max_spikes=np.int64(1),
+            counted=np.int64(1),
+            once=False,
+            subtract=False,
+            refractory=np.float64(0),
+            threads=np.int64(1),
+        )
+
+
+# ---- the engine's choice
+
+
+def network(neurons):
+    layers = build.input(3), build.linear(weight=np.ones((2, 3))), neurons
+    return lower(build.sequential(*layers))
+
+
+def events():
+    time = jnp.asarray(np.linspace(0, 20e-3, 12).reshape(2, 6), jnp.float32)
+    return Events(time=time, index=jnp.asarray(np.arange(12).reshape(2, 6) % 3, jnp.int32))
+
+
+def test_native_refuses_what_it_does_not_cover():
+    net = network(build.lif(tau="10ms"))
+    with pytest.raises(UsageError, match="'2' is not covered by the native backend: its neurons"):
+        simulate(net, events(), 30e-3, engine=EventDriven(backend="native"))
+    assert simulate(net, events(), 30e-3, engine=EventDriven(backend="auto")).result == 0
+
+
+@pytest.mark.parametrize("options", [{"backend": "gpu"}, {"threads": 0}])
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        simulate(
+            network(build.cubalif(tau_mem="10ms", tau_syn="5ms")),
+            events(),
+            30e-3,
+            engine=EventDriven(**options),
+        )
+
+
+def lowered(**options):
+    net = network(build.cubalif(tau_mem="10ms", tau_syn="5ms"))
+    engine = EventDriven(**options)
+    run = jax.jit(lambda events: simulate(net, events, 30e-3, engine=engine, throw=False).result)
+    return run.lower(events()).as_text()
+
+
+def test_auto_is_native_where_it_can(monkeypatch):
+    monkeypatch.delenv("JAXSNN_BACKEND", raising=False)
+    assert "jaxsnn_layer_forward" in lowered()
+    assert "jaxsnn_layer_forward" not in lowered(backend="xla")
+    assert "jaxsnn_layer_forward" not in lowered(forward_mode=True)
+
+
+def test_without_a_compiler_xla_runs(run_python, tmp_path):
+    code = """
+from jaxsnn.commands.doctor_command import diagnose
+from jaxsnn.event.native.native_build import native_library
+from tests.event.test_native import lowered
+print(native_library())
+print(diagnose().backends["native"])
+print("jaxsnn_layer" in lowered())
+"""
+    empty = {"PATH": str(tmp_path), "CXX": "", "JAXSNN_CACHE_DIR": str(tmp_path)}
+    reason, doctor, native = run_python(code, **empty).stdout.splitlines()
+    assert "there=False" in reason
+    assert "no C++ compiler" in doctor
+    assert native == "False"
+
+
+def test_a_compiler_that_fails_is_reported(run_python, tmp_path):
+    fails = tmp_path / "fails"
+    fails.write_text("#!/bin/sh\necho 'x.cc: error: no such luck' >&2\nexit 1\n")
+    fails.chmod(0o755)
+    code = "from jaxsnn.event.native.native_build import native_library\nprint(native_library().reason)"
+    found = run_python(code, CXX=str(fails), JAXSNN_CACHE_DIR=str(tmp_path)).stdout
+    assert "did not build it" in found
+    assert os.listdir(tmp_path) == ["fails"]
+
+
+# ---- feedback, and convolutions
+
+
+def in_network(graph, events, weights, **options):
+    """Spikes of the last population and gradients by all parameters and input times."""
+    net = lower(graph)
+    last = list(net.populations)[-1]
+    given, dtype = net.parameters, jnp.asarray(events.time).dtype
+
+    def value(parameters, time):
+        found = simulate(
+            net.with_parameters(parameters),
+            Events(time=time, index=events.index),
+            40e-3,
+            engine=EventDriven(max_spikes=12, max_arrivals=400, **options),
+        )
+        spikes = found.spikes[last]
+        times = jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0)
+        slopes = jax.lax.stop_gradient(jnp.clip(spikes.slope, 0, 50))
+        return jnp.sum(weights(times.shape, dtype) * slopes * times), spikes
+
+    (_, spikes), gradient = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(
+        given, events.time
+    )
+    return spikes, gradient
+
+
+def some_weights(shape, dtype):
+    return jnp.asarray(np.random.default_rng(3).normal(size=shape), dtype)
+
+
+def recurrent_graph():
+    rng = np.random.default_rng(5)
+    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    nodes = {
+        "input": build.input(4),
+        "in": build.linear(weight=rng.normal(0.9, 0.3, (19, 4))),
+        "loop": build.cubalif(**taus),
+        "back": build.linear(weight=rng.normal(0, 0.25, (19, 19))),
+        "out": build.linear(weight=rng.normal(0.3, 0.1, (2, 19))),
+        "last": build.cubalif(**taus),
+        "output": build.output(),
+    }
+    chain = ("input", "in", "loop", "out", "last", "output")
+    return build.network(nodes, [chain, ("loop", "back", "loop")])
+
+
+def convolution_graph():
+    rng = np.random.default_rng(6)
+    taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
+    plain = {"stride": 1, "dilation": 1, "groups": 1}
+    kernel, other = rng.normal(0.5, 0.4, (3, 2, 3, 3)), rng.normal(0.4, 0.3, (4, 3, 2, 2))
+    return build.sequential(
+        build.input((2, 8, 8)),
+        build.node("Conv2d", weight=kernel, bias=np.full(3, 0.1), padding=1, **plain),
+        build.cubalif(**taus),
+        build.node("SumPool2d", kernel_size=2, stride=2, padding=0),
+        build.node("Conv2d", weight=other, bias=np.zeros(4), padding=0, **plain),
+        build.cubalif(**taus),
+    )
+
+
+@pytest.mark.parametrize("make", [recurrent_graph, convolution_graph])
+def test_whole_networks_agree(make, x64):
+    rng = np.random.default_rng(4)
+    channels = 4 if make is recurrent_graph else 128
+    count = 12 if make is recurrent_graph else 150
+    time = np.sort(rng.uniform(0, 25e-3, (3, count)))
+    events = Events(
+        time=jnp.asarray(time), index=jnp.asarray(rng.integers(0, channels, time.shape), jnp.int32)
+    )
+    expected, wanted = in_network(make(), events, some_weights, backend="xla")
+    found, gradient = in_network(make(), events, some_weights, backend="native", threads=2)
+    again = in_network(make(), events, some_weights, backend="native", threads=1)
+    assert int(expected.count.sum()) > 6
+    np.testing.assert_array_equal(found.count, expected.count)
+    np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+        scale = np.abs(theirs).max() + 1e-12
+        np.testing.assert_allclose(ours, theirs, atol=1e-9 * scale)
+    for one, two in zip(jax.tree.leaves(again), jax.tree.leaves((found, gradient)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_too_few_events_of_a_loop_end_the_run():
+    rng = np.random.default_rng(4)
+    time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (2, 12))), jnp.float32)
+    events = Events(time=time, index=jnp.asarray(rng.integers(0, 4, time.shape), jnp.int32))
+    net = lower(recurrent_graph())
+    for backend in ("native", "xla"):
+        engine = EventDriven(max_spikes=12, max_events={"loop": 3}, backend=backend)
+        found = simulate(net, events, 40e-3, engine=engine, throw=False)
+        assert found.result == Result.BUDGET_EXHAUSTED
