@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.train.data.batches import encoded
     from jaxsnn.train.data.datasets import taken
     from jaxsnn.train.data.labelled_files import load_splits
-    from jaxsnn.train.loop.defaults import default_encoder, read_population, reference_tau
+    from jaxsnn.train.loop.defaults import make_encoder, read_population, reference_tau
 
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.part not in PARTS:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         data = taken(data, np.arange(min(max(arguments.samples, 1), len(data))))
     last = read_population(network)
     values = not hasattr(data.x, "time")
-    encoder = default_encoder(splits, reference_tau(network, last))[0] if values else None
+    encoder = make_encoder(splits, reference_tau(network, last))[0] if values else None
     batch = encoded(
         data,
         network,
