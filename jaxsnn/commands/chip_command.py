@@ -93,8 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.samples is not None:
         data = taken(data, np.arange(min(max(arguments.samples, 1), len(data))))
     last = read_population(network)
-    values = not hasattr(data.x, "time")
-    encoder = make_encoder(splits, reference_tau(network, last))[0] if values else None
+    encoder = None
+    if not hasattr(data.x, "time"):
+        encoder, how = make_encoder(splits, reference_tau(network, last))
+        notes = [*notes, how]
     batch = encoded(
         data,
         network,
