@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
@@ -21,6 +21,9 @@ from jaxsnn.commands.arguments import (
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.units import format_time
 
+if TYPE_CHECKING:
+    from jaxsnn.bss2.traffic import Traffic
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmulateOutcome:
@@ -33,6 +36,9 @@ class EmulateOutcome:
         runs: of the mapping.
         samples: size of the batch.
         output: path of the file that was written.
+        traffic: by run, what each bus and link carries.
+        seconds_per_sample: on the chip, in all runs, rest between samples included.
+        joules_per_sample: of the chip alone.
     """
 
     spikes: dict[str, int]
@@ -41,10 +47,13 @@ class EmulateOutcome:
     runs: int
     samples: int
     output: str
+    traffic: tuple[Traffic, ...]
+    seconds_per_sample: float
+    joules_per_sample: float
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"schema": 1, **vars(self)}
+        return {"schema": 1, **vars(self)} | {"traffic": [one.as_dict() for one in self.traffic]}
 
     def as_text(self) -> str:
         """For people."""
@@ -53,6 +62,16 @@ class EmulateOutcome:
         lost = ", ".join(f"{count} {where}" for where, count in self.lost.items() if count)
         lines.append(
             f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
+        )
+        for number, one in enumerate(self.traffic):
+            name = one.busiest
+            lines.append(
+                f"run {number}: busiest is {name} with {one.peak[name]} of {one.limit} events in a "
+                f"microsecond; {one.replayed:.1f} spikes a sample are replayed"
+            )
+        lines.append(
+            f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
+            " sample"
         )
         return "\n".join([*lines, self.output])
 
@@ -122,16 +141,36 @@ def run(arguments: argparse.Namespace) -> int:
     arrays |= {f"{name}.membrane": one.transpose(1, 0, 2) for name, one in done.voltages.items()}
     write_arrays(output, arrays, arguments.force)
     add_notes(arguments, quantized.notes)
-    outcome = EmulateOutcome(
-        spikes={name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes},
-        lost={name: int(count) for name, count in done.lost.items()},
-        late=done.late,
-        runs=done.runs,
-        samples=len(next(iter((*done.spikes.values(), *done.voltages.values())))),
-        output=os.fspath(output),
-    )
+    spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
+    plan = _plan(mapping, quantized, given.events, done, t_end)
+    outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
     return 0
+
+
+def _plan(mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float) -> dict[str, Any]:
+    """What was lost, and what buses, links, time and energy a sample takes."""
+    import numpy as np
+
+    from jaxsnn.bss2.traffic import POWER, seconds_per_sample, traffic
+    from jaxsnn.train.loop.recorded_chip import by_neuron
+
+    populations = quantized.populations.values()
+    slowest = max(float(np.max([one.tau_mem, one.tau_syn])) for one in populations)
+    seconds = seconds_per_sample(mapping, t_end, quantized.speedup, slowest)
+    sizes = {part.name: part.size for part in mapping.populations}
+    times = dict(done.spikes)
+    for name, one in sent.items():
+        times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
+    return {
+        "lost": {name: int(count) for name, count in done.lost.items()},
+        "late": done.late,
+        "runs": done.runs,
+        "samples": len(next(iter(times.values()))),
+        "traffic": traffic(mapping, times, t_end, quantized.speedup),
+        "seconds_per_sample": seconds,
+        "joules_per_sample": POWER * seconds,
+    }
 
 
 def _events(name: str, spikes: Any) -> dict[str, Any]:

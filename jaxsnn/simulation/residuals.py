@@ -12,7 +12,7 @@ MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residuals:
+class SpikeResiduals:
     """Of one population; the k-th spike of a neuron is compared with its k-th.
 
     Attributes:
@@ -51,7 +51,7 @@ class Residuals:
         )
 
 
-def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> Residuals:
+def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeResiduals:
     """Compare spike times (samples, neurons, spikes), rising, inf where unused; seconds.
 
     >>> inf = float("inf")
@@ -64,7 +64,7 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> Residua
     pairs = np.isfinite(expected[..., :most]) & np.isfinite(recorded[..., :most])
     late = (recorded[..., :most][pairs] - expected[..., :most][pairs]) / tau
     centre = np.median(late) if late.size else 0.0
-    return Residuals(
+    return SpikeResiduals(
         expected=int(counts[0].sum()),
         recorded=int(counts[1].sum()),
         missing=int(np.maximum(counts[0] - counts[1], 0).sum()),
