@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all check format bench interop clean
+.PHONY: demo test test-all check native-check format bench interop clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --force
@@ -24,6 +24,12 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+# The kernels under the sanitizers of addresses and undefined behaviour.
+SANITIZED := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+native-check: $(VENV)/.installed-test
+	JAXSNN_CXXFLAGS="$(SANITIZED)" LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q tests/event/test_native.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format --quiet .

@@ -54,7 +54,7 @@ class EventDriven(EventOptions):
             neuron, whichever is more. Too few end the run likewise.
         max_arrivals: arrivals at one position of a population behind a convolution or a pool.
             Default: 4 times the mean that the budgets of its sources allow, and 32. Too few end the
-            run likewise.
+            run likewise. The native backend makes no such lists, and needs no budget for them.
         first_spike_only: True, or the names of populations: neurons stop after their first spike.
             For a population that feeds no other it only leaves the later spikes out. For others it
             changes what the network does, and NIR cannot say it: other simulators of the exported

@@ -273,7 +273,7 @@ def test_a_negative_delay_is_an_error():
 def test_budgets_are_reported_and_found():
     network = small()
     events = inputs(network)
-    tight = EventDriven(max_spikes=16, max_arrivals={"first": 3})
+    tight = EventDriven(max_spikes=16, max_arrivals={"first": 3}, backend="xla")
     few = simulate(network, events, T_END, engine=tight, throw=False)
     assert (
         "arrive at one position of 'first', there is room for 3: pass max_arrivals=" in few.message

@@ -113,7 +113,8 @@ def _compile(compiler: str, dtype: str, output: Path) -> None:
     source = str(_SOURCES / _MAIN)
     problem = ""
     for machine in _MACHINE_FLAGS:
-        command = [compiler, *_FLAGS, *machine, numbers, include, source, "-o", str(output)]
+        flags = [*_FLAGS, *machine, *_more_flags(), numbers, include]
+        command = [compiler, *flags, source, "-o", str(output)]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
@@ -122,6 +123,11 @@ def _compile(compiler: str, dtype: str, output: Path) -> None:
         lines = [line for line in done.stderr.splitlines() if "error" in line]
         problem = problem or next(iter(lines), f"exit code {done.returncode}")
     raise RuntimeError(problem)
+
+
+def _more_flags() -> list[str]:
+    """Flags of the user's: for sanitizers, say."""
+    return os.environ.get("JAXSNN_CXXFLAGS", "").split()
 
 
 def _key(compiler: str) -> str:
@@ -140,7 +146,8 @@ def _ingredients(compiler: str) -> Iterator[bytes]:
         [compiler, "--version"], capture_output=True, timeout=_PATIENCE, check=True
     )
     yield compiler.encode() + version.stdout
-    yield repr((_FLAGS, _MACHINE_FLAGS, jaxlib.version.__version__, platform.machine())).encode()
+    flags = _FLAGS, _MACHINE_FLAGS, _more_flags()
+    yield repr((flags, jaxlib.version.__version__, platform.machine())).encode()
     # Folders may be shared by machines that do not have the same instructions.
     information = Path("/proc/cpuinfo")
     if information.exists():
