@@ -231,11 +231,12 @@ def test_limits_of_the_grid():
     )
     report = check(graph, "grid")
     assert codes(report) == [
+        ("out", "suspicious"),  # three heads are added up
         ("late", "delay"),
         ("edge", "spikes-at-threshold"),
         ("out", "mixed-output"),
     ]
-    assert "0.0015 s, which is 1.5 steps of 0.001 s" in report.problems[0].message
+    assert "0.0015 s, which is 1.5 steps of 0.001 s" in report.problems[1].message
     assert {problem.node for problem in check(graph, "event").problems} == {"edge", "out"}
 
 

@@ -65,7 +65,9 @@ def test_padding_of_a_pool_is_put_into_a_convolution(target, shift):
     graph = image(*layers, reset=reset)
     made = convert(graph, to=target)
     pools = [node for node in made.graph.nodes.values() if node.type == "SumPool2d"]
-    assert [np.any(node.value("padding")) for node in pools] == [False]
+    # Spyx's, whose padding is XLA's SAME, becomes a convolution as a whole.
+    assert len(pools) == (target == "norse")
+    assert not any(np.any(node.value("padding")) for node in pools)
     same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=shift)
 
 
@@ -189,7 +191,7 @@ def test_the_membrane_of_a_neuron_that_resets_is_refused():
         build.input(3), build.linear(2), leaky(), seed=0, **SUBTRACTS | {"readout": "2"}
     )
     graph = read_with(graph, {"2": {"readout": True, "reset": "subtract"}})
-    with pytest.raises(ConversionError, match="node '2' gives its membrane and resets it"):
+    with pytest.raises(ConversionError, match="node '2' gives its membrane and resets"):
         convert(graph, to="snntorch")
 
 

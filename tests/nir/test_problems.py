@@ -97,7 +97,7 @@ def test_a_change_says_what_and_why():
 
 
 def leaky(**options):
-    """Two readouts of snnTorch, which no importer takes."""
+    """Two neurons of snnTorch that may both be readouts, which Spyx's importer does not take."""
     neurons = {"tau": 1e-3, "r": 10.0}
     layers = (build.linear(4), build.lif(**neurons), build.linear(4), build.lif(**neurons))
     return build.sequential(build.input(3), *layers, seed=0, dialect="snntorch", **options)
@@ -106,17 +106,16 @@ def leaky(**options):
 def test_a_refused_conversion_names_the_first_node_and_counts_the_others():
     graph = leaky(reset="zero", reset_delay=False, readout=["2", "4"])
     with pytest.raises(ConversionError, match=r"\(and 1 more problem\)$") as caught:
-        convert(graph, to="norse")
+        convert(graph, to="spyx")
     error = caught.value
     assert (error.node, error.problem.code) == ("2", "cannot-convert")
-    assert error.problem.message.startswith("Norse cannot take this graph: node '2' is a leaky")
+    assert error.problem.message.startswith("Spyx cannot take this graph: node '2' is a leaky")
     assert error.fix.startswith("replace it by a neuron that spikes")
-    (problem,) = importer_problems(graph, "norse")
-    assert problem == error.problem
+    assert importer_problems(graph, "spyx")[0] == error.problem
 
 
 def test_a_nested_node_is_refused_under_its_name_in_the_file(zoo):
-    graph = read(zoo["spyx_v_rlif"])
+    graph = read(zoo["spyx_c_rcubalif"])
     nested = "layer_1/layer_1.lif"
     with pytest.raises(
         ConversionError, match=r"node 'layer_1\.lif': its reset subtracts"

@@ -63,7 +63,7 @@ def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
     return spec.neuron.reset(lanes, still)
 
 
-class Spike(NamedTuple):
+class SpikeSlot(NamedTuple):
     """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
 
     time: Float[Array, "*spikes batch neurons"]
@@ -145,7 +145,7 @@ class Backward:
         costate = Costate(p=zero, by=by)
         return AtSpike(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
 
-    def step(self, carry: AtSpike, spike: Spike) -> tuple[AtSpike, Passed]:
+    def step(self, carry: AtSpike, spike: SpikeSlot) -> tuple[AtSpike, Passed]:
         """Back to just before one more spike; a slot without one leaves everything as it is."""
         let_go = spike.time + self.spec.refractory
         gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
@@ -155,7 +155,7 @@ class Backward:
         earlier = AtSpike(costate=passed.before, time=spike.time, fired=spike.fired)
         return earlier, passed
 
-    def _lowered(self, q: Costate, spike: Spike) -> Passed:
+    def _lowered(self, q: Costate, spike: SpikeSlot) -> Passed:
         """Through a spike that takes the same from the state whatever it was."""
         # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
         fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
@@ -164,7 +164,7 @@ class Backward:
         before = q._replace(p=plus(q.p, times_each(self.along, lam)))
         return Passed(before=before, after=q, free=q, lam=lam, drive=drive)
 
-    def _assigned(self, q: Costate, spike: Spike) -> Passed:
+    def _assigned(self, q: Costate, spike: SpikeSlot) -> Passed:
         """Through a spike that assigns V, and the refractory time behind it."""
         # V is assigned: what it was before does not count.
         after = without_v_of_costate(q)

@@ -45,7 +45,7 @@ from jaxsnn.event.adjoint.costate_rules import (
     Costate,
     Passed,
     Slots,
-    Spike,
+    SpikeSlot,
     dot,
     left_by_spike,
     plus,
@@ -160,7 +160,7 @@ def _spikes_back(
     # One that starts above its threshold fires at time 0, whatever its state is exactly.
     at_start = starts_above(spec.neuron, lanes) & (times[0] == 0)
     first = jnp.where(at_start, jnp.inf, slopes[0])
-    spikes = Spike(
+    spikes = SpikeSlot(
         time=jnp.where(fired, times, 0.0),
         slope=slopes.at[0].set(first),
         slope_after=jnp.zeros_like(times) if causes is None else causes.slope_after,

@@ -152,13 +152,6 @@ def step_of(
             node=name,
         )
     _refuse_foreign(node, silent=silent and not readouts)
-    if view.readout and view.reset not in (None, "none"):
-        raise ConversionError(
-            f"node '{name}' gives its membrane and resets it ({view.reset}), "
-            "and no importer has a neuron that does both",
-            fix="take its spikes, or reset it never",
-            node=name,
-        )
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
     delay = own_reset_delay(dialect, node, looped=looped)
     if delay is None and not silent:

@@ -513,7 +513,6 @@ FRAMEWORK = Framework(
             wire=_chain,
             dt=1.0,
             pool="SumPool2d",
-            pads_pools=False,
             dilates=False,
             chain=True,
             sums=False,
