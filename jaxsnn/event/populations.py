@@ -170,9 +170,7 @@ class FeedForwardPart(_Part):
             sample_times: seconds, where a readout is sampled.
         """
         given = self.arrivals(self.signal.paths)
-        spec = self.spec(given.in_order)
-        native = self.population.fires and self._is_native(spec, given)
-        if native and given.scattered is not None:
+        if given.scattered is not None and self.population.fires and self._is_native(given):
             # the kernels take the events themselves: there are no lists that could be too short
             given = replace(given, needed=0, budget=0)
         lanes, (weight, time, row) = self._lanes(given), self._weighted(given)
@@ -189,9 +187,7 @@ class FeedForwardPart(_Part):
         if given.positions == 1:
             record.drives[self.name] = drive
         if self.population.fires:
-            way = self._way(spec, given, native)
-            given_all = varying_like((weight, lanes, time, row, t_end))
-            spikes = self._found(record, spec, given, lanes, way(*given_all))
+            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
             self._hand_on(record, spikes)
         else:
             self._read_out(record, given, drive, sample_times)
@@ -241,15 +237,41 @@ class FeedForwardPart(_Part):
         weight = given.weight * self.scale if given.positions == 1 else given.weight
         return self.boxes(weight, given.time, given.row)
 
-    def _is_native(self, spec: LayerSpec, given: Arrivals) -> bool:
+    def _is_native(self, given: Arrivals) -> bool:
         """Whether the native backend runs it."""
-        time = given.time
+        time, spec = given.time, self.spec(given.in_order)
         obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
         return runs_native(self.name, self.engine, obstacles)
 
-    def _way(self, spec: LayerSpec, given: Arrivals, native: bool) -> Callable[..., Any]:
+    def _spikes(
+        self,
+        record: EventRecord,
+        given: Arrivals,
+        lanes: NeuronLanes,
+        arriving: Given,
+        t_end: Seconds,
+    ) -> LayerSpikes:
+        """Its spikes, by neuron.
+
+        Args:
+            given: what arrives, as the sources have it, which knows the positions.
+            lanes, arriving: as the scans take them.
+        """
+        spec = self.spec(given.in_order)
+        way = self._way(spec, given)
+        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
+        found: Any = way(*given_all)
+        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
+        spikes = jax.tree.map(given.neurons, found)
+        if given.positions == 1:
+            return spikes
+        # back from units of the arrival factor to volts per second
+        slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
+        return replace(spikes, slope=slope)
+
+    def _way(self, spec: LayerSpec, given: Arrivals) -> Callable[..., Any]:
         """What finds the spikes: of weight, lanes, time, row and t_end."""
-        if not native:
+        if not self._is_native(given):
             way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
             return partial(way, spec)
         threads, scattered = self.engine.threads, given.scattered
@@ -260,29 +282,6 @@ class FeedForwardPart(_Part):
             return native_scattered_spikes(spec, threads, weight, lanes, scattered, t_end)
 
         return of_events
-
-    def _found(
-        self,
-        record: EventRecord,
-        spec: LayerSpec,
-        given: Arrivals,
-        lanes: NeuronLanes,
-        found: Any,
-    ) -> LayerSpikes:
-        """Its spikes, by neuron.
-
-        Args:
-            given: what arrives, as the sources have it, which knows the positions.
-            lanes: as the scans take them.
-            found: spikes, by lanes.
-        """
-        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
-        spikes = jax.tree.map(given.neurons, found)
-        if given.positions == 1:
-            return spikes
-        # back from units of the arrival factor to volts per second
-        slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
-        return replace(spikes, slope=slope)
 
 
 class RecurrentPart:
