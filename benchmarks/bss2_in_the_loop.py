@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import jaxsnn
-from jaxsnn.bss2.emulate import EmulatedChip
+from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph
 from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
@@ -77,11 +77,12 @@ def main() -> None:
     parser.add_argument(
         "--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer"
     )
+    parser.add_argument("--recorded", action="store_true", help="chips as in DelGrad's recordings")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--skip-baseline", action="store_true", help="only train in the loop")
     arguments = parser.parse_args()
     graph = jaxsnn.read(SOURCE, dialect="snntorch", reset="zero")
-    loss = loss_of(arguments)
+    loss, spread = loss_of(arguments), AS_RECORDED if arguments.recorded else Spread()
     plain = EventDriven(max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     if not arguments.skip_baseline:
         without, accuracy = trained(graph, plain, arguments)
@@ -89,12 +90,16 @@ def main() -> None:
         ideal = on_chip(without, loss, chip=EmulatedChip(ideal=True), headroom=1.0)
         say(trained="without the loop", on="ideal chip", **on(ideal, without, arguments))
         for seed in arguments.seeds:
-            engine = on_chip(without, loss, chip=EmulatedChip(seed=seed), headroom=1.0)
+            engine = on_chip(
+                without, loss, chip=EmulatedChip(seed=seed, spread=spread), headroom=1.0
+            )
             say(trained="without the loop", on=f"chip {seed}", **on(engine, without, arguments))
     for seed in arguments.seeds:
         start = time.perf_counter()
         headroom = {"lif1": arguments.headroom[0], "lif2": arguments.headroom[1]}
-        engine = on_chip(graph, loss, chip=EmulatedChip(seed=seed), headroom=headroom)
+        engine = on_chip(
+            graph, loss, chip=EmulatedChip(seed=seed, spread=spread), headroom=headroom
+        )
         within, accuracy = trained(graph, engine, arguments)
         seconds = round(time.perf_counter() - start, 1)
         say(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from jaxsnn.network.neuron_models import register_neuron as register_neuron
     from jaxsnn.network.results import Result as Result
     from jaxsnn.network.spikes import Events as Events
+    from jaxsnn.network.valued_inputs import Currents as Currents
+    from jaxsnn.network.valued_inputs import GradedEvents as GradedEvents
     from jaxsnn.nir import Graph as Graph
     from jaxsnn.nir import export as export
     from jaxsnn.nir import parse as parse
@@ -42,12 +44,13 @@ if TYPE_CHECKING:
     from jaxsnn.nir.frameworks import register_framework as register_framework
     from jaxsnn.nir.node_traits import NodeTraits as NodeTraits
     from jaxsnn.nir.nodes import register_node as register_node
-    from jaxsnn.nir.torch import from_torch as from_torch
     from jaxsnn.nir.torch import to_torch as to_torch
     from jaxsnn.simulation.checks import check as check
     from jaxsnn.simulation.fidelity import fidelity as fidelity
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
+    from jaxsnn.simulation.torch_modules import from_torch as from_torch
+    from jaxsnn.simulation.torch_modules import load_into as load_into
     from jaxsnn.simulation.verification import Verification as Verification
     from jaxsnn.simulation.verification import verify as verify
     from jaxsnn.train import fit as fit
@@ -56,12 +59,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",
+    "Currents": "jaxsnn.network.valued_inputs",
     "EmulatedChip": "jaxsnn.bss2.emulate",
     "EventDriven": "jaxsnn.event.event_driven",
     "EventSolution": "jaxsnn.event.event_solution",
     "Events": "jaxsnn.network.spikes",
     "FastSigmoid": "jaxsnn.grid.surrogate",
     "Framework": "jaxsnn.nir.frameworks",
+    "GradedEvents": "jaxsnn.network.valued_inputs",
     "Graph": "jaxsnn.nir",
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
@@ -81,7 +86,8 @@ _HOME = {
     "export": "jaxsnn.nir",
     "fidelity": "jaxsnn.simulation.fidelity",
     "fit": "jaxsnn.train",
-    "from_torch": "jaxsnn.nir.torch",
+    "from_torch": "jaxsnn.simulation.torch_modules",
+    "load_into": "jaxsnn.simulation.torch_modules",
     "lower": "jaxsnn.network.lowering.lower",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",

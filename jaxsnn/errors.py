@@ -186,12 +186,12 @@ _SPELLED = {
 # fmt: off
 OPTIONS = frozenset((
     "approximate", "batch_size", "bias", "chip_seed", "clip", "config", "coordinator", "copies",
-    "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "engine",
-    "epochs", "force", "headroom", "initial", "loss", "lr", "max_spikes", "norm_input",
-    "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
+    "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "encoder", "engine",
+    "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_spikes", "min_v_mem",
+    "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "readout", "reset", "reset_delay", "resume", "runs", "scale", "schedule", "seed", "signs",
-    "speedup", "spike_kernel", "svg", "synapses_per_weight", "t_end", "threshold", "time_limit",
-    "time_unit", "to", "to_dt", "train", "verify",
+    "speedup", "spike_area", "spike_fn", "spike_kernel", "svg", "synapses_per_weight", "t_end",
+    "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "values", "verify",
 ))
 # fmt: on
 #: Options of the command line that others bring: frameworks from outside, the record of training.

@@ -98,3 +98,18 @@ def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) 
 def as_json(content: Any) -> str:
     """JSON with the keys in their order; not-a-number is an error."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force: bool) -> None:
+    """Arrays as an .npz file, whole or not at all, under exactly this name.
+
+    Raises:
+        FileError: it exists and `force` is false, or it cannot be written.
+    """
+    import numpy as np
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    write_whole(Path(path), save, force)

@@ -70,6 +70,21 @@ def recordings() -> dict[str, Any]:
     return recordings()
 
 
+@pytest.fixture(scope="session")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`more(name, **options)`: likewise of the files of `tests.helpers.zoo.MORE`."""
+    from jaxsnn.nir import read
+    from tests.helpers.zoo import MORE, unpacked_more
+
+    paths, recordings = unpacked_more(tmp_path_factory.mktemp("more"))
+
+    def get(name: str, **options: Any) -> Any:
+        graph = read(paths[name], **(MORE[name]["options"] | options))
+        return graph, *recordings[name]
+
+    return get
+
+
 @pytest.fixture
 def recorded(zoo: dict[str, Path], recordings: dict[str, Any]) -> Callable[..., Any]:
     """`recorded(name, **options)`: a graph read with all that its file does not say, the

@@ -27,11 +27,13 @@ class NetPopulation:
         name: The NIR node's name.
         size: Number of neurons, or of input channels.
         external: Its spikes come from outside, it takes no circuits.
+        output: Its spikes are what the network is asked for.
     """
 
     name: str
     size: int
     external: bool
+    output: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +101,15 @@ class Netlist:
             np.bincount(self.post[sign], weights=parts[sign], minlength=self.size).astype(np.int64)
             for sign in (excites, ~excites)
         )  # pyright: ignore[reportReturnType]
+
+    @functools.cached_property
+    def outputs(self) -> np.ndarray:
+        """(size,) bool: the host needs the neuron's spikes, because its population is an output, or
+        feeds nothing.
+        """
+        feeds = np.isin(np.arange(len(self.populations)), self.owner[self.pre])
+        asked = np.array([part.output for part in self.populations], bool) | ~feeds
+        return asked[self.owner] & ~self.external
 
     def fan_out(self) -> np.ndarray:
         """(size,) int64: targets of each neuron or input channel."""

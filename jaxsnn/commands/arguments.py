@@ -33,9 +33,12 @@ _COMMON_OPTIONS = {
     "initial": ("KIND", f"where V starts: zero, v_leak or v_reset; {_PER_NODE}"),
     "readout": (
         "NODE",
-        "a neuron that spikes in the file but was trained as a leaky readout; may be repeated",
+        "a neuron that spikes in the file but was trained as a leaky readout, or whose membrane was recorded: "
+        "then say its reset, too; may be repeated",
     ),
 }
+#: What the own options of frameworks take, by kind.
+_METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
 _REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 
 
@@ -95,9 +98,11 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> Parser:
     return parser
 
 
-def add_file(parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",)) -> None:
+def add_file(
+    parser: Parser, *, dialect_flags: tuple[str, ...] = ("--dialect",), optional: bool = False
+) -> None:
     """The NIR file, and the options that say what it does not; `--dialect` may have other names."""
-    parser.add_argument("file", metavar="FILE", help="a NIR file")
+    parser.add_argument("file", metavar="FILE", help="a NIR file", nargs="?" if optional else None)
     group = parser.add_argument_group("what a NIR file does not say")
 
     def complete() -> None:
@@ -119,9 +124,9 @@ def _dialect_options() -> dict[str, tuple[str, str, bool]]:
     for name, (metavar, text) in _COMMON_OPTIONS.items():
         found[name] = (metavar, text.format(names=", ".join(frameworks())), name in _REPEATED)
         for option in own_options().values() if name == "dt" else ():
-            flag, by_node = option.name.replace("_", "-"), option.kind == "bool"
+            flag, by_node = option.name.replace("_", "-"), option.kind != "time"
             help_text = f"{option.help}; {_PER_NODE}" if by_node else option.help
-            found[flag] = ("BOOL" if by_node else "TIME", help_text, by_node)
+            found[flag] = (_METAVARS[option.kind], help_text, by_node)
     return found
 
 
@@ -137,6 +142,17 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         metavar="READING",
         help="event engine: a Threshold is a level (default), or an event at each upward crossing",
+    )
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """What the values of an input by steps are."""
+    parser.add_argument(
+        "--values",
+        default="auto",
+        metavar="KIND",
+        help="what x holds: spikes, a current that is held for each step, graded (a spike of that "
+        "size in each step), or auto (default): spikes where all are whole numbers, else a current",
     )
 
 
@@ -162,6 +178,11 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         "--speedup", type=float, metavar="F", help="of the chip (default 1000, or the nearest)"
     )
     parser.add_argument(
+        "--slope",
+        metavar="S|T.json",
+        help="CADC LSB per us by which one LSB of a weight changes dV/dt on the chip, or a table",
+    )
+    parser.add_argument(
         "--bias",
         default="refuse",
         help="refuse (default); source: regular spikes stand in for biases",
@@ -177,11 +198,13 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
     Args:
         scales: population -> scale, taken where no option names one.
     """
+    from jaxsnn.bss2.search.measured_slopes import slopes_of
     from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     names = ("percentile", "synapses_per_weight", "speedup", "bias")
     return QuantizeOptions(
         scale=arguments.scale or scales or "max",
+        slope=None if arguments.slope is None else slopes_of(arguments.slope),
         **{name: getattr(arguments, name) for name in names},
     )
 

@@ -15,6 +15,7 @@ from jaxsnn.commands.arguments import (
     read_graph,
     time_of,
 )
+from jaxsnn.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxsnn.nir.graph import Change
@@ -27,7 +28,7 @@ class ConvertOutcome:
     Attributes:
         output: path of the file that was written.
         load_with: a line of Python that loads it with the target's importer.
-        run_with: a line of Python that runs what was loaded.
+        run_with: lines of Python that run what was loaded.
         written_for: the importer that it was written for, with its version.
         changes: what was changed, and why.
         losses: what an approximation loses.
@@ -62,7 +63,10 @@ class ConvertOutcome:
         """For people."""
         lines = [line_of(change) for change in self.changes]
         lines += [line_of(f"lost: {loss}") for loss in self.losses]
-        return "\n".join([*lines, f"{self.output}: load it with", f"  {self.load_with}"])
+        lines += [f"{self.output}: load it with", f"  {self.load_with}"]
+        if self.run_with:
+            lines += ["and run it with", *(f"  {line}" for line in self.run_with.splitlines())]
+        return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
@@ -78,6 +82,12 @@ def add(commands: Any) -> None:
         "--to-dt", metavar="TIME", help="step of the target; default: the source's, else its own"
     )
     parser.add_argument(
+        "--input-range",
+        metavar="LOW:HIGH",
+        default="0:1",
+        help="what an input channel carries in a step; default: 0:1, spikes",
+    )
+    parser.add_argument(
         "--approximate", action="store_true", help="do the nearest thing, and say what that loses"
     )
 
@@ -89,6 +99,17 @@ def _targets() -> str:
     return f"{', '.join(writable())}; NAME==VERSION, default: the version that is installed"
 
 
+def _range(text: str) -> tuple[float, float]:
+    """Two numbers of "LOW:HIGH"."""
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise UsageError(
+            f"--input-range takes two numbers, not '{text}'", fix="say 0:1 for spikes"
+        ) from error
+
+
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.nir.convert import convert
@@ -98,7 +119,12 @@ def run(arguments: argparse.Namespace) -> int:
     output = str(refuse_unwritable(arguments.output, arguments.force))
     graph, dt = read_graph(arguments), time_of(arguments.to_dt)
     converted = convert(
-        graph, to=arguments.to, approximate=arguments.approximate, dt=dt, path=output
+        graph,
+        to=arguments.to,
+        approximate=arguments.approximate,
+        dt=dt,
+        path=output,
+        input_range=_range(arguments.input_range),
     )
     write(output, converted.graph, arguments.force)
     outcome = ConvertOutcome(

@@ -13,6 +13,7 @@ from jaxsnn.commands.arguments import (
     add_file,
     add_notes,
     add_threshold,
+    add_values,
     print_outcome,
     read_graph,
 )
@@ -23,7 +24,13 @@ def add(commands: Any) -> None:
     text = "compare continuous time with time steps on your own data"
     parser = add_command(commands, "fidelity", run, text)
     add_file(parser)
-    parser.add_argument("--input", metavar="X.npz", required=True, help="x (time, batch, channels)")
+    parser.add_argument(
+        "--input",
+        metavar="X.npz",
+        required=True,
+        help="x (time, batch, channels); or a file of NIR data",
+    )
+    add_values(parser)
     add_threshold(parser)
 
 
@@ -31,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     graph = read_graph(arguments)
     from jaxsnn.simulation.fidelity import fidelity
-    from jaxsnn.simulation.recordings import load_arrays
 
-    outcome = fidelity(graph, load_arrays(arguments.input), arguments.threshold)
+    outcome = fidelity(graph, arguments.input, arguments.threshold, arguments.values)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0

@@ -70,6 +70,7 @@ class MapOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+        from jaxsnn.bss2.target_cells import targets_of
         from jaxsnn.bss2.usage import used
 
         mapping = self.mapping
@@ -86,6 +87,10 @@ class MapOutcome:
             "methods": [] if mapping is None else [run.method for run in mapping.runs],
             "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
             "quantization": {name: node.as_dict() for name, node in self.quantized.nodes.items()},
+            "slope": self.quantized.slope,
+            "calibration": {
+                name: targets_of(one) for name, one in self.quantized.populations.items()
+            },
             **self.files,
         }
 
@@ -107,9 +112,31 @@ class MapOutcome:
                 f"weights of {name:13}scale {scale}, {node.saturated} saturated, "
                 f"rms error {node.rms_error:.3g}"
             )
+        lines += _calibration_lines(self.quantized)
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]
         return "\n".join(lines)
+
+
+def _calibration_lines(quantized: Quantized) -> list[str]:
+    """What the chip is to be calibrated to: potentials in CADC LSB, times in microseconds."""
+    from jaxsnn.bss2.target_cells import target_cells
+
+    lines = []
+    for name, one in quantized.populations.items():
+        leak, reset, threshold, tau_mem, tau_syn, refractory = target_cells(one)
+        fires = f", reset {reset}, threshold {threshold}" if one.fires else ""
+        held = f", refractory {refractory} us" if one.fires else ""
+        lines.append(
+            f"calibrate {name:14}leak {leak}{fires} CADC LSB, tau_mem {tau_mem} us, "
+            f"tau_syn {tau_syn} us{held}"
+        )
+    if quantized.slope is not None:
+        source = "needed" if quantized.measured is None else "measured"
+        lines.append(
+            f"{'slope, ' + source:24}{quantized.slope:.4g} CADC LSB per us and LSB of a weight"
+        )
+    return lines
 
 
 def _usage_lines(mapping: Mapping) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxsnn.commands.arguments import (
@@ -14,6 +13,7 @@ from jaxsnn.commands.arguments import (
     add_notes,
     add_output,
     add_threshold,
+    add_values,
     print_outcome,
     read_graph,
     time_of,
@@ -22,8 +22,6 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.units import format_time
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.event.event_solution import EventSolution
     from jaxsnn.network.network import Network
@@ -103,8 +101,10 @@ def add(commands: Any) -> None:
         "--input",
         metavar="X.npz",
         required=True,
-        help="x (time, batch, channels), or time and index (batch, events)",
+        help="x (time, batch, channels), or time and index (batch, events), with value for events "
+        "of a size; or a file of NIR data",
     )
+    add_values(parser)
     add_output(parser, "OUT.npz", "what leaves the network", required=True)
     parser.add_argument(
         "--engine",
@@ -136,7 +136,11 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_options(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
-    options: dict[str, Any] = {"t_end": time_of(arguments.t_end), "force": arguments.force}
+    options: dict[str, Any] = {
+        "t_end": time_of(arguments.t_end),
+        "force": arguments.force,
+        "values": arguments.values,
+    }
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
     else:
@@ -174,16 +178,18 @@ def run_file(
     t_end: float | None = None,
     max_spikes: int | Literal["auto"] = "auto",
     threshold: str | None = None,
+    values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
-    """Simulate a graph event by event on the inputs of an .npz file, and write what leaves it; see
-    `jaxsnn.simulation.network_arrays`.
+    """Simulate a graph event by event on the inputs of an .npz file or a file of NIR data, and
+    write what leaves it; see `jaxsnn.simulation.network_arrays`.
 
     Args:
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
         max_spikes: fail where a neuron fires more often; "auto": record as many spikes as there
             are.
         threshold: how a Threshold is simulated, "level" (the default) or "event".
+        values: what inputs by steps hold, one of `jaxsnn.simulation.network_arrays.VALUES`.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
@@ -194,15 +200,14 @@ def run_file(
     from jaxsnn.errors import refuse
     from jaxsnn.event.limits import output_limits
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.network_arrays import network_inputs, output_arrays
-    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.output import write_arrays
+    from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
     engine = _engine(max_spikes, threshold or "level")
-    arrays = load_arrays(source)
     network = lower(graph)
     refuse(output_limits(network.wires, network.populations, engine.threshold))
-    inputs = network_inputs(arrays, network, graph.dialect.dt)
+    inputs = load_inputs(source, network, graph.dialect.dt, values)
     end = inputs.t_end if t_end is None else t_end
     if end is None:
         raise _endless(source)
@@ -213,14 +218,14 @@ def run_file(
         sampled = sampled[sampled <= end] if readouts else None
     solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
     leaving = output_arrays(network, solution)
-    _write(output, leaving, force)
+    write_arrays(output, leaving, force)
     return RunOutcome(
         **_found(solution),
         samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*solution.notes, *_unused_options(graph, network, threshold)),
+        notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network, threshold)),
     )
 
 
@@ -253,14 +258,17 @@ def run_in_steps(
     output: str | os.PathLike[str],
     *,
     t_end: float | None = None,
+    values: str = "auto",
     force: bool = False,
 ) -> RunOutcome:
     """Simulate a graph step by step on the inputs of an .npz file, write what leaves it as "NODE.y"
     (time, batch, *shape).
 
     Args:
-        source: see `jaxsnn.simulation.recordings.load_recording`; events need `t_end`.
+        source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
         t_end: seconds; default: the end of the steps, where inputs are given by steps.
+        values: as of `run_file`; it matters where NIR's own equations are followed, in which spikes
+            and currents differ.
 
     Raises:
         JaxsnnError: inputs that do not fit, a dialect that is not known well enough, or a run that
@@ -271,16 +279,18 @@ def run_in_steps(
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
-    from jaxsnn.simulation.recordings import inputs_of, load_arrays
+    from jaxsnn.output import write_arrays
+    from jaxsnn.simulation.network_arrays import stepped_inputs
     from jaxsnn.simulation.simulate import simulate
 
     network = lower(graph, dtype=np.float32)
-    inputs = inputs_of(load_arrays(source), network)
-    if t_end is None and all(hasattr(given, "time") for given in inputs.values()):
+    inputs = stepped_inputs(source, network, graph.dialect.dt, values)
+    end = inputs.t_end if t_end is None else t_end
+    if end is None and all(hasattr(given, "time") for given in inputs.events.values()):
         raise _endless(source)
-    solution = simulate(network, inputs, t_end, engine=TimeStepped(record=True))
+    solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
-    _write(output, leaving, force)
+    write_arrays(output, leaving, force)
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
     steps, samples = next(iter(solution.voltages.values())).shape[:2]
     return RunOutcome(
@@ -290,7 +300,7 @@ def run_in_steps(
         samples=samples,
         t_end=None if solution.dt is None else steps * solution.dt,
         steps=steps,
-        notes=solution.notes,
+        notes=(*inputs.notes, *solution.notes),
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
     )
@@ -326,17 +336,3 @@ def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tu
         *unused,
         f"reset_delay of {listing(delayed)} has no effect: in continuous time a spike resets at its own time",
     )
-
-
-def _write(output: str | os.PathLike[str], arrays: dict[str, np.ndarray], force: bool) -> None:
-    """Write an .npz file."""
-    import numpy as np
-
-    from jaxsnn.output import write_whole
-
-    def save(path: Path) -> None:
-        # a file object: a path would get .npz appended
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-    write_whole(output, save, force)

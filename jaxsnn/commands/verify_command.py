@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from jaxsnn.commands.arguments import (
     print_outcome,
     read_graph,
 )
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import DialectError, JaxsnnError, UsageError, in_flags, listing
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -31,10 +32,12 @@ class VerifyOutcome:
     Attributes:
         found: the comparison.
         notes: approximations, and what of the recording was changed or not used, a sentence each.
+        fits: where it is not verified: other options that verify, a text each, the shortest first.
     """
 
     found: Verification
     notes: tuple[str, ...]
+    fits: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -44,6 +47,7 @@ class VerifyOutcome:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; an infinite error is text."""
         content = {"schema": 1, **self.found.as_dict(), "notes": list(self.notes)}
+        content["fits"] = [in_flags(fit) for fit in self.fits]
         error = self.found.relative_rmse
         if error is not None and not math.isfinite(error):
             content["relative_rmse"] = str(error)
@@ -66,7 +70,13 @@ class VerifyOutcome:
                 f"first difference: node '{first.node}', neuron {first.neuron}, sample {first.batch}, "
                 f"step {first.step}: {first.expected:g} was recorded, {first.got:g} simulated"
             )
-        return "\n".join([*lines, "verified" if found.ok else "not verified"])
+        lines.append("verified" if found.ok else "not verified")
+        if self.fits:
+            others = f" (or {listing(self.fits[1:], limit=2)})" if self.fits[1:] else ""
+            lines.append(in_flags(f"it verifies with {self.fits[0]}{others}"))
+        elif not found.ok:
+            lines.append("nor with another reset or delay, of all nodes or of one")
+        return "\n".join(lines)
 
 
 def add(commands: Any) -> None:
@@ -105,6 +115,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
 
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.simulation.fitting_options import fitting_options
     from jaxsnn.simulation.recordings import load_recording
     from jaxsnn.simulation.simulate import simulate
     from jaxsnn.simulation.verification import compare
@@ -112,10 +123,31 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
     network = lower(graph, dtype=np.float32)
     recording = load_recording(source, network, graph.dialect.dt)
     _refuse_incomplete(source, recording, network.outputs)
-    solution = simulate(network, recording.x, engine=TimeStepped())
+    try:
+        solution = simulate(network, recording.x, engine=TimeStepped())
+    except JaxsnnError as error:
+        raise _with_fits(graph, recording, error) from error
+    found = compare(solution, recording.y)
+    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
     return VerifyOutcome(
-        found=compare(solution, recording.y), notes=(*recording.notes, *solution.notes)
+        found=found,
+        notes=(*recording.notes, *solution.notes),
+        fits=tuple(str(reading) for reading in others),
     )
+
+
+def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:
+    """An error, which names the reset that verifies where nobody has said one."""
+    from jaxsnn.simulation.fitting_options import fitting_options
+
+    problem = error.problem
+    if problem.code != DialectError.default_code:
+        return error
+    found = fitting_options(graph, recording.x, recording.y)
+    if not found:
+        return error
+    fix = f"say {found[0]}, with which the recording verifies"
+    return type(error).of(dataclasses.replace(problem, fix=fix))
 
 
 def _refuse_incomplete(

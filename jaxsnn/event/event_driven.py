@@ -31,7 +31,7 @@ from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision
-from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input
 
 _DEFAULT_SAMPLES = 101
 
@@ -121,13 +121,13 @@ def _run(
     options: EventOptions,
     known: frozenset[str],
     network: Network,
-    trains: dict[str, Events],
+    trains: dict[str, Input],
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
 ) -> EventSolution:
     # One compiled function for each network structure, engine and shape of the inputs.
     def simulated(
-        network: Network, trains: dict[str, Events], t_end: Any, sample_times: Any
+        network: Network, trains: dict[str, Input], t_end: Any, sample_times: Any
     ) -> EventSolution:
         record = simulate_events(network, trains, t_end, sample_times, options, known)
         return conclude(network, trains, t_end, sample_times, record, options)
@@ -139,7 +139,7 @@ def _run(
 
 def simulate_events(
     network: Network,
-    inputs: Mapping[str, Events],
+    inputs: Mapping[str, Input],
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
     options: EventOptions,
@@ -148,7 +148,7 @@ def simulate_events(
     """Simulate a batch; `jaxsnn.simulate` without its checks.
 
     Args:
-        inputs: input name -> Events (batch, events).
+        inputs: input name -> Events or GradedEvents (batch, events), or Currents (batch, pieces).
         t_end: seconds.
         sample_times: seconds, where readouts are sampled.
         known: populations whose static facts hold for their numbers (`Network.with_known_facts`);
@@ -159,7 +159,8 @@ def simulate_events(
     """
     if known is None:
         network, known = network.with_known_facts()
-    refuse(event_limits(network.wires, network.populations, options.threshold))
+    currents = currents_of(inputs)
+    refuse(event_limits(network.wires, network.populations, options.threshold, currents))
     sources = sources_of(network, inputs, options, known)
     record = empty_record()
     end = jnp.asarray(t_end, network.dtype)
@@ -176,7 +177,7 @@ def simulate_events(
 
 def sources_of(
     network: Network,
-    inputs: Mapping[str, Events],
+    inputs: Mapping[str, Input],
     options: EventOptions,
     known: frozenset[str],
 ) -> Sources:
@@ -195,11 +196,25 @@ def sources_of(
         network=network,
         engine=options,
         arriving=arriving,
-        trains={name: Train(events.time, events.index) for name, events in inputs.items()},
+        trains={name: _train(given) for name, given in inputs.items()},
+        currents={name: given for name, given in inputs.items() if isinstance(given, Currents)},
         gathered=gathered,
         levels=thresholds if options.threshold == "level" else frozenset(),
         known=known,
     )
+
+
+def currents_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
+    """Names of the inputs that are currents."""
+    return tuple(name for name, given in inputs.items() if isinstance(given, Currents))
+
+
+def _train(given: Input) -> Train:
+    """The events of an input; of currents, which are no events, their times alone."""
+    if isinstance(given, Currents):
+        return Train(given.time, jnp.zeros(given.time.shape[1], jnp.int32))
+    value = given.value if isinstance(given, GradedEvents) else None
+    return Train(given.time, given.index, value=value)
 
 
 # ---- checks before anything runs

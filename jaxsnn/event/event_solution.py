@@ -25,6 +25,7 @@ from jaxsnn.event.forward.functionals import integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
 from jaxsnn.event.solution_notes import numbers_noted
+from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
 from jaxsnn.network.meshes import by_compiler, first_axis
@@ -32,6 +33,7 @@ from jaxsnn.network.network import Network, entries
 from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.spikes import Events, flatten_spikes
+from jaxsnn.network.valued_inputs import Input
 from jaxsnn.units import format_time
 
 
@@ -342,7 +344,7 @@ def moved(spikes: LayerSpikes) -> Float[Array, "batch neurons spikes"]:
 
 def conclude(
     network: Network,
-    trains: Mapping[str, Events],
+    trains: Mapping[str, Input],
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
     record: EventRecord,
@@ -351,7 +353,7 @@ def conclude(
     """The solution that a run comes to.
 
     Args:
-        trains: Input node -> Events (batch, events).
+        trains: Input node -> what goes in there, its time (batch, events).
         t_end: seconds.
         sample_times: seconds.
         record: what the run left.
@@ -397,7 +399,7 @@ def _shortest_tau(network: Network) -> Float[Array, ""]:
 
 
 def _is_broken(
-    network: Network, trains: Mapping[str, Events], record: EventRecord
+    network: Network, trains: Mapping[str, Input], record: EventRecord
 ) -> Bool[Array, ""]:
     """Whether some number is none, or makes no sense."""
     # A time may be inf, which is an unused slot, and all else must be finite.
@@ -405,12 +407,10 @@ def _is_broken(
     times += [events.time for events in trains.values()]
     times += [edge for level in record.levels.values() for edge in (level.rise, level.fall)]
     numbers = record.numbers, record.voltages, network.parameters
-    named = [pair for own in network.parameters.values() for pair in own.items()]
     return any_in(
         jnp.isnan(numbers_of(times)),
         ~jnp.isfinite(numbers_of(numbers)),
-        *[value <= 0 for key, value in named if key.startswith("tau")],
-        *[value < 0 for key, value in named if key == "delay"],
+        *out_of_bounds(network),
     )
 
 
@@ -436,6 +436,8 @@ def event_approximations(network: Network, options: EventOptions) -> tuple[str, 
         for wire in network.wires
         if wire.kind == "Threshold" and options.threshold == "event"
     ]
+    assumed = [text for one in network.populations.values() for text in one.assumed]
+    found += dict.fromkeys(assumed)
     # Only in a cycle does anything go back in the order of the populations.
     cycles = [part for part in groups(network.wires) if isinstance(part, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):

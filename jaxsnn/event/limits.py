@@ -3,10 +3,10 @@
 Nothing here loads JAX.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from jaxsnn.errors import LoweringError, Problem, listing
-from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed
+from jaxsnn.event.threshold_feeds import Feed, feeds, leveled, mixed, reached
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.neuron_models import neuron_kinds
 from jaxsnn.network.obstacles import obstacles, unknown_model
@@ -17,7 +17,10 @@ _STEPPED = "simulate with engine=TimeStepped()"
 
 
 def event_limits(
-    wires: Iterable[Wire], populations: Mapping[str, Population], threshold: str = "level"
+    wires: Iterable[Wire],
+    populations: Mapping[str, Population],
+    threshold: str = "level",
+    currents: Collection[str] = (),
 ) -> Iterator[Problem]:
     """Why the event engine cannot run a network, in the order of its nodes.
 
@@ -25,9 +28,11 @@ def event_limits(
         wires: in execution order.
         populations: by name.
         threshold: how a Threshold is simulated, as in `jaxsnn.EventDriven`.
+        currents: inputs that are currents, not spikes.
     """
     wires = tuple(wires)
     steady = _steady(wires)
+    held = reached(wires, currents)
     looped: set[str] = set()
     # A cycle without neurons is a problem of its own; the others are listed all the same.
     try:
@@ -36,7 +41,7 @@ def event_limits(
         }
     except LoweringError as error:
         yield error.problem
-    levels = leveled(wires) if threshold == "level" else set()
+    levels = held | (leveled(wires) if threshold == "level" else set())
     found = feeds(wires)
     # What is wrong comes in the order of the nodes, and in the order of the checks at each.
     voltages = voltages_into(wires, populations)
@@ -71,8 +76,7 @@ def event_limits(
                 populations[wire.name], steadily=steadily, looped=wire.name in looped
             )
     yield from chain_limits(wires, populations, levels)
-    if threshold == "level":
-        yield from _mixture_limits(wires, populations)
+    yield from _mixture_limits(wires, populations, threshold, currents)
 
 
 def output_limits(
@@ -130,26 +134,36 @@ def _threshold_limits(
         )
     elif feed.obstacle or (source is not None and source.fires):
         what = feed.obstacle or f"receives the spikes of '{feed.readout}'"
+        pool = "take AvgPool2d in place of the largest of a window, " if feed.pooled else ""
         yield Problem(
             node=wire.name,
             code="threshold-source",
             message=f"{where} {what}",
-            fix=f"feed it by one LI, CubaLI or I, through Scale and Flatten alone, or {_STEPPED}",
+            fix=f"{pool}feed it by one LI, CubaLI or I, through Scale and Flatten alone, "
+            f"or {_STEPPED}",
         )
 
 
 def _mixture_limits(
-    wires: Sequence[Wire], populations: Mapping[str, Population]
+    wires: Sequence[Wire],
+    populations: Mapping[str, Population],
+    threshold: str,
+    currents: Collection[str],
 ) -> Iterator[Problem]:
-    """Neurons under delta spikes and levels, which are boxes."""
-    for name, level, spikes in mixed(wires, populations):
+    """Neurons under delta spikes and levels or currents, which are boxes."""
+    thresholds = [wire.name for wire in wires if wire.kind == "Threshold"]
+    lasting = [*currents, *(thresholds if threshold == "level" else ())]
+    for name, level, spikes in mixed(wires, populations, lasting):
         if name in populations and populations[name].spike_kernel == "delta":
+            held = level in carriers(wires, currents)
+            what = "the current of an input" if held else "a level"
+            other = "" if held else ' or threshold="event"'
             yield Problem(
                 node=name,
                 code="level-and-deltas",
-                message=f"node '{name}' ({populations[name].kind}) receives a level from '{level}' and delta spikes "
-                f"from '{spikes}'",
-                fix=f'pass spike_kernel={{"{name}": "box"}} or threshold="event", or {_STEPPED}',
+                message=f"node '{name}' ({populations[name].kind}) receives {what} from '{level}' "
+                f"and delta spikes from '{spikes}'",
+                fix=f'pass spike_kernel={{"{name}": "box"}}{other}, or {_STEPPED}',
             )
 
 
@@ -175,6 +189,22 @@ def _population_limits(
     )
     yield from unknown_model(population)
     yield from obstacles(population, needed)
+    if population.resetting:
+        yield Problem(
+            node=name,
+            code="resetting-readout",
+            message=f"{where} gives its membrane and resets ({population.reset}), and the event"
+            " engine has readouts that never reset",
+            fix=f'{_STEPPED}, or pass reset={{"{name}": "none"}}',
+        )
+    if population.floor is not None:
+        yield Problem(
+            node=name,
+            code="floor",
+            message=f"{where} keeps V at {population.floor:g} or above, step by step, which"
+            " continuous time has no rule for",
+            fix=f'{_STEPPED}, or pass min_v_mem={{"{name}": "none"}}',
+        )
     if population.fires and population.reset == "none":
         yield Problem(
             node=name,

@@ -16,7 +16,15 @@ from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
 from jaxsnn.event.dynamics.kinds import neuron_of
-from jaxsnn.event.event_arrays import Feedback, NeuronLanes, Rows, Seconds, Times, Weights
+from jaxsnn.event.event_arrays import (
+    Feedback,
+    NeuronLanes,
+    Numbers,
+    Rows,
+    Seconds,
+    Times,
+    Weights,
+)
 from jaxsnn.event.event_record import Budget, EventRecord
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
@@ -30,6 +38,7 @@ from jaxsnn.event.native.native_limits import (
 )
 from jaxsnn.event.native.native_scatter import native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
+from jaxsnn.event.projections.current_arrivals import by_source, current_arrivals, joined
 from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.network.meshes import varying_like
@@ -53,9 +62,10 @@ class _Part:
         self.population = sources.network.populations[name]
         self.parameters = sources.network.parameters[name]
         self.signal = sources.arriving[name]
-        levels = [source in sources.levels for source, _ in self.signal.paths]
-        #: a level is among what arrives: everything is then simulated as boxes that have two edges;
-        #: spikes are, too
+        lasting = {*sources.levels, *sources.currents}
+        levels = [source in lasting for source, _ in self.signal.paths]
+        #: a level or a current is among what arrives: everything is then simulated as boxes that
+        #: have two edges; spikes are, too
         self.leveled, self.mixed = any(levels), any(levels) and not all(levels)
         # without spikes it does not matter what spikes would be
         simulated_as = (
@@ -100,9 +110,10 @@ class _Part:
         return self.neuron.lanes(self.parameters, self.signal.constant)
 
     def arrivals(self, paths: Sequence[Path]) -> Arrivals:
-        """What arrives through some of its paths."""
+        """What arrives through some of its paths, currents left out."""
         room = self.engine.of("max_arrivals", self.name)
         trains: Mapping[str, Train] = self.sources.trains
+        paths = [path for path in paths if path[0] not in self.sources.currents]
         if self.leveled:
             paths, trains = self._edges(paths)
         return arrivals(paths, trains, self.population.size, self.sources.network.dtype, room)
@@ -118,10 +129,11 @@ class _Part:
                 operator = self._in_units(operator) if self.mixed else operator
             else:
                 # Channel c opens a box, channel inward + c closes it: as in the train of a level.
-                time, channel, _ = self.sources.trains[source]
+                time, channel, _, value = self.sources.trains[source]
                 time = jnp.concatenate([time, time + self.neuron.width], axis=1)
                 channel = jnp.concatenate([channel, channel + operator.inward], axis=-1)
-                trains[source] = Train(time, channel)
+                value = None if value is None else jnp.concatenate([value, value], axis=1)
+                trains[source] = Train(time, channel, value=value)
             found.append((source, edges(operator, dtype)))
         return found, trains
 
@@ -134,6 +146,42 @@ class _Part:
             return replace(operator, weight=ratio * operator.rows(dtype))
         scale = Wire(name=self.name, kind="Scale", sources=(), shape=(self.population.size,))
         return through(scale, (operator.size,), {"scale": ratio}, operator, dtype)
+
+    def arriving(self, given: Arrivals, paths: Sequence[Path]) -> Given:
+        """What arrives through some of its paths as the scans take it: at one position times the
+        arrival factor, currents among it.
+
+        Args:
+            given: the events among it.
+        """
+        weight = given.weight * self.scale if given.positions == 1 else given.weight
+        events = self.boxes(weight, given.time, given.row)
+        held = by_source(paths, self.sources.currents, self.name)
+        if not held:
+            return events
+        factor, dtype = self._of_currents(given), self.sources.network.dtype
+        lists = [
+            current_arrivals(operators, self.sources.currents[source], factor, given, dtype)
+            for source, operators in held.items()
+        ]
+        if any(source not in held for source, _ in paths):
+            lists.append((events.weight, events.time, events.row))
+        return Given(*joined(lists))
+
+    def _of_currents(self, given: Arrivals) -> Numbers:
+        """What a current of 1 raises, in the units of the arrivals."""
+        if self.neuron.level is None:
+            raise LoweringError(
+                f"node '{self.name}' ({self.population.kind}) takes the current of an input, and"
+                f" its neuron model {type(self.neuron).__name__} knows no boxes",
+                fix="give spikes, or simulate with engine=TimeStepped()",
+                node=self.name,
+            )
+        factor = self.neuron.current_factor(self.parameters)
+        if given.positions == 1:
+            return factor
+        # a factor that is not positive has no units: `FeedForwardPart._lanes`
+        return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
     def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
         """Arrivals as they are, or, where spikes are boxes, one that opens and one that closes for
@@ -169,11 +217,15 @@ class FeedForwardPart(_Part):
             t_end: seconds.
             sample_times: seconds, where a readout is sampled.
         """
-        given = self.arrivals(self.signal.paths)
+        paths = self.signal.paths
+        given = self.arrivals(paths)
+        if any(source in self.sources.currents for source, _ in paths):
+            # they come in lists of their own
+            given = replace(given, in_order=False, scattered=None)
         if given.scattered is not None and self.population.fires and self._is_native(given):
             # the kernels take the events themselves: there are no lists that could be too short
             given = replace(given, needed=0, budget=0)
-        lanes, (weight, time, row) = self._lanes(given), self._weighted(given)
+        lanes, (weight, time, row) = self._lanes(given), self.arriving(given, paths)
         record.numbers[self.name] = weight, sum(jax.tree.leaves(lanes))
         if (taus := tau_range(self.sources.network, self.population)) is not None:
             record.voltage_taus[self.name] = taus
@@ -231,11 +283,6 @@ class FeedForwardPart(_Part):
         # a factor that is not positive has no units; NaN ends the run as NOT_FINITE
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
         return jax.tree.map(given.lanes, self.neuron.in_units(lanes, scale))
-
-    def _weighted(self, given: Arrivals) -> Given:
-        """What arrives as the scans take it: at one position times the arrival factor."""
-        weight = given.weight * self.scale if given.positions == 1 else given.weight
-        return self.boxes(weight, given.time, given.row)
 
     def _is_native(self, given: Arrivals) -> bool:
         """Whether the native backend runs it."""
@@ -297,8 +344,8 @@ class RecurrentPart:
         from_outside = []
         lanes = [part.lanes() for part in self.parts]
         for part in self.parts:
-            given = part.arrivals(self._external(part))
-            arriving = part.boxes(given.weight * part.scale, given.time, given.row)
+            paths = self._external(part)
+            arriving = part.arriving(part.arrivals(paths), paths)
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
         engine, (_, time, _) = self.sources.engine, from_outside[0]
@@ -340,8 +387,9 @@ class RecurrentPart:
                 raise LoweringError(
                     f"node '{part.name}' is part of a cycle, and what comes from '{source}' has "
                     "delays that differ between the neurons of the target",
-                    fix="let delays differ between source neurons only, or simulate with "
-                    "engine=TimeStepped()",
+                    fix="let delays differ between source neurons only (with_synaptic_delays of"
+                    " (inputs,) numbers), or write them as Delay nodes by update_graph, and simulate"
+                    " with engine=TimeStepped()",
                     node=part.name,
                 )
         return added([(source, as_matrix(operator, dtype)) for source, operator in paths], dtype)

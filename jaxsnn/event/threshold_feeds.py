@@ -4,7 +4,7 @@ voltages.
 Nothing here loads JAX.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jaxsnn.errors import UsageError, listing, suggestion
@@ -23,11 +23,13 @@ class Feed:
         readout: the neurons whose voltage it looks at; None where there are no such neurons.
         through: the Scale and Flatten nodes on the way, in the order of the signal.
         obstacle: what feeds it instead, in words.
+        pooled: that is the sum of a window: the largest of spikes (MaxPool2d).
     """
 
     readout: str | None = None
     through: tuple[Wire, ...] = ()
     obstacle: str = ""
+    pooled: bool = False
 
 
 def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
@@ -50,7 +52,10 @@ def feed_of(threshold: Wire, wires: Mapping[str, Wire]) -> Feed:
             return Feed(obstacle=f"receives the input '{source.name}'")
         # A node that was passed before closes a cycle, which has no beginning.
         if source.kind not in ("Scale", "Flatten") or source in through:
-            return Feed(obstacle=f"receives what '{source.name}' ({source.kind}) sends")
+            return Feed(
+                obstacle=f"receives what '{source.name}' ({source.kind}) sends",
+                pooled=source.kind == "SumPool2d",
+            )
         through.append(source)
         here = source
 
@@ -66,7 +71,15 @@ def feeds(wires: Iterable[Wire]) -> dict[str, Feed]:
 def leveled(wires: Iterable[Wire]) -> set[str]:
     """Names of the neurons that what Thresholds send arrives at."""
     wires = tuple(wires)
-    levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+    return reached(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+
+
+def reached(wires: Iterable[Wire], origins: Iterable[str]) -> set[str]:
+    """Names of the neurons that what some nodes send arrives at, directly or through linear
+    nodes.
+    """
+    wires = tuple(wires)
+    levels = carriers(wires, origins)
     # A level passes linear nodes and ends at neurons.
     return {
         wire.name for wire in wires if wire.kind == "neuron" and not levels.isdisjoint(wire.sources)
@@ -74,14 +87,19 @@ def leveled(wires: Iterable[Wire]) -> set[str]:
 
 
 def mixed(
-    wires: Iterable[Wire], populations: Mapping[str, Population]
+    wires: Iterable[Wire], populations: Mapping[str, Population], lasting: Collection[str]
 ) -> Iterator[tuple[str, str, str]]:
     """Neurons at which levels arrive and spikes too: their name, a node that brings a level, and
-    one that brings spikes."""
+    one that brings spikes.
+
+    Args:
+        lasting: the Thresholds and inputs that are levels.
+    """
     wires = tuple(wires)
-    levels = carriers(wires, [wire.name for wire in wires if wire.kind == "Threshold"])
+    levels = carriers(wires, lasting)
     firing = [name for name, population in populations.items() if population.fires]
-    spikes = carriers(wires, [*firing, *(wire.name for wire in wires if wire.kind == "input")])
+    inputs = [wire.name for wire in wires if wire.kind == "input" and wire.name not in lasting]
+    spikes = carriers(wires, [*firing, *inputs])
     # One linear node can carry both: then it stands for both sources.
     for wire in wires:
         both = not levels.isdisjoint(wire.sources) and not spikes.isdisjoint(wire.sources)

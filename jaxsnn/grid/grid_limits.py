@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxsnn.errors import LoweringError, Problem, listing
 from jaxsnn.grid.timing import delay_steps, known_dt, needs_dt, step_in_units
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.neuron_models import NIR_KINDS
 from jaxsnn.network.obstacles import obstacles, unknown_model
 from jaxsnn.network.structure import OPERATORS, Population, Wire, carriers
 
@@ -56,11 +57,19 @@ def _population_limits(population: Population, dt: float | None) -> Iterator[Pro
         needed += ["seconds"] if dt is not None else ["seconds", "dt"]
     if exact:
         needed += ["spike_area", "spike_kernel", "tau", "tau_mem", "tau_syn"]
-    if population.fires:
+    if population.resets:
         needed += ["reset", "reset_delay"]
     yield from unknown_model(population)
     yield from obstacles(population, needed)
-    if population.fires and exact and population.reset_delay:
+    if population.resetting and population.kind not in NIR_KINDS:
+        yield Problem(
+            node=population.name,
+            code="resetting-readout",
+            message=f"node '{population.name}' ({population.kind}) gives its membrane and resets"
+            f" ({population.reset})",
+            fix=f'pass reset={{"{population.name}": "none"}}',
+        )
+    if population.resets and exact and population.reset_delay:
         yield Problem(
             node=population.name,
             code="reset-delay",

@@ -110,7 +110,7 @@ class SteppedNeuron:
         population, v = self.population, state.v
         assert drive.level is not None  # all input is of this kind, where time is not continuous
         # Spikes of the membrane before the step reset it within the step.
-        looks = population.fires and (population.resets_at_start or population.reset_delay)
+        looks = population.resets and (population.resets_at_start or population.reset_delay)
         # Whether this reset is left out of the gradient depends on the framework.
         detach = population.detaches_resets if self.detach_reset is None else self.detach_reset
         first = self._resetting(v, detach) if looks else None
@@ -119,16 +119,23 @@ class SteppedNeuron:
         v, i = self._charge(v, state.i, drive.level)
         if first is not None and not population.resets_first:
             v = self.reset(v, first)
-        if not population.fires:
-            return MembraneState(v=v, i=i), v, v
-        if known is not None and population.spikes_from == "after":
+        if not population.resets:
+            floored = self._floored(v)
+            return MembraneState(v=floored, i=i), v, floored
+        if known is not None and population.fires and population.spikes_from == "after":
             v = _with_value(v, known)
         tested = state.v if population.spikes_from == "before" else v
         if not population.reset_delay:
             now = self._resetting(tested, self.detach_reset)
             # What reset the membrane when the step began does not reset it again.
             v = self.reset(v, now if first is None else now - first)
-        return MembraneState(v=v, i=i), tested, v
+        v = self._floored(v)
+        return MembraneState(v=v, i=i), tested if population.fires else v, v
+
+    def _floored(self, v: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """Membranes at the end of a step, none below the floor; rounded as Sinabs does."""
+        floor = self.population.floor
+        return v if floor is None else jax.nn.relu(v - floor) + floor
 
     def _exact_step(
         self, state: MembraneState, drive: StepInput, known: Float[Array, "batch *shape"] | None
@@ -149,10 +156,12 @@ class SteppedNeuron:
                 i = i + exact.kick(population, p) * drive.spikes
         if boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
-        tested = v = v if known is None else _with_value(v, known)
-        if population.fires:
+        tested = v = v if known is None or population.resetting else _with_value(v, known)
+        if population.resets:
             v = self.reset(v, self._resetting(v, self.detach_reset))
         membrane = v
+        if population.resetting:
+            tested = v
         if not boxes:
             v, i = exact.flow(p, self.factors, v, i, force)
         return MembraneState(v=v, i=i), tested, membrane

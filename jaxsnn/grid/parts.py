@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsnn.errors import refuse
+from jaxsnn.errors import LoweringError, refuse
 from jaxsnn.grid.flow_stepping import FlowStepper
 from jaxsnn.grid.grid_limits import grid_limits
 from jaxsnn.grid.linear import above, bias_of
 from jaxsnn.grid.neuron import SteppedNeuron, factors_of
 from jaxsnn.grid.step_input import StepInput, SteppingModel
-from jaxsnn.grid.surrogate import Surrogate
+from jaxsnn.grid.surrogate import FastSigmoid, Surrogate, surrogate_of
 from jaxsnn.grid.timing import delay_steps, step_in_units, step_length
 from jaxsnn.network.linear_nodes import applied
-from jaxsnn.network.network import Network
+from jaxsnn.network.network import Network, without_synaptic_delays
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.structure import Population, Wire
 
@@ -75,12 +75,13 @@ class Parts:
 
 
 def take_apart(
-    network: Network, *, dt: float | None, surrogate: Surrogate, detach_reset: bool | None
+    network: Network, *, dt: float | None, surrogate: Surrogate | None, detach_reset: bool | None
 ) -> Parts:
     """Prepare a network.
 
     Args:
         dt: length of a step, seconds; None: the network's own.
+        surrogate: None: that of the framework.
 
     Raises:
         LoweringError: something is needed and unknown, or a node is not supported.
@@ -88,6 +89,7 @@ def take_apart(
     """
     unit = step_in_units(network.populations, step_length(network, dt))
     refuse(grid_limits(network.wires, network.populations, dt=dt))
+    _refuse_synaptic_delays(network)
     neurons: dict[str, Any] = {}
     for wire in network.wires:
         if wire.kind != "neuron":
@@ -96,9 +98,9 @@ def take_apart(
         parameters = {
             name: value.reshape(wire.shape) for name, value in network.parameters[wire.name].items()
         }
-        neurons[wire.name] = _stepping(
-            population, parameters, dt=unit, surrogate=surrogate, detach_reset=detach_reset
-        )
+        rules = {"dt": unit, "detach_reset": detach_reset}
+        rules["surrogate"] = surrogate_of(population) if surrogate is None else surrogate
+        neurons[wire.name] = _stepping(population, parameters, **rules)
     delays = [wire for wire in network.wires if wire.kind == "Delay"]
     membranes = {population.membrane for population in network.populations.values()}
     return Parts(
@@ -107,8 +109,27 @@ def take_apart(
         delays={wire.name: delay_steps(wire, unit) for wire in delays},
         shapes={wire.name: wire.shape for wire in network.wires},
         continuous="exact" in membranes,
-        surrogate=surrogate,
+        surrogate=surrogate or _of_thresholds(network),
     )
+
+
+def _of_thresholds(network: Network) -> Surrogate:
+    """The surrogate of Threshold nodes: that of the framework that wrote the neurons."""
+    population = next(iter(network.populations.values()), None)
+    return FastSigmoid() if population is None else surrogate_of(population)
+
+
+def _refuse_synaptic_delays(network: Network) -> None:
+    """Refuse delays that are no nodes: steps have to be known before anything is compiled."""
+    _, delays = without_synaptic_delays(network)
+    for name in delays:
+        raise LoweringError(
+            f"node '{name}' has synapses with delays of their own (with_synaptic_delays), which the"
+            " time-stepped engine does not take",
+            fix="simulate with engine=EventDriven(), or write them as Delay nodes, which are whole"
+            " steps: lower(update_graph(graph, network))",
+            node=name,
+        )
 
 
 def _stepping(

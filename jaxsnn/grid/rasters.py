@@ -1,11 +1,11 @@
-"""What goes into a time-stepped simulation: arrays in time, or events that are sorted into
-steps.
+"""What goes into a time-stepped simulation: arrays in time, or events and currents that are sorted
+into steps.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,15 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsnn.errors import UsageError
 from jaxsnn.network.inputs import (
     by_input,
-    checked_events,
+    checked_input,
+    late_events,
     out_of_range,
     refuse_different_batches,
 )
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
 
 #: An event lies between two steps where it is further from both than this fraction of a step.
 OFF_GRID = 2**-8
@@ -35,26 +37,29 @@ class Rasters:
 
     Attributes:
         x: (time, batch, *shape), in the network's dtype.
-        rounded: of inputs given as events, how many were moved to the nearest step.
-        late: of inputs given as events, how many lie behind the last step and are left out.
+        rounded: of inputs given as events or currents, how many (pieces of currents) were moved to
+            the nearest step.
+        late: of these, how many lie behind the last step and are left out.
         invalid: whether some event lies before time 0 or names a channel that the input lacks,
             scalar bool.
+        currents: names of the inputs that are currents, where it makes a difference.
     """
 
     x: dict[str, Float[Array, "time batch *shape"]]
     rounded: dict[str, Int[Array, ""]]
     late: dict[str, Int[Array, ""]]
     invalid: Bool[Array, ""]
+    currents: tuple[str, ...] = field(default=(), metadata={"static": True})
 
 
 def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | None) -> Rasters:
     """Check inputs, and sort events into steps: one at time t is input of step t/dt, rounded.
 
     Args:
-        inputs: an array (time, batch, *shape) or `Events` (batch, events); for several inputs a
-            mapping from the Input node's name.
-        t_end: seconds; needed for events.
-        dt: seconds, length of a step; needed for events.
+        inputs: an array (time, batch, *shape), `Events` or `GradedEvents` (batch, events), or
+            `Currents`; for several inputs a mapping from the Input node's name.
+        t_end: seconds; needed for all but arrays.
+        dt: seconds, length of a step; likewise.
 
     Raises:
         UsageError: inputs that do not fit the network, or each other.
@@ -64,16 +69,17 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
     steps = None if t_end is None else _steps(t_end, dt)
     x, rounded, late, invalid = {}, {}, {}, jnp.asarray(False)
     for name, shape in shapes.items():
-        if hasattr(given[name], "time") and hasattr(given[name], "index"):
+        if hasattr(given[name], "time"):
             if steps is None or dt is None:
                 raise UsageError(
-                    f"input '{name}' is given as events, which are sorted into steps",
+                    f"input '{name}' is given by times, which are sorted into steps",
                     fix="pass t_end, and dt where the file does not say it",
                     node=name,
                 )
-            events = checked_events(name, given[name], math.prod(shape), network.dtype)
+            events = checked_input(name, given[name], math.prod(shape), network.dtype)
             invalid |= out_of_range(events, math.prod(shape))
-            by_step = partial(_sorted_in, steps=steps, dt=dt, shape=shape, dtype=network.dtype)
+            sort = _held_in if isinstance(events, Currents) else _sorted_in
+            by_step = partial(sort, steps=steps, dt=dt, shape=shape, dtype=network.dtype)
             sorted_in = by_compiler(by_step, events, samples=events.time, axis_of=_samples_axis)
             x[name], rounded[name], late[name] = sorted_in
         else:
@@ -85,7 +91,8 @@ def rasters(network: Network, inputs: Any, *, t_end: float | None, dt: float | N
     if len(set(lengths.values())) > 1:
         raise UsageError(f"inputs of different lengths, in steps {lengths}", fix="make them equal")
     refuse_different_batches(batches)
-    return Rasters(x=x, rounded=rounded, late=late, invalid=invalid)
+    currents = tuple(name for name in x if isinstance(given[name], Currents))
+    return Rasters(x=x, rounded=rounded, late=late, invalid=invalid, currents=currents)
 
 
 def _samples_axis(path: tuple[Any, ...], array: Any) -> int | None:
@@ -129,9 +136,11 @@ def _raster(
 
 
 def _sorted_in(
-    events: Events, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
+    events: Events | GradedEvents, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
 ) -> tuple[Float[Array, "time batch *shape"], Int[Array, ""], Int[Array, ""]]:
-    """Counts (time, batch, *shape), how many events were moved, and how many left out."""
+    """Counts (time, batch, *shape), of graded events sums of their values; how many events were
+    moved, and how many left out.
+    """
     time, index = events.time, events.index
     used = jnp.isfinite(time)
     exact = jnp.where(used, time, 0.0) / dt
@@ -143,5 +152,27 @@ def _sorted_in(
     batch = time.shape[0]
     sample = jnp.broadcast_to(jnp.arange(batch)[:, None], time.shape)
     counts = jnp.zeros((steps, batch, math.prod(shape)), dtype)
-    counts = counts.at[place, sample, index].add(1, mode="drop")
+    size = events.value if isinstance(events, GradedEvents) else 1
+    counts = counts.at[place, sample, index].add(size, mode="drop")
     return counts.reshape(steps, batch, *shape), rounded, late
+
+
+def _held_in(
+    currents: Currents, steps: int, dt: float, shape: tuple[int, ...], dtype: Any
+) -> tuple[Float[Array, "time batch *shape"], Int[Array, ""], Int[Array, ""]]:
+    """Values (time, batch, *shape) of the piece that each step is in, how many pieces were moved to
+    a step, and how many left out.
+    """
+    used = jnp.isfinite(currents.time)
+    exact = jnp.where(used, currents.time, 0.0) / dt
+    step = jnp.rint(exact)
+    rounded = jnp.sum(used & (jnp.abs(step - exact) > OFF_GRID))
+    late = late_events(currents, jnp.asarray(steps * dt, dtype))
+    begins = jnp.where(used, step, steps).astype(jnp.int32)
+    # The piece of a step is the last one that has begun; in front of the first one there is none.
+    find = partial(jnp.searchsorted, side="right")
+    piece = jax.vmap(find, in_axes=(0, None))(begins, jnp.arange(steps, dtype=jnp.int32))
+    before = jnp.zeros_like(currents.value[:, :1])
+    values = jnp.concatenate([before, currents.value], axis=1)
+    held = jnp.take_along_axis(values, piece[..., None], axis=1)
+    return jnp.moveaxis(held, 1, 0).reshape(steps, -1, *shape), rounded, late

@@ -230,7 +230,11 @@ def spiking_outputs(network: Network) -> tuple[str, ...]:
 
 def approximations(network: Network) -> tuple[str, ...]:
     """What is only approximated, and where what was said is not followed; a sentence each."""
-    found = [remark for population in network.populations.values() for remark in population.remarks]
+    found = [
+        remark
+        for population in network.populations.values()
+        for remark in (*population.remarks, *population.assumed)
+    ]
     cycles = [group for group in groups(network.wires) if isinstance(group, Cycle)]
     for name in (name for cycle in cycles for name in cycle.order):
         population = network.populations[name]
@@ -246,7 +250,7 @@ def approximations(network: Network) -> tuple[str, ...]:
                 f"node '{name}': its membrane voltage acts as a constant current over each step on"
                 " what follows"
             )
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _goes_on(network: Network, name: str) -> bool:

@@ -8,13 +8,19 @@ throughout.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.structure import Population
 
 
 class Surrogate(Protocol):
@@ -75,6 +81,56 @@ class StraightThrough:
     def derivative(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """1."""
         return jnp.ones_like(u)
+
+
+#: What options call them.
+SURROGATES: Mapping[str, type[Any]] = MappingProxyType(
+    {
+        "fast-sigmoid": FastSigmoid,
+        "atan": ArcTan,
+        "sigmoid": Sigmoid,
+        "straight-through": StraightThrough,
+    }
+)
+_CALL = re.compile(r"(\w+)\((\w+)=([\d.]+)\)")
+
+
+def surrogate_of(population: Population) -> Surrogate:
+    """The surrogate that the framework of a population takes by default; `FastSigmoid` where there
+    is no framework, or where its own is none of ours.
+    """
+    found = _CALL.match(population.surrogate)
+    if found is None:
+        return FastSigmoid()
+    kinds = {kind.__name__: kind for kind in SURROGATES.values()}
+    return kinds[found[1]](**{found[2]: float(found[3])})
+
+
+def named_surrogate(name: str) -> Surrogate:
+    """A surrogate by name, with another number behind a colon: "atan", "fast-sigmoid:10".
+
+    Raises:
+        UsageError: there is no such surrogate, or it takes no such number.
+
+    >>> named_surrogate("atan:3")
+    ArcTan(alpha=3.0)
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in SURROGATES:
+        raise UsageError(f"surrogate is '{name}'", fix=suggestion(kind, SURROGATES))
+    known = [field.name for field in fields(SURROGATES[kind])]
+    if not colon:
+        return SURROGATES[kind]()
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not known or not (math.isfinite(value) and value > 0):
+        raise UsageError(
+            f"surrogate is '{name}'",
+            fix=f"say {kind}" + (f", or {kind}:2 with a positive number" if known else ""),
+        )
+    return SURROGATES[kind](**{known[0]: value})
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

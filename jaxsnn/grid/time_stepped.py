@@ -28,16 +28,15 @@ from jaxsnn.grid.stepped_solution import (
     spiking_outputs,
     stepped_samples_axis,
 )
-from jaxsnn.grid.surrogate import FastSigmoid, Surrogate
+from jaxsnn.grid.surrogate import Surrogate
 from jaxsnn.grid.timing import step_length
+from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
-from jaxsnn.network.reductions import any_of
+from jaxsnn.network.reductions import any_in, any_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.structure import Wire
-
-_SURROGATE = FastSigmoid()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,9 @@ class TimeStepped:
             given where the file does not say it; a network is not simulated with another step than
             its own.
         surrogate: what stands in for the derivative of a spike: `FastSigmoid`, `ArcTan`, `Sigmoid`,
-            `StraightThrough`.
+            `StraightThrough`. None: what the framework that wrote the file takes by default (snnTorch
+            ArcTan(alpha=2), Norse FastSigmoid(slope=1), Spyx FastSigmoid(slope=25), SpikingJelly
+            Sigmoid(slope=4)); where that is none of these, FastSigmoid(slope=25).
         detach_reset: whether gradients leave out what a reset does. None: as the framework does by
             default. snnTorch leaves out those that act at the beginning of a step; Norse,
             SpikingJelly and Spyx leave out none.
@@ -60,7 +61,7 @@ class TimeStepped:
     """
 
     dt: float | None = None
-    surrogate: Surrogate = _SURROGATE
+    surrogate: Surrogate | None = None
     detach_reset: bool | None = None
     record: bool | tuple[str, ...] = ()
 
@@ -162,12 +163,12 @@ def _run(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSoluti
 
 
 def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSolution:
-    record = simulate_steps(network, given.x, engine)
+    record = simulate_steps(network, given.x, engine, given.currents)
     not_a_number = jnp.any(jnp.isnan(entries(network.parameters)))  # inf: there is no leak
     broken = any_of(
         [~finite for finite in record.finite.values()]
         + [~jnp.all(jnp.isfinite(y)) for y in record.y.values()]
-        + [not_a_number]
+        + [not_a_number, any_in(*out_of_bounds(network))]
     )
     return SteppedSolution(
         y=record.y,
@@ -185,12 +186,16 @@ def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSo
 
 
 def simulate_steps(
-    network: Network, inputs: dict[str, Float[Array, "time batch *shape"]], engine: TimeStepped
+    network: Network,
+    inputs: dict[str, Float[Array, "time batch *shape"]],
+    engine: TimeStepped,
+    currents: tuple[str, ...] = (),
 ) -> SteppedRecord:
     """Simulate a batch.
 
     Args:
         inputs: Input node -> (time, batch, *shape), in the network's dtype.
+        currents: those that are currents where NIR's own equations are followed.
 
     Raises:
         LoweringError: something is needed and unknown, or a node is not supported.
@@ -210,7 +215,8 @@ def simulate_steps(
         elif group.kind == "neuron":
             outcome = run_population(parts, group, signals, over_time)
         else:
-            signals[group.name] = _through(parts, group, signals, inputs)
+            spikes = group.name not in currents
+            signals[group.name] = _through(parts, group, signals, inputs, spikes=spikes)
             continue
         signals |= outcome.signals
         record.voltages.update(outcome.voltages)
@@ -229,10 +235,16 @@ def _through(
     wire: Wire,
     signals: dict[str, StepInput],
     inputs: dict[str, Float[Array, "time batch *shape"]],
+    *,
+    spikes: bool,
 ) -> StepInput:
-    """A signal over all steps after a node that is no neuron."""
+    """A signal over all steps after a node that is no neuron.
+
+    Args:
+        spikes: of an input, it sends spikes and no current.
+    """
     if wire.kind == "input":
-        return parts.emitted(inputs[wire.name], spikes=True)
+        return parts.emitted(inputs[wire.name], spikes=spikes)
     entering = total([signals[source] for source in wire.sources])
     if wire.kind == "output":
         return entering

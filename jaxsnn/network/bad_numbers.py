@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Bool
 
 from jaxsnn.errors import Problem
 from jaxsnn.network.inputs import place_of
@@ -25,6 +26,17 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
     """
     found = [*_bad_parameters(network, finite=finite), *_bad_inputs(network, inputs)]
     return next(iter(found), None)
+
+
+def out_of_bounds(network: Network) -> list[Bool[Array, "..."]]:
+    """Which time constants are not above 0 and which delays are below, an array for each; they may
+    be traced.
+    """
+    named = [pair for own in network.parameters.values() for pair in own.items()]
+    return [
+        *[value <= 0 for key, value in named if key.startswith("tau")],
+        *[value < 0 for key, value in named if key == "delay"],
+    ]
 
 
 def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:

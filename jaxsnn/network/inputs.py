@@ -1,7 +1,8 @@
-"""What goes into a simulation: events, checked."""
+"""What goes into a simulation: events and currents, checked."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,21 +15,48 @@ from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import (
+    Currents,
+    GradedEvents,
+    Input,
+    late_pieces,
+    out_of_order,
+)
 
 
-def checked_inputs(network: Network, inputs: Any) -> dict[str, Events]:
-    """Checked inputs of the event engine: name -> Events (batch, events) in the network's dtype.
+def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
+    """Checked inputs of the event engine: name -> Events or GradedEvents (batch, events), or
+    Currents (batch, pieces), in the network's dtype.
 
     Raises:
         UsageError: inputs that do not fit the network, or each other.
     """
     given = by_input(network, inputs)
     trains = {
-        name: checked_events(name, given[name], size, network.dtype)
+        name: checked_input(name, given[name], size, network.dtype)
         for name, size in network.inputs.items()
     }
     refuse_different_batches({name: events.time.shape[0] for name, events in trains.items()})
     return trains
+
+
+def plain_events(inputs: Mapping[str, Any], who: str) -> dict[str, Events]:
+    """Inputs that are spikes, all of one size.
+
+    Args:
+        who: what takes no others, for messages.
+
+    Raises:
+        UsageError: currents, or events with values.
+    """
+    for name, given in inputs.items():
+        if isinstance(given, Currents | GradedEvents):
+            raise UsageError(
+                f"input '{name}' is {type(given).__name__}, and {who} takes spikes alone",
+                fix="encode the values as jaxsnn.Events",
+                node=name,
+            )
+    return dict(inputs)
 
 
 def by_input(network: Network, inputs: Any) -> dict[str, Any]:
@@ -68,6 +96,80 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
         )
 
 
+def checked_input(name: str, given: Any, size: int, dtype: Any) -> Input:
+    """One input, checked: with an axis of samples, in a dtype.
+
+    Args:
+        size: number of channels.
+
+    Raises:
+        UsageError: what is neither events nor currents, or does not fit the input.
+    """
+    if isinstance(given, Currents):
+        return _checked_currents(name, given, size, dtype)
+    events = checked_events(name, given, size, dtype)
+    if not isinstance(given, GradedEvents):
+        return events
+    if jnp.shape(given.value) != jnp.shape(given.time):
+        raise UsageError(
+            f"input '{name}': value has shape {jnp.shape(given.value)} and time"
+            f" {jnp.shape(given.time)}",
+            fix="give each event a value",
+            node=name,
+        )
+    value = jnp.atleast_2d(jnp.asarray(given.value, dtype))
+    # What unused slots carry does not count, whatever it is.
+    value = jnp.where(jnp.isfinite(events.time), value, 0.0)
+    _refuse_values(name, value)
+    return GradedEvents(time=events.time, index=events.index, value=value)
+
+
+def _checked_currents(name: str, given: Currents, size: int, dtype: Any) -> Currents:
+    """Currents (batch, pieces, channels)."""
+    times, values = jnp.shape(given.time), jnp.shape(given.value)
+    if len(times) not in (1, 2) or values[: len(times)] != times or 0 in times:
+        raise UsageError(
+            f"input '{name}': time has shape {times} and value {values}",
+            fix="give (batch, pieces) and (batch, pieces, channels), at least one of each",
+            node=name,
+        )
+    channels = math.prod(values[len(times) :])
+    if channels != size:
+        raise UsageError(
+            f"input '{name}' has {size} channels, the currents have {channels}",
+            fix=f"give {size} values for each piece",
+            node=name,
+        )
+    if not isinstance(given.time, Tracer):
+        time = np.asarray(given.time)
+        _refuse_times(name, time)
+        if (back := time[..., 1:] < time[..., :-1]).any():
+            raise UsageError(
+                f"input '{name}': a piece begins before the one in front of it ({_first(back)})",
+                fix="give the pieces in the order of their times, unused ones (inf) last",
+                node=name,
+            )
+    time = jnp.atleast_2d(jnp.asarray(given.time, dtype))
+    value = jnp.asarray(given.value, dtype).reshape(*time.shape, size)
+    value = jnp.where(jnp.isfinite(time)[..., None], value, 0.0)
+    _refuse_values(name, value)
+    return Currents(time=time, value=value)
+
+
+def _refuse_values(name: str, value: Any) -> None:
+    """Refuse values that are not finite."""
+    if isinstance(value, Tracer):
+        return
+    numbers = np.asarray(value)
+    if (bad := ~np.isfinite(numbers)).any():
+        place = np.argwhere(bad)[0]
+        raise UsageError(
+            f"input '{name}' has the value {numbers[tuple(place)]:g} ({place_of(place[:2])})",
+            fix="give finite numbers",
+            node=name,
+        )
+
+
 def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     """Checked events of one input: arrays (batch, events).
 
@@ -80,7 +182,8 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     if not (hasattr(events, "time") and hasattr(events, "index")):
         raise UsageError(
             f"input '{name}' is a {type(events).__name__}",
-            fix="pass jaxsnn.Events(time=..., index=...)",
+            fix="pass jaxsnn.Events(time=..., index=...), or jaxsnn.Currents.held(x, dt) of values"
+            " in each step",
             node=name,
         )
     shapes = jnp.shape(events.time), jnp.shape(events.index)
@@ -151,14 +254,18 @@ def place_of(place: np.ndarray) -> str:
     return f"sample {sample}, slot {slot}"
 
 
-def out_of_range(events: Events, size: int) -> Bool[Array, ""]:
+def out_of_range(events: Input, size: int) -> Bool[Array, ""]:
     """Whether some event has no place in the simulation: what `checked_inputs` cannot see inside
     `jax.jit`.
     """
+    if isinstance(events, Currents):
+        return out_of_order(events)
     used = jnp.isfinite(events.time)
     return any_in((events.time < 0) | used & ((events.index < 0) | (events.index >= size)))
 
 
-def late_events(events: Events, t_end: Float[Array, ""]) -> Int[Array, ""]:
-    """Number of events at or after the end of the simulation."""
+def late_events(events: Input, t_end: Float[Array, ""]) -> Int[Array, ""]:
+    """Number of events at or after the end of the simulation; of currents, pieces that are not 0."""
+    if isinstance(events, Currents):
+        return late_pieces(events, t_end)
     return jnp.sum(jnp.isfinite(events.time) & (events.time >= t_end))

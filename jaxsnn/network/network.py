@@ -230,12 +230,14 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     """The network with a delay for each synapse of one of its Linear or Affine nodes, for the event
     engine.
 
-    It is the parameter "delay" of that node, (outputs, inputs), which a gradient can be taken by.
-    `jaxsnn.update_graph` writes it as NIR can say it: a Linear that copies channels, and a Delay.
+    It is the parameter "delay" of that node, which a gradient can be taken by. `jaxsnn.update_graph`
+    writes it as NIR can say it: a Linear that copies channels, and a Delay.
 
     Args:
         name: the node; it must stand right behind neurons or an input.
-        delay: seconds, at least 0, (outputs, inputs) or what broadcasts to that.
+        delay: seconds, at least 0. (outputs, inputs) or (outputs, 1): one for each synapse. Of
+            fewer numbers the parameter has as few, shared by synapses: (inputs,) or (1, inputs), one
+            for each source, and a single one for all. In a cycle delays must be shared so.
 
     Raises:
         LoweringError: no such node, or one without synapses.
@@ -250,7 +252,12 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
             node=name,
         )
     weight = network.parameters[name]["weight"]
-    delay = jnp.broadcast_to(jnp.asarray(delay, weight.dtype), weight.shape)
+    delay = jnp.asarray(delay, weight.dtype)
+    if delay.ndim == 2 and delay.shape[0] == 1 < weight.shape[0]:
+        delay = delay[0]
+    # What differs between the targets is one for each synapse; else it is one for each source.
+    shape = weight.shape if delay.ndim == 2 else weight.shape[1:]
+    delay = jnp.broadcast_to(delay, () if delay.size == 1 and delay.ndim == 0 else shape)
     parameters = {**network.parameters, name: {**network.parameters[name], "delay": delay}}
     return Network(parameters=parameters, wires=network.wires, populations=network.populations)
 
@@ -263,7 +270,7 @@ def without_synaptic_delays(
     for wire in network.wires:
         own = dict(network.parameters.get(wire.name, {}))
         if wire.kind in ("Linear", "Affine") and "delay" in own:
-            delays[wire.name] = own.pop("delay")
+            delays[wire.name] = jnp.broadcast_to(own.pop("delay"), own["weight"].shape)
         if own:
             parameters[wire.name] = own
     return parameters, delays

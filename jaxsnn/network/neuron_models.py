@@ -37,10 +37,9 @@ class NeuronModel:
     stepping: Callable[..., Any] | None = None
 
 
-_NIR = {
-    kind: NeuronModel(kind=kind, fires=kind.endswith("F"))
-    for kind in ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
-}
+#: The kinds of NIR.
+NIR_KINDS = ("CubaLIF", "CubaLI", "LIF", "LI", "IF", "I")
+_NIR = {kind: NeuronModel(kind=kind, fires=kind.endswith("F")) for kind in NIR_KINDS}
 _REGISTERED: dict[str, NeuronModel] = {}
 
 

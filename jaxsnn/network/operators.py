@@ -392,9 +392,11 @@ def _synapses_with_delays(
     wire: Wire,
     operator: Operator,
     weight: Float[Array, "outputs inputs"],
-    delay: Float[Array, "outputs inputs"],
+    delay: Float[Array, "outputs inputs"] | Float[Array, "inputs"] | Float[Array, ""],
 ) -> Operator:
-    """A Linear whose synapses have delays: a position for each output, a row for each synapse."""
+    """A Linear whose synapses have delays: a position for each output, a row for each synapse; a
+    matrix where the delays are those of the sources.
+    """
     if not operator.is_identity:
         raise LoweringError(
             f"node '{wire.name}' ({wire.kind}) has a delay for each synapse, and stands behind"
@@ -403,6 +405,10 @@ def _synapses_with_delays(
             node=wire.name,
         )
     outputs, inputs = weight.shape
+    if delay.ndim < 2:
+        late = jnp.broadcast_to(delay, (inputs,))
+        late = late if operator.delay is None else operator.delay + late
+        return replace(operator, lanes=outputs, weight=weight.T, delay=late)
     source, position = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
     return replace(
         operator,

@@ -199,6 +199,8 @@ class Population:
         kind: the type of its node: "CubaLIF", "CubaLI", "LIF", "LI", "IF", "I" or one from outside.
         size: number of neurons.
         readout: it never fires, whatever its type.
+        resetting: a readout that resets where a neuron of its type would fire: what leaves it is
+            the membrane after the reset.
         tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
             for tau and theirs.
         uniform: all neurons have the same time constants, likewise.
@@ -224,6 +226,7 @@ class Population:
         threshold: it fires where V ">" or ">=" v_threshold, in time steps and where an arrival moves
             V in continuous time; where V's own flow takes it there, there is no difference.
         spikes_per_step: "one", or "several": as often as v_threshold fits into V.
+        floor: V is raised to this at the end of each time step, if it is below; None: never.
         spikes_from: a step's spike is that of the membrane "before" or "after" its update.
         reset_delay: in time steps a spike resets the membrane one step later.
         resets_at_start: where V is above threshold when a step begins it is reset then, whatever
@@ -233,9 +236,12 @@ class Population:
             after.
         recurrent_delay: steps that a recurrent spike takes.
         counts_steps: time constants are in steps, because nothing says how long one is.
+        surrogate: the derivative of a spike that its framework takes by default, such as
+            "ArcTan(alpha=2)", or in words.
         obstacles: pairs of a field or parameter and the problem of an engine that needs it (the
             file does not say it, or its value makes no sense in continuous time).
         remarks: where what was said is not followed, a sentence each.
+        assumed: what nobody has said and is assumed, a sentence each.
         chain: the voltages that drive it; None where spikes do.
     """
 
@@ -243,6 +249,7 @@ class Population:
     kind: str
     size: int
     readout: bool = False
+    resetting: bool = False
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
     spike_area: float | None = None
@@ -258,6 +265,7 @@ class Population:
     synapse_decay: Any = None
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
+    floor: float | None = None
     spikes_from: Literal["before", "after"] = "after"
     reset_delay: bool = False
     resets_at_start: bool = False
@@ -265,14 +273,21 @@ class Population:
     resets_first: bool = False
     recurrent_delay: int = 0
     counts_steps: bool = False
+    surrogate: str = ""
     obstacles: tuple[tuple[str, Problem], ...] = ()
     remarks: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     chain: Chain | None = None
 
     @property
     def fires(self) -> bool:
         """Whether it emits spikes; a readout does not."""
         return not self.readout and self.kind not in _SILENT
+
+    @property
+    def resets(self) -> bool:
+        """Whether its membrane is reset at the threshold."""
+        return self.fires or self.resetting
 
     def require(self, *fields: str) -> None:
         """Refuse to go on where something stands in the way of some fields.

@@ -13,6 +13,8 @@ import numpy as np
 from jaxsnn.errors import FileError, GraphError, UsageError, listing
 from jaxsnn.nir.files import Dataset, Group, load_hdf5, save, text_dataset, text_of
 
+#: The version of the format that is known.
+_NIR = "1.0.8"
 Observable = nir.TimeGriddedData | nir.EventData
 #: Times may miss t_max or a multiple of dt by this fraction of themselves: the rounding of float32.
 TOLERANCE = 2**-20
@@ -33,6 +35,10 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
         )
     try:
         return _read_graph(document)
+    except _UnknownEntry as error:
+        raise FileError(
+            f"{path}: {error}", fix=f"write it without that, as NIR {_NIR} has it"
+        ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip("'\"")
         raise FileError(f"{path} holds broken NIR data: {reason}", fix="write it again") from error
@@ -115,7 +121,47 @@ def _stored(array: np.ndarray) -> Dataset:
     )
 
 
+#: What an observable holds: datasets, then attributes beside its type.
+_HELD = {
+    "TimeGriddedData": (("data",), ("dt",)),
+    "EventData": (("idx", "time"), ("n_neurons", "t_max")),
+    "ValuedEventData": (("idx", "time", "value"), ("n_neurons", "t_max")),
+}
+#: Attributes of later versions of the format, with the value that changes nothing.
+_WITHOUT_EFFECT = {"dynamic_before_transition": False}
+
+
+class _UnknownEntry(ValueError):
+    """Something that the known version of the format does not define."""
+
+
+def _refuse_unknown(
+    where: str, group: Group, datasets: tuple[str, ...], attributes: tuple[str, ...] = ()
+) -> None:
+    """Refuse what a later version of the format may have added, and what may mean another reading
+    of the rest.
+
+    Raises:
+        _UnknownEntry: names it, and its value.
+    """
+    for name, entry in group.attributes.items():
+        value = text_of(entry) if isinstance(entry, Dataset) else None
+        if value is None:
+            value = np.ravel(np.asarray(entry.value))[:4].tolist()
+            value = value[0] if len(value) == 1 else value
+        harmless = name in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[name]
+        if name not in ("__type__", *attributes) and not harmless:
+            raise _UnknownEntry(
+                f"{where} has the attribute {name} = {value}, which NIR {_NIR} does not define and "
+                "which may mean other times or another order"
+            )
+    for name in group:
+        if name not in datasets:
+            raise _UnknownEntry(f"{where} holds '{name}', which NIR {_NIR} does not define")
+
+
 def _read_graph(group: Group) -> nir.NIRGraphData:
+    _refuse_unknown("a graph", group, ("nodes",))
     nodes: dict[str, Any] = {}
     for name, entry in group["nodes"].items():
         kind = _type_of(entry)
@@ -128,6 +174,7 @@ def _read_graph(group: Group) -> nir.NIRGraphData:
 
 
 def _read_node(group: Group) -> nir.NIRNodeData:
+    _refuse_unknown("a node", group, ("observables",))
     return nir.NIRNodeData(
         observables={name: _read(name, entry) for name, entry in group["observables"].items()}
     )
@@ -135,12 +182,13 @@ def _read_node(group: Group) -> nir.NIRNodeData:
 
 def _read(name: str, group: Group) -> Observable:
     kind = _type_of(group)
+    if kind not in _HELD:
+        known = listing(_HELD)
+        raise ValueError(f"observable '{name}' has the __type__ {kind}, which is none of {known}")
+    _refuse_unknown(f"observable '{name}'", group, *_HELD[kind])
     arrays = {key: np.array(entry.value) for key, entry in group.items()}
     if kind == "TimeGriddedData":
         return nir.TimeGriddedData(data=arrays["data"], dt=_number(group, "dt"))
-    if kind not in ("EventData", "ValuedEventData"):
-        known = listing(("TimeGriddedData", "EventData", "ValuedEventData"))
-        raise ValueError(f"observable '{name}' has the __type__ {kind}, which is none of {known}")
     values: dict[str, Any] = {"value": arrays["value"]} if kind == "ValuedEventData" else {}
     cls = nir.ValuedEventData if values else nir.EventData
     size, t_max = int(_number(group, "n_neurons")), _number(group, "t_max")

@@ -157,7 +157,10 @@ def _shown(entry: dict[str, Any]) -> str:
         return f"{entry['value']}"
     if "values" in entry:
         return str(entry["values"])
-    return f"{entry['min']:.4g} to {entry['max']:.4g}"
+    low, high = (
+        end if isinstance(end, str) else f"{end:.4g}" for end in (entry["min"], entry["max"])
+    )
+    return f"{low} to {high}"
 
 
 def _dims(shape: list[int] | None) -> str:

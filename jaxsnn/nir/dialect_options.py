@@ -5,6 +5,7 @@ for.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -71,9 +72,31 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **given: Any) 
     return DialectOptions(dialect=name, version=version, fields=fields, nodes=ordered)
 
 
-def _choice(option: str, value: Any) -> Any:
+def _value(option: str, value: Any) -> Any:
+    """The value of an option that may differ by node."""
+    own = own_options().get(option)
+    if own is not None and own.kind == "number":
+        return _number(option, value)
+    return _choice(option, value, own.choices if own is not None else ())
+
+
+def _number(option: str, value: Any) -> float | str:
+    """A number, or "none"."""
     text = str(value).lower()
-    choices = CHOICES.get(option, ("true", "false"))
+    if text == "none":
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f'{option}="{value}" is no number', fix="say a number, or none")
+    return number
+
+
+def _choice(option: str, value: Any, own: tuple[str, ...] = ()) -> Any:
+    text = str(value).lower()
+    choices = CHOICES.get(option, own or ("true", "false"))
     if text not in choices:
         raise UsageError(f'{option}="{value}" is unknown', fix=f"say one of {', '.join(choices)}")
     return {"true": True, "false": False}.get(text, text)
@@ -93,7 +116,7 @@ def _per_node(
                     f"{option} is said twice for all nodes, '{fields[option]}' and '{text}'",
                     fix=f'say which node has the other, {option}={{"NODE": "{text}"}}',
                 )
-            fields[option] = _choice(option, text)
+            fields[option] = _value(option, text)
             continue
         _check_node(option, node, nodes)
         own = by_node.setdefault(node, {})
@@ -101,7 +124,7 @@ def _per_node(
             own["readout"] = True
             own.setdefault("reset", "none")
         else:
-            own[option] = _choice(option, text)
+            own[option] = _value(option, text)
 
 
 def _pairs(option: str, value: Any) -> Iterable[tuple[str | None, Any]]:

@@ -57,7 +57,7 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
     have a time constant.
     """
     for name, node in nodes.items():
-        if not node.traits.state:
+        if not node.traits.state or (evidence is not None and node.type in evidence.silent):
             continue
         current_based = node.traits.current_based
         if not current_based and "tau" not in node.names:

@@ -63,6 +63,7 @@ def _patched(entry: Group, record: Node) -> Group:
     untouched.
     """
     patched = Group(entry, entry.attributes)
+    record = record.in_file()
     for name in record.names:
         value = getattr(record, name)
         old = entry.get(name)

@@ -92,6 +92,9 @@ def spike_area(dialect: Dialect, node: Node) -> SpikeArea:
     # The literal ODE takes an area of 1 in the file's own unit of time.
     conventions = dialect.conventions
     literal = conventions is not None and conventions.area == "unit"
+    said = dialect.option("spike_area", node.name)
+    if literal and said is not None:
+        return SpikeArea(kind="fixed", seconds=said, kernel=kernel)
     field = "seconds" if literal else "dt"
     seconds = known(dialect, field, "the strength of a spike", node.name)
     return SpikeArea(kind="fixed", seconds=seconds, kernel=kernel)
@@ -135,6 +138,50 @@ def rule_of(dialect: Dialect, node: Node) -> Rule:
     if rule.option and dialect.option(rule.option, node.name) is False and rule.without is not None:
         return rule.without
     return rule
+
+
+def floor_of(dialect: Dialect, node: Node) -> float | None:
+    """Below which V of a neuron never is at the end of a step; None where nothing bounds it, or
+    nobody has said it.
+    """
+    conventions = dialect.conventions
+    if conventions is None or not conventions.floor_option:
+        return None
+    said = dialect.option(conventions.floor_option, node.name)
+    return None if said in (None, "none") else float(said)
+
+
+def resetting_readout(dialect: Dialect, node: Node) -> bool:
+    """Whether a neuron gives its membrane although it resets: both were said of it."""
+    reset = dialect.nodes.get(node.name, {}).get("reset", "none")
+    return node.traits.fires and dialect.at(node.name).readout and reset != "none"
+
+
+def own_reset_delay(dialect: Dialect, node: Node, *, looped: bool) -> bool | None:
+    """The reset_delay that a neuron that feeds itself has whatever was said of all nodes; None
+    where what was said counts, as it does where it was said of this node.
+    """
+    if not looped or "reset_delay" in dialect.nodes.get(node.name, {}):
+        return None
+    return rule_of(dialect, node).recurrent_reset_delay
+
+
+def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
+    """What nobody has said of a neuron and is assumed, a sentence each."""
+    conventions = dialect.conventions
+    option = "" if conventions is None else conventions.floor_option
+    if not option or dialect.option(option, node.name) is not None:
+        return ()
+    return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
+
+
+def several_spikes(dialect: Dialect, node: Node) -> bool:
+    """Whether a neuron may fire several spikes in one step."""
+    conventions = dialect.conventions
+    assert conventions is not None
+    option = conventions.spikes_option
+    said = dialect.option(option, node.name) if option else None
+    return conventions.spikes_per_step == "several" if said is None else said == "multi"
 
 
 def arrival(dialect: Dialect, node: Node) -> Literal["fixed", "jump"]:

@@ -304,10 +304,19 @@ class Graph:
 
         To resolve names and options use `jaxsnn.nir.inference.resolve`.
         """
-        edges, found = self._repaired_for(dialect)
-        _, before = self._repaired_for(self.dialect)
+        plain = {name: node.in_file() for name, node in self.nodes.items()}
+        file = dataclasses.replace(self, nodes=MappingProxyType(plain))
+        edges, found = file._repaired_for(dialect)
+        nodes, meant = file._meant_by(dialect)
+        before = (*file._repaired_for(self.dialect)[1], *file._meant_by(self.dialect)[1])
         repairs = tuple(repair for repair in self.repairs if repair not in before)
-        return dataclasses.replace(self, dialect=dialect, edges=edges, repairs=(*repairs, *found))
+        return dataclasses.replace(
+            self,
+            nodes=MappingProxyType(plain | nodes),
+            dialect=dialect,
+            edges=edges,
+            repairs=(*repairs, *found, *meant),
+        )
 
     def _repaired_for(self, dialect: Dialect) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
         """The edges as a dialect means them, and where its framework writes them otherwise."""
@@ -315,3 +324,13 @@ class Graph:
         if conventions is None or conventions.repair is None:
             return self.written_edges, ()
         return conventions.repair(self)
+
+    def _meant_by(self, dialect: Dialect) -> tuple[dict[str, Node], tuple[Change, ...]]:
+        """The nodes whose numbers a dialect means otherwise than the file has them, as it means
+        them, and what was changed.
+        """
+        conventions = dialect.conventions
+        if conventions is None:
+            return {}, ()
+        found = [meant for meaning in conventions.meanings for meant in meaning(self)]
+        return {node.name: node for node, _ in found}, tuple(change for _, change in found)

@@ -20,6 +20,8 @@ from jaxsnn.nir.graph import Affine, Conv1d, Conv2d, Graph, Linear
 from jaxsnn.nir.nodes import NEURONS, AvgPool2d, Input, Node, Output, SumPool2d
 from jaxsnn.nir.passes import is_relay
 
+#: Codes of what a conversion mends.
+_CONVERTED = ("needs-conversion", "needs-load-line")
 #: Parameters that only describe what reaches a node.
 _SHAPES = ("shape", "input_type", "input_shape", "start_dim", "end_dim")
 #: Types whose numbers decide which spikes there are.
@@ -42,12 +44,14 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
     names = _name_problems(graph, asked, converts=converts) if asked.importer.torch_names else []
     if not converts:
         return [*names, *_rule_problems(graph, asked)]
+    found = list(_conversion_problems(graph, target, asked))
+    converted = all(problem.code in _CONVERTED for problem in found)
     unmapped = [
-        _unmapped(node, asked.title, converts=True)
+        _unmapped(node, asked.title, converts=converted)
         for node in graph.nodes.values()
         if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
     ]
-    return [*unmapped, *names, *_conversion_problems(graph, target, asked.title)]
+    return [*unmapped, *names, *found]
 
 
 def undecided(graph: Graph) -> Problem:
@@ -60,11 +64,7 @@ def undecided(graph: Graph) -> Problem:
 
 def _unmapped(node: Node, title: str, *, converts: bool) -> Problem:
     message = f"node '{node.name}' is a {node.type}, which {title}'s importer does not map"
-    fix = (
-        "convert the file"
-        if isinstance(node, SumPool2d | AvgPool2d) and converts
-        else "replace the node"
-    )
+    fix = "convert the file" if converts else "replace the node"
     return Problem(node=node.name, code="unmapped-node", message=message, fix=fix)
 
 
@@ -80,10 +80,11 @@ def _name_problems(graph: Graph, target: Target, *, converts: bool) -> Iterator[
             yield Problem(node=name, code="taken-name", message=message, fix=fix)
 
 
-def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Problem]:
+def _conversion_problems(graph: Graph, target: str, asked: Target) -> Iterator[Problem]:
     """What stands in the way of a conversion; else what it changes, which the importer would read
     otherwise.
     """
+    title = asked.title
     if graph.dialect.name is None:
         yield undecided(graph)
         return
@@ -94,6 +95,8 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
         node = error.node if error.node in graph.nodes else ""
         yield dataclasses.replace(error.problem, node=node)
         return
+    if converted.graph.dialect.name is not None:
+        yield from _told_problems(graph, converted.graph, target, asked)
     for change in converted.changes:
         name = _original(graph, change.node)
         node = None if name is None else graph.nodes[name]
@@ -111,6 +114,24 @@ def _conversion_problems(graph: Graph, target: str, title: str) -> Iterator[Prob
             message=f"{where}{title}'s importer needs another file, {change.what} ({change.why})",
             fix=f'convert the file with to="{target}"',
         )
+
+
+def _told_problems(graph: Graph, converted: Graph, target: str, asked: Target) -> Iterator[Problem]:
+    """Resets that no file holds, and that the importer takes for another."""
+    taken = asked.importer.reads
+    for name in converted.neurons:
+        view, original = converted.dialect.at(name), _original(graph, name)
+        meant = {"reset": view.reset, "reset_delay": view.reset_delay}
+        other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
+        if original is None or not other:
+            continue
+        key, value = next(iter(other.items()))
+        message = (
+            f"node '{original}' needs {key}={value}, which is in no file, "
+            f"and {asked.title}'s importer takes {taken[key]}"
+        )
+        fix = f'convert the file with to="{target}", and load it with the line that this gives'
+        yield Problem(node=original, code="needs-load-line", message=message, fix=fix)
 
 
 def _original(graph: Graph, name: str) -> str | None:

@@ -102,6 +102,7 @@ def _decided(
                     f"Reset {default} is what {conventions.name} does by default; "
                     "a file never says it."
                 )
+    _decide_area(fields, nodes, reasons)
     _decide_kernel(graph, conventions, fields, nodes)
     _decide_initial(graph, conventions, said, nodes)
     _decide_own(conventions, fields, reasons)
@@ -246,6 +247,24 @@ def _shortest(seconds: float) -> float:
     """
     short = float(f"{seconds:.1e}")
     return short if abs(short - seconds) <= TOLERANCE * seconds else seconds
+
+
+def _decide_area(
+    fields: dict[str, Any], nodes: dict[str, dict[str, Any]], reasons: list[str]
+) -> None:
+    """A spike whose area was said is a current that lasts, unless it was said to be a delta."""
+    if "spike_area" not in fields:
+        return
+    area = fields["spike_area"]
+    told = "spike_kernel" in fields or any("spike_kernel" in own for own in nodes.values())
+    if told:
+        return
+    fields["spike_kernel"] = "box"
+    lasts = fields.setdefault("dt", area)
+    reasons.append(
+        f"A spike of weight 1 has the area {area:g} s: it is taken for a current of {area / lasts:g} "
+        f'that lasts {lasts:g} s; say spike_kernel="delta" for a delta of that area.'
+    )
 
 
 def _decide_kernel(

@@ -82,6 +82,9 @@ def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
 
 # -- windows
 
+#: What a padding is read as where a framework means XLA's SAME: see `Window.like_xla`.
+LIKE_XLA = "SAME"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
@@ -90,8 +93,10 @@ class Window:
     Attributes:
         kernel, stride, dilation: Sizes.
         padding: (before, after); None where 'same' meets a stride, which frameworks read
-            differently.
+            differently, and where it depends on the size of the input, see `like_xla`.
         groups: Of channels; 1 for a pool.
+        like_xla: As much padding as makes an output of size / stride, rounded up, the smaller half
+            before: XLA's SAME.
     """
 
     kernel: Shape
@@ -99,9 +104,26 @@ class Window:
     dilation: Shape
     padding: tuple[tuple[int, int], ...] | None
     groups: int = 1
+    like_xla: bool = False
+
+    def at(self, size: Sequence[int]) -> Window:
+        """The window with the padding of an input of a spatial shape in numbers, where it depends
+        on it.
+        """
+        if not self.like_xla or len(size) != len(self.kernel):
+            return self
+        padding = []
+        for axis, length in enumerate(size):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            steps = -(-length // self.stride[axis]) - 1
+            total = max(steps * self.stride[axis] + reach - length, 0)
+            padding.append((total // 2, total - total // 2))
+        return dataclasses.replace(self, padding=tuple(padding), like_xla=False)
 
     def output(self, size: Sequence[int]) -> Shape | None:
         """Spatial shape of the output; None if it cannot be known or would be empty."""
+        if self.like_xla:
+            return self.at(size).output(size) if len(size) == len(self.kernel) else None
         if self.padding is None or len(size) != len(self.kernel):
             return None
         found = []
@@ -127,11 +149,21 @@ def pool_window(node: Node) -> Window:
 
 def _window(node: Node, kernel: Shape, dilation: Shape, groups: int) -> Window:
     stride, padding = _per_axis(node, "stride"), node.value("padding")
-    if isinstance(padding, str):
+    like_xla = isinstance(padding, str) and padding == LIKE_XLA
+    if like_xla:
+        padded = None
+    elif isinstance(padding, str):
         padded = _named_padding(padding, kernel, stride, dilation)
     else:
         padded = tuple((size, size) for size in _per_axis(node, "padding"))
-    return Window(kernel=kernel, stride=stride, dilation=dilation, padding=padded, groups=groups)
+    return Window(
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=padded,
+        groups=groups,
+        like_xla=like_xla,
+    )
 
 
 def _spatial_axes(node: Node) -> int:
@@ -186,6 +218,8 @@ def _after_window(frame: Window, channels: int, shape: Shape) -> Shape | None:
 def convolution_synapses(node: Node, shape: Shape | None) -> int | None:
     """Pairs of an input and an output with a weight other than zero."""
     frame = convolution_window(node)
+    if shape is not None:
+        frame = frame.at(shape[1:])
     space = None if shape is None else frame.output(shape[1:])
     if shape is None or space is None or frame.padding is None:
         return None
@@ -241,7 +275,7 @@ def window_detail(node: Node, around: Surroundings) -> Window:
         LoweringError: frameworks pad it differently.
     """
     assert node.traits.window is not None
-    frame = node.traits.window(node)
+    frame = node.traits.window(node).at(around.inward[1:])
     if frame.padding is None:
         raise LoweringError(
             f"node '{node.name}' ({node.type}) has padding 'same' and a stride of "

@@ -32,6 +32,19 @@ def nothing() -> Mapping[str, Any]:
     return EMPTY
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ReadAs:
+    """A parameter that a dialect means otherwise than the file has it.
+
+    Attributes:
+        file: What the file has.
+        meant: What the record has in its place.
+    """
+
+    file: Value
+    meant: Value
+
+
 class _NoTraits:
     """In place of the traits of a class that has none."""
 
@@ -54,12 +67,15 @@ class Node:
         origin: Name of the node in the user's file that this one comes from; None for a node that a
             repair added.
         extra: Entries in the file that NIR does not define, kept for export.
+        written: Parameters that the dialect means otherwise than the file has them: name -> what
+            the file has. See `read_as`.
     """
 
     name: str
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     origin: str | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    written: Mapping[str, ReadAs] = dataclasses.field(default_factory=nothing)
 
     if TYPE_CHECKING:
         #: What is known of the type.
@@ -125,6 +141,38 @@ class Node:
             key: freeze(value) if key in self.names else value for key, value in changes.items()
         }
         return dataclasses.replace(self, **frozen)
+
+    def read_as(self, **meant: Any) -> Self:
+        """A copy with other values that the file does not have: export writes what it has, as long
+        as they stay.
+        """
+        changed = self.replace(**meant)
+        written = {
+            name: ReadAs(file=getattr(self, name), meant=getattr(changed, name)) for name in meant
+        }
+        return dataclasses.replace(changed, written=MappingProxyType({**self.written, **written}))
+
+    def in_file(self) -> Self:
+        """A copy with the values of the file, where they were read otherwise and have not changed
+        since.
+        """
+        if not self.written:
+            return self
+        values = {
+            name: freeze(_restored(getattr(self, name), known))
+            for name, known in self.written.items()
+        }
+        return dataclasses.replace(self, written=EMPTY, **values)
+
+
+def _restored(value: Any, known: ReadAs) -> Any:
+    """What the file has in place of a value, element by element; what has changed stays."""
+    if isinstance(value, str) or isinstance(known.meant, str):
+        return known.file if value is known.meant or value == known.meant else value
+    if np.shape(value) != np.shape(known.meant):
+        return value
+    same = np.asarray(value) == known.meant
+    return known.file if np.all(same) else np.where(same, known.file, value)
 
 
 def freeze(value: Any) -> Any:

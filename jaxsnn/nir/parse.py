@@ -12,15 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UnsupportedNodeError, UsageError, listing, suggestion
-from jaxsnn.nir.dialects import Dialect
+from jaxsnn.errors import (
+    GraphError,
+    Problem,
+    UnsupportedNodeError,
+    UsageError,
+    listing,
+    suggestion,
+)
+from jaxsnn.nir.dialects import DIALECTS, Dialect
 from jaxsnn.nir.documents import document_of
 from jaxsnn.nir.files import Dataset, Group, load, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import Input, Node, Output, class_of
 from jaxsnn.nir.repair import add_borders, findings
-from jaxsnn.nir.validation import refuse_problems
+from jaxsnn.nir.validation import is_open, validate
 
 _RESERVED = ("type", "metadata")
 
@@ -56,7 +63,9 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
-        own: Options that single frameworks from outside have.
+        own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
+            is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
+            that they were registered with.
 
     Returns:
         The graph. `graph.dialect` says what is known and why, `graph.repairs` what was read
@@ -96,16 +105,30 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
     ('input', 'linear', 'li', 'output')
     """
     graph = assemble(source)
-    refuse_problems(graph)
-    graph = findings(add_borders(graph))
-    if isinstance(dialect, Dialect):
-        if options:
-            raise UsageError(
-                f"a Dialect is complete, so {listing(options)} would be ignored",
-                fix="put it into the Dialect with dataclasses.replace",
-            )
-        return graph.with_dialect(dialect)
-    return graph.with_dialect(resolve(graph, dialect, **options))
+    broken = validate(graph)
+    if not all(is_open(problem, graph) for problem in broken):
+        raise GraphError.of(broken)
+    graph = add_borders(graph)
+    if not isinstance(dialect, Dialect):
+        dialect = resolve(graph, dialect, **options)
+    elif options:
+        raise UsageError(
+            f"a Dialect is complete, so {listing(options)} would be ignored",
+            fix="put it into the Dialect with dataclasses.replace",
+        )
+    meant = graph.with_dialect(dialect)
+    if broken and validate(meant):
+        raise GraphError.of(_with_dialects(graph, broken))
+    return findings(meant)
+
+
+def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Problems of a graph, with the dialects in which it has none."""
+    sound = [name for name in DIALECTS if not validate(graph.with_dialect(Dialect(name=name)))]
+    if not sound:
+        return broken
+    other = f"{broken[0].fix}, or say dialect= ({listing(sound)} means it otherwise)"
+    return (dataclasses.replace(broken[0], fix=other), *broken[1:])
 
 
 def assemble(source: Any) -> Graph:
@@ -248,11 +271,12 @@ def _repaired_edges(
         if missing and not path:
             raise GraphError(
                 f"{text} is dangling, the graph has no node '{missing[0]}'",
-                fix=suggestion(missing[0], names),
+                fix=_nested_owner(missing[0], flat) or suggestion(missing[0], names),
             )
         if missing:
-            what = f"{text} is left out"
-            flat.repairs.append(Change(node=path, what=what, why=f"it has no node '{missing[0]}'"))
+            side = Input if missing[0] == edge[0] else Output
+            why = f"it has no node '{missing[0]}'{_likely_port(path, side, names, flat)}"
+            flat.repairs.append(Change(node=path, what=f"{text} is left out", why=why))
             continue
         found = (str(repaired[0]), str(repaired[1]))
         if found != edge:
@@ -267,6 +291,29 @@ def _repaired_edges(
         else:
             edges.append(found)
     return edges
+
+
+def _nested_owner(name: str, flat: _Flat) -> str:
+    """What to do about an edge of the outermost graph that names a node of a nested one; "" where
+    no nested graph has it, or several do.
+    """
+    found = [
+        full
+        for full in flat.nodes
+        if "/" in full and name in (full, full.replace("/", "."), full.rpartition("/")[2])
+    ]
+    if len(found) != 1:
+        return ""
+    outer, _, inner = found[0].partition("/")
+    return f"lead the edge to '{outer}', the nested graph that has '{inner}'"
+
+
+def _likely_port(path: str, side: type[Node], names: tuple[str, ...], flat: _Flat) -> str:
+    """Where an edge that ends nowhere most likely goes: the one Input or Output of its graph."""
+    ports = [name for name in names if isinstance(flat.nodes.get(_join(path, name)), side)]
+    if len(ports) != 1:
+        return ""
+    return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
 
 
 def _repaired_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
@@ -321,7 +368,9 @@ def record(name: str, kind: str, entry: Group) -> Node:
     """One node of a document as a record."""
     cls = class_of(kind)
     given = {key: entry[key] for key in entry if key not in _RESERVED}
-    parameters = {key: _parameter(name, key, given[key]) for key in cls.names if key in given}
+    parameters: dict[str, Any] = {
+        key: _parameter(name, key, given[key]) for key in cls.names if key in given
+    }
     return cls(
         name=name,
         origin=name,

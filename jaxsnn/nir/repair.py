@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import Problem
+from jaxsnn.errors import Problem, listing
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
 from jaxsnn.nir.nodes import Flatten, Input, Node, Output, freeze
 from jaxsnn.nir.passes import Shape, own_shape, shapes, transfer
@@ -133,6 +133,11 @@ def _edge_warnings(
         given = ", ".join(f"'{source}' {found[source][1]}" for source in sources)
         what = f"receives different shapes, which cannot be added, from {given}"
         fix = "give each its own Output; exporters merge the outputs of two heads, or lose a sum"
+        yield _warning(node, what, fix)
+    elif isinstance(node, Output) and len(sources) > 1:
+        given = listing(f"'{source}'" for source in sources)
+        what = f"receives the sum of what {given} give"
+        fix = "give each its own Output if that is not meant; exporters merge the outputs of heads"
         yield _warning(node, what, fix)
     if not sources and not isinstance(node, Input):
         fix = "connect it or remove it; an exporter may have lost an edge"

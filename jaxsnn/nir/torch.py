@@ -1,5 +1,4 @@
-"""From PyTorch modules to a `Graph`, with what the frameworks' exporters lose, and from a `Graph`
-to a module.
+"""From a `Graph` to a module of PyTorch; `jaxsnn.nir.modules` goes the other way.
 
 torch and nirtorch are imported inside functions: nothing else needs them.
 """
@@ -11,170 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.build import NIR_VERSION
-from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten, reorder_flattened
+from jaxsnn.nir.convert.draft import Draft, as_node, draft_of, plain_flatten
+from jaxsnn.nir.convert.geometry import reorder_flattened
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.topology import check_wiring, settle_loops
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
-from jaxsnn.nir.export import export, tagged
+from jaxsnn.nir.export import export
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.frameworks.registry import framework_of, frameworks
-from jaxsnn.nir.graph import Edge, Graph
+from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
-from jaxsnn.nir.torch_leaves import Call, exported, exporter_of, outputs_of
-
-
-def from_torch(module: Any, sample: Any) -> Graph:
-    """A graph of a module of snnTorch, Norse, or another framework whose layers are known, in that
-    framework's dialect.
-
-    Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
-    go into the dialect and into the nodes. Parameters may be one number or one for each neuron.
-
-    Args:
-        module: A torch.nn.Module of torch's layers and the framework's neurons. One forward pass
-            finds the wiring: each layer must take what another layer gives, unchanged.
-        sample: Input of one step, (batch, *shape).
-
-    Returns:
-        The graph, with an Output for each layer whose output the module returns and no other layer
-        takes.
-
-    Raises:
-        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed
-            outside of layers.
-    """
-    calls, outputs = _traced(module, sample)
-    made = {call.name: exported(call) for call in calls}
-    frameworks = sorted({one.framework for one in made.values() if one.framework is not None})
-    if len(frameworks) != 1:
-        raise ConversionError(
-            f"the module has neurons of {listing(frameworks)}",
-            fix=f"use neurons of one framework, {' or '.join(_titles())}",
-        )
-    first = _free("input", made)
-    nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(tuple(sample.shape[1:]))}}
-    edges: list[Edge] = []
-    by_node: dict[str, dict[str, Any]] = {}
-    ends: dict[str, tuple[str, ...]] = {"": (first,)}
-    for call in calls:
-        one = made[call.name]
-        if not one.nodes:
-            ends[call.name] = tuple(end for source in call.sources for end in ends[source])
-            continue
-        full = {suffix: f"{call.name}.{suffix}" if suffix else call.name for suffix in one.nodes}
-        main = next(iter(full.values()))
-        nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
-        edges += [(end, main) for source in call.sources for end in ends[source]]
-        edges += [(full[start], full[end]) for start, end in one.edges]
-        ends[call.name] = (main,)
-        for option, value in one.options.items():
-            by_node.setdefault(option, {})[main] = value
-    for source, shape in outputs.items():
-        last = _free("output" if len(outputs) == 1 else f"output_{source}", nodes)
-        nodes[last] = {"type": "Output", "shape": np.array(shape)}
-        edges += [(end, last) for end in ends[source]]
-    return _read(
-        nodes,
-        edges,
-        frameworks[0],
-        by_node,
-        [one.dt for one in made.values() if one.dt is not None],
-    )
-
-
-def _titles() -> list[str]:
-    """The frameworks whose neurons have exporters."""
-    return [found.title for found in frameworks().values() if found.leaves]
-
-
-def _free(name: str, taken: Any) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _read(
-    nodes: dict[str, Any],
-    edges: list[Edge],
-    framework: str,
-    by_node: dict[str, Any],
-    steps: list[float],
-) -> Graph:
-    options: dict[str, Any] = dict(by_node)
-    options["readout"] = list(by_node.get("readout", ()))
-    if steps:
-        if len(set(steps)) != 1:
-            raise ConversionError(
-                f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
-                fix="give all of them one dt",
-            )
-        options["dt"] = steps[0]
-    options |= framework_of(framework).leaf_options
-    tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
-    return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))
-
-
-def _traced(module: Any, sample: Any) -> tuple[list[Call], dict[str, tuple[int, ...]]]:
-    """The first call of each leaf in order, and the leaves that give the outputs, with their
-    shapes.
-    """
-    import torch
-
-    calls: dict[str, Call] = {}
-    makers: dict[int, str] = {id(sample): ""}
-    kept: list[Any] = [sample]
-    hooks = []
-    # snnTorch's neurons may keep their state in buffers, which the pass must not change.
-    buffers = [(part, dict(part._buffers)) for part in module.modules()]
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(leaf: Any, arguments: tuple[Any, ...], result: Any) -> None:
-            given, out = arguments[0], result[0] if isinstance(result, tuple) else result
-            kept.extend((given, out))
-            if id(given) not in makers:
-                raise ConversionError(
-                    f"the input of '{name}' ({type(leaf).__name__}) is computed outside of layers "
-                    "(a sum, a reshape), which NIR would lose",
-                    fix="use a layer for it",
-                    node=name,
-                )
-            source = makers[id(given)]
-            makers[id(out)] = name
-            if name not in calls:
-                inward, outward = tuple(given.shape[1:]), tuple(out.shape[1:])
-                calls[name] = Call(
-                    name=name, module=leaf, sources=(source,), inward=inward, outward=outward
-                )
-
-        return hook
-
-    for name, leaf in _leaves(module):
-        hooks.append(leaf.register_forward_hook(watch(name)))
-    try:
-        with torch.no_grad():
-            result = module(sample)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for part, before in buffers:
-            part._buffers.update(before)
-    return list(calls.values()), outputs_of(result, makers, calls)
-
-
-def _leaves(module: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Modules that are one node each: known types, and modules without children."""
-    if exporter_of(module) is not None or not list(module.children()):
-        return [(name or "module", module)]
-    found = []
-    for child_name, child in module.named_children():
-        found += _leaves(child, f"{name}.{child_name}" if name else child_name)
-    return found
-
 
 #: What `to_torch` runs through nirtorch.
 _TORCH = Target(
@@ -381,6 +230,8 @@ def _neuron(step: Step) -> Any:
                 v = torch.where(spikes > 0, self.v_reset, v)
             if step.reset in ("subtract", "subtract unless above"):
                 v = v - lost
+            if step.floor is not None:
+                v = (v - step.floor).clamp(min=0) + step.floor
             if step.current_based:
                 x = i = self.synapse_decay * i + self.synapse_gain * x
             above = (v > self.v_threshold).to(v.dtype) * self.v_threshold

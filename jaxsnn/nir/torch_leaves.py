@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.graph import Edge
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.convert.step import Step
+    from jaxsnn.nir.nodes import Node
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,8 +27,10 @@ class Call:
 
     Attributes:
         name, module: Of the leaf.
-        sources: Where its input came from: names of leaves, or "input".
-        inward, outward: Shapes without the axis of batch.
+        sources: Where its input came from: names of leaves whose outputs it is the sum of; "" is
+            the input of the module.
+        inward, outward: Shapes without the axes of batch and time.
+        leading: Number of those axes.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Call:
     sources: tuple[str, ...]
     inward: tuple[int, ...]
     outward: tuple[int, ...]
+    leading: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,18 +46,47 @@ class Exported:
     """What a leaf becomes.
 
     Attributes:
-        nodes: Entries by the suffix of their name; "" is the leaf itself.
+        nodes: Entries by the suffix of their name; "" is the leaf itself. The first takes the input.
         edges: Between suffixes.
+        last: Suffix of the node that gives the output; None: the first.
         framework: Whose neuron it is; None for weights and shapes.
         options: Options of `jaxsnn.nir.read` for it.
         dt: Length of its step in seconds, if it has one.
+        folds: (factor, offset), (channels,): the layer before it is to have its output y as factor
+            y + offset instead.
+        takes_spikes: It is right for inputs of 0 and 1 alone.
     """
 
     nodes: Mapping[str, dict[str, Any]]
     edges: tuple[Edge, ...] = ()
+    last: str | None = None
     framework: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     dt: float | None = None
+    folds: tuple[np.ndarray, np.ndarray] | None = None
+    takes_spikes: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNumbers:
+    """A number or array that a layer is to have.
+
+    Attributes:
+        layer: Name of the layer.
+        node: Of the file, for messages.
+        owner: Has the attribute; `name` of it, "p.v_th" where it is one of a named tuple.
+        value: Of the shape of the node. A layer may have one number for all, where all are equal.
+    """
+
+    layer: str
+    node: str
+    owner: Any
+    name: str
+    value: np.ndarray
+
+
+#: What puts numbers into a layer: (call, nodes of the file by suffix, steps of its neurons by suffix).
+Setter = Callable[[Call, Mapping[str, "Node"], Mapping[str, "Step"]], list[LayerNumbers]]
 
 
 def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
@@ -62,10 +98,35 @@ def exporter_of(module: Any) -> Callable[[Call], Exported] | None:
 
 def _exporters() -> dict[tuple[str, str], Callable[[Call], Exported]]:
     """By package and name of the class."""
-    found = {("torch", kind): exporter for kind, exporter in _LAYERS.items()}
+    found = {("torch", kind): exporter for kind, exporter in LAYERS.items()}
     for framework in frameworks().values():
         found |= {(framework.package, kind): one for kind, one in framework.leaves.items()}
     return found
+
+
+def setter_of(module: Any) -> Setter | None:
+    """What puts numbers into a layer of a type; None if it has none, or nobody knows."""
+    package, kind = type(module).__module__.partition(".")[0], type(module).__name__
+    for framework in frameworks().values():
+        if framework.package == package and kind in framework.setters:
+            return framework.setters[kind]
+    return LAYER_SETTERS.get(kind) if package == "torch" else None
+
+
+def in_time(module: Any) -> bool:
+    """Whether a layer takes (time, batch, *shape) and runs through time itself."""
+    package = type(module).__module__.partition(".")[0]
+    return any(
+        found.in_time is not None and found.in_time(module)
+        for found in frameworks().values()
+        if found.package == package
+    )
+
+
+def without_state(module: Any) -> bool:
+    """Whether a layer has nothing to learn or to remember, so that it may be called again."""
+    kind = type(module).__name__
+    return kind in _PLAIN and not list(module.parameters()) and not list(module.buffers())
 
 
 def exported(call: Call) -> Exported:
@@ -143,20 +204,90 @@ def _pool(call: Call) -> Exported:
             fix="leave out ceil_mode and divisor_override, and count the padding",
             node=call.name,
         )
-    pairs = {
+    return Exported(nodes={"": {"type": "AvgPool2d", **_windows(pool)}})
+
+
+def refuse_training(name: str, module: Any) -> None:
+    """Refuse a layer that does in training what it does not do afterwards.
+
+    Raises:
+        ConversionError: It is in training mode.
+    """
+    kind = type(module).__name__
+    random = kind.startswith("Dropout") and getattr(module, "p", 0)
+    if module.training and (random or kind.startswith("BatchNorm")):
+        raise ConversionError(
+            f"'{name}' ({kind}) is in training mode, where it does not do what it does later",
+            fix="call module.eval() first, as it is then exported",
+            node=name,
+        )
+
+
+def _dropout(call: Call) -> Exported:
+    """Nothing in evaluation."""
+    refuse_training(call.name, call.module)
+    return Exported(nodes={})
+
+
+def _normalisation(call: Call) -> Exported:
+    """A BatchNorm by its running statistics: y = weight (x - mean) / sqrt(var + eps) + bias, for
+    each channel.
+    """
+    norm = call.module
+    if norm.running_mean is None:
+        raise ConversionError(
+            f"'{call.name}' ({type(norm).__name__}) has no running statistics, "
+            "so that what it does depends on the batch",
+            fix="use track_running_stats=True",
+            node=call.name,
+        )
+    refuse_training(call.name, norm)
+    mean, variance = (
+        numbers_of(each).astype(float) for each in (norm.running_mean, norm.running_var)
+    )
+    factor = 1 / np.sqrt(variance + norm.eps)
+    if norm.weight is not None:
+        factor = factor * numbers_of(norm.weight)
+    offset = -mean * factor
+    if norm.bias is not None:
+        offset = offset + numbers_of(norm.bias)
+    return Exported(nodes={}, folds=(factor, offset))
+
+
+def _largest(call: Call) -> Exported:
+    """A MaxPool2d of spikes: 1 where any in the window is, SumPool2d > 1/2."""
+    pool = call.module
+    if pool.ceil_mode or pool.return_indices or np.any(np.asarray(pool.dilation) != 1):
+        raise ConversionError(
+            f"'{call.name}' rounds up, dilates its window or returns indices, and NIR does neither",
+            fix="leave out ceil_mode, dilation and return_indices",
+            node=call.name,
+        )
+    threshold = {"type": "Threshold", "threshold": np.full(call.outward, 0.5, np.float32)}
+    return Exported(
+        nodes={"sum": {"type": "SumPool2d", **_windows(pool)}, "": threshold},
+        edges=(("sum", ""),),
+        last="",
+        takes_spikes=True,
+    )
+
+
+def _windows(pool: Any) -> dict[str, np.ndarray]:
+    """kernel_size, stride and padding of a pool, two numbers each."""
+    return {
         key: np.broadcast_to(getattr(pool, key), (2,)).copy()
         for key in ("kernel_size", "stride", "padding")
     }
-    return Exported(nodes={"": {"type": "AvgPool2d", **pairs}})
 
 
 def _flatten(call: Call) -> Exported:
-    start, end = (
-        dim - 1 if dim > 0 else dim for dim in (call.module.start_dim, call.module.end_dim)
-    )
-    if call.module.start_dim == 0:
+    dims, axes = call.leading + len(call.inward), (call.module.start_dim, call.module.end_dim)
+    start, end = (dim % dims - call.leading for dim in axes)
+    if start < 0:
         raise ConversionError(
-            f"'{call.name}' flattens the axis of batch", fix="use start_dim=1", node=call.name
+            f"'{call.name}' flattens the axis of batch",
+            fix=f"use start_dim={call.leading}",
+            node=call.name,
         )
     entry = {
         "type": "Flatten",
@@ -167,44 +298,45 @@ def _flatten(call: Call) -> Exported:
     return Exported(nodes={"": entry})
 
 
-_LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+#: Layers of torch.nn; frameworks may have layers of the same names.
+LAYERS: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
     {
         "Linear": exported_linear,
         "Conv1d": _convolution,
         "Conv2d": _convolution,
         "AvgPool2d": _pool,
+        "MaxPool2d": _largest,
         "Flatten": _flatten,
-        "Dropout": _nothing,
+        "BatchNorm1d": _normalisation,
+        "BatchNorm2d": _normalisation,
+        "Dropout": _dropout,
+        "Dropout1d": _dropout,
+        "Dropout2d": _dropout,
         "Identity": _nothing,
     }
 )
 
 
-def outputs_of(
-    result: Any, makers: dict[int, str], calls: dict[str, Call]
-) -> dict[str, tuple[int, ...]]:
-    """The leaves that give what a module returns: the first tensor, and others that no leaf takes
-    up.
-
-    What is returned beside them are states of neurons.
-    """
-    tensors = _tensors(result)
-    if not tensors or id(tensors[0]) not in makers:
-        raise ConversionError(
-            "the output of the module is computed outside of layers", fix="use a layer for it"
+def set_weights(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step], *, suffix: str = ""
+) -> list[LayerNumbers]:
+    """The weight and the bias of a linear layer or convolution; a file without bias means 0."""
+    layer, node = call.module, nodes[suffix]
+    values = {"weight": node.value("weight")}
+    if layer.bias is not None:
+        has = "bias" in node.names
+        values["bias"] = node.value("bias") if has else np.zeros(tuple(layer.bias.shape))
+    return [
+        LayerNumbers(
+            layer=call.name, node=node.name, owner=layer, name=name, value=np.asarray(value)
         )
-    taken = {source for call in calls.values() for source in call.sources}
-    found = {makers[id(tensors[0])]: tuple(tensors[0].shape[1:])}
-    for tensor in tensors[1:]:
-        maker = makers.get(id(tensor))
-        if maker is not None and maker not in taken:
-            found.setdefault(maker, tuple(tensor.shape[1:]))
-    return found
+        for name, value in values.items()
+    ]
 
 
-def _tensors(result: Any) -> list[Any]:
-    if isinstance(result, dict):
-        return _tensors(list(result.values()))
-    if isinstance(result, tuple | list):
-        return [tensor for part in result for tensor in _tensors(part)]
-    return [result] if hasattr(result, "shape") else []
+#: What puts numbers into layers of torch.nn.
+LAYER_SETTERS: Mapping[str, Setter] = MappingProxyType(
+    dict.fromkeys(("Linear", "Conv1d", "Conv2d"), set_weights)
+)
+#: Those that may be called in several places.
+_PLAIN = ("AvgPool2d", "MaxPool2d", "Flatten", "Dropout", "Dropout1d", "Dropout2d", "Identity")

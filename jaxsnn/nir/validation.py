@@ -27,6 +27,16 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
     return tuple(problems or _edge_problems(graph))
 
 
+def is_open(problem: Problem, graph: Graph) -> bool:
+    """Whether a problem may be none in a dialect that means numbers otherwise: learnt decays that
+    are clamped, pools that are padded by name.
+    """
+    if problem.code == "shape-mismatch":
+        return True
+    node = graph.nodes.get(problem.node)
+    return problem.code == "not-positive" and node is not None and node.traits.state
+
+
 def refuse_problems(graph: Graph) -> None:
     """Raise a GraphError for the first problem, which says how many others there are."""
     problems = validate(graph)
@@ -56,7 +66,7 @@ def _node_problems(node: Node) -> Iterator[Problem]:
 def _value_problems(node: Node, parameter: Parameter, value: np.ndarray | str) -> Iterator[Problem]:
     name = parameter.name
     if isinstance(value, str):
-        if value not in parameter.texts:
+        if value not in parameter.texts and name not in node.written:
             yield _problem(node, "bad-parameter", f"has {name} = '{value}'", "it must be numbers")
     elif parameter.single and value.size != 1:
         what = f"has {name} of shape {value.shape}"

@@ -33,7 +33,7 @@ from jaxsnn.nir.frameworks.registry import split_version, with_importers
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.parse import assemble, parse, type_of
-from jaxsnn.nir.validation import validate
+from jaxsnn.nir.validation import is_open, validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,13 @@ def check_file(
     """
     refuse_unknown(purpose, threshold)
     document = load(path)
-    problems = tuple(_broken(document))
-    if problems:
+    problems, decided = _broken(document)
+    if decided:
         return CheckReport(purpose=purpose, problems=problems), None
     try:
         graph = parse(document, **options)
     except GraphError as error:
-        return CheckReport(purpose=purpose, problems=(error.problem,)), None
+        return CheckReport(purpose=purpose, problems=problems or (error.problem,)), None
     except DialectError as error:
         problem = replace(error.problem, code="contradiction")
         return CheckReport(purpose=purpose, problems=(problem,)), None
@@ -140,16 +140,17 @@ def refuse_unknown(purpose: str, threshold: str | None = None) -> None:
             )
 
 
-def _broken(document: Group) -> Iterator[Problem]:
-    """Why a document is not a graph."""
-    unknown = list(_unknown_types(document["node"], ""))
+def _broken(document: Group) -> tuple[tuple[Problem, ...], bool]:
+    """Why a document is not a graph, and whether that is so in every dialect."""
+    unknown = tuple(_unknown_types(document["node"], ""))
     if unknown:
-        yield from unknown
-        return
+        return unknown, True
     try:
-        yield from validate(assemble(document))
+        graph = assemble(document)
     except GraphError as error:
-        yield error.problem
+        return (error.problem,), True
+    problems = validate(graph)
+    return problems, not all(is_open(problem, graph) for problem in problems)
 
 
 def _unknown_types(group: Group, path: str) -> Iterator[Problem]:

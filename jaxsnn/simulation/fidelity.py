@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.graph import Graph
-from jaxsnn.simulation.network_arrays import network_inputs
+from jaxsnn.simulation.network_arrays import load_inputs, network_inputs
 from jaxsnn.simulation.simulate import simulate
 
 
@@ -70,34 +72,42 @@ class Fidelity:
         return "\n".join(lines)
 
 
-def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None = None) -> Fidelity:
+def fidelity(
+    graph: Graph,
+    arrays: Mapping[str, np.ndarray] | str | os.PathLike[str],
+    threshold: str | None = None,
+    values: str = "auto",
+) -> Fidelity:
     """Simulate a graph with both engines and compare their spikes, population by population.
 
     Args:
         graph: read with its dialect; its dt must be known.
         arrays: an array (time, batch, *shape) for each Input, named "NODE.x", or "x" where there is
-            one.
+            one; or the path of a file of these or of NIR data.
         threshold: how the event engine simulates a Threshold, "level" (the default) or "event"; in
             time steps it is a level.
+        values: what inputs by steps hold: "spikes", "current" (held for each step), "graded" (a
+            spike of that size in each), or "auto": spikes where all are whole numbers, else a
+            current.
 
     Raises:
         JaxsnnError: inputs that do not fit, or something that one of the engines refuses.
     """
     network = lower(graph, dtype=np.float32)
     dt = graph.dialect.dt
-    inputs = network_inputs(arrays, network, dt)
-    if inputs.t_end is None or dt is None:
+    is_path = isinstance(arrays, str | os.PathLike)
+    load: Any = load_inputs if is_path else network_inputs
+    inputs = load(arrays, network, dt, values)
+    if inputs.t_end is None or inputs.sample_times is None or dt is None:
         raise UsageError(
             "the two engines are compared on inputs by steps, and events are given",
             fix="give 'x' (time, batch, ...) instead",
         )
-    shapes = {wire.name: wire.shape for wire in network.wires if wire.kind == "input"}
-    rasters = {name: arrays.get(f"{name}.x", arrays.get("x")) for name in shapes}
     every = EventDriven(
         max_spikes="auto", max_events="auto", max_arrivals="auto", threshold=threshold or "level"
     )
     events = simulate(network, inputs.events, inputs.t_end, engine=every)
-    steps = simulate(network, rasters, engine=TimeStepped(record=True))
+    steps = simulate(network, inputs.events, inputs.t_end, engine=TimeStepped(record=True))
     found = {}
     for name, spikes in events.spikes.items():
         if name not in network.populations:  # a Threshold
@@ -108,7 +118,7 @@ def fidelity(graph: Graph, arrays: dict[str, np.ndarray], threshold: str | None 
         found[name] = compared(time, counts, dt)
     # in time steps a Threshold is a level
     differently = events.approximations if threshold == "event" else ()
-    return Fidelity(populations=found, notes=(*steps.notes, *differently))
+    return Fidelity(populations=found, notes=(*inputs.notes, *steps.notes, *differently))
 
 
 def compared(time: np.ndarray, in_steps: np.ndarray, dt: float) -> PopulationFidelity:

@@ -5,16 +5,29 @@ it in continuous time as arrays for one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
-from jaxsnn.simulation.recordings import inputs_of
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
+from jaxsnn.simulation.recordings import (
+    inputs_of,
+    inputs_of_nir_data,
+    is_hdf5,
+    load_arrays,
+)
+
+#: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
+#: numbers of spikes; a current that is held for each step; a spike of that size at each step.
+VALUES = ("auto", "spikes", "current", "graded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +35,21 @@ class Inputs:
     """What goes into a network.
 
     Attributes:
-        events: Input node -> Events (batch, events), seconds.
+        events: Input node -> Events or GradedEvents (batch, events), or Currents; seconds.
         t_end: seconds, the end of the steps of dense inputs; None for event arrays.
         sample_times: (steps,) seconds, the steps of dense inputs; None for event arrays.
+        notes: what values were taken for, a sentence each.
     """
 
-    events: dict[str, Events]
+    events: dict[str, Any]
     t_end: float | None
     sample_times: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
-def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | None) -> Inputs:
+def network_inputs(
+    arrays: dict[str, np.ndarray], network: Network, dt: float | None, values: str = "auto"
+) -> Inputs:
     """Inputs of a network from arrays.
 
     Arrays as in `jaxsnn.simulation.recordings`; step k of a raster "NODE.x", (time, batch, ...), is
@@ -40,14 +57,66 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
 
     Args:
         dt: seconds, length of a step; needed for rasters.
+        values: what these hold, one of `VALUES`.
 
     Raises:
         UsageError: arrays that are missing or do not fit.
     """
-    events, steps = {}, {}
-    for name, given in inputs_of(arrays, network).items():
-        if isinstance(given, Events):
-            events[name] = given
+    return inputs_by_node(inputs_of(arrays, network), network, dt, values)
+
+
+def load_inputs(
+    path: str | os.PathLike[str], network: Network, dt: float | None, values: str = "auto"
+) -> Inputs:
+    """Inputs of a network from an .npz file (`network_inputs`) or a file of NIR data, which has a
+    recording of each Input node: values in steps, events, or events with values, which are
+    `GradedEvents`.
+
+    Args:
+        dt, values: as of `network_inputs`; NIR's data in steps say themselves how long one is.
+
+    Raises:
+        FileError, UsageError: it cannot be read, or does not fit.
+    """
+    if not is_hdf5(path):
+        return network_inputs(load_arrays(path), network, dt, values)
+    given, step, end, notes = inputs_of_nir_data(path, network, dt)
+    found = inputs_by_node(given, network, step, values)
+    notes = (*notes, *found.notes)
+    return replace(found, t_end=end if found.t_end is None else found.t_end, notes=notes)
+
+
+def stepped_inputs(
+    path: str | os.PathLike[str], network: Network, dt: float | None, values: str = "auto"
+) -> Inputs:
+    """`load_inputs` for the time-stepped engine: arrays as they are.
+
+    Only where NIR's own equations are followed do spikes and currents differ; frameworks know one
+    kind of input.
+    """
+    literal = any(own.membrane == "exact" for own in network.populations.values())
+    if literal or values not in ("auto", "current", "graded"):
+        return load_inputs(path, network, dt, values)
+    if not is_hdf5(path):
+        return Inputs(events=inputs_of(load_arrays(path), network), t_end=None, sample_times=None)
+    given, _, end, notes = inputs_of_nir_data(path, network, dt)
+    arrays = [own for own in given.values() if not hasattr(own, "time")]
+    end = None if arrays else end
+    return Inputs(events=given, t_end=end, sample_times=None, notes=notes)
+
+
+def inputs_by_node(
+    given: Mapping[str, Any], network: Network, dt: float | None, values: str = "auto"
+) -> Inputs:
+    """Inputs of a network: rasters (time, batch, ...) by `values`, events as they are; see
+    `network_inputs`.
+    """
+    if values not in VALUES:
+        raise UsageError(f"values is {values!r}", fix=suggestion(values, VALUES))
+    events, steps, notes = {}, {}, []
+    for name, own in given.items():
+        if hasattr(own, "time"):
+            events[name] = own
             continue
         if dt is None:
             raise UsageError(
@@ -55,8 +124,13 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
                 fix="say dt=",
                 node=name,
             )
-        events[name] = _from_raster(name, given, network.inputs[name], dt)
-        steps[name] = len(given)
+        events[name] = _from_raster(name, own, network.inputs[name], dt, values)
+        steps[name] = len(own)
+        if values == "auto" and isinstance(events[name], Currents):
+            notes.append(
+                f"input '{name}' holds values that are no numbers of spikes: it is a current that "
+                'is held for each step; with values="graded" it is a spike of that size in each'
+            )
     if not steps:
         return Inputs(events=events, t_end=None, sample_times=None)
     if len(steps) < len(events) or len(set(steps.values())) > 1:
@@ -65,12 +139,13 @@ def network_inputs(arrays: dict[str, np.ndarray], network: Network, dt: float | 
             fix="make them equal",
         )
     count = next(iter(steps.values()))
-    return Inputs(
-        events=events, t_end=count * (dt or 0.0), sample_times=np.arange(count) * (dt or 0.0)
-    )
+    times = np.arange(count) * (dt or 0.0)
+    return Inputs(events=events, t_end=count * (dt or 0.0), sample_times=times, notes=tuple(notes))
 
 
-def _from_raster(name: str, raster: np.ndarray, size: int, dt: float) -> Events:
+def _from_raster(
+    name: str, raster: np.ndarray, size: int, dt: float, values: str
+) -> Events | Currents | GradedEvents:
     if raster.ndim < 3:
         raise UsageError(
             f"input '{name}': x has shape {raster.shape}",
@@ -84,12 +159,34 @@ def _from_raster(name: str, raster: np.ndarray, size: int, dt: float) -> Events:
             fix=f"give it {size} channels",
             node=name,
         )
+    counted = np.issubdtype(raster.dtype, np.bool_) or bool(
+        ((raster >= 0) & (raster == np.rint(raster))).all()
+    )
+    if values == "current" or (values == "auto" and not counted):
+        return Currents.held(raster, dt)
+    if values == "graded":
+        return _sized(raster, dt)
     try:
         return dense_to_events(raster, dt)
     except ValueError as error:
         raise UsageError(
-            f"input '{name}': {error}", fix="give numbers of spikes", node=name
+            f"input '{name}': {error}",
+            fix='give numbers of spikes, or say values="current" or values="graded"',
+            node=name,
         ) from error
+
+
+def _sized(raster: np.ndarray, dt: float) -> GradedEvents:
+    """Each value that is not 0 as an event of that size, of a raster (time, batch, *shape)."""
+    flat = np.asarray(raster, float).reshape(*raster.shape[:2], -1)
+    plain = dense_to_events(flat != 0, dt)
+    used = np.isfinite(np.asarray(plain.time))
+    value = np.zeros(used.shape)
+    for sample in range(len(used)):
+        # In the order of `dense_to_events`: step by step, and channel by channel.
+        own = flat[:, sample]
+        value[sample, used[sample]] = own[own != 0]
+    return GradedEvents(time=plain.time, index=plain.index, value=value)  # pyright: ignore[reportArgumentType]
 
 
 def output_arrays(network: Network, solution: EventSolution) -> dict[str, np.ndarray]:

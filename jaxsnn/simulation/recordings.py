@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -14,10 +15,13 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import GradedEvents
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
 SPIKES = ("spikes", "spike")
 MEMBRANES = ("voltages", "voltage", "v")
+#: Lengths of steps that differ by this fraction are one: the rounding of float32.
+SAME_STEP = 2**-18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Recording:
     """Inputs and outputs by the names of Input and Output nodes.
 
     Attributes:
-        x: Input node -> array (time, batch, *shape), or `Events` (batch, events).
+        x: Input node -> array (time, batch, *shape), or `Events` or `GradedEvents` (batch, events).
         y: Output node -> array (time, batch, *shape); those that were not recorded are left out.
         notes: what was changed or not used in reading, a sentence each.
     """
@@ -75,9 +79,9 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     """Inputs and outputs of a network from a file.
 
     An .npz file has for each Input node "NODE.x", (time, batch, *shape), or "NODE.time" in seconds
-    and "NODE.index", (batch, events); for each Output node "NODE.y". One Input, one Output need no
-    "NODE.". A file of NIR data has recordings of the Input nodes, and of the Output nodes or of the
-    one node that feeds each.
+    and "NODE.index", (batch, events), of events with sizes "NODE.value" too; for each Output node
+    "NODE.y". One Input, one Output need no "NODE.". A file of NIR data has recordings of the Input
+    nodes, and of the Output nodes or of the one node that feeds each.
 
     Args:
         dt: seconds, length of a step; needed for NIR's events.
@@ -131,6 +135,10 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
             for key, array in (("time", time), ("index", index)):
                 _refuse_text(name, key, array)
             found[name] = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+            if f"{prefix}value" in arrays:
+                value = arrays[f"{prefix}value"]
+                _refuse_text(name, "value", value)
+                found[name] = GradedEvents(time=time, index=index, value=value)  # pyright: ignore[reportArgumentType]
         else:
             raise UsageError(
                 f"no array '{prefix}x', nor '{prefix}time' and '{prefix}index', for input '{name}'",
@@ -197,6 +205,60 @@ def _refuse_strangers(
             )
 
 
+def inputs_of_nir_data(
+    path: str | os.PathLike[str], network: Network, dt: float | None
+) -> tuple[dict[str, Any], float | None, float | None, tuple[str, ...]]:
+    """What a file of NIR data holds of the Input nodes: by node an array (time, batch, *shape),
+    `Events` or `GradedEvents`; the length of a step, the end of the events (seconds), and notes.
+
+    Args:
+        dt: seconds, length of a step that the network has; None: that of the data.
+
+    Raises:
+        UsageError: an input that is missing, or data of another dt.
+    """
+    from jaxsnn.nir.data import observations, read_data, to_input
+
+    found = observations(read_data(path))
+    shapes = {wire.name: wire.shape for wire in network.wires}
+    given: dict[str, Any] = {}
+    step, ends = dt, []
+    for name in network.inputs:
+        _refuse_missing(path, name, found)
+        data, what = _chosen(name, found[name], SPIKES), f"recording of '{name}'"
+        given[name] = to_input(data, name=what)
+        if not isinstance(given[name], np.ndarray):
+            ends.append(float(data.t_max))
+            continue
+        if math.prod(shapes[name]) != data.n_neurons:
+            raise UsageError(
+                f"the {what} has {data.n_neurons} neurons, the input {math.prod(shapes[name])}",
+                fix="give a recording of that input",
+                node=name,
+            )
+        flat = _by_steps(name, given[name])
+        given[name] = flat.reshape(*flat.shape[:2], *shapes[name])
+        if step is not None and abs(data.dt - step) > SAME_STEP * step:
+            raise UsageError(
+                f"the {what} has steps of {data.dt:g} s, the network of {step:g} s",
+                fix="give data of that step",
+                node=name,
+            )
+        step = data.dt if step is None else step
+    unused = [name for name in found if name not in given and name not in network.outputs]
+    note = (f"recordings of {listing(unused)} are not used",) if unused else ()
+    return given, step, max(ends, default=None), note
+
+
+def _refuse_missing(path: str | os.PathLike[str], name: str, found: Mapping[str, Any]) -> None:
+    if name not in found:
+        raise UsageError(
+            f"{path} has no recording of input '{name}'",
+            fix=f"add it, there are {listing(found)}",
+            node=name,
+        )
+
+
 def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
     from jaxsnn.nir.data import in_steps, observations, read_data
 
@@ -204,12 +266,7 @@ def _from_nir_data(path: str | os.PathLike[str], network: Network, dt: float | N
     shapes = {wire.name: wire.shape for wire in network.wires}
     notes: list[str] = []
     for name in network.inputs:
-        if name not in found:
-            raise UsageError(
-                f"{path} has no recording of input '{name}'",
-                fix=f"add it, there are {listing(found)}",
-                node=name,
-            )
+        _refuse_missing(path, name, found)
 
     def steps(node: str, wanted: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
         array, note = in_steps(

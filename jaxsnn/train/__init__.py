@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.datasets import yinyang as yinyang
     from jaxsnn.train.data.datasets import yinyang_splits as yinyang_splits
     from jaxsnn.train.data.digits import digits_splits as digits_splits
+    from jaxsnn.train.data.encoders import Current as Current
     from jaxsnn.train.data.encoders import Delta as Delta
     from jaxsnn.train.data.encoders import Encoder as Encoder
     from jaxsnn.train.data.encoders import Latency as Latency
@@ -64,7 +65,7 @@ _MODULES = {
     "data.augment": ("Dropout", "Jitter"),
     "data.datasets": ("Data", "Splits", "yinyang", "yinyang_splits"),
     "data.digits": ("digits_splits",),
-    "data.encoders": ("Delta", "Encoder", "Latency", "PopulationCode", "Rate"),
+    "data.encoders": ("Current", "Delta", "Encoder", "Latency", "PopulationCode", "Rate"),
     "data.external_events": ("data_of_nir", "events_of_arrays"),
     "data.splitting": ("splits_of_arrays",),
     "data.vowels": ("japanese_vowels_splits",),

@@ -37,6 +37,7 @@ from jaxsnn.train.option_values import (
 if TYPE_CHECKING:
     import optax
 
+    from jaxsnn.grid.surrogate import Surrogate
     from jaxsnn.nir.initializers import Seed
     from jaxsnn.simulation.solution import Engine
     from jaxsnn.train.data.datasets import Data, Splits
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
+#: Encoders by name.
+ENCODERS = ("latency", "latency-reversed", "current")
 #: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
 ON_FAILURE = ("back", "stop")
 
@@ -171,11 +174,18 @@ class TrainOptions:
     loss_options: Mapping[str, Any] | None = option(
         None, "fields of the loss by name", convert=mapping, table=True, recorded=False
     )
-    encoder: Encoder | None = option(
+    encoder: Encoder | str | None = option(
         None,
-        "makes Events of values; by default that of the task, or `Latency` over 2 tau_syn",
-        more="Not needed where the data are Events, or arrays (samples, time, *shape) for the"
-        " time-stepped engine",
+        "what values become: `latency`, `latency-reversed`, `current`; by default the task's own,"
+        " or `latency`",
+        more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
+        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time."
+        " Not needed where the data are events or currents, or arrays (samples, time, *shape) for"
+        " the time-stepped engine",
+        python="also an encoder, such as `Latency(...)`",
+        convert=text,
+        metavar="NAME",
+        check=one_of(ENCODERS),
     )
     t_end: float | None = option(
         None,
@@ -246,14 +256,25 @@ class TrainOptions:
         "event",
         "`event`: exact gradients, in continuous time; `grid`: in steps, with a surrogate; `loop`:"
         " on an emulated chip",
-        more="The surrogate is `FastSigmoid(slope=25)`, whatever the framework's own is; from Python"
-        " another one may be passed. With `loop` an emulated BrainScaleS-2 chip"
+        more="With `loop` an emulated BrainScaleS-2 chip"
         " runs each batch, gradients are exact at the spikes that it recorded"
         " (docs/bss2.md); weights alone are trained",
         python="also an engine",
         convert=text,
         metavar="NAME",
         check=one_of(ENGINES),
+    )
+    surrogate: Surrogate | str | None = option(
+        None,
+        "`grid`: derivative of a spike: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`",
+        more="`NAME:NUMBER` has another slope. By default the framework's own: snnTorch"
+        " `atan:2`, Norse `fast-sigmoid:1`, Spyx `fast-sigmoid:25`, SpikingJelly"
+        " `sigmoid:4`; of other files `fast-sigmoid:25`",
+        python="also a surrogate, such as `ArcTan(alpha=3.0)`",
+        convert=text,
+        metavar="NAME",
+        engines=("grid",),
+        recorded=False,
     )
     chip_seed: int | None = option(
         None,

@@ -59,6 +59,10 @@ SAID = {
     "net_with_one_connection_less": "unwanted",
     "net_with_a_population_of_another_name": "other-populations",
     "fingerprint_of_another_net": "other-net",
+    "run_without_neurons": "empty-run",
+    "output_not_recorded": "not-recorded",
+    "scales_that_lack_a_population": "bad-scales",
+    "scale_of_a_population_that_the_net_has_not": "bad-scales",
 }
 
 

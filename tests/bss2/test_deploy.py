@@ -3,79 +3,57 @@ was told.
 """
 
 import dataclasses
-import importlib
+import functools
 import itertools
 import json
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.chip import HICANN_X, SMALL, crossbar_nodes
+from jaxsnn.bss2.chip import BOTH, DISABLED, HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
+from jaxsnn.bss2.deploy.targets import calibrations_of
 from jaxsnn.bss2.mapping import PlacedNeuron, Run, Source
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.nir import build, write
-from tests.bss2.fake_stack import Stack
+from tests.bss2.deployment import Deployment
 from tests.bss2.recipes import layer_by_layer_mapping
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
 
 
-def network(*sizes, seed=0, readout=False, bias=0.0):
+def network(*sizes, seed=0, readout=False, bias=0.0, mean=0.0):
     random = np.random.default_rng(seed)
     layers = [build.input(sizes[0])]
     for number, (before, size) in enumerate(itertools.pairwise(sizes)):
-        weight = random.normal(size=(size, before))
+        weight = random.normal(mean, size=(size, before))
         layers.append(build.affine(weight=weight, bias=np.full(size, bias)))
         last = readout and number == len(sizes) - 2
         layers.append(build.cubali(**NEURONS) if last else build.cubalif(**NEURONS))
     return build.sequential(*layers)
 
 
-def deployed(tmp_path, quantized, mapping, **options):
-    deploy(mapping, quantized, tmp_path, **options)
-    return json.loads((tmp_path / "network.json").read_text())
-
-
 @pytest.fixture
-def script(tmp_path, monkeypatch):
-    """`script(name)` imports a script of the folder, alone with its neighbours."""
-
-    def load(name):
-        monkeypatch.syspath_prepend(str(tmp_path))
-        for one in ("common", "routing", "run_hxtorch", "run_pynn"):
-            monkeypatch.delitem(sys.modules, one, raising=False)
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-
-    return load
+def deployed(tmp_path, monkeypatch):
+    """`deployed(quantized, mapping)`: written and ready to run."""
+    return functools.partial(Deployment, tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def stack(monkeypatch):
-    made = Stack()
-    for name, module in made.modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return made
-
-
-def inputs(path, net, samples=2):
-    arrays = {}
+def early(net, samples=2):
+    """Channel i of each input fires after i + 1 milliseconds; an event that is none at the end."""
+    found = {}
     for one in net["populations"]:
         if one["external"] and one["name"] != net["bias_source"]:
             size = one["size"]
             time = np.tile(np.append(np.arange(1, size + 1) * 1e-3, np.inf), (samples, 1))
-            arrays[f"{one['name']}.time"] = time
-            arrays[f"{one['name']}.index"] = np.tile(np.arange(size + 1), (samples, 1))
-    np.savez(path, **arrays)
-    return str(path)
+            found[one["name"]] = time, np.tile(np.arange(size + 1), (samples, 1))
+    return found
 
 
 def run_as_told(mapping, number, experiment):
@@ -88,8 +66,8 @@ def run_as_told(mapping, number, experiment):
         masks[divmod(driver.value(), chip.drivers)] = mask
     modes = np.zeros((2, chip.rows), np.int8)
     for row, mode in routed.synapse_row_modes.items():
-        modes[divmod(row.value(), chip.rows)] = mode
-    nodes = {node.parts[::-1]: filters for node, filters in routed.crossbar_nodes.items()}
+        modes[divmod(row.value(), chip.rows)] = mode.value
+    nodes = {(node.entry, node.output): filters for node, filters in routed.crossbar_nodes.items()}
     table = [
         (*node, nodes[node].mask.value(), nodes[node].target.value())
         for node in crossbar_nodes(chip)
@@ -122,7 +100,7 @@ def run_as_told(mapping, number, experiment):
                     index=one.index,
                     circuits=circuits,
                     head=0,
-                    address=addresses[0],
+                    address=one.address if addresses[0] is None else addresses[0],
                     recorded=True,
                 )
             )
@@ -159,89 +137,135 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_hxtorch_is_told_the_mapping(case, tmp_path, script, stack, monkeypatch):
+def test_hxtorch_is_told_the_mapping(case, deployed):
     graph, options, signs = CASES[case]()
     quantized = quantize(graph, options)
     mapping = place_and_route(quantized.netlist, signs=signs).mapping
-    net = deployed(tmp_path, quantized, mapping)
-    data = inputs(tmp_path / "x.npz", net)
-    arguments = ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.5"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    script("run_hxtorch").main()
+    ready = deployed(quantized, mapping)
+    ready.run(early(ready.net), 2e-3)
+    stack = ready.stack
     assert stack.calls == ["init", "release"]
-    assert len(stack.experiments) == len(mapping.runs)
     runs = [
         run_as_told(mapping, number, experiment)
         for number, experiment in enumerate(stack.experiments)
     ]
     assert check(dataclasses.replace(mapping, runs=tuple(runs)), quantized.netlist) == ()
-    for experiment in stack.experiments:
-        for module in experiment.modules:
-            for name in getattr(module, "taken", ()):
-                assert name in module.parameters
-    outputs = np.load(tmp_path / "y.npz")
-    readout = case == "a readout"
-    assert outputs[f"{list(quantized.populations)[-1]}.{'membrane' if readout else 'time'}"].size
 
 
-def test_parameters_reach_the_modules_in_the_chips_units(tmp_path, script, stack, monkeypatch):
+def test_parameters_reach_the_modules_in_the_chips_units(deployed):
     graph = build.sequential(
         build.input(2),
         build.linear(weight=np.array([[1.0, -1.0], [0.5, 1.0]])),
         build.cubalif(tau_mem=np.array([8e-3, 16e-3]), tau_syn=4e-3),
     )
     quantized = quantize(graph)
-    net = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
-    data = inputs(tmp_path / "x.npz", net)
-    arguments = ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.02"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--calibration", "c.pkl", "--dt", "2e-6"])
-    script("run_hxtorch").main()
-    (experiment,) = stack.experiments
-    assert (experiment.calib_path, experiment.dt) == ("c.pkl", 2e-6)
-    (neurons,) = (one for one in experiment.modules if hasattr(one, "parameters"))
-    taken = {name: neurons.parameters[name] for name in neurons.taken}
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    ready.run(early(ready.net), 0.02)
+    (experiment,) = ready.stack.experiments
+    (neurons,) = (one for one in experiment.modules.nodes if hasattr(one, "parameters"))
+    taken = dict(neurons.parameters)
     np.testing.assert_allclose(taken.pop("tau_mem"), [8e-6, 16e-6])
-    threshold = quantized.populations["2"].v_threshold
-    assert taken.pop("threshold") == threshold[0]
+    assert taken.pop("threshold") == quantized.populations["2"].v_threshold[0]
     assert taken == {
         "leak": 80,
         "reset": 80,
         "tau_syn": pytest.approx(4e-6),
         "refractory_time": pytest.approx(40e-9),
+        "i_synin_gm": 500,
     }
-    assert neurons.parameters["i_synin_gm"] == 500
-    (source,) = (one for one in experiment.modules if type(one).__name__ == "InputNeuron")
-    spikes = source.inputs[0].spikes
-    assert spikes.shape == (10, 2, 2)
-    assert np.argwhere(spikes[:, 0] > 0).tolist() == [
-        [0, 0],
-        [1, 1],
-    ]  # 1 and 2 ms are 0.5 and 1 step of 2 us
+    # currents rest for 10 of the longest time constants between samples
+    assert experiment.inter_batch_entry_wait == pytest.approx(10 * 16e-6 / 8e-9, abs=1)
 
 
-def test_later_runs_get_what_earlier_ones_recorded(tmp_path, script, stack, monkeypatch):
-    quantized = quantize(network(4, 3, 2))
+def test_times_go_in_and_out_at_cycles_of_8_ns(deployed):
+    """Input 1.2345 us of the chip is cycle 154; a grid of 1 us would give cycle 125."""
+    quantized = quantize(network(1, 1))
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    common, run = ready.script("common"), ready.script("run_hxtorch")
+    trains = common.Trains(1)
+    trains.add((0, 0), [[1.2345e-6, 1.2385e-6]])
+    assert run.cycles_of(ready.net, ready.net["runs"][0], trains) == [[[154, 155]]]
+
+
+def test_later_runs_get_what_earlier_ones_recorded_to_the_cycle(deployed):
+    quantized = quantize(network(4, 3, 2, mean=0.8))
     mapping = layer_by_layer_mapping(quantized.netlist)
-    net = deployed(tmp_path, quantized, mapping)
-    arguments = ["--input", inputs(tmp_path / "x.npz", net), "--output", str(tmp_path / "y.npz")]
-    monkeypatch.setattr(sys, "argv", ["run", *arguments, "--duration", "0.02"])
-    script("run_hxtorch").main()
-    source = next(
-        one for one in stack.experiments[1].modules if type(one).__name__ == "InputNeuron"
+    ready = deployed(quantized, mapping)
+    outputs = ready.run(early(ready.net), 0.03)
+    _, second = ready.stack.experiments
+    source = next(one for one in second.modules.nodes if type(one).__name__ == "ExactSource")
+    sent = [sorted(cycle for train in sample for cycle in train) for sample in source.cycles]
+    recorded = np.sort(outputs["2.time"]) / 1000 / 8e-9
+    assert sent[0]
+    np.testing.assert_allclose(sent[0], recorded[0][np.isfinite(recorded[0])], rtol=1e-9)
+
+
+def test_one_calibration_serves_all_runs(deployed):
+    """Thresholds of the layers differ, their time constants do not: one calibration is refined."""
+    quantized = quantize(network(4, 3, 2))
+    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    assert [one["refines"] for one in ready.net["calibrations"]] == [None, 0]
+    ready.run(early(ready.net), 0.01)
+    ready.run(early(ready.net), 0.01)  # results are kept
+    assert ready.stack.counts == {"calibrated": 1, "refined": 1, "connections": 1}
+    assert any("calibration 0 is refined" in note for note in ready.done.notes)
+    told = json.loads((ready.folder / "calix_target.1.json").read_text())
+    neuron = quantized.populations["4"]
+    head = ready.net["runs"][1]["groups"][0]["heads"][0]
+    assert told["threshold"][head] == neuron.v_threshold[0]
+    assert told["tau_mem"][head] == pytest.approx(10.0)  # microseconds
+    ready.run(early(ready.net), 0.01, "--calibration", *map(str, ready.folder.glob("*.pkl")))
+    assert ready.stack.counts["calibrated"] == 1
+    with pytest.raises(SystemExit, match="1 calibrations are given, the network needs 2"):
+        ready.run(early(ready.net), 0.01, "--calibration", "c.pkl")
+
+
+def test_other_time_constants_are_calibrated_again(deployed):
+    last = build.cubalif(tau_mem=30e-3, tau_syn=5e-3)
+    graph = build.sequential(
+        build.input(4), build.linear(3), build.cubalif(**NEURONS), build.linear(2), last, seed=0
     )
-    sent = source.inputs[0].spikes
-    assert np.argwhere(sent[:, 1] > 0).tolist() == [
-        [0, 0],
-        [1, 1],
-        [2, 2],
-    ]  # neuron i of the fake fires at step i
-    outputs = np.load(tmp_path / "y.npz")
-    np.testing.assert_allclose(outputs["4.time"], [[0, 1e-3], [0, 1e-3]])
-    assert outputs["4.index"].tolist() == [[0, 1], [0, 1]]
+    quantized = quantize(graph)
+    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    assert [one["refines"] for one in ready.net["calibrations"]] == [None, None]
+    assert any("calibrated again" in note for note in ready.done.notes)
+
+
+def test_runs_whose_circuits_agree_share_a_calibration():
+    quantized = quantize(network(4, 500, 20))
+    mapping = place_and_route(quantized.netlist).mapping
+    found = calibrations_of(mapping, quantized)
+    assert sorted(run for one in found for run in one.runs) == list(range(len(mapping.runs)))
+    for one in found:
+        for run in one.runs:
+            for neuron in mapping.runs[run].neurons:
+                name = mapping.populations[neuron.population].name
+                threshold = quantized.populations[name].v_threshold[neuron.index]
+                for circuit in neuron.circuits:
+                    assert one.potentials["threshold", circuit] == threshold
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        (
+            lambda stack: vars(stack.modules["pygrenade_vx.network"]).pop("NetworkBuilder"),
+            "Builder",
+        ),
+        (lambda stack: vars(stack.modules["hxtorch.spiking"]).pop("HXModuleWrapper"), "Wrapper"),
+    ],
+)
+def test_other_releases_are_refused_at_start(deployed, change, lacks):
+    quantized = quantize(network(3, 2))
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    change(ready.stack)
+    with pytest.raises(SystemExit, match=f"has no .*{lacks}: use BrainScaleS OS 12"):
+        ready.run(early(ready.net), 0.01)
+    assert not ready.stack.counts
 
 
 @pytest.fixture
-def routed(tmp_path, script, stack):
+def routed(deployed):
     """`routed(weights, signs)`: the routing of a mapped 2-2 network whose weights were changed
     since.
     """
@@ -252,19 +276,16 @@ def routed(tmp_path, script, stack):
             build.input(2), build.linear(weight=weight), build.cubalif(**NEURONS)
         )
         quantized = quantize(graph)
-        net = deployed(
-            tmp_path, quantized, place_and_route(quantized.netlist, signs=signs).mapping, force=True
-        )
-        module = script("run_hxtorch")
-        run = {**net["runs"][0], "links": [{**net["runs"][0]["links"][0], **weights}]}
-        trains = script("common").Trains(1)
-        options = types.SimpleNamespace(
-            dt=1e-6, calibration=None, i_synin_gm=500, synapse_dac_bias=600
-        )
-        module.run_once(net, run, trains, 10, options)
-        (instance,) = stack.experiments[-1].result.execution_instances.values()
+        ready = deployed(quantized, place_and_route(quantized.netlist, signs=signs).mapping)
+        module = ready.script("run_hxtorch")
+        run = {**ready.net["runs"][0], "links": [{**ready.net["runs"][0]["links"][0], **weights}]}
+        trains = ready.script("common").Trains(1)
+        (calibration,) = ready.script("calibrate").calibrated(ready.net)
+        ready.stack.modules["hxtorch"].init_hardware()
+        module.run_once(ready.net, run, trains, 1e-5, str(calibration))
+        (instance,) = ready.stack.experiments[-1].result.execution_instances.values()
         return sorted(
-            (instance.synapse_row_modes[one.synapse_row], one.weight)
+            (instance.synapse_row_modes[one.synapse_row].name, one.weight)
             for placed in instance.connections.values()
             for connection in placed
             for one in connection
@@ -274,7 +295,7 @@ def routed(tmp_path, script, stack):
 
 
 def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
-    excites, inhibits = 1, 2
+    excites, inhibits = "excitatory", "inhibitory"
     assert routed({}, "fixed") == [(excites, 63), (excites, 63), (inhibits, 20)]
     assert routed({"weight": [40, -7, 0]}, "fixed") == [(excites, 40), (inhibits, 7)]
     assert routed({"weight": [-63, 5, 63]}, "free") == [(excites, 5), (excites, 63), (inhibits, 63)]
@@ -288,102 +309,16 @@ def test_weights_may_change_in_training_and_signs_where_they_are_free(routed):
         )
 
 
-class FakePynn(types.ModuleType):
-    """PyNN.brainscales: records what it is told; each neuron spikes once, at its number in
-    milliseconds.
-    """
-
-    def __init__(self):
-        super().__init__("pynn_brainscales.brainscales2")
-        self.calls, self.populations, self.projections = [], [], []
-        self.cells = types.SimpleNamespace(
-            SpikeSourceArray=lambda spike_times: ("source", spike_times),
-            CalibHXNeuronCuba=lambda **values: ("neuron", values),
-        )
-        synapses = types.SimpleNamespace(StaticSynapse=lambda weight: weight)
-        self.standardmodels = types.SimpleNamespace(synapses=synapses)
-
-    def setup(self, neuronPermutation):
-        self.calls.append(("setup", neuronPermutation))
-        self.populations.append([])
-
-    def Population(self, size, cell):
-        one = types.SimpleNamespace(size=size, cell=cell, record=lambda what: None)
-        one.get_data = lambda what: types.SimpleNamespace(
-            segments=[
-                types.SimpleNamespace(spiketrains=[[0.001 * number] for number in range(size)])
-            ]
-        )
-        self.populations[-1].append(one)
-        return one
-
-    def FromListConnector(self, rows, column_names):
-        assert column_names == ["weight"]
-        return rows
-
-    def Projection(self, pre, post, connector, synapse_type, receptor_type):
-        self.projections.append((len(self.calls), pre, post, connector, receptor_type))
-
-    def run(self, milliseconds):
-        self.calls.append(("run", milliseconds))
-
-    def end(self):
-        self.calls.append("end")
-
-
-def test_pynn_is_told_the_network(tmp_path, script, monkeypatch):
-    quantized = quantize(network(5, 4, 3))
-    mapping = place_and_route(quantized.netlist).mapping
-    net = deployed(tmp_path, quantized, mapping)
-    pynn = FakePynn()
-    monkeypatch.setitem(sys.modules, "pynn_brainscales", types.ModuleType("pynn_brainscales"))
-    monkeypatch.setitem(sys.modules, "pynn_brainscales.brainscales2", pynn)
-    sys.modules["pynn_brainscales"].brainscales2 = pynn
-    data = inputs(tmp_path / "x.npz", net, samples=1)
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["run", "--input", data, "--output", str(tmp_path / "y.npz"), "--duration", "0.05"],
-    )
-    script("run_pynn").main()
-    (_, permutation), (_, duration), _ = pynn.calls
-    heads = [
-        256 * one.circuits[one.head][0] + one.circuits[one.head][1]
-        for one in mapping.runs[0].neurons
-    ]
-    assert permutation == heads
-    assert duration == pytest.approx(0.05)  # milliseconds of the chip
-    (populations,) = pynn.populations
-    assert [one.size for one in populations] == [1] * 5 + [4, 3]
-    assert populations[2].cell == ("source", [pytest.approx(0.003)])
-    kind, values = populations[5].cell
-    assert kind == "neuron"
-    assert (values["v_rest"], values["tau_m"], values["tau_syn_E"]) == (
-        80,
-        pytest.approx(10),
-        pytest.approx(5),
-    )
-    matrix = np.zeros((7, 12), int)
-    offset = {id(one): place for place, one in enumerate(populations[:5])}
-    offset |= {id(populations[5]): 5, id(populations[6]): 9}
-    for _, pre, post, rows, receptor in pynn.projections:
-        for source, target, weight in rows:
-            assert (weight > 0) == (receptor == "excitatory")
-            matrix[offset[id(post)] - 5 + target, offset[id(pre)] + source] = weight
-    expected = np.zeros((7, 12), int)
-    expected[quantized.netlist.post - 5, quantized.netlist.pre] = quantized.netlist.weight
-    np.testing.assert_array_equal(matrix, expected)
-    outputs = np.load(tmp_path / "y.npz")
-    np.testing.assert_allclose(outputs["4.time"], [[0.0, 1e-3, 2e-3]])
-
-
 def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
     quantized = quantize(network(3, 2))
-    net = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
-    data = inputs(tmp_path / "x.npz", net)
-    for name in ("run_hxtorch.py", "run_pynn.py"):
-        arguments = [name, "--input", data, "--output", "y.npz", "--duration", "1"]
-        code = "import sys; sys.modules.update(hxtorch=None, pynn_brainscales=None); import runpy; "
+    deploy(place_and_route(quantized.netlist).mapping, quantized, tmp_path)
+    data = str(tmp_path / "x.npz")
+    for name, arguments in (
+        ("run_hxtorch.py", ["--input", data, "--output", "y.npz", "--duration", "1"]),
+        ("calibrate.py", []),
+    ):
+        arguments = [name, *arguments]
+        code = "import sys; sys.modules.update(hxtorch=None, calix=None); import runpy; "
         code += f"sys.argv = {arguments!r}; sys.path.insert(0, '.'); "
         code += f"runpy.run_path({name!r}, run_name='__main__')"
         done = subprocess.run(
@@ -394,28 +329,37 @@ def test_without_the_stack_a_script_says_what_is_missing(tmp_path):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_scripts_that_cannot_run_the_network_are_left_out_and_named(tmp_path):
-    recurrent = build.network(
-        {
-            "in": build.input(2),
-            "w": build.linear(3),
-            "n": build.cubalif(**NEURONS),
-            "back": build.linear(3),
-            "out": build.output(),
-        },
-        [("in", "w", "n", "out"), ("n", "back", "n")],
-        seed=0,
-    )
-    for name, graph, absent in (
-        ("loop", recurrent, "run_hxtorch.py"),
-        ("readout", network(3, 2, readout=True), "run_pynn.py"),
-        ("circuits", network(300, 2), "run_pynn.py"),
-    ):
-        quantized = quantize(graph)
-        done = deploy(place_and_route(quantized.netlist).mapping, quantized, tmp_path / name)
-        assert not any(path.endswith(absent) for path in done.files)
-        assert any(absent in note for note in done.notes)
-        assert all((tmp_path / name / path).exists() for path in done.files)
+def test_rows_of_both_signs_are_refused_by_name(tmp_path):
+    quantized = quantize(network(3, 2))
+    mapping = place_and_route(quantized.netlist).mapping
+    side, row = np.argwhere(mapping.runs[0].row_modes == DISABLED)[0]
+    mapping.runs[0].row_modes[side, row] = BOTH
+    with pytest.raises(MappingError, match=rf"row \({side}, {row}\) excites and inhibits"):
+        deploy(mapping, quantized, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_readouts_have_no_address(deployed):
+    """They send nothing, so that nothing can be taken for theirs."""
+    quantized = quantize(network(8, 6, 3, readout=True))
+    ready = deployed(quantized, place_and_route(quantized.netlist).mapping)
+    (run,) = ready.net["runs"]
+    for group in run["groups"]:
+        fires = ready.net["populations"][group["population"]]["fires"]
+        assert all((one is not None) == fires for one in group["addresses"])
+
+
+def test_the_folder_says_what_it_is(deployed):
+    quantized = quantize(network(4, 3, 2))
+    ready = deployed(quantized, layer_by_layer_mapping(quantized.netlist))
+    text = (ready.folder / "README.md").read_text()
+    for path in ready.folder.iterdir():
+        if path.suffix in (".py", ".json") and path.name != "__pycache__":
+            assert path.name in text
+    assert "`input.time`" in text
+    neuron = quantized.populations["4"]
+    line = f"| 4 | 80 | {neuron.v_reset[0]:.0f} | {neuron.v_threshold[0]:.0f} | 10 | 5 | 0.04 |"
+    assert line in text
 
 
 def test_what_is_wrong_is_not_deployed(tmp_path):
@@ -435,7 +379,7 @@ def test_what_is_wrong_is_not_deployed(tmp_path):
     assert (tmp_path / "a" / "network.json").read_bytes() == before
 
 
-def test_a_network_in_float32_is_deployed_too(tmp_path):
+def test_a_network_in_float32_is_deployed_too(deployed):
     graph = network(4, 3)
     nodes = [
         node.replace(
@@ -445,7 +389,7 @@ def test_a_network_in_float32_is_deployed_too(tmp_path):
         if node.parameters
     ]
     quantized = quantize(graph.with_nodes(nodes))
-    content = deployed(tmp_path, quantized, place_and_route(quantized.netlist).mapping)
+    content = deployed(quantized, place_and_route(quantized.netlist).mapping).net
     assert content["slope"] == pytest.approx(quantized.slope)
 
 
@@ -461,7 +405,16 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
         path.rsplit("/", 1)[-1]
         for path in json.loads(done.out[done.out.index('{\n  "schema"') :])["files"]
     ]
-    assert names == ["network.json", "common.py", "routing.py", "run_hxtorch.py", "run_pynn.py"]
+    assert names == [
+        "README.md",
+        "network.json",
+        "calix_target.0.json",
+        "calibrate.py",
+        "chip_modules.py",
+        "common.py",
+        "routing.py",
+        "run_hxtorch.py",
+    ]
     assert "never run on a chip" in done.err
     assert json.loads((tmp_path / "out" / "network.json").read_text())["bias_source"] == "bias"
     other = [

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, SMALL
-from jaxsnn.bss2.emulate import EmulatedChip, Emulator, Spread, emulate
+from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Emulator, Spread, emulate
 from jaxsnn.bss2.emulate.connections import wired
 from jaxsnn.bss2.emulate.emulated_chip import pattern_of
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
@@ -241,7 +241,7 @@ def test_a_chip_that_deviates_is_repeatable_by_seed_and_trial(two_layers):
     used = np.isfinite(first.spikes["2"])
     cycles = first.spikes["2"][used] / CLOCK
     np.testing.assert_allclose(cycles, np.rint(cycles), atol=1e-2)
-    assert first.lost == {"outputs": 0, "links": 0, "recording": 0}
+    assert first.lost == dict.fromkeys(("outputs", "links", "unrecorded", "recording"), 0)
     assert 0 < first.late < 10 * CLOCK
 
 
@@ -310,3 +310,63 @@ def test_what_makes_no_sense_is_refused(two_layers):
         emulate(quantized, broken, given, T_END)
     assert caught.value.problem.code == "missing"
     assert caught.value.node.startswith("run 0: 'input'[")
+
+
+# -- as unkind as a chip's recordings
+
+
+def test_thresholds_may_lie_off_on_the_whole():
+    patterns = [
+        pattern_of(HICANN_X, EmulatedChip(spread=Spread(**STILL | {"threshold_offset": 0.03})))
+    ]
+    patterns.append(pattern_of(HICANN_X, EmulatedChip(ideal=True, spread=AS_RECORDED)))
+    assert [np.unique(one.threshold).tolist() for one in patterns] == [[1.03], [1.0]]
+    found = pattern_of(HICANN_X, EmulatedChip(spread=AS_RECORDED)).threshold
+    assert np.mean(found) == pytest.approx(1.03, abs=0.01)
+    assert np.std(found) == pytest.approx(0.05, abs=0.01)
+    with pytest.raises(UsageError, match="the spread of latency is -1"):
+        pattern_of(HICANN_X, EmulatedChip(spread=Spread(latency=-1.0)))
+
+
+@pytest.mark.slow
+def test_spikes_are_late_and_the_membranes_noise_moves_flat_ones_further(two_layers):
+    """First spikes of a layer that the host alone feeds: 150 ns of the chip later, and by noise of
+    1 % of the threshold over the slope: those of the same time shift differ.
+    """
+    quantized, mapping = two_layers
+    still = emulate(
+        quantized, mapping, events(4), T_END, chip=EmulatedChip(spread=Spread(**STILL))
+    ).first_spike("2")
+    late = Spread(**STILL | {"latency": 150e-9})
+    noisy = Spread(**STILL | {"membrane_noise": 0.01})
+    found = [
+        emulate(quantized, mapping, events(4), T_END, chip=EmulatedChip(spread=one)).first_spike(
+            "2"
+        )
+        for one in (late, noisy)
+    ]
+    both = np.isfinite(still) & np.isfinite(found[0])
+    assert both.sum() > 5
+    np.testing.assert_allclose(found[0][both] - still[both], 150e-6, atol=2 * CLOCK)
+    both = np.isfinite(still) & np.isfinite(found[1])
+    moved = found[1][both] - still[both]
+    assert np.std(moved) > 2 * CLOCK
+    assert np.max(np.abs(moved)) <= 0.5 * 10e-3 + CLOCK
+
+
+def test_what_the_mapping_does_not_record_is_lost(two_layers):
+    """A hidden neuron need not be recorded; its spikes act, and the host does not see them."""
+    quantized, mapping = two_layers
+    (run,) = mapping.runs
+    hidden = [part.name for part in mapping.populations].index("2")
+    blind = tuple(
+        dataclasses.replace(one, recorded=(one.population, one.index) != (hidden, 0))
+        for one in run.neurons
+    )
+    changed = dataclasses.replace(mapping, runs=(dataclasses.replace(run, neurons=blind),))
+    seen, unseen = (
+        emulate(quantized, one, events(4), T_END, chip=IDEAL) for one in (mapping, changed)
+    )
+    assert np.isinf(unseen.spikes["2"][:, 0]).all()
+    assert unseen.lost["unrecorded"] == np.isfinite(seen.spikes["2"][:, 0]).sum() > 0
+    np.testing.assert_array_equal(unseen.spikes["4"], seen.spikes["4"])

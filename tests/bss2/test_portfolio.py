@@ -2,17 +2,19 @@
 seed.
 """
 
+import time
+
 import numpy as np
 import pytest
 
 import jaxsnn
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.chip import HICANN_X, SMALL, ChipError, Dead
+from jaxsnn.bss2.chip import HICANN_X, NOTHING_DEAD, SMALL, ChipError, Dead
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.bss2.search.feasibility import impossible, least_runs
 from jaxsnn.bss2.search.partition import units
-from jaxsnn.bss2.search.portfolio import Portfolio, place_and_route
+from jaxsnn.bss2.search.portfolio import Portfolio, _Attempt, _Search, place_and_route
 from jaxsnn.bss2.search.task import usable_parts
 from jaxsnn.errors import UsageError
 from tests.bss2.recipes import dense_net, recurrent_net
@@ -235,3 +237,31 @@ def test_when_time_is_up_it_says_so():
 def test_options_that_make_no_sense(options, error, message):
     with pytest.raises(error, match=message):
         place_and_route(recurrent_net(2, 2), **options)
+
+
+def finding_nothing(net, *signs):
+    """Searches that end at once, having found nothing."""
+    parts = usable_parts(HICANN_X, NOTHING_DEAD)
+    deadline = time.monotonic() + 60.0
+    options = {"net": net, "parts": parts, "seed": 0, "deadline": deadline}
+    attempts = [_Attempt(signs=one, portfolio=Portfolio(), **options) for one in signs]
+    attempts[0].in_runs = lambda runs, repairs: None
+    return attempts
+
+
+def test_more_time_is_offered_only_where_there_was_too_little():
+    found = _Search(finding_nothing(dense_net(40, 12, 5), "free"), 1, 60.0).outcome()
+    assert found.stop_reason == "gave up"
+    assert "found in 1 run (" in found.problem.message
+    assert found.problem.fix == "try another seed=1, or max_runs=2"
+    assert found.problem.as_text().endswith("try another --seed 1, or --runs 2")
+
+
+def test_what_fits_with_free_signs_fits_with_fixed_ones():
+    """A mapping that leaves room for both signs is one of fixed signs: no row has another one."""
+    net = dense_net(40, 12, 5)
+    outcome = _Search(finding_nothing(net, "fixed", "free"), None, 60.0).outcome()
+    assert outcome.mapping.signs == "fixed"
+    assert check(outcome.mapping, net) == ()
+    alone = _Search(finding_nothing(net, "fixed"), None, 60.0).outcome()
+    assert alone.stop_reason == "gave up"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxsnn.bss2.search.measured_slopes import slopes_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.errors import JaxsnnError, MappingError, UsageError
 from jaxsnn.network.lowering.lower import lower
@@ -418,3 +419,74 @@ def test_check_and_quantize_agree_on_the_zoo(zoo):
                 assert refused is None or "\n" not in refused
                 fine[bias] += refused is None
     assert fine["source"] > 30 > fine["refuse"] > 0
+
+
+def strengths(*weights, threshold=1.0):
+    """A population for each weight, one synapse each."""
+    layers = [build.input(1)]
+    for weight in weights:
+        layers += [
+            build.linear(weight=np.array([[weight]])),
+            build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_threshold=threshold),
+        ]
+    return build.sequential(*layers)
+
+
+def test_thresholds_follow_from_the_slope_that_was_measured():
+    """dV/dt of one LSB is the slope: a weight w needs (threshold in LSB) / (threshold in V) x w /
+    tau_mem per second of the file, 1000 times as much on the chip.
+    """
+    graph = strengths(1.5)
+    wanted = quantize(graph)
+    assert wanted.slope == pytest.approx(45 / 1.0 * 1.5 / 63 / 10e-3 * 1000 * 1e-6)
+    weak = quantize(graph, QuantizeOptions(slope=wanted.slope / 3))
+    assert weak.slope == pytest.approx(wanted.slope / 3)
+    assert weak.populations["2"].v_threshold[0] == 80 + 45 / 3
+    assert weak.netlist.weight.tolist() == [63]
+    strong = quantize(graph, QuantizeOptions(slope=3 * wanted.slope))
+    assert strong.populations["2"].v_threshold[0] == 125
+    assert strong.netlist.weight.tolist() == [21]
+    assert any("fill 33% of their range" in str(note) for note in strong.notes)
+
+
+def test_a_slope_that_is_too_weak_is_refused_with_the_number():
+    wanted = quantize(strengths(1.5)).slope
+    with pytest.raises(
+        MappingError, match=r"threshold is 4.5 LSB from its leak.*slope of 0.019"
+    ) as said:
+        quantize(strengths(1.5), QuantizeOptions(slope=wanted / 10))
+    assert "--synapses-per-weight 2 or --speedup 500" in said.value.problem.as_text()
+    quantize(strengths(1.5), QuantizeOptions(slope=wanted * 8.01 / 45))
+
+
+def test_a_table_of_slopes_gives_the_setting(tmp_path):
+    path = tmp_path / "slopes.json"
+    path.write_text(
+        '[{"slope": 0.005, "i_synin_gm": 300}, {"slope": 0.04, "i_synin_gm": 700},'
+        ' {"slope": 0.2, "i_synin_gm": 800, "synapse_dac_bias": 1000}]'
+    )
+    found = quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))
+    assert (found.measured.i_synin_gm, found.measured.synapse_dac_bias) == (
+        800,
+        1000,
+    )  # needs 0.107
+    found = quantize(strengths(0.3), QuantizeOptions(slope=slopes_of(str(path))))
+    assert found.measured.i_synin_gm == 700  # needs 0.021
+    assert found.slope == pytest.approx(0.04)
+    assert slopes_of("0.1") == 0.1
+    for text, error, message in (
+        ("[]", MappingError, "no list of measured slopes"),
+        ('[{"slope": "much"}]', MappingError, "'slope' is no number"),
+        ('[{"i_synin_gm": 5}]', MappingError, "slope"),
+        ("{", MappingError, "is not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(error, match=message):
+            slopes_of(str(path))
+    with pytest.raises(UsageError, match="the slope is 'steep'"):
+        slopes_of("steep")
+    with pytest.raises(UsageError, match="the slope is -1"):
+        quantize(strengths(1.5), QuantizeOptions(slope=-1.0))
+    path.write_text('[{"slope": 0.1, "i_synin_gm": 900}]')
+    with pytest.raises(UsageError, match="i_synin_gm is 900, the calibration reaches 30 to 800"):
+        quantize(strengths(1.5), QuantizeOptions(slope=slopes_of(str(path))))

@@ -254,8 +254,12 @@ def test_limits_of_the_grid():
             "norse",
             [("1", "needs-conversion"), ("3", "needs-conversion")],
         ),
-        ("snntorch_v_leaky_sub", "snntorch", [("", "cannot-convert")]),
-        ("snntorch_v_li", "snntorch", [("", "cannot-convert")]),
+        (
+            "snntorch_v_leaky_sub",
+            "snntorch",
+            [("1", "needs-load-line"), ("3", "needs-load-line")],
+        ),
+        ("snntorch_v_li", "spyx", [("", "cannot-convert")]),
         ("spyx_v_lif", "spyx", []),
         ("rockpool_b_liftorch", "rockpool", []),
         (

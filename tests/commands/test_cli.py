@@ -331,6 +331,7 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         "x has 4 channels, the network takes 5": {"x": np.zeros((3, 2, 4))},
         "(time, batch, channels)": {"x": np.zeros((3, 5))},
         "whole numbers >= 0": {"x": np.full((3, 2, 5), 0.5)},
+        "There are auto, spikes, current, graded": {"x": np.zeros((3, 2, 5))},
         "no array 'x'": {"y": np.zeros(3)},
         "say --dt": {"x": np.zeros((3, 2, 5))},
     }
@@ -338,6 +339,8 @@ def test_run_refuses_inputs_that_do_not_fit(net, tmp_path, capsys):
         np.savez(tmp_path / "x.npz", **arrays)
         dt = [] if message == "say --dt" else ["--dt", "1ms"]
         rest = ["--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", *dt]
+        rest += ["--values", "spikes" if "whole" in message else "auto"]
+        rest[-1] = "all" if "There are" in message else rest[-1]
         assert message in refused(capsys, "run", net, *rest)[1]
         assert not (tmp_path / "y.npz").exists()
 

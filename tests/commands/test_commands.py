@@ -112,17 +112,18 @@ def test_convert(zoo, tmp_path, call):
     code, text, _ = call("convert", file, out, "--to", "norse", *told, "--force")
     assert code == 0
     assert "from_nir" in text
+    assert "    y, state = net(frame, state)" in text.splitlines()[-2]
 
 
 def test_what_cannot_be_converted_is_refused_and_nothing_written(zoo, tmp_path, call):
-    file, out = zoo["snntorch_v_leaky_sub"], tmp_path / "out.nir"
+    file, out = zoo["snntorch_v_leaky_zero"], tmp_path / "out.nir"
     told = [
         "--from",
         "snntorch",
         "--to",
-        "spikingjelly",
+        "spyx",
         "--reset",
-        "subtract",
+        "zero",
         "--reset-delay",
         "true",
     ]
@@ -194,8 +195,37 @@ def test_verify_with_another_reset_fails_and_says_where(case, call):
     code, out, _ = call("verify", file, "--recording", recording, *wrong)
     assert code == 1
     assert "first difference: node 'output'" in out
+    assert out.splitlines()[-1] == "it verifies with --reset subtract and --reset-delay true"
+    assert content["fits"] == ["--reset subtract and --reset-delay true"]
     code, _, err = call("verify", file, "--recording", recording, "--dialect", "snntorch")
-    assert (code, err.count("--reset")) == (1, 1)
+    assert code == 1
+    assert "say --reset subtract and --reset-delay true, with which the recording verifies" in err
+
+
+def test_verify_names_the_reset_of_one_node(case, call):
+    file, options, recording = case("snntorch_v_leaky_sub")
+    wrong = [*options, "--reset", "3:zero"]
+    code, out, _ = call("verify", file, "--recording", recording, *wrong)
+    assert code == 1
+    assert "it verifies with --reset subtract and --reset-delay true" in out
+
+
+def test_verify_with_another_recording_says_that_no_reset_fits(case, call, tmp_path):
+    file, options, recording = case("spikingjelly_v_lif_vreset")
+    arrays = dict(np.load(recording))
+    arrays["y"] = 1 - arrays["y"]
+    np.savez(tmp_path / "other.npz", **arrays)
+    code, out, _ = call("verify", file, "--recording", tmp_path / "other.npz", *options)
+    assert code == 1
+    assert out.splitlines()[-1] == "nor with another reset or delay, of all nodes or of one"
+
+
+def test_verify_finds_the_scale_of_the_input(case, call):
+    file, options, recording = case("sinabs_v_lif_nonorm")
+    wrong = [{"False": "true"}.get(part, part) for part in options]
+    code, out, _ = call("verify", file, "--recording", recording, *wrong)
+    assert code == 1
+    assert "--norm-input false" in out.splitlines()[-1]
 
 
 def nir_data(x, y, dt, *, events):

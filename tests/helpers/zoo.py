@@ -45,3 +45,26 @@ def recordings():
         x = np.unpackbits(packed[key], count=int(np.prod(shape))).reshape(shape).astype(bool)
         found[name] = (x, packed[f"{name}.y"].astype(np.float32))
     return found
+
+
+#: Files of networks that were read wrong, or refused, once; each with its recording.
+MORE = json.loads((DATA / "more.json").read_text())
+
+
+def unpacked_more(folder):
+    """The files of `MORE` by name, in a folder, and their recordings: what went in and what came
+    out, (time, batch, *shape).
+    """
+    with tarfile.open(DATA / "more.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with np.load(folder / "recordings.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+
+    def array(key):
+        if f"{key}.shape" not in arrays:
+            return arrays[key].astype(np.float32)
+        shape = tuple(arrays[f"{key}.shape"])
+        return np.unpackbits(arrays[key], count=int(np.prod(shape))).reshape(shape).astype(float)
+
+    paths = {path.stem: path for path in sorted(folder.glob("*.nir"))}
+    return paths, {name: (array(f"{name}.x"), array(f"{name}.y")) for name in MORE}

@@ -26,7 +26,8 @@ def play(line: str, framework: str, x: np.ndarray) -> np.ndarray:
 
             names["x"] = jnp.asarray(_channels_last(x), jnp.float32)
             exec(line, names)
-            return np.asarray(names["y"])
+            y = np.asarray(names["y"])
+            return np.moveaxis(y, -1, 2) if y.ndim == 5 else y
         import torch
 
         with torch.no_grad():

@@ -8,8 +8,8 @@ import snntorch
 import torch
 from sklearn.datasets import load_digits
 
+from jaxsnn import from_torch
 from jaxsnn.network.spikes import dense_to_events
-from jaxsnn.nir.torch import from_torch
 from jaxsnn.simulation.verification import verify
 from jaxsnn.train import Data, SpikeCount, Splits, evaluate, fit
 from jaxsnn.train.data.datasets import stratified, taken

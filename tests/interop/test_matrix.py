@@ -83,7 +83,7 @@ def live(name, tmp_path):
     """A random network of a framework: graph, input spikes, and what the framework itself fires."""
     import torch
 
-    from jaxsnn.nir.torch import from_torch
+    from jaxsnn import from_torch
 
     framework, kind, alike = name.split()[0], LIVE[name], not name.endswith("different tau")
     shape = (1, 8, 8) if "conv" in kind else (5,)

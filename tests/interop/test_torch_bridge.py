@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import lower
+from jaxsnn import from_torch, lower, to_torch
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
-from jaxsnn.nir.torch import from_torch, to_torch
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.players import compare, stepped
@@ -25,6 +24,18 @@ def test_a_module_plays_the_recording(name, recorded):
     else:
         identical, trains, _ = compare(y, got, 0)
         assert identical == trains
+
+
+@pytest.mark.parametrize("name", ["sin_minvmem", "snn_beta_negative", "spyx_beta_neg"])
+def test_a_module_has_a_floor_and_clamped_decays(name, more):
+    graph, x, y = more(name)
+    identical, trains, _ = compare(y, stepped(to_torch(graph), x), 0)
+    assert identical == trains
+
+
+def test_a_readout_that_resets_is_no_module(more):
+    with pytest.raises(ConversionError, match="gives its membrane and resets"):
+        to_torch(more("snn_mem_spiking_sub")[0])
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
@@ -128,21 +139,9 @@ def test_two_heads_are_two_outputs():
     assert dict(lower(graph).outputs) == {"output_a": ("a",), "output_b": ("b",)}
 
 
-class Residual(torch.nn.Module):
-    """Adds outside of layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)
-
-    def forward(self, x):
-        return self.second(self.first(x) + x)
-
-
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Residual(), "'second' .Linear. is computed outside of layers"),
         (
             torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.ReLU()),
             "'1' is a ReLU, which is not supported",
@@ -163,3 +162,25 @@ def test_the_states_of_the_module_stay():
     from_torch(net, torch.ones(3, 5))
     assert torch.equal(net[1].mem, held)
     assert np.array_equal(nets.snntorch_play(net, x), before)
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "spikingjelly"])
+def test_a_backward_pass_goes_on_after_it(framework):
+    """States with gradients, kept in the layers, stay as they are."""
+    made = {"snntorch": nets.snntorch_net, "spikingjelly": nets.spikingjelly_net}[framework]
+    net = made("cuba" if framework == "spikingjelly" else "synaptic", 1)
+    x = torch.as_tensor(nets.spikes(1, steps=3))
+    gradients = []
+    for between in (False, True):
+        for layer in (net[1], net[3], net[5]):
+            layer.reset_mem() if framework == "snntorch" else layer.reset()
+        net.zero_grad()
+        with torch.no_grad():
+            net[0].weight.mul_(4 if not between and framework == "spikingjelly" else 1)
+        net(x[0])
+        if between:
+            from_torch(net, torch.ones(10, 5))
+        (net(x[1]) + net(x[2])).sum().backward()
+        gradients.append(net[0].weight.grad.clone())
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)

@@ -50,7 +50,7 @@ def test_norse_fires_what_the_grid_fires_on_the_whole_test_set(tmp_path, record_
 def rasters(graph, values):
     """Inputs (samples, 4) as `fit` encodes them, cut into the graph's steps: (steps, samples, 5)."""
     dt, tau = graph.dialect.dt, float(np.ravel(lower(graph).parameters["lif1"]["tau_syn"])[0])
-    events = Latency(t_min=0.0, t_max=2 * tau, bias=True)(np.asarray(values))
+    events = Latency(t_min=0.0, t_max=2 * tau, bias=True, first="small")(np.asarray(values))
     x = np.zeros((STEPS, len(values), 5), np.float32)
     step = np.rint(np.asarray(events.time) / dt).astype(int)
     x[step, np.arange(len(values))[:, None], np.asarray(events.index)] = 1

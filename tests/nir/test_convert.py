@@ -167,18 +167,8 @@ def test_spyx_gets_its_names_and_biases_that_are_late():
 @pytest.mark.parametrize(
     ("options", "target", "reason"),
     [
-        (
-            {"reset": "subtract", "reset_delay": True},
-            "snntorch",
-            "node '2'.*importer resets to a value",
-        ),
-        (
-            {"reset": "subtract", "reset_delay": True},
-            "spikingjelly",
-            "node '2'.*importer resets to a value",
-        ),
         ({}, "spyx", "node '2'.*resets to a value"),
-        ({"readout": "4"}, "norse", "node '4' is a leaky readout"),
+        ({"readout": "4"}, "spyx", "node '4' is a leaky readout"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_or_named_as_a_loss(options, target, reason):

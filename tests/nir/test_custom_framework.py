@@ -260,13 +260,20 @@ def test_check_asks_its_importer(tmp_path):
 def test_its_layers_are_traced():
     import torch
 
-    from jaxsnn.nir.torch import from_torch
+    from jaxsnn import from_torch
 
     class Cell(torch.nn.Module):
-        tau, scaled, dt = 0.01, True, 1e-3
+        tau, scaled, dt, v = 0.01, True, 1e-3, 0.0
+
+        def start(self):
+            self.v = 0.0
 
         def forward(self, x):
-            return (x > 1).to(x.dtype)
+            k = 1 / (1 + self.dt / self.tau)
+            v = k * self.v + (1 - k) * x
+            spikes = (v > 1).to(x.dtype)
+            self.v = (1 - spikes) * v
+            return spikes
 
     Cell.__module__ = "tustin_layers.cells"
     graph = from_torch(torch.nn.Sequential(torch.nn.Linear(5, 3), Cell()), torch.zeros(1, 5))

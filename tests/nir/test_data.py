@@ -4,6 +4,7 @@ silence.
 
 from types import SimpleNamespace
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -290,3 +291,35 @@ def test_a_file_with_a_missing_part_is_broken(tmp_path):
         del file["nodes/input/observables/spikes"].attrs["t_max"]
     with pytest.raises(FileError, match="t_max"):
         read_data(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("dynamic_before_transition", True, "dynamic_before_transition = True"),
+        ("dynamic_before_transition", False, None),
+        ("dimension_order", ["time", "batch", "neuron"], "dimension_order = "),
+        ("time_shift", 0.5, "time_shift = 0.5"),
+    ],
+)
+def test_what_a_later_format_may_mean_is_refused(name, value, refused, tmp_path):
+    spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
+    write_data(tmp_path / "x.h5", graph_data({"lif": {"spikes": spikes}}))
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file["nodes/lif/observables/spikes"].attrs[name] = value
+    if refused is None:
+        found = observations(read_data(tmp_path / "x.h5"))["lif"]["spikes"]
+        assert isinstance(found, nir.TimeGriddedData)
+        np.testing.assert_array_equal(found.data, spikes.data)
+        return
+    with pytest.raises(FileError, match=refused):
+        read_data(tmp_path / "x.h5")
+
+
+def test_a_dataset_that_the_format_does_not_have_is_refused(tmp_path):
+    spikes = nir.TimeGriddedData(np.ones((1, 2, 3), bool), DT)
+    write_data(tmp_path / "x.h5", graph_data({"lif": {"spikes": spikes}}))
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file["nodes/lif/observables/spikes/delay"] = np.ones(3)
+    with pytest.raises(FileError, match="holds 'delay'"):
+        read_data(tmp_path / "x.h5")

@@ -391,3 +391,23 @@ def test_an_option_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match="a Dialect is complete, so reset would be ignored"):
         parse(export(graph), dialect=graph.dialect, reset="zero")
     assert parse(export(graph), dialect=graph.dialect).dialect == graph.dialect
+
+
+def test_the_area_of_a_spike_can_be_said_of_the_literal_equations():
+    lif = build.lif(3, tau="10ms", v_threshold=0.1)
+    dialect = network(lif, time_unit="s", spike_area="100us").dialect
+    assert dialect.own == {"spike_area": 1e-4}
+    assert (dialect.spike_kernel, dialect.dt) == ("box", 1e-4)
+    assert 'a current of 1 that lasts 0.0001 s; say spike_kernel="delta"' in dialect.why
+    longer = network(lif, time_unit="s", spike_area="100us", dt="1ms")
+    assert (longer.dialect.spike_kernel, longer.dialect.dt) == ("box", 1e-3)
+    assert "a current of 0.1 that lasts 0.001 s" in longer.dialect.why
+    assert spike_area(longer.dialect, longer.nodes["2"]).seconds == 1e-4
+    delta = network(lif, time_unit="s", spike_area="100us", spike_kernel="delta").dialect
+    assert (delta.spike_kernel, delta.dt) == ("delta", None)
+    again = parse(export(tagged(network(lif, time_unit="s", spike_area="100us"))))
+    assert again.dialect.own == {"spike_area": 1e-4}
+    with pytest.raises(UsageError, match="not a positive, finite time"):
+        network(lif, time_unit="s", spike_area=-1.0)
+    with pytest.raises(UsageError, match="spike_area is for the dialect nir"):
+        network(lif, dialect="jaxsnn", spike_area="100us")

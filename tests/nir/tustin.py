@@ -151,6 +151,7 @@ FRAMEWORK = Framework(
     ),
     distribution="tustin",
     package="tustin_layers",
+    rewind="start",
     leaves=MappingProxyType({"Cell": export_cell}),
     leaf_options=MappingProxyType({"tick": 1.0}),
     surrogate="boxcar",

@@ -8,7 +8,8 @@ NIR's equations, literally, with arrivals S:
 
 A spike of weight w and area a is S = w a delta(t), or a box S = w a / width for that long; without an
 area I (of neurons without a current: V) jumps, or is driven for a width, by w itself. A bias is a
-constant S.
+constant S; an input that is a current adds weight times its value to S, from each of its changes to
+the next.
 
 What happens at exactly one time goes through the network from its inputs on: a population acts when
 all that it hears at that time is there, whatever way it came. Populations that feed each other act
@@ -29,6 +30,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -150,6 +152,7 @@ def simulate(
     sample_times: Sequence[float] = (),
     most_spikes: float = math.inf,
     close: float = CLOSE,
+    currents: Mapping[str, Sequence[tuple[float, int, float]]] | None = None,
 ) -> Outcome:
     """Simulate a network.
 
@@ -157,11 +160,15 @@ def simulate(
         inputs: name -> (time, channel) in any order; those at t_end and later do not count.
         most_spikes: of one neuron, where the simulation stops.
         close: distance from the threshold, in heights, below which it is written down.
+        currents: name -> (time, channel, what its value is from then on).
 
     Raises:
         EndlessError: neurons fire without end at one time.
     """
     found = _Simulation(populations, synapses, inputs, t_end, sample_times)
+    for name, pieces in (currents or {}).items():
+        for time, channel, value in pieces:
+            found.change(name, channel, time, value)
     found.most, found.tolerance = most_spikes, close
     return found.run()
 
@@ -204,7 +211,7 @@ class Neuron:
     held: float = -math.inf
     stopped: bool = False
     crossing: float = math.inf
-    boxes: dict[int, float] = field(default_factory=dict)
+    boxes: dict[Any, float] = field(default_factory=dict)
 
     @property
     def height(self) -> float:
@@ -328,6 +335,7 @@ class _Simulation:
             self.wire(one)
         self.order, self.boxes, self.now = itertools.count(), itertools.count(), 0.0
         self.queue: list = []
+        self.levels: list = []
         firing = [name for name, own in self.populations.items() if own.fires]
         self.spikes = {name: [[] for _ in self.neurons[name]] for name in firing}
         self.slopes = {name: [[] for _ in self.neurons[name]] for name in firing}
@@ -365,6 +373,12 @@ class _Simulation:
         """What a spike sets going."""
         for delay, target, neuron, weight in self.outgoing.get((source, channel), ()):
             self.push(time + delay, "arrival", (target, neuron, weight))
+
+    def change(self, source, channel, time, value):
+        """What a change of a current sets going: it is a box of its own that never closes."""
+        for delay, target, neuron, weight in self.outgoing.get((source, channel), ()):
+            level = (source, channel), weight * value
+            self.push(time + delay, "current", (target, neuron, level))
 
     def run(self) -> Outcome:
         for name, number in self.firing:
@@ -436,6 +450,7 @@ class _Simulation:
 
     def gathered(self):
         """What arrives in one round: (population, neuron) -> its weights, and the boxes that end."""
+        self.levels = []  # (population, neuron, what a current is there from now on)
         arrived: dict[tuple[str, int], tuple[list, list]] = {}
         due = []
         while self.queue and self.queue[0][0] <= self.now:
@@ -451,7 +466,10 @@ class _Simulation:
                 heapq.heappush(self.queue, event)
                 continue
             own = arrived.setdefault((name, number), ([], []))
-            own[what == "close"].append(value)
+            if what == "current":
+                self.levels.append((name, number, value))
+            else:
+                own[what == "close"].append(value)
         return arrived
 
     def arrive(self, name, number, weights, closing):
@@ -464,13 +482,15 @@ class _Simulation:
             self.note(self.now, "edge", one.name, margin)
         for box in closing:
             del one.boxes[box]
+        for box, value in (level for *where, level in self.levels if where == [name, number]):
+            one.boxes[box] = value
+        for weight in weights if own.width else ():
+            box = next(self.boxes)
+            one.boxes[box] = weight * box_factor(own, one)
+            self.push(self.now + own.width, "close", (name, number, box))
+        bias = np.broadcast_to(own.bias, (own.size,))
+        one.drive = math.fsum([float(bias[number]), *one.boxes.values()])
         if own.width:
-            for weight in weights:
-                box = next(self.boxes)
-                one.boxes[box] = weight * box_factor(own, one)
-                self.push(self.now + own.width, "close", (name, number, box))
-            bias = np.broadcast_to(own.bias, (own.size,))
-            one.drive = math.fsum([float(bias[number]), *one.boxes.values()])
             return
         jump = sum(weights) * jump_factor(own, one)
         if one.has_current:

@@ -206,6 +206,7 @@ def test_a_parameter_that_spoils_a_run_is_named(node, key, value, words):
     [
         ("n", "v_threshold", np.nan, "node 'n': v_threshold[1] is nan"),
         ("w", "weight", np.inf, "node 'w': weight[1, 0] is inf"),
+        ("n", "tau_mem", -0.5, "node 'n': tau_mem[1] is -0.5 and must be above 0"),
     ],
 )
 def test_in_time_steps_too(node, key, value, words):

@@ -71,7 +71,7 @@ def test_what_makes_no_sense_is_refused(wanted, message):
 
 
 def test_delays_at_a_bound_begin_inside_and_it_is_said():
-    network = with_synaptic_delays(lower(small_net()), "1", 0.0)
+    network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
     found = trainables(("weight", "delay"), network)
     assert found.notes == (
         "node '1': 100 of 100 numbers of delay begin a hundredth of their range inside it",

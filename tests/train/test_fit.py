@@ -62,7 +62,7 @@ def test_the_graph_is_that_of_the_best_epoch(trained):
         (DATA.test, trained.test_accuracy),
         (DATA.validation, best.validation_accuracy),
     ):
-        events = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True)(data.x)
+        events = Latency(t_min=0.0, t_max=2 * loss.tau, bias=True, first="small")(data.x)
         answers = loss.predict(
             simulate(network, events, loss.t_max, engine=EventDriven(max_spikes="auto"))
         )

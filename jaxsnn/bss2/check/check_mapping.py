@@ -99,6 +99,16 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
     if ours != theirs:
         message = f"its populations are {ours}, the net's are {theirs}"
         yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
+    scales, names = mapping.scales, [part.name for part in net.populations if not part.external]
+    if scales is not None:
+        for name in names:
+            if name not in scales:
+                message = f"it has scales for {len(scales)} populations, none for '{name}'"
+                yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
+        for name in scales:
+            if name not in names:
+                message = f"it has a scale for '{name}', which is not a population of the net"
+                yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
     if mapping.fingerprint != net.fingerprint():
         message = f"it is of the net {mapping.fingerprint[:12]}, not of {net.fingerprint()[:12]}"
         yield Problem(code="other-net", node="mapping", message=message, fix=_MAP_AGAIN)

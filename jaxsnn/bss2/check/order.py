@@ -55,6 +55,10 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
     for index in np.flatnonzero((where_placed < 0) & ~net.external).tolist():
         message = f"none of the {len(runs)} runs has it"
         yield Problem(code="not-placed", node=net.neuron(index), message=message)
+    for number, run in enumerate(mapping.runs):
+        if not run.neurons:
+            message = "it has no neuron, it does nothing"
+            yield Problem(code="empty-run", node=f"run {number}", message=message)
     for part in net.recurrent_components():
         numbers = np.unique(where_placed[part])
         if len(numbers) > 1:
@@ -66,6 +70,12 @@ def order_violations(mapping: Mapping, net: Netlist, runs: Sequence[Members]) ->
     recorded = [
         _recorded(run, inside, net.size) for run, inside in zip(mapping.runs, runs, strict=True)
     ]
+    seen = np.any([np.zeros(net.size, bool), *recorded], axis=0)
+    asked = net.outputs & (where_placed >= 0) & ~seen
+    for index in np.flatnonzero(asked).tolist():
+        message = "it is an output of the network, and the host does not record its spikes"
+        where = f"run {where_placed[index]}: {net.neuron(index)}"
+        yield Problem(code="not-recorded", node=where, message=message)
     for number, (run, inside) in enumerate(zip(mapping.runs, runs, strict=True)):
         yield from _source_violations(net, run, inside, recorded[:number], f"run {number}")
         yield from _needed(net, inside, f"run {number}")

@@ -1,28 +1,34 @@
 """A mapping as a folder of scripts for the chip's own software, which they need and this library
 does not.
 
-run_hxtorch.py runs the mapping as it is, with its routing; run_pynn.py places as the mapping says
-and lets PyNN.brainscales route. Neither has been run on a chip: they are tested against recorded
-names and arguments.
+run_hxtorch.py runs the mapping as it is, with its placement and routing; calibrate.py calibrates the
+chip for it. There is no script for PyNN.brainscales, which routes by itself and cannot be given a
+routing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxsnn.bss2.check import refuse_wrong
-from jaxsnn.bss2.chip import HICANN_X
+from jaxsnn.bss2.chip import BOTH, HICANN_X
 from jaxsnn.bss2.deploy.content import content_of
+from jaxsnn.bss2.deploy.readme import readme
+from jaxsnn.bss2.deploy.targets import Calibration, calibrations_of, target_text
 from jaxsnn.bss2.mapping import Mapping
+from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import FileError, MappingError
 from jaxsnn.output import refuse_unwritable, write_whole
 
-_SCRIPTS, _CONTENT = Path(__file__).parent / "scripts", "network.json"
+_SCRIPTS, _CONTENT, _README = Path(__file__).parent / "scripts", "network.json", "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +51,14 @@ def deployed(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """All files that `deploy` may write into a folder."""
     return tuple(
         Path(folder) / name
-        for name in (_CONTENT, *sorted(path.name for path in _SCRIPTS.glob("*.py")))
+        for name in (_CONTENT, _README, *sorted(path.name for path in _SCRIPTS.glob("*.py")))
     )
 
 
 def deploy(
     mapping: Mapping, quantized: Quantized, folder: str | os.PathLike[str], *, force: bool = False
 ) -> Deployment:
-    """Write network.json and the scripts that run it.
+    """Write network.json, targets of its calibrations, and the scripts that run it.
 
     Raises:
         MappingError: the mapping is not of the network, or has violations, or is of another chip.
@@ -64,67 +70,73 @@ def deploy(
             fix=f"map the network onto '{HICANN_X.name}'",
         )
     refuse_wrong(mapping, quantized.netlist)
-    content = content_of(mapping, quantized)
+    _refuse_rows(mapping)
+    calibrations = calibrations_of(mapping, quantized)
+    content = content_of(mapping, quantized, calibrations)
+    texts = {
+        _README: readme(content, quantized),
+        _CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        + "\n",
+    }
+    texts |= {
+        one.file(number): target_text(mapping, quantized, one)
+        for number, one in enumerate(calibrations)
+    }
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(_SCRIPTS.glob("*.py"))}
     folder = Path(folder)
-    names, notes = _scripts(mapping, quantized, content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
             f"{folder} cannot be made ({error.strerror or error})", fix="name another folder"
         ) from error
-    texts = {
-        _CONTENT: json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        + "\n"
-    }
-    texts |= {name: (_SCRIPTS / name).read_text(encoding="utf-8") for name in names}
     for name in texts:
         refuse_unwritable(folder / name, force)
     for name, text in texts.items():
         _write(folder / name, text, force)
-    return Deployment(files=tuple(os.fspath(folder / name) for name in texts), notes=notes)
+    return Deployment(
+        files=tuple(os.fspath(folder / name) for name in texts),
+        notes=tuple(_notes(quantized, calibrations)),
+    )
 
 
 def _write(path: Path, text: str, force: bool) -> None:
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
 
 
-def _scripts(
-    mapping: Mapping, quantized: Quantized, content: dict[str, Any]
-) -> tuple[list[str], tuple[str, ...]]:
-    """The scripts that can run the network, and why others cannot."""
-    names, notes = ["common.py"], []
-    recurrent = any(
-        link["pre"] is not None and link["pre"] >= link["post"]
-        for run in content["runs"]
-        for link in run["links"]
-    )
-    if recurrent:
-        notes.append(
-            "no run_hxtorch.py: hxtorch wants the modules of recurrent connections in a wrapper "
-            "with a function of its own, use routing.py in it"
+def _refuse_rows(mapping: Mapping) -> None:
+    """Go on only with rows of one sign: the chip's software takes no other."""
+    for number, run in enumerate(mapping.runs):
+        for side, row in np.argwhere(run.row_modes == BOTH)[:1].tolist():
+            raise MappingError(
+                f"synapse row ({side}, {row}) excites and inhibits, the chip's software takes rows"
+                " of one sign",
+                fix="map again with a router that makes such rows",
+                node=f"run {number}",
+            )
+
+
+def _notes(quantized: Quantized, calibrations: tuple[Calibration, ...]) -> Iterator[str]:
+    """What to know before anything is run."""
+    if quantized.slope is not None and quantized.measured is None:
+        yield (
+            f"one LSB of a weight must change dV/dt by {quantized.slope:.3g} CADC LSB per "
+            f"microsecond; the vendor's example at i_synin_gm 500 has {VENDORS_EXAMPLE:.2f}: "
+            "measure it and map with slope=S, or calibrate synaptic inputs to that"
         )
-    names += ["routing.py"] if recurrent else ["routing.py", "run_hxtorch.py"]
-    several = (
-        max(len(one.circuits) for run in mapping.runs for one in run.neurons) if mapping.runs else 0
+    for number, one in enumerate(calibrations):
+        runs = ", ".join(map(str, one.runs))
+        if one.refines is not None:
+            yield (
+                f"runs {runs}: circuits are neurons with other potentials than in earlier runs, "
+                f"calibration {one.refines} is refined for them"
+            )
+        elif number:
+            yield (
+                f"runs {runs}: circuits are neurons with other time constants than in earlier "
+                "runs, the chip is calibrated again for them"
+            )
+    yield (
+        "the scripts are tested against the rules of the vendor's software, as published; they "
+        "were never run on a chip"
     )
-    silent = [one.name for one in quantized.populations.values() if not one.fires]
-    if several > 1:
-        notes.append(
-            "no run_pynn.py: PyNN's calibrated cells have one circuit, the mapping has neurons of "
-            f"{several}"
-        )
-    elif silent:
-        notes.append(f"no run_pynn.py: PyNN's calibrated cells fire, '{silent[0]}' is a readout")
-    else:
-        names.append("run_pynn.py")
-    if quantized.slope is not None:
-        notes.append(
-            f"one LSB of a weight must change dV/dt by {quantized.slope:.4g} CADC LSB per "
-            "microsecond: calibrate synaptic inputs to that (i_synin_gm, synapse_dac_bias)"
-        )
-    notes.append(
-        "the scripts were never run on a chip, only against the recorded names and arguments of "
-        "its software"
-    )
-    return names, tuple(notes)

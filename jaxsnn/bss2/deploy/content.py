@@ -7,18 +7,26 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.check.propagate import events_of, listening, passed
-from jaxsnn.bss2.chip import PARAMETERS, Chip, Circuit
+from jaxsnn.bss2.chip import INHIBITORY, Chip, Circuit
+from jaxsnn.bss2.deploy.targets import Calibration
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.quantize import ChipPopulation, Quantized
 from jaxsnn.units import SECONDS, parse_time
 
-#: Step of hxtorch's tensors, its own default.
+#: Step of membranes that the CADC samples, and of the runtime; seconds of the chip.
 STEP = parse_time("1us")
 
 
-def content_of(mapping: Mapping, quantized: Quantized) -> dict[str, Any]:
+def content_of(
+    mapping: Mapping, quantized: Quantized, calibrations: tuple[Calibration, ...]
+) -> dict[str, Any]:
     """What the scripts need; see `run_content` for a run."""
-    placed = []
+    placed, inputs = [], quantized.measured or MeasuredSlope(slope=1.0)
+    fires = [
+        not one.external and quantized.populations[one.name].fires
+        for one in quantized.netlist.populations
+    ]
     for one in quantized.netlist.populations:
         entry: dict[str, Any] = {"name": one.name, "size": one.size, "external": one.external}
         placed.append(
@@ -33,14 +41,27 @@ def content_of(mapping: Mapping, quantized: Quantized) -> dict[str, Any]:
         "slope": None if quantized.slope is None else float(quantized.slope),
         "bias_source": quantized.bias_source,
         "bias_period": quantized.bias_period,
-        "dt": STEP,
+        "cycle": mapping.chip.clock_period,
+        "step": STEP,
         "millisecond": SECONDS["ms"],
-        "microsecond": SECONDS["us"],
-        "i_synin_gm": int(PARAMETERS["i_synin_gm"].default),
-        "synapse_dac_bias": int(PARAMETERS["synapse_dac_bias"].default),
+        "i_synin_gm": inputs.i_synin_gm,
+        "synapse_dac_bias": inputs.synapse_dac_bias,
         "populations": placed,
-        "runs": [run_content(mapping, run) for run in mapping.runs],
+        "calibrations": [
+            {"targets": one.file(number), "refines": one.refines}
+            for number, one in enumerate(calibrations)
+        ],
+        "runs": [
+            {"calibration": _calibration_of(number, calibrations)}
+            | run_content(mapping, run, fires)
+            for number, run in enumerate(mapping.runs)
+        ],
     }
+
+
+def _calibration_of(run: int, calibrations: tuple[Calibration, ...]) -> int:
+    (found,) = (number for number, one in enumerate(calibrations) if run in one.runs)
+    return found
 
 
 def _population(one: ChipPopulation) -> dict[str, Any]:
@@ -53,8 +74,8 @@ def _population(one: ChipPopulation) -> dict[str, Any]:
     return {"fires": one.fires, **shortened, "refractory_time": one.refractory_time}
 
 
-def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
-    """One run.
+def run_content(mapping: Mapping, run: Run, fires: list[bool]) -> dict[str, Any]:
+    """One run; `fires`, by population, says which have events and so an address.
 
     `groups` are neurons of one population and one shape, a module of hxtorch each: `neurons` are
     their places in the run, `shape` their circuits as (row, column) from the anchor, the one that
@@ -62,8 +83,8 @@ def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
     those of the chip, with the place of the source among sources and then neurons of the run, that
     of the neuron, and which of its circuits it is on.
     """
-    circuits = [_head_first(one) for one in run.neurons]
-    groups = _groups(mapping.chip, run, circuits)
+    circuits = [head_first(one) for one in run.neurons]
+    groups = _groups(mapping.chip, run, circuits, fires)
     synapses = _synapses(mapping, run, circuits)
     return {
         "sources": [
@@ -84,13 +105,15 @@ def run_content(mapping: Mapping, run: Run) -> dict[str, Any]:
     }
 
 
-def _head_first(neuron: PlacedNeuron) -> tuple[Circuit, ...]:
+def head_first(neuron: PlacedNeuron) -> tuple[Circuit, ...]:
     """Circuits in the order of the vendor's software, whose first one fires."""
     head = neuron.circuits[neuron.head]
     return (head, *sorted(circuit for circuit in neuron.circuits if circuit != head))
 
 
-def _groups(chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]]) -> list[dict[str, Any]]:
+def _groups(
+    chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]], fires: list[bool]
+) -> list[dict[str, Any]]:
     """Neurons by population and shape, in the order of the run."""
     members: dict[tuple[int, tuple[Circuit, ...]], list[int]] = {}
     for number, (neuron, own) in enumerate(zip(run.neurons, circuits, strict=True)):
@@ -103,9 +126,11 @@ def _groups(chip: Chip, run: Run, circuits: list[tuple[Circuit, ...]]) -> list[d
             "shape": [list(circuit) for circuit in shape],
             "neurons": numbers,
             "indices": [run.neurons[number].index for number in numbers],
-            "anchors": [_number(chip, _corner(circuits[number])) for number in numbers],
-            "heads": [_number(chip, circuits[number][0]) for number in numbers],
-            "addresses": [run.neurons[number].address for number in numbers],
+            "anchors": [circuit_number(chip, _corner(circuits[number])) for number in numbers],
+            "heads": [circuit_number(chip, circuits[number][0]) for number in numbers],
+            "addresses": [
+                run.neurons[number].address if fires[population] else None for number in numbers
+            ],
         }
         for (population, shape), numbers in sorted(
             members.items(), key=lambda item: (item[0][0], item[1][0])
@@ -118,7 +143,7 @@ def _corner(circuits: tuple[Circuit, ...]) -> Circuit:
     return min(row for row, _ in circuits), min(column for _, column in circuits)
 
 
-def _number(chip: Chip, circuit: Circuit) -> int:
+def circuit_number(chip: Chip, circuit: Circuit) -> int:
     """A circuit as the vendor's software numbers it."""
     return chip.columns * circuit[0] + circuit[1]
 
@@ -166,7 +191,7 @@ def _links(
     for number, one in enumerate(groups):
         neurons = count + np.array(one["neurons"])
         group[neurons], place[neurons] = number, np.arange(len(neurons))
-    inhibits = run.row_modes[synapses["side"], synapses["row"]] == 2
+    inhibits = run.row_modes[synapses["side"], synapses["row"]] == INHIBITORY
     sign = np.where(inhibits, -1, 1)
     pre, post = group[synapses["pre"]], group[count + synapses["post"]]
     found = []

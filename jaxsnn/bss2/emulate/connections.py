@@ -33,6 +33,7 @@ class Neurons:
         output: (neurons,) the event output of each.
         tau_mem, tau_syn: (neurons,) seconds of the chip.
         v_leak, v_threshold, v_reset: (neurons,) CADC LSB.
+        recorded: (neurons,) whether the host records the spikes of each.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Neurons:
     v_leak: np.ndarray
     v_threshold: np.ndarray
     v_reset: np.ndarray
+    recorded: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,7 +165,8 @@ def _whole(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring
         if part.external:
             host.append(HostEvents(source=part.name, channels=every[:, None], sender=every))
         else:
-            neurons.append(_neurons(populations[part.name], every, np.zeros(part.size, int)))
+            one, shape = populations[part.name], part.size
+            neurons.append(_neurons(one, every, np.zeros(shape, int), np.ones(shape, bool)))
         for target in np.unique(net.owner[net.post[net.owner[net.pre] == number]]).tolist():
             shape = part.size, net.populations[target].size
             projections.append(
@@ -179,10 +182,14 @@ def _whole(net: Netlist, populations: Mapping[str, ChipPopulation]) -> RunWiring
     return RunWiring(neurons=tuple(neurons), host=tuple(host), projections=tuple(projections))
 
 
-def _neurons(one: ChipPopulation, index: np.ndarray, output: np.ndarray) -> Neurons:
+def _neurons(
+    one: ChipPopulation, index: np.ndarray, output: np.ndarray, recorded: np.ndarray
+) -> Neurons:
     names = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
     values = {name: np.asarray(getattr(one, name)[index], float) for name in names}
-    return Neurons(name=one.name, index=index, fires=one.fires, output=output, **values)
+    return Neurons(
+        name=one.name, index=index, fires=one.fires, output=output, recorded=recorded, **values
+    )
 
 
 def _mapped(
@@ -198,13 +205,19 @@ def _mapped(
         inside.neurons - net.offsets[net.owner[inside.neurons]],
     )
     heads = np.array([one.circuits[one.head] for one in run.neurons]).reshape(-1, 2)
+    recorded = np.array([one.recorded for one in run.neurons], bool)
     placed, places = [], {}
     for number, part in enumerate(net.populations):
         chosen = np.flatnonzero(owner == number)
         if chosen.size:
             chosen = chosen[np.argsort(within[chosen], kind="stable")]
             row, column = heads[chosen].T
-            own = _neurons(populations[part.name], within[chosen], column // layout.output_columns)
+            own = _neurons(
+                populations[part.name],
+                within[chosen],
+                column // layout.output_columns,
+                recorded[chosen],
+            )
             placed.append(_deviating(own, pattern, row, column))
             places[number] = chosen
     host = tuple(_host_events(net, run, inside.sources))
@@ -226,6 +239,7 @@ def _deviating(own: Neurons, pattern: Pattern, row: np.ndarray, column: np.ndarr
         v_leak=v_leak,
         v_threshold=own.v_leak + (own.v_threshold - own.v_leak) * pattern.threshold[circuit],
         v_reset=own.v_reset + pattern.v_reset[circuit],
+        recorded=own.recorded,
     )
 
 

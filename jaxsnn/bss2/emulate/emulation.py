@@ -21,6 +21,7 @@ from jaxsnn.bss2.search.quantize import Quantized
 from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_record import Budget, Budgets
+from jaxsnn.network.inputs import plain_events
 from jaxsnn.network.results import Result
 from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.retry import with_enough_room
@@ -44,7 +45,7 @@ class Emulation:
         voltages: readout -> (batch, samples, neurons) CADC LSB.
         sample_times: (samples,) seconds, of the voltages.
         lost: where -> number of spikes that were lost: "outputs" of the neurons, "links" to the
-            host, "recording".
+            host, "recording"; "unrecorded" are those of neurons that the mapping does not record.
         late: by how much the host was late with an event at most, because it sends one in a cycle;
             seconds.
         runs: number of runs.
@@ -244,6 +245,7 @@ def _checked(quantized: Quantized, inputs: Any, t_end: float) -> dict[str, Event
             fix="give events for each of them",
         )
     trains = {}
+    given = plain_events(given, "the chip")
     for name, size in sizes.items():
         time, index = np.atleast_2d(given[name].time), np.atleast_2d(given[name].index)
         index = np.broadcast_to(index, time.shape)

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxsnn.bss2.emulate.connections import HostEvents, Neurons, Program, Projection, RunWiring
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
 from jaxsnn.event.event_driven import simulate_events
 from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.network import Network, with_tau_facts
 from jaxsnn.network.sorting import sorted_times
@@ -31,6 +32,12 @@ from jaxsnn.network.structure import Population, Wire
 Weights = Mapping[tuple[str, str], Any]
 
 
+#: Of tau_syn: noise of the membrane moves no spike further.
+FURTHEST_SHIFT = 0.5
+#: Where spikes are lost while a program runs.
+LOST = ("outputs", "links", "unrecorded")
+
+
 class Recorded(NamedTuple):
     """What the host recorded, by population.
 
@@ -38,7 +45,8 @@ class Recorded(NamedTuple):
         time: (batch, neurons, spikes) seconds of the file, rising, inf where unused.
         count: (batch, neurons) spikes that were fired; some may have been lost, or find no slot.
         voltages: readout -> (batch, samples, neurons) CADC LSB.
-        lost: scalars, spikes lost at the neurons' event outputs and at the links to the host.
+        lost: scalars, spikes lost at the neurons' event outputs, at the links to the host, and
+            because the mapping does not record their neurons.
         late: scalar, how much later than asked for the host sent an event, seconds of the file at
             most.
     """
@@ -72,9 +80,7 @@ def execute(
     dtype = jax.tree.leaves(weights)[0].dtype
     options = replace(options, refractory=program.refractory_time * program.speedup).hashable()
     zero = jnp.zeros((), dtype)
-    recorded = Recorded(
-        time={}, count={}, voltages={}, lost={"outputs": zero, "links": zero}, late=zero
-    )
+    recorded = Recorded(time={}, count={}, voltages={}, lost=dict.fromkeys(LOST, zero), late=zero)
     for number, wiring in enumerate(program.runs):
         once = _Run(program, wiring, weights, inputs, recorded, jax.random.fold_in(key, number))
         recorded = once.all(t_end, sample_times, options)
@@ -108,9 +114,7 @@ class _Run:
             for own in (one for one in self.wiring.neurons if one.name in names):
                 if own.fires:
                     spikes = record.spikes[own.name]
-                    self._fired(
-                        own, spikes.time, spikes.count, jax.random.fold_in(self.key, 2 * number + 1)
-                    )
+                    self._fired(own, spikes, jax.random.fold_in(self.key, 2 * number + 1))
                 else:
                     self._sampled(own, record.voltages[own.name])
         return self.recorded
@@ -255,22 +259,30 @@ class _Run:
     def _fired(
         self,
         own: Neurons,
-        time: Float[Array, "batch neurons spikes"],
-        count: Int[Array, "batch neurons"],
+        spikes: LayerSpikes,
         key: jax.Array,
     ) -> None:
         """Spikes on their way to other neurons of the run, and to the host."""
+        time, count = spikes.time, spikes.count
         recorded, lost = time, self.recorded.lost
         if not self.program.chip.ideal:
             chip, layout = self.program.chip, self.program.layout
             key = jax.random.fold_in(key, _number(self.wiring, own.name))
             time = jittered(time, chip.spread.jitter * own.tau_syn * self.program.speedup, key)
+            time = self._noisy(own, time, spikes.slope, jax.random.fold_in(key, 1))
             time, at_outputs = queued(time, own.output, self.cycle, chip.queue)
             recorded, at_links = queued(time, own.output % layout.buses, self.cycle, chip.queue)
             recorded, _ = sorted_times(recorded)
-            lost = {"outputs": lost["outputs"] + at_outputs, "links": lost["links"] + at_links}
-        batch, neurons, spikes = time.shape
-        index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), spikes)
+            lost = {
+                **lost,
+                "outputs": lost["outputs"] + at_outputs,
+                "links": lost["links"] + at_links,
+            }
+        unseen = jnp.asarray(~own.recorded)[None, :, None] & jnp.isfinite(recorded)
+        recorded = jnp.where(unseen, jnp.inf, recorded)
+        lost = {**lost, "unrecorded": lost["unrecorded"] + jnp.sum(unseen)}
+        batch, neurons, slots = time.shape
+        index = jnp.repeat(jnp.arange(neurons, dtype=jnp.int32), slots)
         flat = time.reshape(batch, -1)
         self.trains[_entry(own.name, False)] = Events(
             time=flat, index=jnp.broadcast_to(index, flat.shape)
@@ -278,12 +290,31 @@ class _Run:
         size, seen = self.program.sizes[own.name], self.recorded
         times, counts = seen.time.get(own.name), seen.count.get(own.name)
         if times is None or counts is None:  # its first neurons
-            times = jnp.full((batch, size, spikes), jnp.inf, self.dtype)
+            times = jnp.full((batch, size, slots), jnp.inf, self.dtype)
             counts = jnp.zeros((batch, size), jnp.int32)
         times, counts = times.at[:, own.index].set(recorded), counts.at[:, own.index].set(count)
         self.recorded = seen._replace(
             time={**seen.time, own.name: times}, count={**seen.count, own.name: counts}, lost=lost
         )
+
+    def _noisy(
+        self,
+        own: Neurons,
+        time: Float[Array, "batch neurons spikes"],
+        slope: Float[Array, "batch neurons spikes"],
+        key: jax.Array,
+    ) -> Float[Array, "batch neurons spikes"]:
+        """Spikes that are late by the chip's latency, and by the membrane's noise over its slope."""
+        spread, seconds = self.program.chip.spread, self.program.speedup
+        if not spread.membrane_noise and not spread.latency:
+            return time
+        height = jnp.asarray(own.v_threshold - own.v_leak, self.dtype)[:, None]
+        noise = spread.membrane_noise * height * jax.random.normal(key, time.shape, self.dtype)
+        most = jnp.asarray(FURTHEST_SHIFT * own.tau_syn * seconds, self.dtype)[:, None]
+        steep = jnp.isfinite(time) & (slope > 0)
+        shift = jnp.clip(noise / jnp.where(steep, slope, 1.0), -most, most)
+        late = jnp.where(steep, shift, 0.0) + spread.latency * seconds
+        return jnp.maximum(time + late, 0.0)
 
     def _sampled(self, own: Neurons, voltages: Float[Array, "batch samples neurons"]) -> None:
         """Voltages of a readout, beside those of its other neurons."""

@@ -45,7 +45,11 @@ class CadcLevels:
 
 
 def levels(
-    neurons: Mapping[str, Dynamics], slope_of: Mapping[str, float], v_leak: int, v_threshold: int
+    neurons: Mapping[str, Dynamics],
+    slope_of: Mapping[str, float],
+    v_leak: int,
+    v_threshold: int,
+    slope: float | None = None,
 ) -> CadcLevels:
     """Voltages such that one LSB of a weight has the same strength in all populations.
 
@@ -58,6 +62,8 @@ def levels(
         slope_of: by how many volts per second (of the file) one LSB of a weight changes dV/dt; NaN
             without weights.
         v_leak, v_threshold: CADC LSB.
+        slope: the strength that the chip has, CADC LSB per second of the file; None for the
+            largest one.
 
     Raises:
         MappingError: a threshold so close to its leak that the rounding puts it there.
@@ -67,16 +73,17 @@ def levels(
         for name, one in neurons.items()
         if one.population.fires and not math.isnan(slope_of[name])
     }
-    slope = min(
-        (_largest(one, v_leak, v_threshold) * slope_of[name] for name, one in driven.items()),
-        default=None,
-    )
+    if slope is None:
+        slope = min(
+            (largest(one, v_leak, v_threshold) * slope_of[name] for name, one in driven.items()),
+            default=None,
+        )
     leaks, thresholds, resets, factors, errors, notes = {}, {}, {}, {}, {}, []
     for name, one in neurons.items():
         size, fires = one.population.size, one.population.fires
         factor = None if slope is None or math.isnan(slope_of[name]) else slope / slope_of[name]
         if factor is None and fires:  # nothing arrives: any scale is right
-            factor = _largest(one, v_leak, v_threshold)
+            factor = largest(one, v_leak, v_threshold)
         leaks[name], factors[name], errors[name] = np.full(size, v_leak), factor, None
         thresholds[name] = resets[name] = np.zeros(size, np.int64)
         if fires:
@@ -98,7 +105,7 @@ def levels(
     )
 
 
-def _largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
+def largest(one: Dynamics, v_leak: int, v_threshold: int) -> float:
     """CADC LSB per volt at which a population's thresholds and resets just fit."""
     threshold, reset = one.v_threshold - one.v_leak, one.v_reset - one.v_leak
     lowest = PARAMETERS["v_threshold"].low, PARAMETERS["v_reset"].low

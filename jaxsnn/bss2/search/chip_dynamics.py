@@ -124,6 +124,18 @@ def population_problems(one: Dynamics) -> Iterator[Problem]:
             fix=f"say reset={ {name: 'zero'} } to map it so, or readout={[name]} if it is a leaky "
             "readout",
         )
+    if population.resetting or population.floor is not None:
+        what = (
+            f"gives its membrane and resets ({population.reset})"
+            if population.resetting
+            else f"keeps V at {population.floor:g} or above"
+        )
+        yield Problem(
+            node=name,
+            code="reset" if population.resetting else "floor",
+            message=f"{where} {what}, which no circuit of the chip does",
+            fix="say reset= none of a leaky readout, and min_v_mem= none to map it without a bound",
+        )
     if (one.slope <= 0).any():
         neuron = int((one.slope <= 0).argmax())
         yield Problem(
@@ -263,5 +275,5 @@ def approximations(one: Dynamics, refractory_time: float, speedup: float) -> Ite
         yield found(
             "it starts at v_leak", f"the file says {population.initial}, the chip rests there"
         )
-    for remark in population.remarks:
+    for remark in (*population.remarks, *population.assumed):
         yield found(remark, "said by the dialect")

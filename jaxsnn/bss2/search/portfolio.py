@@ -34,9 +34,11 @@ from jaxsnn.errors import MappingError, Problem, UsageError, suggestion
 
 #: More runs than counting asks for that are tried before giving up.
 _MORE_RUNS = 8
-#: How many sources the thorough attempts may move, one round after the other; only the first where
-#: a mapping is known.
-_THOROUGH = (200, 1000)
+#: How many sources the thorough attempts may move, one round after the other, each with draws of
+#: its own; only the first where a mapping is known.
+_THOROUGH = (200, 1000, 1500, 2000, 3000)
+#: Of the time limit, after which free signs are tried in the place of fixed ones.
+_SHARE = 0.25
 #: Placers of the quick and of the thorough attempts, where none were chosen.
 _QUICK_PLACERS = ("first-fit", "by-connectivity")
 _THOROUGH_PLACERS = ("spread", "annealed", "first-fit")
@@ -128,15 +130,14 @@ def place_and_route(
         forbidden = too_few_runs(net, parts, signs, max_runs)
     if forbidden is not None:
         return _impossible(forbidden, tried=0)
-    attempt = _Attempt(
-        net=net,
-        parts=parts,
-        signs=signs,
-        seed=seed,
-        deadline=time.monotonic() + time_limit,
-        portfolio=chosen,
-    )
-    return attempt.outcome(max_runs, time_limit)
+    deadline = time.monotonic() + time_limit
+    kinds = ["fixed", "free"] if signs == "fixed" else ["free"]
+    attempts = [
+        _Attempt(net=net, parts=parts, signs=kind, seed=seed, deadline=deadline, portfolio=chosen)
+        for kind in kinds
+        if kind == signs or impossible(net, parts, kind) is None
+    ]
+    return _Search(attempts, max_runs, time_limit).outcome()
 
 
 def _refuse(signs: str, seed: int, max_runs: int | None, time_limit: float) -> None:
@@ -171,10 +172,10 @@ def _impossible(certificate: Certificate, tried: int) -> Outcome:
     )
 
 
-def _more_freedom(time_limit: float, max_runs: int | None) -> str:
-    """What to do where the search gave up."""
-    longer = f"allow time_limit={2 * time_limit:g}"
-    return longer if max_runs is None else f"{longer}, or max_runs={max_runs + 1}"
+def _more_freedom(late: bool, time_limit: float, max_runs: int | None, seed: int) -> str:
+    """What to do where the search gave up: more time only where there was too little."""
+    other = f"allow time_limit={2 * time_limit:g}" if late else f"try another seed={seed + 1}"
+    return other if max_runs is None else f"{other}, or max_runs={max_runs + 1}"
 
 
 def _mapping(net: Netlist, parts: ChipParts, signs: str, seed: int, runs: list[Run]) -> Mapping:
@@ -215,11 +216,117 @@ def _linked(runs: list[Run]) -> tuple[Run, ...]:
     )
 
 
+class _Search:
+    """The search of a net's runs, with the signs that are asked for and, where those are fixed,
+    with free ones too: a mapping that leaves room for both signs is one of fixed signs.
+
+    Attributes:
+        attempts: the one for the signs that are asked for first.
+        last: runs that are tried at most.
+    """
+
+    def __init__(
+        self, attempts: Sequence[_Attempt], max_runs: int | None, time_limit: float
+    ) -> None:
+        self.attempts, self.max_runs, self.time_limit = attempts, max_runs, time_limit
+        self.deadline = attempts[0].deadline
+        self.start = self.deadline - time_limit
+        self.last = attempts[0].fewest + _MORE_RUNS if max_runs is None else max_runs
+
+    def outcome(self) -> Outcome:
+        """What the search comes to."""
+        first = self.attempts[0]
+        found = self._runs()
+        tried = self._tried()
+        if found is None and first.certificate is not None and self.max_runs == 1:
+            return _impossible(first.certificate, tried)
+        certificate = first.certificate or first.fewer
+        if found is not None:
+            mapping = _mapping(first.net, first.parts, first.signs, first.seed, found)
+            return Outcome(
+                stop_reason="fits", mapping=mapping, certificate=certificate, tried=tried
+            )
+        late, last = time.monotonic() > self.deadline, self.last
+        limit = f"within {self.time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
+        problem = Problem(
+            code="gave-up",
+            message=f"no mapping was found {limit} ({tried} attempts; {first.why})",
+            fix=_more_freedom(late, self.time_limit, self.max_runs, first.seed),
+        )
+        return Outcome(
+            stop_reason="gave up",
+            mapping=None,
+            certificate=certificate,
+            tried=tried,
+            problem=problem,
+        )
+
+    def _runs(self) -> list[Run] | None:
+        """The runs: first whatever is found quickly, then fewer of them."""
+        found = self._quickly()
+        if found is None:
+            return self._thoroughly()
+        if len(self.attempts) > 1:  # finding fewer may take half of what is left
+            self._until(0.5 * (time.monotonic() + self.deadline))
+        return self._in_fewest(self.attempts, len(found) - 1, _THOROUGH[0]) or found
+
+    def _quickly(self) -> list[Run] | None:
+        """Signs as they are asked for, and if that takes long, free ones before going on with
+        them.
+        """
+        if len(self.attempts) > 1:
+            self._until(self.start + _SHARE * self.time_limit)
+            found = self._in_fewest(self.attempts[:1], self.last, 0)
+            self._until(self.deadline)
+            if found is not None:
+                return self._in_fewest(self.attempts[1:], len(found) - 1, 0) or found
+            found = self._in_fewest(self.attempts[1:], self.last, 0)
+            if found is not None:
+                self._until(0.5 * (time.monotonic() + self.deadline))
+                fewer = self._in_fewest(self.attempts[:1], len(found) - 1, 0)
+                self._until(self.deadline)
+                return fewer or found
+        return self._in_fewest(self.attempts[:1], self.last, 0)
+
+    def _thoroughly(self) -> list[Run] | None:
+        """Other draws and more of them, while there is time and hope."""
+        for effort in _THOROUGH:
+            before = self._tried()
+            found = self._in_fewest(self.attempts, self.last, effort)
+            if found is not None or self._tried() == before or self._late():
+                return found
+        return None
+
+    def _in_fewest(self, attempts: Sequence[_Attempt], last: int, repairs: int) -> list[Run] | None:
+        """As few runs as are found, at most so many."""
+        for runs in range(self.attempts[0].fewest, last + 1):
+            for one in attempts:
+                if runs < one.fewest:
+                    continue
+                found = one.in_runs(runs, repairs)
+                if found is not None:
+                    return found
+                if self._late():
+                    return None
+        return None
+
+    def _until(self, deadline: float) -> None:
+        for one in self.attempts:
+            one.deadline = deadline
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.attempts[0].deadline
+
+    def _tried(self) -> int:
+        return sum(one.tried for one in self.attempts)
+
+
 class _Attempt:
     """The search, and how often it tried.
 
     Attributes:
         least: (size,) the fewest circuits of each neuron.
+        fewest: runs that counting allows, and `fewer`, why one less is not enough.
         tried: attempts at a run.
         why: the last attempt failed.
         certificate: why one run is impossible, where all mappings were tried.
@@ -241,57 +348,12 @@ class _Attempt:
         self.net, self.parts, self.signs = net, parts, signs
         self.seed, self.deadline, self.portfolio = seed, deadline, portfolio
         self.least = least_circuits(net, parts, signs)
+        self.fewest, self.fewer = least_runs(net, parts, signs)
         self.tried, self.why = 0, "nothing was tried"
         self.certificate: Certificate | None = None
         self.overflow: dict[bytes, int] = {}
         self.found: dict[bytes, Run] = {}
         self.failed: set[tuple[bytes, int]] = set()
-
-    def outcome(self, max_runs: int | None, time_limit: float) -> Outcome:
-        """What the search comes to."""
-        fewest, fewer = least_runs(self.net, self.parts, self.signs)
-        last = fewest + _MORE_RUNS if max_runs is None else max_runs
-        found = self.search(fewest, last)
-        proven = self.certificate
-        if found is None and proven is not None and max_runs == 1:
-            return _impossible(proven, self.tried)
-        certificate = proven or fewer
-        if found is not None:
-            mapping = _mapping(self.net, self.parts, self.signs, self.seed, found)
-            return Outcome(
-                stop_reason="fits", mapping=mapping, certificate=certificate, tried=self.tried
-            )
-        late = time.monotonic() > self.deadline
-        limit = f"within {time_limit:g} s" if late else f"in {last} run{'s' * (last > 1)}"
-        problem = Problem(
-            code="gave-up",
-            message=f"no mapping was found {limit} ({self.tried} attempts; {self.why})",
-            fix=_more_freedom(time_limit, max_runs),
-        )
-        return Outcome(
-            stop_reason="gave up",
-            mapping=None,
-            certificate=certificate,
-            tried=self.tried,
-            problem=problem,
-        )
-
-    def search(self, fewest: int, last: int) -> list[Run] | None:
-        """The runs: first whatever is found quickly, then fewer of them."""
-        found = None
-        for runs in range(fewest, last + 1):
-            found = self.in_runs(runs, 0)
-            if found is not None or time.monotonic() > self.deadline:
-                break
-        efforts = _THOROUGH if found is None else _THOROUGH[:1]
-        for effort in efforts:
-            for runs in range(fewest, last + 1 if found is None else len(found)):
-                better = self.in_runs(runs, effort)
-                if better is not None:
-                    return better
-                if time.monotonic() > self.deadline:
-                    break
-        return found
 
     def in_runs(self, runs: int, repairs: int) -> list[Run] | None:
         """The runs, or nothing, which proves nothing; a proof for one run goes to `certificate`."""
@@ -391,7 +453,7 @@ def _members(
 
 def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
     """Circuits of each neuron: the fewest, then more while the chip has room; even numbers fill
-    both hemispheres.
+    both hemispheres. At last those with the largest fan-in get what is left.
     """
     room = int(task.parts.circuits.sum())
     seen = []
@@ -408,3 +470,8 @@ def _levels(task: Task, least: np.ndarray) -> Iterator[np.ndarray]:
         if counts.sum() <= room and not any(np.array_equal(counts, one) for one in seen):
             seen.append(counts)
             yield counts
+    left = room - int(least.sum())
+    if len(seen) == 1 and 0 < left < len(least):
+        counts = least.copy()
+        counts[np.argsort(-task.fan_in / least, kind="stable")[:left]] += 1
+        yield counts

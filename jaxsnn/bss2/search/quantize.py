@@ -19,10 +19,11 @@ import numpy as np
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import Netlist, NetPopulation, netlist
-from jaxsnn.bss2.search.cadc_levels import CadcLevels, levels
+from jaxsnn.bss2.search.cadc_levels import SPREAD, CadcLevels, largest, levels
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
+from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, Slopes, chosen_slope
 from jaxsnn.bss2.search.unroll import Links
-from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, whole_weights
+from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
 from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.nir.gains import require
 from jaxsnn.nir.graph import Change, Graph
@@ -47,6 +48,10 @@ class QuantizeOptions:
         v_leak: of all neurons, CADC LSB.
         v_threshold: of the neuron whose threshold is highest above its leak, CADC LSB.
         refractory_time: of all neurons, seconds of the chip.
+        slope: by how many CADC LSB per microsecond one LSB of a weight changes dV/dt on the chip,
+            as measured, or a table of it: thresholds follow from it, and scales where weights that
+            fill their bits would need a threshold above `v_threshold`. None: whatever slope puts
+            the highest threshold there, to which the chip is then to be calibrated.
     """
 
     scale: str | Mapping[str, float] = "max"
@@ -58,6 +63,7 @@ class QuantizeOptions:
     v_leak: int = int(PARAMETERS["v_leak"].default)
     v_threshold: int = int(PARAMETERS["v_threshold"].default)
     refractory_time: float = PARAMETERS["refractory_time"].low
+    slope: Slopes | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +108,7 @@ class Quantized:
         bias_source: name of the channel that replaces biases, None if there is none.
         bias_period: between its spikes, seconds of the chip.
         notes: what is approximated, rounded or chosen.
+        measured: the slope that the chip was said to have, and its settings; None if none was.
     """
 
     netlist: Netlist
@@ -112,6 +119,7 @@ class Quantized:
     bias_source: str | None
     bias_period: float
     notes: tuple[Change, ...]
+    measured: MeasuredSlope | None = None
 
 
 def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
@@ -186,14 +194,14 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
     scales = _scales(options.scale, neurons)
     bias = _bias_weights(neurons, strengths, speedup, options)
     inputs = [name for name, part in parts.items() if part.wire.kind == "input"]
-    bias_source = _fresh("bias", parts) if bias else None
+    bias_source, asked = _fresh("bias", parts) if bias else None, _asked(examined)
     populations = [
         NetPopulation(name=name, size=parts[name].wire.size, external=True) for name in inputs
     ]
     if bias_source is not None:
         populations.append(NetPopulation(name=bias_source, size=1, external=True))
     populations += [
-        NetPopulation(name=name, size=one.population.size, external=False)
+        NetPopulation(name=name, size=one.population.size, external=False, output=name in asked)
         for name, one in neurons.items()
     ]
     offsets = dict(
@@ -203,20 +211,15 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
             strict=False,
         )
     )
-    pre, post, weight, scaled = [], [], [], {}
-    for name in neurons:
-        links = dict(examined.arriving[name].links)
-        if bias_source is not None and name in bias:
-            links[bias_source] = bias[name]
-        gain = strengths[name] / strengths[name].max()
-        scaled[name] = whole_weights(
-            links, gain, scales[name], options.synapses_per_weight, options.percentile
-        )
-        pre += [offsets[source] + part.pre for source, part in links.items()]
-        post += [offsets[name] + part.post for part in links.values()]
-        weight.append(scaled[name].whole)
-    slope_of = {name: strengths[name].max() / (scaled[name].scale or np.nan) for name in neurons}
-    found = levels(neurons, slope_of, options.v_leak, options.v_threshold)
+    arriving = {name: dict(examined.arriving[name].links) for name in neurons}
+    for name, own in bias.items():
+        arriving[name][bias_source or ""] = own
+    whole = _strong_enough(neurons, strengths, arriving, scales, speedup, options)
+    scaled, found, measured = whole.scaled, whole.levels, whole.measured
+    notes += whole.notes
+    pre = [offsets[source] + part.pre for own in arriving.values() for source, part in own.items()]
+    post = [offsets[name] + part.post for name, own in arriving.items() for part in own.values()]
+    weight = [scaled[name].whole for name in neurons]
     for one in neurons.values():
         notes += tuple(approximations(one, options.refractory_time, speedup))
     return Quantized(
@@ -238,7 +241,113 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         bias_source=bias_source,
         bias_period=options.bias_period,
         notes=(*notes, *found.notes, *_bias_notes(bias_source, neurons, speedup, options)),
+        measured=measured,
     )
+
+
+def _asked(examined: Examined) -> set[str]:
+    """Names of what the Outputs of a network hear."""
+    outputs = [part.wire for part in examined.parts.values() if part.wire.kind == "output"]
+    return {source for wire in outputs for source in wire.sources}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Whole:
+    """Weights, voltages and the slope that they are for."""
+
+    scaled: Mapping[str, Scaled]
+    levels: CadcLevels
+    measured: MeasuredSlope | None
+    notes: tuple[Change, ...]
+
+
+def _strong_enough(
+    neurons: Mapping[str, Dynamics],
+    strengths: Mapping[str, np.ndarray],
+    arriving: Mapping[str, Mapping[str, Links]],
+    scales: Mapping[str, str | float],
+    speedup: float,
+    options: QuantizeOptions,
+) -> _Whole:
+    """Weights and voltages under the slope that the chip has, or under the one that is best.
+
+    A threshold is its distance in volts times the slope, times the scale, over the strength of a
+    weight of 1. Where that is beyond `v_threshold`, the scale is made smaller.
+
+    Raises:
+        MappingError: under the chip's slope a threshold is too close to its leak.
+    """
+
+    def of(one: Mapping[str, Scaled]) -> dict[str, float]:
+        return {name: strengths[name].max() / (part.scale or np.nan) for name, part in one.items()}
+
+    def scaled_as(chosen: Mapping[str, str | float]) -> dict[str, Scaled]:
+        return {
+            name: whole_weights(
+                links,
+                strengths[name] / strengths[name].max(),
+                chosen[name],
+                options.synapses_per_weight,
+                options.percentile,
+            )
+            for name, links in arriving.items()
+        }
+
+    scaled = scaled_as(scales)
+    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold)
+    microseconds = speedup * parse_time("1us")
+    if options.slope is None or found.slope is None:
+        return _Whole(scaled=scaled, levels=found, measured=None, notes=())
+    measured = chosen_slope(options.slope, found.slope * microseconds)
+    slope = measured.slope / microseconds
+    most = {
+        name: largest(one, options.v_leak, options.v_threshold) * strengths[name].max() / slope
+        for name, one in neurons.items()
+        if one.population.fires
+    }
+    cut = dict(scales) | {
+        name: float(limit) for name, limit in most.items() if (scaled[name].scale or 0.0) > limit
+    }
+    notes = tuple(
+        Change(
+            node=name,
+            what=f"weights fill {limit / (scaled[name].scale or 1.0):.0%} of their range",
+            why=f"at {measured.slope:.3g} CADC LSB per microsecond larger ones need a threshold "
+            f"above {options.v_threshold} LSB",
+        )
+        for name, limit in most.items()
+        if cut[name] == limit
+    )
+    scaled = scaled_as(cut)
+    _refuse_weak(neurons, of(scaled), (measured, slope), speedup, options)
+    found = levels(neurons, of(scaled), options.v_leak, options.v_threshold, slope)
+    return _Whole(scaled=scaled, levels=found, measured=measured, notes=notes)
+
+
+def _refuse_weak(
+    neurons: Mapping[str, Dynamics],
+    slope_of: Mapping[str, float],
+    given: tuple[MeasuredSlope, float],
+    speedup: float,
+    options: QuantizeOptions,
+) -> None:
+    """`given`: the slope as it was measured, and per second of the file."""
+    measured, slope = given
+    for name, one in neurons.items():
+        if not one.population.fires or np.isnan(slope_of[name]):
+            continue
+        nearest = float(np.min(np.abs(one.v_threshold - one.v_leak))) * slope / slope_of[name]
+        if nearest < SPREAD:
+            needed = measured.slope * SPREAD / max(nearest, np.finfo(float).tiny)
+            raise MappingError(
+                f"node '{name}' ({one.population.kind}): at {measured.slope:.3g} CADC LSB per "
+                f"microsecond and LSB of a weight its threshold is {nearest:.2g} LSB from its leak, "
+                f"calibrated thresholds spread by up to {SPREAD} LSB; it needs a slope of "
+                f"{needed:.3g}",
+                fix="raise i_synin_gm or synapse_dac_bias and measure again, or allow "
+                f"synapses_per_weight={options.synapses_per_weight + 1} or speedup={speedup / 2:g}",
+                node=name,
+            )
 
 
 def _on_chip(

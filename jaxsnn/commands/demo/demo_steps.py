@@ -57,7 +57,7 @@ def run_points(graph: Graph, data: Data) -> DemoRun:
     """Simulate a graph on points, event by event."""
     network = lower(graph)
     loss = make_loss("ttfs", network)
-    events = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=True)(data.x)
+    events = Latency(t_min=0.0, t_max=INPUT_SPAN * loss.tau, bias=True, first="small")(data.x)
     solution = simulate(network, events, loss.t_max, engine=EventDriven(max_spikes="auto"))
     return DemoRun(
         network=network,

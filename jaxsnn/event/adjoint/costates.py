@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from jaxsnn.event.adjoint.layer_adjoint import (
+from jaxsnn.event.adjoint.costate_rules import (
     Backward,
     Costate,
     dot,

@@ -37,12 +37,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
+from jaxsnn.event.adjoint.arrivals_back import arrivals_back
+from jaxsnn.event.adjoint.costate_rules import (
+    Backward,
+    Costate,
+    Passed,
+    Slots,
+    Spike,
+    dot,
+    left_by_spike,
+    plus,
+    slope_floor,
+    start_of,
+    starts_above,
+    without_v,
+    without_v_of_costate,
+)
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (
-    Decay,
     NeuronLanes,
     Numbers,
     OfNeurons,
@@ -52,7 +66,6 @@ from jaxsnn.event.event_arrays import (
     State,
     Times,
     Weights,
-    WhichNeurons,
 )
 from jaxsnn.event.forward.layer import (
     MINOR_NEURONS,
@@ -65,10 +78,9 @@ from jaxsnn.event.forward.layer import (
 )
 from jaxsnn.network.meshes import varying_like
 
-#: Arrays of spikes, slots first.
-Slots = Float[Array, "spikes batch neurons"]
-#: Lane field that the flow depends on -> derivative of a state or costate by it.
-ByField = dict[str, State]
+#: From so many arrivals on the gradient goes over them one after the other.
+_MANY_ARRIVALS = 64
+
 #: Arrays of a tile, (arrivals, neurons) or (neurons, arrivals), and what broadcasts to one.
 OfTile = Float[Array, "a b"]
 Broadcast = Float[Array, "#a #b"]
@@ -118,42 +130,6 @@ def _forward(
     return spikes, Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
 
-def slope_floor(spec: LayerSpec, lanes: NeuronLanes) -> Numbers:
-    """Smallest slope that a gradient is divided by, in the shape of the lanes."""
-    return spec.min_slope * spec.neuron.slope_scale(lanes)
-
-
-def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
-    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
-    exactly.
-    """
-    return neuron.above(lanes, neuron.begin(lanes))
-
-
-def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
-    """The state from which the first spike is counted."""
-    neuron = spec.neuron
-    begin = neuron.begin(lanes)
-    if spec.assigns or neuron.keeps_overshoot:
-        return begin
-    # One that starts above its threshold is not lowered from there: it begins as if reset.
-    above = neuron.above(lanes, begin)
-    pairs = zip(neuron.reset(lanes, begin), begin, strict=True)
-    return tuple(jnp.where(above, reset, started) for reset, started in pairs)
-
-
-def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
-    """What a spike leaves of a state that is zero: v_reset and what it adds elsewhere, where it
-    assigns V; else what it takes, negative.
-    """
-    if not spec.assigns:
-        return tuple(-part for part in spec.neuron.drop(lanes))
-    still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(lanes))
-    if spec.neuron.keeps_overshoot:  # only with a refractory time, in which V is held
-        return spec.neuron.clamp(lanes, still)
-    return spec.neuron.reset(lanes, still)
-
-
 def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> Int[Array, ""]:
     """Number of recorded spikes whose slope lies below the floor."""
     lanes = spread(lanes, spikes.time.shape[0])
@@ -166,147 +142,6 @@ def clipped_slopes(spec: LayerSpec, lanes: NeuronLanes, spikes: LayerSpikes) -> 
 # ---- from the last spike to the first
 
 
-class _Spike(NamedTuple):
-    """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
-
-    time: Float[Array, "*spikes batch neurons"]
-    #: divided by; inf: the state does not move the time
-    slope: Float[Array, "*spikes batch neurons"]
-    slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
-    cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
-    fired: Bool[Array, "*spikes batch neurons"]
-
-
-class Costate(NamedTuple):
-    """P and its derivatives by the fields of the flow, states of arrays (batch, neurons)."""
-
-    p: State
-    by: ByField
-
-
-class _Passed(NamedTuple):
-    """What the scan leaves of each spike; or of all, slots first."""
-
-    before: Costate  # just before the spike
-    after: Costate  # just after it
-    free: Costate  # when V is let go, with V's own entry alone differing from `after`
-    lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
-    #: numerator of -lam, which belongs to the causing arrival where there is one
-    drive: Float[Array, "*spikes batch neurons"]
-
-
-class _Carry(NamedTuple):
-    """The costate just before the next spike, and when that is."""
-
-    costate: Costate
-    time: OfNeurons
-    fired: WhichNeurons  # whether there is a next spike
-
-
-class Backward:
-    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons)."""
-
-    def __init__(self, spec: LayerSpec, lanes: NeuronLanes) -> None:
-        self.spec = spec
-        self.neuron = spec.neuron
-        self.lanes = lanes
-        begin = self.neuron.begin(lanes)
-        self.still = jax.tree.map(jnp.zeros_like, begin)
-
-        def total(state: State) -> Float[Array, ""]:
-            return jnp.sum(self.neuron.excess(lanes, state))
-
-        #: dg/dx, constant as g is affine
-        self.along = jax.grad(total)(self.still)
-        #: what a spike leaves of a state that is zero, in the formula that holds for this spec
-        self.left = left_by_spike(spec, lanes)
-
-    def arrived(self) -> tuple[State, State]:
-        """What an arrival of weight 1 adds to the state, and to its rate."""
-        unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
-        return unit, self.neuron.rate(self.lanes, unit)
-
-    def flow_back(self, costate: Costate, time: Numbers) -> Costate:
-        """The costate a time earlier."""
-        decay, decay_by = self.neuron.decay_by(self.lanes, time)
-        # P = F^T P' gives dP/dtau = F^T dP'/dtau + (dF/dtau)^T P'.
-        by = {}
-        for name, change in decay_by.items():
-            carried = self.neuron.flow_back(decay, costate.by[name])
-            by[name] = plus(carried, self._moved(costate.p, decay, change))
-        return Costate(p=self.neuron.flow_back(decay, costate.p), by=by)
-
-    def _moved(self, p: State, decay: Decay, change: Decay) -> State:
-        """What a change of the flow's coefficients does to the costate before it."""
-        flow_back = partial(self.neuron.flow_back, costate=p)
-        return jax.jvp(flow_back, (decay,), (change,))[1]
-
-    def start(self, shape: tuple[int, ...], dtype: DTypeLike) -> _Carry:
-        """Behind the last spike nothing counts."""
-        zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
-        by = dict.fromkeys(self.neuron.flow_fields, zero)
-        costate = Costate(p=zero, by=by)
-        return _Carry(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
-
-    def step(self, carry: _Carry, spike: _Spike) -> tuple[_Carry, _Passed]:
-        """Back to just before one more spike; a slot without one leaves everything as it is."""
-        let_go = spike.time + self.spec.refractory
-        gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
-        free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))
-        through = self._assigned if self.spec.assigns else self._lowered
-        passed = through(free, spike)
-        earlier = _Carry(costate=passed.before, time=spike.time, fired=spike.fired)
-        return earlier, passed
-
-    def _lowered(self, q: Costate, spike: _Spike) -> _Passed:
-        """Through a spike that takes the same from the state whatever it was."""
-        # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
-        fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
-        drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
-        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
-        before = q._replace(p=plus(q.p, times_each(self.along, lam)))
-        return _Passed(before=before, after=q, free=q, lam=lam, drive=drive)
-
-    def _assigned(self, q: Costate, spike: _Spike) -> _Passed:
-        """Through a spike that assigns V, and the refractory time behind it."""
-        # V is assigned: what it was before does not count.
-        after = _without_v_of_costate(q)
-        if self.spec.refractory:
-            held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
-            after = _without_v_of_costate(held)
-        added = self.neuron.rate(self.lanes, without_v(self.left))
-        later = q.p[0] * spike.slope_after + dot(after.p, added)
-        drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
-        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
-        before = after._replace(p=plus(after.p, times_each(self.along, lam)))
-        return _Passed(before=before, after=after, free=q, lam=lam, drive=drive)
-
-
-def plus(state: State, other: State) -> State:
-    """The sum of two states."""
-    return tuple(a + b for a, b in zip(state, other, strict=True))
-
-
-def times_each(state: State, factor: Numbers) -> State:
-    """A state times a number of each neuron."""
-    return tuple(part * factor for part in state)
-
-
-def dot(state: State, other: State) -> Numbers:
-    """The scalar product of each neuron's states."""
-    return sum(a * b for a, b in zip(state, other, strict=True))  # pyright: ignore
-
-
-def without_v(state: State) -> State:
-    """A state with 0 for V."""
-    return jnp.zeros_like(state[0]), *state[1:]
-
-
-def _without_v_of_costate(costate: Costate) -> Costate:
-    by = {name: without_v(state) for name, state in costate.by.items()}
-    return Costate(p=without_v(costate.p), by=by)
-
-
 def _spikes_back(
     spec: LayerSpec,
     lanes: NeuronLanes,
@@ -314,7 +149,7 @@ def _spikes_back(
     slopes: Slots,
     cotangent: Slots,
     causes: Causes | None,
-) -> tuple[_Passed, Costate]:
+) -> tuple[Passed, Costate]:
     """What each spike leaves (arrays (spikes, batch, neurons)), and the costate at time 0."""
     fired = jnp.isfinite(times)
     # The slope of a spike that an arrival caused is inf: lam = 0. With a width it is that of a ramp.
@@ -325,7 +160,7 @@ def _spikes_back(
     # One that starts above its threshold fires at time 0, whatever its state is exactly.
     at_start = starts_above(spec.neuron, lanes) & (times[0] == 0)
     first = jnp.where(at_start, jnp.inf, slopes[0])
-    spikes = _Spike(
+    spikes = Spike(
         time=jnp.where(fired, times, 0.0),
         slope=slopes.at[0].set(first),
         slope_after=jnp.zeros_like(times) if causes is None else causes.slope_after,
@@ -343,7 +178,7 @@ def _spikes_back(
 
 
 def _own_gradient(
-    spec: LayerSpec, lanes: NeuronLanes, passed: _Passed, begin: Costate
+    spec: LayerSpec, lanes: NeuronLanes, passed: Passed, begin: Costate
 ) -> NeuronLanes:
     """The part of the gradient by the lanes that needs no arrivals, (batch, neurons)."""
     neuron = spec.neuron
@@ -516,7 +351,7 @@ class _Tile:
         held = (number > 0) & (arrival < end)
         free = jax.tree.map(lambda x: self.taken(_padded(x), before), sample.free)
         chosen = partial(jax.tree.map, partial(jnp.where, held))
-        return jnp.where(held, end, target), chosen(_without_v_of_costate(free), costate)
+        return jnp.where(held, end, target), chosen(without_v_of_costate(free), costate)
 
 
 def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neurons"]:
@@ -527,19 +362,33 @@ def _padded(array: Float[Array, "spikes neurons"]) -> Float[Array, "slots neuron
 # ---- the gradient
 
 
-def layer_backward(spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes) -> Gradients:
-    """Gradients of `layer_spikes` by its arguments."""
+def layer_backward(
+    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool = False
+) -> Gradients:
+    """Gradients of `layer_spikes` by its arguments.
+
+    Args:
+        transposable: JAX can transpose it as a function of the cotangent.
+    """
 
     def backward(neurons: list[Neuron]) -> tuple[Weights, NeuronLanes, Times]:
-        return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent)
+        return _gradients(replace(spec, neuron=neurons[0]), kept, cotangent, transposable)
 
     found = by_facts([spec.neuron], [kept.lanes], backward)
     d_weight, d_lanes, d_time = varying_like(found)
     return d_weight, d_lanes, d_time, None, None
 
 
+def _goes_by_arrivals(spec: LayerSpec, kept: Residuals) -> bool:
+    """Whether there are so many arrivals that the pass over them is faster than a tile of each
+    sample, and the pass covers the neurons.
+    """
+    covered = not (spec.neuron.jumps or spec.refractory)
+    return covered and kept.time.shape[1] >= _MANY_ARRIVALS
+
+
 def _gradients(
-    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes
+    spec: LayerSpec, kept: Residuals, cotangent: LayerSpikes, transposable: bool
 ) -> tuple[Weights, NeuronLanes, Times]:
     """Gradients by weight, lanes and arrival times."""
     lanes = kept.lanes
@@ -551,7 +400,13 @@ def _gradients(
         causes = _with_slope_after(spec, kept, wide, times, causes)
     passed, begin = _spikes_back(spec, wide, times, slopes, spikes_first(cotangent.time), causes)
     own = _own_gradient(spec, wide, passed, begin)
-    d_weight, d_fields, d_time = _arrivals_back(spec, kept, wide, times, causes, passed)
+    if _goes_by_arrivals(spec, kept) and not transposable:
+        arrived = kept.time, kept.row
+        d_weight, d_fields, d_time = arrivals_back(
+            spec, kept.weight, wide, arrived, times, passed.before
+        )
+    else:
+        d_weight, d_fields, d_time = _arrivals_back(spec, kept, wide, times, causes, passed)
     if spec.neuron.jumps and causes is not None:
         d_time = _passed_on(d_time, times, causes, passed)
     own = replace(own, **{name: getattr(own, name) + by for name, by in d_fields.items()})
@@ -564,7 +419,7 @@ def _arrivals_back(
     wide: NeuronLanes,
     times: Slots,
     causes: Causes | None,
-    passed: _Passed,
+    passed: Passed,
 ) -> tuple[Weights, dict[str, OfNeurons], Times]:
     """Gradients by the weights, by the fields of the flow through arrivals, and by their times."""
     weight, time, row = kept.weight, kept.time, kept.row
@@ -614,7 +469,7 @@ def _arrivals_back(
     return d_weight, fields, d_time
 
 
-def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: _Passed) -> Times:
+def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> Times:
     """The arrivals' gradient with what spikes pass on that came when they came."""
     batch, arrivals = d_time.shape
     jumped = jnp.isfinite(times) & (causes.cause >= 0)

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxsnn.event.adjoint.costate_rules import dot, left_by_spike, start_of
 from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
-from jaxsnn.event.adjoint.layer_adjoint import dot, left_by_spike, pulled, start_of
+from jaxsnn.event.adjoint.layer_adjoint import pulled
 from jaxsnn.event.adjoint.tangents import moved_by, transposed
 from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
 from jaxsnn.event.event_arrays import (

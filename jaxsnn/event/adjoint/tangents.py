@@ -40,7 +40,7 @@ def _tangents(
     kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
 
     def gradients(cotangent: OfSpikes) -> tuple[Weights, NeuronLanes, Times]:
-        return layer_backward(spec, kept, replace(spikes, time=cotangent))[:3]
+        return layer_backward(spec, kept, replace(spikes, time=cotangent), True)[:3]
 
     # rows and the end have no gradient
     given = tangents[:3]

@@ -44,6 +44,14 @@ from jaxsnn.network.reductions import any_in, any_of_each, over_first
 from jaxsnn.network.sorting import sorted_columns
 
 _BLOCK = 8  # arrivals between two solves
+#: Of many arrivals few make a neuron fire: the lanes that do are picked out, and only these solved
+#: for. So many arrivals between two looks at which they are,
+_LONG_BLOCK = 16
+#: where there are so many arrivals,
+_MANY_ARRIVALS = 8 * _BLOCK
+#: and lanes; and so large a part of these is solved for together.
+_MANY_LANES, _AT_ONCE = 512, 1 / 16
+_UNROLLED = 1
 _ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
@@ -307,13 +315,19 @@ def _simulated(
     batch, neurons = time.shape[0], weight.shape[1]
     minor_neurons = neurons >= MINOR_NEURONS
     shape = (batch, neurons) if minor_neurons else (neurons, batch)
+    lanes_known = isinstance(batch, int) and batch * neurons >= _MANY_LANES
+    picks = lanes_known and time.shape[1] >= _MANY_ARRIVALS and not spec.once
     block = min(time.shape[1] + 1, _ONCE_BLOCK if spec.once else _BLOCK)
+    if picks:
+        block = _LONG_BLOCK
     intervals = _intervals(columns, row, t_end, weight.shape[0], block)
     scan = _Scan(spec, weight, lanes, intervals, t_end, block, minor_neurons)
     # At rest nothing can happen before the first arrival: interval 0 is left out.
     first = _moves(spec.neuron, lanes).astype(jnp.int32) ^ 1
-    run = scan.first_spikes if spec.once else scan.all_spikes
-    log = run(shape, first)
+    if spec.once:
+        log = scan.first_spikes(shape, first)
+    else:
+        log = scan.all_spikes(shape, first, picks)
     if not minor_neurons:
         log = jax.tree.map(lambda array: jnp.moveaxis(array, -1, -2), log)
     return _spikes_of(log, position)
@@ -360,6 +374,9 @@ class _Scan:
         self.lanes = spread(lanes, intervals.row.shape[1], minor_neurons)
         self.minor_neurons = minor_neurons
         self.intervals = intervals
+        self.offset: Position | int = 0  # number of the first of `intervals`
+        self.last = intervals.row.shape[0] - 1  # number of the last
+        self.unrolled = 1
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
@@ -376,7 +393,7 @@ class _Scan:
             self.decays = self.neuron.decay(one, intervals.duration)
         if self.neuron.level is not None:
             least = least_level(weight)
-            self.least = least if minor_neurons else least[:, None]
+            self.least = least[None] if minor_neurons else least[:, None]
 
     def sample(self, array: Float[Array, "batch"]) -> Float[Array, "#a #b"]:
         """A quantity of each sample, made to broadcast against the lanes."""
@@ -413,12 +430,18 @@ class _Scan:
         slope = jnp.where(fires, self.neuron.slope(self.lanes, found.x), 1.0)
         return self._write(self._empty(shape), state, fires, found, slope)
 
-    def all_spikes(self, shape: tuple[int, int], first: Position) -> _Log:
-        """Log of a scan block by block."""
+    def all_spikes(self, shape: tuple[int, int], first: Position, picks: bool) -> _Log:
+        """Log of a scan block by block.
+
+        Args:
+            picks: in each block the lanes that fire are picked out.
+        """
+        through = self._block_of_few if picks else self._block
+        self.unrolled = _UNROLLED if picks else 1
 
         def body(carry: _Blocks) -> _Blocks:
             after = carry.position + self.block_size
-            state, log = self._block(carry.position, carry.state, carry.log)
+            state, log = through(carry.position, carry.state, carry.log)
             return _Blocks(position=after, state=state, log=log)
 
         def unfinished(carry: _Blocks) -> Bool[Array, ""]:
@@ -469,8 +492,9 @@ class _Scan:
     def _weights(self, number: Position) -> OfLanes:
         """What arrival `number` of each sample weighs, in the shape of the lanes."""
         if self.gathered is not None:
+            number = number - self.offset
             return lax.dynamic_index_in_dim(self.gathered, number, 1, keepdims=False)
-        row = self.intervals.row[number]
+        row = self._of_all(self.intervals.row, number)
         if self.minor_neurons:
             return self.weight.at[row].get(mode="promise_in_bounds")
         return self.weight.at[:, row].get(mode="promise_in_bounds")
@@ -478,8 +502,16 @@ class _Scan:
     def _decay(self, number: Position) -> Decay:
         """The flow's coefficients over an interval."""
         if self.neuron.uniform:
-            return tuple(self.sample(array[number]) for array in self.decays)
-        return self.neuron.decay(self.lanes, self.sample(self.intervals.duration[number]))
+            return tuple(self.sample(self._of_all(array, number)) for array in self.decays)
+        return self.neuron.decay(self.lanes, self._duration(number))
+
+    def _of_all(self, array: Array, number: Position) -> Array:
+        """Entries of (intervals, batch) at one number."""
+        return array[number - self.offset]
+
+    def _duration(self, number: Position) -> Float[Array, "#a #b"]:
+        """How long an interval is."""
+        return self.sample(self._of_all(self.intervals.duration, number))
 
     def _hold(self, x: State, time: OfLanes) -> State:
         """State after V was held at v_reset for a time."""
@@ -488,8 +520,8 @@ class _Scan:
 
     def _interval(self, state: _State, number: Position, x: State) -> _FromTo:
         """V's flow in the interval after arrival `number`, from the state behind that."""
-        start = self.sample(self.intervals.edge[number])
-        duration = self.sample(self.intervals.duration[number])
+        start = self.sample(self._of_all(self.intervals.edge, number))
+        duration = self._duration(number)
         if state.free is None:
             end = self.neuron.flow(self._decay(number), x)
             return _FromTo(
@@ -514,7 +546,7 @@ class _Scan:
             x, level_low = arrived(self.neuron, self.lanes, before, weights, self.least)
         if rise is not None:
             # What came before at the same time adds to it: no time lies between.
-            apart = self.sample(self.intervals.duration[jnp.maximum(number - 1, 0)]) > 0
+            apart = self._duration(jnp.maximum(number - 1, 0)) > 0
             rise = jnp.where(apart, 0.0, rise) + weights
         cause = state.cause
         if cause is not None:
@@ -528,7 +560,7 @@ class _Scan:
         def one(number: Position, state: _State) -> _State:
             return self.step(first + number, state)
 
-        return lax.fori_loop(0, self.block_size, one, state)
+        return lax.fori_loop(0, self.block_size, one, state, unroll=self.unrolled)
 
     def step(self, number: Position, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
@@ -568,17 +600,30 @@ class _Scan:
 
     def _block(self, first: Position, state: _State, log: _Log) -> _InBlock:
         """All lanes through one block of arrivals, with all their spikes in it."""
+        # One solve for all lanes that fire, however many spikes each has in the block.
+        swept = _InBlock(state=self._sweep(first, state), log=log)
+        return self.fires_until_none_does(first, swept)
+
+    def _block_of_few(self, first: Position, state: _State, log: _Log) -> _InBlock:
+        """As `_block`, where few lanes fire: these alone are solved for and swept again, some at a
+        time.
+        """
+
+        def some_fire(carry: _InBlock) -> _InBlock:
+            few = _FewLanes(self, jnp.isfinite(carry.state.at), first)
+            return few.through(carry.state, carry.log)
+
+        swept = _InBlock(state=self._sweep(first, state), log=log)
+        return lax.while_loop(_any_fires, some_fire, swept)
+
+    def fires_until_none_does(self, first: Position, swept: _InBlock) -> _InBlock:
+        """Lanes that have been swept through a block of arrivals, with all their spikes in it."""
 
         def fire_and_go_on(carry: _InBlock) -> _InBlock:
             state, log = self._fire(carry.state, carry.log)
             return _InBlock(state=self._sweep(first, state), log=log)
 
-        def any_fires(carry: _InBlock) -> Bool[Array, ""]:
-            return jnp.any(jnp.isfinite(carry.state.at))
-
-        # One solve for all lanes that fire, however many spikes each has in the block.
-        swept = _InBlock(state=self._sweep(first, state), log=log)
-        return lax.while_loop(any_fires, fire_and_go_on, swept)
+        return lax.while_loop(_any_fires, fire_and_go_on, swept)
 
     # ---- spikes
 
@@ -624,12 +669,11 @@ class _Scan:
             # One that starts far above its threshold may still be above.
             again |= fires & ~finished & self.neuron.above(self.lanes, x)
         flows = fires & ~again
-        last = self.intervals.row.shape[0] - 1
         state = state._replace(
             x=_select(flows, x_end, _select(again, x, state.x)),
             at=jnp.where(again, go.high, jnp.inf),
             at_low=jnp.where(again, go.low, 0.0),
-            done=jnp.where(fires & finished, last, done),
+            done=jnp.where(fires & finished, self.last, done),
             free=self._free_again(state, fires, found.time),
         )
         return _InBlock(state=state, log=log)
@@ -648,6 +692,7 @@ class _Scan:
 
     def _of_number(self, array: Array, number: NumberOfLanes) -> Array:
         """Entries of (intervals, batch) at a number of each lane."""
+        number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
         if self.minor_neurons:
             return jnp.take_along_axis(array.T, number, axis=1, mode="promise_in_bounds")
         return jnp.take_along_axis(array, number, axis=0, mode="promise_in_bounds")
@@ -658,20 +703,23 @@ class _Scan:
         self, log: _Log, state: _State, fires: WhichLanes, found: _Crossing, slope: OfLanes
     ) -> _Log:
         """The log with one more spike of some lanes."""
-        # A spike behind the last slot is counted, and lost.
-        slots = lax.broadcasted_iota(jnp.int32, log.time.shape, 0)
-        here = fires & (slots == log.count)
         causes = None
         if log.causes is not None:
             slope, new = self._cause(state, log, found, slope)
-            pairs = zip(new, log.causes, strict=True)
-            causes = Causes(*(jnp.where(here, now, before) for now, before in pairs))
+            pairs = zip(log.causes, new, strict=True)
+            causes = Causes(*(self._put(log.count, fires, *pair) for pair in pairs))
         return _Log(
-            time=jnp.where(here, found.time.high, log.time),
-            slope=jnp.where(here, slope, log.slope),
+            time=self._put(log.count, fires, log.time, found.time.high),
+            slope=self._put(log.count, fires, log.slope, slope),
             count=log.count + fires,
             causes=causes,
         )
+
+    def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
+        """An array of the log with what some lanes write into a slot each."""
+        # A spike behind the last slot is counted, and lost.
+        slots = lax.broadcasted_iota(jnp.int32, logged.shape, 0)
+        return jnp.where(fires & (slots == slot), new, logged)
 
     def _cause(
         self, state: _State, log: _Log, found: _Crossing, slope: OfLanes
@@ -691,6 +739,90 @@ class _Scan:
             reset = self.neuron.reset(self.lanes, found.x)
             after = self.neuron.rate(self.lanes, reset)[0]
         return slope, Causes(cause=number, jump=jump, slope_after=after)
+
+
+class _FewLanes(_Scan):
+    """Some lanes of a scan that are about to fire, through one block of its arrivals: arrays (1,
+    few), as if each lane were a sample with one neuron.
+    """
+
+    def __init__(self, whole: _Scan, fires: WhichLanes, first: Position) -> None:
+        self.spec, self.neuron, self.t_end = whole.spec, whole.neuron, whole.t_end
+        self.block_size, self.last, self.unrolled = whole.block_size, whole.last, whole.unrolled
+        self.minor_neurons, self.first = False, first
+        few = max(int(fires.size * _AT_ONCE), 32)
+        # Without the barrier the search would be computed again wherever a lane is looked up.
+        lane = lax.optimization_barrier(_numbers_of_first(fires.reshape(-1), few))
+        # of an unused entry the row lies beyond the lanes
+        self.row, self.column = lane // fires.shape[1], lane % fires.shape[1]
+        self.used = (lane < fires.size)[None]
+        row = jnp.minimum(self.row, fires.shape[0] - 1)
+        sample, neuron = (row, self.column) if whole.minor_neurons else (self.column, row)
+        # one interval more than the block: that before it
+        self.offset = jnp.maximum(first - 1, 0)
+
+        def cut(array: Float[Array, "numbers batch"], more: int = 0) -> Array:
+            size = self.block_size + 1 + more
+            return (
+                lax.dynamic_slice_in_dim(array, self.offset, size)
+                .at[:, sample]
+                .get(mode="promise_in_bounds")
+            )
+
+        edge, duration, rows = whole.intervals
+        self.intervals = _Intervals(edge=cut(edge, 1), duration=cut(duration), row=cut(rows))
+        pair = (self.intervals.row, neuron) if whole.minor_neurons else (neuron, self.intervals.row)
+        self.weight = whole.weight
+        self.gathered = whole.weight.at[pair].get(mode="promise_in_bounds")[None]
+        self.lanes = jax.tree.map(self._taken, whole.lanes)
+        if self.neuron.uniform:
+            self.decays = tuple(map(cut, whole.decays))
+        if self.neuron.level is not None:
+            self.least = self._taken(whole.least)
+
+    def _taken(self, array: Float[Array, "#a #b"]) -> Float[Array, "1 few"]:
+        """What broadcasts to all lanes, for these."""
+        rows, columns = array.shape
+        row = jnp.minimum(self.row, rows - 1)
+        column = jnp.minimum(self.column, columns - 1)
+        return array.at[row, column].get(mode="promise_in_bounds")[None]
+
+    def through(self, state: _State, log: _Log) -> _InBlock:
+        """All lanes of the whole scan, behind the spikes and the flow of these in the block."""
+        own = jax.tree.map(self._taken, state)
+        own = own._replace(at=jnp.where(self.used, own.at, jnp.inf))
+        own_log = log._replace(count=self._taken(log.count))
+        moved, written = self.fires_until_none_does(self.first, _InBlock(own, own_log))
+
+        def put(old: Array, new: Float[Array, "1 few"]) -> Array:
+            return old.at[self.row, self.column].set(new[0], mode="drop")
+
+        written = written._replace(count=put(log.count, written.count))
+        return _InBlock(state=jax.tree.map(put, state, moved), log=written)
+
+    def _put(self, slot: NumberOfLanes, fires: WhichLanes, logged: Array, new: OfLanes) -> Array:
+        """An array of the log of the whole scan with what these lanes write into a slot each."""
+        # A spike behind the last slot is counted, and lost.
+        beyond = jnp.where(fires, slot, logged.shape[0])[0]
+        return logged.at[beyond, self.row, self.column].set(new[0], mode="drop")
+
+
+def _numbers_of_first(which: Bool[Array, "lanes"], few: int) -> Int[Array, "few"]:
+    """Numbers of the first few lanes for which something holds; behind the last, how many lanes
+    there are.
+    """
+    size, run = which.size, 128
+    # A running count by a product with a triangle, exact in float32: `jnp.cumsum` takes longer.
+    runs = jnp.pad(which, (0, -size % run)).astype(jnp.float32).reshape(-1, run)
+    within = runs @ jnp.triu(jnp.ones((run, run), jnp.float32))
+    before = jnp.cumsum(within[:, -1]) - within[:, -1]
+    count = (within + before[:, None]).reshape(-1)[:size]
+    wanted = jnp.arange(1, few + 1, dtype=jnp.float32)
+    return jnp.searchsorted(count, wanted, method="scan").astype(jnp.int32)
+
+
+def _any_fires(carry: _InBlock) -> Bool[Array, ""]:
+    return jnp.any(jnp.isfinite(carry.state.at))
 
 
 class ComesUp(NamedTuple):

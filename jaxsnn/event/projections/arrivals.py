@@ -30,6 +30,8 @@ class Train(NamedTuple):
     time: Float[Array, "batch events"]  # seconds, inf where unused
     channel: Int[Array, "*batch events"]  # one list for all samples or one for each
     in_order: bool = False
+    #: the size of each; None where all have 1
+    value: Float[Array, "batch events"] | None = None
 
 
 class Scattered(NamedTuple):
@@ -156,6 +158,8 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
             time = time + operator.delay.at[channel].get(mode="clip")
         if operator.row_delay is not None:
             time = time + jnp.pad(operator.row_delay, (0, 1)).at[row].get(mode="clip")
+        if (value := trains[source].value) is not None:
+            weight, row = _sized(value, weight, row)
         # The tables of all paths stand one below the other.
         weights.append(weight)
         times.append(time)
@@ -172,6 +176,18 @@ def _listed(paths: Sequence[Path], trains: Mapping[str, Train], dtype: DTypeLike
         row=jnp.concatenate(rows, axis=-1),
         in_order=alone and trains[source].in_order,
     )
+
+
+def _sized(
+    value: Float[Array, "batch events"],
+    weight: Float[Array, "rows lanes"],
+    row: Int[Array, "*batch events"],
+) -> tuple[Float[Array, "events lanes"], Int[Array, "batch events"]]:
+    """Weights times the sizes of events: each event has a row of its own, numbered as they come."""
+    row = jnp.broadcast_to(row, value.shape)
+    sized = value[..., None] * weight.at[row].get(mode="clip")
+    own = jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)
+    return sized.reshape(value.size, weight.shape[1]), own
 
 
 def _row_of_channel(
@@ -222,8 +238,16 @@ def _gathered(
         operators.append(same[0] if same[0].row_delay is not None else _acting_once(same))
         sources.append(trains[source])
     table, row_delay = _table(operators, dtype)
-    time, channel, in_order = _events(operators, sources)
+    time, channel, in_order, value = _events(operators, sources)
     place, row = (jnp.asarray(array)[channel] for array in table)
+    weight = jnp.concatenate([operator.weight for operator in operators])
+    if value is not None:
+        # Each tap of an event has a row of its own, and its delay.
+        late, every = row_delay, jnp.broadcast_to(value[..., None], row.shape)
+        row_delay = None if late is None else late[row].reshape(-1)
+        flat = row.reshape(len(row), -1)
+        weight, own = _sized(every.reshape(flat.shape), weight, flat)
+        row = own.reshape(row.shape)
     taps = _Taps(time, place, row, row_delay)
     # unused events have the last channel, whose taps lead nowhere
     used = np.sort(table.position[:-1], axis=1)
@@ -235,7 +259,7 @@ def _gathered(
     # Delays of rows put the arrivals of a position out of the order of the events.
     scattered = Scattered(time, channel, table.position, table.row) if row_delay is None else None
     return Arrivals(
-        weight=jnp.concatenate([operator.weight for operator in operators]),
+        weight=weight,
         time=lists.time,
         row=lists.row.astype(jnp.int32),
         positions=positions,
@@ -463,11 +487,18 @@ class _Events(NamedTuple):
     time: Float[Array, "batch events"]
     channel: Int[Array, "batch events"]  # of the table
     in_order: bool
+    value: Float[Array, "batch events"] | None  # None where all have 1
 
 
 def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
     """All sources' events, each with the delay of its source channel."""
     times, channels, offset = [], [], 0
+    graded = any(train.value is not None for train in sources)
+    values = [
+        jnp.ones_like(train.time) if train.value is None else train.value
+        for train in sources
+        if graded
+    ]
     total = sum(operator.inward for operator in operators)
     for operator, train in zip(operators, sources, strict=True):
         channel = jnp.broadcast_to(train.channel, train.time.shape)
@@ -479,11 +510,15 @@ def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
         channels.append(jnp.where(jnp.isfinite(time), channel + offset, total))
         offset += operator.inward
     time, channel = jnp.concatenate(times, axis=1), jnp.concatenate(channels, axis=1)
+    value = jnp.concatenate(values, axis=1) if graded else None
     if len(sources) == 1 and sources[0].in_order and operators[0].delay is None:
-        return _Events(time, channel, in_order=True)
+        return _Events(time, channel, in_order=True, value=value)
     _, place = sorted_times(time)
     return _Events(
-        jnp.take_along_axis(time, place, 1), jnp.take_along_axis(channel, place, 1), in_order=True
+        jnp.take_along_axis(time, place, 1),
+        jnp.take_along_axis(channel, place, 1),
+        in_order=True,
+        value=None if value is None else jnp.take_along_axis(value, place, 1),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxsnn.network.operators import Operator, one_lane
 from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import sorted_times
 from jaxsnn.network.structure import Wire
+from jaxsnn.network.valued_inputs import Currents
 
 #: Spikes of a population in one sample that others see at least, where they are gathered by
 #: position.
@@ -52,6 +54,7 @@ class Sources:
         arriving: population -> the signal that arrives there.
         trains: input, population or Threshold -> its events; populations and Thresholds add theirs.
             Of a level these are its rises and then, with channels counted on, its falls.
+        currents: inputs that are currents; among the trains they have times and no events.
         gathered: populations and Thresholds whose events go through a convolution or a pool.
         readouts: population that does not fire -> what a Threshold sees of it; these add
             themselves.
@@ -67,6 +70,7 @@ class Sources:
     gathered: frozenset[str]
     readouts: dict[str, Readout] = field(default_factory=dict)
     levels: frozenset[str] = frozenset()
+    currents: Mapping[str, Currents] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
 
 

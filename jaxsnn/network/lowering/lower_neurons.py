@@ -14,7 +14,17 @@ from jaxsnn.errors import DialectError, LoweringError, Problem
 from jaxsnn.network.structure import Population
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.framework import Rule
-from jaxsnn.nir.gains import require, rule_of, spike_area
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.gains import (
+    assumptions,
+    floor_of,
+    own_reset_delay,
+    require,
+    resetting_readout,
+    rule_of,
+    several_spikes,
+    spike_area,
+)
 from jaxsnn.nir.nodes import Node
 
 _PURPOSE = "simulation"
@@ -73,18 +83,20 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     if rule.option:
         said.known("own_option", lambda: require(dialect, [rule.option], _PURPOSE, node.name), None)
     # The order in which things are asked for is that in which an engine names what it lacks.
-    reset = said.option("reset", "zero") if fires else "none"
+    resets = fires or framework.resetting
+    reset = said.option("reset", "zero") if resets else "none"
     area = said.known("spike_area", lambda: spike_area(dialect, node).seconds, None)
     kernel = said.option("spike_kernel", "delta")
     dt = None if framework.counts_steps else said.option("dt", None)
     initial = said.option("initial", "zero")
     membrane = _membrane(node, rule, said.obstacles, size)
-    own_delay = rule.recurrent_reset_delay if looped and fires else None
-    reset_delay, remarks = False, ()
+    own_delay = own_reset_delay(dialect, node, looped=looped) if resets else None
+    reset_delay = False
     if own_delay is not None:
-        reset_delay, remarks = own_delay, _remarks(node, dialect, own_delay)
-    elif fires:
+        reset_delay = own_delay
+    elif resets:
         reset_delay = said.option("reset_delay", False)
+    remarks = _remarks(node, dialect, rule, reset_delay) if looped and resets else ()
     return replace(
         framework,
         spike_area=area,
@@ -109,13 +121,16 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         kind=node.type,
         size=size,
         readout=not node.traits.fires or dialect.at(node.name).readout,
+        resetting=resetting_readout(dialect, node),
         bias=conventions.constant_input,
         resistance=rule.resistance,
         synapse=rule.synapse,
         membrane_decay=rule.membrane_decay,
         synapse_decay=rule.synapse_decay,
         threshold=conventions.threshold,
-        spikes_per_step=conventions.spikes_per_step,
+        spikes_per_step="several" if several_spikes(dialect, node) else "one",
+        floor=floor_of(dialect, node),
+        assumed=assumptions(dialect, node),
         spikes_from=conventions.spikes_from,
         resets_at_start=conventions.resets_at_start,
         detaches_resets=conventions.detaches_resets,
@@ -123,6 +138,7 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         # Where time is counted in steps, time-stepped simulation needs no dt. In continuous time
         # "seconds" stands in the way.
         counts_steps=dialect.time_unit == "step" and dialect.dt is None,
+        surrogate=frameworks()[dialect.name or ""].surrogate,
     )
 
 
@@ -133,14 +149,22 @@ def _resets_first(rule: Rule, looped: bool) -> Collection[str]:
     return rule.resets_first
 
 
-def _remarks(node: Node, dialect: Dialect, reset_delay: bool) -> tuple[str, ...]:
-    """That the framework has no other reset_delay than its own, where another was said."""
-    said = dialect.at(node.name).reset_delay
-    if said in (None, reset_delay):
+def _remarks(node: Node, dialect: Dialect, rule: Rule, reset_delay: bool) -> tuple[str, ...]:
+    """Where a neuron that feeds itself resets otherwise than was said of all, or than its framework
+    does.
+    """
+    own, said = rule.recurrent_reset_delay, dialect.at(node.name).reset_delay
+    if own is None or said in (None, own):
         return ()
+    where = f"node '{node.name}' ({node.type})"
+    if reset_delay == said:
+        return (
+            f"{where}: reset_delay is {said}, as was said of this node; {dialect.name} itself acts"
+            f" as with {own} in recurrent neurons of this type",
+        )
     return (
-        f"node '{node.name}' ({node.type}): reset_delay is {reset_delay}, not {said}, as"
-        f" {dialect.name} has no other way for recurrent neurons of this type",
+        f"{where}: reset_delay is {own}, not {said}, as {dialect.name} has no other way for"
+        f' recurrent neurons of this type; for the other rule say reset_delay={{"{node.name}": {said}}}',
     )
 
 

@@ -5,7 +5,7 @@ refusal that says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,21 +13,32 @@ import numpy as np
 from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
+from jaxsnn.nir.convert.composed import composed
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
     draft_of,
     plain_flatten,
-    reorder_flattened,
     scale_inputs,
     swap_pools,
 )
+from jaxsnn.nir.convert.geometry import (
+    padded_apart,
+    reorder_flattened,
+    scales_as_weights,
+    undilated,
+)
+from jaxsnn.nir.convert.integrators import apart, integrated
+from jaxsnn.nir.convert.largest import thresholds_as_neurons
+from jaxsnn.nir.convert.matrices import as_matrices, can_be_matrices
 from jaxsnn.nir.convert.neuron_writing import Setting
 from jaxsnn.nir.convert.spike_levels import spread
 from jaxsnn.nir.convert.starts import started
 from jaxsnn.nir.convert.step import Step, is_continuous, step_of
+from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.topology import (
+    check_loops,
     check_wiring,
     depths,
     forward_order,
@@ -40,7 +51,7 @@ from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.frameworks.registry import framework_of
-from jaxsnn.nir.gains import require
+from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.inference import TAG
 from jaxsnn.nir.parse import parse
@@ -54,7 +65,8 @@ class Converted:
     Attributes:
         graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
         load_with: A line of Python that loads the file there.
-        run_with: A line of Python that runs what was loaded, on inputs x; "" if nothing is known.
+        run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
+            nothing is known.
         written_for: The importer that it was written for: "snnTorch 1.0".
         changes: What was changed: node, what, why.
         losses: What an approximation loses; empty without `approximate`.
@@ -81,6 +93,7 @@ def convert(
     approximate: bool = False,
     dt: float | str | None = None,
     path: str = "model.nir",
+    input_range: tuple[float, float] = (0.0, 1.0),
 ) -> Converted:
     """Rewrite a graph for another simulator.
 
@@ -99,6 +112,8 @@ def convert(
             target's own default. Continuous time (dialects nir, jaxsnn, hxtorch) is cut into such
             steps.
         path: Name of the file in `load_with`.
+        input_range: Lowest and highest value that an input channel carries in a step: 0 and 1 for
+            spikes. How many spikes a neuron can fire in a step depends on it.
 
     Raises:
         ConversionError: Something that the importer cannot express; the message names the node and
@@ -117,15 +132,42 @@ def convert(
             f"and {target.title} is time-stepped",
             fix=f"convert with approximate=True to cut time into steps of {length}",
         )
+    wish = _Wish(
+        target=target, approximate=approximate, dt=asked, path=path, input_range=input_range
+    )
+    return _tried(graph, wish, continuous)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What was asked for; see `convert`."""
+
+    target: Target
+    approximate: bool
+    dt: float | None
+    path: str
+    input_range: tuple[float, float]
+
+
+def _tried(graph: Graph, wish: _Wish, continuous: bool) -> Converted:
+    """The graph with its axes; where that is refused, with convolutions as matrices."""
     draft, names = draft_of(graph)
-    if continuous:
-        draft.losses.append(
-            f"continuous time is cut into steps of {format_time(graph.dialect.dt or 0)}"
-        )
     try:
-        return _rewritten(graph, target, draft, names, approximate, asked, path)
+        return _rewritten(graph, wish, draft, names, continuous)
     except ConversionError as error:
-        raise ConversionError.of(_in_the_file(error.problem, names)) from error
+        refused = ConversionError.of(_in_the_file(error.problem, names))
+        cause = error
+    draft, names = draft_of(graph)
+    if can_be_matrices(draft):
+        try:
+            if draft.channels_last:
+                reorder_flattened(draft, False, "others than its framework are channels first")
+                draft.channels_last = False
+            as_matrices(draft)
+            return _rewritten(graph, wish, draft, names, continuous)
+        except ConversionError:
+            pass
+    raise refused from cause
 
 
 def _in_the_file(problem: Problem, names: Mapping[str, str]) -> Problem:
@@ -142,48 +184,61 @@ def _in_the_file(problem: Problem, names: Mapping[str, str]) -> Problem:
 
 
 def _rewritten(
-    graph: Graph,
-    target: Target,
-    draft: Draft,
-    names: dict[str, str],
-    approximate: bool,
-    dt: float | None,
-    path: str,
+    graph: Graph, wish: _Wish, draft: Draft, names: dict[str, str], continuous: bool
 ) -> Converted:
     """The draft rewritten for a target; see `convert`."""
     refused: list[Problem] = []
 
     def give_up(node: str, reason: str, nearest: str) -> None:
-        if not approximate:
+        if not wish.approximate:
             fix = f"change the network, or convert with approximate=True ({nearest})"
             raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
         draft.losses.append(f"{node}: {reason}; {nearest}")
 
-    importer = target.importer
-    steps = _steps(graph, draft, names, refused)
+    if continuous:
+        length = format_time(graph.dialect.dt or 0)
+        draft.losses.append(f"continuous time is cut into steps of {length}")
+    target, importer = wish.target, wish.target.importer
+    steps = _steps(graph, draft, names, refused, give_up, readouts=not importer.chain)
     refuse_for(target, refused)
+    check_loops(draft, target)
+    # Where layers take a step, a neuron in place of a Threshold would take one more.
+    if "Threshold" not in (importer.nodes or ()) and not any(step.late for step in steps.values()):
+        steps |= thresholds_as_neurons(draft)
     most = dict.fromkeys(steps, 1)
-    if importer.subtracts or approximate:
-        steps, most = settled(draft, steps, forward_order(draft), importer, give_up)
-    seconds = _target_dt(graph, target, dt, draft)
+    if importer.subtracts or wish.approximate:
+        order = forward_order(draft)
+        steps, most = settled(draft, steps, order, importer, give_up, wish.input_range)
+    seconds = _target_dt(graph, target, wish.dt, draft)
     join_outputs(draft, target)
+    if "Scale" not in (importer.nodes or ()):
+        scales_as_weights(draft, f"{target.title}'s importer does not map it")
+    steps = integrated(draft, steps, give_up)
     check_wiring(draft, target)
     title = framework_of(graph.dialect.name or "").title
     shift = shift_of(draft, target, steps, title)
     if any(later < 0 for later in shift.values()):
         steps = begun(draft, steps, depths(draft, title), give_up)
-    steps = spread(draft, steps, most, loops=importer.chain)
-    _common_edits(draft, graph, target, title)
+    if importer.apart is not None:
+        why = f"{target.title}'s importer has no such neuron with a current"
+        steps = apart(draft, steps, importer.apart, why)
+    steps = spread(draft, steps, most, subtracts=importer.subtraction or ())
+    if importer.composes:
+        steps = composed(draft, steps, importer.composes, target.title)
+    _common_edits(draft, target, title)
     if importer.starts_at_reset:
         steps = started(draft, steps)
+    if importer.subtraction is not None:
+        steps = subtracting(draft, steps, importer.subtraction)
     if importer.uniform:
-        steps = alike(draft, steps, target.title)
+        steps = alike(draft, steps, target.title, loops=importer.by_name)
     own = None if importer.setting is None else importer.setting(list(steps.values()))
     setting = Setting(dt=seconds, own=own, give_up=give_up)
     _write_neurons(draft, target, steps, setting, refused)
     refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
-    return _converted(graph, target, draft, setting, path, shift)
+    setting = setting.renamed(draft.renamed)
+    return _converted(graph, target, draft, setting, wish.path, shift)
 
 
 def _converted(
@@ -192,15 +247,23 @@ def _converted(
     """What was written, and how to use it."""
     assert target.importer.load is not None
     return Converted(
-        graph=_graph_of(draft, source, target, setting.dt),
+        graph=_graph_of(draft, source, target, setting),
         load_with=f"{target.importer.load(path, setting)}  # {target.label}",
         run_with=target.importer.run,
         written_for=target.label,
         changes=tuple(draft.changes),
         losses=tuple(draft.losses),
         shift=shift,
-        notes=target.notes(),
+        notes=(*target.notes(), *_assumed(source), *draft.notes),
     )
+
+
+def _assumed(graph: Graph) -> tuple[str, ...]:
+    """What nobody has said of the source and is assumed, a sentence each."""
+    found = [
+        text for name in graph.neurons for text in assumptions(graph.dialect, graph.nodes[name])
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
@@ -216,7 +279,13 @@ def _with_steps(graph: Graph, dt: float | None) -> tuple[Graph, bool]:
 
 
 def _steps(
-    graph: Graph, draft: Draft, names: dict[str, str], refused: list[Problem]
+    graph: Graph,
+    draft: Draft,
+    names: dict[str, str],
+    refused: list[Problem],
+    give_up: Callable[[str, str, str], None],
+    *,
+    readouts: bool,
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
     looped = {name for part in graph.recurrent_components() for name in part}
@@ -225,7 +294,11 @@ def _steps(
         if name not in names:
             continue
         try:
-            step = step_of(graph, name, draft.shapes[names[name]][1], name in looped)
+            shape = draft.shapes[names[name]][1]
+            step = step_of(graph, name, shape, name in looped, readouts=readouts)
+            if step.floor is not None:
+                reason = f"its membrane never falls below {step.floor:g}, and no importer has that"
+                give_up(names[name], reason, "the membrane has no lower bound")
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
             refused.append(error.problem)
@@ -261,20 +334,22 @@ def _target_dt(graph: Graph, target: Target, asked: float | None, draft: Draft) 
     return seconds
 
 
-def _common_edits(draft: Draft, graph: Graph, target: Target, source: str) -> None:
+def _common_edits(draft: Draft, target: Target, source: str) -> None:
     """What does not depend on the neurons: channel order, groups, pools, Flatten; `source` is the
     title of the source's framework.
     """
-    conventions = graph.dialect.conventions
-    source_last = conventions is not None and conventions.channels_last
-    if source_last != target.channels_last:
-        title = source if source_last else target.title
+    if draft.channels_last != target.channels_last:
+        title = source if draft.channels_last else target.title
         why = f"{title} is channels last, others channels first"
         reorder_flattened(draft, target.channels_last, why)
     dense_groups(draft, f"{target.title}'s importer takes one group")
+    if not target.importer.dilates:
+        undilated(draft, f"{target.title}'s importer ignores dilation")
     pool = target.importer.pool
     if pool is not None:
         swap_pools(draft, pool, f"{target.title}'s importer takes {pool} only")
+    if not target.importer.pads_pools:
+        padded_apart(draft, f"{target.title}'s importer does not take the padding of a pool")
     plain_flatten(draft)
 
 
@@ -285,6 +360,7 @@ def _write_neurons(
         try:
             assert target.importer.write is not None
             written = target.importer.write(step, setting)
+            setting.said[name] = written.says
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -295,6 +371,11 @@ def _write_neurons(
         what = _difference(old, entry, written.factor, written.offset)
         if what:
             draft.changed(name, what, written.why)
+        reads = target.importer.reads
+        told = [f"{key} {said}" for key, said in written.says.items() if reads.get(key) != said]
+        if told:
+            what = f"the line that loads the file sets {', '.join(told)}"
+            draft.changed(name, what, f"no file holds it, {target.title}'s importer takes another")
 
 
 def _difference(
@@ -330,17 +411,17 @@ def _span(value: Any) -> str:
     return f"{low:.6g}" if np.isclose(low, high, rtol=1e-7, atol=0) else f"{low:.6g} to {high:.6g}"
 
 
-def _graph_of(draft: Draft, source: Graph, target: Target, dt: float) -> Graph:
+def _graph_of(draft: Draft, source: Graph, target: Target, setting: Setting) -> Graph:
     """The draft as a graph in the target's dialect."""
     metadata = {key: value for key, value in source.metadata.items() if key != TAG}
     tree: dict[str, Any] = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
     if metadata:
         tree["metadata"] = metadata
     document = group_of(tree, NIR_VERSION)
-    return parse(document, dialect=_dialect(draft, target, dt))
+    return parse(document, dialect=_dialect(draft, target, setting))
 
 
-def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
+def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     """How to read what was written; undecided where the importer reads a type otherwise than files
     of its own framework mean it.
     """
@@ -351,9 +432,31 @@ def _dialect(draft: Draft, target: Target, dt: float) -> Dialect:
         types = " and ".join(misread)
         them = "it" if len(misread) == 1 else "them"
         why = f"{why} It reads {types} otherwise than files of {target.title} mean {them}."
-        return Dialect(why=why, dt=dt)
+        return Dialect(why=why, dt=setting.dt)
     fields: dict[str, Any] = dict(target.importer.reads)
     common = {field.name for field in dataclasses.fields(Dialect)}
     own = {name: fields.pop(name) for name in list(fields) if name not in common}
     known: dict[str, Any] = {"time_unit": "s", "own": own, **fields}
-    return Dialect(name=target.framework.name, dt=dt, decided_by="argument", why=why, **known)
+    common, nodes = _common(setting.said)
+    return Dialect(
+        name=target.framework.name,
+        dt=setting.dt,
+        decided_by="argument",
+        why=why,
+        nodes=nodes,
+        **(known | common),
+    )
+
+
+def _common(
+    said: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What was said of all neurons alike, and what of single ones."""
+    keys = {key for fields in said.values() for key in fields}
+    alike = {key for key in keys if len({fields.get(key) for fields in said.values()}) == 1}
+    common = {key: next(iter(said.values()))[key] for key in sorted(alike)}
+    nodes = {
+        name: {key: value for key, value in fields.items() if key not in alike}
+        for name, fields in said.items()
+    }
+    return common, {name: fields for name, fields in nodes.items() if fields}

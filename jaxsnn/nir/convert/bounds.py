@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, as_node, loops_of
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.convert.step import Reset, Step
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.passes import window
 
@@ -29,6 +29,7 @@ def settled(
     order: Sequence[str],
     importer: Importer,
     give_up: GiveUp,
+    inputs: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[dict[str, Step], dict[str, int]]:
     """Steps without several spikes, and without resets of membranes that stay above threshold,
     where they cannot occur.
@@ -41,29 +42,31 @@ def settled(
             neurons (`subtracts`), or do what a step does, however high its membrane reaches
             (`does`).
         give_up: For what can occur, and the target cannot do.
+        inputs: The lowest and the highest value that an input channel carries in a step.
 
     Returns:
-        The steps, and the most spikes that each neuron fires in a step; inputs give one at most.
+        The steps, and the most spikes that each neuron fires in a step.
     """
-    most: dict[str, float] = dict.fromkeys(draft.nodes, 1.0)
+    most: dict[str, float] = dict.fromkeys(steps, 1.0)
     found = dict(steps)
+    counted = False
     for name in (name for name in order if name in steps):
         step = steps[name]
-        plain = not step.several and step.reset != "subtract unless above"
-        if plain or (importer.does is not None and importer.does(step)):
+        at_once: Reset = "subtract unless above" if _compares(importer) else "subtract"
+        plain = not step.several and step.reset in ("value", "subtract later", "skip", at_once)
+        if plain or step.reset == "none" or (importer.does is not None and importer.does(step)):
             continue
-        peak = _peak(step, _arriving(draft, most)[name])
+        peak = _peak(step, _arriving(draft, most, inputs)[name])
+        counted = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
         spikes = int(np.max(peak // step.v_threshold))
-        reset = "subtract" if step.reset == "subtract unless above" else step.reset
+        reset = step.reset if step.reset == "value" else at_once
         reach = (
             f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
         )
         if np.all(peak < 2 * step.v_threshold):
-            why = (
-                "so it fires at most one spike a step, as long as no input channel carries several"
-            )
+            why = f"so it fires at most one spike a step, as long as inputs are {_range(inputs)}"
             draft.changed(name, reach, why)
         elif (
             step.several
@@ -73,11 +76,26 @@ def settled(
         ):
             most[name] = spikes
             continue
+        elif not step.several and step.reset in ("subtract", *importer.composes):
+            continue
         else:
             nearest = "one spike a step and a plain subtraction are written"
             give_up(name, f"{_too_much(step)}: {reach}", nearest)
         found[name] = dataclasses.replace(step, several=False, reset=reset)
+    if counted:
+        draft.notes.append(
+            f"holds for inputs of {_range(inputs)}: for other values say input_range="
+        )
     return found, {name: int(most[name]) for name in steps}
+
+
+def _compares(importer: Importer) -> bool:
+    """Whether its immediate subtraction counts membranes above threshold as reset already."""
+    return importer.subtraction is not None and "unless above" in importer.subtraction
+
+
+def _range(inputs: tuple[float, float]) -> str:
+    return f"{inputs[0]:g} to {inputs[1]:g}"
 
 
 def _too_much(step: Step) -> str:
@@ -120,7 +138,7 @@ def begun(
         depth: Layers of neurons up to each neuron, itself included.
         give_up: For what cannot be known.
     """
-    arriving = _arriving(draft, dict.fromkeys(draft.nodes, 0.0))
+    arriving = _arriving(draft, dict.fromkeys(steps, 0.0), (0.0, 0.0))
     found = dict(steps)
     for name, step in steps.items():
         low, high = arriving[name]
@@ -148,15 +166,21 @@ def begun(
     return found
 
 
-def _arriving(draft: Draft, most: Mapping[str, float]) -> dict[str, Bounds]:
-    """Lowest and highest sum of what arrives at each neuron, if inputs and neurons give 0 to
-    `most`.
+def _arriving(
+    draft: Draft, most: Mapping[str, float], inputs: tuple[float, float]
+) -> dict[str, Bounds]:
+    """Lowest and highest sum of what arrives at each neuron, if neurons give 0 to `most`; where a
+    membrane arrives, anything may.
     """
     leaving: dict[str, Bounds] = {}
     for name, entry in draft.nodes.items():
-        if entry["type"] in ("Input", *NEURON_TYPES):
-            shape = draft.shapes[name][1]
-            leaving[name] = (np.zeros(shape), np.full(shape, most[name]))
+        shape = draft.shapes[name][1]
+        if entry["type"] == "Input":
+            leaving[name] = (np.full(shape, inputs[0]), np.full(shape, inputs[1]))
+        elif name in draft.memories:
+            leaving[name] = (np.full(shape, -np.inf), np.full(shape, np.inf))
+        elif entry["type"] in NEURON_TYPES:
+            leaving[name] = (np.zeros(shape), np.full(shape, most.get(name, np.inf)))
 
     def bounds(name: str) -> Bounds:
         if name not in leaving:

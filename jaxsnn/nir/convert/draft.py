@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
+from jaxsnn.nir.node_shapes import LIKE_XLA
 from jaxsnn.nir.nodes import NEURONS, Node, class_of
 from jaxsnn.nir.passes import Shape, bypass_relays, is_relay, shapes, window
 
@@ -47,6 +48,11 @@ class Draft:
         edges: Pairs of names.
         changes: What was changed so far.
         losses: What an approximation loses.
+        notes: What it counts on, for people.
+        memories: Sums that feed themselves through weights: loops without a neuron.
+        delayed: Edges from weights to nodes by which loops of more than two nodes act a step later.
+        channels_last: Its Flatten joins height, width and channel, in this order.
+        renamed: Names that all nodes got in the end, by the names before.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -54,6 +60,11 @@ class Draft:
     edges: list[Edge]
     changes: list[Change] = dataclasses.field(default_factory=list)
     losses: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    memories: list[str] = dataclasses.field(default_factory=list)
+    delayed: list[Edge] = dataclasses.field(default_factory=list)
+    channels_last: bool = False
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def sources(self, name: str) -> list[str]:
         """Nodes with an edge to a node, in natural order."""
@@ -96,7 +107,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     reaching = _reaching(wires, graph.outputs)
     kept = [name for name, node in graph.nodes.items() if not is_relay(node) and name in reaching]
     names = _flat_names(kept)
-    draft = Draft(nodes={}, shapes={}, edges=[])
+    conventions = graph.dialect.conventions
+    last = conventions is not None and conventions.channels_last
+    draft = Draft(nodes={}, shapes={}, edges=[], channels_last=last)
     for name, node in graph.nodes.items():
         if not is_relay(node) and name not in reaching:
             draft.changed(
@@ -110,6 +123,7 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
             )
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
+        _pad_evenly(draft, names[name], inward)
         if names[name] != name:
             why = (
                 "nested graphs are written flat"
@@ -159,7 +173,9 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
     if node.type == "Flatten":
         entry["input_type"] = np.array(inward)
     if node.type in ("Conv1d", "Conv2d"):
-        entry["input_shape"] = np.array(inward[1:])
+        # A plain number where there is one axis: nir.read fails on [20].
+        sides = np.array(inward[1:])
+        entry["input_shape"] = sides if sides.size > 1 else sides.reshape(())
         entry["bias"] = np.broadcast_to(
             node.value("bias"), np.shape(node.value("weight"))[:1]
         ).copy()
@@ -167,6 +183,47 @@ def _entry(node: Node, inward: Shape) -> dict[str, Any]:
         weight = np.shape(node.value("weight"))
         entry["bias"] = np.broadcast_to(node.value("bias"), (*weight[:-2], weight[-2])).copy()
     return entry
+
+
+def _pad_evenly(draft: Draft, name: str, inward: Shape) -> None:
+    """Write a window that is padded as XLA does in numbers; where they differ before and after, as
+    a convolution with zeros in front.
+
+    NIR pads both sides alike: d cells more before the input are taken back by d zeros before the
+    kernel.
+    """
+    entry = draft.nodes[name]
+    padding = entry.get("padding")
+    if not isinstance(padding, str) or padding != LIKE_XLA:
+        return
+    frame = window(as_node(name, entry)).at(inward[1:])
+    assert frame.padding is not None
+    ends = np.array([after for _, after in frame.padding])
+    entry["padding"] = ends
+    lacking = ends - [before for before, _ in frame.padding]
+    if not np.any(lacking):
+        return
+    if entry["type"] == "SumPool2d":
+        draft.nodes[name] = entry = pool_as_convolution(draft, name)
+    zeros = [(int(count) // step, 0) for count, step in zip(lacking, frame.dilation, strict=True)]
+    entry["weight"] = np.pad(entry["weight"], ((0, 0), (0, 0), *zeros))
+    why = "NIR pads both sides alike, the source more after than before"
+    draft.changed(name, f"is a Conv2d that is padded by {tuple(ends.tolist())}", why)
+
+
+def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
+    """A SumPool2d with padding in numbers as an entry of a convolution of each channel by itself."""
+    entry, inward = draft.nodes[name], draft.shapes[name][0]
+    frame = window(as_node(name, entry))
+    kept = {key: value for key, value in entry.items() if key != "kernel_size"}
+    return kept | {
+        "type": "Conv2d",
+        "weight": np.ones((inward[0], 1, *frame.kernel)),
+        "bias": np.zeros(inward[0]),
+        "groups": np.array(inward[0]),
+        "dilation": np.array(1),
+        "input_shape": np.array(inward[1:]),
+    }
 
 
 def loops_of(draft: Draft) -> list[list[str]]:
@@ -359,29 +416,6 @@ def dense_groups(draft: Draft, why: str) -> None:
             dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
         draft.nodes[name] = entry | {"weight": dense, "groups": np.array(1)}
         draft.changed(name, f"{groups} groups are written as one, with zeros", why)
-
-
-def reorder_flattened(draft: Draft, to_channels_last: bool, why: str) -> None:
-    """Permute the columns of the weights after each Flatten between (C, H, W) and (H, W, C) order."""
-    for name in draft.of_type("Flatten"):
-        inward = draft.shapes[name][0]
-        if len(inward) < 2:
-            continue
-        order = np.moveaxis(np.arange(np.prod(inward)).reshape(inward), 0, -1).ravel()
-        columns = order if to_channels_last else np.argsort(order)
-        for target in draft.targets(name):
-            entry = draft.nodes[target]
-            if entry["type"] == "Output" or np.array_equal(columns, np.arange(columns.size)):
-                continue
-            if entry["type"] not in ("Linear", "Affine") or len(draft.sources(target)) > 1:
-                raise ConversionError(
-                    f"node '{target}' ({entry['type']}) follows the Flatten '{name}', "
-                    "whose order changes",
-                    fix="put an Affine between them",
-                    node=target,
-                )
-            entry["weight"] = np.asarray(entry["weight"])[..., columns]
-            draft.changed(target, f"its columns are reordered to follow '{name}'", why)
 
 
 def plain_flatten(draft: Draft) -> None:

@@ -8,12 +8,14 @@ weights. It refuses what its importer cannot do.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import keyword
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.nir.convert.step import Reset, Step
+from jaxsnn.nir.nodes import nothing
 
 #: 1 - decay of a membrane that does not leak: small enough to vanish in float32, large enough to
 #: divide by.
@@ -29,12 +31,14 @@ class Written:
         factor, offset: What arrives is multiplied by `factor`, then `offset` is added; arrays of
             the neuron's shape.
         why: Why its numbers changed.
+        says: What no file holds and the line that loads it must set, as fields of a `Dialect`.
     """
 
     entry: dict[str, Any]
     factor: np.ndarray
     offset: np.ndarray
     why: str
+    says: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,11 +50,23 @@ class Setting:
         own: What `Importer.setting` made of the steps of all neurons; None without one.
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
+        said: `Written.says` of each neuron that was written, by name.
     """
 
     dt: float
     own: Any
     give_up: Callable[[str, str, str], None]
+    said: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def saying(self, **fields: Any) -> list[str]:
+        """Names of the neurons of which all these were said."""
+        wanted = fields.items()
+        return [name for name, said in self.said.items() if wanted <= said.items()]
+
+    def renamed(self, names: Mapping[str, str]) -> Setting:
+        """The same with what was said of nodes under other names."""
+        said = {names.get(name, name): fields for name, fields in self.said.items()}
+        return dataclasses.replace(self, said=said)
 
 
 def filled(step: Step, value: Any) -> np.ndarray:
@@ -72,6 +88,37 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
         f"and {title}'s importer resets to a value in the step of the spike",
         "that reset is written",
     )
+
+
+def told(setting: Setting, module: str, settings: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """What a line of Python does to the modules of `net` after loading: "" if nothing.
+
+    Args:
+        setting: With what was said of each neuron.
+        module: A condition on a module `m` that has it.
+        settings: By the names of the neurons, joined by commas: attribute and value, as code.
+
+    Returns:
+        Code that sets the attributes of the modules of these names; without names where all neurons
+        have the same.
+    """
+    parts = []
+    for names, attributes in settings.items():
+        if not names:
+            continue
+        inner = ", ".join(f"setattr(m, {name!r}, {value})" for name, value in attributes)
+        chosen = tuple(_module_name(name) for name in names.split(","))
+        all_of_them = len(chosen) == len(setting.said)
+        where = module if all_of_them else f"n.partition('.')[0] in {chosen!r} and {module}"
+        modules = "m in net.modules()" if all_of_them else "n, m in net.named_modules()"
+        parts.append(f"; [({inner}) for {modules} if {where}]")
+    return "".join(parts)
+
+
+def _module_name(name: str) -> str:
+    """What nirtorch calls the module of a node."""
+    plain = name.replace(".", "_")
+    return f"nir_node_{plain}" if keyword.iskeyword(plain) else plain
 
 
 def refuse_drive(step: Step, drive: np.ndarray, setting: Setting) -> None:

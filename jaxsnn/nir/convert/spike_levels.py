@@ -8,19 +8,19 @@ weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import POOLS, WEIGHTED, Draft, identity, weighted_feeder
-from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.convert.step import Reset, Step
 
 _WHY = "one neuron of the target fires one spike a step, and the source's up to {} here"
 
 
 def spread(
-    draft: Draft, steps: Mapping[str, Step], most: Mapping[str, int], loops: bool
+    draft: Draft, steps: Mapping[str, Step], most: Mapping[str, int], subtracts: Sequence[str]
 ) -> dict[str, Step]:
     """Write each neuron that fires several spikes in a step as copies.
 
@@ -28,8 +28,8 @@ def spread(
         draft: Edited in place.
         steps: Of the source.
         most: The most spikes of each neuron in a step.
-        loops: The target resets each copy by its own spike only, so that a loop between the copies
-            does the rest.
+        subtracts: When the target's neurons subtract, see `Importer.subtraction`, where each copy is
+            reset by its own spike only, so that a loop between the copies does the rest; else empty.
     """
     found = dict(steps)
     for name, step in steps.items():
@@ -49,8 +49,8 @@ def spread(
             levels.reshape((-1,) + (1,) * (len(step.shape) - 1)), draft.shapes[name][1]
         )
         found[name] = _copied(step, copies, levels)
-        if loops:
-            found[name] = _looped(draft, step, found[name], copies)
+        if subtracts:
+            found[name] = _looped(draft, step, found[name], copies, "later" in subtracts)
         draft.changed(
             name,
             f"each neuron is written as {copies}, with v_threshold times 1 to {copies}",
@@ -70,7 +70,7 @@ def _copied(step: Step, copies: int, levels: np.ndarray) -> Step:
     return dataclasses.replace(step, shape=levels.shape, **(tiled | {"level": levels}))
 
 
-def _looped(draft: Draft, step: Step, copied: Step, copies: int) -> Step:
+def _looped(draft: Draft, step: Step, copied: Step, copies: int, later: bool) -> Step:
     """Copies that reset by what all of them fire, through weights: each spike takes v_threshold off
     all membranes.
     """
@@ -85,10 +85,12 @@ def _looped(draft: Draft, step: Step, copied: Step, copies: int) -> Step:
     size, gain = step.shape[0], copied.gain[:, None]
     taken = np.tile(np.diag(step.decay * step.v_threshold), (copies, copies))
     name = f"{step.name}_shared"
-    draft.nodes[name] = {"type": "Linear", "weight": (np.diag(copied.v_threshold) - taken) / gain}
+    own = copied.v_threshold if later else copied.decay * copied.v_threshold
+    draft.nodes[name] = {"type": "Linear", "weight": (np.diag(own) - taken) / gain}
     draft.shapes[name] = ((size * copies,), (size * copies,))
     draft.edges += [(step.name, name), (name, step.name)]
-    return dataclasses.replace(copied, reset="subtract later", several=False)
+    reset: Reset = "subtract later" if later else "subtract"
+    return dataclasses.replace(copied, reset=reset, several=False)
 
 
 def _copy_rows(draft: Draft, name: str, copies: int) -> None:

@@ -21,7 +21,15 @@ from jaxsnn.nir.dialects import Dialect, NodeDialect
 from jaxsnn.nir.evidence import estimate
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EXACT_SYNAPSE, Decay
 from jaxsnn.nir.frameworks.framework import Conventions, Rule
-from jaxsnn.nir.gains import require, rule_of, spike_area
+from jaxsnn.nir.gains import (
+    floor_of,
+    own_reset_delay,
+    require,
+    resetting_readout,
+    rule_of,
+    several_spikes,
+    spike_area,
+)
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 
@@ -51,6 +59,7 @@ class Step:
         several: It may fire several spikes in one step, each of which takes v_threshold off.
         level: Where one neuron's spikes are shared among copies: v_threshold in units of the
             neuron's own.
+        floor: V is raised to this at the end of a step, if it is below; None: never.
         late: Its spikes leave one step after the membrane passed the threshold.
     """
 
@@ -73,6 +82,7 @@ class Step:
     at_equality: bool
     several: bool
     late: bool
+    floor: float | None = None
 
 
 def _factor(decay: Decay, node: Node, dt: Callable[[], float]) -> np.ndarray:
@@ -135,9 +145,22 @@ def step_of(
     assert conventions is not None
     rule = rule_of(dialect, node)
     silent = not isinstance(node, SPIKING) or view.readout or view.reset == "none"
+    if resetting_readout(dialect, node):
+        raise ConversionError(
+            f"node '{name}' gives its membrane and resets ({view.reset}), which is not supported",
+            fix=f'say reset={{"{name}": "none"}} if it is a leaky readout',
+            node=name,
+        )
     _refuse_foreign(node, silent=silent and not readouts)
+    if view.readout and view.reset not in (None, "none"):
+        raise ConversionError(
+            f"node '{name}' gives its membrane and resets it ({view.reset}), "
+            "and no importer has a neuron that does both",
+            fix="take its spikes, or reset it never",
+            node=name,
+        )
     require(dialect, ["initial"] if silent else ["reset", "initial"], _PURPOSE, name)
-    delay = rule.recurrent_reset_delay if looped else None
+    delay = own_reset_delay(dialect, node, looped=looped)
     if delay is None and not silent:
         require(dialect, ["reset_delay"], _PURPOSE, name)
         delay = view.reset_delay
@@ -155,7 +178,8 @@ def step_of(
         current_based=isinstance(node, CURRENT_BASED),
         reset="none" if silent else _reset(conventions, rule, view.reset, delay, looped),
         at_equality=conventions.threshold == ">=",
-        several=conventions.spikes_per_step == "several",
+        several=several_spikes(dialect, node),
+        floor=floor_of(dialect, node),
         late=conventions.spikes_from == "before" and not silent,
         **{
             key: np.broadcast_to(_shaped(value, shape), shape).astype(float)

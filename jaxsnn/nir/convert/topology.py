@@ -36,6 +36,40 @@ def join_outputs(draft: Draft, target: Target) -> None:
         )
 
 
+def check_loops(draft: Draft, target: Target) -> None:
+    """Join weights that follow each other in a loop, and refuse loops that are not one neuron and
+    one weight matrix then.
+
+    Raises:
+        ConversionError: Names the first node and the number of other problems.
+    """
+    for part in loops_of(draft):
+        _join_weights(draft, part)
+    refuse_for(target, list(_loop_problems(draft)))
+
+
+def _join_weights(draft: Draft, part: Sequence[str]) -> None:
+    for first in part:
+        entry = draft.nodes[first]
+        targets = draft.targets(first)
+        if entry["type"] != "Linear" or len(targets) != 1 or targets[0] == first:
+            continue
+        second = draft.nodes[targets[0]]
+        alone = second["type"] in ("Linear", "Affine") and draft.sources(targets[0]) == [first]
+        if targets[0] not in part or not alone:
+            continue
+        second["weight"] = np.asarray(second["weight"]) @ np.asarray(entry["weight"])
+        (name,) = targets
+        draft.edges = [
+            (source, name if end == first else end)
+            for source, end in draft.edges
+            if source != first
+        ]
+        del draft.nodes[first]
+        draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
+        draft.changed(name, f"takes '{first}' in", "weights that follow each other in a loop")
+
+
 def check_wiring(draft: Draft, target: Target) -> None:
     """Refuse node types and wiring that the importer cannot express, all of them at once.
 
@@ -76,6 +110,8 @@ def _reason(node: str, message: str, *, fix: str) -> Problem:
 def _loop_problems(draft: Draft) -> Iterator[Problem]:
     """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
     for part in loops_of(draft):
+        if len(part) == 2 and set(part) & set(draft.memories):
+            continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
         )
@@ -113,7 +149,8 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
     recurrent = settle_loops(draft)
     # An importer that runs nodes depth first returns what ran last, so that loops must come before
     # what follows them.
-    inner = [edge for edge in draft.edges for pair in recurrent if edge in (pair, pair[::-1])]
+    weights = {source for source, _ in recurrent}
+    inner = [edge for edge in draft.edges if weights & {*edge}]
     sums = threaded(draft, recurrent, target.title) if importer.depth_first else []
     first = [*inner, *sums]
     draft.edges = [
@@ -121,7 +158,11 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
         *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
     ]
     for edge in recurrent if importer.longer_loops else ():
+        if edge[1] in draft.memories or edge in draft.delayed:
+            continue
         _longer_loop(draft, edge, target.title)
+    if importer.by_name and draft.delayed:
+        _name_in_order(draft, target.title)
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
         importer.wire(draft, recurrent, later, dt)
@@ -139,9 +180,14 @@ def settle_loops(draft: Draft) -> list[Edge]:
 
 def _recurrent_edges(draft: Draft) -> list[Edge]:
     """Edges from the weights of a loop to its neuron."""
-    found = []
+    found = list(draft.delayed)
     for part in loops_of(draft):
-        weights, neuron = sorted(part, key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES)
+        if any(edge[1] in part for edge in draft.delayed):
+            continue
+        weights, neuron = sorted(
+            part,
+            key=lambda name: draft.nodes[name]["type"] in NEURON_TYPES or name in draft.memories,
+        )
         found.append((weights, neuron))
     return found
 
@@ -179,6 +225,19 @@ def _bias_out_of_loop(draft: Draft, weights: str, neuron: str) -> None:
         f"its bias is moved to '{feeder}'",
         "the importer leaves a loop out of the first step",
     )
+
+
+def _name_in_order(draft: Draft, title: str) -> None:
+    """Names whose alphabetical order is that in which the nodes must run."""
+    order = forward_order(draft)
+    width = len(str(len(order)))
+    names = {name: f"n{place:0{width}d}_{name}" for place, name in enumerate(order)}
+    for name, new in names.items():
+        draft.changed(new, f"'{name}' is renamed", f"{title}'s importer runs nodes by their names")
+    draft.shapes = {names[name]: draft.shapes[name] for name in draft.nodes}
+    draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
+    draft.edges = [(names[source], names[target]) for source, target in draft.edges]
+    draft.renamed = names
 
 
 def _longer_loop(draft: Draft, edge: Edge, title: str) -> None:

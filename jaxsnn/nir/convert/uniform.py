@@ -16,25 +16,30 @@ from jaxsnn.nir.convert.step import Step
 _DIGITS = 12
 
 
-def alike(draft: Draft, steps: dict[str, Step], title: str) -> dict[str, Step]:
+def alike(
+    draft: Draft, steps: dict[str, Step], title: str, *, loops: bool = False
+) -> dict[str, Step]:
     """Split populations so that the neurons of each decay alike, and join their spikes again.
 
-    Left alone, and to the writers to refuse: populations of a loop, whose edges would then take
-    steps in an order of the importer's own, and channels whose neurons differ among themselves.
+    Left alone, and to the writers to refuse: channels whose neurons differ among themselves, and
+    without `loops` populations of a loop, whose edges would then take steps in an order of the
+    importer's own.
 
     Args:
         draft: Edited in place.
         steps: Of the source.
         title: The framework, for messages.
+        loops: The importer runs loops through several nodes.
     """
     looped = {name for part in loops_of(draft) for name in part}
     found: dict[str, Step] = {}
     for name, step in steps.items():
         groups = _groups(step)
-        if len(groups) < 2 or name in looped:
+        if len(groups) < 2 or (name in looped and not loops):
             found[name] = step
             continue
-        found |= _split(draft, step, groups)
+        own = _weights_to_itself(draft, name) if name in looped else []
+        found |= _split(draft, step, groups, own)
         why = f"{title}'s importer takes one time constant for all neurons of a node"
         draft.changed(name, f"is written as {len(groups)} nodes, whose spikes '{name}' joins", why)
     return found
@@ -53,7 +58,14 @@ def _groups(step: Step) -> list[np.ndarray]:
     return [np.array(group) for group in groups.values()]
 
 
-def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step]:
+def _weights_to_itself(draft: Draft, name: str) -> list[str]:
+    """What feeds a population within its loop."""
+    (part,) = (part for part in loops_of(draft) if name in part)
+    return [source for source in draft.sources(name) if source in part]
+
+
+def _split(draft: Draft, step: Step, groups: list[np.ndarray], own: list[str]) -> dict[str, Step]:
+    """The parts; edges from `own`, the weights of its loop, act a step later."""
     name, found = step.name, {}
     sources, inward = draft.sources(name), draft.shapes[name][0]
     old = draft.nodes[name]
@@ -77,6 +89,8 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
             }
             draft.shapes[rows] = (draft.shapes[source][0] if weighted else inward, shape)
             draft.edges += [(before, rows) for before in fed] + [(rows, part)]
+            if source in own:
+                draft.delayed.append((rows, part))
         places = f"{part}_places"
         draft.nodes[places] = _columns(identity(inward), group)
         draft.shapes[places] = (shape, inward)
@@ -84,6 +98,7 @@ def _split(draft: Draft, step: Step, groups: list[np.ndarray]) -> dict[str, Step
     draft.edges = [
         edge for edge in draft.edges if edge not in [(source, name) for source in sources]
     ]
+    draft.delayed = [edge for edge in draft.delayed if edge[1] != name]
     for source, weighted in zip(sources, alone, strict=True):
         if weighted:
             del draft.nodes[source]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.evidence import Estimate
     from jaxsnn.nir.graph import Change, Edge, Graph
     from jaxsnn.nir.nodes import Node
-    from jaxsnn.nir.torch_leaves import Call, Exported
+    from jaxsnn.nir.torch_leaves import Call, Exported, Setter
 
 TimeUnit = Literal["s", "ms", "step"]
 Kernel = Literal["delta", "box"]
@@ -122,6 +122,7 @@ class Evidence:
         r_of_one_is_silent: r = 1 says nothing about dt, because it also writes files in which the
             input decays.
         r_is_rate: r of IF is 1/dt.
+        silent: Types of neurons whose numbers say nothing about dt.
         proves: One dt for all neurons, more than a coincidence, proves that it wrote the file.
         confirms: What must hold of the neurons besides.
         recognises: The nodes by name -> a sentence that says by what a file is recognised, or ""
@@ -133,6 +134,7 @@ class Evidence:
     dt_from: StepLength | None = None
     r_of_one_is_silent: bool = False
     r_is_rate: bool = False
+    silent: tuple[str, ...] = ()
     proves: bool = False
     confirms: Callable[[Mapping[str, Node]], bool] | None = None
     recognises: Callable[[Mapping[str, Node]], str] | None = None
@@ -145,19 +147,22 @@ class OwnOption:
 
     Attributes:
         name: Keyword of `jaxsnn.nir.read`; the command line writes "-" for "_".
-        kind: "time": seconds, or text with a unit. "bool": true or false, may differ by node.
+        kind: "time": seconds, or text with a unit. "bool": true or false. "number": a number, or
+            "none". "choice": one of `choices`. All but times may differ by node.
         help: For the help of the command line: "Norse: the dt that its exporter was given".
         missing: What a message names where it is needed: "the dt that Norse's exporter was given".
         fix: What to say then; "" for "say NAME=".
         unsaid: A sentence for `Dialect.why` while nobody has said it.
+        choices: The values of a "choice".
     """
 
     name: str
-    kind: Literal["time", "bool"]
+    kind: Literal["time", "bool", "number", "choice"]
     help: str
     missing: str = ""
     fix: str = ""
     unsaid: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,6 +195,10 @@ class Conventions:
         detaches_resets: Its gradients leave out the resets that act when a step begins.
         threshold: Spike where V > v_threshold, or already where they are equal.
         spikes_per_step: "one" or "several".
+        spikes_option: Name of the own option, "multi" or "single", that says otherwise; "" for
+            none.
+        floor_option: Name of the own option, a number, below which V never is at the end of a step;
+            "" for none.
         spikes_from: "before": the spike of a step is that of the membrane before the step's update,
             so that each layer takes a step.
         initial: Membrane at the start. Currents start at 0.
@@ -198,6 +207,8 @@ class Conventions:
         recurrent_delay: Steps that a recurrent spike takes.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
+        meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
+            (`Node.read_as`), each with what to say of it: called with a graph.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why).
     """
@@ -221,12 +232,15 @@ class Conventions:
     detaches_resets: bool = True
     threshold: Literal[">", ">="] = ">"
     spikes_per_step: Literal["one", "several"] = "one"
+    spikes_option: str = ""
+    floor_option: str = ""
     spikes_from: Literal["before", "after"] = "after"
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
+    meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()
     options: tuple[OwnOption, ...] = ()
     defaults: Mapping[str, tuple[Any, str]] = dataclasses.field(default_factory=nothing)
 
@@ -260,7 +274,7 @@ class Importer:
         write: Writes one neuron.
         load: The line of Python that loads a file: called with its path and the `Setting`. It
             defines `net`.
-        run: The line that runs a step, or all steps, of what was loaded.
+        run: The lines that run all steps of what was loaded, on x; a comment says its axes.
         setting: What holds for all neurons of a file, from their steps; for `write` and `load` in
             `Setting.own`.
         wire: Gives a draft the nodes, edges and names that it needs: called with the draft, the
@@ -269,6 +283,8 @@ class Importer:
         dt: The step that it assumes where it cannot be told another, seconds.
         fixed_dt: It cannot be told another.
         pool: The kind of pool that it takes.
+        pads_pools: It pads pools as the file says.
+        dilates: It takes the dilation of convolutions.
         chain: It runs one chain of nodes only.
         sums: It adds several inputs to a node, recurrent ones aside.
         depth_first: It runs nodes depth first, so that sources must be made to run before what sums
@@ -279,6 +295,14 @@ class Importer:
         uniform: It takes one time constant for all neurons of a node.
         subtracts: Its neurons can subtract their threshold, so that copies can share several spikes
             in a step.
+        subtraction: When its neurons can subtract their threshold, if nothing else differs: "at once",
+            "later" (in the next step, after decaying), "unless above" (at once, but a membrane that
+            was above threshold before counts as reset already); other subtractions are written as
+            the first of these and weights from the neurons to themselves.
+        apart: Steps with a current that it can do only without one.
+        composes: Resets of `jaxsnn.nir.convert.step` that several of its nodes can do together, because
+            it runs loops through many.
+        by_name: It runs nodes in the order of their names.
         does: Steps that its neurons do as they are, however high their membranes reach.
         reads: What it makes of what a file does not say, as fields of `Dialect`.
         misread: Types that it reads otherwise than files of its framework mean them: a file with
@@ -302,6 +326,8 @@ class Importer:
     dt: float = 1.0
     fixed_dt: bool = False
     pool: str | None = None
+    pads_pools: bool = True
+    dilates: bool = True
     chain: bool = False
     sums: bool = True
     depth_first: bool = False
@@ -309,6 +335,10 @@ class Importer:
     starts_at_reset: bool = False
     uniform: bool = False
     subtracts: bool = False
+    subtraction: tuple[Literal["at once", "later", "unless above"], ...] | None = None
+    apart: Callable[[Step], bool] | None = None
+    composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
+    by_name: bool = False
     does: Callable[[Step], bool] | None = None
     reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     misread: tuple[str, ...] = ()
@@ -342,6 +372,11 @@ class Framework:
         extra: The extra of this library that installs it.
         package: Its top-level module, for `leaves`.
         leaves: Its layers for `jaxsnn.from_torch`: name of a class -> what exports one call.
+        setters: What puts the numbers of a file into its layers, for `jaxsnn.load_into`: name of a
+            class -> function.
+        in_time: layer -> whether it takes (time, batch, *shape) and runs through time itself; None:
+            none does.
+        rewind: Method of its layers that puts their states to the start; "" where they keep none.
         leaf_options: Options of `jaxsnn.nir.read` for graphs of these layers.
         surrogate: The derivative of a spike that its neurons have by default, in words.
         note: What must be known beside the numbers, for the documentation: one sentence.
@@ -355,6 +390,9 @@ class Framework:
     extra: str = ""
     package: str = ""
     leaves: Mapping[str, Callable[[Call], Exported]] = dataclasses.field(default_factory=nothing)
+    setters: Mapping[str, Setter] = dataclasses.field(default_factory=nothing)
+    in_time: Callable[[Any], bool] | None = None
+    rewind: str = ""
     leaf_options: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     surrogate: str = ""
     note: str = ""

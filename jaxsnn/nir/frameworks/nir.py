@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from jaxsnn.nir.frameworks.decays import NO_DECAY
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Rule, rules
+from jaxsnn.nir.frameworks.framework import Conventions, Framework, OwnOption, Rule, rules
 
+_SPIKE_AREA = OwnOption(
+    name="spike_area",
+    kind="time",
+    help="NIR itself: a spike of weight 1 is a current of 1 that lasts so long (by default one unit "
+    "of the file's time, as a delta)",
+)
 FRAMEWORK = Framework(
     name="nir",
     title="NIR",
-    note="The literal equations of NIR: a spike is a current of area 1 in the file's unit of time.",
+    note="The literal equations of NIR: a spike is a current of area 1 in the file's unit of time, or"
+    " of another `spike_area`.",
     dialects=(
         Conventions(
             name="nir",
@@ -22,6 +29,7 @@ FRAMEWORK = Framework(
             ),
             others=Rule(),
             area="unit",
+            options=(_SPIKE_AREA,),
             reset="zero",
             reset_delay=False,
             constant_input="current",

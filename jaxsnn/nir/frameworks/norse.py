@@ -1,4 +1,4 @@
-"""Norse: LIFBoxCell, LIFCell, IAFCell and LIBoxCell; 1.1, and the main branch after it.
+"""Norse: LIFBoxCell, LIFCell, IAFCell, LIBoxCell, LICell; 1.1, and the main branch after it.
 
 Main's importer and exporter are `norse/torch/utils/import_nir.py` and `export_nir.py` at its commit
 065a3b4. It runs graphs through nirtorch.nir_to_torch, which sums what arrives in one step; 1.1 runs
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,8 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
-from jaxsnn.nir.torch_leaves import Call, Exported, numbers_of
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, numbers_of, setter_of
 
 # What it writes
 
@@ -58,21 +59,25 @@ _DT_EXPORT = OwnOption(
     ),
 )
 _BOX = Rule(kernel="box", membrane_decay=EULER_MEMBRANE, membrane="euler", ones=("r",))
-_IAF = Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",))
+_CURRENT = Rule(
+    arrival="jump",
+    membrane_decay=EULER_MEMBRANE,
+    synapse_decay=EULER_SYNAPSE,
+    membrane="euler",
+    synapse="decay last",
+    ones=("r", "w_in"),
+)
+_IAF = Rule(
+    arrival="jump", membrane_decay=NO_DECAY, membrane="leak", initial="v_reset", ones=("r",)
+)
 _WRITES = Conventions(
     name="norse",
     version="1.1",
     rules=rules(
         LIF=_BOX,
         LI=_BOX,
-        CubaLIF=Rule(
-            arrival="jump",
-            membrane_decay=EULER_MEMBRANE,
-            synapse_decay=EULER_SYNAPSE,
-            membrane="euler",
-            synapse="decay last",
-            ones=("r", "w_in"),
-        ),
+        CubaLIF=_CURRENT,
+        CubaLI=_CURRENT,
         IF=_IAF,
     ),
     time_unit="s",
@@ -87,7 +92,6 @@ _WRITES_MAIN = dataclasses.replace(
     _WRITES,
     version="main",
     after="1.1",
-    rules=rules(**(dict(_WRITES.rules) | {"IF": dataclasses.replace(_IAF, initial="v_reset")})),
     defaults=MappingProxyType(
         {
             "dt_export": (
@@ -295,6 +299,14 @@ def _large(step: Step, start: np.ndarray, rest: np.ndarray, share: np.ndarray) -
     return large
 
 
+#: Resets that no neuron of its importer has.
+_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
+
+
+def _needs_no_current(step: Step) -> bool:
+    return step.reset in _COMPOSED
+
+
 def _load(path: str, setting: Setting) -> str:
     read, method = f"nir.read({path!r})", _RESET_METHODS[setting.own]
     return f"import nir, norse.torch; net = norse.torch.from_nir({read}, dt={setting.dt!r}{method})"
@@ -309,8 +321,11 @@ _IMPORTER = Importer(
     run=TORCH_RUN,
     dt=1e-3,
     pool="SumPool2d",
+    pads_pools=False,
     depth_first=True,
     subtracts=True,
+    apart=_needs_no_current,
+    composes=_COMPOSED,
     reads=MappingProxyType(
         {"dt_export": 1.0, "reset": "zero", "reset_delay": False, "initial": "v_leak"}
     ),
@@ -324,32 +339,130 @@ _IMPORTER_MAIN = dataclasses.replace(
 
 # Its layers
 
+#: Cells of one step, and those that run the same through (time, batch, *shape).
 _KINDS: Mapping[str, str] = MappingProxyType(
-    {"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF", "LIBoxCell": "LI"}
+    {
+        **{"LIFBoxCell": "LIF", "LIFCell": "CubaLIF", "IAFCell": "IF"},
+        **{"LIBoxCell": "LI", "LICell": "CubaLI"},
+        **{"LIF": "CubaLIF", "IAF": "IF", "LI": "CubaLI"},
+    }
 )
+#: Those with weights of their own, likewise.
+_WEIGHTED: Mapping[str, str] = MappingProxyType(
+    {"LILinearCell": "CubaLI", "LIFRecurrentCell": "CubaLIF", "LIFRecurrent": "CubaLIF"}
+)
+_IN_TIME = ("IAF", "LI", "LIF", "LIFRecurrent", "Lift")
 
 
 def _export_cell(call: Call) -> Exported:
-    """LIFBoxCell, LIFCell, IAFCell and LIBoxCell; time constants in true seconds."""
+    """A cell without weights; time constants in true seconds."""
+    kind = _KINDS[type(call.module).__name__]
+    entry, options = _neuron_of(call, kind)
+    return Exported(
+        nodes={"": {"type": kind, **entry}},
+        framework="norse",
+        options=options,
+        dt=float(call.module.dt),
+    )
+
+
+def _neuron_of(call: Call, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of a cell's neurons, and the options of its node."""
     cell, shape = call.module, call.outward
     p = cell.p
     entry: dict[str, Any] = {"r": np.ones(shape, np.float32)}
-    kind = _KINDS[type(cell).__name__]
+    current = kind in ("CubaLIF", "CubaLI")
     if kind != "IF":
-        entry["tau_mem" if kind == "CubaLIF" else "tau"] = 1 / numbers_of(p.tau_mem_inv, shape)
+        entry["tau_mem" if current else "tau"] = 1 / numbers_of(p.tau_mem_inv, shape)
         entry["v_leak"] = numbers_of(p.v_leak, shape)
-    if kind == "CubaLIF":
+    if current:
         entry["tau_syn"] = 1 / numbers_of(p.tau_syn_inv, shape)
         entry["w_in"] = np.ones(shape, np.float32)
     options: dict[str, Any] = {}
-    if kind != "LI":
+    if kind not in ("LI", "CubaLI"):
         entry |= {"v_threshold": numbers_of(p.v_th, shape), "v_reset": numbers_of(p.v_reset, shape)}
         options["reset"] = _reset_of(call.name, getattr(p, "reset_method", None))
     if kind == "IF":
         options["initial"] = "v_reset"
+    return entry, options
+
+
+def _export_weighted(call: Call) -> Exported:
+    """LILinearCell, LIFRecurrentCell and LIFRecurrent: weights, the neurons, and what these feed
+    themselves through; Norse adds all of it to the current in one step.
+    """
+    cell = call.module
+    kind = _WEIGHTED[type(cell).__name__]
+    entry, options = _neuron_of(call, kind)
+    nodes = {
+        "w_in": {"type": "Linear", "weight": numbers_of(cell.input_weights)},
+        "": {"type": kind, **entry},
+    }
+    edges = [("w_in", "")]
+    if kind == "CubaLIF":
+        nodes["w_rec"] = {"type": "Linear", "weight": numbers_of(cell.recurrent_weights)}
+        edges += [("", "w_rec"), ("w_rec", "")]
     return Exported(
-        nodes={"": {"type": kind, **entry}}, framework="norse", options=options, dt=float(cell.dt)
+        nodes=nodes,
+        edges=tuple(edges),
+        last="",
+        framework="norse",
+        options=options,
+        dt=float(cell.dt),
     )
+
+
+def _export_lifted(call: Call) -> Exported:
+    """Lift: what the layer in it becomes."""
+    inner = call.module.lifted_module
+    if list(inner.children()):
+        raise ConversionError(
+            f"'{call.name}' lifts a {type(inner).__name__} of several layers",
+            fix="lift its layers one by one",
+            node=call.name,
+        )
+    return exported(dataclasses.replace(call, module=inner, leading=1))
+
+
+def _set_cell(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """The parameters `p` of a cell, and the weights of one that has its own."""
+    cell = call.module
+    step, dt = steps[""], float(cell.dt)
+    rest = 1 - step.decay
+    values: dict[str, np.ndarray] = {}
+    if "tau_mem_inv" in cell.p._fields:
+        # Without a leak there is nothing that V goes to.
+        leak = step.drive / np.where(rest == 0, 1.0, rest)
+        values |= {"tau_mem_inv": rest / dt, "v_leak": leak}
+    if "tau_syn_inv" in cell.p._fields:
+        values["tau_syn_inv"] = (1 - step.synapse_decay) / dt
+    if np.all(np.isfinite(step.v_threshold)) and "v_th" in cell.p._fields:
+        values["v_th"] = step.v_threshold
+        if step.reset == "value":
+            values["v_reset"] = step.v_reset
+    found = [(f"p.{name}", step.name, value) for name, value in values.items()]
+    for suffix, name in (("w_in", "input_weights"), ("w_rec", "recurrent_weights")):
+        if suffix in nodes:
+            found.append((name, nodes[suffix].name, np.asarray(nodes[suffix].value("weight"))))
+    return [
+        LayerNumbers(layer=call.name, node=node, owner=cell, name=name, value=value)
+        for name, node, value in found
+    ]
+
+
+def _set_lifted(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Lift: the layer in it."""
+    inner = dataclasses.replace(call, module=call.module.lifted_module)
+    setter = setter_of(inner.module)
+    return [] if setter is None else setter(inner, nodes, steps)
+
+
+def _in_time(module: Any) -> bool:
+    return type(module).__name__ in _IN_TIME
 
 
 def _reset_of(name: str, method: Any) -> str:
@@ -367,7 +480,11 @@ def _reset_of(name: str, method: Any) -> str:
 
 
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
-    dict.fromkeys(_KINDS, _export_cell)
+    {
+        **dict.fromkeys(_KINDS, _export_cell),
+        **dict.fromkeys(_WEIGHTED, _export_weighted),
+        "Lift": _export_lifted,
+    }
 )
 
 FRAMEWORK = Framework(
@@ -379,6 +496,10 @@ FRAMEWORK = Framework(
     extra="interop",
     package="norse",
     leaves=_LEAVES,
+    setters=MappingProxyType(
+        {**dict.fromkeys((*_KINDS, *_WEIGHTED), _set_cell), "Lift": _set_lifted}
+    ),
+    in_time=_in_time,
     leaf_options=MappingProxyType({"dt_export": 1.0}),
     surrogate="FastSigmoid(slope=1), whatever its alpha",
     note="Its membranes start at v_leak; its importer reads CubaLIF otherwise than it writes it.",

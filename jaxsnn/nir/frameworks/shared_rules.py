@@ -17,5 +17,9 @@ TAU_OVER_R = StepLength(text="tau/r", of=_tau_over_r, synapses=True)
 COMMON_NODES = (
     *("Input", "Output", "Linear", "Affine", "Conv2d", "Flatten", "IF", "LIF", "CubaLIF"),
 )
-#: How what an importer of PyTorch's makes is run; x is (steps, batch, *shape).
-TORCH_RUN = "y, state = net(x[0]); y, state = net(x[1], state)"
+#: How what an importer of PyTorch's makes is run: step by step, with a state that it is given back.
+TORCH_RUN = """\
+state, spikes = None, []
+for frame in x:  # x: a float tensor (time, batch, *shape)
+    y, state = net(frame, state)
+    spikes.append(y)"""

@@ -24,6 +24,21 @@ _NORM_INPUT = OwnOption(
     help="Sinabs: true or false",
     unsaid="norm_input is not in the file: say norm_input=.",
 )
+_MIN_V_MEM = OwnOption(
+    name="min_v_mem",
+    kind="number",
+    help="Sinabs: V is raised to this at the end of each step, or none",
+    unsaid=(
+        "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say min_v_mem= "
+        "(from_model sets -1 by default, its NIR importer -v_threshold for IF)."
+    ),
+)
+_SPIKE_FN = OwnOption(
+    name="spike_fn",
+    kind="choice",
+    help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",
+    choices=("multi", "single"),
+)
 #: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
 #: ExpLeak (LI).
 _LEAKY = Rule(
@@ -64,7 +79,12 @@ FRAMEWORK = Framework(
             reset_delay=False,
             threshold=">=",
             spikes_per_step="several",
-            options=(_NORM_INPUT,),
+            spikes_option="spike_fn",
+            floor_option="min_v_mem",
+            options=(_NORM_INPUT, _MIN_V_MEM, _SPIKE_FN),
+            defaults=MappingProxyType(
+                {"spike_fn": ("multi", "spike_fn is not in the file, MultiSpike is its default.")}
+            ),
         ),
     ),
     importers=(
@@ -78,5 +98,5 @@ FRAMEWORK = Framework(
     ),
     distribution="sinabs",
     surrogate="single exponential",
-    note="min_v_mem, spike_fn and reset_fn are in no file.",
+    note="min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset.",
 )

@@ -7,7 +7,7 @@ exporter writes what that of 1.0.0 does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from jaxsnn.nir.convert.neuron_writing import (
     needs_value_reset,
     negligible,
     refuse_drive,
+    told,
 )
 from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.clamps import Learnt, clamping
 from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -36,8 +38,16 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import IF, NEURONS, I, Node
-from jaxsnn.nir.torch_leaves import Call, Exported, exported_linear, numbers_of
+from jaxsnn.nir.torch_leaves import (
+    Call,
+    Exported,
+    LayerNumbers,
+    exported_linear,
+    numbers_of,
+    set_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +79,19 @@ def _is_single_precision(nodes: Mapping[str, Node]) -> bool:
     return False
 
 
+def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
+    """beta and alpha, as r = 1/(1-beta) and w_in = 1/(1-alpha) hold them."""
+    pairs = {
+        "LIF": (("beta", "tau", "r"),),
+        "CubaLIF": (("beta", "tau_mem", "r"), ("alpha", "tau_syn", "w_in")),
+    }
+    for symbol, tau, gain in pairs.get(node.type, ()):
+        taus, gains = np.broadcast_arrays(*(np.asarray(node.value(key)) for key in (tau, gain)))
+        with np.errstate(all="ignore"):
+            decay, step = 1 - 1 / gains.astype(float), taus / gains
+        yield Learnt(symbol=symbol, decay=decay, tau=tau, step=step, gain=gain, gains=(1.0, np.inf))
+
+
 _WRITES = Conventions(
     name="snntorch",
     version="1.0",
@@ -92,17 +115,33 @@ _WRITES = Conventions(
     time_unit="s",
     dt=_DT,
     resets_at_start=True,
+    meanings=(clamping("snnTorch", _learnt),),
 )
 
 
 # What it reads
 
 
+#: What is set of a loaded neuron: reset_mechanism, reset_delay and the name of state_function.
+_MECHANISMS: Mapping[str, tuple[str, bool, str]] = MappingProxyType(
+    {
+        "value": ("zero", False, "_base_zero"),
+        "skip": ("zero", True, "_base_zero"),
+        "subtract later": ("subtract", True, "_base_sub"),
+        "subtract unless above": ("subtract", False, "_base_sub"),
+    }
+)
+
+
 def _write(step: Step, setting: Setting) -> Written:
-    """Leaky and Synaptic of 1.0, with reset to zero at once, one threshold for all, leak and start
-    at 0.
+    """Leaky and Synaptic of 1.0, with one threshold for all, leak and start at 0.
+
+    Its importer gives them a reset to zero at once; the line that loads the file sets others.
     """
-    needs_value_reset(step, setting, "snnTorch")
+    step = _without_a_current(step)
+    if step.reset not in _MECHANISMS or step.several:
+        needs_value_reset(step, setting, "snnTorch")
+        step = dataclasses.replace(step, reset="value", several=False)
     needs_start(step, step.v_reset, setting)
     height = step.v_threshold - step.v_reset
     level = float(height.flat[0])
@@ -122,11 +161,12 @@ def _write(step: Step, setting: Setting) -> Written:
         f"snnTorch's importer takes r = tau/dt with dt = {setting.dt:g} s, "
         "and one threshold for all neurons"
     )
+    mechanism, delay, _ = _MECHANISMS[step.reset]
+    says = {"reset": mechanism, "reset_delay": delay}
     if not step.current_based:
         entry |= {"type": "LIF", "tau": setting.dt / rest}
-        return Written(
-            entry=entry, factor=scale * step.gain, offset=negligible(drive, threshold), why=why
-        )
+        offset = negligible(drive, threshold)
+        return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why, says=says)
     refuse_drive(step, drive, setting)
     share = np.maximum(1 - step.synapse_decay, NO_LEAK)
     entry |= {
@@ -135,12 +175,32 @@ def _write(step: Step, setting: Setting) -> Written:
         "tau_syn": setting.dt / share,
         "w_in": 1 / share,
     }
-    return Written(
-        entry=entry,
-        factor=scale * step.gain * step.synapse_gain,
-        offset=np.zeros(step.shape),
-        why=why,
+    factor, none = scale * step.gain * step.synapse_gain, np.zeros(step.shape)
+    return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
+
+
+def _without_a_current(step: Step) -> Step:
+    """A LIF whose delayed reset to zero drops what arrives, as Synaptic with a current of one step:
+    Leaky would reset before.
+    """
+    if step.reset != "skip" or step.current_based:
+        return step
+    return dataclasses.replace(
+        step,
+        current_based=True,
+        synapse_decay=np.zeros(step.shape),
+        synapse_gain=np.ones(step.shape),
     )
+
+
+def _compares(step: Step) -> bool:
+    """Its own immediate subtraction."""
+    return step.reset == "subtract unless above" and not step.several
+
+
+def _needs_no_current(step: Step) -> bool:
+    """Synaptic subtracts at once only as reset_delay false does, and fires one spike a step."""
+    return step.reset == "subtract" or step.several
 
 
 def _write_main(step: Step, setting: Setting) -> Written:
@@ -181,17 +241,40 @@ def _write_if(step: Step, setting: Setting) -> Written:
         "v_reset": filled(step, 0),
     }
     why = "snnTorch's importer takes r = 1 of IF, and one threshold for all neurons"
-    return Written(entry=entry, factor=scale * step.gain, offset=np.zeros(step.shape), why=why)
+    says = {"reset": "subtract", "reset_delay": False}
+    return Written(
+        entry=entry,
+        factor=scale * step.gain,
+        offset=np.zeros(step.shape),
+        why=why,
+        says=says,
+    )
 
 
 def _load(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}))"
+    return f"import nir; {module}; net = import_from_nir(nir.read({path!r})){_told(setting)}"
 
 
 def _load_main(path: str, setting: Setting) -> str:
     module = "from snntorch.import_nir import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+    read = f"nir.read({path!r})"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){_told(setting)}"
+
+
+def _told(setting: Setting) -> str:
+    """Code that sets the resets which no file holds."""
+    settings = {}
+    for mechanism, delay, function in _MECHANISMS.values():
+        if (mechanism, delay) == ("zero", False):
+            continue
+        names = ",".join(setting.saying(reset=mechanism, reset_delay=delay))
+        settings[names] = (
+            ("reset_mechanism", repr(mechanism)),
+            ("reset_delay", repr(delay)),
+            ("state_function", f"m.{function}"),
+        )
+    return told(setting, "hasattr(m, 'reset_mechanism')", settings)
 
 
 _IMPORTER = Importer(
@@ -205,6 +288,10 @@ _IMPORTER = Importer(
     pool="AvgPool2d",
     longer_loops=True,
     starts_at_reset=True,
+    subtracts=True,
+    subtraction=("later", "unless above"),
+    apart=_needs_no_current,
+    does=_compares,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 _IMPORTER_MAIN = dataclasses.replace(
@@ -215,7 +302,6 @@ _IMPORTER_MAIN = dataclasses.replace(
     write=_write_main,
     load=_load_main,
     fixed_dt=False,
-    does=_is_if,
     # Its exporter writes w_in = tau_syn/dt and no IF.
     misread=("CubaLIF", "IF"),
 )
@@ -250,6 +336,8 @@ def _export_neuron(call: Call) -> Exported:
     if neuron.reset_mechanism == "none":
         options["readout"] = True
     recurrent = getattr(neuron, "recurrent", None)
+    if recurrent is not None and hasattr(neuron, "alpha"):
+        options["reset_delay"] = True  # whatever it was told, see the rules
     if recurrent is None:
         return Exported(nodes={"": entry}, framework="snntorch", options=options)
     nodes = {"lif": entry, "w_rec": _recurrent_weights(call, recurrent)}
@@ -286,8 +374,82 @@ def _recurrent_weights(call: Call, recurrent: Any) -> dict[str, Any]:
     )
 
 
+def _export_alpha(call: Call) -> Exported:
+    """Alpha without a reset: its membrane, m (a^n - b^n) for a spike n steps ago with decays a and
+    b, is that of a Synaptic, (a^(n+1) - b^(n+1)) / (a - b), one step later, times m (a - b).
+    """
+    neuron, shape = call.module, call.outward
+    if neuron.reset_mechanism != "none":
+        raise ConversionError(
+            f"'{call.name}' (Alpha) puts its currents to 0 with each spike, "
+            "and NIR's neurons reset their membranes alone",
+            fix='use Synaptic, or reset_mechanism="none" for a readout',
+            node=call.name,
+        )
+    _refuse_unheld(call)
+    alpha, beta = (
+        np.clip(numbers_of(each, shape).astype(float), 0, 1) for each in (neuron.alpha, neuron.beta)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
+        numbers = {"tau_mem": _DT / (1 - beta), "tau_syn": _DT / (1 - alpha)}
+        numbers |= {"r": 1 / (1 - beta), "w_in": 1 / (1 - alpha)}
+    factor = height * (alpha - beta)
+    if not np.all(np.isfinite(factor)):
+        raise ConversionError(
+            f"'{call.name}' (Alpha) has alpha {alpha.flat[0]:g} and beta {beta.flat[0]:g}",
+            fix="give it two different decays between 0 and 1",
+            node=call.name,
+        )
+    zero = np.zeros(shape)
+    levels = {"v_leak": zero, "v_reset": zero, "v_threshold": numbers_of(neuron.threshold, shape)}
+    nodes = {
+        "scale": {"type": "Scale", "scale": factor},
+        "delay": {"type": "Delay", "delay": np.full(shape, _DT)},
+        "": {"type": "CubaLIF", **numbers, **levels},
+    }
+    return Exported(
+        nodes=nodes,
+        edges=(("scale", "delay"), ("delay", "")),
+        last="",
+        framework="snntorch",
+        options={"reset": "none", "reset_delay": True, "readout": True},
+    )
+
+
+def _set_neuron(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """beta, alpha, threshold and recurrent weights; a neuron that never resets has its threshold
+    for nothing.
+    """
+    neuron = call.module
+    step = steps["lif" if "lif" in steps else ""]
+    values = {"beta": step.decay}
+    if hasattr(neuron, "alpha"):
+        values["alpha"] = step.synapse_decay
+    if np.all(np.isfinite(step.v_threshold)):
+        values["threshold"] = step.v_threshold
+    found = [
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+    if "w_rec" not in nodes:
+        return found
+    if neuron.all_to_all:
+        recurrent = dataclasses.replace(call, module=neuron.recurrent)
+        return found + set_weights(recurrent, nodes, steps, suffix="w_rec")
+    weights = np.diag(np.asarray(nodes["w_rec"].value("weight")))
+    owner = neuron.recurrent
+    name = nodes["w_rec"].name
+    return [*found, LayerNumbers(layer=call.name, node=name, owner=owner, name="V", value=weights)]
+
+
 _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
-    dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron)
+    {
+        **dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _export_neuron),
+        "Alpha": _export_alpha,
+    }
 )
 
 FRAMEWORK = Framework(
@@ -299,6 +461,10 @@ FRAMEWORK = Framework(
     extra="interop",
     package="snntorch",
     leaves=_LEAVES,
+    setters=MappingProxyType(
+        dict.fromkeys(("Leaky", "Synaptic", "RLeaky", "RSynaptic"), _set_neuron)
+    ),
+    rewind="reset_mem",
     surrogate="ArcTan(alpha=2)",
-    note="Its files never say the reset; its importer resets to 0 at once.",
+    note="Its files never say the reset; its importer resets to 0 at once, and the line that loads a file sets others.",
 )

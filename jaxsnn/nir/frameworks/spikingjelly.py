@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from jaxsnn.nir.convert.neuron_writing import (
     negligible,
     one_for_all,
     refuse_drive,
+    told,
 )
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, FROM_R, FROM_W_IN, NO_DECAY
@@ -30,6 +34,15 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TAU_OVER_R, TORCH_RUN
+from jaxsnn.nir.nodes import Node
+from jaxsnn.nir.torch_leaves import (
+    LAYER_SETTERS,
+    LAYERS,
+    Call,
+    Exported,
+    LayerNumbers,
+    numbers_of,
+)
 
 # What it writes
 
@@ -61,10 +74,19 @@ _WRITES = Conventions(
 
 
 def _write(step: Step, setting: Setting) -> Written:
-    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, a reset to
-    that value.
+    """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
+    to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
     """
-    needs_value_reset(step, setting, "SpikingJelly")
+    if not step.current_based and np.all(step.decay == 0):
+        # LIFNode needs tau > dt; CUBALIFNode with a current of one step does not.
+        none, one = np.zeros(step.shape), np.ones(step.shape)
+        step = dataclasses.replace(
+            step, current_based=True, synapse_decay=none, synapse_gain=one, i_start=none
+        )
+    says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
+    if step.reset != "subtract" or step.several:
+        needs_value_reset(step, setting, "SpikingJelly")
+        says = {"reset": "zero"}
     own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
     if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:
         level = np.zeros_like(step.v_reset)
@@ -94,17 +116,12 @@ def _write(step: Step, setting: Setting) -> Written:
             "tau_syn": filled(step, setting.dt / share),
         }
         entry |= {"r": filled(step, 1 / rest), "w_in": filled(step, 1 / share)}
-        factor = scale * step.gain * step.synapse_gain
-        return Written(entry=entry, factor=factor, offset=np.zeros(step.shape), why=why)
+        factor, none = scale * step.gain * step.synapse_gain, np.zeros(step.shape)
+        return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
     if decay == 1:
         entry |= {"type": "IF", "r": filled(step, 1 / setting.dt)}
-        return Written(entry=entry, factor=scale * step.gain, offset=offset, why=why)
-    if decay == 0:
-        raise ConversionError(
-            f"node '{step.name}' keeps nothing of its membrane between steps (tau = dt)",
-            fix="give it tau > dt, which SpikingJelly needs",
-            node=step.name,
-        )
+        factor = scale * step.gain
+        return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
     rest = 1 - decay
     entry |= {"type": "LIF", "tau": filled(step, setting.dt / rest), "v_leak": step.v_reset - level}
     decays_input = (
@@ -112,13 +129,97 @@ def _write(step: Step, setting: Setting) -> Written:
     )
     entry["r"] = filled(step, 1 if decays_input else 1 / rest)
     factor = filled(step, 1) if decays_input else scale * step.gain
-    return Written(entry=entry, factor=factor, offset=offset, why=why)
+    return Written(entry=entry, factor=factor, offset=offset, why=why, says=says)
+
+
+#: Resets that no neuron of its importer has.
+_COMPOSED: tuple[Literal["subtract unless above", "skip"], ...] = ("subtract unless above", "skip")
+
+
+def _needs_no_current(step: Step) -> bool:
+    """CUBALIFNode subtracts at once only, and fires one spike a step."""
+    return step.reset in ("subtract later", *_COMPOSED) or step.several
 
 
 def _load(path: str, setting: Setting) -> str:
     module = "from spikingjelly.activation_based.nir_exchange import import_from_nir"
-    return f"import nir; {module}; net = import_from_nir(nir.read({path!r}), dt={setting.dt!r})"
+    names = ",".join(setting.saying(reset="subtract"))
+    soft = told(setting, "hasattr(m, 'v_reset')", {names: (("v_reset", "None"),)})
+    read = f"nir.read({path!r})"
+    return f"import nir; {module}; net = import_from_nir({read}, dt={setting.dt!r}){soft}"
 
+
+# Its layers
+
+#: The step of the graphs of its layers, which have none.
+_DT = 1e-4
+
+
+def _export_node(call: Call) -> Exported:
+    """IFNode, LIFNode, ParametricLIFNode and CUBALIFNode, by the formulas of its exporter."""
+    neuron, shape = call.module, call.outward
+    reset = 0.0 if neuron.v_reset is None else float(neuron.v_reset)
+    entry: dict[str, Any] = {"v_threshold": np.full(shape, float(neuron.v_threshold))}
+    entry["v_reset"] = np.full(shape, reset)
+    kind = type(neuron).__name__
+    if kind == "IFNode":
+        entry |= {"type": "IF", "r": np.full(shape, 1 / _DT)}
+    elif kind == "CUBALIFNode":
+        rest, share = 1 - float(neuron.v_decay), 1 - float(neuron.c_decay)
+        entry |= {"type": "CubaLIF", "v_leak": np.zeros(shape)}
+        entry |= {"tau_mem": np.full(shape, _DT / rest), "r": np.full(shape, 1 / rest)}
+        entry |= {"tau_syn": np.full(shape, _DT / share), "w_in": np.full(shape, 1 / share)}
+    else:
+        learnt = kind == "ParametricLIFNode"
+        tau = 1 / float(numbers_of(neuron.w.sigmoid())) if learnt else float(neuron.tau)
+        entry |= {"type": "LIF", "tau": np.full(shape, tau * _DT), "v_leak": np.full(shape, reset)}
+        entry["r"] = np.full(shape, 1.0 if neuron.decay_input else tau)
+    options = {"reset": "subtract" if neuron.v_reset is None else "zero"}
+    return Exported(nodes={"": entry}, framework="spikingjelly", options=options, dt=_DT)
+
+
+def _set_node(
+    call: Call, nodes: Mapping[str, Node], steps: Mapping[str, Step]
+) -> list[LayerNumbers]:
+    """Thresholds, resets and decays, one number for all neurons each."""
+    neuron, step = call.module, steps[""]
+    values = {"v_threshold": step.v_threshold}
+    if step.reset == "value":
+        values["v_reset"] = step.v_reset
+    kind = type(neuron).__name__
+    if kind == "CUBALIFNode":
+        values |= {"v_decay": step.decay, "c_decay": step.synapse_decay}
+    elif kind != "IFNode":
+        rest = 1 - step.decay
+        if np.any(rest <= 0) or np.any(step.decay <= 0):
+            raise ConversionError(
+                f"'{call.name}' ({kind}) has a decay between 0 and 1, and node '{step.name}' "
+                f"{float(step.decay.max()):g}",
+                fix="use an IFNode where nothing decays",
+                node=step.name,
+            )
+        # Of ParametricLIFNode, 1/tau is the sigmoid of w.
+        learnt = kind == "ParametricLIFNode"
+        values["w" if learnt else "tau"] = np.log(rest / step.decay) if learnt else 1 / rest
+    return [
+        LayerNumbers(layer=call.name, node=step.name, owner=neuron, name=name, value=value)
+        for name, value in values.items()
+    ]
+
+
+def _export_layer(call: Call) -> Exported:
+    """torch's layer of that name, which takes (batch, *shape) in each step mode."""
+    return LAYERS[type(call.module).__name__](dataclasses.replace(call, leading=1))
+
+
+def _in_time(module: Any) -> bool:
+    return getattr(module, "step_mode", "s") == "m"
+
+
+_NODES = ("IFNode", "LIFNode", "ParametricLIFNode", "CUBALIFNode")
+_LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
+    {**dict.fromkeys(LAYERS, _export_layer), **dict.fromkeys(_NODES, _export_node)}
+)
 
 FRAMEWORK = Framework(
     name="spikingjelly",
@@ -135,12 +236,24 @@ FRAMEWORK = Framework(
             pool="AvgPool2d",
             starts_at_reset=True,
             uniform=True,
+            subtracts=True,
+            subtraction=("at once",),
+            apart=_needs_no_current,
+            composes=_COMPOSED,
+            by_name=True,
             reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "v_reset"}),
         ),
     ),
     distribution="spikingjelly",
     extra="interop",
     package="spikingjelly",
+    leaves=_LEAVES,
+    setters=MappingProxyType({**LAYER_SETTERS, **dict.fromkeys(_NODES, _set_node)}),
+    in_time=_in_time,
+    rewind="reset",
     surrogate="Sigmoid(slope=4)",
-    note="Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node.",
+    note=(
+        "Its importer is strict: r must be 1 or tau/dt, IF r = 1/dt, one time constant a node; "
+        "v_reset None, its soft reset, is in no file."
+    ),
 )

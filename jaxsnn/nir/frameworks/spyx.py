@@ -6,6 +6,8 @@ input does.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +15,15 @@ import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import NEURON_TYPES, WEIGHTED, Draft, as_node, identity
+from jaxsnn.nir.convert.draft import (
+    NEURON_TYPES,
+    WEIGHTED,
+    Draft,
+    as_node,
+    dense_groups,
+    identity,
+    pool_as_convolution,
+)
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -25,7 +35,9 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.frameworks.decays import EULER_SYNAPSE, NO_DECAY, R
+from jaxsnn.nir.evidence import Estimate, estimate
+from jaxsnn.nir.frameworks.clamps import Learnt, clamping
+from jaxsnn.nir.frameworks.decays import EULER_MEMBRANE, EULER_SYNAPSE, NO_DECAY, R
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
     Evidence,
@@ -37,7 +49,8 @@ from jaxsnn.nir.frameworks.framework import (
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES
 from jaxsnn.nir.graph import Change, Edge, Graph
-from jaxsnn.nir.nodes import Affine, Input, Linear
+from jaxsnn.nir.node_shapes import LIKE_XLA, ints
+from jaxsnn.nir.nodes import Affine, Input, Linear, Node
 from jaxsnn.nir.passes import window
 
 # What it writes
@@ -82,6 +95,54 @@ def _rewired(graph: Graph) -> tuple[tuple[Edge, ...], tuple[Change, ...]]:
     return tuple(edges), tuple(found)
 
 
+def _learnt(node: Node, graph: Graph) -> Iterator[Learnt]:
+    """beta, which r holds, and alpha = 1 - dt/tau_syn."""
+    if node.type not in ("LIF", "CubaLIF"):
+        return
+    tau = "tau" if node.type == "LIF" else "tau_mem"
+    taus, betas = np.broadcast_arrays(*(np.asarray(node.value(key)) for key in (tau, "r")))
+    with np.errstate(all="ignore"):
+        step = _dt(taus, betas)
+    yield Learnt(symbol="beta", decay=betas.astype(float), tau=tau, step=step, gain="r")
+    dt = estimate(graph.nodes, _EVIDENCE).dt
+    if node.type == "CubaLIF" and dt is not None:
+        synaptic = np.asarray(node.value("tau_syn"), float)
+        alpha, steps = 1 - dt / synaptic, np.full(synaptic.shape, dt)
+        yield Learnt(symbol="alpha", decay=alpha, tau="tau_syn", step=steps)
+
+
+def _padded_like_xla(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """SumPool with any padding but zeros, and Conv2d with the padding 'same' and a stride: Spyx has
+    VALID and SAME of XLA alone.
+    """
+    for node in graph.nodes.values():
+        padding = node.value("padding") if "padding" in node.names else None
+        pool = node.type == "SumPool2d" and np.any(np.asarray(padding) != 0)
+        strided = node.type == "Conv2d" and np.any(np.asarray(node.value("stride")) != 1)
+        if not pool and not (strided and isinstance(padding, str) and padding == "same"):
+            continue
+        known = f"'{padding}'" if isinstance(padding, str) else f"{ints(padding)}"
+        what = f"padding {known} is read as XLA's SAME, the smaller half before"
+        why = "Spyx pads so that the output has the size of the input over the stride, rounded up"
+        yield node.read_as(padding=LIKE_XLA), Change(node=node.name, what=what, why=why)
+
+
+def _without_threshold(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+    """It has no layer whose membrane leaves: a LI is always followed by a Threshold."""
+    membranes = [node.name for node in nodes.values() if node.type == "LI"]
+    if len(membranes) <= sum(node.type == "Threshold" for node in nodes.values()):
+        return None
+    return membranes[0], (
+        f"spyx writes a LI with a Threshold behind it only, and '{membranes[0]}' has none"
+    )
+
+
+_EVIDENCE = Evidence(
+    dt_from=StepLength(text="tau (1-r)", of=_dt),
+    proves=True,
+    silent=("LI",),
+    refutes=_without_threshold,
+)
 _WRITES = Conventions(
     name="spyx",
     rules=rules(
@@ -103,8 +164,17 @@ _WRITES = Conventions(
             ones=("w_in",),
         ),
         IF=Rule(arrival="jump", membrane_decay=NO_DECAY, membrane="leak", ones=("r",)),
+        # The membrane of PSU_LIF, which never resets; a Threshold behind it makes its spikes.
+        LI=Rule(
+            arrival="jump",
+            kernel="box",
+            membrane_decay=EULER_MEMBRANE,
+            membrane="leak",
+            resistance="tau/dt",
+            ones=("r",),
+        ),
     ),
-    evidence=Evidence(dt_from=StepLength(text="tau (1-r)", of=_dt), proves=True),
+    evidence=_EVIDENCE,
     time_unit_from_dt=True,
     reset="subtract",
     reset_delay=True,
@@ -114,6 +184,7 @@ _WRITES = Conventions(
     recurrent_delay=0,
     channels_last=True,
     repair=_rewired,
+    meanings=(clamping("Spyx", _learnt), _padded_like_xla),
 )
 
 
@@ -210,12 +281,27 @@ def _chain(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
         late: The source's layers take no step, Spyx's take one each.
         dt: Step of the file in seconds.
     """
+    _unlike_xla(draft)
     if late:
         _constant_neurons(draft, recurrent, dt)
     for weights, neuron in recurrent:
         _nest(draft, weights, neuron)
     for kind, name in (("Input", "input"), ("Output", "output")):
         _rename(draft, draft.of_type(kind)[0], name)
+
+
+def _unlike_xla(draft: Draft) -> None:
+    """Write pools as convolutions where Spyx's SAME, as which it takes any padding, is another."""
+    for name in draft.of_type("SumPool2d"):
+        frame = window(as_node(name, draft.nodes[name]))
+        like_xla = dataclasses.replace(frame, like_xla=True).at(draft.shapes[name][0][1:])
+        if frame == like_xla or not any(map(any, frame.padding or ())):
+            continue
+        draft.nodes[name] = pool_as_convolution(draft, name)
+        padding = tuple(before for before, _ in frame.padding or ())
+        why = f"Spyx's importer takes the padding {padding} of a pool for XLA's SAME"
+        draft.changed(name, "is written as Conv2d", why)
+    dense_groups(draft, "Spyx's importer takes one group")
 
 
 def _nest(draft: Draft, weights: str, neuron: str) -> None:
@@ -346,6 +432,13 @@ def _widened(
                 fix="pad by less, or leave its bias out",
                 node=name,
             )
+        if amplitude is not None and _outgrows(name, entry):
+            raise ConversionError(
+                f"node '{name}' pads so far that a constant input does not reach all of its "
+                "outputs, which must hold a bias for Spyx",
+                fix="pad by less, or leave out the biases behind the first layer of neurons",
+                node=name,
+            )
         wide = np.pad(weight, ((0, rows), (0, int(amplitude is not None)), (0, 0), (0, 0)))
         source, place = -1, tap
     elif space is None or amplitude is None:
@@ -365,6 +458,20 @@ def _widened(
         new_bias = np.zeros_like(new_bias)
     made = entry | {"weight": wide, "bias": new_bias}
     return made if entry["type"] != "Linear" else made | {"type": "Affine"}
+
+
+def _outgrows(name: str, entry: dict[str, Any]) -> bool:
+    """Whether the last output of a convolution lies beyond its last input."""
+    frame = window(as_node(name, entry))
+    assert frame.padding is not None
+    sides = np.ravel(entry["input_shape"])
+    for side, kernel, stride, padding in zip(
+        sides, frame.kernel, frame.stride, frame.padding, strict=True
+    ):
+        last = (side + sum(padding) - kernel) // stride
+        if last * stride >= side:
+            return True
+    return False
 
 
 def _with_constant_neuron(entry: dict[str, Any], dt: float) -> dict[str, Any]:
@@ -399,17 +506,23 @@ FRAMEWORK = Framework(
             torch_names=False,
             write=_write,
             load=_load,
-            run="from spyx import nn; y, state = nn.run(net, x)",
+            run=(
+                "from spyx import nn\n"
+                "y, state = nn.run(net, x)  # x: (time, batch, *shape), channels last"
+            ),
             wire=_chain,
             dt=1.0,
             pool="SumPool2d",
+            pads_pools=False,
+            dilates=False,
             chain=True,
             sums=False,
             subtracts=True,
+            subtraction=("later",),
             reads=MappingProxyType({"reset": "subtract", "reset_delay": True, "initial": "zero"}),
         ),
     ),
     distribution="spyx",
-    surrogate="SuperSpike",
+    surrogate="FastSigmoid(slope=25), its SuperSpike",
     note="Its files may count time in steps; each layer of it takes a step.",
 )

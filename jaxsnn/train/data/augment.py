@@ -5,14 +5,14 @@ step and the sample.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError
-from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,15 @@ class Dropout:
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample: Events (events,), or an array (time, *shape)."""
-        if isinstance(inputs, Events):
+        """One sample: Events or GradedEvents (events,), an array (time, *shape), or Currents, of
+        which whole channels are left out.
+        """
+        if isinstance(inputs, Currents):
+            gone = jax.random.bernoulli(key, self.probability, inputs.value.shape[-1:])
+            return replace(inputs, value=jnp.where(gone, 0.0, inputs.value))
+        if hasattr(inputs, "time"):
             gone = jax.random.bernoulli(key, self.probability, inputs.time.shape)
-            return Events(time=jnp.where(gone, jnp.inf, inputs.time), index=inputs.index)
+            return replace(inputs, time=jnp.where(gone, jnp.inf, inputs.time))
         return jnp.where(jax.random.bernoulli(key, self.probability, inputs.shape), 0, inputs)
 
 
@@ -64,8 +69,10 @@ class Jitter:
             )
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """One sample, Events (events,)."""
+        """One sample, Events or GradedEvents (events,)."""
+        if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
+            raise UsageError("jitter moves spikes, and inputs are values", fix="leave it out")
         moved = inputs.time + self.deviation * jax.random.normal(
             key, inputs.time.shape, inputs.time.dtype
         )
-        return Events(time=jnp.maximum(moved, 0.0), index=inputs.index)
+        return replace(inputs, time=jnp.maximum(moved, 0.0))

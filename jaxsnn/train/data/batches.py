@@ -21,8 +21,8 @@ class Batch(NamedTuple):
     """Samples in the form that is scanned.
 
     Attributes:
-        inputs: Events (samples, events), times in seconds, or on the time-stepped engine an array
-            (samples, time, *shape).
+        inputs: Events or GradedEvents (samples, events), times in seconds, Currents (samples,
+            pieces), or on the time-stepped engine an array (samples, time, *shape).
         labels: (samples,) int32.
     """
 
@@ -88,7 +88,8 @@ def encoded(
             return Batch(inputs=_over_time(network, name, events, what), labels=labels)
         if encoder is None:
             raise UsageError(
-                f"{what} holds values, not events", fix="give an encoder, encoder=Latency(...)"
+                f"{what} holds values, not events",
+                fix="give an encoder, encoder=Latency(...) or encoder=Current()",
             )
         events = encoder(events)
         if isinstance(encoder, Latency) and events.time.shape[1] != channels:

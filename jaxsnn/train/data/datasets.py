@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from jaxsnn.errors import UsageError
@@ -25,16 +26,18 @@ class Data:
     """Labelled samples.
 
     Attributes:
-        x: (samples, ...) values from 0 to 1 for an encoder; or `jaxsnn.Events` with arrays
-            (samples, events), times in seconds; or, for the time-stepped engine, signals
-            (samples, time, ...).
+        x: (samples, ...) values from 0 to 1 for an encoder; or `jaxsnn.Events` or `GradedEvents`
+            with arrays (samples, events), times in seconds, or `jaxsnn.Currents`; or, for the
+            time-stepped engine, signals (samples, time, ...).
         y: (samples,) int32, number of the class.
         classes: names of the classes.
+        first: which values `Latency` lets spike first, where nobody gives an encoder.
     """
 
     x: Any
     y: np.ndarray
     classes: tuple[str, ...]
+    first: Literal["large", "small"] = "large"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -65,11 +68,8 @@ class Splits:
 
 def taken(data: Data, index: np.ndarray) -> Data:
     """Some of the samples."""
-    x = (
-        replace(data.x, time=data.x.time[index], index=data.x.index[index])
-        if hasattr(data.x, "time")
-        else data.x[index]
-    )
+    # events and currents are records of arrays, each with the samples in front
+    x = jax.tree.map(lambda array: array[index], data.x)
     return replace(data, x=x, y=data.y[index])
 
 
@@ -121,7 +121,8 @@ def yinyang(n: int, seed: Seed) -> Data:
             found = candidates[regions == label][: len(places)]
             points[places[: len(found)]] = found
             del places[: len(found)]
-    return Data(x=np.concatenate([points, 1 - points], axis=1), y=y, classes=("yin", "yang", "dot"))
+    x = np.concatenate([points, 1 - points], axis=1)
+    return Data(x=x, y=y, classes=("yin", "yang", "dot"), first="small")
 
 
 def yinyang_region(points: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
         validation=taken(everything, rest[validation]),
         test=taken(everything, test),
         bias=True,
-        encoder=lambda tau: Latency(t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True),
+        encoder=lambda tau: Latency(t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Values to spikes: latency, rate, level crossings (delta), population codes.
+"""Values to spikes: latency, rate, level crossings (delta), population codes; or to currents.
 
 All give NumPy arrays. An encoder of one's own is any function or record that does what `Encoder`
 says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
@@ -7,12 +7,13 @@ says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.nir.initializers import Seed, generator_of
 
 
@@ -26,7 +27,7 @@ class Encoder(Protocol):
     that is resumed to be the run that was ended.
     """
 
-    def __call__(self, values: Any, /) -> Events:
+    def __call__(self, values: Any, /) -> Input:
         """Spikes of all samples.
 
         Args:
@@ -35,7 +36,8 @@ class Encoder(Protocol):
         Returns:
             Events with NumPy or JAX arrays (samples, events): `time` in seconds from the start of
             the sample, in any order, `inf` in slots that are not used; `index` int32, the number
-            of the input channel from 0, in unused slots the number of channels.
+            of the input channel from 0, in unused slots the number of channels. `GradedEvents` and
+            `Currents` will do, too.
 
         Raises:
             UsageError: values that it cannot encode.
@@ -45,22 +47,29 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Each value from 0 to 1 is one spike of its channel: at t_min + value (t_max - t_min), so 0
-    comes first.
+    """Each value from 0 to 1 is one spike of its channel, the larger it is the earlier: 1 at t_min,
+    0 at t_max.
+
+    That is the field's convention: what is bright comes first.
 
     Attributes:
         t_min, t_max: seconds.
         bias: a channel is added after the others; it spikes at t_min in every sample.
+        first: which values come first, the "large" or the "small" ones, at t_min + value (t_max -
+            t_min).
 
     >>> encode = Latency(t_min=0.0, t_max=0.01, bias=True)
     >>> events = encode(np.array([[0.5, 1.0]]))
     >>> events.time.tolist(), events.index.tolist()
-    ([[0.005, 0.01, 0.0]], [[0, 1, 2]])
+    ([[0.005, 0.0, 0.0]], [[0, 1, 2]])
+    >>> Latency(t_min=0.0, t_max=0.01, first="small")(np.array([[0.5, 1.0]])).time.tolist()
+    [[0.005, 0.01]]
     """
 
     t_min: float
     t_max: float
     bias: bool = False
+    first: Literal["large", "small"] = "large"
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
@@ -69,11 +78,52 @@ class Latency:
         Raises:
             UsageError: a value outside 0 to 1, or nothing to encode.
         """
+        if self.first not in ("large", "small"):
+            raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
         values = _flat_values(values, "latency")
-        time = self.t_min + values * (self.t_max - self.t_min)
+        share = values if self.first == "small" else 1 - values
+        time = self.t_min + share * (self.t_max - self.t_min)
         if self.bias:
             time = np.concatenate([time, np.full((len(time), 1), self.t_min)], axis=1)
         return _events(time, np.arange(time.shape[1]), time.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Current:
+    """Each value is a current of its channel that lasts all the time: images as they are.
+
+    Attributes:
+        scale: the current of the value 1.
+        bias: a channel is added after the others; it has the value 1 in every sample.
+
+    >>> currents = Current(bias=True)(np.array([[0.5, -2.0]]))
+    >>> currents.time.tolist(), currents.value.tolist()
+    ([[0.0]], [[[0.5, -2.0, 1.0]]])
+    """
+
+    scale: float = 1.0
+    bias: bool = False
+
+    def __call__(self, values: Any) -> Currents:
+        """Currents (samples, 1 piece, channels) of values (samples, ...), any finite numbers, their
+        other axes flattened.
+
+        Raises:
+            UsageError: a value that is not finite, or nothing to encode.
+        """
+        values = np.asarray(values, float)
+        if values.ndim < 2:
+            raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
+        flat = values.reshape(len(values), -1)
+        if (bad := ~np.isfinite(flat)).any():
+            sample, channel = (int(place) for place in np.argwhere(bad)[0])
+            raise UsageError(
+                f"sample {sample}, channel {channel} has the value {flat[sample, channel]:g}",
+                fix="give finite numbers, which a current has",
+            )
+        if self.bias:
+            flat = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+        return Currents.constant(self.scale * flat)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, Input
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.units import parse_time
 
@@ -95,15 +96,27 @@ def data_of_nir(
     (`jaxsnn.nir.data.read_data`).
 
     Args:
-        observable: EventData, or TimeGriddedData of spikes.
+        observable: EventData; ValuedEventData, whose events are `GradedEvents` where they carry
+            other values than 1; or TimeGriddedData, which are spikes if they are whole numbers, else
+            currents that are held for each step.
         labels: (samples,) whole numbers from 0.
         classes: names; None: the numbers.
 
     Raises:
-        UsageError: the data are broken, or are not spikes.
+        UsageError: the data are broken.
     """
-    from jaxsnn.nir.data import to_events
-
     y = np.asarray(labels, np.int32)
     names = tuple(map(str, range(int(y.max(initial=0)) + 1))) if classes is None else tuple(classes)
-    return Data(x=to_events(observable, name=name), y=y, classes=names)
+    return Data(x=_input_of_nir(observable, name), y=y, classes=names)
+
+
+def _input_of_nir(observable: Observable, name: str) -> Input:
+    """Events, graded events or currents (samples, ...)."""
+    from jaxsnn.nir.data import to_events, to_input
+
+    given: Any = to_input(observable, name=name)
+    if not isinstance(given, np.ndarray):
+        return given
+    counts = ((given >= 0) & (given == np.rint(given))).all()
+    step = cast(Any, observable).dt
+    return to_events(observable, name=name) if counts else Currents.held(given, step)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError, listing, suggestion
 from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.passes import shapes
@@ -54,7 +55,8 @@ def load_splits(
 
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
-    index_*, (samples, events), in seconds, inf where there is no event.
+    index_*, (samples, events), in seconds, inf where there is no event, and value_* of events with
+    a size.
 
     Args:
         source: name of a task, or path of the file.
@@ -158,6 +160,9 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                 fix="give numbers for both, (samples, events)",
             )
         x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
+        if (value := f"value_{part}") in arrays:
+            size = _numbers(name, arrays, value, "give each event a value")
+            x = GradedEvents(time=x.time, index=x.index, value=jnp.asarray(size))
     else:
         raise FileError(
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",

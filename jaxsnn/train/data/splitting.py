@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError
-from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import MOST_CLASSES, Data, Splits, check_data, stratified, taken
 
@@ -33,7 +32,8 @@ def splits_of_arrays(
 
     Args:
         x: (samples, ...) values from 0 to 1 for an encoder, on the time-stepped engine also
-            (samples, time, ...) signals; or Events (samples, events), times in seconds.
+            (samples, time, ...) signals; or Events or GradedEvents (samples, events), times in
+            seconds; or Currents (samples, pieces).
         y: (samples,) whole numbers from 0, the classes.
         test: fraction of all samples.
         validation: fraction of the samples that are left.
@@ -72,12 +72,12 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
             f"{name}: labels are {labels.dtype} of shape {labels.shape}",
             fix="give whole numbers from 0, (samples,); of one-hot rows y.argmax(axis=1)",
         )
-    if not isinstance(x, Events):
+    if not hasattr(x, "time"):
         x = np.asarray(x)
         if x.dtype.kind not in "biuf" or x.ndim < 2:
             raise UsageError(
                 f"{name}: samples are {x.dtype} of shape {x.shape}",
-                fix="give numbers, (samples, ...), or Events (samples, events)",
+                fix="give numbers, (samples, ...), Events (samples, events), or Currents",
             )
     highest = int(labels.max(initial=0))
     if highest >= MOST_CLASSES:
@@ -127,7 +127,7 @@ def _described(data: Any) -> str:
 
 def _way(data: Any) -> str:
     """How to make data of something else."""
-    if isinstance(data, Events) or hasattr(data, "shape"):
+    if hasattr(data, "time") or hasattr(data, "shape"):
         return "add the labels: (x, y)"
     if isinstance(data, dict):
         return "pass (data['x'], data['y']), or whatever its keys are"

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError
 from jaxsnn.network.network import Network
-from jaxsnn.network.spikes import Events
 from jaxsnn.simulation.solution import Engine, Found
 
 
@@ -16,11 +15,11 @@ def run_batch(engine: Engine[Found], network: Network, inputs: Any, t_end: float
     """Run one batch; nothing is raised, the result is looked at later.
 
     Args:
-        inputs: Events (batch, events), or for the time-stepped engine an array (batch, time,
-            *shape).
+        inputs: Events or GradedEvents (batch, events), Currents (batch, pieces), or for the
+            time-stepped engine an array (batch, time, *shape).
         t_end: seconds, end of the sample.
     """
-    if isinstance(inputs, Events):
+    if hasattr(inputs, "time"):
         return engine.run(network, inputs, t_end, ())
     return engine.run(network, jnp.moveaxis(inputs, 1, 0), None)
 

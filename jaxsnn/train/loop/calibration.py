@@ -16,9 +16,9 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import INPUT_SPAN, SAMPLE_SPAN, read_population, reference_tau
+from jaxsnn.train.loop.defaults import SAMPLE_SPAN, make_encoder, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
 
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
@@ -29,7 +29,7 @@ def calibrated(
     data: Splits,
     *,
     fraction: float = 0.8,
-    encoder: Encoder | None = None,
+    encoder: Encoder | str | None = None,
     t_end: float | None = None,
 ) -> Graph:
     """The graph with the weights into each population scaled so that a fraction of its neurons
@@ -52,12 +52,8 @@ def calibrated(
     network = lower(graph)
     population = read_population(network)
     tau = reference_tau(network, population)
-    if encoder is None and not hasattr(data.train.x, "time"):
-        encoder = (
-            data.encoder(tau)
-            if data.encoder
-            else Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=data.bias)
-        )
+    if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
+        encoder = make_encoder(data, tau, encoder)[0]
     end = (data.span or SAMPLE_SPAN) * tau if t_end is None else t_end
     what = {
         "population": population,

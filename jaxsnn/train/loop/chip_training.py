@@ -20,7 +20,7 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.loop.defaults import default_encoder, make_engine, make_loss
+from jaxsnn.train.loop.defaults import make_encoder, make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.train_plan import loss_of
@@ -191,5 +191,5 @@ def off_chip_accuracy(graph: Graph, data: Splits, loss: Loss, t_end: float | Non
     """Fraction of the test samples that a graph answers on the event engine, encoded as `fit` does
     it by default.
     """
-    encoder = None if hasattr(data.test.x, "time") else default_encoder(data, loss.tau)[0]
+    encoder = None if hasattr(data.test.x, "time") else make_encoder(data, loss.tau)[0]
     return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=t_end)

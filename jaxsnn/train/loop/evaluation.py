@@ -17,9 +17,9 @@ from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
-from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import INPUT_SPAN, make_engine, make_loss
+from jaxsnn.train.loop.defaults import make_engine, make_loss, named_encoder
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
@@ -30,7 +30,7 @@ def evaluate(
     data: Data,
     *,
     loss: Loss | str = "ttfs",
-    encoder: Encoder | None = None,
+    encoder: Encoder | str | None = None,
     bias: bool = False,
     t_end: float | None = None,
     engine: Engine | str | None = None,
@@ -51,10 +51,11 @@ def evaluate(
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
     end: float = chosen.t_max if t_end is None else t_end
     runner = make_engine(engine, network, chosen)
-    if encoder is None and not hasattr(data.x, "time"):
-        encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * chosen.tau, bias=bias)
+    encode: Any = encoder
+    if isinstance(encoder, str) or (encoder is None and not hasattr(data.x, "time")):
+        encode = named_encoder(data, chosen.tau, encoder, bias=bias)[0]
     batch = encoded(
-        data, network, population=chosen.population, encoder=encoder, engine=runner, what="data"
+        data, network, population=chosen.population, encoder=encode, engine=runner, what="data"
     )
     correct = 0
     for begin in range(0, len(data), _BATCH):

@@ -22,7 +22,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.event.event_options import EventOptions, PerPopulation
 from jaxsnn.event.event_solution import EventSolution, conclude
 from jaxsnn.event.replay import replay
-from jaxsnn.network.inputs import checked_inputs
+from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 
@@ -116,7 +116,7 @@ class InTheLoop:
         """
         if sample_times is not None and np.size(sample_times):
             raise UsageError("in the loop no voltage is sampled", fix="leave sample_times out")
-        trains = checked_inputs(network, inputs)
+        trains = plain_events(checked_inputs(network, inputs), "a device in the loop")
         end = jnp.asarray(t_end, network.dtype)
         way = _compiled if isinstance(self.device, TracedDevice) else _simulate
         return way(self.hashable(), network, trains, end)

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, listing
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.threshold_feeds import leveled
+from jaxsnn.grid.surrogate import named_surrogate, surrogate_of
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.simulation.solution import Engine
@@ -19,8 +20,8 @@ from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
-    default_encoder,
     feeds_others,
+    make_encoder,
     make_engine,
     make_loss,
     refuse_unfit,
@@ -54,7 +55,7 @@ class TrainPlan:
     @property
     def encoder(self) -> Encoder | None:
         """What makes events of values; None where the data need none."""
-        return self.options.encoder
+        return cast("Encoder | None", self.options.encoder)
 
     @property
     def engine(self) -> Engine:
@@ -143,14 +144,19 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     data = cast(Splits, options.data)
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
-    engine = make_engine(options.engine, network, loss)
+    engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
-    notes = _engine_notes(engine, loss)
+    notes = _engine_notes(engine, loss, network)
     encoder = options.encoder
-    if _needs_encoder(data, encoder, engine):
-        encoder, note = default_encoder(data, loss.tau)
+    if isinstance(encoder, str) and hasattr(data.train.x, "time"):
+        raise UsageError(
+            f"encoder is {encoder!r}, and the data are events or currents already",
+            fix="leave it out",
+        )
+    if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
+        encoder, note = make_encoder(data, loss.tau, cast("str | None", encoder))
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
@@ -179,7 +185,15 @@ def loss_of(network: Network, options: TrainOptions) -> Loss:
     return replaced(loss, fields_given, "loss_options") if fields_given else loss
 
 
-def _needs_encoder(data: Splits, encoder: Encoder | None, engine: Engine) -> bool:
+def _with_surrogate(engine: Engine, given: Any) -> Engine:
+    """The time-stepped engine with another surrogate, where one is given."""
+    if given is None:
+        return engine
+    surrogate = named_surrogate(given) if isinstance(given, str) else given
+    return replace(cast(Any, engine), surrogate=surrogate)
+
+
+def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
     """Whether values must become events, and nobody says how."""
     if encoder is not None or hasattr(data.train.x, "time"):
         return False
@@ -212,7 +226,22 @@ def _refuse_stopped(engine: Engine, network: Network, loss: Loss) -> None:
         )
 
 
-def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
+def _surrogate_note(engine: Engine, network: Network) -> str:
+    """Which surrogate gradients are those of, and whose choice that is."""
+    given = getattr(engine, "surrogate", None)
+    if given is not None:
+        return f"gradients are those of the surrogate {given}"
+    found = {surrogate_of(own): own.surrogate for own in network.populations.values() if own.fires}
+    names = listing(found)
+    if all(str(one).partition("(")[0] == own.partition("(")[0] for one, own in found.items()):
+        return f"gradients are those of the surrogate {names}, the framework's default (surrogate=)"
+    own = next(iter(found.values()))
+    if not own:
+        return f"gradients are those of the surrogate {names} (surrogate= takes another)"
+    return f"gradients are those of the surrogate {names}: the framework's default ({own}) is not offered"
+
+
+def _engine_notes(engine: Engine, loss: Loss, network: Network) -> list[str]:
     """What an engine's gradients are, where they are not exact; refuses losses that have none on
     it.
     """
@@ -222,10 +251,7 @@ def _engine_notes(engine: Engine, loss: Loss) -> list[str]:
                 f"loss {name_of(loss)} reads spike times, which have no gradient in time steps",
                 fix='take loss="count", "max", "integral" or "exp-sum", or engine=EventDriven()',
             )
-        surrogate = type(getattr(engine, "surrogate", engine)).__name__
-        return [
-            f"gradients are those of the surrogate {surrogate}, whatever the framework's own is"
-        ]
+        return [_surrogate_note(engine, network)]
     if loss.reads == "spikes":
         return [
             "a number of spikes has no exact gradient: each spike passes on what a kick of its"

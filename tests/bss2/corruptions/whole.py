@@ -188,3 +188,44 @@ def populations_of_both_with_one_more_neuron(mapping, net, random):
 @corruption
 def fingerprint_of_another_net(mapping, net, random):
     return dataclasses.replace(mapping, fingerprint=mapping.fingerprint[::-1]), net
+
+
+@corruption
+def run_without_neurons(mapping, net, random):
+    empty = dataclasses.replace(
+        mapping.runs[-1], neurons=(), sources=(), synapses=np.zeros((0, 5), np.int32)
+    )
+    return dataclasses.replace(mapping, runs=(*mapping.runs, empty)), net
+
+
+@corruption
+def output_not_recorded(mapping, net, random):
+    asked = np.flatnonzero(net.outputs)
+    if not asked.size:
+        return None
+    index = int(pick(random, asked))
+    number = int(net.owner[index])
+    named = number, index - int(net.offsets[number])
+    for place, run in enumerate(mapping.runs):
+        if any((one.population, one.index) == named for one in run.neurons):
+            neurons = tuple(
+                dataclasses.replace(
+                    one, recorded=one.recorded and (one.population, one.index) != named
+                )
+                for one in run.neurons
+            )
+            return with_run(mapping, place, neurons=neurons), net
+    return None
+
+
+@corruption
+def scales_that_lack_a_population(mapping, net, random):
+    names = [part.name for part in net.populations if not part.external]
+    names.remove(pick(random, names))
+    return dataclasses.replace(mapping, scales=dict.fromkeys(names, 1.0)), net
+
+
+@corruption
+def scale_of_a_population_that_the_net_has_not(mapping, net, random):
+    names = [part.name for part in net.populations if not part.external]
+    return dataclasses.replace(mapping, scales=dict.fromkeys([*names, "other"], 1.0)), net

@@ -92,9 +92,7 @@ def read_inputs(path: str, net: dict[str, Any], duration: float) -> Trains:
     trains = Trains(samples)
     for number, name in zip(external, names, strict=True):
         if name == net["bias_source"]:
-            regular = np.arange(
-                net["bias_period"], duration / net["speedup"], net["bias_period"]
-            ).tolist()
+            regular = np.arange(0.0, duration / net["speedup"], net["bias_period"]).tolist()
             trains.add((number, 0), [regular] * samples)
             continue
         time, index = given[f"{name}.time"] / net["speedup"], given[f"{name}.index"]

@@ -1,9 +1,9 @@
 """The routing of network.json as pygrenade's RoutingResult, for
 `hxtorch.spiking.Experiment(hw_routing_func=...)`.
 
-Written for the release of the stack in which networks are built with NetworkBuilder (BrainScaleS OS
-12). Weights may change without another mapping where a connection has one synapse; their signs may
-where the mapping's signs are free.
+Written for BrainScaleS OS 12, where networks are built with NetworkBuilder. Weights may change
+without another mapping where a connection has one synapse; their signs may where the mapping's
+signs are free.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
     owners = {}
     for key, population in dict(instance.populations).items():
         if isinstance(population, grenade.ExternalSourcePopulation):
-            if len(population.neurons) != len(run["sources"]):
+            if len(population.neurons) != max(len(run["sources"]), 1):
                 raise RuntimeError(
                     f"the network has {len(population.neurons)} sources, the mapping"
-                    f" {len(run['sources'])}: use the modules that build_modules makes"
+                    f" {len(run['sources'])}: use the modules that run_hxtorch.py makes"
                 )
             owners[key] = None
             continue
@@ -94,10 +94,11 @@ def populations(instance: Any, run: Content, grenade: Any) -> Owners:
 
 
 def labels_of_sources(owners: Owners, run: Content) -> dict[Any, list[list[Any]]]:
-    """The events that the host sends for each source."""
+    """The events that the host sends for each source; one that is silent stands for none."""
     from dlens_vx_v3 import halco
 
     labels = [[halco.SpikeLabel(event) for event in source["events"]] for source in run["sources"]]
+    labels = labels or [[]]
     return {key: labels for key, group in owners.items() if group is None}
 
 

@@ -1,21 +1,27 @@
 """Runs the network on the chip with hxtorch.spiking, placed and routed as the mapping says, one run
 after the other.
 
-Spikes that a later run needs are played back from the tensors that hxtorch records, on a grid of
---dt. Strengths of synaptic inputs are to be calibrated so that one LSB of a weight changes dV/dt by
-`slope` of network.json (CADC LSB per microsecond): say --i-synin-gm and --synapse-dac-bias.
+For BrainScaleS OS 12: hxtorch from cd3bfdf (February 2026) to 3bfc7aa (March 2026), and a grenade
+that still builds networks with NetworkBuilder (removed in 93eaf6d5, April 2026). Spikes that a
+later run needs are played back at the cycles of the event clock at which they were recorded. The
+calibrations that network.json names are made once, by calibrate.py, and used by all runs.
 """
 
 from __future__ import annotations
 
-import argparse
-import warnings
+import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from calibrate import calibrated
+from chip_modules import exact_modules
 from common import Trains, arguments, missing, network, read_inputs, write_outputs
 from routing import routing_function
+
+#: How many of the longest time constants the chip rests between two samples.
+REST = 10
 
 
 def stack() -> tuple[Any, Any, Any]:
@@ -27,6 +33,30 @@ def stack() -> tuple[Any, Any, Any]:
     except ImportError as error:
         missing("hxtorch", error)
     return hxtorch, hxsnn, torch
+
+
+def refuse_other_releases() -> None:
+    """Go on only with a release that this script is written for."""
+    import pygrenade_vx.network as grenade
+
+    _, hxsnn, _ = stack()
+    asked = set(inspect.signature(hxsnn.LIF).parameters)
+    lacking = [
+        f"pygrenade_vx.network.{name}"
+        for name in ("NetworkBuilder", "RoutingResult")
+        if not hasattr(grenade, name)
+    ]
+    lacking += [] if hasattr(hxsnn, "HXModuleWrapper") else ["hxtorch.spiking.HXModuleWrapper"]
+    lacking += [
+        f"hxtorch.spiking.LIF({name})"
+        for name in ("placement_constraint", "neuron_structure")
+        if name not in asked
+    ]
+    if lacking:
+        raise SystemExit(
+            f"this release of the software has no {lacking[0]}: use BrainScaleS OS 12, hxtorch"
+            " cd3bfdf to 3bfc7aa with a grenade older than 93eaf6d5"
+        )
 
 
 def structure(shape: Sequence[tuple[int, int]]) -> Any:
@@ -52,49 +82,50 @@ def structure(shape: Sequence[tuple[int, int]]) -> Any:
 
 
 def build_modules(
-    net: dict[str, Any], run: dict[str, Any], experiment: Any, options: argparse.Namespace
+    net: dict[str, Any], run: dict[str, Any], experiment: Any
 ) -> tuple[list[Any], dict[tuple[int | None, int], Any]]:
     """The neurons of each group, and the synapses between groups (None: the sources) that have
     any.
     """
     _, hxsnn, torch = stack()
-    from dlens_vx_v3 import halco
-
-    neurons, synapses = [], {}
-    for group in run["groups"]:
-        population = net["populations"][group["population"]]
-        form = structure(group["shape"])
-        anchors = [halco.AtomicNeuronOnDLS(halco.common.Enum(place)) for place in group["anchors"]]
-        names = ["leak", "tau_mem", "tau_syn"] + [
-            "reset",
-            "threshold",
-            "refractory_time",
-        ] * population["fires"]
-        values = {name: value_of(population[name], group["indices"], torch) for name in names}
-        kind = hxsnn.LIF if population["fires"] else hxsnn.LI
-        neurons.append(
-            kind(
-                len(group["indices"]),
-                experiment,
-                placement_constraint=[
-                    halco.LogicalNeuronOnDLS(form.compartments, anchor) for anchor in anchors
-                ],
-                neuron_structure=form,
-                enable_cadc_recording=not population["fires"],
-                i_synin_gm=options.i_synin_gm,
-                synapse_dac_bias=options.synapse_dac_bias,
-                **values,
-            )
-        )
+    made = exact_modules(hxsnn, torch)
+    neurons = [_neurons(net, group, experiment, made, torch) for group in run["groups"]]
+    synapses = {}
     for link in run["links"]:
         pre, post = link["pre"], link["post"]
-        size = len(run["sources"]) if pre is None else len(run["groups"][pre]["indices"])
-        synapse = hxsnn.Synapse(
-            size, len(run["groups"][post]["indices"]), experiment=experiment, transform=unchanged
-        )
-        synapse.weight.data = torch.tensor(dense(link, size, len(run["groups"][post]["indices"])))
+        inputs = len(run["sources"]) if pre is None else len(run["groups"][pre]["indices"])
+        outputs = len(run["groups"][post]["indices"])
+        synapse = made.Synapse(inputs, outputs, experiment=experiment, transform=unchanged)
+        synapse.weight.data = torch.tensor(dense(link, inputs, outputs))
         synapses[pre, post] = synapse
     return neurons, synapses
+
+
+def _neurons(
+    net: dict[str, Any], group: dict[str, Any], experiment: Any, made: Any, torch: Any
+) -> Any:
+    from dlens_vx_v3 import halco
+
+    population, form = net["populations"][group["population"]], structure(group["shape"])
+    anchors = [halco.AtomicNeuronOnDLS(halco.common.Enum(place)) for place in group["anchors"]]
+    names = ["leak", "tau_mem", "tau_syn"]
+    if population["fires"]:
+        names += ["reset", "threshold", "refractory_time"]
+    values = {name: value_of(population[name], group["indices"], torch) for name in names}
+    module = (made.Neurons if population["fires"] else made.Readouts)(
+        len(group["indices"]),
+        experiment,
+        placement_constraint=[
+            halco.LogicalNeuronOnDLS(form.compartments, anchor) for anchor in anchors
+        ],
+        neuron_structure=form,
+        enable_cadc_recording=not population["fires"],
+        i_synin_gm=net["i_synin_gm"],
+        synapse_dac_bias=net["synapse_dac_bias"],
+        **values,
+    )
+    module.read_params_from_calibration = False  # they are what the calibration was made for
+    return module
 
 
 def unchanged(weight: Any) -> Any:
@@ -114,63 +145,85 @@ def dense(link: dict[str, Any], inputs: int, outputs: int) -> np.ndarray:
     return weight
 
 
+def connect(net: dict[str, Any], run: dict[str, Any], trains: Trains, experiment: Any) -> list[Any]:
+    """Make the modules of a run known to the experiment; those of its groups' neurons.
+
+    All but the source go into one wrapper, so that hxtorch sees a chain of two whatever loops and
+    branches the network has. Neurons are connected before the synapses that they feed: a synapse
+    that finds its source there never takes it for an input.
+    """
+    _, hxsnn, torch = stack()
+    made = exact_modules(hxsnn, torch)
+    neurons, synapses = build_modules(net, run, experiment)
+    source = made.Source(max(len(run["sources"]), 1), experiment)
+    source.cycles = cycles_of(net, run, trains)
+    source.cycle = net["cycle"] / net["millisecond"]
+    handles = {
+        None: source(hxsnn.LIFObservables(spikes=torch.zeros((1, trains.samples, source.size))))
+    }
+    for number, one in enumerate(neurons):
+        arriving = [
+            synapse.pending for (_, post), synapse in synapses.items() if post == number
+        ] or [handles[None]]
+        handles[number] = one(*arriving)
+    for (pre, _), synapse in synapses.items():
+        synapse(handles[pre])
+    inside = {f"neurons_{number}": one for number, one in enumerate(neurons)}
+    inside |= {f"synapses_{number}": one for number, one in enumerate(synapses.values())}
+    made.Whole(experiment, **inside)()
+    return neurons
+
+
 def run_once(
     net: dict[str, Any],
     run: dict[str, Any],
     trains: Trains,
-    steps: int,
-    options: argparse.Namespace,
+    duration: float,
+    calibration: str,
 ) -> None:
-    """One run: its spikes are added to the trains."""
-    _, hxsnn, torch = stack()
+    """One run of so many seconds of the chip: its spikes are added to the trains."""
+    _, hxsnn, _ = stack()
     experiment = hxsnn.Experiment(
-        mock=False, dt=options.dt, hw_routing_func=routing_function(net, run)
+        mock=False, dt=net["step"], hw_routing_func=routing_function(net, run)
     )
-    if options.calibration is not None:
-        experiment.default_execution_instance.load_calib(calib_path=options.calibration)
-    neurons, synapses = build_modules(net, run, experiment, options)
-    source = hxsnn.InputNeuron(len(run["sources"]), experiment)
-    handles = {
-        None: source(
-            hxsnn.LIFObservables(spikes=torch.tensor(on_grid(run, trains, steps, options.dt)))
-        )
-    }
-    for number, neuron in enumerate(neurons):  # in the order of the signal
-        handles[number] = neuron(
-            *[one(handles[pre]) for (pre, post), one in synapses.items() if post == number]
-        )
-    hxsnn.run(experiment, steps)
-    for number, group in enumerate(run["groups"]):
+    experiment.inter_batch_entry_wait = rest(net)
+    experiment.default_execution_instance.load_calib(calib_path=calibration)
+    neurons = connect(net, run, trains, experiment)
+    hxsnn.run(experiment, math.ceil(duration / net["step"]) + 1)
+    for group, one in zip(run["groups"], neurons, strict=True):
         if not net["populations"][group["population"]]["fires"]:
-            trains.add_traces(
-                group["population"],
-                group["indices"],
-                handles[number].membrane_cadc.detach().numpy(),
-            )
+            trains.add_traces(group["population"], group["indices"], one.found.detach().numpy())
             continue
-        spikes = handles[number].spikes.detach().numpy()
-        for place, index in enumerate(group["indices"]):
-            times = [
-                (np.flatnonzero(spikes[:, one, place]) * options.dt).tolist()
-                for one in range(trains.samples)
-            ]
-            trains.add((group["population"], index), times)
+        times = [[[] for _ in range(trains.samples)] for _ in group["indices"]]
+        for cycle, sample, place in one.found:  # in any order
+            if cycle * net["cycle"] < duration:
+                times[place][sample].append(cycle * net["cycle"])
+        for index, own in zip(group["indices"], times, strict=True):
+            trains.add((group["population"], index), [sorted(sample) for sample in own])
 
 
-def on_grid(run: dict[str, Any], trains: Trains, steps: int, dt: float) -> np.ndarray:
-    """(steps, samples, sources) float32: 1 where a source spikes."""
-    spikes = np.zeros((steps, trains.samples, len(run["sources"])), np.float32)
-    for place, source in enumerate(run["sources"]):
-        for sample, times in enumerate(trains.of((source["population"], source["index"]))):
-            inside = np.rint(np.array(times) / dt).astype(int)
-            if len(set(inside.tolist())) < len(times):
-                message = (
-                    f"source {place}, sample {sample}: spikes share a step of {dt} s, take a"
-                    " smaller --dt"
-                )
-                warnings.warn(message, stacklevel=2)
-            spikes[inside[inside < steps], sample, place] = 1
-    return spikes
+def rest(net: dict[str, Any]) -> int:
+    """Cycles between two samples, in which currents and membranes come to rest."""
+    longest = max(
+        float(np.max(population[name]))
+        for population in net["populations"]
+        if not population["external"]
+        for name in ("tau_mem", "tau_syn")
+    )
+    return math.ceil(REST * longest / net["cycle"])
+
+
+def cycles_of(net: dict[str, Any], run: dict[str, Any], trains: Trains) -> list[list[list[int]]]:
+    """By sample and source, the cycles of the event clock at which it spikes."""
+    keys = [(source["population"], source["index"]) for source in run["sources"]]
+    found = [
+        [
+            np.rint(np.array(trains.of(key)[sample]) / net["cycle"]).astype(int).tolist()
+            for key in keys
+        ]
+        for sample in range(trains.samples)
+    ]
+    return [own or [[]] for own in found]  # a run without sources has one that is silent
 
 
 def main() -> None:
@@ -178,24 +231,29 @@ def main() -> None:
     net = network()
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument(
-        "--dt", type=float, default=net["dt"], help=f"seconds of the chip (default {net['dt']})"
+        "--calibration",
+        metavar="FILE",
+        nargs="+",
+        help="results of calibrate.py or of calix, in the order of network.json; without them the"
+        " chip is calibrated",
     )
-    parser.add_argument(
-        "--calibration", metavar="FILE", help="of the chip; without it the chip is calibrated"
-    )
-    parser.add_argument("--i-synin-gm", type=int, default=net["i_synin_gm"])
-    parser.add_argument("--synapse-dac-bias", type=int, default=net["synapse_dac_bias"])
     options = parser.parse_args()
     hxtorch, _, _ = stack()
+    refuse_other_releases()
     inputs = read_inputs(options.input, net, options.duration)
     trains = Trains(inputs.samples)
     trains.times.update(inputs.times)
+    calibrations = options.calibration or calibrated(net)
+    if len(calibrations) != len(net["calibrations"]):
+        raise SystemExit(
+            f"{len(calibrations)} calibrations are given, the network needs"
+            f" {len(net['calibrations'])}: name one for each, or none"
+        )
     hxtorch.init_hardware()
     try:
         for run in net["runs"]:
-            run_once(
-                net, run, trains, round(options.duration / net["speedup"] / options.dt), options
-            )
+            calibration = str(calibrations[run["calibration"]])
+            run_once(net, run, trains, options.duration / net["speedup"], calibration)
     finally:
         hxtorch.release_hardware()
     write_outputs(options.output, net, trains)

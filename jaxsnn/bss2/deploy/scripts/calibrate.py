@@ -1,0 +1,108 @@
+"""Calibrates the chip for the network with calix, once for all its runs.
+
+Each entry of `calibrations` in network.json names a file of targets: lists of 512, one value for
+each circuit, potentials in CADC LSB and times in microseconds. An entry that refines another takes
+its synaptic inputs and time constants over and only has the potentials calibrated again, where a
+circuit is part of different neurons in different runs. Results are kept beside this script, as
+`calibration.N.HASH.pkl`, and used again while the targets are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import HERE, missing, network
+
+#: Names of potentials in a file of targets, and of times.
+POTENTIALS = ("leak", "reset", "threshold")
+TIMES = ("tau_mem", "tau_syn", "refractory_time")
+
+
+def stack() -> Any:
+    """calix."""
+    try:
+        import calix
+        import calix.spiking
+    except ImportError as error:
+        missing("calix", error)
+    return calix
+
+
+def target_of(name: str) -> Any:
+    """A file of targets as calix takes it."""
+    import quantities
+    from calix.spiking import SpikingCalibTarget
+    from calix.spiking.neuron import NeuronCalibTarget
+
+    given = json.loads((HERE / name).read_text(encoding="utf-8"))
+    target = copy.deepcopy(NeuronCalibTarget.DenseDefault)
+    for one in POTENTIALS:
+        setattr(target, one, np.array(given[one]))
+    for one in TIMES:
+        setattr(target, one, np.array(given[one]) * quantities.us)
+    target.i_synin_gm = np.array(given["i_synin_gm"])
+    target.synapse_dac_bias = int(given["synapse_dac_bias"])
+    target.membrane_capacitance = np.array(given["membrane_capacitance"])
+    return SpikingCalibTarget(neuron_target=target)
+
+
+def calibrated(net: dict[str, Any], again: bool = False) -> list[Path]:
+    """The results, one file for each entry; those that are there are not made again."""
+    calix = stack()
+    from calix.spiking import SpikingCalibOptions
+
+    paths = [path_of(number, net["calibrations"]) for number in range(len(net["calibrations"]))]
+    for entry, path in zip(net["calibrations"], paths, strict=True):
+        if path.exists() and not again:
+            continue
+        target = target_of(entry["targets"])
+        if entry["refines"] is None:
+            result = calix.calibrate(target, SpikingCalibOptions())
+        else:
+            result = refined(pickle.loads(paths[entry["refines"]].read_bytes()), target)
+        path.write_bytes(pickle.dumps(result))
+    return paths
+
+
+def path_of(number: int, entries: list[dict[str, Any]]) -> Path:
+    """Where a result is kept: its name changes with its targets, and those of what it refines."""
+    entry = entries[number]
+    every = [entry] if entry["refines"] is None else [entries[entry["refines"]], entry]
+    content = b"".join((HERE / one["targets"]).read_bytes() for one in every)
+    return HERE / f"calibration.{number}.{hashlib.sha256(content).hexdigest()[:12]}.pkl"
+
+
+def refined(result: Any, target: Any) -> Any:
+    """A result whose potentials are calibrated again, for another target."""
+    from calix.common import base
+    from calix.spiking import neuron
+    from dlens_vx_v3 import hxcomm
+
+    with hxcomm.ManagedConnection() as connection:
+        held = base.StatefulConnection(connection)
+        builder = base.WriteRecordingPlaybackProgramBuilder()
+        result.apply(builder)
+        base.run(held, builder)
+        neuron.refine_potentials(held, result.neuron_result, target.neuron_target)
+    result.target = target
+    return result
+
+
+def main() -> None:
+    """Calibrate."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--again", action="store_true", help="also where there is a result")
+    options = parser.parse_args()
+    for path in calibrated(network(), options.again):
+        print(path)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

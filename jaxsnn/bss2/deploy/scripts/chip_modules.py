@@ -1,0 +1,96 @@
+"""hxtorch's modules with exact times: events go to and come from the chip at cycles of its event
+clock, and nothing is computed from them.
+
+hxtorch's own modules put spikes on a grid of `dt`, ask for an exciting and an inhibiting projection
+even where all weights have one sign, and integrate the neurons again. Made inside a function,
+because hxtorch is only there on the chip's host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+
+@cache
+def exact_modules(hxsnn: Any, torch: Any) -> SimpleNamespace:
+    """Source, Neurons, Readouts, Synapse and Whole, by these names."""
+
+    class ExactSource(hxsnn.InputNeuron):
+        """Sends at `cycles`: by sample and source, whole cycles of `cycle` milliseconds, in which
+        grenade takes times.
+        """
+
+        cycles: list[list[list[int]]]
+        cycle: float
+
+        def add_to_input_generator(self, input: Any, builder: Any) -> None:
+            times = [[[self.cycle * one for one in train] for train in own] for own in self.cycles]
+            builder.add(times, self.descriptor)
+
+        def forward_func(self, input: Any, hw_data: Any = None) -> Any:
+            return input
+
+    class ExactNeurons(hxsnn.LIF):
+        """`found`: (cycle, sample, neuron) of each spike."""
+
+        def post_process(self, hw_data: Any, runtime: float) -> Any:
+            self.found = hw_data.spikes.get_data()
+
+    class ExactReadouts(hxsnn.LI):
+        """`found`: (steps, samples, neurons) CADC LSB."""
+
+        def post_process(self, hw_data: Any, runtime: float) -> Any:
+            self.found = hw_data.cadc.to_dense(
+                runtime, self.experiment.dt, mode=self.interpolation_mode
+            )
+
+    class SignedSynapse(hxsnn.Synapse):
+        """A projection for each sign that there is, with the connections that are not 0."""
+
+        @property
+        def pending(self) -> Any:
+            """What it will feed, before it is connected itself."""
+            return self._output_handle
+
+        def add_to_network_graph(self, pre: Any, post: Any, builder: Any) -> tuple[Any, ...]:
+            weight = self.weight_transform(torch.clone(self.weight.data))
+            self.descriptor = tuple(
+                builder.add(projection, self.execution_instance.ID)
+                for projection in projections(
+                    np.rint(weight.cpu().numpy()).astype(np.int32), pre, post, self.chip_coordinate
+                )
+            )
+            return self.descriptor
+
+    class WholeRun(hxsnn.HXModuleWrapper):
+        """All modules of a run in one: what they recorded stays with them."""
+
+        def forward_func(self, *inputs: Any, hw_data: Any = None) -> tuple[Any, ...]:
+            return tuple(one._output_handle for one in self.modules.values())
+
+    return SimpleNamespace(
+        Source=ExactSource,
+        Neurons=ExactNeurons,
+        Readouts=ExactReadouts,
+        Synapse=SignedSynapse,
+        Whole=WholeRun,
+    )
+
+
+def projections(weight: np.ndarray, pre: Any, post: Any, chip: Any) -> Iterator[Any]:
+    """The projections of signed weights (outputs, inputs)."""
+    import _hxtorch_core
+    import pygrenade_vx.network as grenade
+
+    types = grenade.Receptor.Type
+    for sign, kind in ((1, types.excitatory), (-1, types.inhibitory)):
+        every = _hxtorch_core.weight_to_connection(np.maximum(sign * weight, 0).astype(np.int32))
+        connections = [one for one in every if one.weight.value()]
+        if connections:
+            receptor = grenade.Receptor(grenade.Receptor.ID(), kind)
+            yield grenade.Projection(receptor, connections, pre, post, chip)

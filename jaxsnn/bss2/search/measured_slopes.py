@@ -1,0 +1,109 @@
+"""How strong a chip's synaptic inputs are, as measured: by how many CADC LSB per microsecond one LSB
+of a weight changes dV/dt, at settings of the chip.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxsnn.bss2.chip import PARAMETERS
+from jaxsnn.bss2.json_entries import Entry
+from jaxsnn.errors import FileError, MappingError, UsageError
+
+#: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
+#: 58 for a threshold that is 70 LSB above the leak, and a membrane of 12 us (70 / 58 / 12).
+VENDORS_EXAMPLE = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSlope:
+    """One line of a table.
+
+    Attributes:
+        slope: CADC LSB per microsecond and LSB of a weight.
+        i_synin_gm, synapse_dac_bias: the settings of the chip at which it was measured.
+    """
+
+    slope: float
+    i_synin_gm: int = int(PARAMETERS["i_synin_gm"].default)
+    synapse_dac_bias: int = int(PARAMETERS["synapse_dac_bias"].default)
+
+
+#: One slope, or those of several settings.
+Slopes = float | Sequence[MeasuredSlope]
+
+
+def slopes_of(given: str) -> Slopes:
+    """A number, or a JSON file: a list of {"slope", "i_synin_gm", "synapse_dac_bias"}.
+
+    Raises:
+        FileError: there is no such file.
+        MappingError: it is no such list.
+        UsageError: neither a number nor the name of a JSON file.
+    """
+    try:
+        return float(given)
+    except ValueError:
+        pass
+    if not given.endswith(".json"):
+        raise UsageError(
+            f"the slope is '{given}'", fix="give a number, or a .json file of measured slopes"
+        )
+    return read_slopes(given)
+
+
+def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
+    """The lines of a measured table; see `slopes_of`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be read ({error.strerror or error})", fix="name another file"
+        ) from error
+    except ValueError as error:
+        raise MappingError(f"{path} is not JSON ({error})", fix="repair it") from error
+    if not isinstance(content, list) or not content:
+        raise MappingError(f"{path} is no list of measured slopes", fix="give at least one")
+    found = []
+    for number, one in enumerate(content):
+        entry = Entry(one, f"{path}[{number}]")
+        slope = entry.value("slope")
+        if not isinstance(slope, int | float):
+            raise MappingError(f"{path}[{number}]: 'slope' is no number", fix="repair it")
+        settings = {
+            name: entry.integer(name) for name in ("i_synin_gm", "synapse_dac_bias") if name in one
+        }
+        found.append(MeasuredSlope(slope=float(slope), **settings))
+    return tuple(found)
+
+
+def chosen_slope(slopes: Slopes, wanted: float) -> MeasuredSlope:
+    """The weakest setting that is as strong as wanted, or the strongest.
+
+    Raises:
+        UsageError: a slope that is not positive, or a setting that the calibration does not reach.
+
+    >>> table = [MeasuredSlope(slope=0.1, i_synin_gm=500), MeasuredSlope(slope=0.2, i_synin_gm=800)]
+    >>> [chosen_slope(table, wanted).i_synin_gm for wanted in (0.05, 0.15, 0.3)]
+    [500, 800, 800]
+    """
+    table = [MeasuredSlope(slope=slopes)] if isinstance(slopes, int | float) else list(slopes)
+    for one in table:
+        if not (math.isfinite(one.slope) and one.slope > 0):
+            raise UsageError(f"the slope is {one.slope:g}", fix="give a positive, finite number")
+        for name in ("i_synin_gm", "synapse_dac_bias"):
+            reach, value = PARAMETERS[name], getattr(one, name)
+            if not reach.low <= value <= reach.high:
+                raise UsageError(
+                    f"{name} is {value}, the calibration reaches {reach.low:g} to {reach.high:g}",
+                    fix="measure at a setting in this range",
+                )
+    strong = [one for one in table if one.slope >= wanted]
+    return (
+        min(strong, key=lambda one: one.slope) if strong else max(table, key=lambda one: one.slope)
+    )

@@ -1,0 +1,124 @@
+"""`jaxsnn chip inputs`: a data set as the scripts of a deployed network want it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    add_output,
+    print_outcome,
+    read_graph,
+)
+from jaxsnn.errors import UsageError, suggestion
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipOutcome:
+    """What `jaxsnn chip inputs` wrote.
+
+    Attributes:
+        samples: how many.
+        input: name of the Input node.
+        events: in all samples together.
+        duration: the last event, seconds of the network.
+        output: path of the file.
+    """
+
+    samples: int
+    input: str
+    events: int
+    duration: float
+    output: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": 1, **vars(self)}
+
+    def as_text(self) -> str:
+        """For people."""
+        return (
+            f"{self.samples} samples, {self.events} events of '{self.input}', the last at "
+            f"{self.duration:.4g} s\n{self.output}"
+        )
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    parser = add_command(commands, "chip", run, "write a data set as a chip's scripts want it")
+    parser.add_argument("action", metavar="inputs", choices=("inputs",), help="what to write")
+    add_file(parser)
+    parser.add_argument(
+        "--data",
+        metavar="D",
+        required=True,
+        help="yinyang, digits, japanese-vowels or an .npz file",
+    )
+    parser.add_argument("--part", default="test", help="test (default), validation or train")
+    parser.add_argument("--samples", type=int, metavar="N", help="the first N (default: all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the data (default 0)")
+    parser.add_argument(
+        "--data-folder", metavar="DIR", help="of JapaneseVowels, if aeon is not installed"
+    )
+    add_output(parser, "X.npz", "NAME.time, NAME.index and label", required=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    import numpy as np
+
+    from jaxsnn.event.event_driven import EventDriven
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.output import refuse_unwritable, write_arrays
+    from jaxsnn.train.data.batches import encoded
+    from jaxsnn.train.data.datasets import taken
+    from jaxsnn.train.data.labelled_files import load_splits
+    from jaxsnn.train.loop.defaults import make_encoder, read_population, reference_tau
+
+    output = refuse_unwritable(arguments.output, arguments.force)
+    if arguments.part not in PARTS:
+        raise UsageError(
+            f"there is no part '{arguments.part}'", fix=suggestion(arguments.part, PARTS)
+        )
+    network = lower(read_graph(arguments))
+    splits, notes = load_splits(arguments.data, arguments.seed, folder=arguments.data_folder)
+    data = getattr(splits, arguments.part)
+    if arguments.samples is not None:
+        data = taken(data, np.arange(min(max(arguments.samples, 1), len(data))))
+    last = read_population(network)
+    encoder = None
+    if not hasattr(data.x, "time"):
+        encoder, how = make_encoder(splits, reference_tau(network, last))
+        notes = [*notes, how]
+    batch = encoded(
+        data,
+        network,
+        population=last,
+        encoder=encoder,
+        engine=EventDriven(),
+        what=f"{arguments.data} ({arguments.part})",
+    )
+    (name,) = network.inputs
+    time, index = np.asarray(batch.inputs.time, float), np.asarray(batch.inputs.index)
+    arrays = {f"{name}.time": time, f"{name}.index": index, "label": np.asarray(batch.labels)}
+    write_arrays(output, arrays, arguments.force)
+    add_notes(arguments, notes)
+    used = np.isfinite(time)
+    print_outcome(
+        arguments,
+        ChipOutcome(
+            samples=len(time),
+            input=name,
+            events=int(used.sum()),
+            duration=float(time[used].max(initial=0.0)),
+            output=os.fspath(output),
+        ),
+    )
+    return 0

@@ -1,0 +1,118 @@
+"""`jaxsnn compare`: what a chip recorded against the network's own simulation."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    print_outcome,
+    read_graph,
+    time_of,
+)
+from jaxsnn.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOutcome:
+    """What `jaxsnn compare` found.
+
+    Attributes:
+        populations: population -> residuals of its spikes.
+        accuracy, expected_accuracy: of the last population's first spikes, recorded and simulated;
+            None where the inputs have no labels.
+    """
+
+    populations: dict[str, Any]
+    accuracy: float | None
+    expected_accuracy: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "populations": {name: one.as_dict() for name, one in self.populations.items()},
+            "accuracy": self.accuracy,
+            "expected_accuracy": self.expected_accuracy,
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [f"{name}: {one.as_text()}" for name, one in self.populations.items()]
+        if self.accuracy is not None:
+            lines.append(
+                f"first spikes are right in {self.accuracy:.2%} of the samples, simulated in "
+                f"{self.expected_accuracy:.2%}"
+            )
+        return "\n".join(lines)
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "compare what a chip recorded with the simulation"
+    parser = add_command(commands, "compare", run, text)
+    add_file(parser)
+    parser.add_argument(
+        "recording", metavar="OUT.npz", help="what a chip or an emulated one recorded"
+    )
+    parser.add_argument(
+        "--input", metavar="X.npz", required=True, help="what it was sent; label: (samples,)"
+    )
+    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.simulation.network_arrays import network_inputs
+    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.train.loop.recorded_chip import read_recording
+
+    graph = read_graph(arguments)
+    network, arrays = lower(graph), load_arrays(arguments.input)
+    labels = arrays.pop("label", None)
+    given = network_inputs(arrays, network, graph.dialect.dt)
+    t_end = time_of(arguments.t_end) or given.t_end
+    if t_end is None:
+        raise UsageError("the end of a sample is unknown", fix="pass --t-end")
+    sent = {name: (events.time, events.index) for name, events in given.events.items()}
+    recorded = read_recording(arguments.recording, sent, network)
+    print_outcome(arguments, compared(network, recorded, t_end, labels))
+    return 0
+
+
+def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> CompareOutcome:
+    """A recording against event simulation.
+
+    Args:
+        recorded: a `jaxsnn.train.loop.recorded_chip.RecordedChip`.
+        labels: (samples,) class of each sample, None if unknown.
+    """
+    import numpy as np
+
+    from jaxsnn.event.event_driven import EventDriven
+    from jaxsnn.network.spikes import Events
+    from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
+    from jaxsnn.simulation.simulate import simulate
+    from jaxsnn.train.loop.recorded_chip import by_neuron
+
+    inputs = {name: Events(time=own[0], index=own[1]) for name, own in recorded.inputs.items()}
+    solution = simulate(network, inputs, t_end, engine=EventDriven(max_spikes="auto"))
+    found, expected = {}, {}
+    for name, times in recorded.times.items():
+        events = solution.events(name)
+        size = network.populations[name].size
+        expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
+        tau = float(np.mean(np.asarray(network.parameters[name]["tau_syn"])))
+        found[name] = residuals(expected[name], times, tau)
+    last = list(found)[-1] if found else None
+    if labels is None or last is None:
+        return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None)
+    return CompareOutcome(
+        populations=found,
+        accuracy=first_spike_accuracy(recorded.times[last], labels),
+        expected_accuracy=first_spike_accuracy(expected[last], labels),
+    )

@@ -1,0 +1,189 @@
+"""`jaxsnn emulate`: a mapping on the emulated chip, with what the deployed scripts write."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    add_output,
+    add_quantization,
+    print_outcome,
+    quantization_of,
+    read_graph,
+    time_of,
+)
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.units import format_time
+
+if TYPE_CHECKING:
+    from jaxsnn.bss2.traffic import Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulateOutcome:
+    """What `jaxsnn emulate` did.
+
+    Attributes:
+        spikes: population -> spikes that were recorded, all samples together.
+        lost: where -> how many were lost.
+        late: by how much the host was late at most, seconds of the network.
+        runs: of the mapping.
+        samples: size of the batch.
+        output: path of the file that was written.
+        traffic: by run, what each bus and link carries.
+        seconds_per_sample: on the chip, in all runs, rest between samples included.
+        joules_per_sample: of the chip alone.
+    """
+
+    spikes: dict[str, int]
+    lost: dict[str, int]
+    late: float
+    runs: int
+    samples: int
+    output: str
+    traffic: tuple[Traffic, ...]
+    seconds_per_sample: float
+    joules_per_sample: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": 1, **vars(self)} | {"traffic": [one.as_dict() for one in self.traffic]}
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [f"{self.samples} samples in {self.runs} run{'s' * (self.runs > 1)}"]
+        lines += [f"{name}: {count} spikes" for name, count in self.spikes.items()]
+        lost = ", ".join(f"{count} {where}" for where, count in self.lost.items() if count)
+        lines.append(
+            f"lost: {lost or 'none'}; the host was late by {format_time(self.late)} at most"
+        )
+        for number, one in enumerate(self.traffic):
+            name = one.busiest
+            lines.append(
+                f"run {number}: busiest is {name} with {one.peak[name]} of {one.limit} events in a "
+                f"microsecond; {one.replayed:.1f} spikes a sample are replayed"
+            )
+        lines.append(
+            f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
+            " sample"
+        )
+        return "\n".join([*lines, self.output])
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "run a mapping on an emulated chip"
+    parser = add_command(commands, "emulate", run, text)
+    add_file(parser)
+    parser.add_argument("mapping", metavar="M.json", help="a mapping of FILE, made by map")
+    parser.add_argument(
+        "--input", metavar="X.npz", required=True, help="NAME.time, NAME.index of each input"
+    )
+    add_output(parser, "OUT.npz", "what the chip records", required=True)
+    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
+    parser.add_argument(
+        "--chip-seed", type=int, default=0, metavar="N", help="which chip (default 0)"
+    )
+    parser.add_argument(
+        "--trial", type=int, default=0, metavar="N", help="which draw of its noise (default 0)"
+    )
+    parser.add_argument(
+        "--spread",
+        default="calibrated",
+        metavar="KIND",
+        help="calibrated (default); recorded: as unkind as the chip of published recordings",
+    )
+    parser.add_argument(
+        "--ideal", action="store_true", help="a chip that deviates by rounding alone"
+    )
+    add_quantization(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    import numpy as np
+
+    from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread, emulate
+    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+    from jaxsnn.bss2.search.quantize import quantize
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.output import refuse_unwritable, write_arrays
+    from jaxsnn.simulation.network_arrays import network_inputs
+    from jaxsnn.simulation.recordings import load_arrays
+
+    spreads = {"calibrated": Spread(), "recorded": AS_RECORDED}
+    if arguments.spread not in spreads:
+        raise UsageError(
+            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, spreads)
+        )
+    output = refuse_unwritable(arguments.output, arguments.force)
+    graph = read_graph(arguments)
+    mapping = read_mapping(arguments.mapping)
+    quantized = quantize(graph, quantization_of(arguments, scales_of(mapping, graph)))
+    sent = {name: one for name, one in load_arrays(arguments.input).items() if name != "label"}
+    given = network_inputs(sent, lower(graph), graph.dialect.dt)
+    t_end = time_of(arguments.t_end) or given.t_end
+    if t_end is None:
+        raise UsageError("the end of a sample is unknown", fix="pass --t-end")
+    chip = EmulatedChip(
+        seed=arguments.chip_seed, ideal=arguments.ideal, spread=spreads[arguments.spread]
+    )
+    done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
+    arrays = {}
+    for name, spikes in done.spikes.items():
+        arrays |= _events(name, np.where(spikes < t_end, spikes, np.inf))
+    arrays |= {f"{name}.membrane": one.transpose(1, 0, 2) for name, one in done.voltages.items()}
+    write_arrays(output, arrays, arguments.force)
+    add_notes(arguments, quantized.notes)
+    spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
+    plan = _plan(mapping, quantized, given.events, done, t_end)
+    outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def _plan(mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float) -> dict[str, Any]:
+    """What was lost, and what buses, links, time and energy a sample takes."""
+    import numpy as np
+
+    from jaxsnn.bss2.traffic import POWER, seconds_per_sample, traffic
+    from jaxsnn.train.loop.recorded_chip import by_neuron
+
+    populations = quantized.populations.values()
+    slowest = max(float(np.max([one.tau_mem, one.tau_syn])) for one in populations)
+    seconds = seconds_per_sample(mapping, t_end, quantized.speedup, slowest)
+    sizes = {part.name: part.size for part in mapping.populations}
+    times = dict(done.spikes)
+    for name, one in sent.items():
+        times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
+    return {
+        "lost": {name: int(count) for name, count in done.lost.items()},
+        "late": done.late,
+        "runs": done.runs,
+        "samples": len(next(iter(times.values()))),
+        "traffic": traffic(mapping, times, t_end, quantized.speedup),
+        "seconds_per_sample": seconds,
+        "joules_per_sample": POWER * seconds,
+    }
+
+
+def _events(name: str, spikes: Any) -> dict[str, Any]:
+    """(samples, neurons, spikes) as sorted events, padded with inf and the size."""
+    import numpy as np
+
+    samples, neurons, slots = spikes.shape
+    time = spikes.reshape(samples, -1)
+    index = np.broadcast_to(np.repeat(np.arange(neurons), slots), time.shape)
+    order = np.argsort(time, axis=1, kind="stable")
+    most = int(np.isfinite(time).sum(axis=1).max(initial=0))
+    time, index = (np.take_along_axis(one, order, axis=1)[:, :most] for one in (time, index))
+    return {
+        f"{name}.time": time,
+        f"{name}.index": np.where(np.isfinite(time), index, neurons),
+    }

@@ -1,0 +1,38 @@
+"""`jaxsnn matrix`: a verdict for each node and each engine, chip and importer. It loads no JAX."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from jaxsnn.commands.arguments import add_command, add_file, print_outcome, read_graph
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "say for each node where it works: exact, approximate (with the loss), or not"
+    parser = add_command(commands, "matrix", run, text)
+    add_file(parser, optional=True)
+    wanted = parser.add_argument("--for", dest="purposes", metavar="PURPOSE", action="append")
+    parser.when_used(lambda: setattr(wanted, "help", _purposes()))
+
+
+def _purposes() -> str:
+    """The help of --for."""
+    from jaxsnn.simulation.checks import purposes
+
+    return f"one of {', '.join(purposes())}; may be repeated, default: all"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 1 where something is not supported by a purpose that was asked for."""
+    from jaxsnn.simulation.matrix import matrix, matrix_of_types
+
+    wanted = arguments.purposes or ()
+    if arguments.file is None:
+        found = matrix_of_types(wanted)
+        print_outcome(arguments, found)
+        return 0
+    found = matrix(read_graph(arguments), wanted)
+    print_outcome(arguments, found)
+    return int(any(found.overall(purpose) == "unsupported" for purpose in wanted))

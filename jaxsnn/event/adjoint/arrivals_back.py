@@ -1,0 +1,245 @@
+"""Gradients by what arrives at a population, in one pass over its arrivals from the last to the
+first.
+
+An arrival needs the costate just behind it (see `layer_adjoint`). Between two arrivals that flows
+back like everything else; where a neuron fires between them, it is that of before its first spike
+there, flowed back to the arrival, and what came later does not count. So the pass carries the
+costates of all neurons, and takes up those of the few that fire as it comes to them. Its cost grows
+with arrivals times neurons, whatever the number of spikes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
+from jaxsnn.event.event_arrays import (
+    NeuronLanes,
+    OfNeurons,
+    OfSamples,
+    Rows,
+    Times,
+    Weights,
+)
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.reductions import over_last
+from jaxsnn.network.sorting import sorted_columns
+
+_AT_ONCE = 32  # neurons that are taken up in one step
+
+#: Spikes of all neurons of all samples in one list.
+OfList = Float[Array, "list"]
+NumberOfList = Int[Array, "list"]
+
+
+class ByArrivals(NamedTuple):
+    """Gradients of a population through what arrives there."""
+
+    weight: Weights
+    fields: dict[str, OfNeurons]  # of the flow
+    time: Times  # of the arrivals
+
+
+class _Arrivals(NamedTuple):
+    """Arrivals in the order of time, (arrivals, batch)."""
+
+    time: Float[Array, "arrivals batch"]
+    row: Int[Array, "arrivals batch"]  # beyond the table where unused
+    position: Int[Array, "arrivals batch"] | None  # where each stood; None: in this order
+
+
+class _TakenUp(NamedTuple):
+    """Neurons that fire, in the order of the arrivals that they fire behind."""
+
+    lane: NumberOfList  # sample * neurons + neuron
+    costate: Any  # just behind that arrival: a Costate of arrays (list,)
+    begin: Int[Array, "arrivals_and_one"]  # of each arrival's part of the list
+
+
+class _Carry(NamedTuple):
+    """Carry of the pass, at one arrival."""
+
+    costate: Costate
+    weight: Weights
+    fields: dict[str, OfNeurons]
+    time: Float[Array, "arrivals batch"]
+
+
+def arrivals_back(
+    spec: LayerSpec,
+    weight: Weights,
+    lanes: NeuronLanes,
+    arrivals: tuple[Times, Rows],
+    times: Slots,
+    before: Costate,
+) -> ByArrivals:
+    """Gradients by weights, by the fields of the flow through arrivals, and by their times.
+
+    Args:
+        weight: (rows, neurons).
+        lanes: arrays that broadcast to (batch, neurons).
+        arrivals: times and rows as of `layer_adjoint.layer_spikes`.
+        times: of the spikes, seconds; inf in unused slots.
+        before: costates just before each spike, (spikes, batch, neurons).
+    """
+    time, row = arrivals
+    ordered = _in_order(spec, time, row, len(weight))
+    taken_up = _taken_up(spec, lanes, ordered, times, before)
+    walk = _Walk(spec, weight, lanes, ordered, taken_up)
+    end = walk.run(times.shape[1:])
+    by_time = end.time.T
+    if ordered.position is not None:
+        samples = jnp.arange(len(time))[:, None]
+        by_time = jnp.zeros_like(by_time).at[samples, ordered.position.T].set(by_time)
+    return ByArrivals(weight=end.weight, fields=end.fields, time=by_time)
+
+
+def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
+    row = jnp.broadcast_to(row, time.shape)
+    if spec.in_order:
+        columns, position, row = time.T, None, row.T
+    else:
+        columns, position = sorted_columns(time)
+        row = jnp.take_along_axis(row.T, position, 0)
+    return _Arrivals(
+        time=columns, row=jnp.where(jnp.isfinite(columns), row, rows), position=position
+    )
+
+
+def _taken_up(
+    spec: LayerSpec, lanes: NeuronLanes, arrivals: _Arrivals, times: Slots, before: Costate
+) -> _TakenUp:
+    """Where in the pass neurons are taken up, with which costates."""
+    slots, batch, neurons = times.shape
+    count = len(arrivals.time)
+    number = _arrival_before(arrivals.time, times)
+    # Of several spikes behind one arrival the first counts.
+    first = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
+    counts = jnp.isfinite(times) & (number >= 0) & first
+    at = (
+        jnp.take_along_axis(
+            arrivals.time, jnp.maximum(number, 0).swapaxes(1, 2).reshape(-1, batch), axis=0
+        )
+        .reshape(slots, neurons, batch)
+        .swapaxes(1, 2)
+    )
+    gap = jnp.where(counts, times - at, 0.0)
+    costate = Backward(spec, lanes).flow_back(before, gap)
+    key, order = _sorted(jnp.where(counts, number, count).reshape(-1))
+    begin = jnp.searchsorted(key, jnp.arange(count + 1), method="scan").astype(jnp.int32)
+    return _TakenUp(
+        lane=order % (batch * neurons),
+        costate=jax.tree.map(lambda array: array.reshape(-1)[order], costate),
+        begin=begin,
+    )
+
+
+def _arrival_before(arrivals: Float[Array, "arrivals batch"], times: Slots) -> Int[Array, "a b c"]:
+    """Number of the last arrival before each spike, -1 where none came."""
+
+    def of_sample(own: Float[Array, "arrivals"], fired: Float[Array, "s n"]) -> Int[Array, "s n"]:
+        return jnp.searchsorted(own, fired, side="left", method="scan")
+
+    found = jax.vmap(of_sample, in_axes=(1, 1), out_axes=1)(arrivals, times)
+    return found.astype(jnp.int32) - 1
+
+
+def _sorted(key: NumberOfList) -> tuple[NumberOfList, NumberOfList]:
+    """Whole numbers in rising order, and the positions that they come from."""
+    with jax.enable_x64(True):
+        # one operand, which is faster than two
+        packed = (key.astype(jnp.int64) << 32) | lax.iota(jnp.int64, key.size)
+        packed = lax.sort(packed, is_stable=False)
+        return (packed >> 32).astype(jnp.int32), (packed & 0xFFFFFFFF).astype(jnp.int32)
+
+
+class _Walk:
+    """The pass over the arrivals."""
+
+    def __init__(
+        self,
+        spec: LayerSpec,
+        weight: Weights,
+        lanes: NeuronLanes,
+        arrivals: _Arrivals,
+        taken_up: _TakenUp,
+    ) -> None:
+        self.weight, self.arrivals, self.taken_up = weight, arrivals, taken_up
+        self.rules = Backward(spec, lanes)
+        self.flow = self.rules
+        if spec.neuron.uniform:  # the flow of one neuron does for all
+            self.flow = Backward(spec, jax.tree.map(lambda array: array[:1, :1], lanes))
+
+    def run(self, shape: tuple[int, ...]) -> _Carry:
+        """The carry before the first arrival."""
+        costate = self.rules.start(shape, self.weight.dtype).costate
+        start = _Carry(
+            costate=costate,
+            weight=jnp.zeros_like(self.weight),
+            fields=dict.fromkeys(costate.by, costate.p[0]),
+            time=jnp.zeros_like(self.arrivals.time),
+        )
+        start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.lanes)
+        # Behind the last arrival of the fullest list there is nothing.
+        used = jnp.any(jnp.isfinite(self.arrivals.time), axis=1)
+        count = jnp.sum(used, dtype=jnp.int32)
+        return lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
+
+    def _step(self, number: Int[Array, ""], carry: _Carry) -> _Carry:
+        """Back to just behind an arrival, and what that leaves."""
+        costate = self.flow.flow_back(carry.costate, self._duration(number)[:, None])
+        costate = self._take_up(number, costate)
+        row = self.arrivals.row[number]
+        weights = self.weight.at[row].get(mode="fill", fill_value=0.0)
+        unit, moved = self.rules.arrived()
+        # An arrival of weight W adds W e to the state, a later one W A e dt less.
+        by_time = -over_last(weights * dot(moved, costate.p))
+        fields = {
+            name: carry.fields[name] + weights * dot(unit, by) for name, by in costate.by.items()
+        }
+        return _Carry(
+            costate=costate,
+            weight=carry.weight.at[row].add(dot(unit, costate.p), mode="drop"),
+            fields=fields,
+            time=lax.dynamic_update_index_in_dim(carry.time, by_time, number, 0),
+        )
+
+    def _duration(self, number: Int[Array, ""]) -> OfSamples:
+        """From an arrival to the next; 0 where there is none, as nothing is to be flowed back."""
+        time = self.arrivals.time
+        after = time[jnp.minimum(number + 1, len(time) - 1)]
+        return jnp.where(jnp.isfinite(after), after - time[number], 0.0)
+
+    def _take_up(self, number: Int[Array, ""], costate: Costate) -> Costate:
+        """The costates behind an arrival, with those of the neurons that fire behind it."""
+        begin, end = self.taken_up.begin[number], self.taken_up.begin[number + 1]
+        shape = costate.p[0].shape
+        room = self.taken_up.lane.size
+        few = min(_AT_ONCE, room)
+
+        def unfinished(carry: tuple[Int[Array, ""], Costate]) -> Bool[Array, ""]:
+            return carry[0] < end
+
+        def some(carry: tuple[Int[Array, ""], Costate]) -> tuple[Int[Array, ""], Costate]:
+            at, costate = carry
+            first = jnp.minimum(at, room - few)
+
+            def cut(array: OfList) -> Float[Array, "few"]:
+                return lax.dynamic_slice_in_dim(array, first, few)
+
+            numbers = first + jnp.arange(few)
+            here = (numbers >= at) & (numbers < end)
+            lane = jnp.where(here, cut(self.taken_up.lane), shape[0] * shape[1])
+
+            def put(old: OfNeurons, new: OfList) -> OfNeurons:
+                return old.reshape(-1).at[lane].set(cut(new), mode="drop").reshape(shape)
+
+            return at + few, jax.tree.map(put, costate, self.taken_up.costate)
+
+        return lax.while_loop(unfinished, some, varying_like((begin, costate), costate))[1]

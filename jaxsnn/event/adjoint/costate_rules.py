@@ -1,0 +1,204 @@
+"""The rules by which costates go back through a spike and through time: see `layer_adjoint`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.event_arrays import (
+    Decay,
+    NeuronLanes,
+    Numbers,
+    OfNeurons,
+    State,
+    WhichNeurons,
+)
+from jaxsnn.event.forward.layer import LayerSpec
+
+#: Arrays of spikes, slots first.
+Slots = Float[Array, "spikes batch neurons"]
+#: Lane field that the flow depends on -> derivative of a state or costate by it.
+ByField = dict[str, State]
+
+
+def slope_floor(spec: LayerSpec, lanes: NeuronLanes) -> Numbers:
+    """Smallest slope that a gradient is divided by, in the shape of the lanes."""
+    return spec.min_slope * spec.neuron.slope_scale(lanes)
+
+
+def starts_above(neuron: Neuron, lanes: NeuronLanes) -> Bool[Array, "..."]:
+    """Whether a neuron starts above its threshold: it fires at time 0, whatever its numbers are
+    exactly.
+    """
+    return neuron.above(lanes, neuron.begin(lanes))
+
+
+def start_of(spec: LayerSpec, lanes: NeuronLanes) -> State:
+    """The state from which the first spike is counted."""
+    neuron = spec.neuron
+    begin = neuron.begin(lanes)
+    if spec.assigns or neuron.keeps_overshoot:
+        return begin
+    # One that starts above its threshold is not lowered from there: it begins as if reset.
+    above = neuron.above(lanes, begin)
+    pairs = zip(neuron.reset(lanes, begin), begin, strict=True)
+    return tuple(jnp.where(above, reset, started) for reset, started in pairs)
+
+
+def left_by_spike(spec: LayerSpec, lanes: NeuronLanes) -> State:
+    """What a spike leaves of a state that is zero: v_reset and what it adds elsewhere, where it
+    assigns V; else what it takes, negative.
+    """
+    if not spec.assigns:
+        return tuple(-part for part in spec.neuron.drop(lanes))
+    still = jax.tree.map(jnp.zeros_like, spec.neuron.begin(lanes))
+    if spec.neuron.keeps_overshoot:  # only with a refractory time, in which V is held
+        return spec.neuron.clamp(lanes, still)
+    return spec.neuron.reset(lanes, still)
+
+
+class Spike(NamedTuple):
+    """One spike slot of the backward scan, arrays (batch, neurons); or all, slots first."""
+
+    time: Float[Array, "*spikes batch neurons"]
+    #: divided by; inf: the state does not move the time
+    slope: Float[Array, "*spikes batch neurons"]
+    slope_after: Float[Array, "*spikes batch neurons"]  # V' when V is let go from v_reset
+    cotangent: Float[Array, "*spikes batch neurons"]  # E, dL/dt of the spike
+    fired: Bool[Array, "*spikes batch neurons"]
+
+
+class Costate(NamedTuple):
+    """P and its derivatives by the fields of the flow, states of arrays (batch, neurons)."""
+
+    p: State
+    by: ByField
+
+
+class Passed(NamedTuple):
+    """What the scan leaves of each spike; or of all, slots first."""
+
+    before: Costate  # just before the spike
+    after: Costate  # just after it
+    free: Costate  # when V is let go, with V's own entry alone differing from `after`
+    lam: Float[Array, "*spikes batch neurons"]  # the spike's costate along the excess
+    #: numerator of -lam, which belongs to the causing arrival where there is one
+    drive: Float[Array, "*spikes batch neurons"]
+
+
+class AtSpike(NamedTuple):
+    """The costate just before the next spike, and when that is."""
+
+    costate: Costate
+    time: OfNeurons
+    fired: WhichNeurons  # whether there is a next spike
+
+
+class Backward:
+    """The backward scan over the spikes of a population; lanes broadcast to (batch, neurons)."""
+
+    def __init__(self, spec: LayerSpec, lanes: NeuronLanes) -> None:
+        self.spec = spec
+        self.neuron = spec.neuron
+        self.lanes = lanes
+        begin = self.neuron.begin(lanes)
+        self.still = jax.tree.map(jnp.zeros_like, begin)
+
+        def total(state: State) -> Float[Array, ""]:
+            return jnp.sum(self.neuron.excess(lanes, state))
+
+        #: dg/dx, constant as g is affine
+        self.along = jax.grad(total)(self.still)
+        #: what a spike leaves of a state that is zero, in the formula that holds for this spec
+        self.left = left_by_spike(spec, lanes)
+
+    def arrived(self) -> tuple[State, State]:
+        """What an arrival of weight 1 adds to the state, and to its rate."""
+        unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
+        return unit, self.neuron.rate(self.lanes, unit)
+
+    def flow_back(self, costate: Costate, time: Numbers) -> Costate:
+        """The costate a time earlier."""
+        decay, decay_by = self.neuron.decay_by(self.lanes, time)
+        # P = F^T P' gives dP/dtau = F^T dP'/dtau + (dF/dtau)^T P'.
+        by = {}
+        for name, change in decay_by.items():
+            carried = self.neuron.flow_back(decay, costate.by[name])
+            by[name] = plus(carried, self._moved(costate.p, decay, change))
+        return Costate(p=self.neuron.flow_back(decay, costate.p), by=by)
+
+    def _moved(self, p: State, decay: Decay, change: Decay) -> State:
+        """What a change of the flow's coefficients does to the costate before it."""
+        flow_back = partial(self.neuron.flow_back, costate=p)
+        return jax.jvp(flow_back, (decay,), (change,))[1]
+
+    def start(self, shape: tuple[int, ...], dtype: DTypeLike) -> AtSpike:
+        """Behind the last spike nothing counts."""
+        zero = tuple(jnp.zeros(shape, dtype) for _ in self.along)
+        by = dict.fromkeys(self.neuron.flow_fields, zero)
+        costate = Costate(p=zero, by=by)
+        return AtSpike(costate=costate, time=zero[0], fired=jnp.zeros(shape, bool))
+
+    def step(self, carry: AtSpike, spike: Spike) -> tuple[AtSpike, Passed]:
+        """Back to just before one more spike; a slot without one leaves everything as it is."""
+        let_go = spike.time + self.spec.refractory
+        gap = jnp.where(carry.fired, carry.time - let_go, 0.0)
+        free = self.flow_back(carry.costate, jnp.maximum(gap, 0.0))
+        through = self._assigned if self.spec.assigns else self._lowered
+        passed = through(free, spike)
+        earlier = AtSpike(costate=passed.before, time=spike.time, fired=spike.fired)
+        return earlier, passed
+
+    def _lowered(self, q: Costate, spike: Spike) -> Passed:
+        """Through a spike that takes the same from the state whatever it was."""
+        # A later spike leaves the state higher by A h dt, as what it takes decays for less long.
+        fall = self.neuron.rate(self.lanes, self.neuron.drop(self.lanes))
+        drive = jnp.where(spike.fired, spike.cotangent, 0.0) + dot(q.p, fall)
+        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
+        before = q._replace(p=plus(q.p, times_each(self.along, lam)))
+        return Passed(before=before, after=q, free=q, lam=lam, drive=drive)
+
+    def _assigned(self, q: Costate, spike: Spike) -> Passed:
+        """Through a spike that assigns V, and the refractory time behind it."""
+        # V is assigned: what it was before does not count.
+        after = without_v_of_costate(q)
+        if self.spec.refractory:
+            held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
+            after = without_v_of_costate(held)
+        added = self.neuron.rate(self.lanes, without_v(self.left))
+        later = q.p[0] * spike.slope_after + dot(after.p, added)
+        drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
+        lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)
+        before = after._replace(p=plus(after.p, times_each(self.along, lam)))
+        return Passed(before=before, after=after, free=q, lam=lam, drive=drive)
+
+
+def plus(state: State, other: State) -> State:
+    """The sum of two states."""
+    return tuple(a + b for a, b in zip(state, other, strict=True))
+
+
+def times_each(state: State, factor: Numbers) -> State:
+    """A state times a number of each neuron."""
+    return tuple(part * factor for part in state)
+
+
+def dot(state: State, other: State) -> Numbers:
+    """The scalar product of each neuron's states."""
+    return sum(a * b for a, b in zip(state, other, strict=True))  # pyright: ignore
+
+
+def without_v(state: State) -> State:
+    """A state with 0 for V."""
+    return jnp.zeros_like(state[0]), *state[1:]
+
+
+def without_v_of_costate(costate: Costate) -> Costate:
+    by = {name: without_v(state) for name, state in costate.by.items()}
+    return Costate(p=without_v(costate.p), by=by)

@@ -1,0 +1,114 @@
+"""Currents from outside: one arrival of all channels together at each change.
+
+A current that is constant for a while is the level that an open box is: an arrival moves it by the
+change. What a matrix or a convolution makes of the values is computed before, so that the channels
+that change at one time are one arrival, whose weights are its own. Gradients by the values and by
+the weights go through that product; those by the arrivals' weights are the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxsnn.errors import LoweringError
+from jaxsnn.event.event_arrays import Numbers, Rows, Times, Weights
+from jaxsnn.event.projections.arrivals import Arrivals
+from jaxsnn.network.operators import Operator, Path
+from jaxsnn.network.valued_inputs import Currents, changes
+
+#: So many products of a convolution are computed at once.
+_MOST_PRODUCTS = 2**22
+
+
+def by_source(
+    paths: Sequence[Path], currents: Mapping[str, Currents], target: str
+) -> dict[str, list[Operator]]:
+    """Inputs that are currents -> what they pass on the way to a population.
+
+    Args:
+        target: the population, for messages.
+
+    Raises:
+        LoweringError: some of them pass delays.
+    """
+    found: dict[str, list[Operator]] = {}
+    for source, operator in paths:
+        if source not in currents:
+            continue
+        if operator.delay is not None or operator.row_delay is not None:
+            raise LoweringError(
+                f"node '{target}' takes the current of input '{source}' through delays, and the "
+                "event engine delays spikes alone",
+                fix="shift the times of the pieces of the current, or simulate with "
+                "engine=TimeStepped()",
+                node=target,
+            )
+        found.setdefault(source, []).append(operator)
+    return found
+
+
+def current_arrivals(
+    operators: Sequence[Operator],
+    currents: Currents,
+    factor: Numbers,
+    given: Arrivals,
+    dtype: DTypeLike,
+) -> tuple[Weights, Times, Rows]:
+    """What one input's currents are at a population: weights, times and rows, as the scans take
+    them.
+
+    Args:
+        operators: all that the currents pass on the way there.
+        factor: what a current of 1 is there, (neurons,) or one number.
+        given: the other arrivals, which know the positions.
+    """
+    value = sum(applied(operator, currents.value, dtype) for operator in operators) * factor
+    batch, pieces, neurons = value.shape
+    if given.order is not None:
+        value = value[..., jnp.argsort(jnp.asarray(given.order))]
+    # (batch, pieces, lanes * positions) -> (batch * positions, pieces, lanes)
+    lanes, positions = neurons // given.positions, given.positions
+    value = jnp.moveaxis(value.reshape(batch, pieces, lanes, positions), 3, 1)
+    weight = changes(value.reshape(batch * positions, pieces, lanes))
+    row = jnp.arange(batch * positions * pieces, dtype=jnp.int32)
+    return (
+        weight.reshape(-1, lanes),
+        jnp.repeat(currents.time, positions, axis=0),
+        row.reshape(batch * positions, pieces),
+    )
+
+
+def applied(
+    operator: Operator, values: Float[Array, "batch pieces channels"], dtype: DTypeLike
+) -> Float[Array, "batch pieces neurons"]:
+    """What values of the source's channels become behind an operator; of zeros exactly 0."""
+    if operator.is_identity:
+        return values
+    if operator.source is None:
+        found = jnp.matmul(values, operator.weight, precision=lax.Precision.HIGHEST)
+        return found if operator.order is None else found[..., operator.order]
+    # A convolution multiplies pair by pair: some samples at a time.
+    at_once = max(_MOST_PRODUCTS // max(len(operator.source) * operator.lanes, 1), 1)
+    batch, pieces, channels = values.shape
+    flat = values.reshape(batch * pieces, channels)
+    found = lax.map(lambda one: operator.apply(one, dtype), flat, batch_size=at_once)
+    return found.reshape(batch, pieces, -1)
+
+
+def joined(parts: Sequence[tuple[Weights, Times, Rows]]) -> tuple[Weights, Times, Rows]:
+    """Several lists of arrivals as one, in no order, their tables one below the other."""
+    rows, offset = [], 0
+    for weight, time, row in parts:
+        rows.append(jnp.broadcast_to(row, time.shape) + offset)
+        offset += weight.shape[0]
+    weights, times, _ = zip(*parts, strict=True)
+    return (
+        jnp.concatenate(weights),
+        jnp.concatenate(times, axis=1),
+        jnp.concatenate(rows, axis=1).astype(jnp.int32),
+    )

@@ -1,0 +1,144 @@
+"""Inputs with values: currents that are held for a while, and spikes of a size of their own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsnn.network.spikes import Events
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Currents:
+    """A signal of each channel that is constant for a while, and then another constant.
+
+    It is what a framework takes for an input whose values are not spikes: a value in each step, held
+    until the next one. Before the first piece it is 0; the last one lasts to the end of the run.
+    `held` makes them of a value for each step, `constant` of one for the whole run.
+
+    Attributes:
+        time: (..., pieces) seconds, rising, when each piece begins; inf in unused slots.
+        value: (..., pieces, channels) what each channel is from then on.
+
+    >>> currents = Currents.constant([[0.5, 2.0]])
+    >>> currents.time.tolist(), currents.value.tolist()
+    ([[0.0]], [[[0.5, 2.0]]])
+    """
+
+    time: Float[Array, "*batch pieces"]
+    value: Float[Array, "*batch pieces channels"]
+
+    @classmethod
+    def constant(cls, value: Any) -> Currents:
+        """Currents that are the same from time 0 to the end of the run.
+
+        Args:
+            value: (batch, *shape), such as static images; the axes of the shape are joined into one of
+                channels.
+        """
+        given = value if isinstance(value, Tracer | jax.Array) else np.asarray(value, float)
+        flat = given.reshape(given.shape[0], 1, math.prod(given.shape[1:]))
+        kind = jnp if isinstance(flat, Tracer | jax.Array) else np
+        return cls(time=kind.zeros(flat.shape[:2], flat.dtype), value=flat)  # pyright: ignore
+
+    @classmethod
+    def held(cls, x: Any, dt: float) -> Currents:
+        """Currents of a value in each step, held until the next step, and 0 behind the last one.
+
+        Steps in which no channel of any sample changes are no pieces of their own: a constant signal
+        costs one arrival, however long it is. (Of a traced array every step is one.)
+
+        Args:
+            x: (time, batch, *shape).
+            dt: length of a step, seconds.
+
+        >>> currents = Currents.held(np.ones((100, 1, 3)), dt=1e-3)
+        >>> currents.time.tolist(), currents.value.shape
+        ([[0.0, 0.1]], (1, 2, 3))
+        """
+        traced = isinstance(x, Tracer)
+        given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
+        kind = jnp if isinstance(given, Tracer | jax.Array) else np
+        steps, batch = given.shape[:2]
+        flat = given.reshape(steps, batch, math.prod(given.shape[2:]))
+        new = np.ones(steps, bool)
+        if not traced:
+            numbers = np.asarray(flat)
+            new[1:] = (numbers[1:] != numbers[:-1]).any(axis=(1, 2))
+        begins = np.flatnonzero(new)
+        pieces = kind.concatenate([flat[begins], kind.zeros((1, *flat.shape[1:]), flat.dtype)])
+        # As `dense_to_events` has them: step k begins at k dt, the end is `steps` times dt.
+        time = np.append(begins, steps) * dt
+        return cls(
+            time=kind.asarray(np.broadcast_to(time, (batch, len(time)))),  # pyright: ignore
+            value=kind.moveaxis(pieces, 0, 1),  # pyright: ignore[reportArgumentType]
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class GradedEvents:
+    """Spikes that each have a size: one of value 2 does what two spikes at once do. NIR's
+    ValuedEventData.
+
+    Attributes:
+        time: (..., events) seconds; inf in unused slots.
+        index: (..., events) int32, the channel; anything in unused slots.
+        value: (..., events) the size, negative too.
+    """
+
+    time: Float[Array, "*batch events"]
+    index: Int[Array, "*batch events"]
+    value: Float[Array, "*batch events"]
+
+
+#: What an input of the event engine can be.
+Input = Events | Currents | GradedEvents
+
+
+def nothing_behind(currents: Currents) -> Float[Array, "*batch pieces channels"]:
+    """The values, 0 in slots that are not used."""
+    used = jnp.isfinite(currents.time)
+    return jnp.where(used[..., None], currents.value, 0.0)
+
+
+def late_pieces(currents: Currents, t_end: Float[Array, ""]) -> Int[Array, ""]:
+    """Number of pieces that begin at or after the end of the run, those of zeros aside."""
+    some = jnp.any(currents.value != 0, axis=-1)
+    return jnp.sum(jnp.isfinite(currents.time) & (currents.time >= t_end) & some)
+
+
+def out_of_order(currents: Currents) -> Bool[Array, ""]:
+    """Whether some piece begins before time 0, or before the one in front of it."""
+    time = currents.time
+    return jnp.any(time < 0) | jnp.any(time[..., 1:] < time[..., :-1])
+
+
+def changes(values: Float[Array, "batch pieces neurons"]) -> Float[Array, "batch pieces neurons"]:
+    """By how much each piece differs from the one before it, the first from 0; differentiable.
+
+    What the changes add up to is the value of the piece, to the last digit, in whatever order and
+    with whatever others in between: 0 is 0 again, for ever. For that values are rounded, where there
+    are several, to a multiple of the last digit of the largest one of their neuron and sample, of
+    which all differences are exact.
+    """
+    if values.shape[1] == 1:
+        return values
+    digits = np.finfo(values.dtype).nmant + 1
+    largest = jnp.max(abs(values), axis=1, keepdims=True)
+    # largest < 2^exponent, differences < 2^(exponent + 1) = 2^digits quanta
+    quantum = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] + 1 - digits)
+    rounded = lax.stop_gradient(jnp.rint(values / quantum) * quantum)
+    # The rounded number exactly, with the derivative of the given one.
+    exact = rounded + (values - lax.stop_gradient(values))
+    before = jnp.pad(exact[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    return exact - before

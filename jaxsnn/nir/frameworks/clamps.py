@@ -1,0 +1,93 @@
+"""Learnt decays outside of 0 to 1, which some frameworks clamp when they run and export as they are.
+
+A decay above 1 makes a negative time constant in the file, one below 0 a time constant shorter than
+the step. `Conventions.meanings` of these frameworks read the nodes as they run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxsnn.errors import listing
+from jaxsnn.nir.graph import Change, Graph
+from jaxsnn.nir.nodes import Node
+
+#: A decay this far outside of 0 to 1 is that of a file's rounding.
+_ROUNDING = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """One learnt decay of a node, neuron by neuron, and the parameters that it is written into.
+
+    Attributes:
+        symbol: What the framework calls it.
+        decay: As it was learnt.
+        tau: Name of the time constant, and `step` the length of a step by its numbers.
+        gain: Name of the parameter that holds the decay too, "" for none; `gains` what it is where
+            the decay is clamped to 0 and to 1.
+    """
+
+    symbol: str
+    decay: np.ndarray
+    tau: str
+    step: np.ndarray
+    gain: str = ""
+    gains: tuple[float, float] = (0.0, 1.0)
+
+
+def clamping(
+    title: str, learnt: Callable[[Node, Graph], Iterator[Learnt]]
+) -> Callable[[Graph], Iterator[tuple[Node, Change]]]:
+    """A meaning for `Conventions.meanings`.
+
+    Args:
+        title: Of the framework, for what is said.
+        learnt: Finds the decays of a node.
+    """
+
+    def meaning(graph: Graph) -> Iterator[tuple[Node, Change]]:
+        for node in graph.nodes.values():
+            said: list[str] = []
+            changes: dict[str, np.ndarray] = {}
+            for one in learnt(node, graph):
+                changes |= _clamped(node, one, said)
+            if said:
+                why = f"{title} clamps learnt decays to 0 to 1 when it runs, not when it exports"
+                change = Change(node=node.name, what=listing(said), why=why)
+                yield node.read_as(**changes), change
+
+    return meaning
+
+
+def _clamped(node: Node, one: Learnt, said: list[str]) -> dict[str, np.ndarray]:
+    """The parameters with the decay clamped; what was done is added to `said`."""
+    with np.errstate(invalid="ignore"):
+        below, above = one.decay < -_ROUNDING, one.decay > 1 + _ROUNDING
+    if not np.any(below | above):
+        return {}
+    written = np.asarray(node.value(one.tau))
+    tau = np.broadcast_to(written, one.decay.shape)
+    for bad, end, side in ((below, 0, "below"), (above, 1, "above")):
+        if np.any(bad):
+            place = int(np.flatnonzero(bad)[0])
+            said.append(
+                f"{one.symbol} of {int(bad.sum())} of {bad.size} neurons is {side} {end} and is "
+                f"read as {end} ({one.decay.flat[place]:g} at neuron {place}, where {one.tau} = "
+                f"{tau.flat[place]:g})"
+            )
+    meant = np.where(below, one.step, np.where(above, np.inf, tau))
+    changes = {one.tau: _like(meant, written)}
+    if one.gain:
+        gain = np.asarray(node.value(one.gain))
+        low, high = one.gains
+        changes[one.gain] = _like(np.where(below, low, np.where(above, high, gain)), gain)
+    return changes
+
+
+def _like(value: np.ndarray, written: np.ndarray) -> np.ndarray:
+    """Numbers in the dtype of the file, if that holds infinity."""
+    return value.astype(written.dtype) if written.dtype.kind == "f" else value

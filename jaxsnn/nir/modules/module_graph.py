@@ -1,0 +1,294 @@
+"""A `Graph` of a module of PyTorch, with what the frameworks' exporters lose.
+
+Reset, reset delay, leaky readouts, dt and v_reset go into the dialect and into the nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError, listing
+from jaxsnn.nir.build import NIR_VERSION
+from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import tagged
+from jaxsnn.nir.frameworks.registry import framework_of, frameworks
+from jaxsnn.nir.graph import Edge, Graph
+from jaxsnn.nir.modules.module_trace import Heard, ModuleTrace, leaves_of, trace
+from jaxsnn.nir.nodes import Node, class_of
+from jaxsnn.nir.parse import parse
+from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, refuse_training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fold:
+    """A BatchNorm whose numbers are in the weights before it.
+
+    Attributes:
+        layer, module: Its name, and itself.
+        node: The node that has them.
+        offset: It has the bias of the node, whose own layer has none.
+    """
+
+    layer: str
+    module: Any
+    node: str
+    offset: bool
+
+    def undone(self, node: Node) -> list[LayerNumbers]:
+        """What makes it do nothing but add the bias of a node of a file, where that is its part."""
+        norm = self.module
+        channels = np.ones(tuple(norm.running_mean.shape))
+        bias = channels * (node.value("bias") if self.offset and "bias" in node.names else 0.0)
+        values = {"running_mean": 0 * channels, "running_var": (1 - norm.eps) * channels}
+        if norm.weight is None:
+            values["running_mean"] = -bias
+        else:
+            values |= {"weight": channels, "bias": bias}
+        return [
+            LayerNumbers(layer=self.layer, node=node.name, owner=norm, name=name, value=value)
+            for name, value in values.items()
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TracedModule:
+    """A module as a graph, and how the two belong together.
+
+    Attributes:
+        graph: Of the module.
+        trace: Of its forward pass.
+        places: Output node -> place among the tensors that the module returns.
+        firing: Leaf whose output is spikes -> its node.
+        parts: Leaf -> its nodes by suffix.
+        folds: Layers whose factors and offsets are in the weights before them.
+    """
+
+    graph: Graph
+    trace: ModuleTrace
+    places: Mapping[str, int]
+    firing: Mapping[str, str]
+    parts: Mapping[str, Mapping[str, str]]
+    folds: tuple[Fold, ...] = ()
+
+
+def traced_module(module: Any, sample: Any) -> TracedModule:
+    """A graph of a module by one forward pass and the attributes of its layers.
+
+    Nobody has compared the two yet: `jaxsnn.from_torch` runs both.
+
+    Args:
+        module, sample: As of `jaxsnn.from_torch`.
+
+    Raises:
+        ConversionError: A layer that NIR or the dialect cannot hold, or an input that is computed
+            outside of layers.
+    """
+    for name, leaf in leaves_of(module):
+        refuse_training(name, leaf)
+    seen = trace(module, sample)
+    made = {call.name: exported(call) for call in seen.calls}
+    names = sorted({one.framework for one in made.values() if one.framework is not None})
+    if len(names) != 1:
+        raise ConversionError(
+            f"the module has neurons of {listing(names)}",
+            fix=f"use neurons of one framework, {' or '.join(_titles())}",
+        )
+    draft = _ModuleDraft(seen, made)
+    for call in seen.calls:
+        draft.add(call)
+    places = {draft.output(heard): heard.place for heard in seen.outputs}
+    steps = [one.dt for one in made.values() if one.dt is not None]
+    graph = _read(draft.nodes, draft.edges, names[0], draft.by_node, steps)
+    firing = {
+        call.name: draft.ends[call.name][0]
+        for call in seen.calls
+        if made[call.name].framework and draft.fires(draft.ends[call.name][0])
+    }
+    return TracedModule(
+        graph=graph,
+        trace=seen,
+        places=places,
+        firing=firing,
+        parts=draft.parts,
+        folds=tuple(draft.folds),
+    )
+
+
+class _ModuleDraft:
+    """Nodes and edges, as they are made of the calls in order."""
+
+    def __init__(self, seen: ModuleTrace, made: Mapping[str, Exported]) -> None:
+        self.seen, self.made = seen, made
+        shape = seen.calls[0].inward if seen.calls else ()
+        first = _free("input", made)
+        shape = next((call.inward for call in seen.calls if "" in call.sources), shape)
+        self.nodes: dict[str, Any] = {first: {"type": "Input", "shape": np.array(shape)}}
+        self.edges: list[Edge] = []
+        self.by_node: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, dict[str, str]] = {}
+        self.folds: list[Fold] = []
+        #: Leaf -> nodes whose outputs it gives, as a sum.
+        self.ends: dict[str, tuple[str, ...]] = {"": (first,)}
+
+    def add(self, call: Call) -> None:
+        """The nodes of a call, behind what it takes."""
+        one = self.made[call.name]
+        before = self._before(call.name, call.sources)
+        if one.folds is not None:
+            self._fold(call, one.folds, before)
+        if one.takes_spikes:
+            self._refuse_numbers(call, before)
+        self.parts[call.name] = {}
+        if not one.nodes:
+            self.ends[call.name] = before
+            return
+        full = {suffix: f"{call.name}.{suffix}" if suffix else call.name for suffix in one.nodes}
+        self.parts[call.name] = full
+        first = next(iter(full.values()))
+        self.nodes |= {full[suffix]: entry for suffix, entry in one.nodes.items()}
+        self.edges += [(end, first) for end in before]
+        self.edges += [(full[start], full[end]) for start, end in one.edges]
+        last = first if one.last is None else full[one.last]
+        self.ends[call.name] = (last,)
+        for option, value in one.options.items():
+            self.by_node.setdefault(option, {})[last] = value
+        if one.options.get("readout"):
+            self._refuse_lost_spikes(call)
+
+    def _before(self, name: str, sources: tuple[str, ...]) -> tuple[str, ...]:
+        found = tuple(end for source in sources for end in self.ends[source])
+        if len(set(found)) < len(found):
+            raise ConversionError(
+                f"'{name}' adds what '{found[0]}' gives to itself, and a graph has each edge once",
+                fix="multiply the weights by two instead",
+                node=name,
+            )
+        return found
+
+    def _fold(
+        self, call: Call, folds: tuple[np.ndarray, np.ndarray], before: tuple[str, ...]
+    ) -> None:
+        """Put a factor and an offset into the weights before them."""
+        entry = self.nodes[before[0]]
+        alone = len(before) == 1 and all(
+            self.seen.uses.get(name, 0) == 1 for name in self._between(call, before[0])
+        )
+        if not alone or entry["type"] not in ("Linear", "Affine", "Conv1d", "Conv2d"):
+            raise ConversionError(
+                f"'{call.name}' ({type(call.module).__name__}) comes after '{before[0]}' "
+                f"({entry['type']}), and NIR has it within the weights before it alone",
+                fix="put it straight after a linear layer or convolution that feeds nothing else",
+                node=call.name,
+            )
+        layer = next(each.module for each in self.seen.calls if each.name == before[0])
+        self.folds.append(
+            Fold(
+                layer=call.name,
+                module=call.module,
+                node=before[0],
+                offset=getattr(layer, "bias", None) is None,
+            )
+        )
+        factor, offset = folds
+        weight = np.asarray(entry["weight"])
+        scaled = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = np.asarray(entry.get("bias", 0.0)) * factor + offset
+        kind = "Affine" if entry["type"] == "Linear" else entry["type"]
+        entry |= {"type": kind, "weight": scaled.astype(weight.dtype)}
+        entry["bias"] = bias.astype(weight.dtype)
+
+    def _between(self, call: Call, node: str) -> list[str]:
+        """The leaves from a node to a call, through those that are no node."""
+        found, calls = list(call.sources), {each.name: each for each in self.seen.calls}
+        while found[-1] != node and not self.made[found[-1]].nodes:
+            found += calls[found[-1]].sources[:1]
+        return found
+
+    def _refuse_numbers(self, call: Call, before: tuple[str, ...]) -> None:
+        """Refuse what is right for spikes alone where something else arrives."""
+        if len(before) == 1 and self._binary(before[0]):
+            return
+        what = listing(f"'{name}' ({self.nodes[name]['type']})" for name in before)
+        raise ConversionError(
+            f"'{call.name}' ({type(call.module).__name__}) takes what {what} gives, "
+            "and NIR has it for spikes alone",
+            fix="put it after the neurons, or use AvgPool2d",
+            node=call.name,
+        )
+
+    def _binary(self, node: str) -> bool:
+        """Whether a node gives 0 and 1 alone."""
+        if self.nodes[node]["type"] == "Flatten":
+            before = [source for source, target in self.edges if target == node]
+            return len(before) == 1 and self._binary(before[0])
+        return self.nodes[node]["type"] == "Threshold" or self.fires(node)
+
+    def fires(self, node: str) -> bool:
+        """Whether a node is a neuron that gives its spikes."""
+        traits = class_of(self.nodes[node]["type"]).traits
+        return traits.fires and not self.by_node.get("readout", {}).get(node)
+
+    def _refuse_lost_spikes(self, call: Call) -> None:
+        """Refuse a neuron without a reset whose spikes are taken."""
+        taken = any(call.name in each.sources for each in self.seen.calls)
+        heard = [each.member for each in self.seen.outputs if each.sources == (call.name,)]
+        if taken or "output" in heard:
+            raise ConversionError(
+                f"'{call.name}' ({type(call.module).__name__}) never resets, "
+                "and its spikes are taken, which NIR's neurons do not give without a reset",
+                fix="use another reset_mechanism, or return its membrane alone as a readout",
+                node=call.name,
+            )
+
+    def output(self, heard: Heard) -> str:
+        """An Output node; its name."""
+        alone = len(self.seen.outputs) == 1
+        name = _free("output" if alone else f"output_{'_'.join(heard.sources)}", self.nodes)
+        if heard.member == "membrane":
+            leaf = heard.sources[0]
+            if any(leaf in each.sources for each in self.seen.calls):
+                raise ConversionError(
+                    f"the module returns the membrane of '{leaf}', whose spikes go on",
+                    fix="return what it fires, or its membrane where nothing takes its spikes",
+                    node=leaf,
+                )
+            self.by_node.setdefault("readout", {})[self.ends[leaf][0]] = True
+        self.nodes[name] = {"type": "Output", "shape": np.array(heard.shape)}
+        self.edges += [(end, name) for end in self._before(name, heard.sources)]
+        return name
+
+
+def _titles() -> list[str]:
+    """The frameworks whose neurons have exporters."""
+    return [found.title for found in frameworks().values() if found.leaves]
+
+
+def _free(name: str, taken: Any) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _read(
+    nodes: dict[str, Any],
+    edges: list[Edge],
+    framework: str,
+    by_node: dict[str, Any],
+    steps: list[float],
+) -> Graph:
+    options: dict[str, Any] = dict(by_node)
+    options["readout"] = list(by_node.get("readout", ()))
+    if steps:
+        if len(set(steps)) != 1:
+            raise ConversionError(
+                f"neurons step by different dt ({listing(sorted(set(steps)))} s)",
+                fix="give all of them one dt",
+            )
+        options["dt"] = steps[0]
+    options |= framework_of(framework).leaf_options
+    tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
+    return tagged(parse(group_of(tree, NIR_VERSION), dialect=framework, **options))

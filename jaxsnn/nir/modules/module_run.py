@@ -1,0 +1,90 @@
+"""What a module of PyTorch itself does, step by step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir.frameworks.registry import frameworks
+from jaxsnn.nir.modules.module_trace import ModuleTrace, leaves_of, tensors_of, unchanged
+
+
+def run_module(
+    module: Any, frames: np.ndarray, seen: ModuleTrace, like: Any
+) -> dict[str, list[np.ndarray]]:
+    """What a module itself does with some steps of input, from its start on.
+
+    Args:
+        module: Whose states are as before afterwards.
+        frames: (time, batch, *shape).
+        seen: Its trace.
+        like: A tensor of the kind and on the device that it takes.
+
+    Returns:
+        What each leaf gave, by name, and under "" what the module returned: its tensors in order,
+        each (time, batch, *shape).
+    """
+    import torch
+
+    found: dict[str, list[np.ndarray]] = {}
+    given: dict[str, list[Any]] = {call.name: [] for call in seen.calls}
+    leaves = dict(leaves_of(module))
+
+    def heard(name: str) -> Any:
+        def hook(leaf: Any, arguments: Any, result: Any) -> None:
+            given[name].append(result[0] if isinstance(result, tuple) else result)
+
+        return hook
+
+    hooks = [
+        leaf.register_forward_hook(heard(name)) for name, leaf in leaves.items() if name in given
+    ]
+    kind = like.dtype if like.dtype.is_floating_point else torch.float32
+    x = torch.as_tensor(frames, dtype=kind, device=like.device)
+    try:
+        with torch.no_grad(), unchanged(module):
+            _rewind(leaves.values())
+            returned = [module(x)] if seen.leading == 2 else list(_stepped(module, x))
+            returned = [[_array(tensor) for tensor in tensors_of(each)] for each in returned]
+            found = {name: [_array(each) for each in values] for name, values in given.items()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if seen.leading == 2:
+        return {"": returned[0]} | {name: values[:1] for name, values in found.items()}
+    columns = [np.stack(column) for column in zip(*returned, strict=True)]
+    steps = len(frames)
+    whole = {name: [np.stack(values)] for name, values in found.items() if len(values) == steps}
+    return {"": columns} | whole
+
+
+def _stepped(module: Any, x: Any) -> Iterator[Any]:
+    """What a module returns in each step. Where `forward` takes states, it is given those that it
+    returned.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    wanted = sum(each.kind in kinds for each in parameters) - 1
+    state: tuple[Any, ...] = ()
+    for frame in x:
+        result = module(frame, *state)
+        yield result
+        if wanted and isinstance(result, tuple):
+            # (out, state), or as many states behind the output as forward takes.
+            state = tuple(result[1:]) if len(result) - 1 == wanted else ()
+
+
+def _rewind(leaves: Iterable[Any]) -> None:
+    """Put layers to their start that keep their states themselves."""
+    methods = {found.package: found.rewind for found in frameworks().values() if found.rewind}
+    for leaf in leaves:
+        method = methods.get(type(leaf).__module__.partition(".")[0], "")
+        if hasattr(leaf, method or " "):
+            getattr(leaf, method)()
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy())

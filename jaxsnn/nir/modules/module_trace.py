@@ -1,0 +1,385 @@
+"""One forward pass of a PyTorch module, watched: which layer takes what another one gives.
+
+Layers are watched by hooks; what is computed between them by torch's own functions (sums, flattens,
+pools) becomes a layer too where NIR has one, and is refused where it has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.torch_leaves import Call, exporter_of, in_time, without_state
+
+#: Functions whose result is their first argument, as far as numbers go.
+_SAME = ("clone", "contiguous", "detach", "float", "identity")
+_ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
+_FLATTEN = ("flatten", "reshape", "view")
+
+Member = Literal["output", "membrane"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """Where a tensor comes from.
+
+    Attributes:
+        sources: Leaves whose outputs it is the sum of; "" is the input of the module.
+        member: What of the leaf it is.
+        version: torch's count of its changes in place, when it was made.
+    """
+
+    sources: tuple[str, ...]
+    member: Member = "output"
+    version: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A tensor that the module returns, and that is an output of the graph.
+
+    Attributes:
+        sources, member: As of `Made`.
+        place: Its place among the tensors that the module returns, nested ones counted through.
+        shape: Without the axes of batch and time.
+    """
+
+    sources: tuple[str, ...]
+    member: Member
+    place: int
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ModuleTrace:
+    """What a forward pass showed.
+
+    Attributes:
+        calls: Of the leaves, in order.
+        outputs: What is returned.
+        leading: Axes before those of the shape: 1 (batch), or 2 (time, batch).
+    """
+
+    calls: tuple[Call, ...]
+    outputs: tuple[Heard, ...]
+    leading: int
+
+    @property
+    def uses(self) -> dict[str, int]:
+        """How often what a leaf gives is taken, by leaves or as an output."""
+        found: dict[str, int] = {}
+        for taken in (*self.calls, *self.outputs):
+            for source in taken.sources:
+                found[source] = found.get(source, 0) + 1
+        return found
+
+
+def trace(module: Any, sample: Any) -> ModuleTrace:
+    """Watch one forward pass. The states of the module are as before after it.
+
+    Args:
+        module: A torch.nn.Module.
+        sample: (batch, *shape), or (time, batch, *shape) where layers run through time themselves.
+
+    Raises:
+        ConversionError: A layer that takes what is computed outside of layers, or that is called
+            more than once.
+    """
+    import torch
+
+    leaves = leaves_of(module)
+    leading = leading_axes(module)
+    watch = _Watch(leading)
+    watch.keep(sample, Made(sources=("",)))
+    hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
+    try:
+        with torch.no_grad(), unchanged(module), watch.functions():
+            result = module(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ModuleTrace(
+        calls=tuple(watch.calls.values()), outputs=watch.heard(result), leading=leading
+    )
+
+
+def leaves_of(module: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Modules that are one node each: known types, and modules without children."""
+    if exporter_of(module) is not None or not list(module.children()):
+        return [(name or "module", module)]
+    found = []
+    for child_name, child in module.named_children():
+        found += leaves_of(child, f"{name}.{child_name}" if name else child_name)
+    return found
+
+
+def leading_axes(module: Any) -> int:
+    """Axes before those of the shape: 2, (time, batch), where layers run through time themselves."""
+    return 2 if any(in_time(leaf) for _, leaf in leaves_of(module)) else 1
+
+
+@contextmanager
+def unchanged(module: Any) -> Iterator[None]:
+    """Whatever happens inside, the module is as it was: states in buffers and in attributes too."""
+    import torch
+
+    kept = []
+    for part in module.modules():
+        own = {key: _copied(value) for key, value in vars(part).items() if key != "_modules"}
+        tensors = [value for value in part._buffers.values() if isinstance(value, torch.Tensor)]
+        kept.append((part, own, [(tensor, tensor.detach().clone()) for tensor in tensors]))
+    try:
+        yield
+    finally:
+        for part, own, tensors in kept:
+            vars(part).update(own)
+            with torch.no_grad():
+                for tensor, before in tensors:
+                    if not torch.equal(tensor, before):
+                        tensor.copy_(before)
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if type(value) is dict else value
+
+
+def tensors_of(result: Any) -> list[Any]:
+    """The tensors of what a module returns, nested ones too, in order."""
+    if isinstance(result, Mapping):
+        return tensors_of(list(result.values()))
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in tensors_of(part)]
+    return [result] if hasattr(result, "shape") else []
+
+
+class _Watch:
+    """What is known while a forward pass runs."""
+
+    def __init__(self, leading: int) -> None:
+        self.leading = leading
+        self.calls: dict[str, Call] = {}
+        self.made: dict[int, Made] = {}
+        # Tensors that live keep their ids.
+        self.alive: list[Any] = []
+        self.inside = 0
+
+    def keep(self, tensor: Any, made: Made) -> None:
+        self.alive.append(tensor)
+        self.made[id(tensor)] = dataclasses.replace(made, version=tensor._version)
+
+    def hooks(self, name: str, leaf: Any) -> list[Any]:
+        """Hooks before and after each call of a leaf."""
+
+        def before(part: Any, arguments: tuple[Any, ...]) -> None:
+            self.inside += 1
+
+        def after(part: Any, arguments: tuple[Any, ...], result: Any) -> None:
+            self.inside -= 1
+            self.called(name, part, arguments, result)
+
+        return [leaf.register_forward_pre_hook(before), leaf.register_forward_hook(after)]
+
+    def called(self, name: str, leaf: Any, arguments: tuple[Any, ...], result: Any) -> None:
+        """Note a call of a leaf.
+
+        Raises:
+            ConversionError: It was called before, or what it takes is of no layer.
+        """
+        name = self.name_of(name, leaf)
+        # Norse's lifted layers take what is left of (output, state) of the layer before.
+        given = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+        source = self.taken(given, name, type(leaf).__name__)
+        parts = list(result) if isinstance(result, tuple) else [result]
+        self.add(name, leaf, source, given, parts[0])
+        if len(parts) > 1 and hasattr(parts[-1], "_version"):
+            self.keep(parts[-1], Made(sources=(name,), member="membrane"))
+
+    def add(self, name: str, leaf: Any, source: Made, given: Any, out: Any) -> None:
+        self.calls[name] = Call(
+            name=name,
+            module=leaf,
+            sources=source.sources,
+            inward=tuple(given.shape[self.leading :]),
+            outward=tuple(out.shape[self.leading :]),
+            leading=self.leading,
+        )
+        self.keep(out, Made(sources=(name,)))
+
+    def name_of(self, name: str, leaf: Any) -> str:
+        """The name of a call: that of the leaf; another one if it is called again and may be."""
+        if name not in self.calls:
+            return name
+        if not without_state(leaf):
+            raise ConversionError(
+                f"'{name}' ({type(leaf).__name__}) is called twice in one forward pass "
+                "(a loop over time, or one layer in two places), and a graph has each layer once",
+                fix="let forward do one step of time, and give each place a layer of its own",
+                node=name,
+            )
+        return self.free(name)
+
+    def free(self, name: str) -> str:
+        """A name that no call has: the name, or with a number behind it."""
+        if name not in self.calls:
+            return name
+        number = 2
+        while f"{name}_{number}" in self.calls:
+            number += 1
+        return f"{name}_{number}"
+
+    def taken(self, tensor: Any, name: str, kind: str) -> Made:
+        """What a layer takes.
+
+        Raises:
+            ConversionError: It is of no layer, it is a membrane, or it has changed since.
+        """
+        made = self.made.get(id(tensor))
+        if made is None:
+            what = (
+                f"the input of '{name}' ({kind}) is computed outside of layers, by what NIR lacks"
+            )
+        elif made.member == "membrane":
+            what = f"'{name}' ({kind}) takes the membrane of '{made.sources[0]}'"
+        elif tensor._version != made.version:
+            before = made.sources[0] or "the input"
+            what = f"what '{name}' ({kind}) takes of '{before}' is changed in place before"
+        else:
+            return made
+        fix = "use layers for it: sums, flattens and pools between layers are taken too"
+        raise ConversionError(what, fix=fix, node=name)
+
+    def functions(self) -> Any:
+        """A context in which functions of torch outside of leaves are seen."""
+        from torch.overrides import TorchFunctionMode
+
+        watch = self
+
+        class Mode(TorchFunctionMode):
+            def __torch_function__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                before = None if watch.inside else watch.before(args)
+                watch.inside += 1
+                try:
+                    result = func(*args, **(kwargs or {}))
+                finally:
+                    watch.inside -= 1
+                if before:
+                    watch.computed(func, before, args, kwargs or {}, result)
+                return result
+
+        return Mode()
+
+    def before(self, args: tuple[Any, ...]) -> list[Made]:
+        """Where the arguments of a function come from; empty where one of the tensors is of no
+        layer, is a membrane, or was changed.
+        """
+        found = []
+        for argument in args:
+            if not hasattr(argument, "_version"):
+                continue
+            made = self.made.get(id(argument))
+            if made is None or made.member == "membrane" or made.version != argument._version:
+                return []
+            found.append(made)
+        return found
+
+    def computed(
+        self, func: Any, sources: list[Made], args: Any, kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Note what a function gives, where NIR can hold it."""
+        name = getattr(func, "__name__", "")
+        given = args[0]
+        if name in _ADD:
+            # A number, a factor (alpha) and another shape make it something else than a sum.
+            plain = len(sources) == 2 and not kwargs and args[1].shape == given.shape
+            joined = tuple(source for made in sources for source in made.sources)
+            if plain and len(set(joined)) == len(joined):
+                self.keep(result, Made(sources=joined))
+        elif name in _SAME or (name in _FLATTEN and result.shape == given.shape):
+            self.keep(result, sources[0])
+        elif name in _FLATTEN:
+            self.layer("flatten", _flatten_of(given, result, self.leading), sources, given, result)
+        elif name == "dropout" and _dropped_nothing(args, kwargs):
+            self.keep(result, sources[0])
+        else:
+            self.layer(name, _pool_of(name, args[1:], kwargs), sources, given, result)
+
+    def layer(self, kind: str, layer: Any, sources: list[Made], given: Any, result: Any) -> None:
+        """Note a function as the layer that does the same; None: there is none."""
+        if layer is not None:
+            self.add(self.free(kind), layer, sources[0], given, result)
+
+    def heard(self, result: Any) -> tuple[Heard, ...]:
+        """The outputs: the first tensor, and others that no leaf takes up. What is returned beside
+        them are states of neurons.
+
+        Raises:
+            ConversionError: The first tensor is computed outside of layers.
+        """
+        tensors = tensors_of(result)
+        made = [self._unchanged(tensor) for tensor in tensors]
+        if not tensors or made[0] is None:
+            raise ConversionError(
+                "the output of the module is computed outside of layers",
+                fix="return what a layer gives in one step, unchanged",
+            )
+        taken = {source for call in self.calls.values() for source in call.sources}
+        found: dict[tuple[str, ...], Heard] = {}
+        for place, (tensor, one) in enumerate(zip(tensors, made, strict=True)):
+            if one is None or (place and not taken.isdisjoint(one.sources)):
+                continue
+            heard = Heard(
+                sources=one.sources,
+                member=one.member,
+                place=place,
+                shape=tuple(tensor.shape[self.leading :]),
+            )
+            # Beside its spikes, a neuron that never resets gives its membrane.
+            if one.sources not in found or (one.member == "membrane" and self._silent(one)):
+                found[one.sources] = heard
+        return tuple(found.values())
+
+    def _silent(self, made: Made) -> bool:
+        leaf = self.calls[made.sources[0]].module
+        return getattr(leaf, "reset_mechanism", "") == "none"
+
+    def _unchanged(self, tensor: Any) -> Made | None:
+        made = self.made.get(id(tensor))
+        return made if made is not None and made.version == tensor._version else None
+
+
+def _flatten_of(given: Any, result: Any, leading: int) -> Any:
+    """The torch.nn.Flatten that makes one shape of the other, or None."""
+    import torch
+
+    shape, wanted = tuple(given.shape), tuple(result.shape)
+    for start in range(leading, len(shape)):
+        for end in range(start + 1, len(shape)):
+            joined = 1
+            for length in shape[start : end + 1]:
+                joined *= length
+            if (*shape[:start], joined, *shape[end + 1 :]) == wanted:
+                return torch.nn.Flatten(start, end)
+    return None
+
+
+def _dropped_nothing(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of torch.nn.functional.dropout was one of evaluation."""
+    training = kwargs.get("training", args[2] if len(args) > 2 else True)
+    return not training or not kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+
+
+#: Functions of torch.nn.functional that are layers too, by name.
+_POOLS = {"avg_pool2d": "AvgPool2d", "max_pool2d": "MaxPool2d"}
+
+
+def _pool_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The layer that a function of torch.nn.functional is, or None."""
+    import torch
+
+    kind = _POOLS.get(name)
+    return None if kind is None else getattr(torch.nn, kind)(*args, **kwargs)

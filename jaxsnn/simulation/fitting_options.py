@@ -1,0 +1,122 @@
+"""Which resets and delays make a file replay a recording: what nobody has said, tried."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import JaxsnnError
+from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks.framework import OwnOption
+from jaxsnn.nir.graph import Graph
+from jaxsnn.simulation.simulate import simulate
+from jaxsnn.simulation.verification import compare
+
+#: Most runs that are spent.
+MOST = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingOptions:
+    """Options of `jaxsnn.read` with which a file replays a recording.
+
+    Attributes:
+        options: By name; for single nodes "NODE:VALUE".
+    """
+
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """In the words of Python.
+
+        >>> print(FittingOptions(options={"reset": "zero", "reset_delay": False}))
+        reset="zero" and reset_delay=False
+        """
+        texts = [
+            f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}"
+            for name, value in self.options.items()
+        ]
+        return " and ".join(texts)
+
+
+def fitting_options(
+    graph: Graph, x: Any, y: Any, *, most: int = MOST
+) -> tuple[FittingOptions, ...]:
+    """The options that a file does not say, tried: those with which the source's input gives the
+    source's output.
+
+    Resets, their delays and the framework's own options that are true or false are tried, first for
+    all nodes, then for one node at a time.
+
+    Args:
+        graph: Read with its dialect, whatever was said of resets.
+        x, y: As of `jaxsnn.verify`.
+        most: Runs that are spent.
+
+    Returns:
+        What fits, the fewest words first; empty where nothing that was tried does.
+    """
+    found = []
+    for reading, dialect in islice(_candidates(graph), most):
+        try:
+            network = lower(graph.with_dialect(dialect), dtype=np.float32)
+            fits = compare(simulate(network, x, engine=TimeStepped()), y).ok
+        except JaxsnnError:  # this framework has no such option, or it contradicts the file
+            continue
+        if fits:
+            found.append(reading)
+    return tuple(sorted(found, key=lambda reading: len(str(reading))))
+
+
+def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
+    """Readings, and the dialects that they make."""
+    conventions = graph.dialect.conventions
+    if conventions is None:
+        return
+    own = [option for option in conventions.options if option.kind == "bool"]
+    ways = list(_ways(own))
+    for way in ways:
+        yield FittingOptions(options=way), _said(graph.dialect, way)
+    firing = [name for name in graph.neurons if _resets(graph, name)]
+    for name, way in product(firing if len(firing) > 1 else (), ways):
+        said = {option: f"{name}:{_text(value)}" for option, value in way.items()}
+        nodes = {**graph.dialect.nodes, name: {**graph.dialect.nodes.get(name, {}), **way}}
+        yield FittingOptions(options=said), replace(graph.dialect, nodes=nodes)
+
+
+def _ways(own: list[OwnOption]) -> Iterator[dict[str, Any]]:
+    """Values of the options, in all combinations."""
+    choices: dict[str, tuple[Any, ...]] = {
+        "reset": ("zero", "subtract"),
+        "reset_delay": (False, True),
+    }
+    choices |= {option.name: (True, False) for option in own}
+    for values in product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def _said(dialect: Dialect, way: Mapping[str, Any]) -> Dialect:
+    """A dialect with options for all nodes, but for readouts, which do not reset."""
+    nodes = {
+        name: {key: value for key, value in own.items() if own.get("readout") or key not in way}
+        for name, own in dialect.nodes.items()
+    }
+    known = {field.name for field in dataclasses.fields(Dialect)}
+    fields = {key: value for key, value in way.items() if key in known}
+    rest = {key: value for key, value in way.items() if key not in known}
+    return replace(dialect, nodes=nodes, own={**dialect.own, **rest}, **fields)
+
+
+def _resets(graph: Graph, name: str) -> bool:
+    return graph.nodes[name].traits.fires and not graph.dialect.at(name).readout
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

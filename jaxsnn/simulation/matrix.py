@@ -1,0 +1,271 @@
+"""A verdict for each node and each purpose: what can be done with a network where. It loads no JAX.
+
+"exact": it does what the source does. "approximate": the nearest thing, with what that loses.
+"unsupported": it cannot be done, with the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
+from jaxsnn.nir import build
+from jaxsnn.nir.convert import Converted, convert
+from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.nodes import TYPES, Input, Output
+from jaxsnn.simulation.checks import check, purposes
+
+Grade = Literal["exact", "approximate", "unsupported"]
+#: How bad a verdict is.
+_ORDER: tuple[Grade, ...] = ("exact", "approximate", "unsupported")
+_CELLS: Mapping[Grade, str] = {"exact": "exact", "approximate": "approx", "unsupported": "no"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What holds for one node and one purpose.
+
+    Attributes:
+        node: its name; "" for the whole.
+        purpose: one of `jaxsnn.simulation.checks.purposes`.
+        grade: see the module.
+        why: what is lost, or what cannot be done; how it is written where it is exact; "" for as is.
+        fix: the way out; "" if none is needed.
+    """
+
+    node: str
+    purpose: str
+    grade: Grade
+    why: str = ""
+    fix: str = ""
+
+
+def _worst(grades: Iterable[Grade]) -> Grade:
+    """The worst of some verdicts; exact where there is none."""
+    found = {_ORDER.index(grade) for grade in grades}
+    return _ORDER[max(found, default=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Verdicts for all nodes of a graph, or for all types of nodes.
+
+    Attributes:
+        purposes: the columns.
+        rows: name of a node -> its type; without a file, types only.
+        verdicts: all of them; what concerns no single node has the node "".
+    """
+
+    purposes: tuple[str, ...]
+    rows: dict[str, str]
+    verdicts: tuple[Verdict, ...]
+
+    def grade(self, node: str, purpose: str) -> Grade:
+        """The worst verdict on a node for a purpose."""
+        return _worst(
+            verdict.grade
+            for verdict in self.verdicts
+            if (verdict.node, verdict.purpose) == (node, purpose)
+        )
+
+    def overall(self, purpose: str) -> Grade:
+        """The worst verdict for a purpose."""
+        return _worst(verdict.grade for verdict in self.verdicts if verdict.purpose == purpose)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        nodes = [
+            {
+                "node": node,
+                "type": kind,
+                "verdicts": {purpose: self.grade(node, purpose) for purpose in self.purposes},
+            }
+            for node, kind in self.rows.items()
+        ]
+        reasons = [
+            {
+                "node": verdict.node,
+                "purpose": verdict.purpose,
+                "verdict": verdict.grade,
+                "why": in_flags(verdict.why),
+                "fix": in_flags(verdict.fix),
+            }
+            for verdict in self.verdicts
+        ]
+        overall = {purpose: self.overall(purpose) for purpose in self.purposes}
+        return {"schema": 1, "overall": overall, "nodes": nodes, "reasons": reasons}
+
+    def as_text(self) -> str:
+        """For people: the table, and below it what is lost or cannot be done."""
+        table = [["node", "type", *self.purposes]]
+        for node, kind in self.rows.items():
+            cells = [_CELLS[self.grade(node, purpose)] for purpose in self.purposes]
+            table.append([node, kind, *cells])
+        of_a_file = any(self.rows.values())
+        if of_a_file:
+            whole = [_CELLS[self.overall(purpose)] for purpose in self.purposes]
+            table.append(["(all)", "", *whole])
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        for verdict in self.verdicts if of_a_file else ():
+            if verdict.grade != "exact":
+                fix = f": {verdict.fix}" if verdict.fix else ""
+                text = f"{verdict.purpose}, {verdict.grade}: {verdict.why}{fix}"
+                lines.append(in_flags(text))
+        return "\n".join(lines)
+
+
+def matrix(graph: Graph, wanted: Sequence[str] = ()) -> Matrix:
+    """Verdicts for all nodes of a graph.
+
+    Args:
+        graph: read with its dialect.
+        wanted: purposes, with versions if need be; all that are known without any.
+
+    Raises:
+        UsageError: an unknown purpose.
+    """
+    columns = tuple(wanted) or purposes()
+    rows = {
+        name: node.type
+        for name, node in graph.nodes.items()
+        if not isinstance(node, Input | Output)
+    }
+    found: list[Verdict] = []
+    for purpose in columns:
+        converts = split_version(purpose)[0] in writable()
+        found += _converted(graph, purpose) if converts else _checked(graph, purpose)
+    known = tuple(verdict for verdict in found if verdict.grade != "exact" or verdict.why)
+    return Matrix(purposes=columns, rows=rows, verdicts=known)
+
+
+def _checked(graph: Graph, purpose: str) -> list[Verdict]:
+    """Errors are unsupported, warnings approximate."""
+    grades: Mapping[str, Grade] = {"error": "unsupported", "warning": "approximate"}
+    return [
+        _of_problem(graph, problem, purpose, grades[problem.severity])
+        for problem in check(graph, purpose).problems
+        if problem.severity in grades
+    ]
+
+
+def _converted(graph: Graph, purpose: str) -> list[Verdict]:
+    """What a conversion changes, loses, or refuses."""
+    try:
+        return _changes(graph, convert(graph, to=purpose), purpose)
+    except (ConversionError, DialectError) as error:
+        first = error
+    try:
+        made = convert(graph, to=purpose, approximate=True)
+    except (ConversionError, DialectError) as error:
+        return [_of_problem(graph, error.problem, purpose, "unsupported")]
+    lost = [
+        Verdict(node=_row(graph, loss), purpose=purpose, grade="approximate", why=loss)
+        for loss in made.losses
+    ]
+    return lost or [_of_problem(graph, first.problem, purpose, "approximate")]
+
+
+def _changes(graph: Graph, made: Converted, purpose: str) -> list[Verdict]:
+    return [
+        Verdict(node=change.node, purpose=purpose, grade="exact", why=change.what)
+        for change in made.changes
+        if change.node in graph.nodes
+    ]
+
+
+def _row(graph: Graph, loss: str) -> str:
+    """The node of which a loss speaks: "NODE: what is lost"."""
+    name = loss.partition(": ")[0]
+    flat = {known.rpartition("/")[2]: known for known in graph.nodes}
+    return name if name in graph.nodes else flat.get(name, "")
+
+
+def _of_problem(graph: Graph, problem: Problem, purpose: str, grade: Grade) -> Verdict:
+    node = problem.node if problem.node in graph.nodes else ""
+    return Verdict(node=node, purpose=purpose, grade=grade, why=problem.message, fix=problem.fix)
+
+
+# Without a file
+
+
+def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
+    """Verdicts for each of NIR's types, each in a small network of a framework that writes it."""
+    columns = tuple(wanted) or purposes()
+    found: list[Verdict] = []
+    rows: dict[str, str] = {}
+    for kind in TYPES:
+        layers = _EXAMPLES.get(kind)
+        if layers is None:
+            continue
+        rows[kind] = ""
+        graph = build.sequential(*layers, seed=0, **_written_by(kind))
+        for verdict in matrix(graph, columns).verdicts:
+            node = graph.nodes.get(verdict.node)
+            if node is None or node.type == kind:
+                found.append(
+                    Verdict(
+                        node=kind,
+                        purpose=verdict.purpose,
+                        grade=verdict.grade,
+                        why=verdict.why,
+                        fix=verdict.fix,
+                    )
+                )
+    return Matrix(purposes=columns, rows=rows, verdicts=tuple(found))
+
+
+def _written_by(kind: str) -> dict[str, Any]:
+    """The dialect of a framework that writes a type, with what it means by itself."""
+    names = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
+    framework = framework_of((names or list(writable()))[0])
+    importer = framework.importers[0]
+    said = {key: value for key, value in importer.reads.items() if key != "initial"}
+    dt = {} if framework.dialects[0].dt is not None else {"dt": importer.dt}
+    return {"dialect": framework.name, **said, **dt}
+
+
+_LIF = build.lif(tau="1ms", r=10.0, v_threshold=0.5)
+_IMAGE = build.input((1, 4, 4))
+_KERNEL = {
+    "weight": [[[[0.3, 0.2], [0.1, 0.4]]]],
+    "bias": [0.0],
+    "stride": [1, 1],
+    "padding": [0, 0],
+    "dilation": [1, 1],
+    "groups": 1,
+}
+_POOL = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0]}
+_FLAT = build.node("Flatten", start_dim=0, end_dim=-1)
+#: A network that has one node of a type.
+_EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
+    "Affine": (build.input(3), build.affine(2), _LIF),
+    "Linear": (build.input(3), build.linear(2), _LIF),
+    "Scale": (build.input(2), build.linear(2), build.scale(0.5), _LIF),
+    "LIF": (build.input(3), build.linear(2), _LIF),
+    "IF": (build.input(3), build.linear(2), build.integrate_and_fire()),
+    "LI": (build.input(3), build.linear(2), build.li(tau="1ms")),
+    "CubaLIF": (
+        build.input(3),
+        build.linear(2),
+        build.cubalif(tau_mem="1ms", tau_syn="500us", r=10.0, w_in=5.0, v_threshold=2.0),
+    ),
+    "Conv2d": (_IMAGE, build.node("Conv2d", **_KERNEL), _LIF),
+    "SumPool2d": (_IMAGE, build.node("SumPool2d", **_POOL), _LIF),
+    "AvgPool2d": (_IMAGE, build.node("AvgPool2d", **_POOL), _LIF),
+    "Flatten": (_IMAGE, _FLAT, build.linear(2), _LIF),
+    "Threshold": (
+        build.input(3),
+        build.linear(2),
+        build.node("Threshold", threshold=0.5),
+        build.linear(2),
+        _LIF,
+    ),
+    "Delay": (build.input(2), build.node("Delay", delay="100us"), build.linear(2), _LIF),
+}

@@ -1,0 +1,260 @@
+"""PyTorch modules to graphs, and numbers of graphs back into modules: both sides are run, and must
+do the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.grid.stepped_solution import SteppedSolution
+from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.modules.module_graph import TracedModule, traced_module
+from jaxsnn.nir.modules.module_loading import Loaded, first_input, loaded
+from jaxsnn.nir.modules.module_run import run_module
+from jaxsnn.nir.parse import read
+from jaxsnn.simulation.simulate import simulate
+
+#: Steps that both sides run, and how large random inputs are from step to step: small ones show
+#: sums, large ones make deep layers spike.
+STEPS = 24
+#: Samples of a large batch that are run.
+BATCH = 4
+_SIZES = (1.0, 1.0, 4.0, 16.0)
+#: All of them again, larger, while a layer does not spike.
+_GAINS = (1.0, 16.0, 256.0)
+#: Spikes that a change of v_threshold by this fraction moves are decided by rounding.
+_NEAR = 1e-5
+#: Membranes agree within this fraction of the largest.
+_CLOSE = 1e-4
+
+
+def from_torch(module: Any, sample: Any) -> Graph:
+    """A graph of a module of snnTorch, Norse, SpikingJelly, or another framework whose layers are
+    known, in that framework's dialect.
+
+    Reset, reset delay, leaky readouts, dt and v_reset, which the exporters of the frameworks lose,
+    go into the dialect and into the nodes. Parameters may be one number or one for each neuron.
+    BatchNorm goes into the weights before it; MaxPool2d of spikes becomes SumPool2d and Threshold.
+    Before the graph is given, the module and the graph run some steps of the sample and of random
+    inputs, and must fire the same spikes.
+
+    Args:
+        module: A torch.nn.Module of torch's layers and the framework's neurons, in the mode in
+            which it is to be exported (`module.eval()`). One forward pass finds the wiring: each
+            layer must take what another layer gives, or a sum, flatten or pool of it. It may keep
+            its states itself, or take those that it returns.
+        sample: Input of one step, (batch, *shape); (time, batch, *shape) where the layers run
+            through time themselves, as Norse's lifted ones do.
+
+    Returns:
+        The graph, with an Output for each layer whose output the module returns and no other layer
+        takes.
+
+    Raises:
+        ConversionError: A layer that NIR or the dialect cannot hold, an input that is computed
+            outside of layers, or a graph that does something else than the module.
+    """
+    traced = traced_module(module, sample)
+    refuse_difference(module, traced, sample)
+    return traced.graph
+
+
+def load_into(module: Any, source: Graph | str | os.PathLike[str]) -> Loaded:
+    """Put the weights, decays, thresholds and leaks of a file into a module of the user's own.
+
+    The module must have the structure of the file, and is of snnTorch, Norse or SpikingJelly. Nodes
+    are those of the same names; where names differ, those that are wired alike. A BatchNorm whose
+    statistics are in the weights of the file does nothing afterwards. Where anything does not fit,
+    the module stays as it was.
+
+    Args:
+        module: A torch.nn.Module that `from_torch` takes; its parameters stay the same objects.
+        source: A NIR file, or a graph with its dialect: trained, from `from_torch` or `read`.
+
+    Returns:
+        What was set, and what must be known.
+
+    Raises:
+        ConversionError: Another structure, shape, reset, or number that the module cannot hold; the
+            message names the node and the two numbers.
+        DialectError: The dialect of the file leaves open what a step needs.
+    """
+    graph = source if isinstance(source, Graph) else read(source)
+    with loaded(module, graph) as (found, traced):
+        names = found.nodes
+        as_file = dataclasses.replace(
+            traced,
+            graph=graph,
+            places={names[name]: place for name, place in traced.places.items()},
+            firing={leaf: names[node] for leaf, node in traced.firing.items()},
+        )
+        refuse_difference(module, as_file, first_input(module, graph))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """One number of both sides: `where` is a leaf or an Output, and `sent` what it is of."""
+
+    where: str
+    step: int
+    batch: int
+    neuron: int
+    ours: float
+    theirs: float
+
+
+def refuse_difference(module: Any, traced: TracedModule, sample: Any) -> None:
+    """Run a module and its graph, and refuse the graph where they differ.
+
+    Raises:
+        ConversionError: They differ by more than rounding, or cannot be run.
+    """
+    network = lower(traced.graph, dtype=np.float32)
+    for gain in _GAINS:
+        x, theirs = _run(module, traced, sample, gain)
+        _refuse_in_a_run(traced, network, x, theirs)
+        if all(np.any(theirs[leaf][0]) for leaf in _spiking(traced) if leaf in theirs):
+            return
+
+
+def _spiking(traced: TracedModule) -> list[str]:
+    """Leaves that spike, readouts that reset among them: only a spike shows what a reset does."""
+    read = [heard.sources[0] for heard in traced.trace.outputs if heard.member == "membrane"]
+    return [*traced.firing, *read]
+
+
+def _refuse_in_a_run(
+    traced: TracedModule, network: Network, x: np.ndarray, theirs: dict[str, list[np.ndarray]]
+) -> None:
+    """Refuse a graph that differs from its module for some inputs."""
+    engine = TimeStepped(record=True)
+    ours = simulate(network, x, engine=engine)
+    found = _first_difference(traced, ours, theirs)
+    if found is None:
+        return
+    moved = [
+        simulate(_moved(network, factor), x, engine=engine) for factor in (1 - _NEAR, 1 + _NEAR)
+    ]
+    if all(_is_near(traced, place, [ours, *moved]) for place in found):
+        return
+    first = found[0]
+    raise ConversionError(
+        f"the graph does not do what the module does: '{first.where}', step {first.step}, sample "
+        f"{first.batch}, neuron {first.neuron} gives {first.theirs:g} in the module and "
+        f"{first.ours:g} in the graph",
+        fix="let forward do one step of time with layers alone, whose states go on from call to call",
+        node=first.where,
+    )
+
+
+def _run(
+    module: Any, traced: TracedModule, sample: Any, gain: float
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Some inputs, and what the module does with them; of a large batch a few samples are enough."""
+    given = np.asarray(sample.detach().cpu().numpy(), np.float32)
+    x = _inputs(given, traced.trace.leading, gain)
+    few = x[:, :BATCH]
+    if few.shape != x.shape:
+        try:
+            return few, run_module(module, few, traced.trace, sample)
+        except Exception:  # a module may be made for one size of batch, which torch tells anyhow
+            return x, run_module(module, x, traced.trace, sample)
+    return x, run_module(module, x, traced.trace, sample)
+
+
+def _inputs(sample: np.ndarray, leading: int, gain: float) -> np.ndarray:
+    """(STEPS, batch, *shape): of the sample a third at most, then random spikes, larger and larger."""
+    first = sample[: STEPS // 3] if leading == 2 else sample[None]
+    rng = np.random.default_rng(0)
+    shape = (STEPS - len(first), *first.shape[1:])
+    sizes = np.repeat(_SIZES, -(-shape[0] // len(_SIZES)))[: shape[0]]
+    random = (rng.random(shape) < 0.5) * gain * sizes.reshape(-1, *(1,) * (len(shape) - 1))
+    return np.concatenate([first, random.astype(np.float32)])
+
+
+def _moved(network: Network, factor: float) -> Network:
+    """The network with other thresholds."""
+    parameters = {
+        name: {
+            key: value * np.float32(factor) if key == "v_threshold" else value
+            for key, value in own.items()
+        }
+        for name, own in network.parameters.items()
+    }
+    return network.with_parameters(parameters)
+
+
+def _first_difference(
+    traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
+) -> list[_Place] | None:
+    """The places of the first step and the first layer with a difference; None: there is none."""
+    found: dict[str, np.ndarray] = {}
+    pairs = list(_pairs(traced, ours, theirs))
+    for where, own, other, tolerance in pairs:
+        if own.shape != other.shape:
+            raise ConversionError(
+                f"the graph does not do what the module does: '{where}' gives numbers of shape "
+                f"{other.shape} in the module and {own.shape} in the graph, over time and batch",
+                fix="let the module take and give (batch, *shape) in each step",
+                node=where,
+            )
+        apart = ~(np.abs(own - other) <= tolerance)
+        if apart.any():
+            found[where] = apart.reshape(*apart.shape[:2], -1)
+    if not found:
+        return None
+    step = min(int(np.argmax(apart.any(axis=(1, 2)))) for apart in found.values())
+    where = next(name for name, apart in found.items() if apart[step].any())
+    own, other = next((own, other) for name, own, other, _ in pairs if name == where)
+    shape = found[where].shape
+    own, other = own.reshape(shape), other.reshape(shape)
+    return [
+        _Place(
+            where=where,
+            step=step,
+            batch=int(batch),
+            neuron=int(neuron),
+            ours=float(own[step, batch, neuron]),
+            theirs=float(other[step, batch, neuron]),
+        )
+        for batch, neuron in np.argwhere(found[where][step])
+    ]
+
+
+def _pairs(
+    traced: TracedModule, ours: SteppedSolution, theirs: dict[str, list[np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
+    """Name, our numbers, the module's, (time, batch, *shape), and a tolerance: layers that spike
+    in order, then what is returned.
+    """
+    for leaf, node in traced.firing.items():
+        if leaf in theirs and node in ours.spikes:
+            yield leaf, np.asarray(ours.spikes[node]), theirs[leaf][0], 0.0
+    for output, place in traced.places.items():
+        own, other = np.asarray(ours.y[output]), theirs[""][place]
+        spikes = output in ours.spiking
+        largest = 0.0 if spikes else float(np.abs(other).max(initial=0.0))
+        yield output, own, other, _CLOSE * largest
+
+
+def _is_near(traced: TracedModule, place: _Place, runs: list[SteppedSolution]) -> bool:
+    """Whether a spike comes and goes with a small change of the threshold."""
+    node = traced.firing.get(place.where)
+    if node is None:
+        return False
+    sent = [np.asarray(run.spikes[node]) for run in runs]
+    own = [
+        each.reshape(*each.shape[:2], -1)[place.step, place.batch, place.neuron] for each in sent
+    ]
+    return len(set(map(float, own))) > 1

@@ -1,0 +1,156 @@
+"""What a chip recorded, read back: as a `Solution`, with exact gradients at the recorded spikes, and
+as the device of another epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UsageError, listing
+from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.simulation.recordings import load_arrays
+from jaxsnn.train.loop.in_the_loop import InTheLoop
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordedChip:
+    """A device that fires what was recorded, sample by sample, whichever order they come in.
+
+    Attributes:
+        times: population -> (samples, neurons, spikes) seconds of the network, rising, inf where
+            unused.
+        inputs: Input node -> (time, index), (samples, events) each: what was sent.
+    """
+
+    times: Mapping[str, np.ndarray]
+    inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+    def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The spikes of samples whose inputs are among those that were sent.
+
+        Raises:
+            UsageError: a sample that was not sent.
+        """
+        dtype = next(iter(inputs.values())).time.dtype
+        known: dict[bytes, int] = {}
+        for number in range(self.samples):
+            known.setdefault(_print(self.inputs, number, dtype), number)
+        given = {name: (events.time, events.index) for name, events in inputs.items()}
+        count = len(next(iter(given.values()))[0])
+        places = [known.get(_print(given, number, dtype), -1) for number in range(count)]
+        if -1 in places:
+            raise UsageError(
+                f"sample {places.index(-1)} is not among the {self.samples} that were recorded",
+                fix="train on the inputs that were sent to the chip",
+            )
+        return {name: times[places] for name, times in self.times.items()}
+
+    @property
+    def samples(self) -> int:
+        """How many were recorded."""
+        return len(next(iter(self.inputs.values()))[0])
+
+    def solution(self, network: Network, t_end: float, **options: Any) -> EventSolution:
+        """The recording as what the network left: losses and gradients are taken at its spikes.
+
+        Args:
+            network: whose equations give the gradients.
+            t_end: seconds of the network.
+            options: of `InTheLoop`; by default with room for all spikes.
+        """
+        most = max((times.shape[2] for times in self.times.values()), default=1)
+        chosen: dict[str, Any] = {"max_spikes": max(most, 1)} | options
+        engine = InTheLoop(device=self, **chosen)
+        events = {
+            name: Events(time=jnp.asarray(own[0]), index=jnp.asarray(own[1]))
+            for name, own in self.inputs.items()
+        }
+        return engine.run(network, events, t_end)
+
+
+def _print(inputs: Mapping[str, tuple[Any, Any]], number: int, dtype: Any) -> bytes:
+    """A sample's events, in any order and padded anyhow, as a fingerprint."""
+    digest = hashlib.sha256()
+    for name in sorted(inputs):
+        time = np.asarray(inputs[name][0][number]).astype(dtype)
+        index = np.asarray(inputs[name][1][number])
+        used = np.isfinite(time)
+        time, index = time[used], index[used].astype(np.int64)
+        order = np.lexsort((index, time))
+        digest.update(name.encode() + time[order].tobytes() + index[order].tobytes())
+    return digest.digest()
+
+
+def read_recording(
+    recorded: str | os.PathLike[str],
+    inputs: Mapping[str, tuple[Any, Any]],
+    network: Network,
+) -> RecordedChip:
+    """What a deployed network's script, or `jaxsnn emulate`, wrote.
+
+    Args:
+        recorded: .npz file with NAME.time, NAME.index of each population that fires.
+        inputs: Input node -> (time, index): what was sent.
+        network: that was deployed.
+
+    Raises:
+        FileError, UsageError: no such file, or a population that it lacks or that does not fit.
+    """
+    arrays = load_arrays(recorded)
+    sent = {
+        name: tuple(np.atleast_2d(np.asarray(one)) for one in own) for name, own in inputs.items()
+    }
+    samples = len(next(iter(sent.values()))[0])
+    times = {}
+    for name, own in network.populations.items():
+        if not own.fires:
+            continue
+        if f"{name}.time" not in arrays or f"{name}.index" not in arrays:
+            raise UsageError(
+                f"{recorded} has no '{name}.time' and '{name}.index', it has {listing(arrays)}",
+                fix="give what a deployed network's script wrote",
+                node=name,
+            )
+        time, index = arrays[f"{name}.time"], arrays[f"{name}.index"]
+        if index.dtype.kind not in "iu":
+            raise UsageError(
+                f"'{name}.index' of {recorded} holds {index.dtype}, not whole numbers",
+                fix="give what a deployed network's script wrote",
+                node=name,
+            )
+        if time.shape != index.shape or time.ndim != 2 or len(time) != samples:
+            raise UsageError(
+                f"'{name}.time' has the shape {time.shape}, {samples} samples were sent",
+                fix="give the inputs that it was recorded with",
+                node=name,
+            )
+        times[name] = by_neuron(time, index, own.size)
+    return RecordedChip(times=times, inputs=sent)  # pyright: ignore[reportArgumentType]
+
+
+def by_neuron(time: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """Events (samples, events) as (samples, neurons, spikes), rising, padded with inf.
+
+    >>> by_neuron(np.array([[3.0, 1.0, np.inf]]), np.array([[1, 1, 2]]), 2).tolist()
+    [[[inf, inf], [1.0, 3.0]]]
+    """
+    used = np.isfinite(time) & (index >= 0) & (index < size)
+    sample, place = np.nonzero(used)
+    neuron = index[sample, place]
+    key = sample * size + neuron
+    order = np.lexsort((time[sample, place], key))
+    key, values = key[order], time[sample, place][order]
+    rank = np.arange(len(key)) - np.searchsorted(key, key, side="left")
+    most = int(rank.max(initial=-1)) + 1
+    found = np.full((len(time) * size, most), np.inf)
+    found[key, rank] = values
+    return found.reshape(len(time), size, most)

@@ -1,0 +1,73 @@
+"""A folder that `deploy` wrote, run in the stack of tests/bss2/stack, and what it recorded."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+
+from jaxsnn.bss2.deploy import deploy
+from jaxsnn.units import parse_time
+from tests.bss2.stack import Stack
+
+SCRIPTS = ("common", "routing", "run_hxtorch", "chip_modules", "calibrate")
+
+
+class Deployment:
+    """A deployed network and its stack.
+
+    Attributes:
+        net: network.json.
+        stack: with the strength of synaptic inputs that the network asks for.
+    """
+
+    def __init__(self, folder, monkeypatch, quantized, mapping):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.done = deploy(mapping, quantized, folder, force=True)
+        self.net = json.loads((folder / "network.json").read_text())
+        slope = 0.0 if quantized.slope is None else quantized.slope / parse_time("1us")
+        self.stack = Stack(slope)
+        for name, module in self.stack.modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.syspath_prepend(str(folder))
+
+    def script(self, name):
+        """A script of the folder, alone with its neighbours."""
+        for one in SCRIPTS:
+            self.monkeypatch.delitem(sys.modules, one, raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    def run(self, events, duration, *arguments):
+        """Run all runs: events is input name -> (time, index) arrays in seconds of the network."""
+        arrays = {}
+        for name, (time, index) in events.items():
+            arrays |= {f"{name}.time": time, f"{name}.index": index}
+        np.savez(self.folder / "x.npz", **arrays)
+        paths = ["--input", str(self.folder / "x.npz"), "--output", str(self.folder / "y.npz")]
+        told = ["run", *paths, "--duration", str(duration), *arguments]
+        self.monkeypatch.setattr(sys, "argv", told)
+        self.script("run_hxtorch").main()
+        return np.load(self.folder / "y.npz")
+
+
+def trains(time, index, size):
+    """By sample and neuron, rising times."""
+    return [
+        [np.sort(own[(where == one) & np.isfinite(own)]) for one in range(size)]
+        for own, where in zip(time, index, strict=True)
+    ]
+
+
+def random_events(net, samples, most, duration, seed=0):
+    """Each input channel up to `most` times, at random; (time, index) by input."""
+    random = np.random.default_rng(seed)
+    found = {}
+    for one in net["populations"]:
+        if one["external"] and one["name"] != net["bias_source"]:
+            count = one["size"] * most
+            time = random.uniform(0, duration, (samples, count))
+            time[random.random(time.shape) < 0.3] = np.inf
+            index = np.tile(np.arange(one["size"]), most)
+            found[one["name"]] = time, np.broadcast_to(index, time.shape)
+    return found

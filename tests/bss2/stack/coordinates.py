@@ -1,0 +1,146 @@
+"""Coordinates and addresses of the chip with their ranges, as halco has them (hicann-dls/vx/v3)."""
+
+import types
+
+COLUMNS, HALF = 256, 128
+
+
+class Value:
+    """A number in a range; made of a number, of an Enum or of itself, compared by class and value."""
+
+    size = None
+
+    def __init__(self, value=0):
+        value = value.number if isinstance(value, Value) else value
+        if not isinstance(value, int):
+            raise TypeError(f"{type(self).__name__} is not made of a {type(value).__name__}")
+        if self.size is not None and not 0 <= value < self.size:
+            raise OverflowError(f"{type(self).__name__}: {value} is not below {self.size}")
+        self.number = value
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.number == other.number
+
+    def __hash__(self):
+        return hash((type(self).__name__, self.number))
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.number})"
+
+    def __lt__(self, other):
+        return self.number < other.number
+
+    def __int__(self):
+        return self.number
+
+    def toEnum(self):
+        return Enum(self.number)
+
+    def value(self):
+        return self.number
+
+
+class Enum(Value):
+    """A number of anything."""
+
+
+def sized(name, size):
+    """A coordinate whose numbers are below a size."""
+    return type(name, (Value,), {"size": size})
+
+
+def existing_nodes():
+    """(output, input) of the crossbar nodes that there are."""
+    neurons = {(out, one) for one in range(8) for out in (one % 4, 4 + one % 4, 8 + one % 4)}
+    links = {(out, 8 + one) for one in range(4) for out in (*range(8), 8 + one)}
+    background = {(out, 12 + one) for one in range(8) for out in (one, 8 + one % 4)}
+    return neurons | links | background
+
+
+CrossbarOutputOnDLS = sized("CrossbarOutputOnDLS", 12)
+CrossbarInputOnDLS = sized("CrossbarInputOnDLS", 20)
+AtomicNeuronOnDLS = sized("AtomicNeuronOnDLS", 2 * COLUMNS)
+AtomicNeuronOnLogicalNeuron = sized("AtomicNeuronOnLogicalNeuron", 2 * HALF)
+
+
+class CompartmentOnLogicalNeuron(Value):
+    """Number of a compartment."""
+
+
+class CrossbarNodeOnDLS(Value):
+    """A node: an output, then an input."""
+
+    def __init__(self, output, entry):
+        if not isinstance(output, CrossbarOutputOnDLS) or not isinstance(entry, CrossbarInputOnDLS):
+            raise TypeError("a crossbar node is made of an output and an input")
+        if (output.number, entry.number) not in existing_nodes():
+            raise OverflowError(f"there is no crossbar node from {entry} to {output}")
+        super().__init__(12 * entry.number + output.number)
+        self.output, self.entry = output.number, entry.number
+
+
+class LogicalNeuronCompartments:
+    """Compartments of a neuron that has no place yet."""
+
+    def __init__(self, compartments):
+        every = [one for own in compartments.values() for one in own]
+        if len(set(every)) != len(every):
+            raise RuntimeError("Multiple compartments contain the same neuron(s).")
+        self.compartments = compartments
+
+    def get_compartments(self):
+        return dict(self.compartments)
+
+
+class LogicalNeuronOnDLS:
+    """A neuron at a place: its circuits keep the order in which the compartment was made."""
+
+    def __init__(self, compartments, anchor):
+        if not isinstance(anchor, AtomicNeuronOnDLS):
+            raise TypeError("the anchor is an AtomicNeuronOnDLS")
+        every = [
+            divmod(one.number, HALF) for own in compartments.compartments.values() for one in own
+        ]
+        top, left = min(row for row, _ in every), min(column for _, column in every)
+        height = max(row for row, _ in every) - top
+        width = max(column for _, column in every) - left
+        row, column = divmod(anchor.number, COLUMNS)
+        if row + height > 1 or column % HALF + width >= HALF:
+            raise RuntimeError(
+                "LogicalNeuron anchor results in placement of compartments outside of neuron grid."
+            )
+        self.placed = {
+            key: tuple(
+                AtomicNeuronOnDLS(COLUMNS * (row + y - top) + column + x - left)
+                for y, x in (divmod(one.number, HALF) for one in own)
+            )
+            for key, own in compartments.compartments.items()
+        }
+
+    def get_placed_compartments(self):
+        return dict(self.placed)
+
+    def get_atomic_neurons(self):
+        return [one for own in self.placed.values() for one in own]
+
+
+def halco():
+    """The module."""
+    return types.SimpleNamespace(
+        common=types.SimpleNamespace(Enum=Enum),
+        AtomicNeuronOnDLS=AtomicNeuronOnDLS,
+        AtomicNeuronOnLogicalNeuron=AtomicNeuronOnLogicalNeuron,
+        CompartmentOnLogicalNeuron=CompartmentOnLogicalNeuron,
+        CrossbarInputOnDLS=CrossbarInputOnDLS,
+        CrossbarNodeOnDLS=CrossbarNodeOnDLS,
+        CrossbarOutputOnDLS=CrossbarOutputOnDLS,
+        LogicalNeuronCompartments=LogicalNeuronCompartments,
+        LogicalNeuronOnDLS=LogicalNeuronOnDLS,
+        NeuronColumnOnLogicalNeuron=sized("NeuronColumnOnLogicalNeuron", HALF),
+        NeuronLabel=sized("NeuronLabel", 1 << 14),
+        SpikeLabel=sized("SpikeLabel", 1 << 16),
+        SynapseDriverOnDLS=sized("SynapseDriverOnDLS", 256),
+        SynapseOnSynapseRow=sized("SynapseOnSynapseRow", COLUMNS),
+        SynapseRowOnDLS=sized("SynapseRowOnDLS", 512),
+        SynapseRowOnSynram=sized("SynapseRowOnSynram", 256),
+    )

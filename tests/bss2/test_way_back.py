@@ -1,0 +1,155 @@
+"""What a chip recorded comes back: as a Solution, compared with the simulation, as a device."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.commands.cli import main
+from jaxsnn.errors import UsageError
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir import build, write
+from jaxsnn.simulation.residuals import first_spike_accuracy, residuals
+from jaxsnn.simulation.simulate import simulate
+from jaxsnn.train.loop.recorded_chip import RecordedChip, by_neuron, read_recording
+
+NEURONS = {"tau_mem": 12.8e-3, "tau_syn": 6.4e-3}
+T_END = 40e-3
+
+
+def graph():
+    random = np.random.default_rng(3)
+    return build.sequential(
+        build.input(5),
+        build.linear(weight=random.normal(1.0, 1, (8, 5))),
+        build.cubalif(**NEURONS),
+        build.linear(weight=random.normal(1.0, 1, (3, 8))),
+        build.cubalif(**NEURONS),
+    )
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """(network, inputs, the network's own spikes as a recording)."""
+    network = lower(graph())
+    random = np.random.default_rng(0)
+    time = random.uniform(0, 15e-3, (3, 5)).astype(network.dtype)
+    index = np.tile(np.arange(5), (3, 1))
+    engine = EventDriven(max_spikes="auto")
+    done = simulate(network, Events(time=time, index=index), T_END, engine=engine)
+    times = {}
+    for name in ("2", "4"):
+        events = done.events(name)
+        size = network.populations[name].size
+        times[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
+    assert all(np.isfinite(one).any() for one in times.values())
+    return network, RecordedChip(times=times, inputs={"input": (time, index)})
+
+
+@pytest.mark.slow
+def test_a_recording_is_a_solution_with_gradients_at_its_spikes(simulated):
+    """What the network itself fired gives back its own spikes and its own gradients."""
+    network, recorded = simulated
+
+    def total(parameters, run):
+        changed = Network(
+            parameters=parameters, wires=network.wires, populations=network.populations
+        )
+        first = run(changed).first_spike("4")
+        return jnp.sum(jnp.where(jnp.isfinite(first), first, 0.0))
+
+    inputs = Events(time=recorded.inputs["input"][0], index=recorded.inputs["input"][1])
+    value, gradient = jax.value_and_grad(total)(
+        network.parameters, lambda one: recorded.solution(one, T_END)
+    )
+    engine = EventDriven(max_spikes=16)
+    expected, wanted = jax.value_and_grad(total)(
+        network.parameters, lambda one: simulate(one, inputs, T_END, engine=engine)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for name in ("1", "3"):
+        np.testing.assert_allclose(
+            gradient[name]["weight"], wanted[name]["weight"], rtol=2e-3, atol=1e-8
+        )
+    assert np.any(gradient["1"]["weight"])
+
+
+def test_samples_come_back_in_any_order_and_unknown_ones_are_refused(simulated):
+    network, recorded = simulated
+    time, index = recorded.inputs["input"]
+    order = [2, 0]
+    shuffled = {"input": Events(time=time[order][:, ::-1], index=index[order][:, ::-1])}
+    found = recorded.forward(network, shuffled)
+    np.testing.assert_array_equal(found["2"], recorded.times["2"][order])
+    with pytest.raises(UsageError, match="sample 1 is not among the 3 that were recorded"):
+        recorded.forward(
+            network,
+            {"input": Events(time=np.stack([time[0], time[1] + 1e-3]), index=index[:2])},
+        )
+
+
+def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
+    inf = np.inf
+    expected = np.array([[[1.0, 3.0], [2.0, inf], [4.0, inf]]])
+    recorded = np.array([[[1.1, inf], [2.2, 2.5], [4.3, inf]]])
+    found = residuals(expected, recorded, tau=0.1)
+    assert (found.expected, found.recorded, found.missing, found.extra) == (4, 4, 1, 1)
+    assert found.mean == pytest.approx(2.0)
+    assert found.deviation == pytest.approx(np.std([1, 2, 3]))
+    assert found.sigma == pytest.approx(1.4826)
+    silent = residuals(expected, np.full((1, 3, 0), inf), tau=0.1)
+    assert (silent.missing, silent.mean) == (4, None)
+    assert "4 missing" in silent.as_text()
+
+
+def test_the_first_spike_answers_and_silence_does_not():
+    times = np.array([[[2.0], [1.0]], [[1.0], [np.inf]], [[np.inf], [np.inf]]])
+    assert first_spike_accuracy(times, np.array([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.slow
+def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
+    def command(*arguments, code=0):
+        assert main([*map(str, arguments), "-q", "--json"]) == code
+        return capsys.readouterr()
+
+    net, mapping, sent, got = (tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    write(net, graph())
+    told = command("chip", "inputs", net, "--data", "yinyang", "--samples", 20, "-o", sent)
+    assert json.loads(told.out)["events"] == 100
+    arrays = np.load(sent)
+    assert arrays["input.time"].shape == (20, 5)
+    assert set(arrays["label"]) <= {0, 1, 2}
+    command("map", net, "-o", mapping)
+    ends = ["--input", sent, "--t-end", "40ms"]
+    done = json.loads(command("emulate", net, mapping, *ends, "-o", got, "--chip-seed", 3).out)
+    assert (done["runs"], done["samples"]) == (1, 20)
+    assert sum(done["lost"].values()) == 0
+    found = json.loads(command("compare", net, got, *ends).out)
+    assert found["populations"]["2"]["recorded"] == done["spikes"]["2"]
+    assert 0.005 < found["populations"]["2"]["sigma"] < 0.3
+    assert 0 <= found["accuracy"] <= 1
+    np.savez(got, **{"2.time": np.zeros((20, 1)), "2.index": np.zeros((20, 1), int)})
+    assert "has no '4.time'" in command("compare", net, got, *ends, code=2).err
+    other = tmp_path / "z.npz"
+    error = command(
+        "chip", "inputs", net, "--data", "yinyang", "--part", "tst", "-o", other, code=2
+    )
+    assert "there is no part 'tst'" in error.err
+    assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2).err
+
+
+def test_recordings_of_other_inputs_are_refused(tmp_path, simulated):
+    network, recorded = simulated
+    path = tmp_path / "y.npz"
+    arrays = {
+        f"{name}.{kind}": np.zeros((2, 1), int) for name in ("2", "4") for kind in ("time", "index")
+    }
+    np.savez(path, **arrays)
+    with pytest.raises(UsageError, match=r"shape \(2, 1\), 3 samples were sent"):
+        read_recording(path, recorded.inputs, network)

@@ -1,0 +1,84 @@
+"""`jaxsnn matrix`: verdicts by node and purpose."""
+
+import json
+
+import pytest
+
+from jaxsnn.commands.cli import main
+from jaxsnn.nir import build, write
+from jaxsnn.simulation.checks import purposes
+from jaxsnn.simulation.matrix import matrix, matrix_of_types
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Neurons that reset to zero, then a Threshold that no importer takes."""
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4),
+        build.lif(tau=1e-3, r=10.0),
+        build.linear(2),
+        build.lif(tau=1e-3, r=10.0),
+        build.node("Delay", delay=1e-4),
+        seed=0,
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+    )
+    write(tmp_path / "a.nir", graph)
+    return graph, str(tmp_path / "a.nir")
+
+
+SAID = ["--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false"]
+
+
+def test_each_node_has_a_verdict_for_each_purpose(network, capsys):
+    _, path = network
+    assert main(["matrix", path, *SAID, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == 1
+    assert [row["node"] for row in found["nodes"]] == ["1", "2", "3", "4", "5"]
+    for row in found["nodes"]:
+        assert tuple(row["verdicts"]) == purposes()
+    assert found["overall"]["grid"] == "exact"
+    by_node = {row["node"]: row["verdicts"] for row in found["nodes"]}
+    assert by_node["5"]["norse"] == "unsupported"
+    assert by_node["2"]["norse"] == "exact"
+    (reason,) = (row for row in found["reasons"] if row["purpose"] == "norse")
+    assert "is a Delay" in reason["why"]
+    assert reason["fix"]
+
+
+def test_what_is_lost_is_approximate():
+    plain = build.sequential(
+        build.input(3),
+        build.linear(4),
+        build.lif(tau=1e-3, r=10.0),
+        seed=0,
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+    )
+    found = matrix(plain, ["spyx", "norse"])
+    assert found.grade("2", "spyx") == "approximate"
+    assert any("resets to a value" in verdict.why for verdict in found.verdicts)
+    assert found.grade("1", "spyx") == "exact"
+    assert found.overall("norse") == "exact"
+    assert "approx" in found.as_text()
+
+
+def test_exit_code_1_where_a_purpose_that_was_asked_for_is_not_supported(network, capsys):
+    _, path = network
+    assert main(["matrix", path, *SAID, "--for", "norse"]) == 1
+    assert "no" in capsys.readouterr().out
+    assert main(["matrix", path, *SAID, "--for", "grid"]) == 0
+
+
+def test_without_a_file_the_types_are_judged():
+    found = matrix_of_types(["grid", "snntorch", "spyx"])
+    assert {"Linear", "LIF", "LI", "Conv2d", "Delay", "Threshold"} <= set(found.rows)
+    assert found.grade("LI", "snntorch") == "exact"
+    assert found.grade("LI", "spyx") == "unsupported"
+    assert found.grade("Scale", "snntorch") == "exact"
+    assert found.grade("Delay", "snntorch") == "unsupported"
+    assert found.overall("grid") == "exact"

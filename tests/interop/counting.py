@@ -1,0 +1,230 @@
+"""Counts conversions: every file of the zoo, with every reset that it may have, and nets drawn at
+random, against every target, each loaded by the target's own importer and run there.
+
+    python -m tests.interop.counting [--to NAME] [--only TEXT] [--drawn N] [--more DIR] [--out F]
+
+A row is one network and target. "same": the importer gives the source's spikes, or its membranes
+to 1e-4. "refused": `convert` says why it cannot. "wrong": something else comes out. "unloadable":
+the importer, or what it made, fails. The source's own output is the recording where there is one,
+else that of the time-stepped engine, which the zoo's tests hold to the recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import functools
+import json
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.errors import ConversionError, JaxsnnError
+from jaxsnn.nir import Graph, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.passes import shapes
+from tests.helpers.zoo import FACTS, options_of, recordings, unpacked
+from tests.interop.drawn import drawn_nets
+from tests.interop.players import compare, play
+
+TARGETS = ("snntorch", "norse", "spikingjelly", "spyx")
+STEPS, BATCH = 60, 6
+#: Resets that a file of a framework may have, where nothing is known of it.
+_RESETS: dict[str, tuple[dict[str, Any], ...]] = {
+    "snntorch": tuple(
+        {"reset": reset, "reset_delay": delay}
+        for reset in ("subtract", "zero")
+        for delay in (True, False)
+    ),
+    "norse": ({"reset": "zero"},),
+    "sinabs": ({"norm_input": True},),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A network, what goes in, and what must come out (None: to be simulated)."""
+
+    name: str
+    load: Callable[[], Graph]
+    recorded: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One conversion."""
+
+    source: str
+    target: str
+    verdict: str
+    why: str = ""
+    active: int = 0
+    trains: int = 0
+
+
+def zoo_sources(folder: Path) -> Iterator[Source]:
+    """The files of the zoo with all that they may mean."""
+    files, known = unpacked(folder), recordings()
+    for name, path in files.items():
+        facts = FACTS[name]
+        said = options_of(name) | {"dialect": facts["framework"]}
+        if name in known and facts.get("reproducible", True):
+            yield Source(name=name, load=_reader(path, said), recorded=known[name])
+            continue
+        if "time_unit" not in said and facts["framework"] == "spyx" and "dt" not in said:
+            said["time_unit"] = "step"
+        for more in _RESETS.get(facts["framework"], ({},)):
+            own = {key: value for key, value in more.items() if key not in said}
+            label = " ".join(f"{key}={value}" for key, value in own.items())
+            yield Source(name=f"{name} {label}".strip(), load=_reader(path, said | own))
+
+
+def more_sources(folder: Path) -> Iterator[Source]:
+    """Files with recordings and the options of a command line, as in a folder with more.json."""
+    from jaxsnn.commands.arguments import dialect_options
+    from jaxsnn.commands.cli import build_parser
+
+    for name, facts in json.loads((folder / "more.json").read_text()).items():
+        argv = ["info", str(folder / f"{name}.nir"), *facts["options"]]
+        try:
+            said = dialect_options(build_parser().parse_args(argv))
+        except (JaxsnnError, SystemExit) as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            continue
+        with np.load(folder / f"{name}.npz") as file:
+            pair = (file["x"], file["y"])
+        yield Source(name=f"more/{name}", load=_reader(folder / f"{name}.nir", said), recorded=pair)
+
+
+def _reader(path: Path, said: dict[str, Any]) -> Callable[[], Graph]:
+    return lambda: read(path, **said)
+
+
+def spikes_for(graph: Graph, seed: int) -> np.ndarray:
+    """Random input spikes of a graph with one Input."""
+    (name,) = graph.inputs
+    shape = shapes(graph)[name][1]
+    if shape is None:
+        raise ConversionError(f"node '{name}' has an unknown size", node=name)
+    rng = np.random.default_rng(seed)
+    return (rng.random((STEPS, BATCH, *shape)) < 0.3).astype(np.float32)
+
+
+def measured(source: Source, target: str, path: Path) -> Row:
+    """One row."""
+    try:
+        graph = source.load()
+        inputs = (0.0, 1.0) if source.recorded is None else _range(source.recorded[0])
+        made = convert(graph, to=target, path=str(path), input_range=inputs)
+    except JaxsnnError as error:
+        return Row(source=source.name, target=target, verdict="refused", why=error.problem.message)
+    x, y = _data(source)
+    write(path, made.graph, force=True)
+    try:
+        got = play(made.load_with, target, x)
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Row(source=source.name, target=target, verdict="unloadable", why=why)
+    return _compared(source.name, target, y, got, next(iter(made.shift.values()), 0))
+
+
+@functools.lru_cache(maxsize=1)
+def _data(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """What goes into a network, and what must come out."""
+    if source.recorded is not None:
+        return source.recorded[0].astype(np.float32), source.recorded[1]
+    graph = source.load()
+    x = spikes_for(graph, zlib.crc32(source.name.encode()))
+    solution = simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped())
+    return x, np.asarray(solution.output())
+
+
+def _range(x: np.ndarray) -> tuple[float, float]:
+    """What an input channel carries: at least 0 to 1."""
+    return min(0.0, float(x.min())), max(1.0, float(x.max()))
+
+
+def _compared(name: str, target: str, y: np.ndarray, got: np.ndarray, shift: int) -> Row:
+    y, got = y.reshape(*y.shape[:2], -1), got.reshape(*got.shape[:2], -1)
+    if y.shape != got.shape:
+        why = f"shape {got.shape[2:]} for {y.shape[2:]}"
+        return Row(source=name, target=target, verdict="wrong", why=why)
+    if not np.array_equal(y, np.round(y)):
+        late = got[shift:] if shift >= 0 else got
+        early = y if shift >= 0 else y[-shift:]
+        steps = len(y) - abs(shift)
+        error = np.sqrt(np.mean((late[:steps] - early[:steps]) ** 2) / np.mean(early[:steps] ** 2))
+        verdict = "same" if error <= 1e-4 else "wrong"
+        return Row(source=name, target=target, verdict=verdict, why=f"relative RMSE {error:.2g}")
+    identical, trains, active = compare(y, got, shift)
+    verdict = "same" if identical >= 0.99 * trains else "wrong"
+    why = f"{identical} of {trains} trains, {active} active"
+    return Row(source=name, target=target, verdict=verdict, why=why, active=active, trains=trains)
+
+
+def main() -> None:
+    """The table on stdout, each row as a line of JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", action="append", choices=TARGETS)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--drawn", type=int, default=10, help="nets of each kind")
+    parser.add_argument("--more", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = [*zoo_sources(folder)]
+        found += [*more_sources(arguments.more)] if arguments.more else []
+        found += [
+            Source(name=name, load=lambda graph=graph: graph)
+            for name, graph in drawn_nets(arguments.drawn)
+        ]
+        for source in found:
+            if arguments.only not in source.name:
+                continue
+            for target in arguments.to or TARGETS:
+                rows.append(measured(source, target, folder / "converted.nir"))
+                if arguments.out:
+                    with arguments.out.open("a") as file:
+                        file.write(f"{json.dumps(dataclasses.asdict(rows[-1]))}\n")
+    sys.stdout.write(f"{summary(rows)}\n")
+
+
+def summary(rows: list[Row]) -> str:
+    """Counts by target, then what is wrong, then refusals by reason."""
+    lines = []
+    for target in dict.fromkeys(row.target for row in rows):
+        counted = collections.Counter(row.verdict for row in rows if row.target == target)
+        parts = ", ".join(f"{counted[verdict]} {verdict}" for verdict in counted)
+        lines.append(f"{target}: {parts}")
+    for row in rows:
+        if row.verdict in ("wrong", "unloadable"):
+            lines.append(f"{row.verdict}: {row.source} -> {row.target}: {row.why}")
+    for target in dict.fromkeys(row.target for row in rows):
+        whys = collections.Counter(
+            _general(row.why) for row in rows if row.target == target and row.verdict == "refused"
+        )
+        lines += [f"{target}: refused {count}: {why}" for why, count in whys.most_common()]
+    return "\n".join(lines)
+
+
+def _general(why: str) -> str:
+    """A reason without names and numbers."""
+    import re
+
+    return re.sub(r"'[^']*'", "'...'", re.sub(r"-?\d[\d.e+-]*", "#", why))[:150]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Networks drawn at random, in every dialect: layers, geometry, parameters, resets, loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.nir import Graph
+from jaxsnn.nir.frameworks.registry import framework_of
+from jaxsnn.nir.nodes import class_of
+from jaxsnn.nir.parse import parse
+
+KINDS = ("snntorch", "norse", "sinabs", "rockpool", "spyx", "spikingjelly")
+DT = 1e-4
+
+
+def drawn_nets(each: int) -> Iterator[tuple[str, Graph]]:
+    """`each` networks of every framework, with names that say what they are."""
+    for framework in KINDS:
+        for seed in range(each):
+            yield f"drawn/{framework}/{seed}", drawn(framework, seed)
+
+
+class _Net:
+    """A chain of nodes while it is drawn."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.nodes: dict[str, Any] = {"input": {"type": "Input", "shape": np.array(shape)}}
+        self.edges: list[tuple[str, str]] = []
+        self.shape, self.last = shape, "input"
+
+    def add(self, entry: dict[str, Any], shape: tuple[int, ...]) -> str:
+        """Put a node behind the last one."""
+        name = str(len(self.nodes))
+        self.nodes[name] = entry
+        self.edges.append((self.last, name))
+        self.last, self.shape = name, shape
+        return name
+
+
+def drawn(framework: str, seed: int) -> Graph:
+    """One network."""
+    rng = np.random.default_rng([seed, len(framework), ord(framework[2])])
+    conv = rng.random() < 0.4
+    net = _Net((2, 8, 8) if conv else (5,))
+    alike = rng.random() < 0.5
+    if conv:
+        _convolution(net, framework, rng)
+        _neuron(net, framework, rng, alike)
+        if rng.random() < 0.5:
+            _pool(net, framework, rng)
+        if rng.random() < 0.3:
+            _convolution(net, framework, rng)
+            _neuron(net, framework, rng, alike)
+        if rng.random() < 0.85:
+            size = int(np.prod(net.shape))
+            entry = {"type": "Flatten", "start_dim": 0, "end_dim": -1}
+            net.add(entry | {"input_type": np.array(net.shape)}, (size,))
+    if not conv or (len(net.shape) == 1 and rng.random() < 0.7):
+        for size in rng.integers(3, 12, rng.integers(1, 3)):
+            _matrix(net, int(size), rng)
+            name = _neuron(net, framework, rng, alike)
+            if rng.random() < 0.25 and framework in ("snntorch", "norse", "spikingjelly"):
+                _loop(net, name, rng)
+    _readout(net, framework, rng)
+    net.add({"type": "Output", "shape": np.array(net.shape)}, net.shape)
+    return parse(_document(net), **_options(framework, rng))
+
+
+def _document(net: _Net) -> Any:
+    from jaxsnn.nir.build import NIR_VERSION
+    from jaxsnn.nir.documents import group_of
+
+    return group_of({"type": "NIRGraph", "nodes": net.nodes, "edges": net.edges}, NIR_VERSION)
+
+
+def _options(framework: str, rng: np.random.Generator) -> dict[str, Any]:
+    said: dict[str, Any] = {"dialect": framework}
+    if framework == "snntorch":
+        said |= {
+            "reset": ("subtract", "zero")[rng.integers(2)],
+            "reset_delay": bool(rng.integers(2)),
+        }
+    if framework == "norse":
+        said |= {"dt": DT, "dt_export": 1.0, "reset": ("zero", "subtract")[int(rng.random() < 0.2)]}
+    if framework == "sinabs":
+        said |= {"norm_input": bool(rng.integers(2)), "dt": 1e-3}
+    if framework == "spyx":
+        said |= {"time_unit": "s", "dt": DT}
+    if framework == "spikingjelly":
+        said |= {"dt": DT}
+    return said
+
+
+def _matrix(net: _Net, size: int, rng: np.random.Generator) -> None:
+    inputs = net.shape[0]
+    weight = rng.normal(0.1, 0.7, (size, inputs)) * (5 / inputs) ** 0.5
+    entry: dict[str, Any] = {"type": "Linear", "weight": weight.astype(np.float32)}
+    if rng.random() < 0.7:
+        entry |= {"type": "Affine", "bias": rng.uniform(-0.1, 0.1, size).astype(np.float32)}
+    net.add(entry, (size,))
+
+
+def _convolution(net: _Net, framework: str, rng: np.random.Generator) -> None:
+    channels, kernel = int(rng.integers(2, 5)), 3
+    stride, padding = int(rng.integers(1, 3)), int(rng.integers(0, 2))
+    dilation = 2 if framework != "spyx" and rng.random() < 0.15 else 1
+    reach = dilation * (kernel - 1)
+    if min(net.shape[1:]) + 2 * padding <= reach:
+        padding = reach
+    weight = rng.normal(0.05, 0.4, (channels, net.shape[0], kernel, kernel)).astype(np.float32)
+    size = tuple((side + 2 * padding - reach - 1) // stride + 1 for side in net.shape[1:])
+    entry = {
+        "type": "Conv2d",
+        "input_shape": np.array(net.shape[1:]),
+        "weight": weight,
+        "stride": np.array([stride] * 2),
+        "padding": np.array([padding] * 2),
+        "dilation": np.array([dilation] * 2),
+        "groups": np.array(1),
+        "bias": rng.uniform(-0.05, 0.05, channels).astype(np.float32),
+    }
+    net.add(entry, (channels, *size))
+
+
+def _pool(net: _Net, framework: str, rng: np.random.Generator) -> None:
+    if min(net.shape[1:]) < 2:
+        return
+    kind = "SumPool2d" if framework in ("spyx", "sinabs", "norse") else "AvgPool2d"
+    padding = int(framework != "spyx" and rng.random() < 0.3)
+    size = tuple((side + 2 * padding - 2) // 2 + 1 for side in net.shape[1:])
+    two = np.array([2, 2])
+    entry = {"type": kind, "kernel_size": two, "stride": two, "padding": np.array([padding] * 2)}
+    net.add(entry, (net.shape[0], *size))
+
+
+def _spread(
+    rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...], how: str
+) -> np.ndarray:
+    """One number for all ("alike"), for each channel, or for each neuron ("pixel")."""
+    size = {
+        "alike": (1,) * len(shape),
+        "channel": (shape[0],) + (1,) * (len(shape) - 1),
+        "pixel": shape,
+    }[how]
+    return np.broadcast_to(rng.uniform(low, high, size), shape).astype(np.float32)
+
+
+def _neuron(net: _Net, framework: str, rng: np.random.Generator, alike: bool) -> str:
+    shape = net.shape
+    how = "alike" if alike or framework == "spikingjelly" else ("channel", "pixel")[rng.integers(2)]
+    names = [name for name in framework_of(framework).dialects[0].rules if name.endswith("F")]
+    if framework == "snntorch":
+        names = ["LIF", "CubaLIF"]
+    if len(shape) > 1:
+        names = [name for name in names if name != "CubaLIF" or framework == "snntorch"]
+    kind = names[rng.integers(len(names))]
+    decay = _spread(rng, 0.6, 0.95, shape, how).astype(float)
+    current = _spread(rng, 0.3, 0.8, shape, how).astype(float)
+    threshold = _spread(rng, 0.8, 1.4, shape, how)
+    entry = _numbers(framework, kind, decay, current, shape)
+    entry |= {"type": kind, "v_threshold": threshold, "v_reset": np.zeros(shape, np.float32)}
+    names = class_of(kind).names
+    if "v_leak" in names:
+        leak = np.zeros(shape, np.float32)
+        if framework == "norse" and rng.random() < 0.2:
+            leak = _spread(rng, -0.1, 0.1, shape, how)
+        entry["v_leak"] = leak
+    return net.add(entry, shape)
+
+
+def _numbers(
+    framework: str, kind: str, k: np.ndarray, a: np.ndarray, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Time constants and gains as a framework writes decays k of the membrane, a of the current."""
+    one = np.ones(shape)
+    if kind in ("IF", "I"):
+        return {"r": one / DT if framework == "spikingjelly" else one}
+    tau, syn = DT / (1 - k), DT / (1 - a)
+    gain, w_in = 1 / (1 - k), 1 / (1 - a)
+    if framework == "sinabs":
+        tau = -1 / np.log(k)
+    if framework == "rockpool":
+        tau, syn = -DT / np.log(k), -DT / np.log(a)
+        gain = tau / DT * k
+    if framework == "spyx":
+        gain = k
+    if framework in ("norse", "sinabs"):
+        gain = one
+    if framework in ("norse", "rockpool", "spyx"):
+        w_in = one
+    if kind.startswith("Cuba"):
+        return {"tau_mem": tau, "tau_syn": syn, "r": gain, "w_in": w_in}
+    return {"tau": tau, "r": gain}
+
+
+def _loop(net: _Net, name: str, rng: np.random.Generator) -> None:
+    size = net.shape[0]
+    weight = rng.normal(0, 0.3, (size, size)).astype(np.float32)
+    net.nodes[f"{name}r"] = {"type": "Linear", "weight": weight}
+    net.edges += [(name, f"{name}r"), (f"{name}r", name)]
+
+
+def _readout(net: _Net, framework: str, rng: np.random.Generator) -> None:
+    """A leaky readout behind spikes, where the framework has one."""
+    if rng.random() > 0.25 or len(net.shape) > 1:
+        return
+    if framework not in ("norse", "sinabs", "rockpool"):
+        return
+    _matrix(net, 3, rng)
+    decay = rng.uniform(0.6, 0.95, 3)
+    entry = _numbers(framework, "LI", decay, decay, (3,))
+    net.add(entry | {"type": "LI", "v_leak": np.zeros(3)}, (3,))

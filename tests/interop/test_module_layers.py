@@ -1,0 +1,417 @@
+"""from_torch: the usual layers give the module's own spikes; what no graph can hold is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn import check, from_torch, verify
+from jaxsnn.errors import ConversionError
+from tests.interop import nets
+
+pytestmark = pytest.mark.interop
+
+
+def leaky(**options):
+    import snntorch
+
+    return snntorch.Leaky(**{"beta": 0.9, "init_hidden": True} | options)
+
+
+def body(*layers, seed=0):
+    """A Sequential of snnTorch with random weights, in evaluation; statistics of a BatchNorm are random."""
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(*layers)
+    for layer in net.modules():
+        if hasattr(layer, "running_var"):
+            torch.nn.init.uniform_(layer.running_mean, -0.3, 0.3)
+            torch.nn.init.uniform_(layer.running_var, 0.02, 0.3)
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.bias, -0.6, 0.2)
+        elif hasattr(layer, "weight"):
+            torch.nn.init.uniform_(layer.weight, -0.7, 0.7)
+    return net.eval()
+
+
+def verified(net, x, play):
+    """The graph of a module whose own spikes, of which there are many, are the graph's."""
+    graph = from_torch(net, torch.zeros(1, *x.shape[2:]))
+    y = play(net, x)
+    assert 0.02 < y.mean() < 0.98
+    found = verify(graph, x, y)
+    assert found.ok, found
+    return graph
+
+
+class Skip(torch.nn.Module):
+    """Adds the input of a block to what it gives; joins axes by view; pools by functions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv, self.more = (
+            torch.nn.Conv2d(1, 3, 3, padding=1),
+            torch.nn.Conv2d(3, 3, 3, padding=1),
+        )
+        self.pool = torch.nn.AvgPool2d(2)
+        self.fc, self.straight = torch.nn.Linear(12, 4), torch.nn.Linear(12, 4)
+        self.a, self.b, self.c = leaky(), leaky(threshold=0.8), leaky()
+        self.dropout = torch.nn.Dropout(0.5)
+        with torch.no_grad():
+            for layer in (self.conv, self.more, self.fc, self.straight):
+                layer.weight.mul_(3)
+
+    def forward(self, x):
+        spikes = torch.nn.functional.max_pool2d(self.a(self.conv(x)), 2)
+        more = self.b(self.more(spikes) + spikes)
+        spikes, more = self.pool(spikes), self.pool(more)
+        spikes, more = spikes.view(spikes.size(0), -1), torch.flatten(more, 1)
+        current = self.fc(self.dropout(more))
+        current += self.straight(spikes)
+        return self.c(current)
+
+
+def test_sums_flattens_and_pools_between_layers():
+    graph = verified(
+        Skip().eval(), nets.spikes(1, (1, 8, 8), steps=40, batch=3), nets.snntorch_play
+    )
+    kinds = [graph.nodes[name].type for name in graph.order()]
+    assert kinds.count("Threshold") == 1
+    assert kinds.count("AvgPool2d") == 2
+    assert kinds.count("Flatten") == 2
+    assert {source for source, target in graph.edges if target == "c"} == {"fc", "straight"}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_normalisation_goes_into_the_weights(bias):
+    net = body(
+        torch.nn.Conv2d(1, 3, 3, bias=bias), torch.nn.BatchNorm2d(3), leaky(), torch.nn.Flatten(),
+        torch.nn.Linear(48, 4, bias=bias), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.3), leaky(),
+    )  # fmt: skip
+    graph = verified(net, nets.spikes(2, (1, 6, 6), steps=40, batch=3), nets.snntorch_play)
+    assert [graph.nodes[name].type for name in graph.order()].count("LIF") == 2
+    assert len(graph.nodes) == 7
+
+
+def test_the_largest_of_spikes_is_whether_any_fires():
+    net = body(
+        torch.nn.Conv2d(1, 3, 3), leaky(), torch.nn.MaxPool2d(3, stride=2, padding=1), torch.nn.Flatten(),
+        torch.nn.Linear(27, 4), leaky(),
+    )  # fmt: skip
+    graph = verified(net, nets.spikes(3, (1, 7, 7), steps=40, batch=3), nets.snntorch_play)
+    (problem,) = check(graph, "event").problems
+    assert problem.node == "2"
+    assert problem.fix.startswith("take AvgPool2d in place of the largest of a window")
+
+
+class Stateful(torch.nn.Module):
+    """Takes its membranes and returns them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.fc1, self.fc2 = torch.nn.Linear(5, 8), torch.nn.Linear(8, 3)
+        self.lif1, self.lif2 = leaky(init_hidden=False), leaky(init_hidden=False)
+        with torch.no_grad():
+            self.fc1.weight.mul_(3)
+            self.fc2.weight.mul_(3)
+
+    def forward(self, x, mem1=None, mem2=None):
+        mem1 = self.lif1.reset_mem() if mem1 is None else mem1
+        mem2 = self.lif2.reset_mem() if mem2 is None else mem2
+        spikes, mem1 = self.lif1(self.fc1(x), mem1)
+        spikes, mem2 = self.lif2(self.fc2(spikes), mem2)
+        return spikes, mem1, mem2
+
+
+class Forgetful(Stateful):
+    """Starts anew in each call."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+class Loop(Stateful):
+    """Runs through time in its own forward pass."""
+
+    def forward(self, x):
+        spikes = mem1 = mem2 = None
+        for _ in range(3):
+            spikes, mem1, mem2 = super().forward(x, mem1, mem2)
+        return spikes
+
+
+def test_membranes_that_forward_takes_and_returns_are_states():
+    def play(net, x):
+        states, found = (), []
+        with torch.no_grad():
+            for frame in torch.as_tensor(x):
+                spikes, *states = net(frame, *states)
+                found.append(spikes.numpy())
+        return np.stack(found)
+
+    verified(Stateful(), nets.spikes(4, steps=40, batch=3), play)
+
+
+class ReturnsMembrane(Stateful):
+    """A readout that resets, which seldom spikes."""
+
+    def forward(self, x, mem1=None, mem2=None):
+        _, mem1, mem2 = super().forward(x, mem1, mem2)
+        return mem2, mem1, mem2
+
+
+def test_the_membrane_of_a_neuron_that_resets_is_right_or_refused():
+    net = ReturnsMembrane()
+    with torch.no_grad():
+        net.fc2.weight.mul_(0.1)
+    refused = ""
+    try:
+        graph = from_torch(net, torch.zeros(1, 5))
+    except ConversionError as error:
+        refused = str(error)
+    if refused:
+        assert "does not do what the module does: 'output'" in refused
+        return
+    with torch.no_grad():
+        net.fc2.weight.mul_(10)
+    graph, x, states, found = from_torch(net, torch.zeros(1, 5)), nets.spikes(4, steps=40), (), []
+    with torch.no_grad():
+        for frame in torch.as_tensor(x):
+            y, *states = net(frame, *states)
+            found.append(y.numpy())
+    assert verify(graph, x, np.stack(found)).ok
+
+
+class OneSize(torch.nn.Module):
+    """Made for batches of 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = torch.nn.Linear(8, 3), leaky()
+
+    def forward(self, x):
+        return self.lif(self.fc(x.view(6, -1)))
+
+
+def test_a_module_for_one_size_of_batch():
+    graph = from_torch(OneSize(), torch.zeros(6, 2, 4))
+    assert tuple(graph.nodes["input"].shape) == (2, 4)
+
+
+class Twice(Stateful):
+    def forward(self, x):
+        return self.between(self.fc1(x))
+
+    def between(self, x):
+        raise NotImplementedError
+
+
+class SharedLinear(Twice):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = torch.nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.lif1(self.fc1(self.fc1(x)))[0]
+
+
+class InPlace(Twice):
+    def between(self, x):
+        x *= 2
+        return self.lif1(x)[0]
+
+
+class BehindTheBack(Twice):
+    """Changes numbers so that torch does not count it; its states are kept by its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1 = leaky()
+
+    def between(self, x):
+        x.data.mul_(2)
+        return self.lif1(x)
+
+
+class Rectified(Twice):
+    def between(self, x):
+        return self.lif1(torch.relu(x))[0]
+
+
+class ScaledSum(Twice):
+    def between(self, x):
+        return self.lif1(torch.add(x, x.clone(), alpha=2))[0]
+
+
+class Doubled(Twice):
+    def between(self, x):
+        return self.lif1(x + x)[0]
+
+
+class TakesMembrane(Twice):
+    def between(self, x):
+        return self.lif2(self.fc2(self.lif1(x)[1]))[0]
+
+
+class Halved(Twice):
+    """What is returned is changed after the last layer."""
+
+    def between(self, x):
+        return self.lif1(x)[0] * 0.5
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Loop(), "'fc1' .Linear. is called twice in one forward pass"),
+        (SharedLinear(), "'fc1' .Linear. is called twice in one forward pass"),
+        (InPlace(), "takes of 'fc1' is changed in place"),
+        (BehindTheBack(), "does not do what the module does: 'lif1', step 0"),
+        (Forgetful(), "does not do what the module does: 'lif1', step "),
+        (Rectified(), "'lif1' .Leaky. is computed outside of layers"),
+        (ScaledSum(), "'lif1' .Leaky. is computed outside of layers"),
+        (Doubled(), "'lif1' .Leaky. is computed outside of layers"),
+        (TakesMembrane(), "'fc2' .Linear. takes the membrane of 'lif1'"),
+        (Halved(), "the output of the module is computed outside of layers"),
+        (body(torch.nn.Linear(5, 3), leaky(reset_mechanism="none"), torch.nn.Linear(3, 2), leaky()),
+         "'1' .Leaky. never resets, and its spikes are taken"),
+        (body(torch.nn.Linear(5, 3), torch.nn.Dropout(), leaky()).train(), "call module.eval"),
+        (body(torch.nn.Linear(5, 3), torch.nn.BatchNorm1d(3), leaky()).train(), "call module.eval"),
+        (body(torch.nn.Linear(5, 3), leaky(), torch.nn.BatchNorm1d(3), leaky()),
+         "'2' .BatchNorm1d. comes after '1' .LIF."),
+    ],
+)  # fmt: skip
+def test_what_no_graph_can_hold_is_refused(module, message):
+    with pytest.raises(ConversionError, match=message):
+        from_torch(module, torch.ones(1, 5))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (torch.nn.Conv2d(1, 2, 3), torch.nn.MaxPool2d(2), leaky()),
+        (torch.nn.MaxPool2d(2), torch.nn.Conv2d(1, 2, 3), leaky()),
+    ],
+)
+def test_the_largest_of_numbers_is_refused(layers):
+    with pytest.raises(ConversionError, match=r"put it after the neurons, or use AvgPool2d"):
+        from_torch(body(*layers), torch.zeros(1, 1, 8, 8))
+
+
+def test_alpha_neurons_without_a_reset_are_a_readout():
+    import snntorch
+
+    decays = {"alpha": torch.tensor([0.9, 0.8, 0.5]), "beta": torch.tensor([0.7, 0.75, 0.4])}
+    options = {"reset_mechanism": "none", "init_hidden": True, "output": True}
+    net = body(
+        torch.nn.Linear(5, 8), leaky(), torch.nn.Linear(8, 3), snntorch.Alpha(**decays, **options)
+    )
+    x = nets.spikes(3, steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(1, 5))
+    net[1].reset_mem()
+    net[3].reset_mem()
+    y = np.stack([net(frame)[-1].detach().numpy() for frame in torch.as_tensor(x)])
+    found = verify(graph, x, y)
+    assert found.ok
+    assert found.relative_rmse is not None
+    with pytest.raises(ConversionError, match="puts its currents to 0 with each spike"):
+        from_torch(
+            body(torch.nn.Linear(5, 3), snntorch.Alpha(0.9, 0.8, init_hidden=True)),
+            torch.zeros(1, 5),
+        )
+
+
+def norse_net(*layers):
+    from norse.torch import SequentialState
+
+    return SequentialState(*layers)
+
+
+def weighted(layer, gain=1.0):
+    torch.manual_seed(7)
+    for each in layer.parameters():
+        torch.nn.init.uniform_(each, -0.5 * gain, 1.2 * gain)
+    return layer
+
+
+def test_norse_recurrent_cell_and_leaky_readout():
+    from norse.torch import LIFParameters, LILinearCell
+    from norse.torch.module.lif import LIFRecurrentCell
+
+    cell = LIFRecurrentCell(5, 8, p=LIFParameters(v_th=torch.tensor(0.3)))
+    net = norse_net(weighted(cell), weighted(LILinearCell(8, 3)))
+    x = nets.spikes(5, steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(1, 5))
+    found = verify(graph, x, nets.stateful_play(net, x))
+    assert found.ok
+    assert found.relative_rmse is not None
+    assert sorted(node.type for node in graph.nodes.values()) == [
+        "CubaLI", "CubaLIF", "Input", "Linear", "Linear", "Linear", "Output",
+    ]  # fmt: skip
+
+
+def test_norse_lifted_layers_run_through_time_themselves():
+    from norse.torch import LICell, LIFParameters, Lift
+    from norse.torch.module.lif import LIF
+
+    net = norse_net(
+        Lift(weighted(torch.nn.Conv2d(1, 2, 3))), LIF(LIFParameters(v_th=torch.tensor(0.4))),
+        torch.nn.Flatten(2), weighted(torch.nn.Linear(32, 3)), Lift(LICell()),
+    )  # fmt: skip
+    x = nets.spikes(6, (1, 6, 6), steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(4, 1, 1, 6, 6))
+    with torch.no_grad():
+        ((y, _), _) = net(torch.as_tensor(x))
+    found = verify(graph, x, y.numpy())
+    assert found.ok
+    assert found.relative_rmse is not None
+
+
+@pytest.mark.parametrize("kind", ["lif", "lif_adds", "lif_v_reset", "if", "cuba", "conv"])
+def test_spikingjelly(kind):
+    shape = (1, 8, 8) if kind == "conv" else (5,)
+    net = nets.spikingjelly_net(kind, 1)
+    with torch.no_grad():
+        net[0].weight.mul_(3)
+    verified(
+        net,
+        nets.spikes(7, shape, steps=40, batch=3),
+        nets.spikingjelly_play,
+    )
+
+
+def test_spikingjelly_in_time_with_a_soft_reset():
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    torch.manual_seed(2)
+    net = torch.nn.Sequential(
+        layer.Conv2d(1, 3, 3, bias=False), layer.BatchNorm2d(3), neuron.IFNode(v_reset=None),
+        layer.MaxPool2d(2), layer.Flatten(), layer.Linear(12, 4), neuron.ParametricLIFNode(v_reset=None),
+    )  # fmt: skip
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        net[0].weight.mul_(4)
+        net[5].weight.mul_(4)
+    net.eval()
+    x = nets.spikes(8, (1, 6, 6), steps=40, batch=3)
+    graph = from_torch(net, torch.zeros(2, 1, 1, 6, 6))
+    functional.reset_net(net)
+    with torch.no_grad():
+        y = net(torch.as_tensor(x)).numpy()
+    assert 0.02 < y.mean() < 0.98
+    assert verify(graph, x, y).ok
+
+
+@pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
+def test_the_largest_of_spikes_converts(target, converts):
+    """Neurons that fire where any spike of the window arrives; the readouts of a reset to zero."""
+    reset = {"reset_mechanism": "zero", "reset_delay": False}
+    net = body(
+        torch.nn.Conv2d(1, 3, 3), leaky(**reset), torch.nn.MaxPool2d(2), torch.nn.Conv2d(3, 3, 2),
+        torch.nn.BatchNorm2d(3), leaky(threshold=0.7, **reset), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(3, 4), leaky(**reset), seed=1,
+    )  # fmt: skip
+    x = nets.spikes(3, (1, 8, 8), steps=40, batch=8)
+    y = nets.snntorch_play(net, x)
+    made = converts(from_torch(net, torch.zeros(1, 1, 8, 8)), target, x, y)
+    assert not any(made.shift.values())

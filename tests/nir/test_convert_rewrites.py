@@ -1,0 +1,213 @@
+"""What importers ignore, or have no neuron for, is written another way: the rewritten graph, read
+in the target's own dialect, gives what the source gives.
+"""
+
+import numpy as np
+import pytest
+
+from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.initializers import normal
+from tests.helpers.random_spikes import random_raster
+
+SUBTRACTS = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+
+
+def played(graph, x):
+    return np.asarray(simulate(lower(graph, dtype=np.float32), x, engine=TimeStepped()).output())
+
+
+def image(*layers, seed=2, **said):
+    """A network of 2 channels of 8 x 8 in the dialect of snnTorch."""
+    return build.sequential(build.input((2, 8, 8)), *layers, seed=seed, **(SUBTRACTS | said))
+
+
+def convolution(rng, outputs, inputs, size=3, **options):
+    given = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1} | options
+    weight = rng.normal(0.1, 0.4, (outputs, inputs, size, size)).astype(np.float32)
+    return build.node("Conv2d", weight=weight, bias=np.zeros(outputs, np.float32), **given)
+
+
+def leaky(tau=1e-3, r=10.0):
+    return build.lif(tau=tau, r=r)
+
+
+FLAT = build.node("Flatten", start_dim=0, end_dim=-1)
+
+
+def same(graph, made, x, shift=0):
+    """The conversion gives what the source gives; how active that is."""
+    y, got = played(graph, x), played(made.graph, x)
+    y, got = y.reshape(*y.shape[:2], -1), got.reshape(*got.shape[:2], -1)
+    assert 0.02 < y.mean() < 0.9
+    np.testing.assert_array_equal(got[shift:], y[: len(y) - shift])
+
+
+def test_spyx_gets_kernels_with_zeros_in_place_of_dilation():
+    rng = np.random.default_rng(0)
+    last = build.linear(4, weight=normal(0.01, 0.2))
+    graph = image(convolution(rng, 3, 2, dilation=[2, 2]), leaky(), FLAT, last, leaky())
+    made = convert(graph, to="spyx")
+    entry = made.graph.nodes["1"]
+    assert np.shape(entry.value("weight")) == (3, 2, 5, 5)
+    assert np.all(np.asarray(entry.value("dilation")) == 1)
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=2)
+
+
+@pytest.mark.parametrize(("target", "shift"), [("norse", 0), ("spyx", 2)])
+def test_padding_of_a_pool_is_put_into_a_convolution(target, shift):
+    rng = np.random.default_rng(0)
+    pool = build.node("AvgPool2d", kernel_size=[2, 2], stride=[2, 2], padding=[1, 1])
+    reset = "zero" if target == "norse" else "subtract"
+    layers = (convolution(rng, 3, 2), leaky(), pool, FLAT, build.linear(4), leaky())
+    graph = image(*layers, reset=reset)
+    made = convert(graph, to=target)
+    pools = [node for node in made.graph.nodes.values() if node.type == "SumPool2d"]
+    assert [np.any(node.value("padding")) for node in pools] == [False]
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=shift)
+
+
+def test_a_trailing_flatten_keeps_its_order():
+    rng = np.random.default_rng(0)
+    x = random_raster(1, (30, 3, 2, 8, 8), 0.3)
+    graph = image(convolution(rng, 3, 2), leaky(), FLAT)
+    made = convert(graph, to="spyx")
+    same(graph, made, x, shift=1)
+    back = convert(made.graph, to="snntorch")
+    assert next(iter(back.shift.values())) == -1
+    y = played(graph, x)
+    np.testing.assert_array_equal(played(back.graph, x)[:-1], y[:-1])
+    assert any("a permutation between" in change.what for change in made.changes)
+
+
+def test_what_inputs_carry_bounds_the_spikes_of_a_step():
+    weights = np.full((4, 3), 0.2)
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4, weight=weights),
+        build.integrate_and_fire(),
+        dialect="sinabs",
+    )
+    spikes = convert(graph, to="norse")
+    assert np.shape(spikes.graph.nodes["2"].value("v_threshold")) == (4,)
+    assert any("inputs of 0 to 1" in note and "input_range=" in note for note in spikes.notes)
+    valued = convert(graph, to="norse", input_range=(0.0, 5.0))
+    # The membrane reaches 1 + 3 * 0.2 * 5 = 4: four copies.
+    assert np.shape(valued.graph.nodes["2"].value("v_threshold")) == (16,)
+
+
+def test_spikingjelly_reads_conv1d(tmp_path):
+    import nir
+
+    weight = np.random.default_rng(0).normal(0.2, 0.5, (3, 2, 3)).astype(np.float32)
+    said = {"stride": [1], "padding": [1], "dilation": [1], "groups": 1}
+    layer = build.node("Conv1d", weight=weight, bias=np.zeros(3, np.float32), **said)
+    graph = build.sequential(build.input((2, 20)), layer, leaky(), **SUBTRACTS | {"reset": "zero"})
+    write(tmp_path / "a.nir", convert(graph, to="spikingjelly").graph)
+    assert vars(nir.read(tmp_path / "a.nir").nodes["1"])["input_shape"] == 20
+    # Others have no Conv1d: it becomes a matrix.
+    made = convert(graph, to="snntorch")
+    assert made.graph.nodes["1"].type == "Affine"
+    same(graph, made, random_raster(1, (30, 3, 2, 20), 0.3))
+
+
+def test_neurons_that_differ_from_pixel_to_pixel_get_matrices():
+    rng = np.random.default_rng(0)
+    taus = rng.choice([5e-4, 1e-3, 2e-3], (3, 8, 8))
+    pool = build.node("SumPool2d", kernel_size=[2, 2], stride=[2, 2], padding=[0, 0])
+    layers = (convolution(rng, 3, 2), leaky(tau=taus, r=taus / 1e-4), pool, FLAT)
+    graph = image(*layers, build.linear(4, weight=normal(0, 0.3)), leaky(), reset="zero")
+    made = convert(graph, to="spikingjelly")
+    assert {"Conv2d", "SumPool2d"}.isdisjoint(node.type for node in made.graph.nodes.values())
+    same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3))
+
+
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("current", [True, False])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_snntorch_gets_its_own_resets(reset, current, delay):
+    neurons = build.cubalif(tau_mem=1e-3, tau_syn=3e-4, r=10.0, w_in=3.0, v_threshold=8.0)
+    layer = neurons if current else leaky()
+    graph = build.sequential(
+        build.input(5),
+        build.linear(6, weight=normal(0.3, 0.6)),
+        layer,
+        build.linear(4, weight=normal(0.3, 0.6)),
+        layer,
+        seed=0,
+        **SUBTRACTS | {"reset": reset, "reset_delay": delay},
+    )
+    made = convert(graph, to="snntorch", path="a.nir")
+    same(graph, made, random_raster(1, (60, 4, 5), 0.4))
+    dialect = made.graph.dialect
+    assert dialect.reset == reset
+    set_by_line = "reset_mechanism" in made.load_with
+    assert set_by_line is (reset == "subtract" or bool(dialect.reset_delay))
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+def test_another_time_of_subtraction_is_made_up_for_by_weights(target):
+    # Spyx subtracts before the membrane decays, snnTorch after it, SpikingJelly before.
+    source = {"spikingjelly": "snntorch", "snntorch": "norse"}[target]
+    said = {"snntorch": SUBTRACTS, "norse": {"dialect": "norse", "dt": 1e-4, "dt_export": 1.0}}
+    said["norse"] |= {"reset": "subtract"}
+    size = 1.0 if source == "snntorch" else 15.0
+    layers = [build.linear(6, weight=normal(0.3 * size, 0.9 * size)), leaky()]
+    if source == "norse":
+        layers[1] = build.lif(tau=1e-3)
+    graph = build.sequential(build.input(5), *layers, seed=0, **said[source])
+    made = convert(graph, to=target, input_range=(0.0, 1.0))
+    assert any("another step than the source" in change.why for change in made.changes)
+    same(graph, made, random_raster(1, (60, 4, 5), 0.4))
+
+
+@pytest.mark.parametrize("target", ["snntorch", "spikingjelly"])
+def test_several_spikes_of_a_step_become_neurons_that_reset_each_other(target):
+    # SpikingJelly takes one time constant for all.
+    taus = np.array([4.0, 5.0, 6.0, 7.0]) if target == "snntorch" else 5.0
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4, weight=normal(0.8, 0.4)),
+        build.lif(tau=taus),
+        build.linear(2, weight=normal(0.2, 0.5)),
+        build.integrate_and_fire(),
+        seed=0,
+        dialect="sinabs",
+        norm_input=False,
+    )
+    x = random_raster(1, (60, 4, 3), 0.4)
+    y = played(graph, x)
+    assert y.max() > 1
+    made = convert(graph, to=target)
+    np.testing.assert_array_equal(played(made.graph, x), y)
+
+
+def test_the_membrane_of_a_neuron_that_resets_is_refused():
+    graph = build.sequential(
+        build.input(3), build.linear(2), leaky(), seed=0, **SUBTRACTS | {"readout": "2"}
+    )
+    graph = read_with(graph, {"2": {"readout": True, "reset": "subtract"}})
+    with pytest.raises(ConversionError, match="node '2' gives its membrane and resets it"):
+        convert(graph, to="snntorch")
+
+
+def read_with(graph, nodes):
+    import dataclasses
+
+    return dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, nodes=nodes))
+
+
+def test_scale_is_written_as_weights():
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4, weight=normal(0.5, 0.6)),
+        build.scale(np.array([1.0, 2.0, 0.5, 1.5])),
+        leaky(),
+        seed=0,
+        **SUBTRACTS,
+    )
+    made = convert(graph, to="snntorch")
+    assert "Scale" not in {node.type for node in made.graph.nodes.values()}
+    same(graph, made, random_raster(1, (60, 4, 3), 0.4))

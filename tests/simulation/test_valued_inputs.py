@@ -1,0 +1,182 @@
+"""Inputs with values, from files, through commands, in both engines."""
+
+import json
+
+import nir
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
+from jaxsnn.nir import build
+from jaxsnn.nir.data import event_data, graph_data, gridded_data, write_data
+from jaxsnn.simulation.network_arrays import network_inputs
+from tests.helpers.command_line import call
+from tests.oracles import nir_paper_lif
+
+DT, STEPS = 1e-4, 60
+TOLD = ("--dialect", "snntorch", "--reset", "zero", "--reset-delay", "false")
+
+
+def snntorch_net(path):
+    """Leaky neurons as snnTorch writes them: tau = dt / (1 - beta), r = tau / dt."""
+    tau = 2e-3
+    rng = np.random.default_rng(0)
+    neurons = build.lif(tau=tau, r=tau / DT, v_threshold=1.0)
+    first, second = rng.uniform(0, 0.08, (6, 3)), rng.uniform(0, 0.5, (2, 6))
+    graph = build.sequential(
+        build.input(3), build.linear(weight=first), neurons, build.linear(weight=second), neurons
+    )
+    jaxsnn.write(path, graph)
+    return path
+
+
+@pytest.fixture
+def net(tmp_path):
+    return snntorch_net(tmp_path / "net.nir")
+
+
+@pytest.fixture
+def run(net, tmp_path, capsys):
+    """Runs a command on arrays: exit code, stderr, and what it wrote."""
+
+    def run(*options, command="run", file=None, **arrays):
+        np.savez(tmp_path / "in.npz", **arrays)
+        given = file or tmp_path / "in.npz"
+        out = ["-o", tmp_path / "out.npz", "--force"] if command == "run" else ["--json"]
+        code, found, err = call(capsys, command, net, *TOLD, "--input", given, *out, *options)
+        written = dict(np.load(tmp_path / "out.npz")) if command == "run" and code == 0 else found
+        return code, err, written if command == "run" else json.loads(written)
+
+    return run
+
+
+IMAGE = np.array([[0.9, 0.25, 0.5], [0.1, 0.75, 1.0]])
+
+
+def test_static_images_are_currents(run, net):
+    """As snnTorch's tutorials feed them: the same image in each step."""
+    code, err, written = run(x=np.tile(IMAGE, (STEPS, 1, 1)))
+    assert code == 0, err
+    assert "it is a current that is held for each step; with --values graded" in err
+    graph = jaxsnn.read(net, dialect="snntorch", reset="zero", reset_delay=False)
+    solution = jaxsnn.simulate(
+        graph, Currents.constant(IMAGE), STEPS * DT, engine=jaxsnn.EventDriven(max_spikes=64)
+    )
+    wanted = np.asarray(solution.events("4").time)
+    used = written["output.time"].shape[1]
+    np.testing.assert_allclose(written["output.time"], wanted[:, :used], atol=1e-8)
+    assert np.isfinite(wanted).sum() > 10
+
+
+def test_values_are_what_the_user_says(run):
+    x = np.tile(IMAGE, (STEPS, 1, 1))
+    code, err, _ = run("--values", "spikes", x=x)
+    assert code == 2
+    assert "--values current or --values graded" in err
+    assert "note" not in run("--values", "current", x=x)[1]
+    code, err, _ = run("--values", "graded", x=x)
+    assert (code, err) == (0, "")
+    assert "did you mean" in run("--values", "curent", x=x)[1]
+
+
+def test_boxes_of_graded_spikes_next_to_each_other_are_the_current(run):
+    x = np.tile(IMAGE, (STEPS, 1, 1))
+    held, graded = (run("--values", kind, x=x)[2] for kind in ("current", "graded"))
+    np.testing.assert_allclose(held["output.time"], graded["output.time"], atol=2e-7)
+
+
+def test_fidelity_of_static_images(run):
+    code, err, found = run(command="fidelity", x=np.tile(IMAGE, (STEPS, 1, 1)))
+    assert code == 0, err
+    for population in found["populations"].values():
+        assert population["grid"] >= 8
+        assert population["count_cosine"] > 0.95
+        assert 0.8 < population["rate_ratio"] < 1.25
+
+
+def test_events_with_values_from_an_npz_file_and_from_nir_data_are_the_same(run, tmp_path, net):
+    time, index = np.array([[1e-4, 5e-4, 9e-4, 20e-4]]), np.array([[0, 2, 1, 2]])
+    value = np.array([[9.0, 14.5, 7.0, 11.0]])
+    code, err, npz = run("--t-end", "5ms", time=time, index=index, value=value)
+    assert code == 0, err
+    data = event_data(Events(time=time, index=index), 3, 5e-3, values=value)
+    write_data(tmp_path / "in.nir", graph_data({"input": {"spikes": data}}))
+    code, err, from_nir = run(file=str(tmp_path / "in.nir"))
+    assert code == 0, err
+    np.testing.assert_array_equal(npz["output.time"], from_nir["output.time"])
+    assert np.isfinite(npz["output.time"]).any()
+    data = gridded_data(np.tile(IMAGE, (STEPS, 1, 1)), DT)
+    write_data(tmp_path / "steps.nir", graph_data({"input": {"current": data}}))
+    for engine in ("event", "grid"):
+        x = run("--engine", engine, x=np.tile(IMAGE, (STEPS, 1, 1)))[2]
+        same = run("--engine", engine, file=str(tmp_path / "steps.nir"))[2]
+        assert x.keys() == same.keys()
+        assert all(np.array_equal(x[key], same[key]) for key in x)
+
+
+def test_nir_data_of_another_step_are_refused(run, tmp_path):
+    data = nir.TimeGriddedData(np.ones((1, 4, 3)), 2e-3)
+    write_data(tmp_path / "in.nir", graph_data({"input": {"x": data}}))
+    code, err, _ = run(file=str(tmp_path / "in.nir"))
+    assert code == 2
+    assert "steps of 0.002 s, the network of 0.0001 s" in err
+
+
+def test_rasters_are_spikes_and_fractions_are_not(net):
+    network = jaxsnn.lower(jaxsnn.read(net, dialect="snntorch", reset="zero", reset_delay=False))
+    ones = np.ones((5, 2, 3))
+    assert isinstance(network_inputs({"x": ones}, network, DT).events["input"], Events)
+    half = network_inputs({"x": ones / 2}, network, DT)
+    assert isinstance(half.events["input"], Currents)
+    assert half.t_end == 5 * DT
+    graded = network_inputs({"x": ones / 2}, network, DT, "graded").events["input"]
+    assert isinstance(graded, GradedEvents)
+    assert (graded.value == 0.5).all()
+    with pytest.raises(UsageError, match="values is 'level'"):
+        network_inputs({"x": ones}, network, DT, "level")
+
+
+@pytest.mark.parametrize("of_values", [False, True])
+def test_the_literal_dialect_finds_nirs_own_lif_reference(tmp_path, capsys, of_values):
+    """A spike is a current of 1 for one step, as NIR's own reference takes it; or a current."""
+    lif = {name: nir_paper_lif.LIF[name] for name in ("tau", "r", "v_leak", "v_threshold")}
+    graph = build.sequential(build.input(1), build.linear(weight=[[1.0]]), build.lif(1, **lif))
+    jaxsnn.write(tmp_path / "lif.nir", graph)
+    x = np.zeros((nir_paper_lif.STEPS, 1, 1))
+    x[nir_paper_lif.INPUT_STEPS] = 1
+    np.savez(tmp_path / "x.npz", x=x)
+    told = ["--dialect", "nir", "--time-unit", "s", "--spike-area", "100us"]
+    told += ["--values", "current"] if of_values else []
+    files = ["--input", tmp_path / "x.npz", "-o", tmp_path / "out.npz"]
+    code, _, err = call(capsys, "run", tmp_path / "lif.nir", *told, *files)
+    assert code == 0, err
+    steps = np.load(tmp_path / "out.npz")["output.time"][0] / nir_paper_lif.STEP
+    np.testing.assert_allclose(steps, [460.84, 510.90, 710.92, 760.91], atol=5e-3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_in_time_steps_a_current_of_nir_itself_is_no_spike():
+    """NIR's own equations in steps are those of continuous time: the voltage is the same."""
+    graph = build.sequential(
+        build.input(2), build.linear(weight=[[0.5, -1.0]]), build.li(tau="10ms"), dt="1ms"
+    )
+    x = np.random.default_rng(0).normal(size=(20, 1, 2))
+    currents = Currents.held(x, 1e-3)
+    events = jaxsnn.simulate(graph, currents, 20e-3, sample_times=np.arange(20) * 1e-3)
+    steps = jaxsnn.simulate(graph, currents, 20e-3, engine=jaxsnn.TimeStepped(dt=1e-3))
+    np.testing.assert_allclose(
+        np.asarray(events.voltages["2"][0, :, 0]), np.asarray(steps.y["output"][:, 0, 0]), atol=1e-8
+    )
+
+
+def test_pieces_between_the_steps_are_counted():
+    graph = build.sequential(build.input(1), build.li(tau="10ms"), dt="1ms")
+    currents = Currents(
+        time=np.array([[0.0, 2.4e-3, 30e-3]]), value=np.array([[[1.0], [2.0], [3.0]]])
+    )
+    solution = jaxsnn.simulate(graph, currents, 10e-3, engine=jaxsnn.TimeStepped(dt=1e-3))
+    assert int(solution.rounded["input"]) == 1
+    assert int(solution.late["input"]) == 1
