@@ -25,9 +25,13 @@ check: $(VENV)/.installed-test
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
-# The kernels under the sanitizers of addresses and undefined behaviour.
-SANITIZED := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+# The kernels under the sanitizers of addresses and undefined behaviour. They are built first, as the compiler would run under
+# them, too: a process into which they are not loaded from the start ends where it loads the kernels.
+SANITIZED := -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+BUILD := from jaxsnn.event.native.native_build import native_library; native_library
 native-check: $(VENV)/.installed-test
+	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float32')"
+	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float64')"
 	JAXSNN_CXXFLAGS="$(SANITIZED)" LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q tests/event/test_native.py
 

@@ -219,12 +219,10 @@ class FeedForwardPart(_Part):
         """
         paths = self.signal.paths
         given = self.arrivals(paths)
-        has_currents = any(source in self.sources.currents for source, _ in paths)
-        if has_currents:  # they come in lists of their own
+        if any(source in self.sources.currents for source, _ in paths):
+            # they come in lists of their own
             given = replace(given, in_order=False, scattered=None)
-        spec = self.spec(given.in_order)
-        native = self.population.fires and self._is_native(spec, given)
-        if native and given.scattered is not None:
+        if given.scattered is not None and self.population.fires and self._is_native(given):
             # the kernels take the events themselves: there are no lists that could be too short
             given = replace(given, needed=0, budget=0)
         lanes, (weight, time, row) = self._lanes(given), self.arriving(given, paths)
@@ -241,9 +239,7 @@ class FeedForwardPart(_Part):
         if given.positions == 1:
             record.drives[self.name] = drive
         if self.population.fires:
-            way = self._way(spec, given, native)
-            given_all = varying_like((weight, lanes, time, row, t_end))
-            spikes = self._found(record, spec, given, lanes, way(*given_all))
+            spikes = self._spikes(record, given, lanes, Given(weight, time, row), t_end)
             self._hand_on(record, spikes)
         else:
             self._read_out(record, given, drive, sample_times)
@@ -288,15 +284,41 @@ class FeedForwardPart(_Part):
         scale = jnp.where(self.scale > 0, self.scale, jnp.nan)
         return jax.tree.map(given.lanes, self.neuron.in_units(lanes, scale))
 
-    def _is_native(self, spec: LayerSpec, given: Arrivals) -> bool:
+    def _is_native(self, given: Arrivals) -> bool:
         """Whether the native backend runs it."""
-        time = given.time
+        time, spec = given.time, self.spec(given.in_order)
         obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
         return runs_native(self.name, self.engine, obstacles)
 
-    def _way(self, spec: LayerSpec, given: Arrivals, native: bool) -> Callable[..., Any]:
+    def _spikes(
+        self,
+        record: EventRecord,
+        given: Arrivals,
+        lanes: NeuronLanes,
+        arriving: Given,
+        t_end: Seconds,
+    ) -> LayerSpikes:
+        """Its spikes, by neuron.
+
+        Args:
+            given: what arrives, as the sources have it, which knows the positions.
+            lanes, arriving: as the scans take them.
+        """
+        spec = self.spec(given.in_order)
+        way = self._way(spec, given)
+        given_all = varying_like((arriving.weight, lanes, arriving.time, arriving.row, t_end))
+        found: Any = way(*given_all)
+        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
+        spikes = jax.tree.map(given.neurons, found)
+        if given.positions == 1:
+            return spikes
+        # back from units of the arrival factor to volts per second
+        slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
+        return replace(spikes, slope=slope)
+
+    def _way(self, spec: LayerSpec, given: Arrivals) -> Callable[..., Any]:
         """What finds the spikes: of weight, lanes, time, row and t_end."""
-        if not native:
+        if not self._is_native(given):
             way = layer_spikes_forward if self.engine.forward_mode else layer_spikes
             return partial(way, spec)
         threads, scattered = self.engine.threads, given.scattered
@@ -307,29 +329,6 @@ class FeedForwardPart(_Part):
             return native_scattered_spikes(spec, threads, weight, lanes, scattered, t_end)
 
         return of_events
-
-    def _found(
-        self,
-        record: EventRecord,
-        spec: LayerSpec,
-        given: Arrivals,
-        lanes: NeuronLanes,
-        found: Any,
-    ) -> LayerSpikes:
-        """Its spikes, by neuron.
-
-        Args:
-            given: what arrives, as the sources have it, which knows the positions.
-            lanes: as the scans take them.
-            found: spikes, by lanes.
-        """
-        record.clipped[self.name] = clipped_slopes(spec, lanes, found)
-        spikes = jax.tree.map(given.neurons, found)
-        if given.positions == 1:
-            return spikes
-        # back from units of the arrival factor to volts per second
-        slope = jnp.where(jnp.isfinite(spikes.time), spikes.slope * self.scale[:, None], 1.0)
-        return replace(spikes, slope=slope)
 
 
 class RecurrentPart:

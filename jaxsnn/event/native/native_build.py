@@ -77,7 +77,8 @@ def native_library(dtype: str = "float32") -> NativeLibrary:
         path = _built(compiler, dtype)
         _register(path, dtype)
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
-        return _missing(f"{compiler} did not build it: {str(error).splitlines()[0]}")
+        what = str(error) or type(error).__name__
+        return _missing(f"{compiler} did not build it: {what.splitlines()[0]}")
     return NativeLibrary(there=True, reason=f"built by {compiler} into {path}", path=path)
 
 

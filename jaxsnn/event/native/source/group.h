@@ -280,7 +280,8 @@ class GroupForward {
     const double v = v_[neuron], j = std::max(double(j_[neuron]), 0.0);
     const double threshold = everyone_.threshold(neuron);
     const double wait = everyone_.taus(neuron).mem * (threshold - v) / (j - v);
-    candidates_.push_back({v < threshold && j > threshold ? wait * (1 - 1e-12) : 0.0, neuron});
+    const bool known = v < threshold && j > threshold && wait >= 0;  // of infinite ones nothing is
+    candidates_.push_back({known ? wait * (1 - 1e-12) : 0.0, neuron});
   }
 
   /// When a neuron crosses, after now; inf where it does not within the window.
