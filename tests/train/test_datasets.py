@@ -315,7 +315,8 @@ def test_fit_takes_arrays_and_says_how_it_split_them():
 def test_fit_takes_events_and_labels():
     x, y = blobs()
     index = np.broadcast_to(np.arange(5), x.shape).astype(np.int32)
-    events = Events(time=jnp.asarray(0.02 * x), index=jnp.asarray(index))
+    # large values come first
+    events = Events(time=jnp.asarray(0.02 * (1 - x)), index=jnp.asarray(index))
     settings = {"epochs": 1, "batch_size": 16, "progress": None}
     one = fit(small_readout(), (events, y), **settings)
     other = fit(small_readout(), (x, y), **settings)
