@@ -122,6 +122,10 @@ def _told_problems(graph: Graph, converted: Graph, target: str, asked: Target) -
     for name in converted.neurons:
         view, original = converted.dialect.at(name), _original(graph, name)
         meant = {"reset": view.reset, "reset_delay": view.reset_delay}
+        conventions = converted.dialect.conventions
+        counts = "" if conventions is None else conventions.spikes_option
+        if counts:
+            meant[counts] = converted.dialect.option(counts, name)
         other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
         if original is None or not other:
             continue

@@ -18,6 +18,7 @@ from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
     draft_of,
+    linear_as_affine,
     plain_flatten,
     scale_inputs,
     swap_pools,
@@ -50,6 +51,7 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph
@@ -199,7 +201,7 @@ def _rewritten(
         length = format_time(graph.dialect.dt or 0)
         draft.losses.append(f"continuous time is cut into steps of {length}")
     target, importer = wish.target, wish.target.importer
-    steps = _steps(graph, draft, names, refused, give_up, readouts=not importer.chain)
+    steps = _steps(graph, draft, names, refused, give_up, importer)
     refuse_for(target, refused)
     check_loops(draft, target)
     # Where layers take a step, a neuron in place of a Threshold would take one more.
@@ -213,7 +215,10 @@ def _rewritten(
     join_outputs(draft, target)
     if "Scale" not in (importer.nodes or ()):
         scales_as_weights(draft, f"{target.title}'s importer does not map it")
-    steps = integrated(draft, steps, give_up)
+    if "Linear" not in (importer.nodes or ()):
+        linear_as_affine(draft, f"{target.title}'s importer does not map Linear")
+    if not importer.membranes:
+        steps = integrated(draft, steps, give_up)
     check_wiring(draft, target)
     title = framework_of(graph.dialect.name or "").title
     shift = shift_of(draft, target, steps, title)
@@ -284,10 +289,10 @@ def _steps(
     names: dict[str, str],
     refused: list[Problem],
     give_up: Callable[[str, str, str], None],
-    *,
-    readouts: bool,
+    importer: Importer,
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
+    readouts = importer.membranes or (importer.feeds_back and not importer.chain)
     looped = {name for part in graph.recurrent_components() for name in part}
     found = {}
     for name in graph.neurons:
@@ -296,8 +301,9 @@ def _steps(
         try:
             shape = draft.shapes[names[name]][1]
             step = step_of(graph, name, shape, name in looped, readouts=readouts)
-            if step.floor is not None:
-                reason = f"its membrane never falls below {step.floor:g}, and no importer has that"
+            floors = importer.floors is not None and importer.floors(step)
+            if step.floor is not None and not floors:
+                reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"
                 give_up(names[name], reason, "the membrane has no lower bound")
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
@@ -360,7 +366,7 @@ def _write_neurons(
         try:
             assert target.importer.write is not None
             written = target.importer.write(step, setting)
-            setting.said[name] = written.says
+            setting.said[name] = {**written.says, **written.means}
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -453,7 +459,8 @@ def _common(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What was said of all neurons alike, and what of single ones."""
     keys = {key for fields in said.values() for key in fields}
-    alike = {key for key in keys if len({fields.get(key) for fields in said.values()}) == 1}
+    shared = {key for key in keys if key in Dialect.__dataclass_fields__}
+    alike = {key for key in shared if len({fields.get(key) for fields in said.values()}) == 1}
     common = {key: next(iter(said.values()))[key] for key in sorted(alike)}
     nodes = {
         name: {key: value for key, value in fields.items() if key not in alike}

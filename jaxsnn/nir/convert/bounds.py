@@ -49,14 +49,20 @@ def settled(
     """
     most: dict[str, float] = dict.fromkeys(steps, 1.0)
     found = dict(steps)
+    fired = dict(most)
     counted = False
     for name in (name for name in order if name in steps):
         step = steps[name]
         at_once: Reset = "subtract unless above" if _compares(importer) else "subtract"
-        plain = not step.several and step.reset in ("value", "subtract later", "skip", at_once)
-        if plain or step.reset == "none" or (importer.does is not None and importer.does(step)):
+        simple: tuple[Reset, ...] = ("value", "subtract later", "skip", at_once)
+        plain = not step.several and step.reset in simple
+        plain &= not (importer.bursts and step.reset == "subtract")
+        if plain or step.reset == "none":
             continue
-        peak = _peak(step, _arriving(draft, most, inputs)[name])
+        peak = _peak(step, _arriving(draft, fired, inputs)[name])
+        if importer.does is not None and importer.does(step):
+            fired[name] = float(max(1, np.max(peak // step.v_threshold))) if step.several else 1.0
+            continue
         counted = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
@@ -74,14 +80,15 @@ def settled(
             and spikes <= MOST_SPIKES
             and name not in _looped(draft)
         ):
-            most[name] = spikes
+            most[name] = fired[name] = spikes
             continue
-        elif not step.several and step.reset in ("subtract", *importer.composes):
+        elif not (step.several or importer.bursts) and step.reset in ("subtract", *importer.composes):
             continue
         else:
-            nearest = "one spike a step and a plain subtraction are written"
-            give_up(name, f"{_too_much(step)}: {reach}", nearest)
-        found[name] = dataclasses.replace(step, several=False, reset=reset)
+            count = "as many spikes as fit in" if importer.bursts else "one spike a step"
+            nearest = f"{count} and a plain subtraction are written"
+            give_up(name, f"{_too_much(step, importer)}: {reach}", nearest)
+        found[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
     if counted:
         draft.notes.append(
             f"holds for inputs of {_range(inputs)}: for other values say input_range="
@@ -98,8 +105,10 @@ def _range(inputs: tuple[float, float]) -> str:
     return f"{inputs[0]:g} to {inputs[1]:g}"
 
 
-def _too_much(step: Step) -> str:
+def _too_much(step: Step, importer: Importer) -> str:
     """What may happen to a membrane that reaches twice its threshold."""
+    if importer.bursts and not step.several and step.reset == "subtract":
+        return "it fires one spike in a step at most, and the importer's neurons fire several"
     if step.several:
         return "it may fire several spikes in a step"
     return (

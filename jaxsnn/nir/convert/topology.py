@@ -45,7 +45,18 @@ def check_loops(draft: Draft, target: Target) -> None:
     """
     for part in loops_of(draft):
         _join_weights(draft, part)
-    refuse_for(target, list(_loop_problems(draft)))
+    problems = list(_loop_problems(draft))
+    if not target.importer.feeds_back:
+        problems = [
+            _reason(
+                part[0],
+                f"the loop through {listing(part)} would act a step later, "
+                "and what its importer makes runs each layer through all steps before the next",
+                fix="leave the loop out, or convert for a framework that runs loops",
+            )
+            for part in loops_of(draft)
+        ]
+    refuse_for(target, problems)
 
 
 def _join_weights(draft: Draft, part: Sequence[str]) -> None:
@@ -84,7 +95,8 @@ def check_wiring(draft: Draft, target: Target) -> None:
             fix=f"replace it by one of {listing(taken)}",
         )
         for name in draft.nodes
-        if draft.nodes[name]["type"] not in (*taken, *POOLS)
+        # Of neurons, what is written for the importer decides.
+        if draft.nodes[name]["type"] not in (*taken, *POOLS, *NEURON_TYPES)
     ]
     for kind in ("Input", "Output"):
         ends = draft.of_type(kind)
