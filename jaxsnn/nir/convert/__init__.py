@@ -14,6 +14,7 @@ from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
+from jaxsnn.nir.convert.continuous import Flow, flow_of, in_running_order, straightened
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
@@ -126,6 +127,8 @@ def convert(
     target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)
+    if target.importer.continuous:
+        return _continued(graph, target, approximate, path)
     graph, continuous = _with_steps(graph, asked)
     if continuous and not approximate:
         length = format_time(graph.dialect.dt or 0)
@@ -138,6 +141,45 @@ def convert(
         target=target, approximate=approximate, dt=asked, path=path, input_range=input_range
     )
     return _tried(graph, wish, continuous)
+
+
+def _giving_up(draft: Draft, *, approximate: bool) -> Callable[[str, str, str], None]:
+    """What is called with node, reason and what is done instead: it raises, or notes the loss."""
+
+    def give_up(node: str, reason: str, nearest: str) -> None:
+        if not approximate:
+            fix = f"change the network, or convert with approximate=True ({nearest})"
+            raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
+        draft.losses.append(f"{node}: {reason}; {nearest}")
+
+    return give_up
+
+
+def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Converted:
+    """The equations of a graph for an importer that solves them."""
+    draft, names = draft_of(graph)
+    if can_be_matrices(draft):
+        as_matrices(draft)
+    scales_as_weights(draft, f"{target.title}'s importer does not map it")
+    give_up = _giving_up(draft, approximate=approximate)
+    refused: list[Problem] = []
+    flows: dict[str, Flow] = {}
+    for name in (name for name in graph.neurons if name in names):
+        try:
+            shape = draft.shapes[names[name]][1]
+            flow = flow_of(graph, name, shape, give_up)
+            flows[names[name]] = dataclasses.replace(flow, name=names[name])
+        except ConversionError as error:
+            refused.append(error.problem)
+    refuse_for(target, refused)
+    straightened(draft, target)
+    setting = Setting(dt=graph.dialect.dt or 0.0, own=None, give_up=give_up)
+    _write_neurons(draft, target, flows, setting, refused)
+    refuse_for(target, refused)
+    in_running_order(draft)
+    made = _converted(graph, target, draft, setting, path, {})
+    dialect = dataclasses.replace(made.graph.dialect, dt=graph.dialect.dt)
+    return dataclasses.replace(made, graph=dataclasses.replace(made.graph, dialect=dialect))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,13 +232,7 @@ def _rewritten(
 ) -> Converted:
     """The draft rewritten for a target; see `convert`."""
     refused: list[Problem] = []
-
-    def give_up(node: str, reason: str, nearest: str) -> None:
-        if not wish.approximate:
-            fix = f"change the network, or convert with approximate=True ({nearest})"
-            raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
-        draft.losses.append(f"{node}: {reason}; {nearest}")
-
+    give_up = _giving_up(draft, approximate=wish.approximate)
     if continuous:
         length = format_time(graph.dialect.dt or 0)
         draft.losses.append(f"continuous time is cut into steps of {length}")
@@ -360,7 +396,11 @@ def _common_edits(draft: Draft, target: Target, source: str) -> None:
 
 
 def _write_neurons(
-    draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[Problem]
+    draft: Draft,
+    target: Target,
+    steps: Mapping[str, Step | Flow],
+    setting: Setting,
+    refused: list[Problem],
 ) -> None:
     for name, step in steps.items():
         try:

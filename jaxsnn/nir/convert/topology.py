@@ -44,7 +44,7 @@ def check_loops(draft: Draft, target: Target) -> None:
         ConversionError: Names the first node and the number of other problems.
     """
     for part in loops_of(draft):
-        _join_weights(draft, part)
+        join_weights(draft, part)
     problems = list(_loop_problems(draft))
     if not target.importer.feeds_back:
         problems = [
@@ -59,7 +59,8 @@ def check_loops(draft: Draft, target: Target) -> None:
     refuse_for(target, problems)
 
 
-def _join_weights(draft: Draft, part: Sequence[str]) -> None:
+def join_weights(draft: Draft, part: Sequence[str]) -> None:
+    """Multiply matrices that follow each other among some nodes."""
     for first in part:
         entry = draft.nodes[first]
         targets = draft.targets(first)
@@ -78,7 +79,7 @@ def _join_weights(draft: Draft, part: Sequence[str]) -> None:
         ]
         del draft.nodes[first]
         draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
-        draft.changed(name, f"takes '{first}' in", "weights that follow each other in a loop")
+        draft.changed(name, f"takes '{first}' in", "weights that follow each other")
 
 
 def check_wiring(draft: Draft, target: Target) -> None:

@@ -304,6 +304,7 @@ class Importer:
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
         does: Steps that its neurons do as they are, however high their membranes reach.
+        continuous: It solves the equations: `write` takes a `jaxsnn.nir.convert.continuous.Flow`.
         bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
         floors: Steps whose lower bound of the membrane its neurons have; None: of none.
         feeds_back: It runs loops.
@@ -322,7 +323,7 @@ class Importer:
     scalars: bool = True
     torch_names: bool = True
     remarks: Callable[[Node, Dialect], Iterator[Problem]] | None = None
-    write: Callable[[Step, Setting], Written] | None = None
+    write: Callable[[Any, Setting], Written] | None = None
     load: Callable[[str, Setting], str] | None = None
     run: str = ""
     setting: Callable[[Sequence[Step]], Any] | None = None
@@ -344,6 +345,7 @@ class Importer:
     composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
     by_name: bool = False
     does: Callable[[Step], bool] | None = None
+    continuous: bool = False
     bursts: bool = False
     floors: Callable[[Step], bool] | None = None
     feeds_back: bool = True
