@@ -14,7 +14,7 @@ from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
-from jaxsnn.nir.convert.continuous import Flow, flow_of, in_running_order, straightened
+from jaxsnn.nir.convert.continuous import Flow, flow_of, in_running_order, plain_names, straightened
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
@@ -176,6 +176,8 @@ def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Co
     setting = Setting(dt=graph.dialect.dt or 0.0, own=None, give_up=give_up)
     _write_neurons(draft, target, flows, setting, refused)
     refuse_for(target, refused)
+    if target.importer.torch_names:
+        plain_names(draft, target.title)
     in_running_order(draft)
     made = _converted(graph, target, draft, setting, path, {})
     dialect = dataclasses.replace(made.graph.dialect, dt=graph.dialect.dt)

@@ -82,7 +82,10 @@ def settled(
         ):
             most[name] = fired[name] = spikes
             continue
-        elif not (step.several or importer.bursts) and step.reset in ("subtract", *importer.composes):
+        elif not (step.several or importer.bursts) and step.reset in (
+            "subtract",
+            *importer.composes,
+        ):
             continue
         else:
             count = "as many spikes as fit in" if importer.bursts else "one spike a step"

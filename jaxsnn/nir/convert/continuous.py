@@ -30,6 +30,8 @@ from jaxsnn.nir.gains import require, spike_area
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import CURRENT_BASED, SPIKING, Node
 
+#: Attributes of torch.nn.ModuleDict beside those of any module.
+_DICT_NAMES = frozenset({"clear", "items", "keys", "pop", "update", "values"})
 _PURPOSE = "conversion in continuous time"
 GiveUp = Callable[[str, str, str], None]
 
@@ -108,7 +110,9 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
     return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
 
 
-def _levels(node: Node, spikes: bool, subtracts: bool, initial: str | None) -> dict[str, np.ndarray]:
+def _levels(
+    node: Node, spikes: bool, subtracts: bool, initial: str | None
+) -> dict[str, np.ndarray]:
     """At an exact crossing, V less v_threshold is 0."""
     zero = np.zeros(())
     leak = np.asarray(node.value("v_leak"), float)
@@ -179,6 +183,23 @@ def straightened(draft: Draft, target: Target) -> None:
     _one_source(draft)
     without_biases(draft, title)
     refuse_for(target, list(_misfits(draft, importer)))
+
+
+def plain_names(draft: Draft, title: str) -> None:
+    """Names that a ModuleDict of PyTorch takes as keys: no dots, and not its own attributes."""
+    names: dict[str, str] = {}
+    for name in draft.nodes:
+        new = name.replace(".", "_")
+        while new in _DICT_NAMES or (new != name and (new in draft.nodes or new in names.values())):
+            new += "_"
+        names[name] = new
+        if new != name:
+            why = f"{title}'s importer registers nodes in a ModuleDict, which takes no such key"
+            draft.changed(new, f"'{name}' is renamed", why)
+    draft.shapes = {names[name]: draft.shapes[name] for name in draft.nodes}
+    draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
+    draft.edges = [(names[source], names[target]) for source, target in draft.edges]
+    draft.renamed = names
 
 
 def in_running_order(draft: Draft) -> None:

@@ -20,19 +20,16 @@ def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
     Membranes are written as s (V - v_start), so that they start at 0, and with s so that all
     neurons of a layer have one threshold.
     """
-    height = flow.v_threshold - flow.v_start
-    scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
-    if not flow.spikes:
-        scale = np.ones(flow.shape)
+    scale, height = np.ones(flow.shape), flow.v_threshold - flow.v_start
+    if flow.spikes:
+        scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
     levels = {"v_leak": scale * (flow.v_leak - flow.v_start)}
     if flow.spikes:
         levels |= {
             "v_threshold": scale * height,
             "v_reset": scale * (flow.v_reset - flow.v_start),
         }
-    times = {
-        key: getattr(flow, key) / UNIT_SECONDS["ms"] for key in ("tau_mem", "tau_syn")
-    }
+    times = {key: getattr(flow, key) / UNIT_SECONDS["ms"] for key in ("tau_mem", "tau_syn")}
     one = {key: one_value(flow, value, key, title) for key, value in (levels | times).items()}
     _tell_shift(flow, setting)
     entry = {key: np.full(flow.shape, value) for key, value in one.items()}

@@ -34,7 +34,7 @@ def _write(flow: Flow, setting: Setting) -> Written:
 
 def _load(path: str, setting: Setting) -> str:
     module = "from hxtorch.spiking.utils.from_nir import from_nir"
-    return f"import nir; {module}; net = from_nir(nir.read({path!r}))"
+    return f"import nir; {module}; graph = nir.read({path!r}); net = from_nir(graph)"
 
 
 _IMPORTER = Importer(
@@ -45,13 +45,19 @@ _IMPORTER = Importer(
     load=_load,
     run="""\
 # spikes: float tensor (time, batch, channels) in steps of ConversionConfig.dt, 1 us by default
-(source,) = [name for name, node in nir_graph.nodes.items() if isinstance(node, nir.Input)]
+(source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
 found = net({source: spikes})  # the spikes of each population, by name""",
     continuous=True,
     sums=False,
     feeds_back=False,
     reads=MappingProxyType(
-        {"time_unit": "ms", "reset": "zero", "reset_delay": False, "initial": "v_leak"}
+        {
+            "time_unit": "ms",
+            "spike_kernel": "delta",
+            "reset": "zero",
+            "reset_delay": False,
+            "initial": "v_leak",
+        }
     ),
 )
 

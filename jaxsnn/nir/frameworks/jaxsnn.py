@@ -64,7 +64,13 @@ _IMPORTER = Importer(
 init, apply = net.done()""",
     continuous=True,
     reads=MappingProxyType(
-        {"time_unit": "ms", "reset": "zero", "reset_delay": False, "initial": "zero"}
+        {
+            "time_unit": "ms",
+            "spike_kernel": "delta",
+            "reset": "zero",
+            "reset_delay": False,
+            "initial": "zero",
+        }
     ),
 )
 
@@ -73,7 +79,8 @@ FRAMEWORK = Framework(
     title="jaxsnn",
     note=(
         "A spike of weight w makes the current (LIF and IF: the membrane) jump by w. Files of the "
-        "library of the Electronic Vision(s) group have time in ms, those of this one in seconds."
+        "library of the Electronic Vision(s) group have time in ms, those of this one in seconds. "
+        "Conversions are for that library, whose solver takes tau_mem = tau_syn or 2 tau_syn."
     ),
     dialects=(
         Conventions(

@@ -7,12 +7,12 @@ seconds leaves 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, Problem
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -25,7 +25,6 @@ from jaxsnn.nir.convert.neuron_writing import (
     refuse_drive,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import Estimate
 from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE
 from jaxsnn.nir.frameworks.framework import (
@@ -37,7 +36,7 @@ from jaxsnn.nir.frameworks.framework import (
     StepLength,
     rules,
 )
-from jaxsnn.nir.nodes import CubaLIF, Node
+from jaxsnn.nir.nodes import Node
 
 _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 
@@ -62,25 +61,6 @@ def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | No
         return None
     reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
     return found.node, reason
-
-
-def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    """Its importer takes another dt than its exporter writes."""
-    if not isinstance(node, CubaLIF) or dialect.dt is None:
-        return
-    taken = np.ravel(node.numbers("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
-    if abs(taken - dialect.dt) > dialect.dt / 100:
-        message = (
-            f"node '{node.name}' (CubaLIF): Rockpool's importer takes "
-            f"dt = tau_mem/(1+r) = {taken:g} s, not {dialect.dt:g} s"
-        )
-        yield Problem(
-            node=node.name,
-            code="other-dt",
-            severity="warning",
-            message=message,
-            fix="expect the decays of that step there",
-        )
 
 
 # What it reads
@@ -146,7 +126,6 @@ _IMPORTER = Importer(
     version="3.1",
     ran=False,
     nodes=("Input", "Output", "Affine", "Linear", "CubaLIF"),
-    remarks=_remarks,
     write=_write,
     load=_load,
     run="spikes, _ = net(x)  # x: a float tensor (batch, time, channels)",
@@ -189,5 +168,8 @@ FRAMEWORK = Framework(
     importers=(_IMPORTER,),
     distribution="rockpool",
     surrogate="step with a piecewise linear gradient",
-    note="Its exporter drops recurrent weights, and its importer takes current-based neurons only.",
+    note=(
+        "Its exporter drops recurrent weights, its importer takes current-based neurons only, with "
+        "dt = tau_mem/(1+r), and they fire as many spikes in a step as fit in."
+    ),
 )

@@ -8,12 +8,11 @@ LIF and LI in a way that fails where they have more axes than one, and Conv1d fa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, Problem
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.convert.draft import Draft
 from jaxsnn.nir.convert.neuron_writing import (
     Setting,
@@ -25,7 +24,6 @@ from jaxsnn.nir.convert.neuron_writing import (
     told,
 )
 from jaxsnn.nir.convert.step import Step
-from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.frameworks.decays import NO_DECAY
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -36,7 +34,6 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.graph import Edge
-from jaxsnn.nir.nodes import IF, Node
 
 _NORM_INPUT = OwnOption(
     name="norm_input",
@@ -68,19 +65,6 @@ _LEAKY = Rule(
     option="norm_input",
     without=Rule(arrival="jump", kernel="box", membrane="leak", ones=("r",)),
 )
-
-
-def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    if isinstance(node, IF):
-        yield Problem(
-            node=node.name,
-            code="bounded",
-            severity="warning",
-            message=(
-                f"node '{node.name}' (IF): Sinabs's importer keeps the membrane above -v_threshold"
-            ),
-            fix="nothing in the file can tell it not to, set min_v_mem after loading",
-        )
 
 
 # What it reads
@@ -238,7 +222,9 @@ def _load(path: str, setting: Setting) -> str:
     # ExpLeak has no spike_fn.
     others = "".join(
         told(
-            setting, "getattr(m, 'spike_fn', None)", {",".join(setting.saying(**said)): (attribute,)}
+            setting,
+            "getattr(m, 'spike_fn', None)",
+            {",".join(setting.saying(**said)): (attribute,)},
         )
         for said, attribute in settings
     )
@@ -249,9 +235,7 @@ _IMPORTER = Importer(
     version="3.1",
     ran=False,
     nodes=("Input", "Output", "Affine", "Conv2d", "Flatten", "SumPool2d", "IF", "LIF", "LI"),
-    ignores=MappingProxyType({"LIF": ("r", 1.0), "IF": ("r", 1.0), "LI": ("r", 1.0)}),
     scalars=False,
-    remarks=_remarks,
     write=_write,
     load=_load,
     run="""\
@@ -302,5 +286,9 @@ FRAMEWORK = Framework(
     importers=(_IMPORTER,),
     distribution="sinabs",
     surrogate="single exponential",
-    note="min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset.",
+    note=(
+        "min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset. Its importer "
+        "takes norm_input false and bounds IF by -v_threshold; the line that loads a converted file "
+        "sets the other two."
+    ),
 )
