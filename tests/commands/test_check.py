@@ -277,7 +277,11 @@ def test_limits_of_the_grid():
         (
             "rockpool_a_lifneuron",
             "rockpool",
-            [("1_LIFNeuronTorch", "unmapped-node"), ("3_LIFNeuronTorch", "unmapped-node")],
+            [
+                (name, code)
+                for code in ("unmapped-node", "needs-conversion")
+                for name in ("1_LIFNeuronTorch", "3_LIFNeuronTorch")
+            ],
         ),
     ],
 )

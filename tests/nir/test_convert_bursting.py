@@ -55,6 +55,7 @@ def test_there_and_back_with_several_spikes_in_a_step(source, target):
     name = graph.dialect.name
     # A lower bound is in no file, and Rockpool takes no LI, which a current is in Sinabs.
     if source != "bounded" and (source, target) != ("rockpool", "sinabs"):
+        assert name is not None
         np.testing.assert_array_equal(played(convert(there.graph, to=name).graph, x), y)
 
 

@@ -2,6 +2,8 @@
 Vision(s) group. What is written is read back in ms, and fires at the source's times.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,13 +21,13 @@ def fed(*layers, dialect="jaxsnn", size=5, **said):
     return build.sequential(build.input(size), *layers, seed=1, dialect=dialect, **said)
 
 
-def network(dialect="jaxsnn", mean=2.0, **neuron):
-    neuron = {"tau_mem": 20e-3, "tau_syn": 10e-3} | neuron
+def network(dialect="jaxsnn", mean=2.0, **numbers):
+    neuron: dict[str, Any] = {"tau_mem": 20e-3, "tau_syn": 10e-3, **numbers}
     layers = []
     for size in (6, 4):
         weight = normal(mean, mean)
         layers += [build.linear(size, weight=weight), build.cubalif(**neuron)]
-    said = {"time_unit": "s"} if dialect != "jaxsnn" else {}
+    said: dict[str, Any] = {"time_unit": "s"} if dialect != "jaxsnn" else {}
     return fed(*layers, dialect=dialect, **said)
 
 
@@ -52,7 +54,7 @@ def fired(graph):
 )
 def test_there_and_back_fires_at_the_same_times(options, target, tmp_path):
     if "v_threshold" in options:
-        said = {"tau_mem": 20e-3, "tau_syn": 10e-3} | options
+        said: dict[str, Any] = {"tau_mem": 20e-3, "tau_syn": 10e-3, **options}
         layers = [
             build.linear(6, weight=normal(2.0, 2.0)),
             build.cubalif(tau_mem=0.02, tau_syn=0.01),
@@ -133,7 +135,7 @@ def test_hxtorch_starts_at_the_leak_and_jaxsnn_at_0():
 
 
 def wired(*chains):
-    cell = {"tau_mem": 0.02, "tau_syn": 0.01}
+    cell: dict[str, Any] = {"tau_mem": 0.02, "tau_syn": 0.01}
     nodes = {"in": build.input(3), "out": build.output()}
     nodes |= {name: build.linear(4) for name in ("w", "v", "back")}
     nodes |= {name: build.cubalif(**cell) for name in ("a", "b")}

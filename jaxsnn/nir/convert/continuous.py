@@ -98,13 +98,13 @@ def flow_of(graph: Graph, name: str, shape: tuple[int, ...], give_up: GiveUp) ->
         if view.reset_delay:
             give_up(name, "its reset comes one step later", "a reset at once is written")
     area, number = spike_area(dialect, node), lambda key: np.asarray(node.value(key), float)
-    jump = number("r")
-    if area.seconds is not None:
-        jump = jump * number("w_in") * area.seconds / node.numbers("tau_syn") / dialect.seconds
-    elif area.kind == "fixed":
-        require(dialect, ["dt"], _PURPOSE, name)
+    seconds, jump = dialect.seconds, number("r")
+    assert seconds is not None
+    if area.kind == "fixed":
+        assert area.seconds is not None
+        jump = jump * number("w_in") * area.seconds / number("tau_syn") / seconds
     values = _levels(node, spikes, view.reset == "subtract", view.initial)
-    values |= {key: number(key) * dialect.seconds for key in ("tau_mem", "tau_syn")}
+    values |= {key: number(key) * seconds for key in ("tau_mem", "tau_syn")}
     values |= {"jump": jump, "bias_ratio": np.ones(())}
     arrays = {key: np.broadcast_to(_shaped(value, shape), shape) for key, value in values.items()}
     return Flow(name=name, type=node.type, shape=shape, spikes=spikes, **arrays)
