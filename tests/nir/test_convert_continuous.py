@@ -188,3 +188,9 @@ def test_names_that_a_dictionary_of_modules_does_not_take():
     nodes = {"in.put": build.input(3), "keys": build.linear(4), "a": cell, "out": build.output()}
     graph = build.network(nodes, [tuple(nodes)], seed=0, dialect="jaxsnn")
     assert set(convert(graph, to="hxtorch").graph.nodes) == {"in_put", "keys_", "a", "out"}
+
+
+def test_that_nobody_ran_the_importer_of_hxtorch_is_said():
+    known = "known from its source, and was not run"
+    assert any(known in note for note in convert(network(), to="hxtorch").notes)
+    assert not any(known in note for note in convert(network(), to="jaxsnn").notes)

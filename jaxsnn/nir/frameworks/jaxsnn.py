@@ -53,7 +53,6 @@ def _load(path: str, setting: Setting) -> str:
 
 _IMPORTER = Importer(
     version="0.3",
-    ran=False,
     nodes=("Input", "Output", "Linear", "CubaLIF"),
     torch_names=False,
     write=_write,

@@ -124,7 +124,6 @@ def _load(path: str, setting: Setting) -> str:
 
 _IMPORTER = Importer(
     version="3.1",
-    ran=False,
     nodes=("Input", "Output", "Affine", "Linear", "CubaLIF"),
     write=_write,
     load=_load,

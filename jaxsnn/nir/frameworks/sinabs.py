@@ -233,7 +233,6 @@ def _load(path: str, setting: Setting) -> str:
 
 _IMPORTER = Importer(
     version="3.1",
-    ran=False,
     nodes=("Input", "Output", "Affine", "Conv2d", "Flatten", "SumPool2d", "IF", "LIF", "LI"),
     scalars=False,
     write=_write,
