@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
 from tests.helpers.random_spikes import random_raster
@@ -174,3 +174,13 @@ def test_the_step_that_rockpool_takes():
         tau, r = (np.asarray(made.nodes[name].value(key)) for key in ("tau_mem", "r"))
         np.testing.assert_allclose(tau / (1 + r), 2e-3, rtol=1e-12)
         np.testing.assert_allclose(np.exp(-2e-3 / tau), np.exp(-0.1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["sinabs", "averaging"])
+def test_a_file_for_rockpool_is_read_as_its_importer_does(source, tmp_path):
+    graph = layers(source)
+    x = random_raster(0, (40, 4, 5), 0.4)
+    write(tmp_path / "a.nir", convert(graph, to="rockpool").graph)
+    again = read(tmp_path / "a.nir", dialect="rockpool==importer")
+    assert again.dialect.dt == pytest.approx(1e-3)
+    np.testing.assert_array_equal(played(again, x), played(graph, x))

@@ -7,6 +7,7 @@ seconds leaves 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -62,6 +63,38 @@ def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | No
     reason = f"rockpool writes r = (tau/dt) exp(-dt/tau), but node '{found.node}' has r = 1"
     return found.node, reason
 
+
+def _imported_dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Its importer takes another dt than its exporter writes."""
+    return tau / (1 + r)
+
+
+_WRITES = Conventions(
+    name="rockpool",
+    rules=rules(
+        LIF=_BOX,
+        LI=_BOX,
+        CubaLIF=Rule(
+            arrival="jump",
+            synapse_decay=EXACT_SYNAPSE,
+            membrane="leak",
+            synapse="add first",
+            ones=("w_in",),
+        ),
+    ),
+    evidence=Evidence(dt_from=StepLength(text="tau W(1/r)", of=_dt), proves=True, refutes=_refutes),
+    time_unit="s",
+    reset="subtract",
+    reset_delay=False,
+    threshold=">=",
+    spikes_per_step="several",
+)
+#: Files that are written for its importer.
+_WRITTEN_FOR = dataclasses.replace(
+    _WRITES,
+    version="importer",
+    evidence=Evidence(dt_from=StepLength(text="tau/(1+r)", of=_imported_dt)),
+)
 
 # What it reads
 
@@ -134,35 +167,17 @@ _IMPORTER = Importer(
     does=_bursts,
     bursts=True,
     feeds_back=False,
-    reads=MappingProxyType({"reset": "subtract", "reset_delay": False, "initial": "zero"}),
+    reads=MappingProxyType(
+        {"version": "importer", "reset": "subtract", "reset_delay": False, "initial": "zero"}
+    ),
 )
 
 FRAMEWORK = Framework(
     name="rockpool",
     title="Rockpool",
     dialects=(
-        Conventions(
-            name="rockpool",
-            rules=rules(
-                LIF=_BOX,
-                LI=_BOX,
-                CubaLIF=Rule(
-                    arrival="jump",
-                    synapse_decay=EXACT_SYNAPSE,
-                    membrane="leak",
-                    synapse="add first",
-                    ones=("w_in",),
-                ),
-            ),
-            evidence=Evidence(
-                dt_from=StepLength(text="tau W(1/r)", of=_dt), proves=True, refutes=_refutes
-            ),
-            time_unit="s",
-            reset="subtract",
-            reset_delay=False,
-            threshold=">=",
-            spikes_per_step="several",
-        ),
+        _WRITES,
+        _WRITTEN_FOR,
     ),
     importers=(_IMPORTER,),
     distribution="rockpool",
