@@ -93,6 +93,7 @@ _WRITES = Conventions(
 _WRITTEN_FOR = dataclasses.replace(
     _WRITES,
     version="importer",
+    rules=rules(CubaLIF=_WRITES.rules["CubaLIF"]),
     evidence=Evidence(dt_from=StepLength(text="tau/(1+r)", of=_imported_dt)),
 )
 
