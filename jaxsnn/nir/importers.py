@@ -51,7 +51,8 @@ def importer_problems(graph: Graph, target: str) -> list[Problem]:
         for node in graph.nodes.values()
         if not asked.importer.reads_type(node.type) and not isinstance(node, Input | Output)
     ]
-    return [*unmapped, *names, *found]
+    scalars = [problem for node in graph.nodes.values() for problem in _scalars(node, asked)]
+    return [*unmapped, *names, *scalars, *found]
 
 
 def undecided(graph: Graph) -> Problem:
@@ -122,6 +123,10 @@ def _told_problems(graph: Graph, converted: Graph, target: str, asked: Target) -
     for name in converted.neurons:
         view, original = converted.dialect.at(name), _original(graph, name)
         meant = {"reset": view.reset, "reset_delay": view.reset_delay}
+        conventions = converted.dialect.conventions
+        counts = "" if conventions is None else conventions.spikes_option
+        if counts:
+            meant[counts] = converted.dialect.option(counts, name)
         other = {key: value for key, value in meant.items() if taken.get(key, value) != value}
         if original is None or not other:
             continue
@@ -205,20 +210,22 @@ def _rule_problems(graph: Graph, target: Target) -> Iterator[Problem]:
                 message=message,
                 fix="fold it into the weights before it",
             )
-        scalars = [
-            name
-            for name, value in node.parameters.items()
-            if node.traits.state and np.ndim(value) == 0
-        ]
-        if scalars and not importer.scalars:
-            message = (
-                f"node '{node.name}' ({node.type}): "
-                f"{listing(scalars)} are one number for all neurons"
-            )
-            fix = f"give one for each neuron, {title}'s importer fails otherwise"
-            yield Problem(node=node.name, code="scalar", message=message, fix=fix)
+        yield from _scalars(node, target)
         if importer.remarks is not None:
             yield from importer.remarks(node, graph.dialect)
+
+
+def _scalars(node: Node, target: Target) -> Iterator[Problem]:
+    """Parameters that are one number for all neurons, where the importer fails on them."""
+    found = [
+        name for name, value in node.parameters.items() if node.traits.state and np.ndim(value) == 0
+    ]
+    if found and not target.importer.scalars:
+        message = (
+            f"node '{node.name}' ({node.type}): {listing(found)} are one number for all neurons"
+        )
+        fix = f"give one for each neuron, {target.title}'s importer fails otherwise"
+        yield Problem(node=node.name, code="scalar", message=message, fix=fix)
 
 
 def _dialect_problems(graph: Graph, target: Target) -> Iterator[Problem]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
-from jaxsnn.nir.nodes import TYPES, Input, Output
+from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
 from jaxsnn.simulation.checks import check, purposes
 
 Grade = Literal["exact", "approximate", "unsupported"]
@@ -206,19 +207,31 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
             continue
         rows[kind] = ""
         graph = build.sequential(*layers, seed=0, **_written_by(kind))
-        for verdict in matrix(graph, columns).verdicts:
-            node = graph.nodes.get(verdict.node)
-            if node is None or node.type == kind:
-                found.append(
-                    Verdict(
-                        node=kind,
-                        purpose=verdict.purpose,
-                        grade=verdict.grade,
-                        why=verdict.why,
-                        fix=verdict.fix,
-                    )
-                )
+        for purpose in columns:
+            example = _in_equations(kind, purpose) or graph
+            for verdict in matrix(example, [purpose]).verdicts:
+                node = example.nodes.get(verdict.node)
+                if node is None or node.type == kind:
+                    found.append(dataclasses.replace(verdict, node=kind))
     return Matrix(purposes=columns, rows=rows, verdicts=tuple(found))
+
+
+def _in_equations(kind: str, purpose: str) -> Graph | None:
+    """For an importer that solves the equations, the network in its own dialect, with neurons that
+    have a current; None for another, and for neurons of other types.
+    """
+    name = split_version(purpose)[0]
+    importers = framework_of(name).importers if name in writable() else ()
+    others = [cls.__name__ for cls in NEURONS if cls.__name__ != "CubaLIF"]
+    if not importers or not importers[0].continuous or kind in others:
+        return None
+    layers = [_CURRENT if layer is _LIF else layer for layer in _EXAMPLES[kind]]
+    if kind == "CubaLIF":
+        layers[-1] = _CURRENT
+    if _CURRENT not in layers:
+        return None
+    said = {key: value for key, value in importers[0].reads.items() if key != "initial"}
+    return build.sequential(*layers, seed=0, dialect=name, **said)
 
 
 def _written_by(kind: str) -> dict[str, Any]:
@@ -231,6 +244,7 @@ def _written_by(kind: str) -> dict[str, Any]:
     return {"dialect": framework.name, **said, **dt}
 
 
+_CURRENT = build.cubalif(tau_mem="2ms", tau_syn="1ms", v_threshold=0.5)
 _LIF = build.lif(tau="1ms", r=10.0, v_threshold=0.5)
 _IMAGE = build.input((1, 4, 4))
 _KERNEL = {

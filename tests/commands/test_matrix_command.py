@@ -82,3 +82,18 @@ def test_without_a_file_the_types_are_judged():
     assert found.grade("Scale", "snntorch") == "exact"
     assert found.grade("Delay", "snntorch") == "unsupported"
     assert found.overall("grid") == "exact"
+
+
+def test_types_for_importers_that_burst_and_that_solve_equations():
+    found = matrix_of_types(["sinabs", "rockpool", "jaxsnn", "hxtorch"])
+    grades = {
+        kind: [found.grade(kind, purpose) for purpose in found.purposes]
+        for kind in ("CubaLIF", "LIF", "LI", "Delay", "Linear")
+    }
+    assert grades == {
+        "CubaLIF": ["exact", "approximate", "exact", "exact"],
+        "LIF": ["exact", "approximate", "unsupported", "unsupported"],
+        "LI": ["exact", "unsupported", "unsupported", "unsupported"],
+        "Delay": ["unsupported"] * 4,
+        "Linear": ["exact"] * 4,
+    }

@@ -124,12 +124,25 @@ def test_a_threshold_that_is_reached_and_one_that_is_passed_differ_by_one_float3
     assert np.all(numbers(back, "2", "v_threshold") == 1.0)
 
 
+#: A network that a target takes, where snnTorch's with a reset to zero is none.
+TAKEN = {
+    "spyx": lambda: snntorch(reset="subtract", reset_delay=True),
+    "rockpool": lambda: bursting("rockpool", build.cubalif(tau_mem=1e-2, tau_syn=5e-3, r=9.05)),
+    **dict.fromkeys(("jaxsnn", "hxtorch"), lambda: equations()),
+}
+
+
+def bursting(dialect, *layers):
+    return build.sequential(build.input(3), build.linear(4), *layers, seed=0, dialect=dialect)
+
+
+def equations():
+    return bursting("jaxsnn", build.cubalif(tau_mem=2e-2, tau_syn=1e-2))
+
+
 @pytest.mark.parametrize("target", writable())
 def test_what_was_written_reads_again(target, tmp_path):
-    made = convert(
-        snntorch(**({"reset": "subtract", "reset_delay": True} if target == "spyx" else {})),
-        to=target,
-    )
+    made = convert(TAKEN.get(target, snntorch)(), to=target)
     write(tmp_path / "a.nir", made.graph)
     again = read(tmp_path / "a.nir")
     assert again.edges == made.graph.edges

@@ -221,7 +221,9 @@ def test_undecided_files_are_read_but_not_played(zoo):
         match=r"node '1': .* needs the dialect of the file \(The numbers .* allow nir, norse, .*\): say",
     ) as caught:
         spike_area(graph.dialect, graph.nodes["1"])
-    assert caught.value.fix == "say dialect=, one of nir, norse, jaxsnn, hxtorch"
+    assert (
+        caught.value.fix == "say dialect=, one of nir, norse, rockpool==importer, jaxsnn, hxtorch"
+    )
     assert caught.value.node == "1"
 
 

@@ -182,8 +182,8 @@ def test_another_version_than_the_installed_one_is_noticed(versions):
     assert convert(leaky(), to="norse==1.1.0").notes == ()
     with pytest.raises(UsageError, match=r"nothing is known of snntorch 0\.5: known are 1\.0"):
         convert(leaky(), to="snntorch==0.5")
-    with pytest.raises(UsageError, match="there is no conversion to 'sinabs'"):
-        convert(leaky(), to="sinabs")
+    with pytest.raises(UsageError, match="there is no conversion to 'nir'"):
+        convert(leaky(), to="nir")
 
 
 def test_the_line_of_each_version(versions):
@@ -254,5 +254,5 @@ def test_check_asks_one_version(versions):
     assert report.purpose == "snntorch==main"
     with pytest.raises(UsageError, match=r"nothing is known of snntorch 0\.1"):
         check(graph, "snntorch==0.1")
-    with pytest.raises(UsageError, match="nothing is known of an importer 'hxtorch'"):
-        importer_problems(graph, "hxtorch")
+    with pytest.raises(UsageError, match="nothing is known of an importer 'nir'"):
+        importer_problems(graph, "nir")

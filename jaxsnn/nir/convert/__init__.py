@@ -14,10 +14,12 @@ from jaxsnn.errors import ConversionError, Problem, UsageError
 from jaxsnn.nir.build import NIR_VERSION
 from jaxsnn.nir.convert.bounds import begun, settled
 from jaxsnn.nir.convert.composed import composed
+from jaxsnn.nir.convert.continuous import Flow, flow_of, in_running_order, plain_names, straightened
 from jaxsnn.nir.convert.draft import (
     Draft,
     dense_groups,
     draft_of,
+    linear_as_affine,
     plain_flatten,
     scale_inputs,
     swap_pools,
@@ -50,6 +52,7 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph
@@ -124,6 +127,8 @@ def convert(
     target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)
+    if target.importer.continuous:
+        return _continued(graph, target, approximate, path)
     graph, continuous = _with_steps(graph, asked)
     if continuous and not approximate:
         length = format_time(graph.dialect.dt or 0)
@@ -136,6 +141,47 @@ def convert(
         target=target, approximate=approximate, dt=asked, path=path, input_range=input_range
     )
     return _tried(graph, wish, continuous)
+
+
+def _giving_up(draft: Draft, *, approximate: bool) -> Callable[[str, str, str], None]:
+    """What is called with node, reason and what is done instead: it raises, or notes the loss."""
+
+    def give_up(node: str, reason: str, nearest: str) -> None:
+        if not approximate:
+            fix = f"change the network, or convert with approximate=True ({nearest})"
+            raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
+        draft.losses.append(f"{node}: {reason}; {nearest}")
+
+    return give_up
+
+
+def _continued(graph: Graph, target: Target, approximate: bool, path: str) -> Converted:
+    """The equations of a graph for an importer that solves them."""
+    draft, names = draft_of(graph)
+    if can_be_matrices(draft):
+        as_matrices(draft)
+    scales_as_weights(draft, f"{target.title}'s importer does not map it")
+    give_up = _giving_up(draft, approximate=approximate)
+    refused: list[Problem] = []
+    flows: dict[str, Flow] = {}
+    for name in (name for name in graph.neurons if name in names):
+        try:
+            shape = draft.shapes[names[name]][1]
+            flow = flow_of(graph, name, shape, give_up)
+            flows[names[name]] = dataclasses.replace(flow, name=names[name])
+        except ConversionError as error:
+            refused.append(error.problem)
+    refuse_for(target, refused)
+    straightened(draft, target)
+    setting = Setting(dt=graph.dialect.dt or 0.0, own=None, give_up=give_up)
+    _write_neurons(draft, target, flows, setting, refused)
+    refuse_for(target, refused)
+    if target.importer.torch_names:
+        plain_names(draft, target.title)
+    in_running_order(draft)
+    made = _converted(graph, target, draft, setting, path, {})
+    dialect = dataclasses.replace(made.graph.dialect, dt=graph.dialect.dt)
+    return dataclasses.replace(made, graph=dataclasses.replace(made.graph, dialect=dialect))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,18 +234,12 @@ def _rewritten(
 ) -> Converted:
     """The draft rewritten for a target; see `convert`."""
     refused: list[Problem] = []
-
-    def give_up(node: str, reason: str, nearest: str) -> None:
-        if not wish.approximate:
-            fix = f"change the network, or convert with approximate=True ({nearest})"
-            raise ConversionError(f"node '{node}': {reason}", fix=fix, node=node)
-        draft.losses.append(f"{node}: {reason}; {nearest}")
-
+    give_up = _giving_up(draft, approximate=wish.approximate)
     if continuous:
         length = format_time(graph.dialect.dt or 0)
         draft.losses.append(f"continuous time is cut into steps of {length}")
     target, importer = wish.target, wish.target.importer
-    steps = _steps(graph, draft, names, refused, give_up, readouts=not importer.chain)
+    steps = _steps(graph, draft, names, refused, give_up, importer)
     refuse_for(target, refused)
     check_loops(draft, target)
     # Where layers take a step, a neuron in place of a Threshold would take one more.
@@ -213,7 +253,10 @@ def _rewritten(
     join_outputs(draft, target)
     if "Scale" not in (importer.nodes or ()):
         scales_as_weights(draft, f"{target.title}'s importer does not map it")
-    steps = integrated(draft, steps, give_up)
+    if "Linear" not in (importer.nodes or ()):
+        linear_as_affine(draft, f"{target.title}'s importer does not map Linear")
+    if not importer.membranes:
+        steps = integrated(draft, steps, give_up)
     check_wiring(draft, target)
     title = framework_of(graph.dialect.name or "").title
     shift = shift_of(draft, target, steps, title)
@@ -284,10 +327,10 @@ def _steps(
     names: dict[str, str],
     refused: list[Problem],
     give_up: Callable[[str, str, str], None],
-    *,
-    readouts: bool,
+    importer: Importer,
 ) -> dict[str, Step]:
     """The step of each population by its new name."""
+    readouts = importer.membranes or (importer.feeds_back and not importer.chain)
     looped = {name for part in graph.recurrent_components() for name in part}
     found = {}
     for name in graph.neurons:
@@ -296,8 +339,9 @@ def _steps(
         try:
             shape = draft.shapes[names[name]][1]
             step = step_of(graph, name, shape, name in looped, readouts=readouts)
-            if step.floor is not None:
-                reason = f"its membrane never falls below {step.floor:g}, and no importer has that"
+            floors = importer.floors is not None and importer.floors(step)
+            if step.floor is not None and not floors:
+                reason = f"its membrane never falls below {step.floor:g}, and this importer has no such bound"
                 give_up(names[name], reason, "the membrane has no lower bound")
             found[names[name]] = dataclasses.replace(step, name=names[name])
         except ConversionError as error:
@@ -354,13 +398,17 @@ def _common_edits(draft: Draft, target: Target, source: str) -> None:
 
 
 def _write_neurons(
-    draft: Draft, target: Target, steps: dict[str, Step], setting: Setting, refused: list[Problem]
+    draft: Draft,
+    target: Target,
+    steps: Mapping[str, Step | Flow],
+    setting: Setting,
+    refused: list[Problem],
 ) -> None:
     for name, step in steps.items():
         try:
             assert target.importer.write is not None
             written = target.importer.write(step, setting)
-            setting.said[name] = written.says
+            setting.said[name] = {**written.says, **written.means}
             scale_inputs(draft, name, written.factor, written.offset, step.bias_ratio)
         except ConversionError as error:
             refused.append(error.problem)
@@ -453,7 +501,8 @@ def _common(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What was said of all neurons alike, and what of single ones."""
     keys = {key for fields in said.values() for key in fields}
-    alike = {key for key in keys if len({fields.get(key) for fields in said.values()}) == 1}
+    shared = {key for key in keys if key in Dialect.__dataclass_fields__}
+    alike = {key for key in shared if len({fields.get(key) for fields in said.values()}) == 1}
     common = {key: next(iter(said.values()))[key] for key in sorted(alike)}
     nodes = {
         name: {key: value for key, value in fields.items() if key not in alike}

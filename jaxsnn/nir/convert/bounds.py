@@ -49,39 +49,35 @@ def settled(
     """
     most: dict[str, float] = dict.fromkeys(steps, 1.0)
     found = dict(steps)
+    fired = dict(most)
     counted = False
     for name in (name for name in order if name in steps):
         step = steps[name]
-        at_once: Reset = "subtract unless above" if _compares(importer) else "subtract"
-        plain = not step.several and step.reset in ("value", "subtract later", "skip", at_once)
-        if plain or step.reset == "none" or (importer.does is not None and importer.does(step)):
+        if _is_plain(step, importer):
             continue
-        peak = _peak(step, _arriving(draft, most, inputs)[name])
+        if importer.does is not None and importer.does(step):
+            fired[name] = _in_a_step(draft, step, fired, inputs)
+            continue
+        peak = _peak(step, _arriving(draft, fired, inputs)[name])
         counted = True
         place = int(np.argmax(peak / step.v_threshold))
         limit = 2 * step.v_threshold.flat[place]
         spikes = int(np.max(peak // step.v_threshold))
-        reset = step.reset if step.reset == "value" else at_once
+        reset = step.reset if step.reset == "value" else _at_once(importer)
         reach = (
             f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
         )
         if np.all(peak < 2 * step.v_threshold):
             why = f"so it fires at most one spike a step, as long as inputs are {_range(inputs)}"
             draft.changed(name, reach, why)
-        elif (
-            step.several
-            and importer.subtracts
-            and spikes <= MOST_SPIKES
-            and name not in _looped(draft)
-        ):
-            most[name] = spikes
+        elif step.several and importer.subtracts and _few(draft, name, spikes):
+            most[name] = fired[name] = spikes
             continue
-        elif not step.several and step.reset in ("subtract", *importer.composes):
+        elif not (step.several or importer.bursts) and step.reset in _loops(importer):
             continue
         else:
-            nearest = "one spike a step and a plain subtraction are written"
-            give_up(name, f"{_too_much(step)}: {reach}", nearest)
-        found[name] = dataclasses.replace(step, several=False, reset=reset)
+            give_up(name, f"{_too_much(step, importer)}: {reach}", _nearest(importer))
+        found[name] = dataclasses.replace(step, several=importer.bursts, reset=reset)
     if counted:
         draft.notes.append(
             f"holds for inputs of {_range(inputs)}: for other values say input_range="
@@ -89,17 +85,58 @@ def settled(
     return found, {name: int(most[name]) for name in steps}
 
 
+def _at_once(importer: Importer) -> Reset:
+    """The immediate subtraction of its neurons."""
+    return "subtract unless above" if _compares(importer) else "subtract"
+
+
+def _is_plain(step: Step, importer: Importer) -> bool:
+    """Whether it does not matter how high the membrane reaches."""
+    if step.reset == "none":
+        return True
+    if step.several or (importer.bursts and step.reset == "subtract"):
+        return False
+    return step.reset in ("value", "subtract later", "skip", _at_once(importer))
+
+
+def _in_a_step(
+    draft: Draft, step: Step, fired: Mapping[str, float], inputs: tuple[float, float]
+) -> float:
+    """The most spikes in a step of a neuron that the importer has as it is."""
+    if not step.several:
+        return 1.0
+    peak = _peak(step, _arriving(draft, fired, inputs)[step.name])
+    return float(max(1, np.max(peak // step.v_threshold)))
+
+
+def _nearest(importer: Importer) -> str:
+    count = "as many spikes as fit in" if importer.bursts else "one spike a step"
+    return f"{count} and a plain subtraction are written"
+
+
 def _compares(importer: Importer) -> bool:
     """Whether its immediate subtraction counts membranes above threshold as reset already."""
     return importer.subtraction is not None and "unless above" in importer.subtraction
+
+
+def _few(draft: Draft, name: str, spikes: int) -> bool:
+    """Whether the spikes of a step can be those of copies."""
+    return spikes <= MOST_SPIKES and name not in _looped(draft)
+
+
+def _loops(importer: Importer) -> tuple[Reset, ...]:
+    """Resets of one spike a step, however high the membrane reaches."""
+    return ("subtract", *importer.composes)
 
 
 def _range(inputs: tuple[float, float]) -> str:
     return f"{inputs[0]:g} to {inputs[1]:g}"
 
 
-def _too_much(step: Step) -> str:
+def _too_much(step: Step, importer: Importer) -> str:
     """What may happen to a membrane that reaches twice its threshold."""
+    if importer.bursts and not step.several and step.reset == "subtract":
+        return "it fires one spike in a step at most, and the importer's neurons fire several"
     if step.several:
         return "it may fire several spikes in a step"
     return (

@@ -401,6 +401,16 @@ def swap_pools(draft: Draft, kind: str, why: str) -> None:
         )
 
 
+def linear_as_affine(draft: Draft, why: str) -> None:
+    """Write Linear as Affine with a bias of 0."""
+    for name in draft.of_type("Linear"):
+        entry = draft.nodes[name]
+        weight = np.asarray(entry["weight"])
+        bias = np.zeros(weight.shape[:-1], np.promote_types(weight.dtype, np.float32))
+        draft.nodes[name] = entry | {"type": "Affine", "bias": bias}
+        draft.changed(name, "Linear is written as Affine with a bias of 0", why)
+
+
 def dense_groups(draft: Draft, why: str) -> None:
     """Write grouped convolutions with one group and zeros between the groups."""
     for name in draft.of_type("Conv1d", "Conv2d"):

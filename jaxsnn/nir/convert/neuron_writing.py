@@ -32,6 +32,7 @@ class Written:
             the neuron's shape.
         why: Why its numbers changed.
         says: What no file holds and the line that loads it must set, as fields of a `Dialect`.
+        means: What the importer makes of it by itself, and no file holds; likewise.
     """
 
     entry: dict[str, Any]
@@ -39,6 +40,7 @@ class Written:
     offset: np.ndarray
     why: str
     says: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
+    means: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Setting:
         own: What `Importer.setting` made of the steps of all neurons; None without one.
         give_up: Called with a node and a reason where only an approximation is possible; raises
             unless that is wanted.
-        said: `Written.says` of each neuron that was written, by name.
+        said: `Written.says` and `means` of each neuron that was written, by name.
     """
 
     dt: float
@@ -87,6 +89,24 @@ def needs_value_reset(step: Step, setting: Setting, title: str) -> None:
         f"its reset {described[step.reset]}, "
         f"and {title}'s importer resets to a value in the step of the spike",
         "that reset is written",
+    )
+
+
+def needs_subtraction(step: Step, setting: Setting, title: str) -> None:
+    """The importer's neurons lose v_threshold with each spike, at once."""
+    if step.reset == "subtract":
+        return
+    described: Mapping[Reset, str] = {
+        "value": "puts the membrane to a value",
+        "subtract later": "subtracts v_threshold one step later",
+        "subtract unless above": "subtracts v_threshold unless it stays above",
+        "skip": "is zero at the end of the step after a spike",
+    }
+    setting.give_up(
+        step.name,
+        f"its reset {described[step.reset]}, "
+        f"and {title}'s importer subtracts v_threshold in the step of the spike",
+        "that reset is written; or train it with reset subtract and no delay",
     )
 
 

@@ -44,11 +44,23 @@ def check_loops(draft: Draft, target: Target) -> None:
         ConversionError: Names the first node and the number of other problems.
     """
     for part in loops_of(draft):
-        _join_weights(draft, part)
-    refuse_for(target, list(_loop_problems(draft)))
+        join_weights(draft, part)
+    problems = list(_loop_problems(draft))
+    if not target.importer.feeds_back:
+        problems = [
+            _reason(
+                part[0],
+                f"the loop through {listing(part)} would act a step later, "
+                "and what its importer makes runs each layer through all steps before the next",
+                fix="leave the loop out, or convert for a framework that runs loops",
+            )
+            for part in loops_of(draft)
+        ]
+    refuse_for(target, problems)
 
 
-def _join_weights(draft: Draft, part: Sequence[str]) -> None:
+def join_weights(draft: Draft, part: Sequence[str]) -> None:
+    """Multiply matrices that follow each other among some nodes."""
     for first in part:
         entry = draft.nodes[first]
         targets = draft.targets(first)
@@ -67,7 +79,7 @@ def _join_weights(draft: Draft, part: Sequence[str]) -> None:
         ]
         del draft.nodes[first]
         draft.shapes[name] = (draft.shapes[first][0], draft.shapes[name][1])
-        draft.changed(name, f"takes '{first}' in", "weights that follow each other in a loop")
+        draft.changed(name, f"takes '{first}' in", "weights that follow each other")
 
 
 def check_wiring(draft: Draft, target: Target) -> None:
@@ -84,7 +96,8 @@ def check_wiring(draft: Draft, target: Target) -> None:
             fix=f"replace it by one of {listing(taken)}",
         )
         for name in draft.nodes
-        if draft.nodes[name]["type"] not in (*taken, *POOLS)
+        # Of neurons, what is written for the importer decides.
+        if draft.nodes[name]["type"] not in (*taken, *POOLS, *NEURON_TYPES)
     ]
     for kind in ("Input", "Output"):
         ends = draft.of_type(kind)

@@ -304,6 +304,11 @@ class Importer:
             it runs loops through many.
         by_name: It runs nodes in the order of their names.
         does: Steps that its neurons do as they are, however high their membranes reach.
+        continuous: It solves the equations: `write` takes a `jaxsnn.nir.convert.continuous.Flow`.
+        bursts: Its neurons fire as many spikes in a step as thresholds fit into their membranes.
+        floors: Steps whose lower bound of the membrane its neurons have; None: of none.
+        feeds_back: It runs loops.
+        membranes: It has neurons that give their membranes.
         reads: What it makes of what a file does not say, as fields of `Dialect`.
         misread: Types that it reads otherwise than files of its framework mean them: a file with
             them is in no dialect.
@@ -318,7 +323,7 @@ class Importer:
     scalars: bool = True
     torch_names: bool = True
     remarks: Callable[[Node, Dialect], Iterator[Problem]] | None = None
-    write: Callable[[Step, Setting], Written] | None = None
+    write: Callable[[Any, Setting], Written] | None = None
     load: Callable[[str, Setting], str] | None = None
     run: str = ""
     setting: Callable[[Sequence[Step]], Any] | None = None
@@ -340,6 +345,11 @@ class Importer:
     composes: tuple[Literal["subtract unless above", "skip"], ...] = ()
     by_name: bool = False
     does: Callable[[Step], bool] | None = None
+    continuous: bool = False
+    bursts: bool = False
+    floors: Callable[[Step], bool] | None = None
+    feeds_back: bool = True
+    membranes: bool = False
     reads: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     misread: tuple[str, ...] = ()
 

@@ -1,11 +1,65 @@
-"""hxtorch.snn, the framework of BrainScaleS-2: continuous time, current-based neurons."""
+"""hxtorch.snn, the framework of BrainScaleS-2: continuous time, current-based neurons.
+
+Its importer walks the edges in the order of the file, and calls the layer at the end of each: one
+source each, no loops. Membranes start at v_leak.
+"""
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.nir.convert.continuous import Flow
+from jaxsnn.nir.convert.neuron_writing import Setting, Written
 from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE
-from jaxsnn.nir.frameworks.framework import Conventions, Framework, Rule, rules
+from jaxsnn.nir.frameworks.equations import written_equations
+from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, Rule, rules
 
 _CURRENT_BASED = Rule(arrival="jump", synapse_decay=EXACT_SYNAPSE, ones=("r", "w_in"))
+
+
+def _write(flow: Flow, setting: Setting) -> Written:
+    """CubaLIF and CubaLI whose membranes start at v_leak."""
+    off = np.abs(flow.v_start - flow.v_leak)
+    if np.any(off > 1e-9):
+        setting.give_up(
+            flow.name,
+            f"it starts at {flow.v_start.flat[int(np.argmax(off))]:g}, "
+            f"and hxtorch starts it at v_leak, {flow.v_leak.flat[int(np.argmax(off))]:g}",
+            "the first spikes may differ",
+        )
+    return written_equations(flow, setting, "hxtorch")
+
+
+def _load(path: str, setting: Setting) -> str:
+    module = "from hxtorch.spiking.utils.from_nir import from_nir"
+    return f"import nir; {module}; graph = nir.read({path!r}); net = from_nir(graph)"
+
+
+_IMPORTER = Importer(
+    version="main",
+    ran=False,
+    nodes=("Input", "Output", "Linear", "CubaLI", "CubaLIF"),
+    write=_write,
+    load=_load,
+    run="""\
+# spikes: float tensor (time, batch, channels) in steps of ConversionConfig.dt, 1 us by default
+(source,) = [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)]
+found = net({source: spikes})  # the spikes of each population, by name""",
+    continuous=True,
+    sums=False,
+    feeds_back=False,
+    reads=MappingProxyType(
+        {
+            "time_unit": "ms",
+            "spike_kernel": "delta",
+            "reset": "zero",
+            "reset_delay": False,
+            "initial": "v_leak",
+        }
+    ),
+)
 
 FRAMEWORK = Framework(
     name="hxtorch",
@@ -24,4 +78,5 @@ FRAMEWORK = Framework(
             recurrent_delay=0,
         ),
     ),
+    importers=(_IMPORTER,),
 )

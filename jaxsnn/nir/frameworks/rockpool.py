@@ -1,13 +1,31 @@
-"""Rockpool: LIFTorch, LIFNeuron and ExpSynTorch, with several spikes in a step."""
+"""Rockpool: LIFTorch, LIFNeuron and ExpSynTorch, with several spikes in a step.
+
+Its importer is `rockpool/nn/modules/torch/nir.py` at 42cee1c: CubaLIF becomes LIFTorch with dt =
+tau_mem/(1+r), LIF fails (it asks for tau_mem), and LI truncates tau to whole numbers, which of
+seconds leaves 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
-from jaxsnn.errors import Problem
-from jaxsnn.nir.dialects import Dialect
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.neuron_writing import (
+    NO_LEAK,
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    needs_subtraction,
+    negligible,
+    refuse_drive,
+)
+from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.evidence import Estimate
 from jaxsnn.nir.frameworks.decays import EXACT_SYNAPSE
 from jaxsnn.nir.frameworks.framework import (
@@ -19,7 +37,7 @@ from jaxsnn.nir.frameworks.framework import (
     StepLength,
     rules,
 )
-from jaxsnn.nir.nodes import CubaLIF, Node
+from jaxsnn.nir.nodes import Node
 
 _BOX = Rule(arrival="jump", kernel="box", membrane="leak")
 
@@ -46,60 +64,127 @@ def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | No
     return found.node, reason
 
 
-def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
+def _imported_dt(tau: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Its importer takes another dt than its exporter writes."""
-    if not isinstance(node, CubaLIF) or dialect.dt is None:
-        return
-    taken = np.ravel(node.numbers("tau_mem") / (1 + np.asarray(node.value("r"), float)))[0]
-    if abs(taken - dialect.dt) > dialect.dt / 100:
-        message = (
-            f"node '{node.name}' (CubaLIF): Rockpool's importer takes "
-            f"dt = tau_mem/(1+r) = {taken:g} s, not {dialect.dt:g} s"
-        )
-        yield Problem(
-            node=node.name,
-            code="other-dt",
-            severity="warning",
-            message=message,
-            fix="expect the decays of that step there",
-        )
+    return tau / (1 + r)
 
+
+_WRITES = Conventions(
+    name="rockpool",
+    rules=rules(
+        LIF=_BOX,
+        LI=_BOX,
+        CubaLIF=Rule(
+            arrival="jump",
+            synapse_decay=EXACT_SYNAPSE,
+            membrane="leak",
+            synapse="add first",
+            ones=("w_in",),
+        ),
+    ),
+    evidence=Evidence(dt_from=StepLength(text="tau W(1/r)", of=_dt), proves=True, refutes=_refutes),
+    time_unit="s",
+    reset="subtract",
+    reset_delay=False,
+    threshold=">=",
+    spikes_per_step="several",
+)
+#: Files that are written for its importer.
+_WRITTEN_FOR = dataclasses.replace(
+    _WRITES,
+    version="importer",
+    rules=rules(CubaLIF=_WRITES.rules["CubaLIF"]),
+    evidence=Evidence(dt_from=StepLength(text="tau/(1+r)", of=_imported_dt)),
+)
+
+# What it reads
+
+#: The decay of a current that lasts one step: what stays of it vanishes in float32.
+_NO_CURRENT = 2.0**-30
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """CubaLIF: i = a (i + x), v = k v + i, with a and k = exp(-dt/tau); without a current in the
+    source, a is next to 0.
+    """
+    if len(step.shape) != 1:
+        raise ConversionError(
+            f"node '{step.name}' has the shape {step.shape}, and Rockpool's layers one axis",
+            fix="flatten what feeds it",
+            node=step.name,
+        )
+    needs_subtraction(step, setting, "Rockpool")
+    needs_start(step, np.zeros(step.shape), setting)
+    threshold = moved_threshold(step, step.v_threshold, True)
+    none = np.zeros(step.shape)
+    synapse = np.full(step.shape, _NO_CURRENT)
+    offset = negligible(step.drive, threshold)
+    if step.current_based:
+        refuse_drive(step, step.drive, setting)
+        if np.any(step.i_start):
+            setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
+        synapse, offset = np.maximum(step.synapse_decay, _NO_CURRENT), none
+    # A decay of 1 has the long time constant of NO_LEAK.
+    rates = [-np.log(np.minimum(decay, 1 - NO_LEAK)) for decay in (step.decay, synapse)]
+    tau_mem, tau_syn = (setting.dt / np.maximum(rate, NO_LEAK) for rate in rates)
+    entry = {
+        "type": "CubaLIF",
+        "tau_mem": tau_mem,
+        "tau_syn": tau_syn,
+        "r": tau_mem / setting.dt - 1,
+        "v_leak": none,
+        "v_threshold": threshold,
+        "v_reset": none,
+        "w_in": filled(step, 1),
+    }
+    why = (
+        f"Rockpool's importer takes dt = tau_mem/(1+r), here {setting.dt:g} s, ignores w_in, "
+        "and lets a current decay with what arrives"
+    )
+    if not step.current_based:
+        why = f"{why}; a current of one step makes it a LIF"
+    factor = step.gain * step.synapse_gain / synapse
+    return Written(entry=entry, factor=factor, offset=offset / synapse, why=why)
+
+
+def _bursts(step: Step) -> bool:
+    return step.several and step.reset == "subtract"
+
+
+def _load(path: str, setting: Setting) -> str:
+    module = "from rockpool.nn.modules.torch.nir import from_nir"
+    return f"import nir; {module}; net = from_nir(nir.read({path!r}))"
+
+
+_IMPORTER = Importer(
+    version="3.1",
+    nodes=("Input", "Output", "Affine", "Linear", "CubaLIF"),
+    write=_write,
+    load=_load,
+    run="spikes, _ = net(x)  # x: a float tensor (batch, time, channels)",
+    dt=1e-3,
+    sums=False,
+    subtracts=True,
+    does=_bursts,
+    bursts=True,
+    feeds_back=False,
+    reads=MappingProxyType(
+        {"version": "importer", "reset": "subtract", "reset_delay": False, "initial": "zero"}
+    ),
+)
 
 FRAMEWORK = Framework(
     name="rockpool",
     title="Rockpool",
     dialects=(
-        Conventions(
-            name="rockpool",
-            rules=rules(
-                LIF=_BOX,
-                LI=_BOX,
-                CubaLIF=Rule(
-                    arrival="jump",
-                    synapse_decay=EXACT_SYNAPSE,
-                    membrane="leak",
-                    synapse="add first",
-                    ones=("w_in",),
-                ),
-            ),
-            evidence=Evidence(
-                dt_from=StepLength(text="tau W(1/r)", of=_dt), proves=True, refutes=_refutes
-            ),
-            time_unit="s",
-            reset="subtract",
-            reset_delay=False,
-            threshold=">=",
-            spikes_per_step="several",
-        ),
+        _WRITES,
+        _WRITTEN_FOR,
     ),
-    importers=(
-        Importer(
-            version="3.1",
-            nodes=("Input", "Output", "Affine", "Linear", "CubaLIF"),
-            remarks=_remarks,
-        ),
-    ),
+    importers=(_IMPORTER,),
     distribution="rockpool",
     surrogate="step with a piecewise linear gradient",
-    note="Its exporter drops recurrent weights, and its importer takes current-based neurons only.",
+    note=(
+        "Its exporter drops recurrent weights, its importer takes current-based neurons only, with "
+        "dt = tau_mem/(1+r), and they fire as many spikes in a step as fit in."
+    ),
 )

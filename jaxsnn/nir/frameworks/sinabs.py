@@ -1,12 +1,29 @@
-"""Sinabs: LIF, IAF and ExpLeak, with several spikes in a step."""
+"""Sinabs: LIF, IAF and ExpLeak, with several spikes in a step.
+
+Its importer is `sinabs/nir.py` of 3.1.3: it makes LIFSqueeze with norm_input false and no lower
+bound, IAFSqueeze bounded by -v_threshold, ExpLeakSqueeze with norm_input false. It tests v_leak of
+LIF and LI in a way that fails where they have more axes than one, and Conv1d fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
 from types import MappingProxyType
 
-from jaxsnn.errors import Problem
-from jaxsnn.nir.dialects import Dialect
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.draft import Draft
+from jaxsnn.nir.convert.neuron_writing import (
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    negligible,
+    told,
+)
+from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.frameworks.decays import NO_DECAY
 from jaxsnn.nir.frameworks.framework import (
     Conventions,
@@ -16,7 +33,7 @@ from jaxsnn.nir.frameworks.framework import (
     Rule,
     rules,
 )
-from jaxsnn.nir.nodes import IF, Node
+from jaxsnn.nir.graph import Edge
 
 _NORM_INPUT = OwnOption(
     name="norm_input",
@@ -50,18 +67,196 @@ _LEAKY = Rule(
 )
 
 
-def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
-    if isinstance(node, IF):
-        yield Problem(
-            node=node.name,
-            code="bounded",
-            severity="warning",
-            message=(
-                f"node '{node.name}' (IF): Sinabs's importer keeps the membrane above -v_threshold"
-            ),
-            fix="nothing in the file can tell it not to, set min_v_mem after loading",
+# What it reads
+
+#: A decay as small as float32 can tell from 0: a current of one step.
+_NO_CURRENT = 2.0**-100
+
+
+def _tau(decay: np.ndarray) -> np.ndarray:
+    """Steps; its decay is exp(-1/tau)."""
+    with np.errstate(divide="ignore"):
+        return -1 / np.log(np.maximum(decay, _NO_CURRENT))
+
+
+def _single(value: np.ndarray) -> np.ndarray:
+    """As float32: numbers of its neurons in float64 would make its layers give float64, which the
+    layers that follow refuse.
+    """
+    return np.asarray(value, np.float32)
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """LIF, or LI for what gives its membrane; IF where there is no leak and the lower bound is its
+    own. A current is a LI of its own, see `_currents_apart`.
+    """
+    if step.reset in ("subtract later", "skip", "subtract unless above"):
+        setting.give_up(
+            step.name,
+            f"its reset ({step.reset}) is not one of Sinabs's, which subtracts v_threshold in the "
+            "step of the spike, or puts the membrane to 0",
+            "a plain subtraction is written",
+        )
+        step = dataclasses.replace(step, reset="subtract")
+    needs_start(step, step.v_reset, setting)
+    if np.any(step.v_reset):
+        drive = step.drive - (1 - step.decay) * step.v_reset
+        height, none = step.v_threshold - step.v_reset, np.zeros(step.shape)
+        step = dataclasses.replace(
+            step, drive=drive, v_threshold=height, v_reset=none, v_start=none
+        )
+    if step.floor is None or step.reset == "none":
+        return _written_leaky(step, setting)
+    threshold = moved_threshold(step, step.v_threshold, True)
+    entry = {
+        "type": "IF",
+        "r": _single(filled(step, 1)),
+        "v_threshold": _single(threshold),
+        "v_reset": _single(filled(step, 0)),
+    }
+    why = "Sinabs's importer ignores r of IF, so that a spike of weight w adds w"
+    return Written(
+        entry=entry,
+        factor=step.gain,
+        offset=negligible(step.drive, threshold),
+        why=why,
+        says=_says(step),
+        means={"min_v_mem": step.floor},
+    )
+
+
+def _says(step: Step) -> dict[str, str]:
+    """What the line that loads the file sets."""
+    reset = "subtract" if step.reset == "subtract" else "zero"
+    return {"reset": reset, "spike_fn": "multi" if step.several else "single"}
+
+
+def _written_leaky(step: Step, setting: Setting) -> Written:
+    spikes = step.reset != "none"
+    if len(step.shape) != 1:
+        raise ConversionError(
+            f"node '{step.name}' ({step.type}) has the shape {step.shape}, and Sinabs's importer "
+            "takes leaky neurons, and neurons without a lower bound, of one axis",
+            fix="flatten what feeds it",
+            node=step.name,
+        )
+    threshold = moved_threshold(step, step.v_threshold, True)
+    scale = threshold if spikes else np.ones(step.shape)
+    with np.errstate(divide="ignore"):
+        tau = np.where(step.decay == 1, np.float32(2.0**40), _tau(step.decay))
+    entry = {
+        "type": "LIF" if spikes else "LI",
+        "tau": _single(tau),
+        "r": _single(filled(step, 1)),
+        "v_leak": _single(filled(step, 0)),
+    }
+    if spikes:
+        entry |= {"v_threshold": _single(threshold), "v_reset": _single(filled(step, 0))}
+    why = (
+        "Sinabs's importer counts time in steps, ignores r and takes norm_input false, "
+        "so that a spike of weight w adds w"
+    )
+    says = _says(step) if spikes else {}
+    if not step.current_based:
+        offset = negligible(step.drive, scale)
+        return Written(entry=entry, factor=step.gain, offset=offset, why=why, says=says)
+    _refuse_current(step, setting, scale)
+    entry |= {"type": f"Cuba{entry['type']}", "tau_syn": _single(_tau(step.synapse_decay))}
+    none = np.zeros(step.shape)
+    factor = step.gain * step.synapse_gain
+    return Written(entry=entry, factor=factor, offset=none, why=why, says=says)
+
+
+def _refuse_current(step: Step, setting: Setting, scale: np.ndarray) -> None:
+    """Give up what the LI in front of a neuron cannot do."""
+    if np.any(step.i_start):
+        setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
+    if np.any(negligible(step.drive, scale)):
+        setting.give_up(
+            step.name,
+            f"its membrane is driven by {np.abs(step.drive).max():g} a step (v_leak), and a bias "
+            "would pass through the synaptic current first",
+            "v_leak 0 is written",
         )
 
+
+def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
+    """CubaLIF and CubaLI, which its importer does not map, as LI and LIF (LI): i = a i + x, then
+    v = k v + i.
+    """
+    for name in draft.of_type("CubaLIF", "CubaLI"):
+        entry = draft.nodes[name]
+        current = {
+            "type": "LI",
+            "tau": entry.pop("tau_syn"),
+            "r": entry["r"],
+            "v_leak": entry["v_leak"],
+        }
+        entry["type"] = entry["type"].removeprefix("Cuba")
+        (source,) = draft.sources(name)
+        made = draft.insert((source, name), f"{name}_current", current)
+        draft.changed(
+            made, f"the current of '{name}' as a LI", "Sinabs's importer maps no neuron with one"
+        )
+
+
+def _has_its_floor(step: Step) -> bool:
+    """IAF, bounded by -v_threshold: the one lower bound that its importer sets."""
+    level = float(np.ravel(step.v_threshold)[0]) if step.v_threshold.size else 0.0
+    same = bool(np.all(step.v_threshold == level)) and step.floor == -level
+    return same and bool(np.all(step.decay == 1)) and not step.current_based
+
+
+def _does(step: Step) -> bool:
+    """SingleSpike and MultiSpike, with either reset; several spikes count thresholds from 0."""
+    return step.reset == "subtract" or (step.reset == "value" and not np.any(step.v_reset))
+
+
+def _load(path: str, setting: Setting) -> str:
+    module = "import nir, sinabs.nir, sinabs.activation"
+    settings = (
+        ({"spike_fn": "single"}, ("spike_fn", "sinabs.activation.SingleSpike")),
+        ({"reset": "zero"}, ("reset_fn", "sinabs.activation.MembraneReset()")),
+    )
+    read = f"nir.read({path!r})"
+    # ExpLeak has no spike_fn.
+    others = "".join(
+        told(
+            setting,
+            "getattr(m, 'spike_fn', None)",
+            {",".join(setting.saying(**said)): (attribute,)},
+        )
+        for said, attribute in settings
+    )
+    return f"{module}; net = sinabs.nir.from_nir({read}, batch_size=len(x)){others}"
+
+
+_IMPORTER = Importer(
+    version="3.1",
+    nodes=("Input", "Output", "Affine", "Conv2d", "Flatten", "SumPool2d", "IF", "LIF", "LI"),
+    scalars=False,
+    write=_write,
+    load=_load,
+    run="""\
+y, _ = net(x.flatten(0, 1))  # x: a float tensor (batch, time, *shape)
+spikes = y.unflatten(0, x.shape[:2])""",
+    wire=_currents_apart,
+    dt=1e-3,
+    pool="SumPool2d",
+    pads_pools=False,
+    sums=False,
+    subtracts=True,
+    does=_does,
+    floors=_has_its_floor,
+    feeds_back=False,
+    membranes=True,
+    reads=MappingProxyType(
+        {
+            **{"time_unit": "step", "reset": "subtract", "reset_delay": False, "initial": "zero"},
+            **{"norm_input": False, "min_v_mem": "none", "spike_fn": "multi"},
+        }
+    ),
+)
 
 FRAMEWORK = Framework(
     name="sinabs",
@@ -87,16 +282,12 @@ FRAMEWORK = Framework(
             ),
         ),
     ),
-    importers=(
-        Importer(
-            version="3.1",
-            unread=("Linear", "CubaLIF"),
-            ignores=MappingProxyType({"LIF": ("r", 1.0), "IF": ("r", 1.0), "LI": ("r", 1.0)}),
-            scalars=False,
-            remarks=_remarks,
-        ),
-    ),
+    importers=(_IMPORTER,),
     distribution="sinabs",
     surrogate="single exponential",
-    note="min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset.",
+    note=(
+        "min_v_mem, spike_fn and reset_fn are in no file: say them, reset_fn as reset. Its importer "
+        "takes norm_input false and bounds IF by -v_threshold; the line that loads a converted file "
+        "sets the other two."
+    ),
 )

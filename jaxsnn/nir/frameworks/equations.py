@@ -1,0 +1,52 @@
+"""What the importers of the Electronic Vision(s) group share: hxtorch's, and that of their jaxsnn.
+
+Both take CubaLIF with one set of parameters a layer, time constants in ms, and Linear between
+populations; neither reads w_in. Their sources: `hxtorch/spiking/utils/from_nir.py` at 3bfc7aa,
+`jaxsnn/event/utils/from_nir.py` at 5e9bb86.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxsnn.nir.convert.continuous import Flow, one_value
+from jaxsnn.nir.convert.neuron_writing import Setting, Written
+from jaxsnn.nir.frameworks.framework import UNIT_SECONDS
+
+
+def written_equations(flow: Flow, setting: Setting, title: str) -> Written:
+    """CubaLIF, or CubaLI for what gives its membrane, in ms.
+
+    Membranes are written as s (V - v_start), so that they start at 0, and with s so that all
+    neurons of a layer have one threshold.
+    """
+    scale, height = np.ones(flow.shape), flow.v_threshold - flow.v_start
+    if flow.spikes:
+        scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
+    levels = {"v_leak": scale * (flow.v_leak - flow.v_start)}
+    if flow.spikes:
+        levels |= {
+            "v_threshold": scale * height,
+            "v_reset": scale * (flow.v_reset - flow.v_start),
+        }
+    times = {key: getattr(flow, key) / UNIT_SECONDS["ms"] for key in ("tau_mem", "tau_syn")}
+    one = {key: one_value(flow, value, key, title) for key, value in (levels | times).items()}
+    _tell_shift(flow, setting)
+    entry = {key: np.full(flow.shape, value) for key, value in one.items()}
+    entry |= {"r": np.ones(flow.shape), "w_in": np.ones(flow.shape)}
+    return Written(
+        entry={"type": "CubaLIF" if flow.spikes else "CubaLI", **entry},
+        factor=scale * flow.jump,
+        offset=np.zeros(flow.shape),
+        why=f"{title}'s importer takes time in ms, and lets the current jump by the weight alone",
+    )
+
+
+def _tell_shift(flow: Flow, setting: Setting) -> None:
+    """A membrane that is given is another where its levels are moved."""
+    if not flow.spikes and np.any(flow.v_start):
+        setting.give_up(
+            flow.name,
+            f"its membrane starts at {flow.v_start.flat[0]:g}, the importer's at 0",
+            "membranes are given from 0 on",
+        )

@@ -1,0 +1,186 @@
+"""Sinabs and Rockpool as targets: several spikes in a step, whole layers at once.
+
+What is written is read back by the target's own dialect, and fires the source's spikes.
+"""
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.initializers import normal
+from tests.helpers.random_spikes import random_raster
+from tests.nir.test_convert_chains import network, played
+
+R = 10 * np.exp(-0.1)
+SAID = {
+    "sinabs": {"dt": "1ms", "norm_input": False},
+    "averaging": {"dialect": "sinabs", "dt": "1ms", "norm_input": True},
+    "bounded": {"dialect": "sinabs", "dt": "1ms", "min_v_mem": -1.0},
+    "rockpool": {"dt": "1ms"},
+}
+NEURONS = {
+    "sinabs": lambda: build.lif(tau=10.0, r=1.0),
+    "averaging": lambda: build.lif(tau=2.0, r=1.0, v_threshold=0.3),
+    "bounded": lambda: build.integrate_and_fire(r=1.0),
+    "rockpool": lambda: build.cubalif(tau_mem=10e-3, tau_syn=5e-3, r=R, v_threshold=2.0),
+}
+
+
+def layers(kind, size=5, weight=None):
+    weight = normal(0.3, 0.5) if weight is None else weight
+    found = [layer for n in (8, 4) for layer in (build.linear(n, weight=weight), NEURONS[kind]())]
+    said = {"dialect": kind} | SAID[kind]
+    return build.sequential(build.input(size), *found, seed=1, **said)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        *((source, "sinabs") for source in NEURONS),
+        *((source, "rockpool") for source in ("sinabs", "averaging", "rockpool")),
+    ],
+)
+def test_there_and_back_with_several_spikes_in_a_step(source, target):
+    graph = layers(source)
+    x = random_raster(0, (40, 4, 5), 0.4)
+    y = played(graph, x)
+    assert y.max() > 2
+    there = convert(graph, to=target)
+    assert there.graph.dialect.name == target
+    np.testing.assert_array_equal(played(there.graph, x), y)
+    name = graph.dialect.name
+    # A lower bound is in no file, and Rockpool takes no LI, which a current is in Sinabs.
+    if source != "bounded" and (source, target) != ("rockpool", "sinabs"):
+        assert name is not None
+        np.testing.assert_array_equal(played(convert(there.graph, to=name).graph, x), y)
+
+
+@pytest.mark.parametrize(
+    ("source", "reset", "sets"),
+    [
+        ("snntorch", "zero", ("SingleSpike", "MembraneReset()")),
+        ("norse", "zero", ("SingleSpike", "MembraneReset()")),
+        ("spikingjelly", "zero", ("SingleSpike", "MembraneReset()")),
+        ("spikingjelly", "subtract", ("SingleSpike",)),
+    ],
+)
+def test_one_spike_a_step_in_sinabs_by_the_line_that_loads_it(source, reset, sets):
+    graph = network(source, reset)
+    x = random_raster(0, (40, 4, 5), 0.4)
+    y = played(graph, x)
+    there = convert(graph, to="sinabs")
+    np.testing.assert_array_equal(played(there.graph, x), y)
+    assert y.mean() > 0.03
+    assert y.max() == 1
+    assert all(word in there.load_with for word in sets)
+    assert ("MembraneReset" in there.load_with) == (reset == "zero")
+    back = convert(there.graph, to=source)
+    np.testing.assert_array_equal(played(back.graph, x), y)
+
+
+def test_a_current_is_a_layer_of_its_own_in_sinabs():
+    graph = layers("rockpool")
+    made = convert(graph, to="sinabs")
+    assert [made.graph.nodes[name].type for name in ("2_current", "2")] == ["LI", "LIF"]
+    assert "2_current" not in made.load_with
+
+
+def test_numbers_of_sinabs_are_single():
+    """Its layers would give float64 otherwise, which its Linear refuses."""
+    made = convert(layers("averaging"), to="sinabs").graph
+    dtypes = {np.asarray(value).dtype for value in made.nodes["2"].parameters.values()}
+    assert dtypes == {np.dtype(np.float32)}
+    assert made.nodes["1"].type == "Affine"
+
+
+def test_convolutions_with_leaky_neurons_are_matrices_in_sinabs():
+    layer = build.node(
+        "Conv2d",
+        weight=np.random.default_rng(0).normal(0.3, 0.5, (3, 2, 3, 3)).astype(np.float32),
+        bias=np.zeros(3, np.float32),
+        **{"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1},
+    )
+    x = random_raster(0, (20, 2, 2, 5, 5), 0.3)
+    for neuron, said, expected in (
+        (NEURONS["sinabs"](), SAID["sinabs"], "LIF"),
+        (NEURONS["bounded"](), SAID["bounded"], "IF"),
+    ):
+        graph = build.sequential(
+            build.input((2, 5, 5)), layer, neuron, **{"dialect": "sinabs"} | said
+        )
+        made = convert(graph, to="sinabs").graph
+        kinds = {node.type for node in made.nodes.values()}
+        assert expected in kinds
+        assert ("Conv2d" in kinds) == (expected == "IF")
+        y = played(graph, x)
+        np.testing.assert_array_equal(played(made, x).reshape(y.shape), y)
+
+
+@pytest.mark.parametrize(
+    ("source", "reset", "target", "reason"),
+    [
+        ("snntorch", "zero", "rockpool", "puts the membrane to a value"),
+        ("snntorch", "subtract", "rockpool", "one step later"),
+        ("snntorch", "subtract", "sinabs", r"its reset \(subtract later\)"),
+        ("spikingjelly", "subtract", "rockpool", "fires one spike in a step at most.*can reach"),
+    ],
+)
+def test_resets_that_they_do_not_have(source, reset, target, reason):
+    with pytest.raises(ConversionError, match=reason) as caught:
+        convert(network(source, reset), to=target)
+    assert "approximate=True" in caught.value.fix
+    assert convert(network(source, reset), to=target, approximate=True).losses
+
+
+@pytest.mark.parametrize("target", ["sinabs", "rockpool"])
+def test_loops_and_sums_are_refused(target):
+    nodes = {"in": build.input(3), "w": build.linear(4), "out": build.output()}
+    nodes |= {"a": build.lif(tau=10.0, r=1.0), "back": build.linear(4)}
+    said = {"dialect": "sinabs", "seed": 0} | SAID["sinabs"]
+    looped = build.network(nodes, [("in", "w", "a", "out"), ("a", "back", "a")], **said)
+    with pytest.raises(ConversionError, match="the loop through") as caught:
+        convert(looped, to=target)
+    assert "convert for a framework that runs loops" in caught.value.fix
+    nodes |= {"v": build.linear(4)}
+    del nodes["back"]
+    summed = build.network(nodes, [("in", "w", "a", "out"), ("in", "v", "a")], **said)
+    with pytest.raises(ConversionError, match="does not add them"):
+        convert(summed, to=target)
+
+
+def test_rockpool_has_no_readout_and_sinabs_one():
+    graph = build.sequential(
+        build.input(3),
+        build.linear(4),
+        build.lif(tau=10.0, r=1.0),
+        build.linear(2),
+        build.li(tau=5.0, r=1.0),
+        seed=0,
+        dialect="sinabs",
+        **SAID["sinabs"],
+    )
+    x = random_raster(0, (20, 2, 3), 0.5)
+    made = convert(graph, to="sinabs").graph
+    np.testing.assert_allclose(played(made, x), played(graph, x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConversionError, match="no neuron that gives its membrane"):
+        convert(graph, to="rockpool")
+
+
+def test_the_step_that_rockpool_takes():
+    made = convert(layers("sinabs"), to="rockpool", dt="2ms").graph
+    for name in ("2", "4"):
+        tau, r = (np.asarray(made.nodes[name].value(key)) for key in ("tau_mem", "r"))
+        np.testing.assert_allclose(tau / (1 + r), 2e-3, rtol=1e-12)
+        np.testing.assert_allclose(np.exp(-2e-3 / tau), np.exp(-0.1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["sinabs", "averaging"])
+def test_a_file_for_rockpool_is_read_as_its_importer_does(source, tmp_path):
+    graph = layers(source)
+    x = random_raster(0, (40, 4, 5), 0.4)
+    write(tmp_path / "a.nir", convert(graph, to="rockpool").graph)
+    again = read(tmp_path / "a.nir", dialect="rockpool==importer")
+    assert again.dialect.dt == pytest.approx(1e-3)
+    np.testing.assert_array_equal(played(again, x), played(graph, x))

@@ -1,0 +1,196 @@
+"""The importers that solve the equations: hxtorch's, and that of the jaxsnn of the Electronic
+Vision(s) group. What is written is read back in ms, and fires at the source's times.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import EventDriven, Events, lower, simulate
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.initializers import normal
+
+TARGETS = ("jaxsnn", "hxtorch")
+
+
+def fed(*layers, dialect="jaxsnn", size=5, **said):
+    return build.sequential(build.input(size), *layers, seed=1, dialect=dialect, **said)
+
+
+def network(dialect="jaxsnn", mean=2.0, **numbers):
+    neuron: dict[str, Any] = {"tau_mem": 20e-3, "tau_syn": 10e-3, **numbers}
+    layers = []
+    for size in (6, 4):
+        weight = normal(mean, mean)
+        layers += [build.linear(size, weight=weight), build.cubalif(**neuron)]
+    said: dict[str, Any] = {"time_unit": "s"} if dialect != "jaxsnn" else {}
+    return fed(*layers, dialect=dialect, **said)
+
+
+def fired(graph):
+    """Times in seconds of the last population by neuron, in order; inf where there is none."""
+    rng = np.random.default_rng(0)
+    time, index = np.sort(rng.uniform(0, 0.05, 24)), rng.integers(0, 5, 24)
+    inputs = Events(time=jnp.asarray(time), index=jnp.asarray(index, jnp.int32))
+    engine = EventDriven(max_spikes=400)
+    spikes = simulate(lower(graph), inputs, 0.1, engine=engine).spikes["4"]
+    return np.sort(np.asarray(spikes.time), axis=-1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        *(({}, target) for target in TARGETS),
+        ({"dialect": "hxtorch"}, "jaxsnn"),
+        ({"dialect": "nir", "mean": 0.02, "r": 2.0, "w_in": 0.5}, "hxtorch"),
+        ({"r": 3.0, "v_reset": -0.5, "mean": 0.4}, "jaxsnn"),
+        ({"v_threshold": np.array([1.0, 2.0, 1.5, 1.0])}, "hxtorch"),
+    ],
+)
+def test_there_and_back_fires_at_the_same_times(options, target, tmp_path):
+    if "v_threshold" in options:
+        said: dict[str, Any] = {"tau_mem": 20e-3, "tau_syn": 10e-3, **options}
+        layers = [
+            build.linear(6, weight=normal(2.0, 2.0)),
+            build.cubalif(tau_mem=0.02, tau_syn=0.01),
+        ]
+        graph = fed(*layers, build.linear(4, weight=normal(2.0, 2.0)), build.cubalif(**said))
+    else:
+        graph = network(**options)
+    made = convert(graph, to=target)
+    write(tmp_path / "a.nir", made.graph)
+    again = read(tmp_path / "a.nir", dialect=target, time_unit="ms", initial="zero")
+    assert (made.graph.dialect.name, made.graph.dialect.seconds) == (target, 1e-3)
+    time = fired(graph)
+    assert np.isfinite(time).sum() > 5
+    back = convert(made.graph, to="jaxsnn").graph
+    for other in (again, back):
+        np.testing.assert_allclose(fired(other), time, rtol=1e-9)
+    for name in ("2", "4"):
+        node = again.nodes[name]
+        assert {float(value) for value in np.ravel(node.value("r"))} == {1.0}
+        assert all(np.ptp(np.asarray(value, float)) == 0 for value in node.parameters.values())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("layers", "reason", "way"),
+    [
+        (
+            [build.affine(4, bias=0.1), build.cubalif(tau_mem=0.02, tau_syn=0.01)],
+            "node '1' has a bias, up to 0.1",
+            "constant source",
+        ),
+        ([build.linear(4), build.lif(tau=0.02)], "node '2' is a LIF", "use CubaLIF"),
+        (
+            [build.linear(2), build.cubalif(tau_mem=np.array([0.02, 0.01]), tau_syn=0.01)],
+            r"differ in tau_mem \(10 to 20\)",
+            "split the layer in two",
+        ),
+        (
+            [build.linear(2), build.cubalif(tau_mem=0.02, tau_syn=0.01), build.linear(2)],
+            "what is no population",
+            "let one population end the network",
+        ),
+    ],
+)
+def test_what_they_cannot_take(target, layers, reason, way):
+    with pytest.raises(ConversionError, match=reason) as caught:
+        convert(fed(*layers), to=target)
+    assert way in caught.value.fix
+
+
+def test_the_solver_of_jaxsnn_takes_two_ratios():
+    graph = network(tau_mem=15e-3)
+    with pytest.raises(ConversionError, match="tau_mem is 15 ms and tau_syn 10 ms"):
+        convert(graph, to="jaxsnn")
+    convert(graph, to="hxtorch")
+    made = convert(graph, to="jaxsnn", approximate=True)
+    assert "tau_mem 20 ms is written" in made.losses[0]
+    # Exactly twice, whatever the division by a millisecond rounds to.
+    node = convert(network(tau_mem=2 * 3.3e-3, tau_syn=3.3e-3), to="jaxsnn").graph.nodes["2"]
+    assert np.all(np.asarray(node.value("tau_mem")) == 2 * np.asarray(node.value("tau_syn")))
+
+
+def test_a_readout_for_hxtorch_alone():
+    layers = [build.linear(4), build.cubalif(tau_mem=0.02, tau_syn=0.01), build.linear(2)]
+    graph = fed(*layers, build.cubali(tau_mem=0.02, tau_syn=0.01))
+    made = convert(graph, to="hxtorch").graph
+    assert made.nodes["4"].type == "CubaLI"
+    with pytest.raises(ConversionError, match="takes CubaLIF alone") as caught:
+        convert(graph, to="jaxsnn")
+    assert "convert for hxtorch" in caught.value.fix
+
+
+def test_hxtorch_starts_at_the_leak_and_jaxsnn_at_0():
+    graph = network(v_leak=0.3)
+    with pytest.raises(ConversionError, match=r"hxtorch starts it at v_leak, 0\.3"):
+        convert(graph, to="hxtorch")
+    assert np.all(np.asarray(convert(graph, to="jaxsnn").graph.nodes["2"].value("v_leak")) == 0.3)
+
+
+def wired(*chains):
+    cell: dict[str, Any] = {"tau_mem": 0.02, "tau_syn": 0.01}
+    nodes = {"in": build.input(3), "out": build.output()}
+    nodes |= {name: build.linear(4) for name in ("w", "v", "back")}
+    nodes |= {name: build.cubalif(**cell) for name in ("a", "b")}
+    used = {name for chain in chains for name in chain}
+    nodes = {name: layer for name, layer in nodes.items() if name in used}
+    return build.network(nodes, list(chains), seed=0, dialect="jaxsnn")
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (wired(("in", "w", "a", "out"), ("a", "back", "a")), "the loop through"),
+        (wired(("in", "w", "a", "v", "b", "out"), ("in", "back", "b")), "sums"),
+    ],
+)
+def test_hxtorch_runs_each_layer_once(graph, reason):
+    with pytest.raises(ConversionError, match=reason):
+        convert(graph, to="hxtorch")
+    made = convert(graph, to="jaxsnn").graph
+    assert {node.type for node in made.nodes.values()} == {"Input", "Output", "Linear", "CubaLIF"}
+
+
+def test_edges_come_in_the_order_in_which_they_run():
+    made = convert(wired(("in", "w", "b", "v", "a", "out")), to="hxtorch").graph
+    assert made.written_edges == tuple(
+        zip(("in", "w", "b", "v", "a"), ("w", "b", "v", "a", "out"), strict=True)
+    )
+
+
+def test_populations_that_follow_each_other_get_a_matrix():
+    made = convert(wired(("in", "w", "a", "b", "out")), to="hxtorch").graph
+    (between,) = made.predecessors("b")
+    assert made.nodes[between].type == "Linear"
+    np.testing.assert_array_equal(made.nodes[between].value("weight"), np.eye(4))
+
+
+def test_time_steps_become_equations_by_approximation_only():
+    cell = build.cubalif(tau_mem=1e-3, tau_syn=5e-4, r=10.0, w_in=5.0)
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    graph = fed(build.linear(4), cell, **said)
+    with pytest.raises(ConversionError, match="steps through time"):
+        convert(graph, to="jaxsnn")
+    made = convert(graph, to="jaxsnn", approximate=True)
+    assert any("steps through time" in loss for loss in made.losses)
+    assert made.graph.nodes["2"].value("tau_mem")[0] == pytest.approx(1.0)
+
+
+def test_names_that_a_dictionary_of_modules_does_not_take():
+    cell = build.cubalif(tau_mem=0.02, tau_syn=0.01)
+    nodes = {"in.put": build.input(3), "keys": build.linear(4), "a": cell, "out": build.output()}
+    graph = build.network(nodes, [tuple(nodes)], seed=0, dialect="jaxsnn")
+    assert set(convert(graph, to="hxtorch").graph.nodes) == {"in_put", "keys_", "a", "out"}
+
+
+def test_that_nobody_ran_the_importer_of_hxtorch_is_said():
+    known = "known from its source, and was not run"
+    assert any(known in note for note in convert(network(), to="hxtorch").notes)
+    assert not any(known in note for note in convert(network(), to="jaxsnn").notes)
