@@ -21,10 +21,12 @@ FILES = sorted(
 )
 COMMANDS = sorted((PACKAGE / "commands").rglob("*.py"))
 #: What others than this library's commands read.
-FOREIGN = ("XLA_FLAGS=--xla_",)
+FOREIGN = ("XLA_FLAGS=--xla_", "--version")
 #: Options of commands that advice never names: of what is printed, where to, and of which file.
 NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
 NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
+#: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
+NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial", "--slope"}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = ("no such file", "cannot be written (", "cannot be made (", "cannot be read (")
 
