@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_quickstart_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    code = "\n".join(blocks)
     monkeypatch.chdir(tmp_path)
     exec(
         compile(
@@ -27,3 +29,4 @@ def test_the_quickstart_runs_and_prints_what_it_says(tmp_path, monkeypatch, caps
     for got, expected in zip(printed, said, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4)
     assert (tmp_path / "trained.nir").exists()
+    assert (tmp_path / "net.nir").exists()
