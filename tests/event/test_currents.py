@@ -310,6 +310,7 @@ def as_dense(network, inward):
     )
 
 
+@pytest.mark.slow
 def test_a_convolution_of_currents_and_graded_events_is_that_of_its_matrix():
     network = conv_draft()
     dense = as_dense(network, 60)

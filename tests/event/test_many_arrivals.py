@@ -34,7 +34,7 @@ CASES = {
 
 
 #: The others take other branches of the same code.
-QUICK = ("double", "few neurons", "lif, delta, subtract")
+QUICK = ("double", "few neurons")
 
 
 def few_or_slow(name):
