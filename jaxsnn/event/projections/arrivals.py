@@ -256,8 +256,11 @@ def _gathered(
         lists = _everywhere(taps, in_turn, dtype)
     else:
         lists = _found_by_position(taps, positions, budget)
-    # Delays of rows put the arrivals of a position out of the order of the events.
-    scattered = Scattered(time, channel, table.position, table.row) if row_delay is None else None
+    # Delays of rows put the arrivals of a position out of the order of the events; and at one
+    # position there is one list, whose lanes have no axis of positions.
+    scattered = None
+    if row_delay is None and positions > 1:
+        scattered = Scattered(time, channel, table.position, table.row)
     return Arrivals(
         weight=weight,
         time=lists.time,
