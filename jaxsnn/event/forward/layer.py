@@ -51,7 +51,6 @@ _LONG_BLOCK = 16
 _MANY_ARRIVALS = 8 * _BLOCK
 #: and lanes; and so large a part of these is solved for together.
 _MANY_LANES, _AT_ONCE = 512, 1 / 16
-_UNROLLED = 1
 _ONCE_BLOCK = 16  # arrivals between two looks at whether any lane has yet to fire
 #: So many weights of all arrivals of few neurons are gathered before the scan, not in it.
 _MOST_GATHERED = 2**20
@@ -376,7 +375,6 @@ class _Scan:
         self.intervals = intervals
         self.offset: Position | int = 0  # number of the first of `intervals`
         self.last = intervals.row.shape[0] - 1  # number of the last
-        self.unrolled = 1
         # a last row of zeros: what unused slots and the time before the first arrival add
         weight = jnp.pad(weight, ((0, 1), (0, 0)))
         self.weight = weight if minor_neurons else weight.T
@@ -437,7 +435,6 @@ class _Scan:
             picks: in each block the lanes that fire are picked out.
         """
         through = self._block_of_few if picks else self._block
-        self.unrolled = _UNROLLED if picks else 1
 
         def body(carry: _Blocks) -> _Blocks:
             after = carry.position + self.block_size
@@ -560,7 +557,7 @@ class _Scan:
         def one(number: Position, state: _State) -> _State:
             return self.step(first + number, state)
 
-        return lax.fori_loop(0, self.block_size, one, state, unroll=self.unrolled)
+        return lax.fori_loop(0, self.block_size, one, state)
 
     def step(self, number: Position, state: _State) -> _State:
         """Arrival `number` and the interval after it, for the lanes that have come so far."""
@@ -748,7 +745,7 @@ class _FewLanes(_Scan):
 
     def __init__(self, whole: _Scan, fires: WhichLanes, first: Position) -> None:
         self.spec, self.neuron, self.t_end = whole.spec, whole.neuron, whole.t_end
-        self.block_size, self.last, self.unrolled = whole.block_size, whole.last, whole.unrolled
+        self.block_size, self.last = whole.block_size, whole.last
         self.minor_neurons, self.first = False, first
         few = max(int(fires.size * _AT_ONCE), 32)
         # Without the barrier the search would be computed again wherever a lane is looked up.
