@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.event.event_driven import EventDriven as EventDriven
     from jaxsnn.event.event_solution import EventSolution as EventSolution
+    from jaxsnn.event.streaming import EventStream as EventStream
+    from jaxsnn.event.streaming import stream as stream
     from jaxsnn.grid.stepped_solution import SteppedSolution as SteppedSolution
     from jaxsnn.grid.surrogate import ArcTan as ArcTan
     from jaxsnn.grid.surrogate import FastSigmoid as FastSigmoid
@@ -63,6 +65,7 @@ _HOME = {
     "EmulatedChip": "jaxsnn.bss2.emulate",
     "EventDriven": "jaxsnn.event.event_driven",
     "EventSolution": "jaxsnn.event.event_solution",
+    "EventStream": "jaxsnn.event.streaming",
     "Events": "jaxsnn.network.spikes",
     "FastSigmoid": "jaxsnn.grid.surrogate",
     "Framework": "jaxsnn.nir.frameworks",
@@ -98,6 +101,7 @@ _HOME = {
     "register_node": "jaxsnn.nir.nodes",
     "sequential": "jaxsnn.nir",
     "simulate": "jaxsnn.simulation.simulate",
+    "stream": "jaxsnn.event.streaming",
     "to_torch": "jaxsnn.nir.torch",
     "update_graph": "jaxsnn.network.lowering.lower",
     "verify": "jaxsnn.simulation.verification",

@@ -43,7 +43,7 @@ from jaxsnn.event.projections.driven_signals import driven_parameters, tau_range
 from jaxsnn.event.projections.sources import Readout, Sources, earliest, edges, hand_on
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.operators import Operator, added, as_matrix, delayed_by_source, through
-from jaxsnn.network.structure import Wire
+from jaxsnn.network.structure import Population, Wire
 
 
 class Given(NamedTuple):
@@ -54,7 +54,7 @@ class Given(NamedTuple):
     row: Rows
 
 
-class _Part:
+class Part:
     """One population by itself."""
 
     def __init__(self, sources: Sources, name: str) -> None:
@@ -204,7 +204,7 @@ class _Part:
         record.budgets["max_spikes"][name] = Budget(needed=jnp.max(spikes.count), room=room)
 
 
-class FeedForwardPart(_Part):
+class FeedForwardPart(Part):
     """A population that does not feed back into itself."""
 
     def run(
@@ -331,12 +331,25 @@ class FeedForwardPart(_Part):
         return of_events
 
 
+def steps_late(population: Population, places: tuple[int, int]) -> float:
+    """By how many seconds spikes are late that go back in the order of a group: the steps that the
+    framework takes.
+
+    Args:
+        population: that fires.
+        places: its own in the order, and that of the target.
+    """
+    # Frameworks compute populations in order: what goes back is that of the step before.
+    source, target = places
+    return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0
+
+
 class RecurrentPart:
     """Populations that feed back into each other, or one that feeds back into itself."""
 
     def __init__(self, sources: Sources, names: tuple[str, ...]) -> None:
         self.names, self.sources = names, sources
-        self.parts = [_Part(sources, name) for name in names]
+        self.parts = [Part(sources, name) for name in names]
 
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate it, and write what happened into the record and the trains."""
@@ -372,11 +385,11 @@ class RecurrentPart:
             train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
             self.sources.trains[part.name] = train
 
-    def _external(self, part: _Part) -> list[Path]:
+    def _external(self, part: Part) -> list[Path]:
         """What arrives at a population of the group from outside."""
         return [path for path in self._matrices(part) if path[0] not in self.names]
 
-    def _matrices(self, part: _Part) -> Sequence[Path]:
+    def _matrices(self, part: Part) -> Sequence[Path]:
         """What arrives at a population through matrices, with delays of their source channels at
         most.
         """
@@ -416,13 +429,8 @@ class RecurrentPart:
         return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
 
     def _steps(self, edge: tuple[int, int]) -> float:
-        """By how much spikes are late that go back in the order of the group: the steps that the
-        framework takes.
-        """
-        source, target = edge
-        # Frameworks compute populations in order: what goes back is that of the step before.
-        population = self.parts[source].population
-        return population.recurrent_delay * (population.dt or 0.0) if source >= target else 0.0
+        """By how much spikes are late on an edge of the group, seconds."""
+        return steps_late(self.parts[edge[0]].population, edge)
 
     @staticmethod
     def _later(

@@ -200,14 +200,30 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             node=name,
         )
     if not isinstance(events.time, Tracer):
-        time = np.asarray(events.time)
-        _refuse_times(name, time)
-        if not isinstance(events.index, Tracer):
-            _refuse_channels(name, np.asarray(events.index), np.isfinite(time), size)
+        if isinstance(events.index, Tracer):
+            _refuse_times(name, np.asarray(events.time))
+        else:
+            refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
     time = jnp.asarray(events.time, dtype)
     return Events(
         time=jnp.atleast_2d(time), index=jnp.atleast_2d(jnp.asarray(events.index, jnp.int32))
     )
+
+
+def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:
+    """Refuse events of an input that have no time, or name no channel.
+
+    Args:
+        size: number of channels.
+
+    Raises:
+        UsageError: names the first.
+    """
+    whole = index.dtype.kind in "iu"
+    if whole and time.size and time.min() >= 0 and 0 <= index.min() <= index.max() < size:
+        return  # the usual case, in few looks at the arrays
+    _refuse_times(name, time)
+    _refuse_channels(name, index, np.isfinite(time), size)
 
 
 def _refuse_times(name: str, time: np.ndarray) -> None:

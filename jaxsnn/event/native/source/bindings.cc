@@ -4,6 +4,7 @@
 
 #include "group.h"
 #include "scatter.h"
+#include "stream_calls.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;

@@ -1,0 +1,185 @@
+"""One sample whose events come in pieces, in the native backend: a handle on `Stream` in stream.h."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxsnn.errors import SimulationError
+from jaxsnn.event.native.native_build import native_library
+
+_LONG, _REAL, _POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+#: What drives V, as `Drive` in stream.h: a current that decays, V itself, a rate.
+DRIVES = ("current", "leak", "rate")
+#: The functions of stream_calls.h: arguments behind the handle.
+_CALLS = {
+    "add": (_LONG, _POINTER, _LONG, _LONG, _REAL, _REAL, _LONG, _LONG),
+    "connect": (*(_LONG,) * 3, *(_POINTER,) * 5, _LONG),
+    "push": (_LONG, _LONG, *(_POINTER,) * 3),
+    "run": (_REAL,),
+    "take": (_POINTER,) * 3,
+    "voltage": (_LONG, _REAL, _POINTER),
+    "waiting": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLanes:
+    """A population as a stream takes it.
+
+    Attributes:
+        lanes: (fields, neurons), the fields in the order of `Field` in layer.h.
+        drive: of `DRIVES`.
+        fires: it is no readout. once: its neurons stop after their first spike. subtract: a reset
+            keeps the overshoot. recorded: its spikes are handed over. at_equality: an arrival that
+            moves V onto the threshold is enough.
+        width: of a box spike, seconds; 0: spikes are deltas.
+        refractory: seconds.
+        group, place: the group of populations that feed back into each other, in execution order,
+            and the order in which those of a group step.
+    """
+
+    lanes: Float[np.ndarray, "fields neurons"]
+    drive: str
+    fires: bool
+    once: bool
+    subtract: bool
+    recorded: bool
+    at_equality: bool
+    width: float
+    refractory: float
+    group: int
+    place: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamWiring:
+    """The way from a source to a population: bundles of weights that arrive together.
+
+    Attributes:
+        source: number of a population, or -1 - n for input n. target: number of a population.
+        of_channel: (channels + 1,) channel c has the bundles from of_channel[c] on.
+        delay: (bundles,) seconds.
+        first: (bundles + 1,) bundle b has the weights from first[b] on.
+        weight, neuron: (weights,) jumps of j, and the neurons that take them.
+        neurons: of the target.
+    """
+
+    source: int
+    target: int
+    of_channel: Int[np.ndarray, "channels+1"]
+    delay: Float[np.ndarray, "bundles"]
+    first: Int[np.ndarray, "bundles+1"]
+    weight: Float[np.ndarray, "weights"]
+    neuron: Int[np.ndarray, "weights"]
+    neurons: int
+
+
+class NativeStream:
+    """A handle; its arrays' sizes and numbers are not looked at: `EventStream` does that."""
+
+    def __init__(self, dtype: str) -> None:
+        """
+        Args:
+            dtype: of the library that is there anyway; numbers of a stream are float64.
+        """
+        self._library = library = _library(dtype)
+        self._calls = {name: getattr(library, f"jaxsnn_stream_{name}") for name in _CALLS}
+        self._handle = library.jaxsnn_stream_new()
+        if not self._handle:
+            raise MemoryError("a stream")
+        weakref.finalize(self, library.jaxsnn_stream_free, self._handle)
+
+    def add(self, own: StreamLanes) -> None:
+        """Adds a population, numbered as they come."""
+        lanes = np.ascontiguousarray(own.lanes, np.float64)
+        given = own.fires, own.once, own.subtract, own.recorded, own.at_equality
+        flags = sum(flag << bit for bit, flag in enumerate(given))
+        numbers = DRIVES.index(own.drive), flags, own.width, own.refractory, own.group, own.place
+        self._call("add", lanes.shape[1], _pointer(lanes), *numbers)
+
+    def connect(self, wiring: StreamWiring) -> None:
+        """Adds what a source does to a population."""
+        arrays = [
+            np.ascontiguousarray(array, dtype)
+            for array, dtype in (
+                (wiring.of_channel, np.int64),
+                (wiring.delay, np.float64),
+                (wiring.first, np.int64),
+                (wiring.weight, np.float64),
+                (wiring.neuron, np.int32),
+            )
+        ]
+        ends = wiring.source, wiring.target, len(wiring.of_channel) - 1
+        self._call("connect", *ends, *map(_pointer, arrays), wiring.neurons)
+
+    def push(
+        self,
+        number: int,
+        time: Float[np.ndarray, "events"],
+        channel: Int[np.ndarray, "events"],
+        value: Float[np.ndarray, "events"] | None,
+    ) -> None:
+        """Events of an input."""
+        time = np.ascontiguousarray(time, np.float64)
+        channel = np.ascontiguousarray(channel, np.int32)
+        size = None if value is None else np.ascontiguousarray(value, np.float64)
+        sizes = None if size is None else _pointer(size)
+        self._call("push", number, len(time), _pointer(time), _pointer(channel), sizes)
+
+    def run(
+        self, end: float
+    ) -> tuple[Float[np.ndarray, "spikes"], Int[np.ndarray, "spikes"], Int[np.ndarray, "spikes"]]:
+        """Simulates what comes before a time: (time, population, neuron) of recorded spikes.
+
+        Raises:
+            SimulationError: spikes without end at one time, or no memory.
+        """
+        count = self._call("run", end)
+        if not count:
+            return np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32)
+        time, population = np.empty(count), np.empty(count, np.int32)
+        neuron = np.empty(count, np.int32)
+        self._call("take", _pointer(time), _pointer(population), _pointer(neuron))
+        return time, population, neuron
+
+    def voltage(self, number: int, time: float, neurons: int) -> Float[np.ndarray, "neurons"]:
+        """v of a population at the time to which it was run."""
+        found = np.empty(neurons)
+        self._call("voltage", number, time, _pointer(found))
+        return found
+
+    def waiting(self) -> int:
+        """Events that have not acted yet."""
+        return self._call("waiting")
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        found = self._calls[name](self._handle, *arguments)
+        if found < 0:
+            problem = self._library.jaxsnn_stream_problem(self._handle)
+            raise SimulationError(f"the stream has ended: {problem.decode()}")
+        return found
+
+
+def _pointer(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+@functools.cache
+def _library(dtype: str) -> Any:
+    """The library, its functions with their types."""
+    library: Any = ctypes.CDLL(str(native_library(dtype).path))
+    for name, arguments in _CALLS.items():
+        call = getattr(library, f"jaxsnn_stream_{name}")
+        call.argtypes, call.restype = (_POINTER, *arguments), _LONG
+    library.jaxsnn_stream_new.restype = _POINTER
+    library.jaxsnn_stream_free.argtypes, library.jaxsnn_stream_free.restype = (_POINTER,), None
+    library.jaxsnn_stream_problem.argtypes = (_POINTER,)
+    library.jaxsnn_stream_problem.restype = ctypes.c_char_p
+    return library

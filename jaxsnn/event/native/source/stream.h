@@ -1,0 +1,433 @@
+// One sample whose events come in pieces: populations of neurons and readouts in any wiring, with
+// delays, loops among it. Numbers are double, whatever the network's are.
+//
+// Each population stands at the time of what last arrived there or of its own last spike. When a
+// neuron crosses its threshold follows from that state alone, and not from how far the simulation
+// is asked to go, so that pieces of any size give the same bits. What arrives waits in a queue until
+// all that arrives at that time is known, and then acts together: docs/event_engine.md.
+
+#pragma once
+
+#include <queue>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "group.h"
+
+namespace native {
+
+/// What a spike of one channel does to a population, after a delay: adds `weight` to the j of
+/// `target`s; of all neurons in turn where it has none.
+struct Bundle {
+  double delay;
+  Index first, count;  // of the weights
+  bool every;
+};
+
+/// The way from a source to a population.
+struct Wiring {
+  Index source, target;         // a population, or -1 - n for input n
+  std::vector<Index> of_channel;  // channel c has the bundles from of_channel[c] on
+  std::vector<Bundle> bundles;
+  std::vector<double> weight;
+  std::vector<std::int32_t> neuron;
+};
+
+/// Something that happens at a population: a bundle arrives, or (wiring < 0) a neuron's refractory
+/// time ends. Of one time groups come in their order; in a group what its spikes send back arrives
+/// in a later round.
+struct Due {
+  double time;
+  Index group, round, target, wiring, bundle, neuron;
+  double value;
+  bool closes;  // the end of a box
+
+  auto key() const {
+    return std::make_tuple(time, group, round, target, wiring, bundle, neuron, closes, value);
+  }
+  bool operator>(const Due& other) const { return key() > other.key(); }
+  bool with(const Due& other) const {
+    return time == other.time && group == other.group && round == other.round &&
+           target == other.target;
+  }
+};
+
+struct Fired {
+  double time;
+  std::int32_t population, neuron;
+};
+
+/// When a neuron at (v, j) crosses its threshold if nothing else arrives, after now; inf: never.
+inline double crossing_ahead(const Taus& taus, double v, double j, double threshold) {
+  constexpr double kNever = std::numeric_limits<double>::infinity();
+  constexpr double kEps = 0x1p-52;
+  if (v >= threshold) return 0;
+  const bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
+  if (j > v && j > 0 && comes_up && peak_reaches(taus, v, j, threshold))
+    return solve(taus, v, j, threshold, kNever, kEps);
+  if (!(threshold < 0)) return kNever;
+  // It comes up to 0 in the end, and so to the threshold on the way.
+  double end = taus.mem + taus.syn;
+  for (int count = 0; count < 1100; ++count, end *= 2) {
+    const Flow flow = decay(taus, end);
+    if (v * flow.em + j * flow.k >= threshold)
+      return solve_any(taus, v, j, threshold, end, kEps);
+  }
+  return kNever;
+}
+
+/// What drives V: a current that decays, the voltage itself (V' = -V / tau), or a rate (V' = j).
+enum class Drive { kCurrent, kLeak, kRate };
+
+/// A population whose V is counted from where it flows to: its rest and, under box spikes, u, what
+/// the open boxes hold. A rate knows no such place: there u adds to j.
+class StreamPopulation {
+  using V = DoubleVector;
+  static constexpr int kLanes = kWidth<double>;
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+
+ public:
+  struct Kind {
+    Drive drive;
+    bool fires, once, subtract, recorded;
+    bool at_equality;   // an arrival that moves V onto the threshold is enough
+    double width;       // of a box, seconds; 0: spikes are deltas
+    double refractory;  // seconds
+    Index group, place;  // populations that feed back into each other, and the order among them
+  };
+
+  StreamPopulation(const Given<double>& given, bool uniform, const Taus& taus, const Kind& kind)
+      : kind(kind),
+        neurons(given.neurons),
+        everyone_(given, uniform, taus),
+        lanes_(everyone_.padded()),
+        v_(lanes_),
+        j_(lanes_),
+        u_(lanes_, 0.0),
+        threshold_(lanes_),
+        resting_(lanes_),
+        open_(lanes_, std::int32_t(0)),
+        held_(lanes_, std::uint8_t(0)),
+        kept_(lanes_, 0.0) {
+    for (Index n = 0; n < lanes_; ++n) {
+      const auto& part = everyone_.part(n / kLanes);
+      v_[n] = part.v_start[n % kLanes];
+      j_[n] = part.j_start[n % kLanes];
+      resting_[n] = kind.fires ? part.fires_at[n % kLanes] : kNever;
+      threshold_[n] = resting_[n];
+    }
+  }
+
+  /// When it fires next, before `end`; inf: not before that. `first()` are the neurons that do.
+  double next(double end) {
+    if (!kind.fires || end <= clear_until_) return kNever;
+    if (!known_) look(end);
+    return crossing_ < end ? crossing_ : kNever;
+  }
+
+  const std::vector<Index>& first() const { return first_; }
+
+  /// Everyone to a time.
+  void flow_to(double time) {
+    const double wait = time - now_;
+    now_ = std::max(now_, time);
+    forget();
+    if (!(wait > 0)) return;
+    const auto over = coefficients_over(wait);
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V j_end;
+      store(v_, q, flowed(over, q, j_end));
+      store(j_, q, j_end);
+    }
+  }
+
+  void arrive(const Wiring& wiring, const Due& due) {
+    const Bundle& bundle = wiring.bundles[due.bundle];
+    const double* weight = wiring.weight.data() + bundle.first;
+    if (kind.width == 0 && bundle.every) {
+      double* to = kind.drive == Drive::kCurrent ? j_.data() : v_.data();
+      for (Index n = 0; n < bundle.count; ++n) to[n] += due.value * weight[n];
+      return;
+    }
+    const std::int32_t* target = wiring.neuron.data() + bundle.first;
+    for (Index n = 0; n < bundle.count; ++n) {
+      const Index to = bundle.every ? n : target[n];
+      if (kind.width > 0)
+        turn(to, due.value * weight[n], due.closes);
+      else
+        (kind.drive == Drive::kCurrent ? j_ : v_)[to] += due.value * weight[n];
+    }
+  }
+
+  /// A spike now. Whether a refractory time begins.
+  bool fire(Index neuron) {
+    const bool held = kind.refractory > 0 && !kind.once;
+    double reset = everyone_.v_reset(neuron);
+    if (kind.subtract && !held) reset += std::max(v_[neuron] - threshold_[neuron], 0.0);
+    v_[neuron] = reset - shift(neuron);
+    if (held || kind.once) resting_[neuron] = threshold_[neuron] = kNever;
+    held_[neuron] = held;
+    kept_[neuron] = reset;
+    return held;
+  }
+
+  /// A refractory time ends now: V begins where it was held.
+  void release(Index neuron) {
+    held_[neuron] = 0;
+    resting_[neuron] = everyone_.threshold(neuron);
+    threshold_[neuron] = resting_[neuron] - shift(neuron);
+    v_[neuron] = kept_[neuron] - shift(neuron);
+  }
+
+  /// v, counted from rest, at a time that is not before now, and that nothing has to happen before.
+  void voltage(double time, double* out) const {
+    const auto over = coefficients_over(std::max(time - now_, 0.0));
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V j_end;
+      const V v = flowed(over, q, j_end);
+      for (Index n = q * kLanes; n < std::min(neurons, (q + 1) * kLanes); ++n)
+        out[n] = held_[n] ? kept_[n] : v[n % kLanes] + shift(n);
+    }
+  }
+
+  Kind kind;
+  Index neurons;
+
+ private:
+  using Over = typename Everyone<double>::Over;
+
+  static V load(const Array<double>& from, Index q) {
+    V value;
+    std::memcpy(&value, from.data() + q * kLanes, sizeof(value));
+    return value;
+  }
+  static void store(Array<double>& to, Index q, V value) {
+    std::memcpy(to.data() + q * kLanes, &value, sizeof(value));
+  }
+
+  double shift(Index neuron) const { return kind.drive == Drive::kRate ? 0.0 : u_[neuron]; }
+
+  /// A box opens or closes. Where none is open u is exactly 0.
+  void turn(Index neuron, double height, bool closes) {
+    open_[neuron] += closes ? -1 : 1;
+    const double u = open_[neuron] == 0 ? 0.0 : u_[neuron] + height;
+    const double more = u - u_[neuron];
+    u_[neuron] = u;
+    if (kind.drive == Drive::kRate) return;
+    v_[neuron] -= more;
+    if (kind.drive == Drive::kCurrent) j_[neuron] -= more;
+    threshold_[neuron] = resting_[neuron] - u;
+  }
+
+  Over coefficients_over(double wait) const {
+    if (kind.drive == Drive::kRate) return Over{wait, {}, {}};
+    return everyone_.over(wait, false);
+  }
+
+  /// v and j after a wait.
+  V flowed(const Over& over, Index q, V& j_end) const {
+    const V v = load(v_, q), j = load(j_, q);
+    j_end = j;
+    if (kind.drive == Drive::kRate) return v + (j + load(u_, q)) * over.t;
+    V em, es, k, bound;
+    everyone_.coefficients(over, q, em, es, k, bound);
+    if (kind.drive == Drive::kLeak) return v * em;
+    j_end = j * es;
+    return v * em + j * k;
+  }
+
+  void forget() {
+    known_ = false;
+    clear_until_ = -kNever;
+  }
+
+  static V larger(V a, V b) { return a > b ? a : b; }
+  static V magnitude(V x) { return larger(x, -x); }
+
+  /// Who crosses next if someone may before `end`: a bound says who, as if j did not fall.
+  void look(double end) {
+    first_.clear();
+    crossing_ = kNever;
+    const auto over = coefficients_over(std::max(end - now_, 0.0));
+    const V zero = {}, most = zero + std::numeric_limits<double>::max();
+    for (Index q = 0; q < everyone_.vectors(); ++q) {
+      V em, es, k, bound, j_end, v = load(v_, q), j = load(j_, q), highest;
+      if (kind.drive == Drive::kCurrent) {
+        everyone_.coefficients(over, q, em, es, k, bound);
+        highest = larger(v, v * em + larger(j, zero) * bound);
+      } else {
+        highest = larger(v, flowed(over, q, j_end));
+      }
+      // By more than what rounding does, so that a later end cannot find what this one missed.
+      const V threshold = load(threshold_, q);
+      const V size = magnitude(v) + magnitude(j) + (threshold < most ? magnitude(threshold) : zero);
+      for (unsigned hit = at_least(highest + kMargin * size, threshold); hit; hit &= hit - 1)
+        consider(q * kLanes + __builtin_ctz(hit));
+    }
+    known_ = crossing_ < end;
+    if (!known_) clear_until_ = end;
+  }
+
+  void consider(Index neuron) {
+    if (!(threshold_[neuron] < kNever)) return;
+    const double time = now_ + wait_of(neuron);
+    if (time > crossing_ || !(time < kNever)) return;
+    if (time < crossing_) first_.clear();
+    crossing_ = time;
+    first_.push_back(neuron);
+  }
+
+  /// How long it takes to the threshold if nothing else arrives; inf: it never comes there.
+  double wait_of(Index neuron) const {
+    const double v = v_[neuron], threshold = threshold_[neuron];
+    const Taus& taus = everyone_.taus(neuron);
+    if (kind.drive == Drive::kCurrent) return crossing_ahead(taus, v, j_[neuron], threshold);
+    if (v > threshold || (v == threshold && kind.at_equality)) return 0;
+    if (kind.drive == Drive::kLeak)
+      return threshold < 0 ? taus.mem * std::log1p((v - threshold) / threshold) : kNever;
+    const double rate = j_[neuron] + u_[neuron];
+    return rate > 0 ? (threshold - v) / rate : kNever;
+  }
+
+  static constexpr double kMargin = 1e-12;
+  Everyone<double> everyone_;
+  Index lanes_;
+  Array<double> v_, j_, u_;
+  Array<double> threshold_, resting_;  // counted from rest and u, and from rest alone
+  Array<std::int32_t> open_;           // boxes
+  Array<std::uint8_t> held_;
+  Array<double> kept_;  // V while it is held
+  double now_ = 0;
+  // What is known of the next spike: none before `clear_until_`, or (known) the time of it.
+  bool known_ = false;
+  double clear_until_ = -kNever;
+  double crossing_ = kNever;
+  std::vector<Index> first_;
+};
+
+class Stream {
+ public:
+  /// Adds a population; `lanes` (fields, neurons).
+  void add(Index neurons, const double* lanes, const StreamPopulation::Kind& kind) {
+    const Given<double> given{1, 0, 0, neurons, 1, nullptr, lanes, 0};
+    const double *mem = lanes + kTauMem * neurons, *syn = lanes + kTauSyn * neurons;
+    bool uniform = true;
+    for (Index n = 1; n < neurons; ++n) uniform = uniform && mem[n] == mem[0] && syn[n] == syn[0];
+    const Taus taus = neurons ? Taus(mem[0], syn[0], 0x1p-52) : Taus();
+    populations_.push_back(std::make_unique<StreamPopulation>(given, uniform, taus, kind));
+  }
+
+  void connect(Wiring&& wiring) { wirings_.push_back(std::move(wiring)); }
+
+  /// Events of an input; times not before those that `run` has been to.
+  void push(Index input, Index count, const double* time, const std::int32_t* channel,
+            const double* value) {
+    for (Index n = 0; n < count; ++n)
+      send(-1 - input, channel[n], time[n], value ? value[n] : 1.0);
+  }
+
+  /// Everything before `end`. Spikes of recorded populations are added to `fired`.
+  void run(double end) {
+    Index at_once = 0;
+    double last = -std::numeric_limits<double>::infinity();
+    for (;;) {
+      const double due = queue_.empty() ? end : std::min(queue_.top().time, end);
+      // Whoever crosses when something arrives does so before it; what happens at `end` waits.
+      double time = due < end ? std::nextafter(due, end) : end;
+      StreamPopulation* who = nullptr;
+      std::int32_t number = 0;
+      for (std::size_t p = 0; p < populations_.size(); ++p) {
+        const double next = populations_[p]->next(time);
+        if (next < time) {
+          time = next;
+          who = populations_[p].get();
+          number = std::int32_t(p);
+        }
+      }
+      if (!who && !(due < end)) return;
+      if (!who) time = due;
+      at_once = time > last ? 0 : at_once + 1;
+      last = time;
+      if (at_once > kMostAtOnce)
+        throw std::runtime_error("more than " + std::to_string(kMostAtOnce) +
+                                 " spikes and arrivals at one time, " + std::to_string(time) +
+                                 " s: is v_reset below v_threshold, and no loop endless?");
+      if (who)
+        fire(*who, number, time);
+      else
+        act();
+    }
+  }
+
+  void voltage(Index population, double time, double* out) const {
+    populations_[population]->voltage(time, out);
+  }
+
+  Index populations() const { return populations_.size(); }
+  Index waiting() const { return queue_.size(); }
+  std::vector<Fired> fired;
+  std::string problem;
+
+ private:
+  static constexpr Index kMostAtOnce = 1000000;
+
+  void fire(StreamPopulation& population, std::int32_t number, double time) {
+    std::vector<Index> first = population.first();
+    std::sort(first.begin(), first.end());
+    population.flow_to(time);
+    if (time > round_time_) round_ = 0;
+    round_time_ = time;
+    for (Index neuron : first) {
+      if (population.fire(neuron)) {
+        const double end = time + population.kind.refractory;
+        queue_.push({end, population.kind.group, 0, number, -1, 0, neuron, 0, false});
+      }
+      if (population.kind.recorded) fired.push_back({time, number, std::int32_t(neuron)});
+      send(number, neuron, time, 1.0);
+    }
+  }
+
+  /// All that arrives at one population together.
+  void act() {
+    const Due first = queue_.top();
+    StreamPopulation& population = *populations_[first.target];
+    population.flow_to(first.time);
+    round_ = first.round;
+    round_time_ = first.time;
+    while (!queue_.empty() && queue_.top().with(first)) {
+      const Due due = queue_.top();
+      queue_.pop();
+      if (due.wiring < 0)
+        population.release(due.neuron);
+      else
+        population.arrive(wirings_[due.wiring], due);
+    }
+  }
+
+  /// What a spike of a source does, later.
+  void send(Index source, Index channel, double time, double value) {
+    for (Index w = 0; w < Index(wirings_.size()); ++w) {
+      const Wiring& wiring = wirings_[w];
+      if (wiring.source != source) continue;
+      const StreamPopulation::Kind& to = populations_[wiring.target]->kind;
+      for (Index b = wiring.of_channel[channel]; b < wiring.of_channel[channel + 1]; ++b) {
+        const double at = time + wiring.bundles[b].delay;
+        Index round = 0;
+        if (source >= 0 && populations_[source]->kind.group == to.group && at == time)
+          round = round_ + (populations_[source]->kind.place >= to.place);
+        queue_.push({at, to.group, round, wiring.target, w, b, 0, value, false});
+        if (to.width > 0)
+          queue_.push({at + to.width, to.group, 0, wiring.target, w, b, 0, -value, true});
+      }
+    }
+  }
+
+  std::vector<std::unique_ptr<StreamPopulation>> populations_;
+  std::vector<Wiring> wirings_;
+  Index round_ = 0;  // at one time, in a group
+  double round_time_ = -1;
+  std::priority_queue<Due, std::vector<Due>, std::greater<Due>> queue_;
+};
+
+}  // namespace native

@@ -1,0 +1,379 @@
+"""Events that come while a network runs: from a camera, a microphone, a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jaxsnn.errors import LoweringError, Problem, UsageError, refuse, suggestion
+from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
+from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
+from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
+from jaxsnn.event.dynamics.two_variables import TwoVariables
+from jaxsnn.event.event_driven import EventDriven, check_options, sources_of
+from jaxsnn.event.limits import event_limits
+from jaxsnn.event.native.native_build import native_library
+from jaxsnn.event.native.native_layer import stacked
+from jaxsnn.event.native.native_stream import NativeStream, StreamLanes, StreamWiring
+from jaxsnn.event.populations import Part, steps_late
+from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.inputs import by_input, refuse_bad_events
+from jaxsnn.network.network import Network, check_precision
+from jaxsnn.network.operators import Operator
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import Currents, GradedEvents
+
+_WHOLE = "simulate the whole recording by jaxsnn.simulate"
+#: What drives the voltages of a model: of `native_stream.DRIVES`. Subclasses may have equations of
+#: their own.
+_DRIVES = {
+    CubaLIFDelta: "current",
+    CubaLIFBox: "current",
+    LIFUnderLI: "current",
+    LIFDelta: "leak",
+    LIFBox: "leak",
+    IFDelta: "rate",
+    IFBox: "rate",
+}
+
+
+#: Of one input: its number, times, channels, and values or None.
+_Piece = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]
+
+
+class EventStream:
+    """A network that takes events as they come, exact, one sample in bounded memory.
+
+    Its state is carried on: events in pieces of any size give the very bits that they give in one.
+    Numbers are float64, whatever those of the network are. Made by `jaxsnn.stream`.
+
+    Attributes:
+        time: seconds up to which it has been simulated: every spike before that was handed over,
+            and events before that are refused.
+    """
+
+    def __init__(self, network: Network, options: EventDriven, record: Iterable[str]) -> None:
+        """
+        Args:
+            network, options, record: as of `stream`.
+        """
+        self.time = 0.0
+        self._network = network
+        self._inputs, self._sizes = list(network.inputs), list(network.inputs.values())
+        wanted, names = set(record), list(network.populations)
+        self._recorded = {name: names.index(name) for name in names if name in wanted}
+        known = network.with_known_facts()
+        sources = sources_of(known[0], {}, options, known[1])
+        parts = {name: Part(sources, name) for name in names}
+        refuse(obstacles(parts.values(), network.dtype.name))
+        self._rest = {name: _rest(part) for name, part in parts.items()}
+        self._native = NativeStream(network.dtype.name)
+        order = _order(network)
+        for name, part in parts.items():
+            self._native.add(_lanes(part, order[name], recorded=name in wanted))
+        for wiring in _wirings(parts, order, network):
+            self._native.connect(wiring)
+
+    def push(self, events: Any = None, until: float | None = None) -> dict[str, Events]:
+        """Take events, and hand over the spikes that are certain by now.
+
+        Args:
+            events: `Events` or `GradedEvents` with arrays (events,), in any order, none before
+                `time`; for several inputs a mapping from the Input node's name, which may leave
+                some out; None: none.
+            until: seconds: nothing more will come before that. Default: the time of the last event.
+                Events behind it wait.
+
+        Returns:
+            Recorded population -> Events (spikes,), NumPy: its spikes in [`time` as it was, `until`),
+            in the order of time.
+
+        Raises:
+            UsageError: events that do not fit the network or come too late.
+            SimulationError: neurons that fire without end at one time.
+        """
+        pieces = self._checked(events)
+        last = max((float(time.max()) for _, time, _, _ in pieces), default=self.time)
+        end = last if until is None else self._end(until)
+        for number, time, channel, value in pieces:
+            self._native.push(number, time, channel, value)
+        time, population, neuron = self._native.run(end)
+        self.time = end
+        found = {}
+        for name, number in self._recorded.items():
+            own = population == number if len(self._recorded) > 1 else slice(None)
+            found[name] = Events(time=time[own], index=neuron[own])  # pyright: ignore
+        return found
+
+    def voltage(self, population: str) -> Float[np.ndarray, "neurons"]:
+        """V of a population's neurons at `time`, volts: before what arrives at that very time.
+
+        Raises:
+            UsageError: no such population.
+        """
+        names = list(self._network.populations)
+        if population not in names:
+            raise UsageError(
+                f"the network has no population '{population}'", fix=suggestion(population, names)
+            )
+        rest = self._rest[population]
+        return rest + self._native.voltage(names.index(population), self.time, len(rest))
+
+    @property
+    def waiting(self) -> int:
+        """How many events have been taken in, or sent between populations, and have not acted yet."""
+        return self._native.waiting()
+
+    def _end(self, until: float) -> float:
+        if not self.time <= until < np.inf:
+            raise UsageError(
+                f"until is {until:g} s, and the stream is at {self.time:g} s",
+                fix="give a finite time that is not before that",
+            )
+        return float(until)
+
+    def _checked(self, events: Any) -> list[_Piece]:
+        """What there is of each input, unused slots left out."""
+        if events is None:
+            return []
+        if not isinstance(events, Mapping) and len(self._inputs) == 1:
+            given = {self._inputs[0]: events}
+        elif isinstance(events, Mapping):
+            given = {name: events[name] for name in self._inputs if name in events}
+            if len(given) < len(events):  # it says which is too many
+                by_input(self._network, events)
+        else:
+            given = by_input(self._network, events)
+        pieces = [self._piece(number, given.get(name)) for number, name in enumerate(self._inputs)]
+        return [piece for piece in pieces if piece is not None]
+
+    def _piece(self, number: int, events: Any) -> _Piece | None:
+        """The events of one input; None for none."""
+        if events is None:
+            return None
+        name, size = self._inputs[number], self._sizes[number]
+        if isinstance(events, Currents) or not hasattr(events, "time"):
+            raise UsageError(
+                f"input '{name}' is a {type(events).__name__}, and a stream takes events alone",
+                fix="pass jaxsnn.Events(time=..., index=...) or jaxsnn.GradedEvents",
+                node=name,
+            )
+        time, channel = np.asarray(events.time, float), np.asarray(events.index)
+        value = np.asarray(events.value, float) if isinstance(events, GradedEvents) else None
+        shapes = [array.shape for array in (time, channel, value) if array is not None]
+        if time.ndim != 1 or len(set(shapes)) > 1:
+            raise UsageError(
+                f"input '{name}': the arrays of the events have shapes {shapes}",
+                fix="give all of them the shape (events,): a stream is one sample",
+                node=name,
+            )
+        refuse_bad_events(name, time, channel, size)
+        if value is not None and not np.isfinite(value).all():
+            raise UsageError(
+                f"input '{name}' has a value that is not finite",
+                fix="give finite numbers",
+                node=name,
+            )
+        if (late := time < self.time).any():
+            raise UsageError(
+                f"input '{name}': {late.sum()} of {time.size} events come before {self.time:g} s,"
+                f" where the stream is, such as {time[late][0]:g} s",
+                fix="push events in the order of time, or push with an earlier until",
+                node=name,
+            )
+        used = np.isfinite(time)
+        if not used.all():
+            time, channel = time[used], channel[used]
+            value = None if value is None else value[used]
+        return (number, time, channel, value) if time.size else None
+
+
+def stream(
+    network: Network,
+    options: EventDriven | None = None,
+    record: Iterable[str] | None = None,
+) -> EventStream:
+    """A network that takes events as they come, and hands over its spikes as soon as they are
+    certain.
+
+    It runs in the native backend: all of NIR's neurons, under delta and box spikes, in any wiring,
+    with delays, loops, convolutions, refractory times, and events that have values; without
+    Thresholds and currents. It needs no budgets: `max_spikes` and the others have no effect.
+
+    Args:
+        network: made by `jaxsnn.lower`.
+        options: of which `first_spike_only` and `refractory` count.
+        record: populations whose spikes are handed over; default: those that feed an Output.
+
+    Raises:
+        UsageError: a population that is none; options that make no sense.
+        LoweringError: a population that cannot be streamed, or no compiler for the native backend.
+
+    >>> from jaxsnn.nir import build
+    >>> neurons = build.cubalif(tau_mem="10ms", tau_syn="5ms")
+    >>> graph = build.sequential(build.input(1), build.linear(weight=[[9.0]]), neurons)
+    >>> from jaxsnn import lower
+    >>> session = stream(lower(graph))
+    >>> session.push(Events(time=[0.0], index=[0]))["2"].time.size
+    0
+    >>> session.push(until=30e-3)["2"].time.round(4)
+    array([0.0014])
+    """
+    options = options or EventDriven()
+    check_precision(network)
+    check_options(network, options)
+    refuse(event_limits(network.wires, network.populations, options.threshold))
+    firing = [name for name, own in network.populations.items() if own.fires]
+    if record is None:
+        fed = {name for names in network.outputs.values() for name in names}
+        record = [name for name in firing if name in fed]
+    record = [record] if isinstance(record, str) else list(record)
+    for name in record:
+        if name not in firing:
+            raise UsageError(
+                f"record names '{name}', which is not a spiking population",
+                fix=suggestion(name, firing),
+                node=name,
+            )
+    return EventStream(network, options, record)
+
+
+def obstacles(parts: Iterable[Part], dtype: str) -> Iterator[Problem]:
+    """Why populations cannot be streamed.
+
+    Args:
+        dtype: of the network.
+    """
+    library = native_library(dtype)
+    if not library.there:
+        yield Problem(
+            code="no-native",
+            message=f"a stream needs the native backend: {library.reason}",
+            fix=f"install a C++ compiler, or {_WHOLE}",
+        )
+    for part in parts:
+        if type(part.neuron) not in _DRIVES:
+            yield Problem(
+                node=part.name,
+                code="cannot-stream",
+                message=f"the neurons of population '{part.name}' are {type(part.neuron).__name__},"
+                " which streams do not take",
+                fix=_WHOLE,
+            )
+        for source, _ in part.signal.paths:
+            if source not in part.sources.network.inputs | part.sources.network.populations:
+                yield Problem(
+                    node=source,
+                    code="cannot-stream",
+                    message=f"node '{source}' is a Threshold, which streams do not take",
+                    fix=_WHOLE,
+                )
+
+
+def _rest(part: Part) -> Float[np.ndarray, "neurons"]:
+    """V that v is counted from."""
+    return np.asarray(part.neuron.v_inf(part.parameters, part.signal.constant), float)
+
+
+def _order(network: Network) -> dict[str, tuple[int, int]]:
+    """Of each population the number of its group, in execution order, and its place in the group."""
+    found = {}
+    for number, part in enumerate(groups(network.wires)):
+        names = part.order if isinstance(part, Cycle) else (part.name,)
+        found |= {name: (number, place) for place, name in enumerate(names)}
+    return found
+
+
+def _lanes(part: Part, order: tuple[int, int], *, recorded: bool) -> StreamLanes:
+    """A population as a stream takes it."""
+    lanes = np.array(stacked(part.lanes()), float)[:, 0]
+    drive = _DRIVES[type(part.neuron)]
+    if drive == "leak":
+        lanes[5] = lanes[4]  # j stays 0, whatever its time constant
+    fields = lanes if part.population.fires else lanes[2:]  # a readout has no threshold
+    if not (np.isfinite(fields).all() and (lanes[4:] > 0).all()):
+        raise LoweringError(
+            f"population '{part.name}' has a parameter that is not finite, or a time constant that"
+            " is not positive",
+            fix="look for it by jaxsnn.check",
+            node=part.name,
+        )
+    once, neuron = part.engine.stops(part.name), part.neuron
+    assert isinstance(neuron, TwoVariables)  # all of `_DRIVES` are
+    return StreamLanes(
+        lanes=lanes,
+        drive=drive,
+        fires=part.population.fires,
+        once=once,
+        subtract=neuron.keeps_overshoot,
+        recorded=recorded,
+        at_equality=neuron.fires_at_equality,
+        width=neuron.width,
+        refractory=0.0 if once else float(part.engine.of("refractory", part.name)),
+        group=order[0],
+        place=order[1],
+    )
+
+
+def _wirings(
+    parts: Mapping[str, Part], order: Mapping[str, tuple[int, int]], network: Network
+) -> Iterator[StreamWiring]:
+    """All ways between inputs and populations."""
+    number = {name: n for n, name in enumerate(parts)}
+    number |= {name: -1 - n for n, name in enumerate(network.inputs)}
+    for name, part in parts.items():
+        scale = np.asarray(part.scale, float)
+        for source, operator in part.signal.paths:
+            late = 0.0
+            if source in order and order[source][0] == order[name][0]:
+                places = order[source][1], order[name][1]
+                late = steps_late(network.populations[source], places)
+            ends = number[source], number[name]
+            yield _wiring(ends, operator, scale, late, network.dtype)
+
+
+def _wiring(
+    ends: tuple[int, int],
+    operator: Operator,
+    scale: Float[np.ndarray, "neurons"],
+    late: float,
+    dtype: Any,
+) -> StreamWiring:
+    """One operator, connection by connection.
+
+    Args:
+        ends: numbers of source and target.
+        scale: (neurons,) jump of j by a weight of 1.
+        late: seconds by which everything comes later.
+    """
+    source, position, row = operator.entries()
+    by_source = np.lexsort((position, source))  # pairs of a channel together
+    source, position, row = source[by_source], position[by_source], row[by_source]
+    weight = np.asarray(operator.rows(dtype), float)[row]  # (pairs, lanes)
+    lanes, count = operator.lanes, len(source)
+    target = np.arange(lanes) * operator.positions + position[:, None]
+    if operator.order is not None:
+        target = np.argsort(operator.order)[target]
+    delay = np.full(count, late)
+    if operator.delay is not None:
+        delay += np.asarray(operator.delay, float)[source]
+    if operator.row_delay is not None:
+        delay += np.asarray(operator.row_delay, float)[row]
+        first_pair = np.arange(count)  # each pair comes at a time of its own
+    else:
+        first_pair = np.flatnonzero(np.diff(source, prepend=-1))
+    return StreamWiring(
+        source=ends[0],
+        target=ends[1],
+        of_channel=np.searchsorted(source[first_pair], np.arange(operator.inward + 1)),
+        delay=delay[first_pair],
+        first=np.append(first_pair, count) * lanes,
+        weight=(weight * scale[target]).reshape(-1),
+        neuron=target.reshape(-1),
+        neurons=operator.size,
+    )

@@ -1,0 +1,232 @@
+"""Events in pieces: the spikes of `simulate` and of the reference, the same bits for every way of
+cutting them, and messages where they do not fit.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsnn import Currents, EventDriven, Events, GradedEvents, lower, simulate, stream
+from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.event.native import native_build
+from jaxsnn.nir import build
+from tests.fuzz import engine_runs, event_engine, random_networks
+
+pytestmark = pytest.mark.usefixtures("x64")
+TAU = 5e-3
+T_END = 0.06
+
+
+@pytest.fixture(autouse=True)
+def _built():
+    if native_build._compiler() is None:
+        pytest.skip("no compiler")
+
+
+def network(ratio=2.0, last=None, v_reset=0.0):
+    rng = np.random.default_rng(3)
+    scale = min(ratio / 2, 1)  # what j does to V grows as tau_mem gets shorter
+    neurons = {"tau_mem": ratio * TAU, "tau_syn": TAU}
+    return lower(
+        build.sequential(
+            build.input(12),
+            build.linear(weight=scale * rng.normal(0.3, 0.8, (9, 12))),
+            build.cubalif(9, v_reset=v_reset, **neurons),
+            build.linear(weight=scale * rng.normal(0.4, 0.8, (4, 9))),
+            last or build.cubalif(4, **neurons),
+        )
+    )
+
+
+def events(count=150):
+    rng = np.random.default_rng(4)
+    return Events(time=np.sort(rng.uniform(0, 0.05, count)), index=rng.integers(0, 12, count))
+
+
+def pieces(session, given, edges, end):
+    """All spikes of a stream that is given its events between edges, and run to each."""
+    found = {}
+    for low, high in zip([0, *edges], [*edges, np.inf], strict=True):
+        own = (given.time >= low) & (given.time < high)
+        piece = Events(time=given.time[own], index=given.index[own])
+        for name, spikes in session.push(piece, until=min(high, end)).items():
+            found.setdefault(name, []).append((spikes.time, spikes.index))
+    return {
+        name: tuple(np.concatenate(arrays) for arrays in zip(*own, strict=True))
+        for name, own in found.items()
+    }
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.5, 1.0, 3.0])
+def test_a_stream_fires_what_a_simulation_fires(ratio):
+    net, given = network(ratio), events()
+    whole = simulate(net, given, T_END, engine=EventDriven(max_spikes=300))
+    session = stream(net, record=["2", "4"])
+    found = session.push(given, until=T_END)
+    for name, spikes in found.items():
+        expected = np.sort(np.asarray(whole.spikes[name].time), axis=None)
+        expected = expected[np.isfinite(expected)]
+        assert len(expected) > 20
+        np.testing.assert_allclose(spikes.time, expected, rtol=0, atol=1e-11 * TAU)
+        assert (np.diff(spikes.time) >= 0).all()
+    assert session.time == T_END
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, T_END), max_size=12))
+def test_pieces_of_any_size_give_the_same_bits(edges):
+    net, given = network(1.7), events()
+    whole = pieces(stream(net, record=["2", "4"]), given, [], T_END)
+    cut = pieces(stream(net, record=["2", "4"]), given, sorted(edges), T_END)
+    for name, (time, index) in whole.items():
+        np.testing.assert_array_equal(cut[name][0], time)
+        np.testing.assert_array_equal(cut[name][1], index)
+
+
+def test_one_event_at_a_time_gives_the_same_bits():
+    net, given = network(), events()
+    whole = stream(net).push(given, until=T_END)["4"]
+    session, found = stream(net), []
+    for time, index in zip(given.time, given.index, strict=True):
+        found.append(session.push(Events(time=[time], index=[index]))["4"])
+        assert session.waiting < 60  # what is over is forgotten
+    found.append(session.push(until=T_END)["4"])
+    np.testing.assert_array_equal(np.concatenate([own.time for own in found]), whole.time)
+    np.testing.assert_array_equal(np.concatenate([own.index for own in found]), whole.index)
+
+
+def drawn_networks():
+    """Networks of all kinds, with delays, loops, boxes, convolutions, subtraction."""
+    for group in (2, 5, 8, 13, 21, 34):
+        structure = random_networks.structure_of(group)
+        kept = event_engine.drawn_of(structure, 10 * group, event_engine.Summary())
+        if kept is not None:
+            yield *kept, structure
+
+
+def test_a_stream_fires_what_the_reference_fires():
+    spikes = 0
+    for drawn, found, structure in drawn_networks():
+        net = lower(engine_runs.graph_of(drawn), dtype="float64")
+        firing = [name for name, own in net.populations.items() if own.fires]
+        for sample, wanted in enumerate(found):
+            session = stream(net, engine_runs.engine_of(structure), record=firing)
+            given = {
+                name: Events(time=time[sample], index=drawn.channels[name][sample])
+                for name, time in drawn.times.items()
+            }
+            here = session.push(given, until=drawn.t_end)
+            for name in firing:
+                for neuron, own in enumerate(wanted.spikes[name]):
+                    times = here[name].time[here[name].index == neuron]
+                    np.testing.assert_allclose(times, own, rtol=0, atol=1e-11)
+                    spikes += len(own)
+    assert spikes > 200
+
+
+def test_a_readout_has_the_voltage_of_a_simulation():
+    net, given = network(last=build.cubali(4, tau_mem=2 * TAU, tau_syn=TAU)), events()
+    times = np.array([0.013, 0.031, 0.059])
+    whole = simulate(net, given, T_END, sample_times=times, engine=EventDriven(max_spikes=300))
+    session, low = stream(net), 0.0
+    for n, time in enumerate(times):
+        own = (given.time >= low) & (given.time < time)
+        assert session.push(Events(time=given.time[own], index=given.index[own]), time) == {}
+        wanted = np.asarray(whole.voltages["4"])[0, n]
+        np.testing.assert_allclose(session.voltage("4"), wanted, atol=1e-12)
+        low = time
+
+
+def test_events_have_values():
+    net, given = network(), events()
+    value = np.random.default_rng(5).uniform(0.2, 1.5, given.time.size)
+    graded = GradedEvents(time=given.time, index=given.index, value=value)
+    whole = simulate(net, graded, T_END, engine=EventDriven(max_spikes=300))
+    expected = np.sort(np.asarray(whole.spikes["4"].time), axis=None)
+    found = stream(net).push(graded, until=T_END)["4"].time
+    np.testing.assert_allclose(found, expected[np.isfinite(expected)], rtol=0, atol=1e-11 * TAU)
+    assert len(found) != len(stream(net).push(given, until=T_END)["4"].time)
+
+
+def test_numbers_of_float32_are_taken_as_they_are():
+    small = lower(
+        build.sequential(
+            build.input(1),
+            build.linear(weight=[[9.1]]),
+            build.cubalif(tau_mem=2 * TAU, tau_syn=TAU),
+        ),
+        dtype="float32",
+    )
+    found = stream(small).push(Events(time=[0.0], index=[0]), until=T_END)["2"].time
+    weight = float(small.parameters["1"]["weight"][0, 0])
+    taus = small.parameters["2"]
+    ratio = float(taus["tau_mem"][0]) / float(taus["tau_syn"][0])
+    assert ratio == pytest.approx(2)
+    # with x = exp(-t / tau_mem): w (x - x^2) = threshold
+    x = (1 + np.sqrt(1 - 4 / weight)) / 2
+    assert found[0] == pytest.approx(-np.log(x) * float(taus["tau_mem"][0]), rel=1e-12)
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing():
+    session = stream(network())
+    session.push(Events(time=[0.01], index=[0]))
+    for given, words in (
+        (Events(time=[0.005], index=[0]), "1 of 1 events come before 0.01 s"),
+        (Events(time=[0.02], index=[12]), "12 channels (0 to 11)"),
+        (Events(time=[[0.02]], index=[[1]]), "a stream is one sample"),
+        (Events(time=[np.nan], index=[1]), "an event at time nan"),
+        (GradedEvents(time=[0.02], index=[1], value=[np.inf]), "not finite"),
+        (Currents(time=jnp.zeros(1), value=jnp.zeros((1, 12))), "takes events alone"),
+        ([0.02], "is a list"),
+        ({"input": None, "other": None}, "no input 'other'"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            session.push(given)
+        assert words in str(caught.value)
+    with pytest.raises(UsageError, match=r"until is 0.001 s, and the stream is at 0.01 s"):
+        session.push(until=1e-3)
+    assert (session.time, session.waiting) == (0.01, 1)
+    with pytest.raises(UsageError, match="did you mean '4'"):
+        session.voltage("44")
+
+
+def test_unused_slots_and_the_order_of_a_piece_do_not_matter():
+    net, given = network(), events()
+    whole = stream(net).push(given, until=T_END)["4"]
+    order = np.random.default_rng(1).permutation(given.time.size)
+    mixed = Events(
+        time=np.append(given.time[order], np.inf), index=np.append(given.index[order], 12)
+    )
+    found = stream(net).push(mixed, until=T_END)["4"]
+    np.testing.assert_array_equal(found.time, whole.time)
+
+
+def test_what_a_stream_cannot_take_is_named():
+    with pytest.raises(UsageError, match="record names '1', which is not a spiking population"):
+        stream(network(), record=["1"])
+    level = build.sequential(
+        build.input(1),
+        build.linear(weight=[[1.0]]),
+        build.li(1, tau=TAU),
+        build.node("Threshold", 1, threshold=0.2),
+        build.linear(weight=[[1.0]]),
+        build.cubalif(1, tau_mem=2 * TAU, tau_syn=TAU),
+    )
+    with pytest.raises(LoweringError, match="node '3' is a Threshold"):
+        stream(lower(level))
+
+
+def test_spikes_without_end_at_one_time_are_an_error():
+    nodes = {
+        "in": build.input(1),
+        "to": build.linear(weight=[[2.0]]),
+        "loop": build.lif(1, tau=TAU),
+        "back": build.linear(weight=[[2.0]]),
+        "out": build.output(1),
+    }
+    loop = build.network(nodes, [("in", "to", "loop", "out"), ("loop", "back", "loop")])
+    session = stream(lower(loop))
+    with pytest.raises(SimulationError, match="spikes and arrivals at one time, 0.01"):
+        session.push(Events(time=[0.01], index=[0]), until=T_END)
