@@ -96,17 +96,23 @@ class Sample:
         state[population.moved] += np.where(held, 0.0, jumps) if population.moved == "v" else jumps
 
     def fire_above(self):
-        """The first neuron that is above its threshold fires."""
+        """All neurons of the first population that has some above the threshold fire; what they
+        send at once arrives when all of them have.
+        """
         for number, population in enumerate(self.populations):
             above = np.flatnonzero(
                 self.able(number) & (self.state[number]["v"] >= population.lanes.threshold)
             )
             if above.size:
-                self.fire(number, above[0])
+                at_once = [sent for neuron in above for sent in self.fire(number, neuron)]
+                for target, jumps in at_once:
+                    self.take(target, jumps)
                 return True
         return False
 
     def fire(self, number, neuron):
+        """A spike now: (target, jumps) of what it sends without a delay."""
+        at_once = []
         population = self.populations[number]
         self.spikes[number][neuron].append(self.now)
         self.state[number]["v"][neuron] = population.lanes.reset[neuron]
@@ -115,13 +121,14 @@ class Sample:
             if edge.source != number:
                 continue
             if edge.delays is None:
-                self.take(edge.target, edge.jumps[neuron])
+                at_once.append((edge.target, edge.jumps[neuron]))
             else:
                 each = edge.delays.ndim > 0
                 delay = edge.delays[neuron] if each else edge.delays
                 self.send(
                     self.now + delay, edge.target, edge.jumps[neuron], place, neuron if each else 0
                 )
+        return at_once
 
     def flow(self, until):
         """To a time, or to the first threshold crossing before it."""

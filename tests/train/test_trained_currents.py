@@ -24,7 +24,7 @@ def net():
         build.input(4),
         build.linear(5, weight=normal(1.2, 0.4)),
         neurons,
-        build.linear(2, weight=normal(2.5, 0.5)),
+        build.linear(2, weight=normal(12.0, 2.0)),
         neurons,
         seed=0,
         dialect="nir",
