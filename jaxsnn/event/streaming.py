@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -172,6 +171,8 @@ class EventStream:
                 fix="give all of them the shape (events,): a stream is one sample",
                 node=name,
             )
+        if self._is_plain(time, channel, size) and value is None:
+            return number, time, channel, None
         refuse_bad_events(name, time, channel, size)
         if value is not None and not np.isfinite(value).all():
             raise UsageError(
@@ -187,10 +188,22 @@ class EventStream:
                 node=name,
             )
         used = np.isfinite(time)
-        if not used.all():
-            time, channel = time[used], channel[used]
-            value = None if value is None else value[used]
+        time, channel = time[used], channel[used]
+        value = None if value is None else value[used]
         return (number, time, channel, value) if time.size else None
+
+    def _is_plain(self, time: np.ndarray, channel: np.ndarray, size: int) -> bool:
+        """Whether nothing is wrong with events and none is unused, in few looks at them: a piece may
+        be a single event.
+        """
+        return (
+            time.size > 0
+            and channel.dtype.kind in "iu"
+            and self.time <= time.min()
+            and time.max() < np.inf
+            and channel.min() >= 0
+            and channel.max() < size
+        )
 
 
 def stream(

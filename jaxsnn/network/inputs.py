@@ -219,9 +219,6 @@ def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int)
     Raises:
         UsageError: names the first.
     """
-    whole = index.dtype.kind in "iu"
-    if whole and time.size and time.min() >= 0 and 0 <= index.min() <= index.max() < size:
-        return  # the usual case, in few looks at the arrays
     _refuse_times(name, time)
     _refuse_channels(name, index, np.isfinite(time), size)
 

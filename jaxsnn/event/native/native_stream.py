@@ -163,7 +163,11 @@ class NativeStream:
         found = self._calls[name](self._handle, *arguments)
         if found < 0:
             problem = self._library.jaxsnn_stream_problem(self._handle)
-            raise SimulationError(f"the stream has ended: {problem.decode()}")
+            raise SimulationError(
+                f"the stream has ended: {problem.decode()}",
+                fix="look for v_reset that is not below v_threshold and for loops without a delay,"
+                " and begin a new stream",
+            )
         return found
 
 

@@ -351,8 +351,7 @@ class Stream {
       last = time;
       if (at_once > kMostAtOnce)
         throw std::runtime_error("more than " + std::to_string(kMostAtOnce) +
-                                 " spikes and arrivals at one time, " + std::to_string(time) +
-                                 " s: is v_reset below v_threshold, and no loop endless?");
+                                 " spikes and arrivals at one time, " + std::to_string(time) + " s");
       if (who)
         fire(*who, number, time);
       else
