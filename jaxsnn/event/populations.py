@@ -54,8 +54,8 @@ class Given(NamedTuple):
     row: Rows
 
 
-class Part:
-    """One population by itself."""
+class PopulationPart:
+    """One population by itself: what arrives at it, and its neurons."""
 
     def __init__(self, sources: Sources, name: str) -> None:
         self.sources, self.engine, self.name = sources, sources.engine, name
@@ -204,7 +204,7 @@ class Part:
         record.budgets["max_spikes"][name] = Budget(needed=jnp.max(spikes.count), room=room)
 
 
-class FeedForwardPart(Part):
+class FeedForwardPart(PopulationPart):
     """A population that does not feed back into itself."""
 
     def run(
@@ -349,7 +349,7 @@ class RecurrentPart:
 
     def __init__(self, sources: Sources, names: tuple[str, ...]) -> None:
         self.names, self.sources = names, sources
-        self.parts = [Part(sources, name) for name in names]
+        self.parts = [PopulationPart(sources, name) for name in names]
 
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate it, and write what happened into the record and the trains."""
@@ -385,11 +385,11 @@ class RecurrentPart:
             train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
             self.sources.trains[part.name] = train
 
-    def _external(self, part: Part) -> list[Path]:
+    def _external(self, part: PopulationPart) -> list[Path]:
         """What arrives at a population of the group from outside."""
         return [path for path in self._matrices(part) if path[0] not in self.names]
 
-    def _matrices(self, part: Part) -> Sequence[Path]:
+    def _matrices(self, part: PopulationPart) -> Sequence[Path]:
         """What arrives at a population through matrices, with delays of their source channels at
         most.
         """

@@ -19,7 +19,7 @@ from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, StreamLanes, StreamWiring
-from jaxsnn.event.populations import Part, steps_late
+from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import by_input, refuse_bad_events
 from jaxsnn.network.network import Network, check_precision
@@ -68,7 +68,7 @@ class EventStream:
         self._recorded = {name: names.index(name) for name in names if name in wanted}
         known = network.with_known_facts()
         sources = sources_of(known[0], {}, options, known[1])
-        parts = {name: Part(sources, name) for name in names}
+        parts = {name: PopulationPart(sources, name) for name in names}
         refuse(obstacles(parts.values(), network.dtype.name))
         self._rest = {name: _rest(part) for name, part in parts.items()}
         self._native = NativeStream(network.dtype.name)
@@ -256,7 +256,7 @@ def stream(
     return EventStream(network, options, record)
 
 
-def obstacles(parts: Iterable[Part], dtype: str) -> Iterator[Problem]:
+def obstacles(parts: Iterable[PopulationPart], dtype: str) -> Iterator[Problem]:
     """Why populations cannot be streamed.
 
     Args:
@@ -288,7 +288,7 @@ def obstacles(parts: Iterable[Part], dtype: str) -> Iterator[Problem]:
                 )
 
 
-def _rest(part: Part) -> Float[np.ndarray, "neurons"]:
+def _rest(part: PopulationPart) -> Float[np.ndarray, "neurons"]:
     """V that v is counted from."""
     return np.asarray(part.neuron.v_inf(part.parameters, part.signal.constant), float)
 
@@ -302,7 +302,7 @@ def _order(network: Network) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _lanes(part: Part, order: tuple[int, int], *, recorded: bool) -> StreamLanes:
+def _lanes(part: PopulationPart, order: tuple[int, int], *, recorded: bool) -> StreamLanes:
     """A population as a stream takes it."""
     lanes = np.array(stacked(part.lanes()), float)[:, 0]
     drive = _DRIVES[type(part.neuron)]
@@ -334,7 +334,7 @@ def _lanes(part: Part, order: tuple[int, int], *, recorded: bool) -> StreamLanes
 
 
 def _wirings(
-    parts: Mapping[str, Part], order: Mapping[str, tuple[int, int]], network: Network
+    parts: Mapping[str, PopulationPart], order: Mapping[str, tuple[int, int]], network: Network
 ) -> Iterator[StreamWiring]:
     """All ways between inputs and populations."""
     number = {name: n for n, name in enumerate(parts)}
