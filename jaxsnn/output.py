@@ -4,10 +4,12 @@ not at all.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,20 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a directory", fix="name a file in it")
-    if path.exists() and not force:
-        raise FileError(f"{path} exists", fix="choose another name or pass force=True")
+    if os.path.lexists(path) and not force:  # a link that leads nowhere, too
+        raise _exists(path)
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path} is no regular file", fix="name another file")
     if not path.parent.is_dir():
         raise FileError(
             f"{path} cannot be written, the folder {path.parent} does not exist",
             fix="create it first",
         )
     return path
+
+
+def _exists(path: Path) -> FileError:
+    return FileError(f"{path} exists", fix="choose another name or pass force=True")
 
 
 def refuse_shared(sources: Iterable[Name], outputs: Mapping[str, Name]) -> None:
@@ -69,30 +77,81 @@ def _same(one: Name, other: Name) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def write_whole(
-    path: str | os.PathLike[str], write: Callable[[Path], Any], force: bool = False
-) -> None:
-    """Let `write` write to a temporary name in the same folder, then rename it.
+def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
+    """Write a file: whole, on the disk, or not at all. Text is UTF-8.
+
+    What is there is replaced with `force` alone, also if it came there meanwhile, and keeps its
+    permissions; behind a symbolic link it is what the link leads to.
 
     Raises:
-        FileError: as `refuse_unwritable`, or the folder cannot be written.
+        FileError: as `refuse_unwritable`, or it cannot be written.
     """
     path = refuse_unwritable(path, force)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    target = Path(os.path.realpath(path)) if force else path
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        # a folder, so that `write` may choose how it opens the file, and the file gets the usual
-        # permissions
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            write(temporary)
-            os.replace(temporary, path)
+        try:
+            _write_through(temporary, data)
+            if force and target.exists():
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            _put(temporary, target, force)
+            _onto_the_disk(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise _exists(path) from error
     except OSError as error:
-        raise FileError(f"{path} cannot be written ({error.strerror or error})") from error
+        raise FileError(
+            f"{path} cannot be written ({error.strerror or error}), and is as it was",
+            fix="make room, or name another file",
+        ) from error
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """A new file with all of its bytes on the disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put(temporary: Path, target: Path, force: bool) -> None:
+    """Give a file its name, which another may have taken by now.
+
+    Raises:
+        FileExistsError: it has, and `force` is not set.
+    """
+    if force:
+        os.replace(temporary, target)
+        return
+    try:
+        os.link(temporary, target)  # fails where the name is taken
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, target)
+
+
+def _onto_the_disk(folder: Path) -> None:
+    """Let the names of a folder last, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some systems know no such thing for folders; the file itself is on the disk
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) -> None:
     """Write JSON: the same bytes for the same content."""
     text = as_json(content) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
+    write_whole(path, text, force)
 
 
 def as_json(content: Any) -> str:
@@ -108,8 +167,6 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force:
     """
     import numpy as np
 
-    def save(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-
-    write_whole(Path(path), save, force)
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    write_whole(path, written.getvalue(), force)

@@ -5,6 +5,7 @@ matplotlib is imported inside functions; its global state is not used.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: str | Path, force: bool) -> None:
-    write_whole(path, lambda temporary: figure.savefig(temporary, format="png"), force)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_whole(path, drawn.getvalue(), force)
 
 
 def learning_curve(

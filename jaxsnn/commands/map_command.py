@@ -275,7 +275,7 @@ def place_and_route_file(
         violations = check(found.mapping, quantized.netlist)
     if found.mapping is not None and not violations:
         text = to_json(found.mapping)
-        write_whole(output, lambda path: path.write_text(text, encoding="utf-8"), force)
+        write_whole(output, text, force)
         files = {"output": os.fspath(output)} | _draw(found.mapping, svg, force)
     return MapOutcome(
         stop_reason=found.stop_reason,
@@ -327,5 +327,5 @@ def _draw(mapping: Mapping, svg: str | None, force: bool) -> dict[str, str]:
     from jaxsnn.output import write_whole
 
     text = floorplan(mapping)
-    write_whole(svg, lambda path: path.write_text(text, encoding="utf-8"), force)
+    write_whole(svg, text, force)
     return {"svg": svg}

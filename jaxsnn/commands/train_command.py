@@ -312,9 +312,7 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     write(files.trained, done.graph, files.force)
     write_json(files.history, done.as_dict(), files.force)
     if in_the_loop:
-        write_whole(
-            files.mapping, lambda path: path.write_text(text, encoding="utf-8"), files.force
-        )
+        write_whole(files.mapping, text, files.force)
     return notes
 
 

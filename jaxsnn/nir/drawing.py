@@ -68,7 +68,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
             fix=f"name a file that ends in one of {listing(FORMATS)}",
         )
     text = FORMATS[ending](graph)
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
+    write_whole(path, text, force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))
 
 

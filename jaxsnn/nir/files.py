@@ -7,20 +7,40 @@ dataset a `Dataset`.
 from __future__ import annotations
 
 import dataclasses
+import io
+import operator
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Before HDF5 is loaded: filters that are not built in are code that is looked for in folders.
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
+
 import h5py
 import numpy as np
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxsnn.errors import FileError
+from jaxsnn.errors import FileError, UsageError
 from jaxsnn.output import write_whole
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
 #: contain themselves.
 MAXIMUM_DEPTH = 32
+
+
+#: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
+MAX_BYTES, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
+#: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
+_LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
+_FILTERS = (
+    h5py.h5z.FILTER_DEFLATE,
+    h5py.h5z.FILTER_SHUFFLE,
+    h5py.h5z.FILTER_FLETCHER32,
+    h5py.h5z.FILTER_SZIP,
+    h5py.h5z.FILTER_LZF,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +78,12 @@ def text_dataset(text: str | list[Any]) -> Dataset:
     return Dataset(value=np.array(_encoded(text), dtype=object), dtype=h5py.string_dtype())
 
 
+def _bytes(text: Any) -> Any:
+    return text.encode() if isinstance(text, str) else text
+
+
 def _encoded(text: Any) -> Any:
-    return text.encode() if isinstance(text, str) else [_encoded(part) for part in text]
+    return _bytes(text) if isinstance(text, str) else [_encoded(part) for part in text]
 
 
 def text_of(dataset: Dataset) -> str | None:
@@ -99,22 +123,25 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     file".
 
     Raises:
-        FileError: The file is missing, a directory, not HDF5, or cut short.
+        FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
+            `JAXSNN_MAX_BYTES`; or its numbers lie elsewhere, or only a plug-in decodes them.
     """
     path = Path(path)
     if not path.exists():
         raise FileError(f"{path}: no such file")
     if path.is_dir():
         raise FileError(f"{path} is a directory", fix=f"name {kind}")
+    if not path.is_file():
+        raise FileError(f"{path} is no regular file", fix=f"name {kind}")
     try:
         is_hdf5 = h5py.is_hdf5(path)
-        if not is_hdf5 and path.read_bytes()[:8] != b"\x89HDF\r\n\x1a\n":
+        if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
             raise FileError(
                 f"{path} is not an HDF5 file ({path.stat().st_size} bytes), so it cannot be {kind}",
                 fix="name another file, or export it again",
             )
         with h5py.File(path, "r") as file:
-            return _load_group(file, str(path), 0)
+            return _load_group(file, _Reading(path=str(path), bytes_left=_max_bytes()), 0)
     except PermissionError as error:
         raise FileError(
             f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
@@ -125,12 +152,68 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         ) from error
 
 
+def _begin(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8)
+
+
+def _max_bytes() -> int:
+    """How many bytes the arrays of a file may have.
+
+    Raises:
+        UsageError: the environment says something else than a number.
+    """
+    said = os.environ.get(MAX_BYTES, "")
+    if said and not said.isdigit():
+        raise UsageError(f"{MAX_BYTES} is '{said}'", fix="give a number of bytes")
+    return int(said or DEFAULT_MAX_BYTES)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Reading:
+    """A file that is being read.
+
+    Attributes:
+        path: for messages.
+        bytes_left: that arrays may still have.
+        seen: objects that have been read: a file must not hold one under two names, which would
+            let a small file grow without bound.
+    """
+
+    path: str
+    bytes_left: int
+    seen: set[bytes] = dataclasses.field(default_factory=set)
+
+    def enter(self, entry: h5py.Group | h5py.Dataset) -> None:
+        """Refuse an object that was there before."""
+        information = h5o.get_info(entry.id)
+        key = b"%d %d" % (information.fileno, information.addr)
+        if key in self.seen:
+            raise FileError(
+                f"{self.path}: {entry.name} is there under another name, too",
+                fix="export it again, with a copy under each name",
+            )
+        self.seen.add(key)
+
+    def take(self, name: str, size: int) -> None:
+        """Refuse arrays that are too large, before they are decoded."""
+        self.bytes_left -= size
+        if self.bytes_left < 0:
+            raise FileError(
+                f"{self.path}: with {name} of {size} bytes its arrays have more than"
+                f" {_max_bytes()} bytes",
+                fix=f"set the environment variable {MAX_BYTES} to what you trust it with",
+            )
+
+
 def _first_line(error: Exception) -> str:
     text = str(error).strip("'\"")
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
+def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
+    path = reading.path
+    reading.enter(group)
     if depth > MAXIMUM_DEPTH:
         raise FileError(
             f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}",
@@ -147,20 +230,21 @@ def _load_group(group: h5py.Group, path: str, depth: int) -> Group:
             )
         entry = group[name]
         if isinstance(entry, h5py.Group):
-            entries[name] = _load_group(entry, path, depth + 1)
+            entries[name] = _load_group(entry, reading, depth + 1)
         elif isinstance(entry, h5py.Dataset):
-            entries[name] = _load_dataset(entry)
+            entries[name] = _load_dataset(entry, reading)
         else:
             raise FileError(
                 f"{path}: {group.name}/{name} is neither a group nor a dataset",
                 fix="export the file again without it",
             )
-    return Group(entries, _load_attributes(group))
+    return Group(entries, _load_attributes(group, reading))
 
 
-def _load_attributes(entry: h5py.Group | h5py.Dataset) -> dict[str, Dataset]:
+def _load_attributes(entry: h5py.Group | h5py.Dataset, reading: _Reading) -> dict[str, Dataset]:
     attributes = {}
     for name in entry.attrs:
+        reading.take(f"{entry.name}@{name}", entry.attrs.get_id(name).get_storage_size())
         attributes[name] = Dataset(
             value=_frozen(entry.attrs[name]), dtype=entry.attrs.get_id(name).dtype
         )
@@ -178,7 +262,29 @@ def _frozen(value: Any) -> np.ndarray | h5py.Empty:
     return array
 
 
-def _load_dataset(dataset: h5py.Dataset) -> Dataset:
+def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> None:
+    """Refuse numbers that do not lie in this file as they are, or that only a plug-in decodes:
+    nothing is read from elsewhere, and no code is loaded.
+    """
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
+    strange = [number for number in filters if number not in _FILTERS]
+    if properties.get_layout() not in _LAYOUTS or properties.get_external_count():
+        what = "has its numbers elsewhere (external storage or a virtual dataset)"
+    elif strange:
+        what = f"is compressed by filter {strange[0]}, which only a plug-in decodes"
+    else:
+        return
+    raise FileError(
+        f"{reading.path}: {dataset.name} {what}, and a NIR file holds them itself",
+        fix="write it again with h5py, plain or compressed by gzip",
+    )
+
+
+def _load_dataset(dataset: h5py.Dataset, reading: _Reading) -> Dataset:
+    reading.enter(dataset)
+    _refuse_storage(dataset, reading)
+    reading.take(str(dataset.name), dataset.size * dataset.dtype.itemsize if dataset.size else 0)
     value = _frozen(dataset[()])
     names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
     # What create_dataset would do by itself is left out.
@@ -191,7 +297,10 @@ def _load_dataset(dataset: h5py.Dataset) -> Dataset:
         if name not in defaults or setting != defaults[name]
     }
     return Dataset(
-        value=value, dtype=dataset.dtype, attributes=_load_attributes(dataset), storage=kept
+        value=value,
+        dtype=dataset.dtype,
+        attributes=_load_attributes(dataset, reading),
+        storage=kept,
     )
 
 
@@ -203,11 +312,52 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
         FileError: The file exists, or the folder cannot be written.
     """
 
-    def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
-            _save_group(file, document)
+    image = _image(document)
+    # HDF5 may not say that it could not write: what was written is read before it counts.
+    if not _same(_load_image(image), document):
+        raise FileError(
+            f"{path} was not written: what HDF5 made of it reads otherwise",
+            fix="please report it, with the versions that jaxsnn doctor shows",
+        )
+    write_whole(path, image, force)
 
-    write_whole(path, write, force)
+
+def _image(document: Group) -> bytes:
+    """The bytes of a file, made in memory."""
+    with h5py.File("image", "w", driver="core", backing_store=False) as file:
+        _save_group(file, document)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _load_image(image: bytes) -> Group:
+    with h5py.File(io.BytesIO(image), "r") as file:
+        return _load_group(file, _Reading(path="", bytes_left=sys.maxsize), 0)
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether two documents, or parts of them, have the same entries and numbers."""
+    if isinstance(wanted, Mapping):
+        attributes = (getattr(part, "attributes", {}) for part in (found, wanted))
+        return (
+            isinstance(found, Mapping)
+            and found.keys() == wanted.keys()
+            and all(_same(found[name], entry) for name, entry in wanted.items())
+            and (not isinstance(wanted, Group) or _same(*attributes))
+        )
+    if not isinstance(found, Dataset):
+        return False
+    return _same_value(found.value, wanted.value) and _same(found.attributes, wanted.attributes)
+
+
+def _same_value(found: Any, wanted: Any) -> bool:
+    if isinstance(found, h5py.Empty) or isinstance(wanted, h5py.Empty):
+        return isinstance(found, h5py.Empty) and isinstance(wanted, h5py.Empty)
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.dtype == object or wanted.dtype == object:  # text of variable length
+        texts = ([_bytes(part) for part in array.flat] for array in (found, wanted))
+        return found.shape == wanted.shape and operator.eq(*texts)
+    return np.array_equal(found, wanted, equal_nan=found.dtype.kind in "fc")
 
 
 def _save_group(target: h5py.Group, group: Group) -> None:

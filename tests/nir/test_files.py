@@ -107,7 +107,7 @@ def contains_itself(path):
     with h5py.File(path, "w") as file:
         node = file.create_group("node")
         node["inner"] = node
-    return "a group that contains itself"
+    return "/node/inner is there under another name, too"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def deploy(
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), force)
+    write_whole(path, text, force)
 
 
 def _refuse_rows(mapping: Mapping) -> None:

@@ -34,7 +34,7 @@ def map_step(
             f"the trained network has no mapping ({found.why})", fix="train it with another seed="
         )
     text, resources = to_json(found.mapping), used(found.mapping)
-    write_whole(written, lambda path: path.write_text(text, encoding="utf-8"), force)
+    write_whole(written, text, force)
     runs = len(found.mapping.runs)
     taken = [
         f"{resources[name]['used']} of {resources[name]['available']} {name}" for name in _SHOWN

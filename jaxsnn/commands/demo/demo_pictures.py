@@ -24,7 +24,7 @@ def draw_step(
     """The pictures' names; the chip's is always among them, the others need matplotlib."""
     names = ("floorplan.svg", "learning_curve.png", "raster.png")
     text = floorplan(mapping)
-    write_whole(folder / names[0], lambda path: path.write_text(text, encoding="utf-8"), force)
+    write_whole(folder / names[0], text, force)
     lines = [f"{names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"]
     trained, after = found
     try:

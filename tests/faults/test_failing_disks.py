@@ -1,0 +1,196 @@
+"""What is there stays as it was when a write fails, wherever it fails, and when someone else is
+faster.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from jaxsnn import output
+from jaxsnn.errors import FileError
+from jaxsnn.nir import build, read, write
+from jaxsnn.output import write_arrays, write_json, write_whole
+
+
+def graph(scale=1.0):
+    weight = scale * np.ones((40, 30))
+    return build.sequential(build.input(30), build.linear(weight=weight), build.lif(40, tau="10ms"))
+
+
+opened = open
+WRITERS = {
+    "nir": lambda path, scale: write(path, graph(scale), force=True),
+    "json": lambda path, scale: write_json(path, {"scale": [scale] * 3000}, force=True),
+    "npz": lambda path, scale: write_arrays(path, {"x": scale * np.ones(3000)}, force=True),
+}
+
+
+def leftovers(folder):
+    return sorted(name for name in os.listdir(folder) if name.startswith("."))
+
+
+@pytest.mark.parametrize("what", WRITERS)
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("place", ["open", "write", "fsync", "replace"])
+def test_a_failing_write_leaves_what_was_there(what, error, place, tmp_path, monkeypatch):
+    path = tmp_path / "kept"
+    WRITERS[what](path, 1.0)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    class Failing:
+        """A file whose writes fail after the first thousand bytes."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:1000])
+            fail()
+
+    if place == "open":
+        monkeypatch.setattr(output, "open", fail, raising=False)
+    elif place == "write":
+        monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
+    else:
+        monkeypatch.setattr(os, place, fail)
+    with pytest.raises(FileError, match=r"kept cannot be written \(.*\), and is as it was"):
+        WRITERS[what](path, 2.0)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert leftovers(tmp_path) == []
+    WRITERS[what](path, 2.0)
+    assert path.read_bytes() != before
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from jaxsnn.errors import FileError
+from tests.faults.test_failing_disks import WRITERS, leftovers
+
+folder, failed = Path(sys.argv[1]), 0
+for what, writer in WRITERS.items():
+    path = folder / what
+    writer(path, 1.0)
+    before = path.read_bytes()
+    for size in range(0, len(before), max(len(before) // 40, 1)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            writer(path, 2.0)
+        except FileError:
+            failed += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert path.read_bytes() == before, (what, size)
+        assert not leftovers(folder), (what, size)
+print(failed)
+"""
+
+
+def test_a_disk_that_is_full_at_any_byte_leaves_what_was_there(tmp_path):
+    """The system itself refuses to write more: a hundred places in files of each kind."""
+    found = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 100
+
+
+def test_numbers_that_hdf5_lost_are_found_before_the_file_has_its_name(tmp_path, monkeypatch):
+    from jaxsnn.nir import files
+
+    path = tmp_path / "kept.nir"
+    write(path, graph(1.0))
+    before = path.read_bytes()
+    image = files._image
+
+    def zeros(document):
+        weight = document["node"]["nodes"]["1"]["weight"]
+        lost = files.Dataset(value=0 * weight.value, dtype=weight.dtype)
+        nodes = {**document["node"]["nodes"]}
+        nodes["1"] = files.Group({**nodes["1"], "weight": lost}, nodes["1"].attributes)
+        node = files.Group({**document["node"], "nodes": files.Group(nodes)})
+        return image(files.Group({**document, "node": node}))
+
+    monkeypatch.setattr(files, "_image", zeros)
+    with pytest.raises(FileError, match="was not written"):
+        write(path, graph(2.0), force=True)
+    assert path.read_bytes() == before
+
+
+def test_of_several_at_once_one_writes_and_the_others_are_refused(tmp_path):
+    path, won, start = tmp_path / "one.json", [], threading.Barrier(8)
+
+    def try_it(number):
+        start.wait()
+        with contextlib.suppress(FileError):
+            write_json(path, {"number": number})
+            won.append(number)
+
+    threads = [threading.Thread(target=try_it, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert f'"number": {won[0]}' in path.read_text()
+    assert leftovers(tmp_path) == []
+
+
+def test_without_hard_links_the_name_is_still_taken_once(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_whole(tmp_path / "new", "1")
+    assert (tmp_path / "new").read_text() == "1"
+    with pytest.raises(FileError, match="exists"):
+        write_whole(tmp_path / "new", "2")
+    assert (tmp_path / "new").read_text() == "1"
+
+
+def test_a_link_that_leads_nowhere_is_something_that_exists(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileError, match="exists"):
+        write_whole(tmp_path / "link", "new")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_replaced_file_keeps_its_permissions_and_the_links_to_it(tmp_path):
+    write_whole(tmp_path / "file", "old")
+    os.chmod(tmp_path / "file", 0o640)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_whole(tmp_path / "link", "new", force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_devices_and_pipes_are_not_written_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is no regular file"):
+        write_whole(tmp_path / "pipe", "new", force=True)
+
+
+def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):
+    write(tmp_path / "a.nir", graph(3.0))
+    assert (np.asarray(read(tmp_path / "a.nir").nodes["1"].weight) == 3).all()
