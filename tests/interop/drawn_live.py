@@ -27,12 +27,14 @@ class Live:
         written: The nir.NIRGraph of its exporter.
         options: Of `jaxsnn.nir.read`.
         shape: Of an input, channels first.
+        coarse: Its weights are multiples of 1/16, so that the order of a sum is no matter.
         play: Gives the outputs (time, batch, *shape) for inputs (time, batch, *shape).
     """
 
     written: Any
     options: dict[str, Any]
     shape: tuple[int, ...]
+    coarse: bool
     play: Callable[[np.ndarray], np.ndarray]
 
 
@@ -232,7 +234,7 @@ def snntorch_live(seed: int) -> Live:
         "reset_delay": {name: delay for name, (_, delay) in zip(names, resets, strict=True)},
     }
     return Live(
-        written=written, options=options, shape=draws.first,
+        written=written, options=options, shape=draws.first, coarse=draws.coarse,
         play=lambda x: nets.snntorch_play(net, x),
     )  # fmt: skip
 
@@ -286,7 +288,7 @@ def norse_live(seed: int) -> Live:
     written = to_nir(net, torch.zeros(draws.first), dt=dt_export)
     return Live(
         written=written, options={"dialect": "norse", "dt": dt, "dt_export": dt_export},
-        shape=draws.first, play=lambda x: nets.stateful_play(net, x),
+        shape=draws.first, coarse=draws.coarse, play=lambda x: nets.stateful_play(net, x),
     )  # fmt: skip
 
 
@@ -319,7 +321,7 @@ def spikingjelly_live(seed: int) -> Live:
     with contextlib.redirect_stderr(io.StringIO()):
         written = export_to_nir(net, torch.zeros(1, *draws.first), dt=dt)
     return Live(
-        written=written, options={"dialect": "spikingjelly", "dt": dt}, shape=draws.first,
+        written=written, options={"dialect": "spikingjelly", "dt": dt}, shape=draws.first, coarse=draws.coarse,
         play=lambda x: nets.spikingjelly_play(net, x),
     )  # fmt: skip
 
@@ -353,7 +355,7 @@ def spyx_live(seed: int) -> Live:
         return np.moveaxis(y, -1, 2)
 
     options = {"dialect": "spyx", "dt": dt, "time_unit": "s"}
-    return Live(written=written, options=options, shape=draws.first, play=play)
+    return Live(written=written, options=options, shape=draws.first, coarse=draws.coarse, play=play)
 
 
 def _spyx_pool(draws: Draws) -> list[Any]:

@@ -43,17 +43,17 @@ def measured(framework, seed, path):
 
     A membrane that comes within the rounding of float32 of its threshold may fire in one and not in
     the other, as their sums have other orders: what is read wrongly differs with other inputs, too.
+    Where sums are exact, there is no second try.
     """
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         live = LIVE[framework](seed)
         graph = graph_of(live, path)
-    found = ""
-    for offset in (0, 1000, 2000):  # even: the same kind of numbers
+    for offset in (0,) if live.coarse else (0, 1000, 2000):  # even: the same kind of numbers
         x = inputs_of(live, seed + offset)
         y = live.play(x)
         found = differs(y, stepped(graph, x))
-        if not found or (offset and not any(y.any(axis=0).ravel())):
+        if not found:
             break
     return found, float(np.mean(y != 0))
 
