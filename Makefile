@@ -44,6 +44,7 @@ bench: $(VENV)/.installed-demo $(patsubst benchmarks/peers/%.txt,$(PEERS)/%/.ins
 
 interop: $(PEERS)/interop/.installed
 	INTEROP_DOCUMENT=docs/interop.md $(PEERS)/interop/bin/python -m pytest -q tests/interop
+	$(PEERS)/interop/bin/python -m tests.interop.counting --write docs/interop.md
 
 clean:
 	rm -rf build dist demo-output docs/_build benchmarks/results

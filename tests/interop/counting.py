@@ -1,7 +1,7 @@
 """Counts conversions: every file of the zoo, with every reset that it may have, and nets drawn at
 random, against every target, each loaded by the target's own importer and run there.
 
-    python -m tests.interop.counting [--to NAME] [--only TEXT] [--drawn N] [--more DIR] [--out F]
+    python -m tests.interop.counting [--to NAME] [--only TEXT] [--drawn N] [--out F] [--write PAGE]
 
 A row is one network and target. "same": the importer gives the source's spikes, or its membranes
 to 1e-4. "refused": `convert` says why it cannot. "wrong": something else comes out. "unloadable":
@@ -15,6 +15,7 @@ import argparse
 import collections
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import sys
 import tempfile
@@ -29,9 +30,11 @@ from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import ConversionError, JaxsnnError
 from jaxsnn.nir import Graph, read, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.passes import shapes
-from tests.helpers.zoo import FACTS, options_of, recordings, unpacked
+from tests.helpers.zoo import FACTS, MORE, options_of, recordings, unpacked, unpacked_more
 from tests.interop.drawn import drawn_nets
+from tests.interop.page import with_part
 from tests.interop.players import compare, play
 
 TARGETS = ("snntorch", "norse", "spikingjelly", "spyx")
@@ -87,20 +90,11 @@ def zoo_sources(folder: Path) -> Iterator[Source]:
 
 
 def more_sources(folder: Path) -> Iterator[Source]:
-    """Files with recordings and the options of a command line, as in a folder with more.json."""
-    from jaxsnn.commands.arguments import dialect_options
-    from jaxsnn.commands.cli import build_parser
-
-    for name, facts in json.loads((folder / "more.json").read_text()).items():
-        argv = ["info", str(folder / f"{name}.nir"), *facts["options"]]
-        try:
-            said = dialect_options(build_parser().parse_args(argv))
-        except (JaxsnnError, SystemExit) as error:
-            sys.stderr.write(f"{name}: {error}\n")
-            continue
-        with np.load(folder / f"{name}.npz") as file:
-            pair = (file["x"], file["y"])
-        yield Source(name=f"more/{name}", load=_reader(folder / f"{name}.nir", said), recorded=pair)
+    """Files that were read wrongly once, with their recordings."""
+    paths, known = unpacked_more(folder)
+    for name, facts in MORE.items():
+        load = _reader(paths[name], facts["options"])
+        yield Source(name=f"more/{name}", load=load, recorded=known[name])
 
 
 def _reader(path: Path, said: dict[str, Any]) -> Callable[[], Graph]:
@@ -174,9 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", action="append", choices=TARGETS)
     parser.add_argument("--only", default="")
-    parser.add_argument("--drawn", type=int, default=10, help="nets of each kind")
-    parser.add_argument("--more", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--drawn", type=int, default=32, help="nets of each kind")
+    parser.add_argument("--out", type=Path, help="each row as a line of JSON")
+    parser.add_argument("--write", type=Path, help="a page with a place for the table")
     arguments = parser.parse_args()
     import torch
 
@@ -185,7 +179,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = [*zoo_sources(folder)]
-        found += [*more_sources(arguments.more)] if arguments.more else []
+        (folder / "more").mkdir()
+        found += [*more_sources(folder / "more")]
         found += [
             Source(name=name, load=lambda graph=graph: graph)
             for name, graph in drawn_nets(arguments.drawn)
@@ -199,6 +194,74 @@ def main() -> None:
                     with arguments.out.open("a") as file:
                         file.write(f"{json.dumps(dataclasses.asdict(rows[-1]))}\n")
     sys.stdout.write(f"{summary(rows)}\n")
+    if arguments.write:
+        page = arguments.write.read_text()
+        arguments.write.write_text(with_part(page, "counted", table(rows)))
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Markdown: counts by target, and refusals by reason and target."""
+    sources = dict.fromkeys(row.source for row in rows)
+    groups = collections.Counter(name.partition("/")[0] for name in sources if "/" in name)
+    drawn, more = groups["drawn"], groups["more"]
+    lines = [
+        f"{len(sources) - drawn - more} of files with their resets, {more} of files with recordings, "
+        f"{drawn} drawn.",
+        "",
+        f"| of {len(sources)} to | same | refused | other spikes | does not load |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    targets = tuple(dict.fromkeys(row.target for row in rows))
+    for target in targets:
+        counted = collections.Counter(row.verdict for row in rows if row.target == target)
+        numbers = (str(counted[key]) for key in ("same", "refused", "wrong", "unloadable"))
+        name = f"{framework_of(target).title} {importlib.metadata.version(target)}"
+        lines.append(f"| {name} | {' | '.join(numbers)} |")
+    whys: dict[str, collections.Counter[str]] = {}
+    for row in rows:
+        if row.verdict == "refused":
+            whys.setdefault(reason(row), collections.Counter())[row.target] += 1
+    titles = [framework_of(target).title for target in targets]
+    lines += [
+        "",
+        f"| refused because | {' | '.join(titles)} |",
+        "| --- |" + " ---: |" * len(targets),
+    ]
+    for why, counted in sorted(whys.items(), key=lambda item: -item[1].total()):
+        lines.append(f"| {why} | {' | '.join(str(counted[target] or '') for target in targets)} |")
+    return lines
+
+
+#: What refusals have in common, by a part of their text.
+_SEVERAL = "several spikes in a step, more than neurons can be made for"
+_READOUT = "a readout, and the importer has none"
+_REASONS = (
+    ("resets to a value, and", "it resets to a value, and the importer subtracts"),
+    ("may fire several spikes", _SEVERAL),
+    ("could share among", _SEVERAL),
+    (
+        "may stay above v_threshold",
+        "it subtracts at once, and a membrane may stay above its threshold",
+    ),
+    ("leaky readout", _READOUT),
+    ("is a LI", _READOUT),
+    ("gives its membrane", "a membrane that resets leaves"),
+    ("starts", "it starts elsewhere than in the importer"),
+    ("whatever arrives", "a loop of current-based neurons that reset to zero a step later"),
+    ("subtracts v_threshold", "its current and its reset are in another order"),
+    ("continuous time", "continuous time, which steps approximate"),
+    ("different factors", "weights shared by neurons with different thresholds"),
+    ("have no sum", "one Output takes two of different sizes"),
+    ("never falls below", "a lower bound of the membrane"),
+    ("nothing can be subtracted", "it subtracts a step later, and nothing is left of a step"),
+    ("does not map", "a node that the importer does not map"),
+)
+
+
+def reason(row: Row) -> str:
+    """Why a conversion is refused, without names and numbers."""
+    known = (text for part, text in _REASONS if part in row.why)
+    return next(known, None) or _general(row.why)
 
 
 def summary(rows: list[Row]) -> str:

@@ -18,6 +18,7 @@ from jaxsnn.nir.convert import convert
 from jaxsnn.nir.frameworks.tables import frameworks_table
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
+from tests.interop.page import with_part
 from tests.interop.players import compare, play
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -76,7 +77,7 @@ def table():
     yield cells
     path = os.environ.get("INTEROP_DOCUMENT")
     if path and cells:
-        Path(path).write_text(document(cells))
+        Path(path).write_text(document(cells, Path(path).read_text()))
 
 
 def live(name, tmp_path):
@@ -146,58 +147,25 @@ def test_a_cell(name, target, recorded, table, tmp_path):
     assert share >= 0.99
 
 
-def document(cells):
-    """The measured table as Markdown."""
+def document(cells, page):
+    """A page with the measured tables in their places."""
     reasons: list[str] = []
     names = list(dict.fromkeys(cell.source for cell in cells))
     found = {(cell.source, cell.target): cell for cell in cells}
-    lines = [*HEAD, "", *summary(cells), "", *KNOWN, "", frameworks_table(), ""]
-    lines += ["## Every file and network", "", HOW, ""]
-    lines += [
+    lines = [
         row(["source", "active trains", *TITLES.values()]),
         row(["---", "---:", *["---"] * len(TITLES)]),
     ]
     for name in names:
         some = found[name, next(iter(TITLES))]
         assert all((name, target) in found for target in TITLES), f"{name} was not measured whole"
-        lines.append(
-            row(
-                [
-                    name,
-                    f"{some.active} of {some.trains}",
-                    *(text(found[name, target], reasons) for target in TITLES),
-                ]
-            )
-        )
-    lines += ["", "## Why some are refused", ""]
-    lines += [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([*lines, ""])
-
-
-HEAD = [
-    "# Interoperability, measured",
-    "",
-    "`make interop` writes this page. Each file is read in its dialect, rewritten by `jaxsnn convert` for another",
-    "simulator, loaded there by that simulator's own importer, and played with random spikes. A train is one output",
-    "neuron of one batch element over all steps; it is identical if every step has the source's number of spikes.",
-    "",
-    "Sources are files with recordings of what their own framework fires, and networks with random weights that are",
-    "built and played live. Of Sinabs and Rockpool there are recordings only. Importers sum in another order than the",
-    "source: a membrane that comes within the rounding of float32 (1e-7) of its threshold may fire in one and not in",
-    "the other. Seeds were chosen so that networks are active. One that was tried had a membrane that close: of its",
-    "CubaLIF network of SpikingJelly 79 of 80 trains were identical in Norse (seed 5; the table has seed 6).",
-]
-KNOWN = [
-    "## What is known of each framework",
-    "",
-    "A version stands for all that begin like it: 1.0 for 1.0.3. `main` is what no release has: it was read, and what",
-    "is written for it was run in importers made of what its source says (`tests/oracles/main_branch_importers.py`).",
-]
-HOW = (
-    "A percentage is the share of identical trains. `+2`: the target's spikes leave two steps later, one for each "
-    "layer, because each layer of Spyx takes a step. A number in brackets is a reason below; after it, what "
-    "`--approximate` gives."
-)
+        entries = (text(found[name, target], reasons) for target in TITLES)
+        lines.append(row([name, f"{some.active} of {some.trains}", *entries]))
+    why = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    page = with_part(page, "pairs", summary(cells))
+    page = with_part(page, "frameworks", [frameworks_table()])
+    page = with_part(page, "files", lines)
+    return with_part(page, "reasons", why)
 
 
 def summary(cells):

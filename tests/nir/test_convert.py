@@ -37,6 +37,16 @@ def numbers(made, node, parameter):
     return np.asarray(made.graph.nodes[node].value(parameter))
 
 
+def test_heads_of_different_sizes_have_no_sum():
+    nodes = {"input": build.input(3), "output": build.output()}
+    nodes |= {"fa": build.affine(4), "fb": build.affine(2)}
+    nodes |= {"la": build.lif(tau=1e-3, r=10.0), "lb": build.lif(tau=1e-3, r=10.0)}
+    chains = [("input", "fa", "la", "output"), ("input", "fb", "lb", "output")]
+    with pytest.raises(ConversionError, match=r"'la' of \(4,\) and 'lb' of \(2,\)") as caught:
+        convert(build.network(nodes, chains, seed=0, dialect="snntorch", **RESET), to="norse")
+    assert "an Output of its own" in str(caught.value)
+
+
 def test_norse_takes_r_in_its_weights():
     graph = snntorch()
     made = convert(graph, to="norse")

@@ -5,7 +5,7 @@ what it computes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import networkx
@@ -96,6 +96,23 @@ class Draft:
         return name
 
 
+def _unknown_size(
+    name: str, wires: Iterable[Edge], found: Mapping[str, tuple[Any, Any]]
+) -> ConversionError:
+    """What is wrong with a node that has no size: what arrives may have several."""
+    arriving = {source: found[source][1] for source, target in wires if target == name}
+    sizes = {str(size): source for source, size in arriving.items() if size is not None}
+    if len(sizes) < 2:
+        fix = "give its parameters a shape"
+        return ConversionError(f"node '{name}' has an unknown size", fix=fix, node=name)
+    (one, first), (other, second) = list(sizes.items())[:2]
+    return ConversionError(
+        f"node '{name}' takes '{first}' of {one} and '{second}' of {other}, which have no sum",
+        fix="give each an Output of its own",
+        node=name,
+    )
+
+
 def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     """A draft of a graph, and the new names by old name; nodes that reach no Output are left out.
 
@@ -118,9 +135,7 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
     for name in kept:
         inward, outward = found[name]
         if inward is None or outward is None:
-            raise ConversionError(
-                f"node '{name}' has an unknown size", fix="give its parameters a shape", node=name
-            )
+            raise _unknown_size(name, wires, found)
         draft.nodes[names[name]] = _entry(graph.nodes[name], inward)
         draft.shapes[names[name]] = (inward, outward)
         _pad_evenly(draft, names[name], inward)
