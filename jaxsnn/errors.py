@@ -254,6 +254,22 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(known)}"
 
 
+#: What steers a terminal, or the direction of text, or is no character: C0, DEL and C1 but tabs and
+#: ends of lines, marks of direction, surrogates.
+_STEERING = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Text as it may be printed or drawn: what would steer a terminal stands as its number.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\u001b[2Jb'
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 #: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws.
 LARGEST_SEED = 2**32 - 1
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.errors import FileError, UsageError
+from jaxsnn.errors import FileError, UsageError, printable
 
 Name = str | os.PathLike[str]
 
@@ -155,8 +155,10 @@ def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) 
 
 
 def as_json(content: Any) -> str:
-    """JSON with the keys in their order; not-a-number is an error."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    """JSON with the keys in their order; not-a-number is an error, and what would steer a terminal
+    is escaped.
+    """
+    return printable(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], force: bool) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip, crossbar_nodes
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
+from jaxsnn.errors import printable
 
 MARGIN, LEFT, TITLE, STRIP, GAP = 16, 66, 26, 16, 22
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP, DOT = 130, 9, 15, 11
@@ -94,7 +95,7 @@ def floorplan(mapping: Mapping) -> str:
         parts.append(f'<g transform="translate({MARGIN} {top + number * frame.height})">')
         parts += _run(mapping, frame, run, number)
         parts.append("</g>")
-    return "\n".join([*parts, "</svg>\n"])
+    return printable("\n".join([*parts, "</svg>\n"]))
 
 
 def colour(population: int) -> str:

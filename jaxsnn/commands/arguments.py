@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import Problem, UsageError, in_flags
+from jaxsnn.errors import Problem, UsageError, in_flags, printable
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -253,7 +253,7 @@ def add_notes(
     """Say something on stderr, unless it was asked to be quiet."""
     if not arguments.quiet:
         for remark in remarks:
-            print(f"jaxsnn: note: {line_of(remark)}", file=sys.stderr)
+            print(printable(f"jaxsnn: note: {line_of(remark)}"), file=sys.stderr)
 
 
 def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
@@ -263,4 +263,4 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
 
         print(as_json(outcome.as_dict()))
     else:
-        print(outcome.as_text())
+        print(printable(outcome.as_text()))

@@ -30,7 +30,7 @@ from jaxsnn.commands import (
     verify_command,
 )
 from jaxsnn.commands.arguments import Parser, line_of
-from jaxsnn.errors import JaxsnnError
+from jaxsnn.errors import JaxsnnError, printable
 from jaxsnn.output import refuse_shared
 
 #: The commands, in the order of `--help`: each has `add`, its parser, and `run`, its work.
@@ -106,7 +106,7 @@ def _failed(argv: Sequence[str], message: str, code: int) -> int:
     """Report the exception that is being handled."""
     if "--debug" in argv:
         traceback.print_exc()
-    print(f"jaxsnn: error: {message}", file=sys.stderr)
+    print(printable(f"jaxsnn: error: {message}"), file=sys.stderr)
     return code
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxsnn.commands.arguments import add_command, add_output, print_outcome
 from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
-from jaxsnn.errors import FileError, refuse_seed
+from jaxsnn.errors import FileError, printable, refuse_seed
 from jaxsnn.output import refuse_unwritable, write_json
 
 #: What the demo writes into its folder.
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def show(number: int, step: DemoStep) -> None:
         if not arguments.json:
-            print(step_text(number, step), flush=True)
+            print(printable(step_text(number, step)), flush=True)
 
     outcome = demo(
         arguments.output,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
-from jaxsnn.errors import UsageError, listing
+from jaxsnn.errors import UsageError, listing, printable
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.passes import Shape, shapes, synapses
@@ -67,7 +67,7 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
             f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",
             fix=f"name a file that ends in one of {listing(FORMATS)}",
         )
-    text = FORMATS[ending](graph)
+    text = printable(FORMATS[ending](graph))
     write_whole(path, text, force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn.errors import UsageError, add_option, suggestion
+from jaxsnn.errors import UsageError, add_option, printable, suggestion
 from jaxsnn.train.option_values import (
     at_least,
     duration,
@@ -106,7 +106,7 @@ def option(default: Any, text: str, **known: Any) -> Any:
 
 def to_stderr(line: str) -> None:
     """Print a line of progress."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
     sys.stderr.flush()
 
 

@@ -1,0 +1,83 @@
+"""Nothing that a file says steers the terminal, or a picture's reader."""
+
+import json
+import subprocess
+import sys
+import unicodedata
+
+import h5py
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, printable
+from jaxsnn.nir import build
+from jaxsnn.nir.drawing import FORMATS, draw
+from jaxsnn.nir.files import load
+
+_HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb"
+
+
+def steering(text):
+    """Characters that steer: controls but the ends of lines, and marks of direction."""
+    return [
+        char
+        for char in text
+        if (unicodedata.category(char) in ("Cc", "Cs")
+        and char not in "\n\t")
+        or "\u202a" <= char <= "\u202e"
+    ]
+
+
+def test_every_control_character_and_mark_of_direction_is_a_number():
+    every = "".join(map(chr, range(0x3000)))
+    shown = printable(every + "\ud800")
+    assert steering(shown) == []
+    kept = [char for char in every if char in shown]
+    assert len(kept) > 0x3000 - 100
+    assert printable("naïve μs ✓ 神経\n\t") == "naïve μs ✓ 神経\n\t"
+
+
+@pytest.mark.parametrize("name", [_HOSTILE, "two\nlines", "tab\there", "\x9bcsi"])
+def test_a_name_that_steers_is_refused(name, tmp_path):
+    with h5py.File(tmp_path / "mail.nir", "w") as file:
+        file.create_group("node").create_group(name)
+    with pytest.raises(FileError) as caught:
+        load(tmp_path / "mail.nir")
+    message = str(caught.value)
+    assert "with what is no character" in message
+    assert steering(message) == []
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("where", ["type", "version", "unknown"])
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_what_a_file_says_is_printed_as_text(where, flags, tmp_path):
+    path = tmp_path / "mail.nir"
+    with h5py.File(path, "w") as file:
+        file["version"] = _HOSTILE if where == "version" else "1.0"
+        node = file.create_group("node")
+        node["type"] = "NIRGraph"
+        linear = node.create_group("nodes/linear")
+        linear["type"] = _HOSTILE if where == "type" else "Linear"
+        linear["weight"] = np.ones((2, 2))
+        if where == "unknown":
+            linear["metadata"] = _HOSTILE
+    found = subprocess.run(
+        [sys.executable, "-m", "jaxsnn.commands.cli", "info", str(path), "-v", *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert steering(found.stdout + found.stderr) == []
+    assert found.stdout + found.stderr
+    if flags and found.stdout:
+        json.loads(found.stdout)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_pictures_hold_no_controls(ending, tmp_path):
+    nodes = {"in": build.input(1), _HOSTILE: build.linear(weight=[[1.0]]), "out": build.output(1)}
+    graph = build.network(nodes, [("in", _HOSTILE, "out")])
+    draw(graph, tmp_path / f"graph{ending}")
+    assert steering((tmp_path / f"graph{ending}").read_text()) == []
