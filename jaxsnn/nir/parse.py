@@ -263,9 +263,10 @@ def _repaired_edges(
     """The edges of a level without duplicates; inside a nested graph, broken ones are repaired or
     left out.
     """
-    edges: list[Edge] = []
+    edges: dict[Edge, None] = {}  # in order
+    known = frozenset(names)
     for edge in raw:
-        repaired = tuple(_repaired_name(name, path, names) for name in edge)
+        repaired = tuple(_repaired_name(name, path, known) for name in edge)
         missing = [name for name, found in zip(edge, repaired, strict=True) if found is None]
         text = f"edge {edge[0]} -> {edge[1]}"
         if missing and not path:
@@ -289,8 +290,8 @@ def _repaired_edges(
                 Change(node=_join(path, edge[1]), what=what, why="it is listed more than once")
             )
         else:
-            edges.append(found)
-    return edges
+            edges[found] = None
+    return list(edges)
 
 
 def _nested_owner(name: str, flat: _Flat) -> str:
@@ -316,15 +317,15 @@ def _likely_port(path: str, side: type[Node], names: tuple[str, ...], flat: _Fla
     return f", and one {side.__name__}, '{ports[0]}': name that if the edge is meant"
 
 
-def _repaired_name(name: str, path: str, names: tuple[str, ...]) -> str | None:
+def _repaired_name(name: str, path: str, names: frozenset[str]) -> str | None:
     """The node that an edge of a nested graph means: exporters mix names with and without the
     graph's own as prefix.
     """
     if name in names or not path:
         return name if name in names else None
-    last = path.rpartition("/")[2]
-    found = [known for known in names if known == f"{last}.{name}" or name == f"{last}.{known}"]
-    return found[0] if len(found) == 1 else None
+    own = path.rpartition("/")[2] + "."
+    meant = {f"{own}{name}", name[len(own) :] if name.startswith(own) else ""} & names
+    return meant.pop() if len(meant) == 1 else None
 
 
 def _port(members: Group, path: str, name: str, kind: type[Node], flat: _Flat) -> str:

@@ -22,8 +22,7 @@ def steering(text):
     return [
         char
         for char in text
-        if (unicodedata.category(char) in ("Cc", "Cs")
-        and char not in "\n\t")
+        if (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t")
         or "\u202a" <= char <= "\u202e"
     ]
 
