@@ -95,9 +95,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--spread",
-        default="calibrated",
+        default="recorded",
         metavar="KIND",
-        help="calibrated (default); recorded: as unkind as the chip of published recordings",
+        help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
     )
     parser.add_argument(
         "--ideal", action="store_true", help="a chip that deviates by rounding alone"
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     import numpy as np
 
-    from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread, emulate
+    from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, emulate
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.network.lowering.lower import lower
@@ -117,10 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.simulation.network_arrays import network_inputs
     from jaxsnn.simulation.recordings import load_arrays
 
-    spreads = {"calibrated": Spread(), "recorded": AS_RECORDED}
-    if arguments.spread not in spreads:
+    if arguments.spread not in SPREADS:
         raise UsageError(
-            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, spreads)
+            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, SPREADS)
         )
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
@@ -132,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
     chip = EmulatedChip(
-        seed=arguments.chip_seed, ideal=arguments.ideal, spread=spreads[arguments.spread]
+        seed=arguments.chip_seed, ideal=arguments.ideal, spread=SPREADS[arguments.spread]
     )
     done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
     arrays = {}

@@ -234,7 +234,7 @@ class _Run:
         values = {
             "tau_mem": own.tau_mem * seconds,
             "tau_syn": own.tau_syn * seconds,
-            "r": self.program.slope * own.tau_mem,
+            "r": self.program.slope * own.tau_mem / own.capacitance,
             "w_in": np.ones(len(own.index)),
             "v_leak": own.v_leak,
         }

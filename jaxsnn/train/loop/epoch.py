@@ -24,6 +24,7 @@ from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import over_devices, shared_out
+from jaxsnn.train.loop.parameter_noise import Noise, noisy
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
 from jaxsnn.train.options import TrainOptions
@@ -291,8 +292,13 @@ def _gradient(
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
         batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
 
+    # no sample has this number, so that the noise shares no key with what changes the samples
+    noise_key = jax.random.fold_in(key, -1)
+
     def objective(raw: Parameters) -> tuple[Float[Array, ""], tuple[Solution, jax.Array]]:
         changed = with_trained(network, setup.trained, raw)
+        if setup.options.noise is not None:
+            changed = noisy(changed, cast(Noise, setup.options.noise), noise_key)
         solution = setup.run(changed, batch.inputs)
         values = setup.loss(solution, batch.labels)
         for regulariser in setup.options.regularisers:
