@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import jaxsnn
-from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread
+from jaxsnn.bss2.emulate import SPREADS, EmulatedChip
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.nir import Graph
 from jaxsnn.train import InTheLoop, fit, on_chip, yinyang, yinyang_splits
@@ -77,12 +77,12 @@ def main() -> None:
     parser.add_argument(
         "--headroom", type=float, nargs=2, default=[1.25, 4.0], help="of either layer"
     )
-    parser.add_argument("--recorded", action="store_true", help="chips as in DelGrad's recordings")
+    parser.add_argument("--spread", default="recorded", choices=sorted(SPREADS))
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--skip-baseline", action="store_true", help="only train in the loop")
     arguments = parser.parse_args()
     graph = jaxsnn.read(SOURCE, dialect="snntorch", reset="zero")
-    loss, spread = loss_of(arguments), AS_RECORDED if arguments.recorded else Spread()
+    loss, spread = loss_of(arguments), SPREADS[arguments.spread]
     plain = EventDriven(max_spikes=4, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     if not arguments.skip_baseline:
         without, accuracy = trained(graph, plain, arguments)

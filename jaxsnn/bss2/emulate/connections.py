@@ -146,8 +146,11 @@ def wired(
     if mapping is None:
         runs = (_whole(net, populations),)
     else:
-        pattern = pattern_of(layout, chip)
-        runs = tuple(_mapped(net, populations, layout, run, pattern) for run in mapping.runs)
+        patterns = [pattern_of(layout, chip.of_run(number)) for number in range(len(mapping.runs))]
+        runs = tuple(
+            _mapped(net, populations, layout, run, pattern)
+            for run, pattern in zip(mapping.runs, patterns, strict=True)
+        )
     return Program(
         layout=layout,
         chip=chip,

@@ -7,7 +7,7 @@ assumption is called one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -104,6 +104,10 @@ class EmulatedChip:
             clock (8 ns), the stream from the host too, and that one loses nothing.
         recorded_events: that one run can record. None: as many as the chip's trace memory holds (32
             MiB, 8 byte each).
+        several: each run has a chip of its own, all in one pass: their seeds are `seed`, `seed` + 1
+            and so on, and hosts pass on what a chip fires to those behind it.
+        between_chips: seconds from a spike on one chip to its arrival at the next. An assumption: a
+            microsecond.
     """
 
     seed: int = 0
@@ -111,6 +115,12 @@ class EmulatedChip:
     spread: Spread = Spread()
     queue: int = 64
     recorded_events: int | None = None
+    several: bool = False
+    between_chips: float = parse_time("1us")
+
+    def of_run(self, number: int) -> EmulatedChip:
+        """The chip that executes a run."""
+        return replace(self, seed=self.seed + number) if self.several else self
 
 
 def refuse_bad(chip: EmulatedChip) -> None:
@@ -128,6 +138,10 @@ def refuse_bad(chip: EmulatedChip) -> None:
                 fix=f"give at least 0, and less than {limit:.2g}",
             )
     refuse_seed(chip.seed, "the chip's seed")
+    if not 0 <= chip.between_chips < math.inf:
+        raise UsageError(
+            f"the time between chips is {chip.between_chips:g} s", fix="give at least 0"
+        )
     for name in ("queue", "recorded_events"):
         value = getattr(chip, name)
         if value is not None and value < 1:

@@ -35,6 +35,9 @@ Tree = TypeVar("Tree")
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
 Augment = Callable[[jax.Array, Any], Any]
 
+#: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
+_PARAMETERS = 2**31
+
 
 class Summary(NamedTuple):
     """What a pass over samples saw; sums, divided by `samples` outside.
@@ -292,8 +295,7 @@ def _gradient(
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
         batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
 
-    # no sample has this number, so that the noise shares no key with what changes the samples
-    noise_key = jax.random.fold_in(key, -1)
+    noise_key = jax.random.fold_in(key, _PARAMETERS)
 
     def objective(raw: Parameters) -> tuple[Float[Array, ""], tuple[Solution, jax.Array]]:
         changed = with_trained(network, setup.trained, raw)
