@@ -396,3 +396,30 @@ def test_circuits_that_are_joined_make_the_membrane_slower_and_weights_weaker():
     both = np.isfinite(times[0]) & np.isfinite(times[1])
     assert both.any()
     assert (times[1] > times[0])[both].all()
+
+
+def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
+    """Two chips in one pass against one chip in two runs: the second chip has a pattern of its own,
+    and what arrives there comes a microsecond later.
+    """
+    quantized, mapping = mapped(layered(4, 3, 2, seed=6, deviation=1.0), chip=SMALL)
+    alone = EmulatedChip(spread=Spread(**STILL))
+    beside = dataclasses.replace(alone, several=True)
+    one, other = (
+        emulate(quantized, mapping, events(4), T_END, chip=chip) for chip in (alone, beside)
+    )
+    first, last = "2", "4"
+    np.testing.assert_array_equal(one.first_spike(first), other.first_spike(first))
+    both = np.isfinite(one.first_spike(last)) & np.isfinite(other.first_spike(last))
+    late = other.first_spike(last)[both] - one.first_spike(last)[both]
+    assert late.size > 2
+    np.testing.assert_allclose(late, 1e-6 * quantized.speedup, atol=3 * CLOCK)
+    patterns = [
+        [own.tau_mem for own in run.neurons]
+        for run in wired(
+            quantized, quantized.netlist, mapping, EmulatedChip(seed=5, several=True), 1.0
+        ).runs
+    ]
+    seventh = wired(quantized, quantized.netlist, mapping, EmulatedChip(seed=6), 1.0).runs[1]
+    for found, own in zip(patterns[1], seventh.neurons, strict=True):
+        np.testing.assert_array_equal(found, own.tau_mem)
