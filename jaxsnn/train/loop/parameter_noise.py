@@ -5,7 +5,6 @@ deviate.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -46,7 +45,7 @@ def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
 
     Gradients pass through the factors, so that the parameters themselves stay without noise.
     """
-    changed: dict[str, Mapping[str, Any]] = {}
+    changed: dict[str, Any] = {}
     for number, (node, own) in enumerate(sorted(network.parameters.items())):
         new = dict(own)
         for name, deviation in noise:
