@@ -17,7 +17,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Emulator, Spread
+from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, Emulator
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.network.spikes import Events
@@ -86,7 +86,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     measured = row(recorded, ideal)
     print(f"| recorded, chip W66F3 | {_cells(measured)} |")
-    for name, spread in (("calibrated", Spread()), ("recorded", AS_RECORDED)):
+    for name, spread in reversed(SPREADS.items()):
         rows = np.array(
             [
                 row(first(EmulatedChip(seed=seed, spread=spread)), ideal)

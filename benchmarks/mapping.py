@@ -1,10 +1,10 @@
 """Which of 200 random nets around the limit of BrainScaleS-2 are mapped into one run, by whom, and
 how fast.
 
-    python benchmarks/mapping.py [--nets N] [--json]
+    python benchmarks/mapping.py [--nets N] [--signs free|fixed] [--json]
 
 Four families of N/4 nets each. "greedy" is the baseline: the vendor's placement and routing rules,
-with as few circuits for each neuron as its fan-in needs. Signs are free. Every mapping is checked.
+with as few circuits for each neuron as its fan-in needs, and free signs. Every mapping is checked.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def greedily(net: Netlist) -> bool:
     )
 
 
-def measure(name: str, count: int) -> dict[str, object]:
+def measure(name: str, count: int, signs: str) -> dict[str, object]:
     """One row of the table."""
     rows = []
     for seed in range(count):
         net = FAMILIES[name](np.random.default_rng([list(FAMILIES).index(name), seed]))
         baseline = greedily(net)
         start = time.perf_counter()
-        found = place_and_route(net, signs="free", max_runs=1, time_limit=20.0)
+        found = place_and_route(net, signs=signs, max_runs=1, time_limit=20.0)
         seconds = time.perf_counter() - start
         if found.mapping is not None and check(found.mapping, net):
             raise SystemExit(f"{name}, net {seed}: the mapping is wrong")
@@ -137,9 +137,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--nets", type=int, default=200)
+    parser.add_argument("--signs", default="free", choices=["free", "fixed"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = [measure(name, options.nets // len(FAMILIES)) for name in FAMILIES]
+    rows = [measure(name, options.nets // len(FAMILIES), options.signs) for name in FAMILIES]
     if options.json:
         json.dump(rows, sys.stdout, indent=2)
         return

@@ -54,14 +54,40 @@ class Traffic:
         }
 
 
-def seconds_per_sample(mapping: Mapping, t_end: float, speedup: float, longest_tau: float) -> float:
-    """Seconds of the chip that a sample takes in all runs, rest included.
+def seconds_per_sample(runs: int, t_end: float, speedup: float, longest_tau: float) -> float:
+    """Seconds of the chip that a sample takes in so many runs, rest included; several chips in one
+    pass take those of one run.
 
     Args:
         t_end: of a sample, seconds of the network.
         longest_tau: seconds of the chip.
     """
-    return len(mapping.runs) * (t_end / speedup + REST * longest_tau)
+    return runs * (t_end / speedup + REST * longest_tau)
+
+
+def between_chips(mapping: Mapping) -> dict[tuple[int, int], int]:
+    """If each run has a chip of its own: (from, to) -> neurons whose spikes one passes to the
+    other.
+    """
+    found: dict[tuple[int, int], int] = {}
+    for number, run in enumerate(mapping.runs):
+        for source in run.sources:
+            if source.from_run is not None:
+                link = source.from_run, number
+                found[link] = found.get(link, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def answered(times: np.ndarray, speedup: float) -> float:
+    """Latency: seconds of the chip from a sample's begin to its first output spike, the median of
+    the samples in which there is one; NaN where there is none.
+
+    Args:
+        times: (samples, neurons, spikes) seconds of the network, inf where unused.
+    """
+    first = times.reshape(len(times), -1).min(axis=1, initial=np.inf)
+    first = first[np.isfinite(first)]
+    return float(np.median(first)) / speedup if first.size else float("nan")
 
 
 def traffic(

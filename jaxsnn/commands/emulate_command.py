@@ -38,7 +38,10 @@ class EmulateOutcome:
         output: path of the file that was written.
         traffic: by run, what each bus and link carries.
         seconds_per_sample: on the chip, in all runs, rest between samples included.
-        joules_per_sample: of the chip alone.
+        joules_per_sample: of the chips alone.
+        chips: how many: one, or with `--chips several` one for each run.
+        latency: output population -> seconds of the chip from a sample's begin to the first spike,
+            the median over samples; None where none fires.
     """
 
     spikes: dict[str, int]
@@ -50,6 +53,8 @@ class EmulateOutcome:
     traffic: tuple[Traffic, ...]
     seconds_per_sample: float
     joules_per_sample: float
+    chips: int
+    latency: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -57,7 +62,8 @@ class EmulateOutcome:
 
     def as_text(self) -> str:
         """For people."""
-        lines = [f"{self.samples} samples in {self.runs} run{'s' * (self.runs > 1)}"]
+        where = f"on {self.chips} chips in one pass" if self.chips > 1 else f"in {self.runs} runs"
+        lines = [f"{self.samples} samples {where if self.runs > 1 else 'in 1 run'}"]
         lines += [f"{name}: {count} spikes" for name, count in self.spikes.items()]
         lost = ", ".join(f"{count} {where}" for where, count in self.lost.items() if count)
         lines.append(
@@ -73,6 +79,9 @@ class EmulateOutcome:
             f"{format_time(self.seconds_per_sample)} of the chip and {self.joules_per_sample:.2g} J a"
             " sample"
         )
+        for name, seconds in self.latency.items():
+            if seconds is not None:
+                lines.append(f"{name} answers {format_time(seconds)} after a sample's begin")
         return "\n".join([*lines, self.output])
 
 
@@ -95,9 +104,15 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--spread",
-        default="calibrated",
+        default="recorded",
         metavar="KIND",
-        help="calibrated (default); recorded: as unkind as the chip of published recordings",
+        help="recorded (default): as unkind as the chip of published recordings; calibrated: milder",
+    )
+    parser.add_argument(
+        "--chips",
+        default="one",
+        choices=("one", "several"),
+        help="several: one for each run, all in one pass, spikes passed on by hosts",
     )
     parser.add_argument(
         "--ideal", action="store_true", help="a chip that deviates by rounding alone"
@@ -109,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     import numpy as np
 
-    from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Spread, emulate
+    from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, emulate
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
     from jaxsnn.bss2.search.quantize import quantize
     from jaxsnn.network.lowering.lower import lower
@@ -117,10 +132,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.simulation.network_arrays import network_inputs
     from jaxsnn.simulation.recordings import load_arrays
 
-    spreads = {"calibrated": Spread(), "recorded": AS_RECORDED}
-    if arguments.spread not in spreads:
+    if arguments.spread not in SPREADS:
         raise UsageError(
-            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, spreads)
+            f"there is no spread '{arguments.spread}'", fix=suggestion(arguments.spread, SPREADS)
         )
     output = refuse_unwritable(arguments.output, arguments.force)
     graph = read_graph(arguments)
@@ -132,7 +146,10 @@ def run(arguments: argparse.Namespace) -> int:
     if t_end is None:
         raise UsageError("the end of a sample is unknown", fix="pass --t-end")
     chip = EmulatedChip(
-        seed=arguments.chip_seed, ideal=arguments.ideal, spread=spreads[arguments.spread]
+        seed=arguments.chip_seed,
+        ideal=arguments.ideal,
+        spread=SPREADS[arguments.spread],
+        several=arguments.chips == "several",
     )
     done = emulate(quantized, mapping, given.events, t_end, chip=chip, trial=arguments.trial)
     arrays = {}
@@ -142,24 +159,31 @@ def run(arguments: argparse.Namespace) -> int:
     write_arrays(output, arrays, arguments.force)
     add_notes(arguments, quantized.notes)
     spikes = {name: int(np.isfinite(arrays[f"{name}.time"]).sum()) for name in done.spikes}
-    plan = _plan(mapping, quantized, given.events, done, t_end)
+    plan = _plan(mapping, quantized, given.events, done, t_end, chip.several)
     outcome = EmulateOutcome(spikes=spikes, output=os.fspath(output), **plan)
     print_outcome(arguments, outcome)
     return 0
 
 
-def _plan(mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float) -> dict[str, Any]:
+def _plan(
+    mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float, several: bool
+) -> dict[str, Any]:
     """What was lost, and what buses, links, time and energy a sample takes."""
     import numpy as np
 
-    from jaxsnn.bss2.traffic import POWER, seconds_per_sample, traffic
+    from jaxsnn.bss2.traffic import POWER, answered, seconds_per_sample, traffic
     from jaxsnn.train.loop.recorded_chip import by_neuron
 
     populations = quantized.populations.values()
     slowest = max(float(np.max([one.tau_mem, one.tau_syn])) for one in populations)
-    seconds = seconds_per_sample(mapping, t_end, quantized.speedup, slowest)
+    chips = done.runs if several else 1
+    seconds = seconds_per_sample(done.runs // chips, t_end, quantized.speedup, slowest)
     sizes = {part.name: part.size for part in mapping.populations}
     times = dict(done.spikes)
+    feeds = {quantized.netlist.populations[one].name for one in _senders(quantized.netlist)}
+    answers = [
+        (name, answered(one, quantized.speedup)) for name, one in times.items() if name not in feeds
+    ]
     for name, one in sent.items():
         times[name] = by_neuron(np.asarray(one.time), np.asarray(one.index), sizes[name])
     return {
@@ -169,8 +193,17 @@ def _plan(mapping: Any, quantized: Any, sent: Any, done: Any, t_end: float) -> d
         "samples": len(next(iter(times.values()))),
         "traffic": traffic(mapping, times, t_end, quantized.speedup),
         "seconds_per_sample": seconds,
-        "joules_per_sample": POWER * seconds,
+        "joules_per_sample": POWER * chips * seconds,
+        "chips": chips,
+        "latency": {name: latency if latency == latency else None for name, latency in answers},
     }
+
+
+def _senders(net: Any) -> list[int]:
+    """Numbers of the populations that feed others."""
+    import numpy as np
+
+    return np.unique(net.owner[net.pre]).tolist()
 
 
 def _events(name: str, spikes: Any) -> dict[str, Any]:

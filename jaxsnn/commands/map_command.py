@@ -83,6 +83,7 @@ class MapOutcome:
             "why": self.why,
             "certificate": None if self.certificate is None else self.certificate.as_dict(),
             "used": {} if mapping is None or self.violations else used(mapping),
+            "between_chips": [] if mapping is None or self.violations else _links(mapping),
             "events": [] if mapping is None or self.violations else _events(mapping),
             "methods": [] if mapping is None else [run.method for run in mapping.runs],
             "violations": [one.as_dict() | {"where": one.node} for one in self.violations],
@@ -105,6 +106,12 @@ class MapOutcome:
         runs = len(mapping.runs)
         lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
         lines += [f"  run {number}: {_run_text(mapping, number)}" for number in range(runs)]
+        if runs > 1 and not self.violations:
+            most = max((link["neurons"] for link in _links(mapping)), default=0)
+            lines.append(
+                f"{'or in one pass':24}{runs} chips, {len(_links(mapping))} links between them, "
+                f"spikes of {most} neurons on one at most"
+            )
         lines += [] if self.violations else _usage_lines(mapping)
         for name, node in self.quantized.nodes.items():
             scale = "none" if node.scale is None else f"{node.scale:.4g} LSB"
@@ -157,6 +164,16 @@ def _run_text(mapping: Mapping, number: int) -> str:
         f"{len(run.neurons)} neurons on {circuits} circuits, {len(run.sources) - replayed} inputs, "
         f"{replayed} replayed ({run.method})"
     )
+
+
+def _links(mapping: Mapping) -> list[dict[str, int]]:
+    """What chips would pass on to each other if each run had one."""
+    from jaxsnn.bss2.traffic import between_chips
+
+    return [
+        {"from": first, "to": second, "neurons": neurons}
+        for (first, second), neurons in between_chips(mapping).items()
+    ]
 
 
 def _events(mapping: Mapping) -> list[dict[str, int]]:

@@ -339,6 +339,17 @@ class TrainOptions:
         metavar="P",
         recorded=False,
     )
+    noise: Mapping[str, float] | tuple[tuple[str, float], ...] | None = option(
+        None,
+        "noise of parameters while training, drawn for each batch: weight:S,v_threshold:S",
+        more="S is the standard deviation as a fraction, of a threshold's distance from the leak;"
+        " what is trained then stands deviations of a chip that it never saw",
+        convert=factors,
+        metavar="NAME:S",
+        table=True,
+        engines=("event", "grid"),
+        compiled=True,
+    )
     ema_decay: float = option(
         0.0,
         "decay per step of an exponential moving average of the parameters, such as 0.995",

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, SMALL
-from jaxsnn.bss2.emulate import AS_RECORDED, EmulatedChip, Emulator, Spread, emulate
+from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip, Emulator, Spread, emulate
 from jaxsnn.bss2.emulate.connections import wired
 from jaxsnn.bss2.emulate.emulated_chip import pattern_of
 from jaxsnn.bss2.emulate.transport import jittered, queued, serialised
@@ -147,13 +147,16 @@ def test_neurons_of_several_circuits_and_those_that_feed_each_other():
 
 
 def test_the_fixed_pattern_belongs_to_the_chip_and_is_as_wide_as_it_says():
-    one, same, other = (pattern_of(HICANN_X, EmulatedChip(seed=seed)) for seed in (3, 3, 4))
-    for name, value in vars(one).items():
+    one, same, other = (
+        pattern_of(HICANN_X, EmulatedChip(seed=seed, spread=CALIBRATED)) for seed in (3, 3, 4)
+    )
+    drawn = {name: value for name, value in vars(one).items() if name != "joined_capacitance"}
+    for name, value in drawn.items():
         np.testing.assert_array_equal(value, getattr(same, name))
         assert (value != getattr(other, name)).any()
         centre = 0.0 if name.startswith("v_") else 1.0
-        assert value.std() == pytest.approx(getattr(Spread(), name), rel=0.15)
-        assert value.mean() == pytest.approx(centre, abs=0.2 * getattr(Spread(), name))
+        assert value.std() == pytest.approx(getattr(CALIBRATED, name), rel=0.15)
+        assert value.mean() == pytest.approx(centre, abs=0.2 * getattr(CALIBRATED, name))
 
 
 @pytest.mark.parametrize(
@@ -319,9 +322,9 @@ def test_thresholds_may_lie_off_on_the_whole():
     patterns = [
         pattern_of(HICANN_X, EmulatedChip(spread=Spread(**STILL | {"threshold_offset": 0.03})))
     ]
-    patterns.append(pattern_of(HICANN_X, EmulatedChip(ideal=True, spread=AS_RECORDED)))
+    patterns.append(pattern_of(HICANN_X, EmulatedChip(ideal=True)))
     assert [np.unique(one.threshold).tolist() for one in patterns] == [[1.03], [1.0]]
-    found = pattern_of(HICANN_X, EmulatedChip(spread=AS_RECORDED)).threshold
+    found = pattern_of(HICANN_X, EmulatedChip()).threshold
     assert np.mean(found) == pytest.approx(1.03, abs=0.01)
     assert np.std(found) == pytest.approx(0.05, abs=0.01)
     with pytest.raises(UsageError, match="the spread of latency is -1"):
@@ -370,3 +373,53 @@ def test_what_the_mapping_does_not_record_is_lost(two_layers):
     assert np.isinf(unseen.spikes["2"][:, 0]).all()
     assert unseen.lost["unrecorded"] == np.isfinite(seen.spikes["2"][:, 0]).sum() > 0
     np.testing.assert_array_equal(unseen.spikes["4"], seen.spikes["4"])
+
+
+def test_circuits_that_are_joined_make_the_membrane_slower_and_weights_weaker():
+    """600 inputs take several circuits: each beyond the first adds a tenth to the capacitance."""
+    weight = np.random.default_rng(0).normal(0.05, 0.05, (3, 600))
+    quantized, mapping = mapped(
+        build.sequential(build.input(600), build.linear(weight=weight), neurons())
+    )
+    heavy = EmulatedChip(spread=Spread(**STILL | {"joined_capacitance": 0.1}))
+    (own,) = wired(quantized, quantized.netlist, mapping, heavy, 1.0).runs[0].neurons
+    joined = {one.index: len(one.circuits) for one in mapping.runs[0].neurons}
+    expected = 1 + 0.1 * (np.array([joined[index] for index in own.index.tolist()]) - 1)
+    assert expected.min() > 1
+    np.testing.assert_allclose(own.capacitance, expected)
+    np.testing.assert_allclose(own.tau_mem, quantized.populations["2"].tau_mem * expected)
+    given = events(600, samples=2)
+    times = [
+        emulate(quantized, mapping, given, T_END, chip=EmulatedChip(spread=one)).first_spike("2")
+        for one in (Spread(**STILL), heavy.spread)
+    ]
+    both = np.isfinite(times[0]) & np.isfinite(times[1])
+    assert both.any()
+    assert (times[1] > times[0])[both].all()
+
+
+def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
+    """Two chips in one pass against one chip in two runs: the second chip has a pattern of its own,
+    and what arrives there comes a microsecond later.
+    """
+    quantized, mapping = mapped(layered(4, 3, 2, seed=6, deviation=1.0), chip=SMALL)
+    alone = EmulatedChip(spread=Spread(**STILL))
+    beside = dataclasses.replace(alone, several=True)
+    one, other = (
+        emulate(quantized, mapping, events(4), T_END, chip=chip) for chip in (alone, beside)
+    )
+    first, last = "2", "4"
+    np.testing.assert_array_equal(one.first_spike(first), other.first_spike(first))
+    both = np.isfinite(one.first_spike(last)) & np.isfinite(other.first_spike(last))
+    late = other.first_spike(last)[both] - one.first_spike(last)[both]
+    assert late.size > 2
+    np.testing.assert_allclose(late, 1e-6 * quantized.speedup, atol=3 * CLOCK)
+    patterns = [
+        [own.tau_mem for own in run.neurons]
+        for run in wired(
+            quantized, quantized.netlist, mapping, EmulatedChip(seed=5, several=True), 1.0
+        ).runs
+    ]
+    seventh = wired(quantized, quantized.netlist, mapping, EmulatedChip(seed=6), 1.0).runs[1]
+    for found, own in zip(patterns[1], seventh.neurons, strict=True):
+        np.testing.assert_array_equal(found, own.tau_mem)

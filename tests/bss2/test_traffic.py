@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.bss2.search.portfolio import place_and_route
-from jaxsnn.bss2.traffic import seconds_per_sample, traffic
+from jaxsnn.bss2.traffic import answered, between_chips, seconds_per_sample, traffic
 from jaxsnn.bss2.usage import events_per_spike
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping
 
@@ -48,4 +48,12 @@ def test_later_runs_carry_what_is_replayed():
     first, second = traffic(mapping, once(net), T_END, SPEEDUP)
     assert (first.replayed, second.replayed) == (0, 4)
     assert second.events["all from the host"] == 4
-    assert seconds_per_sample(mapping, T_END, SPEEDUP, 10e-6) == pytest.approx(2 * (5e-6 + 100e-6))
+    assert seconds_per_sample(2, T_END, SPEEDUP, 10e-6) == pytest.approx(2 * (5e-6 + 100e-6))
+    assert between_chips(mapping) == {(0, 1): 4}
+
+
+def test_the_answer_comes_with_the_first_output_spike():
+    times = np.full((3, 2, 2), np.inf)
+    times[0, 1, 0], times[1, :, 0] = 2e-3, [5e-3, 4e-3]  # the third sample has none
+    assert answered(times, SPEEDUP) == pytest.approx(3e-6)
+    assert np.isnan(answered(times[2:], SPEEDUP))

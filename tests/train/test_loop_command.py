@@ -96,6 +96,7 @@ def test_it_writes_the_network_and_says_how_good_it_is_on_and_off_the_chip(folde
     assert said["mapping"] == str(into / "out.mapping.json")
     history = json.loads((into / "out.history.json").read_text())
     assert history["test_accuracy"] == said["test_accuracy"]
+    assert history["settings"]["loss"]["sharpness"] == 0.15
     assert history["settings"]["engine"]["device"]["chip"] == dataclasses.asdict(
         EmulatedChip(seed=0)
     )
@@ -352,7 +353,7 @@ def test_yinyang_is_learned_on_a_chip_where_other_weights_fail(tmp_path, capsys)
     code, out, err = call(capsys, "train", DEMO_NET, *TOLD, "--data", "yinyang", *options)
     assert code == 0, err
     said = json.loads(out)
-    assert said["test_accuracy"] >= 0.90
+    assert said["test_accuracy"] >= 0.75
     graph, data = read(DEMO_NET, dialect="snntorch", reset="zero"), yinyang_splits(0)
     without = fit(graph, data, epochs=15, progress=None)
     assert without.test_accuracy >= 0.95

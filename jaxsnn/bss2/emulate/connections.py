@@ -34,6 +34,7 @@ class Neurons:
         tau_mem, tau_syn: (neurons,) seconds of the chip.
         v_leak, v_threshold, v_reset: (neurons,) CADC LSB.
         recorded: (neurons,) whether the host records the spikes of each.
+        capacitance: (neurons,) of the membrane, over that of one circuit.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Neurons:
     v_threshold: np.ndarray
     v_reset: np.ndarray
     recorded: np.ndarray
+    capacitance: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,8 +146,11 @@ def wired(
     if mapping is None:
         runs = (_whole(net, populations),)
     else:
-        pattern = pattern_of(layout, chip)
-        runs = tuple(_mapped(net, populations, layout, run, pattern) for run in mapping.runs)
+        patterns = [pattern_of(layout, chip.of_run(number)) for number in range(len(mapping.runs))]
+        runs = tuple(
+            _mapped(net, populations, layout, run, pattern)
+            for run, pattern in zip(mapping.runs, patterns, strict=True)
+        )
     return Program(
         layout=layout,
         chip=chip,
@@ -188,7 +193,13 @@ def _neurons(
     names = ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset")
     values = {name: np.asarray(getattr(one, name)[index], float) for name in names}
     return Neurons(
-        name=one.name, index=index, fires=one.fires, output=output, recorded=recorded, **values
+        name=one.name,
+        index=index,
+        fires=one.fires,
+        output=output,
+        recorded=recorded,
+        capacitance=np.ones(len(index)),
+        **values,
     )
 
 
@@ -206,6 +217,7 @@ def _mapped(
     )
     heads = np.array([one.circuits[one.head] for one in run.neurons]).reshape(-1, 2)
     recorded = np.array([one.recorded for one in run.neurons], bool)
+    joined = np.array([len(one.circuits) for one in run.neurons])
     placed, places = [], {}
     for number, part in enumerate(net.populations):
         chosen = np.flatnonzero(owner == number)
@@ -218,28 +230,33 @@ def _mapped(
                 column // layout.output_columns,
                 recorded[chosen],
             )
-            placed.append(_deviating(own, pattern, row, column))
+            placed.append(_deviating(own, pattern, (row, column), joined[chosen]))
             places[number] = chosen
     host = tuple(_host_events(net, run, inside.sources))
     projections = tuple(_projections(net, layout, run, pattern, places, host))
     return RunWiring(neurons=tuple(placed), host=host, projections=projections)
 
 
-def _deviating(own: Neurons, pattern: Pattern, row: np.ndarray, column: np.ndarray) -> Neurons:
-    """The neurons with the fixed pattern of their head circuits."""
-    circuit = row, column
+def _deviating(
+    own: Neurons, pattern: Pattern, circuit: tuple[np.ndarray, np.ndarray], joined: np.ndarray
+) -> Neurons:
+    """The neurons with the fixed pattern of their head circuits, and what the `joined` (neurons,)
+    circuits of each add to its membrane.
+    """
+    capacitance = 1 + pattern.joined_capacitance * (joined - 1)
     v_leak = own.v_leak + pattern.v_leak[circuit]
     return Neurons(
         name=own.name,
         index=own.index,
         fires=own.fires,
         output=own.output,
-        tau_mem=own.tau_mem * pattern.tau_mem[circuit],
+        tau_mem=own.tau_mem * pattern.tau_mem[circuit] * capacitance,
         tau_syn=own.tau_syn * pattern.tau_syn[circuit],
         v_leak=v_leak,
         v_threshold=own.v_leak + (own.v_threshold - own.v_leak) * pattern.threshold[circuit],
         v_reset=own.v_reset + pattern.v_reset[circuit],
         recorded=own.recorded,
+        capacitance=capacitance,
     )
 
 

@@ -159,6 +159,8 @@ class _Run:
         else:
             times = self.recorded.time[part.source]
             time = times.reshape(len(times), -1)
+            if self.program.chip.several and not self.program.chip.ideal:
+                time = time + self.program.chip.between_chips * self.program.speedup
             index = jnp.broadcast_to(jnp.repeat(jnp.arange(size), times.shape[2]), time.shape)
         table = np.concatenate([part.channels, np.full((1, part.channels.shape[1]), -1)])
         channel = jnp.asarray(table, jnp.int32)[jnp.minimum(index, size)]
@@ -234,7 +236,7 @@ class _Run:
         values = {
             "tau_mem": own.tau_mem * seconds,
             "tau_syn": own.tau_syn * seconds,
-            "r": self.program.slope * own.tau_mem,
+            "r": self.program.slope * own.tau_mem / own.capacitance,
             "w_in": np.ones(len(own.index)),
             "v_leak": own.v_leak,
         }

@@ -29,6 +29,9 @@ from jaxsnn.train.options import TrainOptions
 
 #: By which factor weights may grow in training before they saturate, where nobody says another.
 HEADROOM = 2.0
+#: Of a first-spike loss, where nobody says another: the margin between outputs that outlasts the
+#: noise of a chip's spike times, about 0.1 tau_syn.
+SHARPNESS = 0.15
 
 
 def on_chip(
@@ -91,13 +94,14 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
 
     Args:
         graph: what will be trained, with its first weights.
-        options: with `Splits` as data. `chip_seed`, `headroom` and `runs` are used up.
+        options: with `Splits` as data. `chip_seed`, `headroom` and `runs` are used up. A first-spike
+            loss by name has the sharpness `SHARPNESS` unless `loss_options` say another.
 
     Raises:
         MappingError: the chip cannot run the graph.
         UsageError: a loss or a headroom that makes no sense.
     """
-    loss = loss_of(lower(graph), options)
+    loss = loss_of(lower(graph), _with_margin(options))
     engine = on_chip(
         graph,
         loss,
@@ -107,6 +111,14 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
     )
     used = {"chip_seed": None, "headroom": None, "runs": None, "loss_options": None}
     return replace(options, loss=loss, engine=engine, **used)
+
+
+def _with_margin(options: TrainOptions) -> TrainOptions:
+    """The options with a sharpness of first spikes for a chip, where none is given."""
+    given = dict(options.loss_options or {})
+    if options.loss != "ttfs" or "sharpness" in given:
+        return options
+    return replace(options, loss_options=given | {"sharpness": SHARPNESS})
 
 
 def one_number(seed: Seed) -> int:

@@ -24,6 +24,7 @@ from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.loop.batch_engines import run_batch
 from jaxsnn.train.loop.constraints import Parameters, Trained, with_trained
 from jaxsnn.train.loop.parallel import over_devices, shared_out
+from jaxsnn.train.loop.parameter_noise import Noise, noisy
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.silence import Feeding, WeightBumping, bumped
 from jaxsnn.train.options import TrainOptions
@@ -33,6 +34,9 @@ Tree = TypeVar("Tree")
 #: A function of a random key and one sample, Events (events,) or an array (time, *shape), that
 #: gives a changed sample of the same shape; traced by JAX, and hashable.
 Augment = Callable[[jax.Array, Any], Any]
+
+#: A number that no sample of a batch has: the parameters' noise shares no key with the samples'.
+_PARAMETERS = 2**31
 
 
 class Summary(NamedTuple):
@@ -291,8 +295,12 @@ def _gradient(
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
         batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
 
+    noise_key = jax.random.fold_in(key, _PARAMETERS)
+
     def objective(raw: Parameters) -> tuple[Float[Array, ""], tuple[Solution, jax.Array]]:
         changed = with_trained(network, setup.trained, raw)
+        if setup.options.noise is not None:
+            changed = noisy(changed, cast(Noise, setup.options.noise), noise_key)
         solution = setup.run(changed, batch.inputs)
         values = setup.loss(solution, batch.labels)
         for regulariser in setup.options.regularisers:

@@ -27,6 +27,7 @@ from jaxsnn.train.loop.defaults import (
     refuse_unfit,
 )
 from jaxsnn.train.loop.in_the_loop import InTheLoop, TracedDevice
+from jaxsnn.train.loop.parameter_noise import noise_of
 from jaxsnn.train.losses.loss_names import name_of
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.silence import WeightBumping, weight_bumping_of
@@ -170,6 +171,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
         weight_bumping=weight_bumping_of(options.weight_bumping, usual),
         regularisers=tuple(options.regularisers),
         augment=_augment(options),
+        noise=noise_of(options.noise) or None,
     )
     plan = TrainPlan(options=complete, notes=(*notes, *plan_notes(network, engine)))
     _refuse_not_finite(plan.as_dict())

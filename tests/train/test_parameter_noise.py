@@ -1,0 +1,56 @@
+"""Noise of parameters while training: as wide as it says, and not in what is trained."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsnn.errors import UsageError
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir import build
+from jaxsnn.train import fit
+from jaxsnn.train.loop.parameter_noise import noise_of, noisy
+from tests.helpers.small_task import DATA, small_net
+
+
+def test_noise_is_as_wide_as_it_says_and_drawn_for_each_number():
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms", v_threshold=1.5, v_leak=0.5)
+    network = lower(
+        build.sequential(
+            build.input(50), build.linear(weight=np.full((400, 50), 2.0)), neurons, seed=0
+        )
+    )
+    found = [
+        noisy(network, noise_of({"v_threshold": 0.05, "weight": 0.1}), jax.random.key(seed))
+        for seed in (0, 1)
+    ]
+    weight, threshold = found[0].parameters["1"]["weight"], found[0].parameters["2"]["v_threshold"]
+    assert np.mean(weight) == pytest.approx(2.0, abs=0.01)
+    assert np.std(weight) == pytest.approx(0.2, rel=0.05)
+    assert threshold.shape == (400,)
+    assert np.mean(threshold) == pytest.approx(1.5, abs=0.01)
+    assert np.std(threshold) == pytest.approx(0.05, rel=0.15)  # of 1, the distance from the leak
+    assert np.all(found[1].parameters["1"]["weight"] != weight)
+    np.testing.assert_array_equal(
+        found[0].parameters["2"]["v_leak"], network.parameters["2"]["v_leak"]
+    )
+
+
+def test_training_with_noise_is_another_run_and_says_so():
+    options = {"epochs": 1, "progress": None}
+    plain = fit(small_net(), DATA, **options)
+    loud = fit(small_net(), DATA, **options, noise={"weight": 0.3})
+    assert plain.settings["noise"] is None
+    assert loud.settings["noise"] == [["weight", 0.3]]
+    assert (plain.graph.nodes["1"].weight != loud.graph.nodes["1"].weight).any()
+
+
+def test_noise_of_what_takes_none_is_refused():
+    for given, message in (
+        ({"tau_mem": 0.1}, "noise of 'tau_mem' is not supported"),
+        ({"weight": -0.1}, "the noise of weight is -0.1"),
+        (0.1, "noise is 0.1: say of what"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fit(small_net(), DATA, noise=given, epochs=1, progress=None)
+    with pytest.raises(UsageError, match=r"noise=... is for engine="):
+        fit(small_net(), DATA, noise={"weight": 0.1}, engine="loop", epochs=1, progress=None)
