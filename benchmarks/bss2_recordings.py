@@ -86,7 +86,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     measured = row(recorded, ideal)
     print(f"| recorded, chip W66F3 | {_cells(measured)} |")
-    for name, spread in reversed(SPREADS.items()):
+    for name, spread in reversed(list(SPREADS.items())):
         rows = np.array(
             [
                 row(first(EmulatedChip(seed=seed, spread=spread)), ideal)
