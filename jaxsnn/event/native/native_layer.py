@@ -6,7 +6,7 @@ second derivatives, XLA's way through the same equations gives the tangents.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jax.dtypes import float0
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
@@ -95,6 +96,13 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> L
     """What `stacked` undoes, in the shape of some lanes."""
     parts = zip(_FIELDS, array, strict=True)
     return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
+
+
+def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+    """The lanes as the kernels take them: what does not decay has a time constant of inf."""
+    never = jnp.full_like(lanes.tau_mem, jnp.inf)
+    kept = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
+    return stacked(replace(lanes, **dict.fromkeys(kept, never)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -14,6 +14,9 @@ from jaxtyping import Array, Int
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import Feedback, Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
@@ -23,6 +26,8 @@ from jaxsnn.network.meshes import varying_like
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
 _COVERED = (CubaLIFDelta, LIFUnderLI)
+#: Those that they read out.
+_READ_OUT = (*_COVERED, LIFDelta, IFDelta)
 
 
 def native_obstacles(
@@ -53,6 +58,18 @@ def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
     library = native_library(dtype)
     if not library.there:
         yield library.reason
+
+
+def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool:
+    """Whether the native backend finds V of neurons that do not fire. What it does not cover runs by
+    XLA, whatever the backend.
+
+    Args:
+        time: of what arrives.
+    """
+    if not _wanted(options) or options.forward_mode or type(neuron) not in _READ_OUT:
+        return False
+    return next(_obstacles_of_all(time.dtype.name, time.shape[0]), None) is None
 
 
 def native_places(time: Times, room: int, options: EventOptions) -> Int[Array, "batch room"] | None:

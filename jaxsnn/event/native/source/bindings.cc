@@ -3,6 +3,7 @@
 // Built with NUMBER=float or NUMBER=double: one library for each.
 
 #include "group.h"
+#include "readout.h"
 #include "scatter.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -402,6 +403,82 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
   });
 }
 
+/// What a readout is given; arrivals and samples are `time` together, and come in order.
+template <class T>
+class OfReadout {
+ public:
+  OfReadout(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time, ffi::AnyBuffer row,
+            ffi::AnyBuffer t_end, ffi::AnyBuffer voltage, std::int64_t wanted_threads)
+      : threads(std::clamp<Index>(wanted_threads, 1, 1024)) {
+    problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return;
+    const Index entries = given.batch * given.arrivals;
+    const bool shared = has_shape(row, {given.arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {given.batch, given.arrivals})))
+      problem = "rows are not (arrivals,) or (batch, arrivals) int32";
+    else if (given.positions != 1)
+      problem = "a readout has one position";
+    else if (voltage.dimensions().size() != 3 || !has_type(voltage, kType<T>))
+      problem = "voltages are not (batch, samples, neurons)";
+    else if (samples = voltage.dimensions()[1];
+             !has_shape(voltage, {given.batch, samples, given.neurons}) || samples > given.arrivals)
+      problem = "voltages do not fit the arrivals";
+    if (!problem.empty()) return;
+    time_ = native::Array<T>(entries);
+    row_ = native::Array<std::int32_t>(entries);
+    slot_ = native::Array<std::int32_t>(entries);
+    used_ = native::Array<std::int32_t>(given.batch);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         threads, time_.data(), row_.data(), slot_.data(), used_.data());
+    ordered = {time_.data(), row_.data(), slot_.data(), used_.data(), given.arrivals};
+  }
+
+  native::Given<T> given;
+  native::Ordered<T> ordered;
+  Index threads, samples = 0;
+  std::string problem;
+
+ private:
+  native::Array<T> time_;
+  native::Array<std::int32_t> row_, slot_, used_;
+};
+
+ffi::Error ReadoutForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                          ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                          ffi::Result<ffi::AnyBuffer> voltage, bool jumps, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    const OfReadout<T> of(weight, lanes, time, row, t_end, *voltage, threads);
+    if (!of.problem.empty()) return wrong(of.problem);
+    native::readout_forward(of.given, of.ordered, jumps, of.samples, of.threads,
+                            voltage->typed_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                           ffi::AnyBuffer row, ffi::AnyBuffer t_end, ffi::AnyBuffer cotangent,
+                           ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::Result<ffi::AnyBuffer> by_lanes,
+                           ffi::Result<ffi::AnyBuffer> by_time, bool jumps, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    const OfReadout<T> of(weight, lanes, time, row, t_end, cotangent, threads);
+    if (!of.problem.empty()) return wrong(of.problem);
+    const native::Given<T>& given = of.given;
+    if (!has_shape(*by_weight, {given.rows, given.neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, given.neurons});
+    const bool of_time = has_shape(*by_time, {given.batch, given.arrivals - of.samples});
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::readout_backward(given, of.ordered, jumps, of.samples, of.threads,
+                             cotangent.typed_data<T>(), gradients);
+    return ffi::Error::Success();
+  });
+}
+
 ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> place, std::int64_t threads) {
   return guarded([&]() -> ffi::Error {
     if (time.dimensions().size() != 2 || place->dimensions().size() != 2)
@@ -496,6 +573,22 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
                                   .Attr<double>("min_slope")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_forward, ReadoutForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(voltage)
+                                  .Attr<bool>("jumps")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_backward, ReadoutBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end) BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("jumps")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_earliest, Earliest,

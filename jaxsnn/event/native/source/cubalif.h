@@ -2,7 +2,8 @@
 //
 //     v' = (j - v) / tau_mem,  j' = -j / tau_syn,   v(t) = v em + j k,  j(t) = j es.
 //
-// The formulas are those of jaxsnn/event/dynamics/crossing.py.
+// The formulas are those of jaxsnn/event/dynamics/crossing.py. A tau_syn of inf is a j that stays, and
+// with it a tau_mem of inf a v that does not leak and rises by j: LI and LIF, I and IF.
 
 #pragma once
 
@@ -25,6 +26,7 @@ enum class Ratio { kAny, kDouble, kHalf };
 struct Taus {
   double mem, syn;
   double leak, synaptic;    // rates
+  double gain;              // v' = j gain - v leak
   double slow, gap;         // the smaller rate, and by how much the other is larger
   bool mem_longer;
   Ratio ratio;
@@ -33,11 +35,13 @@ struct Taus {
   Taus(double tau_mem, double tau_syn, double eps) : mem(tau_mem), syn(tau_syn) {
     leak = 1 / mem;
     synaptic = 1 / syn;
+    gain = std::isinf(mem) ? 1.0 : leak;
     mem_longer = mem >= syn;
     slow = mem_longer ? leak : synaptic;
     gap = mem_longer ? synaptic - leak : leak - synaptic;
     // equal up to rounding: the closed forms hold
-    ratio = std::abs(mem - 2 * syn) <= 4 * eps * mem   ? Ratio::kDouble
+    ratio = std::isinf(mem) || std::isinf(syn)         ? Ratio::kAny
+            : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kDouble
             : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kHalf
                                                        : Ratio::kAny;
   }
@@ -47,8 +51,8 @@ struct Taus {
 inline Flow flow_of(const Taus& taus, double t, double slow, double bend) {
   // slow = e^(-t slow), bend = expm1(-t gap)
   double fast = slow + slow * bend;
-  double k = taus.gap > 0 ? slow * (-bend / taus.gap) * taus.leak : slow * (t * taus.leak);
-  if (bend == 0) k = slow * (t * taus.leak);
+  double k = taus.gap > 0 ? slow * (-bend / taus.gap) * taus.gain : slow * (t * taus.gain);
+  if (bend == 0) k = slow * (t * taus.gain);
   return taus.mem_longer ? Flow{slow, fast, k} : Flow{fast, slow, k};
 }
 

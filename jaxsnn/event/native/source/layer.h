@@ -202,7 +202,7 @@ class Intervals {
         const DoubleVector fallen = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
         const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
         const DoubleVector ratio = bend < zero ? -bend * to_ratio : t;
-        const DoubleVector k = slower * ratio * taus_.leak;
+        const DoubleVector k = slower * ratio * taus_.gain;
         const DoubleVector em = taus_.mem_longer ? slower : faster;
         const DoubleVector es = taus_.mem_longer ? faster : slower;
         const DoubleVector fall =
@@ -242,7 +242,7 @@ struct Tile {
   using V = Vector<T>;
 
   alignas(64) T threshold[kLanes];
-  alignas(64) double slow[kLanes], gap[kLanes], leak[kLanes], syn_fast[kLanes];
+  alignas(64) double slow[kLanes], gap[kLanes], gain[kLanes], syn_fast[kLanes];
   double v_reset[kLanes], v_start[kLanes], j_start[kLanes], fires_at[kLanes];
   Taus taus[kLanes];
   bool above[kLanes];  // it starts there
@@ -266,7 +266,7 @@ struct Tile {
                                            rounding_of(T()));
       slow[lane] = taus[lane].slow;
       gap[lane] = taus[lane].gap;
-      leak[lane] = taus[lane].leak;
+      gain[lane] = taus[lane].gain;
       syn_fast[lane] = taus[lane].mem_longer ? 1 : 0;
     }
   }
@@ -280,7 +280,7 @@ struct Tile {
       DoubleVector rate, apart, to_mem, is_long;
       std::memcpy(&rate, slow + lane, sizeof(rate));
       std::memcpy(&apart, gap + lane, sizeof(apart));
-      std::memcpy(&to_mem, leak + lane, sizeof(to_mem));
+      std::memcpy(&to_mem, gain + lane, sizeof(to_mem));
       std::memcpy(&is_long, syn_fast + lane, sizeof(is_long));
       const DoubleVector zero = {}, fallen = expm1_of(-t * rate), bend = expm1_of(-t * apart);
       const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
