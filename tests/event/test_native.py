@@ -3,6 +3,7 @@ it does not cover falls back or is refused, and what goes wrong is an error.
 """
 
 import os
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native import native_build
@@ -61,14 +64,31 @@ def work(
     neurons=21,
     positions=1,
     dtype=jnp.float64,
+    kind=CubaLIFDelta,
+    driven=False,
+    equality=False,
 ):
-    """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them."""
+    """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them.
+
+    Args:
+        driven: the neurons fire without arrivals, too: the threshold is below rest.
+    """
     rng = np.random.default_rng(neurons + positions)
     shape = (neurons,) if positions == 1 else (positions, neurons)
     batch, arrivals, rows = 5 * positions, 40, 12
     time = rng.uniform(0, 0.1, (batch, arrivals))
     time[rng.random(time.shape) < 0.1] = np.inf
-    model = CubaLIFDelta(
+    lanes = lanes_of(rng, shape, ratio, own, above, dtype)
+    if kind is not CubaLIFDelta:
+        # much arrives at the same time; j is what drives an IF
+        time = np.round(time, 3)
+        drive = 30.0 if kind is IFDelta and driven else 0.0
+        lanes = replace(lanes, j_start=drive * jnp.ones_like(lanes.j_start))
+        if driven and kind is LIFDelta:
+            below = {"threshold": lanes.threshold - 1.2, "v_reset": lanes.v_reset - 1.2}
+            lanes = replace(lanes, **below, v_start=lanes.v_start - 1.2)
+    model = kind(
+        fires_at_equality=equality,
         tau_shape=TauShape.ANY if own else SHAPES.get(ratio, TauShape.ANY),
         uniform=not own,
         reset_kind="subtract" if subtract else "zero",
@@ -82,7 +102,7 @@ def work(
     )
     given = (
         jnp.asarray(rng.normal(0.4, 0.6, (rows, neurons)), dtype),
-        lanes_of(rng, shape, ratio, own, above, dtype),
+        lanes,
         jnp.asarray(time, dtype),
         jnp.asarray(rng.integers(0, rows, time.shape), jnp.int32),
         jnp.asarray(0.09, dtype),
@@ -120,6 +140,20 @@ CASES = {
     "subtract, above": {"ratio": 2, "above": True, "subtract": True},
     "held, above": {"ratio": 2, "above": True, "refractory": 3e-3},
     "positions": {"ratio": 2, "positions": 3, "neurons": 4},
+    "LIF": {"ratio": 2, "kind": LIFDelta},
+    "LIF, own": {"ratio": 1.3, "own": True, "kind": LIFDelta, "neurons": 5},
+    "LIF, driven": {"ratio": 2, "kind": LIFDelta, "driven": True, "own": True},
+    "LIF, refractory": {"ratio": 2, "kind": LIFDelta, "refractory": 5e-3},
+    "LIF, held, driven": {"ratio": 2, "kind": LIFDelta, "driven": True, "refractory": 3e-3},
+    "LIF, subtract": {"ratio": 2, "kind": LIFDelta, "subtract": True},
+    "LIF, starts above": {"ratio": 2, "kind": LIFDelta, "above": True, "equality": True},
+    "LIF, subtract, above": {"ratio": 2, "kind": LIFDelta, "above": True, "subtract": True},
+    "LIF, once": {"ratio": 2, "kind": LIFDelta, "once": True},
+    "LIF, positions": {"ratio": 2, "kind": LIFDelta, "positions": 3, "neurons": 4},
+    "IF": {"ratio": 1, "kind": IFDelta},
+    "IF, driven": {"ratio": 1, "kind": IFDelta, "driven": True},
+    "IF, driven, held": {"ratio": 1, "kind": IFDelta, "driven": True, "refractory": 3e-3},
+    "IF, driven, subtract": {"ratio": 1, "kind": IFDelta, "driven": True, "subtract": True},
 }
 
 
@@ -136,6 +170,8 @@ def test_both_backends_agree(name, x64):
     np.testing.assert_array_equal(found.count, expected.count)
     np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
     np.testing.assert_allclose(found.slope, expected.slope, rtol=1e-8)
+    if CASES[name].get("kind") is not None:
+        assert jnp.isinf(expected.slope).sum() > 10
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)

@@ -21,7 +21,7 @@ struct FlowBy {
   double em_mem, k_mem, es_syn, k_syn;
 };
 
-enum class Ratio { kAny, kDouble, kHalf };
+enum class Ratio { kAny, kDouble, kHalf, kHeld };  // kHeld: j stays, v is monotone
 
 struct Taus {
   double mem, syn;
@@ -40,11 +40,14 @@ struct Taus {
     slow = mem_longer ? leak : synaptic;
     gap = mem_longer ? synaptic - leak : leak - synaptic;
     // equal up to rounding: the closed forms hold
-    ratio = std::isinf(mem) || std::isinf(syn)         ? Ratio::kAny
+    ratio = std::isinf(syn)                            ? Ratio::kHeld
             : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kDouble
             : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kHalf
                                                        : Ratio::kAny;
   }
+
+  /// v'
+  double rate(double v, double j) const { return std::isinf(mem) ? j : (j - v) * leak; }
 };
 
 /// k, symmetric in its two exponentials: the slower one, and phi1 of their difference.
@@ -125,6 +128,7 @@ inline Extremum extremum(const Taus& taus, double v, double j) {
 
 /// Whether v has a maximum between a state and a later one, `tiny` being what underflow may do.
 inline bool peaks(const Taus& taus, double v, double j, double v_end, double j_end, double tiny) {
+  if (taus.ratio == Ratio::kHeld) return false;
   bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
   return j > v && j > 0 && j_end - v_end <= tiny * (std::abs(v) + std::abs(j)) && comes_up;
 }
@@ -199,6 +203,13 @@ inline double solve_any(const Taus& taus, double v, double j, double threshold, 
   return t;
 }
 
+/// The crossing under a j that stays, -tau log(1 - share) with the threshold's share of the way to j.
+inline double solve_held(const Taus& taus, double v, double j, double threshold) {
+  if (std::isinf(taus.mem)) return quotient(threshold - v, j);
+  const double share = quotient(threshold - v, j - v);
+  return taus.mem * -(share < 0.5 ? std::log1p(-share) : std::log(quotient(j - threshold, j - v)));
+}
+
 /// Time until v, below the threshold, crosses it within `duration`.
 inline double solve(const Taus& taus, double v, double j, double threshold, double duration,
                     double eps) {
@@ -209,6 +220,9 @@ inline double solve(const Taus& taus, double v, double j, double threshold, doub
       break;
     case Ratio::kHalf:
       time = taus.syn * quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
+      break;
+    case Ratio::kHeld:
+      time = solve_held(taus, v, j, threshold);
       break;
     default:
       time = solve_any(taus, v, j, threshold, duration, eps);
