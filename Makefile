@@ -33,7 +33,7 @@ native-check: $(VENV)/.installed-test
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float32')"
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float64')"
 	JAXSNN_CXXFLAGS="$(SANITIZED)" LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q tests/event/test_native.py
+	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q tests/event/test_native.py tests/event/test_native_readout.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format --quiet .

@@ -264,7 +264,7 @@ def test_rows_beyond_the_table_weigh_nothing():
 
 def test_a_wrong_shape_is_an_error():
     name = target_name("jaxsnn_layer_forward", "float32")
-    call = jax.ffi.ffi_call(name, [jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 8)
+    call = jax.ffi.ffi_call(name, [jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 9)
     with pytest.raises(Exception, match="jaxsnn native engine: weight is not"):
         call(
             *[jnp.zeros(3, jnp.float32)] * 5,
@@ -273,6 +273,8 @@ def test_a_wrong_shape_is_an_error():
             once=False,
             subtract=False,
             refractory=np.float64(0),
+            jumps=False,
+            strict=False,
             threads=np.int64(1),
         )
 
@@ -292,9 +294,11 @@ def events():
 
 def test_native_refuses_what_it_does_not_cover():
     net = network(build.lif(tau="10ms"))
-    with pytest.raises(UsageError, match="'2' is not covered by the native backend: its neurons"):
-        simulate(net, events(), 30e-3, engine=EventDriven(backend="native"))
-    assert simulate(net, events(), 30e-3, engine=EventDriven(backend="auto")).result == 0
+    engine = EventDriven(backend="native", jump_width=1e-3)
+    with pytest.raises(UsageError, match="'2' is not covered by the native backend: jump_width"):
+        simulate(net, events(), 30e-3, engine=engine)
+    assert simulate(net, events(), 30e-3, engine=replace(engine, backend="auto")).result == 0
+    assert simulate(net, events(), 30e-3, engine=EventDriven(backend="native")).result == 0
 
 
 @pytest.mark.parametrize("options", [{"backend": "gpu"}, {"threads": 0}])
