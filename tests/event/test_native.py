@@ -177,6 +177,20 @@ def test_both_backends_agree(name, x64):
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)
 
 
+def test_second_derivatives_of_lif_are_those_of_xla(x64):
+    spec, (weight, *rest), weights = work(**CASES["LIF, driven"], neurons=3)
+    found = []
+    for way in (layer_spikes, lambda spec, *given: native_layer_spikes(spec, 1, *given)):
+
+        def loss(weight, way=way):
+            time = way(spec, weight, *rest).time
+            return jnp.sum(weights * jnp.where(jnp.isfinite(time), time, 0.0) ** 2)
+
+        found.append(jax.jit(lambda w, f=loss: jax.jvp(jax.grad(f), (w,), (w,))[1])(weight))
+    assert jnp.abs(found[0]).max() > 0
+    np.testing.assert_allclose(found[1], found[0], atol=1e-9 * jnp.abs(found[0]).max())
+
+
 @pytest.mark.parametrize("name", ["double", "any", "held, above"])
 def test_the_number_of_threads_changes_no_bit(name):
     spec, given, weights = work(**CASES[name], dtype=jnp.float32)

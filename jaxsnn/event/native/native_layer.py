@@ -304,7 +304,7 @@ def _(
     ) -> tuple[Weights, Lanes, Times]:
         row, causes = arrivals.row, None
         if spec.neuron.jumps:
-            causes = simulate_layer(spec, weight, lanes, time, row, t_end)[1]
+            causes = simulate_layer(spec, weight, lanes, time, row, primals[2])[1]
         kept = Residuals(weight, lanes, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
         d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)

@@ -78,7 +78,8 @@ def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) ->
         sample_times: seconds.
     """
     given = drive.weight, drive.lanes, drive.time, drive.row, sample_times
-    return _membrane(drive.neuron, threads, *varying_like(given)) + drive.v_inf
+    v: Any = _membrane(drive.neuron, threads, *varying_like(given))
+    return v + drive.v_inf
 
 
 def _by_xla(neuron: Neuron, *given: Any) -> Voltages:
