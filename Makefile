@@ -29,11 +29,12 @@ check: $(VENV)/.installed-test
 # them, too: a process into which they are not loaded from the start ends where it loads the kernels.
 SANITIZED := -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
 BUILD := from jaxsnn.event.native.native_build import native_library; native_library
+NATIVE_TESTS := $(addprefix tests/event/test_,native.py native_readout.py streaming.py)
 native-check: $(VENV)/.installed-test
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float32')"
 	-JAXSNN_CXXFLAGS="$(SANITIZED)" $(BIN)/python -c "$(BUILD)('float64')"
 	JAXSNN_CXXFLAGS="$(SANITIZED)" LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q -m "not slow" tests/event/test_native.py tests/event/test_streaming.py
+	ASAN_OPTIONS=detect_leaks=0 XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q -m "not slow" $(NATIVE_TESTS)
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format --quiet .

@@ -34,8 +34,10 @@ from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
     group_obstacles,
     native_obstacles,
+    reads_out_native,
     runs_native,
 )
+from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.event.native.native_scatter import native_scattered_spikes
 from jaxsnn.event.projections.arrivals import Arrivals, Path, Train, arrivals
 from jaxsnn.event.projections.current_arrivals import by_source, current_arrivals, joined
@@ -264,12 +266,23 @@ class FeedForwardPart(PopulationPart):
             drive=drive, given=given, unit=unit, v_inf=drive.v_inf
         )
         if given.positions == 1:
-            record.voltages[self.name] = membrane(drive, sample_times)
+            record.voltages[self.name] = self._membrane(drive, sample_times)
             return
         # V of the lanes in units of the arrival factor, as V of the neurons in volts
         v = membrane(replace(drive, v_inf=0.0), sample_times)
         v = jnp.moveaxis(given.neurons(jnp.moveaxis(v, 1, 2)), 1, 2)
         record.voltages[self.name] = v * self.scale + drive.v_inf
+
+    def _membrane(
+        self, drive: Drive, sample_times: Float[Array, "samples"]
+    ) -> Float[Array, "batch samples neurons"]:
+        """V at given times, (batch, samples, neurons)."""
+        engine = self.sources.engine
+        # Nothing but readouts can be differentiated forwards, as long as XLA runs it.
+        fires = any(each.fires for each in self.sources.network.populations.values())
+        if fires and len(sample_times) and reads_out_native(drive.neuron, drive.time, engine):
+            return native_membrane(drive, engine.threads, sample_times)
+        return membrane(drive, sample_times)
 
     def _lanes(self, given: Arrivals) -> NeuronLanes:
         """The lanes as the scans take them.

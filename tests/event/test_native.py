@@ -3,6 +3,7 @@ it does not cover falls back or is refused, and what goes wrong is an error.
 """
 
 import os
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.layer_adjoint import layer_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native import native_build
@@ -61,14 +64,31 @@ def work(
     neurons=21,
     positions=1,
     dtype=jnp.float64,
+    kind=CubaLIFDelta,
+    driven=False,
+    equality=False,
 ):
-    """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them."""
+    """A spec, its arguments, and what spikes are weighed by: five samples, unused slots among them.
+
+    Args:
+        driven: the neurons fire without arrivals, too: the threshold is below rest.
+    """
     rng = np.random.default_rng(neurons + positions)
     shape = (neurons,) if positions == 1 else (positions, neurons)
     batch, arrivals, rows = 5 * positions, 40, 12
     time = rng.uniform(0, 0.1, (batch, arrivals))
     time[rng.random(time.shape) < 0.1] = np.inf
-    model = CubaLIFDelta(
+    lanes = lanes_of(rng, shape, ratio, own, above, dtype)
+    if kind is not CubaLIFDelta:
+        # much arrives at the same time; j is what drives an IF
+        time = np.round(time, 3)
+        drive = 30.0 if kind is IFDelta and driven else 0.0
+        lanes = replace(lanes, j_start=drive * jnp.ones_like(lanes.j_start))
+        if driven and kind is LIFDelta:
+            below = {"threshold": lanes.threshold - 1.2, "v_reset": lanes.v_reset - 1.2}
+            lanes = replace(lanes, **below, v_start=lanes.v_start - 1.2)
+    model = kind(
+        fires_at_equality=equality,
         tau_shape=TauShape.ANY if own else SHAPES.get(ratio, TauShape.ANY),
         uniform=not own,
         reset_kind="subtract" if subtract else "zero",
@@ -82,7 +102,7 @@ def work(
     )
     given = (
         jnp.asarray(rng.normal(0.4, 0.6, (rows, neurons)), dtype),
-        lanes_of(rng, shape, ratio, own, above, dtype),
+        lanes,
         jnp.asarray(time, dtype),
         jnp.asarray(rng.integers(0, rows, time.shape), jnp.int32),
         jnp.asarray(0.09, dtype),
@@ -120,6 +140,20 @@ CASES = {
     "subtract, above": {"ratio": 2, "above": True, "subtract": True},
     "held, above": {"ratio": 2, "above": True, "refractory": 3e-3},
     "positions": {"ratio": 2, "positions": 3, "neurons": 4},
+    "LIF": {"ratio": 2, "kind": LIFDelta},
+    "LIF, own": {"ratio": 1.3, "own": True, "kind": LIFDelta, "neurons": 5},
+    "LIF, driven": {"ratio": 2, "kind": LIFDelta, "driven": True, "own": True},
+    "LIF, refractory": {"ratio": 2, "kind": LIFDelta, "refractory": 5e-3},
+    "LIF, held, driven": {"ratio": 2, "kind": LIFDelta, "driven": True, "refractory": 3e-3},
+    "LIF, subtract": {"ratio": 2, "kind": LIFDelta, "subtract": True},
+    "LIF, starts above": {"ratio": 2, "kind": LIFDelta, "above": True, "equality": True},
+    "LIF, subtract, above": {"ratio": 2, "kind": LIFDelta, "above": True, "subtract": True},
+    "LIF, once": {"ratio": 2, "kind": LIFDelta, "once": True},
+    "LIF, positions": {"ratio": 2, "kind": LIFDelta, "positions": 3, "neurons": 4},
+    "IF": {"ratio": 1, "kind": IFDelta},
+    "IF, driven": {"ratio": 1, "kind": IFDelta, "driven": True},
+    "IF, driven, held": {"ratio": 1, "kind": IFDelta, "driven": True, "refractory": 3e-3},
+    "IF, driven, subtract": {"ratio": 1, "kind": IFDelta, "driven": True, "subtract": True},
 }
 
 
@@ -136,9 +170,25 @@ def test_both_backends_agree(name, x64):
     np.testing.assert_array_equal(found.count, expected.count)
     np.testing.assert_allclose(found.time, expected.time, atol=1e-11 * TAU)
     np.testing.assert_allclose(found.slope, expected.slope, rtol=1e-8)
+    if CASES[name].get("kind") is not None:
+        assert jnp.isinf(expected.slope).sum() > 10
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)
+
+
+def test_second_derivatives_of_lif_are_those_of_xla(x64):
+    spec, (weight, *rest), weights = work(**CASES["LIF, driven"], neurons=3)
+    found = []
+    for way in (layer_spikes, lambda spec, *given: native_layer_spikes(spec, 1, *given)):
+
+        def loss(weight, way=way):
+            time = way(spec, weight, *rest).time
+            return jnp.sum(weights * jnp.where(jnp.isfinite(time), time, 0.0) ** 2)
+
+        found.append(jax.jit(lambda w, f=loss: jax.jvp(jax.grad(f), (w,), (w,))[1])(weight))
+    assert jnp.abs(found[0]).max() > 0
+    np.testing.assert_allclose(found[1], found[0], atol=1e-9 * jnp.abs(found[0]).max())
 
 
 @pytest.mark.parametrize("name", ["double", "any", "held, above"])
@@ -228,7 +278,7 @@ def test_rows_beyond_the_table_weigh_nothing():
 
 def test_a_wrong_shape_is_an_error():
     name = target_name("jaxsnn_layer_forward", "float32")
-    call = jax.ffi.ffi_call(name, [jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 8)
+    call = jax.ffi.ffi_call(name, [jax.ShapeDtypeStruct((2, 3), jnp.float32)] * 9)
     with pytest.raises(Exception, match="jaxsnn native engine: weight is not"):
         call(
             *[jnp.zeros(3, jnp.float32)] * 5,
@@ -237,6 +287,8 @@ def test_a_wrong_shape_is_an_error():
             once=False,
             subtract=False,
             refractory=np.float64(0),
+            jumps=False,
+            strict=False,
             threads=np.int64(1),
         )
 
@@ -256,9 +308,11 @@ def events():
 
 def test_native_refuses_what_it_does_not_cover():
     net = network(build.lif(tau="10ms"))
-    with pytest.raises(UsageError, match="'2' is not covered by the native backend: its neurons"):
-        simulate(net, events(), 30e-3, engine=EventDriven(backend="native"))
-    assert simulate(net, events(), 30e-3, engine=EventDriven(backend="auto")).result == 0
+    engine = EventDriven(backend="native", jump_width=1e-3)
+    with pytest.raises(UsageError, match="'2' is not covered by the native backend: jump_width"):
+        simulate(net, events(), 30e-3, engine=engine)
+    assert simulate(net, events(), 30e-3, engine=replace(engine, backend="auto")).result == 0
+    assert simulate(net, events(), 30e-3, engine=EventDriven(backend="native")).result == 0
 
 
 @pytest.mark.parametrize("options", [{"backend": "gpu"}, {"threads": 0}])

@@ -29,6 +29,8 @@ TARGETS = (
     "jaxsnn_group_backward",
     "jaxsnn_scatter_forward",
     "jaxsnn_scatter_backward",
+    "jaxsnn_readout_forward",
+    "jaxsnn_readout_backward",
     "jaxsnn_earliest",
 )
 #: Type of numbers -> what it is in C++. There is a library for each: that of float64 is seldom

@@ -6,7 +6,7 @@ second derivatives, XLA's way through the same equations gives the tangents.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jax.dtypes import float0
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes, simulate_layer
@@ -42,7 +43,9 @@ class _Simulated(NamedTuple):
     """What comes of a simulation."""
 
     spikes: LayerSpikes
-    slope_after: OfSpikes  # V' behind refractory times; no slots where there are none
+    slope_after: OfSpikes  # V' behind spikes that assign V; no slots where these lower it
+    #: in order from 1 on, the arrival that made each spike, or 0; no slots where none moves V
+    cause: Int[Array, "batch neurons slots"]
     arrivals: Ordered
 
 
@@ -97,6 +100,37 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Lanes) -> L
     return Lanes(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
+def kernel_lanes(neuron: Neuron, lanes: Lanes) -> Float[Array, "fields positions neurons"]:
+    """The lanes as the kernels take them: what does not decay has a time constant of inf."""
+    never = jnp.full_like(lanes.tau_mem, jnp.inf)
+    kept = {"tau_mem", "tau_syn"} - set(neuron.flow_fields)
+    return stacked(replace(lanes, **dict.fromkeys(kept, never)))
+
+
+def kernel_options(spec: LayerSpec) -> dict[str, Any]:
+    """What the kernels are told of a population, forwards and backwards."""
+    neuron: Any = spec.neuron
+    return {
+        "subtract": bool(neuron.keeps_overshoot),
+        "refractory": np.float64(spec.refractory),
+        "jumps": bool(neuron.jumps),
+        "strict": bool(neuron.jumps and not neuron.fires_at_equality),
+    }
+
+
+def slots_of(spec: LayerSpec, lists: int, neurons: int, dtype: Any) -> tuple[Any, ...]:
+    """What a kernel finds of each spike: its time, slope, V' behind it, the neurons' counts, and what
+    caused it.
+    """
+    shape = lists, neurons
+    slots, none = (*shape, spec.max_spikes), (*shape, 0)
+    real = partial(jax.ShapeDtypeStruct, dtype=dtype)
+    whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+    after = real(slots if spec.assigns else none)
+    cause = whole(slots if spec.neuron.jumps else none)
+    return real(slots), real(slots), after, whole(shape), cause
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _simulated(
     spec: LayerSpec,
@@ -109,29 +143,26 @@ def _simulated(
 ) -> _Simulated:
     """The simulation, by the kernel."""
     dtype, (batch, arrivals), neurons = weight.dtype, time.shape, weight.shape[1]
-    slots = (batch, neurons, spec.max_spikes)
-    held = (batch, neurons, spec.max_spikes if spec.refractory else 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     ordered = (real((batch, arrivals)), *(whole((batch, arrivals)),) * 2, whole((batch,)))
-    results = (real(slots), real(slots), real(held), whole((batch, neurons)), *ordered)
+    results = (*slots_of(spec, batch, neurons, dtype), *ordered)
     call = kernel("jaxsnn_layer_forward", results)
     found = call(
         weight,
-        stacked(lanes),
+        kernel_lanes(spec.neuron, lanes),
         time,
         row.astype(jnp.int32),
         jnp.asarray(t_end, dtype),
         max_spikes=np.int64(spec.max_spikes),
         counted=np.int64(spec.counted),
         once=bool(spec.once),
-        subtract=bool(spec.neuron.keeps_overshoot),
-        refractory=np.float64(spec.refractory),
+        **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    spike_time, slope, slope_after, count, *in_order = varying_like(tuple(found), weight, time)
-    spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
-    return _Simulated(spikes=spikes, slope_after=slope_after, arrivals=Ordered(*in_order))
+    found = varying_like(tuple(found), weight, time)
+    spikes = LayerSpikes(time=found[0], slope=found[1], count=found[3])
+    return _Simulated(spikes, found[2], found[4], Ordered(*found[5:]))
 
 
 @_simulated.defjvp
@@ -151,13 +182,15 @@ def _(
         if spec.refractory:
             kept = Residuals(weight, lanes, time, row, spikes.time, spikes.slope, causes)
             after = slopes_after(spec, kept)
+        elif spec.assigns and causes is not None:
+            after = causes.slope_after
         return spikes.time, spikes.slope, after, jnp.take_along_axis(time, slot, 1)
 
     time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
     still = jax.tree.map(_no_tangent, found)
     spikes = LayerSpikes(time=time, slope=slope, count=still.spikes.count)
     arrivals = still.arrivals._replace(time=ordered)
-    return found, _Simulated(spikes=spikes, slope_after=after, arrivals=arrivals)
+    return found, still._replace(spikes=spikes, slope_after=after, arrivals=arrivals)
 
 
 def _no_tangent(array: Array) -> Any:
@@ -228,8 +261,8 @@ def _gradients(
     Args:
         drive: dL/dt of each spike.
     """
-    dtype, all_lanes = weight.dtype, stacked(lanes)
-    spikes, slope_after, arrivals = simulated
+    dtype, all_lanes = weight.dtype, kernel_lanes(spec.neuron, lanes)
+    spikes, slope_after, cause, arrivals = simulated
     of_lanes = all_lanes.shape if wanted.lanes else (0,)
     of_time = arrivals.time.shape if wanted.time else (0,)
     shapes = weight.shape, of_lanes, of_time
@@ -237,9 +270,8 @@ def _gradients(
     call = kernel("jaxsnn_layer_backward", results)
     end = jnp.asarray(t_end, dtype)
     d_weight, d_stacked, d_time = call(
-        *(weight, all_lanes, *arrivals, end, spikes.time, spikes.slope, slope_after, drive),
-        subtract=bool(spec.neuron.keeps_overshoot),
-        refractory=np.float64(spec.refractory),
+        *(weight, all_lanes, *arrivals, end, spikes.time, spikes.slope, slope_after, cause, drive),
+        **kernel_options(spec),
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
@@ -270,7 +302,10 @@ def _(
         slope: OfSpikes,
         drive: OfSpikes,
     ) -> tuple[Weights, Lanes, Times]:
-        kept = Residuals(weight, lanes, time, arrivals.row, spike_time, slope, None)
+        row, causes = arrivals.row, None
+        if spec.neuron.jumps:
+            causes = simulate_layer(spec, weight, lanes, time, row, primals[2])[1]
+        kept = Residuals(weight, lanes, time, row, spike_time, slope, causes)
         cotangent = LayerSpikes(time=drive, slope=drive, count=count)
         d_weight, d_lanes, d_time, _, _ = layer_backward(spec, kept, cotangent)
         # back to the slots that the arrivals had

@@ -14,6 +14,9 @@ from jaxtyping import Array, Int
 from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
+from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import Feedback, Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
@@ -22,7 +25,7 @@ from jaxsnn.event.native.native_build import kernel, native_library, thread_coun
 from jaxsnn.network.meshes import varying_like
 
 #: Models whose equations the kernels have; others, subclasses too, may have equations of their own.
-_COVERED = (CubaLIFDelta, LIFUnderLI)
+_COVERED = (CubaLIFDelta, LIFUnderLI, LIFDelta, IFDelta)
 
 
 def native_obstacles(
@@ -38,7 +41,9 @@ def native_obstacles(
     """
     # What is cheap to know comes first: nothing is built for what is not covered.
     if type(layer.neuron) not in _COVERED:
-        yield f"its neurons are {type(layer.neuron).__name__}, and not current-based under deltas"
+        yield f"its neurons are {type(layer.neuron).__name__}, and not of those under delta spikes"
+    if layer.asks_for_rise:
+        yield "jump_width takes the jumps of V for ramps"
     if options.forward_mode:
         yield "forward_mode differentiates forwards, which the kernels do not"
     yield from _obstacles_of_all(dtype, samples)
@@ -53,6 +58,18 @@ def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
     library = native_library(dtype)
     if not library.there:
         yield library.reason
+
+
+def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool:
+    """Whether the native backend finds V of neurons that do not fire. What it does not cover runs by
+    XLA, whatever the backend.
+
+    Args:
+        time: of what arrives.
+    """
+    if not _wanted(options) or options.forward_mode or type(neuron) not in _COVERED:
+        return False
+    return next(_obstacles_of_all(time.dtype.name, time.shape[0]), None) is None
 
 
 def native_places(time: Times, room: int, options: EventOptions) -> Int[Array, "batch room"] | None:
@@ -90,6 +107,8 @@ def group_obstacles(
         yield "feedback comes with a delay"
     if any(layer.refractory for layer in layers):
         yield "neurons that feed back have a refractory time"
+    if any(layer.neuron.jumps for layer in layers):
+        yield "what feeds back moves V itself"
     yield from native_obstacles(next(iter(layers)), options, dtype, samples)
 
 

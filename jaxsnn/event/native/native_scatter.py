@@ -13,11 +13,20 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Int
 
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import OfSpikes, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
-from jaxsnn.event.native.native_layer import is_perturbed, stacked, unstacked, values_of
+from jaxsnn.event.native.native_layer import (
+    is_perturbed,
+    kernel_lanes,
+    kernel_options,
+    slots_of,
+    stacked,
+    unstacked,
+    values_of,
+)
 from jaxsnn.event.projections.arrivals import Scattered
 from jaxsnn.network.meshes import varying_like
 
@@ -35,11 +44,11 @@ class _Given(NamedTuple):
     row: Table
     t_end: Seconds
 
-    def arrays(self) -> tuple[Any, ...]:
+    def arrays(self, neuron: Neuron) -> tuple[Any, ...]:
         """As arguments of a kernel."""
         end = jnp.asarray(self.t_end, self.weight.dtype)
         whole = (array.astype(jnp.int32) for array in (self.channel, self.place, self.row))
-        return self.weight, stacked(self.lanes), self.time, *whole, end
+        return self.weight, kernel_lanes(neuron, self.lanes), self.time, *whole, end
 
 
 class _Kept(NamedTuple):
@@ -47,7 +56,8 @@ class _Kept(NamedTuple):
 
     given: _Given
     spikes: LayerSpikes
-    slope_after: OfSpikes
+    #: V' behind spikes, and their causes
+    more: tuple[OfSpikes, Int[Array, "lists neurons slots"]]
     of_lanes: tuple[()] | None
     of_time: tuple[()] | None
 
@@ -78,35 +88,30 @@ def _scattered(spec: LayerSpec, threads: int | None, *given: Any) -> LayerSpikes
     return _simulated(spec, threads, _Given(*given))[0]
 
 
-def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, OfSpikes]:
-    """Spikes, and V' behind refractory times (no slots where there are none)."""
-    dtype, neurons = given.weight.dtype, given.weight.shape[1]
+def _simulated(spec: LayerSpec, threads: int | None, given: _Given) -> tuple[LayerSpikes, Any]:
+    """Spikes, and V' behind them and their causes (no slots where the gradient asks for none)."""
     lists = given.time.shape[0] * given.lanes.tau_mem.shape[0]
-    real = partial(jax.ShapeDtypeStruct, dtype=dtype)
-    slots = (lists, neurons, spec.max_spikes)
-    held = (lists, neurons, spec.max_spikes if spec.refractory else 0)
-    count = jax.ShapeDtypeStruct((lists, neurons), jnp.int32)
-    found = kernel("jaxsnn_scatter_forward", (real(slots), real(slots), real(held), count))(
-        *given.arrays(),
+    results = slots_of(spec, lists, given.weight.shape[1], given.weight.dtype)
+    found = kernel("jaxsnn_scatter_forward", results)(
+        *given.arrays(spec.neuron),
         max_spikes=np.int64(spec.max_spikes),
         counted=np.int64(spec.counted),
         once=bool(spec.once),
-        subtract=bool(spec.neuron.keeps_overshoot),
-        refractory=np.float64(spec.refractory),
+        **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    time, slope, slope_after, count = varying_like(tuple(found), given.weight, given.time)
-    return LayerSpikes(time=time, slope=slope, count=count), slope_after
+    time, slope, after, count, cause = varying_like(tuple(found), given.weight, given.time)
+    return LayerSpikes(time=time, slope=slope, count=count), (after, cause)
 
 
 def _forward(spec: LayerSpec, threads: int | None, *given: Any) -> tuple[LayerSpikes, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = _Given(*values_of(given))
-    spikes, slope_after = _simulated(spec, threads, values)
+    spikes, more = _simulated(spec, threads, values)
     kept = _Kept(
         given=values,
         spikes=spikes,
-        slope_after=slope_after,
+        more=more,
         of_lanes=() if is_perturbed(given[1]) else None,
         of_time=() if is_perturbed(given[2]) else None,
     )
@@ -126,9 +131,8 @@ def _backward(
     shapes = given.weight.shape, of_lanes, of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     found = kernel("jaxsnn_scatter_backward", results)(
-        *(*given.arrays(), spikes.time, spikes.slope, kept.slope_after, drive),
-        subtract=bool(spec.neuron.keeps_overshoot),
-        refractory=np.float64(spec.refractory),
+        *(*given.arrays(spec.neuron), spikes.time, spikes.slope, *kept.more, drive),
+        **kernel_options(spec),
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )

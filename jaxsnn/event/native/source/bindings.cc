@@ -3,6 +3,7 @@
 // Built with NUMBER=float or NUMBER=double: one library for each.
 
 #include "group.h"
+#include "readout.h"
 #include "scatter.h"
 #include "stream_calls.h"
 #include "xla/ffi/api/ffi.h"
@@ -41,7 +42,8 @@ template <class T>
 constexpr ffi::DataType kType = std::is_same_v<T, float> ? ffi::F32 : ffi::F64;
 
 native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
-                           double refractory, double min_slope, std::int64_t threads) {
+                           double refractory, double min_slope, std::int64_t threads,
+                           bool jumps = false) {
   native::Options options;
   options.max_spikes = max_spikes;
   options.counted = counted;
@@ -49,6 +51,7 @@ native::Options options_of(std::int64_t max_spikes, std::int64_t counted, bool o
   options.subtract = subtract;
   options.refractory = refractory;
   options.min_slope = min_slope;
+  options.jumps = jumps;
   options.threads = std::clamp<Index>(threads, 1, 1024);
   return options;
 }
@@ -84,11 +87,12 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                         ffi::AnyBuffer row, ffi::AnyBuffer t_end,
                         ffi::Result<ffi::AnyBuffer> spike_time, ffi::Result<ffi::AnyBuffer> slope,
                         ffi::Result<ffi::AnyBuffer> slope_after, ffi::Result<ffi::AnyBuffer> count,
+                        ffi::Result<ffi::AnyBuffer> cause,
                         ffi::Result<ffi::AnyBuffer> sorted_time,
                         ffi::Result<ffi::AnyBuffer> sorted_row,
                         ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
                         std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
-                        double refractory, std::int64_t threads) {
+                        double refractory, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
@@ -99,16 +103,18 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
     if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
       return wrong("rows are not (arrivals,) or (batch, arrivals) int32");
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
-    const bool holds = refractory > 0;
-    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
+    given.strict = strict;
+    const bool holds = options.assigns();
+    if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
+        !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
         !has_shape(*slope, {batch, neurons, max_spikes}) ||
         !has_shape(*slope_after, {batch, neurons, holds ? max_spikes : 0}) ||
         !has_shape(*count, {batch, neurons}) || !has_shape(*sorted_time, {batch, arrivals}) ||
         !has_shape(*sorted_row, {batch, arrivals}) || !has_shape(*sorted_slot, {batch, arrivals}) ||
         !has_shape(*used, {batch}))
       return wrong("a result has the wrong shape");
-    const native::Options options =
-        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
     native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
                          options.threads, sorted_time->typed_data<T>(),
                          sorted_row->typed_data<std::int32_t>(),
@@ -118,7 +124,8 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                                      sorted_slot->typed_data<std::int32_t>(),
                                      used->typed_data<std::int32_t>(), arrivals};
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
-                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
+                                   cause->typed_data<std::int32_t>()};
     native::layer_forward(given, options, ordered, spikes);
     return ffi::Error::Success();
   });
@@ -127,11 +134,12 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
 ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer sorted_time,
                          ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot, ffi::AnyBuffer used,
                          ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
-                         ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                         ffi::AnyBuffer slope_after, ffi::AnyBuffer cause,
+                         ffi::AnyBuffer cotangent,
                          ffi::Result<ffi::AnyBuffer> by_weight,
                          ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
-                         bool subtract, double refractory, double min_slope,
-                         std::int64_t threads) {
+                         bool subtract, double refractory, double min_slope, bool jumps,
+                         bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
@@ -140,8 +148,12 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
     const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
     if (spike_time.dimensions().size() != 3) return wrong("spikes are not (batch, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
-    const bool holds = refractory > 0;
-    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
+    given.strict = strict;
+    const bool holds = options.assigns();
+    if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
+        !has_shape(spike_time, {batch, neurons, slots}) ||
         !has_shape(slope, {batch, neurons, slots}) ||
         !has_shape(slope_after, {batch, neurons, holds ? slots : 0}) ||
         !has_shape(cotangent, {batch, neurons, slots}) ||
@@ -154,13 +166,12 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
       if (!has_type(buffer, ffi::S32)) return wrong("numbers of arrivals are not int32");
     const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
     const bool of_time = has_shape(*by_time, {batch, arrivals});
-    const native::Options options =
-        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
     const native::Ordered<T> ordered{
         sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
         sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>(),
+                                 cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          of_lanes ? by_lanes->typed_data<T>() : nullptr,
                                          of_time ? by_time->typed_data<T>() : nullptr};
@@ -335,9 +346,9 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
                           ffi::AnyBuffer t_end, ffi::Result<ffi::AnyBuffer> spike_time,
                           ffi::Result<ffi::AnyBuffer> slope,
                           ffi::Result<ffi::AnyBuffer> slope_after,
-                          ffi::Result<ffi::AnyBuffer> count, std::int64_t max_spikes,
-                          std::int64_t counted, bool once, bool subtract, double refractory,
-                          std::int64_t threads) {
+                          ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> cause,
+                          std::int64_t max_spikes, std::int64_t counted, bool once, bool subtract,
+                          double refractory, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
@@ -347,16 +358,19 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
     if (!problem.empty()) return wrong(problem);
     if (max_spikes < 1 || !(refractory >= 0)) return wrong("max_spikes or refractory");
     const Index batch = given.batch, neurons = given.neurons;
-    if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+    const native::Options options =
+        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads, jumps);
+    given.strict = strict;
+    if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
+        !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
         !has_shape(*slope, {batch, neurons, max_spikes}) ||
-        !has_shape(*slope_after, {batch, neurons, refractory > 0 ? max_spikes : 0}) ||
+        !has_shape(*slope_after, {batch, neurons, options.assigns() ? max_spikes : 0}) ||
         !has_shape(*count, {batch, neurons}))
       return wrong("a result has the wrong shape");
-    const native::Options options =
-        options_of(max_spikes, counted, once, subtract, refractory, 0.0, threads);
     const native::Lists<T> lists(given, taps, options.threads);
     const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
-                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>()};
+                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
+                                   cause->typed_data<std::int32_t>()};
     native::layer_forward(given, options, lists.ordered(), spikes);
     return ffi::Error::Success();
   });
@@ -365,11 +379,12 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyB
 ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
                            ffi::AnyBuffer channel, ffi::AnyBuffer place, ffi::AnyBuffer row,
                            ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
-                           ffi::AnyBuffer slope_after, ffi::AnyBuffer cotangent,
+                           ffi::AnyBuffer slope_after, ffi::AnyBuffer cause,
+                         ffi::AnyBuffer cotangent,
                            ffi::Result<ffi::AnyBuffer> by_weight,
                            ffi::Result<ffi::AnyBuffer> by_lanes,
                            ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
-                           double min_slope, std::int64_t threads) {
+                           double min_slope, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
@@ -380,9 +395,13 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
     const Index batch = given.batch, neurons = given.neurons;
     if (spike_time.dimensions().size() != 3) return wrong("spikes are not (lists, neurons, slots)");
     const Index slots = spike_time.dimensions()[2];
-    if (!has_shape(spike_time, {batch, neurons, slots}) ||
+    const native::Options options =
+        options_of(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
+    given.strict = strict;
+    if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
+        !has_shape(spike_time, {batch, neurons, slots}) ||
         !has_shape(slope, {batch, neurons, slots}) ||
-        !has_shape(slope_after, {batch, neurons, refractory > 0 ? slots : 0}) ||
+        !has_shape(slope_after, {batch, neurons, options.assigns() ? slots : 0}) ||
         !has_shape(cotangent, {batch, neurons, slots}) ||
         !has_shape(*by_weight, {given.rows, neurons}))
       return wrong("an argument of the backward pass has the wrong shape");
@@ -390,15 +409,90 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::Any
       if (!has_type(buffer, kType<T>)) return wrong("the arguments differ in their types");
     const bool of_lanes = has_shape(*by_lanes, {native::kFields, given.positions, neurons});
     const bool of_time = has_shape(*by_time, {taps.samples, given.arrivals});
-    const native::Options options =
-        options_of(slots, 0, false, subtract, refractory, min_slope, threads);
     const native::Lists<T> lists(given, taps, options.threads);
     const native::Found<T> found{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                 slope_after.typed_data<T>(), cotangent.typed_data<T>()};
+                                 slope_after.typed_data<T>(), cotangent.typed_data<T>(),
+                                 cause.typed_data<std::int32_t>()};
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          of_lanes ? by_lanes->typed_data<T>() : nullptr,
                                          of_time ? by_time->typed_data<T>() : nullptr};
     native::layer_backward(given, options, lists.ordered(), found, gradients, taps.samples);
+    return ffi::Error::Success();
+  });
+}
+
+/// What a readout is given; arrivals and samples are `time` together, and come in order.
+template <class T>
+class OfReadout {
+ public:
+  OfReadout(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time, ffi::AnyBuffer row,
+            ffi::AnyBuffer t_end, ffi::AnyBuffer voltage, std::int64_t wanted_threads)
+      : threads(std::clamp<Index>(wanted_threads, 1, 1024)) {
+    problem = given_of<T>(weight, lanes, time, t_end, given);
+    if (!problem.empty()) return;
+    const Index entries = given.batch * given.arrivals;
+    const bool shared = has_shape(row, {given.arrivals});
+    if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {given.batch, given.arrivals})))
+      problem = "rows are not (arrivals,) or (batch, arrivals) int32";
+    else if (given.positions != 1)
+      problem = "a readout has one position";
+    else if (voltage.dimensions().size() != 3 || !has_type(voltage, kType<T>))
+      problem = "voltages are not (batch, samples, neurons)";
+    else if (samples = voltage.dimensions()[1];
+             !has_shape(voltage, {given.batch, samples, given.neurons}) || samples > given.arrivals)
+      problem = "voltages do not fit the arrivals";
+    if (!problem.empty()) return;
+    time_ = native::Array<T>(entries);
+    row_ = native::Array<std::int32_t>(entries);
+    slot_ = native::Array<std::int32_t>(entries);
+    used_ = native::Array<std::int32_t>(given.batch);
+    native::put_in_order(given, time.typed_data<T>(), row.typed_data<std::int32_t>(), shared,
+                         threads, time_.data(), row_.data(), slot_.data(), used_.data());
+    ordered = {time_.data(), row_.data(), slot_.data(), used_.data(), given.arrivals};
+  }
+
+  native::Given<T> given;
+  native::Ordered<T> ordered;
+  Index threads, samples = 0;
+  std::string problem;
+
+ private:
+  native::Array<T> time_;
+  native::Array<std::int32_t> row_, slot_, used_;
+};
+
+ffi::Error ReadoutForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                          ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                          ffi::Result<ffi::AnyBuffer> voltage, bool jumps, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    const OfReadout<T> of(weight, lanes, time, row, t_end, *voltage, threads);
+    if (!of.problem.empty()) return wrong(of.problem);
+    native::readout_forward(of.given, of.ordered, jumps, of.samples, of.threads,
+                            voltage->typed_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
+                           ffi::AnyBuffer row, ffi::AnyBuffer t_end, ffi::AnyBuffer cotangent,
+                           ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::Result<ffi::AnyBuffer> by_lanes,
+                           ffi::Result<ffi::AnyBuffer> by_time, bool jumps, std::int64_t threads) {
+  using T = NUMBER;
+  return guarded([&]() -> ffi::Error {
+    const OfReadout<T> of(weight, lanes, time, row, t_end, cotangent, threads);
+    if (!of.problem.empty()) return wrong(of.problem);
+    const native::Given<T>& given = of.given;
+    if (!has_shape(*by_weight, {given.rows, given.neurons}))
+      return wrong("an argument of the backward pass has the wrong shape");
+    const bool of_lanes = has_shape(*by_lanes, {native::kFields, 1, given.neurons});
+    const bool of_time = has_shape(*by_time, {given.batch, given.arrivals - of.samples});
+    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                         of_lanes ? by_lanes->typed_data<T>() : nullptr,
+                                         of_time ? by_time->typed_data<T>() : nullptr};
+    native::readout_backward(given, of.ordered, jumps, of.samples, of.threads,
+                             cotangent.typed_data<T>(), gradients);
     return ffi::Error::Success();
   });
 }
@@ -429,6 +523,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
                                   BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
                                   BUFFER(t_end)
                                   RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  RESULT(cause)
                                   RESULT(sorted_time) RESULT(sorted_row) RESULT(sorted_slot)
                                   RESULT(used)
                                   .Attr<std::int64_t>("max_spikes")
@@ -436,6 +531,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
                                   .Attr<bool>("once")
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
+                                  .Attr<bool>("jumps")
+                                  .Attr<bool>("strict")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
@@ -443,11 +540,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
                                   BUFFER(weight) BUFFER(lanes) BUFFER(sorted_time)
                                   BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(used) BUFFER(t_end)
                                   BUFFER(spike_time) BUFFER(slope) BUFFER(slope_after)
-                                  BUFFER(cotangent)
+                                  BUFFER(cause) BUFFER(cotangent)
                                   RESULT(weight) RESULT(lanes) RESULT(time)
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
                                   .Attr<double>("min_slope")
+                                  .Attr<bool>("jumps")
+                                  .Attr<bool>("strict")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
@@ -481,22 +580,43 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_forward, ScatterForward,
                                   BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
                                   BUFFER(place) BUFFER(row) BUFFER(t_end)
                                   RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
+                                  RESULT(cause)
                                   .Attr<std::int64_t>("max_spikes")
                                   .Attr<std::int64_t>("counted")
                                   .Attr<bool>("once")
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
+                                  .Attr<bool>("jumps")
+                                  .Attr<bool>("strict")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
                               ffi::Ffi::Bind()
                                   BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(channel)
                                   BUFFER(place) BUFFER(row) BUFFER(t_end) BUFFER(spike_time)
-                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cotangent)
+                                  BUFFER(slope) BUFFER(slope_after) BUFFER(cause) BUFFER(cotangent)
                                   RESULT(weight) RESULT(lanes) RESULT(time)
                                   .Attr<bool>("subtract")
                                   .Attr<double>("refractory")
                                   .Attr<double>("min_slope")
+                                  .Attr<bool>("jumps")
+                                  .Attr<bool>("strict")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_forward, ReadoutForward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end)
+                                  RESULT(voltage)
+                                  .Attr<bool>("jumps")
+                                  .Attr<std::int64_t>("threads"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_backward, ReadoutBackward,
+                              ffi::Ffi::Bind()
+                                  BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
+                                  BUFFER(t_end) BUFFER(cotangent)
+                                  RESULT(weight) RESULT(lanes) RESULT(time)
+                                  .Attr<bool>("jumps")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_earliest, Earliest,

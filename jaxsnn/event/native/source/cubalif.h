@@ -2,7 +2,8 @@
 //
 //     v' = (j - v) / tau_mem,  j' = -j / tau_syn,   v(t) = v em + j k,  j(t) = j es.
 //
-// The formulas are those of jaxsnn/event/dynamics/crossing.py.
+// The formulas are those of jaxsnn/event/dynamics/crossing.py. A tau_syn of inf is a j that stays, and
+// with it a tau_mem of inf a v that does not leak and rises by j: LI and LIF, I and IF.
 
 #pragma once
 
@@ -20,11 +21,12 @@ struct FlowBy {
   double em_mem, k_mem, es_syn, k_syn;
 };
 
-enum class Ratio { kAny, kDouble, kHalf };
+enum class Ratio { kAny, kDouble, kHalf, kHeld };  // kHeld: j stays, v is monotone
 
 struct Taus {
   double mem, syn;
   double leak, synaptic;    // rates
+  double gain;              // v' = j gain - v leak
   double slow, gap;         // the smaller rate, and by how much the other is larger
   bool mem_longer;
   Ratio ratio;
@@ -33,22 +35,27 @@ struct Taus {
   Taus(double tau_mem, double tau_syn, double eps) : mem(tau_mem), syn(tau_syn) {
     leak = 1 / mem;
     synaptic = 1 / syn;
+    gain = std::isinf(mem) ? 1.0 : leak;
     mem_longer = mem >= syn;
     slow = mem_longer ? leak : synaptic;
     gap = mem_longer ? synaptic - leak : leak - synaptic;
     // equal up to rounding: the closed forms hold
-    ratio = std::abs(mem - 2 * syn) <= 4 * eps * mem   ? Ratio::kDouble
+    ratio = std::isinf(syn)                            ? Ratio::kHeld
+            : std::abs(mem - 2 * syn) <= 4 * eps * mem ? Ratio::kDouble
             : std::abs(syn - 2 * mem) <= 4 * eps * syn ? Ratio::kHalf
                                                        : Ratio::kAny;
   }
+
+  /// v'
+  double rate(double v, double j) const { return std::isinf(mem) ? j : (j - v) * leak; }
 };
 
 /// k, symmetric in its two exponentials: the slower one, and phi1 of their difference.
 inline Flow flow_of(const Taus& taus, double t, double slow, double bend) {
   // slow = e^(-t slow), bend = expm1(-t gap)
   double fast = slow + slow * bend;
-  double k = taus.gap > 0 ? slow * (-bend / taus.gap) * taus.leak : slow * (t * taus.leak);
-  if (bend == 0) k = slow * (t * taus.leak);
+  double k = taus.gap > 0 ? slow * (-bend / taus.gap) * taus.gain : slow * (t * taus.gain);
+  if (bend == 0) k = slow * (t * taus.gain);
   return taus.mem_longer ? Flow{slow, fast, k} : Flow{fast, slow, k};
 }
 
@@ -121,6 +128,7 @@ inline Extremum extremum(const Taus& taus, double v, double j) {
 
 /// Whether v has a maximum between a state and a later one, `tiny` being what underflow may do.
 inline bool peaks(const Taus& taus, double v, double j, double v_end, double j_end, double tiny) {
+  if (taus.ratio == Ratio::kHeld) return false;
   bool comes_up = j * taus.syn + (taus.mem - taus.syn) * v > 0;
   return j > v && j > 0 && j_end - v_end <= tiny * (std::abs(v) + std::abs(j)) && comes_up;
 }
@@ -195,6 +203,13 @@ inline double solve_any(const Taus& taus, double v, double j, double threshold, 
   return t;
 }
 
+/// The crossing under a j that stays, -tau log(1 - share) with the threshold's share of the way to j.
+inline double solve_held(const Taus& taus, double v, double j, double threshold) {
+  if (std::isinf(taus.mem)) return quotient(threshold - v, j);
+  const double share = quotient(threshold - v, j - v);
+  return taus.mem * -(share < 0.5 ? std::log1p(-share) : std::log(quotient(j - threshold, j - v)));
+}
+
 /// Time until v, below the threshold, crosses it within `duration`.
 inline double solve(const Taus& taus, double v, double j, double threshold, double duration,
                     double eps) {
@@ -205,6 +220,9 @@ inline double solve(const Taus& taus, double v, double j, double threshold, doub
       break;
     case Ratio::kHalf:
       time = taus.syn * quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
+      break;
+    case Ratio::kHeld:
+      time = solve_held(taus, v, j, threshold);
       break;
     default:
       time = solve_any(taus, v, j, threshold, duration, eps);

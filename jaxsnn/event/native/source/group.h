@@ -125,6 +125,67 @@ Array<T> padded_table(const Given<T>& given) {
   return table;
 }
 
+// ---- gradients
+
+/// Gradients of nothing; `times`: how many of these there are.
+template <class T>
+void begin_gradients(const Given<T>& given, const Gradients<T>& gradients, Index times) {
+  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
+  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * given.neurons, T(0));
+  if (gradients.time) std::fill_n(gradients.time, times, T(0));
+}
+
+/// Gradients of parts of the batch, of a fixed number: added up in a fixed order they are the same
+/// whatever the number of threads.
+template <class T>
+class Parts {
+ public:
+  Parts(const Given<T>& given, Index lanes, bool of_lanes)
+      : given_(given),
+        lanes_(lanes),
+        chunks_(std::max<Index>(1, std::min<Index>(8, (given.batch + 1) / 2))),
+        weight_(chunks_ * size()),
+        own_(of_lanes ? chunks_ * kFields * lanes : 0, 0.0) {}
+
+  /// Calls with each sample, and its part's gradients by the padded table and by the lanes, or null.
+  template <class Call>
+  void run(Index threads, Call&& call) {
+    Pool::shared().run(chunks_, threads, [&](Index chunk) {
+      double* own = own_.size() ? own_.data() + chunk * kFields * lanes_ : nullptr;
+      T* weight = weight_.data() + chunk * size();
+      std::fill_n(weight, size(), T(0));
+      for (Index b = given_.batch * chunk / chunks_; b < given_.batch * (chunk + 1) / chunks_; ++b)
+        call(b, weight, own);
+    });
+  }
+
+  void add_up(Index threads, const Gradients<T>& gradients) const {
+    const Index bands = std::min<Index>(given_.rows, 16), neurons = given_.neurons;
+    Pool::shared().run(bands, threads, [&](Index band) {
+      for (Index row = given_.rows * band / bands; row < given_.rows * (band + 1) / bands; ++row)
+        for (Index chunk = 0; chunk < chunks_; ++chunk)
+          for (Index n = 0; n < neurons; ++n)
+            gradients.weight[row * neurons + n] += weight_[chunk * size() + row * lanes_ + n];
+    });
+    if (!gradients.lanes) return;
+    for (Index field = 0; field < kFields; ++field)
+      for (Index n = 0; n < neurons; ++n) {
+        double sum = 0;
+        for (Index chunk = 0; chunk < chunks_; ++chunk)
+          sum += own_[(chunk * kFields + field) * lanes_ + n];
+        gradients.lanes[field * neurons + n] = T(sum);
+      }
+  }
+
+ private:
+  Index size() const { return (given_.rows + 1) * lanes_; }
+
+  const Given<T>& given_;
+  Index lanes_, chunks_;
+  Array<T> weight_;
+  Array<double> own_;
+};
+
 // ---- forward
 
 template <class T>
@@ -574,53 +635,26 @@ template <class T>
 void group_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
                     const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
                     const Cotangents<T>& cotangents, const Gradients<T>& gradients) {
-  std::fill_n(gradients.weight, given.rows * given.neurons, T(0));
-  if (gradients.lanes) std::fill_n(gradients.lanes, kFields * given.neurons, T(0));
-  if (gradients.time) std::fill_n(gradients.time, given.batch * given.arrivals, T(0));
+  begin_gradients(given, gradients, given.batch * given.arrivals);
   if (given.batch == 0 || given.neurons == 0) return;
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
-  const Index lanes = everyone.padded(), size = (given.rows + 1) * lanes;
-  // Parts of a fixed number are added up in a fixed order, whatever the number of threads.
-  const Index chunks = std::max<Index>(1, std::min<Index>(8, (given.batch + 1) / 2));
-  Array<T> parts(chunks * size);
-  const Index own_size = kFields * lanes;
-  Array<double> own(gradients.lanes ? chunks * own_size : 0, 0.0);
-  Pool::shared().run(chunks, options.threads, [&](Index chunk) {
-    T* part = parts.data() + chunk * size;
-    std::fill_n(part, size, T(0));
+  Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
+  parts.run(options.threads, [&](Index b, T* by_weight, double* own) {
     GroupBackward<T> backward(given, options, everyone, table.data(), spikes, train, log,
                               cotangents);
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
-    for (Index b = given.batch * chunk / chunks; b < given.batch * (chunk + 1) / chunks; ++b) {
-      std::fill(by_time.begin(), by_time.end(), T(0));
-      const Index used = intervals.used(b);
-      backward.run(b, used, part, gradients.time ? by_time.data() : nullptr,
-                   gradients.lanes ? own.data() + chunk * own_size : nullptr);
-      if (!gradients.time) continue;
-      for (Index n = 0; n < used; ++n) {
-        const Index slot = ordered.slot[b * given.arrivals + n];
-        if (slot >= 0 && slot < given.arrivals)
-          gradients.time[b * given.arrivals + slot] = by_time[n];
-      }
+    const Index used = intervals.used(b);
+    backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own);
+    if (!gradients.time) return;
+    for (Index n = 0; n < used; ++n) {
+      const Index slot = ordered.slot[b * given.arrivals + n];
+      if (slot >= 0 && slot < given.arrivals)
+        gradients.time[b * given.arrivals + slot] = by_time[n];
     }
   });
-  const Index bands = std::min<Index>(given.rows, 16);
-  Pool::shared().run(bands, options.threads, [&](Index band) {
-    for (Index row = given.rows * band / bands; row < given.rows * (band + 1) / bands; ++row)
-      for (Index chunk = 0; chunk < chunks; ++chunk)
-        for (Index n = 0; n < given.neurons; ++n)
-          gradients.weight[row * given.neurons + n] += parts[chunk * size + row * lanes + n];
-  });
-  if (gradients.lanes)
-    for (Index field = 0; field < kFields; ++field)
-      for (Index n = 0; n < given.neurons; ++n) {
-        double sum = 0;
-        for (Index chunk = 0; chunk < chunks; ++chunk)
-          sum += own[chunk * own_size + field * lanes + n];
-        gradients.lanes[field * given.neurons + n] = T(sum);
-      }
+  parts.add_up(options.threads, gradients);
 }
 
 }  // namespace native

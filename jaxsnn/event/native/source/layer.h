@@ -24,7 +24,11 @@ struct Options {
   bool subtract = false;    // a reset keeps the overshoot
   double refractory = 0;    // seconds
   double min_slope = 0;     // fraction of (threshold - v_reset) / tau_mem
+  bool jumps = false;       // an arrival moves v, and not j
   Index threads = 1;
+
+  /// A spike assigns v whatever it was, and does not take the same from it always.
+  bool assigns() const { return refractory > 0 || (jumps && !subtract); }
 };
 
 /// What the kernels are given; lists may be one for all samples.
@@ -34,6 +38,7 @@ struct Given {
   const T* weight;  // (rows, neurons)
   const T* lanes;   // (fields, positions, neurons)
   T t_end;
+  bool strict = false;  // an arrival has to move v above the threshold, not to it
 };
 
 /// Arrivals in order; arrays (batch, arrivals), of which the first `used` of each sample count, or
@@ -202,7 +207,7 @@ class Intervals {
         const DoubleVector fallen = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
         const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
         const DoubleVector ratio = bend < zero ? -bend * to_ratio : t;
-        const DoubleVector k = slower * ratio * taus_.leak;
+        const DoubleVector k = slower * ratio * taus_.gain;
         const DoubleVector em = taus_.mem_longer ? slower : faster;
         const DoubleVector es = taus_.mem_longer ? faster : slower;
         const DoubleVector fall =
@@ -242,7 +247,7 @@ struct Tile {
   using V = Vector<T>;
 
   alignas(64) T threshold[kLanes];
-  alignas(64) double slow[kLanes], gap[kLanes], leak[kLanes], syn_fast[kLanes];
+  alignas(64) double slow[kLanes], gap[kLanes], gain[kLanes], syn_fast[kLanes];
   double v_reset[kLanes], v_start[kLanes], j_start[kLanes], fires_at[kLanes];
   Taus taus[kLanes];
   bool above[kLanes];  // it starts there
@@ -260,13 +265,13 @@ struct Tile {
       v_reset[lane] = of[kReset * step];
       v_start[lane] = lane < count ? of[kStart * step] : 0;
       j_start[lane] = lane < count ? of[kCurrent * step] : 0;
-      above[lane] = v_start[lane] >= threshold[lane];
+      above[lane] = given.strict ? v_start[lane] > threshold[lane] : v_start[lane] >= threshold[lane];
       positive = positive && threshold[lane] > 0;
       taus[lane] = uniform ? common : Taus(of[kTauMem * step], of[kTauSyn * step],
                                            rounding_of(T()));
       slow[lane] = taus[lane].slow;
       gap[lane] = taus[lane].gap;
-      leak[lane] = taus[lane].leak;
+      gain[lane] = taus[lane].gain;
       syn_fast[lane] = taus[lane].mem_longer ? 1 : 0;
     }
   }
@@ -280,7 +285,7 @@ struct Tile {
       DoubleVector rate, apart, to_mem, is_long;
       std::memcpy(&rate, slow + lane, sizeof(rate));
       std::memcpy(&apart, gap + lane, sizeof(apart));
-      std::memcpy(&to_mem, leak + lane, sizeof(to_mem));
+      std::memcpy(&to_mem, gain + lane, sizeof(to_mem));
       std::memcpy(&is_long, syn_fast + lane, sizeof(is_long));
       const DoubleVector zero = {}, fallen = expm1_of(-t * rate), bend = expm1_of(-t * apart);
       const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
@@ -330,17 +335,19 @@ void pack(const Given<T>& given, Index first, int lanes, T* table) {
 // ---- forward
 
 /// Spikes; arrays (batch, neurons, max_spikes), count (batch, neurons). `slope_after` is written
-/// where there is a refractory time.
+/// where a spike assigns v, `cause` where arrivals move it: the number of the arrival, in order and
+/// from 1 on, that made it fire, or 0.
 template <class T>
 struct Spikes {
   T* time;
   T* slope;
   T* slope_after;
   std::int32_t* count;
+  std::int32_t* cause = nullptr;
 };
 
 /// One tile of one sample through all its arrivals.
-template <class T, int kVectors, bool kUniform>
+template <class T, int kVectors, bool kUniform, bool kJumps>
 class Forward {
   using V = Vector<T>;
   using Bits = std::uint64_t;
@@ -361,8 +368,10 @@ class Forward {
     std::fill_n(spikes_.time + place * slots, tile.count * slots,
                 std::numeric_limits<T>::infinity());
     std::fill_n(spikes_.slope + place * slots, tile.count * slots, T(1));
-    if (options_.refractory > 0)
+    if (options_.assigns())
       std::fill_n(spikes_.slope_after + place * slots, tile.count * slots, T(0));
+    if (kJumps) std::fill_n(spikes_.cause + place * slots, tile.count * slots, 0);
+    std::fill_n(cause_, kLanes, 0);
     std::fill_n(spikes_.count + place, tile.count, 0);
     for (int lane = 0; lane < kLanes; ++lane) tile.threshold[lane] = T(tile.fires_at[lane]);
     tile.positive ? walk<true>(table) : walk<false>(table);
@@ -384,28 +393,37 @@ class Forward {
     for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.above[lane]) << lane;
     for (Index number = 0; number <= used; ++number) {
       const T* weights = table + intervals_.row(sample_, number) * kLanes;
-      V v_end[kVectors], j_now[kVectors], j_end[kVectors];
+      V v_now[kVectors], v_end[kVectors], j_now[kVectors], j_end[kVectors];
       Bits hit = 0;
       for (int q = 0; q < kVectors; ++q) {
         V arriving, em, es, k, bound;
         std::memcpy(&arriving, weights + q * kWidth<T>, sizeof(arriving));
         coefficients(tile, steps, number, q, em, es, k, bound);
-        j_now[q] = j[q] + arriving;
-        const V rest = v[q] * em;
-        const V zero = {};
-        const V pull = kPositive ? j_now[q] : (j_now[q] > zero ? j_now[q] : zero);
-        hit |= Bits(at_least(rest + pull * bound, threshold[q])) << (q * kWidth<T>);
+        v_now[q] = kJumps ? v[q] + arriving : v[q];
+        j_now[q] = kJumps ? j[q] : j[q] + arriving;
+        const V rest = v_now[q] * em;
         v_end[q] = rest + j_now[q] * k;
+        if constexpr (kJumps) {  // v is monotone between arrivals
+          hit |= Bits(at_least(v_now[q], threshold[q]) | at_least(v_end[q], threshold[q]))
+                 << (q * kWidth<T>);
+        } else {
+          const V zero = {};
+          const V pull = kPositive ? j_now[q] : (j_now[q] > zero ? j_now[q] : zero);
+          hit |= Bits(at_least(rest + pull * bound, threshold[q])) << (q * kWidth<T>);
+        }
         j_end[q] = j_now[q] * es;
       }
       if (__builtin_expect((hit | held_ | starts) != 0, 0)) {
-        alignas(64) T before[2][kLanes], after[2][kLanes];
-        std::memcpy(before[0], v, sizeof(v));
+        alignas(64) T before[3][kLanes], after[2][kLanes];
+        std::memcpy(before[0], v_now, sizeof(v));
         std::memcpy(before[1], j_now, sizeof(j));
+        std::memcpy(before[2], v, sizeof(v));
         std::memcpy(after[0], v_end, sizeof(v));
         std::memcpy(after[1], j_end, sizeof(j));
         for (Bits left = (hit | held_ | starts) & alive_; left; left &= left - 1) {
           const int lane = __builtin_ctzll(left);
+          if (kJumps && !arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
+            continue;
           settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
         }
         starts = 0;
@@ -435,6 +453,23 @@ class Forward {
     }
   }
 
+  bool is_above(int lane, double v) const {
+    return given_.strict ? v > tile_->fires_at[lane] : v >= tile_->fires_at[lane];
+  }
+
+  /// What an arrival that moves v does before time goes on; whether it does.
+  bool arrive(int lane, Index number, double before, double v, T& v_end) {
+    const double threshold = tile_->fires_at[lane];
+    if (held_ >> lane & 1) {
+      v_end = T(tile_->v_reset[lane]);
+    } else if (number > 0) {
+      const bool newly = (is_above(lane, v) && !is_above(lane, before)) ||
+                         (v >= threshold && !(before >= threshold));
+      cause_[lane] = newly ? std::int32_t(number) : v >= threshold ? cause_[lane] : 0;
+    }
+    return intervals_.edge(sample_, number + 1) > intervals_.edge(sample_, number);
+  }
+
   /// One neuron through an interval, with all its spikes there.
   void settle(int lane, Index number, double v, double j, T& v_end, T& j_end) {
     const Taus& taus = tile_->taus[lane];
@@ -446,7 +481,7 @@ class Forward {
     if (held_ >> lane & 1) {
       // V is held until it is let go, or to the interval's end
       const double hold = std::min(free_[lane] - at, edge - at);
-      const bool let_go = free_[lane] < edge;
+      const bool let_go = ends_before(free_[lane], edge);
       const double left = std::max(edge - at - hold, 0.0);
       j *= std::exp(-hold * taus.synaptic);
       v = tile_->v_reset[lane];
@@ -459,7 +494,8 @@ class Forward {
       v_last = v * flow.em + j * flow.k;
       j_last = j * flow.es;
     }
-    bool fires = v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
+    bool fires = kJumps ? jumps_or_comes(lane, v, j, v_last)
+                        : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
     while (fires) {
       const double room = std::max(edge - at, 0.0);
       const double wait =
@@ -472,10 +508,16 @@ class Forward {
       at += wait;
       if (count < options_.max_spikes) {
         spikes_.time[place + count] = T(at);
-        spikes_.slope[place + count] = T((j - threshold) * taus.leak);
+        spikes_.slope[place + count] = T(taus.rate(threshold, j));
+        if (kJumps && v >= threshold) {
+          spikes_.slope[place + count] = std::numeric_limits<T>::infinity();
+          spikes_.cause[place + count] = cause_[lane];
+        }
       }
       ++count;
       v = tile_->v_reset[lane];
+      if (kJumps && options_.refractory == 0 && options_.assigns())
+        note_release(lane, place, count, v, j);
       const bool finished = options_.once || count >= options_.counted;
       if (finished) {
         // it is left behind where it is
@@ -489,7 +531,7 @@ class Forward {
         const double hold = std::min(std::max(edge - at, 0.0), options_.refractory);
         j *= std::exp(-hold * taus.synaptic);
         at += hold;
-        if (free_[lane] >= edge) {
+        if (!ends_before(free_[lane], edge)) {
           held_ |= Bits(1) << lane;
           v_last = v;
           j_last = j;
@@ -502,8 +544,11 @@ class Forward {
       }
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
-      fires = crosses(taus, v, j, v_last, j_last, threshold) ||
-              (options_.subtract && options_.refractory == 0 && v >= threshold);
+      if (kJumps)
+        fires = edge > at && jumps_or_comes(lane, v, j, v_last);
+      else
+        fires = crosses(taus, v, j, v_last, j_last, threshold) ||
+                (options_.subtract && options_.refractory == 0 && v >= threshold);
     }
     v_end = T(v_last);
     j_end = T(j_last);
@@ -511,7 +556,18 @@ class Forward {
 
   void note_release(int lane, Index place, std::int32_t count, double v, double j) {
     if (count > 0 && count <= options_.max_spikes)
-      spikes_.slope_after[place + count - 1] = T((j - v) * tile_->taus[lane].leak);
+      spikes_.slope_after[place + count - 1] = T(tile_->taus[lane].rate(v, j));
+  }
+
+  /// Whether a refractory time is over where something arrives; what moves v at its very end, as far
+  /// as rounded times tell, comes after it.
+  static bool ends_before(double free, double edge) { return free < edge || (kJumps && T(free) <= T(edge)); }
+
+  /// Whether v is above the threshold or comes to it in an interval, from which it goes to v_end.
+  bool jumps_or_comes(int lane, double v, double j, double v_end) const {
+    const double threshold = tile_->fires_at[lane];
+    if (is_above(lane, v) || is_above(lane, T(v_end))) return true;
+    return v < threshold && T(v_end) >= threshold && tile_->taus[lane].rate(threshold, j) > 0;
   }
 
   static bool crosses(const Taus& taus, double v, double j, double v_end, double j_end,
@@ -530,6 +586,7 @@ class Forward {
   Index sample_ = 0, first_ = 0;
   Bits held_ = 0, alive_ = 0;  // in the refractory time; still simulated
   double free_[kLanes];        // when V is let go
+  std::int32_t cause_[kLanes];  // the arrival that moved v to where it is above the threshold
 };
 
 /// Samples of a part of a batch, and tiles: what one thread does at a time.
@@ -564,10 +621,10 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
                        [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
     const Index most = std::min<Index>(given.batch, 64);
     const Units units{tiles, std::max<Index>(1, most), given.batch};
-    auto unit = [&](auto uniform, Index number) {
-      constexpr bool kUniform = decltype(uniform)::value;
+    auto unit = [&](auto uniform, auto jumps, Index number) {
+      constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
       const Index n = units.tile(number), chunk = number / tiles, first = n * kLanes;
-      Forward<T, kVectors, kUniform> forward(given, options, intervals, spikes);
+      Forward<T, kVectors, kUniform, kJumps> forward(given, options, intervals, spikes);
       Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
         if (!intervals.alike())
@@ -576,7 +633,12 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
       }
     };
     Pool::shared().run(units.size(), options.threads, [&](Index number) {
-      intervals.uniform() ? unit(std::true_type(), number) : unit(std::false_type(), number);
+      const std::true_type yes;
+      const std::false_type no;
+      if (options.jumps)
+        intervals.uniform() ? unit(yes, yes, number) : unit(no, yes, number);
+      else
+        intervals.uniform() ? unit(yes, no, number) : unit(no, no, number);
     });
   });
 }
@@ -590,6 +652,7 @@ struct Found {
   const T* slope;
   const T* slope_after;
   const T* cotangent;
+  const std::int32_t* cause = nullptr;
 };
 
 /// Gradients; what is not asked for is null.
@@ -625,6 +688,7 @@ class Backward {
     sample_ = sample;
     first_ = first;
     own_ = own;
+    by_time_ = by_time;
     collect();
     if (last_ < 0) return;  // nothing fires: nothing counts
     if (by_time)
@@ -660,18 +724,28 @@ class Backward {
       for (Index slot = 0; slot < slots; ++slot) {
         const T time = found_.time[place + slot];
         if (!(time < std::numeric_limits<T>::infinity())) break;
-        add(times, used, lane, slot, false, time);
+        if (options_.jumps && std::isinf(found_.slope[place + slot]))
+          // what arrives at that time has made it fire, and comes before it
+          put(std::upper_bound(times, times + used, time) - times, lane, slot, false, time);
+        else
+          add(times, used, lane, slot, false, time);
         const bool another =
             slot + 1 < slots && found_.time[place + slot + 1] < std::numeric_limits<T>::infinity();
         if (options_.refractory > 0 && another)
-          add(times, used, lane, slot, true, double(time) + options_.refractory);
+          add(times, used, lane, slot, true, released(double(time) + options_.refractory));
       }
     }
   }
 
   void add(const T* times, Index used, int lane, Index slot, bool release, double time) {
     // what arrives at the very time of a spike comes after it
-    const Index number = std::lower_bound(times, times + used, time) - times;
+    put(std::lower_bound(times, times + used, time) - times, lane, slot, release, time);
+  }
+
+  /// When V is let go, as far as it is told from when something arrives that moves V.
+  double released(double time) const { return options_.jumps ? double(T(time)) : time; }
+
+  void put(Index number, int lane, Index slot, bool release, double time) {
     events_.push_back({heads_[number], std::int16_t(lane), release, std::int32_t(slot), time});
     heads_[number] = std::int32_t(events_.size() - 1);
     last_ = std::max(last_, number);
@@ -683,6 +757,7 @@ class Backward {
     V p_v[kVectors] = {}, p_j[kVectors] = {};
     V v_mem[kVectors] = {}, j_mem[kVectors] = {}, j_syn[kVectors] = {};  // derivatives of P
     V by_mem[kVectors] = {}, by_syn[kVectors] = {};
+    const bool jumps = options_.jumps;
     V leak[kVectors], synaptic[kVectors];
     for (int lane = 0; lane < kLanes; ++lane) {
       reinterpret_cast<T*>(leak)[lane] = T(tile.taus[lane].leak);
@@ -760,17 +835,18 @@ class Backward {
       for (int q = 0; q < kVectors; ++q) {
         V sum;
         std::memcpy(&sum, by_row + q * kWidth<T>, sizeof(sum));
-        sum += p_j[q];
+        sum += jumps ? p_v[q] : p_j[q];
         std::memcpy(by_row + q * kWidth<T>, &sum, sizeof(sum));
         if constexpr (kTime || kOfLanes) {
           V weights;
           std::memcpy(&weights, table + row * kLanes + q * kWidth<T>, sizeof(weights));
           if constexpr (kOfLanes) {
-            by_mem[q] += weights * j_mem[q];
-            by_syn[q] += weights * j_syn[q];
+            by_mem[q] += weights * (jumps ? v_mem[q] : j_mem[q]);
+            if (!jumps) by_syn[q] += weights * j_syn[q];
           }
           // - P . A e W
-          if constexpr (kTime) moved += weights * (p_j[q] * synaptic[q] - p_v[q] * leak[q]);
+          if constexpr (kTime)
+            moved += weights * (jumps ? p_v[q] * leak[q] : p_j[q] * synaptic[q] - p_v[q] * leak[q]);
         }
       }
       if constexpr (kTime) by_time[number - 1] += sum_of<T>(moved);
@@ -795,7 +871,7 @@ class Backward {
 
   double& own(Field field, int lane) { return own_[field * kLanes + lane]; }
 
-  bool assigns() const { return options_.refractory > 0; }
+  bool assigns() const { return options_.assigns(); }
 
   /// What the costate at time 0 says of the lanes.
   void begin(int lane, const Costate& at_start) {
@@ -877,8 +953,10 @@ class Backward {
     const bool at_start = tile.above[lane] && slot == 0 && found_.time[place] == 0;
     const double slope = std::max<double>(found_.slope[place], options_.min_slope * height * leak);
     if (assigns()) {
+      if (options_.refractory == 0) release(lane, costate);
       const double drive = found_.cotangent[place] - free_v_[lane] * found_.slope_after[place];
       const double lam = at_start ? 0.0 : -drive / slope;
+      pass_on(place, drive);
       if constexpr (kOfLanes) {
         own(kThreshold, lane) -= lam;
         own(kReset, lane) += free_v_[lane];
@@ -891,6 +969,7 @@ class Backward {
     }
     const double drive = found_.cotangent[place] - costate.v * height * leak;
     const double lam = at_start ? 0.0 : -drive / slope;
+    pass_on(place, drive);
     if constexpr (kOfLanes) {
       own(kThreshold, lane) -= lam;
       // where a neuron starts above its threshold its first spike takes nothing
@@ -904,6 +983,13 @@ class Backward {
     costate.v += lam;
   }
 
+  /// A spike that an arrival made comes when that comes.
+  void pass_on(Index place, double drive) {
+    if (!by_time_ || !options_.jumps) return;
+    const Index cause = found_.cause[place];
+    if (cause > 0 && cause <= intervals_.used(sample_)) by_time_[cause - 1] += T(drive);
+  }
+
   const Given<T>& given_;
   const Options& options_;
   const Intervals<T>& intervals_;
@@ -912,6 +998,7 @@ class Backward {
   const Tile<T, kVectors>* tile_ = nullptr;
   Index sample_ = 0, first_ = 0, last_ = -1;
   double* own_ = nullptr;
+  T* by_time_ = nullptr;
   std::vector<std::int32_t> heads_;  // of each interval, its last event
   std::vector<Event> events_;
   Costate costates_[kLanes];

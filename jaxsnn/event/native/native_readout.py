@@ -1,0 +1,191 @@
+"""V of neurons that do not fire, in the native backend: as `forward.readout.membrane`.
+
+Forwards and backwards are one call of a kernel each. Where these are differentiated themselves, for
+second derivatives, XLA's way through the same equations gives the tangents.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from jaxsnn.event.dynamics.neuron_model import Neuron
+from jaxsnn.event.dynamics.two_variables import Lanes
+from jaxsnn.event.event_arrays import Rows, Times, Weights
+from jaxsnn.event.forward.readout import Drive, membrane
+from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_layer import (
+    is_perturbed,
+    kernel_lanes,
+    stacked,
+    unstacked,
+    values_of,
+)
+from jaxsnn.network.meshes import varying_like
+
+Samples = Float[Array, "samples"]
+Voltages = Float[Array, "batch samples neurons"]
+
+
+class _Given(NamedTuple):
+    """What the kernels take."""
+
+    weight: Weights
+    lanes: Lanes
+    time: Times
+    row: Rows
+    samples: Samples
+
+    def arrays(self, neuron: Neuron) -> tuple[Any, ...]:
+        """As arguments of a kernel: samples are arrivals of no row, behind those of their time."""
+        weight, lanes, time, row, samples = self
+        batch, dtype = time.shape[0], weight.dtype
+        all_times = [time, jnp.broadcast_to(samples, (batch, *samples.shape)).astype(dtype)]
+        none = jnp.full((*row.shape[:-1], *samples.shape), -1, jnp.int32)
+        rows = jnp.concatenate([row.astype(jnp.int32), none], axis=-1)
+        end = jnp.asarray(jnp.inf, dtype)
+        return weight, kernel_lanes(neuron, lanes), jnp.concatenate(all_times, axis=1), rows, end
+
+
+class _Wanted(NamedTuple):
+    """What is asked for beside the gradient by the weights."""
+
+    lanes: bool
+    time: bool
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs. `of_...`: (), if those gradients are asked for."""
+
+    given: _Given
+    of_lanes: tuple[()] | None
+    of_time: tuple[()] | None
+    of_samples: tuple[()] | None
+
+
+def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) -> Voltages:
+    """V of a population without spikes at given times, differentiable as `membrane`.
+
+    Args:
+        drive: with neurons whose lanes are `Lanes` (neurons,).
+        threads: that take part; None: as many as there are processors. Results do not depend on it.
+        sample_times: seconds.
+    """
+    given = drive.weight, drive.lanes, drive.time, drive.row, sample_times
+    v: Any = _membrane(drive.neuron, threads, *varying_like(given))
+    return v + drive.v_inf
+
+
+def _by_xla(neuron: Neuron, *given: Any) -> Voltages:
+    weight, lanes, time, row, samples = given
+    still = jnp.zeros_like(lanes.v_start)
+    drive = Drive(neuron=neuron, lanes=lanes, v_inf=still, weight=weight, time=time, row=row)
+    return membrane(drive, samples)
+
+
+def _backwards_by_xla(neuron: Neuron, given: _Given, drive: Voltages) -> tuple[Any, ...]:
+    """Gradients by weight, lanes, arrival times and sample times."""
+
+    def of(weight: Weights, lanes: Lanes, time: Times, samples: Samples) -> Voltages:
+        return _by_xla(neuron, weight, lanes, time, given.row, samples)
+
+    return jax.vjp(of, given.weight, given.lanes, given.time, given.samples)[1](drive)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _membrane(neuron: Neuron, threads: int | None, *given: Any) -> Voltages:
+    return _simulated(neuron, threads, *given)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _simulated(neuron: Neuron, threads: int | None, *given: Any) -> Voltages:
+    """The simulation, by the kernel."""
+    values = _Given(*given)
+    shape = values.time.shape[0], values.samples.shape[0], values.weight.shape[1]
+    result = jax.ShapeDtypeStruct(shape, values.weight.dtype)
+    found = kernel("jaxsnn_readout_forward", (result,))(
+        *values.arrays(neuron), jumps=bool(neuron.jumps), threads=np.int64(thread_count(threads))
+    )
+    return varying_like(found[0], values.weight, values.time)
+
+
+@_simulated.defjvp
+def _(
+    neuron: Neuron, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Voltages, Voltages]:
+    """The simulation, and its tangents by XLA."""
+    moved = jax.jvp(partial(_by_xla, neuron), primals, tangents)[1]
+    return _simulated(neuron, threads, *primals), moved
+
+
+def _forward(neuron: Neuron, threads: int | None, *given: Any) -> tuple[Voltages, _Kept]:
+    """V, and what the backward pass needs; each argument knows whether it is perturbed."""
+    values = _Given(*values_of(given))
+    wanted = (() if is_perturbed(given[place]) else None for place in (1, 2, 4))
+    return _simulated(neuron, threads, *values), _Kept(values, *wanted)
+
+
+def _backward(
+    neuron: Neuron, threads: int | None, kept: _Kept, drive: Any
+) -> tuple[Weights, Lanes, Times, None, Samples]:
+    given = kept.given
+    if isinstance(drive, SymbolicZero):
+        drive = jnp.zeros(drive.shape, given.weight.dtype)
+    if kept.of_samples is not None:
+        d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, given, drive)
+        return d_weight, d_lanes, d_time, None, d_samples
+    wanted = _Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
+    found = _gradients(neuron, threads, wanted, given, drive)
+    d_weight, d_lanes, d_time = varying_like(found, given, drive)
+    return d_weight, d_lanes, d_time, None, jnp.zeros_like(given.samples)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _gradients(
+    neuron: Neuron, threads: int | None, wanted: _Wanted, given: _Given, drive: Voltages
+) -> tuple[Weights, Lanes, Times]:
+    """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted."""
+    like = stacked(given.lanes).shape
+    shapes = (
+        given.weight.shape,
+        like if wanted.lanes else (0,),
+        given.time.shape if wanted.time else (0,),
+    )
+    results = tuple(jax.ShapeDtypeStruct(shape, given.weight.dtype) for shape in shapes)
+    d_weight, d_stacked, d_time = kernel("jaxsnn_readout_backward", results)(
+        *given.arrays(neuron),
+        drive,
+        jumps=bool(neuron.jumps),
+        threads=np.int64(thread_count(threads)),
+    )
+    d_lanes = jax.tree.map(jnp.zeros_like, given.lanes)
+    if wanted.lanes:
+        d_lanes = unstacked(d_stacked, given.lanes)
+    return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(given.time)
+
+
+@_gradients.defjvp
+def _(
+    neuron: Neuron,
+    threads: int | None,
+    wanted: _Wanted,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
+    """The gradients, and their tangents by XLA."""
+
+    def by_xla(given: _Given, drive: Voltages) -> tuple[Weights, Lanes, Times]:
+        d_weight, d_lanes, d_time, _ = _backwards_by_xla(neuron, given, drive)
+        d_lanes = d_lanes if wanted.lanes else jax.tree.map(jnp.zeros_like, d_lanes)
+        return d_weight, d_lanes, d_time if wanted.time else jnp.zeros_like(d_time)
+
+    return _gradients(neuron, threads, wanted, *primals), jax.jvp(by_xla, primals, tangents)[1]
+
+
+_membrane.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -1,0 +1,201 @@
+// The voltage of neurons that do not fire, at given times: what jaxsnn/event/forward/readout.py does.
+//
+// Samples stand among the arrivals in the order of time, behind those of the same time, and weigh
+// nothing: they are the slots from `given.arrivals - samples` on.
+
+#pragma once
+
+#include "group.h"
+
+namespace native {
+
+template <class T>
+class Readout {
+  using V = Vector<T>;
+  static constexpr int kLanes = kWidth<T>;
+
+ public:
+  /// `jumps`: an arrival moves v, and not j.
+  Readout(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
+          Index threads, bool of_lanes)
+      : given_(given),
+        ordered_(ordered),
+        jumps_(jumps),
+        samples_(samples),
+        arrivals_(given.arrivals - samples),
+        intervals_(given, ordered),
+        everyone_(given, intervals_.uniform(), intervals_.taus()),
+        table_(padded_table(given)) {
+    intervals_.prepare(threads, of_lanes);
+  }
+
+  Index lanes() const { return everyone_.padded(); }
+
+  /// One sample of the batch; `voltage`: (batch, samples, neurons).
+  void forward(Index sample, T* voltage) const {
+    Array<T> state(2 * lanes());
+    T *v = state.data(), *j = v + lanes();
+    for (Index n = 0; n < lanes(); ++n) {
+      v[n] = T(part(n).v_start[n % kLanes]);
+      j[n] = T(part(n).j_start[n % kLanes]);
+    }
+    for (Index number = 0; number < intervals_.used(sample); ++number) {
+      const T* weights = table_.data() + intervals_.row(sample, number + 1) * lanes();
+      for (Index q = 0; q < everyone_.vectors(); ++q) {
+        const Index at = q * kLanes;
+        V em, es, k;
+        step(sample, number, q, em, es, k);
+        V now = load(v + at) * em + load(j + at) * k, current = load(j + at) * es;
+        (jumps_ ? now : current) += load(weights + at);
+        store(v + at, now);
+        store(j + at, current);
+      }
+      if (const Index place = sampled(sample, number); place >= 0)
+        std::copy_n(v, given_.neurons, voltage + place * given_.neurons);
+    }
+  }
+
+  /// Adds to the gradients of one sample of the batch.
+  ///
+  /// `cotangent`: like the voltages; `by_weight`: like the table; `own`: (fields, lanes), or null;
+  /// `by_time`: of each slot of an arrival, or null.
+  void backward(Index sample, const T* cotangent, T* by_weight, double* own, T* by_time) const {
+    const bool of_lanes = own != nullptr;
+    Array<T> state(7 * lanes(), T(0));
+    T* p_v = state.data();
+    T *p_j = p_v + lanes(), *v_mem = p_j + lanes(), *j_mem = v_mem + lanes();
+    T *j_syn = j_mem + lanes(), *by_mem = j_syn + lanes(), *by_syn = by_mem + lanes();
+    for (Index number = intervals_.used(sample) - 1; number >= 0; --number) {
+      if (const Index place = sampled(sample, number); place >= 0)
+        for (Index n = 0; n < given_.neurons; ++n)
+          p_v[n] += cotangent[place * given_.neurons + n];
+      const Index row = intervals_.row(sample, number + 1) * lanes();
+      V moved = {};
+      for (Index q = 0; q < everyone_.vectors(); ++q) {
+        const Index at = q * kLanes;
+        const V weights = load(table_.data() + row + at);
+        V v = load(p_v + at), j = load(p_j + at);
+        // the arrival at the interval's end: W e is added to the state
+        store(by_weight + row + at, load(by_weight + row + at) + (jumps_ ? v : j));
+        if (by_time) {  // - P . A e W
+          V leak, gain, synaptic;
+          rates(q, leak, gain, synaptic);
+          moved += weights * (jumps_ ? v * leak : j * synaptic - v * gain);
+        }
+        V em, es, k;
+        step(sample, number, q, em, es, k);
+        if (of_lanes) {
+          V of_v = load(v_mem + at), of_j = load(j_mem + at), of_syn = load(j_syn + at);
+          store(by_mem + at, load(by_mem + at) + weights * (jumps_ ? of_v : of_j));
+          if (!jumps_) store(by_syn + at, load(by_syn + at) + weights * of_syn);
+          V em_mem, k_mem, es_syn, k_syn;
+          step_by(sample, number, q, em_mem, k_mem, es_syn, k_syn);
+          store(j_mem + at, of_v * k + of_j * es + v * k_mem);
+          store(v_mem + at, of_v * em + v * em_mem);
+          store(j_syn + at, of_syn * es + v * k_syn + j * es_syn);
+        }
+        store(p_j + at, v * k + j * es);
+        store(p_v + at, v * em);
+      }
+      const Index slot = ordered_.slot[ordered_.first(sample) + number];
+      if (by_time && slot < arrivals_) by_time[slot] = sum_of<T>(moved);
+    }
+    if (!of_lanes) return;
+    for (Index n = 0; n < given_.neurons; ++n) {
+      const double v = part(n).v_start[n % kLanes], j = part(n).j_start[n % kLanes];
+      own[kStart * lanes() + n] += p_v[n];
+      own[kCurrent * lanes() + n] += p_j[n];
+      own[kTauMem * lanes() + n] += v * v_mem[n] + j * j_mem[n] + by_mem[n];
+      own[kTauSyn * lanes() + n] += j * j_syn[n] + by_syn[n];
+    }
+  }
+
+ private:
+  static V load(const T* from) {
+    V value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  static void store(T* to, V value) { std::memcpy(to, &value, sizeof(value)); }
+
+  const Tile<T, 1>& part(Index neuron) const { return everyone_.part(neuron / kLanes); }
+
+  double duration(Index sample, Index number) const {
+    return intervals_.edge(sample, number + 1) - intervals_.edge(sample, number);
+  }
+
+  void step(Index sample, Index number, Index q, V& em, V& es, V& k) const {
+    if (intervals_.uniform()) {
+      const Step<T>& step = intervals_.steps(sample)[number];
+      em = V{} + step.em;
+      es = V{} + step.es;
+      k = V{} + step.k;
+    } else {
+      V bound;
+      everyone_.part(q).own_step(0, duration(sample, number), em, es, k, bound);
+    }
+  }
+
+  void step_by(Index sample, Index number, Index q, V& em_mem, V& k_mem, V& es_syn,
+               V& k_syn) const {
+    if (intervals_.uniform()) {
+      const StepBy<T>& step = intervals_.steps_by(sample)[number];
+      em_mem = V{} + step.em_mem;
+      k_mem = V{} + step.k_mem;
+      es_syn = V{} + step.es_syn;
+      k_syn = V{} + step.k_syn;
+    } else {
+      everyone_.part(q).own_step_by(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
+    }
+  }
+
+  void rates(Index q, V& leak, V& gain, V& synaptic) const {
+    for (int n = 0; n < kLanes; ++n) {
+      const Taus& taus = everyone_.part(q).taus[n];
+      leak[n] = T(taus.leak);
+      gain[n] = T(taus.gain);
+      synaptic[n] = T(taus.synaptic);
+    }
+  }
+
+  /// The place of a sample among all of the batch, or -1 for an arrival.
+  Index sampled(Index sample, Index number) const {
+    const Index slot = ordered_.slot[ordered_.first(sample) + number];
+    return slot < arrivals_ ? -1 : sample * samples_ + slot - arrivals_;
+  }
+
+  const Given<T>& given_;
+  const Ordered<T>& ordered_;
+  bool jumps_;
+  Index samples_, arrivals_;
+  Intervals<T> intervals_;
+  Everyone<T> everyone_;
+  Array<T> table_;
+};
+
+/// Voltages (batch, samples, neurons).
+template <class T>
+void readout_forward(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
+                     Index threads, T* voltage) {
+  if (given.batch == 0 || given.neurons == 0) return;
+  const Readout<T> readout(given, ordered, jumps, samples, threads, false);
+  Pool::shared().run(given.batch, threads, [&](Index b) { readout.forward(b, voltage); });
+}
+
+/// Gradients by weight, lanes and the times of arrivals, (batch, arrivals without samples).
+template <class T>
+void readout_backward(const Given<T>& given, const Ordered<T>& ordered, bool jumps, Index samples,
+                      Index threads, const T* cotangent, const Gradients<T>& gradients) {
+  const Index arrivals = given.arrivals - samples;
+  begin_gradients(given, gradients, given.batch * arrivals);
+  if (given.batch == 0 || given.neurons == 0) return;
+  const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.lanes != nullptr);
+  Parts<T> parts(given, readout.lanes(), gradients.lanes != nullptr);
+  parts.run(threads, [&](Index b, T* by_weight, double* own) {
+    readout.backward(b, cotangent, by_weight, own,
+                     gradients.time ? gradients.time + b * arrivals : nullptr);
+  });
+  parts.add_up(threads, gradients);
+}
+
+}  // namespace native
