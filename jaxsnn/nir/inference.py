@@ -362,6 +362,8 @@ def _allowed(graph: Graph) -> dict[str, Conventions]:
     found = {}
     for name, framework in frameworks().items():
         for number, conventions in enumerate(framework.dialects):
+            if conventions.reads_only:
+                continue
             if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions):
                 found[name if number == 0 else f"{name}=={conventions.version}"] = conventions
                 break

@@ -175,6 +175,8 @@ class Conventions:
             released); "" where all files of it mean the same.
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
+        reads_only: It writes no files: this is how it runs those of others. No file is taken for
+            its own unless that is said.
         rules: How it simulates each type of neuron that it writes, by NIR type.
         others: How it simulates types of neurons that NIR does not have, and that are registered
             from outside; None: it never writes one.
@@ -216,6 +218,7 @@ class Conventions:
     name: str
     version: str = ""
     after: str = ""
+    reads_only: bool = False
     rules: Mapping[str, Rule]
     others: Rule | None = None
     evidence: Evidence = dataclasses.field(default_factory=Evidence)

@@ -41,6 +41,7 @@ _OWN = (
     "spikingjelly",
     "jaxsnn",
     "hxtorch",
+    "snn_mlir",
 )
 #: Options that all dialects have.
 COMMON_OPTIONS = (
