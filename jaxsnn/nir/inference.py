@@ -298,8 +298,9 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     found = estimate(graph.nodes, conventions.evidence)
     if found.node and not found.agrees:
         median = "" if found.dt is None else f", where others give {found.dt:g}"
+        does = "takes" if conventions.reads_only else "writes"
         reason = (
-            f"{name} writes one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
+            f"{name} {does} one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
             f"{found.pair}, so dt = {found.farthest:g}{median}"
         )
         return _contradicts(found.node, reason)
@@ -316,13 +317,15 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
     """The type or a parameter of a neuron that the framework would have written otherwise."""
     rule = conventions.rule(node.type)
     if rule is None:
-        return f"node '{node.name}' is a {node.type}, which {conventions.name} never writes"
+        never = "is not known to run" if conventions.reads_only else "never writes"
+        return f"node '{node.name}' is a {node.type}, which {conventions.name} {never}"
+    does = "takes" if conventions.reads_only else "writes"
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             other = value[value != 1].ravel()[0]
             return (
-                f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
+                f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
             )
     for one, other in rule.equal:
         left, right = np.broadcast_arrays(

@@ -42,6 +42,9 @@ _OWN = (
     "jaxsnn",
     "hxtorch",
     "snn_mlir",
+    "lava",
+    "nengo",
+    "spinnaker2",
 )
 #: Options that all dialects have.
 COMMON_OPTIONS = (

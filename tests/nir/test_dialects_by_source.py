@@ -1,0 +1,144 @@
+"""Lava, Nengo and SpiNNaker2, whose behaviour is known from their sources: small networks against
+NumPy written from these facts.
+"""
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import DialectError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.simulation.checks import check_file
+from tests.helpers.random_spikes import random_raster
+from tests.nir.test_convert_chains import played
+
+rng = np.random.default_rng(0)
+X = random_raster(0, (60, 3, 5), 0.3)
+#: Of lava-dl: weights in 64ths, decays in 4096ths.
+W = rng.integers(-20, 60, (4, 5)) / 64
+D_I, D_V, LEVEL = 1024 / 4096, 410 / 4096, 96 / 64
+TIMES = {"tau_mem": 1e-4 / D_V, "tau_syn": 1e-4 / D_I, "r": 1 / D_V, "w_in": 1 / D_I}
+
+
+def lava(**said):
+    neuron = build.cubalif(v_threshold=LEVEL, **TIMES | said)
+    return build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
+
+
+def slayer(x):
+    """lava-dl: whole numbers of 2^-12, decays rounded toward 0."""
+    x, quantum = np.round(x @ W.T * 4096).astype(np.int64), 4096
+    d_i, d_v = quantum - int(D_I * quantum), quantum - int(D_V * quantum)
+
+    def decayed(state, factor):
+        return np.sign(state) * ((np.abs(state) * factor) >> 12)
+
+    i, v, spikes, membranes = np.zeros_like(x[0]), np.zeros_like(x[0]), [], []
+    for now in x:
+        i = decayed(i, d_i) + now
+        v = decayed(v, d_v) + i
+        membranes.append(v / 4096)
+        fired = v > LEVEL * quantum
+        spikes.append(fired)
+        v = np.where(fired, 0, v)
+    return np.array(spikes, float), np.array(membranes)
+
+
+def test_lava_fires_what_its_whole_numbers_do():
+    graph = lava()
+    spikes, membranes = slayer(X)
+    assert np.abs(membranes - LEVEL).min() > 1e-5
+    assert 0.05 < spikes.mean() < 0.95
+    np.testing.assert_array_equal(played(graph, X), spikes)
+
+
+def test_lava_says_how_far_its_rounding_may_be_off():
+    (remark,) = lava().repairs
+    assert f"off by up to {2**-12 * (1 + 1 / D_I) / D_V:.2g}" in remark.what
+    assert "rounds them toward 0" in remark.why
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"r": 10.0, "tau_mem": 1e-3}, "1/r in multiples of 1/4096, but node '2' has 0.1"),
+        ({"v_threshold": 1.01}, "v_threshold in multiples of 1/64, but node '2' has 1.01"),
+        ({"r": 1.0}, "lava writes one dt = tau/r"),
+    ],
+)
+def test_numbers_that_lava_does_not_write_are_refused(said, reason):
+    neuron = build.cubalif(**{"v_threshold": LEVEL} | TIMES | said)
+    with pytest.raises(DialectError, match=reason):
+        build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
+
+
+def test_lava_to_another_framework():
+    graph = lava()
+    made = convert(graph, to="snntorch").graph
+    np.testing.assert_array_equal(played(made, X), played(graph, X))
+
+
+DT, TAU = 1e-3, 0.02
+
+
+def nengo(*, weight=None, **said):
+    neuron = build.lif(**{"tau": TAU, "v_threshold": 1.5} | said)
+    weight = rng.normal(0.01, 0.02, (4, 5)) if weight is None else weight
+    return weight, build.sequential(
+        build.input(5), build.linear(4, weight=weight), neuron, dialect="nengo", dt=DT
+    )
+
+
+def test_nengo_bounds_membranes_at_0():
+    weight, graph = nengo()
+    v, expected = np.zeros((3, 4)), []
+    for now in X:
+        current = now @ weight.T / DT / 1.5
+        v = v - (current - v) * np.expm1(-DT / TAU)
+        fired = v > 1
+        expected.append(fired)
+        v = np.where(fired, 0, np.maximum(v, 0))
+    expected = np.array(expected, float)
+    assert 0.05 < expected.mean() < 0.9
+    np.testing.assert_array_equal(played(graph, X), expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"r": 2.0}, "nengo takes r = 1, but node '2' has 2"),
+        ({"v_leak": 0.1}, "nengo takes v_leak = 0, but node '2' has 0.1"),
+        ({"v_reset": -0.1}, "nengo takes v_reset = 0, but node '2' has -0.1"),
+        ({"tau": np.array([0.01, 0.02, 0.02, 0.02])}, "one tau a node"),
+    ],
+)
+def test_what_nengo_does_not_take_is_refused(said, reason):
+    with pytest.raises(DialectError, match=reason):
+        nengo(**said)
+
+
+def test_nengo_builds_no_loops():
+    nodes = {"in": build.input(4), "lif": build.lif(tau=TAU), "w": build.linear(4, weight=np.eye(4))}
+    edges = [("in", "lif", "out"), ("lif", "w", "lif")]
+    with pytest.raises(DialectError, match="closes a loop, and Nengo builds none"):
+        build.network(nodes | {"out": build.output(4)}, edges, dialect="nengo", dt=DT)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    layers = build.linear(4, weight=np.full((4, 5), 0.3)), build.lif(tau=TAU)
+    write(tmp_path / "x.nir", build.sequential(build.input(5), *layers, dialect="norse", dt=DT))
+    return tmp_path / "x.nir"
+
+
+def test_nothing_is_simulated_in_the_name_of_spinnaker2(plain):
+    with pytest.raises(DialectError, match="a LIF, which spinnaker2 is not known to run"):
+        read(plain, dialect="spinnaker2")
+
+
+@pytest.mark.parametrize("name", ["snn_mlir", "nengo", "spinnaker2"])
+def test_who_writes_no_files_is_never_guessed(name, plain):
+    graph = build.sequential(build.input(4), build.lif(tau=TAU), dialect="norse", dt=DT)
+    graph.metadata = {}
+    write(plain, graph)
+    assert name not in read(plain).dialect.choices
