@@ -89,6 +89,8 @@ def _decided(
     """Fill the fields of a decided dialect and say where each comes from."""
     fields = dict(said.fields)
     reasons = [why]
+    if not conventions.ran:
+        reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
     _refuse_foreign(conventions, said)
     _decide_time_unit(graph, conventions, fields, reasons)
     _decide_dt(graph, conventions, fields, reasons)

@@ -2,13 +2,16 @@
 NumPy written from these facts.
 """
 
+import re
+
 import numpy as np
 import pytest
 
 from jaxsnn.errors import DialectError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
-from jaxsnn.simulation.checks import check_file
+from jaxsnn.nir.importers import importer_problems
+from jaxsnn.nir.inference import possible
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import played
 
@@ -83,13 +86,13 @@ DT, TAU = 1e-3, 0.02
 
 def nengo(*, weight=None, **said):
     neuron = build.lif(**{"tau": TAU, "v_threshold": 1.5} | said)
-    weight = rng.normal(0.01, 0.02, (4, 5)) if weight is None else weight
+    weight = rng.uniform(0.0, 0.01, (4, 5)) if weight is None else weight
     return weight, build.sequential(
         build.input(5), build.linear(4, weight=weight), neuron, dialect="nengo", dt=DT
     )
 
 
-def test_nengo_bounds_membranes_at_0():
+def test_nengo_fires_what_its_source_says():
     weight, graph = nengo()
     v, expected = np.zeros((3, 4)), []
     for now in X:
@@ -117,8 +120,22 @@ def test_what_nengo_does_not_take_is_refused(said, reason):
         nengo(**said)
 
 
+def test_nengo_keeps_membranes_above_0_which_is_refused():
+    with pytest.raises(DialectError, match=r"'1' has a weight of -0\.25, and Nengo keeps"):
+        nengo(weight=np.array([[0.5, -0.25, 0, 0, 0]] * 4))
+
+
+def test_nengo_says_when_it_fires():
+    (remark,) = nengo()[1].repairs
+    assert "in the time-stepped engine alone" in remark.what
+
+
 def test_nengo_builds_no_loops():
-    nodes = {"in": build.input(4), "lif": build.lif(tau=TAU), "w": build.linear(4, weight=np.eye(4))}
+    nodes = {
+        "in": build.input(4),
+        "lif": build.lif(tau=TAU),
+        "w": build.linear(4, weight=np.eye(4)),
+    }
     edges = [("in", "lif", "out"), ("lif", "w", "lif")]
     with pytest.raises(DialectError, match="closes a loop, and Nengo builds none"):
         build.network(nodes | {"out": build.output(4)}, edges, dialect="nengo", dt=DT)
@@ -137,8 +154,28 @@ def test_nothing_is_simulated_in_the_name_of_spinnaker2(plain):
 
 
 @pytest.mark.parametrize("name", ["snn_mlir", "nengo", "spinnaker2"])
-def test_who_writes_no_files_is_never_guessed(name, plain):
-    graph = build.sequential(build.input(4), build.lif(tau=TAU), dialect="norse", dt=DT)
-    graph.metadata = {}
-    write(plain, graph)
-    assert name not in read(plain).dialect.choices
+def test_who_writes_no_files_is_never_guessed(name):
+    layers = build.linear(4, weight=np.full((4, 5), 0.5)), build.lif(tau=TAU)
+    graph = build.sequential(build.input(5), *layers, dialect="nir")
+    choices = possible(graph)
+    assert "nir" in choices
+    assert name not in choices
+
+
+def test_the_dialect_says_that_nobody_ran_it():
+    assert "known from its source, and was not run" in lava().dialect.why
+    assert "known from its source, and was not run" in nengo()[1].dialect.why
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "said"),
+    [
+        ("spinnaker2", "warning", "its weight 0.3 is no whole number"),
+        ("lava", "error", "does not map|is a LIF"),
+        ("nengo", None, ""),
+    ],
+)
+def test_what_their_readers_take(name, severity, said, plain):
+    found = importer_problems(read(plain), name)
+    said_so = [one for one in found if one.severity == severity and re.search(said, one.message)]
+    assert bool(said_so) == (severity is not None), [str(one) for one in found]

@@ -175,6 +175,7 @@ class Conventions:
             released); "" where all files of it mean the same.
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
+        ran: What is said of it was run; False: it is known by its source.
         reads_only: It writes no files: this is how it runs those of others. No file is taken for
             its own unless that is said.
         rules: How it simulates each type of neuron that it writes, by NIR type.
@@ -218,6 +219,7 @@ class Conventions:
     name: str
     version: str = ""
     after: str = ""
+    ran: bool = True
     reads_only: bool = False
     rules: Mapping[str, Rule]
     others: Rule | None = None

@@ -80,6 +80,7 @@ def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
 
 _WRITES = Conventions(
     name="lava",
+    ran=False,
     rules=rules(
         CubaLIF=Rule(
             membrane_decay=FROM_R, synapse_decay=FROM_W_IN, membrane="leak", synapse="add last"

@@ -21,18 +21,11 @@ from jaxsnn.nir.frameworks.framework import (
     Evidence,
     Framework,
     Importer,
-    OwnOption,
     Rule,
     rules,
 )
 from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.nodes import Node
-
-_MIN_VOLTAGE = OwnOption(
-    name="min_voltage",
-    kind="number",
-    help="Nengo: V is raised to this times v_threshold at the end of each step (default 0)",
-)
 
 
 def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
@@ -69,8 +62,33 @@ def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
     yield from ()
 
 
+def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Weights and biases that may bring a membrane below 0, where Nengo keeps it at 0."""
+    for node in graph.nodes.values():
+        for name in ("weight", "bias"):
+            value = node.value(name) if name in node.names else None
+            if value is not None and np.any(np.asarray(value) < 0):
+                raise DialectError(
+                    f"node '{node.name}' has a {name} of {np.min(value):g}, and Nengo keeps "
+                    "membranes at 0 or above, which is not simulated in its name",
+                    fix='say dialect="nir", time_unit="s" for membranes without a bound',
+                    node=node.name,
+                    code="contradiction",
+                )
+    yield from ()
+
+
+def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Say of each neuron when it fires."""
+    for name in graph.neurons:
+        what = "fires at the end of a step, as Nengo does, in the time-stepped engine alone"
+        why = "its equations are solved between spikes, and the event engine fires within a step"
+        yield graph.nodes[name], Change(node=name, what=what, why=why)
+
+
 _RUNS = Conventions(
     name="nengo",
+    ran=False,
     reads_only=True,
     rules=rules(LIF=Rule(kernel="box", ones=("r",))),
     evidence=Evidence(refutes=_refutes),
@@ -79,12 +97,7 @@ _RUNS = Conventions(
     reset="zero",
     reset_delay=False,
     constant_input="current",
-    floor_option="min_voltage",
-    meanings=(_refuse_loops,),
-    options=(_MIN_VOLTAGE,),
-    defaults=MappingProxyType(
-        {"min_voltage": (0.0, "min_voltage is not in the file, 0 is its default.")}
-    ),
+    meanings=(_refuse_loops, _refuse_bound, _at_the_end_of_steps),
 )
 
 FRAMEWORK = Framework(
@@ -107,6 +120,7 @@ FRAMEWORK = Framework(
     note=(
         "It writes no NIR: the dialect is how its LIF runs files of others, by the converter of the "
         "NIR repository and by its source, not run. A spike is a current of 1/dt that lasts a step, "
-        "inputs too. IF, LI and CubaLIF are custom there, and are not read."
+        "inputs too. Its membranes never go below 0: files with weights or biases below 0 are "
+        "refused, and so are loops. IF, LI and CubaLIF, each its own there, are not read."
     ),
 )

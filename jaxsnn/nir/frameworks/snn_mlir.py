@@ -46,6 +46,7 @@ _CURRENT_BASED = Rule(
 )
 _RUNS = Conventions(
     name="snn_mlir",
+    ran=False,
     reads_only=True,
     rules=rules(
         LIF=_LEAKY,

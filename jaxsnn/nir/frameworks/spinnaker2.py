@@ -38,7 +38,7 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
 FRAMEWORK = Framework(
     name="spinnaker2",
     title="SpiNNaker2",
-    dialects=(Conventions(name="spinnaker2", reads_only=True, rules=rules()),),
+    dialects=(Conventions(name="spinnaker2", ran=False, reads_only=True, rules=rules()),),
     importers=(
         Importer(
             version="main",
