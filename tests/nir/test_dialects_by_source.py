@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxsnn.errors import DialectError
+from jaxsnn.errors import DialectError, GraphError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.importers import importer_problems
@@ -146,6 +146,14 @@ def plain(tmp_path):
     layers = build.linear(4, weight=np.full((4, 5), 0.3)), build.lif(tau=TAU)
     write(tmp_path / "x.nir", build.sequential(build.input(5), *layers, dialect="norse", dt=DT))
     return tmp_path / "x.nir"
+
+
+def test_broken_files_are_not_said_to_be_of_who_refuses_them():
+    """The dialects in which a broken file is sound are listed; Nengo raises for a weight below 0."""
+    with pytest.raises(GraphError):
+        build.sequential(
+            build.input(1), build.linear(1, weight=np.array([[-1.0]])), build.lif(tau=-1.0)
+        )
 
 
 def test_nothing_is_simulated_in_the_name_of_spinnaker2(plain):

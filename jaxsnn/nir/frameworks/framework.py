@@ -211,7 +211,8 @@ class Conventions:
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
         meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
-            (`Node.read_as`), each with what to say of it: called with a graph.
+            (`Node.read_as`), each with what to say of it: called with a graph. They raise
+            DialectError for a graph that the framework cannot run.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why).
     """

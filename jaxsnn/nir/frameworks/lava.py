@@ -63,6 +63,8 @@ def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
     """Say of each neuron that its states are not rounded here, and how far that may take them."""
     for name in graph.neurons:
         node = graph.nodes[name]
+        if node.type != "CubaLIF":
+            continue
         r, w_in = (np.asarray(node.value(key), float).max() for key in ("r", "w_in"))
         # A decay rounds by less than one quantum, which then decays itself.
         bound = _QUANTUM * (1 + w_in) * r
