@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import (
+    DialectError,
     GraphError,
     Problem,
     UnsupportedNodeError,

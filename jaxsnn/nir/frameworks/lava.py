@@ -65,7 +65,7 @@ def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
         node = graph.nodes[name]
         if node.type != "CubaLIF":
             continue
-        r, w_in = (np.asarray(node.value(key), float).max() for key in ("r", "w_in"))
+        r, w_in = (np.max(np.asarray(node.value(key), float), initial=0) for key in ("r", "w_in"))
         # A decay rounds by less than one quantum, which then decays itself.
         bound = _QUANTUM * (1 + w_in) * r
         far = f"by up to {bound:.2g}" if np.isfinite(bound) else "more with each step"
