@@ -75,6 +75,15 @@ def test_numbers_that_lava_does_not_write_are_refused(said, reason):
         build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
 
 
+def test_what_lava_s_reader_does_to_its_numbers():
+    leaks = build.cubalif(v_threshold=np.array([0.5, 1.0, 1.0, 1.0]), v_leak=0.25, **TIMES)
+    graph = build.sequential(build.input(4), leaks, dialect="nir", time_unit="s")
+    found = {problem.code: str(problem) for problem in importer_problems(graph, "lava")}
+    assert "decays to multiples of 1/4096" in found["rounded"]
+    assert "one v_threshold for all neurons, not 0.5 to 1" in found["differs"]
+    assert "takes v_leak = 0, not 0.25" in found["unread"]
+
+
 def test_lava_to_another_framework():
     graph = lava()
     made = convert(graph, to="snntorch").graph
@@ -178,7 +187,7 @@ def test_the_dialect_says_that_nobody_ran_it():
 @pytest.mark.parametrize(
     ("name", "severity", "said"),
     [
-        ("spinnaker2", "warning", "its weight 0.3 is no whole number"),
+        ("spinnaker2", "warning", "has the weight 0.3, and SpiNNaker2's weights are whole"),
         ("lava", "error", "does not map|is a LIF"),
         ("nengo", None, ""),
     ],

@@ -9,7 +9,6 @@ rounds toward 0, a spike where v > v_threshold, then v = 0.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -103,28 +102,34 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
     """What its reader refuses or rounds, neuron by neuron."""
     if not node.traits.state:
         return
-    problem = Problem(
+    where = f"node '{node.name}' ({node.type})"
+    yield Problem(
         node=node.name,
         code="rounded",
-        message="Lava rounds its decays to multiples of 1/4096, its threshold to one of 1/64, and "
-        "its states in each step",
+        message=f"{where}: Lava rounds decays to multiples of 1/4096, the threshold to one of 1/64, "
+        "and states in each step",
         fix="expect other spikes where a membrane comes close to its threshold",
         severity="warning",
     )
-    yield problem
     if node.type != "CubaLIF":
         return
     for name in ("tau_mem", "tau_syn", "v_threshold"):
         values = np.unique(np.asarray(node.value(name), float))
         if values.size > 1:
-            message = f"its reader takes one {name} a node, not {values[0]:g} to {values[-1]:g}"
-            fix = "split the node"
-            yield dataclasses.replace(problem, code="differs", message=message, fix=fix)
+            yield Problem(
+                node=node.name,
+                code="differs",
+                message=f"{where}: its reader takes one {name} for all neurons, not {values[0]:g} "
+                f"to {values[-1]:g}",
+                fix="split the node",
+            )
     leak = np.ravel(np.asarray(node.value("v_leak"), float))
     if np.any(leak):
-        message = f"its reader fails at v_leak = {leak[np.flatnonzero(leak)[0]]:g}, not 0"
-        yield dataclasses.replace(
-            problem, code="unread", severity="error", message=message, fix="shift the membrane"
+        yield Problem(
+            node=node.name,
+            code="unread",
+            message=f"{where}: its reader takes v_leak = 0, not {leak[np.flatnonzero(leak)[0]]:g}",
+            fix="shift the membrane",
         )
 
 

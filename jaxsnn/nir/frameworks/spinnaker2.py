@@ -29,7 +29,8 @@ def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
         yield Problem(
             node=node.name,
             code="rounded",
-            message=f"its weight {worst:g} is no whole number, which SpiNNaker2's weights are",
+            message=f"node '{node.name}' ({node.type}) has the weight {worst:g}, and SpiNNaker2's "
+            "weights are whole numbers",
             fix="scale weights and thresholds alike, or set scale_weights, and expect rounding",
             severity="warning",
         )
