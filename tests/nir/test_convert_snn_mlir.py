@@ -139,10 +139,19 @@ def test_its_dialect_and_a_readout_that_gives_its_membrane(readout, tmp_path):
     np.testing.assert_allclose(compiled(tmp_path / "x.nir", x), played(graph, x), atol=1e-5)
 
 
-def test_its_ends_have_the_names_that_it_asks_for():
-    graph = of(linear(4), build.lif(tau=1e-3, r=10.0))
-    made = convert(graph, to="snn_mlir").graph
-    assert (made.inputs, made.outputs) == (("input",), ("output",))
+def test_its_ends_have_the_names_that_it_asks_for(tmp_path):
+    nodes = {
+        **{"a": build.input(5), "output": linear(4), "input": build.lif(tau=1e-3, r=10.0)},
+        "b": build.output(4),
+    }
+    said = {"dialect": "snntorch", "reset": "zero", "reset_delay": False}
+    graph = build.network(nodes, [("a", "output", "input", "b")], seed=1, **said)
+    made = convert(graph, to="snn_mlir")
+    assert (made.graph.inputs, made.graph.outputs) == (("input",), ("output",))
+    assert {change.node for change in made.changes} >= {"input", "output", "input_", "output_"}
+    x = random_raster(4, (40, 3, 5), 0.3)
+    write(tmp_path / "x.nir", made.graph)
+    np.testing.assert_array_equal(compiled(tmp_path / "x.nir", x), played(graph, x))
 
 
 @pytest.mark.parametrize(
