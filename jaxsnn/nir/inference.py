@@ -89,6 +89,8 @@ def _decided(
     """Fill the fields of a decided dialect and say where each comes from."""
     fields = dict(said.fields)
     reasons = [why]
+    if not conventions.ran:
+        reasons.append(f"How {conventions.name} runs is known from its source, and was not run.")
     _refuse_foreign(conventions, said)
     _decide_time_unit(graph, conventions, fields, reasons)
     _decide_dt(graph, conventions, fields, reasons)
@@ -298,8 +300,9 @@ def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     found = estimate(graph.nodes, conventions.evidence)
     if found.node and not found.agrees:
         median = "" if found.dt is None else f", where others give {found.dt:g}"
+        does = "takes" if conventions.reads_only else "writes"
         reason = (
-            f"{name} writes one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
+            f"{name} {does} one dt = {conventions.evidence.dt_from}, but node '{found.node}' has "
             f"{found.pair}, so dt = {found.farthest:g}{median}"
         )
         return _contradicts(found.node, reason)
@@ -316,13 +319,15 @@ def _wrong_one(node: Node, conventions: Conventions) -> str | None:
     """The type or a parameter of a neuron that the framework would have written otherwise."""
     rule = conventions.rule(node.type)
     if rule is None:
-        return f"node '{node.name}' is a {node.type}, which {conventions.name} never writes"
+        never = "is not known to run" if conventions.reads_only else "never writes"
+        return f"node '{node.name}' is a {node.type}, which {conventions.name} {never}"
+    does = "takes" if conventions.reads_only else "writes"
     for parameter in rule.ones:
         value = np.asarray(node.value(parameter), float)
         if np.any(value != 1):
             other = value[value != 1].ravel()[0]
             return (
-                f"{conventions.name} writes {parameter} = 1, but node '{node.name}' has {other:g}"
+                f"{conventions.name} {does} {parameter} = 1, but node '{node.name}' has {other:g}"
             )
     for one, other in rule.equal:
         left, right = np.broadcast_arrays(
@@ -362,6 +367,8 @@ def _allowed(graph: Graph) -> dict[str, Conventions]:
     found = {}
     for name, framework in frameworks().items():
         for number, conventions in enumerate(framework.dialects):
+            if conventions.reads_only:
+                continue
             if contradiction(graph, conventions) is None and _dt_is_theirs(graph, conventions):
                 found[name if number == 0 else f"{name}=={conventions.version}"] = conventions
                 break

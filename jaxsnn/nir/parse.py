@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import (
+    DialectError,
     GraphError,
     Problem,
     UnsupportedNodeError,
@@ -124,11 +125,19 @@ def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Gr
 
 def _with_dialects(graph: Graph, broken: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """Problems of a graph, with the dialects in which it has none."""
-    sound = [name for name in DIALECTS if not validate(graph.with_dialect(Dialect(name=name)))]
+    sound = [name for name in DIALECTS if _is_sound(graph, name)]
     if not sound:
         return broken
     other = f"{broken[0].fix}, or say dialect= ({listing(sound)} means it otherwise)"
     return (dataclasses.replace(broken[0], fix=other), *broken[1:])
+
+
+def _is_sound(graph: Graph, name: str) -> bool:
+    """Whether a dialect takes a graph, and it has no problems there."""
+    try:
+        return not validate(graph.with_dialect(Dialect(name=name)))
+    except DialectError:
+        return False
 
 
 def assemble(source: Any) -> Graph:

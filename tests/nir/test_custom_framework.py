@@ -385,7 +385,7 @@ def test_the_commands_know_it(tmp_path, installed, simulator):
 
 def test_help_and_doctor_name_it(installed):
     text = " ".join(installed("convert", "--help").stdout.split())
-    for part in ("hxtorch, tustin;", "--tick TIME", "Tustin: length of a tick", "--scaled BOOL"):
+    for part in ("snn_mlir, tustin;", "--tick TIME", "Tustin: length of a tick", "--scaled BOOL"):
         assert part in text
     assert "tustin" in installed("check", "--help").stdout
     known = json.loads(installed("doctor", "--json").stdout)["frameworks"]["tustin"]

@@ -175,6 +175,9 @@ class Conventions:
             released); "" where all files of it mean the same.
         after: Of an unreleased version: the last release before it. Any later release is read as
             this one.
+        ran: What is said of it was run; False: it is known by its source.
+        reads_only: It writes no files: this is how it runs those of others. No file is taken for
+            its own unless that is said.
         rules: How it simulates each type of neuron that it writes, by NIR type.
         others: How it simulates types of neurons that NIR does not have, and that are registered
             from outside; None: it never writes one.
@@ -208,7 +211,8 @@ class Conventions:
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
         meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
-            (`Node.read_as`), each with what to say of it: called with a graph.
+            (`Node.read_as`), each with what to say of it: called with a graph. They raise
+            DialectError for a graph that the framework cannot run.
         options: What its files leave open and only it has.
         defaults: Own options that need not be said: name -> (value, a sentence that says why).
     """
@@ -216,6 +220,8 @@ class Conventions:
     name: str
     version: str = ""
     after: str = ""
+    ran: bool = True
+    reads_only: bool = False
     rules: Mapping[str, Rule]
     others: Rule | None = None
     evidence: Evidence = dataclasses.field(default_factory=Evidence)

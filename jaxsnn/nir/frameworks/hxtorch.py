@@ -71,6 +71,7 @@ FRAMEWORK = Framework(
     dialects=(
         Conventions(
             name="hxtorch",
+            ran=False,
             rules=rules(CubaLIF=_CURRENT_BASED, CubaLI=_CURRENT_BASED),
             reset="zero",
             reset_delay=False,

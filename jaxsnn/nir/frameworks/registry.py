@@ -41,6 +41,10 @@ _OWN = (
     "spikingjelly",
     "jaxsnn",
     "hxtorch",
+    "snn_mlir",
+    "lava",
+    "nengo",
+    "spinnaker2",
 )
 #: Options that all dialects have.
 COMMON_OPTIONS = (

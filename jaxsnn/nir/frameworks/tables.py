@@ -29,12 +29,13 @@ def _dialects(framework: Framework) -> list[str]:
     """What `dialect=` takes: the name is the first version."""
     first, *others = framework.dialects
     named = f"`{framework.name}`" + (f" ({first.version})" if first.version else "")
+    named += "" if first.ran else ", known from its source, not run"
     return [named, *(f"`{framework.name}=={version.version}`" for version in others)]
 
 
 def _importer(importer: Importer) -> str:
     does = "converted for" if importer.write is not None else "checked only"
-    known = "" if importer.ran else ", known from its source"
+    known = "" if importer.ran else ", known from its source, not run"
     return f"{importer.version}: {does}{known}"
 
 

@@ -1,0 +1,162 @@
+"""Lava: CubaLIF of Loihi, whose states are whole numbers.
+
+What writes NIR is `docs/source/examples/lava/lava_to_nir.py` of neuromorphs/NIR (at 7232ada), from
+the networks that lava-dl exports: dt = 0.1 ms, decays of n/4096 a step, r = tau_mem/dt, w_in =
+tau_syn/dt, thresholds and weights of n/64. What reads it is `nir_to_lava.py` there, into lava-dl
+(at d825ac5): i = (1 - d_i) i + x, v = (1 - d_v) v + i, each state a multiple of 2^-12 that a decay
+rounds toward 0, a spike where v > v_threshold, then v = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.errors import Problem
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.evidence import Estimate
+from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    Rule,
+    rules,
+)
+from jaxsnn.nir.frameworks.shared_rules import TAU_OVER_R
+from jaxsnn.nir.graph import Change, Graph
+from jaxsnn.nir.nodes import Node
+
+#: Decays of Loihi are multiples of this, and so are states, in units of lava-dl.
+_QUANTUM = 2.0**-12
+#: Thresholds and weights are multiples of this.
+_LEVEL = 2.0**-6
+#: How far from a multiple float32 may take a number, in multiples.
+_ROUNDING = 1e-2
+
+# What it writes
+
+
+def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+    """Decays and thresholds of Loihi are multiples."""
+    for node in nodes.values():
+        if not node.traits.state:
+            continue
+        for what, values, unit in (
+            ("1/r", 1 / np.asarray(node.value("r"), float), _QUANTUM),
+            ("1/w_in", 1 / np.asarray(node.value("w_in"), float), _QUANTUM),
+            ("v_threshold", np.asarray(node.value("v_threshold"), float), _LEVEL),
+        ):
+            off = np.abs(values / unit - np.round(values / unit))
+            if np.any(off > _ROUNDING):
+                wrong = np.ravel(values)[int(np.argmax(off))]
+                reason = f"lava writes {what} in multiples of 1/{1 / unit:g}"
+                return node.name, f"{reason}, but node '{node.name}' has {wrong:g}"
+    return None
+
+
+def _whole_states(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Say of each neuron that its states are not rounded here, and how far that may take them."""
+    for name in graph.neurons:
+        node = graph.nodes[name]
+        if node.type != "CubaLIF":
+            continue
+        r, w_in = (np.max(np.asarray(node.value(key), float), initial=0) for key in ("r", "w_in"))
+        # A decay rounds by less than one quantum, which then decays itself.
+        bound = _QUANTUM * (1 + w_in) * r
+        far = f"by up to {bound:.2g}" if np.isfinite(bound) else "more with each step"
+        yield (
+            node,
+            Change(
+                node=name,
+                what=f"its states are not rounded: between spikes its membrane is off {far}",
+                why="Lava keeps whole numbers of 2^-12, and rounds them toward 0 in each decay; a "
+                "membrane that comes so close to its threshold may fire in one and not in the other",
+            ),
+        )
+
+
+_WRITES = Conventions(
+    name="lava",
+    ran=False,
+    rules=rules(
+        CubaLIF=Rule(
+            membrane_decay=FROM_R, synapse_decay=FROM_W_IN, membrane="leak", synapse="add last"
+        )
+    ),
+    evidence=Evidence(dt_from=TAU_OVER_R, refutes=_refutes),
+    time_unit="s",
+    dt=1e-4,
+    reset="zero",
+    reset_delay=False,
+    meanings=(_whole_states,),
+)
+
+# What it reads
+
+
+def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
+    """What its reader refuses or rounds, neuron by neuron."""
+    if not node.traits.state:
+        return
+    where = f"node '{node.name}' ({node.type})"
+    yield Problem(
+        node=node.name,
+        code="rounded",
+        message=f"{where}: Lava rounds decays to multiples of 1/4096, the threshold to one of 1/64, "
+        "and states in each step",
+        fix="expect other spikes where a membrane comes close to its threshold",
+        severity="warning",
+    )
+    if node.type != "CubaLIF":
+        return
+    for name in ("tau_mem", "tau_syn", "v_threshold"):
+        values = np.unique(np.asarray(node.value(name), float))
+        if values.size > 1:
+            yield Problem(
+                node=node.name,
+                code="differs",
+                message=f"{where}: its reader takes one {name} for all neurons, not {values[0]:g} "
+                f"to {values[-1]:g}",
+                fix="split the node",
+            )
+    leak = np.ravel(np.asarray(node.value("v_leak"), float))
+    if np.any(leak):
+        yield Problem(
+            node=node.name,
+            code="unread",
+            message=f"{where}: its reader takes v_leak = 0, not {leak[np.flatnonzero(leak)[0]]:g}",
+            fix="shift the membrane",
+        )
+
+
+FRAMEWORK = Framework(
+    name="lava",
+    title="Lava",
+    dialects=(_WRITES,),
+    importers=(
+        Importer(
+            version="main",
+            ran=False,
+            nodes=(
+                *("Input", "Output", "Affine", "Linear", "Conv2d", "SumPool2d", "Flatten"),
+                *("IF", "CubaLIF"),
+            ),
+            remarks=_remarks,
+            dt=1e-4,
+            pool="SumPool2d",
+            chain=True,
+            sums=False,
+            reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+        ),
+    ),
+    note=(
+        "Known from the scripts of the NIR repository and lava-dl, not run. Its states are whole "
+        "numbers of 2^-12, rounded toward 0 in each decay; they are real numbers here, and each "
+        "neuron has a remark with how far that may be off. Spikes reach the next layer in the same "
+        "step, as the scripts set it (`delay_shift` false)."
+    ),
+)

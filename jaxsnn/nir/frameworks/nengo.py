@@ -1,0 +1,126 @@
+"""Nengo: its LIF without a refractory period, as the converter of the NIR repository sets it up.
+
+It writes no files; the dialect is how it runs those of others. The converter is
+`paper/02_cnn/nengo_import.py` of neuromorphs/NIR (at 7232ada), the neuron `nengo/neurons.py` (at
+036a0ce): J = (W s + b) / v_threshold, v = J + (v - J) exp(-dt/tau), a spike of height 1/dt where
+v > 1, then v = 0, and no v below 0. It takes r = 1 and v_leak = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import networkx
+import numpy as np
+
+from jaxsnn.errors import DialectError
+from jaxsnn.nir.evidence import Estimate
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    Rule,
+    rules,
+)
+from jaxsnn.nir.graph import Change, Graph
+from jaxsnn.nir.nodes import Node
+
+
+def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | None:
+    """What its converter asserts, and takes of the first neuron of a node."""
+    for node in nodes.values():
+        if node.type != "LIF":
+            continue
+        leak, tau = (np.ravel(np.asarray(node.value(key), float)) for key in ("v_leak", "tau"))
+        if np.any(leak):
+            worst = leak[int(np.argmax(np.abs(leak)))]
+            return node.name, f"nengo takes v_leak = 0, but node '{node.name}' has {worst:g}"
+        if np.ptp(tau) > 0:
+            span = f"{tau.min():g} to {tau.max():g}"
+            return node.name, f"nengo takes one tau a node, but node '{node.name}' has {span}"
+        reset = np.ravel(np.asarray(node.value("v_reset"), float))
+        if np.any(reset):
+            worst = reset[int(np.argmax(np.abs(reset)))]
+            return node.name, f"nengo takes v_reset = 0, but node '{node.name}' has {worst:g}"
+    return None
+
+
+def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Connections without a synapse, as the converter makes them, cannot be a loop in Nengo."""
+    wires = networkx.DiGraph(graph.edges)
+    if not networkx.is_directed_acyclic_graph(wires):
+        source, target = next(iter(networkx.find_cycle(wires)))[:2]
+        raise DialectError(
+            f"the edge from '{source}' to '{target}' closes a loop, and Nengo builds none of "
+            "connections without a synapse",
+            fix="leave the loop out, or say another dialect=",
+            node=source,
+            code="contradiction",
+        )
+    yield from ()
+
+
+def _refuse_bound(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Weights and biases that may bring a membrane below 0, where Nengo keeps it at 0."""
+    for node in graph.nodes.values():
+        for name in ("weight", "bias"):
+            value = node.value(name) if name in node.names else None
+            if value is not None and np.any(np.asarray(value) < 0):
+                raise DialectError(
+                    f"node '{node.name}' has a {name} of {np.min(value):g}, and Nengo keeps "
+                    "membranes at 0 or above, which is not simulated in its name",
+                    fix='say dialect="nir", time_unit="s" for membranes without a bound',
+                    node=node.name,
+                    code="contradiction",
+                )
+    yield from ()
+
+
+def _at_the_end_of_steps(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """Say of each neuron when it fires."""
+    for name in graph.neurons:
+        what = "fires at the end of a step, as Nengo does, in the time-stepped engine alone"
+        why = "its equations are solved between spikes, and the event engine fires within a step"
+        yield graph.nodes[name], Change(node=name, what=what, why=why)
+
+
+_RUNS = Conventions(
+    name="nengo",
+    ran=False,
+    reads_only=True,
+    rules=rules(LIF=Rule(kernel="box", ones=("r",))),
+    evidence=Evidence(refutes=_refutes),
+    time_unit="s",
+    area="unit",
+    reset="zero",
+    reset_delay=False,
+    constant_input="current",
+    meanings=(_refuse_loops, _refuse_bound, _at_the_end_of_steps),
+)
+
+FRAMEWORK = Framework(
+    name="nengo",
+    title="Nengo",
+    dialects=(_RUNS,),
+    importers=(
+        Importer(
+            version="4.0",
+            ran=False,
+            nodes=("Input", "Output", "Linear", "Affine", "Conv2d", "SumPool2d", "IF", "LIF", "LI"),
+            uniform=True,
+            dt=1e-3,
+            feeds_back=False,
+            pool="SumPool2d",
+            reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+        ),
+    ),
+    distribution="nengo",
+    note=(
+        "It writes no NIR: the dialect is how its LIF runs files of others, by the converter of the "
+        "NIR repository and by its source, not run. A spike is a current of 1/dt that lasts a step, "
+        "inputs too. Its membranes never go below 0: files with weights or biases below 0 are "
+        "refused, and so are loops. IF, LI and CubaLIF, each its own there, are not read."
+    ),
+)

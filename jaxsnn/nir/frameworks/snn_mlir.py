@@ -1,0 +1,169 @@
+"""snn-mlir, a compiler of spiking networks to C: LIF, IF, CubaLIF and LI, one step a call.
+
+It writes no files of NIR; the dialect is how it runs those of others. Its reader
+(`python/snn_mlir` at 0e248ba) and its lowering (`SNNToLinalg.cpp` at 088a13f) were read:
+dt = tau/r, v = (1 - dt/tau) v + i, i = (1 - dt/tau_syn) i + x, a spike where v > v_threshold, then
+v = 0. Its quantized mode rounds weights to 8 bits and states to 2^-12; what is said here is its
+float mode.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir.convert.draft import Draft
+from jaxsnn.nir.convert.neuron_writing import (
+    NO_LEAK,
+    Setting,
+    Written,
+    filled,
+    moved_threshold,
+    needs_start,
+    needs_value_reset,
+    negligible,
+    one_for_all,
+    refuse_drive,
+)
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks.decays import FROM_R, FROM_W_IN, NO_DECAY
+from jaxsnn.nir.frameworks.framework import (
+    Conventions,
+    Evidence,
+    Framework,
+    Importer,
+    Rule,
+    rules,
+)
+from jaxsnn.nir.frameworks.shared_rules import TAU_OVER_R
+from jaxsnn.nir.graph import Edge
+
+_LEAKY = Rule(kernel="box", membrane_decay=FROM_R, membrane="leak")
+_CURRENT_BASED = Rule(
+    membrane_decay=FROM_R, synapse_decay=FROM_W_IN, membrane="leak", synapse="add last"
+)
+_RUNS = Conventions(
+    name="snn_mlir",
+    ran=False,
+    reads_only=True,
+    rules=rules(
+        LIF=_LEAKY,
+        LI=_LEAKY,
+        IF=Rule(kernel="box", membrane_decay=NO_DECAY, membrane="leak", ones=("r",)),
+        CubaLIF=_CURRENT_BASED,
+        CubaLI=_CURRENT_BASED,
+    ),
+    evidence=Evidence(dt_from=TAU_OVER_R),
+    time_unit="s",
+    reset="zero",
+    reset_delay=False,
+)
+
+
+def _write(step: Step, setting: Setting) -> Written:
+    """LIF, IF and CubaLIF that rest and reset at 0, with one set of parameters a layer; LI and
+    CubaLI for what gives its membrane.
+    """
+    if len(step.shape) != 1:
+        raise ConversionError(
+            f"node '{step.name}' has the shape {step.shape}, and snn-mlir's layers one axis",
+            fix="flatten what feeds it",
+            node=step.name,
+        )
+    spikes = step.reset != "none"
+    scale, entry, height = filled(step, 1), {}, np.ones(step.shape)
+    if spikes:
+        needs_value_reset(step, setting, "snn-mlir")
+        height = step.v_threshold - step.v_reset
+        scale = np.where(height == height.flat[0], 1.0, height.flat[0] / height)
+        height = filled(step, height.flat[0])
+        if np.all(scale == 1):
+            height = moved_threshold(step, height, False)
+        entry = {"v_threshold": height, "v_reset": filled(step, 0)}
+    level = step.v_reset if spikes else np.zeros(step.shape)
+    needs_start(step, level, setting)
+    drive = scale * (step.drive - (1 - step.decay) * level)
+    decay = one_for_all(step, setting, "the time constant of the membrane", step.decay)
+    why = (
+        f"snn-mlir's reader takes r = tau/dt, w_in = tau_syn/dt and IF r = 1, "
+        f"with dt = {setting.dt:g} s"
+    )
+    factor = scale * step.gain
+    rest = max(1 - decay, NO_LEAK)
+    times = {"r": filled(step, 1 / rest), "v_leak": filled(step, 0)}
+    if step.current_based:
+        refuse_drive(step, drive, setting)
+        if np.any(step.i_start):
+            setting.give_up(step.name, "its current does not start at 0", "it starts at 0")
+        synapse = one_for_all(step, setting, "the time constant of the synapse", step.synapse_decay)
+        share = max(1 - synapse, NO_LEAK)
+        entry |= times | {"type": "CubaLIF" if spikes else "CubaLI"}
+        entry |= {"tau_mem": filled(step, setting.dt / rest), "w_in": filled(step, 1 / share)}
+        entry |= {"tau_syn": filled(step, setting.dt / share)}
+        factor, drive = factor * step.synapse_gain, np.zeros(step.shape)
+    elif decay == 1 and spikes:
+        entry |= {"type": "IF", "r": filled(step, 1)}
+    else:
+        entry |= times | {"type": "LIF" if spikes else "LI"}
+        entry |= {"tau": filled(step, setting.dt / rest)}
+    return Written(entry=entry, factor=factor, offset=negligible(drive, height), why=why)
+
+
+def _named_terminals(draft: Draft, recurrent: list[Edge], late: bool, dt: float) -> None:
+    """Its walk goes from the node 'input' to the node 'output'."""
+    ends = {draft.of_type(kind)[0]: kind.lower() for kind in ("Input", "Output")}
+    names = {name: ends.get(name, name) for name in draft.nodes}
+    for name in draft.nodes:
+        while name not in ends and names[name] in ends.values():
+            names[name] += "_"
+    for name, new in names.items():
+        if new != name:
+            draft.changed(new, f"'{name}' is renamed", "snn-mlir's reader finds its ends by name")
+    draft.shapes = {names[name]: shape for name, shape in draft.shapes.items() if name in names}
+    draft.nodes = {names[name]: entry for name, entry in draft.nodes.items()}
+    draft.edges = [(names[source], names[target]) for source, target in draft.edges]
+    draft.renamed = names
+
+
+def _load(path: str, setting: Setting) -> str:
+    return f"import snn_mlir; net = snn_mlir.parse_graph({path!r})"
+
+
+_IMPORTER = Importer(
+    version="main",
+    ran=False,
+    nodes=(
+        *("Input", "Output", "Linear", "Affine"),
+        *("IF", "LIF", "CubaLIF", "LI", "CubaLI"),
+    ),
+    scalars=False,
+    torch_names=False,
+    write=_write,
+    load=_load,
+    run="""\
+# a folder with this file alone and input.csv (one row a step, one column an input) is run by
+# snn_mlir.run_folder(folder), which compiles C and prints a row of whole numbers a step""",
+    wire=_named_terminals,
+    dt=1e-3,
+    chain=True,
+    sums=False,
+    uniform=True,
+    feeds_back=False,
+    membranes=True,
+    reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
+)
+
+FRAMEWORK = Framework(
+    name="snn_mlir",
+    title="snn-mlir",
+    dialects=(_RUNS,),
+    importers=(_IMPORTER,),
+    distribution="snn-mlir",
+    note=(
+        "A compiler to C, which writes no NIR: the dialect is how its float mode runs files of "
+        "others, by its source. Its quantized mode rounds weights to 8 bits and states to 2^-12, "
+        "which the dialect does not do. It emits loops, but its C program does not run them."
+    ),
+)

@@ -1,0 +1,60 @@
+"""SpiNNaker2: what its reader of NIR takes.
+
+`spinnaker2/s2_nir.py` of py-spinnaker2 was read. It folds r, w_in and v_leak into thresholds and
+offsets, decays by exp(-dt/tau) or 1 - dt/tau as its configuration says, and scales weights to whole
+numbers of 8 bits. The programs of its chip were not found: whether a membrane at threshold fires,
+and in which order a step goes, is unknown, so that nothing is simulated in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxsnn.errors import Problem
+from jaxsnn.nir.dialects import Dialect
+from jaxsnn.nir.frameworks.framework import Conventions, Framework, Importer, rules
+from jaxsnn.nir.nodes import Node
+
+
+def _remarks(node: Node, dialect: Dialect) -> Iterator[Problem]:
+    """Weights that are no whole numbers of 8 bits."""
+    if "weight" not in node.names:
+        return
+    weight = np.asarray(node.value("weight"), float)
+    off = np.abs(weight - np.round(weight))
+    worst = float(weight.flat[int(np.argmax(off))]) if weight.size else 0.0
+    if np.any(off):
+        yield Problem(
+            node=node.name,
+            code="rounded",
+            message=f"node '{node.name}' ({node.type}) has the weight {worst:g}, and SpiNNaker2's "
+            "weights are whole numbers",
+            fix="scale weights and thresholds alike, or set scale_weights, and expect rounding",
+            severity="warning",
+        )
+
+
+FRAMEWORK = Framework(
+    name="spinnaker2",
+    title="SpiNNaker2",
+    dialects=(Conventions(name="spinnaker2", ran=False, reads_only=True, rules=rules()),),
+    importers=(
+        Importer(
+            version="main",
+            ran=False,
+            nodes=(
+                *("Input", "Output", "Linear", "Affine", "Conv2d", "SumPool2d", "AvgPool2d"),
+                *("Flatten", "IF", "LIF", "CubaLIF"),
+            ),
+            remarks=_remarks,
+            dt=1.0,
+        ),
+    ),
+    note=(
+        "It writes no NIR, and nothing is simulated in its name: its reader is known from its "
+        "source, the programs of its chip are not. `check` says what its reader takes and rounds: "
+        "weights become whole numbers of 8 bits."
+    ),
+)

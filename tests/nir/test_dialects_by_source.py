@@ -1,0 +1,198 @@
+"""Lava, Nengo and SpiNNaker2, whose behaviour is known from their sources: small networks against
+NumPy written from these facts.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import DialectError, GraphError
+from jaxsnn.nir import build, read, write
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.importers import importer_problems
+from jaxsnn.nir.inference import possible
+from tests.helpers.random_spikes import random_raster
+from tests.nir.test_convert_chains import played
+
+rng = np.random.default_rng(0)
+X = random_raster(0, (60, 3, 5), 0.3)
+#: Of lava-dl: weights in 64ths, decays in 4096ths.
+W = rng.integers(-20, 60, (4, 5)) / 64
+D_I, D_V, LEVEL = 1024 / 4096, 410 / 4096, 96 / 64
+TIMES = {"tau_mem": 1e-4 / D_V, "tau_syn": 1e-4 / D_I, "r": 1 / D_V, "w_in": 1 / D_I}
+
+
+def lava(**said):
+    neuron = build.cubalif(v_threshold=LEVEL, **TIMES | said)
+    return build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
+
+
+def slayer(x):
+    """lava-dl: whole numbers of 2^-12, decays rounded toward 0."""
+    x, quantum = np.round(x @ W.T * 4096).astype(np.int64), 4096
+    d_i, d_v = quantum - int(D_I * quantum), quantum - int(D_V * quantum)
+
+    def decayed(state, factor):
+        return np.sign(state) * ((np.abs(state) * factor) >> 12)
+
+    i, v, spikes, membranes = np.zeros_like(x[0]), np.zeros_like(x[0]), [], []
+    for now in x:
+        i = decayed(i, d_i) + now
+        v = decayed(v, d_v) + i
+        membranes.append(v / 4096)
+        fired = v > LEVEL * quantum
+        spikes.append(fired)
+        v = np.where(fired, 0, v)
+    return np.array(spikes, float), np.array(membranes)
+
+
+def test_lava_fires_what_its_whole_numbers_do():
+    graph = lava()
+    spikes, membranes = slayer(X)
+    assert np.abs(membranes - LEVEL).min() > 1e-5
+    assert 0.05 < spikes.mean() < 0.95
+    np.testing.assert_array_equal(played(graph, X), spikes)
+
+
+def test_lava_says_how_far_its_rounding_may_be_off():
+    (remark,) = lava().repairs
+    assert f"off by up to {2**-12 * (1 + 1 / D_I) / D_V:.2g}" in remark.what
+    assert "rounds them toward 0" in remark.why
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"r": 10.0, "tau_mem": 1e-3}, "1/r in multiples of 1/4096, but node '2' has 0.1"),
+        ({"v_threshold": 1.01}, "v_threshold in multiples of 1/64, but node '2' has 1.01"),
+        ({"r": 1.0}, "lava writes one dt = tau/r"),
+    ],
+)
+def test_numbers_that_lava_does_not_write_are_refused(said, reason):
+    neuron = build.cubalif(**{"v_threshold": LEVEL} | TIMES | said)
+    with pytest.raises(DialectError, match=reason):
+        build.sequential(build.input(5), build.linear(4, weight=W), neuron, dialect="lava")
+
+
+def test_what_lava_s_reader_does_to_its_numbers():
+    leaks = build.cubalif(v_threshold=np.array([0.5, 1.0, 1.0, 1.0]), v_leak=0.25, **TIMES)
+    graph = build.sequential(build.input(4), leaks, dialect="nir", time_unit="s")
+    found = {problem.code: str(problem) for problem in importer_problems(graph, "lava")}
+    assert "decays to multiples of 1/4096" in found["rounded"]
+    assert "one v_threshold for all neurons, not 0.5 to 1" in found["differs"]
+    assert "takes v_leak = 0, not 0.25" in found["unread"]
+
+
+def test_lava_to_another_framework():
+    graph = lava()
+    made = convert(graph, to="snntorch").graph
+    np.testing.assert_array_equal(played(made, X), played(graph, X))
+
+
+DT, TAU = 1e-3, 0.02
+
+
+def nengo(*, weight=None, **said):
+    neuron = build.lif(**{"tau": TAU, "v_threshold": 1.5} | said)
+    weight = rng.uniform(0.0, 0.01, (4, 5)) if weight is None else weight
+    return weight, build.sequential(
+        build.input(5), build.linear(4, weight=weight), neuron, dialect="nengo", dt=DT
+    )
+
+
+def test_nengo_fires_what_its_source_says():
+    weight, graph = nengo()
+    v, expected = np.zeros((3, 4)), []
+    for now in X:
+        current = now @ weight.T / DT / 1.5
+        v = v - (current - v) * np.expm1(-DT / TAU)
+        fired = v > 1
+        expected.append(fired)
+        v = np.where(fired, 0, np.maximum(v, 0))
+    expected = np.array(expected, float)
+    assert 0.05 < expected.mean() < 0.9
+    np.testing.assert_array_equal(played(graph, X), expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"r": 2.0}, "nengo takes r = 1, but node '2' has 2"),
+        ({"v_leak": 0.1}, "nengo takes v_leak = 0, but node '2' has 0.1"),
+        ({"v_reset": -0.1}, "nengo takes v_reset = 0, but node '2' has -0.1"),
+        ({"tau": np.array([0.01, 0.02, 0.02, 0.02])}, "one tau a node"),
+    ],
+)
+def test_what_nengo_does_not_take_is_refused(said, reason):
+    with pytest.raises(DialectError, match=reason):
+        nengo(**said)
+
+
+def test_nengo_keeps_membranes_above_0_which_is_refused():
+    with pytest.raises(DialectError, match=r"'1' has a weight of -0\.25, and Nengo keeps"):
+        nengo(weight=np.array([[0.5, -0.25, 0, 0, 0]] * 4))
+
+
+def test_nengo_says_when_it_fires():
+    (remark,) = nengo()[1].repairs
+    assert "in the time-stepped engine alone" in remark.what
+
+
+def test_nengo_builds_no_loops():
+    nodes = {
+        "in": build.input(4),
+        "lif": build.lif(tau=TAU),
+        "w": build.linear(4, weight=np.eye(4)),
+    }
+    edges = [("in", "lif", "out"), ("lif", "w", "lif")]
+    with pytest.raises(DialectError, match="closes a loop, and Nengo builds none"):
+        build.network(nodes | {"out": build.output(4)}, edges, dialect="nengo", dt=DT)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    layers = build.linear(4, weight=np.full((4, 5), 0.3)), build.lif(tau=TAU)
+    write(tmp_path / "x.nir", build.sequential(build.input(5), *layers, dialect="norse", dt=DT))
+    return tmp_path / "x.nir"
+
+
+def test_broken_files_are_not_said_to_be_of_who_refuses_them():
+    """The dialects in which a broken file is sound are listed; Nengo raises for a weight below 0."""
+    with pytest.raises(GraphError):
+        build.sequential(
+            build.input(1), build.linear(1, weight=np.array([[-1.0]])), build.lif(tau=-1.0)
+        )
+
+
+def test_nothing_is_simulated_in_the_name_of_spinnaker2(plain):
+    with pytest.raises(DialectError, match="a LIF, which spinnaker2 is not known to run"):
+        read(plain, dialect="spinnaker2")
+
+
+@pytest.mark.parametrize("name", ["snn_mlir", "nengo", "spinnaker2"])
+def test_who_writes_no_files_is_never_guessed(name):
+    layers = build.linear(4, weight=np.full((4, 5), 0.5)), build.lif(tau=TAU)
+    graph = build.sequential(build.input(5), *layers, dialect="nir")
+    choices = possible(graph)
+    assert "nir" in choices
+    assert name not in choices
+
+
+def test_the_dialect_says_that_nobody_ran_it():
+    assert "known from its source, and was not run" in lava().dialect.why
+    assert "known from its source, and was not run" in nengo()[1].dialect.why
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "said"),
+    [
+        ("spinnaker2", "warning", "has the weight 0.3, and SpiNNaker2's weights are whole"),
+        ("lava", "error", "does not map|is a LIF"),
+        ("nengo", None, ""),
+    ],
+)
+def test_what_their_readers_take(name, severity, said, plain):
+    found = importer_problems(read(plain), name)
+    said_so = [one for one in found if one.severity == severity and re.search(said, one.message)]
+    assert bool(said_so) == (severity is not None), [str(one) for one in found]
