@@ -119,6 +119,9 @@ class Wire:
             that is not trained, and refuses other weights.
         operator: what a linear node does; None: that of NIR's own kind of this name, if there is
             one.
+        late: those of its sources of which what left them one time step before arrives, at first
+            nothing: the nodes of its cycle run in the order of the network's wires, and these run
+            later.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Wire:
     shape: tuple[int, ...]
     detail: Any = None
     operator: LinearOperator | None = None
+    late: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

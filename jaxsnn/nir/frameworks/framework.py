@@ -205,6 +205,9 @@ class Conventions:
         constant_input: What a bias does: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
+        runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
+            passes where a node runs before its source: "depth first" from the Input, or "in turn",
+            see `jaxsnn.nir.loops`; None: it runs no such loops, or nobody knows.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
         meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
@@ -238,6 +241,7 @@ class Conventions:
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
+    runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
     meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()

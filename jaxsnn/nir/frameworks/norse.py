@@ -86,12 +86,14 @@ _WRITES = Conventions(
     reset="zero",
     reset_delay=False,
     initial="v_leak",
+    runs_loops="depth first",
     options=(_DT_EXPORT,),
 )
 _WRITES_MAIN = dataclasses.replace(
     _WRITES,
     version="main",
     after="1.1",
+    runs_loops="in turn",
     defaults=MappingProxyType(
         {
             "dt_export": (

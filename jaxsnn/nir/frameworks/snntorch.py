@@ -115,6 +115,7 @@ _WRITES = Conventions(
     time_unit="s",
     dt=_DT,
     resets_at_start=True,
+    runs_loops="in turn",
     meanings=(clamping("snnTorch", _learnt),),
 )
 
