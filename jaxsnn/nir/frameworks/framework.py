@@ -61,7 +61,8 @@ class Rule:
             X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau
             where r = 1, and V = V - (V - v_reset)/r + X elsewhere.
         synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
-            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I.
+            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I. "filter":
+            I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
         recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
@@ -83,7 +84,7 @@ class Rule:
     membrane_decay: Decay = EXACT_MEMBRANE
     synapse_decay: Decay | None = None
     membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
-    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     resets_first: tuple[Reset, ...] = ()
     recurrent_resets_first: tuple[Reset, ...] | None = None
     recurrent_reset_delay: bool | None = None
