@@ -39,7 +39,10 @@ def there_and_back(source, target, seed, folder):
     got = play(back.load_with, source, x.astype(np.float32))
     shifts = [next(iter(made.shift.values()), 0) for made in (there, back)]
     steps = len(y) - abs(shifts[0])  # what left on the way there is missing at the end
-    return compare(y[:steps], got[:steps], sum(shifts))
+    y, got = y[:steps], got[:steps]
+    if not np.array_equal(y, np.rint(y)):  # membranes of a readout
+        got = np.where(np.abs(got - y) < 1e-5 * np.abs(y).max(), y, got)
+    return compare(y, got, sum(shifts))
 
 
 @pytest.mark.parametrize("target", FRAMEWORKS)

@@ -214,10 +214,10 @@ def _arriving(
         shape = draft.shapes[name][1]
         if entry["type"] == "Input":
             leaving[name] = (np.full(shape, inputs[0]), np.full(shape, inputs[1]))
-        elif name in draft.memories:
-            leaving[name] = (np.full(shape, -np.inf), np.full(shape, np.inf))
         elif entry["type"] in NEURON_TYPES:
             leaving[name] = (np.zeros(shape), np.full(shape, most.get(name, np.inf)))
+        elif name in draft.memories or any(end == name for _, end in draft.delayed):
+            leaving[name] = (np.full(shape, -np.inf), np.full(shape, np.inf))
 
     def bounds(name: str) -> Bounds:
         if name not in leaving:

@@ -15,7 +15,8 @@ from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, identity, loops
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.thread import threaded
-from jaxsnn.nir.graph import Edge, edge_key
+from jaxsnn.nir.graph import Edge, Graph, edge_key
+from jaxsnn.nir.loops import late_edges, stepped_loops
 
 
 def join_outputs(draft: Draft, target: Target) -> None:
@@ -44,7 +45,8 @@ def check_loops(draft: Draft, target: Target) -> None:
         ConversionError: Names the first node and the number of other problems.
     """
     for part in loops_of(draft):
-        join_weights(draft, part)
+        if not any({*edge} <= {*part} for edge in draft.delayed):
+            join_weights(draft, part)
     problems = list(_loop_problems(draft))
     if not target.importer.feeds_back:
         problems = [
@@ -125,6 +127,9 @@ def _loop_problems(draft: Draft) -> Iterator[Problem]:
     for part in loops_of(draft):
         if len(part) == 2 and set(part) & set(draft.memories):
             continue
+        # The source runs them as an importer does, and so will the target.
+        if any({*edge} <= {*part} for edge in draft.delayed):
+            continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
         )
@@ -179,6 +184,38 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
         importer.wire(draft, recurrent, later, dt)
+
+
+def check_order(draft: Draft, made: Graph, target: Target) -> None:
+    """Refuse a graph of whose loops an importer would let others act a step later.
+
+    Args:
+        draft: After `rewire`, its `delayed` still in the names before.
+        made: The graph that was made of it.
+        target: Whom it is written for.
+    """
+    meant = {
+        (draft.renamed.get(source, source), draft.renamed.get(end, end))
+        for source, end in draft.delayed
+    }
+    stepped = {name for part in stepped_loops(made) for name in part}
+    meant = {edge for edge in meant if stepped.issuperset(edge)}
+    late = late_edges(made)
+    inside = {edge for edge in late if edge[1] not in _remembering(draft)}
+    only = [
+        name
+        for name in {end for _, end in late}
+        if all((source, name) in late for source in made.predecessors(name))
+    ]
+    wrong = sorted((meant - {*late}) | (inside - meant)) + [(name, name) for name in sorted(only)]
+    if meant and wrong:
+        source, end = wrong[0]
+        what = f"the loop through '{source}' and '{end}' would act in another step there"
+        refuse_for(target, [_reason(end, what, fix="leave the loop out")])
+
+
+def _remembering(draft: Draft) -> set[str]:
+    return {draft.renamed.get(name, name) for name in draft.memories}
 
 
 def settle_loops(draft: Draft) -> list[Edge]:

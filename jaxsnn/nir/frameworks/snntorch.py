@@ -293,6 +293,7 @@ _IMPORTER = Importer(
     subtraction=("later", "unless above"),
     apart=_needs_no_current,
     does=_compares,
+    by_name=True,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 _IMPORTER_MAIN = dataclasses.replace(
