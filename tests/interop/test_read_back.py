@@ -74,9 +74,7 @@ def lif(size=3, **other):
 
 
 def ours(nodes, edges, x):
-    graph = parse(
-        nir.NIRGraph(nodes, edges, type_check=False), dialect="norse==importer", dt=DT
-    )
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="norse==importer", dt=DT)
     return graph, np.asarray(simulate(lower(graph), x, engine=TimeStepped()).output())
 
 
@@ -94,7 +92,7 @@ def test_what_norse_makes_of_files_of_others(neuron):
     assert 0.05 < theirs.mean() < 0.95
     np.testing.assert_array_equal(y, theirs)
     if isinstance(neuron, nir.LIF):
-        assert any("r = 7 is read as 1" in change.what for change in graph.meant)
+        assert any("r = 7 is read as 1" in change.what for change in graph.repairs)
 
 
 def test_the_event_engine_refuses_a_current_that_rests_elsewhere():
@@ -102,5 +100,5 @@ def test_the_event_engine_refuses_a_current_that_rests_elsewhere():
     graph, _ = ours(nodes, [("i", "n"), ("n", "o")], np.zeros((2, 1, 3), np.float32))
     assert not check(graph, "event").ok
     nothing = Events(time=np.full((1, 1), np.inf), index=np.full((1, 1), 3))
-    with pytest.raises(LoweringError, match="'n' .CubaLIF.: its current starts and rests at"):
+    with pytest.raises(LoweringError, match=r"'n' .CubaLIF.: its current starts and rests at"):
         simulate(lower(graph), nothing, t_end=1e-2, engine=EventDriven())

@@ -69,7 +69,7 @@ def settled(
         spikes = int(np.max(peak // step.v_threshold))
         reset = step.reset if step.reset == "value" else _at_once(importer)
         high = peak.flat[place]
-        height = f"{high:.4g}" if high < 1e-6 * _ANY else "any height"
+        height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"
         reach = f"its membrane can reach {height}, twice its v_threshold is {limit:.4g}"
         if np.all(peak < 2 * step.v_threshold):
             why = f"so it fires at most one spike a step, as long as inputs are {_range(inputs)}"

@@ -41,6 +41,8 @@ from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
 
 _PURPOSE = "conversion"
+#: Levels of membranes that a file holds in float32 are equal up to this, relative.
+_ROUNDING = 2.0**-20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -343,9 +345,9 @@ def _by_reset_size(step: Step, size: str) -> Step:
     """
     if step.reset != "subtract" or size == "v_threshold":
         return step
-    if size == "1" and np.allclose(step.v_threshold, 1, rtol=1e-6, atol=0):
+    if size == "1" and np.allclose(step.v_threshold, 1, rtol=_ROUNDING, atol=0):
         return step
-    if size == "1" and np.allclose(step.v_threshold, step.decay, rtol=1e-6, atol=0):
+    if size == "1" and np.allclose(step.v_threshold, step.decay, rtol=_ROUNDING, atol=0):
         # After decaying, that 1 is v_threshold.
         return dataclasses.replace(step, reset="subtract later")
     raise ConversionError(
