@@ -36,9 +36,9 @@ def event_limits(
     looped: set[str] = set()
     # A cycle without neurons is a problem of its own; the others are listed all the same.
     try:
-        looped = {
-            wire.name for part in groups(wires) if isinstance(part, Cycle) for wire in part.wires
-        }
+        cycles = [part for part in groups(wires) if isinstance(part, Cycle)]
+        looped = {wire.name for cycle in cycles for wire in cycle.wires}
+        yield from _in_turn(cycles)
     except LoweringError as error:
         yield error.problem
     levels = held | (leveled(wires) if threshold == "level" else set())
@@ -77,6 +77,19 @@ def event_limits(
             )
     yield from chain_limits(wires, populations, levels)
     yield from _mixture_limits(wires, populations, threshold, currents)
+
+
+def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
+    """Loops without a neuron, in which a time step passes."""
+    for cycle in (cycle for cycle in cycles if cycle.in_turn):
+        names = listing(wire.name for wire in cycle.wires)
+        yield Problem(
+            node=cycle.wires[0].name,
+            code="instant-cycle",
+            message=f"nodes {names} form a loop without a neuron, which remembers from one time "
+            "step to the next, and continuous time has no steps",
+            fix=_STEPPED,
+        )
 
 
 def output_limits(

@@ -68,6 +68,8 @@ class SteppedNeuron:
         v = zero if initial == "zero" else p.get(initial, zero)
         shape = (batch, *zero.shape)
         i = jnp.zeros(shape, v.dtype) if "tau_syn" in p else None
+        if self.population.synapse == "filter":
+            i = jnp.broadcast_to(p["v_leak"], shape)
         return MembraneState(v=jnp.broadcast_to(v, shape), i=i)
 
     def fire(self, tested: Float[Array, "*lead *shape"]) -> Float[Array, "*lead *shape"]:
@@ -173,6 +175,10 @@ class SteppedNeuron:
         p, population = self.parameters, self.population
         if population.reset == "none":
             return v
+        if population.reset == "subtract" and population.reset_size == "floor":
+            return v - jnp.maximum(jnp.floor(v), 0)
+        if population.reset == "subtract" and population.reset_size == "1":
+            return v - spikes
         if population.reset == "subtract":
             return v - spikes * p["v_threshold"]
         if population.spikes_per_step == "several":
@@ -206,7 +212,10 @@ class SteppedNeuron:
         self, i: Float[Array, "batch *shape"], x: Float[Array, "batch *shape"]
     ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
         """The current that drives V in a step, and the one that is left at its end."""
-        a = self.factors["a"]
+        a, p = self.factors["a"], self.parameters
+        if self.population.synapse == "filter":
+            left = i + self.factors["share"] * ((p["v_leak"] - i) + p["w_in"] * x)
+            return p["r"] * left, left
         if self.population.synapse == "add last":
             drives = left = a * i + x
         elif self.population.synapse == "add first":
@@ -253,4 +262,7 @@ def factors_of(population: Population, parameters: Parameters, dt: float | None)
         found["k"] = population.membrane_decay.factor(parameters, dt, jnp)
     if "tau_syn" in parameters:
         found["a"] = population.synapse_decay.factor(parameters, dt, jnp)
+        if population.synapse == "filter":
+            assert dt is not None
+            found["share"] = dt / parameters["tau_syn"]
     return found

@@ -154,7 +154,7 @@ def run_cycle(
         source for wire in parts.network.wires if wire.name not in inside for source in wire.sources
     }
     leaving = tuple(name for name in inside if name in needed or name in over_time.recorded)
-    loop = Loop(parts=parts, cycle=cycle)
+    loop: Loop = (LoopInTurn if cycle.in_turn else Loop)(parts=parts, cycle=cycle)
 
     def step(
         carry: LoopState, drives: dict[str, StepInput]
@@ -261,6 +261,47 @@ class Loop:
                 spikes = neuron.fire(carry.states[name].v)
                 found[name] = self.parts.emitted(spikes, spikes=True)
         return found
+
+
+class LoopInTurn(Loop):
+    """One step of a cycle whose nodes run one after the other, those without a neuron too.
+
+    `LoopState.last` is of all nodes that somebody takes one step late; before the first step these
+    give nothing.
+    """
+
+    def start(self, batch: int) -> LoopState:
+        """Before the first step."""
+        dtype = self.parts.network.dtype
+        states = {name: self.parts.neurons[name].start(batch) for name in self.cycle.order}
+        late = {source for wire in self.cycle.wires for source in wire.late}
+        last = {
+            wire.name: StepInput(level=jnp.zeros((batch, *wire.shape), dtype))
+            for wire in self.cycle.wires
+            if wire.name in late
+        }
+        return LoopState(states=states, last=last, waiting={})
+
+    def step(
+        self, carry: LoopState, entering: dict[str, StepInput]
+    ) -> tuple[LoopState, Callable[[str], StepInput], dict[str, Float[Array, "batch *shape"]]]:
+        """As of `Loop`."""
+        parts = self.parts
+        now: dict[str, StepInput] = {}
+        states, membranes = {}, {}
+        for wire in self.cycle.wires:
+            inside = [source for source in wire.sources if source in carry.last or source in now]
+            given = [carry.last[name] if name in wire.late else now[name] for name in inside]
+            arriving = total([entering[wire.name], *given])
+            if wire.kind != "neuron":
+                now[wire.name] = parts.through(wire, arriving)
+                continue
+            neuron = parts.neurons[wire.name]
+            state, tested, membrane = neuron.step(carry.states[wire.name], arriving)
+            states[wire.name], membranes[wire.name] = state, membrane
+            now[wire.name] = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
+        last = {name: now[name] for name in carry.last}
+        return LoopState(states=states, last=last, waiting={}), now.__getitem__, membranes
 
 
 def _queued(queue: StepInput, new: StepInput) -> StepInput:

@@ -19,10 +19,13 @@ class Cycle:
             node that is fed from outside. A spike reaches the neurons behind in the same step, all
             others one step later. Where several nodes are fed, the first is the first by name: only
             there names matter.
+        in_turn: all its nodes run in the order of `wires`, and `Wire.late` says which edges take a
+            step.
     """
 
     wires: tuple[Wire, ...]
     order: tuple[str, ...]
+    in_turn: bool = False
 
 
 def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
@@ -57,8 +60,10 @@ def groups(wires: Sequence[Wire]) -> list[Wire | Cycle]:
 def _cycle(wires: tuple[Wire, ...]) -> Cycle:
     _refuse_instant_cycles(wires)
     neurons = {wire.name for wire in wires if wire.kind == "neuron"}
-    order = tuple(name for name in _from_the_entry(wires) if name in neurons)
-    return Cycle(wires=wires, order=order)
+    in_turn = any(wire.late for wire in wires)
+    places = [wire.name for wire in wires] if in_turn else _from_the_entry(wires)
+    order = tuple(name for name in places if name in neurons)
+    return Cycle(wires=wires, order=order, in_turn=in_turn)
 
 
 def _from_the_entry(wires: tuple[Wire, ...]) -> list[str]:
@@ -95,7 +100,10 @@ def _refuse_instant_cycles(wires: tuple[Wire, ...]) -> None:
         ready = [
             wire
             for wire in rest
-            if all(source in settled or source not in inside for source in wire.sources)
+            if all(
+                source in settled or source not in inside or source in wire.late
+                for source in wire.sources
+            )
         ]
         if not ready:
             raise LoweringError(

@@ -119,6 +119,9 @@ class Wire:
             that is not trained, and refuses other weights.
         operator: what a linear node does; None: that of NIR's own kind of this name, if there is
             one.
+        late: those of its sources of which what left them one time step before arrives, at first
+            nothing: the nodes of its cycle run in the order of the network's wires, and these run
+            later.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Wire:
     shape: tuple[int, ...]
     detail: Any = None
     operator: LinearOperator | None = None
+    late: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -214,12 +218,15 @@ class Population:
         initial: where V starts: "zero", "v_leak" or "v_reset".
         reset: where V goes after a spike: "zero" (to v_reset) or "subtract" (to V - v_threshold,
             which is 0).
+        reset_size: what a reset that subtracts takes off where time has steps: "v_threshold", "1",
+            or "floor", the whole number below V, if that is positive, whether it fires or not.
         membrane: what a time step does to V under the step's input X (a current-based
             neuron's: its current I). "exact": the flow of the ODE over dt. "leak": V = k V + X.
             "average": V = k V + (1 - k) X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V
             + (X - (V - v_reset)) dt/tau. "relax, add": V = V - (V - v_reset)/r + X.
         synapse: what it does to I: "exact", "add last" (I = a I + X), "add first" (I = a (I + X))
-            or "decay last" (I = I + X drives V, then I = a I).
+            "decay last" (I = I + X drives V, then I = a I), or "filter" (I = I + (1 - a) (v_leak - I
+            + w_in X), from v_leak on, and r I drives V).
         membrane_decay, synapse_decay: what computes k and a, each a
             `jaxsnn.nir.frameworks.decays.Decay`; None where "exact" says it, or there is no
             current.
@@ -259,8 +266,9 @@ class Population:
     resistance: Literal["file", "tau/dt"] = "file"
     initial: Literal["zero", "v_leak", "v_reset"] = "zero"
     reset: Literal["zero", "subtract", "none"] = "zero"
+    reset_size: Literal["v_threshold", "1", "floor"] = "v_threshold"
     membrane: Literal["exact", "leak", "average", "euler", "relax", "relax, add"] = "exact"
-    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     membrane_decay: Any = None
     synapse_decay: Any = None
     threshold: Literal[">", ">="] = ">"

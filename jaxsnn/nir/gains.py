@@ -175,6 +175,11 @@ def assumptions(dialect: Dialect, node: Node) -> tuple[str, ...]:
     return (f"{option} is not in the file, V is taken to have no lower bound: say {option}=",)
 
 
+def reset_size(dialect: Dialect, node: Node) -> Literal["v_threshold", "1", "floor"]:
+    """What a reset that subtracts takes off, see `Population.reset_size`."""
+    return dialect.option("reset_size", node.name) or "v_threshold"
+
+
 def several_spikes(dialect: Dialect, node: Node) -> bool:
     """Whether a neuron may fire several spikes in one step."""
     conventions = dialect.conventions

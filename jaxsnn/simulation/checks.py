@@ -183,7 +183,7 @@ def _for_grid(graph: Graph) -> Iterator[Problem]:
 
 def _for_engine(graph: Graph, limits: Callable[..., Iterator[Problem]]) -> Iterator[Problem]:
     ready = plan(graph)
-    if not graph.neurons:
+    if not graph.neurons and not ready.late:
         yield NO_NEURONS
     if graph.dialect.name is None:
         yield undecided(graph)

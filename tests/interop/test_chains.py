@@ -19,9 +19,8 @@ FRAMEWORKS = ("snntorch", "norse", "spikingjelly", "spyx")
 #: Networks that every pair is tried with, and some of those that Spyx takes of snnTorch.
 SEEDS = range(12)
 MORE = {("snntorch", "spyx"): (35, 40, 59, 60, 61, 66)}
-#: Pairs of which none goes there and back: Spyx subtracts, and these reset to a value; and what
-#: was written for Norse's importer has no dialect where a current is in it.
-NONE = {("norse", "spyx"), ("spikingjelly", "spyx"), ("spyx", "norse")}
+#: Pairs of which none goes there and back: Spyx subtracts, and these reset to a value.
+NONE = {("norse", "spyx"), ("spikingjelly", "spyx")}
 
 
 def there_and_back(source, target, seed, folder):
@@ -39,7 +38,10 @@ def there_and_back(source, target, seed, folder):
     got = play(back.load_with, source, x.astype(np.float32))
     shifts = [next(iter(made.shift.values()), 0) for made in (there, back)]
     steps = len(y) - abs(shifts[0])  # what left on the way there is missing at the end
-    return compare(y[:steps], got[:steps], sum(shifts))
+    y, got = y[:steps], got[:steps]
+    if not np.array_equal(y, np.rint(y)):  # membranes of a readout
+        got = np.where(np.abs(got - y) < 1e-5 * np.abs(y).max(), y, got)
+    return compare(y, got, sum(shifts))
 
 
 @pytest.mark.parametrize("target", FRAMEWORKS)

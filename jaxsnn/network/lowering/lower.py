@@ -66,7 +66,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
             }
         if part.population is not None:
             populations[name] = part.population
-    if not populations:
+    if not populations and not ready.late:
         raise LoweringError.of(NO_NEURONS)
     populations = {
         name: with_tau_facts(population, parameters[name], driving_taus(population, parameters))

@@ -20,6 +20,7 @@ from jaxsnn.nir.gains import (
     floor_of,
     own_reset_delay,
     require,
+    reset_size,
     resetting_readout,
     rule_of,
     several_spikes,
@@ -82,6 +83,7 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     said.option("seconds", None)
     if rule.option:
         said.known("own_option", lambda: require(dialect, [rule.option], _PURPOSE, node.name), None)
+    _refuse_continuous(node, dialect, rule, said.obstacles, size)
     # The order in which things are asked for is that in which an engine names what it lacks.
     resets = fires or framework.resetting
     reset = said.option("reset", "zero") if resets else "none"
@@ -112,6 +114,22 @@ def population_of(node: Node, dialect: Dialect, size: int, *, looped: bool) -> P
     )
 
 
+def _refuse_continuous(
+    node: Node, dialect: Dialect, rule: Rule, obstacles: dict[str, Problem], size: int
+) -> None:
+    """Note what only time steps can do, where an engine of continuous time asks for the strength of
+    a spike.
+    """
+    fix = "simulate with engine=TimeStepped()"
+    if rule.synapse == "filter" and (leak := per_channel(node, "v_leak", size)).any():
+        what = f"its current starts and rests at v_leak = {leak[leak != 0][0]:g}"
+        obstacles["spike_area"] = _bad(node, f"{what}, which has no meaning in the equations", fix)
+    size_of_reset = reset_size(dialect, node)
+    if size_of_reset != "v_threshold" and dialect.at(node.name).reset == "subtract":
+        what = f"its reset takes off {size_of_reset}, whatever its v_threshold is"
+        obstacles["spike_area"] = _bad(node, f"{what}, which has no meaning in the equations", fix)
+
+
 def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
     """What holds for all files of the framework."""
     conventions, rule = dialect.conventions, rule_of(dialect, node)
@@ -125,6 +143,7 @@ def _by_framework(node: Node, dialect: Dialect, size: int) -> Population:
         bias=conventions.constant_input,
         resistance=rule.resistance,
         synapse=rule.synapse,
+        reset_size=reset_size(dialect, node),
         membrane_decay=rule.membrane_decay,
         synapse_decay=rule.synapse_decay,
         threshold=conventions.threshold,

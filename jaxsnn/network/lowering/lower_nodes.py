@@ -20,6 +20,7 @@ from jaxsnn.network.lowering.lower_neurons import per_channel, population_of
 from jaxsnn.network.structure import LinearOperator, Population, Wire
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.gains import require
+from jaxsnn.nir.loops import late_edges, stepped_loops
 from jaxsnn.nir.node_traits import NodeTraits, Parameter, Surroundings
 from jaxsnn.nir.nodes import Delay, Node
 from jaxsnn.nir.passes import Shape, Shapes, bypass_relays, is_relay, shapes
@@ -57,6 +58,7 @@ class LoweringPlan:
         shapes: node -> input and output shape.
         looped: names of nodes that feed themselves, directly or through others.
         sources: node -> names of the nodes that feed it, in the order of `order`.
+        late: node -> those of its sources of which the step before arrives, see `Wire.late`.
     """
 
     graph: Graph
@@ -64,6 +66,7 @@ class LoweringPlan:
     shapes: Shapes
     looped: tuple[str, ...]
     sources: Mapping[str, tuple[str, ...]]
+    late: Mapping[str, tuple[str, ...]]
 
     def part(self, name: str) -> Part:
         """Lower one node.
@@ -103,6 +106,7 @@ class LoweringPlan:
             sources=self.sources[name],
             shape=(),
             operator=_operator_of(traits),
+            late=self.late.get(name, ()),
         )
 
     def _copied(self, name: str, lowered: Lowered) -> tuple[int, ...] | None:
@@ -125,7 +129,7 @@ class LoweringPlan:
 
 def plan(graph: Graph) -> LoweringPlan:
     """Make a graph ready to be lowered; its nodes can be only where its dialect is decided."""
-    place = {name: number for number, name in enumerate(graph.order())}
+    place = {name: number for number, name in enumerate(_running_order(graph))}
     incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in bypass_relays(graph):
         incoming[target].append(source)
@@ -137,7 +141,23 @@ def plan(graph: Graph) -> LoweringPlan:
         sources={
             name: tuple(sorted(found, key=place.__getitem__)) for name, found in incoming.items()
         },
+        late=_late_sources(graph),
     )
+
+
+def _running_order(graph: Graph) -> list[str]:
+    """All nodes, sources before targets; those of a cycle stand together."""
+    shared = [(part, iter(part)) for part in stepped_loops(graph)]
+    turns = {name: names for part, names in shared for name in part}
+    # The nodes of a cycle share one iterator, and take its names one after the other.
+    return [next(turns[name]) if name in turns else name for name in graph.order()]
+
+
+def _late_sources(graph: Graph) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for source, target in late_edges(graph):
+        found[target] = (*found.get(target, ()), source)
+    return found
 
 
 class Lowered(NamedTuple):

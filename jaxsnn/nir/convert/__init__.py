@@ -41,6 +41,7 @@ from jaxsnn.nir.convert.subtraction import subtracting
 from jaxsnn.nir.convert.target import Target, target_of
 from jaxsnn.nir.convert.topology import (
     check_loops,
+    check_order,
     check_wiring,
     depths,
     forward_order,
@@ -281,7 +282,9 @@ def _rewritten(
     refuse_for(target, refused)
     rewire(draft, target, steps, seconds)
     setting = setting.renamed(draft.renamed)
-    return _converted(graph, target, draft, setting, wish.path, shift)
+    made = _converted(graph, target, draft, setting, wish.path, shift)
+    check_order(draft, made.graph, target)
+    return made
 
 
 def _converted(

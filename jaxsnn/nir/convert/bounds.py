@@ -23,6 +23,10 @@ GiveUp = Callable[[str, str, str], None]
 MOST_SPIKES = 64
 
 
+#: What weights that feed themselves may reach; finite, so that nothing times it is 0.
+_ANY = 1e30
+
+
 def settled(
     draft: Draft,
     steps: Mapping[str, Step],
@@ -64,9 +68,9 @@ def settled(
         limit = 2 * step.v_threshold.flat[place]
         spikes = int(np.max(peak // step.v_threshold))
         reset = step.reset if step.reset == "value" else _at_once(importer)
-        reach = (
-            f"its membrane can reach {peak.flat[place]:.4g}, twice its v_threshold is {limit:.4g}"
-        )
+        high = peak.flat[place]
+        height = f"{high:.4g}" if high < _ANY / 2**20 else "any height"
+        reach = f"its membrane can reach {height}, twice its v_threshold is {limit:.4g}"
         if np.all(peak < 2 * step.v_threshold):
             why = f"so it fires at most one spike a step, as long as inputs are {_range(inputs)}"
             draft.changed(name, reach, why)
@@ -214,10 +218,10 @@ def _arriving(
         shape = draft.shapes[name][1]
         if entry["type"] == "Input":
             leaving[name] = (np.full(shape, inputs[0]), np.full(shape, inputs[1]))
-        elif name in draft.memories:
-            leaving[name] = (np.full(shape, -np.inf), np.full(shape, np.inf))
         elif entry["type"] in NEURON_TYPES:
             leaving[name] = (np.zeros(shape), np.full(shape, most.get(name, np.inf)))
+        elif name in draft.memories or any(end == name for _, end in draft.delayed):
+            leaving[name] = (np.full(shape, -_ANY), np.full(shape, _ANY))
 
     def bounds(name: str) -> Bounds:
         if name not in leaving:

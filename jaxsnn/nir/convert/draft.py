@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
+from jaxsnn.nir.loops import late_edges
 from jaxsnn.nir.node_shapes import LIKE_XLA
 from jaxsnn.nir.nodes import NEURONS, Node, class_of
 from jaxsnn.nir.passes import Shape, bypass_relays, is_relay, shapes, window
@@ -151,6 +152,9 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         if target in reaching:
             seen[(names[source], names[target])] = None
     draft.edges = list(seen)
+    for source, target in late_edges(graph):
+        if {source, target} <= reaching:
+            draft.delayed.append((names[source], names[target]))
     return draft, names
 
 

@@ -25,6 +25,7 @@ from jaxsnn.nir.gains import (
     floor_of,
     own_reset_delay,
     require,
+    reset_size,
     resetting_readout,
     rule_of,
     several_spikes,
@@ -40,6 +41,8 @@ from jaxsnn.nir.nodes import CURRENT_BASED, IF, NEURONS, SPIKING, Node
 Reset = Literal["value", "subtract", "subtract later", "skip", "subtract unless above", "none"]
 
 _PURPOSE = "conversion"
+#: Levels of membranes that a file holds in float32 are equal up to this, relative.
+_ROUNDING = 2.0**-20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,7 +183,7 @@ def step_of(
         },
     )
     _refuse_odd_levels(step)
-    return step
+    return _by_reset_size(step, reset_size(dialect, node))
 
 
 #: What holds where nothing else is known: no leak potential, no current, one spike at most.
@@ -251,7 +254,12 @@ def _membrane(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float])
     if form == "average":
         return {"decay": decay, "gain": 1 - decay}
     if form == "euler":
-        return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * _number(node, "v_leak")}
+        leak = _number(node, "v_leak")
+        if rule.synapse == "filter":
+            # The current is counted from v_leak, where it starts and rests.
+            r = _number(node, "r")
+            return {"decay": decay, "gain": (1 - decay) * r, "drive": (1 - decay) * (1 + r) * leak}
+        return {"decay": decay, "gain": 1 - decay, "drive": (1 - decay) * leak}
     return _continuous(dialect, node, decay, dt)
 
 
@@ -299,6 +307,8 @@ def _known_area(dialect: Dialect, seconds: float | None) -> float:
 def _synapse(dialect: Dialect, node: Node, rule: Rule, dt: Callable[[], float]) -> dict[str, Any]:
     """synapse_decay and synapse_gain; see `Rule.synapse`."""
     decay = _factor(rule.synapse_decay or EXACT_SYNAPSE, node, dt)
+    if rule.synapse == "filter":
+        return {"synapse_decay": decay, "synapse_gain": (1 - decay) * _number(node, "w_in")}
     if rule.synapse != "exact":
         return {
             "synapse_decay": decay,
@@ -325,6 +335,27 @@ def _reset(
     if delay:
         return "subtract" if reset in first else "subtract later"
     return "subtract unless above" if conventions.resets_at_start else "subtract"
+
+
+def _by_reset_size(step: Step, size: str) -> Step:
+    """The step with a reset that takes 1 off, whatever v_threshold is, as one that takes v_threshold.
+
+    Raises:
+        ConversionError: It is neither that of this step nor of the next.
+    """
+    if step.reset != "subtract" or size == "v_threshold":
+        return step
+    if size == "1" and np.allclose(step.v_threshold, 1, rtol=_ROUNDING, atol=0):
+        return step
+    if size == "1" and np.allclose(step.v_threshold, step.decay, rtol=_ROUNDING, atol=0):
+        # After decaying, that 1 is v_threshold.
+        return dataclasses.replace(step, reset="subtract later")
+    raise ConversionError(
+        f"node '{step.name}' subtracts {size} after a spike, and its v_threshold is "
+        f"{step.v_threshold.flat[0]:g}",
+        fix="convert the file that it was made of",
+        node=step.name,
+    )
 
 
 def _refuse_odd_levels(step: Step) -> None:

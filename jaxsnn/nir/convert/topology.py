@@ -15,7 +15,8 @@ from jaxsnn.nir.convert.draft import NEURON_TYPES, POOLS, Draft, identity, loops
 from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.thread import threaded
-from jaxsnn.nir.graph import Edge, edge_key
+from jaxsnn.nir.graph import Edge, Graph, edge_key
+from jaxsnn.nir.loops import late_edges, stepped_loops
 
 
 def join_outputs(draft: Draft, target: Target) -> None:
@@ -44,8 +45,9 @@ def check_loops(draft: Draft, target: Target) -> None:
         ConversionError: Names the first node and the number of other problems.
     """
     for part in loops_of(draft):
-        join_weights(draft, part)
-    problems = list(_loop_problems(draft))
+        if not any({*edge} <= {*part} for edge in draft.delayed):
+            join_weights(draft, part)
+    problems = list(_loop_problems(draft, target))
     if not target.importer.feeds_back:
         problems = [
             _reason(
@@ -104,7 +106,7 @@ def check_wiring(draft: Draft, target: Target) -> None:
         if len(ends) != 1:
             what = f"it has {len(ends)} {kind} nodes ({listing(ends)}), and its importer takes one"
             found.append(_reason("", what, fix=f"keep one {kind}"))
-    found += [*_loop_problems(draft), *_sum_problems(draft, target)]
+    found += [*_loop_problems(draft, target), *_sum_problems(draft, target)]
     refuse_for(target, found)
 
 
@@ -120,10 +122,13 @@ def _reason(node: str, message: str, *, fix: str) -> Problem:
     return Problem(node=node, code=ConversionError.default_code, message=message, fix=fix)
 
 
-def _loop_problems(draft: Draft) -> Iterator[Problem]:
+def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
     """A loop must be one neuron and one weight matrix: then every framework delays the same edge."""
     for part in loops_of(draft):
         if len(part) == 2 and set(part) & set(draft.memories):
+            continue
+        # The source runs them as an importer does, and so will the target.
+        if _steps_loops(target) and any({*edge} <= {*part} for edge in draft.delayed):
             continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
@@ -170,15 +175,50 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
         *first,
         *(edge for edge in sorted(draft.edges, key=edge_key) if edge not in first),
     ]
+    if importer.by_name and draft.delayed:
+        _name_in_order(draft, target.title)
     for edge in recurrent if importer.longer_loops else ():
         if edge[1] in draft.memories or edge in draft.delayed:
             continue
-        _longer_loop(draft, edge, target.title)
-    if importer.by_name and draft.delayed:
-        _name_in_order(draft, target.title)
+        _longer_loop(draft, _renamed(draft, edge), target.title)
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
         importer.wire(draft, recurrent, later, dt)
+
+
+def _steps_loops(target: Target) -> bool:
+    """Whether its importer runs loops without a neuron."""
+    return target.framework is not None and target.framework.dialects[0].runs_loops is not None
+
+
+def check_order(draft: Draft, made: Graph, target: Target) -> None:
+    """Refuse a graph of whose loops an importer would let others act a step later.
+
+    Args:
+        draft: After `rewire`, its `delayed` still in the names before.
+        made: The graph that was made of it.
+        target: Whom it is written for.
+    """
+    meant = {_renamed(draft, edge) for edge in draft.delayed}
+    stepped = {name for part in stepped_loops(made) for name in part}
+    meant = {edge for edge in meant if stepped.issuperset(edge)}
+    late = late_edges(made)
+    remembering = {draft.renamed.get(name, name) for name in draft.memories}
+    inside = {edge for edge in late if edge[1] not in remembering}
+    only = [
+        name
+        for name in {end for _, end in late}
+        if all((source, name) in late for source in made.predecessors(name))
+    ]
+    wrong = sorted((meant - {*late}) | (inside - meant)) + [(name, name) for name in sorted(only)]
+    if meant and wrong:
+        source, end = wrong[0]
+        what = f"the loop through '{source}' and '{end}' would act in another step there"
+        refuse_for(target, [_reason(end, what, fix="leave the loop out")])
+
+
+def _renamed(draft: Draft, edge: Edge) -> Edge:
+    return draft.renamed.get(edge[0], edge[0]), draft.renamed.get(edge[1], edge[1])
 
 
 def settle_loops(draft: Draft) -> list[Edge]:

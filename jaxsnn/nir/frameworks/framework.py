@@ -61,7 +61,8 @@ class Rule:
             X. "euler": V = V + dt/tau (v_leak - V + X). "relax": V = V + (X - (V - v_reset)) dt/tau
             where r = 1, and V = V - (V - v_reset)/r + X elsewhere.
         synapse: What one step does to the current I. "exact": as above. "add last": I = a I + X.
-            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I.
+            "add first": I = a (I + X). "decay last": I = I + X drives V, then I = a I. "filter":
+            I = I + dt/tau_syn (v_leak - I + w_in X), from v_leak on, and r I drives V.
         resets_first: The kinds of reset that, acting one step late, act before V decays and X is
             added; else after.
         recurrent_resets_first: The same for a neuron that feeds itself; None: no difference.
@@ -83,7 +84,7 @@ class Rule:
     membrane_decay: Decay = EXACT_MEMBRANE
     synapse_decay: Decay | None = None
     membrane: Literal["exact", "leak", "average", "euler", "relax"] = "exact"
-    synapse: Literal["exact", "add last", "add first", "decay last"] = "exact"
+    synapse: Literal["exact", "add last", "add first", "decay last", "filter"] = "exact"
     resets_first: tuple[Reset, ...] = ()
     recurrent_resets_first: tuple[Reset, ...] | None = None
     recurrent_reset_delay: bool | None = None
@@ -208,6 +209,9 @@ class Conventions:
         constant_input: What a bias does: "current" (a constant current) or "step" (added like a
             spike in every step).
         recurrent_delay: Steps that a recurrent spike takes.
+        runs_loops: How its importer orders the nodes of a loop without a neuron, in which a step
+            passes where a node runs before its source: "depth first" from the Input, or "in turn",
+            see `jaxsnn.nir.loops`; None: it runs no such loops, or nobody knows.
         channels_last: Columns of the Affine after a Flatten are in height, width, channel order.
         repair: Edges as the framework means them, and what was repaired: called with a graph.
         meanings: Nodes whose numbers the framework does not take as it wrote them, as it takes them
@@ -244,6 +248,7 @@ class Conventions:
     initial: Initial = "zero"
     constant_input: Literal["current", "step"] = "step"
     recurrent_delay: int = 1
+    runs_loops: Literal["depth first", "in turn"] | None = None
     channels_last: bool = False
     repair: Callable[[Graph], tuple[tuple[Edge, ...], tuple[Change, ...]]] | None = None
     meanings: tuple[Callable[[Graph], Iterator[tuple[Node, Change]]], ...] = ()

@@ -8,7 +8,7 @@ nodes depth first. Its exporter writes true seconds, and v_reset.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ from jaxsnn.nir.frameworks.framework import (
     rules,
 )
 from jaxsnn.nir.frameworks.shared_rules import COMMON_NODES, TORCH_RUN
+from jaxsnn.nir.graph import Change, Graph
 from jaxsnn.nir.nodes import Node
 from jaxsnn.nir.torch_leaves import Call, Exported, LayerNumbers, exported, numbers_of, setter_of
 
@@ -86,12 +87,14 @@ _WRITES = Conventions(
     reset="zero",
     reset_delay=False,
     initial="v_leak",
+    runs_loops="depth first",
     options=(_DT_EXPORT,),
 )
 _WRITES_MAIN = dataclasses.replace(
     _WRITES,
     version="main",
     after="1.1",
+    runs_loops="in turn",
     defaults=MappingProxyType(
         {
             "dt_export": (
@@ -101,6 +104,44 @@ _WRITES_MAIN = dataclasses.replace(
             )
         }
     ),
+)
+
+
+def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
+    """What its importer takes in place of the numbers of a file: a reset to 0, r = 1 of LIF."""
+    for node in graph.nodes.values():
+        taken = {"IF": {"v_reset": 0}, "LIF": {"v_reset": 0, "r": 1}, "CubaLIF": {"v_reset": 0}}
+        meant, said = {}, []
+        for name, value in taken.get(node.type, {}).items():
+            written = np.asarray(node.value(name))
+            if np.any(other := written != value):
+                meant[name] = np.full_like(written, value)
+                said.append(f"{name} = {written[other].flat[0]:g} is read as {value}")
+        if said:
+            why = "Norse's importer ignores it"
+            yield node.read_as(**meant), Change(node=node.name, what=listing(said), why=why)
+
+
+_RESET_SIZE = OwnOption(
+    name="reset_size",
+    kind="choice",
+    help="Norse's importer: what a reset that subtracts takes off, by its reset_method",
+    choices=("v_threshold", "1", "floor"),
+)
+#: Files that are written for its importer, which computes the current as it does the membrane:
+#: i += dt/tau_syn (v_leak - i + w_in x), and then V under r i.
+_WRITTEN_FOR = dataclasses.replace(
+    _WRITES,
+    version="importer",
+    rules=rules(
+        LIF=dataclasses.replace(_BOX, ones=()),
+        IF=dataclasses.replace(_IAF, ones=()),
+        CubaLIF=dataclasses.replace(_CURRENT, arrival="fixed", synapse="filter", ones=()),
+    ),
+    seconds=None,
+    seconds_option="",
+    meanings=(_ignored,),
+    options=(_RESET_SIZE,),
 )
 
 
@@ -116,6 +157,15 @@ _RESET_METHODS: Mapping[str, str] = MappingProxyType(
         "subtract": ", reset_method=norse.torch.functional.reset.reset_subtract",
         "unit": ", reset_method=lambda z, v, reset, th: v - z",
         "floor": ", reset_method=lambda z, v, reset, th: v - v.floor().clamp(min=0)",
+    }
+)
+#: The same, as fields of a dialect.
+_RESETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "value": {"reset": "zero"},
+        "subtract": {"reset": "subtract"},
+        "unit": {"reset": "subtract", "reset_size": "1"},
+        "floor": {"reset": "subtract", "reset_size": "floor"},
     }
 )
 
@@ -185,6 +235,7 @@ def _written_box(step: Step, setting: Setting) -> Written:
             factor=step.gain,
             offset=step.drive,
             why="Norse's importer ignores r of IF and resets to 0",
+            means={"reset": "zero"},
         )
     rest = np.maximum(rest, NO_LEAK)
     drive = step.drive - (1 - step.decay) * step.v_reset
@@ -201,7 +252,9 @@ def _written_box(step: Step, setting: Setting) -> Written:
         "Norse's importer ignores r of LIF, so that a spike of weight w adds w dt/tau; "
         "it starts at v_leak"
     )
-    return Written(entry=entry, factor=step.gain / rest, offset=offset, why=why)
+    return Written(
+        entry=entry, factor=step.gain / rest, offset=offset, why=why, means={"reset": "zero"}
+    )
 
 
 def _written_current(step: Step, setting: Setting) -> Written:
@@ -255,7 +308,8 @@ def _written_current(step: Step, setting: Setting) -> Written:
             "only CubaLIF of Norse's importer has a reset other than to 0; "
             "tau_syn = dt makes it a LIF"
         )
-    return Written(entry=entry, factor=filled(step, 1), offset=offset, why=why)
+    means = _RESETS[setting.own]
+    return Written(entry=entry, factor=filled(step, 1), offset=offset, why=why, means=means)
 
 
 def _level_and_scale(step: Step, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
@@ -327,13 +381,23 @@ _IMPORTER = Importer(
     apart=_needs_no_current,
     composes=_COMPOSED,
     reads=MappingProxyType(
-        {"dt_export": 1.0, "reset": "zero", "reset_delay": False, "initial": "v_leak"}
+        {"version": "importer", "reset": "zero", "reset_delay": False, "initial": "v_leak"}
+    ),
+)
+_IMPORTER_MAIN = dataclasses.replace(
+    _IMPORTER,
+    version="main",
+    after="1.1",
+    ran=False,
+    depth_first=False,
+    reads=MappingProxyType(
+        {
+            **{"version": "main", "dt_export": 1.0},
+            **{"reset": "zero", "reset_delay": False, "initial": "v_leak"},
+        }
     ),
     # Its exporter writes CubaLIF for LIFCell, whose current jumps by w.
     misread=("CubaLIF",),
-)
-_IMPORTER_MAIN = dataclasses.replace(
-    _IMPORTER, version="main", after="1.1", ran=False, depth_first=False
 )
 
 
@@ -490,7 +554,7 @@ _LEAVES: Mapping[str, Callable[[Call], Exported]] = MappingProxyType(
 FRAMEWORK = Framework(
     name="norse",
     title="Norse",
-    dialects=(_WRITES, _WRITES_MAIN),
+    dialects=(_WRITES, _WRITES_MAIN, _WRITTEN_FOR),
     importers=(_IMPORTER, _IMPORTER_MAIN),
     distribution="norse",
     extra="interop",

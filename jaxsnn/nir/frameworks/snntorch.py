@@ -115,6 +115,7 @@ _WRITES = Conventions(
     time_unit="s",
     dt=_DT,
     resets_at_start=True,
+    runs_loops="in turn",
     meanings=(clamping("snnTorch", _learnt),),
 )
 
@@ -292,6 +293,7 @@ _IMPORTER = Importer(
     subtraction=("later", "unless above"),
     apart=_needs_no_current,
     does=_compares,
+    by_name=True,
     reads=MappingProxyType({"reset": "zero", "reset_delay": False, "initial": "zero"}),
 )
 _IMPORTER_MAIN = dataclasses.replace(

@@ -67,6 +67,7 @@ _WRITES = Conventions(
     reset_delay=False,
     threshold=">=",
     initial="v_reset",
+    runs_loops="in turn",
 )
 
 
