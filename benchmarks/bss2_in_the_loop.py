@@ -4,8 +4,9 @@
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it. It is trained with the event engine,
 once as it is, once with noise of its parameters and of the input spikes, and once with such noise in
-two steps and early spikes, and then goes on in the loop with each chip, from any (`--start`). Chips differ by the seed of their fixed pattern, all
-else is the default of `EmulatedChip`. Prints one line of JSON for each result.
+two steps and early spikes, and then goes on in the loop with each chip, from any (`--start`).
+Chips differ by the seed of their fixed pattern, all else is the default of `EmulatedChip`. Prints
+one line of JSON for each result.
 """
 
 import argparse
