@@ -3,9 +3,10 @@
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it. It is trained with the event engine,
-once as it is and once with noise of its parameters and of the input spikes, and then goes on in the
-loop with each chip, from either (`--start`). Chips differ by the seed of their fixed pattern, all
-else is the default of `EmulatedChip`. Prints one line of JSON for each result.
+once as it is, once with noise of its parameters and of the input spikes, and once with such noise in
+two steps and early spikes, and then goes on in the loop with each chip, from any (`--start`).
+Chips differ by the seed of their fixed pattern, all else is the default of `EmulatedChip`. Prints
+one line of JSON for each result.
 """
 
 import argparse
@@ -30,9 +31,20 @@ OUTPUT = "lif2"
 FRESH_SEED, FRESH = 123456, 10_000
 
 
-def loss_of(sharpness: float) -> FirstSpike:
+#: Early spikes cross their threshold steeply. Each step: late_weight, rate, epochs, noise of weights
+#: and of thresholds, ema_decay.
+STEPS = ((0.1, 0.03, 100, 0.04, 0.10, 0.95), (0.05, 0.02, 110, 0.03, 0.07, 0.97))
+
+
+def loss_of(sharpness: float, late_weight: float = FirstSpike.late_weight) -> FirstSpike:
     """First-spike loss of the output population."""
-    return FirstSpike(population=OUTPUT, tau=TAU, t_max=6.5 * TAU, sharpness=sharpness)
+    return FirstSpike(
+        population=OUTPUT,
+        tau=TAU,
+        t_max=6.5 * TAU,
+        sharpness=sharpness,
+        late_weight=late_weight,
+    )
 
 
 def trained(
@@ -43,10 +55,9 @@ def trained(
         graph,
         yinyang_splits(0),
         engine=engine,
-        ema_decay=arguments.ema_decay,
         seed=0,
         progress=print if arguments.verbose else None,
-        **options,
+        **{"ema_decay": arguments.ema_decay, **options},
     ).graph
 
 
@@ -69,23 +80,32 @@ def say(**found: object) -> None:
 def without_chips(
     graph: Graph, plain: EventDriven, arguments: argparse.Namespace
 ) -> dict[str, Graph]:
-    """Trained on the event engine: as it is, and with noise."""
+    """Trained on the event engine: as it is, with noise, and with noise and early spikes."""
     noise = dict(zip(("weight", "v_threshold"), arguments.noise, strict=True))
     # without noise a wide softmax moves wrong outputs later until they are silent
     still = {"loss": loss_of(0.03), "epochs": 50, "learning_rate": 0.01}
     loud = {"loss": loss_of(arguments.sharpness), "epochs": arguments.epochs_without}
     loud |= {"learning_rate": 0.03, "noise": noise}
     moved = Jitter(deviation=arguments.jitter * TAU)
+    early = graph
+    for late_weight, rate, epochs, weight, threshold, decay in STEPS:
+        step: dict[str, Any] = {"loss": loss_of(arguments.sharpness, late_weight)}
+        step |= {"learning_rate": rate, "epochs": epochs, "ema_decay": decay}
+        step |= {"noise": {"weight": weight, "v_threshold": threshold}}
+        early = trained(early, plain, arguments, **step, augment=moved)
     return {
         "plain": trained(graph, plain, arguments, **still),
         "noise": trained(graph, plain, arguments, **loud, augment=moved),
+        "early": early,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on emulated chips.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--start", nargs="+", default=["noise"], choices=["plain", "noise"])
+    parser.add_argument(
+        "--start", nargs="+", default=["noise"], choices=["plain", "noise", "early"]
+    )
     parser.add_argument("--epochs", type=int, default=60, help="in the loop")
     parser.add_argument("--epochs-without", type=int, default=250)
     parser.add_argument("--lr", type=float, default=0.01, help="in the loop")

@@ -4,6 +4,7 @@ and no more.
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.simulate import simulate
+from jaxsnn.units import parse_time
 from tests.oracles import event_queues
 
 T_END, CLOCK = 60e-3, 8e-6  # seconds of the file: the chip is 1000 times as fast
@@ -423,3 +425,22 @@ def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
     seventh = wired(quantized, quantized.netlist, mapping, EmulatedChip(seed=6), 1.0).runs[1]
     for found, own in zip(patterns[1], seventh.neurons, strict=True):
         np.testing.assert_array_equal(found, own.tau_mem)
+
+
+def test_the_page_has_the_defaults():
+    page = (Path(__file__).parents[2] / "docs" / "bss2.md").read_text()
+    spread = Spread()
+    for row, value in (
+        ("threshold, all circuits | ", f"{spread.threshold_offset:.0%}"),
+        ("threshold, fixed pattern | ", f"{spread.threshold:.0%}"),
+        ("noise of the membrane, each spike | ", f"{spread.membrane_noise:.0%}"),
+        ("jitter of spikes | ", f"{spread.jitter:g} tau_syn"),
+        ("latency | ", "150 ns"),
+        ("tau_mem, tau_syn | ", f"{spread.tau_mem:.0%}"),
+        ("strength of inputs | ", f"{spread.input_gain:.0%}"),
+        ("leak, reset | ", f"{spread.v_leak:g} LSB"),
+    ):
+        assert f"| {row}{value}".replace("%", " %") in page
+    assert spread.latency == parse_time("150ns")
+    assert (spread.tau_syn, spread.driver_gain) == (spread.tau_mem, spread.input_gain)
+    assert f"adds {spread.joined_capacitance:.0%}".replace("%", " %") in page

@@ -24,7 +24,8 @@ from jaxsnn.train import InTheLoop, fit
 from tests.bss2.test_emulate import T_END, events, layered, neurons
 from tests.helpers.small_task import DATA, small_net
 
-QUIET = Spread(jitter=0.0, threshold_trial=0.0)
+# no noise of a run: the device and the emulator draw theirs from different keys
+QUIET = Spread(jitter=0.0, threshold_trial=0.0, membrane_noise=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -157,3 +157,23 @@ def test_the_document_tells_what_was_missed_and_what_was_not_run():
     assert "| at most 2 | 3 (3) | **missed** |" in text
     assert "| 60 x | not run: takes more than 60 s |  |" in text
     assert "| below every JAX peer | 1 MB; that 2 MB | met |" in text
+
+
+def test_the_table_beside_the_recordings_is_written_between_its_marks():
+    import bss2_recordings
+
+    from jaxsnn.bss2.emulate import SPREADS
+
+    rows = [(0.1, 0.2, -0.3, 0.01), (0.2, 0.1, 0.3, 0.03), (0.6, 0.0, 0.0, 0.02)]
+    table = bss2_recordings.table_of(rows[0], dict.fromkeys(reversed(SPREADS), rows))
+    assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% |\n| lowest | 0.100" in table
+    page = bss2_recordings.PAGE.read_text()
+    changed = bss2_recordings.with_table(page, table)
+    assert bss2_recordings.with_table(changed, "").count("|") < page.count("|")
+    # the page's own table has these rows, in this order
+    begin = len(page.split(bss2_recordings.BEGIN)[0])
+    there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
+    labels = [line.split("|")[1].replace("16", "3") for line in there]
+    assert labels == [line.split("|")[1] for line in table.splitlines()]
+    assert changed[:begin] == page[:begin]
+    assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]

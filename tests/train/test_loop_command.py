@@ -353,11 +353,11 @@ def test_yinyang_is_learned_on_a_chip_where_other_weights_fail(tmp_path, capsys)
     code, out, err = call(capsys, "train", DEMO_NET, *TOLD, "--data", "yinyang", *options)
     assert code == 0, err
     said = json.loads(out)
-    assert said["test_accuracy"] >= 0.75
+    assert said["test_accuracy"] >= 0.82  # measured: 0.859, and 0.792 off the chip
     graph, data = read(DEMO_NET, dialect="snntorch", reset="zero"), yinyang_splits(0)
     without = fit(graph, data, epochs=15, progress=None)
     assert without.test_accuracy >= 0.95
     chip = on_chip(without.graph, chip=EmulatedChip(seed=0), headroom=1.0)
     there = evaluate(without.graph, data.test, bias=True, engine=chip)
     assert there < said["test_accuracy"] - 0.05
-    assert said["off_chip_accuracy"] < said["test_accuracy"] - 0.05
+    assert said["off_chip_accuracy"] < said["test_accuracy"] - 0.03
