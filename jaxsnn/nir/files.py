@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxsnn.errors import FileError, UsageError, printable
+from jaxsnn.errors import FileError, UsageError
 from jaxsnn.output import write_whole
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
@@ -221,11 +221,6 @@ def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
         )
     entries: dict[str, Any] = {}
     for name in map(str, group):
-        if printable(name) != name or not {"\n", "\t"}.isdisjoint(name):
-            raise FileError(
-                f"{path}: {group.name} holds the name {name!a}, with what is no character",
-                fix="rename it where the file was exported",
-            )
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise FileError(

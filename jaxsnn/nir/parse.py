@@ -19,6 +19,7 @@ from jaxsnn.errors import (
     UnsupportedNodeError,
     UsageError,
     listing,
+    printable,
     suggestion,
 )
 from jaxsnn.nir.dialects import DIALECTS, Dialect
@@ -197,6 +198,11 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     for name in sorted(members, key=natural_key):
         entry = members[name]
         full = f"{path}/{name}" if path else name
+        if printable(name) != name or not {"\n", "\t"}.isdisjoint(name):
+            raise GraphError(
+                f"{where} has a node whose name {name!a} holds what is no character",
+                fix="rename it where the file was exported",
+            )
         kind = type_of(entry, full)
         if kind == "NIRGraph":
             nested.append(name)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from jaxsnn.errors import ConversionError, DialectError, Problem, in_flags
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import Converted, convert
+from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
@@ -230,8 +231,7 @@ def _in_equations(kind: str, purpose: str) -> Graph | None:
         layers[-1] = _CURRENT
     if _CURRENT not in layers:
         return None
-    said = {key: value for key, value in importers[0].reads.items() if key != "initial"}
-    return build.sequential(*layers, seed=0, dialect=name, **said)
+    return build.sequential(*layers, seed=0, dialect=name, **_said(importers[0]))
 
 
 def _written_by(kind: str) -> dict[str, Any]:
@@ -239,9 +239,16 @@ def _written_by(kind: str) -> dict[str, Any]:
     names = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
     framework = framework_of((names or list(writable()))[0])
     importer = framework.importers[0]
-    said = {key: value for key, value in importer.reads.items() if key != "initial"}
     dt = {} if framework.dialects[0].dt is not None else {"dt": importer.dt}
-    return {"dialect": framework.name, **said, **dt}
+    # the step that its exporter was given, where its numbers depend on that
+    unit = {option: importer.dt} if (option := framework.dialects[0].seconds_option) else {}
+    return {"dialect": framework.name, **unit, **_said(importer), **dt}
+
+
+def _said(importer: Importer) -> dict[str, Any]:
+    """What an importer means by itself, as far as the framework's own files mean it, too."""
+    other = ("initial", "version")
+    return {key: value for key, value in importer.reads.items() if key not in other}
 
 
 _CURRENT = build.cubalif(tau_mem="2ms", tau_syn="1ms", v_threshold=0.5)
