@@ -34,7 +34,7 @@ CASES = {
 
 
 #: The others take other branches of the same code.
-QUICK = ("double", "few neurons")
+QUICK = ("double",)
 
 
 def few_or_slow(name):

@@ -98,7 +98,7 @@ def test_spikes_agree_with_the_reference(name):
     assert fired > 15
 
 
-@pytest.mark.parametrize("name", cases_but(*SLOW, "boxes"))
+@pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "jumps"))
 def test_gradients_agree_with_central_differences(name):
     def free(numbers, rows, readout):  # time constants vary one by one
         value, found = loss(numbers, rows, readout, name, free=True)
