@@ -36,6 +36,20 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def native_kernels() -> None:
+    """The native backend, both libraries of it. Without a compiler XLA runs and there is nothing to
+    test; with one a build that fails is a failure.
+    """
+    from jaxsnn.event.native import native_build
+
+    if native_build._compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    for dtype in ("float32", "float64"):
+        found = native_build.native_library(dtype)
+        assert found.there, found.reason
+
+
+@pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python code in a fresh interpreter: `run_python(code, PYTHONHASHSEED="1").stdout`."""
 

@@ -240,6 +240,11 @@ def stream(
     options = options or EventDriven()
     check_precision(network)
     check_options(network, options)
+    if options.backend == "xla":
+        raise UsageError(
+            'backend is "xla", and streams run in the native backend alone',
+            fix=f'pass backend="auto", or {_WHOLE}',
+        )
     refuse(event_limits(network.wires, network.populations, options.threshold))
     firing = [name for name, own in network.populations.items() if own.fires]
     if record is None:

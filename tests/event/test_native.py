@@ -18,23 +18,16 @@ from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.forward.layer import LayerSpec
-from jaxsnn.event.native import native_build
-from jaxsnn.event.native.native_build import native_library, target_name
+from jaxsnn.event.native.native_build import target_name
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.results import Result
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
 
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
 SHAPES = {2: TauShape.DOUBLE, 0.5: TauShape.HALF, 1: TauShape.EQUAL}
 TAU = 1e-2
-
-
-@pytest.fixture(autouse=True)
-def _built():
-    found = native_library()
-    if native_build._compiler() is None:  # XLA runs there, and nothing of this can be tested
-        pytest.skip(found.reason)
-    assert found.there, found.reason
 
 
 def lanes_of(rng, shape, ratio, own, above, dtype):

@@ -12,21 +12,13 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.forward.readout import Drive, membrane
-from jaxsnn.event.native import native_build
-from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_readout import native_membrane
 from jaxsnn.nir import build
 from tests.event.test_native import TAU, lanes_of
 
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
 BATCH, ARRIVALS, ROWS = 3, 25, 7
-
-
-@pytest.fixture(autouse=True)
-def _built():
-    found = native_library()
-    if native_build._compiler() is None:  # XLA runs there, and nothing of this can be tested
-        pytest.skip(found.reason)
-    assert found.there, found.reason
 
 
 def readout(model, own=False, neurons=5, dtype=jnp.float64):

@@ -10,19 +10,12 @@ from hypothesis import strategies as st
 
 from jaxsnn import Currents, EventDriven, Events, GradedEvents, lower, simulate, stream
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
-from jaxsnn.event.native import native_build
 from jaxsnn.nir import build
 from tests.fuzz import engine_runs, event_engine, random_networks
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "native_kernels")
 TAU = 5e-3
 T_END = 0.06
-
-
-@pytest.fixture(autouse=True)
-def _built():
-    if native_build._compiler() is None:
-        pytest.skip("no compiler")
 
 
 def network(ratio=2.0, last=None, v_reset=0.0):
@@ -207,6 +200,8 @@ def test_unused_slots_and_the_order_of_a_piece_do_not_matter():
 
 
 def test_what_a_stream_cannot_take_is_named():
+    with pytest.raises(UsageError, match='backend is "xla"'):
+        stream(network(), EventDriven(backend="xla"))
     with pytest.raises(UsageError, match="record names '1', which is not a spiking population"):
         stream(network(), record=["1"])
     level = build.sequential(

@@ -2,15 +2,13 @@
 
 import pytest
 
-from jaxsnn.event.native.native_build import native_library
 from tests.fuzz import backends
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 32, 40, 128])
-def test_both_backends_agree(first, x64):
-    if not (library := native_library("float64")).there:
-        pytest.skip(library.reason)
+@pytest.mark.usefixtures("x64", "native_kernels")
+def test_both_backends_agree(first):
     done = backends.Compared()
     assert list(backends.compare(range(first, first + 2), done)) == []
     assert done.spikes > 10

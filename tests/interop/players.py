@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
+import os
 from typing import Any
 
 import numpy as np
+import pytest
+
+
+def needs_spyx() -> None:
+    """Skip a test that runs Spyx, which has an environment of its own; where the page of all
+    frameworks is written it has to be there.
+    """
+    if "INTEROP_DOCUMENT" not in os.environ:
+        pytest.importorskip("spyx")
+    importlib.import_module("spyx")
 
 
 def play(line: str, framework: str, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxsnn.nir import write
 from jaxsnn.nir.convert import convert
 from tests.helpers.random_spikes import random_raster
 from tests.interop.drawn import drawn
-from tests.interop.players import compare, play
+from tests.interop.players import compare, needs_spyx, play
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -48,7 +48,7 @@ def there_and_back(source, target, seed, folder):
 @pytest.mark.parametrize("source", FRAMEWORKS)
 def test_there_and_back_it_fires_the_same(source, target, tmp_path):
     if "spyx" in (source, target):
-        pytest.importorskip("spyx")
+        needs_spyx()
     seeds = (*SEEDS, *MORE.get((source, target), ()))
     found = [there_and_back(source, target, seed, tmp_path) for seed in seeds]
     numbers = [each for each in found if not isinstance(each, str)]

@@ -14,6 +14,7 @@ import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
 from tests.interop.drawn_live import LIVE, graph_of, inputs_of
+from tests.interop.players import needs_spyx
 
 pytestmark = pytest.mark.interop
 
@@ -60,7 +61,7 @@ def measured(framework, seed, path):
 
 def check(framework, seeds, path):
     if framework == "spyx":
-        pytest.importorskip("spyx")
+        needs_spyx()
     wrong, active = {}, 0
     for seed in seeds:
         found, share = measured(framework, seed, path)

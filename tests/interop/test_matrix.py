@@ -19,7 +19,7 @@ from jaxsnn.nir.frameworks.tables import frameworks_table
 from tests.helpers.zoo import FACTS, RECORDED
 from tests.interop import nets
 from tests.interop.page import with_part
-from tests.interop.players import compare, play
+from tests.interop.players import compare, needs_spyx, play
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -119,7 +119,7 @@ def measure(graph, target, x, y, path, approximate=False):
 @pytest.mark.parametrize("target", TITLES)
 @pytest.mark.parametrize("name", [*FILES, *LIVE])
 def test_a_cell(name, target, recorded, table, tmp_path):
-    pytest.importorskip("spyx")
+    needs_spyx()
     if name in LIVE:
         graph, x, y = live(name, tmp_path)
     else:

@@ -49,23 +49,22 @@ def test_norse(source, seed, tmp_path):
     assert_same(read_back(source, seed, "norse", tmp_path))
 
 
-#: Networks with a loop that are converted rightly (the importer fires the source's spikes), and whose
-#: files are read back otherwise: a fault that is known and open.
-READ_OTHERWISE = {("spikingjelly", "snntorch"): (0, 6, 14)}
+def test_a_neuron_that_feeds_itself_resets_as_the_importer_has_it(tmp_path):
+    """snnTorch's own files mean a later reset by a recurrent CubaLIF; what its importer makes of a
+    loop resets at once.
+    """
+    assert_same(read_back("spikingjelly", 14, "snntorch", tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["norse", "snntorch", "spikingjelly"])
 @pytest.mark.parametrize("source", ["norse", "snntorch", "rockpool", "spikingjelly"])
 def test_every_file_is_read_back(source, target, tmp_path):
-    found = {seed: read_back(source, seed, target, tmp_path) for seed in range(20)}
-    pairs = {n: pair for n, pair in found.items() if pair is not None and np.any(pair[1])}
+    found = [read_back(source, seed, target, tmp_path) for seed in range(20)]
+    pairs = [pair for pair in found if pair is not None and np.any(pair[1])]
     assert pairs
-    for seed, pair in pairs.items():
-        if seed in READ_OTHERWISE.get((source, target), ()):
-            assert not np.array_equal(*pair)  # take it off the list when it is mended
-        else:
-            assert_same(pair)
+    for pair in pairs:
+        assert_same(pair)
 
 
 def cuba(size=3, **other):

@@ -360,4 +360,4 @@ def test_yinyang_is_learned_on_a_chip_where_other_weights_fail(tmp_path, capsys)
     chip = on_chip(without.graph, chip=EmulatedChip(seed=0), headroom=1.0)
     there = evaluate(without.graph, data.test, bias=True, engine=chip)
     assert there < said["test_accuracy"] - 0.05
-    assert said["off_chip_accuracy"] < said["test_accuracy"] - 0.03
+    assert said["off_chip_accuracy"] < said["test_accuracy"] - 0.05

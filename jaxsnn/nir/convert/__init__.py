@@ -20,6 +20,7 @@ from jaxsnn.nir.convert.draft import (
     dense_groups,
     draft_of,
     linear_as_affine,
+    loops_of,
     plain_flatten,
     scale_inputs,
     swap_pools,
@@ -489,13 +490,19 @@ def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
     own = {name: fields.pop(name) for name in list(fields) if name not in common}
     known: dict[str, Any] = {"time_unit": "s", "own": own, **fields}
     common, nodes = _common(setting.said)
+    known |= common
+    # Files of the framework may mean another rule by a neuron that feeds itself.
+    for name in {name for part in loops_of(draft) for name in part}:
+        rule = target.framework.dialects[0].rules.get(draft.nodes[name]["type"])
+        if rule is not None and rule.recurrent_reset_delay is not None:
+            nodes.setdefault(name, {}).setdefault("reset_delay", known["reset_delay"])
     return Dialect(
         name=target.framework.name,
         dt=setting.dt,
         decided_by="argument",
         why=why,
         nodes=nodes,
-        **(known | common),
+        **known,
     )
 
 
