@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.bss2.check import check
-from jaxsnn.bss2.emulate import EmulatedChip
+from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip
 from jaxsnn.bss2.mapping_files import read_mapping, scales_of
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.commands.cli import main
@@ -345,6 +345,14 @@ def test_the_scales_of_a_mapping_are_refused_where_they_are_none(done, tmp_path,
         begin = text.index('"scales":') + len('"scales":')
         (tmp_path / "m.json").write_text(text[:begin] + wrong + text[text.index("}", begin) + 1 :])
         assert "scales" in refused(capsys, "map", graph, "--verify", tmp_path / "m.json")[1]
+
+
+@pytest.mark.slow
+def test_yinyang_is_learned_on_a_chip_that_is_milder_than_the_recordings():
+    graph, data = read(DEMO_NET, dialect="snntorch", reset="zero"), yinyang_splits(0)
+    chip = on_chip(graph, chip=EmulatedChip(seed=0, spread=CALIBRATED))
+    trained = fit(graph, data, engine=chip, epochs=15, progress=None)
+    assert trained.test_accuracy >= 0.90
 
 
 @pytest.mark.slow
