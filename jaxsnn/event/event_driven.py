@@ -277,7 +277,7 @@ def check_options(network: Network, options: EventOptions) -> None:
         named = dict(value) if isinstance(value, Mapping | tuple) else ()
         meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
-        _refuse_strangers(option, named, meant, "a population")
+        refuse_strangers(option, named, meant, "a population")
         least = 0 if option == "refractory" else 1
         for name in parts:
             if (found := options.of(option, name)) is not None and not found >= least:
@@ -288,10 +288,18 @@ def check_options(network: Network, options: EventOptions) -> None:
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]
     named = () if isinstance(only, bool) else only
-    _refuse_strangers("first_spike_only", named, firing, "a spiking population")
+    refuse_strangers("first_spike_only", named, firing, "a spiking population")
 
 
-def _refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:
+def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:
+    """Refuse names that an option gives and that mean nothing in a network.
+
+    Args:
+        meant: the names that do. what: what they are, in one or two words.
+
+    Raises:
+        UsageError: the first such name, and which is near.
+    """
     for name in named:
         if name not in meant:
             raise UsageError(

@@ -14,7 +14,7 @@ from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.two_variables import TwoVariables
-from jaxsnn.event.event_driven import EventDriven, check_options, sources_of
+from jaxsnn.event.event_driven import EventDriven, check_options, refuse_strangers, sources_of
 from jaxsnn.event.limits import event_limits
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.event.native.native_layer import stacked
@@ -251,13 +251,7 @@ def stream(
         fed = {name for names in network.outputs.values() for name in names}
         record = [name for name in firing if name in fed]
     record = [record] if isinstance(record, str) else list(record)
-    for name in record:
-        if name not in firing:
-            raise UsageError(
-                f"record names '{name}', which is not a spiking population",
-                fix=suggestion(name, firing),
-                node=name,
-            )
+    refuse_strangers("record", record, firing, "a spiking population")
     return EventStream(network, options, record)
 
 

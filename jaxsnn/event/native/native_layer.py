@@ -49,7 +49,7 @@ class _Simulated(NamedTuple):
     arrivals: Ordered
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """What is asked for beside the gradient by the weights."""
 
     lanes: bool
@@ -239,7 +239,7 @@ def _backward(
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
         drive = jnp.zeros(drive.shape, kept.weight.dtype)
-    wanted = _Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
+    wanted = Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
     given = kept.weight, kept.lanes, kept.t_end, kept.simulated, drive
     d_weight, d_lanes, d_time = varying_like(_gradients(spec, threads, wanted, *given), given)
     return d_weight, d_lanes, d_time, None, None
@@ -249,7 +249,7 @@ def _backward(
 def _gradients(
     spec: LayerSpec,
     threads: int | None,
-    wanted: _Wanted,
+    wanted: Wanted,
     weight: Weights,
     lanes: Lanes,
     t_end: Seconds,
@@ -285,7 +285,7 @@ def _gradients(
 def _(
     spec: LayerSpec,
     threads: int | None,
-    wanted: _Wanted,
+    wanted: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:

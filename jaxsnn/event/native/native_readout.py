@@ -21,6 +21,7 @@ from jaxsnn.event.event_arrays import Rows, Times, Weights
 from jaxsnn.event.forward.readout import Drive, membrane
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
+    Wanted,
     is_perturbed,
     kernel_lanes,
     stacked,
@@ -51,13 +52,6 @@ class _Given(NamedTuple):
         rows = jnp.concatenate([row.astype(jnp.int32), none], axis=-1)
         end = jnp.asarray(jnp.inf, dtype)
         return weight, kernel_lanes(neuron, lanes), jnp.concatenate(all_times, axis=1), rows, end
-
-
-class _Wanted(NamedTuple):
-    """What is asked for beside the gradient by the weights."""
-
-    lanes: bool
-    time: bool
 
 
 class _Kept(NamedTuple):
@@ -140,7 +134,7 @@ def _backward(
     if kept.of_samples is not None:
         d_weight, d_lanes, d_time, d_samples = _backwards_by_xla(neuron, given, drive)
         return d_weight, d_lanes, d_time, None, d_samples
-    wanted = _Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
+    wanted = Wanted(lanes=kept.of_lanes is not None, time=kept.of_time is not None)
     found = _gradients(neuron, threads, wanted, given, drive)
     d_weight, d_lanes, d_time = varying_like(found, given, drive)
     return d_weight, d_lanes, d_time, None, jnp.zeros_like(given.samples)
@@ -148,7 +142,7 @@ def _backward(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _gradients(
-    neuron: Neuron, threads: int | None, wanted: _Wanted, given: _Given, drive: Voltages
+    neuron: Neuron, threads: int | None, wanted: Wanted, given: _Given, drive: Voltages
 ) -> tuple[Weights, Lanes, Times]:
     """Gradients by weight, lanes and arrival times, by the kernel; zero what is not wanted."""
     like = stacked(given.lanes).shape
@@ -174,7 +168,7 @@ def _gradients(
 def _(
     neuron: Neuron,
     threads: int | None,
-    wanted: _Wanted,
+    wanted: Wanted,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, Lanes, Times], tuple[Weights, Lanes, Times]]:
