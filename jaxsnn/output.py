@@ -1,9 +1,10 @@
-"""Output files: refused before the work where they would overwrite something, then written whole or
-not at all.
+"""Files: what is read is a regular file; outputs are refused before the work where they would
+overwrite something, then written whole or not at all.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -16,6 +17,31 @@ from typing import Any
 from jaxsnn.errors import FileError, UsageError, printable
 
 Name = str | os.PathLike[str]
+
+
+def refuse_unreadable(path: Name, kind: str) -> Path:
+    """The path, if it names a regular file: pipes and devices may never end.
+
+    Args:
+        kind: what it should be, for messages: "a NIR file".
+
+    Raises:
+        FileError: there is none, or it is something else.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte
+        raise FileError(f"{os.fspath(path)!r} is no name of a file", fix=f"name {kind}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise FileError(f"{path}: no such file") from error
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{path} is a directory", fix=f"name {kind}")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{path} is no regular file", fix=f"name {kind}")
+    return path
 
 
 def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:

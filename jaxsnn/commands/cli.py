@@ -29,7 +29,7 @@ from jaxsnn.commands import (
     train_command,
     verify_command,
 )
-from jaxsnn.commands.arguments import Parser, line_of
+from jaxsnn.commands.arguments import Parser, limits_of, line_of
 from jaxsnn.errors import JaxsnnError, printable
 from jaxsnn.output import refuse_shared
 
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         _refuse_own_input(arguments)
-        return arguments.run(arguments)
+        with limits_of(arguments):
+            return arguments.run(arguments)
     except JaxsnnError as error:
         return _failed(argv, line_of(error.problem), error.exit_code)
     except BrokenPipeError:

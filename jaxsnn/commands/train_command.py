@@ -102,12 +102,12 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
+    from jaxsnn.nir.read_limits import read_text
+
+    text = read_text(path, "a configuration in TOML")
     try:
-        with Path(path).open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         fix = "write one option a line, such as epochs = 50"
         raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
     known, options, notes = names_in_files(), {}, []

@@ -24,10 +24,12 @@ from jaxsnn.errors import (
 )
 from jaxsnn.nir.dialects import DIALECTS, Dialect
 from jaxsnn.nir.documents import document_of
-from jaxsnn.nir.files import Dataset, Group, load, text_of
+from jaxsnn.nir.files import Dataset, Group, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import Input, Node, Output, class_of
+from jaxsnn.nir.read_limits import limit_reading
+from jaxsnn.nir.reading import read_nir
 from jaxsnn.nir.repair import add_borders, findings
 from jaxsnn.nir.validation import is_open, validate
 
@@ -47,9 +49,15 @@ def read(
     spike_kernel: Any = None,
     initial: Any = None,
     readout: Any = None,
+    max_bytes: int | None = None,
+    read_timeout: float | None = None,
     **own: Any,
 ) -> Graph:
     """Read a NIR file.
+
+    A file that somebody else made may be broken on purpose: with `read_timeout` a process of its
+    own reads it, within limits of time and memory, as the command line always does. Without, this
+    process does, for a fork of your program is for you to ask for.
 
     Args:
         path: The file.
@@ -65,6 +73,9 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
+        max_bytes: That the arrays may have, decoded; by default 2 GiB, or what the environment
+            variable JAXSNN_MAX_BYTES says, or `jaxsnn.nir.limit_reading`.
+        read_timeout: Seconds, after which reading is given up.
         own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
             is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
             that they were registered with.
@@ -92,7 +103,9 @@ def read(
         "initial": initial,
         "readout": readout,
     }
-    return parse(load(path), dialect=dialect, **options, **own)
+    with limit_reading(max_bytes=max_bytes, read_timeout=read_timeout):
+        document = read_nir(path)
+    return parse(document, dialect=dialect, **options, **own)
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:
