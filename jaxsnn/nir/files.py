@@ -24,7 +24,7 @@ from h5py import Empty as Empty
 from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from jaxsnn.errors import FileError, JaxsnnError, listing
-from jaxsnn.nir.read_limits import Budget, read_limits
+from jaxsnn.nir.read_limits import ByteBudget, read_limits
 from jaxsnn.output import refuse_unreadable, write_whole
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
@@ -167,7 +167,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
             or they are of a type that NumPy does not have.
     """
     path = refuse_unreadable(path, kind)
-    reading = _Reading(path=str(path), budget=Budget(path))
+    reading = _Reading(path=str(path), budget=ByteBudget(path))
     try:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
@@ -220,7 +220,7 @@ class _Reading:
     """
 
     path: str
-    budget: Budget
+    budget: ByteBudget
     seen: set[bytes] = dataclasses.field(default_factory=set)
 
     def enter(self, entry: h5py.Group | h5py.Dataset) -> None:
@@ -384,7 +384,7 @@ def _image(document: Group) -> bytes:
 
 def _load_image(image: bytes) -> Group:
     with h5py.File(io.BytesIO(image), "r") as file:
-        return _load_group(file, _Reading(path="", budget=Budget("", sys.maxsize)), 0)
+        return _load_group(file, _Reading(path="", budget=ByteBudget("", sys.maxsize)), 0)
 
 
 def _same(found: Any, wanted: Any) -> bool:

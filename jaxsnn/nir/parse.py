@@ -55,9 +55,8 @@ def read(
 ) -> Graph:
     """Read a NIR file.
 
-    A file that somebody else made may be broken on purpose: with `read_timeout` a process of its
-    own reads it, within limits of time and memory, as the command line always does. Without, this
-    process does, for a fork of your program is for you to ask for.
+    With `read_timeout` a process of its own reads it, within limits of time and memory, as the
+    command line always does, for a file may be broken on purpose; without, this process does.
 
     Args:
         path: The file.
@@ -73,9 +72,8 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
-        max_bytes: That the arrays may have, decoded; by default 2 GiB, or what the environment
-            variable JAXSNN_MAX_BYTES says, or `jaxsnn.nir.limit_reading`.
-        read_timeout: Seconds, after which reading is given up.
+        max_bytes: That the arrays may have, decoded; None: 2 GiB, or what JAXSNN_MAX_BYTES says.
+        read_timeout: Seconds, after which reading is given up; see `jaxsnn.nir.limit_reading`.
         own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
             is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
             that they were registered with.
@@ -90,19 +88,9 @@ def read(
         UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
         DialectError, UsageError: An option contradicts the file, or makes no sense.
     """
-    options = {
-        "dt": dt,
-        "dt_export": dt_export,
-        "time_unit": time_unit,
-        "reset": reset,
-        "reset_delay": reset_delay,
-    }
-    options |= {
-        "norm_input": norm_input,
-        "spike_kernel": spike_kernel,
-        "initial": initial,
-        "readout": readout,
-    }
+    options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset}
+    options |= {"reset_delay": reset_delay, "norm_input": norm_input, "spike_kernel": spike_kernel}
+    options |= {"initial": initial, "readout": readout}
     with limit_reading(max_bytes=max_bytes, read_timeout=read_timeout):
         document = read_nir(path)
     return parse(document, dialect=dialect, **options, **own)

@@ -84,7 +84,7 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
         FileError: no regular file, not text, larger than the limit, or it cannot be read.
     """
     found = refuse_unreadable(path, kind)
-    Budget(found).take("its text", found.stat().st_size)
+    ByteBudget(found).take("its text", found.stat().st_size)
     try:
         return found.read_text(encoding="utf-8")
     except OSError as error:
@@ -97,7 +97,7 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
         ) from error
 
 
-class Budget:
+class ByteBudget:
     """The bytes that the arrays of a file may still have; `path` is for messages."""
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None):

@@ -16,7 +16,7 @@ from jaxsnn.errors import FileError, JaxsnnError, UsageError, listing, suggestio
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
-from jaxsnn.nir.read_limits import Budget
+from jaxsnn.nir.read_limits import ByteBudget
 from jaxsnn.output import refuse_unreadable
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
@@ -71,7 +71,7 @@ def _refuse_large(path: str | os.PathLike[str]) -> None:
     """Refuse arrays that would be too large, by what their headers say, before there is room made
     for any.
     """
-    budget = Budget(path)
+    budget = ByteBudget(path)
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as member:

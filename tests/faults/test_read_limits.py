@@ -18,7 +18,7 @@ import pytest
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build, limit_reading, read, write
 from jaxsnn.nir.files import load
-from jaxsnn.nir.read_limits import Budget, ReadLimits, read_limits
+from jaxsnn.nir.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.nir.read_process import ReadProcess
 from jaxsnn.nir.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
@@ -311,7 +311,7 @@ def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
 
 
 def test_a_budget_counts_all_together():
-    budget = Budget("a", 10)
+    budget = ByteBudget("a", 10)
     budget.take("x", 6)
     with pytest.raises(FileError, match="with y of 5 bytes its arrays have more than 10 bytes"):
         budget.take("y", 5)
