@@ -6,9 +6,12 @@ Nothing that needs JAX is imported before a command needs it, so that `info` and
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jaxsnn import __version__
 from jaxsnn.commands import (
@@ -73,6 +76,29 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `jaxsnn`: 0 fine, 1 the input has problems, 2 usage or tool failure."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    with _ended_by_signals():
+        return _outcome(argv)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what it began is tidied up, what is whole stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _outcome(argv: Sequence[str]) -> int:
+    """The exit code of a command, once it has run."""
     try:
         arguments = build_parser().parse_args(argv)
         _refuse_own_input(arguments)

@@ -180,7 +180,7 @@ class TrainFiles:
 
     def checkpoints(self) -> dict[str, Path]:
         """The folder of checkpoints and the files in it, by what asks for them."""
-        names = ("last.npz", "best.npz", "history.jsonl")
+        names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
         inside = {f"the checkpoint's {name}": self.checkpoint / name for name in names}
         return {"the checkpoint of -o": self.checkpoint} | inside
 
@@ -298,8 +298,8 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     """Write the files, in the first process; notes on approximations of the chip, if one was in
     the loop.
     """
-    from jaxsnn.nir import write
-    from jaxsnn.output import write_json, write_whole
+    from jaxsnn.nir.export import nir_bytes
+    from jaxsnn.output import as_json, write_together
     from jaxsnn.train.loop.chip_training import mapped
     from jaxsnn.train.loop.in_the_loop import InTheLoop
     from jaxsnn.train.loop.parallel import is_first
@@ -309,10 +309,10 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     engine = options.engine
     in_the_loop = isinstance(engine, InTheLoop)
     text, notes = mapped(engine, done.graph) if in_the_loop else ("", ())
-    write(files.trained, done.graph, files.force)
-    write_json(files.history, done.as_dict(), files.force)
-    if in_the_loop:
-        write_whole(files.mapping, text, files.force)
+    written: dict[Any, bytes | str] = {files.mapping: text} if in_the_loop else {}
+    written[files.history] = as_json(done.as_dict()) + "\n"
+    written[files.trained] = nir_bytes(files.trained, done.graph)
+    write_together(written, files.force)
     return notes
 
 

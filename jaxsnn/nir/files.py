@@ -363,7 +363,15 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
     Raises:
         FileError: The file exists, or the folder cannot be written.
     """
+    write_whole(path, image_of(path, document), force)
 
+
+def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
+    """The bytes of a file of a document, which were read back; `path` is for messages.
+
+    Raises:
+        FileError: what HDF5 made of it reads otherwise.
+    """
     image = _image(document)
     # HDF5 may not say that it could not write: what was written is read before it counts.
     if not _same(_load_image(image), document):
@@ -371,7 +379,7 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
             f"{path} was not written: what HDF5 made of it reads otherwise",
             fix="please report it, with the versions that jaxsnn doctor shows",
         )
-    write_whole(path, image, force)
+    return image
 
 
 def _image(document: Group) -> bytes:
