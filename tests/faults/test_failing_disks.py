@@ -288,7 +288,7 @@ def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_
 
 def test_of_four_conversions_at_once_one_succeeds(tmp_path):
     argv = [sys.executable, "-m", "jaxsnn.commands.cli", "convert", str(DEMO_NET), "out.nir"]
-    argv += ["--from", "snntorch", "--reset", "zero", "--to", "norse"]
+    argv += ["--from", "snntorch", "--reset", "zero", "--reset-delay", "true", "--to", "norse"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     running = [
         subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
