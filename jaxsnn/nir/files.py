@@ -21,7 +21,7 @@ os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 import h5py
 import numpy as np
 from h5py import Empty as Empty
-from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+from h5py import h5a, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from jaxsnn.errors import FileError, JaxsnnError, listing
 from jaxsnn.nir.read_limits import ByteBudget, read_limits
@@ -270,15 +270,15 @@ def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
             fix="export it again without a group that contains itself",
         )
     entries: dict[str, Any] = {}
-    for name in map(str, group):
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
+    for stored in group.id:
+        name = stored.decode("utf-8", "surrogateescape")
+        if group.id.links.get_info(stored).type != h5l.TYPE_HARD:
             raise FileError(
                 f"{path}: {group.name}/{name} is a link to elsewhere, "
                 "which a NIR file must not have",
                 fix="write what it leads to into the file",
             )
-        entry = group[name]
+        entry = group[stored]
         if isinstance(entry, h5py.Group):
             entries[name] = _load_group(entry, reading, depth + 1)
         elif isinstance(entry, h5py.Dataset):
@@ -293,6 +293,8 @@ def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
 
 def _load_attributes(entry: h5py.Group | h5py.Dataset, reading: _Reading) -> dict[str, Dataset]:
     attributes = {}
+    if h5a.get_num_attrs(entry.id) == 0:
+        return attributes
     for name in entry.attrs:
         stored, where = entry.attrs.get_id(name), f"{entry.name}@{name}"
         dtype = reading.type_of(where, stored)
@@ -313,19 +315,20 @@ def _frozen(value: Any) -> np.ndarray | h5py.Empty:
     return array
 
 
-def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> None:
+def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> int:
     """Refuse numbers that do not lie in this file as they are, or that only a plug-in decodes:
-    nothing is read from elsewhere, and no code is loaded.
+    nothing is read from elsewhere, and no code is loaded. The layout of all others.
     """
     properties = dataset.id.get_create_plist()
+    layout = properties.get_layout()
     filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
     strange = [number for number in filters if number not in _FILTERS]
-    if properties.get_layout() not in _LAYOUTS or properties.get_external_count():
+    if layout not in _LAYOUTS or properties.get_external_count():
         what = "has its numbers elsewhere (external storage or a virtual dataset)"
     elif strange:
         what = f"is compressed by filter {strange[0]}, which only a plug-in decodes"
     else:
-        return
+        return layout
     raise FileError(
         f"{reading.path}: {dataset.name} {what}, and a NIR file holds them itself",
         fix="write it again with h5py, plain or compressed by gzip",
@@ -334,26 +337,29 @@ def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> None:
 
 def _load_dataset(dataset: h5py.Dataset, reading: _Reading) -> Dataset:
     reading.enter(dataset)
-    _refuse_storage(dataset, reading)
+    chunked = _refuse_storage(dataset, reading) == h5py.h5d.CHUNKED
     dtype = reading.type_of(str(dataset.name), dataset)
     reading.budget.take(str(dataset.name), dataset.size * dtype.itemsize if dataset.size else 0)
-    value = _frozen(dataset[()])
+    return Dataset(
+        value=_frozen(dataset[()]),
+        dtype=dtype,
+        attributes=_load_attributes(dataset, reading),
+        storage=_storage(dataset) if chunked else {},
+    )
+
+
+def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
+    """How the chunks of a dataset are stored; nothing else has more than one way."""
     names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
     # What create_dataset would do by itself is left out.
     defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
     storage = {name: getattr(dataset, name) for name in names}
     kept = {name: setting for name, setting in storage.items() if setting is not None}
-    kept = {
+    return {
         name: setting
         for name, setting in kept.items()
         if name not in defaults or setting != defaults[name]
     }
-    return Dataset(
-        value=value,
-        dtype=dtype,
-        attributes=_load_attributes(dataset, reading),
-        storage=kept,
-    )
 
 
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
