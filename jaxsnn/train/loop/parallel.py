@@ -16,6 +16,7 @@ several devices.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -53,10 +54,17 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         raise UsageError(
             f"process is {process} of {processes}", fix=f"number them from 0 to {processes - 1}"
         )
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise UsageError(
+            f"coordinator is '{coordinator}'",
+            fix="give coordinator=HOST:PORT, a name or address and a number up to 65535",
+        )
+    here = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
-            coordinator, processes, process, initialization_timeout=_PATIENCE
+            coordinator, processes, process, initialization_timeout=_PATIENCE, **here
         )
     except RuntimeError as error:
         raise SimulationError(
@@ -64,6 +72,16 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
             f" ({str(error).splitlines()[0]})",
             fix="start all of them with the same address",
         ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether nobody else hears this address: then nobody else is listened to either."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 _PATIENCE = 60  # seconds
