@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import Problem, UsageError, in_flags, printable
+from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -287,6 +287,13 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
     if arguments.json:
         from jaxsnn.output import as_json
 
-        print(as_json(outcome.as_dict()))
+        text = as_json(outcome.as_dict())
     else:
-        print(printable(outcome.as_text()))
+        text = printable(outcome.as_text())
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = f"the output cannot be written ({error.strerror or error})"
+        raise FileError(message, fix="make room, or lead it elsewhere") from error
