@@ -10,6 +10,7 @@ import dataclasses
 import io
 import operator
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,7 +187,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
             f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
         ) from error
     except Exception as error:  # what h5py raises on a damaged file is not documented
-        if "allocat" in str(error):
+        if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
             raise out_of_memory(path) from error
         raise FileError(
             f"{path} is damaged or cut short: {_first_line(error)}", fix="fetch or export it again"

@@ -81,7 +81,7 @@ def templates(zoo):
     Args:
         zoo: paths of real files.
     """
-    small = sorted(zoo, key=lambda path: path.stat().st_size)[:12]
+    small = sorted(zoo, key=lambda path: path.stat().st_size)[:3]
     return [*map(load, small), *(graph.source for graph in _built())]
 
 
