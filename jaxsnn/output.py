@@ -243,7 +243,7 @@ def _name_all(staged: list[_Staged]) -> None:
                     one.keep_before()
                 one.name()
     except BaseException:
-        for one in staged:
+        for one in staged if len(staged) > 1 else ():  # one alone is whole once it has its name
             with suppress(OSError):
                 one.take_back()
         raise
