@@ -328,6 +328,7 @@ def all_injected(names=tuple(SUBJECTS)):
             _prepare(Path(folder))
             for name in names:
                 found[name] = injected(name)
+                sys.stderr.write(f"{name}: {sum(found[name].faults.values())} faults\n")
         finally:
             os.chdir(before)
     return found
