@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +196,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in written.values():
         refuse_unwritable(path, arguments.force)
     graph = read_graph(arguments)
-    outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
+    with _aborts(options, files):
+        outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
     if outcome is None:  # another process reports
         return 0
     add_notes(arguments, (*notes, *outcome.notes))
@@ -266,6 +267,19 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         checkpoint=str(files.checkpoint),
         notes=notes,
         on_chip=_off_the_chip(trained, data, chosen, files) if in_the_loop else None,
+    )
+
+
+def _aborts(options: TrainOptions, files: TrainFiles) -> AbstractContextManager[None]:
+    """While processes train together: what is said where JAX aborts, for the coordinator is gone."""
+    if options.processes == 1:
+        return nullcontext()
+    from jaxsnn.train.loop.parallel import aborting_in_one_line
+
+    return aborting_in_one_line(
+        f"jaxsnn: error: process {options.process} lost the coordinator {options.coordinator}, or did"
+        f" not find all {options.processes} processes: if {files.checkpoint} holds an epoch, start all"
+        " processes again with --resume"
     )
 
 
