@@ -115,12 +115,14 @@ class Subject:
         files: what it writes, the one that counts last.
         folder: in which they appear together, then they are found by running it; "" for none.
         checkpoint: the folder of checkpoints; "" for none.
+        every: of the points only each so many-th fails; stops are looked at in all.
     """
 
     argv: tuple[str, ...]
     files: tuple[str, ...]
     folder: str = ""
     checkpoint: str = ""
+    every: int = 1
 
 
 def _prepare(folder):
@@ -133,6 +135,10 @@ def _prepare(folder):
         neurons,
     ]
     write(folder / "net.nir", build.sequential(build.input(2), *layers, seed=0))
+    layers[0], layers[2] = (
+        build.linear(size, weight=normal(mean, 0.5)) for size, mean in ((6, 4.0), (2, 2.0))
+    )
+    write(folder / "train.nir", build.sequential(build.input(2), *layers, seed=0))
     times = np.array([[1e-3, 2e-3], [3e-3, 4e-3]])
     np.savez(folder / "x.npz", **{"input.time": times, "input.index": np.array([[0, 1], [1, 0]])})
     rng = np.random.default_rng(0)
@@ -155,6 +161,7 @@ SUBJECTS = {
         argv=("deploy", "net.nir", "made.json", "-o", "OUT"),
         files=(),
         folder="OUT",
+        every=3,
     ),
     "run": Subject(
         argv=("run", "net.nir", "--input", "x.npz", "-o", "OUT.npz", "--t-end", "20ms"),
@@ -182,7 +189,7 @@ SUBJECTS = {
     "train": Subject(
         argv=(
             "train",
-            "net.nir",
+            "train.nir",
             "--data",
             "data.npz",
             "-o",
@@ -194,6 +201,7 @@ SUBJECTS = {
         ),
         files=("OUT.history.json", "OUT.nir"),
         checkpoint="OUT.checkpoint",
+        every=3,
     ),
 }
 QUICK = ("convert", "draw", "map", "deploy")
@@ -301,7 +309,7 @@ def injected(name):
             count.faults["stop"] = count.faults.get("stop", 0) + 1
             shutil.rmtree(folder)
         for kind, error in KINDS.items():
-            for number in range(1, points.count + 1):
+            for number in range(1, points.count + 1, subject.every):
                 _reset(subject, force)
                 with Points(number, error).active():
                     code, err = _quiet(argv)
