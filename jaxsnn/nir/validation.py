@@ -59,9 +59,7 @@ def _node_problems(node: Node) -> Iterator[Problem]:
         if parameter.name in given
         for problem in _value_problems(node, parameter, given[parameter.name])
     ]
-    # A dialect may make numbers positive, but never shapes fit.
-    if all(problem.code == "not-positive" for problem in wrong):
-        wrong += _shape_problems(node)
+    wrong = wrong or list(_shape_problems(node))
     yield from wrong or _infinite_problems(node)
 
 
