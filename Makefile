@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all check native-check format bench interop clean
+.PHONY: demo test test-all test-lowest check native-check format bench interop fuzz fuzz-nightly faults sbom clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --force
@@ -24,6 +24,31 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+# Reading, checking, converting and writing, with the oldest versions that pyproject.toml allows.
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/nir/test_parse.py tests/nir/test_export.py tests/nir/test_checks.py tests/nir/test_convert.py \
+	tests/faults/test_hostile_corpus.py tests/faults/test_read_limits.py tests/network/test_lower.py tests/train/test_checkpoint.py
+test-lowest: $(LOWEST)/.installed
+	XLA_FLAGS="$(QUICKLY)" $(LOWEST)/bin/python -m pytest -q -n 2 -m "not slow and not interop" $(LOWEST_TESTS)
+
+# Files that are broken at random: so many from so many seconds on. What is found is printed with the number that makes it.
+FILES ?= 2000
+SECONDS ?= 300
+FIRST ?= 0
+fuzz: $(VENV)/.installed-test
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.file_journeys --first $(FIRST) --files $(FILES) --seconds $(SECONDS)
+
+fuzz-nightly:
+	$(MAKE) fuzz FILES=100000 SECONDS=28800 FIRST=$$(date +%s)
+
+# Faults of the disk, interrupts and stops in every command that writes; the counts go into the page.
+faults: $(VENV)/.installed-test
+	XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m tests.faults.injected --write docs/reliability.md
+
+# The versions that are installed, and their bill of materials.
+sbom: $(VENV)/.installed-test
+	$(BIN)/python -m tests.supply.versions lock
 
 # The kernels under the sanitizers of addresses and undefined behaviour. They are built first, as the compiler would run under
 # them, too: a process into which they are not loaded from the start ends where it loads the kernels.
@@ -49,7 +74,7 @@ interop: $(PEERS)/interop/.installed
 
 clean:
 	rm -rf build dist demo-output docs/_build benchmarks/results
-	rm -rf .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv-lowest .hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -64,6 +89,12 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV), with the extras for development and interoperability"
 	@$(PIP) install -e '.[dev,plot,data,interop]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(LOWEST)/.installed: pyproject.toml
+	@echo "installing the oldest versions into $(LOWEST)"
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --disable-pip-version-check -q install -e '.[dev]' $$($(PYTHON) -m tests.supply.versions lowest)
+	@touch $@
 
 $(PEERS)/%/.installed: benchmarks/peers/%.txt
 	@echo "installing a peer into $(PEERS)/$*"

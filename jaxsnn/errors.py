@@ -187,9 +187,9 @@ _SPELLED = {
 OPTIONS = frozenset((
     "approximate", "batch_size", "bias", "chip_seed", "chips", "clip", "config", "coordinator", "copies",
     "data", "data_folder", "devices", "dialect", "dropout", "dt", "dt_export", "encoder", "engine",
-    "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_spikes", "min_v_mem",
+    "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
     "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
-    "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
+    "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
     "signs",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "svg", "synapses_per_weight", "t_end",
     "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "values", "verify",

@@ -1,21 +1,50 @@
-"""Output files: refused before the work where they would overwrite something, then written whole or
-not at all.
+"""Files: what is read is a regular file; outputs are refused before the work where they would
+overwrite something, then written whole or not at all.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import FileError, UsageError, printable
 
 Name = str | os.PathLike[str]
+
+
+def refuse_unreadable(path: Name, kind: str) -> Path:
+    """The path, if it names a regular file: pipes and devices may never end.
+
+    Args:
+        kind: what it should be, for messages: "a NIR file".
+
+    Raises:
+        FileError: there is none, or it is something else.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte
+        raise FileError(f"{os.fspath(path)!r} is no name of a file", fix=f"name {kind}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise FileError(f"{path}: no such file") from error
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    if stat.S_ISDIR(mode):
+        raise FileError(f"{path} is a directory", fix=f"name {kind}")
+    if not stat.S_ISREG(mode):
+        raise FileError(f"{path} is no regular file", fix=f"name {kind}")
+    return path
 
 
 def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:
@@ -86,19 +115,62 @@ def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
     Raises:
         FileError: as `refuse_unwritable`, or it cannot be written.
     """
-    path = refuse_unwritable(path, force)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    target = Path(os.path.realpath(path)) if force else path
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    write_together({path: content}, force)
+
+
+def write_together(contents: Mapping[Name, bytes | str], force: bool = False) -> None:
+    """Write files that belong together: all, each as `write_whole` does, or none.
+
+    All are on the disk before the first gets its name; the last in the mapping is the one that
+    counts, for where the machine stops between two names it is the one that is missing.
+
+    Raises:
+        FileError: as `write_whole`; what was there is there again.
+    """
+    staged: list[_Staged] = []
     try:
-        try:
-            _write_through(temporary, data)
-            if force and target.exists():
-                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-            _put(temporary, target, force)
-            _onto_the_disk(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        for path, content in contents.items():
+            staged.append(_Staged(refuse_unwritable(path, force), force))
+            with _said_of(staged[-1].path):
+                staged[-1].write(content)
+        _name_all(staged)
+    finally:
+        for one in staged:
+            one.tidy()
+
+
+def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False) -> None:
+    """Write the files of a folder, by name, together: a new folder appears with all of them.
+
+    Raises:
+        FileError: as `write_together`, or the folder cannot be made.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder):
+        if not folder.is_dir():
+            raise FileError(f"{folder} cannot be made (it is no folder)", fix="name another one")
+        write_together({folder / name: text for name, text in contents.items()}, force)
+        return
+    stage = folder.with_name(_temporary_name(folder))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage.mkdir()
+        write_together({stage / name: text for name, text in contents.items()})
+        os.rename(stage, folder)
+        _onto_the_disk(folder.parent)
+    except OSError as error:
+        raise FileError(
+            f"{folder} cannot be made ({error.strerror or error})", fix="name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """What fails in here, said of a file."""
+    try:
+        yield
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
@@ -106,6 +178,102 @@ def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
             f"{path} cannot be written ({error.strerror or error}), and is as it was",
             fix="make room, or name another file",
         ) from error
+
+
+def _temporary_name(path: Path) -> str:
+    """A name beside a path that nobody else takes; `_remove_leftovers` knows it."""
+    return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+class _Staged:
+    """A file that has its bytes on the disk, and its name later."""
+
+    def __init__(self, path: Path, force: bool):
+        self.path, self.force = path, force
+        self.target = Path(os.path.realpath(path)) if force else path
+        self.temporary = self.target.with_name(_temporary_name(self.target))
+        self.before: Path | None = None
+        self.named = False
+
+    def write(self, content: bytes | str) -> None:
+        """Its bytes, under a name that nobody looks for."""
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        _remove_leftovers(self.target)
+        _write_through(self.temporary, data)
+        if self.force and self.target.exists():
+            os.chmod(self.temporary, stat.S_IMODE(self.target.stat().st_mode))
+
+    def keep_before(self) -> None:
+        """Let what is there have a second name, in case that another file fails."""
+        if self.force and self.target.exists():
+            before = self.target.with_name(_temporary_name(self.target))
+            try:
+                os.link(self.target, before)
+            except OSError:  # a file system without hard links
+                shutil.copy2(self.target, before)
+            self.before = before
+
+    def name(self) -> None:
+        """Give it its name."""
+        _put(self.temporary, self.target, self.force)
+        self.named = True
+        _onto_the_disk(self.target.parent)
+
+    def take_back(self) -> None:
+        """Leave what was there."""
+        if not self.named:
+            return
+        if self.before is not None:
+            os.replace(self.before, self.target)
+        else:
+            self.target.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Leave no other names."""
+        for path in (self.temporary, self.before):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+def _name_all(staged: list[_Staged]) -> None:
+    try:
+        for one in staged:
+            with _said_of(one.path):
+                if len(staged) > 1:
+                    one.keep_before()
+                one.name()
+    except BaseException:
+        for one in staged if len(staged) > 1 else ():  # one alone is whole once it has its name
+            with suppress(OSError):
+                one.take_back()
+        raise
+
+
+#: Seconds after which what a process that is gone had begun to write is removed.
+_LEFT_FOR = 60.0
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes had begun to write in the place of a file."""
+    begin = f".{target.name}."
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            number = name.removeprefix(begin).partition(".")[0] if name.startswith(begin) else ""
+            if number.isascii() and number.isdigit() and not _is_alive(int(number)):
+                leftover = target.with_name(name)
+                if time.time() - leftover.stat().st_mtime > _LEFT_FOR:
+                    leftover.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _write_through(path: Path, data: bytes) -> None:

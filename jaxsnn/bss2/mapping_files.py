@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping as Mapped
-from pathlib import Path
 
 from jaxsnn.bss2.mapping import Mapping, from_json
-from jaxsnn.errors import FileError, MappingError
 from jaxsnn.nir import Graph
+from jaxsnn.nir.read_limits import read_text
 
 
 def read_mapping(path: str | os.PathLike[str]) -> Mapping:
     """The mapping in a file.
 
     Raises:
-        FileError: it cannot be read.
+        FileError: it cannot be read, or is not text.
         MappingError: it is not a mapping.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be read ({error.strerror or error})", fix="name a mapping of jaxsnn map"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise MappingError(
-            f"{path} is not text, so not a mapping", fix="make a mapping with jaxsnn map"
-        ) from error
-    return from_json(text)
+    return from_json(read_text(path, "a mapping of jaxsnn map"))
 
 
 def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxsnn.errors import Problem, UsageError, in_flags, printable
+from jaxsnn.errors import FileError, Problem, UsageError, in_flags, printable
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
@@ -39,6 +40,8 @@ _COMMON_OPTIONS = {
 }
 #: What the own options of frameworks take, by kind.
 _METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
+#: Commands that read no file of the user's.
+_WITHOUT_FILES = ("demo", "doctor")
 _REPEATED = ("reset", "reset-delay", "spike-kernel", "initial", "readout")
 
 
@@ -95,7 +98,30 @@ def add_command(commands: Any, name: str, run: Any, text: str) -> Parser:
         "-v", "--verbose", action="store_true", help="say more about what was decided"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if name not in _WITHOUT_FILES:
+        parser.add_argument(
+            "--read-timeout",
+            metavar="TIME",
+            default="60s",
+            help="give up reading a file after this time (default 60s)",
+        )
+        parser.add_argument(
+            "--max-bytes",
+            type=int,
+            metavar="N",
+            help="of the arrays of a file, decoded (default 2147483648, or JAXSNN_MAX_BYTES)",
+        )
     return parser
+
+
+def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """A context in which what was said of reading holds."""
+    if not hasattr(arguments, "read_timeout"):
+        return nullcontext()
+    from jaxsnn.nir.read_limits import limit_reading
+
+    timeout = time_of(arguments.read_timeout)
+    return limit_reading(max_bytes=arguments.max_bytes, read_timeout=timeout)
 
 
 def add_file(
@@ -261,6 +287,13 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
     if arguments.json:
         from jaxsnn.output import as_json
 
-        print(as_json(outcome.as_dict()))
+        text = as_json(outcome.as_dict())
     else:
-        print(printable(outcome.as_text()))
+        text = printable(outcome.as_text())
+    try:
+        print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = f"the output cannot be written ({error.strerror or error})"
+        raise FileError(message, fix="make room, or lead it elsewhere") from error

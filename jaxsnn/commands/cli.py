@@ -6,9 +6,14 @@ Nothing that needs JAX is imported before a command needs it, so that `info` and
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from jaxsnn import __version__
 from jaxsnn.commands import (
@@ -29,8 +34,8 @@ from jaxsnn.commands import (
     train_command,
     verify_command,
 )
-from jaxsnn.commands.arguments import Parser, line_of
-from jaxsnn.errors import JaxsnnError, printable
+from jaxsnn.commands.arguments import Parser, limits_of, line_of
+from jaxsnn.errors import FileError, JaxsnnError, printable
 from jaxsnn.output import refuse_shared
 
 #: The commands, in the order of `--help`: each has `add`, its parser, and `run`, its work.
@@ -73,10 +78,39 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `jaxsnn`: 0 fine, 1 the input has problems, 2 usage or tool failure."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has not all characters
+    with _ended_by_signals():
+        return _outcome(argv)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what it began is tidied up, what is whole stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _outcome(argv: Sequence[str]) -> int:
+    """The exit code of a command, once it has run."""
     try:
         arguments = build_parser().parse_args(argv)
         _refuse_own_input(arguments)
-        return arguments.run(arguments)
+        with limits_of(arguments):
+            code = arguments.run(arguments)
+        _flush()
+        return code
     except JaxsnnError as error:
         return _failed(argv, line_of(error.problem), error.exit_code)
     except BrokenPipeError:
@@ -84,13 +118,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _failed(argv, "interrupted", 2)
+    except MemoryError:
+        return _failed(argv, "there is not enough memory for this: give less at once", 2)
     except Exception as error:
+        if _is_folder_gone():
+            return _failed(argv, "the current folder is gone: change to another", 2)
         first = str(error).splitlines()[0] if str(error) else "no message"
         return _failed(
             argv,
             f"unexpected {type(error).__name__}: {first}: please report it, with what --debug shows",
             2,
         )
+
+
+def _flush() -> None:
+    """Let what was printed arrive.
+
+    Raises:
+        FileError: it does not, for a full disk, mostly.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        # what is left in the buffer would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        message = f"the output cannot be written ({reason})"
+        raise FileError(message, fix="make room, or lead it elsewhere") from error
+
+
+def _is_folder_gone() -> bool:
+    """Whether the current folder was removed."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _refuse_own_input(arguments: argparse.Namespace) -> None:
@@ -106,7 +173,8 @@ def _failed(argv: Sequence[str], message: str, code: int) -> int:
     """Report the exception that is being handled."""
     if "--debug" in argv:
         traceback.print_exc()
-    print(printable(f"jaxsnn: error: {message}"), file=sys.stderr)
+    with suppress(OSError):  # nobody can be told
+        print(printable(f"jaxsnn: error: {message}"), file=sys.stderr)
     return code
 
 

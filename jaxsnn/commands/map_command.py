@@ -279,7 +279,7 @@ def place_and_route_file(
     from jaxsnn.bss2.mapping import to_json
     from jaxsnn.bss2.search.portfolio import place_and_route
     from jaxsnn.bss2.search.quantize import quantize
-    from jaxsnn.output import refuse_unwritable, write_whole
+    from jaxsnn.output import refuse_unwritable, write_together
 
     output = refuse_unwritable(output, force)
     if svg is not None:
@@ -291,9 +291,9 @@ def place_and_route_file(
     if found.mapping is not None:
         violations = check(found.mapping, quantized.netlist)
     if found.mapping is not None and not violations:
-        text = to_json(found.mapping)
-        write_whole(output, text, force)
-        files = {"output": os.fspath(output)} | _draw(found.mapping, svg, force)
+        pictures = _drawn(found.mapping, svg)
+        write_together({**pictures, output: to_json(found.mapping)}, force)
+        files = {"output": os.fspath(output)} | dict(zip(("svg",), pictures, strict=False))
     return MapOutcome(
         stop_reason=found.stop_reason,
         mapping=found.mapping,
@@ -321,28 +321,28 @@ def verify_mapping(
     """
     from jaxsnn.bss2.check import check
     from jaxsnn.bss2.search.quantize import quantize
-    from jaxsnn.output import refuse_unwritable
+    from jaxsnn.output import refuse_unwritable, write_together
 
     if svg is not None:
         refuse_unwritable(svg, force)
     quantized = quantize(graph, options)
     violations = check(mapping, quantized.netlist)
+    pictures = {} if violations else _drawn(mapping, svg)
+    write_together(pictures, force)
     return MapOutcome(
         stop_reason="verified",
         mapping=mapping,
         quantized=quantized,
         violations=violations,
         certificate=None,
-        files={} if violations else _draw(mapping, svg, force),
+        files=dict(zip(("svg",), pictures, strict=False)),
     )
 
 
-def _draw(mapping: Mapping, svg: str | None, force: bool) -> dict[str, str]:
+def _drawn(mapping: Mapping, svg: str | None) -> dict[str, str]:
+    """The picture, by the name that was asked for."""
     if svg is None:
         return {}
     from jaxsnn.bss2.floorplan import floorplan
-    from jaxsnn.output import write_whole
 
-    text = floorplan(mapping)
-    write_whole(svg, text, force)
-    return {"svg": svg}
+    return {svg: floorplan(mapping)}

@@ -11,7 +11,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,12 +102,12 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
+    from jaxsnn.nir.read_limits import read_text
+
+    text = read_text(path, "a configuration in TOML")
     try:
-        with Path(path).open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         fix = "write one option a line, such as epochs = 50"
         raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
     known, options, notes = names_in_files(), {}, []
@@ -180,7 +180,7 @@ class TrainFiles:
 
     def checkpoints(self) -> dict[str, Path]:
         """The folder of checkpoints and the files in it, by what asks for them."""
-        names = ("last.npz", "best.npz", "history.jsonl")
+        names = ("last.npz", "before.npz", "best.npz", "history.jsonl")
         inside = {f"the checkpoint's {name}": self.checkpoint / name for name in names}
         return {"the checkpoint of -o": self.checkpoint} | inside
 
@@ -196,7 +196,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in written.values():
         refuse_unwritable(path, arguments.force)
     graph = read_graph(arguments)
-    outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
+    with _aborts(options, files):
+        outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
     if outcome is None:  # another process reports
         return 0
     add_notes(arguments, (*notes, *outcome.notes))
@@ -269,6 +270,19 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
     )
 
 
+def _aborts(options: TrainOptions, files: TrainFiles) -> AbstractContextManager[None]:
+    """While processes train together: what is said where JAX aborts, for the coordinator is gone."""
+    if options.processes == 1:
+        return nullcontext()
+    from jaxsnn.train.loop.parallel import aborting_in_one_line
+
+    return aborting_in_one_line(
+        f"jaxsnn: error: process {options.process} lost the coordinator {options.coordinator}, or did"
+        f" not find all {options.processes} processes: if {files.checkpoint} holds an epoch, start all"
+        " processes again with --resume"
+    )
+
+
 @contextmanager
 def _partners(checkpoint: Path | None) -> Iterator[None]:
     """While processes train together: where one is lost, the others end with one line that says how
@@ -298,8 +312,8 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     """Write the files, in the first process; notes on approximations of the chip, if one was in
     the loop.
     """
-    from jaxsnn.nir import write
-    from jaxsnn.output import write_json, write_whole
+    from jaxsnn.nir.export import nir_bytes
+    from jaxsnn.output import as_json, write_together
     from jaxsnn.train.loop.chip_training import mapped
     from jaxsnn.train.loop.in_the_loop import InTheLoop
     from jaxsnn.train.loop.parallel import is_first
@@ -309,10 +323,10 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     engine = options.engine
     in_the_loop = isinstance(engine, InTheLoop)
     text, notes = mapped(engine, done.graph) if in_the_loop else ("", ())
-    write(files.trained, done.graph, files.force)
-    write_json(files.history, done.as_dict(), files.force)
-    if in_the_loop:
-        write_whole(files.mapping, text, files.force)
+    written: dict[Any, bytes | str] = {files.mapping: text} if in_the_loop else {}
+    written[files.history] = as_json(done.as_dict()) + "\n"
+    written[files.trained] = nir_bytes(files.trained, done.graph)
+    write_together(written, files.force)
     return notes
 
 

@@ -310,13 +310,27 @@ class Population:
 
 def carriers(wires: Iterable[Wire], starts: Iterable[str]) -> set[str]:
     """Names of some nodes, and of the linear nodes that their signals reach."""
-    linear = [wire for wire in wires if wire.linear]
+    return _spread(_linear_targets(wires), starts)
+
+
+def _linear_targets(wires: Iterable[Wire]) -> dict[str, list[str]]:
+    """By node the linear nodes that it feeds."""
+    targets: dict[str, list[str]] = {}
+    for wire in wires:
+        for source in wire.sources if wire.linear else ():
+            targets.setdefault(source, []).append(wire.name)
+    return targets
+
+
+def _spread(targets: Mapping[str, list[str]], starts: Iterable[str]) -> set[str]:
     found = set(starts)
-    while True:
-        reached = {wire.name for wire in linear if not found.isdisjoint(wire.sources)}
-        if reached <= found:
-            return found
-        found |= reached
+    waiting = list(found)
+    while waiting:
+        for name in targets.get(waiting.pop(), ()):
+            if name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
 
 
 def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -324,10 +338,17 @@ def carried(wires: Iterable[Wire], origins: Iterable[str]) -> dict[str, tuple[st
     in their order.
     """
     wires = tuple(wires)
-    reached = {name: carriers(wires, [name]) for name in origins}
+    targets = _linear_targets(wires)
+    carrying: dict[str, list[str]] = {}  # by node the origins whose signals it has
+    order = {}
+    for name in origins:
+        order[name] = len(order)
+        for node in _spread(targets, [name]):
+            carrying.setdefault(node, []).append(name)
+    entering = (
+        {name for source in wire.sources for name in carrying.get(source, ())} for wire in wires
+    )
     return {
-        wire.name: tuple(
-            name for name, carrying in reached.items() if not carrying.isdisjoint(wire.sources)
-        )
-        for wire in wires
+        wire.name: tuple(sorted(names, key=order.__getitem__))
+        for wire, names in zip(wires, entering, strict=True)
     }

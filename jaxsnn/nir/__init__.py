@@ -10,6 +10,7 @@ from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.node_traits import NodeTraits, Parameter
 from jaxsnn.nir.nodes import register_node
 from jaxsnn.nir.parse import parse, read
+from jaxsnn.nir.read_limits import limit_reading
 
 __all__ = [
     "DIALECTS",
@@ -19,6 +20,7 @@ __all__ = [
     "Parameter",
     "describe",
     "export",
+    "limit_reading",
     "network",
     "parse",
     "read",

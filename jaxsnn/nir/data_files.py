@@ -11,7 +11,8 @@ import nir
 import numpy as np
 
 from jaxsnn.errors import FileError, GraphError, UsageError, listing
-from jaxsnn.nir.files import Dataset, Group, load_hdf5, save, text_dataset, text_of
+from jaxsnn.nir.files import Dataset, Group, save, text_dataset, text_of
+from jaxsnn.nir.reading import read_hdf5
 
 #: The version of the format that is known.
 _NIR = "1.0.8"
@@ -26,7 +27,7 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
     Raises:
         FileError: no such file, or it is not a file of NIR data.
     """
-    document = load_hdf5(path, "a file of NIR data")
+    document = read_hdf5(path, "a file of NIR data")
     kind = _type_of(document)
     if kind != "NIRGraphData":
         raise FileError(

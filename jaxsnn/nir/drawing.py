@@ -6,6 +6,7 @@ graphs are frames.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
@@ -119,25 +120,26 @@ def _ranks(graph: Graph) -> dict[str, int]:
 
 def _flow(graph: Graph) -> list[str]:
     """All nodes, sources before targets; a cycle is entered where the rest of the graph enters it."""
-    cyclic = {name: part for part in graph.recurrent_components() for name in part}
-    order: list[str] = []
+    cycles = [(part, frozenset(part)) for part in graph.recurrent_components()]
+    cyclic = {name: both for both in cycles for name in both[0]}
+    order: dict[str, None] = {}
     for name in graph.order():
         if name in order:
             continue
-        part = cyclic.get(name, (name,))
+        part, inside = cyclic.get(name, ((name,), frozenset((name,))))
         entries = [
             member
             for member in part
-            if any(source not in part for source in graph.predecessors(member))
+            if any(source not in inside for source in graph.predecessors(member))
         ]
-        waiting = entries or [part[0]]
+        waiting = collections.deque(entries or [part[0]])
         while waiting:
-            member = waiting.pop(0)
+            member = waiting.popleft()
             if member in order:
                 continue
-            order.append(member)
-            waiting.extend(target for target in graph.successors(member) if target in part)
-    return order
+            order[member] = None
+            waiting.extend(target for target in graph.successors(member) if target in inside)
+    return list(order)
 
 
 def _placed(graph: Graph) -> dict[str, Box]:

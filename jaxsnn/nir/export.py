@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxsnn.errors import GraphError
-from jaxsnn.nir.files import Dataset, Group, save, text_dataset, text_of
+from jaxsnn.nir.files import Dataset, Group, image_of, save, text_dataset, text_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.inference import TAG, tag_text
 from jaxsnn.nir.nodes import TYPES, Node
@@ -33,6 +33,11 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
         FileError: The file exists and `force` is not set, or cannot be written.
     """
     save(path, document_of_graph(graph), force)
+
+
+def nir_bytes(path: str | os.PathLike[str], graph: Graph) -> bytes:
+    """The bytes of the file that `write` would write; `path` is for messages."""
+    return image_of(path, document_of_graph(graph))
 
 
 def document_of_graph(graph: Graph) -> Group:

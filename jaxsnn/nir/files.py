@@ -10,6 +10,7 @@ import dataclasses
 import io
 import operator
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,18 +21,17 @@ os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 
 import h5py
 import numpy as np
-from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+from h5py import Empty as Empty
+from h5py import h5a, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxsnn.errors import FileError, UsageError
-from jaxsnn.output import write_whole
+from jaxsnn.errors import FileError, JaxsnnError, listing
+from jaxsnn.nir.read_limits import ByteBudget, read_limits
+from jaxsnn.output import refuse_unreadable, write_whole
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
 #: contain themselves.
 MAXIMUM_DEPTH = 32
 
-
-#: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
-MAX_BYTES, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
 #: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
 _LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
 _FILTERS = (
@@ -99,8 +99,40 @@ def text_of(dataset: Dataset) -> str | None:
     return item.decode(errors="replace") if isinstance(item, bytes) else str(item)
 
 
+def said_of_dtype(dtype: np.dtype) -> Any:
+    """A type as JSON has it; `dtype_of` makes it again."""
+    text = h5py.check_string_dtype(dtype)
+    if text is not None:
+        return {"text": text.encoding, "length": text.length}
+    names = h5py.check_enum_dtype(dtype)
+    if names is not None:
+        return {"enum": {name: int(value) for name, value in names.items()}, "of": dtype.str}
+    if dtype.subdtype is not None:
+        return {"array": said_of_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
+    if dtype.names is not None:
+        offsets = [dtype.fields[name][1] for name in dtype.names]  # pyright: ignore[reportOptionalSubscript]
+        fields = [said_of_dtype(dtype[name]) for name in dtype.names]
+        return {"names": dtype.names, "of": fields, "offsets": offsets, "size": dtype.itemsize}
+    return dtype.str
+
+
+def dtype_of(said: Any) -> np.dtype:
+    """The type that `said_of_dtype` wrote down."""
+    if isinstance(said, str):
+        return np.dtype(said)
+    if "text" in said:
+        return h5py.string_dtype(said["text"], said["length"])
+    if "enum" in said:
+        return h5py.enum_dtype(said["enum"], np.dtype(said["of"]))
+    if "array" in said:
+        return np.dtype((dtype_of(said["array"]), tuple(said["shape"])))
+    formats = [dtype_of(field) for field in said["of"]]
+    layout = {"names": said["names"], "formats": formats}
+    return np.dtype(layout | {"offsets": said["offsets"], "itemsize": said["size"]})
+
+
 def load(path: str | os.PathLike[str]) -> Group:
-    """Read a NIR file into a document.
+    """Read a NIR file into a document, in this process.
 
     Returns:
         The root group, with the entries "node" and, in all but the oldest files, "version".
@@ -108,9 +140,17 @@ def load(path: str | os.PathLike[str]) -> Group:
     Raises:
         FileError: The file is missing, a directory, not HDF5, cut short, or HDF5 but not NIR.
     """
-    document = load_hdf5(path, "a NIR file")
+    return nir_document(path, load_hdf5(path, "a NIR file"))
+
+
+def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
+    """A document, if it is one of NIR.
+
+    Raises:
+        FileError: It has no group "node".
+    """
     if not isinstance(document.get("node"), Group):
-        entries = ", ".join(document) or "nothing"
+        entries = listing(document) if document else "nothing"
         raise FileError(
             f"{path} is HDF5 but not NIR, it has no group 'node', only {entries}",
             fix="name a file that a NIR exporter wrote",
@@ -119,20 +159,16 @@ def load(path: str | os.PathLike[str]) -> Group:
 
 
 def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read any HDF5 file into a document; `kind` says what it should be, for messages: "a NIR
-    file".
+    """Read any HDF5 file into a document, in this process; `kind` says what it should be, for
+    messages: "a NIR file".
 
     Raises:
         FileError: The file is missing, no regular file, not HDF5, cut short, or larger than
-            `JAXSNN_MAX_BYTES`; or its numbers lie elsewhere, or only a plug-in decodes them.
+            the limit (`read_limits`); or its numbers lie elsewhere, or only a plug-in decodes them,
+            or they are of a type that NumPy does not have.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileError(f"{path}: no such file")
-    if path.is_dir():
-        raise FileError(f"{path} is a directory", fix=f"name {kind}")
-    if not path.is_file():
-        raise FileError(f"{path} is no regular file", fix=f"name {kind}")
+    path = refuse_unreadable(path, kind)
+    reading = _Reading(path=str(path), budget=ByteBudget(path))
     try:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
@@ -141,32 +177,36 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
                 fix="name another file, or export it again",
             )
         with h5py.File(path, "r") as file:
-            return _load_group(file, _Reading(path=str(path), bytes_left=_max_bytes()), 0)
+            return _load_group(file, reading, 0)
+    except JaxsnnError:
+        raise
+    except MemoryError as error:
+        raise out_of_memory(path) from error
     except PermissionError as error:
         raise FileError(
             f"{path} cannot be opened: {error.strerror}", fix="change its permissions"
         ) from error
-    except (OSError, RuntimeError, KeyError) as error:
+    except Exception as error:  # what h5py raises on a damaged file is not documented
+        if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
+            raise out_of_memory(path) from error
         raise FileError(
             f"{path} is damaged or cut short: {_first_line(error)}", fix="fetch or export it again"
         ) from error
 
 
+def out_of_memory(path: str | os.PathLike[str]) -> FileError:
+    """What is said where there is no room for what a file holds."""
+    allowed = read_limits().max_bytes
+    return FileError(
+        f"{os.fspath(path)} takes more memory to decode than there is, or than {allowed} bytes of"
+        " arrays do",
+        fix=f"pass max_bytes={2 * allowed} if you trust it, or export it again",
+    )
+
+
 def _begin(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(8)
-
-
-def _max_bytes() -> int:
-    """How many bytes the arrays of a file may have.
-
-    Raises:
-        UsageError: the environment says something else than a number.
-    """
-    said = os.environ.get(MAX_BYTES, "")
-    if said and not said.isdigit():
-        raise UsageError(f"{MAX_BYTES} is '{said}'", fix="give a number of bytes")
-    return int(said or DEFAULT_MAX_BYTES)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -175,13 +215,13 @@ class _Reading:
 
     Attributes:
         path: for messages.
-        bytes_left: that arrays may still have.
+        budget: of bytes that arrays may have.
         seen: objects that have been read: a file must not hold one under two names, which would
             let a small file grow without bound.
     """
 
     path: str
-    bytes_left: int
+    budget: ByteBudget
     seen: set[bytes] = dataclasses.field(default_factory=set)
 
     def enter(self, entry: h5py.Group | h5py.Dataset) -> None:
@@ -195,20 +235,31 @@ class _Reading:
             )
         self.seen.add(key)
 
-    def take(self, name: str, size: int) -> None:
-        """Refuse arrays that are too large, before they are decoded."""
-        self.bytes_left -= size
-        if self.bytes_left < 0:
+    def type_of(self, name: str, entry: Any) -> np.dtype:
+        """The type of a dataset or attribute.
+
+        Raises:
+            FileError: NumPy has none, or it points elsewhere.
+        """
+        try:
+            dtype = entry.dtype
+        except TypeError as error:  # of 24 bits, of times, ...
             raise FileError(
-                f"{self.path}: with {name} of {size} bytes its arrays have more than"
-                f" {_max_bytes()} bytes",
-                fix=f"set the environment variable {MAX_BYTES} to what you trust it with",
+                f"{self.path}: {name} has a type that NumPy does not have"
+                f" ({_first_line(error).removeprefix('No NumPy equivalent for ')})",
+                fix="write it as float64, int64 or text",
+            ) from error
+        if dtype.hasobject and h5py.check_string_dtype(dtype) is None:
+            raise FileError(
+                f"{self.path}: {name} holds references or arrays of variable length",
+                fix="write it as float64, int64 or text",
             )
+        return dtype
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip("'\"")
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0].strip() if text.strip() else type(error).__name__
 
 
 def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
@@ -220,15 +271,15 @@ def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
             fix="export it again without a group that contains itself",
         )
     entries: dict[str, Any] = {}
-    for name in map(str, group):
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
+    for stored in group.id:
+        name = stored.decode("utf-8", "surrogateescape")
+        if group.id.links.get_info(stored).type != h5l.TYPE_HARD:
             raise FileError(
                 f"{path}: {group.name}/{name} is a link to elsewhere, "
                 "which a NIR file must not have",
                 fix="write what it leads to into the file",
             )
-        entry = group[name]
+        entry = group[stored]
         if isinstance(entry, h5py.Group):
             entries[name] = _load_group(entry, reading, depth + 1)
         elif isinstance(entry, h5py.Dataset):
@@ -243,11 +294,14 @@ def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
 
 def _load_attributes(entry: h5py.Group | h5py.Dataset, reading: _Reading) -> dict[str, Dataset]:
     attributes = {}
+    if h5a.get_num_attrs(entry.id) == 0:
+        return attributes
     for name in entry.attrs:
-        reading.take(f"{entry.name}@{name}", entry.attrs.get_id(name).get_storage_size())
-        attributes[name] = Dataset(
-            value=_frozen(entry.attrs[name]), dtype=entry.attrs.get_id(name).dtype
-        )
+        stored, where = entry.attrs.get_id(name), f"{entry.name}@{name}"
+        dtype = reading.type_of(where, stored)
+        numbers = stored.get_space().get_simple_extent_npoints()
+        reading.budget.take(where, int(numbers) * dtype.itemsize)
+        attributes[name] = Dataset(value=_frozen(entry.attrs[name]), dtype=dtype)
     return attributes
 
 
@@ -262,19 +316,20 @@ def _frozen(value: Any) -> np.ndarray | h5py.Empty:
     return array
 
 
-def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> None:
+def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> int:
     """Refuse numbers that do not lie in this file as they are, or that only a plug-in decodes:
-    nothing is read from elsewhere, and no code is loaded.
+    nothing is read from elsewhere, and no code is loaded. The layout of all others.
     """
     properties = dataset.id.get_create_plist()
+    layout = properties.get_layout()
     filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
     strange = [number for number in filters if number not in _FILTERS]
-    if properties.get_layout() not in _LAYOUTS or properties.get_external_count():
+    if layout not in _LAYOUTS or properties.get_external_count():
         what = "has its numbers elsewhere (external storage or a virtual dataset)"
     elif strange:
         what = f"is compressed by filter {strange[0]}, which only a plug-in decodes"
     else:
-        return
+        return layout
     raise FileError(
         f"{reading.path}: {dataset.name} {what}, and a NIR file holds them itself",
         fix="write it again with h5py, plain or compressed by gzip",
@@ -283,25 +338,29 @@ def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> None:
 
 def _load_dataset(dataset: h5py.Dataset, reading: _Reading) -> Dataset:
     reading.enter(dataset)
-    _refuse_storage(dataset, reading)
-    reading.take(str(dataset.name), dataset.size * dataset.dtype.itemsize if dataset.size else 0)
-    value = _frozen(dataset[()])
+    chunked = _refuse_storage(dataset, reading) == h5py.h5d.CHUNKED
+    dtype = reading.type_of(str(dataset.name), dataset)
+    reading.budget.take(str(dataset.name), dataset.size * dtype.itemsize if dataset.size else 0)
+    return Dataset(
+        value=_frozen(dataset[()]),
+        dtype=dtype,
+        attributes=_load_attributes(dataset, reading),
+        storage=_storage(dataset) if chunked else {},
+    )
+
+
+def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
+    """How the chunks of a dataset are stored; nothing else has more than one way."""
     names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
     # What create_dataset would do by itself is left out.
     defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
     storage = {name: getattr(dataset, name) for name in names}
     kept = {name: setting for name, setting in storage.items() if setting is not None}
-    kept = {
+    return {
         name: setting
         for name, setting in kept.items()
         if name not in defaults or setting != defaults[name]
     }
-    return Dataset(
-        value=value,
-        dtype=dataset.dtype,
-        attributes=_load_attributes(dataset, reading),
-        storage=kept,
-    )
 
 
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
@@ -311,7 +370,15 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
     Raises:
         FileError: The file exists, or the folder cannot be written.
     """
+    write_whole(path, image_of(path, document), force)
 
+
+def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
+    """The bytes of a file of a document, which were read back; `path` is for messages.
+
+    Raises:
+        FileError: what HDF5 made of it reads otherwise.
+    """
     image = _image(document)
     # HDF5 may not say that it could not write: what was written is read before it counts.
     if not _same(_load_image(image), document):
@@ -319,7 +386,7 @@ def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> 
             f"{path} was not written: what HDF5 made of it reads otherwise",
             fix="please report it, with the versions that jaxsnn doctor shows",
         )
-    write_whole(path, image, force)
+    return image
 
 
 def _image(document: Group) -> bytes:
@@ -332,7 +399,7 @@ def _image(document: Group) -> bytes:
 
 def _load_image(image: bytes) -> Group:
     with h5py.File(io.BytesIO(image), "r") as file:
-        return _load_group(file, _Reading(path="", bytes_left=sys.maxsize), 0)
+        return _load_group(file, _Reading(path="", budget=ByteBudget("", sys.maxsize)), 0)
 
 
 def _same(found: Any, wanted: Any) -> bool:

@@ -145,6 +145,8 @@ def _original(graph: Graph, name: str) -> str | None:
     """
     if name in graph.nodes:
         return name
+    if len(graph.subgraphs) == 1:
+        return None  # nothing is nested, and all names are what they were
     found = [
         known
         for known in graph.nodes

@@ -58,6 +58,7 @@ class Parameter:
         tied_to: names of time constants; where one of them is infinite, it may be infinite too.
         single: it is one number for the whole node.
         texts: texts that it may be in place of numbers.
+        whole: it holds whole numbers.
         declares_shape: it repeats the shape of what reaches the node.
     """
 
@@ -71,6 +72,7 @@ class Parameter:
     tied_to: tuple[str, ...] = ()
     single: bool = False
     texts: tuple[str, ...] = ()
+    whole: bool = False
     declares_shape: bool = False
 
     @property

@@ -191,14 +191,14 @@ Node.traits = _NoTraits()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 _element = partial(Parameter, per="element")
-_setting = partial(Parameter, per="setting")
+_setting = partial(Parameter, per="setting", whole=True)
 _tau = partial(Parameter, per="element", time=1, positive=True)
-_DECLARED_SHAPE = _setting(name="shape", optional=True, declares_shape=True)
+_DECLARED_SHAPE = _setting(name="shape", optional=True, least=0, declares_shape=True)
 _V_RESET = _element(name="v_reset", optional=True, default=0.0)
 _W_IN = _element(name="w_in", optional=True, default=1.0, tied_to=("tau_syn",))
 _PADDING = _setting(name="padding", least=0, texts=("same", "valid"))
 _CONVOLUTION = (
-    _setting(name="input_shape", optional=True),
+    _setting(name="input_shape", optional=True, least=0),
     Parameter(name="weight"),
     _setting(name="stride", least=1),
     _PADDING,

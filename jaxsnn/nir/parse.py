@@ -24,10 +24,12 @@ from jaxsnn.errors import (
 )
 from jaxsnn.nir.dialects import DIALECTS, Dialect
 from jaxsnn.nir.documents import document_of
-from jaxsnn.nir.files import Dataset, Group, load, text_of
+from jaxsnn.nir.files import Dataset, Group, text_of
 from jaxsnn.nir.graph import Change, Edge, Graph, Subgraph, natural_key
 from jaxsnn.nir.inference import resolve
 from jaxsnn.nir.nodes import Input, Node, Output, class_of
+from jaxsnn.nir.read_limits import limit_reading
+from jaxsnn.nir.reading import read_nir
 from jaxsnn.nir.repair import add_borders, findings
 from jaxsnn.nir.validation import is_open, validate
 
@@ -47,9 +49,14 @@ def read(
     spike_kernel: Any = None,
     initial: Any = None,
     readout: Any = None,
+    max_bytes: int | None = None,
+    read_timeout: float | None = None,
     **own: Any,
 ) -> Graph:
     """Read a NIR file.
+
+    With `read_timeout` a process of its own reads it, within limits of time and memory, as the
+    command line always does, for a file may be broken on purpose; without, this process does.
 
     Args:
         path: The file.
@@ -65,6 +72,8 @@ def read(
         spike_kernel: "delta", or "box" of width dt.
         initial: The membrane at the start: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
+        max_bytes: That the arrays may have, decoded; None: 2 GiB, or what JAXSNN_MAX_BYTES says.
+        read_timeout: Seconds, after which reading is given up; see `jaxsnn.nir.limit_reading`.
         own: Options that single frameworks have. Sinabs: min_v_mem (a number below which V never
             is at the end of a step, or "none") and spike_fn ("multi" or "single"); others those
             that they were registered with.
@@ -79,20 +88,12 @@ def read(
         UnsupportedNodeError: A node type that neither NIR 1.0.8 has nor anybody registered.
         DialectError, UsageError: An option contradicts the file, or makes no sense.
     """
-    options = {
-        "dt": dt,
-        "dt_export": dt_export,
-        "time_unit": time_unit,
-        "reset": reset,
-        "reset_delay": reset_delay,
-    }
-    options |= {
-        "norm_input": norm_input,
-        "spike_kernel": spike_kernel,
-        "initial": initial,
-        "readout": readout,
-    }
-    return parse(load(path), dialect=dialect, **options, **own)
+    options = {"dt": dt, "dt_export": dt_export, "time_unit": time_unit, "reset": reset}
+    options |= {"reset_delay": reset_delay, "norm_input": norm_input, "spike_kernel": spike_kernel}
+    options |= {"initial": initial, "readout": readout}
+    with limit_reading(max_bytes=max_bytes, read_timeout=read_timeout):
+        document = read_nir(path)
+    return parse(document, dialect=dialect, **options, **own)
 
 
 def parse(source: Any, *, dialect: str | Dialect = "auto", **options: Any) -> Graph:

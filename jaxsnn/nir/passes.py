@@ -5,6 +5,7 @@ They never change it, and never guess: what cannot be known is None.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
 
@@ -72,19 +73,47 @@ def shapes(graph: Graph) -> dict[str, tuple[Shape | None, Shape | None]]:
     sources, targets = _neighbours(graph)
     for name in graph.inputs:
         inward[name] = _declared_input(graph, name, targets[name], inward)
-    order = graph.order()
-    changed = True
-    while changed:
-        changed = False
-        for name in order:
-            before = (inward[name], outward[name])
-            _improve(graph, name, sources[name], targets[name], inward, outward)
-            changed = changed or before != (inward[name], outward[name])
+    _infer(graph, sources, targets, inward, outward)
     for name, node in graph.nodes.items():
         # A population of one neuron, or a relay that nothing reaches.
         if inward[name] is None and outward[name] is None and not sources[name]:
             inward[name] = outward[name] = _alone(node)
     return {name: (inward[name], outward[name]) for name in graph.nodes}
+
+
+def _infer(
+    graph: Graph,
+    sources: Mapping[str, list[str]],
+    targets: Mapping[str, list[str]],
+    inward: dict[str, Shape | None],
+    outward: dict[str, Shape | None],
+) -> None:
+    """Improve all nodes in their order, again and again until nothing changes.
+
+    A node is looked at again only where a neighbour has changed, so that the work grows with the
+    number of edges, also where a shape is known at the end alone.
+    """
+    order = graph.order()
+    place = {name: number for number, name in enumerate(order)}
+    now = list(range(len(order)))  # a heap: places that are left in this pass
+    while now:
+        waiting, later = set(now), set()
+        while now:
+            here = heapq.heappop(now)
+            name = order[here]
+            waiting.discard(here)
+            before = inward[name], outward[name]
+            _improve(graph, name, sources[name], targets[name], inward, outward)
+            neighbours = (sources[name] if inward[name] != before[0] else []) + (
+                targets[name] if outward[name] != before[1] else []
+            )
+            for number in (place[neighbour] for neighbour in neighbours):
+                if number <= here:
+                    later.add(number)
+                elif number not in waiting:
+                    waiting.add(number)
+                    heapq.heappush(now, number)
+        now = sorted(later)
 
 
 def _alone(node: Node) -> Shape | None:

@@ -69,8 +69,30 @@ def findings(graph: Graph) -> Graph:
     repairs = [change for name in graph.nodes for change in _repairs_of(graph, name, found[name])]
     warnings = [problem for name in graph.nodes for problem in _warnings_of(graph, name, found)]
     return dataclasses.replace(
-        graph, repairs=(*graph.repairs, *repairs), warnings=(*graph.warnings, *warnings)
+        graph,
+        repairs=(*graph.repairs, *repairs),
+        warnings=(*graph.warnings, *_version_warnings(graph), *warnings),
     )
+
+
+#: The first number of the versions of NIR whose files are known.
+_KNOWN_VERSIONS = ("0", "1")
+
+
+def _version_warnings(graph: Graph) -> Iterator[Problem]:
+    """A version that is none, or later than those that are known."""
+    document = graph.source if isinstance(graph.source, dict) else {}
+    version = graph.version
+    if version is None and "version" not in document:
+        return  # the oldest files have none
+    if version is None or version.split(".")[0] not in _KNOWN_VERSIONS:
+        said = "is no text" if version is None else f"is '{version[:40]}'"
+        yield Problem(
+            code="unknown-version",
+            severity="warning",
+            message=f"the version of NIR that the file names {said}, known are versions 0 and 1",
+            fix="compare what is read with the source: later versions may mean numbers otherwise",
+        )
 
 
 def _repairs_of(
@@ -116,6 +138,7 @@ def _warnings_of(
     yield from _edge_warnings(graph, node, found)
     if node.traits.fires and {"v_reset", "v_threshold"} <= set(node.names):
         yield from _reset_warnings(node)
+    yield from _rounding_warnings(node)
     if node.traits.state and found[name][1] is None:
         what = "has an unknown size, its parameters are scalars, and so are its neighbours"
         yield _warning(node, what, "give its parameters a shape")
@@ -160,6 +183,23 @@ def _reset_warnings(node: Node) -> Iterator[Problem]:
         what = f"has v_reset = {low:g}, not below v_threshold = {high:g}"
         fix = "lower v_reset; a neuron that is reset to its threshold fires without end"
         yield _warning(node, what, fix)
+
+
+#: Whole numbers from here on are rounded, where they are made floats of 64 bits.
+_EXACT = 2**53
+
+
+def _rounding_warnings(node: Node) -> Iterator[Problem]:
+    """Whole numbers that floats do not hold."""
+    for name, value in node.parameters.items():
+        if isinstance(value, str) or value.dtype.kind not in "iu" or value.size == 0:
+            continue
+        largest = max(abs(int(value.max())), abs(int(value.min())))
+        if largest > _EXACT:
+            what = (
+                f"has {name} of {largest}, a whole number that is rounded where it is computed with"
+            )
+            yield _warning(node, what, f"keep whole numbers below {_EXACT}, or write floats")
 
 
 def _warning(node: Node, what: str, fix: str) -> Problem:

@@ -103,6 +103,9 @@ def _number_problems(node: Node, parameter: Parameter, value: np.ndarray) -> Ite
         what = f"has {_count(bad)} {name} that {_verb(bad)} not positive, {_first(value, bad)}"
         whatever = "a time constant" if parameter.is_time_constant else "it"
         yield _problem(node, "not-positive", what, f"{whatever} must be greater than 0")
+    if parameter.whole and value.dtype.kind == "f" and np.any(bad := value != np.round(value)):
+        what = f"has {name} = {_first(value, bad)}"
+        yield _problem(node, "not-whole", what, "it must be a whole number")
     least = parameter.least
     if least is not None and np.any(bad := value < least):
         code = "not-positive" if least > 0 else "negative" if least == 0 else "too-small"

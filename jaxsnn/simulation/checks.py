@@ -28,11 +28,12 @@ from jaxsnn.network.obstacles import obstacles
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_taus
 from jaxsnn.nir.convert.target import importer_target
-from jaxsnn.nir.files import Group, load
+from jaxsnn.nir.files import Group
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.parse import assemble, parse, type_of
+from jaxsnn.nir.reading import read_nir
 from jaxsnn.nir.validation import is_open, validate
 
 
@@ -87,7 +88,7 @@ def check_file(
         UsageError: an unknown purpose or option.
     """
     refuse_unknown(purpose, threshold)
-    document = load(path)
+    document = read_nir(path)
     problems, decided = _broken(document)
     if decided:
         return CheckReport(purpose=purpose, problems=problems), None

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError, listing, suggestion
+from jaxsnn.errors import FileError, JaxsnnError, UsageError, listing, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
+from jaxsnn.nir.read_limits import ByteBudget
+from jaxsnn.output import refuse_unreadable
 
 #: Names of the observable that is meant where a file of NIR data has several of a node.
 SPIKES = ("spikes", "spike")
@@ -43,25 +45,48 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an .npz file.
 
     Raises:
-        FileError: no such file, or it is not an .npz file of plain arrays.
+        FileError: no such file, or it is not an .npz file of plain arrays, or they have more bytes
+            than `jaxsnn.nir.read_limits` allows.
     """
-    if not os.path.exists(path):
-        raise FileError(f"{path}: no such file")
-    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+    path = refuse_unreadable(path, "an .npz file")
+    if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             alone = file.read(6) == b"\x93NUMPY"
         what = "holds one array" if alone else "is not an .npz file of arrays"
         raise FileError(f"{path} {what}", fix="save it with numpy.savez, under a name")
     try:
+        _refuse_large(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: _plain(path, name, file) for name in file.files}
-    except FileError:
+    except (JaxsnnError, MemoryError):
         raise
     except Exception as error:  # what a broken zip file raises is not documented
         raise FileError(
             f"{path} is not an .npz file of arrays ({str(error).splitlines()[0]})",
             fix="save it again with numpy.savez",
         ) from error
+
+
+def _refuse_large(path: str | os.PathLike[str]) -> None:
+    """Refuse arrays that would be too large, by what their headers say, before there is room made
+    for any.
+    """
+    budget = ByteBudget(path)
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                version = np.lib.format.read_magic(member)
+                read = _HEADERS[version]
+                shape, _, dtype = read(member)
+                budget.take(f"'{name.removesuffix('.npy')}'", math.prod(shape) * dtype.itemsize)
+
+
+#: What reads the header of an array, by the version of its format; the third is of UTF-8 names.
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -94,12 +94,14 @@ def factors(value: Any) -> float | dict[str, float]:
 # Ranges
 
 
-def at_least(least: int) -> Callable[[str, Any], None]:
-    """The check of a number that must not be smaller."""
+def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
+    """The check of a number that must not be smaller, nor larger."""
 
     def check(name: str, value: Any) -> None:
         if not value >= least:
             raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
+        if value > most:
+            raise UsageError(f"{name} is {value}", fix=f"give at most {most}")
 
     return check
 

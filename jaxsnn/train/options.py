@@ -196,7 +196,11 @@ class TrainOptions:
         check=positive,
     )
     epochs: int = option(
-        50, "passes over the training samples", convert=whole, metavar="N", check=at_least(1)
+        50,
+        "passes over the training samples",
+        convert=whole,
+        metavar="N",
+        check=at_least(1, most=10**6),
     )
     batch_size: int = option(64, "samples of a step", convert=whole, metavar="N", check=at_least(1))
     learning_rate: float = option(

@@ -172,3 +172,45 @@ def test_a_mapping_of_nothing():
     assert [one.code for one in check(mapping, net)] == ["other-net"]
     assert check(dataclasses.replace(mapping, fingerprint=net.fingerprint()), net) == ()
     assert mapping.chip is HICANN_X
+
+
+@pytest.mark.parametrize(("beyond", "codes"), [(0, set()), (1, {"bad-event"})])
+def test_the_largest_event_of_the_host_is_the_last_that_is_allowed(beyond, codes):
+    net = dense_net(5, 4, 3)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    largest = (mapping.chip.buses << mapping.chip.event_bits) - 1
+    first = dataclasses.replace(run.sources[0], events=(*run.sources[0].events, largest + beyond))
+    changed = dataclasses.replace(run, sources=(first, *run.sources[1:]))
+    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
+    assert {one.code for one in found} & {"bad-event"} == codes
+    for one in found:
+        if one.code == "bad-event":
+            assert f"sends the event {largest + 1}, addresses are 0 to {largest}" in one.message
+
+
+@pytest.mark.parametrize(("beyond", "wrong"), [(0, False), (1, True), (-1, False)])
+def test_the_largest_address_of_a_neuron_is_the_last_that_is_allowed(beyond, wrong):
+    net = dense_net(5, 4, 3)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    largest = (1 << mapping.chip.address_bits) - 1
+    first = dataclasses.replace(run.neurons[0], address=largest + beyond)
+    changed = dataclasses.replace(run, neurons=(first, *run.neurons[1:]))
+    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
+    assert ("bad-address" in {one.code for one in found}) == wrong
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_every_source_of_one_sign_that_is_missing_is_found(sign):
+    net = recurrent_net(4, 5)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    # rows of the chip have one sign: all synapses in rows of that sign are taken out
+    mode = 1 if sign > 0 else 2
+    rows = run.row_modes[run.synapses[:, 0], run.synapses[:, 1]]
+    assert (net.weight * sign > 0).any()
+    changed = dataclasses.replace(run, synapses=run.synapses[rows != mode])
+    found = check(dataclasses.replace(mapping, runs=(changed,)), net)
+    missing = {one.node for one in found if one.code == "missing"}
+    assert len(missing) == int((net.weight * sign > 0).sum())

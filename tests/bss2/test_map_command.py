@@ -91,7 +91,7 @@ def test_too_few_runs_are_refused_with_the_resource(folder):
         (["net.nir", "-o", "a.json", "--signs", "any"], "no signs 'any'"),
         (["net.nir", "-o", "a.json", "--time-limit", "soon"], "'soon' is not a time"),
         (["net.nir", "-o", "a.json", "--placer", "spraed"], "did you mean 'spread'?"),
-        (["net.nir", "--verify", "absent.json"], "absent.json cannot be read"),
+        (["net.nir", "--verify", "absent.json"], "absent.json: no such file"),
         (["net.nir", "--verify", "net.nir"], "is not text"),
     ],
 )

@@ -161,7 +161,7 @@ def test_output_that_exists_is_never_overwritten(net, tmp_path, capsys):
         ),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--config", "no.toml"],
-            "no.toml cannot be read",
+            "no.toml: no such file",
         ),
         (
             ["train", DEMO_NET, *TOLD, "--data", "yinyang", "-o", "x.nir", "--epochs", "0"],

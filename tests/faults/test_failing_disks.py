@@ -16,7 +16,8 @@ import pytest
 from jaxsnn import output
 from jaxsnn.errors import FileError
 from jaxsnn.nir import build, read, write
-from jaxsnn.output import write_arrays, write_json, write_whole
+from jaxsnn.output import write_arrays, write_folder, write_json, write_together, write_whole
+from tests.helpers.command_line import DEMO_NET, ROOT
 
 
 def graph(scale=1.0):
@@ -183,6 +184,122 @@ def test_a_replaced_file_keeps_its_permissions_and_the_links_to_it(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "new"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("place", ["write", "name"])
+def test_files_that_belong_together_appear_together_or_not(
+    force, failing, place, tmp_path, monkeypatch
+):
+    names = ["a.svg", "b.json", "c.nir"]
+    if force:
+        write_together({tmp_path / name: "old" for name in names})
+    called, method = [], output._write_through if place == "write" else output._put
+
+    def fail(*arguments):
+        called.append(arguments)
+        if len(called) > failing:
+            raise OSError(errno.EIO, "I/O error")
+        method(*arguments)
+
+    monkeypatch.setattr(output, method.__name__, fail)
+    with pytest.raises(FileError, match=names[failing]):
+        write_together({tmp_path / name: "new" for name in names}, force)
+    monkeypatch.undo()
+    found = {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)}
+    assert found == (dict.fromkeys(names, "old") if force else {})
+    write_together({tmp_path / name: "new" for name in names}, force)
+    assert sorted(os.listdir(tmp_path)) == names
+    assert {(tmp_path / name).read_text() for name in names} == {"new"}
+
+
+def test_a_file_that_came_meanwhile_stays_and_takes_the_others_back(tmp_path, monkeypatch):
+    put = output._put
+
+    def late(temporary, target, force):
+        if target.name == "b":
+            target.write_text("another's")
+        put(temporary, target, force)
+
+    monkeypatch.setattr(output, "_put", late)
+    with pytest.raises(FileError, match="b exists"):
+        write_together({tmp_path / name: "new" for name in "abc"})
+    assert os.listdir(tmp_path) == ["b"]
+    assert (tmp_path / "b").read_text() == "another's"
+
+
+def test_the_file_that_counts_is_named_last(tmp_path, monkeypatch):
+    put, named = output._put, []
+    monkeypatch.setattr(output, "_put", lambda *args: (named.append(args[1].name), put(*args)))
+    write_together({tmp_path / name: "new" for name in "cab"})
+    assert named == ["c", "a", "b"]
+
+
+def test_bytes_are_on_the_disk_before_they_have_a_name(tmp_path, monkeypatch):
+    order, sync, link, replace = [], os.fsync, os.link, os.replace
+
+    def spy(name, function):
+        monkeypatch.setattr(
+            os, name, lambda *args, **kw: (order.append(name), function(*args, **kw))
+        )
+
+    for name, function in (("fsync", sync), ("link", link), ("replace", replace)):
+        spy(name, function)
+    write_whole(tmp_path / "a", "1")
+    assert order == ["fsync", "link", "fsync"]  # the file, its name, the folder
+    order.clear()
+    write_whole(tmp_path / "a", "2", force=True)
+    assert order == ["fsync", "replace", "fsync"]
+
+
+def test_a_new_folder_appears_with_all_of_its_files(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(FileError, match="cannot be made"):
+        write_folder(tmp_path / "folder", {"a": "1", "b": "2"})
+    assert os.listdir(tmp_path) == []
+    monkeypatch.undo()
+    write_folder(tmp_path / "folder", {"a": "1", "b": "2"})
+    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
+    with pytest.raises(FileError, match="a exists"):
+        write_folder(tmp_path / "folder", {"a": "3", "c": "4"})
+    assert sorted(os.listdir(tmp_path / "folder")) == ["a", "b"]
+    write_folder(tmp_path / "folder", {"a": "3"}, force=True)
+    assert (tmp_path / "folder" / "a").read_text() == "3"
+    with pytest.raises(FileError, match="it is no folder"):
+        write_folder(tmp_path / "folder" / "a", {"b": "1"})
+
+
+def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old, young = f".a.{gone.pid}.0000", f".a.{gone.pid}.1111"
+    mine, other = f".a.{os.getpid()}.2222", f".b.{gone.pid}.3333"
+    for name in (old, young, mine, other, ".a.notes"):
+        (tmp_path / name).write_text("half")
+        if name != young:
+            os.utime(tmp_path / name, (0, 0))
+    write_whole(tmp_path / "a", "whole")
+    assert sorted(os.listdir(tmp_path)) == sorted(["a", young, mine, other, ".a.notes"])
+
+
+def test_of_four_conversions_at_once_one_succeeds(tmp_path):
+    argv = [sys.executable, "-m", "jaxsnn.commands.cli", "convert", str(DEMO_NET), "out.nir"]
+    argv += ["--from", "snntorch", "--reset", "zero", "--reset-delay", "true", "--to", "norse"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = [
+        subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    errors = [one.communicate(timeout=300)[1] for one in running]
+    assert sorted(one.returncode for one in running) == [0, 2, 2, 2], errors
+    assert (
+        sum("out.nir exists: choose another name or pass --force" in text for text in errors) == 3
+    )
+    assert os.listdir(tmp_path) == ["out.nir"]
 
 
 def test_devices_and_pipes_are_not_written_over(tmp_path):

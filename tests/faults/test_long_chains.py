@@ -2,8 +2,20 @@
 
 import importlib
 import itertools
+import sys
+from contextlib import suppress
 
+import numpy as np
 import pytest
+
+from jaxsnn.errors import JaxsnnError
+from jaxsnn.nir import describe, parse
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.description import as_text
+from jaxsnn.nir.drawing import dot, mermaid, svg
+from jaxsnn.nir.export import document_of_graph
+from jaxsnn.nir.files import Dataset, Group, text_dataset
+from jaxsnn.simulation.checks import check
 
 READING = importlib.import_module("jaxsnn.nir.parse")
 
@@ -30,3 +42,111 @@ def test_edges_are_looked_up_and_not_searched_for(path):
     found = READING._repaired_edges(raw, path, names, flat)
     assert found == list(itertools.pairwise(names))
     assert Counted.comparisons < 20 * len(raw)
+
+
+# ---- the whole way, counted in calls
+
+
+def numbers(value):
+    return Dataset(value=np.asarray(value), dtype=np.asarray(value).dtype)
+
+
+def chain(count, *, sized=True, loop=False, fan=False):
+    """A document of so many Scales, one after the other, or (`fan`) beside each other.
+
+    Args:
+        sized: the Scales and the Input have a shape; else only a Linear at the end has.
+        loop: the last feeds the first.
+    """
+    ends = {
+        name: Group({"type": text_dataset(name), "shape": numbers([2])})
+        for name in ("Input", "Output")
+    }
+    if not sized:
+        ends = {
+            "Input": Group({"type": text_dataset("Input")}),
+            "Output": Group({"type": text_dataset("Output")}),
+        }
+    scale = numbers(np.ones(2) if sized else 1.0)
+    names = [f"s{number}" for number in range(count)]
+    last = (
+        {}
+        if sized
+        else {"w": Group({"type": text_dataset("Linear"), "weight": numbers(np.ones((2, 2)))})}
+    )
+    nodes = {name: Group({"type": text_dataset("Scale"), "scale": scale}) for name in names}
+    edges = [*itertools.pairwise(["Input", *names, *last, "Output"])]
+    if fan:
+        edges = [edge for name in names for edge in (("Input", name), (name, "Output"))]
+    if loop:
+        edges.append((names[-1], names[0]))
+    graph = {
+        "type": text_dataset("NIRGraph"),
+        "nodes": Group(ends | nodes | last),
+        "edges": text_dataset([list(edge) for edge in edges]),
+    }
+    return Group({"version": text_dataset("1.0.8"), "node": Group(graph)})
+
+
+CHAINS = {
+    "a chain": {},
+    "a chain whose size is known at its end": {"sized": False},
+    "a ring": {"loop": True},
+    "a fan": {"fan": True},
+}
+#: What is done with a graph before anything runs.
+WAYS = {
+    "describe": lambda graph: (describe(graph), as_text(graph)),
+    "draw": lambda graph: (svg(graph), dot(graph), mermaid(graph)),
+    "write": document_of_graph,
+    "check for event": lambda graph: check(graph, "event"),
+    "check for grid": lambda graph: check(graph, "grid"),
+    "check for bss2": lambda graph: check(graph, "bss2"),
+    "check for norse": lambda graph: check(graph, "norse"),
+    "convert": lambda graph: convert(graph, to="norse", dt="1ms"),
+}
+
+
+def work(function, *arguments):
+    """Calls that a function makes, of Python and of C."""
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        with suppress(JaxsnnError):
+            function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+def test_the_work_grows_with_the_number_of_nodes(kind):
+    documents = [chain(count, **CHAINS[kind]) for count in (40, 80, 160)]
+    parse(documents[0], dialect="nir")  # what is imported once does not count
+    for way in WAYS.values():
+        work(way, parse(documents[0], dialect="nir"))
+    spent = {"parse": [work(lambda d: parse(d, dialect="nir"), one) for one in documents]}
+    graphs = [parse(one, dialect="nir") for one in documents]
+    for name, way in WAYS.items():
+        spent[name] = [work(way, graph) for graph in graphs]
+    # what grows with the square of the number has four times the growth of before
+    growth = {name: (b - a, c - b) for name, (a, b, c) in spent.items()}
+    wrong = {
+        name: later / former for name, (former, later) in growth.items() if later > 2.6 * former
+    }
+    assert wrong == {}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_nodes_are_read_and_described(tmp_path):
+    from jaxsnn.commands.cli import main
+    from jaxsnn.nir.files import save
+
+    save(tmp_path / "long.nir", chain(100_000))
+    assert main(["info", str(tmp_path / "long.nir"), "--dialect", "nir", "-q"]) == 0

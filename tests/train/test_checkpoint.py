@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Dropout, fit
+from jaxsnn.train.loop import checkpoint as checkpoints
+from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from tests.helpers.command_line import DEMO_NET, ROOT, TOLD
 from tests.helpers.small_task import DATA, small_net
 
 #: Everything that has a memory: momenta, a running average, random numbers, a learning rate that
@@ -57,6 +61,7 @@ def lines_of(folder):
 def test_the_folder_holds_the_run_the_best_and_the_history(uninterrupted):
     folder, trained = uninterrupted
     assert sorted(path.name for path in folder.iterdir()) == [
+        "before.npz",
         "best.npz",
         "history.jsonl",
         "last.npz",
@@ -168,19 +173,277 @@ def test_a_checkpoint_of_another_run_is_refused(uninterrupted, net, changes, mes
 
 def test_a_checkpoint_with_former_names_of_options_is_resumed(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
-    with np.load(tmp_path / "last.npz") as file:
-        arrays = dict(file)
-    header = json.loads(arrays.pop("header").tobytes())
+    header, arrays = unsealed(tmp_path / "last.npz")
     assert set(header["settings"]).isdisjoint({"averaging", "push"})
     for now, former in (("ema_decay", "averaging"), ("weight_bumping", "push")):
         header["settings"][former] = header["settings"].pop(now)
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    np.savez(tmp_path / "last.npz", header=text, **arrays)
+    named = {f"array{number}": array for number, array in enumerate(arrays)}
+    (tmp_path / "last.npz").write_bytes(sealed(header, named))
     again = fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)
     assert summary(again) == summary(uninterrupted[1])
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "last.npz").write_bytes(b"PK no zip file")
-    with pytest.raises(FileError, match=r"last\.npz is not a checkpoint"):
+    with pytest.raises(FileError, match=r"last\.npz is not"):
         fit(small_net(), DATA, **SETTINGS, checkpoint=tmp_path, resume=True)
+
+
+# ---- files that are damaged, edited, or wanted by two runs
+
+
+@pytest.fixture
+def copy(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def resumed(folder, **changes):
+    return fit(small_net(), DATA, **{**SETTINGS, **changes}, checkpoint=folder, resume=True)
+
+
+def same(one, other):
+    return one.history == other.history and all(
+        np.array_equal(one.graph.nodes[name].weight, other.graph.nodes[name].weight)
+        for name in ("1", "3")
+    )
+
+
+def rewritten(path, change, seal=True):
+    """A checkpoint with another header, sealed or as version 1 was."""
+    header, arrays = unsealed(path)
+    change(header)
+    named = {f"array{number}": array for number, array in enumerate(arrays)}
+    if seal:
+        path.write_bytes(sealed(header, named))
+    else:
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        np.savez(path, header=text, **named)
+
+
+def test_there_are_two_generations(uninterrupted):
+    header, _ = unsealed(uninterrupted[0] / "last.npz")
+    before, _ = unsealed(uninterrupted[0] / "before.npz")
+    assert (len(header["history"]), len(before["history"])) == (7, 6)
+    assert header["history"][:6] == before["history"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "zeros"])
+def test_where_the_last_is_damaged_the_run_goes_on_from_the_one_before(damage, uninterrupted, copy):
+    last = copy / "last.npz"
+    data = last.read_bytes()
+    if damage == "gone":
+        last.unlink()
+    elif damage == "cut":
+        last.write_bytes(data[: len(data) // 2])
+    elif damage == "zeros":
+        last.write_bytes(bytes(len(data)))
+    else:
+        changed = bytearray(data)
+        changed[len(data) // 3] ^= 1
+        last.write_bytes(changed)
+    lines = []
+    again = resumed(copy, progress=lines.append)
+    assert same(again, uninterrupted[1])
+    (note,) = [note for note in again.notes if "before.npz" in note]
+    assert note.endswith("the run goes on from before.npz, after epoch 5")
+    assert note in lines
+    assert unsealed(last)[0]["history"] == unsealed(uninterrupted[0] / "last.npz")[0]["history"]
+
+
+def test_every_byte_counts(copy):
+    """The seal covers what the checksums of a zip file do not."""
+    last = copy / "last.npz"
+    data = last.read_bytes()
+    for place in np.linspace(0, len(data) - 1, 200).astype(int):
+        changed = bytearray(data)
+        changed[place] ^= 0x10
+        last.write_bytes(changed)
+        with pytest.raises(FileError):
+            unsealed(last)
+    last.write_bytes(data)
+    unsealed(last)
+
+
+def test_where_both_are_damaged_the_run_is_refused(copy):
+    for name in ("last.npz", "before.npz"):
+        (copy / name).write_bytes(b"PK nothing")
+    with pytest.raises(FileError, match=r"before\.npz is not"):
+        resumed(copy)
+
+
+EDITS = {
+    **{
+        f"no {name}": (lambda header, name=name: header.pop(name))
+        for name in (
+            "settings",
+            "fingerprint",
+            "history",
+            "seconds",
+            "best_epoch",
+            "budgets",
+            "factor",
+            "failures",
+            "failing_epochs",
+            "version",
+        )
+    },
+    "settings a list": lambda header: header.update(settings=[]),
+    "history empty": lambda header: header.update(history=[]),
+    "history of numbers": lambda header: header.update(history=[1] * 7),
+    "a record without a loss": lambda header: header["history"][1].pop("train_loss"),
+    "a record with more": lambda header: header["history"][1].update(more=1),
+    "a loss of text": lambda header: header["history"][1].update(train_loss="1"),
+    "spikes of text": lambda header: header["history"][1].update(spikes={"a": "b"}),
+    "epochs out of order": lambda header: header["history"].reverse(),
+    "seconds too few": lambda header: header["seconds"].pop(),
+    "seconds of text": lambda header: header.update(seconds=["1"] * 7),
+    "best epoch too large": lambda header: header.update(best_epoch=7),
+    "best epoch negative": lambda header: header.update(best_epoch=-1),
+    "best epoch true": lambda header: header.update(best_epoch=True),
+    "budgets unknown": lambda header: header.update(budgets={"other": 1}),
+    "budgets of text": lambda header: header.update(budgets={"max_spikes": "many"}),
+    "budgets of broken pairs": lambda header: header.update(budgets={"max_spikes": [["a"]]}),
+    "factor infinite": lambda header: header.update(factor=float("inf")),
+    "factor zero": lambda header: header.update(factor=0),
+    "failures half": lambda header: header.update(failures=0.5),
+    "fingerprint a number": lambda header: header.update(fingerprint=1),
+    "version text": lambda header: header.update(version="2"),
+    "version later": lambda header: header.update(version=3),
+}
+
+
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as version 1"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_header_is_refused_in_one_line(edit, seal, copy):
+    def change(header):
+        EDITS[edit](header)
+        if not seal and "version" in header and header["version"] == 2:
+            header["version"] = 1
+
+    last = copy / "last.npz"
+    rewritten(last, change, seal)
+    with pytest.raises((FileError, UsageError), match=r"last\.npz") as caught:
+        unsealed(last)
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_checkpoint_of_before_seals_is_resumed(uninterrupted, copy):
+    rewritten(copy / "last.npz", lambda header: header.update(version=1), seal=False)
+    assert same(resumed(copy), uninterrupted[1])
+
+
+def test_a_seal_that_was_taken_off_is_missed(copy):
+    rewritten(copy / "last.npz", lambda header: None, seal=False)
+    with pytest.raises(FileError, match="it has no seal"):
+        unsealed(copy / "last.npz")
+
+
+def test_a_checkpoint_is_an_ordinary_npz_file(uninterrupted):
+    with np.load(uninterrupted[0] / "last.npz") as file:
+        assert "header" in file.files
+    assert zipfile.ZipFile(uninterrupted[0] / "last.npz").testzip() is None
+
+
+# ---- two runs, and force
+
+
+def test_a_second_run_in_one_folder_is_refused_by_name(uninterrupted, copy):
+    refused = []
+
+    def second(line):
+        if line.startswith("epoch 1/") and not refused:
+            with pytest.raises(FileError, match=r"another run writes its checkpoints to .*copy"):
+                resumed(copy)
+            refused.append(line)
+
+    shutil.rmtree(copy)
+    first = fit(small_net(), DATA, **{**SETTINGS, "progress": second}, checkpoint=copy)
+    assert len(refused) == 1
+    assert same(first, uninterrupted[1])
+    assert same(resumed(copy), uninterrupted[1])  # the folder is free again
+
+
+def test_resume_wins_over_force(uninterrupted, copy):
+    """A run is not begun again because its outputs may be overwritten."""
+    from jaxsnn.train.loop.training_run import TrainingRun
+
+    trained = []
+
+    class Counting(TrainingRun):
+        def _train_epoch(self, epoch):
+            trained.append(epoch)
+            super()._train_epoch(epoch)
+
+    folder = checkpoints.Folder(copy, unsealed(copy / "last.npz")[0]["settings"], "other")
+    with pytest.raises(UsageError, match="other data"):  # it was looked at, not replaced
+        folder.begin(resume=True, state=None, overwrite=True)
+    folder.close()
+    lines = []
+    again = fit(
+        small_net(),
+        DATA,
+        **{**SETTINGS, "progress": lines.append},
+        checkpoint=copy,
+        resume=True,
+        overwrite=True,
+    )
+    assert lines == ["going on after epoch 6"]
+    assert same(again, uninterrupted[1])
+
+
+def test_force_replaces_both_generations(uninterrupted, copy):
+    again = fit(small_net(), DATA, **{**SETTINGS, "epochs": 1}, checkpoint=copy, overwrite=True)
+    assert len(again.history) == 2
+    assert len(unsealed(copy / "before.npz")[0]["history"]) == 1
+    assert len((copy / "history.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_history_is_cut_to_what_the_checkpoint_knows(uninterrupted, copy):
+    line = (copy / "history.jsonl").read_text().splitlines()[-1]
+    with (copy / "history.jsonl").open("a") as lines:
+        lines.write(line.replace('"epoch": 6', '"epoch": 7') + '\n{"epoch": 8, "train_lo')
+    resumed(copy)
+    assert (copy / "history.jsonl").read_text() == (uninterrupted[0] / "history.jsonl").read_text()
+
+
+def test_what_killed_runs_left_is_removed(uninterrupted, copy):
+    for name in (".last.npz.12.ab", ".best.npz.1", ".history.jsonl.99", ".before.npz.5"):
+        (copy / name).write_bytes(b"half")
+    (copy / ".mine").write_bytes(b"kept")
+    resumed(copy)
+    assert sorted(name for name in os.listdir(copy) if name.startswith(".")) == [".mine"]
+
+
+def test_the_print_of_data_is_of_their_types_and_shapes_too():
+    numbers = np.arange(8, dtype=np.int32)
+    prints = {
+        checkpoints.fingerprint(numbers),
+        checkpoints.fingerprint(numbers.astype(np.float32)),
+        checkpoints.fingerprint(numbers.view(np.float32)),
+        checkpoints.fingerprint(numbers.reshape(2, 4)),
+        checkpoints.fingerprint(numbers.reshape(4, 2)),
+        checkpoints.fingerprint(numbers + 1),
+    }
+    assert len(prints) == 6
+    assert checkpoints.fingerprint(numbers) == checkpoints.fingerprint(numbers.copy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_asked_to_end_leaves_a_checkpoint_and_goes_on(number, tmp_path):
+    argv = [
+        *(sys.executable, "-m", "jaxsnn.commands.cli", "train", str(DEMO_NET), *TOLD),
+        *("--data", "yinyang", "--epochs", "300", "-o", str(tmp_path / "out.nir"), "-v"),
+    ]
+    running = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "out.checkpoint"
+    while not (folder / "before.npz").exists() and running.poll() is None:
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 2, error
+    assert error.splitlines()[-1] == "jaxsnn: error: interrupted"
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    unsealed(folder / "last.npz")

@@ -263,8 +263,31 @@ def test_more_devices_than_there_are_are_refused():
         make_mesh(64)
 
 
+def test_a_trace_of_xla_becomes_one_line(run_python, capfd):
+    code = """
+import os, sys
+from jaxsnn.train.loop.parallel import aborting_in_one_line
+with aborting_in_one_line("jaxsnn: error: lost"):
+    print("before", file=sys.stderr)
+    os.write(2, b"E1127 05:33:35.557633 21271 coordination_service_agent.cc:289] Polled an error\\n")
+    if sys.argv[1:] == []:
+        os.write(2, b"F1127 client.h:80] the JAX distributed service detected fatal errors.\\n")
+        os.write(2, b"*** Check failure stack trace: ***\\n    @ 0x7fb779240634\\n")
+        os.abort()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
+    assert ended.stderr == "before\njaxsnn: error: lost\n"
+    fine = run_python(code.replace("sys.argv[1:] == []", "False"))
+    assert fine.stderr == "before\n"
+
+
 @pytest.mark.slow
-def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(environment, tmp_path):
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(
+    killed, environment, tmp_path
+):
     """The second process is killed while both train; the first says so, and the run is resumed by
     one alone.
     """
@@ -302,11 +325,13 @@ def test_a_lost_process_ends_the_run_with_one_line_and_a_usable_checkpoint(envir
     history = tmp_path / "out.checkpoint" / "history.jsonl"
     while not history.exists() or len(history.read_text().splitlines()) < 3:
         assert both[0].poll() is None, both[0].stderr.read()
-    both[1].kill()
-    _, err = both[0].communicate(timeout=120)
-    both[1].communicate()
-    assert both[0].returncode == 1
-    line = next(line for line in err.splitlines() if line.startswith("jaxsnn: error:"))
-    assert "process 0 lost another one" in line
-    assert "out.checkpoint holds the last whole epoch" in line
+    other = 1 - killed
+    both[killed].kill()
+    _, err = both[other].communicate(timeout=120)
+    both[killed].communicate()
+    assert both[other].returncode != 0
+    (line,) = err.splitlines()
+    lost = (f"jaxsnn: error: process {other} lost another one", f"process {other} lost the coord")
+    assert any(what in line for what in lost)
+    assert "out.checkpoint holds" in line
     assert (tmp_path / "out.checkpoint" / "last.npz").exists()

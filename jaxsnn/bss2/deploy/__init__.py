@@ -25,8 +25,8 @@ from jaxsnn.bss2.deploy.targets import Calibration, calibrations_of, target_text
 from jaxsnn.bss2.mapping import Mapping
 from jaxsnn.bss2.search.measured_slopes import VENDORS_EXAMPLE
 from jaxsnn.bss2.search.quantize import Quantized
-from jaxsnn.errors import FileError, MappingError
-from jaxsnn.output import refuse_unwritable, write_whole
+from jaxsnn.errors import MappingError
+from jaxsnn.output import write_folder
 
 _SCRIPTS, _CONTENT, _README = Path(__file__).parent / "scripts", "network.json", "README.md"
 
@@ -84,24 +84,13 @@ def deploy(
     }
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(_SCRIPTS.glob("*.py"))}
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(
-            f"{folder} cannot be made ({error.strerror or error})", fix="name another folder"
-        ) from error
-    for name in texts:
-        refuse_unwritable(folder / name, force)
-    for name, text in texts.items():
-        _write(folder / name, text, force)
+    # what the scripts read counts, so it comes last
+    ordered = sorted(texts, key=lambda name: (name == _CONTENT, name))
+    write_folder(folder, {name: texts[name] for name in ordered}, force)
     return Deployment(
         files=tuple(os.fspath(folder / name) for name in texts),
         notes=tuple(_notes(quantized, calibrations)),
     )
-
-
-def _write(path: Path, text: str, force: bool) -> None:
-    write_whole(path, text, force)
 
 
 def _refuse_rows(mapping: Mapping) -> None:

@@ -9,11 +9,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
-from jaxsnn.errors import FileError, MappingError, UsageError
+from jaxsnn.errors import MappingError, UsageError
+from jaxsnn.nir.read_limits import read_text
 
 #: What the vendor's own example implies at i_synin_gm 500 and synapse_dac_bias 1000: weight_scale
 #: 58 for a threshold that is 70 LSB above the leak, and a membrane of 12 us (70 / 58 / 12).
@@ -60,12 +60,8 @@ def slopes_of(given: str) -> Slopes:
 def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
     """The lines of a measured table; see `slopes_of`."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be read ({error.strerror or error})", fix="name another file"
-        ) from error
-    except ValueError as error:
+        content = json.loads(read_text(path, "a table of measured slopes"))
+    except (ValueError, RecursionError) as error:
         raise MappingError(f"{path} is not JSON ({error})", fix="repair it") from error
     if not isinstance(content, list) or not content:
         raise MappingError(f"{path} is no list of measured slopes", fix="give at least one")

@@ -82,20 +82,32 @@ def _linear_first(plan: LoweringPlan, parts: Mapping[str, Part]) -> Iterable[str
     linear = [
         name for name, part in parts.items() if part.wire.kind not in ("input", "output", "neuron")
     ]
-    done = {name for name in parts if name not in linear}
-    waiting, order = linear, []
-    while waiting:
-        ready = [name for name in waiting if done.issuperset(plan.sources[name])]
-        if not ready:
-            raise MappingError(
-                f"node '{waiting[0]}' feeds itself without a neuron",
-                fix="put a neuron into the cycle",
-                node=waiting[0],
-            )
+    place = {name: number for number, name in enumerate(linear)}
+    done = {name for name in parts if name not in place}
+    missing = {name: set(plan.sources[name]) - done for name in linear}
+    targets: dict[str, list[str]] = {}
+    for name, sources in missing.items():
+        for source in sources:
+            targets.setdefault(source, []).append(name)
+    order: list[str] = []
+    ready = [name for name in linear if not missing[name]]
+    while ready:
         order += ready
-        done.update(ready)
-        waiting = [name for name in waiting if name not in done]
-    return [*order, *(name for name in parts if name not in linear)]
+        freed = []
+        for source in ready:
+            for name in targets.get(source, ()):
+                missing[name].discard(source)
+                freed += [] if missing[name] else [name]
+        # in the order in which they stand, as nodes are numbered by it
+        ready = sorted(freed, key=place.__getitem__)
+    if len(order) < len(linear):
+        first = next(name for name in linear if missing[name])
+        raise MappingError(
+            f"node '{first}' feeds itself without a neuron",
+            fix="put a neuron into the cycle",
+            node=first,
+        )
+    return [*order, *(name for name in parts if name not in place)]
 
 
 def _identity(size: int) -> Links:

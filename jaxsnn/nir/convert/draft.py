@@ -4,6 +4,7 @@ what it computes.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -172,13 +173,17 @@ def _flat_names(names: list[str]) -> dict[str, str]:
     `TORCH_NAMES`.
     """
     flat: dict[str, str] = {}
+    times = collections.Counter(name.rpartition("/")[2] for name in names)
     for name in names:
         last = name.rpartition("/")[2]
-        unique = sum(other.rpartition("/")[2] == last for other in names) == 1
-        flat[name] = last if unique else name.replace("/", ".")
+        flat[name] = last if times[last] == 1 else name.replace("/", ".")
+    taken = collections.Counter(flat.values())
     for name, short in flat.items():
-        while short in TORCH_NAMES or (short != flat[name] and short in flat.values()):
+        before = short
+        while short in TORCH_NAMES or (short != before and taken[short]):
             short += "_"
+        taken.subtract([before])
+        taken.update([short])
         flat[name] = short
     return flat
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.read_limits import read_text
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import PopulationCode
 
@@ -113,10 +114,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         FileError: it cannot be read, or a line is no utterance.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    lines = read_text(path, "a .ts file").splitlines()
     values, labels = [], []
     data = next(
         (number for number, line in enumerate(lines) if line.strip().lower() == "@data"), len(lines)

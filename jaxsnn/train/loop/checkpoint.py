@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on, bit for bit, in one file that is replaced whole after
 each epoch.
 
-A folder holds `last.npz` (the run), `best.npz` (the parameters of the best epoch so far by
+A folder holds `last.npz` (the run), `before.npz` (the same, an epoch earlier, which is gone on from
+where the last is damaged), `best.npz` (the parameters of the best epoch so far by
 NODE.NAME, times in seconds) and `history.jsonl` (one line of JSON for each epoch). A run that is
 killed at any time, kill -9 included, goes on from its last whole epoch; the epoch that was cut
 short is done again, with the same random numbers. A checkpoint of other settings, another network
@@ -23,12 +24,13 @@ import jax
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.output import write_arrays, write_whole
+from jaxsnn.train.loop.checkpoint_files import VERSION, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
 from jaxsnn.train.options import OPTIONS
 
-LAST, BEST, HISTORY = "last.npz", "best.npz", "history.jsonl"
-_VERSION = 1
+LAST, BEFORE, BEST, HISTORY = "last.npz", "before.npz", "best.npz", "history.jsonl"
 _SAME = "resume with the same, or choose another folder"
 
 
@@ -75,11 +77,28 @@ class Folder:
         path: is made where it does not exist.
         settings: of the run, as JSON has them.
         print_: of the data and the network to begin with, see `fingerprint`.
+        alone: keep others out until `close`; of several processes that train together the first
+            does.
+
+    Attributes:
+        notes: what there is to say of going on, a sentence each.
+
+    Raises:
+        FileError: it cannot be a folder, or another run writes there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], print_: str):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: dict[str, Any],
+        print_: str,
+        *,
+        alone: bool = True,
+    ):
         self.path, self.settings, self.print = Path(path), json.loads(json.dumps(settings)), print_
+        self.notes: list[str] = []
         self._replaces = False
+        self._lock: int | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,48 +106,74 @@ class Folder:
                 f"{path} cannot be a folder of checkpoints: {error.strerror or error}",
                 fix="name another folder",
             ) from error
+        if alone:
+            self._lock = _locked(self.path)
+            _remove_leftovers(self.path)
+
+    def close(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def begin(
         self, *, resume: bool, state: TrainState, overwrite: bool = False
     ) -> Checkpoint | None:
-        """The checkpoint to go on from; None: there is none, or it is replaced at the first `save`;
-        the run begins.
+        """The checkpoint to go on from: the last, or, where that is damaged, the one before. None:
+        there is none, or it is replaced at the first `save`; the run begins.
 
         Raises:
-            FileError: there is one, and neither `resume` nor `overwrite` is set; or it is damaged.
+            FileError: there is one, and neither `resume` nor `overwrite` is set; or all that there
+                are are damaged.
             UsageError: it is of other settings, data or parameters.
         """
-        last = self.path / LAST
+        there = [path for name in (LAST, BEFORE) if (path := self.path / name).exists()]
         self._replaces = overwrite and not resume
-        if self._replaces or not last.exists():
+        if self._replaces or not there:
             return None
         if not resume:
             raise FileError(
-                f"{last} exists", fix="go on from it with resume=True, or choose another folder"
+                f"{there[0]} exists", fix="go on from it with resume=True, or choose another folder"
             )
-        found = self._read(last, state)
-        _write_lines(self.path / HISTORY, found.history)
+        found = self._read_one_of(there, state)
+        if self._lock is not None:
+            _write_lines(self.path / HISTORY, found.history)
+        return found
+
+    def _read_one_of(self, there: list[Path], state: TrainState) -> Checkpoint:
+        first, *others = there
+        try:
+            found = self._read(first, state)
+        except FileError as error:
+            if not others:
+                raise
+            found = self._read(others[0], state)
+            reason = error.problem.message
+        else:
+            if first.name == LAST:
+                return found
+            reason = f"there is no {self.path / LAST}"
+        epoch = found.history[-1].epoch
+        self.notes.append(f"{reason}: the run goes on from {BEFORE}, after epoch {epoch}")
         return found
 
     def save(self, checkpoint: Checkpoint, best: Callable[[], dict[str, np.ndarray]]) -> None:
-        """Replace the checkpoint; `best` gives the arrays of best.npz, asked for only at the best
-        epoch.
+        """Replace the checkpoint, and keep the one before; `best` gives the arrays of best.npz,
+        asked for only at the best epoch.
         """
         record = checkpoint.history[-1]
         if self._replaces:
             (self.path / HISTORY).unlink(missing_ok=True)
-            self._replaces = False
-        with (self.path / HISTORY).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(record)) + "\n")
+        _append(self.path / HISTORY, json.dumps(asdict(record)) + "\n")
         if record.epoch == checkpoint.best_epoch:
-            _replace(self.path / BEST, best())
+            write_arrays(self.path / BEST, best(), force=True)
         names = [
             field.name
             for field in fields(Checkpoint)
             if field.name not in ("state", "best_state", "history")
         ]
         header = {
-            "version": _VERSION,
+            "version": VERSION,
             "settings": self.settings,
             "fingerprint": self.print,
             "history": [asdict(record) for record in checkpoint.history],
@@ -136,10 +181,13 @@ class Folder:
         }
         leaves = jax.tree.leaves((checkpoint.state, checkpoint.best_state))
         arrays = {f"array{number}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
-        _replace(
-            self.path / LAST,
-            {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays},
-        )
+        content = sealed(header, arrays)
+        if not self._replaces:
+            _keep_before(self.path)
+        write_whole(self.path / LAST, content, force=True)
+        if self._replaces:  # what is left is another run's
+            (self.path / BEFORE).unlink(missing_ok=True)
+            self._replaces = False
 
     def tidy(self) -> None:
         """Remove the folder if nothing is in it."""
@@ -148,14 +196,7 @@ class Folder:
 
     def _read(self, path: Path, state: TrainState) -> Checkpoint:
         leaves, structure = jax.tree.flatten((state, state))
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                header = json.loads(file["header"].tobytes().decode())
-                arrays = [file[f"array{number}"] for number in range(len(file.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise FileError(
-                f"{path} is not a checkpoint: {error}", fix="remove it, or choose another folder"
-            ) from error
+        header, arrays = unsealed(path)
         self._refuse_other(path, header)
         shapes = [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves]
         if [(array.shape, array.dtype) for array in arrays] != shapes:
@@ -177,11 +218,6 @@ class Folder:
         )
 
     def _refuse_other(self, path: Path, header: dict[str, Any]) -> None:
-        if header.get("version") != _VERSION:
-            raise FileError(
-                f"{path} is a checkpoint of version {header.get('version')}, this reads {_VERSION}",
-                fix="begin again in another folder",
-            )
         before = dict(header["settings"])
         for name, value in self.settings.items():
             former = OPTIONS[name].former if name in OPTIONS else ""
@@ -204,15 +240,62 @@ def _difference(where: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     return where, before, now
 
 
-def _replace(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz beside its place, onto the disk, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _locked(folder: Path) -> int | None:
+    """An open handle that keeps other runs out of a folder while it is open; None where the system
+    has no locks.
+
+    Raises:
+        FileError: another run has it.
+    """
     try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise FileError(
+            f"another run writes its checkpoints to {folder}",
+            fix="wait until it is over, or choose another folder",
+        ) from error
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed had begun to write: nobody else writes here now."""
+    for name in (LAST, BEFORE, BEST, HISTORY):
+        for leftover in folder.glob(f".{name}.*"):
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _keep_before(folder: Path) -> None:
+    """Let the checkpoint have a second name, under which it stays when it is replaced."""
+    last, before = folder / LAST, folder / BEFORE
+    if not last.exists():
+        return
+    second = folder / f".{BEFORE}.{os.getpid()}"
+    try:
+        try:
+            os.link(last, second)
+        except OSError:  # a file system without hard links
+            os.replace(last, before)
+        else:
+            os.replace(second, before)
+            second.unlink(missing_ok=True)  # it stays where both were the same file already
+    except OSError as error:
+        raise FileError(f"{before} cannot be written ({error.strerror or error})") from error
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as lines:
+            lines.write(line)
     except OSError as error:
         raise FileError(f"{path} cannot be written ({error.strerror or error})") from error
 
@@ -221,8 +304,5 @@ def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:
     """The history as far as the checkpoint goes: lines of an epoch that will be done again are
     dropped.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(
-        "".join(json.dumps(asdict(record)) + "\n" for record in history), encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    lines = [json.dumps(asdict(record)) + "\n" for record in history]
+    write_whole(path, "".join(lines), force=True)

@@ -16,10 +16,16 @@ several devices.
 
 from __future__ import annotations
 
+import gc
+import ipaddress
 import os
+import re
+import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +59,17 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         raise UsageError(
             f"process is {process} of {processes}", fix=f"number them from 0 to {processes - 1}"
         )
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise UsageError(
+            f"coordinator is '{coordinator}'",
+            fix="give coordinator=HOST:PORT, a name or address and a number up to 65535",
+        )
+    here = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
-            coordinator, processes, process, initialization_timeout=_PATIENCE
+            coordinator, processes, process, initialization_timeout=_PATIENCE, **here
         )
     except RuntimeError as error:
         raise SimulationError(
@@ -66,6 +79,67 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         ) from error
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether nobody else hears this address: then nobody else is listened to either."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def aborting_in_one_line(line: str) -> Iterator[None]:
+    """While in here, one line stands for the trace with which JAX aborts a process whose coordinator is
+    gone: the abort comes from a thread of XLA, and leaves no time to say anything.
+
+    What goes to stderr passes through a child, which lets all else through.
+    """
+    if not hasattr(os, "fork"):
+        yield
+        return
+    sys.stderr.flush()
+    source, end = os.pipe()
+    stderr = os.dup(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the child needs no lock of another thread
+        relay = os.fork()
+    if relay == 0:
+        os.close(end)
+        _relay(source, stderr, line)
+    os.close(source)
+    os.dup2(end, 2)
+    os.close(end)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.waitpid(relay, 0)
+
+
+def _relay(source: int, stderr: int, line: str) -> NoReturn:
+    """The child's whole life: all lines up to the one by which XLA says that it aborts."""
+    try:
+        gc.disable()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent says what happened
+        aborted = False
+        with os.fdopen(source, "rb") as lines:
+            for said in lines:
+                if _ABORTS in said and not aborted:
+                    aborted = True
+                    os.write(stderr, f"{line}\n".encode())
+                elif not aborted and _OF_PARTNERS.match(said) is None:
+                    os.write(stderr, said)
+    finally:
+        os._exit(0)
+
+
+#: What XLA says when it aborts, and what it says of its partners before.
+_ABORTS = b"JAX distributed service detected fatal errors"
+_OF_PARTNERS = re.compile(rb"[EFWI]\d{4} .*coordination_service")
 _PATIENCE = 60  # seconds
 
 

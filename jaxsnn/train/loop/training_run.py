@@ -156,16 +156,21 @@ class TrainingRun:
         overwrite: bool = False,
     ) -> Fit:
         """The run from its beginning, or its checkpoint, to its end."""
-        if folder is not None:
-            settings = {
-                name: value for name, value in self.plan.as_dict().items() if name in OPTIONS
-            }
-            self.folder = Folder(
-                folder, settings, fingerprint(self.splits, self.network.parameters)
-            )
+        if folder is None:
+            return self._epochs()
+        settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
+        hash_ = fingerprint(self.splits, self.network.parameters)
+        self.folder = Folder(folder, settings, hash_, alone=is_first())
+        try:
             found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
             if found is not None:
                 self._restore(found)
+            return self._epochs()
+        finally:
+            self.folder.close()
+
+    def _epochs(self) -> Fit:
+        """What there is to do."""
         if not self.history:
             try:
                 self._before_training()
@@ -443,6 +448,9 @@ class TrainingRun:
             budgets = {name: _as_tuples(value) for name, value in found.budgets.items()}
             engine: Any = self.setup.engine
             self.setup = replace(self.setup, engine=replace(engine, **budgets))
+        for note in () if self.folder is None else self.folder.notes:
+            self.notes.append(note)
+            self.say(note)
         self.say(f"going on after epoch {found.history[-1].epoch}")
 
     def result(self) -> Fit:

@@ -1,0 +1,120 @@
+"""What reading a file may take: bytes of memory, and time where a process of its own reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.output import refuse_unreadable
+
+#: What says how many bytes the arrays of a file may have, decoded, and what they may by default.
+MAX_BYTES, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLimits:
+    """What reading one file may take.
+
+    Attributes:
+        max_bytes: that its arrays may have, decoded.
+        timeout: seconds until a process of its own, which reads HDF5, is ended; None: HDF5 is read
+            in this process, and nothing ends it.
+    """
+
+    max_bytes: int
+    timeout: float | None = None
+
+
+_current: ContextVar[ReadLimits | None] = ContextVar("read_limits", default=None)
+
+
+def read_limits() -> ReadLimits:
+    """The limits that hold here.
+
+    Raises:
+        UsageError: the environment says something else than a number.
+    """
+    return _current.get() or ReadLimits(max_bytes=_said_by_the_environment())
+
+
+def _said_by_the_environment() -> int:
+    said = os.environ.get(MAX_BYTES, "")
+    if said and not (said.isascii() and said.isdigit()):
+        raise UsageError(f"{MAX_BYTES} is '{said}'", fix="give a number of bytes")
+    return int(said or DEFAULT_MAX_BYTES)
+
+
+@contextmanager
+def limit_reading(
+    *, max_bytes: int | None = None, read_timeout: float | None = None
+) -> Iterator[None]:
+    """Limits of all that is read in here; what is None stays as it was.
+
+    Args:
+        max_bytes: that the arrays of one file may have, decoded.
+        read_timeout: seconds; HDF5 is read by a process of its own, which is ended after them.
+
+    Raises:
+        UsageError: a limit that is not positive.
+    """
+    before = read_limits()
+    for name, value in (("max_bytes", max_bytes), ("read_timeout", read_timeout)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name}={value} limits nothing", fix="give a positive number")
+    token = _current.set(
+        ReadLimits(
+            max_bytes=before.max_bytes if max_bytes is None else max_bytes,
+            timeout=before.timeout if read_timeout is None else read_timeout,
+        )
+    )
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """The text of a file, UTF-8; `kind` says what it should be, for messages: "a mapping".
+
+    Raises:
+        FileError: no regular file, not text, larger than the limit, or it cannot be read.
+    """
+    found = refuse_unreadable(path, kind)
+    ByteBudget(found).take("its text", found.stat().st_size)
+    try:
+        return found.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(
+            f"{path} cannot be read ({error.strerror or error})", fix=f"name {kind}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path} is not text, so it cannot be {kind}", fix=f"name {kind}"
+        ) from error
+
+
+class ByteBudget:
+    """The bytes that the arrays of a file may still have; `path` is for messages."""
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None):
+        self.path = os.fspath(path)
+        self.max_bytes = read_limits().max_bytes if max_bytes is None else max_bytes
+        self.taken = 0
+
+    def take(self, name: str, size: int) -> None:
+        """Count an array before it is decoded.
+
+        Raises:
+            FileError: all together are too many bytes.
+        """
+        self.taken += size
+        if self.taken > self.max_bytes:
+            raise FileError(
+                f"{self.path}: with {name} of {size} bytes its arrays have more than"
+                f" {self.max_bytes} bytes",
+                fix=f"pass max_bytes={self.taken} or more, or set {MAX_BYTES}, if you trust it",
+            )

@@ -1,0 +1,331 @@
+"""What reading may take is limited: time, memory and bytes, wherever a command reads."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir import build, limit_reading, read, write
+from jaxsnn.nir.files import load
+from jaxsnn.nir.read_limits import ByteBudget, ReadLimits, read_limits
+from jaxsnn.nir.read_process import ReadProcess
+from jaxsnn.nir.reading import read_nir, receive, send
+from jaxsnn.simulation.recordings import load_arrays
+from tests.helpers.command_line import ROOT, refused
+
+
+def small(path):
+    net = [build.input(3), build.linear(weight=np.ones((4, 3))), build.lif(4, tau="10ms")]
+    write(path, build.sequential(*net))
+    return path
+
+
+def looping(path):
+    """A file on which libhdf5 loops: the free space of its heap of texts is of size 0."""
+    data = bytearray(small(path).read_bytes())
+    heap = data.find(b"GCOL")
+    place = heap + 16
+    while (number := int.from_bytes(data[place : place + 2], "little")) != 0:
+        size = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + -(-size // 8) * 8
+    assert number == 0
+    data[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_file_on_which_hdf5_loops_is_given_up(tmp_path, capsys):
+    path = looping(tmp_path / "loops.nir")
+    code, line = refused(capsys, "info", path, "--read-timeout", "300ms")
+    assert code == 2
+    assert "loops.nir was not read within 0.3 s: pass a longer --read-timeout" in line
+
+
+def test_python_asks_for_the_limit_itself(tmp_path):
+    path = looping(tmp_path / "loops.nir")
+    with pytest.raises(FileError, match=r"not read within 0\.2 s"):
+        read(path, read_timeout=0.2)
+
+
+def test_ctrl_c_ends_it(tmp_path):
+    path = looping(tmp_path / "loops.nir")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "jaxsnn.commands.cli", "info", str(path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    while not children.read_text().split():
+        time.sleep(0.01)
+    child = int(children.read_text().split()[0])
+    os.killpg(running.pid, signal.SIGINT)
+    _, error = running.communicate(timeout=30)
+    assert (running.returncode, error) == (2, "jaxsnn: error: interrupted\n")
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # dead, and not yet buried
+
+
+def test_the_child_is_gone_when_its_parent_stops_early(tmp_path):
+    with ReadProcess(
+        tmp_path, lambda out: time.sleep(60), ReadLimits(max_bytes=1, timeout=60)
+    ) as child:
+        number = child._pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda out: os.kill(os.getpid(), signal.SIGSEGV), r"HDF5 crashed on it \(SIGSEGV\)"),
+        (lambda out: os.kill(os.getpid(), signal.SIGKILL), "ended from outside"),
+        (lambda out: signal.raise_signal(signal.SIGXCPU), "was not read within 60 s"),
+        (lambda out: None, "ended from outside"),
+    ],
+)
+def test_how_a_child_ended_is_said(work, message, tmp_path):
+    limits = ReadLimits(max_bytes=1, timeout=60)
+    with (
+        ReadProcess(tmp_path / "a.nir", work, limits) as child,
+        pytest.raises(FileError, match=message) as caught,
+    ):
+        child.read(1)
+    assert caught.value.fix
+    assert "a.nir" in str(caught.value)
+
+
+def test_the_system_limits_the_memory_of_the_child(tmp_path):
+    def work(out):
+        try:
+            np.ones(2**30 // 8)
+        except MemoryError:
+            out.write(b"refused")
+
+    with ReadProcess(tmp_path, work, ReadLimits(max_bytes=2**20, timeout=60)) as child:
+        assert child.read(7) == b"refused"
+
+
+def test_text_that_many_share_does_not_grow_without_bound(tmp_path):
+    """A hundred thousand pointers to one text of a megabyte: 1.6 MB on the disk, 100 GB decoded."""
+    path = small(tmp_path / "many.nir")
+    with h5py.File(path, "a") as file:
+        file["node/text"] = np.array([b"x" * 2**20] + [b""] * 99_999, dtype=object)
+        where = file["node/text"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[where : where + 16 * 100_000] = bytes(data[where : where + 16]) * 100_000
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=r"takes more memory .* than 2097152 bytes") as caught:
+        read(path, read_timeout=60.0, max_bytes=2**21)
+    assert "max_bytes" in caught.value.fix
+
+
+# ---- what is handed over is what is there
+
+
+def as_sent(document):
+    pipe = io.BytesIO()
+    send(document, pipe)
+    pipe.seek(0)
+
+    class Child:
+        read = staticmethod(pipe.read)
+
+        @staticmethod
+        def read_into(room):
+            assert pipe.readinto(room) == len(room)
+
+    return receive(Child, "a.nir")
+
+
+def same(one, other):
+    assert type(one) is type(other)
+    assert list(one.attributes) == list(other.attributes)
+    for name, attribute in one.attributes.items():
+        same(attribute, other.attributes[name])
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        for name, entry in one.items():
+            same(entry, other[name])
+        return
+    assert one.dtype == other.dtype
+    assert h5py.check_string_dtype(one.dtype) == h5py.check_string_dtype(other.dtype)
+    assert h5py.check_enum_dtype(one.dtype) == h5py.check_enum_dtype(other.dtype)
+    assert dict(one.storage) == dict(other.storage)
+    if isinstance(one.value, h5py.Empty):
+        assert one.value == other.value
+        return
+    assert one.value.dtype == other.value.dtype
+    assert one.value.shape == other.value.shape
+    assert not other.value.flags.writeable
+    if one.value.dtype == object:
+        assert one.value.tolist() == other.value.tolist()
+    else:
+        assert one.value.tobytes() == other.value.tobytes()
+
+
+def test_every_kind_of_entry_is_handed_over_as_it_is(tmp_path):
+    path = small(tmp_path / "kinds.nir")
+    with h5py.File(path, "a") as file:
+        group = file.create_group("node/more")
+        for kind in ("f2", ">f4", "<f8", "i1", ">u8", "?", "c8", "S5", "f16"):
+            group[f"one {kind}"] = np.ones((2, 3), kind)
+            group.attrs[f"of {kind}"] = np.ones(2, kind)
+        group["empty"] = h5py.Empty("f4")
+        group["none"] = np.zeros((0, 3))
+        group["utf"] = np.array(["ä", "", "ccc"], dtype=h5py.string_dtype())
+        group["fixed"] = np.array([b"ab"], dtype=h5py.string_dtype("utf-8", 4))
+        group["number"] = 3.0
+        group["enum"] = np.array([1], dtype=h5py.enum_dtype({"A": 1, "B": 2}, "i2"))
+        group["pair"] = np.ones(2, [("a", "f4"), ("b", "i8", (2,))])
+        group.create_dataset(
+            "chunks",
+            data=np.arange(12.0).reshape(3, 4),
+            chunks=(2, 2),
+            maxshape=(None, 4),
+            compression="gzip",
+            compression_opts=7,
+            shuffle=True,
+            fletcher32=True,
+        )
+        group.attrs["text"] = "ö"
+        group.attrs["empty"] = h5py.Empty("i4")
+        group["fixed"].attrs["note"] = ["a", "b"]
+    document = load(path)
+    same(document, as_sent(document))
+    with limit_reading(read_timeout=60.0):
+        same(document, read_nir(path))
+
+
+def test_real_files_are_handed_over_as_they_are(zoo):
+    for path in list(zoo.values())[::10]:
+        document = load(path)
+        same(document, as_sent(document))
+
+
+# ---- bytes
+
+
+@pytest.mark.parametrize("command", ["info", "draw -o g.dot", "map -o m.json", "check --for event"])
+def test_every_command_takes_the_limits(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = small(tmp_path / "a.nir")
+    name, *rest = command.split()
+    _, line = refused(capsys, name, path, *rest, "--max-bytes", "100")
+    assert "its arrays have more than 100 bytes: pass --max-bytes" in line
+    _, line = refused(capsys, name, path, *rest, "--max-bytes", "-3")
+    assert "--max-bytes -3 limits nothing: give a positive number" in line
+
+
+def test_the_bytes_that_are_needed_are_named(tmp_path):
+    path = small(tmp_path / "a.nir")
+    with pytest.raises(FileError) as caught:
+        read(path, max_bytes=100)
+    needed = int(caught.value.fix.split("max_bytes=")[1].split()[0])
+    assert needed > 100
+    for _ in range(20):  # each attempt learns of one more array
+        try:
+            read(path, max_bytes=needed)
+            break
+        except FileError as error:
+            needed = int(error.fix.split("max_bytes=")[1].split()[0])
+    else:
+        raise AssertionError("never enough")
+
+
+def test_limits_end_with_their_block():
+    before = read_limits()
+    with limit_reading(max_bytes=10, read_timeout=2.0):
+        assert read_limits() == ReadLimits(max_bytes=10, timeout=2.0)
+        with limit_reading(max_bytes=20):
+            assert read_limits() == ReadLimits(max_bytes=20, timeout=2.0)
+    assert read_limits() == before
+    with (
+        pytest.raises(UsageError, match="read_timeout=0 limits nothing"),
+        limit_reading(read_timeout=0),
+    ):
+        pass
+
+
+def enormous(path, shape=(10**9, 300)):
+    """An .npz of a few bytes whose header says more."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+    return path
+
+
+def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_room(tmp_path):
+    with pytest.raises(FileError, match=r"'x' of 2400000000000 bytes its arrays have more than"):
+        load_arrays(enormous(tmp_path / "x.npz"))
+    np.savez(tmp_path / "y.npz", a=np.ones(100), b=np.ones(100))
+    with limit_reading(max_bytes=1000), pytest.raises(FileError, match="with 'b' of 800 bytes"):
+        load_arrays(tmp_path / "y.npz")
+    with limit_reading(max_bytes=1600):
+        assert set(load_arrays(tmp_path / "y.npz")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("shape", [(-1,), (2**70,), (1.5,), ("a",)])
+def test_shapes_that_are_none_are_refused(shape, tmp_path):
+    with pytest.raises(FileError):
+        load_arrays(enormous(tmp_path / "x.npz", shape))
+
+
+# ---- what is no file
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "info PIPE",
+        "train NET --config PIPE -o out.nir --data yinyang",
+        "run NET --input PIPE -o out.npz --t-end 1ms",
+        "map NET --verify PIPE",
+        "map NET -o m.json --slope PIPE.json",
+        "verify NET --recording PIPE",
+        "check PIPE --for event",
+    ],
+)
+def test_pipes_are_not_waited_for(argv, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("PIPE", "PIPE.json"):
+        os.mkfifo(tmp_path / name)
+    small(tmp_path / "NET")
+    _, line = refused(capsys, *argv.split())
+    assert "is no regular file" in line
+
+
+def test_a_budget_counts_all_together():
+    budget = ByteBudget("a", 10)
+    budget.take("x", 6)
+    with pytest.raises(FileError, match="with y of 5 bytes its arrays have more than 10 bytes"):
+        budget.take("y", 5)
+
+
+def test_reading_works_beside_other_threads(tmp_path):
+    path, found = small(tmp_path / "a.nir"), []
+    threads = [
+        threading.Thread(target=lambda: found.append(read(path, read_timeout=60.0)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert json.dumps(found[0].order())

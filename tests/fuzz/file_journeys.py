@@ -1,0 +1,179 @@
+"""Files that are broken at random, read, checked, drawn, lowered, converted, mapped, written and read
+again: each journey ends, or is refused in one line.
+
+    python -m tests.fuzz.file_journeys --files 2000 [--first 0] [--seconds 600] [--report FILE]
+
+What is neither is printed with the number of its file and makes the exit code 1. Files whose bytes
+were changed are read by a process of their own, as the command line reads them.
+"""
+
+import argparse
+import collections
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from jaxsnn.bss2.search.portfolio import place_and_route
+from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.nir import describe, limit_reading, parse
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.description import as_text
+from jaxsnn.nir.drawing import dot, mermaid, svg
+from jaxsnn.nir.export import nir_bytes
+from jaxsnn.nir.files import _image, load
+from jaxsnn.nir.frameworks.registry import frameworks, writable
+from jaxsnn.nir.reading import read_nir
+from jaxsnn.simulation.checks import check, check_file, purposes
+from tests.fuzz.mutated_files import image_of_number, templates
+from tests.helpers.zoo import unpacked
+
+#: Seconds that one journey may take, and bytes that its arrays may have.
+_LONGEST, _LARGEST = 20.0, 2**24
+
+
+def _options(rng):
+    """What is said of a file, mostly nothing."""
+    options = {"dialect": str(rng.choice(["auto"] * 24 + ["nir"] * 8 + list(frameworks())))}
+    if rng.integers(2):
+        options |= {
+            "dt": "1ms",
+            "reset": str(rng.choice(["zero", "subtract"])),
+            "reset_delay": bool(rng.integers(2)),
+        }
+    return options
+
+
+def journey(path, rng):
+    """The stages that one file reaches; what is refused raises a JaxsnnError."""
+    yield "read"
+    document, options = read_nir(path), _options(rng)
+    purpose = str(rng.choice(purposes()))
+    yield "check"
+    check_file(path, purpose, **options) if rng.integers(4) == 0 else None
+    yield "parse"
+    graph = parse(document, **options)
+    yield "describe"
+    as_text(graph)
+    json.dumps(describe(graph), allow_nan=False)
+    yield "draw"
+    [svg, dot, mermaid][int(rng.integers(3))](graph)
+    yield "check for"
+    check(graph, purpose)
+    yield "write"
+    path.write_bytes(nir_bytes(path, graph))
+    load(path)
+    yield from _further(path, graph, rng)
+
+
+def _further(path, graph, rng):
+    """The stages that refuse much: each is one way, so that all are taken."""
+    way = int(rng.integers(8))
+    if way == 0:
+        from jaxsnn.network.lowering.lower import lower
+
+        yield "lower"
+        lower(graph)
+    elif way == 1:
+        yield "quantize"
+        netlist = quantize(graph).netlist
+        yield "map"
+        place_and_route(netlist, time_limit=0.2, max_runs=2)
+    else:
+        yield "convert"
+        converted = convert(
+            graph, to=str(rng.choice(writable())), approximate=bool(rng.integers(2))
+        )
+        yield "write converted"
+        path.write_bytes(nir_bytes(path, converted.graph))
+        yield "read again"
+        parse(load(path))
+
+
+def outcome(number, documents, images, path):
+    """How the journey of one file ended: "refused", "arrived" or "unexpected", where, and what
+    there is to say.
+    """
+    data, by_bytes = image_of_number(number, documents, images)
+    path.write_bytes(data)
+    rng, stage = np.random.default_rng([number, 1]), "read"
+    start = time.monotonic()
+    try:
+        with (
+            limit_reading(max_bytes=_LARGEST, read_timeout=2.0 if by_bytes else None),
+            warnings.catch_warnings(),
+            np.errstate(all="ignore"),
+        ):
+            warnings.simplefilter("ignore")
+            for stage in journey(path, rng):  # noqa: B007
+                pass
+        found = "arrived", stage, ""
+    except JaxsnnError as error:
+        text = str(error)
+        wrong = "\n" in text or "please report" in text or not text.strip()
+        found = ("unexpected" if wrong else "refused"), stage, text
+        if isinstance(error, FileError) and ("crashed" in text or "not read within" in text):
+            found = "contained", stage, text
+    except Exception as error:
+        last = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "jaxsnn" in frame.filename
+        ][-1]
+        where = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
+        found = "unexpected", stage, f"{type(error).__name__}: {error} ({where})"
+    if time.monotonic() - start > _LONGEST:
+        found = "unexpected", stage, f"took {time.monotonic() - start:.1f} s"
+    return found
+
+
+def main(argv=None):
+    """Journeys of many files, counted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--report", type=Path)
+    arguments = parser.parse_args(argv)
+    counts, findings = collections.Counter(), {}
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        folder = Path(name)
+        documents = templates(unpacked(folder).values())
+        images, path = [_image(document) for document in documents], folder / "mutated.nir"
+        for number in range(arguments.first, arguments.first + arguments.files):
+            if time.monotonic() - start > arguments.seconds:
+                break
+            ended, stage, text = outcome(number, documents, images, path)
+            counts[f"{ended} at {stage}"] += 1
+            counts["files"] += 1
+            if ended == "unexpected":
+                findings.setdefault(text.rpartition("(")[2] or text, (number, stage, text))
+            if arguments.report is not None and counts["files"] % 200 == 0:
+                _write(arguments.report, counts, findings, start)
+    if arguments.report is not None:
+        _write(arguments.report, counts, findings, start)
+    for number, stage, text in findings.values():
+        _say(f"file {number}, {stage}: {text}")
+    _say(f"{counts['files']} files in {time.monotonic() - start:.0f} s, {len(findings)} findings")
+    return 1 if findings else 0
+
+
+def _say(line):
+    sys.stdout.write(line + "\n")
+
+
+def _write(path, counts, findings, start):
+    content = {"seconds": time.monotonic() - start, "counts": counts, "findings": findings}
+    path.write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
