@@ -131,8 +131,10 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, or an .npz with x_train, y_train, x_test, y_test",
-        more="`digits` (8x8) needs scikit-learn, `japanese-vowels` the data of aeon. The arrays are"
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, or an .npz with x_train,"
+        " y_train, x_test, y_test",
+        more="`digits` (8x8) needs scikit-learn, `japanese-vowels` the data of aeon, `mnist` and"
+        " `fashion-mnist` a folder of idx or PNG files. The arrays are"
         " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
         " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
         " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"
@@ -146,7 +148,9 @@ class TrainOptions:
     )
     data_folder: str | None = option(
         None,
-        "`japanese-vowels`: where its .ts files are; by default the installed aeon",
+        "where the files are: of `mnist`, `fashion-mnist` (by default Debian's), `japanese-vowels`"
+        " (by default the installed aeon's)",
+        more="idx files, plain or gzipped, or PNG files in folders train/LABEL and test/LABEL",
         convert=text,
         metavar="DIR",
         recorded=False,
@@ -154,6 +158,15 @@ class TrainOptions:
     copies: int = option(
         1,
         "`digits`, `japanese-vowels`: of each training sample, all but one distorted",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+        recorded=False,
+    )
+    side: int | None = option(
+        None,
+        "`mnist`, `fashion-mnist`: make the images N x N pixels",
+        more="Each is the mean of the area that it covers",
         convert=whole,
         metavar="N",
         check=at_least(1),

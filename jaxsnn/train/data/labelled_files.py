@@ -29,6 +29,7 @@ from jaxsnn.train.data.datasets import (
     yinyang_splits,
 )
 from jaxsnn.train.data.digits import digits_splits
+from jaxsnn.train.data.images import fashion_mnist_splits, mnist_splits
 from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.data.vowels import japanese_vowels_splits
 from jaxsnn.train.option_values import seed_check
@@ -36,7 +37,13 @@ from jaxsnn.train.options import TrainOptions
 
 #: Tasks that are known by name; each takes a seed, some more.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
-    {"yinyang": yinyang_splits, "digits": digits_splits, "japanese-vowels": japanese_vowels_splits}
+    {
+        "yinyang": yinyang_splits,
+        "digits": digits_splits,
+        "japanese-vowels": japanese_vowels_splits,
+        "mnist": mnist_splits,
+        "fashion-mnist": fashion_mnist_splits,
+    }
 )
 
 #: Part of the training samples that is held out for validation where a file has none for it.
@@ -49,6 +56,7 @@ def load_splits(
     *,
     folder: str | None = None,
     copies: int = 1,
+    side: int | None = None,
     outputs: int = MOST_CLASSES,
 ) -> tuple[Splits, tuple[str, ...]]:
     """A task by name, or from an .npz file, and notes on what was decided.
@@ -61,8 +69,9 @@ def load_splits(
     Args:
         source: name of a task, or path of the file.
         seed: a whole number from 0 to 4294967295, or a `jax.random` key.
-        folder: of JapaneseVowels, if aeon is not installed.
+        folder: of JapaneseVowels, if aeon is not installed; of MNIST and Fashion-MNIST.
         copies: of each training sample of digits and JapaneseVowels.
+        side: of the images of MNIST and Fashion-MNIST, where they shall be smaller.
         outputs: of the network: no label in a file is as large.
 
     Raises:
@@ -71,7 +80,7 @@ def load_splits(
     """
     seed_check("seed", seed)
     name = os.fspath(source)
-    given = (("folder", folder, None), ("copies", copies, 1))
+    given = (("folder", folder, None), ("copies", copies, 1), ("side", side, None))
     options = {key: value for key, value, default in given if value != default}
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
@@ -81,7 +90,7 @@ def load_splits(
     if options:
         raise UsageError(
             f"{name} takes no {next(iter(options))}",
-            fix="leave it out, it is for digits and japanese-vowels",
+            fix="leave it out, it is for data by name",
         )
     if not name.endswith(".npz"):
         raise UsageError(
@@ -197,7 +206,7 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         options: `data` is the name of a task or of a file, `Splits`, `Data`, or (x, y).
 
     Returns:
-        The options with `Splits`, and with nothing left to do of `data_folder` and `copies`.
+        The options with `Splits`, and with nothing left to do of `data_folder`, `copies` and `side`.
 
     Raises:
         FileError, UsageError: there are no data, or they cannot be loaded or split.
@@ -212,19 +221,21 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
             options.seed,
             folder=options.data_folder,
             copies=options.copies,
+            side=options.side,
             outputs=_outputs(graph),
         )
     else:
         for name, done in (
             ("copies", options.copies == 1),
             ("data_folder", not options.data_folder),
+            ("side", options.side is None),
         ):
             if not done:
                 raise UsageError(
                     f"{name} is for data by name, and arrays are given", fix="leave it out"
                 )
         splits, notes = as_splits(data, options.seed)
-    return replace(options, data=splits, data_folder=None, copies=1), notes
+    return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
 
 
 def _outputs(graph: Graph) -> int:
