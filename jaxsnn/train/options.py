@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
 #: Encoders by name.
-ENCODERS = ("latency", "latency-reversed", "current")
+ENCODERS = ("latency", "latency-reversed", "current", "rate", "delta", "population", "levels")
 #: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
 ON_FAILURE = ("back", "stop")
 
@@ -148,9 +148,10 @@ class TrainOptions:
     )
     data_folder: str | None = option(
         None,
-        "where the files are: of `mnist`, `fashion-mnist` (by default Debian's), `japanese-vowels`"
-        " (by default the installed aeon's)",
-        more="idx files, plain or gzipped, or PNG files in folders train/LABEL and test/LABEL",
+        "where the files of `mnist`, `fashion-mnist` or `japanese-vowels` are",
+        more="Of `mnist` and `fashion-mnist` idx files, plain or gzipped, or PNG files in folders"
+        " train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of an installed"
+        " aeon",
         convert=text,
         metavar="DIR",
         recorded=False,
@@ -189,16 +190,22 @@ class TrainOptions:
     )
     encoder: Encoder | str | None = option(
         None,
-        "what values become: `latency`, `latency-reversed`, `current`; by default the task's own,"
-        " or `latency`",
+        "what values become: `latency`, `latency-reversed`, `current`, `rate`, `delta`, `population`,"
+        " `levels`; by default the task's own, or `latency`",
         more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
-        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time."
+        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time;"
+        " `rate`: a Poisson train; `population`: the channel whose centre is nearest spikes; of"
+        " signals (samples, time, channels) `delta`: a spike for each step up or down, `levels`: a"
+        " channel for each level that is crossed. The table has fields of the encoder."
         " Not needed where the data are events or currents, or arrays (samples, time, *shape) for"
         " the time-stepped engine",
         python="also an encoder, such as `Latency(...)`",
         convert=text,
         metavar="NAME",
         check=one_of(ENCODERS),
+    )
+    encoder_options: Mapping[str, Any] | None = option(
+        None, "fields of the encoder by name", convert=mapping, table=True, recorded=False
     )
     t_end: float | None = option(
         None,
@@ -226,17 +233,26 @@ class TrainOptions:
     schedule: str | Schedule = option(
         "cosine",
         "of the learning rate: `cosine`, `constant`, `linear`, `exponential` or `warm-up`",
+        more="`warm-up` rises in the first twentieth of the run, then falls like `cosine`",
         python="also an optax schedule, whose rates are taken as they are",
         convert=text,
         metavar="NAME",
     )
     optimiser: str | optax.GradientTransformation = option(
         "adam",
-        "`adam`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
+        "`adam`, `adamw`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
         python="also an optax optimiser with a learning rate of its own, whose updates are added,"
         " in units of kicks",
         convert=text,
         metavar="NAME",
+    )
+    weight_decay: float | None = option(
+        None,
+        "take this fraction of each weight off in a step, times the learning rate; `adamw` takes"
+        " 0.01, others 0",
+        convert=number,
+        metavar="D",
+        check=fraction,
     )
     trainable: tuple[str, ...] | Mapping[str, Constraint | Mapping[str, Any]] = option(
         ("weight", "bias"),
@@ -339,9 +355,14 @@ class TrainOptions:
         engines=_IN_TIME,
         compiled=True,
     )
-    augment: Augment | None = option(
+    augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `Dropout`, `Jitter`, or a function of (key, sample)",
+        "changes each training sample: `shift`, `turn`, `scale` and `bend` of images (pixels,"
+        " degrees, fraction, pixels), `jitter` of spikes (a time), `dropout`",
+        more="Drawn anew in each epoch. `shape`: of the images, where the data do not say it",
+        python="also `Warp`, `Jitter`, `Dropout`, a `Chain` of them, or a function of (key, sample)",
+        convert=mapping,
+        table=True,
         compiled=True,
     )
     dropout: float = option(

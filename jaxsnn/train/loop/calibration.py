@@ -17,8 +17,9 @@ from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import SAMPLE_SPAN, make_encoder, read_population, reference_tau
+from jaxsnn.train.loop.defaults import SAMPLE_SPAN, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
 
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01

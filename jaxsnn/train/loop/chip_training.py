@@ -20,7 +20,8 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.loop.defaults import make_encoder, make_engine, make_loss
+from jaxsnn.train.data.named_encoders import make_encoder
+from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.train_plan import loss_of

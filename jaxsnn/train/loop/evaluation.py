@@ -18,8 +18,9 @@ from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import make_engine, make_loss, named_encoder
+from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500

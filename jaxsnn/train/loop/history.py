@@ -109,15 +109,26 @@ def merit(record: EpochRecord) -> tuple[float, float]:
 
 
 def progress_line(
-    record: EpochRecord, epochs: int, seconds: float, left: float | None = None
+    record: EpochRecord,
+    epochs: int,
+    seconds: float,
+    left: float | None = None,
+    samples: int | None = None,
 ) -> str:
-    """One line of progress; `left` is the time that the rest will take, seconds."""
-    silent = ", ".join(f"{name} {fraction:.1%}" for name, fraction in record.silent.items())
-    return (
+    """One line of progress.
+
+    Args:
+        left: seconds that the rest will take.
+        samples: that the epoch trained on.
+    """
+    fire = ", ".join(f"{name} {1 - fraction:.1%}" for name, fraction in record.silent.items())
+    line = (
         f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
         f"accuracy {record.train_accuracy:7.2%}  validation {record.validation_accuracy:7.2%}  "
-        f"silent {silent}  {seconds:.2f} s" + ("" if left is None else f"  {_clock(left)} left")
+        f"fire {fire}  {seconds:.2f} s"
     )
+    speed = "" if not samples else f"  {samples / max(seconds, 1e-9):.0f} samples/s"
+    return line + speed + ("" if left is None else f"  {_clock(left)} left")
 
 
 def _clock(seconds: float) -> str:

@@ -18,10 +18,11 @@ from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.image_events import augmentation_of
+from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
     feeds_others,
-    make_encoder,
     make_engine,
     make_loss,
     refuse_unfit,
@@ -157,7 +158,8 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
             fix="leave it out",
         )
     if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
-        encoder, note = make_encoder(data, loss.tau, cast("str | None", encoder))
+        name = cast("str | None", encoder)
+        encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
@@ -205,6 +207,10 @@ def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
 
 def _augment(options: TrainOptions) -> Any:
     """What changes the training samples; `dropout` is short for `Dropout`."""
+    if isinstance(options.augment, Mapping):
+        shape = np.shape(cast(Any, options.data).train.x)[1:]
+        table = {"dropout": options.dropout} | dict(options.augment)
+        return augmentation_of(table, shape)
     if not options.dropout:
         return options.augment
     if options.augment is not None:

@@ -121,7 +121,7 @@ class TrainingRun:
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
-            optimiser=cast(Any, optimiser_of(options.optimiser)),
+            optimiser=cast(Any, optimiser_of(options.optimiser, options.weight_decay)),
             complete=not named,
             options=options.compiled_only(),
             mesh=mesh,
@@ -351,7 +351,9 @@ class TrainingRun:
         self.seconds.append(seconds)
         if self.best is None or merit(record) > merit(self.best[0]):
             self.best = (record, self.state)
-        self.say(progress_line(record, self.options.epochs, seconds, self._left()))
+        samples = int(train.samples) if epoch else None
+        line = progress_line(record, self.options.epochs, seconds, self._left(), samples)
+        self.say(line)
         if self.folder is not None and is_first():
             self.folder.save(self._checkpoint(), self._best_arrays)
 
