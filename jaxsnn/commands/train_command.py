@@ -43,11 +43,14 @@ if TYPE_CHECKING:
 
 # What is asked for
 
+#: The table of a configuration file that says a network instead of FILE.
+_NETWORK = "network"
+
 
 def add(commands: Any) -> None:
     """The parser."""
     parser = add_command(commands, "train", run, "train the network of a NIR file")
-    add_file(parser)
+    add_file(parser, optional=True)
     add_output(
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
     )
@@ -64,7 +67,9 @@ def add(commands: Any) -> None:
                 f"--{known.former}", dest=f"former_{name}", metavar=known.metavar, help=text
             )
     parser.add_argument(
-        "--config", metavar="RUN.toml", help="a file with any of these options; flags win"
+        "--config",
+        metavar="RUN.toml",
+        help="a file with any of these options, which flags override, and a [network] instead of FILE",
     )
 
 
@@ -102,16 +107,10 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-    except tomllib.TOMLDecodeError as error:
-        fix = "write one option a line, such as epochs = 50"
-        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
     known, options, notes = names_in_files(), {}, []
-    for key, value in content.items():
+    for key, value in _content(path).items():
+        if key == _NETWORK:
+            continue
         said = key.replace("_", "-")
         if said not in known:
             raise UsageError(
@@ -124,6 +123,40 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"{path}: {key} is now called {name}")
         options[name] = converted(name, value, f"{path}: {said}")
     return options, notes
+
+
+def _content(path: str) -> dict[str, Any]:
+    """What a TOML file says."""
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    except tomllib.TOMLDecodeError as error:
+        fix = "write one option a line, such as epochs = 50"
+        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
+
+
+def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
+    """The network of FILE, or of the configuration file, whose weights the seed draws.
+
+    Raises:
+        UsageError: there is none, or one in each.
+    """
+    table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
+    if arguments.file is None and table:
+        from jaxsnn.nir.layer_tables import graph_of_table
+
+        return graph_of_table(table, options.seed)
+    if arguments.file is None:
+        fix = "name a NIR file, or write a [network] into the configuration file"
+        raise UsageError("there is no network to train", fix=fix)
+    if table:
+        raise UsageError(
+            f"{arguments.config} has a network, and {arguments.file} is given, too",
+            fix="leave out one of them",
+        )
+    return read_graph(arguments)
 
 
 def converted(name: str, value: Any, where: str) -> Any:
@@ -195,7 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(_read(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
-    graph = read_graph(arguments)
+    graph = graph_of(arguments, options)
     outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
     if outcome is None:  # another process reports
         return 0
@@ -206,7 +239,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
     """The files that a run reads."""
-    read: list[str | Path] = [arguments.file, str(options.data)]
+    read: list[str | Path] = [str(options.data)]
+    if arguments.file is not None:
+        read.append(arguments.file)
     if arguments.config is not None:
         read.append(arguments.config)
     if options.data_folder is not None:

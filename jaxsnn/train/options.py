@@ -173,6 +173,15 @@ class TrainOptions:
         check=at_least(1),
         recorded=False,
     )
+    stream: int | None = option(
+        None,
+        "encode so many samples at once, for data that do not fit in memory; by default all",
+        more="The result is the same. Arrays stay on the disk where data are a folder of .npy files",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+        recorded=False,
+    )
     loss: Loss | str = option(
         "ttfs",
         "`ttfs`, `mse`, `max`, `count`, `integral`, `exp-sum`, or one that is registered",
@@ -190,8 +199,7 @@ class TrainOptions:
     )
     encoder: Encoder | str | None = option(
         None,
-        "what values become: `latency`, `latency-reversed`, `current`, `rate`, `delta`, `population`,"
-        " `levels`; by default the task's own, or `latency`",
+        "what values become: `latency`, `current`, `rate`, ...; by default the task's own, or `latency`",
         more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
         " `latency-reversed`: the smallest first; `current`: a current of that size, all the time;"
         " `rate`: a Poisson train; `population`: the channel whose centre is nearest spikes; of"
@@ -293,6 +301,23 @@ class TrainOptions:
         metavar="NAME",
         check=one_of(ENGINES),
     )
+    engine_options: Mapping[str, Any] | None = option(
+        None,
+        "`event`: fields of the engine by name",
+        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`",
+        convert=mapping,
+        table=True,
+        engines=("event",),
+        recorded=False,
+    )
+    calibrate: float | None = option(
+        None,
+        "begin with weights that let this fraction of the neurons of each layer fire",
+        more="Layer by layer, by a factor for all weights that feed it; a readout stays",
+        convert=number,
+        metavar="F",
+        check=positive,
+    )
     surrogate: Surrogate | str | None = option(
         None,
         "`grid`: derivative of a spike: `fast-sigmoid`, `atan`, `sigmoid`, `straight-through`",
@@ -357,9 +382,10 @@ class TrainOptions:
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `shift`, `turn`, `scale` and `bend` of images (pixels,"
-        " degrees, fraction, pixels), `jitter` of spikes (a time), `dropout`",
-        more="Drawn anew in each epoch. `shape`: of the images, where the data do not say it",
+        "changes each training sample: `shift`, `turn`, `scale`, `bend`, `jitter`, `dropout`",
+        more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction and"
+        " bent by pixels, spikes moved by a time and left out with a probability; drawn anew in each"
+        " epoch. `shape`: of the images, where the data do not say it",
         python="also `Warp`, `Jitter`, `Dropout`, a `Chain` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +49,8 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
+#: Samples that are looked at together.
+_AT_ONCE = 4096
 
 
 def load_splits(
@@ -64,10 +67,10 @@ def load_splits(
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
     index_*, (samples, events), in seconds, inf where there is no event, and value_* of events with
-    a size.
+    a size. A folder with the same arrays as .npy files will do: they are memory-mapped.
 
     Args:
-        source: name of a task, or path of the file.
+        source: name of a task, or path of the file or folder.
         seed: a whole number from 0 to 4294967295, or a `jax.random` key.
         folder: of JapaneseVowels, if aeon is not installed; of MNIST and Fashion-MNIST.
         copies: of each training sample of digits and JapaneseVowels.
@@ -92,7 +95,7 @@ def load_splits(
             f"{name} takes no {next(iter(options))}",
             fix="leave it out, it is for data by name",
         )
-    if not name.endswith(".npz"):
+    if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
             f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
         )
@@ -101,7 +104,7 @@ def load_splits(
 
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
     """The parts of an .npz file; without one for validation a fifth of the training samples."""
-    arrays = load_arrays(name)
+    arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -119,6 +122,18 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     )
     return Splits(name=name, train=kept, validation=validation, test=test), (note,)
+
+
+def _on_disk(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a folder of .npy files, which stay on the disk."""
+    files = sorted(Path(name).glob("*.npy"))
+    try:
+        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{name} has a file that is no array of numbers ({error})",
+            fix="save it with numpy.save",
+        ) from error
 
 
 def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
@@ -168,10 +183,12 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                 f" {where.shape}",
                 fix="give numbers for both, (samples, events)",
             )
-        x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
+        if not isinstance(when, np.memmap):
+            when, where = jnp.asarray(when), jnp.asarray(where)
+        x = Events(time=when, index=where)  # pyright: ignore[reportArgumentType]
         if (value := f"value_{part}") in arrays:
             size = _numbers(name, arrays, value, "give each event a value")
-            x = GradedEvents(time=x.time, index=x.index, value=jnp.asarray(size))
+            x = GradedEvents(time=x.time, index=x.index, value=size)  # pyright: ignore[reportArgumentType]
     else:
         raise FileError(
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
@@ -190,7 +207,10 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             f"{name}: {key} is {array.dtype} of shape {array.shape}",
             fix="give numbers, (samples, ...)",
         )
-    missing = int(np.isnan(array).sum())
+    # a piece at a time, for it may lie on the disk
+    missing = sum(
+        int(np.isnan(part).sum()) for part in np.array_split(array, -(-len(array) // _AT_ONCE))
+    )
     if missing:
         raise UsageError(
             f"{name}: {key} has {missing} NaN among its {array.size} values", fix=instead
