@@ -95,7 +95,8 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
     """An encoder with some of its fields replaced."""
     if not options:
         return encoder
-    values = {name: _field(name, value) for name, value in options.items()}
+    named = {name.replace("-", "_"): value for name, value in options.items()}
+    values = {name: _field(name, value) for name, value in named.items()}
     return replaced(encoder, values, "encoder_options")
 
 
