@@ -32,7 +32,8 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
         table: `input`, a number or a shape; `tau_mem`, `tau_syn`, times; `layers`, a table each:
             `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
             `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
-            deviation]; `feedback` = the same, between the neurons of the layer; `readout` = true:
+            deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
+            other; `feedback` = the same, between the neurons of the layer; `readout` = true:
             neurons that do not fire; and time constants of its own.
         seed: draws the weights.
 
@@ -123,9 +124,30 @@ def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
 
 def _drawn(layer: Mapping[str, Any], name: str, where: str) -> Initializer:
     value = _needed(layer, name, where)
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UsageError(f"{where}: {name} is {value!r}", fix="give [mean, standard deviation]")
+    if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
+        return _in_columns(value, f"{where}: {name}")
+    if not isinstance(value, list) or len(value) != 2:
+        fix = "give [mean, standard deviation], or for some inputs after the others"
+        raise UsageError(
+            f"{where}: {name} is {value!r}", fix=f"{fix} [[inputs, mean, deviation], ...]"
+        )
     return normal(*map(float, value))
+
+
+def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
+    """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
+    if any(len(part) != 3 for part in parts):
+        raise UsageError(f"{what} is {parts}", fix="give [inputs, mean, standard deviation] each")
+
+    def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+        if (inputs := sum(part[0] for part in parts)) != shape[1]:
+            fix = f"make it {shape[1]}"
+            raise UsageError(f"{what} is for {inputs} inputs, and there are {shape[1]}", fix=fix)
+        generator = generator_of(source)
+        columns = [generator.normal(mean, std, (shape[0], count)) for count, mean, std in parts]
+        return np.concatenate(columns, axis=1)
+
+    return drawn
 
 
 def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, Any]:

@@ -131,10 +131,11 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, or an .npz with x_train,"
-        " y_train, x_test, y_test",
-        more="`digits` (8x8) needs scikit-learn, `japanese-vowels` the data of aeon, `mnist` and"
-        " `fashion-mnist` a folder of idx or PNG files. The arrays are"
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz",
+        more="The .npz, or a folder of .npy, has x_train, y_train, x_test, y_test. `wav:FOLDER` has"
+        " WORD_SPEAKER_NUMBER.wav, 0 to 4 for the test. `digits` (8x8) needs scikit-learn,"
+        " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
+        " files. The arrays are"
         " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
         " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
         " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"

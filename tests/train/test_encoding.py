@@ -132,3 +132,11 @@ def test_fields_of_a_named_encoder_can_be_said():
         named_encoder(data, 0.01, "latency", options={"tmax": 1})
     with pytest.raises(UsageError, match="'soon' is not a time"):
         named_encoder(data, 0.01, "latency", options={"t_max": "soon"})
+
+
+def test_channels_of_a_clock_come_last_and_spike_in_every_sample():
+    encode = Latency(t_min=0.001, t_max=0.01, bias=True, least=0.5, clock=(0.0, 0.02))
+    events = encode(np.array([[0.2, 1.0], [0.1, 0.3]]))
+    assert events.index.tolist() == [[3, 1, 2, 4], [3, 2, 4, 5]]
+    assert np.array_equal(events.time, [[0.0, 0.001, 0.001, 0.02], [0.0, 0.001, 0.02, np.inf]])
+    assert encode.channels(np.zeros((3, 2))) == 5

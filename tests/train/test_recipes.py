@@ -127,3 +127,13 @@ def test_recipes_can_be_read(path):
     check_options(TrainOptions(**options))
     graph = graph_of_table(tomllib.loads(path.read_text())["network"])
     assert len(graph.outputs) == 1
+
+
+def test_parts_of_the_inputs_can_have_weights_of_their_own():
+    parts = [[40, 0.5, 0.1], [10, -1.0, 0.0]]
+    graph = graph_of_table(table({"neurons": 200, "weight": parts}, size=50))
+    weight = graph.nodes["w1"].weight
+    assert round(weight[:, :40].mean(), 2) == 0.5
+    assert (weight[:, 40:] == -1.0).all()
+    with pytest.raises(UsageError, match="is for 50 inputs, and there are 49"):
+        graph_of_table(table({"neurons": 2, "weight": parts}, size=49))

@@ -6,6 +6,7 @@ says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -58,6 +59,8 @@ class Latency:
         first: which values come first, the "large" or the "small" ones, at t_min + value (t_max -
             t_min).
         least: values up to this are no spikes, such as the dark pixels of an image; None: all are.
+        clock: seconds; for each a channel is added after all others, which spikes then in every
+            sample. Late ones let neurons fire that little else reaches.
 
     >>> encode = Latency(t_min=0.0, t_max=0.01, bias=True)
     >>> events = encode(np.array([[0.5, 1.0]]))
@@ -72,6 +75,7 @@ class Latency:
     bias: bool = False
     first: Literal["large", "small"] = "large"
     least: float | None = None
+    clock: tuple[float, ...] = ()
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
@@ -84,7 +88,16 @@ class Latency:
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
         flat = _flat_values(values, "latency")
         parts = [self._of_part(part) for part in np.array_split(flat, -(-len(flat) // _AT_ONCE))]
-        return _joined(parts, flat.shape[1] + self.bias)
+        return _joined(parts, flat.shape[1] + len(self._always))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, ...)."""
+        return math.prod(np.shape(values)[1:]) + len(self._always)
+
+    @property
+    def _always(self) -> tuple[float, ...]:
+        """When the channels spike that do so in every sample."""
+        return (*([self.t_min] if self.bias else []), *self.clock)
 
     def _of_part(self, values: np.ndarray) -> Events:
         """Of some of the samples, for there are copies of each."""
@@ -92,8 +105,10 @@ class Latency:
         time = self.t_min + share * (self.t_max - self.t_min)
         if self.least is not None:
             time = np.where(values > self.least, time, np.inf)
-        if self.bias:
-            time = np.concatenate([time, np.full((len(time), 1), self.t_min)], axis=1)
+        always = np.broadcast_to(
+            np.asarray(self._always, time.dtype), (len(time), len(self._always))
+        )
+        time = np.concatenate([time, always], axis=1)
         if self.least is None:
             return _events(time, np.arange(time.shape[1]), time.shape[1])
         return _packed(time, np.broadcast_to(np.arange(time.shape[1]), time.shape), time.shape[1])

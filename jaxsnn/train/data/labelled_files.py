@@ -31,6 +31,7 @@ from jaxsnn.train.data.datasets import (
 )
 from jaxsnn.train.data.digits import digits_splits
 from jaxsnn.train.data.images import fashion_mnist_splits, mnist_splits
+from jaxsnn.train.data.speech import spoken_splits
 from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.data.vowels import japanese_vowels_splits
 from jaxsnn.train.option_values import seed_check
@@ -49,6 +50,8 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
+#: What comes before the folder of sounds.
+_SOUND = "wav:"
 #: Samples that are looked at together.
 _AT_ONCE = 4096
 
@@ -90,6 +93,8 @@ def load_splits(
         if unknown := [key for key in options if key not in known]:
             raise UsageError(f"{name} takes no {unknown[0]}", fix="leave it out")
         return DATASETS[name](seed, **options), ()
+    if name.startswith(_SOUND) and not options:
+        return spoken_splits(seed, folder=name.removeprefix(_SOUND)), ()
     if options:
         raise UsageError(
             f"{name} takes no {next(iter(options))}",

@@ -30,7 +30,7 @@ _FRAME = 0.25
 #: What values of 0 to 1 are divided by.
 _STEP, _CENTRES, _LEVELS = 0.1, (0.0, 0.25, 0.5, 0.75, 1.0), (0.2, 0.4, 0.6, 0.8)
 #: Fields that are times, and may be written as such.
-_TIMES = ("t_min", "t_max", "duration", "frame")
+_TIMES = ("t_min", "t_max", "duration", "frame", "clock")
 
 #: Name -> what makes the encoder of a time constant (seconds), whether a bias channel is added, and
 #: which values of the data come first.
@@ -102,9 +102,8 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
 
 def _field(name: str, value: Any) -> Any:
     """A field of an encoder, of what TOML has."""
-    if name in _TIMES:
-        return duration(value)
-    return tuple(value) if isinstance(value, list) else value
+    convert = duration if name in _TIMES else lambda own: own
+    return tuple(map(convert, value)) if isinstance(value, list | tuple) else convert(value)
 
 
 def _said(encoder: Any) -> str:
@@ -117,6 +116,8 @@ def _said(encoder: Any) -> str:
             f", and a last channel spikes at {format_time(encoder.t_min)}" if encoder.bias else ""
         )
         span = f"from {format_time(encoder.t_min)} to {format_time(encoder.t_max)}"
+        if encoder.clock:
+            last += f", and {len(encoder.clock)} channels behind them spike at times of their own"
         dark = "" if encoder.least is None else f", those up to {encoder.least:g} as none"
         return (
             f"values from 0 to 1 are encoded as one spike each, {span}, {encoder.first} values"
