@@ -27,6 +27,7 @@ from jaxsnn.commands import (
     matrix_command,
     run_command,
     train_command,
+    tune_command,
     verify_command,
 )
 from jaxsnn.commands.arguments import Parser, line_of
@@ -37,6 +38,7 @@ from jaxsnn.output import refuse_shared
 COMMANDS = (
     info_command,
     train_command,
+    tune_command,
     run_command,
     check_command,
     matrix_command,

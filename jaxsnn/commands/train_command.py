@@ -54,6 +54,11 @@ def add(commands: Any) -> None:
     add_output(
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
     )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a training run."""
     for name, known in OPTIONS.items():
         if not known.has_flag:
             continue
@@ -229,7 +234,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in written.values():
         refuse_unwritable(path, arguments.force)
     graph = graph_of(arguments, options)
-    outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
+    outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))
     if outcome is None:  # another process reports
         return 0
     add_notes(arguments, (*notes, *outcome.notes))
@@ -249,7 +254,7 @@ def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Pa
     return read
 
 
-def _progress(arguments: argparse.Namespace) -> Callable[[str], None] | None:
+def progress_of(arguments: argparse.Namespace) -> Callable[[str], None] | None:
     """A line for each epoch, where somebody looks at stderr, or asked with -v."""
     looks = arguments.verbose or sys.stderr.isatty()
     return to_stderr if looks and not arguments.quiet else None

@@ -62,9 +62,11 @@ if TYPE_CHECKING:
     from jaxsnn.train.losses.readings import Reading as Reading
     from jaxsnn.train.losses.regularizers import PeakMargin as PeakMargin
     from jaxsnn.train.losses.regularizers import Regulariser as Regulariser
+    from jaxsnn.train.losses.regularizers import SpikeBudget as SpikeBudget
     from jaxsnn.train.losses.regularizers import SpikeRate as SpikeRate
     from jaxsnn.train.losses.silence import WeightBumping as WeightBumping
     from jaxsnn.train.options import TrainOptions as TrainOptions
+    from jaxsnn.train.tuning import tune as tune
 
 _MODULES = {
     "data.augment": ("Dropout", "Jitter"),
@@ -97,9 +99,10 @@ _MODULES = {
     ),
     "losses.readings": ("Reading",),
     "losses.loss_names": ("LOSSES", "register_loss"),
-    "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeRate"),
+    "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeBudget", "SpikeRate"),
     "losses.silence": ("WeightBumping",),
     "options": ("TrainOptions",),
+    "tuning": ("tune",),
 }
 _HOME = {name: f"jaxsnn.train.{module}" for module, names in _MODULES.items() for name in names}
 #: Names of earlier versions, which go with the next one.

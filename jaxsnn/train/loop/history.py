@@ -103,9 +103,11 @@ def mean(total: Any, summary: Summary) -> float:
     return float(np.asarray(total)) / int(summary.samples)
 
 
-def merit(record: EpochRecord) -> tuple[float, float]:
-    """What the best epoch has most of: validation accuracy, of equals the lower loss."""
-    return record.validation_accuracy, -record.validation_loss
+def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float]:
+    """What the best epoch has most of: the least excess of spikes over a budget, where there is one;
+    then validation accuracy, of equals the lower loss.
+    """
+    return -excess, record.validation_accuracy, -record.validation_loss
 
 
 def progress_line(

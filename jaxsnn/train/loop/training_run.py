@@ -49,6 +49,7 @@ from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
+from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import feeding_weights
 from jaxsnn.train.options import OPTIONS
 
@@ -368,13 +369,20 @@ class TrainingRun:
         record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
         self.history.append(record)
         self.seconds.append(seconds)
-        if self.best is None or merit(record) > merit(self.best[0]):
+        if self.best is None or self._merit(record) > self._merit(self.best[0]):
             self.best = (record, self.state)
         samples = int(train.samples) if epoch else None
         line = progress_line(record, self.options.epochs, seconds, self._left(), samples)
         self.say(line)
         if self.folder is not None and is_first():
             self.folder.save(self._checkpoint(), self._best_arrays)
+
+    def _merit(self, record: EpochRecord) -> tuple[float, float, float]:
+        """What the best epoch has most of."""
+        sizes = {name: own.size for name, own in self.network.populations.items()}
+        spikes = sum(count * sizes.get(name, 0) for name, count in record.spikes.items())
+        budgets = [term for term in self.options.regularisers if isinstance(term, SpikeBudget)]
+        return merit(record, sum(term.excess(spikes) for term in budgets))
 
     def _left(self) -> float | None:
         """Seconds that the rest will take: the median epoch so far, the first left out, for it
