@@ -45,7 +45,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     ('input', 'w1', '1', 'w2', '2', 'output')
     """
     table = _known(table, NETWORK, "network")
-    size = _needed(table, "input", "network")
+    size: Any = _needed(table, "input", "network")
     planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
     nodes = {"input": build.input(size if planes is None else tuple(size))}
     chain, loops = ["input"], []

@@ -125,7 +125,8 @@ def mel_filters(bins: int, rate: int) -> np.ndarray:
 
     Source: m = 2595 log10(1 + f / 700), O'Shaughnessy, "Speech communication", 1987.
     """
-    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (_LOWEST, _HIGHEST)), BANDS + 2)
+    lowest, highest = (2595 * np.log10(1 + f / 700) for f in (_LOWEST, _HIGHEST))
+    mel = np.linspace(lowest, highest, BANDS + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     frequency = np.linspace(0, rate / 2, bins)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]

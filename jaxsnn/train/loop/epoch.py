@@ -295,7 +295,8 @@ def _gradient(
     devices = 1 if setup.mesh is None else setup.mesh.size
     if setup.options.augment is not None:
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
-        batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
+        augment = cast(Augment, setup.options.augment)
+        batch = batch._replace(inputs=jax.vmap(augment)(keys, batch.inputs))
 
     noise_key = jax.random.fold_in(key, _PARAMETERS)
 
