@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.encoders import Delta as Delta
     from jaxsnn.train.data.encoders import Encoder as Encoder
     from jaxsnn.train.data.encoders import Latency as Latency
-    from jaxsnn.train.data.encoders import Levels as Levels
+    from jaxsnn.train.data.encoders import LevelCrossing as LevelCrossing
     from jaxsnn.train.data.encoders import PopulationCode as PopulationCode
     from jaxsnn.train.data.encoders import Rate as Rate
     from jaxsnn.train.data.external_events import data_of_nir as data_of_nir
     from jaxsnn.train.data.external_events import events_of_arrays as events_of_arrays
-    from jaxsnn.train.data.image_events import Chain as Chain
+    from jaxsnn.train.data.image_events import Compose as Compose
     from jaxsnn.train.data.image_events import Warp as Warp
     from jaxsnn.train.data.images import fashion_mnist_splits as fashion_mnist_splits
     from jaxsnn.train.data.images import mnist_splits as mnist_splits
@@ -72,8 +72,16 @@ _MODULES = {
     "data.augment": ("Dropout", "Jitter"),
     "data.datasets": ("Data", "Splits", "yinyang", "yinyang_splits"),
     "data.digits": ("digits_splits",),
-    "data.encoders": ("Current", "Delta", "Encoder", "Latency", "Levels", "PopulationCode", "Rate"),
-    "data.image_events": ("Chain", "Warp"),
+    "data.encoders": (
+        "Current",
+        "Delta",
+        "Encoder",
+        "Latency",
+        "LevelCrossing",
+        "PopulationCode",
+        "Rate",
+    ),
+    "data.image_events": ("Compose", "Warp"),
     "data.images": ("fashion_mnist_splits", "mnist_splits"),
     "data.external_events": ("data_of_nir", "events_of_arrays"),
     "data.splitting": ("splits_of_arrays",),

@@ -387,7 +387,7 @@ class TrainOptions:
         more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction and"
         " bent by pixels, spikes moved by a time and left out with a probability; drawn anew in each"
         " epoch. `shape`: of the images, where the data do not say it",
-        python="also `Warp`, `Jitter`, `Dropout`, a `Chain` of them, or a function of (key, sample)",
+        python="also `Warp`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
         convert=mapping,
         table=True,
         compiled=True,

@@ -22,7 +22,7 @@ _STRENGTH = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TuningPoint:
     """One point of the curve.
 
     Attributes:
@@ -63,8 +63,8 @@ class Tuned:
         notes: what the user should know.
     """
 
-    steps: tuple[Step, ...]
-    chosen: Step
+    steps: tuple[TuningPoint, ...]
+    chosen: TuningPoint
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     return Tuned(steps=tuple(steps), chosen=chosen, notes=(*notes, *plan.notes))
 
 
-def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> Step:
+def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:
     """A point of the curve."""
     data = cast(Any, plan.options.data)
     how = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
@@ -134,10 +134,10 @@ def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> S
     test, validation = (
         measure(graph, part, engine=runner, **how) for part in (data.test, data.validation)
     )
-    return Step(name=name, test=test, validation=validation, graph=graph)
+    return TuningPoint(name=name, test=test, validation=validation, graph=graph)
 
 
-def _chosen(tuned: Sequence[Step], wanted: float) -> Step:
+def _chosen(tuned: Sequence[TuningPoint], wanted: float) -> TuningPoint:
     """As `Tuned.chosen` says."""
     fine = [step for step in tuned if step.validation.accuracy >= wanted]
     if fine:

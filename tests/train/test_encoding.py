@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import UsageError
-from jaxsnn.train import Current, Latency, Levels, yinyang
+from jaxsnn.train import Current, Latency, LevelCrossing, yinyang
 from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.options import ENCODERS
 
@@ -81,7 +81,7 @@ def test_many_samples_are_encoded_as_one_by_one(monkeypatch):
         assert np.array_equal(one.index, other.index)
 
 
-LEVELS = Levels(levels=(0.25, 0.5), frame=0.01)
+LEVELS = LevelCrossing(levels=(0.25, 0.5), frame=0.01)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
@@ -104,7 +104,7 @@ def test_levels_of_two_signals_have_channels_of_their_own_and_not_a_number_ends_
     there = np.isfinite(events.time[0])
     assert sorted(events.index[0][there].tolist()) == [0, 2, 4, 5]
     with pytest.raises(UsageError, match="levels that rise"):
-        Levels(levels=(0.5, 0.5), frame=0.01)(signals)
+        LevelCrossing(levels=(0.5, 0.5), frame=0.01)(signals)
     with pytest.raises(UsageError, match=r"\(samples, time, channels\)"):
         LEVELS([0.5])
 
@@ -127,7 +127,7 @@ def test_fields_of_a_named_encoder_can_be_said():
     assert "15 ms" in said
     assert "up to 0.2 as none" in said
     levels, _ = named_encoder(data, 0.01, "levels", options={"levels": [0.1, 0.2]})
-    assert levels == Levels(levels=(0.1, 0.2), frame=0.0025)
+    assert levels == LevelCrossing(levels=(0.1, 0.2), frame=0.0025)
     with pytest.raises(UsageError, match="there is no 'tmax'"):
         named_encoder(data, 0.01, "latency", options={"tmax": 1})
     with pytest.raises(UsageError, match="'soon' is not a time"):

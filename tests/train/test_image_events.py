@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.train import Chain, Dropout, Jitter, Warp
+from jaxsnn.train import Compose, Dropout, Jitter, Warp
 from jaxsnn.train.data.image_events import augmentation_of
 
 KEY = jax.random.key(0)
@@ -93,7 +93,7 @@ def test_other_keys_change_otherwise_and_the_same_key_the_same():
 def test_a_chain_draws_other_numbers_for_each_step():
     events = Events(time=jnp.full(4000, 0.5), index=jnp.zeros(4000, jnp.int32))
     half = Dropout(probability=0.5)
-    both = Chain(steps=(half, half))(KEY, events)
+    both = Compose(steps=(half, half))(KEY, events)
     assert abs(np.mean(np.isfinite(both.time)) - 0.25) < 0.03
 
 

@@ -14,7 +14,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
 from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
-from jaxsnn.train.tuning import Step, _chosen
+from jaxsnn.train.tuning import TuningPoint, _chosen
 from tests.helpers.command_line import call, refused
 
 FILES = Path(__file__).parents[1] / "data"
@@ -158,7 +158,7 @@ def test_the_best_epoch_keeps_to_the_budget_before_all_else():
 def test_of_the_tuned_ones_the_cheapest_that_is_good_enough_is_chosen():
     def step(name, accuracy, spikes):
         measured = Measured(accuracy=accuracy, spikes={"a": spikes, "b": 1.0})
-        return Step(name=name, test=measured, validation=measured, graph=None)
+        return TuningPoint(name=name, test=measured, validation=measured, graph=None)
 
     steps = [step("many", 0.97, 300.0), step("some", 0.95, 150.0), step("few", 0.9, 50.0)]
     assert _chosen(steps, 0.95).name == "some"

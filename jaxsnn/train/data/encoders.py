@@ -249,7 +249,7 @@ class Delta:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levels:
+class LevelCrossing:
     """Level crossings with a channel for each level: a spike whenever a signal comes to it.
 
     Channel (2 n + 1) L + m fires where signal n falls to level m of L, channel 2 n L + m where it
@@ -260,7 +260,7 @@ class Levels:
         levels: rising.
         frame: seconds from one value to the next.
 
-    >>> encode = Levels(levels=(0.5, 1.0), frame=0.01)
+    >>> encode = LevelCrossing(levels=(0.5, 1.0), frame=0.01)
     >>> events = encode(np.array([[[0.0], [2.0], [0.75]]]))
     >>> events.time.round(6).tolist(), events.index.tolist()
     ([[0.0025, 0.005, 0.018]], [[0, 1, 3]])

@@ -117,7 +117,7 @@ def _refuse_values(inputs: Any, what: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chain:
+class Compose:
     """Several changes, one after the other, each with random numbers of its own.
 
     Attributes:
@@ -138,7 +138,7 @@ _WARPS = ("shift", "turn", "scale", "bend")
 CHANGES = (*_WARPS, "jitter", "dropout", "shape")
 
 
-def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Chain:
+def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
     """The changes of a table: `shift`, `turn`, `scale` and `bend` as of `Warp`, then `jitter`, a
     time, and `dropout`, a probability.
 
@@ -163,4 +163,4 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Chain:
         *([Jitter(deviation=jitter)] if jitter else []),
         *([Dropout(probability=dropout)] if dropout else []),
     ]
-    return Chain(steps=tuple(steps))
+    return Compose(steps=tuple(steps))

@@ -13,7 +13,7 @@ from jaxsnn.train.data.encoders import (
     Delta,
     Encoder,
     Latency,
-    Levels,
+    LevelCrossing,
     PopulationCode,
     Rate,
 )
@@ -42,7 +42,7 @@ MAKERS: Mapping[str, Callable[[float, bool, Any], Encoder]] = MappingProxyType(
         "rate": lambda tau, *_: Rate(highest=_HIGHEST / tau, duration=_RATE_SPAN * tau),
         "delta": lambda tau, *_: Delta(step=_STEP, frame=_FRAME * tau),
         "population": lambda tau, *_: PopulationCode(centres=_CENTRES, frame=INPUT_SPAN * tau),
-        "levels": lambda tau, *_: Levels(levels=_LEVELS, frame=_FRAME * tau),
+        "levels": lambda tau, *_: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
     }
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
-from jaxsnn.train.data.encoders import Levels
+from jaxsnn.train.data.encoders import LevelCrossing
 
 #: Of a frame, and from one to the next, seconds.
 _WINDOW, _HOP = 0.032, 0.010
@@ -38,7 +38,7 @@ def spoken_splits(
 
     The loudness of each of 24 mel bands, in frames 10 ms apart, is a signal from 0 (a millionth of
     the loudest frame's power, or less) to 1; NaN after the end. It spikes by level crossing
-    (`jaxsnn.train.Levels`), a frame being a quarter of tau.
+    (`jaxsnn.train.LevelCrossing`), a frame being a quarter of tau.
 
     Args:
         seed: chooses the training recordings that are held out for validation: a whole number or a
@@ -74,7 +74,7 @@ def spoken_splits(
         train=taken(rest, kept),
         validation=taken(rest, held),
         test=taken(everything, np.flatnonzero(tested)),
-        encoder=lambda tau: Levels(levels=_LEVELS, frame=_FRAME * tau),
+        encoder=lambda tau: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
         span=_FRAME * _MOST_FRAMES + 2.0,
     )
 
