@@ -556,7 +556,7 @@ def options_with(
 
 
 def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
-    """A record with some fields replaced, by name.
+    """A record with some fields replaced, by name, with "-" or "_".
 
     Args:
         where: what the message calls the table.
@@ -565,10 +565,11 @@ def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
         UsageError: a field that the record does not have.
     """
     known = [own.name for own in fields(record)]
-    for name in table:
+    values = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in values:
         if name not in known:
             raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
-    return replace(record, **table)
+    return replace(record, **values)
 
 
 def engine_kind(engine: Any) -> str:

@@ -1,5 +1,6 @@
 """Training runs as files: the network, the data, what is changed and how it is trained."""
 
+import dataclasses
 import itertools
 import json
 import tomllib
@@ -17,6 +18,8 @@ from tests.helpers.command_line import call, refused
 from tests.train.test_images import write_idx
 
 RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
+LOSS_OPTIONS = {"sharpness", "late_weight", "late_tau", "smoothing", "gain", "decay"}
+ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)}
 TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
 DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
 OUT = {"neurons": 2, "weight": [1.0, 0.2]}
@@ -93,6 +96,7 @@ jitter = "1ms"
 [engine-options]
 max-spikes = 8
 [loss-options]
+late-weight = 0.1
 smoothing = 0.1
 """
 
@@ -125,6 +129,8 @@ def test_recipes_can_be_read(path):
     options, notes = read_config(str(path))
     assert notes == []
     check_options(TrainOptions(**options))
+    assert {name.replace("-", "_") for name in options["loss_options"]} <= LOSS_OPTIONS
+    assert {name.replace("-", "_") for name in options["engine_options"]} <= ENGINE_OPTIONS
     graph = graph_of_table(tomllib.loads(path.read_text())["network"])
     assert len(graph.outputs) == 1
 

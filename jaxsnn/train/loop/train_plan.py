@@ -202,8 +202,7 @@ def _with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
     """The event engine with some of its fields replaced; lists become tuples."""
     if not given:
         return engine
-    named = {name.replace("-", "_"): value for name, value in given.items()}
-    values = {key: tuple(own) if isinstance(own, list) else own for key, own in named.items()}
+    values = {key: tuple(own) if isinstance(own, list) else own for key, own in given.items()}
     return replaced(engine, values, "engine_options").hashable()
 
 
