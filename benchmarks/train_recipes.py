@@ -48,7 +48,7 @@ def run(
 
     def watch(line: str) -> None:
         to_stderr(f"{recipe.stem}, seed {seed}: {line}")
-        if line.startswith("epoch") and not reached:
+        if "  validation " in line and not reached:
             accuracy = float(line.split("validation")[1].split("%")[0])
             reached.extend([time.perf_counter() - start] if accuracy >= target else [])
 

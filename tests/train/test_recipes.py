@@ -83,13 +83,14 @@ t-end = "50ms"
 calibrate = 0.7
 optimiser = "adamw"
 [network]
-input = 16
+input = 18
 tau-mem = "20ms"
 tau-syn = "10ms"
 layers = [{ neurons = 6, weight = [0.5, 0.2] }, { neurons = 10, weight = [0.5, 0.2] }]
 [encoder-options]
 least = 0.1
 t-max = "15ms"
+clock = [0, "20ms"]
 [augment]
 shift = 1
 jitter = "1ms"
@@ -109,7 +110,7 @@ def test_a_run_is_a_file(tmp_path, capsys):
     assert code == 0, err
     assert json.loads(out)["best_epoch"] in (0, 1)
     graph = jaxsnn.read(tmp_path / "out.nir")
-    assert graph.nodes["w1"].weight.shape == (6, 16)
+    assert graph.nodes["w1"].weight.shape == (6, 18)
     settings = json.loads((tmp_path / "out.history.json").read_text())["settings"]
     assert settings["engine"]["max_spikes"] == 8
     assert settings["loss"]["smoothing"] == 0.1

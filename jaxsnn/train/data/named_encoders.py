@@ -102,8 +102,13 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
 
 def _field(name: str, value: Any) -> Any:
     """A field of an encoder, of what TOML has."""
-    convert = duration if name in _TIMES else lambda own: own
+    convert = _moment if name in _TIMES else lambda own: own
     return tuple(map(convert, value)) if isinstance(value, list | tuple) else convert(value)
+
+
+def _moment(value: Any) -> float:
+    """A time from the start of a sample, which may be 0."""
+    return 0.0 if value == 0 else duration(value)
 
 
 def _said(encoder: Any) -> str:
