@@ -37,7 +37,6 @@ from jaxsnn.train.options import (
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
-    from jaxsnn.train.data.datasets import Splits
     from jaxsnn.train.loop.chip_training import OnChip
     from jaxsnn.train.loop.history import Fit
 
@@ -305,7 +304,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         history=str(files.history),
         checkpoint=str(files.checkpoint),
         notes=notes,
-        on_chip=_off_the_chip(trained, data, chosen, files) if in_the_loop else None,
+        on_chip=_off_the_chip(trained, chosen, files) if in_the_loop else None,
     )
 
 
@@ -356,15 +355,14 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     return notes
 
 
-def _off_the_chip(trained: Fit, data: Splits, options: TrainOptions, files: TrainFiles) -> OnChip:
+def _off_the_chip(trained: Fit, options: TrainOptions, files: TrainFiles) -> OnChip:
     """What an emulated chip makes the outcome say."""
     from jaxsnn.train.loop.chip_training import OnChip, device_of, off_chip_accuracy
 
-    loss: Any = options.loss
     return OnChip(
         seed=device_of(options.engine).chip.seed,
         mapping=str(files.mapping),
-        off_chip_accuracy=off_chip_accuracy(trained.graph, data, loss, options.t_end),
+        off_chip_accuracy=off_chip_accuracy(trained.graph, options),
     )
 
 

@@ -1,12 +1,22 @@
 """Values to spikes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import UsageError
-from jaxsnn.train import Current, Latency, LevelCrossing, yinyang
+from jaxsnn.train import (
+    Current,
+    FirstSpike,
+    Latency,
+    LevelCrossing,
+    TrainOptions,
+    yinyang,
+    yinyang_splits,
+)
 from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.options import ENCODERS
 
@@ -140,3 +150,19 @@ def test_channels_of_a_clock_come_last_and_spike_in_every_sample():
     assert events.index.tolist() == [[3, 1, 2, 4], [3, 2, 4, 5]]
     assert np.array_equal(events.time, [[0.0, 0.001, 0.001, 0.02], [0.0, 0.001, 0.02, np.inf]])
     assert encode.channels(np.zeros((3, 2))) == 5
+
+
+def test_what_is_measured_off_the_chip_is_encoded_as_it_was_trained(monkeypatch):
+    from jaxsnn.train.loop import chip_training
+
+    seen = []
+    monkeypatch.setattr(chip_training, "evaluate", lambda *_, encoder, **__: seen.append(encoder))
+    options = TrainOptions(
+        data=yinyang_splits(),
+        loss=FirstSpike(population="out", tau=0.01, t_max=0.06),
+        encoder_options={"t_max": "15ms"},
+    )
+    chip_training.off_chip_accuracy(None, options)
+    chip_training.off_chip_accuracy(None, replace(options, encoder="latency", encoder_options=None))
+    small = Latency(t_min=0.0, t_max=0.015, bias=True, first="small")
+    assert seen == [small, replace(small, t_max=0.02, first="large")]
