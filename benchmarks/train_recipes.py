@@ -89,8 +89,9 @@ def current() -> dict[str, list[dict[str, Any]]]:
 def table() -> str:
     """The runs as a table of Markdown."""
     rows = [
-        f"| recipe | test, by seed | mean | epochs | minutes each | minutes to {TARGET} % validated | spikes of a neuron | MB | load |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| recipe | test, by seed | mean | epochs | minutes each"
+        f" | minutes to {TARGET} % validated | spikes of a neuron | MB | load |",
+        "|" + 9 * "---|",
     ]
     for name, runs in current().items():
         tests = [100 * own["test"] for own in runs]
