@@ -87,7 +87,7 @@ class Latency:
         if self.first not in ("large", "small"):
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
         flat = _flat_values(values, "latency")
-        parts = [self._of_part(part) for part in np.array_split(flat, -(-len(flat) // _AT_ONCE))]
+        parts = [self._of_part(part) for part in np.array_split(flat, len(flat) // _AT_ONCE + 1)]
         return _joined(parts, flat.shape[1] + len(self._always))
 
     def channels(self, values: Any) -> int:
@@ -286,7 +286,7 @@ class LevelCrossing:
                 f"values of shape {values.shape}",
                 fix="give (samples, time, channels) for level crossings",
             )
-        parts = np.array_split(values, -(-len(values) // _AT_ONCE))
+        parts = np.array_split(values, len(values) // _AT_ONCE + 1)
         channels = 2 * values.shape[2] * len(levels)
         return _joined([self._of_part(part, levels) for part in parts], channels)
 

@@ -214,7 +214,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
         )
     # a piece at a time, for it may lie on the disk
     missing = sum(
-        int(np.isnan(part).sum()) for part in np.array_split(array, -(-len(array) // _AT_ONCE))
+        int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)
     )
     if missing:
         raise UsageError(
