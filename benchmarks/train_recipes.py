@@ -43,6 +43,7 @@ def run(recipe: Path, seed: int, data: dict[str, Any], output: str | None) -> di
     """One seed."""
     options, _ = read_config(str(recipe))
     network = tomllib.loads(recipe.read_text())["network"]
+    said = digest(recipe)  # now: it may be changed while it runs
     load, start = os.getloadavg()[0], time.perf_counter()
     reached: list[float] = []
 
@@ -59,7 +60,7 @@ def run(recipe: Path, seed: int, data: dict[str, Any], output: str | None) -> di
     best = trained.history[trained.best_epoch]
     return {
         "recipe": recipe.stem,
-        "digest": digest(recipe),
+        "digest": said,
         "seed": seed,
         "test": trained.test_accuracy,
         "validation": best.validation_accuracy,
