@@ -80,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.train.data.batches import encoded
     from jaxsnn.train.data.datasets import taken
     from jaxsnn.train.data.labelled_files import load_splits
-    from jaxsnn.train.loop.defaults import make_encoder, read_population, reference_tau
+    from jaxsnn.train.data.named_encoders import make_encoder
+    from jaxsnn.train.loop.defaults import read_population, reference_tau
 
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.part not in PARTS:

@@ -32,6 +32,7 @@ from jaxsnn.commands import (
     matrix_command,
     run_command,
     train_command,
+    tune_command,
     verify_command,
 )
 from jaxsnn.commands.arguments import Parser, limits_of, line_of
@@ -42,6 +43,7 @@ from jaxsnn.output import refuse_shared
 COMMANDS = (
     info_command,
     train_command,
+    tune_command,
     run_command,
     check_command,
     matrix_command,

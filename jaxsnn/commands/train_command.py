@@ -37,20 +37,27 @@ from jaxsnn.train.options import (
 
 if TYPE_CHECKING:
     from jaxsnn.nir import Graph
-    from jaxsnn.train.data.datasets import Splits
     from jaxsnn.train.loop.chip_training import OnChip
     from jaxsnn.train.loop.history import Fit
 
 # What is asked for
 
+#: The table of a configuration file that says a network instead of FILE.
+_NETWORK = "network"
+
 
 def add(commands: Any) -> None:
     """The parser."""
     parser = add_command(commands, "train", run, "train the network of a NIR file")
-    add_file(parser)
+    add_file(parser, optional=True)
     add_output(
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
     )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a training run."""
     for name, known in OPTIONS.items():
         if not known.has_flag:
             continue
@@ -64,7 +71,9 @@ def add(commands: Any) -> None:
                 f"--{known.former}", dest=f"former_{name}", metavar=known.metavar, help=text
             )
     parser.add_argument(
-        "--config", metavar="RUN.toml", help="a file with any of these options; flags win"
+        "--config",
+        metavar="RUN.toml",
+        help="a file with any of these options, which flags override, and a [network] instead of FILE",
     )
 
 
@@ -102,16 +111,10 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
         FileError: it cannot be read.
         UsageError: it names an option that does not exist, or one twice.
     """
-    from jaxsnn.nir.read_limits import read_text
-
-    text = read_text(path, "a configuration in TOML")
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        fix = "write one option a line, such as epochs = 50"
-        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
     known, options, notes = names_in_files(), {}, []
-    for key, value in content.items():
+    for key, value in _content(path).items():
+        if key == _NETWORK:
+            continue
         said = key.replace("_", "-")
         if said not in known:
             raise UsageError(
@@ -124,6 +127,40 @@ def read_config(path: str) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"{path}: {key} is now called {name}")
         options[name] = converted(name, value, f"{path}: {said}")
     return options, notes
+
+
+def _content(path: str) -> dict[str, Any]:
+    """What a TOML file says."""
+    from jaxsnn.nir.read_limits import read_text
+
+    text = read_text(path, "a configuration in TOML")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        fix = "write one option a line, such as epochs = 50"
+        raise FileError(f"{path} is not TOML ({error})", fix=fix) from error
+
+
+def graph_of(arguments: argparse.Namespace, options: TrainOptions) -> Graph:
+    """The network of FILE, or of the configuration file, whose weights the seed draws.
+
+    Raises:
+        UsageError: there is none, or one in each.
+    """
+    table = {} if arguments.config is None else _content(arguments.config).get(_NETWORK)
+    if arguments.file is None and table:
+        from jaxsnn.nir.layer_tables import graph_of_table
+
+        return graph_of_table(table, options.seed)
+    if arguments.file is None:
+        fix = "name a NIR file, or write a [network] into the configuration file"
+        raise UsageError("there is no network to train", fix=fix)
+    if table:
+        raise UsageError(
+            f"{arguments.config} has a network, and {arguments.file} is given, too",
+            fix="leave out one of them",
+        )
+    return read_graph(arguments)
 
 
 def converted(name: str, value: Any, where: str) -> Any:
@@ -195,9 +232,9 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(_read(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
-    graph = read_graph(arguments)
+    graph = graph_of(arguments, options)
     with _aborts(options, files):
-        outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
+        outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))
     if outcome is None:  # another process reports
         return 0
     add_notes(arguments, (*notes, *outcome.notes))
@@ -207,7 +244,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Path]:
     """The files that a run reads."""
-    read: list[str | Path] = [arguments.file, str(options.data)]
+    read: list[str | Path] = [str(options.data)]
+    if arguments.file is not None:
+        read.append(arguments.file)
     if arguments.config is not None:
         read.append(arguments.config)
     if options.data_folder is not None:
@@ -215,7 +254,7 @@ def _read(arguments: argparse.Namespace, options: TrainOptions) -> list[str | Pa
     return read
 
 
-def _progress(arguments: argparse.Namespace) -> Callable[[str], None] | None:
+def progress_of(arguments: argparse.Namespace) -> Callable[[str], None] | None:
     """A line for each epoch, where somebody looks at stderr, or asked with -v."""
     looks = arguments.verbose or sys.stderr.isatty()
     return to_stderr if looks and not arguments.quiet else None
@@ -266,7 +305,7 @@ def train_file(graph: Graph, files: TrainFiles, options: TrainOptions) -> TrainO
         history=str(files.history),
         checkpoint=str(files.checkpoint),
         notes=notes,
-        on_chip=_off_the_chip(trained, data, chosen, files) if in_the_loop else None,
+        on_chip=_off_the_chip(trained, chosen, files) if in_the_loop else None,
     )
 
 
@@ -330,15 +369,14 @@ def _write(files: TrainFiles, done: Fit, options: TrainOptions) -> tuple[str, ..
     return notes
 
 
-def _off_the_chip(trained: Fit, data: Splits, options: TrainOptions, files: TrainFiles) -> OnChip:
+def _off_the_chip(trained: Fit, options: TrainOptions, files: TrainFiles) -> OnChip:
     """What an emulated chip makes the outcome say."""
     from jaxsnn.train.loop.chip_training import OnChip, device_of, off_chip_accuracy
 
-    loss: Any = options.loss
     return OnChip(
         seed=device_of(options.engine).chip.seed,
         mapping=str(files.mapping),
-        off_chip_accuracy=off_chip_accuracy(trained.graph, data, loss, options.t_end),
+        off_chip_accuracy=off_chip_accuracy(trained.graph, options),
     )
 
 

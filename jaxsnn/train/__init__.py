@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.encoders import Delta as Delta
     from jaxsnn.train.data.encoders import Encoder as Encoder
     from jaxsnn.train.data.encoders import Latency as Latency
+    from jaxsnn.train.data.encoders import LevelCrossing as LevelCrossing
     from jaxsnn.train.data.encoders import PopulationCode as PopulationCode
     from jaxsnn.train.data.encoders import Rate as Rate
     from jaxsnn.train.data.external_events import data_of_nir as data_of_nir
     from jaxsnn.train.data.external_events import events_of_arrays as events_of_arrays
+    from jaxsnn.train.data.image_events import Compose as Compose
+    from jaxsnn.train.data.image_events import Warp as Warp
+    from jaxsnn.train.data.images import fashion_mnist_splits as fashion_mnist_splits
+    from jaxsnn.train.data.images import mnist_splits as mnist_splits
     from jaxsnn.train.data.splitting import splits_of_arrays as splits_of_arrays
     from jaxsnn.train.data.vowels import japanese_vowels_splits as japanese_vowels_splits
     from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
@@ -57,15 +62,27 @@ if TYPE_CHECKING:
     from jaxsnn.train.losses.readings import Reading as Reading
     from jaxsnn.train.losses.regularizers import PeakMargin as PeakMargin
     from jaxsnn.train.losses.regularizers import Regulariser as Regulariser
+    from jaxsnn.train.losses.regularizers import SpikeBudget as SpikeBudget
     from jaxsnn.train.losses.regularizers import SpikeRate as SpikeRate
     from jaxsnn.train.losses.silence import WeightBumping as WeightBumping
     from jaxsnn.train.options import TrainOptions as TrainOptions
+    from jaxsnn.train.tuning import tune as tune
 
 _MODULES = {
     "data.augment": ("Dropout", "Jitter"),
     "data.datasets": ("Data", "Splits", "yinyang", "yinyang_splits"),
     "data.digits": ("digits_splits",),
-    "data.encoders": ("Current", "Delta", "Encoder", "Latency", "PopulationCode", "Rate"),
+    "data.encoders": (
+        "Current",
+        "Delta",
+        "Encoder",
+        "Latency",
+        "LevelCrossing",
+        "PopulationCode",
+        "Rate",
+    ),
+    "data.image_events": ("Compose", "Warp"),
+    "data.images": ("fashion_mnist_splits", "mnist_splits"),
     "data.external_events": ("data_of_nir", "events_of_arrays"),
     "data.splitting": ("splits_of_arrays",),
     "data.vowels": ("japanese_vowels_splits",),
@@ -90,9 +107,10 @@ _MODULES = {
     ),
     "losses.readings": ("Reading",),
     "losses.loss_names": ("LOSSES", "register_loss"),
-    "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeRate"),
+    "losses.regularizers": ("PeakMargin", "Regulariser", "SpikeBudget", "SpikeRate"),
     "losses.silence": ("WeightBumping",),
     "options": ("TrainOptions",),
+    "tuning": ("tune",),
 }
 _HOME = {name: f"jaxsnn.train.{module}" for module, names in _MODULES.items() for name in names}
 #: Names of earlier versions, which go with the next one.

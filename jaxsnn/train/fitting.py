@@ -13,6 +13,7 @@ from jaxsnn.network.network import Network, with_synaptic_delays
 from jaxsnn.nir.graph import Graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
+from jaxsnn.train.loop.calibration import calibrated
 from jaxsnn.train.loop.chip_training import on_emulated_chip
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.history import Fit
@@ -77,11 +78,26 @@ def fit(
     chosen, notes = with_data(graph, chosen)
     if chosen.engine == "loop":
         chosen = on_emulated_chip(graph, chosen)
+    if chosen.calibrate is not None:
+        graph = _calibrated(graph, chosen)
     network = _network(graph, chosen)
     plan = make_plan(network, chosen)
     plan = replace(plan, notes=(*notes, *plan.notes))
     run = TrainingRun(graph, network, plan, chosen.progress or (lambda line: None))
     return run.all(chosen.checkpoint, resume=chosen.resume, overwrite=chosen.overwrite)
+
+
+def _calibrated(graph: Graph, options: TrainOptions) -> Graph:
+    """The graph with weights that let a fraction of the neurons fire."""
+    given: Any = options
+    return calibrated(
+        graph,
+        given.data,
+        fraction=given.calibrate,
+        encoder=given.encoder,
+        encoder_options=given.encoder_options,
+        t_end=given.t_end,
+    )
 
 
 def _refuse_commands(options: TrainOptions) -> None:

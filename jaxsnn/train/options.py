@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 #: Engines by name.
 ENGINES = ("event", "grid", "loop")
 #: Encoders by name.
-ENCODERS = ("latency", "latency-reversed", "current")
+ENCODERS = ("latency", "latency-reversed", "current", "rate", "delta", "population", "levels")
 #: What to do where a run fails: go back to the best epoch and go on with smaller steps, or stop.
 ON_FAILURE = ("back", "stop")
 
@@ -131,8 +131,11 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, or an .npz with x_train, y_train, x_test, y_test",
-        more="`digits` (8x8) needs scikit-learn, `japanese-vowels` the data of aeon. The arrays are"
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz",
+        more="The .npz, or a folder of .npy, has x_train, y_train, x_test, y_test. `wav:FOLDER` has"
+        " WORD_SPEAKER_NUMBER.wav, 0 to 4 for the test. `digits` (8x8) needs scikit-learn,"
+        " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
+        " files. The arrays are"
         " values from 0 to 1, (samples, channels), and labels; on the time-stepped engine also"
         " (samples, time, ...). Instead of `x_...` there may be `time_...` and `index_...`,"
         " (samples, events), in seconds, `inf` where there is no event. Without `x_validation` and"
@@ -146,7 +149,10 @@ class TrainOptions:
     )
     data_folder: str | None = option(
         None,
-        "`japanese-vowels`: where its .ts files are; by default the installed aeon",
+        "where the files of `mnist`, `fashion-mnist` or `japanese-vowels` are",
+        more="Of `mnist` and `fashion-mnist` idx files, plain or gzipped, or PNG files in folders"
+        " train/LABEL and test/LABEL. By default Debian's Fashion-MNIST, and the vowels of an installed"
+        " aeon",
         convert=text,
         metavar="DIR",
         recorded=False,
@@ -154,6 +160,24 @@ class TrainOptions:
     copies: int = option(
         1,
         "`digits`, `japanese-vowels`: of each training sample, all but one distorted",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+        recorded=False,
+    )
+    side: int | None = option(
+        None,
+        "`mnist`, `fashion-mnist`: make the images N x N pixels",
+        more="Each is the mean of the area that it covers",
+        convert=whole,
+        metavar="N",
+        check=at_least(1),
+        recorded=False,
+    )
+    stream: int | None = option(
+        None,
+        "encode so many samples at once, for data that do not fit in memory; by default all",
+        more="The result is the same. Arrays stay on the disk where data are a folder of .npy files",
         convert=whole,
         metavar="N",
         check=at_least(1),
@@ -176,16 +200,21 @@ class TrainOptions:
     )
     encoder: Encoder | str | None = option(
         None,
-        "what values become: `latency`, `latency-reversed`, `current`; by default the task's own,"
-        " or `latency`",
+        "what values become: `latency`, `current`, `rate`, ...; by default the task's own, or `latency`",
         more="`latency`: one spike each within 2 tau_syn, the largest first, as the field has it;"
-        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time."
+        " `latency-reversed`: the smallest first; `current`: a current of that size, all the time;"
+        " `rate`: a Poisson train; `population`: the channel whose centre is nearest spikes; of"
+        " signals (samples, time, channels) `delta`: a spike for each step up or down, `levels`: a"
+        " channel for each level that is crossed. The table has fields of the encoder."
         " Not needed where the data are events or currents, or arrays (samples, time, *shape) for"
         " the time-stepped engine",
         python="also an encoder, such as `Latency(...)`",
         convert=text,
         metavar="NAME",
         check=one_of(ENCODERS),
+    )
+    encoder_options: Mapping[str, Any] | None = option(
+        None, "fields of the encoder by name", convert=mapping, table=True, recorded=False
     )
     t_end: float | None = option(
         None,
@@ -217,17 +246,26 @@ class TrainOptions:
     schedule: str | Schedule = option(
         "cosine",
         "of the learning rate: `cosine`, `constant`, `linear`, `exponential` or `warm-up`",
+        more="`warm-up` rises in the first twentieth of the run, then falls like `cosine`",
         python="also an optax schedule, whose rates are taken as they are",
         convert=text,
         metavar="NAME",
     )
     optimiser: str | optax.GradientTransformation = option(
         "adam",
-        "`adam`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
+        "`adam`, `adamw`, `adamax`, `nadam`, `lion`, `rmsprop`, `momentum` or `sgd`",
         python="also an optax optimiser with a learning rate of its own, whose updates are added,"
         " in units of kicks",
         convert=text,
         metavar="NAME",
+    )
+    weight_decay: float | None = option(
+        None,
+        "take this fraction of each weight off in a step, times the learning rate; `adamw` takes"
+        " 0.01, others 0",
+        convert=number,
+        metavar="D",
+        check=fraction,
     )
     trainable: tuple[str, ...] | Mapping[str, Constraint | Mapping[str, Any]] = option(
         ("weight", "bias"),
@@ -267,6 +305,23 @@ class TrainOptions:
         convert=text,
         metavar="NAME",
         check=one_of(ENGINES),
+    )
+    engine_options: Mapping[str, Any] | None = option(
+        None,
+        "`event`: fields of the engine by name",
+        more="`max_spikes`, `min_slope`, `first_spike_only`, ... of `EventDriven`",
+        convert=mapping,
+        table=True,
+        engines=("event",),
+        recorded=False,
+    )
+    calibrate: float | None = option(
+        None,
+        "begin with weights that let this fraction of the neurons of each layer fire",
+        more="Layer by layer, by a factor for all weights that feed it; a readout stays",
+        convert=number,
+        metavar="F",
+        check=positive,
     )
     surrogate: Surrogate | str | None = option(
         None,
@@ -330,9 +385,15 @@ class TrainOptions:
         engines=_IN_TIME,
         compiled=True,
     )
-    augment: Augment | None = option(
+    augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `Dropout`, `Jitter`, or a function of (key, sample)",
+        "changes each training sample: `shift`, `turn`, `scale`, `bend`, `jitter`, `dropout`",
+        more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction and"
+        " bent by pixels, spikes moved by a time and left out with a probability; drawn anew in each"
+        " epoch. `shape`: of the images, where the data do not say it",
+        python="also `Warp`, `Jitter`, `Dropout`, a `Compose` of them, or a function of (key, sample)",
+        convert=mapping,
+        table=True,
         compiled=True,
     )
     dropout: float = option(
@@ -499,7 +560,7 @@ def options_with(
 
 
 def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
-    """A record with some fields replaced, by name.
+    """A record with some fields replaced, by name, with "-" or "_".
 
     Args:
         where: what the message calls the table.
@@ -508,10 +569,11 @@ def replaced(record: Any, table: Mapping[str, Any], where: str) -> Any:
         UsageError: a field that the record does not have.
     """
     known = [own.name for own in fields(record)]
-    for name in table:
+    values = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in values:
         if name not in known:
             raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, known))
-    return replace(record, **table)
+    return replace(record, **values)
 
 
 def engine_kind(engine: Any) -> str:

@@ -177,3 +177,44 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
     assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]
+
+
+def test_the_page_has_the_table_of_the_recipes_that_were_run():
+    import train_recipes
+
+    page = (FOLDER.parent / "docs" / "results.md").read_text()
+    assert f"{train_recipes.BEGIN}\n{train_recipes.table()}\n{train_recipes.END}" in page, (
+        "run benchmarks/train_recipes.py --write"
+    )
+
+
+def test_runs_of_a_recipe_that_was_changed_are_left_out(tmp_path, monkeypatch):
+    import json
+
+    import train_recipes
+
+    (tmp_path / "examples" / "recipes").mkdir(parents=True)
+    recipe = tmp_path / "examples" / "recipes" / "one.toml"
+    recipe.write_text("epochs = 3\n")
+    made = {
+        "recipe": "one",
+        "digest": train_recipes.digest(recipe),
+        "validation": 0.9,
+        "epochs": 3,
+        "minutes": 1.25,
+        "minutes_to_target": None,
+        "spikes": {"1": 0.5},
+        "megabytes": 900,
+        "load": [1.0, 3.0],
+    }
+    runs = [made | {"seed": 0, "test": 0.5}, made | {"seed": 0, "test": 0.97}]
+    runs += [made | {"seed": 1, "test": 0.98}, made | {"seed": 2, "test": 0.1, "digest": "other"}]
+    monkeypatch.setattr(train_recipes, "ROOT", tmp_path)
+    monkeypatch.setattr(train_recipes, "RUNS", tmp_path / "runs.jsonl")
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(own) + "\n" for own in runs))
+    row = train_recipes.table().splitlines()[-1]
+    assert row.startswith(
+        "| `one` | 97.00, 98.00 | **97.50 +- 0.71 %** | 3 | 1.2, 1.2 | -, - | 1: 0.5"
+    )
+    recipe.write_text("epochs = 4\n")
+    assert "`one`" not in train_recipes.table()

@@ -1,12 +1,24 @@
 """Values to spikes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.errors import UsageError
-from jaxsnn.train import Current, Latency
+from jaxsnn.train import (
+    Current,
+    FirstSpike,
+    Latency,
+    LevelCrossing,
+    TrainOptions,
+    yinyang,
+    yinyang_splits,
+)
+from jaxsnn.train.data.named_encoders import named_encoder
+from jaxsnn.train.options import ENCODERS
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0, 0.01), st.floats(0.02, 0.1))
@@ -57,3 +69,100 @@ def test_values_outside_are_refused_by_name():
         Latency(t_min=0.0, t_max=1.0)([[0.5], [1.5]])
     with pytest.raises(UsageError, match=r"\(samples, channels\)"):
         Latency(t_min=0.0, t_max=1.0)([0.5])
+
+
+def test_dark_pixels_are_no_spikes_and_take_no_room():
+    values = np.array([[0.0, 0.1, 0.5, 1.0], [0.2, 0.0, 0.0, 0.0]], np.float32)
+    events = Latency(t_min=0.0, t_max=1.0, least=0.1)(values)
+    assert np.array_equal(events.index, [[3, 2], [0, 4]])
+    assert np.allclose(events.time, [[0.0, 0.5], [0.8, np.inf]])
+    assert events.time.dtype == np.float32
+    with_bias = Latency(t_min=0.0, t_max=1.0, least=0.1, bias=True)(values)
+    assert with_bias.index.tolist() == [[3, 4, 2], [4, 0, 5]]
+
+
+def test_many_samples_are_encoded_as_one_by_one(monkeypatch):
+    values = np.random.default_rng(0).random((7, 5)) * np.arange(7)[:, None] / 6
+    whole = [encode(values) for encode in (Latency(t_min=0.0, t_max=1.0, least=0.4), LEVELS)]
+    monkeypatch.setattr("jaxsnn.train.data.encoders._AT_ONCE", 2)
+    parts = [encode(values) for encode in (Latency(t_min=0.0, t_max=1.0, least=0.4), LEVELS)]
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one.time, other.time)
+        assert np.array_equal(one.index, other.index)
+
+
+LEVELS = LevelCrossing(levels=(0.25, 0.5), frame=0.01)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_levels_are_crossed_where_the_signal_is_at_them(signal):
+    events = LEVELS(np.array(signal)[None, :, None])
+    there = np.isfinite(events.time[0])
+    times, channels = events.time[0][there], events.index[0][there]
+    later = times > 0
+    at = np.interp(times[later] / 0.01, np.arange(len(signal)), signal)
+    assert np.allclose(at, np.array(LEVELS.levels)[channels[later] % 2], atol=1e-6)
+    for level, wanted in enumerate(LEVELS.levels):
+        above = np.concatenate([[False], np.array(signal) >= wanted])
+        rises, falls = np.sum(above[1:] & ~above[:-1]), np.sum(above[:-1] & ~above[1:])
+        assert (np.sum(channels == level), np.sum(channels == 2 + level)) == (rises, falls)
+
+
+def test_levels_of_two_signals_have_channels_of_their_own_and_not_a_number_ends_them():
+    signals = np.array([[[0.3, 0.0], [0.0, 0.6], [np.nan, np.nan], [1.0, 0.0]]])
+    events = LEVELS(signals)
+    there = np.isfinite(events.time[0])
+    assert sorted(events.index[0][there].tolist()) == [0, 2, 4, 5]
+    with pytest.raises(UsageError, match="levels that rise"):
+        LevelCrossing(levels=(0.5, 0.5), frame=0.01)(signals)
+    with pytest.raises(UsageError, match=r"\(samples, time, channels\)"):
+        LEVELS([0.5])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_name_makes_an_encoder_that_encodes(name):
+    data = yinyang(6, seed=0)
+    values = data.x[:, :, None] if name == "delta" else data.x
+    encoder, said = named_encoder(data, 0.01, name)
+    events = encoder(values)
+    assert len(events.time) == 6
+    assert np.isfinite(events.time).any()
+    assert said
+
+
+def test_fields_of_a_named_encoder_can_be_said():
+    data = yinyang(6, seed=0)
+    encoder, said = named_encoder(data, 0.01, "latency", options={"t_max": "15ms", "least": 0.2})
+    assert encoder == Latency(t_min=0.0, t_max=0.015, least=0.2)
+    assert "15 ms" in said
+    assert "up to 0.2 as none" in said
+    levels, _ = named_encoder(data, 0.01, "levels", options={"levels": [0.1, 0.2]})
+    assert levels == LevelCrossing(levels=(0.1, 0.2), frame=0.0025)
+    with pytest.raises(UsageError, match="there is no 'tmax'"):
+        named_encoder(data, 0.01, "latency", options={"tmax": 1})
+    with pytest.raises(UsageError, match="'soon' is not a time"):
+        named_encoder(data, 0.01, "latency", options={"t_max": "soon"})
+
+
+def test_channels_of_a_clock_come_last_and_spike_in_every_sample():
+    encode = Latency(t_min=0.001, t_max=0.01, bias=True, least=0.5, clock=(0.0, 0.02))
+    events = encode(np.array([[0.2, 1.0], [0.1, 0.3]]))
+    assert events.index.tolist() == [[3, 1, 2, 4], [3, 2, 4, 5]]
+    assert np.array_equal(events.time, [[0.0, 0.001, 0.001, 0.02], [0.0, 0.001, 0.02, np.inf]])
+    assert encode.channels(np.zeros((3, 2))) == 5
+
+
+def test_what_is_measured_off_the_chip_is_encoded_as_it_was_trained(monkeypatch):
+    from jaxsnn.train.loop import chip_training
+
+    seen = []
+    monkeypatch.setattr(chip_training, "evaluate", lambda *_, encoder, **__: seen.append(encoder))
+    options = TrainOptions(
+        data=yinyang_splits(),
+        loss=FirstSpike(population="out", tau=0.01, t_max=0.06),
+        encoder_options={"t_max": "15ms"},
+    )
+    chip_training.off_chip_accuracy(None, options)
+    chip_training.off_chip_accuracy(None, replace(options, encoder="latency", encoder_options=None))
+    small = Latency(t_min=0.0, t_max=0.015, bias=True, first="small")
+    assert seen == [small, replace(small, t_max=0.02, first="large")]

@@ -29,6 +29,7 @@ from jaxsnn.train import (
     SpikeTimes,
     accuracy,
 )
+from jaxsnn.train.losses.losses import CrossEntropy
 from tests.event.differences import ENOUGH, relative_errors
 
 TAU, T_MAX = 0.005, 0.03
@@ -80,6 +81,26 @@ def test_closed_form(x64):
 def test_equal_times_cost_the_logarithm_of_the_number_of_classes(x64):
     value = loss(late_weight=0.0)(solution(jnp.full((2, 3), 0.01)), jnp.array([0, 2]))
     assert np.allclose(value, math.log(3), rtol=1e-12)
+
+
+def test_a_smoothed_label_is_shared_among_all_classes(x64):
+    """Of three neurons, label 1: 0.7 + 0.1 of the label, 0.1 of each other."""
+    times, scores = np.array([0.004, 0.0045, 0.005]), np.array([0.5, -1.0, 2.0])
+    target = np.array([0.1, 0.8, 0.1])
+
+    def entropy(scores):
+        return -np.sum(target * (scores - np.log(np.sum(np.exp(scores)))))
+
+    first = loss(sharpness=0.2, late_weight=0.0, smoothing=0.3)(solution([times]), jnp.array([1]))
+    assert np.allclose(first, [entropy(-times / TAU / 0.2)], rtol=1e-12)
+
+    class Scored(CrossEntropy):
+        smoothing = 0.3
+
+        def scores(self, reading):
+            return reading
+
+    assert np.allclose(Scored()(jnp.array([scores]), jnp.array([1])), [entropy(scores)], rtol=1e-12)
 
 
 def test_a_silent_neuron_counts_at_t_max(x64):

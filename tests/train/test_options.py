@@ -164,10 +164,10 @@ def test_values_of_another_type_are_refused_with_where_they_stand(name, tmp_path
 
 def test_what_only_python_can_say_is_not_in_files(tmp_path):
     only = set(FIELDS) - set(IN_FILES)
-    assert {"augment", "regularisers", "progress", "checkpoint"} <= only
+    assert {"regularisers", "progress", "checkpoint"} <= only
     assert only.isdisjoint(names_in_files().values())
-    with pytest.raises(UsageError, match="there is no option 'augment'"):
-        configured(tmp_path, "augment = 1\n")
+    with pytest.raises(UsageError, match="there is no option 'progress'"):
+        configured(tmp_path, "progress = 1\n")
 
 
 def test_fit_takes_a_record_or_fields_and_fields_win():

@@ -24,7 +24,8 @@ from jaxsnn.nir.passes import sizes as population_sizes
 from jaxsnn.simulation.audit import audit
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.train import Data, Fit, Latency, Splits, accuracy, fit
-from jaxsnn.train.loop.defaults import INPUT_SPAN, make_loss
+from jaxsnn.train.data.named_encoders import INPUT_SPAN
+from jaxsnn.train.loop.defaults import make_loss
 from jaxsnn.units import format_time
 
 #: The network of the demo.

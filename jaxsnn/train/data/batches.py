@@ -92,11 +92,10 @@ def encoded(
                 fix="give an encoder, encoder=Latency(...) or encoder=Current()",
             )
         events = encoder(events)
-        if isinstance(encoder, Latency) and events.time.shape[1] != channels:
+        if isinstance(encoder, Latency) and (given := encoder.channels(data.x)) != channels:
             bias = " (the bias channel included)" if encoder.bias else ""
             raise UsageError(
-                f"{what} gives {events.time.shape[1]} channels{bias}, input '{name}' has"
-                f" {channels}",
+                f"{what} gives {given} channels{bias}, input '{name}' has {channels}",
                 fix="make them the same; a bias channel is one more, Latency(bias=True)",
                 node=name,
             )

@@ -66,11 +66,54 @@ class Splits:
     span: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of an array that stays on the disk until they are asked for.
+
+    Attributes:
+        array: memory-mapped.
+        index: numbers of the rows.
+    """
+
+    array: np.memmap
+    index: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array."""
+        return (len(self.index), *self.array.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """As of an array."""
+        return self.array.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As of an array."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Rows, in memory."""
+        return np.asarray(self.array[self.index[index]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
 def taken(data: Data, index: np.ndarray) -> Data:
-    """Some of the samples."""
+    """Some of the samples; of arrays on the disk, `Rows` that are read when they are encoded."""
+
+    def rows(array: Any) -> Any:
+        if isinstance(array, np.memmap):
+            return Rows(array, index)
+        return Rows(array.array, array.index[index]) if isinstance(array, Rows) else array[index]
+
     # events and currents are records of arrays, each with the samples in front
-    x = jax.tree.map(lambda array: array[index], data.x)
-    return replace(data, x=x, y=data.y[index])
+    return replace(data, x=jax.tree.map(rows, data.x), y=data.y[index])
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ says; it is passed to `fit(..., encoder=...)`, or is the `encoder` of `Splits`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -57,6 +58,9 @@ class Latency:
         bias: a channel is added after the others; it spikes at t_min in every sample.
         first: which values come first, the "large" or the "small" ones, at t_min + value (t_max -
             t_min).
+        least: values up to this are no spikes, such as the dark pixels of an image; None: all are.
+        clock: seconds; for each a channel is added after all others, which spikes then in every
+            sample. Late ones let neurons fire that little else reaches.
 
     >>> encode = Latency(t_min=0.0, t_max=0.01, bias=True)
     >>> events = encode(np.array([[0.5, 1.0]]))
@@ -70,22 +74,44 @@ class Latency:
     t_max: float
     bias: bool = False
     first: Literal["large", "small"] = "large"
+    least: float | None = None
+    clock: tuple[float, ...] = ()
 
     def __call__(self, values: Any) -> Events:
         """Events (samples, channels) of values (samples, ...), their other axes flattened; NaN is
-        no spike.
+        no spike. With `least` events are in order of time, as many slots as some sample uses.
 
         Raises:
             UsageError: a value outside 0 to 1, or nothing to encode.
         """
         if self.first not in ("large", "small"):
             raise UsageError(f"first is {self.first!r}", fix='say first="large" or first="small"')
-        values = _flat_values(values, "latency")
+        flat = _flat_values(values, "latency")
+        parts = [self._of_part(part) for part in np.array_split(flat, len(flat) // _AT_ONCE + 1)]
+        return _joined(parts, flat.shape[1] + len(self._always))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of values (samples, ...)."""
+        return math.prod(np.shape(values)[1:]) + len(self._always)
+
+    @property
+    def _always(self) -> tuple[float, ...]:
+        """When the channels spike that do so in every sample."""
+        return (*([self.t_min] if self.bias else []), *self.clock)
+
+    def _of_part(self, values: np.ndarray) -> Events:
+        """Of some of the samples, for there are copies of each."""
         share = values if self.first == "small" else 1 - values
         time = self.t_min + share * (self.t_max - self.t_min)
-        if self.bias:
-            time = np.concatenate([time, np.full((len(time), 1), self.t_min)], axis=1)
-        return _events(time, np.arange(time.shape[1]), time.shape[1])
+        if self.least is not None:
+            time = np.where(values > self.least, time, np.inf)
+        always = np.broadcast_to(
+            np.asarray(self._always, time.dtype), (len(time), len(self._always))
+        )
+        time = np.concatenate([time, always], axis=1)
+        if self.least is None:
+            return _events(time, np.arange(time.shape[1]), time.shape[1])
+        return _packed(time, np.broadcast_to(np.arange(time.shape[1]), time.shape), time.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +249,66 @@ class Delta:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LevelCrossing:
+    """Level crossings with a channel for each level: a spike whenever a signal comes to it.
+
+    Channel (2 n + 1) L + m fires where signal n falls to level m of L, channel 2 n L + m where it
+    rises to it. Before its first value a signal is below all levels. Between frames signals are
+    straight lines, so that times are exact.
+
+    Attributes:
+        levels: rising.
+        frame: seconds from one value to the next.
+
+    >>> encode = LevelCrossing(levels=(0.5, 1.0), frame=0.01)
+    >>> events = encode(np.array([[[0.0], [2.0], [0.75]]]))
+    >>> events.time.round(6).tolist(), events.index.tolist()
+    ([[0.0025, 0.005, 0.018]], [[0, 1, 3]])
+    """
+
+    levels: tuple[float, ...]
+    frame: float
+
+    def __call__(self, values: Any) -> Events:
+        """Events (samples, events) of values (samples, time, channels), or (samples, channels), which
+        are one frame: a spike at time 0 for each level that a value is above; NaN ends a signal.
+
+        Raises:
+            UsageError: levels that do not rise, or values of another shape.
+        """
+        levels = np.asarray(self.levels, float)
+        if len(levels) == 0 or (np.diff(levels) <= 0).any():
+            raise UsageError(f"levels are {self.levels}", fix="give levels that rise")
+        values = np.asarray(values)
+        values = values[:, None] if values.ndim == 2 else values
+        if values.ndim != 3:
+            raise UsageError(
+                f"values of shape {values.shape}",
+                fix="give (samples, time, channels) for level crossings",
+            )
+        parts = np.array_split(values, len(values) // _AT_ONCE + 1)
+        channels = 2 * values.shape[2] * len(levels)
+        return _joined([self._of_part(part, levels) for part in parts], channels)
+
+    def _of_part(self, values: np.ndarray, levels: np.ndarray) -> Events:
+        """Of some of the samples."""
+        # (samples, frames, signals, levels); a first frame below all levels
+        after = np.asarray(values, float)[..., None]
+        before = np.concatenate([np.full_like(after[:, :1], -np.inf), after[:, :-1]], axis=1)
+        rises, falls = (before < levels) & (after >= levels), (before >= levels) & (after < levels)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(np.isfinite(before), (levels - before) / (after - before), 1.0)
+        ends = np.arange(values.shape[1])[:, None, None]
+        time = np.maximum(ends - 1 + share, 0.0) * self.frame
+        signal = np.arange(values.shape[2])[:, None] * 2
+        index = signal * len(levels) + np.arange(len(levels))
+        # a frame has either of both, so that rises and falls share a slot
+        flat = np.where(falls, index + len(levels), index).reshape(len(values), -1)
+        time = np.where(rises | falls, time, np.inf).reshape(len(values), -1)
+        return _packed(time, flat, 2 * values.shape[2] * len(levels))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PopulationCode:
     """Each value is a spike of the channel whose centre is nearest, the later the farther away it
     is.
@@ -276,11 +362,31 @@ class PopulationCode:
 
 
 _ROUNDING = 1e-9
+#: Samples that are encoded together.
+_AT_ONCE = 4096
+
+
+def _joined(parts: list[Events], channels: int) -> Events:
+    """Events of all parts, with as many slots as the widest has."""
+    if len(parts) == 1:
+        return parts[0]
+    slots = max(part.time.shape[1] for part in parts)
+
+    def whole(name: str, unused: float) -> np.ndarray:
+        arrays = [np.asarray(getattr(part, name)) for part in parts]
+        padded = [
+            np.pad(array, [(0, 0), (0, slots - array.shape[1])], constant_values=unused)
+            for array in arrays
+        ]
+        return np.concatenate(padded)
+
+    return Events(time=whole("time", np.inf), index=whole("index", channels))  # pyright: ignore[reportArgumentType]
 
 
 def _flat_values(values: Any, what: str) -> np.ndarray:
-    """Values (samples, channels), checked to lie between 0 and 1; NaN passes."""
-    values = np.asarray(values, float)
+    """Values (samples, channels), checked to lie between 0 and 1; NaN passes. float32 stays."""
+    values = np.asarray(values)
+    values = values if values.dtype == np.float32 else values.astype(float)
     if values.ndim < 2:
         raise UsageError(f"values of shape {values.shape}", fix="give (samples, channels)")
     values = values.reshape(len(values), -1)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +30,8 @@ from jaxsnn.train.data.datasets import (
     yinyang_splits,
 )
 from jaxsnn.train.data.digits import digits_splits
+from jaxsnn.train.data.images import fashion_mnist_splits, mnist_splits
+from jaxsnn.train.data.speech import spoken_splits
 from jaxsnn.train.data.splitting import as_splits
 from jaxsnn.train.data.vowels import japanese_vowels_splits
 from jaxsnn.train.option_values import seed_check
@@ -36,11 +39,21 @@ from jaxsnn.train.options import TrainOptions
 
 #: Tasks that are known by name; each takes a seed, some more.
 DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
-    {"yinyang": yinyang_splits, "digits": digits_splits, "japanese-vowels": japanese_vowels_splits}
+    {
+        "yinyang": yinyang_splits,
+        "digits": digits_splits,
+        "japanese-vowels": japanese_vowels_splits,
+        "mnist": mnist_splits,
+        "fashion-mnist": fashion_mnist_splits,
+    }
 )
 
 #: Part of the training samples that is held out for validation where a file has none for it.
 _HELD_OUT = 0.2
+#: What comes before the folder of sounds.
+_SOUND = "wav:"
+#: Samples that are looked at together.
+_AT_ONCE = 4096
 
 
 def load_splits(
@@ -49,6 +62,7 @@ def load_splits(
     *,
     folder: str | None = None,
     copies: int = 1,
+    side: int | None = None,
     outputs: int = MOST_CLASSES,
 ) -> tuple[Splits, tuple[str, ...]]:
     """A task by name, or from an .npz file, and notes on what was decided.
@@ -56,13 +70,14 @@ def load_splits(
     The file has x_train, y_train, x_test, y_test, and may have x_validation, y_validation: values
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
     index_*, (samples, events), in seconds, inf where there is no event, and value_* of events with
-    a size.
+    a size. A folder with the same arrays as .npy files will do: they are memory-mapped.
 
     Args:
-        source: name of a task, or path of the file.
+        source: name of a task, or path of the file or folder.
         seed: a whole number from 0 to 4294967295, or a `jax.random` key.
-        folder: of JapaneseVowels, if aeon is not installed.
+        folder: of JapaneseVowels, if aeon is not installed; of MNIST and Fashion-MNIST.
         copies: of each training sample of digits and JapaneseVowels.
+        side: of the images of MNIST and Fashion-MNIST, where they shall be smaller.
         outputs: of the network: no label in a file is as large.
 
     Raises:
@@ -71,19 +86,21 @@ def load_splits(
     """
     seed_check("seed", seed)
     name = os.fspath(source)
-    given = (("folder", folder, None), ("copies", copies, 1))
+    given = (("folder", folder, None), ("copies", copies, 1), ("side", side, None))
     options = {key: value for key, value, default in given if value != default}
     if name in DATASETS:
         known = inspect.signature(DATASETS[name]).parameters
         if unknown := [key for key in options if key not in known]:
             raise UsageError(f"{name} takes no {unknown[0]}", fix="leave it out")
         return DATASETS[name](seed, **options), ()
+    if name.startswith(_SOUND) and not options:
+        return spoken_splits(seed, folder=name.removeprefix(_SOUND)), ()
     if options:
         raise UsageError(
             f"{name} takes no {next(iter(options))}",
-            fix="leave it out, it is for digits and japanese-vowels",
+            fix="leave it out, it is for data by name",
         )
-    if not name.endswith(".npz"):
+    if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
             f"there is no task '{name}', and it is no .npz file", fix=suggestion(name, DATASETS)
         )
@@ -92,7 +109,7 @@ def load_splits(
 
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
     """The parts of an .npz file; without one for validation a fifth of the training samples."""
-    arrays = load_arrays(name)
+    arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
     classes = _classes(name, arrays, outputs)
     train, test = (_data(name, arrays, part, classes) for part in ("train", "test"))
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
@@ -110,6 +127,18 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
         f"{held} of {len(train)} training samples, chosen by the seed, are held out for validation"
     )
     return Splits(name=name, train=kept, validation=validation, test=test), (note,)
+
+
+def _on_disk(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a folder of .npy files, which stay on the disk."""
+    files = sorted(Path(name).glob("*.npy"))
+    try:
+        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{name} has a file that is no array of numbers ({error})",
+            fix="save it with numpy.save",
+        ) from error
 
 
 def _classes(name: str, arrays: dict[str, np.ndarray], outputs: int) -> tuple[str, ...]:
@@ -159,10 +188,12 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
                 f" {where.shape}",
                 fix="give numbers for both, (samples, events)",
             )
-        x = Events(time=jnp.asarray(when), index=jnp.asarray(where))
+        if not isinstance(when, np.memmap):
+            when, where = jnp.asarray(when), jnp.asarray(where)
+        x = Events(time=when, index=where)  # pyright: ignore[reportArgumentType]
         if (value := f"value_{part}") in arrays:
             size = _numbers(name, arrays, value, "give each event a value")
-            x = GradedEvents(time=x.time, index=x.index, value=jnp.asarray(size))
+            x = GradedEvents(time=x.time, index=x.index, value=size)  # pyright: ignore[reportArgumentType]
     else:
         raise FileError(
             f"{name} has no array 'x_{part}', nor 'time_{part}' and 'index_{part}'",
@@ -181,7 +212,10 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             f"{name}: {key} is {array.dtype} of shape {array.shape}",
             fix="give numbers, (samples, ...)",
         )
-    missing = int(np.isnan(array).sum())
+    # a piece at a time, for it may lie on the disk
+    missing = sum(
+        int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)
+    )
     if missing:
         raise UsageError(
             f"{name}: {key} has {missing} NaN among its {array.size} values", fix=instead
@@ -197,7 +231,7 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
         options: `data` is the name of a task or of a file, `Splits`, `Data`, or (x, y).
 
     Returns:
-        The options with `Splits`, and with nothing left to do of `data_folder` and `copies`.
+        The options with `Splits`, and with nothing left to do of `data_folder`, `copies` and `side`.
 
     Raises:
         FileError, UsageError: there are no data, or they cannot be loaded or split.
@@ -212,19 +246,21 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
             options.seed,
             folder=options.data_folder,
             copies=options.copies,
+            side=options.side,
             outputs=_outputs(graph),
         )
     else:
         for name, done in (
             ("copies", options.copies == 1),
             ("data_folder", not options.data_folder),
+            ("side", options.side is None),
         ):
             if not done:
                 raise UsageError(
                     f"{name} is for data by name, and arrays are given", fix="leave it out"
                 )
         splits, notes = as_splits(data, options.seed)
-    return replace(options, data=splits, data_folder=None, copies=1), notes
+    return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
 
 
 def _outputs(graph: Graph) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError, UsageError
@@ -15,10 +15,11 @@ from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.simulation.retry import with_enough_room
 from jaxsnn.train.data.batches import Batch, encoded
-from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.data.datasets import Splits, taken
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import SAMPLE_SPAN, make_encoder, read_population, reference_tau
+from jaxsnn.train.loop.defaults import SAMPLE_SPAN, read_population, reference_tau
 from jaxsnn.train.losses.silence import feeding_weights
 
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
@@ -30,6 +31,7 @@ def calibrated(
     *,
     fraction: float = 0.8,
     encoder: Encoder | str | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
     t_end: float | None = None,
 ) -> Graph:
     """The graph with the weights into each population scaled so that a fraction of its neurons
@@ -41,7 +43,7 @@ def calibrated(
 
     Args:
         fraction: between 0 and 1.
-        encoder, t_end: as in `jaxsnn.train.fitting`.
+        encoder, encoder_options, t_end: as in `jaxsnn.train.fitting`.
 
     Raises:
         UsageError: a fraction that makes no sense, or data that do not fit.
@@ -53,7 +55,7 @@ def calibrated(
     population = read_population(network)
     tau = reference_tau(network, population)
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.train.x, "time")):
-        encoder = make_encoder(data, tau, encoder)[0]
+        encoder = make_encoder(data, tau, encoder, encoder_options)[0]
     end = (data.span or SAMPLE_SPAN) * tau if t_end is None else t_end
     what = {
         "population": population,
@@ -61,7 +63,8 @@ def calibrated(
         "engine": EventDriven(),
         "what": f"{data.name}, train",
     }
-    batch = encoded(data.train, network, **what).take(jnp.arange(min(_SAMPLES, len(data.train))))
+    first = taken(data.train, np.arange(min(_SAMPLES, len(data.train))))
+    batch = encoded(first, network, **what)
 
     def firing(changed: Network, name: str) -> float:
         return _firing(changed, name, batch, end)

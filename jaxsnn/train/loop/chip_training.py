@@ -19,8 +19,8 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
-from jaxsnn.train.data.datasets import Splits
-from jaxsnn.train.loop.defaults import make_encoder, make_engine, make_loss
+from jaxsnn.train.data.named_encoders import make_encoder
+from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.loop.evaluation import evaluate
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.train_plan import loss_of
@@ -199,9 +199,15 @@ class OnChip:
         }
 
 
-def off_chip_accuracy(graph: Graph, data: Splits, loss: Loss, t_end: float | None) -> float:
-    """Fraction of the test samples that a graph answers on the event engine, encoded as `fit` does
-    it by default.
+def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
+    """Fraction of the test samples that a graph answers on the event engine, encoded as it was
+    trained.
+
+    Args:
+        options: of the run, with `Splits` as data and a loss.
     """
-    encoder = None if hasattr(data.test.x, "time") else make_encoder(data, loss.tau)[0]
-    return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=t_end)
+    given: Any = options
+    data, loss, encoder = given.data, given.loss, given.encoder
+    if not hasattr(data.test.x, "time") and (encoder is None or isinstance(encoder, str)):
+        encoder = make_encoder(data, loss.tau, encoder, given.encoder_options)[0]
+    return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=options.t_end)

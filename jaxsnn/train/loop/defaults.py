@@ -1,5 +1,5 @@
 """What a network is trained for where nobody says it: which population answers, by which loss, on
-what time scale, with which encoder, on which engine.
+what time scale, on which engine.
 """
 
 from __future__ import annotations
@@ -14,17 +14,12 @@ from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.network import Network
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data, Splits
-from jaxsnn.train.data.encoders import Current, Encoder, Latency
 from jaxsnn.train.losses.loss_names import loss_class
 from jaxsnn.train.losses.losses import Loss
-from jaxsnn.train.option_values import one_of
-from jaxsnn.train.options import ENCODERS, replaced
-from jaxsnn.units import format_time
+from jaxsnn.train.options import replaced
 
-#: Without other instructions inputs arrive within 2 tau_syn of the start, and a sample lasts 6.5
-#: tau_syn.
-INPUT_SPAN, SAMPLE_SPAN = 2.0, 6.5
+#: Without other instructions a sample lasts 6.5 tau_syn.
+SAMPLE_SPAN = 6.5
 #: Smallest slope dV/dt that a gradient is divided by, in (v_threshold - v_reset) / tau_mem.
 MIN_SLOPE = 0.04
 # Spikes recorded of each neuron to begin with; where that is too few, the population's budget
@@ -138,43 +133,6 @@ def reference_tau(network: Network, population: str) -> float:
         )
     # through text, so that float32 does not leave 6.399999838322401 ms of 6.4 ms
     return float(f"{np.median(np.asarray(parameters[name])):.6g}")
-
-
-def make_encoder(data: Splits, tau: float, name: str | None = None) -> tuple[Encoder, str]:
-    """The encoder of a name, or the task's own, and a note that says what it does; arguments as of
-    `named_encoder`.
-    """
-    if name is None and data.encoder is not None:
-        encoder = data.encoder(tau)
-        return encoder, f"the task's own encoder is used: {encoder}"
-    return named_encoder(data.train, tau, name, bias=data.bias)
-
-
-def named_encoder(
-    data: Data, tau: float, name: str | None = None, *, bias: bool = False
-) -> tuple[Encoder, str]:
-    """The encoder of a name, and a note that says what it does.
-
-    Args:
-        tau: seconds, what its times are measured in.
-        name: one of `ENCODERS`; None: that of `latency`, in the order of the data.
-        bias: it adds a channel.
-
-    Raises:
-        UsageError: there is no such encoder.
-    """
-    one_of(ENCODERS)("encoder", name)
-    if name == "current":
-        last = ", and a last channel has the value 1" if bias else ""
-        return Current(bias=bias), f"each value is a current that lasts all the time{last}"
-    said: Any = {"latency": "large", "latency-reversed": "small"}.get(name or "", data.first)
-    encoder = Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=bias, first=said)
-    last = ", and a last channel spikes at 0 s" if bias else ""
-    end = format_time(encoder.t_max)
-    return encoder, (
-        f"values from 0 to 1 are encoded as one spike each, from 0 s to {end}, {said} values "
-        f"first{last}"
-    )
 
 
 def make_engine(engine: Engine | str | None, network: Network, loss: Loss) -> Engine:

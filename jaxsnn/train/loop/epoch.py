@@ -187,11 +187,13 @@ class Pace(NamedTuple):
         rates: (batches,) learning rates.
         factor: scalar that all steps are multiplied by, below 1 after a failure.
         key: of the epoch's random numbers.
+        first: number of the first batch in its epoch.
     """
 
     rates: jax.Array
     factor: jax.Array
     key: jax.Array
+    first: jax.Array
 
 
 class Place(NamedTuple):
@@ -231,7 +233,7 @@ def run_epoch(
         place = Place(number=number, index=index, rate=rate)
         return _step(setup, network, scales, bumping, state, data, pace, place)
 
-    numbers = jnp.arange(len(order), dtype=jnp.int32)
+    numbers = pace.first + jnp.arange(len(order), dtype=jnp.int32)
     state, summaries = lax.scan(step, state, (numbers, order, pace.rates))
     return state, joined(summaries)
 
@@ -293,7 +295,8 @@ def _gradient(
     devices = 1 if setup.mesh is None else setup.mesh.size
     if setup.options.augment is not None:
         keys = jax.vmap(partial(jax.random.fold_in, key))(places)
-        batch = batch._replace(inputs=jax.vmap(setup.options.augment)(keys, batch.inputs))
+        augment = cast(Augment, setup.options.augment)
+        batch = batch._replace(inputs=jax.vmap(augment)(keys, batch.inputs))
 
     noise_key = jax.random.fold_in(key, _PARAMETERS)
 

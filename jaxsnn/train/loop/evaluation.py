@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,11 +19,30 @@ from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import encoded
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.loop.batch_engines import run_batch
-from jaxsnn.train.loop.defaults import make_engine, make_loss, named_encoder
+from jaxsnn.train.loop.defaults import make_engine, make_loss
 from jaxsnn.train.losses.losses import Loss
 
 _BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How a graph answers.
+
+    Attributes:
+        accuracy: fraction of the samples that it answers with their label.
+        spikes: population -> spikes of all its neurons in a sample, the mean.
+    """
+
+    accuracy: float
+    spikes: dict[str, float]
+
+    @property
+    def spikes_per_sample(self) -> float:
+        """Of all populations."""
+        return sum(self.spikes.values())
 
 
 def evaluate(
@@ -49,15 +69,32 @@ def evaluate(
     """
     network = lower(graph)
     chosen = make_loss(loss, network, t_end) if isinstance(loss, str) else loss
-    end: float = chosen.t_max if t_end is None else t_end
-    runner = make_engine(engine, network, chosen)
     encode: Any = encoder
     if isinstance(encoder, str) or (encoder is None and not hasattr(data.x, "time")):
         encode = named_encoder(data, chosen.tau, encoder, bias=bias)[0]
+    runner = make_engine(engine, network, chosen)
+    return measure(graph, data, loss=chosen, encoder=encode, t_end=t_end, engine=runner).accuracy
+
+
+def measure(
+    graph: Graph,
+    data: Data,
+    *,
+    loss: Loss,
+    encoder: Encoder | None,
+    engine: Engine,
+    t_end: float | None = None,
+) -> Measured:
+    """How a graph answers samples, and how many spikes that takes; arguments and errors as of
+    `evaluate`.
+    """
+    network = lower(graph)
+    end: float = loss.t_max if t_end is None else t_end
+    runner = engine.prepared()
     batch = encoded(
-        data, network, population=chosen.population, encoder=encode, engine=runner, what="data"
+        data, network, population=loss.population, encoder=encoder, engine=runner, what="data"
     )
-    correct = 0
+    correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
         part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
 
@@ -67,9 +104,11 @@ def evaluate(
         runner, solution = with_enough_room(runner, attempt)
         if solution.problem is not None:
             raise SimulationError.of(_problem(runner, network, solution))
-        answers = np.asarray(chosen.predict(solution))
+        answers = np.asarray(loss.predict(solution))
         correct += int(np.sum(answers == np.asarray(part.labels)))
-    return correct / len(data)
+        for name, count in solution.counts.items():
+            spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / len(data)
+    return Measured(accuracy=correct / len(data), spikes=spikes)
 
 
 def _problem(engine: Engine, network: Network, solution: Solution) -> Problem:

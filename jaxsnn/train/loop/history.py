@@ -103,21 +103,34 @@ def mean(total: Any, summary: Summary) -> float:
     return float(np.asarray(total)) / int(summary.samples)
 
 
-def merit(record: EpochRecord) -> tuple[float, float]:
-    """What the best epoch has most of: validation accuracy, of equals the lower loss."""
-    return record.validation_accuracy, -record.validation_loss
+def merit(record: EpochRecord, excess: float = 0.0) -> tuple[float, float, float]:
+    """What the best epoch has most of: the least excess of spikes over a budget, where there is one;
+    then validation accuracy, of equals the lower loss.
+    """
+    return -excess, record.validation_accuracy, -record.validation_loss
 
 
 def progress_line(
-    record: EpochRecord, epochs: int, seconds: float, left: float | None = None
+    record: EpochRecord,
+    epochs: int,
+    seconds: float,
+    left: float | None = None,
+    samples: int | None = None,
 ) -> str:
-    """One line of progress; `left` is the time that the rest will take, seconds."""
-    silent = ", ".join(f"{name} {fraction:.1%}" for name, fraction in record.silent.items())
-    return (
+    """One line of progress.
+
+    Args:
+        left: seconds that the rest will take.
+        samples: that the epoch trained on.
+    """
+    fire = ", ".join(f"{name} {1 - fraction:.1%}" for name, fraction in record.silent.items())
+    line = (
         f"epoch {record.epoch:{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
         f"accuracy {record.train_accuracy:7.2%}  validation {record.validation_accuracy:7.2%}  "
-        f"silent {silent}  {seconds:.2f} s" + ("" if left is None else f"  {_clock(left)} left")
+        f"fire {fire}  {seconds:.2f} s"
     )
+    speed = "" if not samples else f"  {samples / max(seconds, 1e-9):.0f} samples/s"
+    return line + speed + ("" if left is None else f"  {_clock(left)} left")
 
 
 def _clock(seconds: float) -> str:

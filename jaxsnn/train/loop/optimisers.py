@@ -23,6 +23,7 @@ def _momentum() -> optax.GradientTransformation:
 OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
     {
         "adam": optax.scale_by_adam,
+        "adamw": optax.scale_by_adam,
         "adamax": optax.scale_by_adamax,
         "nadam": lambda: optax.scale_by_adam(nesterov=True),
         "lion": optax.scale_by_lion,
@@ -32,6 +33,8 @@ OPTIMISERS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
     }
 )
 
+#: What Adam with weight decay takes off in a step, of a weight, where nobody says another.
+ADAMW_DECAY = 0.01
 _WARM_UP, _HALVINGS = 0.05, 6
 
 
@@ -54,22 +57,45 @@ SCHEDULES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
 
 
 def optimiser_of(
-    choice: str | optax.GradientTransformation,
+    choice: str | optax.GradientTransformation, weight_decay: float | None = None
 ) -> optax.GradientTransformation:
     """The optimiser of a name, or the one that is given.
 
+    Args:
+        weight_decay: of weights, decoupled from the gradient: in a step each loses this fraction of
+            itself, times the learning rate. None: that of the name.
+
     Raises:
-        UsageError: there is no such optimiser.
+        UsageError: there is no such optimiser, or one that is given shall decay weights, too.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
-    return _named(choice) if isinstance(choice, str) else choice
+    if isinstance(choice, str):
+        usual = ADAMW_DECAY if choice == "adamw" else 0.0
+        return _named(choice, usual if weight_decay is None else weight_decay)
+    if weight_decay:
+        raise UsageError(
+            f"weight_decay is {weight_decay:g}, and an optimiser is given",
+            fix="let it decay the weights itself, optax.add_decayed_weights, or name one",
+        )
+    return choice
 
 
 @cache
-def _named(name: str) -> optax.GradientTransformation:
+def _named(name: str, weight_decay: float) -> optax.GradientTransformation:
     """The same object each time, so that runs share compiled code."""
     if name not in OPTIMISERS:
         raise UsageError(f"there is no optimiser '{name}'", fix=suggestion(name, OPTIMISERS))
-    return OPTIMISERS[name]()
+    if not weight_decay:
+        return OPTIMISERS[name]()
+    return optax.chain(
+        OPTIMISERS[name](), optax.add_decayed_weights(weight_decay, mask=_only_weights)
+    )
+
+
+def _only_weights(raw: Any) -> Any:
+    """Which parameters decay: not biases, delays or constants of neurons."""
+    return {node: {name: name == "weight" for name in own} for node, own in raw.items()}
 
 
 def learning_rates(

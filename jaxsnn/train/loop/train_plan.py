@@ -18,10 +18,11 @@ from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.encoders import Encoder
+from jaxsnn.train.data.image_events import augmentation_of
+from jaxsnn.train.data.named_encoders import make_encoder
 from jaxsnn.train.loop.constraints import as_constraints
 from jaxsnn.train.loop.defaults import (
     feeds_others,
-    make_encoder,
     make_engine,
     make_loss,
     refuse_unfit,
@@ -146,6 +147,7 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
     loss = loss_of(network, options)
     refuse_unfit(network, loss.population, loss.reads, name_of(loss))
     engine = _with_surrogate(make_engine(options.engine, network, loss), options.surrogate)
+    engine = _with_fields(engine, options.engine_options)
     trainable = as_constraints(options.trainable)
     _refuse_untaken(engine, network, trainable)
     _refuse_stopped(engine, network, loss)
@@ -157,7 +159,8 @@ def make_plan(network: Network, options: TrainOptions) -> TrainPlan:
             fix="leave it out",
         )
     if isinstance(encoder, str) or _needs_encoder(data, encoder, engine):
-        encoder, note = make_encoder(data, loss.tau, cast("str | None", encoder))
+        name = cast("str | None", encoder)
+        encoder, note = make_encoder(data, loss.tau, name, options.encoder_options)
         notes.append(note)
     nothing = WeightBumping(label=0.0, hidden=0.0)
     usual = WeightBumping() if engine.exact else nothing
@@ -195,6 +198,14 @@ def _with_surrogate(engine: Engine, given: Any) -> Engine:
     return replace(cast(Any, engine), surrogate=surrogate)
 
 
+def _with_fields(engine: Engine, given: Mapping[str, Any] | None) -> Engine:
+    """The event engine with some of its fields replaced; lists become tuples."""
+    if not given:
+        return engine
+    values = {key: tuple(own) if isinstance(own, list) else own for key, own in given.items()}
+    return replaced(engine, values, "engine_options").hashable()
+
+
 def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
     """Whether values must become events, and nobody says how."""
     if encoder is not None or hasattr(data.train.x, "time"):
@@ -205,6 +216,10 @@ def _needs_encoder(data: Splits, encoder: Any, engine: Engine) -> bool:
 
 def _augment(options: TrainOptions) -> Any:
     """What changes the training samples; `dropout` is short for `Dropout`."""
+    if isinstance(options.augment, Mapping):
+        shape = np.shape(cast(Any, options.data).train.x)[1:]
+        table = {"dropout": options.dropout} | dict(options.augment)
+        return augmentation_of(table, shape)
     if not options.dropout:
         return options.augment
     if options.augment is not None:

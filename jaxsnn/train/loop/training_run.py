@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
@@ -24,6 +25,13 @@ from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.batches import Batch, encoded, ordered_batches, shuffled_batches
 from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.data.on_disk import (
+    Streamed,
+    evaluation_parts,
+    identities,
+    pieces,
+    split_of,
+)
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import find_trainables, to_raw, to_values, with_trained
 from jaxsnn.train.loop.epoch import (
@@ -41,6 +49,7 @@ from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
+from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.losses.silence import feeding_weights
 from jaxsnn.train.options import OPTIONS
 
@@ -98,16 +107,19 @@ class TrainingRun:
         self.say = say if is_first() else lambda line: None
         names = ("train", "validation", "test")
         how = {"population": plan.loss.population, "encoder": plan.encoder, "engine": plan.engine}
-        self.splits = {
-            name: encoded(getattr(data, name), network, what=f"{data.name}, {name}", **how)
-            for name in names
-        }
+        self.splits: dict[str, Batch | Streamed] = {}
+        for name in names:
+            encode = partial(encoded, network=network, what=f"{data.name}, {name}", **how)
+            own, channels = getattr(data, name), sum(network.inputs.values())
+            self.splits[name] = split_of(own, encode, options.stream, channels)
         wanted = cast(Any, options.trainable)
         trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
-        self.network, self.splits = on_all((self.network, self.splits), mesh)
+        self.network = on_all(self.network, mesh)
+        in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
+        self.splits |= on_all(in_memory, mesh)
         self.notes = [*plan.notes, *trainables.notes]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
         batches = len(data.train) // self.batch_size
@@ -121,7 +133,7 @@ class TrainingRun:
             t_end=plan.t_end,
             trained=trainables.constraints,
             feeding=feeding_weights(network),
-            optimiser=cast(Any, optimiser_of(options.optimiser)),
+            optimiser=cast(Any, optimiser_of(options.optimiser, options.weight_decay)),
             complete=not named,
             options=options.compiled_only(),
             mesh=mesh,
@@ -159,7 +171,7 @@ class TrainingRun:
         if folder is None:
             return self._epochs()
         settings = {name: value for name, value in self.plan.as_dict().items() if name in OPTIONS}
-        hash_ = fingerprint(self.splits, self.network.parameters)
+        hash_ = fingerprint(identities(self.splits), self.network.parameters)
         self.folder = Folder(folder, settings, hash_, alone=is_first())
         try:
             found = self.folder.begin(resume=resume, state=self.state, overwrite=overwrite)
@@ -244,22 +256,29 @@ class TrainingRun:
             rates=jnp.asarray(self.rates[epoch - 1], self.network.dtype),
             factor=jnp.asarray(self.factor, self.network.dtype),
             key=jax.random.fold_in(key_of(self.options.seed), epoch),
+            first=jnp.int32(0),
         )
 
         def attempt(setup: Setup) -> tuple[TrainState, Summary]:
-            state, summary = run_epoch(
-                setup,
-                self.network,
-                self.scales,
-                self.plan.weight_bumping,
-                self.state,
-                self.splits["train"],
-                order,
-                pace,
-            )
-            return state, on_host(summary, setup.mesh)
+            state, summaries = self.state, []
+            for samples, places, first in pieces(self.splits["train"], order):
+                here = pace._replace(
+                    rates=pace.rates[first : first + len(places)], first=jnp.int32(first)
+                )
+                state, summary = self._run(setup, state, samples, places, here)
+                summaries.append(on_host(summary, setup.mesh))
+            if len(summaries) == 1:
+                return state, summaries[0]
+            return state, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
         return self._with_enough_room(attempt, f"epoch {epoch}")
+
+    def _run(
+        self, setup: Setup, state: TrainState, data: Batch, order: np.ndarray, pace: Pace
+    ) -> tuple[TrainState, Summary]:
+        """Some steps."""
+        bumping = self.plan.weight_bumping
+        return run_epoch(setup, self.network, self.scales, bumping, state, data, order, pace)
 
     def _failure_of_pass(self, epoch: int, train: Summary) -> str | None:
         if int(train.result) == Result.NOT_FINITE:
@@ -302,11 +321,12 @@ class TrainingRun:
         self.notes.append(note)
         self.say(note)
 
-    def _evaluate(self, data: Batch) -> Summary:
+    def _evaluate(self, data: Batch | Streamed) -> Summary:
         """A pass without training over a split, repeated with a larger budget where neurons fire
         more often.
         """
-        given = self.network, self.state.best, data
+        in_memory = data if isinstance(data, Batch) else None
+        given = self.network, self.state.best, in_memory
         (network, best, samples), mesh = on_first(given, self.setup.mesh)
         size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
@@ -315,8 +335,8 @@ class TrainingRun:
             here = replace(setup, mesh=mesh)
             # One launch at a time, on one device too: the next epoch runs on all of them.
             summaries = [
-                on_host(run_evaluation(here, network, best, samples, *part), setup.mesh)
-                for part in parts
+                on_host(run_evaluation(here, network, best, *part), setup.mesh)
+                for part in evaluation_parts(data if samples is None else samples, parts)
             ]
             return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
 
@@ -354,11 +374,20 @@ class TrainingRun:
         record = epoch_record(epoch, train, validation, max_spikes=budget, factor=self.factor)
         self.history.append(record)
         self.seconds.append(seconds)
-        if self.best is None or merit(record) > merit(self.best[0]):
+        if self.best is None or self._merit(record) > self._merit(self.best[0]):
             self.best = (record, self.state)
-        self.say(progress_line(record, self.options.epochs, seconds, self._left()))
+        samples = int(train.samples) if epoch else None
+        line = progress_line(record, self.options.epochs, seconds, self._left(), samples)
+        self.say(line)
         if self.folder is not None and is_first():
             self.folder.save(self._checkpoint(), self._best_arrays)
+
+    def _merit(self, record: EpochRecord) -> tuple[float, float, float]:
+        """What the best epoch has most of."""
+        sizes = {name: own.size for name, own in self.network.populations.items()}
+        spikes = sum(count * sizes.get(name, 0) for name, count in record.spikes.items())
+        budgets = [term for term in self.options.regularisers if isinstance(term, SpikeBudget)]
+        return merit(record, sum(term.excess(spikes) for term in budgets))
 
     def _left(self) -> float | None:
         """Seconds that the rest will take: the median epoch so far, the first left out, for it

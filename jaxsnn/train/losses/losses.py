@@ -98,7 +98,10 @@ class FirstSpike(FirstToFire):
 
     With s = t / tau, and a silent neuron counted at t_max,
 
-        L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1).
+        L = -log softmax(-s / sharpness)[label] + late_weight (exp(s[label] / late_tau) - 1),
+
+    where with `smoothing` the first term is (1 - smoothing) of it and smoothing of its mean over all
+    neurons.
 
     A small `sharpness` decides: wide ones move wrong outputs later until they stop firing. It also
     sets the margin between the first and the second output that training asks for.
@@ -110,6 +113,7 @@ class FirstSpike(FirstToFire):
         sharpness: width of the softmax, in units of tau.
         late_weight, late_tau: weight of the term that keeps the label's spike early, and its growth
             in units of tau.
+        smoothing: of the labels.
 
     Source: Göltz et al., Nature Machine Intelligence 3, 2021 (softmax of spike times); Wunderlich
     and Pehle, Scientific Reports 11, 12829, 2021 (with the term on the label's time).
@@ -121,13 +125,14 @@ class FirstSpike(FirstToFire):
     sharpness: float = 0.01
     late_weight: float = 3e-3
     late_tau: float = 2.0
+    smoothing: float = 0.0
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
         """Loss of each sample, (batch,)."""
         scaled = _scaled_times(self, reading)
         label = _of_label(scaled, labels)
-        log_softmax = jax.nn.log_softmax(-scaled / self.sharpness, axis=1)
-        return self.late_weight * jnp.expm1(label / self.late_tau) - _of_label(log_softmax, labels)
+        entropy = _cross_entropy(-scaled / self.sharpness, labels, self.smoothing)
+        return self.late_weight * jnp.expm1(label / self.late_tau) + entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +171,24 @@ def _of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, labels[:, None], axis=1)[:, 0]
 
 
-class CrossEntropy:
-    """Losses of one number for each class: L = -log softmax(scores)[label]; the largest score is
-    the answer.
+def _cross_entropy(scores: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Cross-entropy of each sample, (batch,), of labels of which a part is shared among all classes.
+
+    Source: Szegedy et al., "Rethinking the inception architecture", CVPR 2016.
     """
+    log_softmax = jax.nn.log_softmax(scores, axis=1)
+    entropy = -_of_label(log_softmax, labels)
+    if not smoothing:
+        return entropy
+    return (1 - smoothing) * entropy - smoothing * jnp.mean(log_softmax, axis=1)
+
+
+class CrossEntropy:
+    """Losses of one number for each class: L = -log softmax(scores)[label], where `smoothing` is a
+    part of the label that all classes share; the largest score is the answer.
+    """
+
+    smoothing: float = 0.0
 
     def scores(self, reading: Reading) -> jax.Array:
         """(batch, neurons)."""
@@ -177,7 +196,7 @@ class CrossEntropy:
 
     def __call__(self, reading: Reading, labels: jax.Array) -> jax.Array:
         """Loss of each sample, (batch,)."""
-        return -_of_label(jax.nn.log_softmax(self.scores(reading), axis=1), labels)
+        return _cross_entropy(self.scores(reading), labels, self.smoothing)
 
     def predict(self, reading: Reading) -> jax.Array:
         """Class of each sample, (batch,): the largest score, of several the lowest class."""
@@ -192,6 +211,7 @@ class MaxOverTime(CrossEntropy):
         population, t_max: the readout, and the end of a sample (seconds).
         tau: seconds, what encoders measure times in.
         gain: of the voltages before the softmax, per volt.
+        smoothing: part of the label that all classes share.
 
     Source: Wunderlich and Pehle, Scientific Reports 11, 12829, 2021. Where the maximum is at an
     arrival, the gradient is that of V at the arrival's own time (see
@@ -202,6 +222,7 @@ class MaxOverTime(CrossEntropy):
     tau: float
     t_max: float
     gain: float = 1.0
+    smoothing: float = 0.0
     reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
@@ -218,7 +239,7 @@ class SpikeCount(CrossEntropy):
     surrogate.
 
     Attributes:
-        population, tau, t_max: as in `FirstSpike`.
+        population, tau, t_max, smoothing: as in `FirstSpike`.
         gain: of the counts before the softmax.
     """
 
@@ -226,6 +247,7 @@ class SpikeCount(CrossEntropy):
     tau: float
     t_max: float
     gain: float = 1.0
+    smoothing: float = 0.0
     reads: ClassVar[str] = "spikes"
 
     def scores(self, reading: Reading) -> jax.Array:
@@ -243,13 +265,14 @@ class Integral(CrossEntropy):
     """Cross-entropy of the integral of each membrane of a readout, over tau: volts.
 
     Attributes:
-        population, tau, t_max, gain: as in `MaxOverTime`.
+        population, tau, t_max, gain, smoothing: as in `MaxOverTime`.
     """
 
     population: str
     tau: float
     t_max: float
     gain: float = 1.0
+    smoothing: float = 0.0
     reads: ClassVar[str] = "voltages"
 
     def scores(self, reading: Reading) -> jax.Array:
@@ -265,7 +288,7 @@ class ExponentialSum(CrossEntropy):
     their spikes, with T = decay tau.
 
     Attributes:
-        population, tau, t_max, gain: as in `MaxOverTime`.
+        population, tau, t_max, gain, smoothing: as in `MaxOverTime`.
         decay: T in units of tau.
         fires: whether the population fires.
 
@@ -279,6 +302,7 @@ class ExponentialSum(CrossEntropy):
     gain: float = 1.0
     decay: float = 4.0
     fires: bool = False
+    smoothing: float = 0.0
     reads: ClassVar[str] = "either"
 
     def scores(self, reading: Reading) -> jax.Array:

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 
+#: A budget is kept to, if no more than this times its spikes are fired.
+_TOLERATED = 1.05
+
 
 class Regulariser(Protocol):
     """A term of the loss that looks at a solution of the event engine; a frozen dataclass, hashable
@@ -56,6 +59,32 @@ class SpikeRate:
             jnp.mean(jnp.square(solution.count(name) - self.target), axis=1) for name in names
         ]
         return 0.5 * self.strength * sum(excess, jnp.zeros(()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeBudget:
+    """All neurons together shall fire `most` times in a sample at most: strength / 2 (excess / most)^2.
+
+    The gradient of a count is as of `SpikeRate`. The best epoch of a run is, before all else, one
+    that keeps to the budget on the validation samples.
+
+    Attributes:
+        most: spikes of a sample, of all populations.
+        strength: of the term.
+    """
+
+    most: float
+    strength: float = 1.0
+
+    def excess(self, spikes: float) -> float:
+        """By which fraction a number of spikes is above the budget; a twentieth is none."""
+        return max(spikes / self.most - _TOLERATED, 0.0)
+
+    def __call__(self, network: Network, solution: EventSolution) -> jax.Array:
+        """One number for each sample, (batch,)."""
+        counts = [jnp.sum(solution.count(name), axis=1) for name in firing(network, solution)]
+        excess = jnp.maximum(sum(counts, jnp.zeros(())) / self.most - 1, 0.0)
+        return 0.5 * self.strength * jnp.square(excess)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,65 @@
+"""`jaxsnn tune`: a network of another framework, tuned in continuous time: accuracy against spikes."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_notes,
+    add_output,
+    print_outcome,
+    read_graph,
+)
+from jaxsnn.commands.train_command import add_options, options_of, progress_of
+from jaxsnn.errors import UsageError
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "tune the network of a NIR file in continuous time, for fewer spikes"
+    parser = add_command(commands, "tune", run, text)
+    add_file(parser)
+    add_output(parser, "OUT.nir", "the tuned file", required=True)
+    parser.add_argument(
+        "--spikes-per-sample",
+        metavar="N,...",
+        help="spikes of all neurons that a sample may take; several with commas give a curve",
+    )
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.output import refuse_unwritable
+
+    options, notes = options_of(arguments)
+    if options.engine not in (None, "event"):
+        raise UsageError(
+            f"engine is {options.engine}", fix="leave it out, tuning is in continuous time"
+        )
+    refuse_unwritable(arguments.output, arguments.force)
+    budgets = _numbers(arguments.spikes_per_sample)
+    graph = read_graph(arguments)
+    from jaxsnn.nir import write
+    from jaxsnn.train.tuning import tune
+
+    outcome = tune(graph, replace(options, progress=progress_of(arguments)), budgets)
+    write(Path(arguments.output), outcome.chosen.graph, arguments.force)
+    add_notes(arguments, (*notes, *outcome.notes))
+    print_outcome(arguments, outcome)
+    return 0
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    """Numbers with commas."""
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise UsageError(
+            f"spikes_per_sample is {text!r}", fix="give numbers, with commas"
+        ) from None

@@ -1,0 +1,165 @@
+"""A network as a table, as the configuration file of a training run has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.nir import build
+from jaxsnn.nir.build import Layer
+from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.initializers import Initializer, Seed, generator_of, normal, seed_words
+
+#: What the table may say, and what each of its layers may.
+NETWORK = ("input", "layers", "tau_mem", "tau_syn")
+LAYER = (
+    *("neurons", "channels", "kernel", "stride", "padding", "pool"),
+    *("weight", "feedback", "readout", "tau_mem", "tau_syn"),
+)
+
+
+def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
+    """A network of CubaLIF neurons, layer by layer.
+
+    Nodes are named by their layer, from 1 on: the weights "w1", neurons "1", feedback "r1", a pool
+    "p1".
+
+    Args:
+        table: `input`, a number or a shape; `tau_mem`, `tau_syn`, times; `layers`, a table each:
+            `neurons` = N, all connected to all, or `channels` = N with `kernel`, `stride` and
+            `padding`, a convolution, or `pool` = N, which adds up N x N; `weight` = [mean, standard
+            deviation], or [[inputs, mean, deviation], ...] for one part of the inputs after the
+            other; `feedback` = the same, between the neurons of the layer; `readout` = true:
+            neurons that do not fire; and time constants of its own.
+        seed: draws the weights.
+
+    Raises:
+        UsageError: a name that does not exist, a value that lacks or makes no sense.
+
+    >>> layers = [{"neurons": 4, "weight": [0.5, 0.1]}, {"neurons": 2, "weight": [1.0, 0.2]}]
+    >>> graph_of_table({"input": 3, "tau_mem": "20ms", "tau_syn": "10ms", "layers": layers}).order()
+    ('input', 'w1', '1', 'w2', '2', 'output')
+    """
+    table = _known(table, NETWORK, "network")
+    size: Any = _needed(table, "input", "network")
+    planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
+    nodes = {"input": build.input(size if planes is None else tuple(size))}
+    chain, loops = ["input"], []
+    times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
+    for number, said in enumerate(_needed(table, "layers", "network"), 1):
+        where = f"network, layer {number}"
+        layer = times | _known(said, LAYER, where)
+        place = _Place(where=where, number=number, planes=planes, seed=seed)
+        inward = _nodes(place, layer)
+        nodes |= inward
+        chain += inward
+        if "feedback" in layer:
+            nodes[f"r{number}"] = build.linear(
+                layer["neurons"], weight=_drawn(layer, "feedback", where)
+            )
+            loops.append((str(number), f"r{number}", str(number)))
+        planes = None if "neurons" in layer else layer.get("channels", planes)
+    nodes["output"] = build.output()
+    return build.network(nodes, [(*chain, "output"), *loops], seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a layer is.
+
+    Attributes:
+        where: what messages call it.
+        number: from 1 on.
+        planes: of what comes in, a stack of images; None: it is flat.
+        seed: of the network.
+    """
+
+    where: str
+    number: int
+    planes: int | None
+    seed: Seed
+
+
+def _nodes(place: _Place, layer: Mapping[str, Any]) -> dict[str, Layer]:
+    """The nodes of a layer in the order of the signal."""
+    number, where = place.number, place.where
+    if "pool" in layer:
+        side = np.array([layer["pool"], layer["pool"]])
+        pool = build.node("SumPool2d", kernel_size=side, stride=side, padding=np.zeros(2, int))
+        return {f"p{number}": pool}
+    times = {name: _needed(layer, name, where) for name in ("tau_mem", "tau_syn")}
+    neurons = (build.cubali if layer.get("readout") else build.cubalif)(**times)
+    if "channels" in layer:
+        return {f"w{number}": _convolution(place, layer), str(number): neurons}
+    flatten = {f"f{number}": build.node("Flatten", start_dim=0, end_dim=-1)}
+    outputs = _needed(layer, "neurons", where)
+    inward = build.linear(outputs, weight=_drawn(layer, "weight", where))
+    before = {} if place.planes is None else flatten
+    return before | {f"w{number}": inward, str(number): neurons}
+
+
+def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
+    if place.planes is None:
+        raise UsageError(
+            f"{place.where} is a convolution, and what comes in is flat",
+            fix="give input = [planes, rows, columns], and convolutions before other layers",
+        )
+    side, channels = _needed(layer, "kernel", place.where), layer["channels"]
+    generator = generator_of([*seed_words(place.seed), place.number])
+    shape = (channels, place.planes, side, side)
+    return build.node(
+        "Conv2d",
+        weight=_drawn(layer, "weight", place.where)(generator, shape),
+        bias=np.zeros(channels),
+        stride=layer.get("stride", 1),
+        padding=layer.get("padding", 0),
+        dilation=1,
+        groups=1,
+    )
+
+
+def _drawn(layer: Mapping[str, Any], name: str, where: str) -> Initializer:
+    value = _needed(layer, name, where)
+    if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
+        return _in_columns(value, f"{where}: {name}")
+    if not isinstance(value, list) or len(value) != 2:
+        fix = "give [mean, standard deviation], or for some inputs after the others"
+        raise UsageError(
+            f"{where}: {name} is {value!r}", fix=f"{fix} [[inputs, mean, deviation], ...]"
+        )
+    return normal(*map(float, value))
+
+
+def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
+    """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
+    if any(len(part) != 3 for part in parts):
+        raise UsageError(f"{what} is {parts}", fix="give [inputs, mean, standard deviation] each")
+
+    def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+        if (inputs := sum(part[0] for part in parts)) != shape[1]:
+            fix = f"make it {shape[1]}"
+            raise UsageError(f"{what} is for {inputs} inputs, and there are {shape[1]}", fix=fix)
+        generator = generator_of(source)
+        columns = [generator.normal(mean, std, (shape[0], count)) for count, mean, std in parts]
+        return np.concatenate(columns, axis=1)
+
+    return drawn
+
+
+def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, Any]:
+    """A table with "_" in its names, all of which exist."""
+    found = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in found:
+        if name not in names:
+            raise UsageError(f"{where}: there is no '{name}'", fix=suggestion(name, names))
+    return found
+
+
+def _needed(table: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in table:
+        raise UsageError(f"{where} does not say its {name}", fix=f"write {name} = ...")
+    return table[name]

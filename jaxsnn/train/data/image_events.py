@@ -1,0 +1,166 @@
+"""Changes of images that are given as events: one channel for each pixel, row by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.network.valued_inputs import Currents
+from jaxsnn.train.data.augment import Dropout, Jitter
+from jaxsnn.train.option_values import duration, number
+
+#: Displacements of `Warp` are drawn on so many points along each axis.
+_POINTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warp:
+    """Each image is shifted, turned, scaled and bent: its events move to the nearest pixels.
+
+    Those that leave the image are lost. Channels behind those of the pixels, such as a bias, stay.
+    All numbers are drawn uniformly between minus and plus what is given, but for `bend`.
+
+    Attributes:
+        shape: of the images, (rows, columns) or (planes, rows, columns).
+        shift: pixels, along both axes.
+        turn: degrees.
+        scale: fraction, along each axis by its own.
+        bend: pixels, standard deviation of a smooth field of displacements: normal deviates at 4 x 4
+            points, linear in between.
+
+    Raises:
+        UsageError: a shape that is none of an image, or a number that is negative or not finite.
+
+    Source: the elastic distortions of Simard, Steinkraus and Platt, ICDAR 2003, are such a field.
+    """
+
+    shape: tuple[int, ...]
+    shift: float = 0.0
+    turn: float = 0.0
+    scale: float = 0.0
+    bend: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3) or min(self.shape, default=0) < 1:
+            raise UsageError(
+                f"images have the shape {self.shape}",
+                fix="give (rows, columns) or (planes, rows, columns)",
+            )
+        for name in ("shift", "turn", "scale", "bend"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                fix = "give a finite number of at least 0"
+                raise UsageError(f"{name} is {value:g}", fix=fix)
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample, Events or GradedEvents (events,)."""
+        _refuse_values(inputs, "a warp moves the events of pixels")
+        rows, columns = self.shape[-2:]
+        pixels = rows * columns
+        plane, pixel = inputs.index // pixels, inputs.index % pixels
+        place = jnp.stack([pixel // columns, pixel % columns], axis=-1)
+        moved = jnp.rint(self._moved(key, place.astype(inputs.time.dtype))).astype(jnp.int32)
+        inside = jnp.all((moved >= 0) & (moved < jnp.array([rows, columns])), axis=-1)
+        is_pixel = inputs.index < math.prod(self.shape)
+        index = plane * pixels + moved[..., 0] * columns + moved[..., 1]
+        return replace(
+            inputs,
+            time=jnp.where(is_pixel & ~inside, jnp.inf, inputs.time),
+            index=jnp.where(is_pixel & inside, index, inputs.index).astype(jnp.int32),
+        )
+
+    def _moved(self, key: jax.Array, place: Float[Array, "events 2"]) -> Float[Array, "events 2"]:
+        """Where pixels come to lie."""
+        turn_key, scale_key, shift_key, bend_key = jax.random.split(key, 4)
+        size = jnp.asarray(self.shape[-2:], place.dtype)
+        middle = (size - 1) / 2
+
+        def drawn(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, place.dtype, -1, 1)
+
+        angle = jnp.deg2rad(self.turn) * drawn(turn_key, ())
+        turned = jnp.array(
+            [[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], place.dtype
+        )
+        larger = 1 + self.scale * drawn(scale_key, (2,))
+        moved = ((place - middle) @ turned.T) * larger + middle
+        moved += self.shift * drawn(shift_key, (2,))
+        if self.bend:
+            shape = (_POINTS, _POINTS, 2)
+            field = self.bend * jax.random.normal(bend_key, shape, place.dtype)
+            moved += _between(field, place / jnp.maximum(size - 1, 1) * (_POINTS - 1))
+        return moved
+
+
+def _between(
+    field: Float[Array, "rows columns 2"], place: Float[Array, "events 2"]
+) -> Float[Array, "events 2"]:
+    """A field at places between its points, linear in both directions."""
+    corner: Int[Array, "events 2"] = jnp.clip(jnp.floor(place), 0, _POINTS - 2).astype(jnp.int32)
+    row, column = corner[:, 0], corner[:, 1]
+    down, right = jnp.split(place - corner, 2, axis=1)
+    upper = field[row, column] * (1 - right) + field[row, column + 1] * right
+    lower = field[row + 1, column] * (1 - right) + field[row + 1, column + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def _refuse_values(inputs: Any, what: str) -> None:
+    if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
+        raise UsageError(f"{what}, and inputs are values", fix="leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compose:
+    """Several changes, one after the other, each with random numbers of its own.
+
+    Attributes:
+        steps: functions of (key, sample), as `fit(..., augment=...)` takes them.
+    """
+
+    steps: tuple[Any, ...]
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample."""
+        for number_of_step, step in enumerate(self.steps):
+            inputs = step(jax.random.fold_in(key, number_of_step), inputs)
+        return inputs
+
+
+_WARPS = ("shift", "turn", "scale", "bend")
+#: What a table of changes may say.
+CHANGES = (*_WARPS, "jitter", "dropout", "shape")
+
+
+def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
+    """The changes of a table: `shift`, `turn`, `scale` and `bend` as of `Warp`, then `jitter`, a
+    time, and `dropout`, a probability.
+
+    Args:
+        shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
+
+    Raises:
+        UsageError: a name that does not exist, or a value that makes no sense.
+    """
+    for name in table:
+        if name not in CHANGES:
+            raise UsageError(f"augment: there is no '{name}'", fix=suggestion(name, CHANGES))
+    try:
+        shape = tuple(int(size) for size in table.get("shape", shape))
+        warps = {name: number(table[name]) for name in _WARPS if name in table}
+        jitter = duration(table["jitter"]) if "jitter" in table else 0.0
+        dropout = number(table["dropout"]) if "dropout" in table else 0.0
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"augment is {dict(table)}", fix=str(error)) from error
+    steps = [
+        *([Warp(shape=shape, **warps)] if warps else []),
+        *([Jitter(deviation=jitter)] if jitter else []),
+        *([Dropout(probability=dropout)] if dropout else []),
+    ]
+    return Compose(steps=tuple(steps))

@@ -1,0 +1,132 @@
+"""Encoders by name, their times in units of the time constant that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+from jaxsnn.train.data.datasets import Data, Splits
+from jaxsnn.train.data.encoders import (
+    Current,
+    Delta,
+    Encoder,
+    Latency,
+    LevelCrossing,
+    PopulationCode,
+    Rate,
+)
+from jaxsnn.train.option_values import duration, one_of
+from jaxsnn.train.options import ENCODERS, replaced
+from jaxsnn.units import format_time
+
+#: Without other instructions inputs arrive within 2 tau_syn of the start.
+INPUT_SPAN = 2.0
+#: Spikes in tau_syn of the value 1, and how long a rate lasts, in tau_syn.
+_HIGHEST, _RATE_SPAN = 1.0, 6.0
+#: Frames of a signal are this fraction of tau_syn.
+_FRAME = 0.25
+#: What values of 0 to 1 are divided by.
+_STEP, _CENTRES, _LEVELS = 0.1, (0.0, 0.25, 0.5, 0.75, 1.0), (0.2, 0.4, 0.6, 0.8)
+#: Fields that are times, and may be written as such.
+_TIMES = ("t_min", "t_max", "duration", "frame", "clock")
+
+#: Name -> what makes the encoder of a time constant (seconds), whether a bias channel is added, and
+#: which values of the data come first.
+MAKERS: Mapping[str, Callable[[float, bool, Any], Encoder]] = MappingProxyType(
+    {
+        "latency": lambda tau, bias, _: _latency(tau, bias, "large"),
+        "latency-reversed": lambda tau, bias, _: _latency(tau, bias, "small"),
+        "current": lambda tau, bias, _: Current(bias=bias),
+        "rate": lambda tau, *_: Rate(highest=_HIGHEST / tau, duration=_RATE_SPAN * tau),
+        "delta": lambda tau, *_: Delta(step=_STEP, frame=_FRAME * tau),
+        "population": lambda tau, *_: PopulationCode(centres=_CENTRES, frame=INPUT_SPAN * tau),
+        "levels": lambda tau, *_: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
+    }
+)
+
+
+def _latency(tau: float, bias: bool, first: Any) -> Latency:
+    return Latency(t_min=0.0, t_max=INPUT_SPAN * tau, bias=bias, first=first)
+
+
+def make_encoder(
+    data: Splits,
+    tau: float,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Encoder, str]:
+    """The encoder of a name, or the task's own, and a note that says what it does; arguments as of
+    `named_encoder`.
+    """
+    if name is None and data.encoder is not None:
+        encoder: Any = with_options(data.encoder(tau), options)
+        return encoder, f"the task's own encoder is used: {encoder}"
+    return named_encoder(data.train, tau, name, bias=data.bias, options=options)
+
+
+def named_encoder(
+    data: Data,
+    tau: float,
+    name: str | None = None,
+    *,
+    bias: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Encoder, str]:
+    """The encoder of a name, and a note that says what it does.
+
+    Args:
+        tau: seconds, what its times are measured in.
+        name: one of `ENCODERS`; None: `latency`, in the order of the data.
+        bias: latencies and currents add a channel.
+        options: fields of the encoder that are given; times in seconds, or as text with a unit.
+
+    Raises:
+        UsageError: there is no such encoder, or it has no such field.
+    """
+    one_of(ENCODERS)("encoder", name)
+    made = _latency(tau, bias, data.first) if name is None else MAKERS[name](tau, bias, data.first)
+    encoder: Any = with_options(made, options)
+    return encoder, _said(encoder)
+
+
+def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
+    """An encoder with some of its fields replaced."""
+    if not options:
+        return encoder
+    named = {name.replace("-", "_"): value for name, value in options.items()}
+    values = {name: _field(name, value) for name, value in named.items()}
+    return replaced(encoder, values, "encoder_options")
+
+
+def _field(name: str, value: Any) -> Any:
+    """A field of an encoder, of what TOML has."""
+    convert = _moment if name in _TIMES else lambda own: own
+    return tuple(map(convert, value)) if isinstance(value, list | tuple) else convert(value)
+
+
+def _moment(value: Any) -> float:
+    """A time from the start of a sample, which may be 0."""
+    return 0.0 if value == 0 else duration(value)
+
+
+def _said(encoder: Any) -> str:
+    """What an encoder does."""
+    if isinstance(encoder, Current):
+        last = ", and a last channel has the value 1" if encoder.bias else ""
+        return f"each value is a current that lasts all the time{last}"
+    if isinstance(encoder, Latency):
+        last = (
+            f", and a last channel spikes at {format_time(encoder.t_min)}" if encoder.bias else ""
+        )
+        span = f"from {format_time(encoder.t_min)} to {format_time(encoder.t_max)}"
+        if encoder.clock:
+            last += f", and {len(encoder.clock)} channels behind them spike at times of their own"
+        dark = "" if encoder.least is None else f", those up to {encoder.least:g} as none"
+        return (
+            f"values from 0 to 1 are encoded as one spike each, {span}, {encoder.first} values"
+            f" first{dark}{last}"
+        )
+    shown = ", ".join(f"{known.name} {getattr(encoder, known.name)}" for known in fields(encoder))
+    return f"values are encoded by {type(encoder).__name__} ({shown}), times in seconds"

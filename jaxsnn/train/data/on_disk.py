@@ -1,0 +1,119 @@
+"""Data that do not fit in memory: arrays on the disk, encoded a piece at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.network.valued_inputs import Currents
+from jaxsnn.train.data.batches import Batch
+from jaxsnn.train.data.datasets import Data, taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """A split whose samples are encoded when they are needed, in the form of a `Batch`.
+
+    Attributes:
+        data: its samples, whose arrays may lie on the disk (`jaxsnn.train.data.datasets.Rows`).
+        encode: makes the form that is scanned of some of them.
+        at_once: as many samples are in memory together, or one batch.
+        channels: of the input, what unused slots of events have as an index.
+    """
+
+    data: Data
+    encode: Callable[[Data], Batch]
+    at_once: int
+    channels: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(samples,) int32."""
+        return self.data.y
+
+    def take(self, index: np.ndarray) -> Batch:
+        """The samples of an index array, encoded."""
+        batch = self.encode(taken(self.data, np.asarray(index)))
+        return batch._replace(inputs=self._padded(batch.inputs))
+
+    def _padded(self, inputs: Any) -> Any:
+        """Events in a power of two slots: each number of slots is compiled for itself."""
+        if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
+            return inputs
+        slots = inputs.time.shape[1]
+        more = (1 << (slots - 1).bit_length()) - slots
+        unused = {"time": jnp.inf, "index": self.channels, "value": 0.0}
+        wide = {
+            name: jnp.pad(getattr(inputs, name), ((0, 0), (0, more)), constant_values=value)
+            for name, value in unused.items()
+            if hasattr(inputs, name)
+        }
+        return replace(inputs, **wide)
+
+    def digest(self) -> str:
+        """A hash of all samples and labels, read piece by piece."""
+        found = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
+        for leaf in jax.tree.leaves(self.data.x):
+            for first in range(0, len(self.data), self.at_once):
+                part = np.asarray(leaf[np.arange(first, min(first + self.at_once, len(self.data)))])
+                found.update(part.tobytes())
+        return found.hexdigest()
+
+
+def pieces(split: Batch | Streamed, order: np.ndarray) -> Iterator[tuple[Batch, np.ndarray, int]]:
+    """The batches of an epoch in pieces: samples, their order (batches, batch_size) in these, and
+    the number of the first batch. One piece, if the split is in memory.
+
+    Args:
+        order: (batches, batch_size) numbers of samples.
+    """
+    if isinstance(split, Batch):
+        yield split, order, 0
+        return
+    batches = max(split.at_once // order.shape[1], 1)
+    for first in range(0, len(order), batches):
+        part = order[first : first + batches]
+        places = np.arange(part.size, dtype=np.int32).reshape(part.shape)
+        yield split.take(part.reshape(-1)), places, first
+
+
+def evaluation_parts(
+    split: Batch | Streamed, parts: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
+    """Samples, the order of a batch in these, and which are no filling, of each batch.
+
+    Args:
+        parts: numbers of samples (batch,), and which are no filling (batch,).
+    """
+    for order, used in parts:
+        if isinstance(split, Batch):
+            yield split, order, used
+        else:
+            yield split.take(order), np.arange(len(order), dtype=np.int32), used
+
+
+def split_of(
+    data: Data, encode: Callable[[Data], Batch], at_once: int | None, channels: int
+) -> Batch | Streamed:
+    """A split in memory, encoded; or, with a number of samples that are in memory at once and are
+    fewer than it has, one that is streamed.
+    """
+    if at_once is None or at_once >= len(data):
+        return encode(data)
+    return Streamed(data=data, encode=encode, at_once=at_once, channels=channels)
+
+
+def identities(splits: Mapping[str, Batch | Streamed]) -> dict[str, Any]:
+    """What the fingerprint of a run has of its splits."""
+    return {
+        name: split
+        if isinstance(split, Batch)
+        else np.frombuffer(split.digest().encode(), np.uint8)
+        for name, split in splits.items()
+    }

@@ -1,0 +1,145 @@
+"""A network of another framework, tuned in continuous time: accuracy against spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from jaxsnn.errors import UsageError
+from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir.graph import Graph
+from jaxsnn.train.data.labelled_files import with_data
+from jaxsnn.train.fitting import fit
+from jaxsnn.train.loop.evaluation import Measured, measure
+from jaxsnn.train.loop.train_plan import TrainPlan, make_plan
+from jaxsnn.train.losses.regularizers import SpikeBudget
+from jaxsnn.train.options import TrainOptions, check_options
+
+#: How much a sample that takes twice the budget costs, beside its cross-entropy.
+_STRENGTH = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningPoint:
+    """One point of the curve.
+
+    Attributes:
+        name: what it is.
+        budget: spikes of a sample that were asked for; None: none.
+        test: on the test samples.
+        validation: on the validation samples.
+        graph: the network.
+    """
+
+    name: str
+    test: Measured
+    validation: Measured
+    graph: Graph
+    budget: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "budget": self.budget,
+            "accuracy": self.test.accuracy,
+            "validation_accuracy": self.validation.accuracy,
+            "spikes_per_sample": self.test.spikes_per_sample,
+            "spikes": self.test.spikes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What tuning came to.
+
+    Attributes:
+        steps: as the source simulates it, in time steps; in continuous time; then tuned, without a
+            budget if none is given, else for each budget.
+        chosen: of the tuned ones that with the fewest spikes among those that validate no worse than
+            the source; if there is none, that which validates best.
+        notes: what the user should know.
+    """
+
+    steps: tuple[TuningPoint, ...]
+    chosen: TuningPoint
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": 1,
+            "source": self.steps[0].as_dict(),
+            "continuous": self.steps[1].as_dict(),
+            "tuned": [step.as_dict() for step in self.steps[2:]],
+            "chosen": self.chosen.name,
+            "notes": list(self.notes),
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        rows = [
+            f"{step.name:28} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
+            for step in self.steps
+        ]
+        return "\n".join(
+            [f"{'':28} accuracy  spikes a sample", *rows, f"chosen: {self.chosen.name}"]
+        )
+
+
+def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> Tuned:
+    """Measure a network as its source simulates it and in continuous time, train it there, and
+    measure it again.
+
+    Each budget begins with the network of the one before; the larger ones come first.
+
+    Args:
+        graph: read with a dialect that has time steps.
+        options: as of `fit`, with data; the engine is that for continuous time.
+        budgets: spikes that a sample may take, of all neurons together: training is made to stay
+            below by `SpikeBudget`.
+
+    Raises:
+        UsageError: a budget that makes no sense, a source without steps, or options that do not fit.
+        TrainingStopped: a run that failed.
+    """
+    for budget in budgets:
+        if not budget > 0:
+            raise UsageError(f"a budget is {budget:g} spikes", fix="give a number above 0")
+    check_options(options)
+    if graph.dialect.dt is None:
+        raise UsageError("the source has no time steps to simulate it in", fix="say its dt")
+    options, notes = with_data(graph, options)
+    plan = make_plan(lower(graph), options)
+    source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
+    steps = [source, _measured(graph, plan, "in continuous time")]
+    now = graph
+    for budget in sorted(budgets, reverse=True) or (None,):
+        terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
+        given = replace(options, regularisers=(*options.regularisers, *terms))
+        now = fit(now, options=given).graph
+        name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
+        steps.append(replace(_measured(now, plan, name), budget=budget))
+    chosen = _chosen(steps[2:], source.validation.accuracy)
+    return Tuned(steps=tuple(steps), chosen=chosen, notes=(*notes, *plan.notes))
+
+
+def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:
+    """A point of the curve."""
+    data = cast(Any, plan.options.data)
+    how = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
+    runner = engine or plan.engine
+    test, validation = (
+        measure(graph, part, engine=runner, **how) for part in (data.test, data.validation)
+    )
+    return TuningPoint(name=name, test=test, validation=validation, graph=graph)
+
+
+def _chosen(tuned: Sequence[TuningPoint], wanted: float) -> TuningPoint:
+    """As `Tuned.chosen` says."""
+    fine = [step for step in tuned if step.validation.accuracy >= wanted]
+    if fine:
+        return min(fine, key=lambda step: step.validation.spikes_per_sample)
+    return max(tuned, key=lambda step: step.validation.accuracy)

@@ -1,0 +1,126 @@
+"""Changes of images that are given as events."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Events
+from jaxsnn.errors import UsageError
+from jaxsnn.network.valued_inputs import Currents
+from jaxsnn.train import Compose, Dropout, Jitter, Warp
+from jaxsnn.train.data.image_events import augmentation_of
+
+KEY = jax.random.key(0)
+SHAPE = (2, 5, 7)
+#: One event for each pixel, one of a bias channel behind them, one slot that is not used.
+EVERY = Events(
+    time=jnp.append(jnp.linspace(0.0, 1.0, 71), jnp.inf),
+    index=jnp.arange(72, dtype=jnp.int32),
+)
+
+
+def places(events):
+    """Event -> (plane, row, column) of those that are there."""
+    there = np.isfinite(events.time[:70])
+    return {n: np.unravel_index(events.index[n], SHAPE) for n in np.flatnonzero(there)}
+
+
+def test_nothing_is_changed_where_nothing_is_asked_for():
+    events = Warp(shape=SHAPE)(KEY, EVERY)
+    assert np.array_equal(events.index, EVERY.index)
+    assert np.array_equal(events.time, EVERY.time)
+
+
+def test_a_shift_moves_all_events_alike_and_loses_those_that_leave():
+    moves = set()
+    for seed in range(8):
+        events = Warp(shape=SHAPE, shift=2.0)(jax.random.key(seed), EVERY)
+        found, before = places(events), places(EVERY)
+        step = {tuple(np.subtract(found[n], before[n]).tolist()) for n in found}
+        (plane, down, right) = step.pop()
+        assert step == set()
+        assert plane == 0
+        assert len(found) == 2 * (5 - abs(down)) * (7 - abs(right))
+        assert np.array_equal(events.time[70:], EVERY.time[70:])
+        assert np.array_equal(events.index[70:], EVERY.index[70:])
+        moves.add((down, right))
+    assert len(moves) > 3
+
+
+def test_turning_and_scaling_leave_the_middle_where_it_is():
+    middle = 2 * 7 + 3
+    seen = set()
+    for seed in range(6):
+        events = Warp(shape=SHAPE, turn=90.0, scale=0.3)(jax.random.key(seed), EVERY)
+        assert int(events.index[middle]) == middle
+        seen.add(tuple(np.asarray(events.index).tolist()))
+    assert len(seen) == 6
+
+
+def test_a_quarter_turn_turns():
+    warp = Warp(shape=(3, 3), turn=90.0)
+    corners = Events(time=jnp.zeros(9), index=jnp.arange(9, dtype=jnp.int32))
+    turned = {
+        tuple(np.asarray(warp(jax.random.key(seed), corners).index).tolist()) for seed in range(200)
+    }
+    assert (2, 5, 8, 1, 4, 7, 0, 3, 6) in turned or (6, 3, 0, 7, 4, 1, 8, 5, 2) in turned
+
+
+def test_bending_moves_neighbours_alike_and_others_otherwise():
+    shape = (28, 28)
+    events = Events(time=jnp.zeros(784), index=jnp.arange(784, dtype=jnp.int32))
+    moved = Warp(shape=shape, bend=2.0)(KEY, events)
+    there = np.isfinite(moved.time)
+    index = np.asarray(moved.index)
+    step = np.stack(np.unravel_index(index, shape)) - np.stack(
+        np.unravel_index(np.arange(784), shape)
+    )
+    neighbours = np.abs(np.diff(step.reshape(2, *shape), axis=2))[
+        :, there.reshape(shape)[:, 1:] & there.reshape(shape)[:, :-1]
+    ]
+    assert neighbours.max() <= 2
+    assert np.ptp(step[:, there], axis=1).min() >= 2
+
+
+def test_other_keys_change_otherwise_and_the_same_key_the_same():
+    warp = Warp(shape=SHAPE, shift=1.0, bend=0.5)
+    one, again, other = (warp(key, EVERY).index for key in (KEY, KEY, jax.random.key(1)))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_a_chain_draws_other_numbers_for_each_step():
+    events = Events(time=jnp.full(4000, 0.5), index=jnp.zeros(4000, jnp.int32))
+    half = Dropout(probability=0.5)
+    both = Compose(steps=(half, half))(KEY, events)
+    assert abs(np.mean(np.isfinite(both.time)) - 0.25) < 0.03
+
+
+def test_a_table_says_what_is_changed():
+    table = {"shift": 1, "bend": 0.5, "jitter": "0.2ms", "dropout": 0.1}
+    chain = augmentation_of(table, (28, 28))
+    warp = Warp(shape=(28, 28), shift=1.0, bend=0.5)
+    assert chain.steps == (warp, Jitter(deviation=0.2e-3), Dropout(probability=0.1))
+    assert augmentation_of({"shape": [4, 4], "turn": 5}, ()).steps == (
+        Warp(shape=(4, 4), turn=5.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "shape", "message"),
+    [
+        ({"shfit": 1}, (28, 28), "there is no 'shfit'.*shift"),
+        ({"shift": "far"}, (28, 28), "give a number"),
+        ({"shift": -1}, (28, 28), "shift is -1"),
+        ({"turn": 5}, (784,), r"images have the shape \(784,\)"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(table, shape, message):
+    with pytest.raises(UsageError, match=message):
+        augmentation_of(table, shape)
+
+
+def test_currents_are_no_events():
+    with pytest.raises(UsageError, match="inputs are values"):
+        Warp(shape=(1, 2), shift=1.0)(KEY, Currents.constant(jnp.ones((1, 2))))

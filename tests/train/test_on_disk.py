@@ -1,0 +1,112 @@
+"""Data that stay on the disk, and are encoded a piece at a time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxsnn import Events
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.train import Latency, fit
+from jaxsnn.train.data.datasets import Data, Rows, taken
+from jaxsnn.train.data.labelled_files import load_splits
+from jaxsnn.train.data.on_disk import Streamed
+from tests.helpers.small_task import DATA, small_net
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The small task, its bias as a fifth value, as .npy files."""
+    for part in ("train", "validation", "test"):
+        data = getattr(DATA, part)
+        x = np.concatenate([data.x, np.zeros((len(data), 1))], axis=1)
+        np.save(tmp_path / f"x_{part}.npy", x)
+        np.save(tmp_path / f"y_{part}.npy", data.y)
+    return tmp_path
+
+
+def run(data, **said):
+    encoder = Latency(t_min=0.0, t_max=0.02, first="small", least=None)
+    options = {"epochs": 2, "learning_rate": 0.05, "progress": None, "encoder": encoder}
+    return fit(small_net(), data, **options | said)
+
+
+def test_a_folder_of_arrays_stays_on_the_disk(folder):
+    splits, notes = load_splits(folder)
+    assert isinstance(splits.train.x, np.memmap)
+    assert notes == ()
+    (folder / "x_validation.npy").unlink()
+    (folder / "y_validation.npy").unlink()
+    splits, _ = load_splits(folder)
+    assert isinstance(splits.validation.x, Rows)
+    assert splits.train.x.shape == (234, 5)
+    assert np.array_equal(np.asarray(splits.train.x), splits.train.x[np.arange(234)])
+    (folder / "x_test.npy").write_bytes(b"nothing")
+    with pytest.raises(FileError, match="no array of numbers"):
+        load_splits(folder)
+
+
+def test_streamed_data_give_the_same_run_bit_for_bit(folder):
+    splits = load_splits(folder)[0]
+    whole = run(splits)
+    for at_once in (64, 100, 250):
+        streamed = run(splits, stream=at_once)
+        assert streamed.history == whole.history
+        assert streamed.test_accuracy == whole.test_accuracy
+        weights = [trained.graph.nodes["1"].weight for trained in (whole, streamed)]
+        assert np.array_equal(*weights)
+
+
+def test_augmentation_draws_the_same_numbers(folder):
+    splits = load_splits(folder)[0]
+    whole, streamed = (run(splits, stream=stream, dropout=0.2) for stream in (None, 64))
+    assert streamed.history == whole.history
+
+
+def test_no_more_samples_are_encoded_at_once(folder, monkeypatch):
+    seen = []
+
+    def encode(self, values):
+        seen.append(len(values))
+        return original(self, values)
+
+    original = Latency.__call__
+    monkeypatch.setattr(Latency, "__call__", encode)
+    run(load_splits(folder)[0], stream=128)
+    assert max(seen) == 256  # a batch of the evaluation
+    assert 128 in seen
+
+
+def test_a_checkpoint_of_other_data_is_refused(folder, tmp_path):
+    splits = load_splits(folder)[0]
+    kept = {"stream": 64, "checkpoint": tmp_path / "kept"}
+    run(splits, **kept)
+    again = run(splits, **kept, resume=True)
+    assert again.history[-1].epoch == 2
+    other = replace(splits, train=replace(splits.train, x=np.asarray(splits.train.x) * 0.9))
+    with pytest.raises(UsageError, match="other data"):
+        run(other, **kept, resume=True)
+
+
+def test_slots_of_events_are_a_power_of_two():
+    data = Data(x=np.eye(6), y=np.zeros(6, np.int32), classes=("a",))
+
+    def encode(part):
+        from jaxsnn.train.data.batches import Batch
+
+        events = Events(time=np.asarray(part.x), index=np.tile(np.arange(6), (len(part), 1)))
+        return Batch(inputs=events, labels=part.y)
+
+    batch = Streamed(data=data, encode=encode, at_once=2, channels=6).take(np.array([4, 1]))
+    assert batch.inputs.time.shape == (2, 8)
+    assert np.array_equal(batch.inputs.time[:, :6], np.eye(6)[[4, 1]])
+    assert np.isinf(batch.inputs.time[:, 6:]).all()
+    assert (batch.inputs.index[:, 6:] == 6).all()
+
+
+def test_some_of_some_rows():
+    x = np.arange(12.0).reshape(6, 2).view(np.memmap)
+    data = Data(x=x, y=np.arange(6, dtype=np.int32), classes=tuple("abcdef"))
+    some = taken(taken(data, np.array([5, 3, 1])), np.array([2, 0]))
+    assert np.array_equal(np.asarray(some.x), x[[1, 5]])
+    assert some.y.tolist() == [1, 5]

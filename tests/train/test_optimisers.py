@@ -1,0 +1,46 @@
+"""Optimisers by name, and weight decay."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxsnn.errors import UsageError
+from jaxsnn.train import fit
+from jaxsnn.train.loop.optimisers import optimiser_of
+from tests.helpers.small_task import DATA, QUICK, small_net
+
+RAW = {"1": {"weight": jnp.array([2.0, -4.0]), "bias": jnp.array([8.0])}}
+ZERO = {"1": {"weight": jnp.zeros(2), "bias": jnp.zeros(1)}}
+
+
+def step(optimiser):
+    """The direction, which is descended, where the gradient is zero."""
+    return optimiser.update(ZERO, optimiser.init(RAW), RAW)[0]["1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "decay", "wanted"),
+    [("adamw", None, 0.01), ("adamw", 0.1, 0.1), ("sgd", 0.1, 0.1), ("adam", None, 0.0)],
+)
+def test_weights_decay_and_biases_do_not(name, decay, wanted):
+    found = step(optimiser_of(name, decay))
+    assert np.allclose(found["weight"], wanted * RAW["1"]["weight"])
+    assert np.array_equal(found["bias"], [0.0])
+
+
+def test_runs_share_an_optimiser():
+    assert optimiser_of("adamw", 0.1) is optimiser_of("adamw", 0.1)
+
+
+def test_an_optimiser_that_is_given_decays_by_itself():
+    with pytest.raises(UsageError, match=r"weight_decay is 0\.1, and an optimiser is given"):
+        optimiser_of(optax.adam(0.1), 0.1)
+
+
+def test_decay_makes_weights_of_a_run_smaller():
+    def size(decay):
+        trained = fit(small_net(), DATA, **QUICK | {"epochs": 2}, weight_decay=decay)
+        return np.linalg.norm(trained.graph.nodes["1"].parameters["weight"])
+
+    assert size(0.9) < size(None)

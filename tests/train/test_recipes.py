@@ -1,0 +1,146 @@
+"""Training runs as files: the network, the data, what is changed and how it is trained."""
+
+import dataclasses
+import itertools
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.commands.train_command import read_config
+from jaxsnn.errors import UsageError
+from jaxsnn.nir.layer_tables import graph_of_table
+from jaxsnn.train.options import TrainOptions, check_options
+from tests.helpers.command_line import call, refused
+from tests.train.test_images import write_idx
+
+RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
+LOSS_OPTIONS = {"sharpness", "late_weight", "late_tau", "smoothing", "gain", "decay"}
+ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)}
+TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
+DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
+OUT = {"neurons": 2, "weight": [1.0, 0.2]}
+
+
+def table(*layers, size=3, **said):
+    return {"input": size, **TIMES, "layers": list(layers)} | said
+
+
+def test_layers_are_connected_one_behind_the_other():
+    graph = graph_of_table(table(DENSE | {"feedback": [0.0, 0.1]}, OUT | {"readout": True}), seed=3)
+    chain = ["input", "w1", "1", "w2", "2", "output"]
+    loop = [("1", "r1"), ("r1", "1")]
+    assert sorted(graph.edges) == sorted([*itertools.pairwise(chain), *loop])
+    assert graph.nodes["r1"].weight.shape == (4, 4)
+    assert (graph.nodes["1"].type, graph.nodes["2"].type) == ("CubaLIF", "CubaLI")
+    assert np.allclose(graph.nodes["1"].tau_mem, 0.02)
+
+
+def test_convolutions_pools_and_what_is_behind_them():
+    conv = {"channels": 3, "kernel": 3, "stride": 2, "padding": 1, "weight": [0.5, 0.1]}
+    graph = graph_of_table(table(conv, {"pool": 2}, OUT, size=[2, 8, 8]), seed=3)
+    assert graph.nodes["w1"].weight.shape == (3, 2, 3, 3)
+    assert graph.nodes["1"].tau_mem.shape == (3, 4, 4)
+    assert graph.nodes["w3"].weight.shape == (2, 3 * 2 * 2)
+    again, other = (graph_of_table(table(conv, OUT, size=[2, 8, 8]), seed) for seed in (3, 4))
+    assert np.array_equal(again.nodes["w1"].weight, graph.nodes["w1"].weight)
+    assert not np.array_equal(other.nodes["w1"].weight, graph.nodes["w1"].weight)
+
+
+def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
+    wide = {"neurons": 200, "weight": [0.5, 0.1], "tau_mem": "40ms"}
+    graph = graph_of_table(table(wide, OUT, size=50))
+    weight = graph.nodes["w1"].weight
+    assert (round(weight.mean(), 2), round(weight.std(), 2)) == (0.5, 0.1)
+    assert np.allclose(graph.nodes["1"].tau_mem, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (table(DENSE | {"nuerons": 3}), "layer 1: there is no 'nuerons'.*neurons"),
+        (table({"neurons": 3}), "layer 1 does not say its weight"),
+        (table({"neurons": 3, "weight": 0.5}), r"weight is 0\.5.*\[mean, standard deviation\]"),
+        (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "what comes in is flat"),
+        ({"input": 3, "layers": [DENSE]}, "does not say its tau_mem"),
+        (table(DENSE, sise=3), "network: there is no 'sise'"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(said, message):
+    with pytest.raises(UsageError, match=message):
+        graph_of_table(said)
+
+
+RUN = """
+data = "mnist"
+side = 4
+epochs = 1
+batch-size = 16
+t-end = "50ms"
+calibrate = 0.7
+optimiser = "adamw"
+[network]
+input = 18
+tau-mem = "20ms"
+tau-syn = "10ms"
+layers = [{ neurons = 6, weight = [0.5, 0.2] }, { neurons = 10, weight = [0.5, 0.2] }]
+[encoder-options]
+least = 0.1
+t-max = "15ms"
+clock = [0, "20ms"]
+[augment]
+shift = 1
+jitter = "1ms"
+[engine-options]
+max-spikes = 8
+[loss-options]
+late-weight = 0.1
+smoothing = 0.1
+"""
+
+
+def test_a_run_is_a_file(tmp_path, capsys):
+    write_idx(tmp_path)
+    (tmp_path / "run.toml").write_text(RUN)
+    said = ("--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path))
+    code, out, err = call(capsys, "train", *said, "-o", tmp_path / "out.nir", "--json")
+    assert code == 0, err
+    assert json.loads(out)["best_epoch"] in (0, 1)
+    graph = jaxsnn.read(tmp_path / "out.nir")
+    assert graph.nodes["w1"].weight.shape == (6, 18)
+    settings = json.loads((tmp_path / "out.history.json").read_text())["settings"]
+    assert settings["engine"]["max_spikes"] == 8
+    assert settings["loss"]["smoothing"] == 0.1
+    assert (settings["encoder"]["least"], settings["encoder"]["t_max"]) == (0.1, 0.015)
+    assert [step["name"] for step in settings["augment"]["steps"]] == ["Warp", "Jitter"]
+    _, message = refused(capsys, "train", tmp_path / "out.nir", *said, "-o", tmp_path / "b.nir")
+    assert "has a network, and" in message
+
+
+def test_without_a_network_there_is_nothing_to_train(tmp_path, capsys):
+    _, message = refused(capsys, "train", "--data", "yinyang", "-o", tmp_path / "b.nir")
+    assert "there is no network to train" in message
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_can_be_read(path):
+    options, notes = read_config(str(path))
+    assert notes == []
+    check_options(TrainOptions(**options))
+    assert {name.replace("-", "_") for name in options["loss_options"]} <= LOSS_OPTIONS
+    assert {name.replace("-", "_") for name in options["engine_options"]} <= ENGINE_OPTIONS
+    graph = graph_of_table(tomllib.loads(path.read_text())["network"])
+    assert len(graph.outputs) == 1
+
+
+def test_parts_of_the_inputs_can_have_weights_of_their_own():
+    parts = [[40, 0.5, 0.1], [10, -1.0, 0.0]]
+    graph = graph_of_table(table({"neurons": 200, "weight": parts}, size=50))
+    weight = graph.nodes["w1"].weight
+    assert round(weight[:, :40].mean(), 2) == 0.5
+    assert (weight[:, 40:] == -1.0).all()
+    with pytest.raises(UsageError, match="is for 50 inputs, and there are 49"):
+        graph_of_table(table({"neurons": 2, "weight": parts}, size=49))

@@ -1,0 +1,165 @@
+"""`jaxsnn tune`: accuracy against spikes, before and after."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn.errors import UsageError
+from jaxsnn.train import EpochRecord, SpikeBudget, TrainOptions, splits_of_arrays, tune
+from jaxsnn.train.loop.evaluation import Measured
+from jaxsnn.train.loop.history import merit
+from jaxsnn.train.tuning import TuningPoint, _chosen
+from tests.helpers.command_line import call, refused
+
+FILES = Path(__file__).parents[1] / "data"
+STEPS = 25
+T_END = STEPS * 1e-4
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Images (samples, 64) from 0 to 1, labels, and snnTorch's spikes (time, samples, 10)."""
+    with np.load(FILES / "static_digits.npz") as file:
+        images, labels = file["x"].astype(np.float32) / 16, file["labels"].astype(int)
+        spikes = np.unpackbits(file["y"])[: STEPS * len(images) * 10]
+    return images, labels, spikes.reshape(STEPS, len(images), 10)
+
+
+@pytest.fixture
+def task(digits, tmp_path):
+    images, labels, _ = digits
+    np.savez(tmp_path / "task.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return tmp_path / "task.npz"
+
+
+SAID = ("--dialect", "snntorch", "--reset", "zero", "--reset-delay", "true")
+RUN = ("--loss", "count", "--encoder", "current", "--t-end", "2.5ms", "--lr", "0.01")
+
+
+@pytest.mark.slow
+def test_the_command_finds_fewer_spikes(task, digits, tmp_path, capsys):
+    _, labels, spikes = digits
+    out = tmp_path / "out.nir"
+    file = FILES / "static_digits.nir"
+    few = ("--epochs", "2", "--batch-size", "16", "--spikes-per-sample", "120,200")
+    code, said, err = call(
+        capsys, "tune", file, *SAID, "--data", task, *RUN, *few, "-o", out, "--json"
+    )
+    assert code == 0, err
+    found = json.loads(said)
+    source = found["source"]
+    assert source["accuracy"] == np.mean(spikes.sum(axis=0).argmax(axis=1) == labels)
+    last = list(source["spikes"])[-1]
+    assert source["spikes"][last] == pytest.approx(spikes.sum() / len(labels))
+    assert source["spikes_per_sample"] == pytest.approx(sum(source["spikes"].values()))
+    budgets = [step["budget"] for step in found["tuned"]]
+    assert budgets == [200, 120]
+    counts = [found["continuous"], *found["tuned"]]
+    counts = [step["spikes_per_sample"] for step in counts]
+    assert counts[0] > counts[1] > counts[2]
+    assert found["chosen"] in [step["name"] for step in found["tuned"]]
+    assert (
+        jaxsnn.read(out).nodes.keys()
+        == jaxsnn.read(file, dialect="snntorch", reset="zero").nodes.keys()
+    )
+
+
+@pytest.mark.slow
+def test_without_a_budget_it_is_tuned_once(digits):
+    images, labels, _ = digits
+    graph = jaxsnn.read(
+        FILES / "static_digits.nir", dialect="snntorch", reset="zero", reset_delay=True
+    )
+    options = TrainOptions(
+        data=splits_of_arrays(images, labels),
+        loss="count",
+        encoder="current",
+        t_end=T_END,
+        epochs=1,
+        progress=None,
+    )
+    tuned = tune(graph, options)
+    assert [step.name for step in tuned.steps] == [
+        "as the source simulates it",
+        "in continuous time",
+        "tuned",
+    ]
+    assert tuned.chosen is tuned.steps[-1]
+    assert "chosen: tuned" in tuned.as_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (("--spikes-per-sample", "0"), "a budget is 0 spikes"),
+        (("--spikes-per-sample", "many"), "spikes_per_sample is 'many'.*numbers, with commas"),
+        (("--engine", "grid"), "engine is grid.*continuous time"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(said, message, task, tmp_path, capsys):
+    file = FILES / "static_digits.nir"
+    _, error = refused(
+        capsys, "tune", file, *SAID, "--data", task, *RUN, *said, "-o", tmp_path / "o.nir"
+    )
+    assert re.search(message, error)
+
+
+def test_a_source_without_steps_is_refused():
+    from tests.helpers.small_task import DATA, small_net
+
+    with pytest.raises(UsageError, match="no time steps"):
+        tune(small_net(), TrainOptions(data=DATA))
+
+
+class Counted:
+    """A solution of two populations: 3 and 5, 1 and 0 spikes in two samples."""
+
+    spikes = ("a", "b")
+
+    def count(self, name):
+        return {"a": jnp.array([[1.0, 2.0], [1.0, 0.0]]), "b": jnp.array([[5.0], [0.0]])}[name]
+
+
+def test_a_budget_counts_all_spikes_of_a_sample_and_costs_nothing_below(monkeypatch):
+    monkeypatch.setattr(
+        "jaxsnn.train.losses.regularizers.firing", lambda _, solution: solution.spikes
+    )
+    values = SpikeBudget(most=4.0, strength=3.0)(None, Counted())
+    assert np.allclose(values, [0.5 * 3.0 * (8 / 4 - 1) ** 2, 0.0])
+
+
+def test_the_best_epoch_keeps_to_the_budget_before_all_else():
+    budget = SpikeBudget(most=100.0)
+    assert budget.excess(104.0) == 0.0
+    assert budget.excess(205.0) == pytest.approx(1.0)
+    record = EpochRecord(
+        epoch=0,
+        train_loss=0.0,
+        train_accuracy=0.0,
+        validation_loss=0.5,
+        validation_accuracy=0.9,
+        undecided=0.0,
+        silent={},
+        spikes={},
+        clipped=0.0,
+        max_spikes=1,
+    )
+    worse = replace(record, validation_accuracy=0.8)
+    assert merit(worse, 0.0) > merit(record, 0.1)
+    assert merit(record, 0.1) > merit(worse, 0.1)
+
+
+def test_of_the_tuned_ones_the_cheapest_that_is_good_enough_is_chosen():
+    def step(name, accuracy, spikes):
+        measured = Measured(accuracy=accuracy, spikes={"a": spikes, "b": 1.0})
+        return TuningPoint(name=name, test=measured, validation=measured, graph=None)
+
+    steps = [step("many", 0.97, 300.0), step("some", 0.95, 150.0), step("few", 0.9, 50.0)]
+    assert _chosen(steps, 0.95).name == "some"
+    assert _chosen(steps, 0.99).name == "many"
