@@ -25,6 +25,7 @@ from jaxsnn.commands import (
     info_command,
     map_command,
     matrix_command,
+    plot_command,
     run_command,
     train_command,
     verify_command,
@@ -41,6 +42,7 @@ COMMANDS = (
     check_command,
     matrix_command,
     draw_command,
+    plot_command,
     convert_command,
     map_command,
     deploy_command,
@@ -53,7 +55,7 @@ COMMANDS = (
     doctor_command,
 )
 #: Arguments that name a file to read.
-_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config")
+_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
 #: Arguments that name a file to write, and their options.
 _WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot"}
 

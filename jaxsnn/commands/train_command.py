@@ -331,14 +331,7 @@ def _off_the_chip(trained: Fit, data: Splits, options: TrainOptions, files: Trai
 def _draw(path: str, trained: Fit, name: str, force: bool) -> None:
     from jaxsnn.plot import learning_curve
 
-    learning_curve(
-        path,
-        trained.history,
-        best_epoch=trained.best_epoch,
-        test_accuracy=trained.test_accuracy,
-        title=f"{name}: loss and error by epoch",
-        force=force,
-    )
+    learning_curve(trained, title=f"{name}: loss and error by epoch").save(path, force)
 
 
 # What it says

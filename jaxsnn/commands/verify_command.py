@@ -20,6 +20,7 @@ from jaxsnn.commands.arguments import (
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, in_flags, listing
 
 if TYPE_CHECKING:
+    from jaxsnn.grid.stepped_solution import SteppedSolution
     from jaxsnn.nir import Graph
     from jaxsnn.simulation.recordings import Recording
     from jaxsnn.simulation.verification import Verification
@@ -111,11 +112,33 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not
             known well enough.
     """
+    from jaxsnn.simulation.fitting_options import fitting_options
+
+    compared = compared_with(graph, source)
+    found, recording = compared.found, compared.recording
+    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
+    return VerifyOutcome(
+        found=found,
+        notes=(*recording.notes, *compared.solution.notes),
+        fits=tuple(str(reading) for reading in others),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A recording, the time-stepped run of its input, and what the comparison found."""
+
+    found: Verification
+    solution: SteppedSolution
+    recording: Recording
+
+
+def compared_with(graph: Graph, source: str | os.PathLike[str]) -> Compared:
+    """The input of a recording simulated, and compared with its output; as `verify_file`."""
     import numpy as np
 
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.fitting_options import fitting_options
     from jaxsnn.simulation.recordings import load_recording
     from jaxsnn.simulation.simulate import simulate
     from jaxsnn.simulation.verification import compare
@@ -127,13 +150,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         solution = simulate(network, recording.x, engine=TimeStepped())
     except JaxsnnError as error:
         raise _with_fits(graph, recording, error) from error
-    found = compare(solution, recording.y)
-    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
-    return VerifyOutcome(
-        found=found,
-        notes=(*recording.notes, *solution.notes),
-        fits=tuple(str(reading) for reading in others),
-    )
+    return Compared(found=compare(solution, recording.y), solution=solution, recording=recording)
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:

@@ -427,9 +427,9 @@ class TrainOptions:
     )
     plot: str | None = option(
         None,
-        "draw the learning curve as PNG",
+        "draw the learning curve: .png, .svg or .pdf",
         convert=text,
-        metavar="PNG",
+        metavar="PICTURE",
         recorded=False,
         command_only=True,
     )
