@@ -7,7 +7,7 @@ PEERS := .venv-peers
 .PHONY: demo test test-all check native-check format bench interop clean
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/jaxsnn demo -o demo-output --force
+	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
 
 # What a test compiles runs a few times only, so it is not optimised, which takes less than half the time. Where the last
 # digits count, and what optimising does to them, tests compile as users do; so does all of test-all.

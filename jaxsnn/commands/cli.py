@@ -57,7 +57,7 @@ COMMANDS = (
 #: Arguments that name a file to read.
 _SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
 #: Arguments that name a file to write, and their options.
-_WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot"}
+_WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--report"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments = build_parser().parse_args(argv)
+        arguments.argv = argv
         _refuse_own_input(arguments)
         return arguments.run(arguments)
     except JaxsnnError as error:

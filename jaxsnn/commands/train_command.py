@@ -21,8 +21,11 @@ from jaxsnn.commands.arguments import (
     add_file,
     add_notes,
     add_output,
+    add_report,
     print_outcome,
     read_graph,
+    refuse_report,
+    write_report,
 )
 from jaxsnn.errors import FileError, UsageError, suggestion
 from jaxsnn.train.options import (
@@ -66,6 +69,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--config", metavar="RUN.toml", help="a file with any of these options; flags win"
     )
+    add_report(parser)
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, ...]]:
@@ -189,9 +193,12 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
+    refuse_report(arguments)
     options, notes = options_of(arguments)
     files = TrainFiles(trained=Path(arguments.output), force=arguments.force)
     written = files.written(options)
+    if arguments.report is not None:
+        written["--report"] = Path(arguments.report)
     refuse_shared(_read(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
@@ -199,6 +206,9 @@ def run(arguments: argparse.Namespace) -> int:
     outcome = train_file(graph, files, replace(options, progress=_progress(arguments)))
     if outcome is None:  # another process reports
         return 0
+    from jaxsnn.commands.reports.run_reports import train_report
+
+    write_report(arguments, train_report, graph, outcome)
     add_notes(arguments, (*notes, *outcome.notes))
     print_outcome(arguments, outcome)
     return 0

@@ -14,8 +14,11 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
+    add_report,
     print_outcome,
     read_graph,
+    refuse_report,
+    write_report,
 )
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, in_flags, listing
 
@@ -34,11 +37,13 @@ class VerifyOutcome:
         found: the comparison.
         notes: approximations, and what of the recording was changed or not used, a sentence each.
         fits: where it is not verified: other options that verify, a text each, the shortest first.
+        compared: the run and the recording, to be drawn.
     """
 
     found: Verification
     notes: tuple[str, ...]
     fits: tuple[str, ...] = ()
+    compared: Compared | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -91,11 +96,18 @@ def add(commands: Any) -> None:
         required=True,
         help="x and y (time, batch, ...), or NIR data",
     )
+    add_report(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where the simulation differs from the recording."""
-    outcome = verify_file(read_graph(arguments), arguments.recording)
+    refuse_report(arguments)
+    graph = read_graph(arguments)
+    outcome = verify_file(graph, arguments.recording)
+    from jaxsnn.commands.reports.run_reports import verify_report
+
+    write_report(arguments, verify_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
@@ -121,6 +133,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         found=found,
         notes=(*recording.notes, *compared.solution.notes),
         fits=tuple(str(reading) for reading in others),
+        compared=compared,
     )
 
 

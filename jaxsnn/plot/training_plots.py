@@ -55,6 +55,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
         label = f"best epoch: {best}"
         axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
         axes.set(xlabel="epoch", yscale="log", xlim=(0, max(epochs[-1], 1)))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         quiet(axes)
     test_error = 100 * (1 - run["test_accuracy"])
     if test_error > 0:

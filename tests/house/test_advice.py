@@ -28,7 +28,7 @@ NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--av
 #: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
 NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial", "--slope"}
 #: What of a file is drawn.
-NEVER_ADVISED |= {"--kind", "--before", "--node", "--sample"}
+NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = ("no such file", "cannot be written (", "cannot be made (", "cannot be read (")
 
