@@ -199,6 +199,14 @@ class SteppedSolution:
         """The result in words, with what to do (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the raster of the first sample."""
+        if isinstance(self.result, Tracer):
+            return None
+        from jaxsnn.plot.notebook import html_of
+
+        return html_of(self, text=repr(self))
+
     def __repr__(self) -> str:
         if isinstance(self.result, Tracer):
             return f"SteppedSolution({', '.join(self.y)}; traced)"
