@@ -165,7 +165,10 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 def commands_page() -> str:
     """Every command with every option."""
-    parts = ["# Commands and options\n", "As `--help` gives them; JSON keys are in [](../cli.md).\n"]
+    parts = [
+        "# Commands and options\n",
+        "As `--help` gives them; JSON keys are in [](../cli.md).\n",
+    ]
     for name, parser in parsers().items():
         parts.append(f"## jaxsnn {name}\n")
         parts.append(plain(parser.description or "") + "\n")
@@ -194,16 +197,16 @@ def options_page() -> str:
 
 def nodes_page() -> str:
     """What is known of each type of node."""
-    from jaxsnn.event.limits import event_limits
-    from jaxsnn.nir.nodes import class_of, known_types
+    from jaxsnn.nir.nodes import class_of, node_types
 
-    del event_limits
     rows = ["| node | is | parameters | state | fires |", "|---|---|---|---|---|"]
-    for kind in known_types():
+    for kind in node_types():
         traits = class_of(kind).traits
         names = ", ".join(f"`{one.name}`" for one in traits.parameters)
         state, fires = ("yes" if flag else "no" for flag in (traits.state, traits.fires))
-        rows.append(f"| `{kind}` | {plain(traits.doc.splitlines()[0])} | {names} | {state} | {fires} |")
+        rows.append(
+            f"| `{kind}` | {plain(traits.doc.splitlines()[0])} | {names} | {state} | {fires} |"
+        )
     head = (
         "# Nodes\n\nEvery type of node that is read and written bit for bit, lowered, and drawn. "
         "What each engine, the chip and each importer make of the nodes of a file: "

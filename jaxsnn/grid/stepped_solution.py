@@ -156,7 +156,7 @@ class SteppedSolution:
             if (number := int(np.sum(count)))
         ]
         late = [
-            f"input '{name}': {number} events lie behind the last step and were left out"
+            f"input '{name}': {number} events lie behind the last step and were left out (times are in seconds)"
             for name, count in self.late.items()
             if (number := int(np.sum(count)))
         ]

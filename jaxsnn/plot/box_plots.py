@@ -37,11 +37,11 @@ def boxes_picture(
     blocks: Sequence[Block], arrows: Sequence[Arrow], size: tuple[float, float], kind: str
 ) -> bytes:
     """PNG or PDF of blocks and arrows on a page of `size` pixels."""
+    width, height = size
+    figure = new_figure(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path
 
-    width, height = size
-    figure = new_figure(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
     figure.set_layout_engine(None)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
