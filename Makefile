@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all check native-check format bench interop clean
+.PHONY: demo test test-all check docs native-check format bench interop clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
@@ -24,6 +24,11 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+# The site, into docs/_build/html. The examples run as they are built, for their pictures.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # The kernels under the sanitizers of addresses and undefined behaviour. They are built first, as the compiler would run under
 # them, too: a process into which they are not loaded from the start ends where it loads the kernels.
@@ -48,7 +53,7 @@ interop: $(PEERS)/interop/.installed
 	$(PEERS)/interop/bin/python -m tests.interop.counting --write docs/interop.md
 
 clean:
-	rm -rf build dist demo-output docs/_build benchmarks/results
+	rm -rf build dist demo-output docs/_build docs/generated benchmarks/results
 	rm -rf .hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -64,6 +69,11 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV), with the extras for development and interoperability"
 	@$(PIP) install -e '.[dev,plot,data,interop]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed-test
+	@echo "installing what builds the site"
+	@$(PIP) install -e '.[docs]'
+	@touch $@
 
 $(PEERS)/%/.installed: benchmarks/peers/%.txt
 	@echo "installing a peer into $(PEERS)/$*"

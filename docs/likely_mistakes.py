@@ -93,7 +93,7 @@ layers = build.input(2), build.linear(weight=np.ones((1, 2))), build.lif(tau=10e
 plain = build.sequential(*layers, dialect="nir", time_unit="s")
 x = np.zeros((20, 1, 2), np.float32)
 jaxsnn.simulate(plain, x, engine=jaxsnn.TimeStepped())""",
-        says=("step", "dt="),
+        says=("'2'", "dt, which the file does not say", "dt="),
     ),
     Mistake(
         title="Milliseconds for seconds",

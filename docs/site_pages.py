@@ -201,12 +201,12 @@ def nodes_page() -> str:
 
     rows = ["| node | is | parameters | state | fires |", "|---|---|---|---|---|"]
     for kind in node_types():
-        traits = class_of(kind).traits
+        made = class_of(kind)
+        traits = made.traits
+        said = (traits.doc or inspect.getdoc(made) or "").split("\n\n")[0].replace("\n", " ")
         names = ", ".join(f"`{one.name}`" for one in traits.parameters)
         state, fires = ("yes" if flag else "no" for flag in (traits.state, traits.fires))
-        rows.append(
-            f"| `{kind}` | {plain(traits.doc.splitlines()[0])} | {names} | {state} | {fires} |"
-        )
+        rows.append(f"| `{kind}` | {plain(said)} | {names} | {state} | {fires} |")
     head = (
         "# Nodes\n\nEvery type of node that is read and written bit for bit, lowered, and drawn. "
         "What each engine, the chip and each importer make of the nodes of a file: "
@@ -233,7 +233,8 @@ def messages_page() -> str:
     ]
     for mistake in MISTAKES:
         parts.append(f"## {mistake.title}\n")
-        parts.append(f"```python\n{mistake.code}\n```\n")
+        kind = "console" if mistake.code.startswith("$ ") else "python"
+        parts.append(f"```{kind}\n{mistake.code}\n```\n")
         parts.append(f"```text\n{answered(mistake)}\n```\n")
     return "\n".join(parts)
 
