@@ -15,6 +15,7 @@ from jaxsnn.commands import (
     check_command,
     chip_command,
     compare_command,
+    completion_command,
     convert_command,
     demo_command,
     deploy_command,
@@ -53,6 +54,7 @@ COMMANDS = (
     fidelity_command,
     demo_command,
     doctor_command,
+    completion_command,
 )
 #: Arguments that name a file to read.
 _SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
