@@ -25,6 +25,7 @@ for note in quantized.notes:
 
 # %%
 found = jaxsnn.place_and_route(quantized.netlist)
+assert found.mapping is not None, found.why
 print(found.stop_reason, "in", len(found.mapping.runs), "run")
 print("violations:", jaxsnn.check_mapping(found.mapping, quantized.netlist))
 plot.floorplan(found.mapping).save("map_to_brainscales2.svg", force=True)

@@ -7,6 +7,7 @@
 # %%
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 
 import jaxsnn
@@ -42,9 +43,8 @@ graph = build.network(
 # %%
 count = rng.poisson(RATE * T_END, SIZE)
 time = np.sort(rng.uniform(0, T_END, count.sum()))
-events = jaxsnn.Events(
-    time=time[None], index=rng.permutation(np.repeat(np.arange(SIZE), count))[None]
-)
+channel = rng.permutation(np.repeat(np.arange(SIZE), count))
+events = jaxsnn.Events(time=jnp.asarray(time[None]), index=jnp.asarray(channel[None]))
 engine = jaxsnn.EventDriven(max_spikes="auto", max_events="auto")
 solution = jaxsnn.simulate(graph, events, T_END, engine=engine)
 print(solution)

@@ -18,12 +18,13 @@ SMOKE = "--smoke" in sys.argv
 STEPS, SAMPLES = (30, 2) if SMOKE else (200, 16)
 
 torch.manual_seed(0)
+linear = torch.nn.Linear(5, 20, bias=False)
 net = torch.nn.Sequential(
-    torch.nn.Linear(5, 20, bias=False),
+    linear,
     snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True),
 )
 with torch.no_grad():
-    net[0].weight.abs_()  # all synapses excite, so that something fires
+    linear.weight.abs_()  # all synapses excite, so that something fires
 
 # %% [markdown]
 # `from_torch` runs the module and its graph side by side, and refuses where they differ. What
