@@ -11,10 +11,13 @@ from jaxsnn import __version__ as release
 
 project = "jaxsnn-nir"
 author = "The jaxsnn-nir contributors"
+project_copyright = author
 version = release
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"jaxsnn-nir {release}"
 exclude_patterns = ["_build"]
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ REFERENCE = {
     "jaxsnn.nir.build": "Graphs made in Python",
     "jaxsnn.nir.initializers": "Weights to begin with",
 }
+#: What is compiled runs a few times only.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 #: What an example needs besides the package.
 NEEDS = {"snntorch_to_event": ("torch", "snntorch")}
 
@@ -259,12 +262,14 @@ def gallery_page(folder: Path) -> str:
     """A page for each example, with the picture that it drew, and the page that lists them."""
     names = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "export_snntorch")
     wanted = os.environ.get("JAXSNN_DOCS_EXAMPLES", "run") == "run"
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        runs = [pool.submit(run_example, name, folder) for name in names if wanted]
+    drawn = dict(zip(names, (run.result() for run in runs), strict=False))
     lines = ["# Examples\n", "Each is a script with cells; `--smoke` runs it in seconds.\n"]
     for name in names:
         cells = cells_of((EXAMPLES / f"{name}.py").read_text())
         said = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
-        pictures = run_example(name, folder) if wanted else []
-        shown = [f"![{name}: what it draws]({path.name})" for path in pictures]
+        shown = [f"![{name}: what it draws]({path.name})" for path in drawn.get(name, ())]
         script = f"\nThe script: `examples/{name}.py`.\n"
         (folder / f"{name}.md").write_text("\n\n".join([*said, *shown, script]))
         lines.append(f"- [](gallery/{name}.md)")
@@ -282,7 +287,7 @@ def run_example(name: str, folder: Path) -> list[Path]:
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", "--smoke"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": QUICKLY},
         capture_output=True,
         text=True,
     )
