@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest check native-check format bench interop fuzz fuzz-nightly faults sbom clean
+.PHONY: demo test test-all test-lowest check docs native-check format bench interop fuzz fuzz-nightly faults sbom clean
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/jaxsnn demo -o demo-output --force
+	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
 
 # What a test compiles runs a few times only, so it is not optimised, which takes less than half the time. Where the last
 # digits count, and what optimising does to them, tests compile as users do; so does all of test-all.
@@ -50,6 +50,11 @@ faults: $(VENV)/.installed-test
 sbom: $(VENV)/.installed-test
 	$(BIN)/python -m tests.supply.versions lock
 
+# The site, into docs/_build/html. The examples run as they are built, for their pictures.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 # The kernels under the sanitizers of addresses and undefined behaviour. They are built first, as the compiler would run under
 # them, too: a process into which they are not loaded from the start ends where it loads the kernels.
 SANITIZED := -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -73,7 +78,7 @@ interop: $(PEERS)/interop/.installed
 	$(PEERS)/interop/bin/python -m tests.interop.counting --write docs/interop.md
 
 clean:
-	rm -rf build dist demo-output docs/_build benchmarks/results
+	rm -rf build dist demo-output docs/_build docs/generated benchmarks/results
 	rm -rf .venv-lowest .hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -94,6 +99,11 @@ $(LOWEST)/.installed: pyproject.toml
 	@echo "installing the oldest versions into $(LOWEST)"
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(LOWEST)/bin/python -m pip --disable-pip-version-check -q install -e '.[dev]' $$($(PYTHON) -m tests.supply.versions lowest)
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed-test
+	@echo "installing what builds the site"
+	@$(PIP) install -e '.[docs]'
 	@touch $@
 
 $(PEERS)/%/.installed: benchmarks/peers/%.txt

@@ -109,6 +109,9 @@ _HOME = {
     "write": "jaxsnn.nir",
 }
 
+#: Rooms with public names of their own, loaded where they are used.
+_ROOMS = ("nir", "plot", "train")
+
 #: Names of before that still work, with a warning: the new name of each.
 _RENAMED = {
     "Event": "EventDriven",
@@ -126,6 +129,8 @@ def __getattr__(name: str) -> Any:
         new = _RENAMED[name]
         warnings.warn(f"jaxsnn.{name} is now jaxsnn.{new}", DeprecationWarning, stacklevel=2)
         return getattr(sys.modules[__name__], new)
+    if name in _ROOMS:
+        return import_module(f"jaxsnn.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'jaxsnn' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -19,9 +19,11 @@ from jaxsnn.bss2.chip import HEMISPHERES, INHIBITORY, ROWS_PER_DRIVER, Chip, cro
 from jaxsnn.bss2.mapping import Mapping, PlacedNeuron, Run
 from jaxsnn.errors import printable
 
-MARGIN, LEFT, TITLE, STRIP, GAP = 16, 66, 26, 16, 22
+MARGIN, LEFT, TITLE, STRIP, GAP = 16, 66, 32, 16, 26
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP, DOT = 130, 9, 15, 11
-SIDE = 330
+SIDE, NUMBERS = 360, 48
+#: Columns between two numbers at the synapse arrays.
+COLUMN_STEP = 32
 #: Red, green, blue: no synapse, dead, then four strengths of exciting and four of inhibiting ones.
 PALETTE = (
     (247, 247, 247),
@@ -29,7 +31,15 @@ PALETTE = (
     *((253, 204, 178), (251, 152, 110), (232, 92, 54), (179, 35, 15)),
     *((190, 214, 236), (127, 178, 219), (58, 130, 189), (15, 78, 148)),
 )
-SIGNS = (("excites", PALETTE[4]), ("inhibits", PALETTE[8]), ("dead", PALETTE[1]))
+SIGNS = (("excites", PALETTE[2:6]), ("inhibits", PALETTE[6:10]))
+#: Of populations, in turn: apart for colour-blind readers (Okabe and Ito; Tol), and none of PALETTE.
+POPULATIONS = (
+    *("#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#882255", "#999933"),
+    *("#44AA99", "#AA4499", "#DDCC77", "#117733", "#332288", "#88CCEE"),
+)
+#: A bar that is fuller than this stands out.
+ALMOST_FULL = 0.95
+FULL, BAR = "#D55E00", "#0072B2"
 EMPTY, GREY, BLACK = "#f0f0f0", "#8a8a8a", "#3c3c3c"
 
 
@@ -99,8 +109,12 @@ def floorplan(mapping: Mapping) -> str:
 
 
 def colour(population: int) -> str:
-    """Colour of a population: hues far apart for neighbours."""
-    return f"hsl({(population * 137 + 3) % 360} 55% 62%)"
+    """Colour of a population, hex."""
+    return POPULATIONS[population % len(POPULATIONS)]
+
+
+def _hex(rgb: tuple[int, int, int]) -> str:
+    return f"#{rgb[0]:02x}{rgb[1]:02x}{rgb[2]:02x}"
 
 
 def _text(
@@ -120,21 +134,43 @@ def _box(
 
 def _legend(mapping: Mapping, width: int) -> Iterator[tuple[int, str]]:
     """Line and element of each entry: populations, then what the colours of synapses mean."""
-    x, y = MARGIN, 0
-    entries = [
+    entries: list[tuple[tuple[str, ...], str]] = [
         (
-            "none" if one.external else colour(number),
+            ("none" if one.external else colour(number),),
             f"{one.name} ({one.size}{' inputs' if one.external else ''})",
         )
         for number, one in enumerate(mapping.populations)
     ]
-    for fill, text in [*entries, *((f"rgb{rgb}", text) for text, rgb in SIGNS)]:
-        needed = 30 + 7 * len(text)
+    for text, shades in SIGNS:
+        fills = tuple(_hex(rgb) for rgb in shades)
+        entries.append((fills, f"{text}: weights {_weight_steps(mapping.chip)}"))
+    entries.append(((_hex(PALETTE[1]),), "dead"))
+    entries.append(((FULL,), f"bar above {ALMOST_FULL:.0%}"))
+    x, y = MARGIN, 0
+    for fills, text in entries:
+        needed = 20 + 12 * len(fills) + round(6.4 * len(text))
         if x > MARGIN and x + needed > width:
             x, y = MARGIN, y + 1
         top = MARGIN + 22 + 20 * y
-        yield y, _box(x, top, 12, 12, fill, stroke=GREY) + _text(x + 17, top + 10, text)
+        boxes = "".join(
+            _box(x + 12 * number, top, 12, 12, fill, stroke=GREY)
+            for number, fill in enumerate(fills)
+        )
+        yield y, boxes + _text(x + 12 * len(fills) + 5, top + 10, text)
         x += needed
+
+
+def _weight_steps(chip: Chip) -> str:
+    """The weights of each shade, such as '1-16, 17-32, 33-48, 49-63'."""
+    weight = np.arange(1, chip.weight_max + 1)
+    shade = _shade(weight, chip)
+    parts = [weight[shade == number] for number in range(4)]
+    return ", ".join(f"{part[0]}-{part[-1]}" for part in parts if part.size)
+
+
+def _shade(weight: np.ndarray, chip: Chip) -> np.ndarray:
+    """Which of four strengths a weight is drawn with."""
+    return np.clip(4 * (weight - 1) // chip.weight_max, 0, 3)
 
 
 def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]:
@@ -149,8 +185,9 @@ def _run(mapping: Mapping, frame: Frame, run: Run, number: int) -> Iterator[str]
     for hemisphere, top in ((0, TITLE), (1, frame.bottom)):
         yield _picture(image[hemisphere], LEFT, top, frame.width, frame.array)
         yield from _bands(frame, hemisphere, top)
+        yield from _numbers(frame, top)
     yield from _circuits(mapping, frame, run)
-    yield f'<g transform="translate({LEFT + frame.width + 18} {TITLE})">'
+    yield f'<g transform="translate({LEFT + frame.width + NUMBERS} {TITLE})">'
     yield from _bars(mapping, run)
     yield from _crossbar(frame.chip, run)
     yield "</g>"
@@ -163,8 +200,8 @@ def synapse_image(mapping: Mapping, run: Run) -> np.ndarray:
     for hemisphere, row in sorted(mapping.dead.unusable_rows()):
         image[hemisphere, row] = 1
     side, row, column, _, weight = run.synapses.T
-    strength = np.clip(4 * (weight - 1) // chip.weight_max, 0, 3)
-    image[side, row, column] = 2 + 4 * (run.row_modes[side, row] == INHIBITORY) + strength
+    inhibits = run.row_modes[side, row] == INHIBITORY
+    image[side, row, column] = 2 + 4 * inhibits + _shade(weight, chip)
     return image[:, bus_order(chip)]
 
 
@@ -216,6 +253,23 @@ def _bands(frame: Frame, hemisphere: int, top: int) -> Iterator[str]:
         f'<rect x="{LEFT}" y="{top}" width="{frame.width}" height="{frame.array}" fill="none" '
         f'stroke="{GREY}" stroke-width="0.6"/>'
     )
+
+
+def _numbers(frame: Frame, top: int) -> Iterator[str]:
+    """Numbers of columns above a synapse array, of the first and last row of each bus beside it."""
+    chip = frame.chip
+    columns = [*range(0, chip.columns, COLUMN_STEP), chip.columns - 1]
+    for column in columns:
+        x = LEFT + (column + 0.5) * frame.column
+        yield _text(x, top - 3, str(column), size=8, anchor="middle", fill=GREY)
+    right = LEFT + frame.width + 4
+    order = bus_order(chip)
+    for bus in range(chip.buses):
+        rows = order[bus * chip.rows_per_bus : (bus + 1) * chip.rows_per_bus]
+        begin = top + bus * chip.rows_per_bus * frame.row
+        yield _text(right, begin + 8, f"row {rows[0]}", size=8, fill=GREY)
+        end = begin + chip.rows_per_bus * frame.row
+        yield _text(right, end - 2, f"row {rows[-1]}", size=8, fill=GREY)
 
 
 def _circuits(mapping: Mapping, frame: Frame, run: Run) -> Iterator[str]:
@@ -273,7 +327,7 @@ def _bars(mapping: Mapping, run: Run) -> Iterator[str]:
         share = min(taken / available, 1.0) if available else 0.0
         yield _text(0, y + BAR_HEIGHT, name)
         yield _box(92, y, BAR_WIDTH, BAR_HEIGHT, EMPTY, stroke=GREY)
-        yield _box(92, y, BAR_WIDTH * share, BAR_HEIGHT, "#d9534f" if share > 0.95 else "#5b8db8")
+        yield _box(92, y, BAR_WIDTH * share, BAR_HEIGHT, FULL if share > ALMOST_FULL else BAR)
         yield _text(92 + BAR_WIDTH + 6, y + BAR_HEIGHT, f"{taken} of {available}", size=10)
 
 
@@ -328,6 +382,6 @@ def _crossbar(chip: Chip, run: Run) -> Iterator[str]:
         x = left + (output + 0.5) * DOT + output // chip.buses * 6
         y = top + DOT * (entry + 2.4)
         closed = target & ~mask
-        radius, fill = (1.2, GREY) if closed else (3.6, "#5b8db8" if mask == 0 else "white")
-        line = "" if closed else ' stroke="#5b8db8"'
+        radius, fill = (1.2, GREY) if closed else (3.6, BAR if mask == 0 else "white")
+        line = "" if closed else f' stroke="{BAR}"'
         yield f'<circle cx="{x:g}" cy="{y:g}" r="{radius}" fill="{fill}"{line}/>'

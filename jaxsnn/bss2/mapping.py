@@ -117,6 +117,12 @@ class Mapping:
     runs: tuple[Run, ...]
     scales: Mapped[str, float] | None = None
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the floorplan."""
+        from jaxsnn.plot.notebook import html_of
+
+        return html_of(self)
+
 
 def to_json(mapping: Mapping) -> str:
     """The mapping as JSON: the same bytes for the same mapping."""

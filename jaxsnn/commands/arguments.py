@@ -162,6 +162,43 @@ def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **optio
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """A page for people, beside what the command prints."""
+    parser.add_argument(
+        "--report", metavar="R.html", help="write what was done as one HTML page, pictures inside"
+    )
+
+
+def refuse_report(arguments: argparse.Namespace) -> None:
+    """Refuse a report that could not be written, before the work."""
+    from jaxsnn.output import refuse_unwritable
+
+    if arguments.report is None:
+        return
+    if not arguments.report.lower().endswith((".html", ".htm")):
+        raise UsageError(
+            f"'{arguments.report}' is no .html file", fix="name one that ends in .html"
+        )
+    refuse_unwritable(arguments.report, getattr(arguments, "force", False))
+
+
+def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts: Any) -> None:
+    """Write the report, if one was asked for.
+
+    Args:
+        make: gives the page; see `jaxsnn.commands.reports.run_reports`.
+        parts: what it takes after the arguments.
+    """
+    if arguments.report is None:
+        return
+    from jaxsnn.output import write_whole
+
+    text = make(arguments, *parts)
+    write_whole(arguments.report, text, getattr(arguments, "force", False))
+    if not arguments.quiet:
+        print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
+
+
 def add_threshold(parser: argparse.ArgumentParser) -> None:
     """How the event engine simulates a Threshold."""
     parser.add_argument(

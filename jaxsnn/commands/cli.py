@@ -20,6 +20,7 @@ from jaxsnn.commands import (
     check_command,
     chip_command,
     compare_command,
+    completion_command,
     convert_command,
     demo_command,
     deploy_command,
@@ -30,6 +31,7 @@ from jaxsnn.commands import (
     info_command,
     map_command,
     matrix_command,
+    plot_command,
     run_command,
     train_command,
     tune_command,
@@ -48,6 +50,7 @@ COMMANDS = (
     check_command,
     matrix_command,
     draw_command,
+    plot_command,
     convert_command,
     map_command,
     deploy_command,
@@ -58,11 +61,12 @@ COMMANDS = (
     fidelity_command,
     demo_command,
     doctor_command,
+    completion_command,
 )
 #: Arguments that name a file to read.
-_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config")
+_SOURCES = ("file", "input", "recording", "data", "verify", "mapping", "config", "before")
 #: Arguments that name a file to write, and their options.
-_WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot"}
+_WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--report"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,6 +112,7 @@ def _outcome(argv: Sequence[str]) -> int:
     """The exit code of a command, once it has run."""
     try:
         arguments = build_parser().parse_args(argv)
+        arguments.argv = argv
         _refuse_own_input(arguments)
         with limits_of(arguments):
             code = arguments.run(arguments)

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.commands.arguments import add_command, add_output, print_outcome
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_output,
+    add_report,
+    print_outcome,
+    refuse_report,
+    write_report,
+)
 from jaxsnn.commands.demo.demo_log import DemoStep, Steps, step_text
 from jaxsnn.errors import FileError, printable, refuse_seed
 from jaxsnn.output import refuse_unwritable, write_json
@@ -62,6 +69,20 @@ class DemoOutcome:
         return "\n".join([f"test accuracy {self.test_accuracy:.2%}, in {seconds:.0f} s", *files])
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoParts:
+    """What a report of the demo shows: the file and its graph, the test points, the training run,
+    the trained network on these points, and its mapping.
+    """
+
+    source: Path
+    graph: Any
+    data: Any
+    trained: Any
+    after: Any
+    mapping: Any
+
+
 def add(commands: Any) -> None:
     """The parser."""
     text = "do the main job: read, simulate, train, export, compare"
@@ -69,6 +90,7 @@ def add(commands: Any) -> None:
     add_output(parser, "DIR", "folder for the results (default jaxsnn-demo)", default="jaxsnn-demo")
     parser.add_argument("--epochs", type=int, default=50, help="default 50")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
+    add_report(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,14 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(printable(step_text(number, step)), flush=True)
 
+    refuse_seed(arguments.seed)
+    _prepared(Path(arguments.output), arguments.force)  # where the report may go, too
+    refuse_report(arguments)
+    kept: list[DemoParts] = []
     outcome = demo(
         arguments.output,
+        kept=kept,
         force=arguments.force,
         epochs=arguments.epochs,
         seed=arguments.seed,
         step_done=show,
         progress=None if arguments.quiet else _progress,
     )
+    from jaxsnn.commands.reports.run_reports import demo_report
+
+    write_report(arguments, demo_report, outcome, *kept)
     print_outcome(arguments, outcome)
     return 0
 
@@ -103,6 +133,7 @@ def demo(
     sizes: Sequence[int] | None = None,
     step_done: Callable[[int, DemoStep], None] | None = None,
     progress: Callable[[str], None] | None = None,
+    kept: list[DemoParts] | None = None,
 ) -> DemoOutcome:
     """Run the main job and write what came of it into a folder.
 
@@ -113,6 +144,7 @@ def demo(
         sizes: numbers of points for training, validation and test; default those of the paper.
         step_done: is told each step, with its number, as it ends.
         progress: takes one line for each epoch.
+        kept: gets what a report shows.
 
     Raises:
         UsageError: a seed that makes no random key.
@@ -148,6 +180,9 @@ def demo(
     files = {name: str(folder / name) for name in FILES if name in names}
     outcome = DemoOutcome(test_accuracy=trained.test_accuracy, steps=tuple(steps.done), files=files)
     write_json(folder / "report.json", outcome.as_dict(), force)
+    if kept is not None:
+        ran = {"trained": trained, "after": after, "mapping": mapping}
+        kept.append(DemoParts(source=work.SOURCE, graph=graph, data=data.test, **ran))
     return outcome
 
 

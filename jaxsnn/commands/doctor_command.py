@@ -13,7 +13,18 @@ from jaxsnn.commands.arguments import add_command, print_outcome
 
 _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 #: Extra -> distributions that it brings; those of frameworks are in their files.
-_EXTRAS = {"plot": ("matplotlib",), "torch": ("torch", "nirtorch")}
+_EXTRAS = {
+    "plot": ("matplotlib",),
+    "torch": ("torch", "nirtorch"),
+    "data": ("scikit-learn",),
+}
+#: What can be done with each that cannot be done without.
+ENABLES = {
+    "plot": "pictures: jaxsnn plot, draw as PNG and PDF, run --plot, pictures in reports",
+    "torch": "from_torch, to_torch and load_into; each needs its framework, too",
+    "data": "train --data digits",
+    "interop": "modules of snnTorch, Norse and SpikingJelly in from_torch, to_torch and load_into",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +38,7 @@ class DoctorOutcome:
         backends: backend of the event engine -> whether it is there, and why or why not.
         frameworks: name of a framework -> the version that is installed (None if none is), the
             versions of its importer that are known, and the one that is written for by default.
+        enables: extra -> what can be done with it that cannot be done without.
     """
 
     versions: dict[str, str | None]
@@ -34,6 +46,7 @@ class DoctorOutcome:
     extras: dict[str, bool]
     backends: dict[str, str]
     frameworks: dict[str, dict[str, Any]]
+    enables: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,7 +58,7 @@ class DoctorOutcome:
         lines.append(f"{'devices':12s} {', '.join(self.devices)}")
         for extra, there in self.extras.items():
             state = "installed" if there else f"missing: pip install 'jaxsnn-nir[{extra}]'"
-            lines.append(f"{extra:12s} {state}")
+            lines.append(f"{extra:12s} {state}; for {self.enables[extra]}")
         lines += [f"{name:12s} {state}" for name, state in self.backends.items()]
         for name, known in self.frameworks.items():
             installed = known["installed"] or "not installed"
@@ -89,6 +102,7 @@ def diagnose() -> DoctorOutcome:
         extras={
             extra: all(found[name] is not None for name in names) for extra, names in extras.items()
         },
+        enables={extra: ENABLES.get(extra, "frameworks from outside") for extra in extras},
         backends={
             "native": native.reason if native.there else f"missing, XLA is used: {native.reason}",
             "xla": "always there",

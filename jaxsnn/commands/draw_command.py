@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     """The parser."""
     parser = add_command(commands, "draw", run, "draw the graph of a NIR file")
     add_file(parser)
-    add_output(parser, "PICTURE", "a .svg, .dot or .mmd (Mermaid) file", required=True)
+    add_output(parser, "PICTURE", "a .svg, .png, .pdf, .dot or .mmd (Mermaid) file", required=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,13 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
+    add_report,
     add_threshold,
     add_values,
     print_outcome,
     read_graph,
+    refuse_report,
+    write_report,
 )
 
 
@@ -32,14 +35,19 @@ def add(commands: Any) -> None:
     )
     add_values(parser)
     add_threshold(parser)
+    add_report(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
+    refuse_report(arguments)
     graph = read_graph(arguments)
+    from jaxsnn.commands.reports.run_reports import fidelity_report
     from jaxsnn.simulation.fidelity import fidelity
 
     outcome = fidelity(graph, arguments.input, arguments.threshold, arguments.values)
+    write_report(arguments, fidelity_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0

@@ -16,11 +16,14 @@ from jaxsnn.commands.arguments import (
     add_notes,
     add_output,
     add_quantization,
+    add_report,
     line_of,
     print_outcome,
     quantization_of,
     read_graph,
+    refuse_report,
     time_of,
+    write_report,
 )
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.units import format_time
@@ -215,6 +218,7 @@ def add(commands: Any) -> None:
             help=f"try this {kind} (default: those that have proven best); may be repeated",
         )
     add_quantization(parser)
+    add_report(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -224,6 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
             "map writes a mapping with -o M.json, or checks one with --verify M.json",
             fix="give one of them",
         )
+    refuse_report(arguments)
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
     from jaxsnn.bss2.mapping_files import read_mapping, scales_of
@@ -246,6 +251,9 @@ def run(arguments: argparse.Namespace) -> int:
             options=quantization_of(arguments),
             **common,
         )
+    from jaxsnn.commands.reports.run_reports import map_report
+
+    write_report(arguments, map_report, graph, outcome)
     add_notes(arguments, outcome.quantized.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1

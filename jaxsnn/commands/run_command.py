@@ -46,6 +46,7 @@ class RunOutcome:
         arrays: name -> shape of what is in it.
         steps: of a time-stepped run, how many.
         notes: approximations, and where what was said is not followed, a sentence each.
+        solution, inputs: the run and what went in, to be drawn.
     """
 
     result: str
@@ -58,6 +59,8 @@ class RunOutcome:
     steps: int | None = None
     notes: tuple[str, ...] = ()
     levels: dict[str, int] = field(default_factory=dict)
+    solution: Any = field(default=None, repr=False, compare=False)
+    inputs: Any = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -107,6 +110,9 @@ def add(commands: Any) -> None:
     add_values(parser)
     add_output(parser, "OUT.npz", "what leaves the network", required=True)
     parser.add_argument(
+        "--plot", metavar="PICTURE", help="draw the spikes of the first sample: .png, .svg, .pdf"
+    )
+    parser.add_argument(
         "--engine",
         default="event",
         help="event: exact, in continuous time (default); grid: in steps, as the framework that wrote the file",
@@ -132,9 +138,12 @@ def _budget(text: str) -> int | str:
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_unwritable
+    from jaxsnn.plot.picture import format_of
 
     _refuse_options(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
+    if arguments.plot is not None:
+        format_of(refuse_unwritable(arguments.plot, arguments.force))
     graph = read_graph(arguments)
     options: dict[str, Any] = {
         "t_end": time_of(arguments.t_end),
@@ -147,6 +156,12 @@ def run(arguments: argparse.Namespace) -> int:
         budget = "auto" if arguments.max_spikes is None else arguments.max_spikes
         options |= {"max_spikes": budget, "threshold": arguments.threshold}
         outcome = run_file(graph, arguments.input, output, **options)
+    if arguments.plot is not None:
+        from jaxsnn.plot import raster
+        from jaxsnn.plot.spike_plots import drawable
+
+        shown = drawable(outcome.inputs)
+        raster(outcome.solution, inputs=shown).save(arguments.plot, arguments.force)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0
@@ -226,6 +241,8 @@ def run_file(
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
         notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network, threshold)),
+        solution=solution,
+        inputs=inputs.events,
     )
 
 
@@ -303,6 +320,8 @@ def run_in_steps(
         notes=(*inputs.notes, *solution.notes),
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
+        solution=solution,
+        inputs=inputs.events,
     )
 
 

@@ -21,8 +21,11 @@ from jaxsnn.commands.arguments import (
     add_file,
     add_notes,
     add_output,
+    add_report,
     print_outcome,
     read_graph,
+    refuse_report,
+    write_report,
 )
 from jaxsnn.errors import FileError, UsageError, suggestion
 from jaxsnn.train.options import (
@@ -75,6 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN.toml",
         help="a file with any of these options, which flags override, and a [network] instead of FILE",
     )
+    add_report(parser)
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, ...]]:
@@ -226,9 +230,12 @@ def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 0."""
     from jaxsnn.output import refuse_shared, refuse_unwritable
 
+    refuse_report(arguments)
     options, notes = options_of(arguments)
     files = TrainFiles(trained=Path(arguments.output), force=arguments.force)
     written = files.written(options)
+    if arguments.report is not None:
+        written["--report"] = Path(arguments.report)
     refuse_shared(_read(arguments, options), written | files.checkpoints())
     for path in written.values():
         refuse_unwritable(path, arguments.force)
@@ -237,6 +244,9 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = train_file(graph, files, replace(options, progress=progress_of(arguments)))
     if outcome is None:  # another process reports
         return 0
+    from jaxsnn.commands.reports.run_reports import train_report
+
+    write_report(arguments, train_report, graph, outcome)
     add_notes(arguments, (*notes, *outcome.notes))
     print_outcome(arguments, outcome)
     return 0
@@ -383,14 +393,7 @@ def _off_the_chip(trained: Fit, options: TrainOptions, files: TrainFiles) -> OnC
 def _draw(path: str, trained: Fit, name: str, force: bool) -> None:
     from jaxsnn.plot import learning_curve
 
-    learning_curve(
-        path,
-        trained.history,
-        best_epoch=trained.best_epoch,
-        test_accuracy=trained.test_accuracy,
-        title=f"{name}: loss and error by epoch",
-        force=force,
-    )
+    learning_curve(trained, title=f"{name}: loss and error by epoch").save(path, force)
 
 
 # What it says

@@ -14,12 +14,16 @@ from jaxsnn.commands.arguments import (
     add_command,
     add_file,
     add_notes,
+    add_report,
     print_outcome,
     read_graph,
+    refuse_report,
+    write_report,
 )
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError, in_flags, listing
 
 if TYPE_CHECKING:
+    from jaxsnn.grid.stepped_solution import SteppedSolution
     from jaxsnn.nir import Graph
     from jaxsnn.simulation.recordings import Recording
     from jaxsnn.simulation.verification import Verification
@@ -33,11 +37,13 @@ class VerifyOutcome:
         found: the comparison.
         notes: approximations, and what of the recording was changed or not used, a sentence each.
         fits: where it is not verified: other options that verify, a text each, the shortest first.
+        compared: the run and the recording, to be drawn.
     """
 
     found: Verification
     notes: tuple[str, ...]
     fits: tuple[str, ...] = ()
+    compared: Compared | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -90,11 +96,18 @@ def add(commands: Any) -> None:
         required=True,
         help="x and y (time, batch, ...), or NIR data",
     )
+    add_report(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite a report that exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The work; exit code 1 where the simulation differs from the recording."""
-    outcome = verify_file(read_graph(arguments), arguments.recording)
+    refuse_report(arguments)
+    graph = read_graph(arguments)
+    outcome = verify_file(graph, arguments.recording)
+    from jaxsnn.commands.reports.run_reports import verify_report
+
+    write_report(arguments, verify_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0 if outcome.ok else 1
@@ -111,11 +124,34 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         JaxsnnError: a recording that does not fit or lacks an output, or a dialect that is not
             known well enough.
     """
+    from jaxsnn.simulation.fitting_options import fitting_options
+
+    compared = compared_with(graph, source)
+    found, recording = compared.found, compared.recording
+    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
+    return VerifyOutcome(
+        found=found,
+        notes=(*recording.notes, *compared.solution.notes),
+        fits=tuple(str(reading) for reading in others),
+        compared=compared,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A recording, the time-stepped run of its input, and what the comparison found."""
+
+    found: Verification
+    solution: SteppedSolution
+    recording: Recording
+
+
+def compared_with(graph: Graph, source: str | os.PathLike[str]) -> Compared:
+    """The input of a recording simulated, and compared with its output; as `verify_file`."""
     import numpy as np
 
     from jaxsnn.grid.time_stepped import TimeStepped
     from jaxsnn.network.lowering.lower import lower
-    from jaxsnn.simulation.fitting_options import fitting_options
     from jaxsnn.simulation.recordings import load_recording
     from jaxsnn.simulation.simulate import simulate
     from jaxsnn.simulation.verification import compare
@@ -127,13 +163,7 @@ def verify_file(graph: Graph, source: str | os.PathLike[str]) -> VerifyOutcome:
         solution = simulate(network, recording.x, engine=TimeStepped())
     except JaxsnnError as error:
         raise _with_fits(graph, recording, error) from error
-    found = compare(solution, recording.y)
-    others = () if found.ok else fitting_options(graph, recording.x, recording.y)
-    return VerifyOutcome(
-        found=found,
-        notes=(*recording.notes, *solution.notes),
-        fits=tuple(str(reading) for reading in others),
-    )
+    return Compared(found=compare(solution, recording.y), solution=solution, recording=recording)
 
 
 def _with_fits(graph: Graph, recording: Recording, error: JaxsnnError) -> JaxsnnError:

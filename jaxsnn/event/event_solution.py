@@ -299,6 +299,14 @@ class EventSolution:
             fix="train it with Positive(shared=True), or simulate with engine=TimeStepped()",
         )
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the raster of the first sample."""
+        if isinstance(self.result, Tracer):
+            return None
+        from jaxsnn.plot.notebook import html_of
+
+        return html_of(self, text=repr(self))
+
     def __repr__(self) -> str:
         if isinstance(self.result, Tracer):
             return f"EventSolution({', '.join(self.spikes)}; traced)"

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 #: Rounding of the recorded times matters where it is more than this fraction, a thousandth, of a
 #: time constant.
 COARSE = 2**-10
+#: A run is long where its last spike comes within this fraction of it.
+QUIET = 0.02
 
 
 def numbers_noted(solution: EventSolution) -> Iterator[str]:
     """A sentence for each."""
     yield from _late(solution)
+    yield from _long(solution)
     yield from _short(solution)
     yield from _clipped(solution)
     yield from _degenerate(solution)
@@ -40,7 +43,22 @@ def _late(solution: EventSolution) -> Iterator[str]:
     end = format_time(_largest(solution.t_end))
     for name, count in solution.late.items():
         if late := total(count):
-            yield f"input '{name}': {late} events at or after t_end = {end} were left out"
+            yield f"input '{name}': {late} events at or after t_end = {end} were left out (times are in seconds)"
+
+
+def _long(solution: EventSolution) -> Iterator[str]:
+    """Whether nothing happens in nearly all of the run, as where milliseconds were meant."""
+    fired = [np.asarray(own.time) for own in solution.spikes.values()]
+    last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
+    end = _largest(solution.t_end)
+    if solution.shortest_tau is None or not 0 < last < QUIET * end:
+        return
+    shortest = float(np.min(np.asarray(solution.shortest_tau)))
+    if shortest < QUIET * QUIET * end:
+        yield (
+            f"the last spike comes at {format_time(last)}, and t_end = {format_time(end)} is"
+            f" {end / shortest:.0f} times the shortest time constant (times are in seconds)"
+        )
 
 
 def _short(solution: EventSolution) -> Iterator[str]:

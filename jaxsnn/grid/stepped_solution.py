@@ -156,7 +156,7 @@ class SteppedSolution:
             if (number := int(np.sum(count)))
         ]
         late = [
-            f"input '{name}': {number} events lie behind the last step and were left out"
+            f"input '{name}': {number} events lie behind the last step and were left out (times are in seconds)"
             for name, count in self.late.items()
             if (number := int(np.sum(count)))
         ]
@@ -198,6 +198,14 @@ class SteppedSolution:
     def message(self) -> str:
         """The result in words, with what to do (outside jit only)."""
         return "success" if (problem := self.problem) is None else str(problem)
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the raster of the first sample."""
+        if isinstance(self.result, Tracer):
+            return None
+        from jaxsnn.plot.notebook import html_of
+
+        return html_of(self, text=repr(self))
 
     def __repr__(self) -> str:
         if isinstance(self.result, Tracer):

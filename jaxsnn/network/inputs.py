@@ -183,7 +183,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
         raise UsageError(
             f"input '{name}' is a {type(events).__name__}",
             fix="pass jaxsnn.Events(time=..., index=...), or jaxsnn.Currents.held(x, dt) of values"
-            " in each step",
+            " in each step, or simulate in steps by engine=TimeStepped()",
             node=name,
         )
     shapes = jnp.shape(events.time), jnp.shape(events.index)

@@ -1,4 +1,4 @@
-"""A picture of a graph: SVG, or text for Graphviz (DOT) and Mermaid.
+"""A picture of a graph: SVG, PNG or PDF, or text for Graphviz (DOT) and Mermaid.
 
 Signals run from left to right; what runs back, a recurrent connection, is an arc below. Nested
 graphs are frames.
@@ -23,6 +23,9 @@ CHARACTER, LINE, MARGIN = 7.2, 17, 12  # pixels of a monospaced 12 px font
 GAP_X, GAP_Y, FRAME = 56, 26, 12
 COLOURS = {"port": "#e8e8e8", "linear": "#d6e6f5", "neuron": "#fbdcc0"}
 OPEN_END = "?"
+
+#: Of the curve of an edge: (x, y), pixels.
+Corners = tuple[tuple[float, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,11 @@ class Drawing:
 
 
 def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> Drawing:
-    """Write a picture of a graph; the file's ending says which: .svg, .dot or .mmd (Mermaid).
+    """Write a picture of a graph; the file's ending says which: .svg, .png, .pdf, .dot or .mmd
+    (Mermaid).
 
     Raises:
-        UsageError: another ending.
+        UsageError: another ending; or .png or .pdf without matplotlib.
         FileError: the file exists and `force` is false, or cannot be written.
     """
     ending = Path(path).suffix
@@ -68,8 +72,8 @@ def draw(graph: Graph, path: str | os.PathLike[str], *, force: bool = False) -> 
             f"'{path}' ends in '{ending}', which is not a format of pictures of graphs",
             fix=f"name a file that ends in one of {listing(FORMATS)}",
         )
-    text = printable(FORMATS[ending](graph))
-    write_whole(path, text, force)
+    drawn = FORMATS[ending](graph)
+    write_whole(path, printable(drawn) if isinstance(drawn, str) else drawn, force)
     return Drawing(output=os.fspath(path), nodes=len(graph.nodes), edges=len(graph.edges))
 
 
@@ -188,21 +192,74 @@ def _frame(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def svg(graph: Graph) -> str:
-    """The picture as a standalone SVG document."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """A laid out graph: its boxes, frames of nested graphs, and for each edge the corners of its
+    curve; `size` in pixels.
+    """
+
+    boxes: Mapping[str, Box]
+    frames: tuple[tuple[str, Box], ...]
+    curves: tuple[Corners, ...]
+    size: tuple[float, float]
+
+
+def _page(graph: Graph) -> Page:
+    """Where everything is."""
     boxes = _placed(graph)
     bottom = max((box.top + box.height for box in boxes.values()), default=0.0)
-    parts = [_svg_frame(path, boxes) for path in sorted(graph.subgraphs) if path]
-    arcs = 0
+    curves, arcs = [], 0
     for source, target in graph.edges:
         back = boxes[target].left <= boxes[source].left
         arcs += back
-        parts.append(
-            _svg_edge(boxes[source], boxes[target], bottom + arcs * 12 + FRAME if back else None)
-        )
-    parts += [_svg_box(box) for box in boxes.values()]
+        below = bottom + arcs * 12 + FRAME if back else None
+        curves.append(_corners(boxes[source], boxes[target], below))
     width = max((box.left + box.width for box in boxes.values()), default=0.0) + GAP_X / 2
     height = bottom + GAP_Y + arcs * 12 + (FRAME if arcs else 0)
+    paths = [path for path in sorted(graph.subgraphs) if path]
+    frames = [(path, _frame_box(path, boxes)) for path in paths if _inside(path, boxes)]
+    return Page(boxes=boxes, frames=tuple(frames), curves=tuple(curves), size=(width, height))
+
+
+def _inside(path: str, boxes: Mapping[str, Box]) -> list[Box]:
+    """The boxes of a nested graph."""
+    return [box for name, box in boxes.items() if name.startswith(path + "/")]
+
+
+def _frame_box(path: str, boxes: Mapping[str, Box]) -> Box:
+    """The frame around a nested graph."""
+    inside = _inside(path, boxes)
+    space = FRAME + 4 * (max(box.name.count("/") for box in inside) - path.count("/") - 1)
+    left, top = min(box.left for box in inside) - space, min(box.top for box in inside) - space - 6
+    right = max(box.left + box.width for box in inside) + space
+    bottom = max(box.top + box.height for box in inside) + space
+    return Box(
+        name=path,
+        kind="frame",
+        lines=(path,),
+        left=left,
+        top=top,
+        width=right - left,
+        height=bottom - top,
+    )
+
+
+def _corners(source: Box, target: Box, below: float | None) -> Corners:
+    """The curve of an edge: four corners; eight for one that runs back `below` the boxes."""
+    x1, y1 = source.left + source.width, source.top + source.height / 2
+    x2, y2 = target.left, target.top + target.height / 2
+    if below is None:
+        reach = max((x2 - x1) / 2, 20)
+        return (x1, y1), (x1 + reach, y1), (x2 - reach, y2), (x2, y2)
+    down = (x1, y1), (x1 + 26, y1), (x1 + 26, below), (x1, below)
+    up = (x2, below), (x2 - 26, below), (x2 - 26, y2), (x2, y2)
+    return (*down, *up)
+
+
+def svg(graph: Graph) -> str:
+    """The picture as a standalone SVG document."""
+    page = _page(graph)
+    width, height = page.size
     arrow = '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     return "\n".join(
         [
@@ -210,41 +267,61 @@ def svg(graph: Graph) -> str:
             f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="monospace" font-size="12">',
             f'<defs>{arrow}<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>',
             f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
-            *parts,
+            *(_svg_frame(path, frame) for path, frame in page.frames),
+            *(_svg_edge(corners) for corners in page.curves),
+            *(_svg_box(box) for box in page.boxes.values()),
             "</svg>\n",
         ]
     )
 
 
-def _svg_frame(path: str, boxes: Mapping[str, Box]) -> str:
-    inside = [box for name, box in boxes.items() if name.startswith(path + "/")]
-    if not inside:
-        return ""
-    space = FRAME + 4 * (max(box.name.count("/") for box in inside) - path.count("/") - 1)
-    left, top = min(box.left for box in inside) - space, min(box.top for box in inside) - space - 6
-    right, bottom = (
-        max(box.left + box.width for box in inside) + space,
-        max(box.top + box.height for box in inside) + space,
-    )
+def _svg_frame(path: str, frame: Box) -> str:
     return (
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" rx="8" fill="none" '
-        f'stroke="#999" stroke-dasharray="4 3"/><text x="{left + 6:.1f}" y="{top + 11:.1f}" font-size="10" fill="#666">'
+        f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" '
+        f'height="{frame.height:.1f}" rx="8" fill="none" stroke="#999" stroke-dasharray="4 3"/>'
+        f'<text x="{frame.left + 6:.1f}" y="{frame.top + 11:.1f}" font-size="10" fill="#666">'
         f"{escape(path)}</text>"
     )
 
 
-def _svg_edge(source: Box, target: Box, below: float | None) -> str:
-    x1, y1 = source.left + source.width, source.top + source.height / 2
-    x2, y2 = target.left, target.top + target.height / 2
-    if below is None:
-        reach = max((x2 - x1) / 2, 20)
-        path = f"M{x1:.1f} {y1:.1f}C{x1 + reach:.1f} {y1:.1f} {x2 - reach:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-    else:
-        path = (
-            f"M{x1:.1f} {y1:.1f}C{x1 + 26:.1f} {y1:.1f} {x1 + 26:.1f} {below:.1f} {x1:.1f} {below:.1f}"
-            f"L{x2:.1f} {below:.1f}C{x2 - 26:.1f} {below:.1f} {x2 - 26:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-        )
+def _svg_edge(corners: Corners) -> str:
+    said = [f"{x:.1f} {y:.1f}" for x, y in corners]
+    path = f"M{said[0]}C{' '.join(said[1:4])}"
+    if len(said) > 4:
+        path += f"L{said[4]}C{' '.join(said[5:])}"
     return f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#arrow)"/>'
+
+
+def _drawn(graph: Graph, kind: str) -> bytes:
+    """PNG or PDF."""
+    from jaxsnn.plot.box_plots import Arrow, Block, boxes_picture
+
+    page = _page(graph)
+    frames = [
+        Block(
+            left=frame.left,
+            top=frame.top,
+            width=frame.width,
+            height=frame.height,
+            fill="#ffffff",
+            dashed=True,
+        )
+        for _, frame in page.frames
+    ]
+    boxes = [
+        Block(
+            left=box.left,
+            top=box.top,
+            width=box.width,
+            height=box.height,
+            fill=COLOURS[box.kind],
+            lines=tuple(printable(line) for line in box.lines),
+            rounded=box.kind == "port",
+        )
+        for box in page.boxes.values()
+    ]
+    arrows = [Arrow(corners=corners) for corners in page.curves]
+    return boxes_picture([*frames, *boxes], arrows, page.size, kind)
 
 
 def _svg_box(box: Box) -> str:
@@ -317,4 +394,10 @@ def mermaid(graph: Graph) -> str:
     return "\n".join(["flowchart LR", *level("", "  "), *edges, *classes]) + "\n"
 
 
-FORMATS: dict[str, Callable[[Graph], str]] = {".svg": svg, ".dot": dot, ".mmd": mermaid}
+FORMATS: dict[str, Callable[[Graph], str | bytes]] = {
+    ".svg": svg,
+    ".png": lambda graph: _drawn(graph, "png"),
+    ".pdf": lambda graph: _drawn(graph, "pdf"),
+    ".dot": dot,
+    ".mmd": mermaid,
+}

@@ -36,7 +36,17 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
     for field in fields:
         if dialect.option(field, node) is None:
             missing, fix = _missing(dialect, field)
+            if field == "reset" and dialect.option("reset_delay", node) is None:
+                fix += f", and {_missing(dialect, 'reset_delay')[1]}"  # both at once
             raise DialectError(f"{where}{purpose} needs {missing}", fix=fix, node=node or "")
+
+
+#: What there is to choose from.
+_VALUES = {
+    "dt": " (the length of a step, such as 1e-4)",
+    "reset": " (zero, subtract or none)",
+    "reset_delay": " (true: a step late, or false)",
+}
 
 
 def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
@@ -53,7 +63,8 @@ def _missing(dialect: Dialect, field: str) -> tuple[str, str]:
         return "the length of a step, in which the file counts time", "say dt="
     if field in ("seconds", "time_unit"):
         return "the unit of time", f"say time_unit= ({dialect.why})"
-    return f"{field}, which the file does not say", f"say {field}="
+    values = _VALUES.get(field, "")
+    return f"{field}, which the file does not say", f"say {field}={values}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

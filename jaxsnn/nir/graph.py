@@ -191,6 +191,19 @@ class Graph:
         lines += [f"  warnings: {len(self.warnings)}"] if self.warnings else []
         return "\n".join(lines) + ")"
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the graph drawn, and a row for each node."""
+        from jaxsnn.plot.notebook import html_of
+
+        rows = [("node", "type", "parameters")]
+        for name in self.order():
+            shaped = (
+                f"{key} {tuple(np.shape(value))}"
+                for key, value in self.nodes[name].parameters.items()
+            )
+            rows.append((name, self.nodes[name].type, ", ".join(shaped)))
+        return html_of(self, rows=rows)
+
     def _shown(self, name: str) -> str:
         """A node's name, its type where it is no port, and the shape that its parameters fix."""
         node = self.nodes[name]

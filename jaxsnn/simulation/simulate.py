@@ -90,6 +90,7 @@ def simulate(
     >>> print(solution.first_spike("2").round(4), solution.message)
     [[0.0014]] success
     """
+    _refuse_no_engine(engine)
     engine = _with_former_option(engine or EventDriven(), max_events)
     network = _lowered(network)
     run = partial(_run, network, inputs, t_end, sample_times)
@@ -102,6 +103,15 @@ def simulate(
     if throw and solution.problem is not None:
         raise SimulationError.of(solution.problem)
     return solution
+
+
+def _refuse_no_engine(engine: Any) -> None:
+    """Refuse what simulates nothing, such as the name of an engine."""
+    if engine is not None and not hasattr(engine, "run"):
+        raise UsageError(
+            f"engine is {engine!r}, which simulates nothing",
+            fix="pass jaxsnn.EventDriven() or jaxsnn.TimeStepped()",
+        )
 
 
 def _with_culprit(solution: Any, network: Network, inputs: Any) -> Any:

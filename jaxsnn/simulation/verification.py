@@ -176,7 +176,7 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     if found.shape != shape:
         raise UsageError(
             f"output '{name}': the recording has shape {found.shape}, the simulation gives {shape}",
-            fix="record as many steps and samples of the output as of the input",
+            fix="record as many steps and samples of the output as of the input, (time, batch, ...)",
             node=name,
         )
     if not (finite := np.isfinite(found)).all():

@@ -111,8 +111,11 @@ def to_stderr(line: str) -> None:
 
 
 def to_terminal(line: str) -> None:
-    """Print a line of progress, where somebody looks."""
-    if sys.stderr.isatty():
+    """Print a line of progress, where somebody looks: to a terminal, or into a notebook's cell."""
+    if "ipykernel" in sys.modules:
+        sys.stdout.write(printable(line) + "\n")
+        sys.stdout.flush()
+    elif sys.stderr.isatty():
         to_stderr(line)
 
 
@@ -487,14 +490,14 @@ class TrainOptions:
     )
     progress: Callable[[str], None] | None = option(
         to_terminal,
-        "takes one line for each epoch; by default to stderr if that is a terminal; None is quiet",
+        "takes one line for each epoch; by default shown in a terminal and a notebook; None is quiet",
         recorded=False,
     )
     plot: str | None = option(
         None,
-        "draw the learning curve as PNG",
+        "draw the learning curve: .png, .svg or .pdf",
         convert=text,
-        metavar="PNG",
+        metavar="PICTURE",
         recorded=False,
         command_only=True,
     )

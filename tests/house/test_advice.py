@@ -13,8 +13,8 @@ from tests.commands.test_cli import commands
 from tests.helpers.source_texts import FLAG, raised, texts
 
 PACKAGE = Path(jaxsnn.__file__).parent
-ROOMS = ("network", "grid", "simulation", "train", "event")
-ALONE = ("output", "plot", "units")
+ROOMS = ("network", "grid", "simulation", "train", "event", "plot")
+ALONE = ("output", "units")
 FILES = sorted(
     [PACKAGE / f"{name}.py" for name in ALONE]
     + [path for room in ROOMS for path in (PACKAGE / room).rglob("*.py")]
@@ -27,6 +27,8 @@ NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
 NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
 #: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
 NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial", "--slope"}
+#: What of a file is drawn.
+NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
 #: Where there is nothing to do that the message does not say.
 WITHOUT_FIX = ("no such file", "cannot be written (", "cannot be made (", "cannot be read (")
 

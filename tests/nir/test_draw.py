@@ -97,6 +97,6 @@ def test_a_picture_is_never_overwritten_unless_told(tmp_path, recurrent, ending)
 
 
 def test_other_endings_are_refused(tmp_path, recurrent):
-    with pytest.raises(UsageError, match=r"\.svg, \.dot, \.mmd"):
-        draw(recurrent, tmp_path / "g.png")
+    with pytest.raises(UsageError, match=r"\.svg, \.png, \.pdf, \.dot, \.mmd"):
+        draw(recurrent, tmp_path / "g.gif")
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,6 @@ from jaxsnn.bss2.mapping import Mapping
 from jaxsnn.commands.arguments import line_of
 from jaxsnn.commands.demo.demo_steps import DemoRun
 from jaxsnn.errors import UsageError
-from jaxsnn.network.spikes import Events
 from jaxsnn.output import write_whole
 from jaxsnn.train import Data, Fit
 
@@ -28,15 +27,9 @@ def draw_step(
     lines = [f"{names[0]}: neurons, synapse arrays and crossbar of the chip, and how full they are"]
     trained, after = found
     try:
-        plot.learning_curve(
-            folder / names[1],
-            trained.history,
-            best_epoch=trained.best_epoch,
-            test_accuracy=trained.test_accuracy,
-            title="Yin-Yang, trained on exact spike times",
-            force=force,
-        )
-        _draw_raster(folder / names[2], after, data, force)
+        title = "Yin-Yang, trained on exact spike times"
+        plot.learning_curve(trained, title=title).save(folder / names[1], force)
+        raster_of(after, data).save(folder / names[2], force)
     except UsageError as error:
         why = line_of(error.problem)
         facts = {"pictures": list(names[:1]), "left_out": why}
@@ -47,36 +40,23 @@ def draw_step(
     return names, lines, {"pictures": list(names)}
 
 
-def _draw_raster(path: Path, ran: DemoRun, data: Data, force: bool) -> None:
+def raster_of(ran: DemoRun, data: Data) -> plot.Picture:
     """One point of each class: what goes in, what the hidden layer does, who is first at the
     output.
     """
-    (entry, events), *_ = ran.inputs.items()
-    samples = []
-    for label, kind in enumerate(data.classes):
-        sample = int(np.flatnonzero(data.y == label)[0])
-        trains = {entry: _one_train(events, sample, ran.network.inputs[entry])}
-        for name in ran.solution.spikes:
-            size = ran.network.populations[name].size
-            trains[name] = _one_train(ran.solution.events(name), sample, size)
-        x, y = data.x[sample, :2]
-        samples.append((f"a point of '{kind}': x = {x:.2f}, y = {y:.2f}", trains))
+    (entry,) = ran.inputs
     last = list(ran.solution.spikes)[-1]
-    latest = max(
-        float(train.time.max(initial=0.0)) for _, trains in samples for train in trains.values()
-    )
-    plot.raster(
-        path,
-        samples,
-        t_end=min(1.05 * latest, ran.t_end),
+    shown = [int(np.flatnonzero(data.y == label)[0]) for label in range(len(data.classes))]
+    captions = [
+        f"a point of '{kind}': x = {data.x[sample, 0]:.2f}, y = {data.x[sample, 1]:.2f}"
+        for sample, kind in zip(shown, data.classes, strict=True)
+    ]
+    return plot.raster(
+        ran.solution,
+        inputs=ran.inputs,
+        samples=shown,
+        captions=captions,
         title="The trained network on three test points: the first spike of the last row (circled) is its answer",
         labels={entry: ("x", "y", "1-x", "1-y", "bias"), last: data.classes},
         circled=last,
-        force=force,
     )
-
-
-def _one_train(events: Events, sample: int, size: int) -> plot.SpikeTrain:
-    time, index = np.asarray(events.time)[sample], np.asarray(events.index)[sample]
-    used = np.isfinite(time)
-    return plot.SpikeTrain(time=time[used], index=index[used], size=size)

@@ -67,6 +67,13 @@ class Fit:
     notes: tuple[str, ...]
     seconds: tuple[float, ...] = field(compare=False)
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the learning curve."""
+        from jaxsnn.plot.notebook import html_of
+
+        reached = f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch}"
+        return html_of(self, text="\n".join([reached, *self.notes]))
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the same bytes in every run on one machine, so without seconds."""
         return {

@@ -1,0 +1,270 @@
+"""`jaxsnn plot`: a picture of a file, or of what its network does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn.commands.arguments import (
+    add_command,
+    add_file,
+    add_output,
+    print_outcome,
+    read_graph,
+    time_of,
+)
+from jaxsnn.errors import FileError, UsageError, suggestion
+
+if TYPE_CHECKING:
+    from jaxsnn.plot import Picture, SpikeTrain
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOutcome:
+    """What `jaxsnn plot` drew: the path, the kind of picture, and what is to be seen."""
+
+    output: str
+    kind: str
+    alt: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": 1, "output": self.output, "kind": self.kind, "alt": self.alt}
+
+    def as_text(self) -> str:
+        """For people."""
+        return f"{self.output}: {self.alt}"
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    parser = add_command(commands, "plot", run, "draw a file, or what its network does")
+    add_file(parser)
+    add_output(parser, "PICTURE", "a .png, .svg or .pdf file", required=True)
+    parser.add_argument(
+        "--kind",
+        help=f"{', '.join(KINDS)}; by default what suits FILE: a NIR file, OUT.npz of run, a history "
+        "or a mapping",
+    )
+    parser.add_argument(
+        "--input", metavar="X.npz", help="raster, histogram, voltage, fidelity: as for run"
+    )
+    parser.add_argument("--recording", metavar="R.npz", help="difference: as for verify")
+    parser.add_argument("--before", metavar="B.nir", help="weights: of which file before")
+    parser.add_argument("--t-end", metavar="TIME", help="end of a sample, such as 40ms")
+    parser.add_argument("--node", metavar="NODE", help="voltage: which population")
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="raster, voltage: which (default 0)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The work; exit code 0."""
+    from jaxsnn.output import refuse_unwritable
+    from jaxsnn.plot.picture import format_of
+
+    format_of(refuse_unwritable(arguments.output, arguments.force))
+    kind = arguments.kind or _kind_of(arguments)
+    if kind not in KINDS:
+        raise UsageError(f"there is no picture '{kind}'", fix=suggestion(kind, KINDS))
+    picture = KINDS[kind](arguments)
+    picture.save(arguments.output, arguments.force)
+    print_outcome(
+        arguments, PlotOutcome(output=os.fspath(arguments.output), kind=kind, alt=picture.alt)
+    )
+    return 0
+
+
+def _kind_of(arguments: argparse.Namespace) -> str:
+    """What a file is drawn as, if nobody says."""
+    path = Path(arguments.file)
+    if path.suffix == ".npz":
+        return "raster"
+    if path.suffix == ".json":
+        return "curve" if "epochs" in _document(path) else "floorplan"
+    if arguments.recording is not None:
+        return "difference"
+    return "graph" if arguments.input is None else "raster"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+        FileError: it is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read as JSON ({error})", fix="name another") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _needed(arguments: argparse.Namespace, name: str, what: str) -> str:
+    given = getattr(arguments, name)
+    if given is None:
+        raise UsageError(f"a picture of {what} needs --{name}", fix=f"pass --{name}")
+    return given
+
+
+# ---- the pictures
+
+
+def _graph(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+
+    return plot.graph(read_graph(arguments))
+
+
+def _weights(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+    from jaxsnn.nir import read
+
+    before = None if arguments.before is None else read(arguments.before)
+    return plot.weights(read_graph(arguments), before)
+
+
+def _curve(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+
+    content = _document(Path(arguments.file))
+    if "epochs" not in content:
+        raise FileError(f"{arguments.file} is no history of training", fix="name OUT.history.json")
+    return plot.learning_curve(content)
+
+
+def _floorplan(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+    from jaxsnn.bss2.mapping_files import read_mapping
+
+    return plot.floorplan(read_mapping(arguments.file))
+
+
+def _raster(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+
+    drawn, inputs = _run_of(arguments)
+    if isinstance(drawn, list):
+        shown = drawn[min(arguments.sample, len(drawn) - 1)]
+        return plot.raster([shown], t_end=time_of(arguments.t_end))
+    return plot.raster(drawn, inputs=inputs, samples=(arguments.sample,))
+
+
+def _histogram(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+
+    return plot.histogram(_run_of(arguments)[0], t_end=time_of(arguments.t_end))
+
+
+def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """A run and what went in: that of OUT.npz, or the network of a NIR file simulated anew."""
+    if Path(arguments.file).suffix == ".npz":
+        return saved_trains(arguments.file), None
+    from jaxsnn.plot.spike_plots import drawable
+
+    _, solution, inputs = _simulated(arguments, "spikes")
+    return solution, drawable(inputs)
+
+
+def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]:
+    """Network, solution and inputs, event by event."""
+    from jaxsnn.event.event_driven import EventDriven
+    from jaxsnn.network.lowering.lower import lower
+    from jaxsnn.simulation.network_arrays import load_inputs
+    from jaxsnn.simulation.simulate import simulate
+
+    source = _needed(arguments, "input", what)
+    graph = read_graph(arguments)
+    network = lower(graph)
+    inputs = load_inputs(source, network, graph.dialect.dt)
+    t_end = time_of(arguments.t_end) or inputs.t_end
+    if t_end is None:
+        raise UsageError(f"{source} does not say when a sample ends", fix="say t_end=")
+    engine = EventDriven(max_spikes="auto", max_events="auto", max_arrivals="auto")
+    solution = simulate(
+        network, inputs.events, t_end, engine=engine, sample_times=inputs.sample_times
+    )
+    return network, solution, inputs.events
+
+
+def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
+    """The spikes that `jaxsnn run` wrote: for each sample, population -> its `SpikeTrain`.
+
+    Raises:
+        FileError: there are none in the file.
+    """
+    import numpy as np
+
+    from jaxsnn.network.spikes import Events
+    from jaxsnn.plot.spike_plots import one_train
+    from jaxsnn.simulation.recordings import load_arrays
+
+    arrays = load_arrays(path)
+    names = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]
+    found: list[dict[str, SpikeTrain]] = []
+    for name in names:
+        time, index = (np.atleast_2d(arrays[f"{name}.{part}"]) for part in ("time", "index"))
+        # an unused slot holds the number of neurons
+        full = np.isfinite(time).all()
+        size = int(index.max(initial=0)) + int(full)
+        for sample in range(len(time)):
+            if sample == len(found):
+                found.append({})
+            events: Any = Events(time=time, index=index)  # pyright: ignore[reportArgumentType]
+            found[sample][name] = one_train(events, sample, max(size, 1))
+    if not found:
+        raise FileError(
+            f"{path} has no spikes with times ('NODE.time', 'NODE.index')",
+            fix="write it with run and --engine event",
+        )
+    return found
+
+
+def _voltage(arguments: argparse.Namespace) -> Picture:
+    from jaxsnn import plot
+
+    network, solution, inputs = _simulated(arguments, "voltages")
+    node = arguments.node or list(network.populations)[-1]
+    if node not in network.populations:
+        raise UsageError(
+            f"there is no population '{node}'", fix=suggestion(node, network.populations)
+        )
+    return plot.voltage(solution, node, network=network, inputs=inputs, sample=arguments.sample)
+
+
+def _fidelity(arguments: argparse.Namespace) -> Picture:
+    source = _needed(arguments, "input", "fidelity")
+    graph = read_graph(arguments)
+    from jaxsnn import plot
+    from jaxsnn.simulation.fidelity import fidelity
+
+    return plot.fidelity(fidelity(graph, source))
+
+
+def _difference(arguments: argparse.Namespace) -> Picture:
+    source = _needed(arguments, "recording", "a difference")
+    graph = read_graph(arguments)
+    from jaxsnn import plot
+    from jaxsnn.commands.verify_command import compared_with
+
+    found = compared_with(graph, source)
+    return plot.first_difference(found.found, found.solution, found.recording.y)
+
+
+#: Kind -> what draws it.
+KINDS: dict[str, Callable[[argparse.Namespace], Picture]] = {
+    "graph": _graph,
+    "weights": _weights,
+    "raster": _raster,
+    "histogram": _histogram,
+    "voltage": _voltage,
+    "curve": _curve,
+    "floorplan": _floorplan,
+    "fidelity": _fidelity,
+    "difference": _difference,
+}

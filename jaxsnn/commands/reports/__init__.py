@@ -1,0 +1,1 @@
+"""Reports of commands: one HTML page each, which needs no other file and no network."""

@@ -1,0 +1,173 @@
+"""The parts of a report as HTML: sections, tables that can be sorted, pictures, and the page.
+
+All text is escaped here, so that a name in a file stays a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn import __version__
+from jaxsnn.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from jaxsnn.plot import Picture
+
+#: Rows of a table beyond these are left out, which is said.
+_MOST_ROWS = 400
+
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0 auto;max-width:72rem;
+  padding:1rem 1.2rem 3rem}
+h1{font-size:1.6rem;margin:.4rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;
+  border-bottom:2px solid #0072b2;padding-bottom:.2rem}
+h3{font-size:1rem;margin:1.2rem 0 .3rem}
+.verdict{font-size:1.1rem;padding:.6rem .9rem;border-left:6px solid #777;background:#f4f4f4;
+  margin:.8rem 0}
+.good{border-color:#009e73}.bad{border-color:#d55e00}
+.wide{overflow-x:auto;margin:.6rem 0 1rem}table{border-collapse:collapse;font-size:.92rem;
+  font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.25rem .8rem .25rem .3rem;border-bottom:1px solid #ddd;
+  vertical-align:top}
+td.number,th.number{text-align:right}
+th button{font:inherit;font-weight:600;background:none;border:0;padding:0;cursor:pointer;
+  text-align:inherit}
+th button::after{content:"\\a0\\2195";color:#999}
+th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:#222}
+th[aria-sort=descending] button::after{content:"\\a0\\2193";color:#222}
+figure{margin:1rem 0;overflow-x:auto}figcaption{font-size:.9rem;color:#555}
+img{max-width:100%;height:auto}figure svg{max-width:100%;height:auto;min-width:40rem}
+code{background:#f4f4f4;padding:.05rem .3rem;overflow-wrap:anywhere}
+nav{font-size:.95rem}nav a{margin-right:1rem}footer{margin-top:3rem;font-size:.85rem;color:#666}
+"""
+
+#: A click on a heading sorts by its column, numbers by their size; the next click turns round.
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement, body = head.closest("table").tBodies[0];
+    const turn = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const value = row => row.cells[head.cellIndex].dataset.value;
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", turn === 1 ? "ascending" : "descending");
+    const rows = [...body.rows].sort((one, two) => {
+      const a = value(one), b = value(two), apart = a - b;
+      return turn * (Number.isNaN(apart) ? a.localeCompare(b) : apart);
+    });
+    body.append(...rows);
+  });
+}
+"""
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def words(text: Any) -> str:
+    """Text as HTML."""
+    return escape(printable(str(text)), quote=True)
+
+
+def paragraph(text: Any) -> str:
+    """A paragraph of text."""
+    return f"<p>{words(text)}</p>"
+
+
+def verdict(text: str, good: bool | None = None) -> str:
+    """The one sentence that a reader wants first; `good` None: neither good nor bad."""
+    kind = {True: " good", False: " bad", None: ""}[good]
+    return f'<p class="verdict{kind}">{words(text)}</p>'
+
+
+def listed(entries: Iterable[Any], empty: str) -> str:
+    """A list of sentences, or that there is none."""
+    found = [f"<li>{words(entry)}</li>" for entry in entries]
+    return f"<ul>{''.join(found)}</ul>" if found else paragraph(empty)
+
+
+def in_words(value: Any) -> str:
+    """A value for people: numbers short, yes or no, lists by commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(in_words, value)) or "none"
+    return str(value)
+
+
+def facts(entries: Mapping[str, Any]) -> str:
+    """Names and values, a line each; values that are None are left out."""
+    rows = [
+        f'<tr><th scope="row">{words(name)}</th><td>{words(in_words(value))}</td></tr>'
+        for name, value in entries.items()
+        if value is not None
+    ]
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table whose columns can be sorted by a click on their headings."""
+    shown = rows[:_MOST_ROWS]
+    numeric = [bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(headings))]
+    head = "".join(
+        f'<th scope="col"{_kind(number)}><button type="button">{words(heading)}</button></th>'
+        for heading, number in zip(headings, numeric, strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(_cell(*pair) for pair in zip(row, numeric, strict=True))}</tr>"
+        for row in shown
+    )
+    more = len(rows) - len(shown)
+    left = paragraph(f"{more} more rows are left out") if more else ""
+    return (
+        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{left}"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _kind(number: bool) -> str:
+    return ' class="number"' if number else ""
+
+
+def _cell(value: Any, number: bool) -> str:
+    said = "" if value is None else in_words(value)
+    return f'<td{_kind(number)} data-value="{words("" if value is None else value)}">{words(said)}</td>'
+
+
+def figure(draw: Callable[[], Picture], caption: str) -> str:
+    """A picture with its caption; or why there is none, where matplotlib is missing."""
+    try:
+        drawn = draw().as_html()
+    except UsageError as error:
+        return paragraph(f"left out: {caption} ({error})")
+    return f"<figure>{drawn}<figcaption>{words(caption)}</figcaption></figure>"
+
+
+def page(title: str, said: str, sections: Mapping[str, str]) -> str:
+    """The whole page.
+
+    Args:
+        title: of the page.
+        said: HTML of what comes first.
+        sections: heading -> HTML.
+    """
+    marks = {heading: heading.lower().replace(" ", "-").replace(",", "") for heading in sections}
+    links = "".join(f'<a href="#{mark}">{words(name)}</a>' for name, mark in marks.items())
+    parts = "".join(
+        f'<section id="{marks[name]}"><h2>{words(name)}</h2>{content}</section>'
+        for name, content in sections.items()
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{words(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><h1>{words(title)}</h1>{said}<nav>{links}</nav>"
+        f"{parts}<footer>jaxsnn-nir {words(__version__)}. This page holds all it shows: it opens "
+        f"without a network.</footer><script>{_SCRIPT}</script></body></html>\n"
+    )

@@ -1,0 +1,273 @@
+"""What each command's report shows: what was read, what was decided, what was done, and what was
+left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxsnn import plot
+from jaxsnn.commands.arguments import line_of
+from jaxsnn.commands.reports.report_page import (
+    facts,
+    figure,
+    listed,
+    page,
+    paragraph,
+    table,
+    verdict,
+    words,
+)
+from jaxsnn.errors import in_flags
+from jaxsnn.units import format_time
+
+if TYPE_CHECKING:
+    from jaxsnn.commands.demo_command import DemoOutcome, DemoParts
+    from jaxsnn.commands.map_command import MapOutcome
+    from jaxsnn.commands.train_command import TrainOutcome
+    from jaxsnn.commands.verify_command import VerifyOutcome
+    from jaxsnn.nir import Graph
+    from jaxsnn.simulation.fidelity import Fidelity
+
+
+# ---- what all reports have
+
+
+def read_part(graph: Graph, source: str | Path) -> str:
+    """The file: its graph, drawn and as a table."""
+    from jaxsnn.nir.passes import shapes, synapses
+
+    found, counts = shapes(graph), synapses(graph)
+    rows = [
+        (name, node.type, *(_shape(part) for part in found[name]), counts.get(name))
+        for name, node in ((name, graph.nodes[name]) for name in graph.order())
+    ]
+    headings = ("node", "type", "shape in", "shape out", "synapses")
+    size = Path(source).stat().st_size if Path(source).is_file() else None
+    return (
+        facts({"file": source, "bytes": size, "NIR version": graph.version or None})
+        + figure(lambda: plot.graph(graph), "the graph, signals from left to right")
+        + table(headings, rows)
+    )
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "open" if shape is None else " x ".join(map(str, shape))
+
+
+def decided_part(graph: Graph, others: Mapping[str, Any] | None = None) -> str:
+    """What the file does not say, and who decided it."""
+    dialect = graph.dialect
+    known = {
+        "dialect": dialect.name or "undecided",
+        "decided by": dialect.decided_by,
+        "why": in_flags(dialect.why) or None,
+        "step": None if dialect.dt is None else format_time(dialect.dt),
+        "reset": dialect.reset,
+        "reset a step late": dialect.reset_delay,
+        "spikes are": dialect.spike_kernel,
+        "time constants in": dialect.time_unit,
+    }
+    changes = listed(map(line_of, graph.repairs), "Nothing in the file was repaired.")
+    return facts({**known, **(others or {})}) + f"<h3>Repairs</h3>{changes}"
+
+
+def left_out_part(notes: Iterable[Any], graph: Graph) -> str:
+    """Approximations, warnings, and what was not used."""
+    found = [line_of(note) for note in (*graph.warnings, *notes)]
+    return listed(found, "There are no warnings and no notes.")
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command that made the report, for whoever wants to make it again."""
+    import shlex
+
+    return f"<p><code>{words(shlex.join(['jaxsnn', *arguments.argv]))}</code></p>"
+
+
+# ---- the reports
+
+
+def verify_report(arguments: argparse.Namespace, graph: Graph, outcome: VerifyOutcome) -> str:
+    """`jaxsnn verify`: whether the file fires what its own framework fired."""
+    found = outcome.found
+    fraction = found.identical_fraction
+    done = facts(
+        {
+            "recording": arguments.recording,
+            "spike trains": found.trains,
+            "identical": found.identical,
+            "with a spike": found.active,
+            "of these identical": found.identical_active,
+            "identical, fraction": None if fraction is None else f"{fraction:.4%}",
+            "spikes recorded": found.spikes_expected,
+            "spikes simulated": found.spikes_got,
+            "membranes, relative RMSE": found.relative_rmse,
+        }
+    )
+    compared = outcome.compared
+    if found.first_difference is not None and compared is not None:
+        done += figure(
+            lambda: plot.first_difference(found, compared.solution, compared.recording.y),
+            "the first difference, some steps before and behind",
+        )
+    if outcome.fits:
+        done += "<h3>It verifies with</h3>" + listed(map(in_flags, outcome.fits), "")
+    said = "verified: every train is identical" if found.ok else "not verified"
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph),
+        "Done": done,
+        "Left out": left_out_part(outcome.notes, graph),
+    }
+    title = f"verify: {Path(arguments.file).name}"
+    return page(title, verdict(said, found.ok) + command_line(arguments), sections)
+
+
+def fidelity_report(arguments: argparse.Namespace, graph: Graph, found: Fidelity) -> str:
+    """`jaxsnn fidelity`: what continuous time changes against the steps of the source."""
+    headings = (
+        "population",
+        "spikes, continuous time",
+        "spikes, steps",
+        "ratio",
+        "cosine of the counts",
+        "steps with more than one spike",
+    )
+    rows = [
+        (name, own.event, own.grid, own.rate_ratio, own.count_cosine, own.multi_spike_steps)
+        for name, own in found.populations.items()
+    ]
+    done = facts({"input": arguments.input}) + figure(
+        lambda: plot.fidelity(found), "spikes of each population, all samples together"
+    )
+    cosines = [own.count_cosine for own in found.populations.values() if own.count_cosine]
+    said = f"least cosine of spike counts: {min(cosines):.4f}" if cosines else "no spikes"
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph),
+        "Done": done + table(headings, rows),
+        "Left out": left_out_part(found.notes, graph),
+    }
+    title = f"fidelity: {Path(arguments.file).name}"
+    return page(title, verdict(said) + command_line(arguments), sections)
+
+
+def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutcome) -> str:
+    """`jaxsnn train`: how training went."""
+    fit = outcome.fit
+    said = (
+        f"test accuracy {fit.test_accuracy:.2%} on {outcome.test_samples} samples, "
+        f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
+    )
+    files = [outcome.output, outcome.history, outcome.checkpoint]
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph) + f"<h3>Options</h3>{facts(_flat(fit.settings))}",
+        "Done": fit_part(graph, fit) + "<h3>Files</h3>" + listed(files, ""),
+        "Left out": left_out_part(outcome.notes, graph),
+    }
+    title = f"train: {Path(arguments.file).name}"
+    return page(title, verdict(said) + command_line(arguments), sections)
+
+
+def fit_part(graph: Graph, fit: Any) -> str:
+    """A training run: its curve, its weights, and a row for each epoch."""
+    headings = ("epoch", "loss", "accuracy", "validation loss", "validation accuracy", "undecided")
+    rows = [
+        (
+            one.epoch,
+            one.train_loss,
+            one.train_accuracy,
+            one.validation_loss,
+            one.validation_accuracy,
+            one.undecided,
+        )
+        for one in fit.history
+    ]
+    return (
+        figure(lambda: plot.learning_curve(fit), "error rate and loss by epoch")
+        + figure(lambda: plot.weights(fit.graph, graph), "weights before and after")
+        + table(headings, rows)
+    )
+
+
+#: Names of before that settings hold beside the new ones.
+_FORMER = ("push", "averaging")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options of options by a dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in _FORMER:
+            continue
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome) -> str:
+    """`jaxsnn map`: where the network lies on the chip, or why it cannot."""
+    content = outcome.as_dict()
+    headings = ("resource", "used", "available")
+    used = [(name, one["used"], one["available"]) for name, one in content["used"].items()]
+    mapping = outcome.mapping
+    done = facts(
+        {"result": outcome.stop_reason, "runs": content["runs"], "signs": content["signs"]}
+    )
+    if outcome.why:
+        done += paragraph(outcome.why)
+    if mapping is not None and not outcome.violations:
+        done += table(headings, used)
+        done += figure(lambda: plot.floorplan(mapping), "the chip: point at a neuron for its name")
+    wrong = [(one.node, one.as_text()) for one in outcome.violations]
+    if wrong:
+        done += table(("where", "violation"), wrong)
+    rows = [
+        (name, one.scale, one.saturated, one.rms_error)
+        for name, one in outcome.quantized.nodes.items()
+    ]
+    weights = table(("node", "scale, LSB", "saturated weights", "rms error"), rows)
+    said = "the network fits, 0 violations" if outcome.ok else f"{outcome.stop_reason}"
+    sections = {
+        "Read": read_part(graph, arguments.file),
+        "Decided": decided_part(graph) + f"<h3>Whole weights</h3>{weights}",
+        "Done": done,
+        "Left out": left_out_part(outcome.quantized.notes, graph),
+    }
+    title = f"map: {Path(arguments.file).name}"
+    return page(title, verdict(said, outcome.ok) + command_line(arguments), sections)
+
+
+def demo_report(arguments: argparse.Namespace, outcome: DemoOutcome, parts: DemoParts) -> str:
+    """`jaxsnn demo`: all steps, with their pictures."""
+    from jaxsnn.commands.demo.demo_pictures import raster_of
+
+    rows = [
+        (number, one.name, round(one.seconds, 2)) for number, one in enumerate(outcome.steps, 1)
+    ]
+    told = "".join(
+        f"<h3>{number} {words(one.name)}</h3>" + listed(one.lines, "")
+        for number, one in enumerate(outcome.steps, 1)
+    )
+    notes = [note for one in outcome.steps for note in one.facts.get("notes", ())]
+    sections = {
+        "Read": read_part(parts.graph, parts.source),
+        "Decided": decided_part(parts.graph),
+        "Done": table(("step", "name", "seconds"), rows) + told,
+        "Spikes": figure(
+            lambda: raster_of(parts.after, parts.data), "what goes in, what fires, who is first"
+        ),
+        "Training": fit_part(parts.graph, parts.trained),
+        "Chip": figure(lambda: plot.floorplan(parts.mapping), "point at a neuron for its name"),
+        "Left out": left_out_part(notes, parts.graph),
+    }
+    said = f"test accuracy {outcome.test_accuracy:.2%}"
+    title = "demo: from snnTorch's file to the chip"
+    return page(title, verdict(said) + command_line(arguments), sections)

@@ -1,0 +1,54 @@
+"""What a notebook shows of the records of this library, where one is the last line of a cell.
+
+Who draws a record is known here by name, so that the rooms of the records import no pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import import_module
+from typing import Any
+
+from jaxsnn.errors import UsageError, printable
+from jaxsnn.plot.picture import Picture
+
+#: Kind of a record -> module and function that draw it.
+_DRAWN_BY = {
+    "Graph": ("jaxsnn.plot.graph_plots", "graph"),
+    "Mapping": ("jaxsnn.plot.graph_plots", "floorplan"),
+    "EventSolution": ("jaxsnn.plot.spike_plots", "raster"),
+    "SteppedSolution": ("jaxsnn.plot.spike_plots", "raster"),
+    "Fit": ("jaxsnn.plot.training_plots", "learning_curve"),
+}
+
+
+def html_of(record: Any, *, text: str = "", rows: Iterable[Sequence[Any]] = ()) -> str | None:
+    """A record as HTML: its picture, then what is said of it.
+
+    Args:
+        record: of a kind that has a picture.
+        text: lines below it; by default none.
+        rows: of a table below that; the first row holds the headings.
+
+    Returns:
+        None where nothing can be drawn (matplotlib is missing, nothing was recorded): the notebook
+        then shows the `repr`.
+    """
+    module, name = _DRAWN_BY[type(record).__name__]
+    try:
+        drawn: Picture = getattr(import_module(module), name)(record)
+        picture = drawn.as_html()
+    except UsageError:
+        return None
+    said = f"<pre>{escape(printable(text))}</pre>" if text else ""
+    return f"{picture}{said}{_table(rows)}"
+
+
+def _table(rows: Iterable[Sequence[Any]]) -> str:
+    found = [[escape(printable(str(cell))) for cell in row] for row in rows]
+    if not found:
+        return ""
+    head = "".join(f"<th>{cell}</th>" for cell in found[0])
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in found[1:])
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

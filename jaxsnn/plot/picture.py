@@ -1,0 +1,137 @@
+"""What every picture has in common: colours, axes of time, and how it is shown and written."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.errors import UsageError, listing
+from jaxsnn.output import write_whole
+from jaxsnn.units import SECONDS
+
+#: Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+GREY, LIGHT = "#777777", "#dddddd"
+#: In the order in which lines and populations take them.
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
+
+#: What a picture can be written as.
+FORMATS = ("png", "svg", "pdf")
+#: Pixels per inch of PNG.
+_RESOLUTION = 150
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Picture:
+    """A drawn picture. A notebook shows it where it is the last line of a cell.
+
+    Attributes:
+        alt: what is to be seen, in one sentence, for those who cannot see it.
+        render: gives the bytes of a format, one of `FORMATS`.
+        vector: it is shown as SVG; else as PNG, which is smaller where there are many marks.
+    """
+
+    alt: str
+    render: Callable[[str], bytes]
+    vector: bool = False
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write the picture; the ending of the file says as what: .png, .svg or .pdf.
+
+        Raises:
+            UsageError: another ending, or a picture of this kind cannot be written so.
+            FileError: the file exists and `force` is false, or cannot be written.
+        """
+        write_whole(path, self.render(format_of(path)), force)
+
+    def as_html(self) -> str:
+        """The picture as an HTML element that needs no other file."""
+        if self.vector:
+            text = self.render("svg").decode("utf-8")
+            return f'<div class="picture">{text[text.index("<svg") :]}</div>'
+        data = base64.b64encode(self.render("png")).decode("ascii")
+        return f'<img alt="{_quoted(self.alt)}" src="data:image/png;base64,{data}">'
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
+
+    def __repr__(self) -> str:
+        return f"Picture({self.alt})"
+
+
+def _quoted(text: str) -> str:
+    """Text as it may stand in an attribute of HTML."""
+    from html import escape
+
+    return escape(text, quote=True)
+
+
+def format_of(path: str | Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    ending = Path(path).suffix
+    if ending.removeprefix(".").lower() not in FORMATS:
+        wanted = listing(f".{name}" for name in FORMATS)
+        raise UsageError(
+            f"'{path}' ends in '{ending}', which is not a format of pictures",
+            fix=f"name a file that ends in one of {wanted}",
+        )
+    return ending.removeprefix(".").lower()
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure that no window and no pyplot knows; inches.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError(
+            "pictures need matplotlib, which is not installed",
+            fix="pip install 'jaxsnn-nir[plot]'",
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def picture_of(figure: Any, alt: str) -> Picture:
+    """The picture of a matplotlib figure; the same bytes every time."""
+
+    def render(kind: str) -> bytes:
+        from matplotlib import rc_context
+
+        # no date, and names of parts that do not depend on chance
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        drawn = io.BytesIO()
+        with rc_context({"svg.hashsalt": "jaxsnn"}):
+            figure.savefig(drawn, format=kind, metadata=metadata)
+        return drawn.getvalue()
+
+    return Picture(alt=alt, render=render)
+
+
+def time_unit(t_end: float) -> tuple[str, float]:
+    """The unit of a time axis, and its seconds: of a run of `t_end` seconds, ms mostly."""
+    for unit in ("s", "ms", "us"):
+        if t_end > 2 * SECONDS[unit] or unit == "us":
+            return {"us": "µs"}.get(unit, unit), SECONDS[unit]
+    raise AssertionError("the loop ends at us")
+
+
+def quiet(axes: Any, axis: str = "both") -> None:
+    """Thin lines behind what is drawn, and no box around it."""
+    axes.grid(True, axis=axis, color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,128 @@
+"""Training: loss and error by epoch, and the weights before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError
+from jaxsnn.plot.picture import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILION,
+    Picture,
+    new_figure,
+    picture_of,
+    quiet,
+)
+
+#: Names of losses, in words.
+LOSSES = {
+    "ttfs": "first-spike cross-entropy",
+    "mse": "squared error of first-spike times, in tau_syn²",
+    "max": "cross-entropy of the largest voltages",
+    "count": "cross-entropy of spike counts",
+    "integral": "cross-entropy of voltage integrals",
+    "exp-sum": "cross-entropy of exponentially weighted spikes",
+}
+
+
+def learning_curve(fit: Any, *, title: str = "") -> Picture:
+    """Error rate and loss of a training run by epoch; the axis names the loss.
+
+    Args:
+        fit: a `jaxsnn.train.Fit`, or what its `as_dict` gave, such as a history file.
+        title: above both.
+
+    Raises:
+        UsageError: matplotlib is missing, or there are no epochs.
+    """
+    run = fit if isinstance(fit, dict) else fit.as_dict()
+    history, best = run["epochs"], run["best_epoch"]
+    if not history:
+        raise UsageError("the run has no epochs", fix="train for at least one")
+    figure = new_figure(8.0, 4.0)
+    errors, losses = figure.subplots(1, 2)
+    epochs = [record["epoch"] for record in history]
+    for axes, name in ((errors, "accuracy"), (losses, "loss")):
+        for part, colour in (("train", GREY), ("validation", BLUE)):
+            values = np.array([record[f"{part}_{name}"] for record in history])
+            values = 100 * (1 - values) if name == "accuracy" else values
+            label = "training" if part == "train" else part
+            axes.plot(epochs, values, color=colour, label=label, linewidth=1.4)
+        label = f"best epoch: {best}"
+        axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
+        axes.set(xlabel="epoch", yscale="log", xlim=(0, max(epochs[-1], 1)))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        quiet(axes)
+    test_error = 100 * (1 - run["test_accuracy"])
+    if test_error > 0:
+        label = f"test, evaluated once: {test_error:.2f} %"
+        errors.axhline(test_error, color=VERMILION, linewidth=1, linestyle=":", label=label)
+    errors.set(ylabel="error rate, %")
+    _plain_numbers(errors.yaxis)
+    _plain_numbers(losses.yaxis)
+    losses.set(ylabel=f"loss: {loss_in_words(run['settings'])}")
+    errors.legend(fontsize=8)
+    losses.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    alt = f"error and loss by epoch, test error {test_error:.2f} % at epoch {best}"
+    return picture_of(figure, alt)
+
+
+def loss_in_words(settings: dict[str, Any]) -> str:
+    """What was minimised, from the settings of a run."""
+    loss = settings.get("loss", {})
+    name = loss.get("name", "of your own") if isinstance(loss, dict) else str(loss)
+    return LOSSES.get(name, name)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Numbers at a logarithmic axis as people write them, few enough to be read."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+
+
+def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") -> Picture:
+    """How the weights of each Linear, Affine or convolution are spread, after and before training.
+
+    Args:
+        graph: a `jaxsnn.Graph`.
+        before: the same graph before, drawn behind it in grey.
+        bins: number of intervals.
+
+    Raises:
+        UsageError: matplotlib is missing, or no node has a weight.
+    """
+    found = {
+        name: np.ravel(np.asarray(node.parameters["weight"], float))
+        for name, node in graph.nodes.items()
+        if np.size(node.parameters.get("weight", ()))
+    }
+    if not found:
+        raise UsageError("no node of the graph has weights", fix="draw another graph")
+    figure = new_figure(min(3.2 * len(found) + 0.8, 13.0), 3.2)
+    for axes, (name, after) in zip(
+        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+    ):
+        old = None
+        if before is not None and name in before.nodes:
+            old = np.ravel(np.asarray(before.nodes[name].value("weight"), float))
+        every = after if old is None else np.concatenate([after, old])
+        edges = np.histogram_bin_edges(every, bins)
+        if old is not None:
+            counts, _ = np.histogram(old, edges)
+            axes.stairs(counts, edges, fill=True, color=GREY, alpha=0.45, label="before")
+        counts, _ = np.histogram(after, edges)
+        label = "after" if old is not None else None
+        axes.stairs(counts, edges, color=BLUE, linewidth=1.6, label=label)
+        axes.set_title(f"{name}: {after.size} weights", fontsize=9)
+        axes.set_xlabel("weight, as in the file")
+        quiet(axes)
+        if old is not None:
+            axes.legend(fontsize=8)
+    figure.axes[0].set_ylabel("number of weights")
+    figure.suptitle(title, fontsize=11)
+    return picture_of(figure, f"weights of {', '.join(found)}")

@@ -1,0 +1,209 @@
+"""Membranes over time, with the threshold and the spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import UsageError, suggestion
+from jaxsnn.plot.picture import (
+    BLACK,
+    CYCLE,
+    GREY,
+    Picture,
+    new_figure,
+    picture_of,
+    quiet,
+    time_unit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoltageTrace:
+    """V of one neuron: `time` (points,) seconds, `v` (points,), `spikes` (spikes,) seconds, and its
+    threshold, None where it has none or it is not known.
+    """
+
+    time: np.ndarray
+    v: np.ndarray
+    spikes: np.ndarray
+    threshold: float | None
+
+
+def voltage(
+    solution: Any,
+    population: str,
+    *,
+    network: Any = None,
+    inputs: Any = None,
+    neurons: Sequence[int] = (0, 1, 2),
+    sample: int = 0,
+    points: int = 800,
+    title: str = "",
+) -> Picture:
+    """V(t) of some neurons of a population, a row for each, with its spikes and its threshold.
+
+    A time-stepped run has the voltages that `TimeStepped(record=True)` recorded. In continuous time
+    readouts have those at the sample times; of neurons that fire they are computed anew from the
+    inputs, exactly, at `points` times and on both sides of each spike.
+
+    Args:
+        solution: what `jaxsnn.simulate` gave.
+        population: its name.
+        network: what was simulated; with it the threshold is drawn.
+        inputs: what went in, where neurons fire in continuous time.
+        neurons: which ones; those that there are not are left out.
+        sample: which sample.
+        points: how many times.
+
+    Raises:
+        UsageError: matplotlib is missing, or the voltages are not there.
+    """
+    traces = traces_of(solution, population, network, inputs, sample=sample, points=points)
+    shown = [number for number in neurons if number < len(traces)]
+    if not shown:
+        raise UsageError(
+            f"population '{population}' has {len(traces)} neurons, none of them is among {neurons}",
+            fix="name others",
+            node=population,
+        )
+    end = max(float(trace.time[-1]) for trace in traces)
+    unit, size = time_unit(end)
+    figure = new_figure(6.8, 0.7 + 1.5 * len(shown))
+    every = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for row, (number, axes) in enumerate(zip(shown, every, strict=True)):
+        _draw_trace(axes, traces[number], CYCLE[row % len(CYCLE)], size)
+        axes.set_ylabel(f"neuron {number}\nV", fontsize=9)
+    every[-1].set(xlabel=f"time, {unit}", xlim=(0, end / size))
+    handles, labels = every[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
+    said = title or f"{population}, sample {sample}: V in the unit of the file"
+    figure.suptitle(said, fontsize=10, x=0.02, ha="left")
+    return picture_of(figure, f"V(t) of {len(shown)} neurons of {population}")
+
+
+def _draw_trace(axes: Any, trace: VoltageTrace, colour: str, unit: float) -> None:
+    axes.plot(trace.time / unit, trace.v, color=colour, linewidth=1.2)
+    if trace.threshold is not None:
+        axes.axhline(trace.threshold, color=GREY, linestyle="--", linewidth=1, label="v_threshold")
+    low, high = _range(trace)
+    height = high - low
+    axes.set_ylim(low - 0.06 * height, high + 0.28 * height)
+    top = np.full(len(trace.spikes), high + 0.16 * height)
+    axes.plot(trace.spikes / unit, top, "v", color=BLACK, markersize=4, label="spike")
+    quiet(axes)
+
+
+def _range(trace: VoltageTrace) -> tuple[float, float]:
+    """The lowest and the highest number of a trace and its threshold, never equal."""
+    marks = [float(trace.v.min()), float(trace.v.max())]
+    marks += [] if trace.threshold is None else [trace.threshold]
+    low, high = min(marks), max(marks)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+# ---- where the voltages come from
+
+
+def traces_of(
+    solution: Any, population: str, network: Any, inputs: Any, *, sample: int, points: int
+) -> list[VoltageTrace]:
+    """The voltages of every neuron of a population."""
+    threshold = _threshold(network, population)
+    sampled = getattr(solution, "sample_times", None)
+    spikes = _spike_times(solution, population, sample)
+    if sampled is None and population in solution.voltages:
+        v = np.asarray(solution.voltages[population])
+        v = v.reshape(*v.shape[:2], -1)[:, sample]
+        # step k stands at k dt, as its spikes do
+        time = np.arange(len(v)) * (getattr(solution, "dt", None) or 1.0)
+    elif sampled is not None and population in solution.voltages:
+        time, v = np.asarray(sampled), np.asarray(solution.voltages[population])[sample]
+    elif sampled is not None and population in solution.spikes:
+        time, v = streamed(solution, population, network, inputs, sample=sample, points=points)
+    else:
+        raise UsageError(
+            f"no voltage of population '{population}' was recorded",
+            fix=f"simulate with TimeStepped(record=True); {suggestion(population, solution.voltages)}",
+            node=population,
+        )
+    limits = np.broadcast_to(np.nan if threshold is None else threshold, v.shape[1:])
+    return [
+        VoltageTrace(
+            time=time,
+            v=v[:, number],
+            spikes=spikes[number] if number < len(spikes) else np.empty(0),
+            threshold=None if np.isnan(limits[number]) else float(limits[number]),
+        )
+        for number in range(v.shape[1])
+    ]
+
+
+def _threshold(network: Any, population: str) -> np.ndarray | None:
+    """v_threshold of each neuron; None where it is not known."""
+    if network is None:
+        return None
+    own = network.parameters.get(population, {})
+    return np.ravel(np.asarray(own["v_threshold"], float)) if "v_threshold" in own else None
+
+
+def _spike_times(solution: Any, population: str, sample: int) -> list[np.ndarray]:
+    """Spikes of each neuron, seconds."""
+    if population not in solution.spikes:
+        return []
+    events = solution.events(population)
+    time, index = (np.atleast_2d(array)[sample] for array in (events.time, events.index))
+    size = int(np.shape(solution.count(population))[-1])
+    used = np.isfinite(time)
+    return [time[used & (index == number)] for number in range(size)]
+
+
+def streamed(
+    solution: Any, population: str, network: Any, inputs: Any, *, sample: int, points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times (points,) and V (points, neurons) of neurons that fire in continuous time: one sample
+    is simulated once more, and looked at between.
+
+    Raises:
+        UsageError: network or inputs are not given, or are more than spikes.
+    """
+    from jaxsnn.event.streaming import stream
+
+    if network is None or inputs is None:
+        raise UsageError(
+            f"the voltage of '{population}' in continuous time follows from what went in",
+            fix="pass network= and inputs=",
+            node=population,
+        )
+    named = inputs if isinstance(inputs, Mapping) else dict.fromkeys(network.inputs, inputs)
+    flow = stream(network)
+    flow.push({name: _one_sample(events, sample) for name, events in named.items()}, until=0.0)
+    end = float(solution.t_end)
+    spikes = np.concatenate([np.empty(0), *_spike_times(solution, population, sample)])
+    # a spike time is rounded to single precision: one digit of it before and behind
+    single = spikes.astype(np.float32)
+    sides = [np.nextafter(single, np.float32(side)).astype(float) for side in (-np.inf, np.inf)]
+    times = np.unique(np.concatenate([np.linspace(0.0, end, points), *sides]))
+    times = times[(times >= 0) & (times <= end)]
+    values = []
+    for time in times:
+        flow.push(until=float(time))
+        values.append(flow.voltage(population))
+    return times, np.array(values)
+
+
+def _one_sample(events: Any, sample: int) -> Any:
+    """The events of one sample, (events,)."""
+    import dataclasses
+
+    parts = {
+        field.name: np.atleast_2d(getattr(events, field.name))
+        for field in dataclasses.fields(events)
+    }
+    return type(events)(
+        **{name: array[min(sample, len(array) - 1)] for name, array in parts.items()}
+    )

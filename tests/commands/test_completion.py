@@ -1,0 +1,35 @@
+"""`jaxsnn completion`: every command and option, and a script that bash takes."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.commands.test_cli import commands
+from tests.helpers.command_line import call, refused
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_every_command_and_option(capsys, shell):
+    code, out, _ = call(capsys, "completion", shell)
+    assert code == 0
+    for name, parser in commands().items():
+        assert name in out
+        for action in parser._actions:
+            for flag in action.option_strings:
+                long = flag.startswith("--")
+                assert (f"-l {flag[2:]}" if shell == "fish" else flag) in out or not long, flag
+
+
+def test_bash_takes_the_completion(capsys, tmp_path):
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = tmp_path / "c.sh"
+    script.write_text(call(capsys, "completion", "bash")[1])
+    ask = "COMP_WORDS=(jaxsnn draw --fo); COMP_CWORD=2; _jaxsnn; echo ${COMPREPLY[@]}"
+    done = subprocess.run(
+        [bash, "-c", f"source {script}; {ask}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["--force"]
+    assert refused(capsys, "completion", "tcsh")[1].endswith("There are bash, zsh, fish\n")

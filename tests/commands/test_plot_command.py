@@ -1,0 +1,84 @@
+"""`jaxsnn plot` and `run --plot`: each kind of picture, from the files that the commands write."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxsnn.commands.plot_command import KINDS
+from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+from tests.plot.test_pictures import history
+
+STEPPED = [*TOLD, "--reset-delay", "true"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An input, the run of it with its picture, a recording that differs, and a history."""
+    from jaxsnn.commands.cli import main
+
+    place = tmp_path_factory.mktemp("plots")
+    x = (np.random.default_rng(0).random((60, 2, 5)) < 0.1).astype(np.float32)
+    np.savez(place / "x.npz", x=x)
+    run = ["run", DEMO_NET, "--input", place / "x.npz", "-o", place / "out.npz", "-q"]
+    assert main([str(part) for part in [*run, *TOLD, "--plot", place / "run.svg"]]) == 0
+    np.savez(place / "recorded.npz", x=x, y=np.ones((60, 2, 3)))
+    (place / "net.history.json").write_text(json.dumps(history("ttfs")))
+    return place
+
+
+def test_a_run_is_drawn_with_its_inputs(folder):
+    said = re.findall("<!-- (.*?) -->", (folder / "run.svg").read_text())
+    assert {"input", "5 channels", "lif1", "120 neurons", "lif2", "time, ms"} <= set(said)
+
+
+CASES = {
+    "graph": [DEMO_NET],
+    "weights": [DEMO_NET, "--kind", "weights", "--before", DEMO_NET],
+    "raster": ["out.npz"],
+    "histogram": ["out.npz", "--kind", "histogram"],
+    "curve": ["net.history.json"],
+    "voltage": [DEMO_NET, *TOLD, "--kind", "voltage", "--input", "x.npz", "--node", "lif1"],
+    "fidelity": [DEMO_NET, *STEPPED, "--kind", "fidelity", "--input", "x.npz"],
+    "difference": [DEMO_NET, *STEPPED, "--recording", "recorded.npz"],
+}
+
+
+SLOW = ("fidelity", "voltage")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in CASES]
+)
+def test_each_kind_is_drawn(folder, tmp_path, capsys, kind):
+    words = [folder / word if str(word).endswith(("npz", "json")) else word for word in CASES[kind]]
+    path = tmp_path / "p.png"
+    code, out, err = call(capsys, "plot", *words, "-o", path, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["schema"], found["kind"], found["output"]) == (1, kind, str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert str(path) in refused(capsys, "plot", *words, "-o", path)[1]
+
+
+def test_all_kinds_have_a_case():
+    assert {*CASES, "floorplan"} == set(KINDS)
+
+
+def test_what_is_missing_is_said(folder, tmp_path, capsys):
+    to = ["-o", tmp_path / "p.png"]
+    cases = {
+        "there is no picture 'rster': did you mean 'raster'?": ["--kind", "rster"],
+        "a picture of voltages needs --input: pass --input": ["--kind", "voltage"],
+        "a picture of a difference needs --recording": ["--kind", "difference"],
+    }
+    for message, words in cases.items():
+        assert message in refused(capsys, "plot", DEMO_NET, *TOLD, *words, *to)[1]
+    bad = refused(capsys, "plot", DEMO_NET, "-o", tmp_path / "p.gif")
+    assert "which is not a format of pictures: name a file that ends in" in bad[1]
+    (tmp_path / "a.json").write_text("[")
+    assert "cannot be read as JSON" in refused(capsys, "plot", tmp_path / "a.json", *to)[1]
+    wrong = ["plot", folder / "x.npz", "--kind", "raster", *to]
+    assert "has no spikes with times" in refused(capsys, *wrong)[1]
+    assert not (tmp_path / "p.png").exists()

@@ -1,0 +1,165 @@
+"""`--report`: one page that needs no other file; what is in files is text there, never markup."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxsnn.commands.reports.report_page import figure, page, table, verdict
+from jaxsnn.errors import UsageError
+from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
+
+STEPPED = [*TOLD, "--reset-delay", "true"]
+PARTS = ["Read", "Decided", "Done", "Left out"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EMPTY = {"meta", "img", "br", "link", "path", "rect", "circle", "image"}
+
+
+class Page(HTMLParser):
+    """What is in a page: its elements, texts, and headings; ends of elements must fit."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.texts, self.headings = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in EMPTY:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def checked(path):
+    """A report, which names no other file and no server."""
+    text = path.read_text()
+    found = Page(text)
+    for tag, attributes in found.found:
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert "https://" not in text
+    assert "Content-Security-Policy" in text
+    return found, " ".join(found.texts)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """An input, and an output that no network gives."""
+    path = tmp_path_factory.mktemp("reports") / "r.npz"
+    x = (np.random.default_rng(0).random((30, 2, 5)) < 0.2).astype(np.float32)
+    np.savez(path, x=x, y=np.ones((30, 2, 3)))
+    return path
+
+
+@pytest.mark.slow
+def test_a_verification_is_reported_with_its_first_difference(tmp_path, capsys, recording):
+    path = tmp_path / "v.html"
+    words = ["verify", DEMO_NET, *STEPPED, "--recording", recording, "--report", path]
+    code, _, err = call(capsys, *words)
+    assert code == 1
+    assert f"jaxsnn: report: {path}" in err
+    found, text = checked(path)
+    assert found.headings == PARTS
+    assert "not verified" in text
+    assert "CubaLIF" in text
+    assert sum(tag == "img" for tag, _ in found.found) == 1
+    assert f"{path} exists" in refused(capsys, *words)[1]
+    assert call(capsys, *words, "--force", "-q")[0] == 1
+
+
+def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
+    path = tmp_path / "m.html"
+    words = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.json", "--report", path]
+    assert call(capsys, *words)[0] == 0
+    found, text = checked(path)
+    assert found.headings == PARTS
+    assert "the network fits, 0 violations" in text
+    assert sum(tag == "svg" for tag, _ in found.found) == 2
+    assert "runs 1000 times as fast" in text
+
+
+def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):
+    words = ["verify", DEMO_NET, *STEPPED, "--recording", recording]
+    bad = refused(capsys, *words, "--report", tmp_path / "v.txt")
+    assert "is no .html file: name one that ends in .html" in bad[1]
+    assert "does not exist" in refused(capsys, *words, "--report", tmp_path / "no" / "v.html")[1]
+    twice = ["map", DEMO_NET, *TOLD, "-o", tmp_path / "m.html", "--report", tmp_path / "m.html"]
+    assert "is written by -o and by --report" in refused(capsys, *twice)[1]
+
+
+@pytest.mark.slow
+def test_fidelity_training_and_the_demo_are_reported(tmp_path, capsys, monkeypatch, recording):
+    path = tmp_path / "f.html"
+    call(capsys, "fidelity", DEMO_NET, *STEPPED, "--input", recording, "--report", path)
+    assert "least cosine of spike counts" in checked(path)[1]
+    x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+    np.savez(tmp_path / "task.npz", **{"x_train": x, "y_train": y, "x_test": x, "y_test": y})
+    path = tmp_path / "t.html"
+    words = ["train", DEMO_NET, *TOLD, "--data", tmp_path / "task.npz", "--epochs", "2"]
+    code, _, err = call(capsys, *words, "-o", tmp_path / "t.nir", "--report", path)
+    assert code == 0, err
+    found, text = checked(path)
+    assert "learning_rate" in text
+    assert sum(tag == "img" for tag, _ in found.found) == 2
+    monkeypatch.setattr("jaxsnn.train.data.datasets.YINYANG_SIZES", (640, 128, 128))
+    path = tmp_path / "demo" / "report.html"
+    words = ["demo", "-o", tmp_path / "demo", "--epochs", "2", "-q", "--report", path]
+    assert call(capsys, *words)[0] == 0
+    found, text = checked(path)
+    assert found.headings == [*PARTS[:3], "Spikes", "Training", "Chip", PARTS[3]]
+    assert "placed and routed on BrainScaleS-2" in text
+
+
+# ---- the parts
+
+
+def test_names_are_text_and_no_markup():
+    evil = "<script>alert(1)</script>\x1b[2J"
+    shown = page(evil, verdict(evil), {"Part": table(("a",), [(evil,)])})
+    assert "<script>alert" not in shown
+    assert "\x1b" not in shown
+    assert Page(shown).headings == ["Part"]
+
+
+def test_a_long_table_says_what_is_left_out():
+    shown = table(("n",), [(number,) for number in range(403)])
+    assert shown.count("<tr>") == 401
+    assert "3 more rows are left out" in shown
+
+
+def test_without_matplotlib_a_picture_is_left_out_and_it_is_said():
+    def draw():
+        raise UsageError("pictures need matplotlib, which is not installed", fix="install it")
+
+    assert "left out: a curve (pictures need matplotlib" in figure(draw, "a curve")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_sorts_a_table_by_the_size_of_its_numbers(tmp_path):
+    rows = [("b", 10), ("a", 9), ("c", 100)]
+    text = page("t", "", {"Part": table(("name", "number"), rows)})
+    # the policy of the page allows its own script only where it is inline, as this one is
+    click = "<script>document.querySelectorAll('th button')[1].click()</script></body>"
+    path = tmp_path / "t.html"
+    path.write_text(text.replace("</body>", click))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'u'}"]
+    command = [CHROMIUM, *options, "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert 'aria-sort="ascending"' in done.stdout
+    assert re.findall(r'data-value="(\w+)">\1</td><td', done.stdout) == ["a", "b", "c"]

@@ -1,0 +1,112 @@
+"""The site: every public name, option and command is on it, and every block of its own pages runs."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxsnn
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+
+import site_pages  # noqa: E402
+
+#: Pages whose blocks run one after the other in an empty folder; others have tests of their own.
+RUN_HERE = ("first_tutorial", "howto", "coming_from")
+ELSEWHERE = {
+    "api": "tests/house/test_api_documented.py",
+    "extending": "tests/extending_page.py",
+    "training": "tests/house/test_site.py: the first block; the others are cut from a run",
+}
+
+
+def blocks_of(text):
+    """Language and code of the blocks of a page."""
+    return re.findall(r"```(python|sh)\n(.*?)```", text, re.S)
+
+
+def run_page(path, jaxsnn_command):
+    """Python in one namespace, commands one after the other."""
+    names = {"__name__": "page"}
+    for language, code in blocks_of(path.read_text()):
+        if language == "python":
+            exec(compile(code, str(path), "exec"), names)
+        else:
+            for line in code.splitlines():
+                program, *words = shlex.split(line)
+                assert program == "jaxsnn"
+                assert jaxsnn_command(words) == 0, line
+
+
+@pytest.mark.slow
+@pytest.mark.interop
+@pytest.mark.parametrize("page", RUN_HERE)
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    from jaxsnn.commands.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    run_page(DOCS / f"{page}.md", main)
+
+
+def test_every_public_name_is_in_the_reference():
+    page = site_pages.reference_page()
+    from jaxsnn import plot, train
+
+    wanted = {f"jaxsnn.{name}" for name in jaxsnn.__all__} - {"jaxsnn.__version__"}
+    wanted |= {f"jaxsnn.train.{name}" for name in train.__all__}
+    wanted |= {f"jaxsnn.plot.{name}" for name in plot.__all__}
+    wanted |= {f"jaxsnn.nir.build.{name}" for name in ("cubalif", "sequential", "network", "node")}
+    found = set(re.findall(r"^### ([\w.]+)$", page, re.M))
+    assert wanted - found == set()
+
+
+def test_every_command_and_option_is_on_its_page():
+    from tests.commands.test_cli import commands
+
+    page = site_pages.commands_page()
+    for name, command in commands().items():
+        section = page.partition(f"## jaxsnn {name}\n")[2].partition("\n## ")[0]
+        flags = {flag for action in command._actions for flag in action.option_strings}
+        assert [flag for flag in flags if f"`{flag}`" not in section] == [], name
+
+
+def test_every_option_of_training_and_every_node_is_on_its_page():
+    from jaxsnn.nir.nodes import node_types
+    from jaxsnn.train.options import OPTIONS
+
+    options, nodes = site_pages.options_page(), site_pages.nodes_page()
+    assert [name for name in OPTIONS if f"| `{name}` |" not in options] == []
+    assert [name for name in node_types() if f"| `{name}` |" not in nodes] == []
+
+
+def test_a_docstring_becomes_markdown():
+    def example():
+        """Does *it* to `x`.
+
+        Args:
+            x: what <goes> in.
+
+        >>> example()
+        1
+        """
+
+    made = site_pages.described(example)
+    assert r"Does \*it\* to `x`." in made
+    assert r"- `x`: what \<goes\> in." in made
+    assert "```pycon\n>>> example()\n1\n```" in made
+
+
+def test_every_page_is_in_the_contents():
+    index = (DOCS / "index.md").read_text()
+    listed = set(re.findall(r"^([\w/]+)$", index, re.M))
+    pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+    assert pages - listed == set()
+
+
+def test_cells_of_an_example_are_prose_and_code():
+    cells = site_pages.cells_of("# %% [markdown]\n# # T\n#\n# a\n\n# %%\nx = 1\n")
+    assert cells == [("markdown", "# T\n\na"), ("python", "x = 1")]

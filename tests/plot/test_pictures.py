@@ -1,0 +1,220 @@
+"""Every picture is drawn by one call, says what it shows, and uses colours that stay apart."""
+
+import re
+
+import numpy as np
+import pytest
+
+import jaxsnn
+from jaxsnn import plot
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.nir import build
+from jaxsnn.plot.picture import BLACK, CYCLE, time_unit
+from jaxsnn.plot.spike_plots import input_trains, trains_of
+from jaxsnn.plot.voltage_plots import traces_of
+
+STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """A small network that fires, with a dialect."""
+    return build.sequential(
+        build.input(2),
+        build.linear(weight=np.array([[3.0, 1.0], [2.0, 2.5], [1.0, 3.0]])),
+        build.cubalif(tau_mem="10ms", tau_syn="5ms"),
+    )
+
+
+@pytest.fixture(scope="module")
+def events():
+    time = np.array([[0.0, 1e-3, 4e-3, np.inf], [2e-3, 3e-3, 5e-3, 9e-3]])
+    return jaxsnn.Events(time=time, index=np.array([[0, 1, 0, 2], [1, 1, 0, 0]]))
+
+
+@pytest.fixture(scope="module")
+def ran(graph, events):
+    network = jaxsnn.lower(graph)
+    return network, jaxsnn.simulate(network, events, t_end=30e-3)
+
+
+def texts_of(picture):
+    """The texts of a picture: matplotlib draws them as paths and leaves each as a comment."""
+    return re.findall(r"<!-- (.*?) -->", picture.render("svg").decode())
+
+
+def test_a_picture_is_written_in_each_format_and_never_over_another(tmp_path, ran):
+    picture = plot.raster(ran[1])
+    for kind, start in STARTS.items():
+        path = tmp_path / f"p.{kind}"
+        picture.save(path)
+        assert path.read_bytes().startswith(start)
+        assert path.read_bytes() == picture.render(kind)
+        with pytest.raises(FileError, match="exists"):
+            picture.save(path)
+    with pytest.raises(UsageError, match=r"ends in '.bmp'.*\.png, \.svg, \.pdf"):
+        picture.save(tmp_path / "p.bmp")
+    assert "<img alt=" in picture._repr_html_()
+    assert repr(picture) == f"Picture({picture.alt})"
+
+
+def test_a_raster_has_the_spikes_that_there_are(ran, events):
+    _, solution = ran
+    trains = trains_of(solution, 1, events)
+    assert list(trains) == ["input", "2"]
+    assert trains["input"].time.tolist() == [2e-3, 3e-3, 5e-3, 9e-3]
+    assert (trains["input"].size, trains["input"].rows) == (2, "channels")
+    own = trains["2"]
+    assert own.size == 3
+    assert len(own.time) == int(np.asarray(solution.count("2"))[1].sum()) > 0
+    said = texts_of(plot.raster(solution, inputs=events, samples=(0, 1)))
+    assert {"time, ms", "sample 0", "sample 1"} <= set(said)
+    with pytest.raises(UsageError, match="no sample 7, the run has 2: take one from 0 to 1"):
+        plot.raster(solution, samples=(7,))
+
+
+def test_an_unused_slot_is_no_channel(events):
+    assert input_trains({"in": events}, 0, None)["in"].size == 2
+    raster = np.zeros((4, 2, 3))
+    raster[2, 1, 0] = 1
+    train = input_trains({"in": raster}, 1, 1e-3)["in"]
+    assert (train.time.tolist(), train.index.tolist(), train.size) == ([2e-3], [0], 3)
+    with pytest.raises(
+        UsageError, match=r"input 'in' cannot be drawn as spikes: pass jaxsnn\.Events"
+    ):
+        input_trains({"in": jaxsnn.Currents.held(np.ones((3, 1, 2)), 1e-3)}, 0, 1e-3)
+
+
+def test_a_histogram_counts_every_spike(ran):
+    drawn = plot.histogram(ran[1], bins=10, t_end=20e-3)
+    assert "time, ms (bins of 2 ms)" in texts_of(drawn)
+    empty = {"a": plot.SpikeTrain(time=np.empty(0), index=np.empty(0, int), size=3)}
+    assert plot.histogram([empty]).render("png").startswith(STARTS["png"])
+
+
+def test_voltages_in_continuous_time_meet_the_threshold_at_each_spike(ran, events):
+    network, solution = ran
+    traces = traces_of(solution, "2", network, events, sample=1, points=300)
+    assert len(traces) == 3
+    for number, trace in enumerate(traces):
+        own = np.asarray(solution.spikes["2"].time)[1, number]
+        assert trace.spikes.tolist() == own[np.isfinite(own)].tolist()
+        at = [trace.v[np.searchsorted(trace.time, when) - 1] for when in trace.spikes]
+        np.testing.assert_allclose(at, trace.threshold, atol=2e-3)
+        assert trace.v.max() < trace.threshold + 2e-3
+    said = texts_of(plot.voltage(solution, "2", network=network, inputs=events, points=40))
+    assert {"time, ms", "v_threshold", "spike"} <= set(said)
+    with pytest.raises(UsageError, match=r"'2' in continuous time.*pass network= and inputs="):
+        plot.voltage(solution, "2")
+
+
+def test_voltages_of_a_time_stepped_run_are_those_that_were_recorded(zoo_net, zoo_x):
+    solution = jaxsnn.simulate(zoo_net, zoo_x, engine=jaxsnn.TimeStepped(record=True))
+    name = next(iter(solution.voltages))
+    (trace, *_) = traces_of(solution, name, zoo_net, None, sample=1, points=5)
+    recorded = np.asarray(solution.voltages[name])
+    np.testing.assert_array_equal(trace.v, recorded.reshape(*recorded.shape[:2], -1)[:, 1, 0])
+    with pytest.raises(UsageError, match="no voltage of population 'nobody'"):
+        plot.voltage(solution, "nobody")
+    with pytest.raises(UsageError, match=f"population '{name}' has . neurons"):
+        plot.voltage(solution, name, neurons=(99,))
+
+
+@pytest.fixture(scope="module")
+def zoo_net():
+    layers = build.input(2), build.affine(3), build.lif(tau=1e-3, r=10.0)
+    told = {"dialect": "snntorch", "reset": "subtract", "reset_delay": True}
+    return jaxsnn.lower(build.sequential(*layers, seed=0, **told), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def zoo_x():
+    return np.random.default_rng(0).integers(0, 2, (50, 4, 2)).astype(np.float32)
+
+
+def test_the_first_difference_is_drawn_where_it_is(zoo_net, zoo_x):
+    solution = jaxsnn.simulate(zoo_net, zoo_x, engine=jaxsnn.TimeStepped())
+    wrong = np.array(solution.output())
+    wrong[20, 1, 2] = 1 - wrong[20, 1, 2]
+    found = jaxsnn.verify(zoo_net, zoo_x, wrong)
+    said = texts_of(plot.first_difference(found, solution, wrong))
+    assert any("neuron 2, sample 1, step 20" in text for text in said)
+    with pytest.raises(UsageError, match="nothing differs"):
+        plot.first_difference(jaxsnn.verify(zoo_net, zoo_x, solution.output()), solution, wrong)
+
+
+def test_fidelity_shows_both_counts_and_the_cosine():
+    from jaxsnn.simulation.fidelity import Fidelity, PopulationFidelity
+
+    own = PopulationFidelity(
+        grid=7, event=9, count_cosine=0.98765, rate_ratio=9 / 7, multi_spike_steps=0
+    )
+    said = texts_of(plot.fidelity(Fidelity(populations={"lif": own})))
+    assert {"cosine 0.9877", "continuous time", "steps of the source"} <= set(said)
+    with pytest.raises(UsageError, match="no population fires"):
+        plot.fidelity(Fidelity(populations={}))
+
+
+def history(loss):
+    record = {"train_loss": 1.0, "validation_loss": 0.9, "train_accuracy": 0.5}
+    epochs = [record | {"epoch": number, "validation_accuracy": 0.6} for number in range(3)]
+    settings = {"loss": {"name": loss}}
+    return {"epochs": epochs, "best_epoch": 1, "test_accuracy": 0.75, "settings": settings}
+
+
+def test_a_learning_curve_names_its_loss():
+    said = texts_of(plot.learning_curve(history("ttfs")))
+    assert {"loss: first-spike cross-entropy", "error rate, %", "epoch"} <= set(said)
+    assert "loss: mine" in texts_of(plot.learning_curve(history("mine")))
+
+
+def test_every_loss_has_its_words():
+    from jaxsnn.plot.training_plots import LOSSES
+    from jaxsnn.train.losses.loss_names import LOSSES as KNOWN
+
+    assert set(LOSSES) == set(KNOWN)
+
+
+def test_weights_are_drawn_for_every_node_that_has_some(graph):
+    said = texts_of(plot.weights(graph, graph))
+    assert {"1: 6 weights", "before", "after", "weight, as in the file"} <= set(said)
+    assert "before" not in texts_of(plot.weights(graph))
+
+
+def test_a_graph_and_a_floorplan_are_pictures(graph):
+    assert plot.graph(graph).render("png").startswith(STARTS["png"])
+    assert plot.graph(graph).as_html().count("<svg") == 1
+    mapping = jaxsnn.place_and_route(jaxsnn.quantize(graph).netlist).mapping
+    assert plot.floorplan(mapping).render("svg").startswith(b"<svg")
+    with pytest.raises(UsageError, match="a floorplan is not drawn as png"):
+        plot.floorplan(mapping).render("png")
+
+
+def test_colours_are_hex_and_far_apart_for_the_colour_blind():
+    """Also as people without red or green cones see them (Viénot, Brettel and Mollon, 1999)."""
+    protan = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+    deutan = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+    for matrix in (np.eye(3), protan, deutan):
+        shades = [matrix @ linear(colour) for colour in CYCLE if colour != BLACK]
+        for number, shade in enumerate(shades):
+            for other in shades[:number]:
+                assert np.abs(shade - other).max() > 0.03
+
+
+def linear(colour):
+    """Linear red, green and blue of a hex colour."""
+    assert re.fullmatch("#[0-9A-F]{6}", colour)
+    values = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize(("t_end", "unit"), [(30.0, "s"), (0.04, "ms"), (40e-6, "µs"), (0.0, "µs")])
+def test_the_axis_of_time_has_the_unit_that_suits(t_end, unit):
+    assert time_unit(t_end)[0] == unit
+
+
+def test_no_colour_is_written_as_hsl():
+    from pathlib import Path
+
+    package = Path(jaxsnn.__file__).parent
+    assert [path for path in package.rglob("*.py") if "hsl(" in path.read_text()] == []
