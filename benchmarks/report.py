@@ -22,6 +22,7 @@ MARKS: dict[tuple[str, str, str, str], dict[int, float]] = {
     ("jaxsnn-eventprop", "weights", "all", "recurrent"): {120: 15, 500: 60},
 }
 MOST_OF_NATIVE = 2.0
+OURS = ("native", "xla")
 PEERS = {
     "JAX": ("jaxsnn-eventprop", "jaxsnn-analytical", "eventax-euler", "eventax-tsit5", "spyx"),
     "torch": ("snntorch", "norse", "exact-event-adjoint"),
