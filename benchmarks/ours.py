@@ -133,14 +133,16 @@ def totals(net: Network, names: list[str], value):
     """Compiled: the value; its gradients by weights, and by everything and the input times."""
 
     def of_weights(weights, net, *inputs):
-        return value(net.with_parameters({**net.parameters, **weights}), *inputs)
+        # weights alone: a bias that nobody else has is no part of the work
+        changed = {name: {**net.parameters[name], **own} for name, own in weights.items()}
+        return value(net.with_parameters({**net.parameters, **changed}), *inputs)
 
     forward = jax.jit(value)
     by_weights = jax.jit(jax.value_and_grad(of_weights, has_aux=True))
     by_everything = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))
     return (
         forward,
-        partial(by_weights, {name: net.parameters[name] for name in names}),
+        partial(by_weights, {name: {"weight": net.parameters[name]["weight"]} for name in names}),
         by_everything,
     )
 

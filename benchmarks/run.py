@@ -1,12 +1,12 @@
 """Times this library and its peers on the same work, interleaved, in one run.
 
     make bench                            # installs the peers, each into an environment of its own; writes the document
-    make bench-quick                      # work of real size alone, in minutes; prints its part of the document
+    make bench-quick                      # work of real size alone, in minutes; writes its part of the document
     python benchmarks/run.py --report benchmarks/results/FILE.json     # the document once more
 
-Before 5-N-3 is timed, every library's spikes and gradients are compared with a float64
-of work of real size the two backends are compared with each other. Progress goes to stderr, everything measured to benchmarks/results/, the tables to
-docs/performance.md.
+Before 5-N-3 is timed, every library's spikes and gradients are compared with a float64 reference;
+of work of real size the two backends are compared with each other. Progress goes to stderr,
+everything measured to benchmarks/results/, the tables to docs/performance.md.
 """
 
 import argparse
@@ -435,7 +435,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="work of real size alone, few repetitions, no document",
+        help="work of real size alone, few repetitions; the rest of the document stays",
     )
     parser.add_argument("--only", help="kinds or names of cases, with semicolons; no document")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
@@ -446,7 +446,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.report:
-        DOCUMENT.write_text(document(json.loads(arguments.report.read_text())))
+        measured = json.loads(arguments.report.read_text())
+        DOCUMENT.write_text(document(measured, DOCUMENT.read_text()))
         return
     RESULTS.mkdir(exist_ok=True)
     chosen = [*layer_cases(), *growth_cases(), *small_cases()]
@@ -482,10 +483,11 @@ def main() -> None:
         data["minutes"] = (time.monotonic() - began) / 60
     file.write_text(json.dumps(data))
     log(f"written: {file}")
-    if arguments.quick or arguments.only:
-        print(document(data))
+    page = document(data, DOCUMENT.read_text())
+    if arguments.only:
+        print(page)
     else:
-        DOCUMENT.write_text(document(data))
+        DOCUMENT.write_text(page)
 
 
 if __name__ == "__main__":
