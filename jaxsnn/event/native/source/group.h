@@ -142,6 +142,39 @@ Array<T> padded_table(const Given<T>& given) {
   return table;
 }
 
+/// Rows of a padded table that are mostly zeros, as those of sparse feedback are: what is in them
+/// alone. A row that is read whole costs as much as all neurons' state, and comes from far away.
+template <class T>
+class SparseRows {
+ public:
+  SparseRows(const T* table, Index rows, Index neurons, Index lanes) : begin_(rows + 1, 0) {
+    const Index most = neurons / kShare;
+    for (Index row = 0; row < rows; ++row) {
+      const T* weights = table + row * lanes;
+      const Index before = neuron_.size();
+      for (Index n = 0; n < neurons; ++n)
+        if (!(weights[n] == 0)) neuron_.push_back(std::int32_t(n));
+      if (Index(neuron_.size()) - before > most) neuron_.resize(before);
+      for (Index n = before; n < Index(neuron_.size()); ++n) weight_.push_back(weights[neuron_[n]]);
+      begin_[row + 1] = neuron_.size();
+    }
+  }
+
+  bool has(Index row) const { return row + 1 < Index(begin_.size()) && begin_[row] < begin_[row + 1]; }
+
+  /// Calls with each neuron of a row and its weight.
+  template <class Call>
+  void each(Index row, Call&& call) const {
+    for (Index n = begin_[row]; n < begin_[row + 1]; ++n) call(neuron_[n], weight_[n]);
+  }
+
+ private:
+  static constexpr Index kShare = 6;  // of the neurons at most one in so many
+  std::vector<Index> begin_;
+  std::vector<std::int32_t> neuron_;
+  std::vector<T> weight_;
+};
+
 // ---- gradients
 
 /// Gradients of nothing; `times`: how many of these there are.
@@ -212,11 +245,13 @@ class GroupForward {
 
  public:
   GroupForward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-               const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
+               const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+               const Train<T>& train, const Log<T>& log)
       : given_(given),
         options_(options),
         everyone_(everyone),
         table_(table),
+        sparse_(sparse),
         spikes_(spikes),
         train_(train),
         log_(log),
@@ -450,7 +485,11 @@ class GroupForward {
         j += more;
         std::memcpy(j_.data() + q * kLanes, &j, sizeof(j));
       }
-    pending_ = table_ + row * lanes_;
+    pending_ = nothing_;
+    if (sparse_.has(row))
+      sparse_.each(row, [&](Index neuron, T weight) { j_[neuron] += weight; });
+    else
+      pending_ = table_ + row * lanes_;
   }
 
   void write(Index row, T slope) {
@@ -468,6 +507,7 @@ class GroupForward {
   const Options& options_;
   const Everyone<T>& everyone_;
   const T* table_;
+  const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
@@ -486,8 +526,9 @@ void group_forward(const Given<T>& given, const Options& options, const Ordered<
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
+  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, everyone, table.data(), spikes, train, log);
+    GroupForward<T> forward(given, options, everyone, table.data(), sparse, spikes, train, log);
     forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
                 intervals.used(b));
   });
@@ -509,12 +550,13 @@ class GroupBackward {
 
  public:
   GroupBackward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-                const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                const Cotangents<T>& cotangents)
+                const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+                const Train<T>& train, const Log<T>& log, const Cotangents<T>& cotangents)
       : given_(given),
         options_(options),
         everyone_(everyone),
         table_(table),
+        sparse_(sparse),
         spikes_(spikes),
         train_(train),
         log_(log),
@@ -584,6 +626,14 @@ class GroupBackward {
       return step_back(yes, no, yes, time, row, by_weight);
     }
     if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
+    if (timed && sparse_.has(row)) {
+      step_back(no, yes, no, time, row, by_weight);
+      double moved = 0;
+      sparse_.each(row, [&](Index n, T weight) {
+        moved += weight * (p_j()[n] * everyone_.synaptics()[n] - p_v()[n] * everyone_.leaks()[n]);
+      });
+      return moved;
+    }
     return timed ? step_back(yes, yes, no, time, row, by_weight)
                  : step_back(no, yes, no, time, row, by_weight);
   }
@@ -670,6 +720,7 @@ class GroupBackward {
   const Options& options_;
   const Everyone<T>& everyone_;
   const T* table_;
+  const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
@@ -689,9 +740,10 @@ void group_backward(const Given<T>& given, const Options& options, const Ordered
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
+  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
   parts.run(options.threads, [&](Index b, T* by_weight, double* own) {
-    GroupBackward<T> backward(given, options, everyone, table.data(), spikes, train, log,
+    GroupBackward<T> backward(given, options, everyone, table.data(), sparse, spikes, train, log,
                               cotangents);
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
     const Index used = intervals.used(b);
