@@ -149,6 +149,7 @@ class Convolution(_Saved):
     t_end: float = 20.0
     steps: int = STEPS
     recurrent: ClassVar[bool] = False
+    feedback: ClassVar[str] = ""
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -28,7 +28,7 @@ AHEAD_OF_SPYX = {
 }
 AHEAD_IN_250_STEPS = 1.5
 #: The same of all peers in 100 steps.
-AHEAD_OF_ALL = dict(zip(_CONVOLUTIONS, (3.5, 2.0), strict=True))
+AHEAD_OF_ALL: dict[str, float] = dict(zip(_CONVOLUTIONS, (3.5, 2.0), strict=True))
 #: Row -> time in times of Spyx's before the XLA engine went in blocks, and how many times less is
 #: meant.
 XLA_BEFORE = {
