@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest check docs native-check format bench interop fuzz fuzz-nightly faults sbom clean
+.PHONY: demo test test-all test-lowest check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
@@ -72,6 +72,10 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-demo $(patsubst benchmarks/peers/%.txt,$(PEERS)/%/.installed,$(wildcard benchmarks/peers/*.txt))
 	$(BIN)/python benchmarks/run.py
+
+# Work of real size alone, in some minutes.
+bench-quick: $(VENV)/.installed-demo $(addprefix $(PEERS)/,spyx/.installed torch/.installed)
+	$(BIN)/python benchmarks/run.py --quick
 
 interop: $(PEERS)/interop/.installed
 	INTEROP_DOCUMENT=docs/interop.md $(PEERS)/interop/bin/python -m pytest -q tests/interop

@@ -1,27 +1,26 @@
-"""Worker: snnTorch or Norse, 100 steps, surrogate gradients.
+"""Worker: snnTorch or Norse, in steps, surrogate gradients.
 
 python peer_torch.py snntorch | norse
 """
 
 import sys
-from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from protocol import serve
-from records import Convolution, Work
+from protocol import rows_by_steps, serve
+from records import Convolution, Layers, Stage, Work
 from threads import fastest
 
 
-def snntorch_cells(work: Work | Convolution):
-    """A cell for each of up to two populations; (current, state) -> (spikes, state)."""
+def snntorch_cells(work: Work | Convolution | Layers):
+    """A cell for each population; (current, state) -> (spikes, state)."""
     import snntorch
     from snntorch import surrogate
 
     alpha, beta = (float(np.exp(-work.dt / tau)) for tau in (work.tau_syn, work.tau_mem))
     options = {"threshold": work.v_threshold, "spike_grad": surrogate.fast_sigmoid(slope=25)}
-    made = [snntorch.Synaptic(alpha=alpha, beta=beta, **options) for _ in range(2)]
+    made = [snntorch.Synaptic(alpha=alpha, beta=beta, **options) for _ in work.stages]
 
     def step(cell, current, state):
         spikes, *state = cell(current, *(state or cell.reset_mem()))
@@ -30,7 +29,7 @@ def snntorch_cells(work: Work | Convolution):
     return made, step, work.dt / work.tau_mem
 
 
-def norse_cells(work: Work | Convolution):
+def norse_cells(work: Work | Convolution | Layers):
     """Likewise."""
     import norse.torch as norse
 
@@ -43,10 +42,13 @@ def norse_cells(work: Work | Convolution):
     }
     given = norse.LIFParameters(**{name: torch.as_tensor(value) for name, value in values.items()})
     return (
-        [norse.LIFCell(given, dt=work.dt) for _ in range(2)],
+        [norse.LIFCell(given, dt=work.dt) for _ in work.stages],
         lambda cell, *given: cell(*given),
         1.0,
     )
+
+
+CELLS = {"snntorch": snntorch_cells, "norse": norse_cells}
 
 
 def in_order(array: np.ndarray) -> np.ndarray:
@@ -54,65 +56,81 @@ def in_order(array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 else array
 
 
-def network(work: Work, x, weights, cells, step):
-    """Spikes of the outputs in each step, (steps, batch, 3)."""
-    linear, found, states, last = torch.nn.functional.linear, [], [None, None], None
-    for frame in x:
-        current = linear(frame, weights["hidden_weights"])
-        if work.recurrent and last is not None:
-            current = current + linear(last, weights["recurrent_weights"])
-        last, states[0] = step(cells[0], current, states[0])
-        spikes, states[1] = step(cells[1], linear(last, weights["output_weights"]), states[1])
-        found.append(spikes)
-    return torch.stack(found)
+def weighted(stage: Stage, spikes, weight):
+    """What spikes bring to the neurons of a stage."""
+    functional = torch.nn.functional
+    if weight.ndim == 2:
+        return functional.linear(spikes, weight)
+    if stage.pool > 1:
+        spikes = functional.avg_pool2d(spikes, stage.pool, divisor_override=1)
+    return functional.conv2d(spikes, weight, stride=stage.stride, padding=stage.padding)
 
 
-def convolution(work: Convolution, x, weights, cells, step):
-    """Spikes of all neurons in each step, (steps, batch, channels, out_side, out_side)."""
-    found, state = [], None
-    for frame in x:
-        current = torch.nn.functional.conv2d(
-            frame, weights["kernel"], stride=work.stride, padding=work.padding
-        )
-        spikes, state = step(cells[0], current, state)
-        found.append(spikes)
-    return torch.stack(found)
+class Model:
+    """The work in some number of steps."""
 
-
-def build(work: Work | Convolution):
-    cells, step, factor = {"snntorch": snntorch_cells, "norse": norse_cells}[sys.argv[1]](work)
-    names, model = ("hidden_weights", "output_weights", "recurrent_weights"), network
-    if isinstance(work, Convolution):
-        names, model = ("kernel",), convolution
-    weights = {
-        name: torch.as_tensor(factor * in_order(getattr(work, name)), dtype=torch.float32)
-        .contiguous()
-        .requires_grad_()
-        for name in names
-        if getattr(work, name).size
-    }
-    output_spikes = partial(model, work, torch.as_tensor(work.raster()), weights, cells, step)
-
-    def forward():
-        with torch.no_grad():
-            return output_spikes()
-
-    def both():
-        for weight in weights.values():
-            weight.grad = None
-        output_spikes().sum().backward()
-
-    def results():
-        both()
-        counts = forward().flatten(1).sum(dim=1).numpy()
-        return {
-            "output_counts": counts,
-            **{name: in_order(weight.grad.numpy()) for name, weight in weights.items()},
+    def __init__(self, work: Work | Convolution | Layers) -> None:
+        self.work = work
+        self.cells, self.step, factor = CELLS[sys.argv[1]](work)
+        names = [stage.name for stage in work.stages]
+        names += [work.feedback] if work.recurrent else []
+        self.weights = {
+            name: torch.as_tensor(factor * in_order(getattr(work, name)), dtype=torch.float32)
+            .contiguous()
+            .requires_grad_()
+            for name in names
         }
+        self.raster = torch.as_tensor(work.raster())
 
-    return fastest({"forward": forward, "weights": both}), results
+    def spikes(self, *, of_all: bool = False):
+        """Spikes of the last population in each step, (steps, batch, *shape); of all, (steps, batch)
+        sums over the first population, too.
+        """
+        found, fired, states, last = [], [], [None for _ in self.cells], None
+        for frame in self.raster:
+            spikes = frame
+            for n, stage in enumerate(self.work.stages):
+                current = weighted(stage, spikes, self.weights[stage.name])
+                if n == 0 and self.work.recurrent and last is not None:
+                    feedback = self.weights[self.work.feedback]
+                    current = current + torch.nn.functional.linear(last, feedback)
+                spikes, states[n] = self.step(self.cells[n], current, states[n])
+                if n == 0:
+                    last = spikes
+            found.append(spikes)
+            if of_all:
+                fired.append(last.flatten(1).mean(dim=1))
+        return torch.stack(found), fired
+
+    def forward(self):
+        with torch.no_grad():
+            return self.spikes()[0]
+
+    def both(self):
+        for weight in self.weights.values():
+            weight.grad = None
+        self.spikes()[0].sum().backward()
+
+    def fired(self) -> float:
+        """Spikes of a neuron of the first population, on average."""
+        with torch.no_grad():
+            return float(sum(self.spikes(of_all=True)[1]).mean())
+
+    def results(self):
+        """Spikes of the outputs in each step, and gradients."""
+        self.both()
+        gradients = {name: in_order(weight.grad.numpy()) for name, weight in self.weights.items()}
+        return {"output_counts": self.forward().flatten(1).sum(dim=1).numpy(), **gradients}
+
+
+def build(work: Work | Convolution | Layers):
+    if isinstance(work, Layers):
+        rows, results = rows_by_steps(work, Model)
+        return fastest(rows), results
+    model = Model(work)
+    return fastest({"forward": model.forward, "weights": model.both}), model.results
 
 
 if __name__ == "__main__":
     names = {"snntorch": "snnTorch", "norse": "Norse"}
-    serve(lambda: f"{names[sys.argv[1]]} {version(sys.argv[1])}, 100 steps", build)
+    serve(lambda: f"{names[sys.argv[1]]} {version(sys.argv[1])}", build)

@@ -6,12 +6,14 @@ it is sent:
     {"do": "load", "work": FILE}                 -> {"library": NAME, "rows": [...]}
     {"do": "first", "row": ROW}                  -> {"seconds": of the first call, which compiles}
     {"do": "results", "file": FILE}              -> {}, the arrays are in FILE
-    {"do": "time", "row": ROW, "seconds": S}     -> {"seconds": [one figure per repetition]}
+    {"do": "time", "row": ROW, "seconds": S}     -> {"seconds": [one figure per repetition],
+                                                     "processor": [of all processors together]}
     {"do": "memory"}                             -> {"bytes": peak of the process, less what importing took}
 
 An answer {"unavailable": REASON} says why a library does not run a piece of work.
 """
 
+import dataclasses
 import json
 import os
 import select
@@ -23,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from records import load
+from records import STEPS, Layers, load
 
 Row = Callable[[], Any]
+#: Numbers of steps on work of real size.
+RESOLUTIONS = (STEPS, 250, 1000)
 MOST_SECONDS, MOST_COMPILE_SECONDS, MOST_BYTES = 60.0, 90.0, 12 * 2**30
 
 
@@ -74,27 +78,60 @@ def serve(
             case "results":
                 np.savez(command["file"], **results())
             case "time":
-                answer = {"seconds": repeat(rows[command["row"]], command["seconds"])}
+                answer = repeat(rows[command["row"]], command["seconds"])
             case "memory":
                 answer = {"bytes": peak_bytes() - imported}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def repeat(row: Row, seconds: float) -> list[float]:
+def repeat(row: Row, seconds: float) -> dict[str, list[float]]:
     """Runs a row at least once, until the time given is used up; once untimed before, if it is a
-    quick one.
+    quick one. By the clock, and of all processors together, which others on the machine move less.
     """
-    figures: list[float] = []
-    spent, warm = 0.0, False
-    while spent < seconds or not figures:
-        start = time.perf_counter()
+    figures: dict[str, list[float]] = {"seconds": [], "processor": []}
+    warm = False
+    while sum(figures["seconds"]) < seconds or not figures["seconds"]:
+        start, used = time.perf_counter(), time.process_time()
         row()
         took = time.perf_counter() - start
         if warm or took > seconds:
-            figures.append(took)
-            spent += took
+            figures["seconds"].append(took)
+            figures["processor"].append(time.process_time() - used)
         warm = True
     return figures
+
+
+def rows_by_steps(
+    work: Layers, model: Callable[[Layers], Any]
+) -> tuple[dict[str, Row], Callable[[], dict[str, float]]]:
+    """What a library that steps is timed with on work of real size, and how often it fires.
+
+    Args:
+        model: makes of work what has `forward`, `both` and `fired`: spikes of a neuron of the first
+            layer. Made when it is first wanted.
+    """
+    models: dict[str, Any] = {}
+
+    def made(name: str, what: Layers) -> Any:
+        if name not in models:
+            models[name] = model(what)
+        return models[name]
+
+    rows: dict[str, Row] = {"one": lambda: made("one", work.alone()).forward()}
+    for steps in RESOLUTIONS:
+        name = row_name(steps)
+        finer = dataclasses.replace(work, steps=steps)
+        rows[name] = lambda name=name, finer=finer: made(name, finer).both()
+
+    def results() -> dict[str, float]:
+        return {name: found.fired() for name, found in models.items() if name != "one"}
+
+    return rows, results
+
+
+def row_name(steps: int) -> str:
+    """Of forward + backward by the weights, in some number of steps."""
+    return "weights" if steps == STEPS else f"weights {steps}"
 
 
 class Worker:

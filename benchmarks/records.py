@@ -8,20 +8,38 @@ spike takes v_threshold off V.
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 AREA = 1.0  # of a spike: with tau_syn = 1 and w_in = 1 the current jumps by the weight
 INPUTS, OUTPUTS = 5, 3
-STEPS = 100  # of the libraries that step
+STEPS = 100  # of the libraries that step, where nothing else is said
+SIDE = 34  # pixels of a sensor
 PARAMETERS = ("tau_mem", "tau_syn", "v_threshold", "v_leak", "r", "w_in")
+
+
+class Stage(NamedTuple):
+    """Weights and the neurons behind them.
+
+    Attributes:
+        name: of the weights, a field of the record: (inputs, neurons), or a kernel (channels out,
+            channels in, taps, taps).
+        pool: the side of the windows that are added up before.
+        stride, padding: of the kernel, in both directions.
+    """
+
+    name: str
+    pool: int = 1
+    stride: int = 1
+    padding: int = 0
 
 
 class _Saved:
     """A record that goes through a file to the process of a library."""
 
     t_end: float
+    steps: int
 
     def save(self, path: Path) -> None:
         np.savez(path, record=type(self).__name__, **dataclasses.asdict(self))  # pyright: ignore[reportArgumentType]
@@ -29,11 +47,11 @@ class _Saved:
     @property
     def dt(self) -> float:
         """Step of the libraries that step."""
-        return self.t_end / STEPS
+        return self.t_end / self.steps
 
     def binned(self, times: np.ndarray, channels: np.ndarray, size: int) -> np.ndarray:
         """Numbers of spikes in each step, (steps, samples, size); those at inf are none."""
-        found = np.zeros((STEPS, len(times), size), np.float32)
+        found = np.zeros((self.steps, len(times), size), np.float32)
         sample, slot = np.nonzero(np.isfinite(times))
         step = np.rint(times[sample, slot] / self.dt).astype(int)
         np.add.at(found, (step, sample, channels[sample, slot]), 1)
@@ -72,6 +90,17 @@ class Work(_Saved):
     r: float = 1.0
     w_in: float = 1.0
     t_end: float = 4.0
+    steps: int = STEPS
+    feedback: ClassVar[str] = "recurrent_weights"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return Stage("hidden_weights"), Stage("output_weights")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the inputs."""
+        return (INPUTS,)
 
     @property
     def hidden(self) -> int:
@@ -110,7 +139,7 @@ class Convolution(_Saved):
     max_spikes: int = 0
     max_arrivals: int = 0
     spikes_per_neuron: float = 0.0
-    side: int = 34
+    side: int = SIDE
     tau_mem: float = 2.0
     tau_syn: float = 1.0
     v_threshold: float = 1.0
@@ -118,6 +147,18 @@ class Convolution(_Saved):
     r: float = 1.0
     w_in: float = 1.0
     t_end: float = 20.0
+    steps: int = STEPS
+    recurrent: ClassVar[bool] = False
+    feedback: ClassVar[str] = ""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("kernel", stride=self.stride, padding=self.padding),)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the inputs."""
+        return 2, self.side, self.side
 
     @property
     def out_side(self) -> int:
@@ -170,8 +211,86 @@ class Convolution(_Saved):
         return self.kernel.reshape(len(self.kernel), -1).T
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layers(_Saved):
+    """One batch for layers of a size that people train: events onto up to three layers of neurons,
+    the first of which may feed back into itself, or through two convolutions with a pool between.
+
+    Of matrices the time of the first spike of each output counts, t_end where there is none; of
+    kernels the times of all spikes of the last layer, each weighed by its slope.
+
+    Attributes:
+        input_times, input_channels: (batch, events), in order.
+        weights1, weights2, weights3: (inputs, neurons), or kernels (channels out, channels in,
+            taps, taps); (0, 0) for none.
+        feedback_weights: (N, N) of the first layer, or (0, 0).
+        once: hidden neurons stop after their first spike.
+        max_spikes: of a neuron of any hidden layer, or of the two layers behind kernels.
+        room: most events of all neurons of the first layer; 0: any.
+    """
+
+    input_times: np.ndarray
+    input_channels: np.ndarray
+    weights1: np.ndarray
+    weights2: np.ndarray
+    weights3: np.ndarray
+    feedback_weights: np.ndarray
+    once: bool
+    max_spikes: int
+    room: int = 0
+    tau_mem: float = 2.0
+    tau_syn: float = 1.0
+    v_threshold: float = 1.0
+    v_leak: float = 0.0
+    r: float = 1.0
+    w_in: float = 1.0
+    t_end: float = 100.0
+    steps: int = STEPS
+    feedback: ClassVar[str] = "feedback_weights"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        if self.convolves:
+            return Stage("weights1", padding=self.weights1.shape[-1] // 2), Stage(
+                "weights2", pool=2
+            )
+        names = ("weights1", "weights2", "weights3")
+        return tuple(Stage(name) for name in names if getattr(self, name).size)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether weights are kernels."""
+        return self.weights1.ndim == 4
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the first layer feeds back into itself."""
+        return self.feedback_weights.size > 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the inputs."""
+        return (2, SIDE, SIDE) if self.convolves else (len(self.weights1),)
+
+    @property
+    def max_arrivals(self) -> tuple[int, int]:
+        """Largest number of arrivals at a position of each layer behind a kernel."""
+        return 400, 900
+
+    def raster(self) -> np.ndarray:
+        """Input spikes for the libraries that step, (steps, batch, *shape)."""
+        found = self.binned(self.input_times, self.input_channels, int(np.prod(self.shape)))
+        return found.reshape(*found.shape[:2], *self.shape)
+
+    def alone(self) -> "Layers":
+        """The first sample."""
+        first = {name: getattr(self, name)[:1] for name in ("input_times", "input_channels")}
+        return dataclasses.replace(self, **first)
+
+
 def load(path: Path) -> Any:
     """A saved piece of work."""
     with np.load(path) as arrays:
         values = {name: array if array.ndim else array.item() for name, array in arrays.items()}
-    return {"Work": Work, "Convolution": Convolution}[values.pop("record")](**values)
+    records = {"Work": Work, "Convolution": Convolution, "Layers": Layers}
+    return records[values.pop("record")](**values)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from report_layers import BEGIN, END, section, with_section
+
 Case = Mapping[str, Any]
 
 NOTES = Path(__file__).parent / "notes.md"
@@ -22,6 +24,7 @@ MARKS: dict[tuple[str, str, str, str], dict[int, float]] = {
     ("jaxsnn-eventprop", "weights", "all", "recurrent"): {120: 15, 500: 60},
 }
 MOST_OF_NATIVE = 2.0
+OURS = ("native", "xla")
 PEERS = {
     "JAX": ("jaxsnn-eventprop", "jaxsnn-analytical", "eventax-euler", "eventax-tsit5", "spyx"),
     "torch": ("snntorch", "norse", "exact-event-adjoint"),
@@ -43,8 +46,17 @@ TITLES = {
 GROWTH = ("feed-forward", "spikes", "recurrent", "events", "taps", "batch")
 
 
-def document(data: Mapping[str, Any]) -> str:
-    """docs/performance.md of a run."""
+def document(data: Mapping[str, Any], page: str) -> str:
+    """docs/performance.md after a run: what that did not measure stays as it is on the page."""
+    kinds = {case["kind"] for case in data["cases"]}
+    if not kinds.isdisjoint(TITLES):
+        kept = BEGIN + page.split(BEGIN)[1].split(END)[0] + END if BEGIN in page else ""
+        page = with_section(f"# Performance\n\n{_of_small_work(data)}", kept)
+    return with_section(page, section(data)) if "layers" in kinds else page
+
+
+def _of_small_work(data: Mapping[str, Any]) -> str:
+    """What stands below the work of real size."""
     cases = data["cases"]
     parts = [_preface(data), _marks(cases)]
     for kind, title in TITLES.items():
@@ -62,7 +74,7 @@ def _preface(data: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = machine["load"]
     minutes = f", in {data['minutes']:.0f} minutes" if "minutes" in data else ", in parts"
-    return f"""# Performance
+    return f"""## Small work
 
 Written by `make bench` on {machine["date"]}{minutes}: {machine["processor"]}, {machine["cores"]} cores, CPU only,
 {machine["system"]}, Python {machine["python"]}, {versions}.
@@ -91,7 +103,7 @@ def _median(case: Case, row: str, library: str) -> float | None:
 def _ratio(case: Case, peer: str, peer_row: str, row: str) -> tuple[float, float] | None:
     """How many times faster this library is: by medians, by minima."""
     theirs = case["seconds"].get(peer_row, {}).get(peer)
-    ours = case["seconds"].get(row, {}).get("ours")
+    ours = case["seconds"].get(row, {}).get("native")
     if not theirs or not ours:
         return None
     return statistics.median(theirs) / statistics.median(ours), min(theirs) / min(ours)
@@ -125,7 +137,7 @@ def _native_marks(cases: list[Case]) -> list[str]:
     lines = []
     for case in cases:
         for row in ("forward", "weights"):
-            ratio = _ratio(case, "native", row, row)
+            ratio = _ratio(case, "loops", row, row)
             if ratio:
                 found = 1 / ratio[0]
                 verdict = "met" if found <= MOST_OF_NATIVE else "**missed**"
@@ -156,12 +168,12 @@ def _below(
     for case in cases:
         found = case.get(field, {})
         peers = {name: count for name, count in found.items() if name in libraries}
-        if peers and "ours" in found:
+        if peers and "native" in found:
             least = min(peers, key=peers.__getitem__)
             ours = (
-                case.get("memory_of_weights", {}).get("ours", found["ours"])
+                case.get("memory_of_weights", {}).get("native", found["native"])
                 if field == "memory"
-                else found["ours"]
+                else found["native"]
             )
             verdict = "met" if ours < peers[least] else "**missed**"
             shown = f"{_megabytes(ours)} MB; {case['titles'][least]} {_megabytes(peers[least])} MB"
@@ -177,7 +189,7 @@ def _growth_marks(cases: list[Case]) -> list[str]:
         ("taps", "taps"),
     ):
         for row in ("forward", "weights"):
-            exponent = _exponent(cases, kind, row, "ours")
+            exponent = _exponent(cases, kind, row, "native")
             if exponent is not None:
                 verdict = "met" if exponent <= 1.05 else "**missed**"
                 lines.append(
@@ -233,14 +245,14 @@ def _table(case: Case) -> str:
     ]
     lines = [f"**{case['name']}**, {case['spikes_per_neuron']:.3g} spikes per neuron", ""]
     lines += ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
-    compiles = lambda name: name == "ours" or name.startswith(("jaxsnn", "eventax", "spyx"))  # noqa: E731
+    compiles = lambda name: name in OURS or name.startswith(("jaxsnn", "eventax", "spyx"))  # noqa: E731
     for library, title in case["titles"].items():
         if library in case["reasons"] and library not in case["memory"]:
             continue
         ratio = _ratio(case, library, "weights", "weights")
         spikes, gradients = case["errors"][library]
         cells = [_cell(case, row, library) for row in LABELS]
-        cells.append("" if ratio is None or library == "ours" else f"{ratio[0]:.3g}")
+        cells.append("" if ratio is None or library == "native" else f"{ratio[0]:.3g}")
         cells += [f"{spikes:.1e}", f"{gradients:.1e}", _memory(case, library)]
         first = max(case["first"][library].values()) if compiles(library) else None
         cells.append("" if first is None else f"{first:.1f}")

@@ -390,14 +390,16 @@ def some_weights(shape, dtype):
     return jnp.asarray(np.random.default_rng(3).normal(size=shape), dtype)
 
 
-def recurrent_graph():
+def recurrent_graph(*, share=1.0):
+    """A loop, in which a share of the connections is there."""
     rng = np.random.default_rng(5)
+    there = np.random.default_rng(7).random((19, 19)) < share
     taus = {"tau_mem": "10ms", "tau_syn": "5ms"}
     nodes = {
         "input": build.input(4),
         "in": build.linear(weight=rng.normal(0.9, 0.3, (19, 4))),
         "loop": build.cubalif(**taus),
-        "back": build.linear(weight=rng.normal(0, 0.25, (19, 19))),
+        "back": build.linear(weight=there * rng.normal(0, 0.25, (19, 19))),
         "out": build.linear(weight=rng.normal(0.3, 0.1, (2, 19))),
         "last": build.cubalif(**taus),
         "output": build.output(),
@@ -441,6 +443,34 @@ def test_whole_networks_agree(make, x64):
         np.testing.assert_allclose(ours, theirs, atol=1e-9 * scale)
     for one, two in zip(jax.tree.leaves(again), jax.tree.leaves((found, gradient)), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.12])
+def test_a_loop_agrees_by_its_weights_alone(share, x64):
+    """Few connections are gone through one by one, and zeros among weights have gradients, too."""
+    rng, net = np.random.default_rng(4), lower(recurrent_graph(share=share))
+    zeros = np.asarray(net.parameters["back"]["weight"] == 0).sum(axis=0)
+    assert (zeros.max() > 19 * 5 // 6) == (share < 1)
+    time = jnp.asarray(np.sort(rng.uniform(0, 25e-3, (3, 12))))
+    events = Events(time=time, index=jnp.asarray(rng.integers(0, 4, time.shape), jnp.int32))
+
+    def found(backend, threads=1):
+        def value(weight):
+            given = {**net.parameters, "back": {**net.parameters["back"], "weight": weight}}
+            engine = EventDriven(max_spikes=12, backend=backend, threads=threads)
+            solution = simulate(net.with_parameters(given), events, 40e-3, engine=engine)
+            times = solution.spikes["last"].time
+            return jnp.where(jnp.isfinite(times), times, 0.0).sum(), solution.spikes["loop"].time
+
+        return jax.jit(jax.value_and_grad(value, has_aux=True))(net.parameters["back"]["weight"])
+
+    (_, expected), wanted = found("xla")
+    (_, times), gradient = found("native")
+    np.testing.assert_allclose(times, expected, atol=1e-11 * TAU)
+    scale = np.abs(wanted).max()
+    assert np.count_nonzero(wanted) > 100
+    np.testing.assert_allclose(gradient, wanted, atol=1e-9 * scale)
+    np.testing.assert_array_equal(found("native", 2)[1], gradient)
 
 
 def test_too_few_events_of_a_loop_end_the_run():

@@ -20,12 +20,12 @@ def scripts():
 
 
 def work(kind):
-    import workload
+    import small_work
 
     makers = {
-        "once": lambda: workload.feed_forward(12, batch=3),
-        "several": lambda: workload.several_spikes(12, 3, batch=3),
-        "recurrent": lambda: workload.recurrent(12, batch=3),
+        "once": lambda: small_work.feed_forward(12, batch=3),
+        "several": lambda: small_work.several_spikes(12, 3, batch=3),
+        "recurrent": lambda: small_work.recurrent(12, batch=3),
     }
     return makers[kind]()
 
@@ -59,13 +59,13 @@ def errors(module, given, expected):
 
 @pytest.mark.parametrize("kind", ["once", "several", "recurrent"])
 def test_the_native_loops_find_the_same(kind):
-    import native
+    import loops
     import reference
 
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     given = work(kind)
-    spikes, gradients = errors(native, given, reference.network_results(given))
+    spikes, gradients = errors(loops, given, reference.network_results(given))
     assert spikes < 1e-5
     assert gradients < 1e-3
 
@@ -88,9 +88,9 @@ def test_the_engine_finds_the_same(kind):
 def test_a_convolution_finds_the_same():
     import ours
     import reference
-    import workload
+    import small_work
 
-    given = workload.convolution(150, taps=3, spikes=0.05)
+    given = small_work.convolution(150, taps=3, spikes=0.05)
     assert given.max_spikes > 1
     spikes, gradients = errors(ours, given, reference.convolution_results(given))
     assert spikes < 1e-4
@@ -121,6 +121,17 @@ def test_what_arrives_in_steps_is_the_convolution_of_the_raster():
     np.testing.assert_array_equal(found, expected)
 
 
+MACHINE = {
+    "date": "",
+    "processor": "",
+    "cores": 2,
+    "system": "",
+    "python": "",
+    "versions": {},
+    "load": [0.0],
+}
+
+
 def test_the_document_tells_what_was_missed_and_what_was_not_run():
     import report
 
@@ -129,34 +140,92 @@ def test_the_document_tells_what_was_missed_and_what_was_not_run():
         "kind": "feed-forward",
         "size": 120,
         "spikes_per_neuron": 1.0,
-        "titles": {"ours": "this", "native": "C", "jaxsnn-eventprop": "that"},
+        "titles": {"native": "this", "loops": "C", "jaxsnn-eventprop": "that"},
         "seconds": {
-            "forward": {"ours": [0.003], "native": [0.001]},
-            "weights": {"ours": [1.0], "jaxsnn-eventprop": [60.0]},
+            "forward": {"native": [0.003], "loops": [0.001]},
+            "weights": {"native": [1.0], "jaxsnn-eventprop": [60.0]},
         },
         "first": {
-            "ours": {"weights": 2.0},
-            "native": {"weights": 0.1},
+            "native": {"weights": 2.0},
+            "loops": {"weights": 0.1},
             "jaxsnn-eventprop": {"weights": 3.0},
         },
-        "errors": {"ours": [0.0, 0.0], "native": [0.0, 0.0], "jaxsnn-eventprop": [0.0, 0.0]},
-        "memory": {"ours": 2**20, "native": 2**20, "jaxsnn-eventprop": 2**21},
+        "errors": {"native": [0.0, 0.0], "loops": [0.0, 0.0], "jaxsnn-eventprop": [0.0, 0.0]},
+        "memory": {"native": 2**20, "loops": 2**20, "jaxsnn-eventprop": 2**21},
         "reasons": {"norse": "takes more than 60 s"},
     }
-    machine = {
-        "date": "",
-        "processor": "",
-        "cores": 2,
-        "system": "",
-        "python": "",
-        "versions": {},
-        "load": [0.0],
-    }
-    text = report.document({"machine": machine, "cases": [case]})
+    text = report.document({"machine": MACHINE, "cases": [case]}, "# Performance\n")
     assert "| 50 x | 60 (60) | met |" in text
     assert "| at most 2 | 3 (3) | **missed** |" in text
     assert "| 60 x | not run: takes more than 60 s |  |" in text
     assert "| below every JAX peer | 1 MB; that 2 MB | met |" in text
+
+
+def test_the_document_keeps_what_a_run_did_not_measure():
+    import report
+
+    name = "700-256-20, 8,000 events"
+    times = {"native": [0.04], "spyx": [0.03], "norse": [0.2]}
+    case = {
+        "name": name,
+        "kind": "layers",
+        "titles": {"native": "this", "spyx": "Spyx 1", "norse": "Norse 1"},
+        "seconds": {"weights": times, "one": {"native": [0.001], "norse": [0.02]}},
+        "processor": {"weights": times, "one": {"native": [0.001], "norse": [0.02]}},
+        "fired": {"native": {"weights": 13.7}, "spyx": {"weights": 57.4}},
+        "first": {"native": {"weights": 9.0}, "spyx": {"weights": 1.0}},
+        "memory": {"native": 100 * 2**20, "spyx": 2**28},
+        "reasons": {"xla": "takes more than 90 s"},
+    }
+    data = {"machine": MACHINE, "cases": [case]}
+    page = "# Performance\n\n## Small work\n\nas it was\n"
+    text = report.document(data, page)
+    assert f"| {name}: native, faster than Spyx in 100 steps | 0.9 x | 0.75 (0.75) | **missed**" in text
+    assert "than the fastest peer in 100 steps | 1 x | 20 (20) | met |" in text
+    assert "| below 8 s | 9.0 s" in text
+    assert "| 13.7 | 57.4 |" in text
+    assert f"Not run: {name}, xla: takes more than 90 s." in text
+    assert text.index(name) < text.index("## Small work")
+    assert text.endswith("as it was\n")
+    # once more on its own page it changes nothing
+    assert report.document(data, text) == text
+
+
+@pytest.mark.parametrize("kind", ["loop", "kernels"])
+def test_both_backends_find_the_same_of_work_of_real_size(kind, monkeypatch):
+    import ours
+    import run
+    import workloads
+
+    small = {"batch": 2, "events": 60, "spikes": 2.0, "slots": 12}
+    rows = {
+        "loop": workloads.Row(sizes=(30, 12, 3), scales=(0.35, 0.2), feedback=0.5, **small),
+        "kernels": workloads.Row(sizes=(2, 1, 2), scales=(3.0, 0.9), convolves=True, **small),
+    }
+    given, found = workloads.work(rows[kind]), {}
+    for backend in ("native", "xla"):
+        monkeypatch.setattr(ours, "BACKEND", backend)
+        built, results = ours.build_layers(given)
+        assert set(built) == {"one", "weights", "one thread"}
+        found[backend] = results()
+    assert found["native"]["fired"] > 0
+    differ, gradients = run.apart(found["native"], found["xla"])
+    assert differ == 0
+    assert gradients < 1e-2
+
+
+def test_rows_of_real_size_are_of_the_size_that_they_say():
+    import workloads
+
+    for name, row in workloads.ROWS.items():
+        if row.batch <= 8 or not row.convolves:
+            given = workloads.work(row)
+            assert given.input_times.shape == (row.batch, row.events), name
+            assert len(given.stages) == len(row.sizes) - 1
+            assert given.recurrent == bool(row.feedback)
+    raster = workloads.work(workloads.ROWS["784-350-10, 150 events"]).raster()
+    assert raster.shape == (100, 128, 784)
+    assert raster.sum() == 128 * 150
 
 
 def test_the_table_beside_the_recordings_is_written_between_its_marks():

@@ -45,6 +45,11 @@ class Everyone {
       parts_.emplace_back(given, 0, first, uniform, common);
     for (const One& part : parts_) positive_ = positive_ && part.positive;
     taus_ = common;
+    rates_ = Array<T>(2 * padded());
+    for (Index n = 0; n < padded(); ++n) {
+      rates_[n] = T(taus(n).leak);
+      rates_[padded() + n] = T(taus(n).synaptic);
+    }
   }
 
   Index vectors() const { return parts_.size(); }
@@ -52,6 +57,8 @@ class Everyone {
   bool positive() const { return positive_; }
   const One& part(Index q) const { return parts_[q]; }
   const Taus& taus(Index neuron) const { return parts_[neuron / kLanes].taus[neuron % kLanes]; }
+  const T* leaks() const { return rates_.data(); }
+  const T* synaptics() const { return rates_.data() + padded(); }
   double threshold(Index n) const { return parts_[n / kLanes].fires_at[n % kLanes]; }
   double v_reset(Index n) const { return parts_[n / kLanes].v_reset[n % kLanes]; }
   bool above(Index n) const { return parts_[n / kLanes].above[n % kLanes]; }
@@ -82,8 +89,11 @@ class Everyone {
     return found;
   }
 
+  bool uniform() const { return uniform_; }
+
+  template <bool kUniform>
   void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
-    if (uniform_) {
+    if constexpr (kUniform) {
       em = V{} + over.step.em;
       es = V{} + over.step.es;
       k = V{} + over.step.k;
@@ -93,8 +103,14 @@ class Everyone {
     }
   }
 
+  void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
+    uniform_ ? coefficients<true>(over, q, em, es, k, bound)
+             : coefficients<false>(over, q, em, es, k, bound);
+  }
+
+  template <bool kUniform>
   void derivatives(const Over& over, Index q, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
-    if (uniform_) {
+    if constexpr (kUniform) {
       em_mem = V{} + over.by.em_mem;
       k_mem = V{} + over.by.k_mem;
       es_syn = V{} + over.by.es_syn;
@@ -106,6 +122,7 @@ class Everyone {
 
  private:
   std::vector<One> parts_;
+  Array<T> rates_;  // 1 / tau_mem of all, 1 / tau_syn of all
   bool uniform_, positive_ = true;
   Taus taus_;
 };
@@ -124,6 +141,39 @@ Array<T> padded_table(const Given<T>& given) {
     std::copy_n(given.weight + row * given.neurons, given.neurons, table.data() + row * lanes);
   return table;
 }
+
+/// Rows of a padded table that are mostly zeros, as those of sparse feedback are: what is in them
+/// alone. A row that is read whole costs as much as all neurons' state, and comes from far away.
+template <class T>
+class SparseRows {
+ public:
+  SparseRows(const T* table, Index rows, Index neurons, Index lanes) : begin_(rows + 1, 0) {
+    const Index most = neurons / kShare;
+    for (Index row = 0; row < rows; ++row) {
+      const T* weights = table + row * lanes;
+      const Index before = neuron_.size();
+      for (Index n = 0; n < neurons; ++n)
+        if (!(weights[n] == 0)) neuron_.push_back(std::int32_t(n));
+      if (Index(neuron_.size()) - before > most) neuron_.resize(before);
+      for (Index n = before; n < Index(neuron_.size()); ++n) weight_.push_back(weights[neuron_[n]]);
+      begin_[row + 1] = neuron_.size();
+    }
+  }
+
+  bool has(Index row) const { return row + 1 < Index(begin_.size()) && begin_[row] < begin_[row + 1]; }
+
+  /// Calls with each neuron of a row and its weight.
+  template <class Call>
+  void each(Index row, Call&& call) const {
+    for (Index n = begin_[row]; n < begin_[row + 1]; ++n) call(neuron_[n], weight_[n]);
+  }
+
+ private:
+  static constexpr Index kShare = 6;  // of the neurons at most one in so many
+  std::vector<Index> begin_;
+  std::vector<std::int32_t> neuron_;
+  std::vector<T> weight_;
+};
 
 // ---- gradients
 
@@ -195,11 +245,13 @@ class GroupForward {
 
  public:
   GroupForward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-               const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log)
+               const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+               const Train<T>& train, const Log<T>& log)
       : given_(given),
         options_(options),
         everyone_(everyone),
         table_(table),
+        sparse_(sparse),
         spikes_(spikes),
         train_(train),
         log_(log),
@@ -208,7 +260,9 @@ class GroupForward {
         j_(lanes_),
         v_end_(lanes_),
         j_end_(lanes_),
-        threshold_(lanes_) {}
+        threshold_(lanes_),
+        nothing_(table + given.rows * lanes_),
+        pending_(nothing_) {}
 
   /// One sample; `time` and `row` of what arrives from outside, in order.
   void run(Index sample, const T* time, const std::int32_t* row, Index arrivals) {
@@ -224,10 +278,14 @@ class GroupForward {
       }
       now_ = std::max(now_, until);
       if (!arrives) break;
-      const Index of_table = row[next] >= 0 && row[next] < given_.rows ? row[next] : given_.rows;
+      const Index of_table = in_table(row[next]);
       add_row(of_table);
       write(of_table, T(1));
-      ++next;
+      if (++next < arrivals) {
+        // what arrives next is known, and may be far away
+        const T* ahead = table_ + in_table(row[next]) * lanes_;
+        for (Index at = 0; at < lanes_; at += kLanes) __builtin_prefetch(ahead + at);
+      }
     }
     log_.used[sample_] = std::int32_t(std::min(step_, log_.steps));
     train_.needed[sample_] =
@@ -235,8 +293,11 @@ class GroupForward {
   }
 
  private:
+  Index in_table(Index row) const { return row >= 0 && row < given_.rows ? row : given_.rows; }
+
   void begin(Index sample) {
     sample_ = sample;
+    pending_ = nothing_;
     const Index place = sample * given_.neurons, slots = options_.max_spikes;
     std::fill_n(spikes_.time + place * slots, given_.neurons * slots,
                 std::numeric_limits<T>::infinity());
@@ -271,16 +332,15 @@ class GroupForward {
     if (!due_.empty()) {
       const Index neuron = due_.front();
       due_.erase(due_.begin());
-      fire(neuron, double(v_[neuron]), double(j_[neuron]));
+      fire(neuron, double(v_[neuron]), current(neuron));
       return true;
     }
     const double window = until - now_;
     if (!(window > 0)) return false;
     const auto over = everyone_.over(window, false);
-    look(over);
+    everyone_.uniform() ? look<true>(over) : look<false>(over);
     if (candidates_.empty()) {
-      std::swap(v_, v_end_);
-      std::swap(j_, j_end_);
+      go_to_end();
       return false;
     }
     std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
@@ -298,16 +358,15 @@ class GroupForward {
       }
     }
     if (first_.empty()) {
-      std::swap(v_, v_end_);
-      std::swap(j_, j_end_);
+      go_to_end();
       return false;
     }
     // Of several that cross at one time each fires, one after the other in the order of numbers.
     std::sort(first_.begin(), first_.end());
     const Index neuron = first_.front();
     const Flow flow = decay(everyone_.taus(neuron), best);
-    const double v = v_[neuron], j = j_[neuron];
-    flow_to(best);
+    const double v = v_[neuron], j = current(neuron);
+    everyone_.uniform() ? flow_to<true>(best) : flow_to<false>(best);
     now_ += best;
     for (std::size_t n = 1; n < first_.size(); ++n) {
       v_[first_[n]] = std::max(v_[first_[n]], threshold_[first_[n]]);
@@ -317,15 +376,27 @@ class GroupForward {
     return true;
   }
 
+  /// j of a neuron, with what has just arrived.
+  double current(Index neuron) const { return T(j_[neuron] + pending_[neuron]); }
+
+  void go_to_end() {
+    std::swap(v_, v_end_);
+    std::swap(j_, j_end_);
+    pending_ = nothing_;
+  }
+
   /// Everyone at the end of a window, and who may cross in it.
+  template <bool kUniform>
   void look(const typename Everyone<T>::Over& over) {
     candidates_.clear();
     const bool positive = everyone_.positive();
     for (Index q = 0; q < everyone_.vectors(); ++q) {
-      V em, es, k, bound, v, j, threshold;
-      everyone_.coefficients(over, q, em, es, k, bound);
+      V em, es, k, bound, v, j, more, threshold;
+      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
       std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
       std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+      std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
+      j += more;
       std::memcpy(&threshold, threshold_.data() + q * kLanes, sizeof(threshold));
       const V zero = {}, rest = v * em, pull = positive ? j : (j > zero ? j : zero);
       const V v_end = rest + j * k, j_end = j * es;
@@ -338,7 +409,7 @@ class GroupForward {
 
   /// A neuron that may cross, with a time before which it does not: as if j did not fall.
   void consider(Index neuron) {
-    const double v = v_[neuron], j = std::max(double(j_[neuron]), 0.0);
+    const double v = v_[neuron], j = std::max(current(neuron), 0.0);
     const double threshold = everyone_.threshold(neuron);
     const double wait = everyone_.taus(neuron).mem * (threshold - v) / (j - v);
     const bool known = v < threshold && j > threshold && wait >= 0;  // of infinite ones nothing is
@@ -348,7 +419,7 @@ class GroupForward {
   /// When a neuron crosses, after now; inf where it does not within the window.
   double crossing(Index neuron, double window) const {
     const Taus& taus = everyone_.taus(neuron);
-    const double v = v_[neuron], j = j_[neuron], threshold = everyone_.threshold(neuron);
+    const double v = v_[neuron], j = current(neuron), threshold = everyone_.threshold(neuron);
     if (v >= threshold) return 0;
     const double v_end = v_end_[neuron], j_end = j_end_[neuron];
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
@@ -358,17 +429,21 @@ class GroupForward {
     return solve(taus, v, j, threshold, window, tolerance_of(T()));
   }
 
+  template <bool kUniform>
   void flow_to(double wait) {
     const auto over = everyone_.over(wait, false);
     for (Index q = 0; q < everyone_.vectors(); ++q) {
-      V em, es, k, bound, v, j;
-      everyone_.coefficients(over, q, em, es, k, bound);
+      V em, es, k, bound, v, j, more;
+      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
       std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
       std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+      std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
+      j += more;
       const V v_then = v * em + j * k, j_then = j * es;
       std::memcpy(v_.data() + q * kLanes, &v_then, sizeof(v));
       std::memcpy(j_.data() + q * kLanes, &j_then, sizeof(j));
     }
+    pending_ = nothing_;
   }
 
   /// A spike now, of a neuron at (v, j), and what it sends.
@@ -400,15 +475,21 @@ class GroupForward {
     write(row, slope);
   }
 
+  /// A row of the table arrives now; it is added when time goes on, in the same pass.
   void add_row(Index row) {
-    const T* weights = table_ + row * lanes_;
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
-      V j, more;
-      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
-      std::memcpy(&more, weights + q * kLanes, sizeof(more));
-      j += more;
-      std::memcpy(j_.data() + q * kLanes, &j, sizeof(j));
-    }
+    if (pending_ != nothing_)
+      for (Index q = 0; q < everyone_.vectors(); ++q) {
+        V j, more;
+        std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
+        std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
+        j += more;
+        std::memcpy(j_.data() + q * kLanes, &j, sizeof(j));
+      }
+    pending_ = nothing_;
+    if (sparse_.has(row))
+      sparse_.each(row, [&](Index neuron, T weight) { j_[neuron] += weight; });
+    else
+      pending_ = table_ + row * lanes_;
   }
 
   void write(Index row, T slope) {
@@ -426,11 +507,13 @@ class GroupForward {
   const Options& options_;
   const Everyone<T>& everyone_;
   const T* table_;
+  const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
   Index lanes_;
   Array<T> v_, j_, v_end_, j_end_, threshold_;
+  const T *nothing_, *pending_;  // a row of zeros; what arrives now and is not in j_ yet
   std::vector<Index> due_, first_;  // who fires now; who crosses first
   std::vector<Candidate> candidates_;
   Index sample_ = 0, step_ = 0, fired_ = 0;
@@ -443,8 +526,9 @@ void group_forward(const Given<T>& given, const Options& options, const Ordered<
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
+  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, everyone, table.data(), spikes, train, log);
+    GroupForward<T> forward(given, options, everyone, table.data(), sparse, spikes, train, log);
     forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
                 intervals.used(b));
   });
@@ -466,18 +550,20 @@ class GroupBackward {
 
  public:
   GroupBackward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-                const T* table, const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                const Cotangents<T>& cotangents)
+                const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
+                const Train<T>& train, const Log<T>& log, const Cotangents<T>& cotangents)
       : given_(given),
         options_(options),
         everyone_(everyone),
         table_(table),
+        sparse_(sparse),
         spikes_(spikes),
         train_(train),
         log_(log),
         cotangents_(cotangents),
         lanes_(everyone.padded()),
         state_(7 * lanes_),
+        nowhere_(lanes_, T(0)),
         left_(given.neurons) {}
 
   /// Adds to the gradients: `by_weight` like the table, `by_time` (arrivals,) in order or null, `own`
@@ -529,26 +615,44 @@ class GroupBackward {
   }
   static void store(T* to, V value) { std::memcpy(to, &value, sizeof(value)); }
 
-  void flow(double time) { step_back<false>(time, given_.rows, nullptr); }
+  void flow(double time) { back(time, given_.rows, nullptr, false); }
 
   /// Back over a time, and through what arrives at its begin: its row of the gradient, and dL/dt.
   double back(double time, Index row, T* by_weight, bool timed) {
-    return timed ? step_back<true>(time, row, by_weight) : step_back<false>(time, row, by_weight);
+    const std::true_type yes;
+    const std::false_type no;
+    if (own_) {
+      if (everyone_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
+      return step_back(yes, no, yes, time, row, by_weight);
+    }
+    if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
+    if (timed && sparse_.has(row)) {
+      step_back(no, yes, no, time, row, by_weight);
+      double moved = 0;
+      sparse_.each(row, [&](Index n, T weight) {
+        moved += weight * (p_j()[n] * everyone_.synaptics()[n] - p_v()[n] * everyone_.leaks()[n]);
+      });
+      return moved;
+    }
+    return timed ? step_back(yes, yes, no, time, row, by_weight)
+                 : step_back(no, yes, no, time, row, by_weight);
   }
 
-  template <bool kTimed>
-  double step_back(double time, Index row, T* by_weight) {
-    const bool of_lanes = own_ != nullptr;
-    const auto over = everyone_.over(time, of_lanes);
+  template <class Timed, class Uniform, class OfLanes>
+  double step_back(Timed, Uniform, OfLanes, double time, Index row, T* by_weight) {
+    constexpr bool kTimed = Timed::value, kUniform = Uniform::value, kOfLanes = OfLanes::value;
+    const auto over = everyone_.over(time, kOfLanes);
     const T* weights = table_ + row * lanes_;
+    // nothing is asked for of a mere flow: its row goes to where nobody looks
+    T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
     V moved = {};
     for (Index q = 0; q < everyone_.vectors(); ++q) {
       const Index at = q * kLanes;
       V em, es, k, bound, v = load(p_v() + at), j = load(p_j() + at);
-      everyone_.coefficients(over, q, em, es, k, bound);
-      if (of_lanes) {
+      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
+      if constexpr (kOfLanes) {
         V em_mem, k_mem, es_syn, k_syn;
-        everyone_.derivatives(over, q, em_mem, k_mem, es_syn, k_syn);
+        everyone_.template derivatives<kUniform>(over, q, em_mem, k_mem, es_syn, k_syn);
         const V of_v = load(v_mem() + at), of_j = load(j_mem() + at), of_s = load(j_syn() + at);
         const V j_by_mem = of_v * k + of_j * es + v * k_mem;
         const V j_by_syn = of_s * es + v * k_syn + j * es_syn;
@@ -563,14 +667,9 @@ class GroupBackward {
       v = v * em;
       store(p_v() + at, v);
       store(p_j() + at, j);
-      if (by_weight) store(by_weight + row * lanes_ + at, load(by_weight + row * lanes_ + at) + j);
+      store(by_row + at, load(by_row + at) + j);
       if constexpr (kTimed) {
-        const auto& part = everyone_.part(q);
-        V leak, synaptic;
-        for (int n = 0; n < kLanes; ++n) {
-          leak[n] = T(part.taus[n].leak);
-          synaptic[n] = T(part.taus[n].synaptic);
-        }
+        const V leak = load(everyone_.leaks() + at), synaptic = load(everyone_.synaptics() + at);
         moved += load(weights + at) * (j * synaptic - v * leak);
       }
     }
@@ -621,12 +720,13 @@ class GroupBackward {
   const Options& options_;
   const Everyone<T>& everyone_;
   const T* table_;
+  const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
   const Cotangents<T>& cotangents_;
   Index lanes_, sample_ = 0;
-  Array<T> state_;
+  Array<T> state_, nowhere_;
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
   double* own_ = nullptr;
 };
@@ -640,9 +740,10 @@ void group_backward(const Given<T>& given, const Options& options, const Ordered
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
+  const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
   parts.run(options.threads, [&](Index b, T* by_weight, double* own) {
-    GroupBackward<T> backward(given, options, everyone, table.data(), spikes, train, log,
+    GroupBackward<T> backward(given, options, everyone, table.data(), sparse, spikes, train, log,
                               cotangents);
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
     const Index used = intervals.used(b);

@@ -140,6 +140,8 @@ void earliest(const T* time, Index batch, Index events, Index room, Index thread
 /// Intervals of all samples: number 0 lies before the first arrival, number n follows arrival n - 1.
 template <class T>
 class Intervals {
+  using V = Vector<T>;
+
  public:
   Intervals(const Given<T>& given, const Ordered<T>& ordered)
       : given_(given), ordered_(ordered), offset_(given.batch + 1) {
@@ -191,35 +193,35 @@ class Intervals {
       const Index count = used(sample) + 1;
       Step<T>* steps = steps_.data() + offset_[sample];
       const T* times = ordered_.time + ordered_.first(sample);
-      const T stretch = 1 + 2 * std::numeric_limits<T>::epsilon();
-      const double to_ratio = taus_.gap > 0 ? 1 / taus_.gap : 0.0;
-      const DoubleVector zero = {};
+      const T stretch = 1 + 4 * std::numeric_limits<T>::epsilon();
+      const T slow = T(taus_.slow), gap = T(taus_.gap), gain = T(taus_.gain);
+      const T to_ratio = taus_.gap > 0 ? T(1 / taus_.gap) : T(0);
+      const V zero = {};
       double begin = 0;
-      for (Index first = 0; first < count; first += 8) {
-        const Index block = std::min<Index>(8, count - first);
-        DoubleVector t = {};
+      for (Index first = 0; first < count; first += kWidth<T>) {
+        const Index block = std::min<Index>(kWidth<T>, count - first);
+        V t = {};
         for (Index n = 0; n < block; ++n) {
           const double end = first + n + 1 < count ? double(times[first + n]) : given_.t_end;
-          t[n] = end - begin;
+          t[n] = T(end - begin);
           begin = end;
         }
         t = t > zero ? t : zero;
-        const DoubleVector fallen = expm1_of(-t * taus_.slow), bend = expm1_of(-t * taus_.gap);
-        const DoubleVector slower = 1 + fallen, faster = slower + slower * bend;
-        const DoubleVector ratio = bend < zero ? -bend * to_ratio : t;
-        const DoubleVector k = slower * ratio * taus_.gain;
-        const DoubleVector em = taus_.mem_longer ? slower : faster;
-        const DoubleVector es = taus_.mem_longer ? faster : slower;
-        const DoubleVector fall =
-            taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend);
-        for (Index n = 0; n < block; ++n) {
+        // of what is asked: v em + j k and j es, and 1 - em for the bound
+        const V fallen = expm1_of(-t * slow), bend = expm1_of(-t * gap);
+        const V slower = 1 + fallen, faster = slower + slower * bend;
+        const V ratio = bend < zero ? -bend * to_ratio : t;
+        const V k = slower * ratio * gain;
+        const V em = taus_.mem_longer ? slower : faster;
+        const V es = taus_.mem_longer ? faster : slower;
+        const V fall = (taus_.mem_longer ? -fallen : -(fallen + bend + fallen * bend)) * stretch;
+        const V bound = fall > k ? fall : k;
+        for (Index n = 0; n < block; ++n)
           // k is never larger than the bound; rounding must not make it so
-          const T of_k = T(k[n]);
-          steps[first + n] = {T(em[n]), T(es[n]), of_k, std::max(T(fall[n]) * stretch, of_k)};
-        }
+          steps[first + n] = {em[n], es[n], k[n], bound[n]};
         if (derivatives)
           for (Index n = 0; n < block; ++n) {
-            FlowBy by = decay_by(taus_, t[n], {em[n], es[n], k[n]});
+            const FlowBy by = decay_by(taus_, t[n], {em[n], es[n], k[n]});
             steps_by_[offset_[sample] + first + n] = {T(by.em_mem), T(by.k_mem), T(by.es_syn),
                                                       T(by.k_syn)};
           }
@@ -739,7 +741,18 @@ class Backward {
 
   void add(const T* times, Index used, int lane, Index slot, bool release, double time) {
     // what arrives at the very time of a spike comes after it
-    put(std::lower_bound(times, times + used, time) - times, lane, slot, release, time);
+    put(earlier(times, used, time), lane, slot, release, time);
+  }
+
+  /// How many of some times in order are below another: by halves, without a branch to foresee.
+  static Index earlier(const T* times, Index used, double time) {
+    Index found = 0;
+    for (Index left = used; left > 0;) {
+      const Index half = (left + 1) / 2;
+      found += times[found + half - 1] < time ? half : 0;
+      left -= half;
+    }
+    return found;
   }
 
   /// When V is let go, as far as it is told from when something arrives that moves V.

@@ -239,6 +239,28 @@ inline DoubleVector expm1_of(DoubleVector x) {
   return power * p + (power - 1.0);
 }
 
+/// The same in sixteen lanes of float.
+inline FloatVector expm1_of(FloatVector x) {
+  typedef std::int32_t IntVector __attribute__((vector_size(64)));
+  const FloatVector least = FloatVector{} - 87.0f;
+  x = x < least ? least : x;
+  const float magic = 12582912.0f;  // 1.5 * 2^23
+  FloatVector shifted = x * 1.44269504f + magic;
+  FloatVector whole = shifted - magic;
+  FloatVector r = x - whole * 0.693145752f;
+  r = r - whole * 1.42860677e-6f;
+  // sum of r^n / n!, n = 1 ... 8
+  FloatVector p = FloatVector{} + 1.0f;
+  for (int n = 8; n > 1; --n) p = 1.0f + r * p * (1.0f / n);
+  p = r * p;
+  IntVector bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits << 23) + (std::int32_t(127) << 23);
+  FloatVector power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return power * p + (power - 1.0f);
+}
+
 // ---- events in the order of time
 
 /// A time as a number that sorts like it.

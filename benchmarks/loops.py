@@ -35,7 +35,7 @@ def compiled() -> ctypes.CDLL:
     if shutil.which(compiler) is None:
         raise Unavailable(f"no C compiler: '{compiler}' is not there")
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "native.so"
+        library = Path(folder) / "loops.so"
         source = Path(__file__).with_suffix(".c")
         subprocess.run(
             [compiler, *FLAGS, "-shared", "-fPIC", source, "-o", library, "-lm"], check=True
