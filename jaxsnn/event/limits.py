@@ -80,15 +80,21 @@ def event_limits(
 
 
 def _in_turn(cycles: Iterable[Cycle]) -> Iterator[Problem]:
-    """Loops without a neuron, in which a time step passes."""
+    """Loops in which the order of the nodes decides where a time step passes."""
     for cycle in (cycle for cycle in cycles if cycle.in_turn):
         names = listing(wire.name for wire in cycle.wires)
+        between = {wire.name for wire in cycle.wires if wire.kind != "neuron"}
+        if any(between.issuperset({*wire.late, wire.name}) for wire in cycle.wires if wire.late):
+            what, fix = "form a loop without a neuron, which remembers", _STEPPED
+        else:
+            what = "join what several neurons of their loop send, which passes"
+            fix = f"give each way from neuron to neuron weights of its own, or {_STEPPED}"
         yield Problem(
             node=cycle.wires[0].name,
             code="instant-cycle",
-            message=f"nodes {names} form a loop without a neuron, which remembers from one time "
-            "step to the next, and continuous time has no steps",
-            fix=_STEPPED,
+            message=f"nodes {names} {what} from one time step to the next in the order of the "
+            "importer, and continuous time has no steps",
+            fix=fix,
         )
 
 

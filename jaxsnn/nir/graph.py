@@ -332,5 +332,6 @@ class Graph:
         conventions = dialect.conventions
         if conventions is None:
             return {}, ()
-        found = [meant for meaning in conventions.meanings for meant in meaning(self)]
+        read = dataclasses.replace(self, dialect=dialect)
+        found = [meant for meaning in conventions.meanings for meant in meaning(read)]
         return {node.name: node for node, _ in found}, tuple(change for _, change in found)

@@ -228,6 +228,7 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_spike_times_agree_with_differences():
     """By jax.hessian, forward over reverse: by weights, time constants and input times."""
     net, times, index, readout = drawn("newton", SEEDS["newton"][0])

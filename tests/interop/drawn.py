@@ -213,3 +213,31 @@ def _readout(net: _Net, framework: str, rng: np.random.Generator) -> None:
     decay = rng.uniform(0.6, 0.95, 3)
     entry = _numbers(framework, "LI", decay, decay, (3,))
     net.add(entry | {"type": "LI", "v_leak": np.zeros(3)}, (3,))
+
+
+def drawn_with_loops(framework: str, seed: int) -> Graph:
+    """A network whose populations feed each other: some back to those before, some to themselves."""
+    rng = np.random.default_rng([seed, len(framework), ord(framework[2]), 1])
+    net, names = _Net((5,)), []
+    alike = rng.random() < 0.5
+    for size in rng.integers(3, 8, rng.integers(2, 4)):
+        _matrix(net, int(size), rng)
+        names.append(_neuron(net, framework, rng, alike))
+    sizes = {name: net.nodes[name]["v_threshold"].size for name in names}
+    for number, source in enumerate(names):
+        for target in names[: number + 1]:
+            if rng.random() < (0.3 if source == target else 0.6) or (source, target) == (
+                names[-1],
+                names[0],
+            ):
+                weight = rng.normal(0, 0.4, (sizes[target], sizes[source])).astype(np.float32)
+                entry: dict[str, Any] = {"type": "Linear", "weight": weight}
+                if rng.random() < 0.3:
+                    bias = rng.uniform(-0.1, 0.1, sizes[target]).astype(np.float32)
+                    entry |= {"type": "Affine", "bias": bias}
+                net.nodes[f"{source}to{target}"] = entry
+                net.edges += [(source, f"{source}to{target}"), (f"{source}to{target}", target)]
+    _matrix(net, 3, rng)
+    _neuron(net, framework, rng, alike)
+    net.add({"type": "Output", "shape": np.array(net.shape)}, net.shape)
+    return parse(_document(net), **_options(framework, rng))

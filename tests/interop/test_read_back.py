@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, TimeStepped, check, lower, simulate
-from jaxsnn.errors import JaxsnnError, LoweringError
+from jaxsnn.errors import DialectError, JaxsnnError, LoweringError
 from jaxsnn.nir import parse, read, write
 from jaxsnn.nir.convert import convert
 from tests.helpers.random_spikes import random_raster
@@ -100,6 +100,15 @@ def test_what_norse_makes_of_files_of_others(neuron):
     np.testing.assert_array_equal(y, theirs)
     if isinstance(neuron, nir.LIF):
         assert any("r = 7 is read as 1" in change.what for change in graph.repairs)
+
+
+def test_a_reset_method_does_not_reach_every_type():
+    nodes = {"i": nir.Input(np.array([3])), "n": lif(), "o": nir.Output(np.array([3]))}
+    net = nir.NIRGraph(nodes, [("i", "n"), ("n", "o")], type_check=False)
+    said = {"dialect": "norse==importer", "dt": DT}
+    with pytest.raises(DialectError, match=r"'n' .LIF. resets to zero in Norse's importer"):
+        parse(net, reset="subtract", **said)
+    assert parse(net, reset={"n": "zero"}, **said)
 
 
 def test_the_event_engine_refuses_a_current_that_rests_elsewhere():

@@ -447,9 +447,7 @@ def _difference(
             or not like
             or not np.allclose(np.asarray(before, float), value, rtol=1e-9, atol=0)
         ):
-            parts.append(
-                f"{key} {'' if before is None else _span(before) + ' becomes '}{_span(value)}"
-            )
+            parts.append(f"{key} {_span(value) if before is None else _becomes(before, value)}")
     if not np.all(factor == 1):
         parts.append(f"its input weights are multiplied by {_span(factor)}")
     if np.any(offset):
@@ -457,10 +455,19 @@ def _difference(
     return ", ".join(parts)
 
 
-def _span(value: Any) -> str:
+def _becomes(old: Any, new: Any) -> str:
+    """With as many digits as tell the two apart."""
+    said = ((_span(old, digits), _span(new, digits)) for digits in (6, 9, 17))
+    within = (_span(old), "other numbers in between")
+    before, after = next((pair for pair in said if pair[0] != pair[1]), within)
+    return f"{before} becomes {after}"
+
+
+def _span(value: Any, digits: int = 6) -> str:
     array = np.asarray(value, float)
     low, high = float(array.min()), float(array.max())
-    return f"{low:.6g}" if np.isclose(low, high, rtol=1e-7, atol=0) else f"{low:.6g} to {high:.6g}"
+    alike = np.isclose(low, high, rtol=1e-7, atol=0)
+    return f"{low:.{digits}g}" if alike else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _graph_of(draft: Draft, source: Graph, target: Target, setting: Setting) -> Graph:

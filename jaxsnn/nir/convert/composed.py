@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir.convert.draft import Draft, loops_of, scale_inputs
+from jaxsnn.nir.convert.draft import Draft, feedback_of, scale_inputs
 from jaxsnn.nir.convert.step import Step
 
 #: What makes a neuron fire whatever else arrives, in units of its v_threshold.
@@ -43,23 +43,12 @@ def composed(
                 fix="flatten what feeds it",
                 node=name,
             )
-        own = _weights_to_itself(draft, name)
+        own = feedback_of(draft, name)
         write = _write_unless_above if step.reset == "subtract unless above" else _write_skip
         found |= write(draft, step, own)
         why = f"{title}'s importer has no neuron with that reset"
         draft.changed(name, "is written as several nodes, which together do the same", why)
     return found
-
-
-def _weights_to_itself(draft: Draft, name: str) -> list[str]:
-    """The weights through which a population feeds itself."""
-    return [
-        other
-        for part in loops_of(draft)
-        if name in part
-        for other in part
-        if (other, name) in draft.edges
-    ]
 
 
 def _write_unless_above(draft: Draft, step: Step, own: list[str]) -> dict[str, Step]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir.graph import Change, Edge, Graph, natural_key
-from jaxsnn.nir.loops import late_edges
+from jaxsnn.nir.loops import feedback_edges, late_edges
 from jaxsnn.nir.node_shapes import LIKE_XLA
 from jaxsnn.nir.nodes import NEURONS, Node, class_of
 from jaxsnn.nir.passes import Shape, bypass_relays, is_relay, shapes, window
@@ -153,7 +153,7 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
         if target in reaching:
             seen[(names[source], names[target])] = None
     draft.edges = list(seen)
-    for source, target in late_edges(graph):
+    for source, target in (*late_edges(graph), *feedback_edges(graph)):
         if {source, target} <= reaching:
             draft.delayed.append((names[source], names[target]))
     return draft, names
@@ -255,6 +255,14 @@ def loops_of(draft: Draft) -> list[list[str]]:
     graph = networkx.DiGraph(draft.edges)
     parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
     return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)
+
+
+def feedback_of(draft: Draft, name: str) -> list[str]:
+    """What feeds a population a step later, from within its loop."""
+    part = next((part for part in loops_of(draft) if name in part), [])
+    if len(part) > 2:
+        return [source for source, target in draft.delayed if target == name]
+    return [source for source in draft.sources(name) if source in part]
 
 
 def as_node(name: str, entry: dict[str, Any]) -> Node:

@@ -52,12 +52,11 @@ def _add(draft: Draft, step: Step, diagonal: np.ndarray) -> None:
     if not np.any(diagonal):
         return
     name = step.name
-    for part in loops_of(draft):
-        if name in part:
-            (weights,) = (other for other in part if other != name)
-            entry = draft.nodes[weights]
-            entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
-            break
+    part = next((part for part in loops_of(draft) if name in part), [])
+    if len(part) == 2:
+        (weights,) = (other for other in part if other != name)
+        entry = draft.nodes[weights]
+        entry["weight"] = np.asarray(entry["weight"], float) + np.diag(diagonal)
     else:
         weights = f"{name}_reset"
         while weights in draft.nodes:
@@ -65,6 +64,7 @@ def _add(draft: Draft, step: Step, diagonal: np.ndarray) -> None:
         draft.nodes[weights] = {"type": "Linear", "weight": np.diag(diagonal)}
         draft.shapes[weights] = (draft.shapes[name][1], draft.shapes[name][0])
         draft.edges += [(name, weights), (weights, name)]
+        draft.delayed += [(weights, name)] if part else []
     draft.changed(
         weights,
         f"gives '{name}' back what the importer's subtraction of v_threshold takes at another time",

@@ -16,7 +16,13 @@ from jaxsnn.nir.convert.step import Step
 from jaxsnn.nir.convert.target import Target
 from jaxsnn.nir.convert.thread import threaded
 from jaxsnn.nir.graph import Edge, Graph, edge_key
-from jaxsnn.nir.loops import late_edges, stepped_loops
+from jaxsnn.nir.loops import (
+    Order,
+    importer_late_edges,
+    late_edges,
+    loops_of_several,
+    stepped_loops,
+)
 
 
 def join_outputs(draft: Draft, target: Target) -> None:
@@ -128,7 +134,7 @@ def _loop_problems(draft: Draft, target: Target) -> Iterator[Problem]:
         if len(part) == 2 and set(part) & set(draft.memories):
             continue
         # The source runs them as an importer does, and so will the target.
-        if _steps_loops(target) and any({*edge} <= {*part} for edge in draft.delayed):
+        if _order_of(target) and any({*edge} <= {*part} for edge in draft.delayed):
             continue
         kinds = sorted(
             "neuron" if draft.nodes[name]["type"] in NEURON_TYPES else "other" for name in part
@@ -178,17 +184,20 @@ def rewire(draft: Draft, target: Target, steps: Mapping[str, Step], dt: float) -
     if importer.by_name and draft.delayed:
         _name_in_order(draft, target.title)
     for edge in recurrent if importer.longer_loops else ():
-        if edge[1] in draft.memories or edge in draft.delayed:
+        weights, neuron = _renamed(draft, edge)
+        alone = draft.sources(weights) == [neuron] and draft.nodes[neuron]["type"] in NEURON_TYPES
+        if edge[1] in draft.memories or (edge in draft.delayed and not alone):
             continue
-        _longer_loop(draft, _renamed(draft, edge), target.title)
+        longer = _longer_loop(draft, (weights, neuron), target.title)
+        draft.delayed = [longer if each == edge else each for each in draft.delayed]
     if importer.wire is not None:
         later = target.late and not any(step.late for step in steps.values())
         importer.wire(draft, recurrent, later, dt)
 
 
-def _steps_loops(target: Target) -> bool:
-    """Whether its importer runs loops without a neuron."""
-    return target.framework is not None and target.framework.dialects[0].runs_loops is not None
+def _order_of(target: Target) -> Order | None:
+    """How its importer orders nodes; None: it runs no loops but of a neuron and its weights."""
+    return None if target.framework is None else target.framework.dialects[0].runs_loops
 
 
 def check_order(draft: Draft, made: Graph, target: Target) -> None:
@@ -199,9 +208,9 @@ def check_order(draft: Draft, made: Graph, target: Target) -> None:
         made: The graph that was made of it.
         target: Whom it is written for.
     """
-    meant = {_renamed(draft, edge) for edge in draft.delayed}
+    delayed = {_renamed(draft, edge) for edge in draft.delayed}
     stepped = {name for part in stepped_loops(made) for name in part}
-    meant = {edge for edge in meant if stepped.issuperset(edge)}
+    meant = {edge for edge in delayed if stepped.issuperset(edge)}
     late = late_edges(made)
     remembering = {draft.renamed.get(name, name) for name in draft.memories}
     inside = {edge for edge in late if edge[1] not in remembering}
@@ -211,10 +220,21 @@ def check_order(draft: Draft, made: Graph, target: Target) -> None:
         if all((source, name) in late for source in made.predecessors(name))
     ]
     wrong = sorted((meant - {*late}) | (inside - meant)) + [(name, name) for name in sorted(only)]
-    if meant and wrong:
+    if not (meant and wrong):
+        wrong = sorted(_wrong_of_several(made, delayed, target))
+    if wrong:
         source, end = wrong[0]
         what = f"the loop through '{source}' and '{end}' would act in another step there"
         refuse_for(target, [_reason(end, what, fix="leave the loop out")])
+
+
+def _wrong_of_several(made: Graph, delayed: set[Edge], target: Target) -> set[Edge]:
+    """Edges of loops through several neurons that act in another step in the importer than meant."""
+    order = _order_of(target)
+    nodes = {name for part in loops_of_several(made) for name in part}
+    meant = {edge for edge in delayed if nodes.issuperset(edge)}
+    late = None if order is None else importer_late_edges(made, order)
+    return meant if late is None else meant ^ {*late}
 
 
 def _renamed(draft: Draft, edge: Edge) -> Edge:
@@ -293,8 +313,8 @@ def _name_in_order(draft: Draft, title: str) -> None:
     draft.renamed = names
 
 
-def _longer_loop(draft: Draft, edge: Edge, title: str) -> None:
-    """Make three nodes of a loop of two, on which the importer fails."""
+def _longer_loop(draft: Draft, edge: Edge, title: str) -> Edge:
+    """Make three nodes of a loop of two, on which the importer fails; its edge to the neuron."""
     shape = draft.shapes[edge[0]][1]
     entry = {
         "type": "Linear",
@@ -306,6 +326,7 @@ def _longer_loop(draft: Draft, edge: Edge, title: str) -> None:
         "an identity in the loop",
         f"{title}'s importer fails on loops of two nodes, and runs longer ones",
     )
+    return name, edge[1]
 
 
 def depths(draft: Draft, title: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.nir.convert.draft import WEIGHTED, Draft, identity, loops_of
+from jaxsnn.nir.convert.draft import WEIGHTED, Draft, feedback_of, identity, loops_of
 from jaxsnn.nir.convert.step import Step
 
 #: Time constants count as equal up to this many digits of the decay.
@@ -38,7 +38,7 @@ def alike(
         if len(groups) < 2 or (name in looped and not loops):
             found[name] = step
             continue
-        own = _weights_to_itself(draft, name) if name in looped else []
+        own = feedback_of(draft, name) if name in looped else []
         found |= _split(draft, step, groups, own)
         why = f"{title}'s importer takes one time constant for all neurons of a node"
         draft.changed(name, f"is written as {len(groups)} nodes, whose spikes '{name}' joins", why)
@@ -56,12 +56,6 @@ def _groups(step: Step) -> list[np.ndarray]:
     for channel in range(step.shape[0]):
         groups.setdefault(rows[:, channel, 0].tobytes(), []).append(channel)
     return [np.array(group) for group in groups.values()]
-
-
-def _weights_to_itself(draft: Draft, name: str) -> list[str]:
-    """What feeds a population within its loop."""
-    (part,) = (part for part in loops_of(draft) if name in part)
-    return [source for source in draft.sources(name) if source in part]
 
 
 def _split(draft: Draft, step: Step, groups: list[np.ndarray], own: list[str]) -> dict[str, Step]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, listing
+from jaxsnn.errors import ConversionError, DialectError, listing
 from jaxsnn.nir.convert.neuron_writing import (
     NO_LEAK,
     Setting,
@@ -108,8 +108,19 @@ _WRITES_MAIN = dataclasses.replace(
 
 
 def _ignored(graph: Graph) -> Iterator[tuple[Node, Change]]:
-    """What its importer takes in place of the numbers of a file: a reset to 0, r = 1 of LIF."""
+    """What its importer takes in place of the numbers of a file: a reset to 0, r = 1 of LIF.
+
+    Raises:
+        DialectError: LIF or IF are said to subtract, which its reset_method does not reach.
+    """
     for node in graph.nodes.values():
+        if node.type in ("LIF", "IF") and graph.dialect.at(node.name).reset == "subtract":
+            raise DialectError(
+                f"node '{node.name}' ({node.type}) resets to zero in Norse's importer, whatever its"
+                " reset_method is, and reset is 'subtract'",
+                fix=f'say reset={{"{node.name}": "zero"}} of it',
+                node=node.name,
+            )
         taken = {"IF": {"v_reset": 0}, "LIF": {"v_reset": 0, "r": 1}, "CubaLIF": {"v_reset": 0}}
         meant, said = {}, []
         for name, value in taken.get(node.type, {}).items():
