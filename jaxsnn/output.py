@@ -118,7 +118,7 @@ def write_whole(path: Name, content: bytes | str, force: bool = False) -> None:
     write_together({path: content}, force)
 
 
-def write_together(contents: Mapping[Name, bytes | str], force: bool = False) -> None:
+def write_together(contents: Mapping[Any, bytes | str], force: bool = False) -> None:
     """Write files that belong together: all, each as `write_whole` does, or none.
 
     All are on the disk before the first gets its name; the last in the mapping is the one that

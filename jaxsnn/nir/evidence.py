@@ -70,10 +70,9 @@ def ties(nodes: Mapping[str, Node], evidence: Evidence | None = None) -> Iterato
             pairs = pairs[:1]
         pairs = [pair for pair in pairs if set(pair) <= set(node.names)]
         for names in pairs:
-            values = [np.asarray(node.value(key), float).ravel() for key in names]
-            if len({value.size for value in values} - {1}) > 1:
-                continue  # they belong to different neurons, which is a problem of its own
-            tau, gain = np.broadcast_arrays(*values)
+            tau, gain = np.broadcast_arrays(
+                *(np.asarray(node.value(key), float).ravel() for key in names)
+            )
             if evidence is not None and evidence.r_of_one_is_silent and not current_based:
                 tau, gain = tau[gain != 1], gain[gain != 1]
             yield Tie(node=name, names=names, tau=tau, gain=gain)

@@ -110,8 +110,9 @@ def said_of_dtype(dtype: np.dtype) -> Any:
     if dtype.subdtype is not None:
         return {"array": said_of_dtype(dtype.subdtype[0]), "shape": dtype.subdtype[1]}
     if dtype.names is not None:
-        offsets = [dtype.fields[name][1] for name in dtype.names]  # pyright: ignore[reportOptionalSubscript]
-        fields = [said_of_dtype(dtype[name]) for name in dtype.names]
+        layout: Any = dtype.fields
+        fields = [said_of_dtype(layout[name][0]) for name in dtype.names]
+        offsets = [layout[name][1] for name in dtype.names]
         return {"names": dtype.names, "of": fields, "offsets": offsets, "size": dtype.itemsize}
     return dtype.str
 
@@ -127,8 +128,8 @@ def dtype_of(said: Any) -> np.dtype:
     if "array" in said:
         return np.dtype((dtype_of(said["array"]), tuple(said["shape"])))
     formats = [dtype_of(field) for field in said["of"]]
-    layout = {"names": said["names"], "formats": formats}
-    return np.dtype(layout | {"offsets": said["offsets"], "itemsize": said["size"]})
+    layout: Any = {"names": said["names"], "formats": formats, "offsets": said["offsets"]}
+    return np.dtype(layout | {"itemsize": said["size"]})
 
 
 def load(path: str | os.PathLike[str]) -> Group:

@@ -79,7 +79,7 @@ def send(document: Group, out: BufferedWriter | io.BytesIO) -> None:
     arrays: list[np.ndarray] = []
     _send_header(out, {"document": _tree(document, arrays)})
     for array in arrays:
-        out.write(memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b"")
+        out.write(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
 
 
 def _send_header(out: BufferedWriter | io.BytesIO, content: Any) -> None:
@@ -171,7 +171,7 @@ def _value(said: dict[str, Any], child: Any) -> Any:
     else:
         value = np.empty(shape, dtype_of(said["array"]))
         if value.nbytes:
-            child.read_into(memoryview(value.reshape(-1).view(np.uint8)))
+            child.read_into(value.reshape(-1).view(np.uint8).data)
     value.setflags(write=False)
     return value
 
@@ -180,7 +180,7 @@ def _received_texts(said: dict[str, Any], shape: tuple[int, ...], child: Any) ->
     value = np.empty(shape, object)
     lengths = np.empty(value.size, np.int64)
     if value.size:
-        child.read_into(memoryview(lengths.view(np.uint8)))
+        child.read_into(lengths.view(np.uint8).data)
     joined = bytes(child.read(said["bytes"]))
     start = 0
     for number, length in enumerate(lengths.tolist()):

@@ -29,12 +29,14 @@ def validate(graph: Graph) -> tuple[Problem, ...]:
 
 def is_open(problem: Problem, graph: Graph) -> bool:
     """Whether a problem may be none in a dialect that means numbers otherwise: learnt decays that
-    are clamped, pools that are padded by name.
+    are clamped, pools that are padded by name. No dialect makes shapes of one node fit each other.
     """
     if problem.code == "shape-mismatch":
         return True
     node = graph.nodes.get(problem.node)
-    return problem.code == "not-positive" and node is not None and node.traits.state
+    if problem.code != "not-positive" or node is None or not node.traits.state:
+        return False
+    return not any(_element_problems(node))
 
 
 def refuse_problems(graph: Graph) -> None:

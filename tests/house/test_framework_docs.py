@@ -36,7 +36,18 @@ def test_the_page_on_the_command_line_lists_frameworks(command, option):
 
 def test_the_page_on_the_command_line_has_all_options_of_dialects():
     page, known = (DOCS / "cli.md").read_text(), helps("info")
-    own = ("--json", "-q", "--quiet", "-v", "--verbose", "--debug", "-h", "--help")
+    own = (
+        "--json",
+        "-q",
+        "--quiet",
+        "-v",
+        "--verbose",
+        "--debug",
+        "-h",
+        "--help",
+        "--read-timeout",
+        "--max-bytes",
+    )
     rows = [f"| `{option}` | {text} |" for option, text in known.items() if option not in own]
     table = "\n".join(["| option | does |", "|---|---|", *rows])
     assert table in page, f"docs/cli.md needs the table\n{table}"

@@ -32,7 +32,7 @@ from jaxsnn.units import format_time
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 
 #: What it does not say, and the reader is told.
-TOLD = {"dialect": "snntorch", "reset": "zero"}
+TOLD: dict[str, Any] = {"dialect": "snntorch", "reset": "zero"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
             f"coordinator is '{coordinator}'",
             fix="give coordinator=HOST:PORT, a name or address and a number up to 65535",
         )
-    here = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
+    here: dict[str, Any] = {"coordinator_bind_address": coordinator} if _is_loopback(host) else {}
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
