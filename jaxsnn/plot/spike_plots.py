@@ -172,7 +172,8 @@ def histogram(run: Any, *, bins: int = 50, t_end: float | None = None, title: st
         axes.set(xlim=(0, edges[-1] / size), ylim=(0, None))
         quiet(axes)
     axes.set_xlabel(f"time, {unit} (bins of {width / size:.3g} {unit})")
-    figure.suptitle(title or f"spikes per neuron and second, {len(drawn)} samples", fontsize=11)
+    many = f"{len(drawn)} sample{'s' * (len(drawn) != 1)}"
+    figure.suptitle(title or f"spikes per neuron and second, {many}", fontsize=11)
     return picture_of(figure, f"spike-time histogram of {', '.join(names)}")
 
 

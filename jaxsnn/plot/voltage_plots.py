@@ -81,7 +81,7 @@ def voltage(
     handles, labels = every[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, fontsize=8, ncols=2, loc="outside upper right")
-    said = title or f"{population}, sample {sample}: V in the unit of the file"
+    said = title or f"population {population}, sample {sample}: V in the unit of the file"
     figure.suptitle(said, fontsize=10, x=0.02, ha="left")
     return picture_of(figure, f"V(t) of {len(shown)} neurons of {population}")
 
