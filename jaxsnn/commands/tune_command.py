@@ -38,10 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.output import refuse_unwritable
 
     options, notes = options_of(arguments)
-    if options.engine not in (None, "event"):
-        raise UsageError(
-            f"engine is {options.engine}", fix="leave it out, tuning is in continuous time"
-        )
+    for name, usual in (("engine", "event"), ("plot", None), ("resume", False)):
+        value = getattr(options, name)
+        if value not in (None, usual):
+            fix = (
+                "leave it out: tuning is in continuous time, from the beginning, without a picture"
+            )
+            raise UsageError(f"{name} is {value}", fix=fix)
     refuse_unwritable(arguments.output, arguments.force)
     budgets = _numbers(arguments.spikes_per_sample)
     graph = read_graph(arguments)
