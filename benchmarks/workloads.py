@@ -114,7 +114,9 @@ def work(row: Row) -> Layers:
 
 def _weights(row: Row) -> dict[str, Any]:
     rng, none = np.random.default_rng(WEIGHTS), np.zeros((0, 0))
-    found: dict[str, Any] = dict.fromkeys(("weights1", "weights2", "weights3", "feedback_weights"), none)
+    found: dict[str, Any] = dict.fromkeys(
+        ("weights1", "weights2", "weights3", "feedback_weights"), none
+    )
     taps = ((5, 5), (3, 3)) if row.convolves else ((), (), ())
     for number, scale in enumerate(row.scales, 1):
         shape = row.sizes[number], row.sizes[number - 1], *taps[number - 1]

@@ -180,7 +180,10 @@ def test_the_document_keeps_what_a_run_did_not_measure():
     data = {"machine": MACHINE, "cases": [case]}
     page = "# Performance\n\n## Small work\n\nas it was\n"
     text = report.document(data, page)
-    assert f"| {name}: native, faster than Spyx in 100 steps | 0.9 x | 0.75 (0.75) | **missed**" in text
+    assert (
+        f"| {name}: native, faster than Spyx in 100 steps | 0.9 x | 0.75 (0.75) | **missed**"
+        in text
+    )
     assert "than the fastest peer in 100 steps | 1 x | 20 (20) | met |" in text
     assert "| below 8 s | 9.0 s" in text
     assert "| 13.7 | 57.4 |" in text
