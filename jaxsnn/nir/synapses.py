@@ -18,7 +18,8 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     """The graph with a delay for each synapse of a Linear or Affine.
 
     Channel source * outputs + target of the two nodes that are added, `NAME_copies` and
-    `NAME_delays`, belongs to the synapse between the two.
+    `NAME_delays`, belongs to the synapse between the two. Where all synapses of a source have one
+    delay, `NAME_delays` alone is added, with a channel for each source.
 
     Args:
         name: the node, outside nested graphs.
@@ -44,26 +45,31 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
             )
     weight = np.asarray(node.weight)
     outputs, inputs = weight.shape
+    delay = np.broadcast_to(delay, weight.shape)
+    of_sources = bool((delay == delay[:1]).all())
     source, target = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
     copy = np.zeros((inputs * outputs, inputs), weight.dtype)
     copy[np.arange(inputs * outputs), source] = 1
     block = np.zeros((outputs, inputs * outputs), weight.dtype)
     block[target, np.arange(inputs * outputs)] = weight[target, source]
-    edges = [(start, copies if end == name else end) for start, end in graph.subgraphs[""].edges]
-    added = group_of(
-        {
+    before = graph.subgraphs[""].edges
+    entry = delays if of_sources else copies
+    edges = [(start, entry if end == name else end) for start, end in before] + [(delays, name)]
+    if of_sources:
+        tree = {delays: {"type": "Delay", "delay": delay[0]}, "edges": edges}
+    else:
+        tree = {
             copies: {"type": "Linear", "weight": copy},
             delays: {"type": "Delay", "delay": delay.T.reshape(-1)},
             name: {"weight": block},
-            "edges": [*edges, (copies, delays), (delays, name)],
-        },
-        "",
-    )["node"]
+            "edges": [*edges, (copies, delays)],
+        }
+    added = group_of(tree, "")["node"]
     document = document_of_graph(graph)
     level = document["node"]
-    nodes = Group(
-        {**level["nodes"], copies: added[copies], delays: added[delays]}, level["nodes"].attributes
-    )
-    nodes[name] = Group({**nodes[name], **added[name]}, nodes[name].attributes)
+    new = {each: added[each] for each in (copies, delays) if each in tree}
+    nodes = Group({**level["nodes"], **new}, level["nodes"].attributes)
+    if name in tree:
+        nodes[name] = Group({**nodes[name], **added[name]}, nodes[name].attributes)
     document["node"] = Group({**level, "nodes": nodes, "edges": added["edges"]}, level.attributes)
     return parse(document, dialect=graph.dialect)

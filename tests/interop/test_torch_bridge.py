@@ -154,6 +154,47 @@ def test_what_cannot_be_held_is_refused(module, message):
         from_torch(module, torch.zeros(1, 5))
 
 
+class TwoStates(torch.nn.Module):
+    """Two layers whose membranes it takes and gives."""
+
+    def __init__(self):
+        import snntorch
+
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(5, 4), torch.nn.Linear(4, 2)
+        self.a, self.b = snntorch.Leaky(beta=0.9), snntorch.Leaky(beta=0.8)
+
+    def forward(self, x, u, v):
+        y, u = self.a(self.first(x), u)
+        y, v = self.b(self.second(y), v)
+        return y, u, v
+
+
+class HalfAState(TwoStates):
+    """Gives a part of the state that it takes."""
+
+    def forward(self, x, state=None):
+        y, _, v = super().forward(x, *(state or (None, None)))
+        return y, v
+
+
+def test_a_batch_norm_behind_the_input_is_refused():
+    import snntorch
+
+    net = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 4), snntorch.Leaky(beta=0.9, init_hidden=True)
+    )
+    with pytest.raises(ConversionError, match=r"'0' .BatchNorm1d. comes after 'input'"):
+        from_torch(net.eval(), torch.zeros(1, 5))
+
+
+def test_a_forward_that_needs_or_gives_other_states_is_refused():
+    with pytest.raises(ConversionError, match="needs x, u, v, and is given a sample alone"):
+        from_torch(TwoStates(), torch.zeros(1, 5))
+    with pytest.raises(ConversionError, match="fails in step 1 with the state that it returned"):
+        from_torch(HalfAState(), torch.zeros(1, 5))
+
+
 def test_the_states_of_the_module_stay():
     net = nets.snntorch_net("leaky", 1)
     x = nets.spikes(1, steps=20)

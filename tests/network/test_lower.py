@@ -384,6 +384,28 @@ def test_delays_of_synapses_become_nodes_that_play_the_same(tmp_path):
         jaxsnn.with_synaptic_delays(network, "2", 0.1)
 
 
+@pytest.mark.parametrize("delay", [0.3, np.array([0.1, 0.4])], ids=["one", "of sources"])
+@pytest.mark.parametrize("name", ["w", "back"])
+def test_delays_of_sources_in_a_loop_are_run_again_from_their_graph(name, delay):
+    nodes = {
+        "in": build.input(2),
+        "w": build.linear(weight=[[9.0, 3.0], [7.2, 5.0]]),
+        "n": build.cubalif(tau_mem=2.0, tau_syn=1.0),
+        "back": build.linear(weight=[[0.0, 2.0], [-1.0, 0.5]]),
+        "out": build.output(),
+    }
+    graph = build.network(nodes, [("in", "w", "n", "out"), ("n", "back", "n")], seed=0)
+    network = jaxsnn.with_synaptic_delays(lower(graph), name, delay)
+    again = lower(update_graph(graph, network))
+    inputs = Events(time=jnp.array([[0.0, 0.2, 2.0]]), index=jnp.array([[0, 1, 0]]))
+    plain, expected, found = (
+        simulate(each, inputs, 5.0).spikes["n"] for each in (lower(graph), network, again)
+    )
+    assert expected.count.sum() > 5
+    assert not np.array_equal(plain.time, expected.time)
+    np.testing.assert_allclose(found.time, expected.time, rtol=1e-5)
+
+
 # Refusals
 
 

@@ -7,7 +7,7 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.data import event_data
 from jaxsnn.train import Delta, PopulationCode, Rate, data_of_nir, events_of_arrays
 from jaxsnn.train.data.datasets import stratified
-from jaxsnn.train.data.digits import channels, distorted
+from jaxsnn.train.data.digits import distorted, with_inverted
 from jaxsnn.train.data.vowels import _stretched, japanese_vowels_splits, read_ts
 
 
@@ -89,7 +89,7 @@ def test_strata_keep_the_share_of_each_class():
 def test_images_are_two_sets_of_channels_and_distorted_a_little():
     image = np.zeros((1, 8, 8))
     image[0, 2:6, 3:5] = 1.0
-    values = channels(image)
+    values = with_inverted(image)
     assert np.isnan(values[0, 0])
     assert values[0, 8 * 3 + 3] == 0.0
     assert values[0, 64 + 8 * 3 + 3] == 1.0

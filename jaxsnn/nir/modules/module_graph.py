@@ -204,7 +204,7 @@ class _ModuleDraft:
     def _between(self, call: Call, node: str) -> list[str]:
         """The leaves from a node to a call, through those that are no node."""
         found, calls = list(call.sources), {each.name: each for each in self.seen.calls}
-        while found[-1] != node and not self.made[found[-1]].nodes:
+        while found[-1] not in ("", node) and not self.made[found[-1]].nodes:
             found += calls[found[-1]].sources[:1]
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import ConversionError
 from jaxsnn.nir.frameworks.registry import frameworks
 from jaxsnn.nir.modules.module_trace import ModuleTrace, leaves_of, tensors_of, unchanged
 
@@ -64,13 +65,25 @@ def run_module(
 def _stepped(module: Any, x: Any) -> Iterator[Any]:
     """What a module returns in each step. Where `forward` takes states, it is given those that it
     returned.
+
+    Raises:
+        ConversionError: it fails with them.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     wanted = sum(each.kind in kinds for each in parameters) - 1
     state: tuple[Any, ...] = ()
-    for frame in x:
-        result = module(frame, *state)
+    for step, frame in enumerate(x):
+        try:
+            result = module(frame, *state)
+        except Exception as error:
+            if not state:
+                raise
+            raise ConversionError(
+                f"forward of {type(module).__name__} fails in step {step} with the state that it"
+                f" returned in the step before ({type(error).__name__}: {error})",
+                fix="return (output, state) with a state as forward takes it",
+            ) from error
         yield result
         if wanted and isinstance(result, tuple):
             # (out, state), or as many states behind the output as forward takes.

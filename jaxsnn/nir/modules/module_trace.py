@@ -7,11 +7,12 @@ pools) becomes a layer too where NIR has one, and is refused where it has none.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, listing
 from jaxsnn.nir.torch_leaves import Call, exporter_of, in_time, without_state
 
 #: Functions whose result is their first argument, as far as numbers go.
@@ -86,10 +87,20 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
 
     Raises:
         ConversionError: A layer that takes what is computed outside of layers, or that is called
-            more than once.
+            more than once, or `forward` asks for more than the sample.
     """
     import torch
 
+    asked = [
+        name
+        for name, each in inspect.signature(module.forward).parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if len(asked) > 1:
+        raise ConversionError(
+            f"forward of {type(module).__name__} needs {listing(asked)}, and is given a sample alone",
+            fix=f"give {listing(asked[1:])} a default, such as None, from which states begin",
+        )
     leaves = leaves_of(module)
     leading = leading_axes(module)
     watch = _Watch(leading)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from jaxsnn.errors import UsageError
+from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.train.data.datasets import Data, Splits, stratified, taken
 from jaxsnn.train.data.encoders import Latency
@@ -18,9 +22,8 @@ _INPUT_SPAN = 1.5
 def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     """The digits, stratified: a fifth for the test, a tenth of the rest for validation.
 
-    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
-    1/32) none; the inverted image, spikes at p, is 64 more channels, and a last channel spikes at
-    the start.
+    Values are brightness, (images, 64), from 0 to 1. The task's own encoder is `DarkAndBright`,
+    with a last channel that spikes at the start.
 
     Args:
         seed: chooses the samples of each part, and draws the copies: a whole number or a
@@ -35,7 +38,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     words = seed_words(seed)
     test, rest = stratified(labels, _TEST, [*words, 0])
     validation, train = stratified(labels[rest], _VALIDATION, [*words, 1])
-    everything = Data(x=channels(images), y=labels, classes=tuple("0123456789"))
+    everything = Data(x=images.reshape(len(images), -1), y=labels, classes=tuple("0123456789"))
     kept = rest[train]
     training = taken(everything, kept)
     if copies > 1:
@@ -51,16 +54,34 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
         train=training,
         validation=taken(everything, rest[validation]),
         test=taken(everything, test),
-        bias=True,
-        encoder=lambda tau: Latency(t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"),
+        encoder=lambda tau: DarkAndBright(
+            t_min=0.0, t_max=_INPUT_SPAN * tau, bias=True, first="small"
+        ),
     )
 
 
-def channels(images: np.ndarray) -> np.ndarray:
-    """Values for a latency encoder, (images, 128), of brightness (images, 8, 8): NaN where there is
+@dataclass(frozen=True, kw_only=True)
+class DarkAndBright(Latency):
+    """Latency of an image and of the inverted one, in 64 channels each.
+
+    A pixel of brightness p (0 to 1) is a spike at 1 - p of the time for inputs, a dark one (p <
+    1/32) none; in the inverted image all spike, at p.
+    """
+
+    def __call__(self, values: Any) -> Events:
+        """Events of brightness (images, 64)."""
+        return super().__call__(with_inverted(values))
+
+    def channels(self, values: Any) -> int:
+        """How many channels it makes of images (images, 64)."""
+        return super().channels(with_inverted(values))
+
+
+def with_inverted(images: Any) -> np.ndarray:
+    """Values for a latency encoder, (images, 128), of brightness (images, 64): NaN where there is
     no spike.
     """
-    bright = images.reshape(len(images), -1)
+    bright = np.asarray(images).reshape(len(images), -1)
     return np.concatenate([np.where(bright < 1 / 32, np.nan, 1 - bright), bright], axis=1)
 
 
