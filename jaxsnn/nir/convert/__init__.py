@@ -54,6 +54,7 @@ from jaxsnn.nir.convert.topology import (
 from jaxsnn.nir.convert.uniform import alike
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
+from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import assumptions, require
@@ -68,7 +69,8 @@ class Converted:
     """A graph for another simulator.
 
     Attributes:
-        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's.
+        graph: To be written with `jaxsnn.nir.write`; its dialect is the target's, and in its metadata,
+            so that this library reads the file again as the target runs it.
         load_with: A line of Python that loads the file there.
         run_with: Lines of Python that run what was loaded, on inputs x whose axes they name; "" if
             nothing is known.
@@ -476,8 +478,8 @@ def _graph_of(draft: Draft, source: Graph, target: Target, setting: Setting) -> 
     tree: dict[str, Any] = {"type": "NIRGraph", "nodes": draft.nodes, "edges": draft.edges}
     if metadata:
         tree["metadata"] = metadata
-    document = group_of(tree, NIR_VERSION)
-    return parse(document, dialect=_dialect(draft, target, setting))
+    made = parse(group_of(tree, NIR_VERSION), dialect=_dialect(draft, target, setting))
+    return made if made.dialect.name is None else tagged(made)
 
 
 def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
