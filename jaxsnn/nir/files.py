@@ -380,7 +380,12 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
     Raises:
         FileError: what HDF5 made of it reads otherwise.
     """
-    image = _image(document)
+    try:
+        image = _image(document)
+    except UnicodeError as error:
+        raise FileError(
+            f"{path} was not written: a text in it is not UTF-8", fix="correct it in the source"
+        ) from error
     # HDF5 may not say that it could not write: what was written is read before it counts.
     if not _same(_load_image(image), document):
         raise FileError(

@@ -373,6 +373,7 @@ def test_train(net, task, tmp_path, capsys):
     assert content["schema"] == 1
     assert 0 <= content["test_accuracy"] <= 1
     assert sorted(path.name for path in Path(content["checkpoint"]).iterdir()) == [
+        "before.npz",
         "best.npz",
         "history.jsonl",
         "last.npz",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
-from jaxsnn.nir.files import load
+from jaxsnn.nir.files import Dataset, Group, load, save
 
 _SECRET = np.arange(8.0)
 
@@ -149,6 +149,14 @@ def test_the_budget_can_be_said(tmp_path, monkeypatch):
         load(path)
     monkeypatch.setenv("JAXSNN_MAX_BYTES", "10000")
     assert load(path)["node"]
+
+
+def test_a_text_that_is_not_utf8_is_not_written(tmp_path):
+    text = np.array(["a\udca0"], dtype=object)
+    odd = Dataset(value=text, dtype=h5py.string_dtype())
+    with pytest.raises(FileError, match=r"a\.nir was not written: a text in it is not UTF-8"):
+        save(tmp_path / "a.nir", Group({"node": Group({"note": odd})}))
+    assert not (tmp_path / "a.nir").exists()
 
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
