@@ -194,16 +194,19 @@ def test_the_document_keeps_what_a_run_did_not_measure():
     assert report.document(data, text) == text
 
 
-@pytest.mark.parametrize("kind", ["loop", "kernels"])
+@pytest.mark.usefixtures("native_kernels")
+@pytest.mark.parametrize("kind", ["loop", pytest.param("kernels", marks=pytest.mark.slow)])
 def test_both_backends_find_the_same_of_work_of_real_size(kind, monkeypatch):
     import ours
     import run
     import workloads
 
-    small = {"batch": 2, "events": 60, "spikes": 2.0, "slots": 12}
+    small = {"batch": 2, "events": 60}
+    loop = {"spikes": 8.0, "slots": 24, "feedback": 0.5}
+    kernels = {"spikes": 2.0, "slots": 12, "convolves": True}
     rows = {
-        "loop": workloads.Row(sizes=(30, 12, 3), scales=(0.35, 0.2), feedback=0.5, **small),
-        "kernels": workloads.Row(sizes=(2, 1, 2), scales=(3.0, 0.9), convolves=True, **small),
+        "loop": workloads.Row(sizes=(30, 12, 3), scales=(1.0, 0.3), **loop, **small),
+        "kernels": workloads.Row(sizes=(2, 1, 2), scales=(3.0, 0.4), **kernels, **small),
     }
     given, found = workloads.work(rows[kind]), {}
     for backend in ("native", "xla"):
