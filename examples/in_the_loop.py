@@ -19,9 +19,9 @@ data = yinyang_splits(sizes=(64, 64, 64)) if SMOKE else yinyang_splits()
 neurons = build.cubalif(tau_mem="12ms", tau_syn="6ms")
 graph = build.sequential(
     build.input(5),
-    build.linear(8 if SMOKE else 120, weight=normal(1.0, 0.6)),
+    build.linear(20 if SMOKE else 120, weight=normal(1.2, 0.6)),
     neurons,
-    build.linear(3, weight=normal(0.3, 0.3)),
+    build.linear(3, weight=normal(0.8 if SMOKE else 0.3, 0.3)),
     neurons,
     seed=0,
 )

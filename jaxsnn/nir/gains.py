@@ -43,7 +43,6 @@ def require(dialect: Dialect, fields: Iterable[str], purpose: str, node: str | N
 
 #: What there is to choose from.
 _VALUES = {
-    "dt": " (the length of a step, such as 1e-4)",
     "reset": " (zero, subtract or none)",
     "reset_delay": " (true: a step late, or false)",
 }
