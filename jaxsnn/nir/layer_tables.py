@@ -47,7 +47,7 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
     table = _known(table, NETWORK, "network")
     size: Any = _needed(table, "input", "network")
     planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
-    nodes = {"input": build.input(size if planes is None else tuple(size))}
+    nodes = {"input": build.input(size if isinstance(size, int) else tuple(size))}
     chain, loops = ["input"], []
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
     for number, said in enumerate(_needed(table, "layers", "network"), 1):
