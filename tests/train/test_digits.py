@@ -18,6 +18,10 @@ def test_values_are_brightness_and_the_own_encoder_adds_the_inverted_image():
     bright = splits.train.x[0] >= 1 / 32
     assert np.isfinite(events.time[0, :64]).tolist() == bright.tolist()
     assert np.isfinite(events.time[0, 64:]).all()
+    twice = digits_splits(copies=2).train.x
+    assert len(twice) == 2 * len(splits.train.x)
+    np.testing.assert_array_equal(twice[: len(splits.train.x)], splits.train.x)
+    assert 0 <= twice.min() < twice.max() <= 1
 
 
 def test_a_network_of_64_inputs_takes_them_as_currents():

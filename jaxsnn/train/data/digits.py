@@ -43,7 +43,7 @@ def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     training = taken(everything, kept)
     if copies > 1:
         moved = distorted(np.repeat(images[kept], copies - 1, axis=0), [*words, 2])
-        x = np.concatenate([training.x, channels(moved)])
+        x = np.concatenate([training.x, moved.reshape(len(moved), -1)])
         training = Data(
             x=x,
             y=np.concatenate([training.y, np.repeat(training.y, copies - 1)]),
