@@ -200,6 +200,8 @@ _ADDED: set[str] = set()
 _SWITCHES = ("approximate", "force", "resume")
 _VALUE = r"""\{[^{}]*\}|\[[^\[\]]*\]|"[^"]*"|'[^']*'|[\w.+-]*(?:\(\))?"""
 _KEYWORD = re.compile(rf"(?<![\w-])([a-z_]+)=({_VALUE})")
+#: The end of a text within the brackets of a call.
+_CALLED = re.compile(r"\w\([^()]*$")
 
 
 def in_flags(text: str) -> str:
@@ -207,6 +209,11 @@ def in_flags(text: str) -> str:
 
     >>> in_flags("pass dt=1e-4, or spike_kernel={'lif': 'box'} and force=True")
     'pass --dt 1e-4, or --spike-kernel lif:box and --force'
+
+    What stands in a call stays as it is.
+
+    >>> in_flags("the encoder is Latency(t_min=0.0, bias=True)")
+    'the encoder is Latency(t_min=0.0, bias=True)'
     """
     return _KEYWORD.sub(_as_flag, text)
 
@@ -220,6 +227,8 @@ def add_option(name: str) -> None:
 
 def _as_flag(found: re.Match[str]) -> str:
     name, value = found.groups()
+    if _CALLED.search(found.string[: found.start()]):
+        return found.group()
     if found.group() in _FLAGS:
         return _FLAGS[found.group()]
     if name not in OPTIONS | _ADDED and name not in _SPELLED:

@@ -3,6 +3,8 @@ it does not cover falls back or is refused, and what goes wrong is an error.
 """
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -357,6 +359,24 @@ def test_a_compiler_that_fails_is_reported(run_python, tmp_path):
     found = run_python(code, CXX=str(fails), JAXSNN_CACHE_DIR=str(tmp_path)).stdout
     assert "did not build it" in found
     assert os.listdir(tmp_path) == ["fails"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing locks there")
+def test_of_several_processes_one_builds(tmp_path):
+    """The compiler of the test leaves no library, which the processes then say."""
+    compiler, calls = tmp_path / "compiler", tmp_path / "calls"
+    lines = '[ "$1" = --version ] && exit', f"echo x >> {calls}", "sleep 1", 'touch "${@: -1}"'
+    compiler.write_text("#!/bin/bash\n" + "\n".join(lines) + "\n")
+    compiler.chmod(0o755)
+    code = f"from jaxsnn.event.native.native_build import _built\nprint(_built('{compiler}', 'float32').exists())"
+    given = os.environ | {"JAXSNN_CACHE_DIR": str(tmp_path / "cache")}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=given, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0].strip() for process in running] == ["True", "True"]
+    assert calls.read_text().split() == ["x"]
+    assert [name for name in os.listdir(tmp_path / "cache") if name.endswith(".lock")] == []
 
 
 # ---- feedback, and convolutions

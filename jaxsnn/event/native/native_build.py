@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,31 @@ def _built(compiler: str, dtype: str) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Others may build it at the same time: each in a folder of its own, and one of them stays.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        _compile(compiler, dtype, unfinished)
-        os.replace(unfinished, path)
+    # One builds it, the others wait; where nothing locks, each does, and one of them stays.
+    with _alone(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if not path.exists():
+            unfinished = Path(folder) / path.name
+            _compile(compiler, dtype, unfinished)
+            os.replace(unfinished, path)
     return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Until no other process builds this library, and then alone."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    name = path.with_suffix(".lock")
+    with name.open("w") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
 
 
 def _compile(compiler: str, dtype: str, output: Path) -> None:
