@@ -57,6 +57,7 @@ def add(commands: Any) -> None:
         parser, "OUT.nir", "the trained file; its history goes to OUT.history.json", required=True
     )
     add_options(parser)
+    add_report(parser)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +79,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN.toml",
         help="a file with any of these options, which flags override, and a [network] instead of FILE",
     )
-    add_report(parser)
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[TrainOptions, tuple[str, ...]]:

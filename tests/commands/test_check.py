@@ -326,10 +326,8 @@ def test_files_of_others_are_no_files_of_sinabs(told):
 
 def test_what_a_conversion_needs_is_said_for_every_node(unsaid):
     report = check(unsaid["snntorch_v_leaky_zero"], "norse")
-    assert {(problem.node, problem.fix) for problem in report.problems} >= {
-        ("1", "say reset="),
-        ("3", "say reset="),
-    }
+    asked = [problem.node for problem in report.problems if problem.fix.startswith("say reset= ")]
+    assert asked == ["1", "3"]
 
 
 # The chip.
