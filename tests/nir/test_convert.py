@@ -215,7 +215,7 @@ def test_what_is_not_known_is_asked_for():
     graph = build.sequential(
         build.input(3), build.linear(4), build.lif(tau=5e-3), seed=0, dialect="norse"
     )
-    with pytest.raises(DialectError, match=r"needs dt, .*: say dt= "):
+    with pytest.raises(DialectError, match=r"needs dt, .*: say dt=$"):
         convert(graph, to="snntorch")
     with pytest.raises(UsageError, match="did you mean 'norse'"):
         convert(graph, to="nors")
@@ -252,7 +252,7 @@ def test_continuous_time_is_an_approximation_that_converges():
         build.cubalif(tau_mem="10ms", tau_syn="5ms", v_threshold=0.6),
         seed=0,
     )
-    with pytest.raises(DialectError, match=r"needs dt, .*: say dt= "):
+    with pytest.raises(DialectError, match=r"needs dt, .*: say dt=$"):
         convert(graph, to="norse", approximate=True)
     with pytest.raises(ConversionError, match="jaxsnn has continuous time") as caught:
         convert(graph, to="norse", dt="100us")
