@@ -144,6 +144,7 @@ def test_forward_mode_agrees_with_reverse_mode(name):
     np.testing.assert_allclose(got, wanted, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
     """Neurons at rest that only arrivals move: each spike comes at an arrival, and follows that
     arrival's time.
@@ -174,6 +175,7 @@ def test_jumps_are_counted_and_have_no_gradient_but_their_arrivals():
     assert not any(map(np.any, jax.tree.leaves(gradient[1])))
 
 
+@pytest.mark.slow
 def test_a_jump_width_is_the_gradient_of_a_ramp():
     """The surrogate is the exact gradient of box spikes where V comes to the threshold at the end
     of a short box.

@@ -150,6 +150,7 @@ def test_time_steps_come_to_the_same(x64):
 # ---- gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recurrent", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_its_gradients_are_exact(x64, recurrent):
     """Against central differences, by every number of the network and the input times."""

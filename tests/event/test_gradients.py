@@ -206,6 +206,7 @@ def test_gradients_compose_with_vmap_over_networks_and_inputs():
             np.testing.assert_allclose(a[number], b, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["newton", pytest.param("closed forms", marks=pytest.mark.slow)])
 def test_forward_mode_agrees_with_reverse_mode(name):
     net, times, index, readout = drawn(name, SEEDS[name][0])

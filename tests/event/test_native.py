@@ -172,6 +172,7 @@ def test_both_backends_agree(name, x64):
         np.testing.assert_allclose(ours, theirs, atol=1e-10 * scale)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_lif_are_those_of_xla(x64):
     spec, (weight, *rest), weights = work(**CASES["LIF, driven"], neurons=3)
     found = []

@@ -112,6 +112,7 @@ def test_gradients_are_finite_differences(model, x64):
         assert along == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_that_the_kernels_do_not_have_are_those_of_xla(x64):
     """By the times of samples, and second ones."""
     drive, samples = readout(CubaLIFDelta)

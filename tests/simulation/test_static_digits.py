@@ -41,6 +41,7 @@ def test_in_time_steps_it_is_what_snntorch_did(net, digits):
     assert (spikes.sum(axis=0).argmax(axis=1) == labels).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_in_continuous_time_it_knows_the_digits_too(net, digits):
     images, labels, _ = digits
     found = jaxsnn.fidelity(net, {"x": np.tile(images[:12], (STEPS, 1, 1))}, values="current")

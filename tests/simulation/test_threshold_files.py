@@ -280,6 +280,7 @@ def test_advice_on_the_command_line_names_its_options(written, capsys):
     assert problem["fix"] == f"pass {expected}"
 
 
+@pytest.mark.slow
 def test_check_and_fidelity_take_the_reading(written, capsys):
     (file, x, _), said = written
     jaxsnn.write(file, graph_of([*PLAIN, ["w", "next"]], WEAK), force=True)

@@ -173,6 +173,7 @@ def test_export_with_a_symbolic_batch(alone, name):
 # ---- the page of the documentation; what it does on several devices runs in the child
 
 
+@pytest.mark.slow
 def test_the_page_runs():
     sections = re.findall("^## (.*)", PAGE.read_text(), re.M)
     rest = [name for name in sections[1:] if name not in SECTIONS_OF_DEVICES]

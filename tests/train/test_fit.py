@@ -97,6 +97,7 @@ print(json.dumps(trained.as_dict()))
 """
 
 
+@pytest.mark.slow
 def test_the_hash_seed_changes_nothing(run_python, tmp_path):
     """The second run finds the compiled code of the first, unless it asks for other code."""
     cache = {

@@ -128,6 +128,7 @@ def test_gradients_agree_with_central_differences(case):
     assert error.max() < ENOUGH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [pytest.param(c, marks=() if c == CASES[3] else pytest.mark.slow) for c in CASES],

@@ -75,6 +75,7 @@ def test_what_a_device_records_is_what_the_loss_sees():
     assert int(late.result) == 0
 
 
+@pytest.mark.slow
 def test_a_network_learns_on_a_device():
     trained = fit(
         small_net(),

@@ -148,6 +148,7 @@ def alone(environment):
     return result_of(started(environment, 1, 1, 0, 0))
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one(environment, alone):
     flags = "--xla_force_host_platform_device_count=8"
     assert_alike(result_of(started(environment, 8, 1, 0, 0, XLA_FLAGS=flags)), alone)
