@@ -35,11 +35,20 @@ class Stage(NamedTuple):
     padding: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Saved:
-    """A record that goes through a file to the process of a library."""
+    """A record that goes through a file to the process of a library: CubaLIF neurons of equal
+    parameters, the end of a sample, and into how many steps libraries that step cut it.
+    """
 
-    t_end: float
-    steps: int
+    tau_mem: float = 2.0
+    tau_syn: float = 1.0
+    v_threshold: float = 1.0
+    v_leak: float = 0.0
+    r: float = 1.0
+    w_in: float = 1.0
+    t_end: float = 4.0
+    steps: int = STEPS
 
     def save(self, path: Path) -> None:
         np.savez(path, record=type(self).__name__, **dataclasses.asdict(self))  # pyright: ignore[reportArgumentType]
@@ -83,14 +92,7 @@ class Work(_Saved):
     max_spikes: int = 0
     hidden_events: int = 0
     spikes_per_neuron: float = 0.0
-    tau_mem: float = 2.0
-    tau_syn: float = 1.0
-    v_threshold: float = 1.0
-    v_leak: float = 0.0
-    r: float = 1.0
-    w_in: float = 1.0
     t_end: float = 4.0
-    steps: int = STEPS
     feedback: ClassVar[str] = "recurrent_weights"
 
     @property
@@ -140,14 +142,7 @@ class Convolution(_Saved):
     max_arrivals: int = 0
     spikes_per_neuron: float = 0.0
     side: int = SIDE
-    tau_mem: float = 2.0
-    tau_syn: float = 1.0
-    v_threshold: float = 1.0
-    v_leak: float = 0.0
-    r: float = 1.0
-    w_in: float = 1.0
     t_end: float = 20.0
-    steps: int = STEPS
     recurrent: ClassVar[bool] = False
     feedback: ClassVar[str] = ""
 
@@ -238,14 +233,7 @@ class Layers(_Saved):
     once: bool
     max_spikes: int
     room: int = 0
-    tau_mem: float = 2.0
-    tau_syn: float = 1.0
-    v_threshold: float = 1.0
-    v_leak: float = 0.0
-    r: float = 1.0
-    w_in: float = 1.0
     t_end: float = 100.0
-    steps: int = STEPS
     feedback: ClassVar[str] = "feedback_weights"
 
     @property

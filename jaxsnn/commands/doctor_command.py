@@ -16,13 +16,13 @@ _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 _EXTRAS = {
     "plot": ("matplotlib",),
     "torch": ("torch", "nirtorch"),
-    "data": ("scikit-learn",),
+    "data": ("pillow", "scikit-learn", "scipy"),
 }
 #: What can be done with each that cannot be done without.
 ENABLES = {
     "plot": "pictures: jaxsnn plot, draw as PNG and PDF, run --plot, pictures in reports",
     "torch": "from_torch, to_torch and load_into; each needs its framework, too",
-    "data": "train --data digits",
+    "data": "train --data digits, wav:FOLDER, and images from PNG files",
     "interop": "modules of snnTorch, Norse and SpikingJelly in from_torch, to_torch and load_into",
 }
 

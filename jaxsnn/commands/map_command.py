@@ -301,7 +301,7 @@ def place_and_route_file(
     if found.mapping is not None and not violations:
         pictures = _drawn(found.mapping, svg)
         write_together({**pictures, output: to_json(found.mapping)}, force)
-        files = {"output": os.fspath(output)} | dict(zip(("svg",), pictures, strict=False))
+        files = {"output": os.fspath(output)} | ({} if svg is None else {"svg": svg})
     return MapOutcome(
         stop_reason=found.stop_reason,
         mapping=found.mapping,
@@ -343,7 +343,7 @@ def verify_mapping(
         quantized=quantized,
         violations=violations,
         certificate=None,
-        files=dict(zip(("svg",), pictures, strict=False)),
+        files={} if violations or svg is None else {"svg": svg},
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxsnn.commands.arguments import (
     add_command,
     add_file,
+    add_notes,
     add_output,
     print_outcome,
     read_graph,
@@ -98,10 +99,13 @@ def _document(path: Path) -> dict[str, Any]:
     Raises:
         FileError: it is none.
     """
+    from jaxsnn.nir.read_limits import read_text
+
+    text = read_text(path, "a history or a mapping")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read as JSON ({error})", fix="name another") from error
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON ({error})", fix="name another") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -150,9 +154,23 @@ def _raster(arguments: argparse.Namespace) -> Picture:
 
     drawn, inputs = _run_of(arguments)
     if isinstance(drawn, list):
-        shown = drawn[min(arguments.sample, len(drawn) - 1)]
+        shown = drawn[_sample_of(arguments, len(drawn))]
         return plot.raster([shown], t_end=time_of(arguments.t_end))
     return plot.raster(drawn, inputs=inputs, samples=(arguments.sample,))
+
+
+def _sample_of(arguments: argparse.Namespace, samples: int) -> int:
+    """The sample that is asked for.
+
+    Raises:
+        UsageError: there is none of that number.
+    """
+    if not 0 <= arguments.sample < samples:
+        raise UsageError(
+            f"sample is {arguments.sample}, and there are {samples}",
+            fix=f"give one from 0 to {samples - 1}",
+        )
+    return arguments.sample
 
 
 def _histogram(arguments: argparse.Namespace) -> Picture:
@@ -173,6 +191,8 @@ def _run_of(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]:
     """Network, solution and inputs, event by event."""
+    import numpy as np
+
     from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.simulation.network_arrays import load_inputs
@@ -189,6 +209,8 @@ def _simulated(arguments: argparse.Namespace, what: str) -> tuple[Any, Any, Any]
     solution = simulate(
         network, inputs.events, t_end, engine=engine, sample_times=inputs.sample_times
     )
+    add_notes(arguments, (*inputs.notes, *solution.notes))
+    _sample_of(arguments, max(len(np.atleast_2d(one.time)) for one in inputs.events.values()))
     return network, solution, inputs.events
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from jaxsnn.errors import UsageError, listing, printable
 from jaxsnn.nir.graph import Graph
@@ -297,23 +298,14 @@ def _drawn(graph: Graph, kind: str) -> bytes:
     from jaxsnn.plot.box_plots import Arrow, Block, boxes_picture
 
     page = _page(graph)
-    frames = [
-        Block(
-            left=frame.left,
-            top=frame.top,
-            width=frame.width,
-            height=frame.height,
-            fill="#ffffff",
-            dashed=True,
-        )
-        for _, frame in page.frames
-    ]
+
+    def block(box: Box, **how: Any) -> Block:
+        return Block(left=box.left, top=box.top, width=box.width, height=box.height, **how)
+
+    frames = [block(frame, fill="#ffffff", dashed=True) for _, frame in page.frames]
     boxes = [
-        Block(
-            left=box.left,
-            top=box.top,
-            width=box.width,
-            height=box.height,
+        block(
+            box,
             fill=COLOURS[box.kind],
             lines=tuple(printable(line) for line in box.lines),
             rounded=box.kind == "port",

@@ -116,8 +116,13 @@ def _joins(graph: Graph, part: Sequence[str]) -> bool:
 
 def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
     """The edges of one of `loops_of_several`, whose spikes do not join, that act a step later."""
-    inner = networkx.DiGraph((a, b) for a in part for b in part if (a, b) in graph.edges)
-    entered = [name for name in part if not {*part}.issuperset(graph.predecessors(name))]
+    rank = {name: number for number, name in enumerate(part)}
+    inner = networkx.DiGraph(
+        (name, target)
+        for name in part
+        for target in sorted(rank.keys() & {*graph.successors(name)}, key=rank.__getitem__)
+    )
+    entered = [name for name in part if not rank.keys() >= {*graph.predecessors(name)}]
     # All begins at an edge from nowhere, so that the order goes on from the first that is fed.
     walk = networkx.DiGraph([("", name) for name in (*entered, *part)])
     walk.add_edges_from(inner.edges)

@@ -47,17 +47,18 @@ def with_delayed_synapses(graph: Graph, name: str, delay: np.ndarray) -> Graph:
     outputs, inputs = weight.shape
     delay = np.broadcast_to(delay, weight.shape)
     of_sources = bool((delay == delay[:1]).all())
-    source, target = (axis.reshape(-1) for axis in np.mgrid[:inputs, :outputs])
-    copy = np.zeros((inputs * outputs, inputs), weight.dtype)
-    copy[np.arange(inputs * outputs), source] = 1
-    block = np.zeros((outputs, inputs * outputs), weight.dtype)
-    block[target, np.arange(inputs * outputs)] = weight[target, source]
     before = graph.subgraphs[""].edges
     entry = delays if of_sources else copies
     edges = [(start, entry if end == name else end) for start, end in before] + [(delays, name)]
     if of_sources:
         tree = {delays: {"type": "Delay", "delay": delay[0]}, "edges": edges}
     else:
+        channel = np.arange(inputs * outputs)
+        source, target = channel // outputs, channel % outputs
+        copy = np.zeros((inputs * outputs, inputs), weight.dtype)
+        copy[channel, source] = 1
+        block = np.zeros((outputs, inputs * outputs), weight.dtype)
+        block[target, channel] = weight[target, source]
         tree = {
             copies: {"type": "Linear", "weight": copy},
             delays: {"type": "Delay", "delay": delay.T.reshape(-1)},

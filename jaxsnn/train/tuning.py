@@ -115,15 +115,16 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     plan = make_plan(lower(graph), options)
     source = _measured(graph, plan, "as the source simulates it", engine=TimeStepped())
     steps = [source, _measured(graph, plan, "in continuous time")]
-    now = graph
+    now, said = graph, [*notes, *plan.notes]
     for budget in sorted(budgets, reverse=True) or (None,):
         terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
         given = replace(options, regularisers=(*options.regularisers, *terms))
-        now = fit(now, options=given).graph
+        done = fit(now, options=given)
+        now, said = done.graph, [*said, *done.notes]
         name = "tuned" if budget is None else f"tuned, {budget:g} spikes a sample"
         steps.append(replace(_measured(now, plan, name), budget=budget))
     chosen = _chosen(steps[2:], source.validation.accuracy)
-    return Tuned(steps=tuple(steps), chosen=chosen, notes=(*notes, *plan.notes))
+    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(said)))
 
 
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:

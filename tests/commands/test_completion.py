@@ -1,6 +1,5 @@
 """`jaxsnn completion`: every command and option, and a script that bash takes."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -22,14 +21,11 @@ def test_a_shell_can_complete_every_command_and_option(capsys, shell):
 
 
 def test_bash_takes_the_completion(capsys, tmp_path):
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash")
     script = tmp_path / "c.sh"
     script.write_text(call(capsys, "completion", "bash")[1])
     ask = "COMP_WORDS=(jaxsnn draw --fo); COMP_CWORD=2; _jaxsnn; echo ${COMPREPLY[@]}"
     done = subprocess.run(
-        [bash, "-c", f"source {script}; {ask}"], capture_output=True, text=True, check=True
+        ["bash", "-c", f"source {script}; {ask}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["--force"]
     assert refused(capsys, "completion", "tcsh")[1].endswith("There are bash, zsh, fish\n")

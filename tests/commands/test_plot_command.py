@@ -78,7 +78,10 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
     bad = refused(capsys, "plot", DEMO_NET, "-o", tmp_path / "p.gif")
     assert "which is not a format of pictures: name a file that ends in" in bad[1]
     (tmp_path / "a.json").write_text("[")
-    assert "cannot be read as JSON" in refused(capsys, "plot", tmp_path / "a.json", *to)[1]
+    assert "is not JSON" in refused(capsys, "plot", tmp_path / "a.json", *to)[1]
     wrong = ["plot", folder / "x.npz", "--kind", "raster", *to]
     assert "has no spikes with times" in refused(capsys, *wrong)[1]
+    for number in ("2", "-1"):
+        far = ["plot", folder / "out.npz", "--sample", number, *to]
+        assert f"sample is {number}, and there are 2" in refused(capsys, *far)[1]
     assert not (tmp_path / "p.png").exists()

@@ -43,11 +43,7 @@ def built(tmp_path_factory):
         copy(path, source / part, **({"ignore": ignored} if path.is_dir() else {}))
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
-    done = subprocess.run(
-        [python, "-m", "pip", "-q", "install", "hatchling"], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip("hatchling cannot be installed: there is no package index")
+    subprocess.run([python, "-m", "pip", "-q", "install", "hatchling"], check=True)
     subprocess.run(
         [python, "-m", "hatchling", "build", "-d", folder / "dist"], cwd=source, check=True
     )

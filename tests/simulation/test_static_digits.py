@@ -1,32 +1,22 @@
 """Static images as currents, the way snnTorch's tutorials train: in both engines, and compared."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import jaxsnn
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.train import Data, evaluate
-
-DATA = Path(__file__).parents[1] / "data"
-STEPS = 25
+from tests.helpers.static_digits import FILE, STEPS, static_digits
 
 
 @pytest.fixture(scope="module")
 def net():
-    return jaxsnn.read(
-        DATA / "static_digits.nir", dialect="snntorch", reset="zero", reset_delay=True
-    )
+    return jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """Images (samples, 64) from 0 to 1, labels, and snnTorch's spikes (time, samples, 10)."""
-    with np.load(DATA / "static_digits.npz") as file:
-        images, labels = file["x"].astype(np.float32) / 16, file["labels"].astype(int)
-        spikes = np.unpackbits(file["y"])[: STEPS * len(images) * 10]
-    return images, labels, spikes.reshape(STEPS, len(images), 10)
+    return static_digits()
 
 
 def test_in_time_steps_it_is_what_snntorch_did(net, digits):

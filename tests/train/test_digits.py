@@ -1,12 +1,9 @@
 """The bundled digits, and who else's networks fit them."""
 
 import numpy as np
-import pytest
 
 from jaxsnn.nir import build
 from jaxsnn.train import digits_splits, fit
-
-pytest.importorskip("sklearn")
 
 
 def test_values_are_brightness_and_the_own_encoder_adds_the_inverted_image():

@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.data.image_files import read_idx, read_images
@@ -34,12 +35,11 @@ def write_idx(folder, zipped=False):
 
 
 def write_pngs(folder):
-    image = pytest.importorskip("PIL.Image")
     for part, images in IMAGES.items():
         for number, (pixels, label) in enumerate(zip(images, LABELS[part], strict=True)):
             home = folder / part / str(label)
             home.mkdir(parents=True, exist_ok=True)
-            image.fromarray(pixels).save(home / f"{number}.png")
+            Image.fromarray(pixels).save(home / f"{number}.png")
 
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "png"])
@@ -96,10 +96,18 @@ def test_images_and_labels_must_fit(tmp_path):
 
 
 def test_png_files_of_several_sizes_are_refused(tmp_path):
-    image = pytest.importorskip("PIL.Image")
     write_pngs(tmp_path)
-    image.fromarray(IMAGES["train"][0, :5]).save(tmp_path / "train" / "0" / "99.png")
+    Image.fromarray(IMAGES["train"][0, :5]).save(tmp_path / "train" / "0" / "99.png")
     with pytest.raises(FileError, match=r"99\.png is not of the size \(6, 4\)"):
+        read_images(tmp_path, "train")
+
+
+def test_a_folder_that_is_no_label_is_refused(tmp_path):
+    write_pngs(tmp_path)
+    (tmp_path / "train" / "__MACOSX").mkdir()  # what an archive leaves
+    assert read_images(tmp_path, "train") is not None
+    (tmp_path / "train" / "cats").mkdir()
+    with pytest.raises(FileError, match="'cats' is no label"):
         read_images(tmp_path, "train")
 
 

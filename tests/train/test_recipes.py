@@ -106,8 +106,11 @@ def test_a_run_is_a_file(tmp_path, capsys):
     write_idx(tmp_path)
     (tmp_path / "run.toml").write_text(RUN)
     said = ("--config", str(tmp_path / "run.toml"), "--data-folder", str(tmp_path))
-    code, out, err = call(capsys, "train", *said, "-o", tmp_path / "out.nir", "--json")
+    report = tmp_path / "r.html"
+    words = ["train", *said, "-o", tmp_path / "out.nir", "--json", "--report", report]
+    code, out, err = call(capsys, *words)
     assert code == 0, err
+    assert "<title>train: run.toml</title>" in report.read_text()
     assert json.loads(out)["best_epoch"] in (0, 1)
     graph = jaxsnn.read(tmp_path / "out.nir")
     assert graph.nodes["w1"].weight.shape == (6, 18)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.speech import BANDS, cochleagram, mel_filters, read_wav
 
-wavfile = pytest.importorskip("scipy.io.wavfile")
 RATE = 8000
 
 
@@ -33,6 +33,15 @@ def test_numbers_0_to_4_are_for_the_test(folder):
     assert len(splits.test) == 4
     assert len(splits.train) + len(splits.validation) == 8
     assert np.bincount(splits.test.y).tolist() == [2, 2]
+
+
+def test_what_is_left_out_is_said(folder):
+    assert load_splits(f"wav:{folder}", seed=0)[1] == ()
+    record(folder, "two_anna_b_9.wav", tone(300.0, seconds=2.0))
+    record(folder, "noise.wav", tone(300.0))
+    named, long = load_splits(f"wav:{folder}", seed=0)[1]
+    assert named.startswith("1 of 14 recordings are named otherwise")
+    assert long == "1 of 14 recordings are longer than 1.22 s, and their rest is left out"
 
 
 def test_a_tone_is_loudest_in_the_band_around_it():

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,19 +15,14 @@ from jaxsnn.train.loop.evaluation import Measured
 from jaxsnn.train.loop.history import merit
 from jaxsnn.train.tuning import TuningPoint, _chosen
 from tests.helpers.command_line import call, refused
+from tests.helpers.static_digits import FILE, STEPS, static_digits
 
-FILES = Path(__file__).parents[1] / "data"
-STEPS = 25
 T_END = STEPS * 1e-4
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """Images (samples, 64) from 0 to 1, labels, and snnTorch's spikes (time, samples, 10)."""
-    with np.load(FILES / "static_digits.npz") as file:
-        images, labels = file["x"].astype(np.float32) / 16, file["labels"].astype(int)
-        spikes = np.unpackbits(file["y"])[: STEPS * len(images) * 10]
-    return images, labels, spikes.reshape(STEPS, len(images), 10)
+    return static_digits()
 
 
 @pytest.fixture
@@ -46,10 +40,9 @@ RUN = ("--loss", "count", "--encoder", "current", "--t-end", "2.5ms", "--lr", "0
 def test_the_command_finds_fewer_spikes(task, digits, tmp_path, capsys):
     _, labels, spikes = digits
     out = tmp_path / "out.nir"
-    file = FILES / "static_digits.nir"
     few = ("--epochs", "2", "--batch-size", "16", "--spikes-per-sample", "120,200")
     code, said, err = call(
-        capsys, "tune", file, *SAID, "--data", task, *RUN, *few, "-o", out, "--json"
+        capsys, "tune", FILE, *SAID, "--data", task, *RUN, *few, "-o", out, "--json"
     )
     assert code == 0, err
     found = json.loads(said)
@@ -73,9 +66,7 @@ def test_the_command_finds_fewer_spikes(task, digits, tmp_path, capsys):
 @pytest.mark.slow
 def test_without_a_budget_it_is_tuned_once(digits):
     images, labels, _ = digits
-    graph = jaxsnn.read(
-        FILES / "static_digits.nir", dialect="snntorch", reset="zero", reset_delay=True
-    )
+    graph = jaxsnn.read(FILE, dialect="snntorch", reset="zero", reset_delay=True)
     options = TrainOptions(
         data=splits_of_arrays(images, labels),
         loss="count",
@@ -104,9 +95,8 @@ def test_without_a_budget_it_is_tuned_once(digits):
     ],
 )
 def test_what_makes_no_sense_is_refused(said, message, task, tmp_path, capsys):
-    file = FILES / "static_digits.nir"
     _, error = refused(
-        capsys, "tune", file, *SAID, "--data", task, *RUN, *said, "-o", tmp_path / "o.nir"
+        capsys, "tune", FILE, *SAID, "--data", task, *RUN, *said, "-o", tmp_path / "o.nir"
     )
     assert re.search(message, error)
 

@@ -164,13 +164,14 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         f"epoch {fit.best_epoch} of {len(fit.history) - 1}"
     )
     files = [outcome.output, outcome.history, outcome.checkpoint]
+    source = arguments.file or arguments.config  # a configuration may have the network
     sections = {
-        "Read": read_part(graph, arguments.file),
+        "Read": read_part(graph, source),
         "Decided": decided_part(graph) + f"<h3>Options</h3>{facts(_flat(fit.settings))}",
         "Done": fit_part(graph, fit) + "<h3>Files</h3>" + listed(files, ""),
         "Left out": left_out_part(outcome.notes, graph),
     }
-    title = f"train: {Path(arguments.file).name}"
+    title = f"train: {Path(source).name}"
     return page(title, verdict(said) + command_line(arguments), sections)
 
 

@@ -99,12 +99,14 @@ def _fitting(images: np.ndarray, labels: np.ndarray, name: str) -> Labelled:
 
 def _of_pngs(folder: Path) -> Labelled:
     """The images of a folder with a folder for each label."""
-    files = [
-        (image, int(label.name))
-        for label in folder.iterdir()
-        if label.is_dir() and label.name.isdigit()
-        for image in label.glob("*.png")
-    ]
+    labels = [each for each in folder.iterdir() if each.is_dir() and each.name[0] not in "._"]
+    odd = next((each for each in labels if not (each.name.isascii() and each.name.isdigit())), None)
+    if odd is not None:
+        raise FileError(
+            f"{odd} is a folder of images, and '{odd.name}' is no label",
+            fix="name each folder by its label, 0, 1, ...",
+        )
+    files = [(image, int(label.name)) for label in labels for image in label.glob("*.png")]
     if not files:
         raise FileError(f"{folder} has no files LABEL/*.png", fix="name the folder above it")
     files.sort(key=lambda entry: (len(entry[0].name), entry[0].name))

@@ -94,7 +94,7 @@ def load_splits(
             raise UsageError(f"{name} takes no {unknown[0]}", fix="leave it out")
         return DATASETS[name](seed, **options), ()
     if name.startswith(_SOUND) and not options:
-        return spoken_splits(seed, folder=name.removeprefix(_SOUND)), ()
+        return spoken_splits(seed, folder=name.removeprefix(_SOUND))
     if options:
         raise UsageError(
             f"{name} takes no {next(iter(options))}",

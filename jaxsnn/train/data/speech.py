@@ -32,7 +32,7 @@ _NAME = re.compile(r"(?P<word>[^_]+)_(?P<speaker>.+)_(?P<number>\d+)\.wav")
 
 def spoken_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str], held_out: float = _VALIDATION
-) -> Splits:
+) -> tuple[Splits, tuple[str, ...]]:
     """Recordings `WORD_SPEAKER_NUMBER.wav`, as the Free Spoken Digit Dataset has them, with its own
     split: numbers 0 to 4 are for the test.
 
@@ -45,6 +45,9 @@ def spoken_splits(
             `jax.random` key.
         folder: of the files.
         held_out: fraction of the training recordings of each word.
+
+    Returns:
+        The recordings, and notes on what was left out.
 
     Raises:
         FileError: no such files, or one that cannot be read.
@@ -65,11 +68,21 @@ def spoken_splits(
             f"{folder}: {tested.sum()} of {len(found)} recordings have a number under {_TESTED}",
             fix="number those for the test 0 to 4, the others from 5 on",
         )
-    x = np.stack([cochleagram(*read_wav(Path(folder) / entry.string)) for entry in found])
+    sounds = [read_wav(Path(folder) / entry.string) for entry in found]
+    x = np.stack([cochleagram(*sound) for sound in sounds])
+    longest = _WINDOW + (_MOST_FRAMES - 1) * _HOP
+    left_out = {
+        "are named otherwise than WORD_SPEAKER_NUMBER.wav, and are left out": len(names)
+        - len(found),
+        f"are longer than {longest:.2f} s, and their rest is left out": sum(
+            len(sound) > longest * rate for sound, rate in sounds
+        ),
+    }
+    notes = [f"{n} of {len(names)} recordings {what}" for what, n in left_out.items() if n]
     everything = Data(x=x, y=labels, classes=tuple(words))
     rest = taken(everything, np.flatnonzero(~tested))
     held, kept = stratified(rest.y, held_out, [*seed_words(seed), 0])
-    return Splits(
+    splits = Splits(
         name="wav",
         train=taken(rest, kept),
         validation=taken(rest, held),
@@ -77,6 +90,7 @@ def spoken_splits(
         encoder=lambda tau: LevelCrossing(levels=_LEVELS, frame=_FRAME * tau),
         span=_FRAME * _MOST_FRAMES + 2.0,
     )
+    return splits, tuple(notes)
 
 
 def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
