@@ -290,6 +290,20 @@ def _decide_kernel(
         nodes.setdefault(name, {}).setdefault("spike_kernel", kernel)
 
 
+def with_kernels(graph: Graph) -> Graph:
+    """A graph in a decided dialect that says how long a spike lasts in continuous time, where it did
+    not: as its types mean it.
+    """
+    dialect = graph.dialect
+    if dialect.conventions is None or dialect.spike_kernel is not None:
+        return graph
+    fields: dict[str, Any] = {}
+    nodes = {name: dict(own) for name, own in dialect.nodes.items()}
+    _decide_kernel(graph, dialect.conventions, fields, nodes)
+    nodes = {name: nodes[name] for name in graph.nodes if name in nodes}
+    return graph.with_dialect(dataclasses.replace(dialect, nodes=nodes, **fields))
+
+
 def contradiction(graph: Graph, conventions: Conventions) -> Problem | None:
     """Why a graph cannot have been written in a dialect, or None if its numbers allow it."""
     name = conventions.name

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsnn import TimeStepped, lower, simulate
+from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
@@ -45,6 +45,19 @@ def test_heads_of_different_sizes_have_no_sum():
     with pytest.raises(ConversionError, match=r"'la' of \(4,\) and 'lb' of \(2,\)") as caught:
         convert(build.network(nodes, chains, seed=0, dialect="snntorch", **RESET), to="norse")
     assert "an Output of its own" in str(caught.value)
+
+
+def test_what_was_converted_is_what_its_file_is_read_as(tmp_path):
+    """Of a continuous reading, too, that differs between the types of neurons."""
+    layers = build.affine(4), build.lif(tau=1e-3, r=1.0), build.affine(3), build.integrate_and_fire(r=1e4)
+    graph = build.sequential(build.input(3), *layers, seed=0, dialect="spikingjelly", dt=1e-4, **RESET)
+    made = convert(graph, to="norse").graph
+    write(tmp_path / "made.nir", made)
+    again = read(tmp_path / "made.nir")
+    assert {again.dialect.at(name).spike_kernel for name in ("2", "4")} == {"box", "delta"}
+    for name in ("2", "4"):
+        assert made.dialect.at(name) == again.dialect.at(name)
+    assert check(made, "event").ok
 
 
 def test_norse_takes_r_in_its_weights():

@@ -59,7 +59,7 @@ from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import assumptions, require
 from jaxsnn.nir.graph import Change, Graph
-from jaxsnn.nir.inference import TAG
+from jaxsnn.nir.inference import TAG, with_kernels
 from jaxsnn.nir.parse import parse
 from jaxsnn.units import format_time, parse_time
 
@@ -479,7 +479,7 @@ def _graph_of(draft: Draft, source: Graph, target: Target, setting: Setting) -> 
     if metadata:
         tree["metadata"] = metadata
     made = parse(group_of(tree, NIR_VERSION), dialect=_dialect(draft, target, setting))
-    return made if made.dialect.name is None else tagged(made)
+    return made if made.dialect.name is None else tagged(with_kernels(made))
 
 
 def _dialect(draft: Draft, target: Target, setting: Setting) -> Dialect:
