@@ -49,8 +49,15 @@ def test_heads_of_different_sizes_have_no_sum():
 
 def test_what_was_converted_is_what_its_file_is_read_as(tmp_path):
     """Of a continuous reading, too, that differs between the types of neurons."""
-    layers = build.affine(4), build.lif(tau=1e-3, r=1.0), build.affine(3), build.integrate_and_fire(r=1e4)
-    graph = build.sequential(build.input(3), *layers, seed=0, dialect="spikingjelly", dt=1e-4, **RESET)
+    layers = (
+        build.affine(4),
+        build.lif(tau=1e-3, r=1.0),
+        build.affine(3),
+        build.integrate_and_fire(r=1e4),
+    )
+    graph = build.sequential(
+        build.input(3), *layers, seed=0, dialect="spikingjelly", dt=1e-4, **RESET
+    )
     made = convert(graph, to="norse").graph
     write(tmp_path / "made.nir", made)
     again = read(tmp_path / "made.nir")
