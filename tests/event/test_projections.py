@@ -21,7 +21,7 @@ from tests.event.draft import Draft
 T_END, SAMPLES, EVENTS = 6.0, 2, 30
 PLENTY = EventDriven(max_spikes=40, max_events=600, max_arrivals=800)
 
-pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def deep(groups=1):

@@ -21,7 +21,7 @@ from tests.oracles import cubalif_series, two_exponential_flow
 INPUTS, ARRIVALS, SAMPLES, NEURONS, T_END = 4, 8, 2, 5, 6.0
 UNUSED = [(0, 2), (1, 2)]
 
-pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def without_spikes(p):
@@ -72,6 +72,7 @@ def expected(net, events, samples, *, area, initial="zero"):
     )
 
 
+@pytest.mark.last_digits
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_voltages_agree_with_the_oracle(shape):
     area, initial = (None, "v_leak") if shape is TauShape.ANY else (0.7, "zero")
@@ -243,6 +244,7 @@ def alike(dtype, tau_mem=2.0, tau_syn=0.7, kernel="delta"):
     return lower(graph, dtype=dtype)
 
 
+@pytest.mark.last_digits
 @pytest.mark.parametrize("kernel", ["delta", "box"])
 @pytest.mark.parametrize("tau_mem", [1.0, 1e4])
 def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau_mem):

@@ -42,7 +42,7 @@ SLOTS = 60
 #: What these have, others have too, but not together.
 SLOW = ("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory")
 
-pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def cases_but(*slow):
@@ -82,6 +82,7 @@ def readout_of(name, seed):
     return [jnp.asarray(rng.normal(size=(SAMPLES, part.size, SLOTS))) for part in CASES[name].parts]
 
 
+@pytest.mark.last_digits
 @pytest.mark.parametrize("name", cases_but(*SLOW))
 def test_spikes_agree_with_the_reference(name):
     fired = 0

@@ -26,7 +26,7 @@ CASES = [("CubaLI", shape, kernel) for kernel in ("delta", "box") for shape in T
 CASES += [(kind, TauShape.ANY, kernel) for kind in ("LI", "I") for kernel in ("delta", "box")]
 DOUBLE, HALF, EQUAL, _, ANY, *_, ANY_BOX, LI_DELTA, LI_BOX, I_DELTA, I_BOX = CASES
 
-pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.last_digits]
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def mostly_slow(quick):
@@ -122,6 +122,7 @@ def finite(times):
     return np.asarray(times)[np.isfinite(times)]
 
 
+@pytest.mark.last_digits
 @pytest.mark.parametrize("case", mostly_slow([EQUAL, ANY_BOX, LI_DELTA]))
 def test_levels_agree_with_the_reference(case):
     net, events = drawn(case)
