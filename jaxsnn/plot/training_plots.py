@@ -80,8 +80,17 @@ def loss_in_words(settings: dict[str, Any]) -> str:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Numbers at a logarithmic axis as people write them, few enough to be read."""
+    """Numbers at a logarithmic axis as people write them, few enough to be read. Where it spans less
+    than a factor of ten, round numbers at even distances.
+    """
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     axis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+        return
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
 
 
@@ -120,6 +129,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         axes.stairs(counts, edges, color=BLUE, linewidth=1.6, label=label)
         axes.set_title(f"{name}: {after.size} weights", fontsize=9)
         axes.set_xlabel("weight, as in the file")
+        axes.locator_params(axis="x", nbins=4)
         quiet(axes)
         if old is not None:
             axes.legend(fontsize=8)

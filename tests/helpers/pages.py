@@ -43,9 +43,11 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    """The command lines of a block: all lines of `sh`, those behind a prompt of `console`."""
+    """The command lines of a block: all lines of `sh`, those behind a prompt of `console`; a line
+    that ends in a backslash goes on in the next.
+    """
     if block.language == "sh":
-        lines = block.code.splitlines()
+        lines = block.code.replace("\\\n", " ").splitlines()
         return [line.partition(" #")[0].strip() for line in lines]
     return re.findall(r"^\w*\$ (.*)$", block.code, re.M)
 
