@@ -104,13 +104,15 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise UsageError(
             "pictures need matplotlib, which is not installed",
             fix="pip install 'jaxsnn-nir[plot]'",
         ) from error
-    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1)  # inches: names of axes do not touch the next ones
+    # inches: names of axes do not touch the next ones
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

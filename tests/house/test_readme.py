@@ -89,8 +89,12 @@ def test_what_is_left_out_of_the_demo_is_marked():
 
 def test_the_number_of_tests_is_about_right(request):
     """Where `make test` runs; a part of the suite says nothing."""
-    (said,) = re.findall(r"^(\d+) passed", part("tests"), re.M)
+    (said,) = re.findall(r"some ([\d,]+) tests", TEXT)
+    said = [
+        int(said.replace(",", "")),
+        *map(int, re.findall(r"^(\d+) passed", part("tests"), re.M)),
+    ]
     collected = len(request.session.items)
     whole = request.config.getoption("markexpr") == "not last_digits and not slow"
-    assert int(said) > 1000
-    assert not whole or collected < 2000 or abs(collected - int(said)) < 0.1 * collected
+    assert min(said) > 1000
+    assert not whole or collected < 2000 or max(abs(collected - one) for one in said) < 700
