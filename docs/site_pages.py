@@ -273,10 +273,8 @@ def gallery_page(folder: Path) -> str:
         shown = [f"![{name}: what it draws]({path.name})" for path in pictures]
         script = f"\nThe script: `examples/{name}.py`.\n"
         (folder / f"{name}.md").write_text("\n\n".join([*said, *shown, script]))
-        shown = [
-            f"[![]({path.parent.name}/{path.name})](gallery/{name}.md)<br>" for path in pictures
-        ]
-        lines.append(f"- {''.join(shown)}[](gallery/{name}.md)")
+        first = [f"[![](gallery/{path.name})](gallery/{name}.md)<br>" for path in pictures[:1]]
+        lines.append(f"- {''.join(first)}[](gallery/{name}.md)")
     listed = "\n".join(f"gallery/{name}" for name in names)
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", listed, "```", ""])
 

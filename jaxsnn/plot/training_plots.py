@@ -46,6 +46,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     figure = new_figure(8.0, 4.0)
     errors, losses = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
+    last = max(epochs[-1], 1)
     for axes, name in ((errors, "accuracy"), (losses, "loss")):
         for part, colour in (("train", GREY), ("validation", BLUE)):
             values = np.array([record[f"{part}_{name}"] for record in history])
@@ -54,7 +55,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
             axes.plot(epochs, values, color=colour, label=label, linewidth=1.4)
         label = f"best epoch: {best}"
         axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
-        axes.set(xlabel="epoch", yscale="log", xlim=(0, max(epochs[-1], 1)))
+        axes.set(xlabel="epoch", yscale="log", xlim=(-0.03 * last, 1.03 * last))
         axes.xaxis.get_major_locator().set_params(integer=True)
         quiet(axes)
     test_error = 100 * (1 - run["test_accuracy"])

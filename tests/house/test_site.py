@@ -68,6 +68,21 @@ def test_every_page_is_in_the_contents():
     assert pages - listed == set()
 
 
+def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path, monkeypatch):
+    def drawn(name, folder):
+        return [folder / f"{name}.png", folder / f"{name}_more.png"]
+
+    monkeypatch.setattr(site_pages, "run_example", drawn)
+    monkeypatch.setenv("JAXSNN_DOCS_EXAMPLES", "run")
+    page = site_pages.gallery_page(tmp_path)
+    line = (
+        "- [![](gallery/train_delays.png)](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
+    )
+    assert line in page.splitlines()
+    own = (tmp_path / "train_delays.md").read_text()
+    assert own.count("](train_delays") == 2
+
+
 def test_cells_of_an_example_are_prose_and_code():
     cells = site_pages.cells_of("# %% [markdown]\n# # T\n#\n# a\n\n# %%\nx = 1\n")
     assert cells == [("markdown", "# T\n\na"), ("python", "x = 1")]
