@@ -269,10 +269,12 @@ def gallery_page(folder: Path) -> str:
     for name in names:
         cells = cells_of((EXAMPLES / f"{name}.py").read_text())
         said = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
-        shown = [f"![{name}: what it draws]({path.name})" for path in drawn.get(name, ())]
+        pictures = drawn.get(name, ())
+        shown = [f"![{name}: what it draws]({path.name})" for path in pictures]
         script = f"\nThe script: `examples/{name}.py`.\n"
         (folder / f"{name}.md").write_text("\n\n".join([*said, *shown, script]))
-        lines.append(f"- [](gallery/{name}.md)")
+        first = [f"[![](gallery/{path.name})](gallery/{name}.md)<br>" for path in pictures[:1]]
+        lines.append(f"- {''.join(first)}[](gallery/{name}.md)")
     listed = "\n".join(f"gallery/{name}" for name in names)
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", listed, "```", ""])
 

@@ -37,6 +37,8 @@ POPULATIONS = (
     *("#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#882255", "#999933"),
     *("#44AA99", "#AA4499", "#DDCC77", "#117733", "#332288", "#88CCEE"),
 )
+#: What is left of a colour where it is taken again, darker or lighter.
+SHADE = 0.6
 #: A bar that is fuller than this stands out.
 ALMOST_FULL = 0.95
 FULL, BAR = "#D55E00", "#0072B2"
@@ -109,8 +111,18 @@ def floorplan(mapping: Mapping) -> str:
 
 
 def colour(population: int) -> str:
-    """Colour of a population, hex."""
-    return POPULATIONS[population % len(POPULATIONS)]
+    """Colour of a population, hex: after the first twelve darker ones, then lighter ones, and so on,
+    so that no two of sixty are the same.
+    """
+    turn, place = divmod(population, len(POPULATIONS))
+    rgb = bytes.fromhex(POPULATIONS[place][1:])
+    if turn == 0:
+        return POPULATIONS[place]
+    # odd turns go towards black, even ones towards white, each of a kind further than the last
+    share = SHADE ** ((turn + 1) // 2)
+    end = 0 if turn % 2 else 255
+    red, green, blue = (round(end + share * (part - end)) for part in rgb)
+    return _hex((red, green, blue))
 
 
 def _hex(rgb: tuple[int, int, int]) -> str:

@@ -235,7 +235,7 @@ def stream(
     >>> session.push(Events(time=[0.0], index=[0]))["2"].time.size
     0
     >>> session.push(until=30e-3)["2"].time.round(4)
-    array([0.0014])
+    array([0.0014, 0.0033, 0.0071])
     """
     options = options or EventDriven()
     check_precision(network)

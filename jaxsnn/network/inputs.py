@@ -186,7 +186,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             " in each step, or simulate in steps by engine=TimeStepped()",
             node=name,
         )
-    shapes = jnp.shape(events.time), jnp.shape(events.index)
+    shapes = np.shape(events.time), np.shape(events.index)
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
             f"input '{name}': time has shape {shapes[0]} and index {shapes[1]}",

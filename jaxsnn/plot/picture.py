@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 
 #: What a picture can be written as.
 FORMATS = ("png", "svg", "pdf")
+#: How far a page may shrink a vector picture.
+_LEAST_SCALE = 0.7
 #: Pixels per inch of PNG.
 _RESOLUTION = 150
 
@@ -53,7 +56,12 @@ class Picture:
         """The picture as an HTML element that needs no other file."""
         if self.vector:
             text = self.render("svg").decode("utf-8")
-            return f'<div class="picture">{text[text.index("<svg") :]}</div>'
+            text = text[text.index("<svg") :]
+            # a wide one is moved sideways before its words become too small to be read
+            width = re.search(r'^<svg[^>]* width="([\d.]+)', text)
+            least = f' style="min-width:{_LEAST_SCALE * float(width[1]):.0f}px"' if width else ""
+            shown = text.replace("<svg", f"<svg{least}", 1)
+            return f'<div class="picture" style="overflow-x:auto">{shown}</div>'
         data = base64.b64encode(self.render("png")).decode("ascii")
         return f'<img alt="{_quoted(self.alt)}" src="data:image/png;base64,{data}">'
 
@@ -96,12 +104,15 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise UsageError(
             "pictures need matplotlib, which is not installed",
             fix="pip install 'jaxsnn-nir[plot]'",
         ) from error
-    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout="constrained")
+    # inches: names of axes do not touch the next ones
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=_RESOLUTION, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

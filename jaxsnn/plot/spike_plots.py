@@ -93,7 +93,7 @@ def raster(
     for column, trains in enumerate(drawn):
         for row, name in enumerate(names):
             axes = axes_of[row][column]
-            _draw_train(axes, trains[name], _colour(row, len(names)), size)
+            _draw_train(axes, trains[name], _colour(trains[name], row == len(names) - 1), size)
             axes.set(ylim=(trains[name].size - 0.5, -0.5), xlim=(-0.01 * end, end))
             if name == circled:
                 _circle_first(axes, trains[name], size)
@@ -106,11 +106,11 @@ def raster(
     return picture_of(figure, f"raster of {len(drawn)} samples, spikes: {counts}")
 
 
-def _colour(row: int, rows: int) -> str:
-    """The input is green, the last population vermilion, those between are blue."""
-    if row == rows - 1:
-        return VERMILION
-    return GREEN if row == 0 else BLUE
+def _colour(train: SpikeTrain, last: bool) -> str:
+    """Inputs are green, the last population is vermilion, others are blue."""
+    if train.rows == "channels":
+        return GREEN
+    return VERMILION if last else BLUE
 
 
 def _name_rows(axes: Any, name: str, train: SpikeTrain, labels: Sequence[str] | None) -> None:

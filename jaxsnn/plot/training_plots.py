@@ -46,6 +46,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
     figure = new_figure(8.0, 4.0)
     errors, losses = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
+    last = max(epochs[-1], 1)
     for axes, name in ((errors, "accuracy"), (losses, "loss")):
         for part, colour in (("train", GREY), ("validation", BLUE)):
             values = np.array([record[f"{part}_{name}"] for record in history])
@@ -54,7 +55,7 @@ def learning_curve(fit: Any, *, title: str = "") -> Picture:
             axes.plot(epochs, values, color=colour, label=label, linewidth=1.4)
         label = f"best epoch: {best}"
         axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
-        axes.set(xlabel="epoch", yscale="log", xlim=(0, max(epochs[-1], 1)))
+        axes.set(xlabel="epoch", yscale="log", xlim=(-0.03 * last, 1.03 * last))
         axes.xaxis.get_major_locator().set_params(integer=True)
         quiet(axes)
     test_error = 100 * (1 - run["test_accuracy"])
@@ -80,8 +81,17 @@ def loss_in_words(settings: dict[str, Any]) -> str:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Numbers at a logarithmic axis as people write them, few enough to be read."""
+    """Numbers at a logarithmic axis as people write them, few enough to be read. Where it spans less
+    than a factor of ten, round numbers at even distances.
+    """
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     axis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+        return
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
 
 
@@ -120,6 +130,7 @@ def weights(graph: Any, before: Any = None, *, bins: int = 40, title: str = "") 
         axes.stairs(counts, edges, color=BLUE, linewidth=1.6, label=label)
         axes.set_title(f"{name}: {after.size} weights", fontsize=9)
         axes.set_xlabel("weight, as in the file")
+        axes.locator_params(axis="x", nbins=4)
         quiet(axes)
         if old is not None:
             axes.legend(fontsize=8)

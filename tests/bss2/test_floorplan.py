@@ -10,7 +10,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from jaxsnn.bss2.chip import HICANN_X, INHIBITORY, Dead
-from jaxsnn.bss2.floorplan import PALETTE, bus_order, floorplan, png, synapse_image, utilisation
+from jaxsnn.bss2.floorplan import (
+    PALETTE,
+    POPULATIONS,
+    bus_order,
+    colour,
+    floorplan,
+    png,
+    synapse_image,
+    utilisation,
+)
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -98,3 +107,12 @@ def test_utilisation_counts_rows_with_synapses():
 def test_the_same_mapping_has_the_same_picture():
     assert floorplan(mapped()) == floorplan(mapped())
     assert len(png(np.zeros((2, 3), np.uint8))) < 200
+
+
+def test_sixty_populations_have_colours_of_their_own():
+    colours = [colour(number) for number in range(60)]
+    assert colours[:12] == list(POPULATIONS)
+    assert len(set(colours)) == 60
+    rgb = np.array([list(bytes.fromhex(text[1:])) for text in colours[:36]], float)
+    apart = np.linalg.norm(rgb[:, None] - rgb[None], axis=-1)
+    assert apart[~np.eye(36, dtype=bool)].min() > 12

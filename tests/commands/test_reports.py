@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxsnn.commands.reports.report_page import figure, page, table, verdict
+from jaxsnn import plot
+from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
 from jaxsnn.errors import UsageError
+from jaxsnn.nir import build
+from jaxsnn.nir.initializers import normal
 from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 
 STEPPED = [*TOLD, "--reset-delay", "true"]
@@ -150,16 +153,38 @@ def test_without_matplotlib_a_picture_is_left_out_and_it_is_said():
     assert "left out: a curve (pictures need matplotlib" in figure(draw, "a curve")
 
 
+def dumped(path, text, script, *options):
+    """A page after Chromium has run a script at its end: the policy of the page allows its own only
+    where it is inline, as this one is.
+    """
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    plain = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path.parent / 'u'}"]
+    command = [CHROMIUM, *plain, *options, "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_browser_sorts_a_table_by_the_size_of_its_numbers(tmp_path):
     rows = [("b", 10), ("a", 9), ("c", 100)]
     text = page("t", "", {"Part": table(("name", "number"), rows)})
-    # the policy of the page allows its own script only where it is inline, as this one is
-    click = "<script>document.querySelectorAll('th button')[1].click()</script></body>"
-    path = tmp_path / "t.html"
-    path.write_text(text.replace("</body>", click))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'u'}"]
-    command = [CHROMIUM, *options, "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert 'aria-sort="ascending"' in done.stdout
-    assert re.findall(r'data-value="(\w+)">\1</td><td', done.stdout) == ["a", "b", "c"]
+    click = "document.querySelectorAll('th button')[1].click()"
+    found = dumped(tmp_path / "t.html", text, click)
+    assert 'aria-sort="ascending"' in found
+    assert re.findall(r'data-value="(\w+)">\1</td><td', found) == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [480, 1400])
+def test_no_part_of_a_report_is_wider_than_the_window(tmp_path, width):
+    """Long names break, and what is wide is moved sideways in a box of its own."""
+    layers = [build.linear(4, weight=normal(1.0, 0.1)), build.lif(tau="10ms")] * 9
+    wide = plot.graph(build.sequential(build.input(3), *layers, seed=0))
+    parts = facts({"file": "/" + 90 * "long"}) + figure(lambda: wide, "a graph")
+    parts += table([f"a heading of a column {n}" for n in range(9)], [tuple(range(9))])
+    text = page("t", verdict("said"), {"Part": parts})
+    measure = "document.title=`${document.documentElement.scrollWidth} of ${innerWidth}`"
+    found = dumped(tmp_path / "t.html", text, measure, f"--window-size={width},900")
+    needed, given = map(int, re.findall(r"<title>(\d+) of (\d+)</title>", found)[0])
+    assert needed <= given
+    assert abs(given - width) < 60

@@ -47,7 +47,7 @@ def marked(name):
     return pytest.param(name, marks=[*slow, *([pytest.mark.interop] * (name in FROM_TORCH))])
 
 
-@pytest.mark.parametrize("name", map(marked, NAMES))
+@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_an_example_runs_and_draws(name, tmp_path, monkeypatch, registers):
     monkeypatch.chdir(tmp_path)
     script = FOLDER / f"{name}.py"

@@ -16,7 +16,7 @@ def marked(mistake):
     return pytest.param(mistake, id=mistake.title.replace(" ", "-"), marks=needs)
 
 
-@pytest.mark.parametrize("mistake", map(marked, MISTAKES))
+@pytest.mark.parametrize("mistake", [marked(one) for one in MISTAKES])
 def test_a_mistake_is_answered_with_what_to_do(mistake):
     said = answered(mistake)
     for part in mistake.says:

@@ -25,7 +25,7 @@ for language, code in re.findall(r"```(python|sh)\\n(.*?)```", open(sys.argv[1])
     if language == "python":
         exec(code, names)
     else:
-        for line in code.splitlines():
+        for line in code.replace("\\\\\\n", " ").splitlines():
             assert main(shlex.split(line)[1:]) == 0, line
 """
 

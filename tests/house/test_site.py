@@ -1,11 +1,8 @@
-"""The site: every public name, option and command is on it, and every block of its own pages runs."""
+"""The site: every public name, option and command is on it. Its blocks: `test_blocks.py`."""
 
 import re
-import shlex
 import sys
 from pathlib import Path
-
-import pytest
 
 import jaxsnn
 
@@ -14,42 +11,6 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
 import site_pages  # noqa: E402
-
-#: Pages whose blocks run one after the other in an empty folder; others have tests of their own.
-RUN_HERE = ("first_tutorial", "howto", "coming_from")
-ELSEWHERE = {
-    "api": "tests/house/test_api_documented.py",
-    "extending": "tests/extending_page.py",
-    "training": "tests/house/test_site.py: the first block; the others are cut from a run",
-}
-
-
-def blocks_of(text):
-    """Language and code of the blocks of a page."""
-    return re.findall(r"```(python|sh)\n(.*?)```", text, re.S)
-
-
-def run_page(path, jaxsnn_command):
-    """Python in one namespace, commands one after the other."""
-    names = {"__name__": "page"}
-    for language, code in blocks_of(path.read_text()):
-        if language == "python":
-            exec(compile(code, str(path), "exec"), names)
-        else:
-            for line in code.splitlines():
-                program, *words = shlex.split(line)
-                assert program == "jaxsnn"
-                assert jaxsnn_command(words) == 0, line
-
-
-@pytest.mark.slow
-@pytest.mark.interop
-@pytest.mark.parametrize("page", RUN_HERE)
-def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
-    from jaxsnn.commands.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    run_page(DOCS / f"{page}.md", main)
 
 
 def test_every_public_name_is_in_the_reference():
@@ -105,6 +66,21 @@ def test_every_page_is_in_the_contents():
     listed = set(re.findall(r"^([\w/]+)$", index, re.M))
     pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
     assert pages - listed == set()
+
+
+def test_the_gallery_shows_the_first_picture_of_each_example(tmp_path, monkeypatch):
+    def drawn(name, folder):
+        return [folder / f"{name}.png", folder / f"{name}_more.png"]
+
+    monkeypatch.setattr(site_pages, "run_example", drawn)
+    monkeypatch.setenv("JAXSNN_DOCS_EXAMPLES", "run")
+    page = site_pages.gallery_page(tmp_path)
+    line = (
+        "- [![](gallery/train_delays.png)](gallery/train_delays.md)<br>[](gallery/train_delays.md)"
+    )
+    assert line in page.splitlines()
+    own = (tmp_path / "train_delays.md").read_text()
+    assert own.count("](train_delays") == 2
 
 
 def test_cells_of_an_example_are_prose_and_code():

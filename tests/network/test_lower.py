@@ -429,7 +429,8 @@ def analog():
         ),
         (
             lambda: layer(tau_mem=[np.inf, 0.02]),
-            r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: give a finite time constant",
+            r"node '2' \(CubaLIF\): tau_mem of neuron 0 is infinite: .* alpha or beta is 1.*: give a finite time "
+            r"constant, or simulate with engine=TimeStepped\(\)",
         ),
         (
             lambda: layer(v_reset=[0.0, 1.5]),

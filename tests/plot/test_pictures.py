@@ -9,7 +9,7 @@ import jaxsnn
 from jaxsnn import plot
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
-from jaxsnn.plot.picture import BLACK, CYCLE, time_unit
+from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
 from jaxsnn.plot.spike_plots import input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
 
@@ -71,6 +71,12 @@ def test_a_raster_has_the_spikes_that_there_are(ran, events):
     assert {"time, ms", "sample 0", "sample 1"} <= set(said)
     with pytest.raises(UsageError, match="no sample 7, the run has 2: take one from 0 to 1"):
         plot.raster(solution, samples=(7,))
+
+
+def test_only_what_goes_in_is_green(ran, events):
+    green = GREEN.lower().encode()
+    assert green in plot.raster(ran[1], inputs=events).render("svg")
+    assert green not in plot.raster(ran[1]).render("svg")
 
 
 def test_an_unused_slot_is_no_channel(events):
@@ -168,6 +174,15 @@ def test_a_learning_curve_names_its_loss():
     assert "loss: mine" in texts_of(plot.learning_curve(history("mine")))
 
 
+def test_an_axis_of_less_than_a_factor_of_ten_has_numbers():
+    run = history("ttfs")
+    for record, rate in zip(run["epochs"], (0.31, 0.33, 0.35), strict=True):
+        record |= {"train_accuracy": rate, "validation_accuracy": rate + 0.02}
+    said = texts_of(plot.learning_curve(run | {"test_accuracy": 0.33}))
+    between = [text for text in said if re.fullmatch(r"\d+", text) and 62 <= int(text) <= 70]
+    assert len(between) >= 2
+
+
 def test_every_loss_has_its_words():
     from jaxsnn.plot.training_plots import LOSSES
     from jaxsnn.train.losses.loss_names import LOSSES as KNOWN
@@ -183,7 +198,9 @@ def test_weights_are_drawn_for_every_node_that_has_some(graph):
 
 def test_a_graph_and_a_floorplan_are_pictures(graph):
     assert plot.graph(graph).render("png").startswith(STARTS["png"])
-    assert plot.graph(graph).as_html().count("<svg") == 1
+    shown = plot.graph(graph).as_html()
+    assert shown.count("<svg") == 1
+    assert re.search(r'overflow-x:auto"><svg style="min-width:\d{3}px" ', shown)
     mapping = jaxsnn.place_and_route(jaxsnn.quantize(graph).netlist).mapping
     assert plot.floorplan(mapping).render("svg").startswith(b"<svg")
     with pytest.raises(UsageError, match="a floorplan is not drawn as png"):

@@ -59,7 +59,7 @@ def test_the_command_finds_fewer_spikes(task, digits, tmp_path, capsys):
     assert found["chosen"] in [step["name"] for step in found["tuned"]]
     assert (
         jaxsnn.read(out).nodes.keys()
-        == jaxsnn.read(file, dialect="snntorch", reset="zero").nodes.keys()
+        == jaxsnn.read(FILE, dialect="snntorch", reset="zero").nodes.keys()
     )
 
 

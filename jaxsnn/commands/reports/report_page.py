@@ -31,6 +31,7 @@ h3{font-size:1rem;margin:1.2rem 0 .3rem}
   font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.25rem .8rem .25rem .3rem;border-bottom:1px solid #ddd;
   vertical-align:top}
+th[scope=row]+td{overflow-wrap:anywhere}
 td.number,th.number{text-align:right}
 th button{font:inherit;font-weight:600;background:none;border:0;padding:0;cursor:pointer;
   text-align:inherit}
@@ -38,7 +39,7 @@ th button::after{content:"\\a0\\2195";color:#999}
 th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:#222}
 th[aria-sort=descending] button::after{content:"\\a0\\2193";color:#222}
 figure{margin:1rem 0;overflow-x:auto}figcaption{font-size:.9rem;color:#555}
-img{max-width:100%;height:auto}figure svg{max-width:100%;height:auto;min-width:40rem}
+figure img,figure svg{max-width:100%;height:auto}figure img{min-width:40rem}
 code{background:#f4f4f4;padding:.05rem .3rem;overflow-wrap:anywhere}
 nav{font-size:.95rem}nav a{margin-right:1rem}footer{margin-top:3rem;font-size:.85rem;color:#666}
 """

@@ -18,6 +18,26 @@ from jaxsnn.nir.convert.step import Step
 _FORCED = 2.0**30
 
 
+#: What a reset does that one node cannot.
+_DOES = {
+    "subtract unless above": "its membrane may stay above v_threshold after its reset",
+    "skip": "it is zero at the end of the step after a spike, whatever arrives",
+}
+
+
+def _refuse(step: Step, title: str) -> None:
+    """One that several nodes cannot stand for."""
+    several = step.shape if len(step.shape) != 1 else None
+    only = "neurons of one axis" if several else "membranes that start at 0"
+    given = f"the shape {several}" if several else f"V = {step.v_start.flat[0]:g} at first"
+    raise ConversionError(
+        f"node '{step.name}': {_DOES[step.reset]}, for which {title} has no neuron; several nodes do"
+        f" the same for {only}, and this one has {given}",
+        fix="flatten what feeds it" if several else "let its membrane start at 0",
+        node=step.name,
+    )
+
+
 def composed(
     draft: Draft, steps: dict[str, Step], kinds: Collection[str], title: str
 ) -> dict[str, Step]:
@@ -37,12 +57,7 @@ def composed(
             found[name] = step
             continue
         if len(step.shape) != 1 or np.any(step.v_start):
-            raise ConversionError(
-                f"node '{name}' of shape {step.shape} needs several nodes in {title}, which it can "
-                "be for one axis and membranes that start at 0",
-                fix="flatten what feeds it",
-                node=name,
-            )
+            _refuse(step, title)
         own = feedback_of(draft, name)
         write = _write_unless_above if step.reset == "subtract unless above" else _write_skip
         found |= write(draft, step, own)

@@ -74,6 +74,22 @@ _WRITES = Conventions(
 # What it reads
 
 
+def _needs_its_reset(step: Step, setting: Setting) -> None:
+    """A reset to a value. One that subtracts later was to become one at once, see
+    `convert.subtraction`, and did not.
+    """
+    if step.reset != "subtract later":
+        needs_value_reset(step, setting, "SpikingJelly")
+        return
+    given = "it has a synaptic current" if step.current_based else f"its shape is {step.shape}"
+    setting.give_up(
+        step.name,
+        "its reset subtracts v_threshold one step later, and SpikingJelly's at once; weights from"
+        f" each neuron to itself make up for it in LIF and IF of one axis, and {given}",
+        "a reset to a value is written; or train it with no reset delay, or flatten what feeds it",
+    )
+
+
 def _write(step: Step, setting: Setting) -> Written:
     """IF, LIF and CubaLIF with one set of parameters for all neurons, v_leak = v_reset, and a reset
     to that value, or one that subtracts (v_reset None, which the line that loads the file sets).
@@ -86,7 +102,7 @@ def _write(step: Step, setting: Setting) -> Written:
         )
     says = {"reset": "subtract" if step.reset == "subtract" else "zero"}
     if step.reset != "subtract" or step.several:
-        needs_value_reset(step, setting, "SpikingJelly")
+        _needs_its_reset(step, setting)
         says = {"reset": "zero"}
     own = np.allclose(step.drive, (1 - step.decay) * step.v_reset) and not step.current_based
     if own and np.ptp(step.v_reset) == 0 and np.ptp(step.v_threshold) == 0:

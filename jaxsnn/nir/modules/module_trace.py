@@ -103,6 +103,7 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
         )
     leaves = leaves_of(module)
     leading = leading_axes(module)
+    _needs_time(leaves, leading, sample)
     watch = _Watch(leading)
     watch.keep(sample, Made(sources=("",)))
     hooks = [hook for name, leaf in leaves for hook in watch.hooks(name, leaf)]
@@ -114,6 +115,24 @@ def trace(module: Any, sample: Any) -> ModuleTrace:
             hook.remove()
     return ModuleTrace(
         calls=tuple(watch.calls.values()), outputs=watch.heard(result), leading=leading
+    )
+
+
+def _needs_time(leaves: list[tuple[str, Any]], leading: int, sample: Any) -> None:
+    """A layer that runs through time takes the first axis for it, whatever that is.
+
+    Raises:
+        ConversionError: The sample has no axis that could be time.
+    """
+    shape = tuple(sample.shape)
+    if leading == 1 or len(shape) > leading:
+        return
+    name, leaf = next((name, leaf) for name, leaf in leaves if in_time(leaf))
+    raise ConversionError(
+        f"layer '{name}' ({type(leaf).__name__}) runs through time itself, and the sample has shape"
+        f" {shape}, in which no axis is time",
+        fix="give a sample (time, batch, *shape), or let its layers take one step each",
+        node=name,
     )
 
 

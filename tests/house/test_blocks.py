@@ -1,0 +1,224 @@
+"""Every block of code of README.md and docs/ runs; every command is one that the parser takes."""
+
+import doctest
+import importlib
+import re
+import shlex
+import sys
+import tomllib
+
+import pytest
+
+from jaxsnn.commands.cli import build_parser, main
+from jaxsnn.commands.train_command import read_config
+from tests.extending_page import code_of
+from tests.helpers.pages import ROOT, blocks_of, commands_of, pages, run_python
+
+sys.path.insert(0, str(ROOT / "docs"))
+
+import site_pages
+
+LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
+#: Pages whose blocks run here, one after the other in an empty folder.
+HERE = ("api", "bss2", "coming_from", "event_engine", "first_tutorial", "howto", "training")
+#: Pages whose Python other tests run, and what in them does.
+ELSEWHERE = {
+    "README": ("house/test_readme.py", 'exec(compile("\\n".join(blocks), "README.md"'),
+    "jax": ("simulation/test_transformations.py", "run_page(rest)"),
+}
+#: The sections of docs/extending.md, and the tests that run them; the framework's runs here.
+EXTENDING = {
+    "A node type": "nir/test_custom_node.py",
+    "A neuron model": "event/test_custom_neuron.py",
+    "A loss, an encoder, a constraint, a regulariser": "train/test_custom_loss.py",
+    "A placer or a router": "bss2/test_custom_placer.py",
+}
+FRAMEWORK = "A framework"
+#: All blocks that no test runs, with the reason that their page gives.
+NOT_RUN = {
+    "bss2: From a file to a file": "50 epochs on an emulated chip",
+    "training: Many devices, many hosts": "two hosts",
+}
+BLOCKS = [block for page in pages() for block in blocks_of(page)]
+
+
+def in_language(*languages):
+    return [block for block in BLOCKS if block.language in languages]
+
+
+def test_every_block_says_what_it_is():
+    assert [block.where for block in BLOCKS if block.language not in LANGUAGES] == []
+    for block in in_language("text"):
+        assert not re.search(r"^(>>>|\w*\$ |import |from \w+ import)", block.code, re.M), block
+    for page, path in pages().items():
+        assert not re.search(r"^    +(>>>|\w*\$ |import )", bare(path.read_text()), re.M), page
+
+
+def bare(text):
+    """A page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)
+
+
+def test_blocks_that_do_not_run_are_known_and_have_a_reason():
+    found = {block.where: block.not_run for block in BLOCKS if block.not_run}
+    assert found == NOT_RUN
+    for path in pages().values():  # none is set off from its block by a blank line
+        marks = path.read_text().count("<!-- not run:")
+        assert marks == sum(bool(block.not_run) for block in blocks_of(path.stem))
+
+
+def test_the_python_of_every_page_is_run_by_a_test():
+    with_python = {block.page for block in in_language("python")}
+    assert with_python == {*HERE, *ELSEWHERE, "extending"}
+    for file, call in ELSEWHERE.values():
+        assert call in (ROOT / "tests" / file).read_text(), file
+    sections = [block.section for block in in_language("python") if block.page == "extending"]
+    assert set(sections) == {*EXTENDING, FRAMEWORK}
+    for section, file in EXTENDING.items():
+        assert f'made_by("{section}")' in (ROOT / "tests" / file).read_text(), section
+
+
+def test_the_framework_of_the_page_is_registered_and_recognised():
+    from jaxsnn.nir import build
+    from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
+
+    try:
+        exec(compile(code_of(FRAMEWORK), FRAMEWORK, "exec"), {"__name__": "page"})
+        assert frameworks()["mine"].title == "Mine"
+        layers = build.input(1), build.lif(tau="10ms", r=2.0)
+        graph = build.sequential(*layers, dialect="mine")
+        assert graph.dialect.reset == "zero"
+    finally:
+        unregister_framework("mine")
+
+
+# ---- commands
+
+
+def parsers():
+    """Command -> its parser, complete."""
+    (action,) = [one for one in build_parser()._actions if hasattr(one, "choices") and one.choices]
+    for command in action.choices.values():
+        command.complete()
+    return action.choices
+
+
+def check_command(line, targets, extras, commands):
+    """A command line of a page names what there is."""
+    program, *words = shlex.split(line)
+    if program == "jaxsnn":
+        build_parser().parse_args(words)
+    elif program == "make":
+        assert words[0] in targets, line
+    elif words[:1] == ["install"] and program == "pip":
+        named = re.findall(r"\[(.*?)\]", line)
+        assert {extra for group in named for extra in group.split(",")} <= extras, line
+    else:
+        raise AssertionError(f"no test knows {line}")
+
+
+def test_every_command_of_a_block_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    seen = [line for block in in_language("sh", "console") for line in commands_of(block)]
+    assert len(seen) > 10
+    for line in seen:
+        check_command(line, targets, set(project["optional-dependencies"]), parsers())
+
+
+def commands_in(text):
+    """What a page writes of commands in running text and in lists: the words behind `jaxsnn`."""
+    spans = re.findall(r"`jaxsnn ([a-z][^`\n]*)`", text)
+    return [*spans, *re.findall(r"^jaxsnn ([a-z].*)$", text, re.M)]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_in_the_text_exist_with_their_options(page):
+    commands = parsers()
+    for words in commands_in(pages()[page].read_text()):
+        name, *rest = words.split()
+        assert name in commands, words
+        known = {flag for one in commands[name]._actions for flag in one.option_strings}
+        flags = {flag for word in rest for flag in re.findall(r"^(--[a-z][\w-]*)", word)}
+        assert flags <= known, f"{page}: {words}"
+
+
+def test_a_command_that_there_is_not_is_found():
+    assert commands_in("Say `jaxsnn train X --no-such` or\njaxsnn fly\n") == [
+        "train X --no-such",
+        "fly",
+    ]
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["train", "--help"])
+    with pytest.raises(AssertionError, match="no test knows"):
+        check_command("curl x", [], set(), {})
+
+
+def test_what_packages_and_recipes_say_is_read(tmp_path):
+    defined = {}
+    for block in in_language("python"):
+        for name in re.findall(r"^(?:class|def) (\w+)|^([A-Z]+) =", block.code, re.M):
+            defined.setdefault(block.page, set()).update(filter(None, name))
+    for block in in_language("toml"):
+        content = tomllib.loads(block.code)
+        if "project" not in content:
+            (tmp_path / "run.toml").write_text(block.code)
+            options, notes = read_config(tmp_path / "run.toml")
+            assert options["data"] == "mnist"
+            assert notes == []
+            continue
+        ((group, entries),) = content["project"]["entry-points"].items()
+        assert group.removeprefix("jaxsnn.") in ENTRY_POINTS
+        names = {value.rpartition(":")[2] for value in entries.values()}
+        assert names - {"FRAMEWORK"} <= defined[block.page], block
+
+
+ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
+
+
+# ---- what takes long
+
+
+@pytest.mark.slow
+@pytest.mark.interop
+@pytest.mark.parametrize("page", HERE)
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "page"}
+    for block in blocks_of(page):
+        if block.not_run:
+            continue
+        if block.language == "python":
+            run_python(block, names)
+        for line in commands_of(block) if block.language in ("sh", "console") else ():
+            program, *words = shlex.split(line)
+            assert program == "jaxsnn"
+            assert main(words) == 0, line
+
+
+def modules_of_the_reference():
+    """The modules of all names of the reference that tests/nir/test_units.py does not run."""
+    from tests.nir.test_units import MODULES
+
+    named = [importlib.import_module(name) for name in site_pages.REFERENCE]
+    values = [getattr(one, name) for one in named for name in site_pages.public_names(one)]
+    found = {getattr(value, "__module__", None) for value in values} - {None, *MODULES}
+    return sorted(name for name in found if name.startswith("jaxsnn"))
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_reference_print_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = modules_of_the_reference()
+    assert len(names) > 10
+    failed = {name: doctest.testmod(importlib.import_module(name)).failed for name in names}
+    assert {name: count for name, count in failed.items() if count} == {}
+
+
+def test_a_dialogue_that_prints_something_else_fails():
+    block = blocks_of("api")[0]
+    import dataclasses
+
+    wrong = dataclasses.replace(block, code=">>> 1 + 1\n3\n")
+    with pytest.raises(AssertionError, match="Expected"):
+        run_python(wrong, {})

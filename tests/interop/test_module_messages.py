@@ -1,0 +1,71 @@
+"""What a module cannot be is refused for its own reason, with the way out."""
+
+import numpy as np
+import pytest
+import torch
+
+from jaxsnn import Events, TimeStepped, check, convert, from_torch, simulate
+from jaxsnn.errors import ConversionError, LoweringError
+
+pytestmark = pytest.mark.interop
+
+
+def leaky(**options):
+    import snntorch
+
+    return snntorch.Leaky(**{"beta": 0.9, "init_hidden": True} | options)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_layers_that_run_through_time_need_an_axis_of_time(shape):
+    from spikingjelly.activation_based import neuron
+
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), neuron.LIFNode(step_mode="m"))
+    with pytest.raises(
+        ConversionError,
+        match=r"layer '1' \(LIFNode\) runs through time itself, .* in which no axis is time: give a sample \(time, b",
+    ):
+        from_torch(net, torch.zeros(shape))
+    assert from_torch(net, torch.zeros(4, 1, 5)).nodes["1"].type == "LIF"
+
+
+def pooled(**reset):
+    """A convolution, neurons, the largest of their spikes, and a readout of spikes."""
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(1, 2, 3, bias=False), leaky(**reset), torch.nn.MaxPool2d(2)
+    torch.nn.init.constant_(layers[0].weight, 0.5)  # membranes reach twice the threshold
+    net = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(18, 3), leaky(**reset))
+    return from_torch(net, torch.zeros(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("late", "reason", "way_out"),
+    [
+        (True, r"one step later, and SpikingJelly's at once; .* its shape is \(2, 6, 6\)", "flatten"),
+        (False, r"may stay above v_threshold after its reset, .* shape \(2, 6, 6\)", "flatten what feeds it"),
+    ],
+)  # fmt: skip
+def test_neurons_before_a_largest_are_refused_for_their_reset(late, reason, way_out):
+    """The importer can subtract: it is the axes that stand in the way."""
+    graph = pooled(reset_mechanism="subtract", reset_delay=late)
+    with pytest.raises(ConversionError, match=f"node '1': .*{reason}.*{way_out}") as refused:
+        convert(graph, to="spikingjelly")
+    assert "resets to a value in the step" not in str(refused.value)
+    assert not convert(pooled(reset_mechanism="zero"), to="spikingjelly").losses
+
+
+def test_neurons_that_never_decay_are_refused_by_events_and_run_in_steps():
+    net = torch.nn.Sequential(torch.nn.Linear(5, 3), leaky(beta=1.0, reset_mechanism="zero"))
+    graph = from_torch(net, torch.zeros(1, 5))
+    first = check(graph, "event").problems[0]
+    assert "node '1' (LIF): tau of neuron 0 is infinite: " in first.message
+    assert "alpha or beta is 1" in first.message
+    assert "write an IF" in first.fix
+    assert "simulate with engine=TimeStepped()" in first.fix
+    with pytest.raises(LoweringError, match="beta is 1"):
+        simulate(graph, Events(time=np.array([0.0]), index=np.array([0])), t_end=1.0)
+    assert simulate(graph, np.ones((3, 1, 5), np.float32), engine=TimeStepped()).output().shape == (
+        3,
+        1,
+        3,
+    )
