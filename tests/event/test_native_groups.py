@@ -161,6 +161,11 @@ CASES = {
         above=True,
     ),
     "two, once": Group(once=True),
+    "delayed": Group(edges=((0, 1, "one"), (1, 0, "each"), (0, 0, "one"), (0, 0, "each"))),
+    "some delayed": Group(
+        edges=((0, 1, "none"), (1, 0, "each"), (0, 0, "one"), (1, 1, "none")), own=True, share=0.4
+    ),
+    "alone, delayed": Group(sizes=(7,), edges=((0, 0, "each"),), subtract=True, above=True),
     "two, subtract": Group(subtract=True, above=True, share=0.15),
 }
 

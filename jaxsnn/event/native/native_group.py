@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
@@ -43,6 +44,8 @@ class _OnePopulation:
 
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
+        delayed: of each feedback edge with a delay (first neuron, number) of its source.
+        immediate: whether something is fed back without a delay.
         threads: that take part.
     """
 
@@ -51,7 +54,20 @@ class _OnePopulation:
     once: bool
     subtract: bool
     min_slope: float
+    delayed: tuple[tuple[int, int], ...]
+    immediate: bool
     threads: int | None
+
+    @property
+    def senders(self) -> Int[np.ndarray, "delayed"]:
+        """The neurons whose spikes arrive with a delay, edge by edge."""
+        edges = [np.arange(first, first + size) for first, size in self.delayed]
+        return np.concatenate([np.zeros(0, int), *edges]).astype(np.int32)
+
+    @property
+    def most_sent(self) -> int:
+        """Deliveries of one spike, at most."""
+        return max(np.bincount(self.senders), default=0)
 
 
 class _Log(NamedTuple):
@@ -61,6 +77,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
+    origin: Int[Array, "batch steps"]  # no steps where nothing comes with a delay
 
 
 class _Kept(NamedTuple):
@@ -89,23 +106,32 @@ def native_group_spikes(
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
     """
-    sizes = [weight.shape[1] for weight, _, _ in arrivals]
+    places = _Places([weight.shape[1] for weight, _, _ in arrivals])
+    edges = list(zip(spec.edges, feedback, strict=True))
+    at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
+    later = [(*edge, weight, delay) for edge, (weight, delay) in edges if delay is not None]
     one = _OnePopulation(
         max_spikes=max(layer.max_spikes for layer in spec.layers),
         max_events=spec.max_events,
         once=spec.layers[0].once,
         subtract=spec.layers[0].neuron.keeps_overshoot,
         min_slope=spec.layers[0].min_slope,
+        delayed=tuple(places.of(source) for source, *_ in later),
+        immediate=bool(at_once),
         threads=threads,
     )
-    places = _Places(sizes)
-    # What arrives from outside, and below it a row for each neuron's own spikes.
+    # What arrives from outside, below it what arrives with a delay, and a row for each neuron's own
+    # spikes, which arrive at once.
     outside = [places.beside(n, weight) for n, (weight, _, _) in enumerate(arrivals)]
-    own = places.between(spec.edges, [weight for weight, _ in feedback], outside[0].dtype)
-    table = jnp.concatenate([*outside, own])
+    dtype = outside[0].dtype
+    parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
+    if at_once:
+        parts.append(places.between(at_once, dtype))
+    delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
+    delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
-    found: Any = _group(one, table, every, time, _rows(arrivals), t_end)
+    found: Any = _group(one, jnp.concatenate(parts), every, delay, time, _rows(arrivals), t_end)
     return places.split(spec, found)
 
 
@@ -121,17 +147,25 @@ class _Places:
         """Weights of a population's neurons as such of all neurons."""
         return jnp.pad(weight, ((0, 0), self._around(number)))
 
+    def of(self, number: int) -> tuple[int, int]:
+        """A population's first neuron, and how many it has."""
+        return self.first[number], self.sizes[number]
+
+    def sent(self, source: int, target: int, weight: Weights | None, dtype: DTypeLike) -> Weights:
+        """What neurons of one population send to another, as weights of all neurons; None: the
+        identity.
+        """
+        own = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
+        return self.beside(target, own)
+
     def between(
-        self,
-        edges: Sequence[tuple[int, int]],
-        weights: Sequence[Weights | None],
-        dtype: DTypeLike,
+        self, edges: Sequence[tuple[tuple[int, int], Weights | None]], dtype: DTypeLike
     ) -> Weights:
-        """The sum of what goes from neurons to neurons; weights of None: the identity."""
+        """The sum of what goes from all neurons to all."""
         total = jnp.zeros((self.total, self.total), dtype)
-        for (source, target), weight in zip(edges, weights, strict=True):
-            own = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
-            total += jnp.pad(own, (self._around(source), self._around(target)))
+        for (source, target), weight in edges:
+            rows = self.sent(source, target, weight, dtype)
+            total += jnp.pad(rows, (self._around(source), (0, 0)))
         return total
 
     def _around(self, number: int) -> tuple[int, int]:
@@ -170,17 +204,19 @@ def _group(
     one: _OnePopulation,
     table: Weights,
     lanes: Lanes,
+    delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(one, table, lanes, time, row, t_end)[0]
+    return _simulated(one, table, lanes, delay, time, row, t_end)[0]
 
 
 def _simulated(
     one: _OnePopulation,
     table: Weights,
     lanes: Lanes,
+    delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
@@ -188,33 +224,42 @@ def _simulated(
     """The simulation, by the kernel."""
     dtype = table.dtype
     (batch, arrivals), neurons = time.shape, table.shape[1]
-    slots, steps = (batch, neurons, one.max_spikes), (batch, arrivals + one.max_events)
+    slots, steps = (
+        (batch, neurons, one.max_spikes),
+        (
+            batch,
+            arrivals + one.max_events * (1 + one.most_sent),
+        ),
+    )
     train, listed = (batch, one.max_events), (batch, arrivals)
+    sent = steps if one.delayed else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     results = (
         *(real(slots), real(slots), whole((batch, neurons))),
         *(real(train), whole(train), whole((batch,))),
-        *(real(steps), whole(steps), real(steps), whole((batch,))),
+        *(real(steps), whole(steps), real(steps), whole((batch,)), whole(sent)),
         *(real(listed), whole(listed), whole(listed), whole((batch,))),
     )
     found = kernel("jaxsnn_group_forward", results)(
         *(table, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
+        *(delay, one.senders, jnp.zeros(0, dtype)),
         max_spikes=np.int64(one.max_spikes),
         once=bool(one.once),
         subtract=bool(one.subtract),
+        immediate=one.immediate,
         threads=np.int64(thread_count(one.threads)),
     )
     found = varying_like(tuple(found), table, time)
     spikes = LayerSpikes(time=found[0], slope=found[1], count=found[2])
-    return _Outcome(spikes, *found[3:6]), _Log(*found[6:10]), Ordered(*found[10:])
+    return _Outcome(spikes, *found[3:6]), _Log(*found[6:11]), Ordered(*found[11:])
 
 
 def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = values_of(given)
     outcome, log, arrivals = _simulated(one, *values)
-    table, lanes, _, _, t_end = values
+    table, lanes, _, _, _, t_end = values
     kept = _Kept(
         table=table,
         lanes=lanes,
@@ -223,19 +268,19 @@ def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
         log=log,
         arrivals=arrivals,
         of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[2]) else None,
+        of_time=() if is_perturbed(given[3]) else None,
     )
     return outcome, kept
 
 
 def _backward(
     one: _OnePopulation, kept: _Kept, cotangent: _Outcome
-) -> tuple[Weights, Lanes, Times, None, None]:
+) -> tuple[Weights, Lanes, Delays, Times, None, None]:
     dtype = kept.table.dtype
     lanes, arrivals = stacked(kept.lanes), kept.arrivals
     of_lanes = lanes.shape if kept.of_lanes is not None else (0,)
     of_time = arrivals.time.shape if kept.of_time is not None else (0,)
-    shapes = kept.table.shape, of_lanes, of_time
+    shapes = kept.table.shape, of_lanes, of_time, one.senders.shape
     spikes, outcome = kept.outcome.spikes, kept.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
@@ -246,16 +291,20 @@ def _backward(
         *(kept.table, lanes, jnp.asarray(kept.t_end, dtype)),
         *(spikes.time, spikes.slope, spikes.count, *outcome[1:], *kept.log, *arrivals, *drives),
         subtract=bool(one.subtract),
+        immediate=one.immediate,
         min_slope=np.float64(one.min_slope),
         threads=np.int64(thread_count(one.threads)),
     )
-    d_table, d_stacked, d_time = varying_like(tuple(found), kept.table, arrivals.time, drives)
+    d_table, d_stacked, d_time, d_delay = varying_like(
+        tuple(found), kept.table, arrivals.time, drives
+    )
     d_lanes = jax.tree.map(jnp.zeros_like, kept.lanes)
     if kept.of_lanes is not None:
         d_lanes = unstacked(d_stacked, kept.lanes)
     return (
         d_table,
         d_lanes,
+        d_delay,
         d_time if of_time != (0,) else jnp.zeros_like(arrivals.time),
         None,
         None,
