@@ -2,7 +2,7 @@
 central differences give, whatever the number of threads, and budgets that are too small.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,90 +13,14 @@ import pytest
 from jaxsnn import EventDriven, Events, lower, simulate
 from jaxsnn.errors import UsageError
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
-from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
-from jaxsnn.event.dynamics.two_variables import Lanes
-from jaxsnn.event.forward.group import GroupSpec
-from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.native_group import native_group_spikes
 from jaxsnn.nir import build
+from tests.event import recurrent_cases
 from tests.event.differences import ENOUGH, relative_errors
+from tests.event.group_cases import ARRIVALS, CASES, SAMPLES, T_END, TAU, at_one_time
+from tests.event.same_spikes import assert_same_spikes
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
-
-TAU, T_END = 1.0, 6.0
-SAMPLES, ARRIVALS, ROWS = 3, 8, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """A group of populations of CubaLIF; edges: (source, target, delay), as in `recurrent_cases`."""
-
-    sizes: tuple[int, ...] = (9, 5)
-    edges: tuple[tuple[int, int, str], ...] = (
-        (0, 1, "none"),
-        (1, 0, "none"),
-        (0, 0, "none"),
-        (0, 0, "none"),
-    )
-    refractory: tuple[float, ...] = (0.0, 0.0)
-    once: bool = False
-    subtract: bool = False
-    own: bool = False  # time constants of each neuron
-    above: bool = False  # some start above their thresholds
-    share: float = 1.0  # of the connections that are there
-    max_spikes: tuple[int, ...] = (12, 10)
-    max_events: int = 150
-
-    def spec(self):
-        kind = "subtract" if self.subtract else "zero"
-        neuron = CubaLIFDelta(uniform=not self.own, reset_kind=kind)
-        layers = tuple(
-            LayerSpec(
-                neuron=neuron,
-                max_spikes=1 if self.once else slots,
-                once=self.once,
-                refractory=held,
-                min_slope=2**-20,
-            )
-            for slots, held in zip(self.max_spikes, self.refractory, strict=False)
-        )
-        edges = tuple((source, target) for source, target, _ in self.edges)
-        return GroupSpec(layers=layers[: len(self.sizes)], edges=edges, max_events=self.max_events)
-
-    def numbers(self, seed=0, dtype=jnp.float64):
-        """What gradients are asked for by: (weights and times from outside, feedback, lanes); and
-        the rows.
-        """
-        rng = np.random.default_rng(seed)
-        outside, rows, lanes = [], [], []
-        for number, size in enumerate(self.sizes):
-            time = rng.uniform(0, 0.8 * T_END, (SAMPLES, ARRIVALS))
-            time[rng.random(time.shape) < 0.15] = np.inf
-            outside.append((rng.normal(1.0, 0.6, (ROWS + number, size)), time))
-            rows.append(jnp.asarray(rng.integers(0, ROWS + number, time.shape), jnp.int32))
-            lanes.append(self._lanes(rng, size, dtype))
-        feedback = []
-        for source, target, delay in self.edges:
-            sizes = self.sizes[source], self.sizes[target]
-            weight = rng.normal(0.02, 0.3, sizes) * (rng.random(sizes) < self.share)
-            shape = {"none": None, "one": (), "each": sizes[:1]}[delay]
-            late = None if shape is None else rng.uniform(0.1, 0.9, shape) * TAU
-            feedback.append((weight, late))
-        given = jax.tree.map(partial(jnp.asarray, dtype=dtype), (outside, feedback, lanes))
-        return given, rows
-
-    def _lanes(self, rng, size, dtype):
-        spread = rng.uniform(0.7, 1.4, (2, size)) if self.own else np.ones((2, size))
-        start = rng.uniform(-0.2, 0.3, size) + self.above * (rng.random(size) < 0.3)
-        values = {
-            "threshold": rng.uniform(0.5, 1.0, size),
-            "v_reset": rng.uniform(-0.3, 0.2, size),
-            "v_start": start,
-            "j_start": rng.uniform(-0.2, 0.3, size),
-            "tau_mem": 1.7 * TAU * spread[0],
-            "tau_syn": TAU * spread[1],
-        }
-        return Lanes(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
 
 
 def native(threads=1):
@@ -150,26 +74,6 @@ def in_order(time, neuron):
     return np.asarray(time)[acts], np.asarray(neuron)[acts]
 
 
-CASES = {
-    "two": Group(),
-    "two, own": Group(own=True),
-    "three": Group(
-        sizes=(6, 2, 3),
-        edges=((0, 1, "none"), (1, 2, "none"), (2, 0, "none"), (2, 2, "none")),
-        refractory=(0.0, 0.0, 0.0),
-        max_spikes=(9, 12, 10),
-        above=True,
-    ),
-    "two, once": Group(once=True),
-    "delayed": Group(edges=((0, 1, "one"), (1, 0, "each"), (0, 0, "one"), (0, 0, "each"))),
-    "some delayed": Group(
-        edges=((0, 1, "none"), (1, 0, "each"), (0, 0, "one"), (1, 1, "none")), own=True, share=0.4
-    ),
-    "alone, delayed": Group(sizes=(7,), edges=((0, 0, "each"),), subtract=True, above=True),
-    "two, subtract": Group(subtract=True, above=True, share=0.15),
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_both_backends_agree(name, x64):
@@ -204,8 +108,62 @@ def test_gradients_are_those_of_central_differences(name, x64):
     assert np.nanmax(error) < ENOUGH
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["double", "half", "equal", "apart", "loop", "refractory"])
+def test_spikes_are_those_of_the_reference(name, x64):
+    for seed in recurrent_cases.SEEDS[name]:
+        numbers, rows = recurrent_cases.drawn(name, seed)
+        spec, case = recurrent_cases.spec_of(name), recurrent_cases.CASES[name]
+        found = recurrent_cases.run(spec, case, numbers, rows, group=native(2))
+        wanted = recurrent_cases.expected(name, numbers, rows)
+        for spikes, times in zip(found.spikes, wanted, strict=True):
+            assert np.isfinite(times).sum() > 3
+            assert_same_spikes(spikes, times[..., :1] if spikes.time.shape[-1] == 1 else times)
+
+
+@pytest.mark.slow
+def test_what_comes_at_one_time_acts_in_the_order_of_xla(x64):
+    """Spikes at time 0, refractory times that end when what they sent arrives, and arrivals from
+    outside then: gradients are those of one side, and say in which order it was.
+    """
+    group = CASES["ties"]
+    numbers, rows = at_one_time()
+    expected, wanted = gradient_of(group, group_spikes, numbers, rows)
+    assert int((expected.spikes[0].time == 0).sum()) > 3
+    found, gradient = gradient_of(group, native(), numbers, rows)
+    assert_same(found, gradient, expected, wanted, 1e-11, 1e-9)
+
+
+@pytest.mark.slow
+def test_float32_is_as_exact_as_xla(x64):
+    group = CASES["some held"]
+    errors = []
+    for way in (group_spikes, native()):
+        run = jax.jit(partial(spikes_of, group, way))
+        own = [jax.jit(partial(spikes_of, group, native()))(*group.numbers(n)) for n in range(6)]
+        found = [run(*group.numbers(n, dtype=jnp.float32)) for n in range(6)]
+        pairs = zip(found, own, strict=True)
+        both = [pair for one, other in pairs for pair in zip(one.spikes, other.spikes, strict=True)]
+        errors.append(np.concatenate([apart(*pair) for pair in both]))
+    for share in (0.5, 0.9):
+        by_xla, by_kernels = (np.quantile(error, share) for error in errors)
+        assert by_kernels < 1.2 * by_xla
+    assert np.median(errors[1]) < 2.0**-22 * TAU
+
+
+def apart(spikes, true):
+    np.testing.assert_array_equal(spikes.count, true.count)
+    fired = np.isfinite(true.time)
+    return np.abs(np.asarray(spikes.time)[fired] - np.asarray(true.time)[fired])
+
+
+# ---- all of it at once, in single precision
+
+EVERYTHING = "some held"
+
+
 def test_no_number_of_threads_changes_a_bit():
-    group = CASES["two"]
+    group = CASES[EVERYTHING]
     numbers, rows = group.numbers(dtype=jnp.float32)
     one, two = (gradient_of(group, native(n), numbers, rows) for n in (1, 2))
     assert one[0].spikes[0].time.dtype == jnp.float32
@@ -213,19 +171,63 @@ def test_no_number_of_threads_changes_a_bit():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("max_events", [0, 7])
-def test_a_budget_that_is_too_small_says_what_it_takes(max_events):
-    group = CASES["two"]
+def test_gradients_along_a_direction(x64):
+    """A few evaluations: that all entries are right is tested above, and takes longer."""
+    group = CASES[EVERYTHING]
+    numbers, rows = group.numbers()
+    value = jax.jit(jax.value_and_grad(partial(value_of, group, native(), rows), has_aux=True))
+    (_, found), gradient = value(numbers)
+    assert sum(int(spikes.count.sum()) for spikes in found.spikes) > 40
+    rng = np.random.default_rng(3)
+    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), numbers)
+    pairs = zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+    along = sum(jnp.vdot(*pair) for pair in pairs)
+    ends = [
+        value(jax.tree.map(lambda leaf, way, h=h: leaf + h * way, numbers, direction))[0][0]
+        for h in (-2e-6, -1e-6, 1e-6, 2e-6)
+    ]
+    difference = (8 * (ends[2] - ends[1]) - (ends[3] - ends[0])) / 12e-6
+    assert abs(difference - along) < 1e-5 * abs(along)
+
+
+@pytest.mark.parametrize("name", ["two", EVERYTHING])
+def test_a_budget_that_is_too_small_says_what_it_takes(name):
+    group = CASES[name]
     numbers, rows = group.numbers(dtype=jnp.float32)
     numbers[0][0] = (numbers[0][0][0], numbers[0][0][1].at[2].set(jnp.inf))
     enough = spikes_of(group, native(), numbers, rows)
     assert int(enough.events_needed.max()) > 20
-    short = replace(group, max_events=max_events)
-    found, gradient = gradient_of(short, native(2), numbers, rows)
-    np.testing.assert_array_equal(found.events_needed, enough.events_needed)
-    for ours, theirs in zip(found.spikes, enough.spikes, strict=True):
-        np.testing.assert_array_equal(ours.time, theirs.time)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient[1:]))
+    counts = sum(spikes.count.sum(axis=1) for spikes in enough.spikes)
+    np.testing.assert_array_equal(enough.events_needed, counts)
+    for room in (0, 7):
+        found, gradient = gradient_of(replace(group, max_events=room), native(2), numbers, rows)
+        np.testing.assert_array_equal(found.events_needed, counts)
+        for ours, theirs in zip(found.spikes, enough.spikes, strict=True):
+            np.testing.assert_array_equal(ours.time, theirs.time)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient[1:]))
+
+
+def test_no_delay_is_a_delay_of_zero():
+    group = CASES["two"]
+    (outside, feedback, lanes), rows = group.numbers(dtype=jnp.float32)
+    found = []
+    for shape in (None, lambda weight: (), lambda weight: weight.shape[:1]):
+        given = [(w, None if shape is None else jnp.zeros(shape(w), w.dtype)) for w, _ in feedback]
+        found.append(spikes_of(group, native(), (outside, given, lanes), rows))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.spikes[0].count, found[0].spikes[0].count)
+        np.testing.assert_allclose(other.spikes[0].time, found[0].spikes[0].time, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, -1.0])
+def test_numbers_that_are_none_do_not_hang(value):
+    group = CASES[EVERYTHING]
+    (outside, feedback, lanes), rows = group.numbers(dtype=jnp.float32)
+    late = [(w, None if delay is None else jnp.full_like(delay, value)) for w, delay in feedback]
+    strange = [(w.at[0].set(value), delay) for w, delay in feedback]
+    run = jax.jit(lambda numbers: value_of(group, native(2), rows, numbers)[1])
+    for given in (late, strange):
+        assert run((outside, given, lanes)).spikes[0].count.shape == (SAMPLES, 9)
 
 
 def test_nothing_arrives_and_nobody_is_there():

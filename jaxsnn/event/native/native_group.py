@@ -46,6 +46,7 @@ class _OnePopulation:
         subtract: a spike lowers V and keeps the overshoot.
         delayed: of each feedback edge with a delay (first neuron, number) of its source.
         immediate: whether something is fed back without a delay.
+        held: of each population (neurons, refractory time); nothing where none has one.
         threads: that take part.
     """
 
@@ -56,6 +57,7 @@ class _OnePopulation:
     min_slope: float
     delayed: tuple[tuple[int, int], ...]
     immediate: bool
+    held: tuple[tuple[int, float], ...]
     threads: int | None
 
     @property
@@ -66,8 +68,16 @@ class _OnePopulation:
 
     @property
     def most_sent(self) -> int:
-        """Deliveries of one spike, at most."""
-        return max(np.bincount(self.senders), default=0)
+        """What comes later because of one spike, at most: deliveries, and the end of a refractory
+        time.
+        """
+        return max(np.bincount(self.senders), default=0) + bool(self.held)
+
+    @property
+    def refractory(self) -> Float[np.ndarray, "neurons"]:
+        """Seconds for which each neuron is held; nothing where none is."""
+        times = [np.full(size, seconds) for size, seconds in self.held]
+        return np.concatenate([np.zeros(0), *times])
 
 
 class _Log(NamedTuple):
@@ -77,7 +87,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
-    origin: Int[Array, "batch steps"]  # no steps where nothing comes with a delay
+    origin: Int[Array, "batch steps"]  # no steps where nothing comes later than what sends it
 
 
 class _Kept(NamedTuple):
@@ -118,6 +128,7 @@ def native_group_spikes(
         min_slope=spec.layers[0].min_slope,
         delayed=tuple(places.of(source) for source, *_ in later),
         immediate=bool(at_once),
+        held=places.held(spec),
         threads=threads,
     )
     # What arrives from outside, below it what arrives with a delay, and a row for each neuron's own
@@ -167,6 +178,11 @@ class _Places:
             rows = self.sent(source, target, weight, dtype)
             total += jnp.pad(rows, (self._around(source), (0, 0)))
         return total
+
+    def held(self, spec: GroupSpec) -> tuple[tuple[int, float], ...]:
+        """Of each population (neurons, refractory time); nothing where none has one."""
+        seconds = [float(layer.refractory) for layer in spec.layers]
+        return tuple(zip(self.sizes, seconds, strict=True)) if any(seconds) else ()
 
     def _around(self, number: int) -> tuple[int, int]:
         """How many neurons are before and behind a population."""
@@ -232,7 +248,7 @@ def _simulated(
         ),
     )
     train, listed = (batch, one.max_events), (batch, arrivals)
-    sent = steps if one.delayed else (batch, 0)
+    sent = steps if one.most_sent else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     results = (
@@ -243,7 +259,7 @@ def _simulated(
     )
     found = kernel("jaxsnn_group_forward", results)(
         *(table, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
-        *(delay, one.senders, jnp.zeros(0, dtype)),
+        *(delay, one.senders, jnp.asarray(one.refractory, dtype)),
         max_spikes=np.int64(one.max_spikes),
         once=bool(one.once),
         subtract=bool(one.subtract),

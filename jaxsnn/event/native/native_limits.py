@@ -107,8 +107,6 @@ def group_obstacles(
         yield "populations that feed back into each other are reset by different rules"
     if len({layer.min_slope for layer in layers}) > 1:
         yield "populations that feed back into each other differ in min_slope"
-    if any(layer.refractory for layer in layers):
-        yield "neurons that feed back have a refractory time"
     if any(layer.neuron.jumps for layer in layers):
         yield "what feeds back moves V itself"
     for layer in layers:
