@@ -393,8 +393,8 @@ class RecurrentPart:
             part.write_down(record, spikes)
             # the group's steps in which it fires are fewer than all: the others are cut off
             room = min(spec.max_events, layer.max_spikes * part.population.size)
-            # The native backend's are in order, without gaps.
-            as_is = native and room == time.shape[1]
+            # The native backend's are in order, without gaps where no others are between them.
+            as_is = native and len(self.parts) == 1 and room == time.shape[1]
             train = Train(time, neuron, True) if as_is else earliest(time, neuron, room, engine)
             self.sources.trains[part.name] = train
 

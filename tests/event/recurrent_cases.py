@@ -122,6 +122,22 @@ CASES = {
 }
 
 
+#: Seeds under which neurons fire, but not without end.
+SEEDS = {
+    "double uniform": (4, 5),
+    "double": (3, 4),
+    "half": (2, 6),
+    "equal": (0, 7),
+    "apart": (2, 0),
+    "loop": (6, 3),
+    "boxes": (3,),
+    "membranes": (7, 3),
+    "refractory": (3, 4),
+    "jumps": (2, 6),
+    "jumps refractory": (5, 7),
+}
+
+
 def drawn(name, seed=0):
     """The numbers of a case: a pytree of float64 arrays, and the rows of the arrivals from outside."""
     case = CASES[name]

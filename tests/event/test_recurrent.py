@@ -21,23 +21,18 @@ from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.differences import ENOUGH, relative_errors
-from tests.event.recurrent_cases import CASES, SAMPLES, T_END, drawn, expected, run, spec_of
+from tests.event.recurrent_cases import (
+    CASES,
+    SAMPLES,
+    SEEDS,
+    T_END,
+    drawn,
+    expected,
+    run,
+    spec_of,
+)
 from tests.event.same_spikes import assert_same_spikes
 
-#: Seeds under which neurons fire, but not without end.
-SEEDS = {
-    "double uniform": (4, 5),
-    "double": (3, 4),
-    "half": (2, 6),
-    "equal": (0, 7),
-    "apart": (2, 0),
-    "loop": (6, 3),
-    "boxes": (3,),
-    "membranes": (7, 3),
-    "refractory": (3, 4),
-    "jumps": (2, 6),
-    "jumps refractory": (5, 7),
-}
 SLOTS = 60
 #: What these have, others have too, but not together.
 SLOW = ("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory")

@@ -1,9 +1,14 @@
-"""A population that feeds back into itself, in the native backend: as
+"""Populations that feed back into each other, in the native backend: as
 `adjoint.recurrent_adjoint.group_spikes`.
+
+For the kernels a group is one population, of all neurons one behind the other; its table has zeros
+where nothing goes from one to the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.event.dynamics.two_variables import Lanes
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
+from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
@@ -31,6 +38,48 @@ class _Outcome(NamedTuple):
     needed: Int[Array, "batch"]  # events that there are
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OnePopulation:
+    """What is static of all neurons of a group together; fields as of `LayerSpec` and `GroupSpec`.
+
+    Attributes:
+        subtract: a spike lowers V and keeps the overshoot.
+        delayed: of each feedback edge with a delay (first neuron, number) of its source.
+        immediate: whether something is fed back without a delay.
+        held: of each population (neurons, refractory time); nothing where none has one.
+        threads: that take part.
+    """
+
+    max_spikes: int
+    max_events: int
+    once: bool
+    subtract: bool
+    min_slope: float
+    delayed: tuple[tuple[int, int], ...]
+    immediate: bool
+    held: tuple[tuple[int, float], ...]
+    threads: int | None
+
+    @property
+    def senders(self) -> Int[np.ndarray, "delayed"]:
+        """The neurons whose spikes arrive with a delay, edge by edge."""
+        edges = [np.arange(first, first + size) for first, size in self.delayed]
+        return np.concatenate([np.zeros(0, int), *edges]).astype(np.int32)
+
+    @property
+    def most_sent(self) -> int:
+        """What comes later because of one spike, at most: deliveries, and the end of a refractory
+        time.
+        """
+        return max(np.bincount(self.senders), default=0) + bool(self.held)
+
+    @property
+    def refractory(self) -> Float[np.ndarray, "neurons"]:
+        """Seconds for which each neuron is held; nothing where none is."""
+        times = [np.full(size, seconds) for size, seconds in self.held]
+        return np.concatenate([np.zeros(0), *times])
+
+
 class _Log(NamedTuple):
     """What happened, in order; see `Log` in group.h."""
 
@@ -38,6 +87,7 @@ class _Log(NamedTuple):
     row: Int[Array, "batch steps"]
     slope: Float[Array, "batch steps"]
     used: Int[Array, "batch"]
+    origin: Int[Array, "batch steps"]  # no steps where nothing comes later than what sends it
 
 
 class _Kept(NamedTuple):
@@ -61,77 +111,171 @@ def native_group_spikes(
     lanes: tuple[Lanes, ...],
     t_end: Seconds,
 ) -> GroupSpikes:
-    """Spikes of a group of one population, differentiable as `group_spikes`, whose arguments these
-    are.
+    """Spikes of a group, differentiable as `group_spikes`, whose arguments these are.
 
     Args:
         threads: that take part; None: as many as there are processors. Results do not depend on it.
     """
-    ((weight, time, row),) = arrivals
-    size = weight.shape[1]
-    own = [jnp.eye(size, dtype=weight.dtype) if w is None else w for w, _ in feedback]
-    # What arrives from outside, and below it a row for each neuron's own spikes.
-    table = jnp.concatenate([weight, jnp.asarray(sum(own))])
-    found: Any = _group(spec, threads, table, lanes[0], time, row, t_end)
-    return GroupSpikes(
-        spikes=(found.spikes,),
-        trains=((found.time, found.neuron),),
-        events_needed=found.needed,
+    places = _Places([weight.shape[1] for weight, _, _ in arrivals])
+    edges = list(zip(spec.edges, feedback, strict=True))
+    at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
+    later = [(*edge, weight, delay) for edge, (weight, delay) in edges if delay is not None]
+    one = _OnePopulation(
+        max_spikes=max(layer.max_spikes for layer in spec.layers),
+        max_events=spec.max_events,
+        once=spec.layers[0].once,
+        subtract=spec.layers[0].neuron.keeps_overshoot,
+        min_slope=spec.layers[0].min_slope,
+        delayed=tuple(places.of(source) for source, *_ in later),
+        immediate=bool(at_once),
+        held=places.held(spec),
+        threads=threads,
     )
+    # What arrives from outside, below it what arrives with a delay, and a row for each neuron's own
+    # spikes, which arrive at once.
+    outside = [places.beside(n, weight) for n, (weight, _, _) in enumerate(arrivals)]
+    dtype = outside[0].dtype
+    parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
+    if at_once:
+        parts.append(places.between(at_once, dtype))
+    delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
+    delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
+    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
+    time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
+    found: Any = _group(one, jnp.concatenate(parts), every, delay, time, _rows(arrivals), t_end)
+    return places.split(spec, found)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+class _Places:
+    """Where each population is among all neurons of its group."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = sizes
+        self.first = [sum(sizes[:number]) for number in range(len(sizes))]
+        self.total = sum(sizes)
+
+    def beside(self, number: int, weight: Weights) -> Weights:
+        """Weights of a population's neurons as such of all neurons."""
+        return jnp.pad(weight, ((0, 0), self._around(number)))
+
+    def of(self, number: int) -> tuple[int, int]:
+        """A population's first neuron, and how many it has."""
+        return self.first[number], self.sizes[number]
+
+    def sent(self, source: int, target: int, weight: Weights | None, dtype: DTypeLike) -> Weights:
+        """What neurons of one population send to another, as weights of all neurons; None: the
+        identity.
+        """
+        own = jnp.eye(self.sizes[source], dtype=dtype) if weight is None else weight
+        return self.beside(target, own)
+
+    def between(
+        self, edges: Sequence[tuple[tuple[int, int], Weights | None]], dtype: DTypeLike
+    ) -> Weights:
+        """The sum of what goes from all neurons to all."""
+        total = jnp.zeros((self.total, self.total), dtype)
+        for (source, target), weight in edges:
+            rows = self.sent(source, target, weight, dtype)
+            total += jnp.pad(rows, (self._around(source), (0, 0)))
+        return total
+
+    def held(self, spec: GroupSpec) -> tuple[tuple[int, float], ...]:
+        """Of each population (neurons, refractory time); nothing where none has one."""
+        seconds = [float(layer.refractory) for layer in spec.layers]
+        return tuple(zip(self.sizes, seconds, strict=True)) if any(seconds) else ()
+
+    def _around(self, number: int) -> tuple[int, int]:
+        """How many neurons are before and behind a population."""
+        before = self.first[number]
+        return before, self.total - before - self.sizes[number]
+
+    def split(self, spec: GroupSpec, found: _Outcome) -> GroupSpikes:
+        """What came of each population."""
+        spikes, trains = [], []
+        for layer, first, size in zip(spec.layers, self.first, self.sizes, strict=True):
+            own = slice(first, first + size)
+            slots = (slice(None), own, slice(layer.max_spikes))
+            time, slope = found.spikes.time[slots], found.spikes.slope[slots]
+            spikes.append(LayerSpikes(time=time, slope=slope, count=found.spikes.count[:, own]))
+            mine = (found.neuron >= first) & (found.neuron < first + size)
+            trains.append(
+                (jnp.where(mine, found.time, jnp.inf), jnp.where(mine, found.neuron - first, 0))
+            )
+        return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=found.needed)
+
+
+def _rows(arrivals: OutsideArrivals) -> Rows:
+    """The rows of all that arrives from outside, in one table; -1 where there is none."""
+    rows, first = [], 0
+    for weight, time, row in arrivals:
+        there = (row >= 0) & (row < len(weight))
+        own = jnp.where(there, row + first, -1).astype(jnp.int32)
+        rows.append(jnp.broadcast_to(own, time.shape) if len(arrivals) > 1 else own)
+        first += len(weight)
+    return jnp.concatenate(rows, axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _group(
-    spec: GroupSpec,
-    threads: int | None,
+    one: _OnePopulation,
     table: Weights,
     lanes: Lanes,
+    delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(spec, threads, table, lanes, time, row, t_end)[0]
+    return _simulated(one, table, lanes, delay, time, row, t_end)[0]
 
 
 def _simulated(
-    spec: GroupSpec,
-    threads: int | None,
+    one: _OnePopulation,
     table: Weights,
     lanes: Lanes,
+    delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> tuple[_Outcome, _Log, Ordered]:
     """The simulation, by the kernel."""
-    layer, dtype = spec.layers[0], table.dtype
+    dtype = table.dtype
     (batch, arrivals), neurons = time.shape, table.shape[1]
-    slots, steps = (batch, neurons, layer.max_spikes), (batch, arrivals + spec.max_events)
-    train, listed = (batch, spec.max_events), (batch, arrivals)
+    slots, steps = (
+        (batch, neurons, one.max_spikes),
+        (
+            batch,
+            arrivals + one.max_events * (1 + one.most_sent),
+        ),
+    )
+    train, listed = (batch, one.max_events), (batch, arrivals)
+    sent = steps if one.most_sent else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     whole = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     results = (
         *(real(slots), real(slots), whole((batch, neurons))),
         *(real(train), whole(train), whole((batch,))),
-        *(real(steps), whole(steps), real(steps), whole((batch,))),
+        *(real(steps), whole(steps), real(steps), whole((batch,)), whole(sent)),
         *(real(listed), whole(listed), whole(listed), whole((batch,))),
     )
     found = kernel("jaxsnn_group_forward", results)(
         *(table, stacked(lanes), time, row.astype(jnp.int32), jnp.asarray(t_end, dtype)),
-        max_spikes=np.int64(layer.max_spikes),
-        once=bool(layer.once),
-        subtract=bool(layer.neuron.keeps_overshoot),
-        threads=np.int64(thread_count(threads)),
+        *(delay, one.senders, jnp.asarray(one.refractory, dtype)),
+        max_spikes=np.int64(one.max_spikes),
+        once=bool(one.once),
+        subtract=bool(one.subtract),
+        immediate=one.immediate,
+        threads=np.int64(thread_count(one.threads)),
     )
     found = varying_like(tuple(found), table, time)
     spikes = LayerSpikes(time=found[0], slope=found[1], count=found[2])
-    return _Outcome(spikes, *found[3:6]), _Log(*found[6:10]), Ordered(*found[10:])
+    return _Outcome(spikes, *found[3:6]), _Log(*found[6:11]), Ordered(*found[11:])
 
 
-def _forward(spec: GroupSpec, threads: int | None, *given: Any) -> tuple[_Outcome, _Kept]:
+def _forward(one: _OnePopulation, *given: Any) -> tuple[_Outcome, _Kept]:
     """Spikes, and what the backward pass needs; each argument knows whether it is perturbed."""
     values = values_of(given)
-    outcome, log, arrivals = _simulated(spec, threads, *values)
-    table, lanes, _, _, t_end = values
+    outcome, log, arrivals = _simulated(one, *values)
+    table, lanes, _, _, _, t_end = values
     kept = _Kept(
         table=table,
         lanes=lanes,
@@ -140,19 +284,19 @@ def _forward(spec: GroupSpec, threads: int | None, *given: Any) -> tuple[_Outcom
         log=log,
         arrivals=arrivals,
         of_lanes=() if is_perturbed(given[1]) else None,
-        of_time=() if is_perturbed(given[2]) else None,
+        of_time=() if is_perturbed(given[3]) else None,
     )
     return outcome, kept
 
 
 def _backward(
-    spec: GroupSpec, threads: int | None, kept: _Kept, cotangent: _Outcome
-) -> tuple[Weights, Lanes, Times, None, None]:
-    layer, dtype = spec.layers[0], kept.table.dtype
+    one: _OnePopulation, kept: _Kept, cotangent: _Outcome
+) -> tuple[Weights, Lanes, Delays, Times, None, None]:
+    dtype = kept.table.dtype
     lanes, arrivals = stacked(kept.lanes), kept.arrivals
     of_lanes = lanes.shape if kept.of_lanes is not None else (0,)
     of_time = arrivals.time.shape if kept.of_time is not None else (0,)
-    shapes = kept.table.shape, of_lanes, of_time
+    shapes = kept.table.shape, of_lanes, of_time, one.senders.shape
     spikes, outcome = kept.outcome.spikes, kept.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
@@ -162,17 +306,21 @@ def _backward(
     found = kernel("jaxsnn_group_backward", results)(
         *(kept.table, lanes, jnp.asarray(kept.t_end, dtype)),
         *(spikes.time, spikes.slope, spikes.count, *outcome[1:], *kept.log, *arrivals, *drives),
-        subtract=bool(layer.neuron.keeps_overshoot),
-        min_slope=np.float64(layer.min_slope),
-        threads=np.int64(thread_count(threads)),
+        subtract=bool(one.subtract),
+        immediate=one.immediate,
+        min_slope=np.float64(one.min_slope),
+        threads=np.int64(thread_count(one.threads)),
     )
-    d_table, d_stacked, d_time = varying_like(tuple(found), kept.table, arrivals.time, drives)
+    d_table, d_stacked, d_time, d_delay = varying_like(
+        tuple(found), kept.table, arrivals.time, drives
+    )
     d_lanes = jax.tree.map(jnp.zeros_like, kept.lanes)
     if kept.of_lanes is not None:
         d_lanes = unstacked(d_stacked, kept.lanes)
     return (
         d_table,
         d_lanes,
+        d_delay,
         d_time if of_time != (0,) else jnp.zeros_like(arrivals.time),
         None,
         None,

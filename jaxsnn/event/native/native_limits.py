@@ -101,15 +101,16 @@ def group_obstacles(
         options, dtype, samples: as of `native_obstacles`.
     """
     layers: tuple[LayerSpec, ...] = spec.layers
-    if len(layers) > 1:
-        yield f"{len(layers)} populations feed back into each other, and not one into itself"
-    if any(delay is not None for _, delay in feedback):
-        yield "feedback comes with a delay"
-    if any(layer.refractory for layer in layers):
-        yield "neurons that feed back have a refractory time"
+    if len({layer.once for layer in layers}) > 1:
+        yield "some of the populations that feed back into each other fire once, and others not"
+    if len({layer.neuron.keeps_overshoot for layer in layers}) > 1:
+        yield "populations that feed back into each other are reset by different rules"
+    if len({layer.min_slope for layer in layers}) > 1:
+        yield "populations that feed back into each other differ in min_slope"
     if any(layer.neuron.jumps for layer in layers):
         yield "what feeds back moves V itself"
-    yield from native_obstacles(next(iter(layers)), options, dtype, samples)
+    for layer in layers:
+        yield from native_obstacles(layer, options, dtype, samples)
 
 
 def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:

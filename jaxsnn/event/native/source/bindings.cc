@@ -185,10 +185,12 @@ std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
                      ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
                      ffi::AnyBuffer neuron, ffi::AnyBuffer needed, ffi::AnyBuffer wait,
                      ffi::AnyBuffer row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
+                     ffi::AnyBuffer origin, const native::Feedback<NUMBER>& feedback,
                      native::Spikes<NUMBER>& of_spikes, native::Train<NUMBER>& of_train,
                      native::Log<NUMBER>& of_log) {
   const Index batch = given.batch, neurons = given.neurons;
-  if (given.positions != 1 || given.rows < neurons) return "the table has no rows of feedback";
+  if (given.positions != 1 || feedback.first_delayed(given) < 0)
+    return "the table has no rows of feedback";
   if (spikes.dimensions().size() != 3 || train.dimensions().size() != 2 ||
       wait.dimensions().size() != 2)
     return "results have the wrong number of axes";
@@ -199,11 +201,12 @@ std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
       !has_shape(count, {batch, neurons}) || !has_shape(train, {batch, of_train.events}) ||
       !has_shape(neuron, {batch, of_train.events}) || !has_shape(needed, {batch}) ||
       !has_shape(wait, {batch, of_log.steps}) || !has_shape(row, {batch, of_log.steps}) ||
-      !has_shape(slope, {batch, of_log.steps}) || !has_shape(used, {batch}))
+      !has_shape(slope, {batch, of_log.steps}) || !has_shape(used, {batch}) ||
+      !(has_shape(origin, {batch, of_log.steps}) || has_shape(origin, {batch, 0})))
     return "an array of the group has the wrong shape";
   for (auto buffer : {spikes, slopes, train, wait, slope})
     if (!has_type(buffer, kType<NUMBER>)) return "the arguments differ in their types";
-  for (auto buffer : {count, neuron, needed, row, used})
+  for (auto buffer : {count, neuron, needed, row, used, origin})
     if (!has_type(buffer, ffi::S32)) return "numbers of spikes are not int32";
   of_spikes = {spikes.typed_data<NUMBER>(), slopes.typed_data<NUMBER>(), nullptr,
                count.typed_data<std::int32_t>()};
@@ -214,32 +217,59 @@ std::string group_of(const native::Given<NUMBER>& given, ffi::AnyBuffer spikes,
   of_log.row = row.typed_data<std::int32_t>();
   of_log.slope = slope.typed_data<NUMBER>();
   of_log.used = used.typed_data<std::int32_t>();
+  const bool has_origin = origin.dimensions()[1] == of_log.steps;
+  of_log.origin = has_origin ? origin.typed_data<std::int32_t>() : nullptr;
+  return "";
+}
+
+/// What the neurons of a group send, or what is wrong with it.
+std::string feedback_of(const native::Given<NUMBER>& given, ffi::AnyBuffer delay,
+                        ffi::AnyBuffer sender, ffi::AnyBuffer refractory, bool immediate,
+                        native::Feedback<NUMBER>& feedback) {
+  if (delay.dimensions().size() != 1) return "delays are not (rows,)";
+  feedback.immediate = immediate;
+  feedback.delayed = delay.dimensions()[0];
+  if (!has_shape(sender, {feedback.delayed})) return "not every delay has a sender";
+  const bool held = has_shape(refractory, {given.neurons});
+  if (!held && !has_shape(refractory, {0})) return "refractory times are not (neurons,)";
+  for (auto buffer : {delay, refractory})
+    if (!has_type(buffer, kType<NUMBER>)) return "the arguments differ in their types";
+  if (!has_type(sender, ffi::S32)) return "senders are not int32";
+  feedback.delay = delay.typed_data<NUMBER>();
+  feedback.sender = sender.typed_data<std::int32_t>();
+  feedback.refractory = held ? refractory.typed_data<NUMBER>() : nullptr;
   return "";
 }
 
 ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuffer time,
-                        ffi::AnyBuffer row, ffi::AnyBuffer t_end,
+                        ffi::AnyBuffer row, ffi::AnyBuffer t_end, ffi::AnyBuffer delay,
+                        ffi::AnyBuffer sender, ffi::AnyBuffer refractory,
                         ffi::Result<ffi::AnyBuffer> spikes, ffi::Result<ffi::AnyBuffer> slopes,
                         ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> train,
                         ffi::Result<ffi::AnyBuffer> neuron, ffi::Result<ffi::AnyBuffer> needed,
                         ffi::Result<ffi::AnyBuffer> wait, ffi::Result<ffi::AnyBuffer> log_row,
                         ffi::Result<ffi::AnyBuffer> slope, ffi::Result<ffi::AnyBuffer> used,
+                        ffi::Result<ffi::AnyBuffer> origin,
                         ffi::Result<ffi::AnyBuffer> sorted_time,
                         ffi::Result<ffi::AnyBuffer> sorted_row,
                         ffi::Result<ffi::AnyBuffer> sorted_slot,
                         ffi::Result<ffi::AnyBuffer> sorted_used, std::int64_t max_spikes, bool once,
-                        bool subtract, std::int64_t threads) {
+                        bool subtract, bool immediate, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, time, t_end, given);
     if (!problem.empty()) return wrong(problem);
+    native::Feedback<T> feedback;
+    problem = feedback_of(given, delay, sender, refractory, immediate, feedback);
+    if (!problem.empty()) return wrong(problem);
     native::Spikes<T> of_spikes;
     native::Train<T> of_train;
     native::Log<T> of_log;
     problem = group_of(given, *spikes, *slopes, *count, *train, *neuron, *needed, *wait, *log_row,
-                       *slope, *used, of_spikes, of_train, of_log);
+                       *slope, *used, *origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
+    if (feedback.queues() && !of_log.origin) return wrong("the log has no origins");
     const Index batch = given.batch, arrivals = given.arrivals;
     const bool shared = has_shape(row, {arrivals});
     if (!has_type(row, ffi::S32) || !(shared || has_shape(row, {batch, arrivals})))
@@ -258,7 +288,7 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBuf
                                      sorted_row->typed_data<std::int32_t>(),
                                      sorted_slot->typed_data<std::int32_t>(),
                                      sorted_used->typed_data<std::int32_t>(), arrivals};
-    native::group_forward(given, options, ordered, of_spikes, of_train, of_log);
+    native::group_forward(given, options, feedback, ordered, of_spikes, of_train, of_log);
     return ffi::Error::Success();
   });
 }
@@ -267,22 +297,26 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
                          ffi::AnyBuffer spikes, ffi::AnyBuffer slopes, ffi::AnyBuffer count,
                          ffi::AnyBuffer train, ffi::AnyBuffer neuron, ffi::AnyBuffer needed,
                          ffi::AnyBuffer wait, ffi::AnyBuffer log_row, ffi::AnyBuffer slope,
-                         ffi::AnyBuffer used, ffi::AnyBuffer sorted_time, ffi::AnyBuffer sorted_row,
-                         ffi::AnyBuffer sorted_slot, ffi::AnyBuffer sorted_used,
-                         ffi::AnyBuffer by_spikes, ffi::AnyBuffer by_train,
-                         ffi::Result<ffi::AnyBuffer> by_weight,
+                         ffi::AnyBuffer used, ffi::AnyBuffer origin, ffi::AnyBuffer sorted_time,
+                         ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot,
+                         ffi::AnyBuffer sorted_used, ffi::AnyBuffer by_spikes,
+                         ffi::AnyBuffer by_train, ffi::Result<ffi::AnyBuffer> by_weight,
                          ffi::Result<ffi::AnyBuffer> by_lanes, ffi::Result<ffi::AnyBuffer> by_time,
-                         bool subtract, double min_slope, std::int64_t threads) {
+                         ffi::Result<ffi::AnyBuffer> by_delay, bool subtract, bool immediate,
+                         double min_slope, std::int64_t threads) {
   using T = NUMBER;
   return guarded([&]() -> ffi::Error {
     native::Given<T> given;
     std::string problem = given_of<T>(weight, lanes, sorted_time, t_end, given);
     if (!problem.empty()) return wrong(problem);
+    if (by_delay->dimensions().size() != 1) return wrong("delays are not (rows,)");
+    // backwards the log says who sent what, and who was held
+    const native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
     native::Spikes<T> of_spikes;
     native::Train<T> of_train;
     native::Log<T> of_log;
     problem = group_of(given, spikes, slopes, count, train, neuron, needed, wait, log_row, slope,
-                       used, of_spikes, of_train, of_log);
+                       used, origin, feedback, of_spikes, of_train, of_log);
     if (!problem.empty()) return wrong(problem);
     const Index batch = given.batch, arrivals = given.arrivals, neurons = given.neurons;
     const Index slots = spikes.dimensions()[2];
@@ -305,8 +339,8 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer lanes, ffi::AnyBu
     const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                          of_lanes ? by_lanes->typed_data<T>() : nullptr,
                                          of_time ? by_time->typed_data<T>() : nullptr};
-    native::group_backward(given, options, ordered, of_spikes, of_train, of_log, cotangents,
-                           gradients);
+    native::group_backward(given, options, feedback, ordered, of_spikes, of_train, of_log,
+                           cotangents, gradients, by_delay->typed_data<T>());
     return ffi::Error::Success();
   });
 }
@@ -552,14 +586,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_forward, GroupForward,
                               ffi::Ffi::Bind()
                                   BUFFER(weight) BUFFER(lanes) BUFFER(time) BUFFER(row)
-                                  BUFFER(t_end)
+                                  BUFFER(t_end) BUFFER(delay) BUFFER(sender) BUFFER(refractory)
                                   RESULT(spikes) RESULT(slopes) RESULT(count) RESULT(train)
                                   RESULT(neuron) RESULT(needed) RESULT(wait) RESULT(log_row)
-                                  RESULT(slope) RESULT(used) RESULT(sorted_time) RESULT(sorted_row)
-                                  RESULT(sorted_slot) RESULT(sorted_used)
+                                  RESULT(slope) RESULT(used) RESULT(origin) RESULT(sorted_time)
+                                  RESULT(sorted_row) RESULT(sorted_slot) RESULT(sorted_used)
                                   .Attr<std::int64_t>("max_spikes")
                                   .Attr<bool>("once")
                                   .Attr<bool>("subtract")
+                                  .Attr<bool>("immediate")
                                   .Attr<std::int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
@@ -567,11 +602,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
                                   BUFFER(weight) BUFFER(lanes) BUFFER(t_end) BUFFER(spikes)
                                   BUFFER(slopes) BUFFER(count) BUFFER(train) BUFFER(neuron)
                                   BUFFER(needed) BUFFER(wait) BUFFER(log_row) BUFFER(slope)
-                                  BUFFER(used) BUFFER(sorted_time) BUFFER(sorted_row)
-                                  BUFFER(sorted_slot) BUFFER(sorted_used) BUFFER(by_spikes)
-                                  BUFFER(by_train)
+                                  BUFFER(used) BUFFER(origin) BUFFER(sorted_time)
+                                  BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(sorted_used)
+                                  BUFFER(by_spikes) BUFFER(by_train)
                                   RESULT(by_weight) RESULT(by_lanes) RESULT(by_time)
+                                  RESULT(by_delay)
                                   .Attr<bool>("subtract")
+                                  .Attr<bool>("immediate")
                                   .Attr<double>("min_slope")
                                   .Attr<std::int64_t>("threads"));
 

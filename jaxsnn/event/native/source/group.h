@@ -1,26 +1,32 @@
-// A population that feeds back into itself without delay: what jaxsnn/event/forward/recurrent.py and
+// Neurons that feed back into each other: what jaxsnn/event/forward/recurrent.py and
 // adjoint/recurrent_adjoint.py do, one sample at a time.
 //
-// All neurons flow from one event to the next. A bound says which of them may cross the threshold on
-// the way; of these the earliest crossing is looked for, in the order of lower bounds. It is the next
-// event then: all neurons flow there, one fires, and a row of weights is added to all. The log holds
-// what happened; backwards all costates go through it from its end to its begin.
+// All neurons flow from one event to the next: an arrival, from outside or with a delay, or the end of
+// a refractory time. A bound says which of them may cross the threshold on the way; of these the
+// earliest crossing is looked for, in the order of lower bounds. It is the next event then: all neurons
+// flow there, one fires, and a row of weights is added to all. The log holds what happened; backwards
+// all costates go through it from its end to its begin.
+//
+// V of a neuron in its refractory time flows with the others, as nobody looks at it: the threshold is
+// inf. At the end of that time it is set to v_reset.
 
 #pragma once
 
-#include "layer.h"
+#include "queue.h"
 
 namespace native {
 
-/// The log of a sample: arrays (batch, steps). Row `rows - neurons + n` of the table is what neuron n
-/// sends.
+/// The log of a sample: arrays (batch, steps).
 template <class T>
 struct Log {
   T* wait;               // since the step before, seconds
-  std::int32_t* row;     // of the table, which arrives there
-  T* slope;              // dV/dt just before, where a neuron fires
+  /// of the table, which arrives there; from `Feedback::first_spike` on the spikes of the neurons; -1 - n
+  /// where the refractory time of neuron n ends
+  std::int32_t* row;
+  T* slope;              // dV/dt just before, where a neuron fires; just after, where it is let go
   std::int32_t* used;    // (batch,)
   Index steps;
+  std::int32_t* origin;  // the spike that sent what comes from the queue; null: nothing does
 };
 
 /// Spikes in the order in which they act: (batch, events).
@@ -197,7 +203,11 @@ class Parts {
         weight_(chunks_ * size()),
         own_(of_lanes ? chunks_ * kFields * lanes : 0, 0.0) {}
 
-  /// Calls with each sample, and its part's gradients by the padded table and by the lanes, or null.
+  /// How many parts there are.
+  Index count() const { return chunks_; }
+
+  /// Calls with each sample, and its part's gradients by the padded table and by the lanes, or null;
+  /// and with the number of the part.
   template <class Call>
   void run(Index threads, Call&& call) {
     Pool::shared().run(chunks_, threads, [&](Index chunk) {
@@ -205,7 +215,7 @@ class Parts {
       T* weight = weight_.data() + chunk * size();
       std::fill_n(weight, size(), T(0));
       for (Index b = given_.batch * chunk / chunks_; b < given_.batch * (chunk + 1) / chunks_; ++b)
-        call(b, weight, own);
+        call(b, weight, own, chunk);
     });
   }
 
@@ -244,11 +254,14 @@ class GroupForward {
   static constexpr int kLanes = kWidth<T>;
 
  public:
-  GroupForward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-               const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
-               const Train<T>& train, const Log<T>& log)
+  GroupForward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+               const Senders<T>& senders, const Everyone<T>& everyone, const T* table,
+               const SparseRows<T>& sparse, const Spikes<T>& spikes, const Train<T>& train,
+               const Log<T>& log)
       : given_(given),
         options_(options),
+        feedback_(feedback),
+        senders_(senders),
         everyone_(everyone),
         table_(table),
         sparse_(sparse),
@@ -271,12 +284,21 @@ class GroupForward {
     const Index most = 16 * (log_.steps + 1);
     for (;;) {
       const bool arrives = next < arrivals;
-      const double until = arrives ? double(time[next]) : double(given_.t_end);
+      double until = arrives ? double(time[next]) : double(given_.t_end);
+      const bool queued = queue_.acts_before(T(until), !arrives);
+      if (queued) {
+        until = queue_.next().due;
+        if (T(until) <= T(now_)) until = now_;
+      }
       if (advance(until)) {
         if (fired_ > most) break;  // far beyond what there is room for
         continue;
       }
       now_ = std::max(now_, until);
+      if (queued) {
+        take(queue_.pop());
+        continue;
+      }
       if (!arrives) break;
       const Index of_table = in_table(row[next]);
       add_row(of_table);
@@ -309,6 +331,8 @@ class GroupForward {
     std::fill_n(log_.wait + sample * log_.steps, log_.steps, T(0));
     std::fill_n(log_.row + sample * log_.steps, log_.steps, std::int32_t(given_.rows));
     std::fill_n(log_.slope + sample * log_.steps, log_.steps, T(1));
+    if (log_.origin) std::fill_n(log_.origin + sample * log_.steps, log_.steps, -1);
+    queue_.clear();
     now_ = last_ = 0;
     step_ = fired_ = 0;
     due_.clear();
@@ -463,16 +487,38 @@ class GroupForward {
       train_.neuron[sample_ * train_.events + fired_] = std::int32_t(neuron);
     }
     ++fired_;
+    const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
     double reset = everyone_.v_reset(neuron);
-    if (options_.subtract) reset += std::max(v - threshold, 0.0);
+    if (options_.subtract && !(refractory > 0)) reset += std::max(v - threshold, 0.0);
     v_[neuron] = T(reset);
-    if (options_.once)
+    if (options_.once || refractory > 0)
       threshold_[neuron] = std::numeric_limits<T>::infinity();
     else if (v_[neuron] >= threshold_[neuron])
       due_.insert(due_.begin(), neuron);
-    const Index row = given_.rows - given_.neurons + neuron;
-    add_row(row);
+    const Index row = feedback_.first_spike(given_) + neuron;
+    if (feedback_.immediate) add_row(row);
     write(row, slope);
+    if (refractory > 0 && !options_.once) queue_.push(now_ + refractory, -1 - neuron, fired_ - 1);
+    senders_.each(neuron, [&](Index number) {
+      queue_.push(now_ + feedback_.delay[number], number, fired_ - 1);
+    });
+  }
+
+  /// What comes from the queue, now.
+  void take(const typename Queue<T>::Coming& coming) {
+    if (coming.ends()) {
+      const Index neuron = -1 - coming.number;
+      const double v = everyone_.v_reset(neuron);
+      v_[neuron] = T(v);
+      threshold_[neuron] = T(everyone_.threshold(neuron));
+      if (v_[neuron] >= threshold_[neuron]) due_.push_back(neuron);
+      const T slope = T((current(neuron) - v) * everyone_.taus(neuron).leak);
+      write(coming.number, slope, coming.spike);
+    } else {
+      const Index row = feedback_.first_delayed(given_) + coming.number;
+      add_row(row);
+      write(row, T(1), coming.spike);
+    }
   }
 
   /// A row of the table arrives now; it is added when time goes on, in the same pass.
@@ -492,9 +538,10 @@ class GroupForward {
       pending_ = table_ + row * lanes_;
   }
 
-  void write(Index row, T slope) {
+  void write(Index row, T slope, Index origin = -1) {
     if (step_ < log_.steps) {
       const Index place = sample_ * log_.steps + step_;
+      if (log_.origin) log_.origin[place] = std::int32_t(origin);
       log_.wait[place] = T(now_ - last_);
       log_.row[place] = std::int32_t(row);
       log_.slope[place] = slope;
@@ -505,12 +552,15 @@ class GroupForward {
 
   const Given<T>& given_;
   const Options& options_;
+  const Feedback<T>& feedback_;
+  const Senders<T>& senders_;
   const Everyone<T>& everyone_;
   const T* table_;
   const SparseRows<T>& sparse_;
   const Spikes<T>& spikes_;
   const Train<T>& train_;
   const Log<T>& log_;
+  Queue<T> queue_;
   Index lanes_;
   Array<T> v_, j_, v_end_, j_end_, threshold_;
   const T *nothing_, *pending_;  // a row of zeros; what arrives now and is not in j_ yet
@@ -521,14 +571,17 @@ class GroupForward {
 };
 
 template <class T>
-void group_forward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                   const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log) {
+void group_forward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+                   const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
+                   const Log<T>& log) {
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
   const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
+  const Senders<T> senders(feedback, given.neurons);
   Pool::shared().run(given.batch, options.threads, [&](Index b) {
-    GroupForward<T> forward(given, options, everyone, table.data(), sparse, spikes, train, log);
+    GroupForward<T> forward(given, options, feedback, senders, everyone, table.data(), sparse, spikes,
+                            train, log);
     forward.run(b, ordered.time + b * given.arrivals, ordered.row + b * given.arrivals,
                 intervals.used(b));
   });
@@ -549,11 +602,13 @@ class GroupBackward {
   static constexpr int kLanes = kWidth<T>;
 
  public:
-  GroupBackward(const Given<T>& given, const Options& options, const Everyone<T>& everyone,
-                const T* table, const SparseRows<T>& sparse, const Spikes<T>& spikes,
-                const Train<T>& train, const Log<T>& log, const Cotangents<T>& cotangents)
+  GroupBackward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+                const Everyone<T>& everyone, const T* table, const SparseRows<T>& sparse,
+                const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
+                const Cotangents<T>& cotangents)
       : given_(given),
         options_(options),
+        feedback_(feedback),
         everyone_(everyone),
         table_(table),
         sparse_(sparse),
@@ -567,8 +622,8 @@ class GroupBackward {
         left_(given.neurons) {}
 
   /// Adds to the gradients: `by_weight` like the table, `by_time` (arrivals,) in order or null, `own`
-  /// (fields, lanes) or null.
-  void run(Index sample, Index arrivals, T* by_weight, T* by_time, double* own) {
+  /// (fields, lanes) or null, `by_delay` (delayed,).
+  void run(Index sample, Index arrivals, T* by_weight, T* by_time, double* own, double* by_delay) {
     sample_ = sample;
     own_ = own;
     std::fill_n(state_.data(), state_.size(), T(0));
@@ -576,19 +631,28 @@ class GroupBackward {
     Index fired = std::max<Index>(train_.needed[sample], 0);
     Index arrival = arrivals;
     const Index steps = std::clamp<Index>(log_.used[sample], 0, log_.steps);
-    const Index first_own = given_.rows - given_.neurons;
+    const Index first_spike = feedback_.first_spike(given_);
+    const Index first_delayed = feedback_.first_delayed(given_);
+    passed_.assign(log_.origin ? std::min(fired, steps) : 0, 0.0);
     double later = 0;
     for (Index step = steps - 1; step >= 0; --step) {
-      const Index place = sample * log_.steps + step;
-      Index row = log_.row[place];
-      if (row < 0 || row > given_.rows) row = given_.rows;
-      const bool fires = row >= first_own && row < given_.rows;
-      const bool timed = fires || by_time;
-      const double moved = back(later, row, by_weight, timed);
+      const Index place = sample * log_.steps + step, row = log_.row[place];
+      const std::int32_t origin = log_.origin ? log_.origin[place] : -1;
+      const bool fires = row >= first_spike && row < first_spike + given_.neurons;
+      const bool comes = origin >= 0 && row >= first_delayed && row - first_delayed < feedback_.delayed;
+      const bool timed = fires || comes || by_time;
+      // what there is no row of, is the row of zeros
+      const Index of_table = row < 0 || row > given_.rows ? given_.rows : row;
+      const double moved = back(later, of_table, by_weight, timed);
       later = log_.wait[place];
       if (fires) {
         --fired;
-        spike(row - first_own, log_.slope[place], fired, moved);
+        spike(row - first_spike, log_.slope[place], fired, moved + passed_to(fired));
+      } else if (comes) {
+        by_delay[row - first_delayed] += moved;
+        pass(origin, moved);
+      } else if (row < 0) {
+        if (row >= -given_.neurons) pass(origin, let_go(-1 - row, log_.slope[place]));
       } else if (arrival > 0) {
         --arrival;
         if (by_time) by_time[arrival] = T(moved);
@@ -607,6 +671,14 @@ class GroupBackward {
   T* by_mem() { return state_.data() + 5 * lanes_; }
   T* by_syn() { return state_.data() + 6 * lanes_; }
   double& own(Field field, Index neuron) { return own_[field * lanes_ + neuron]; }
+
+  /// dL/dt that what a spike sent passed on to it.
+  double passed_to(Index spike) const {
+    return spike >= 0 && spike < Index(passed_.size()) ? passed_[spike] : 0.0;
+  }
+  void pass(Index spike, double moved) {
+    if (spike >= 0 && spike < Index(passed_.size())) passed_[spike] += moved;
+  }
 
   static V load(const T* from) {
     V value;
@@ -703,6 +775,17 @@ class GroupBackward {
     p_v()[neuron] = T(p + lam);
   }
 
+  /// Back to before the end of a refractory time, in which v stood at v_reset; dL/dt of it.
+  double let_go(Index neuron, double slope) {
+    const double p = p_v()[neuron];
+    if (own_) {
+      own(kReset, neuron) += p;
+      own(kTauMem, neuron) += everyone_.v_reset(neuron) * v_mem()[neuron];
+    }
+    p_v()[neuron] = v_mem()[neuron] = T(0);
+    return std::isfinite(slope) ? -p * slope : 0.0;
+  }
+
   void begin() {
     for (Index n = 0; n < given_.neurons; ++n) {
       const auto& part = everyone_.part(n / kLanes);
@@ -718,6 +801,7 @@ class GroupBackward {
 
   const Given<T>& given_;
   const Options& options_;
+  const Feedback<T>& feedback_;
   const Everyone<T>& everyone_;
   const T* table_;
   const SparseRows<T>& sparse_;
@@ -728,26 +812,32 @@ class GroupBackward {
   Index lanes_, sample_ = 0;
   Array<T> state_, nowhere_;
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
+  std::vector<double> passed_;      // dL/dt of each spike, by what it sent with a delay
   double* own_ = nullptr;
 };
 
+/// `by_delay`: (delayed,).
 template <class T>
-void group_backward(const Given<T>& given, const Options& options, const Ordered<T>& ordered,
-                    const Spikes<T>& spikes, const Train<T>& train, const Log<T>& log,
-                    const Cotangents<T>& cotangents, const Gradients<T>& gradients) {
+void group_backward(const Given<T>& given, const Options& options, const Feedback<T>& feedback,
+                    const Ordered<T>& ordered, const Spikes<T>& spikes, const Train<T>& train,
+                    const Log<T>& log, const Cotangents<T>& cotangents,
+                    const Gradients<T>& gradients, T* by_delay) {
   begin_gradients(given, gradients, given.batch * given.arrivals);
+  std::fill_n(by_delay, feedback.delayed, T(0));
   if (given.batch == 0 || given.neurons == 0) return;
   const Intervals<T> intervals(given, ordered);
   const Everyone<T> everyone(given, intervals.uniform(), intervals.taus());
   const Array<T> table = padded_table(given);
   const SparseRows<T> sparse(table.data(), given.rows, given.neurons, everyone.padded());
   Parts<T> parts(given, everyone.padded(), gradients.lanes != nullptr);
-  parts.run(options.threads, [&](Index b, T* by_weight, double* own) {
-    GroupBackward<T> backward(given, options, everyone, table.data(), sparse, spikes, train, log,
-                              cotangents);
+  Array<double> delays(parts.count() * feedback.delayed, 0.0);
+  parts.run(options.threads, [&](Index b, T* by_weight, double* own, Index part) {
+    GroupBackward<T> backward(given, options, feedback, everyone, table.data(), sparse, spikes, train,
+                              log, cotangents);
     std::vector<T> by_time(gradients.time ? given.arrivals : 0);
     const Index used = intervals.used(b);
-    backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own);
+    backward.run(b, used, by_weight, gradients.time ? by_time.data() : nullptr, own,
+                 delays.data() + part * feedback.delayed);
     if (!gradients.time) return;
     for (Index n = 0; n < used; ++n) {
       const Index slot = ordered.slot[b * given.arrivals + n];
@@ -756,6 +846,11 @@ void group_backward(const Given<T>& given, const Options& options, const Ordered
     }
   });
   parts.add_up(options.threads, gradients);
+  for (Index n = 0; n < feedback.delayed; ++n) {
+    double sum = 0;
+    for (Index part = 0; part < parts.count(); ++part) sum += delays[part * feedback.delayed + n];
+    by_delay[n] = T(sum);
+  }
 }
 
 }  // namespace native

@@ -191,7 +191,7 @@ void readout_backward(const Given<T>& given, const Ordered<T>& ordered, bool jum
   if (given.batch == 0 || given.neurons == 0) return;
   const Readout<T> readout(given, ordered, jumps, samples, threads, gradients.lanes != nullptr);
   Parts<T> parts(given, readout.lanes(), gradients.lanes != nullptr);
-  parts.run(threads, [&](Index b, T* by_weight, double* own) {
+  parts.run(threads, [&](Index b, T* by_weight, double* own, Index) {
     readout.backward(b, cotangent, by_weight, own,
                      gradients.time ? gradients.time + b * arrivals : nullptr);
   });
