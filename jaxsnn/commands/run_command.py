@@ -333,7 +333,9 @@ def _endless(source: str | os.PathLike[str]) -> UsageError:
 
 def _totals(found: Any) -> dict[str, int]:
     """Events of each population, all samples together."""
-    return {name: int(own.count.sum()) for name, own in found.items()}
+    import numpy as np
+
+    return {name: int(np.asarray(own.count).sum()) for name, own in found.items()}
 
 
 def _unused_options(graph: Graph, network: Network, threshold: str | None) -> tuple[str, ...]:

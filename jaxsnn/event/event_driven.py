@@ -31,6 +31,8 @@ from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision
+from jaxsnn.network.on_processor import as_given, module_for, on_processor
+from jaxsnn.network.slots import in_buckets
 from jaxsnn.network.valued_inputs import Currents, GradedEvents, Input
 
 _DEFAULT_SAMPLES = 101
@@ -105,6 +107,9 @@ class EventDriven(EventOptions):
         trains = checked_inputs(network, inputs)
         end = _checked_end(t_end, network.dtype)
         times = _checked_samples(sample_times, t_end, end)
+        if on_processor(network, trains, end, times):
+            # Nothing is differentiated: unused slots more cost nothing but room.
+            trains = in_buckets(trains, network.inputs)
         network, known = network.with_known_facts()
         solution = _run(self.hashable(), known, network, trains, end, times)
         if sample_times is None or not np.size(sample_times) or solution.voltages:
@@ -225,17 +230,18 @@ def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
         raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
     if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
         raise UsageError(f"t_end is {t_end:g} s", fix="pass a finite time after 0, in seconds")
-    return jnp.asarray(t_end, dtype)
+    return as_given(t_end, dtype)
 
 
 def _checked_samples(times: Any, t_end: Any, end: Float[Array, ""]) -> Float[Array, "samples"]:
     """Sample times, refused where nothing is simulated; by default evenly from 0 to the end."""
     # Of traced times only the compiled run knows whether they lie in the simulation.
     if times is None:
-        return jnp.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
+        kind = module_for(end)
+        return kind.linspace(0.0, 1.0, _DEFAULT_SAMPLES, dtype=end.dtype) * end
     if not any(isinstance(given, Tracer) for given in (times, t_end)):
         _refuse_samples(np.asarray(times, end.dtype), np.asarray(t_end, end.dtype))
-    return jnp.asarray(times, end.dtype)
+    return as_given(times, end.dtype)
 
 
 def _refuse_samples(times: np.ndarray, t_end: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
@@ -24,12 +25,13 @@ from jaxsnn.event.event_record import (
 from jaxsnn.event.forward.functionals import integral, maximum
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.forward.readout import Drive
-from jaxsnn.event.solution_notes import numbers_noted
+from jaxsnn.event.solution_notes import numbers_noted, total
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.inputs import late_events, out_of_range
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.network import Network, entries
+from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.reductions import any_in, any_of, numbers_of
 from jaxsnn.network.results import Result, first_of
 from jaxsnn.network.spikes import Events, flatten_spikes
@@ -124,7 +126,10 @@ class EventSolution:
 
     def first_spike(self, name: str) -> Float[Array, "batch neurons"]:
         """First spike time of each neuron, seconds; inf where it is silent."""
-        return self._of(name).time[..., 0]
+        times = self._of(name).time
+        if on_processor(times):
+            return to_jax(np.asarray(times)[..., 0])
+        return times[..., 0]
 
     def count(self, name: str) -> Float[Array, "batch neurons"]:
         """Number of spikes of each neuron.
@@ -134,6 +139,8 @@ class EventSolution:
         arXiv:2212.01232).
         """
         spikes = self._of(name)
+        if on_processor(spikes):
+            return to_jax(np.asarray(spikes.count, spikes.time.dtype))
         # `moved` is 0 and carries dV at each spike: counts by V, as if a kick made a spike sooner
         height = lax.stop_gradient(self.heights[name])[:, None]
         return spikes.count + jnp.sum(moved(spikes) / height, axis=-1)
@@ -311,10 +318,10 @@ class EventSolution:
         if isinstance(self.result, Tracer):
             return f"EventSolution({', '.join(self.spikes)}; traced)"
         ended = f"{Result(int(self.result)).name}, {format_time(float(self.t_end))}"
-        found = [f"{name} {int(own.count.sum())}" for name, own in self.spikes.items()]
+        found = [f"{name} {total(own.count)}" for name, own in self.spikes.items()]
         lines = [f"EventSolution({ended}", f"  spikes: {_shortened(found)}"]
         if self.levels:
-            found = [f"{name} {int(own.count.sum())}" for name, own in self.levels.items()]
+            found = [f"{name} {total(own.count)}" for name, own in self.levels.items()]
             lines.append(f"  rises: {_shortened(found)}")
         if self.voltages:
             found = [f"{name} {own.shape}" for name, own in self.voltages.items()]

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.network.network import Network
+from jaxsnn.network.on_processor import as_given, module_for
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import (
@@ -117,9 +118,10 @@ def checked_input(name: str, given: Any, size: int, dtype: Any) -> Input:
             fix="give each event a value",
             node=name,
         )
-    value = jnp.atleast_2d(jnp.asarray(given.value, dtype))
+    value = _as_rows(given.value, dtype)
     # What unused slots carry does not count, whatever it is.
-    value = jnp.where(jnp.isfinite(events.time), value, 0.0)
+    kind = module_for(events.time, value)
+    value = kind.where(kind.isfinite(events.time), value, kind.zeros((), dtype))
     _refuse_values(name, value)
     return GradedEvents(time=events.time, index=events.index, value=value)
 
@@ -149,9 +151,10 @@ def _checked_currents(name: str, given: Currents, size: int, dtype: Any) -> Curr
                 fix="give the pieces in the order of their times, unused ones (inf) last",
                 node=name,
             )
-    time = jnp.atleast_2d(jnp.asarray(given.time, dtype))
-    value = jnp.asarray(given.value, dtype).reshape(*time.shape, size)
-    value = jnp.where(jnp.isfinite(time)[..., None], value, 0.0)
+    time = _as_rows(given.time, dtype)
+    value = as_given(given.value, dtype).reshape(*time.shape, size)
+    kind = module_for(time, value)
+    value = kind.where(kind.isfinite(time)[..., None], value, kind.zeros((), dtype))
     _refuse_values(name, value)
     return Currents(time=time, value=value)
 
@@ -204,10 +207,13 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             _refuse_times(name, np.asarray(events.time))
         else:
             refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
-    time = jnp.asarray(events.time, dtype)
-    return Events(
-        time=jnp.atleast_2d(time), index=jnp.atleast_2d(jnp.asarray(events.index, jnp.int32))
-    )
+    return Events(time=_as_rows(events.time, dtype), index=_as_rows(events.index, np.int32))
+
+
+def _as_rows(array: Any, dtype: Any) -> Any:
+    """An array of a type with an axis of samples; NumPy's, where that compiles nothing."""
+    rows = as_given(array, dtype)
+    return rows if rows.ndim == 2 else module_for(rows).atleast_2d(rows)
 
 
 def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.network.meshes import by_compiler, first_axis
+from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -37,6 +38,10 @@ def sort_events(
     time: Float[Array, "*batch events"], index: Int[Array, "*batch events"]
 ) -> tuple[Float[Array, "*batch events"], Int[Array, "*batch events"]]:
     """Both arrays in order of time, differentiable; equal times keep the order of their slots."""
+    if on_processor(time, index):
+        place = np.argsort(time, axis=-1, kind="stable")
+        pair = [np.take_along_axis(np.asarray(array), place, -1) for array in (time, index)]
+        return to_jax(pair[0]), to_jax(pair[1])
     _, position = sorted_times(time)
     return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
 
@@ -51,10 +56,13 @@ def flatten_spikes(times: Float[Array, "batch neurons spikes"]) -> Events:
 
 def _flattened(times: Float[Array, "batch neurons spikes"]) -> Events:
     batch, neurons, spikes = times.shape
-    neuron = jnp.arange(neurons, dtype=jnp.int32)[:, None]
-    index = jnp.broadcast_to(neuron, (neurons, spikes)).reshape(-1)
-    flat = times.reshape(batch, neurons * spikes)
-    time, index = sort_events(flat, jnp.broadcast_to(index, flat.shape))
+    here = on_processor(times)
+    flat: Any = (np.asarray(times) if here else times).reshape(batch, neurons * spikes)
+    index: Any = np.broadcast_to(np.repeat(np.arange(neurons, dtype=np.int32), spikes), flat.shape)
+    time, index = sort_events(flat, index)
+    if here:
+        used = np.isfinite(np.asarray(time))
+        return Events(time=time, index=to_jax(np.where(used, index, np.int32(neurons))))
     return Events(time=time, index=jnp.where(jnp.isfinite(time), index, neurons))
 
 

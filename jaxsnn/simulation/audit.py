@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,25 +71,17 @@ def audit(
         for name, train in trains.items()
     }
     grid = np.linspace(0.0, t_end, times)
+    numbers = _numbers(network, frozenset(solution.levels))
     found = {}
-    for name, signal in signals(network).items():
-        population = network.populations[name]
-        leveled = any(source in solution.levels for source, _ in signal.paths)
-        if population.kind != "CubaLIF" or not population.fires or leveled:
-            continue
-        neuron, parameters = neuron_of(population), network.parameters[name]
-        lanes = jax.tree.map(
-            lambda array: np.asarray(array, float), neuron.lanes(parameters, signal.constant)
-        )
-        factor = np.asarray(neuron.arrival_factor(parameters), float)
+    for name, (lanes, factor, matrices) in jax.tree.map(_in_float64, numbers).items():
         own = np.asarray(solution.spikes[name].time, float)[:samples]
         at_spikes, elsewhere = 0.0, 0.0
         for sample, spikes in enumerate(own):
             arrivals = []
-            for source, matrix in signal.matrices(network.dtype).items():
+            for source, matrix in matrices.items():
                 time, index = (array[sample] for array in trains[source])
                 used = np.isfinite(time)
-                weight = np.eye(population.size) if matrix is None else np.asarray(matrix, float)
+                weight = np.eye(len(factor)) if matrix is None else matrix
                 arrivals.append((time[used].astype(float), weight[index[used]] * factor))
             at_spikes = max(at_spikes, _distance_at_spikes(lanes, arrivals, spikes))
             elsewhere = max(elsewhere, _excess(lanes, arrivals, spikes, grid))
@@ -99,6 +92,26 @@ def audit(
             times=times,
         )
     return found
+
+
+@partial(jax.jit, static_argnums=1)  # eager, each operation of each population would be compiled
+def _numbers(network: Network, levels: frozenset[str]) -> dict[str, tuple[Any, Any, Any]]:
+    """Population that is audited -> its lanes, its arrival factor, and source -> matrix."""
+    found = {}
+    for name, signal in signals(network).items():
+        population = network.populations[name]
+        leveled = any(source in levels for source, _ in signal.paths)
+        if population.kind != "CubaLIF" or not population.fires or leveled:
+            continue
+        neuron, parameters = neuron_of(population), network.parameters[name]
+        lanes = neuron.lanes(parameters, signal.constant)
+        matrices = signal.matrices(network.dtype)
+        found[name] = lanes, neuron.arrival_factor(parameters), matrices
+    return found
+
+
+def _in_float64(array: Any) -> np.ndarray:
+    return np.asarray(array, float)
 
 
 def _distance_at_spikes(

@@ -12,17 +12,33 @@ from jaxsnn.commands.demo import demo_steps as steps
 from jaxsnn.commands.demo_command import FILES, demo
 from jaxsnn.errors import FileError, MappingError, SimulationError
 from jaxsnn.nir import read
+from tests.helpers.programs import compiled
 
 END = ["map", "prove", "draw"]
 SHORT = {"epochs": 3, "sizes": (640, 128, 128)}
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def programs():
+    """What the first demo of the module compiles."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, programs):
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     lines = []
-    report = demo(folder, **SHORT, progress=lines.append)
+    with compiled() as names:
+        report = demo(folder, **SHORT, progress=lines.append)
+    programs += names
     return folder, report, lines
+
+
+def test_it_compiles_few_programs(ran, programs):
+    assert {"jit(_run)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
+    # Splits of three sizes share one evaluation.
+    assert programs.count("jit(run_evaluation)") == 1
+    assert len(programs) < 10, programs
 
 
 def test_it_writes_all_files_and_nothing_else(ran):

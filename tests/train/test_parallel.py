@@ -49,13 +49,13 @@ def watched(name, function):
         launched[:] = jax.tree.leaves(found)
         return found
     return call
-def joined(summaries):
+def merged(summaries):
     leaves = jax.tree.leaves(summaries)
     spread.extend(len(leaf.devices()) for leaf in leaves if isinstance(leaf, jax.Array))
-    return epoch.joined(summaries)
+    return epoch.merged(summaries)
 training_run.run_epoch = watched("run_epoch", epoch.run_epoch)
 training_run.run_evaluation = watched("run_evaluation", epoch.run_evaluation)
-training_run.joined = joined
+training_run.merged = merged
 training_run._EVALUATION_BATCH = 8
 states = []
 whole = training_run.TrainingRun.result

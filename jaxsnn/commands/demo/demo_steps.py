@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import SimulationError, listing
@@ -65,7 +64,7 @@ def run_points(graph: Graph, data: Data) -> DemoRun:
         inputs={next(iter(network.inputs)): events},
         t_end=loss.t_max,
         solution=solution,
-        accuracy=float(accuracy(loss.predict(solution), jnp.asarray(data.y))),
+        accuracy=float(accuracy(loss.predict(solution), data.y)),
     )
 
 

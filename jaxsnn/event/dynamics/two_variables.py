@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import Decay, Numbers, Parameters, State
+from jaxsnn.network.on_processor import module_for
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.structure import TauShape, tau_shape_holds
 
@@ -83,7 +84,7 @@ class TwoVariables(Neuron):
     def lanes(self, parameters: Parameters, current: Float[Array, "neurons"] | None) -> Lanes:
         """`Lanes` of a population; v_threshold and v_reset may lack in a readout."""
         p = parameters
-        zero = jnp.zeros_like(p["r"])
+        zero = module_for(p["r"]).zeros_like(p["r"])
         v_reset = p.get("v_reset", zero)
         rest = self.v_inf(p, current)
         start = {"zero": zero, "v_leak": p.get("v_leak", zero), "v_reset": v_reset}[self.initial]

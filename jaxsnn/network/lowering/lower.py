@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
@@ -18,6 +17,7 @@ from jaxsnn.network.network import (
     with_tau_facts,
     without_synaptic_delays,
 )
+from jaxsnn.network.on_processor import to_jax
 from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate
@@ -62,7 +62,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
             check_operator(part.wire, ready.shapes[name][0] or (), part.parameters)
         if part.parameters:
             parameters[name] = {
-                key: jnp.asarray(value, dtype) for key, value in part.parameters.items()
+                key: to_jax(np.asarray(value, dtype)) for key, value in part.parameters.items()
             }
         if part.population is not None:
             populations[name] = part.population

@@ -11,6 +11,7 @@ import numpy as np
 from jaxsnn.errors import UsageError, listing
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.network import Network
+from jaxsnn.network.on_processor import to_jax
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
@@ -32,6 +33,17 @@ class Batch(NamedTuple):
     def take(self, index: jax.Array) -> Batch:
         """The samples of an index array."""
         return jax.tree.map(lambda array: array[index], self)
+
+    def take_here(self, index: np.ndarray) -> Batch:
+        """The same in NumPy's arrays: nothing is compiled for the number of samples that they are
+        taken of.
+        """
+        return jax.tree.map(lambda array: np.asarray(array)[index], self)
+
+    @property
+    def slots(self) -> int:
+        """How many slots its events or currents have; 0 where there are none."""
+        return self.inputs.time.shape[-1] if hasattr(self.inputs, "time") else 0
 
 
 def shuffled_batches(samples: int, batch_size: int, seed: Seed) -> np.ndarray:
@@ -74,7 +86,7 @@ def encoded(
             fix="let one Input feed the others through Linear nodes",
         )
     (name, channels), events = next(iter(network.inputs.items())), data.x
-    labels = jnp.asarray(data.y, jnp.int32)
+    labels = to_jax(np.asarray(data.y, np.int32))
     neurons = network.populations[population].size
     if len(data.classes) > neurons:
         raise UsageError(
@@ -100,7 +112,7 @@ def encoded(
                 node=name,
             )
     train = checked_inputs(network, events)[name]
-    return Batch(inputs=jax.tree.map(jnp.asarray, train), labels=labels)
+    return Batch(inputs=to_jax(train), labels=labels)
 
 
 def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.network.on_processor import to_jax
+from jaxsnn.network.slots import bucket, with_slots
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.train.data.batches import Batch
 from jaxsnn.train.data.datasets import Data, taken
@@ -46,15 +47,7 @@ class Streamed:
         """Events in a power of two slots: each number of slots is compiled for itself."""
         if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
             return inputs
-        slots = inputs.time.shape[1]
-        more = (1 << (slots - 1).bit_length()) - slots
-        unused = {"time": jnp.inf, "index": self.channels, "value": 0.0}
-        wide = {
-            name: jnp.pad(getattr(inputs, name), ((0, 0), (0, more)), constant_values=value)
-            for name, value in unused.items()
-            if hasattr(inputs, name)
-        }
-        return replace(inputs, **wide)
+        return to_jax(with_slots(inputs, bucket(inputs.time.shape[1]), self.channels))
 
     def digest(self) -> str:
         """A hash of all samples and labels, read piece by piece."""
@@ -84,18 +77,23 @@ def pieces(split: Batch | Streamed, order: np.ndarray) -> Iterator[tuple[Batch, 
 
 
 def evaluation_parts(
-    split: Batch | Streamed, parts: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
-    """Samples, the order of a batch in these, and which are no filling, of each batch.
+    split: Batch | Streamed,
+    parts: Iterable[tuple[np.ndarray, np.ndarray]],
+    slots: int,
+    channels: int,
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """The samples of each batch, and which are no filling.
 
     Args:
         parts: numbers of samples (batch,), and which are no filling (batch,).
+        slots: events have so many at least, so that all splits share what is compiled.
+        channels: of the input.
     """
     for order, used in parts:
-        if isinstance(split, Batch):
-            yield split, order, used
-        else:
-            yield split.take(order), np.arange(len(order), dtype=np.int32), used
+        batch = split.take_here(order) if isinstance(split, Batch) else split.take(order)
+        if batch.slots:
+            batch = batch._replace(inputs=with_slots(batch.inputs, slots, channels))
+        yield batch, used
 
 
 def split_of(

@@ -4,13 +4,14 @@ of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
@@ -108,13 +109,26 @@ def together(setup: Setup, sums: Tree, summary: Summary) -> tuple[Tree, Summary]
 
 
 def joined(summaries: Summary) -> Summary:
-    """One summary of many, stacked along the first axis."""
+    """One summary of many, stacked along the first axis; inside `jax.jit`, else see `merged`."""
     sums = jax.tree.map(lambda array: jnp.sum(array, axis=0), summaries)
     return sums._replace(
         gradient=jnp.max(summaries.gradient),  # NaN, if one is
         budgets=jax.tree.map(jnp.max, summaries.budgets),
         # the codes rise with how much is lost: NOT_FINITE is the highest
         result=jnp.max(summaries.result),
+    )
+
+
+def merged(summaries: Sequence[Summary]) -> Summary:
+    """One summary of several that are there, by NumPy; of one, itself."""
+    if len(summaries) == 1:
+        return summaries[0]
+    sums, greatest = (
+        jax.tree.map(lambda *values, by=by: reduce(by, map(np.asarray, values)), *summaries)
+        for by in (np.add, np.maximum)
+    )
+    return sums._replace(
+        gradient=greatest.gradient, budgets=greatest.budgets, result=greatest.result
     )
 
 
@@ -171,6 +185,7 @@ class TrainState(NamedTuple):
         return self.raw if self.average is None else self.average
 
 
+@partial(jax.jit, static_argnums=0)  # eager, each array of zeros would be compiled
 def begin(setup: Setup, raw: Parameters) -> TrainState:
     """The state before the first step."""
     return TrainState(
@@ -190,10 +205,10 @@ class Pace(NamedTuple):
         first: number of the first batch in its epoch.
     """
 
-    rates: jax.Array
-    factor: jax.Array
+    rates: jax.Array | np.ndarray
+    factor: jax.Array | np.ndarray
     key: jax.Array
-    first: jax.Array
+    first: jax.Array | np.int32
 
 
 class Place(NamedTuple):
@@ -234,7 +249,7 @@ def run_epoch(
         return _step(setup, network, scales, bumping, state, data, pace, place)
 
     numbers = pace.first + jnp.arange(len(order), dtype=jnp.int32)
-    state, summaries = lax.scan(step, state, (numbers, order, pace.rates))
+    state, summaries = lax.scan(step, state, (numbers, order, cast(jax.Array, pace.rates)))
     return state, joined(summaries)
 
 
@@ -321,20 +336,15 @@ def _gradient(
 
 @partial(jax.jit, static_argnums=0)
 def run_evaluation(
-    setup: Setup, network: Network, raw: Parameters, data: Batch, order: jax.Array, used: jax.Array
+    setup: Setup, network: Network, raw: Parameters, batch: Batch, used: jax.Array
 ) -> Summary:
     """One batch without training; `used` (batch,) is False for samples that only fill it up."""
 
     def evaluate(
-        network: Network,
-        raw: Parameters,
-        data: Batch,
-        order: Int[Array, "batch"],
-        used: Bool[Array, "batch"],
+        network: Network, raw: Parameters, batch: Batch, used: Bool[Array, "batch"]
     ) -> Summary:
-        batch = data.take(order)
         solution = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
         values = setup.loss(solution, batch.labels)
         return together(setup, (), summarise(setup, solution, values, batch.labels, used))[1]
 
-    return shared_out(evaluate, setup.mesh, 2)(network, raw, data, order, used)
+    return shared_out(evaluate, setup.mesh, 2)(network, raw, batch, used)

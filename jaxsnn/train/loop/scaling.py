@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network.network import Network
+from jaxsnn.network.on_processor import in_numpy, to_jax
 from jaxsnn.network.operators import identity, through
 from jaxsnn.network.structure import OPERATORS, Wire
 from jaxsnn.train.loop.constraints import Free, Parameters, Trained
@@ -53,7 +54,7 @@ def step_scales(network: Network, trained: Trained, t_end: float) -> Parameters:
                 effect = effects[name][node] if name in effects and node in known else None
                 scale = _scale(np.asarray(value), effect)
                 scale = np.mean(scale) if constraint.shared else scale
-            scales[node][name] = jnp.asarray(constraint.rate * scale, value.dtype)
+            scales[node][name] = to_jax(np.asarray(constraint.rate * scale, value.dtype))
     return scales
 
 
@@ -72,7 +73,7 @@ def _kick_per_weight(neuron: Neuron, parameters: dict[str, jax.Array]) -> np.nda
 
 
 def _lift_per_bias(neuron: Neuron, parameters: dict[str, jax.Array], t_end: float) -> np.ndarray:
-    one = jnp.ones_like(next(iter(parameters.values())))
+    one: Any = np.ones_like(next(iter(parameters.values())))
     return np.abs(np.asarray(neuron.lift(parameters, one, t_end)))
 
 
@@ -97,7 +98,8 @@ def _reach(network: Network, effect_of: EffectOf) -> dict[str, np.ndarray]:
 
 def _entering(network: Network, wire: Wire, leaving: np.ndarray, effect_of: EffectOf) -> np.ndarray:
     """The largest effect of one unit that enters a node, by channel, or for all channels."""
-    parameters = network.parameters.get(wire.name, {})
+    # In NumPy: of JAX's arrays each operation would be compiled.
+    parameters = in_numpy(network.parameters.get(wire.name, {}))
     if wire.kind == "neuron":
         population = network.populations[wire.name]
         neuron = neuron_of(population)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import Problem, SimulationError
@@ -40,7 +39,7 @@ from jaxsnn.train.loop.epoch import (
     Summary,
     TrainState,
     begin,
-    joined,
+    merged,
     run_epoch,
     run_evaluation,
 )
@@ -108,10 +107,10 @@ class TrainingRun:
         names = ("train", "validation", "test")
         how = {"population": plan.loss.population, "encoder": plan.encoder, "engine": plan.engine}
         self.splits: dict[str, Batch | Streamed] = {}
+        self.channels = sum(network.inputs.values())
         for name in names:
             encode = partial(encoded, network=network, what=f"{data.name}, {name}", **how)
-            own, channels = getattr(data, name), sum(network.inputs.values())
-            self.splits[name] = split_of(own, encode, options.stream, channels)
+            self.splits[name] = split_of(getattr(data, name), encode, options.stream, self.channels)
         wanted = cast(Any, options.trainable)
         trainables = find_trainables(network, wanted, longest_delay=plan.loss.tau)
         raw = to_raw(network, trainables.constraints)
@@ -119,6 +118,7 @@ class TrainingRun:
         self.scales = on_all(step_scales(network, trainables.constraints, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
         in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
+        self.slots = max((own.slots for own in in_memory.values()), default=0)
         self.splits |= on_all(in_memory, mesh)
         self.notes = [*plan.notes, *trainables.notes]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
@@ -253,23 +253,21 @@ class TrainingRun:
             [*seed_words(self.options.seed), epoch],
         )
         pace = Pace(
-            rates=jnp.asarray(self.rates[epoch - 1], self.network.dtype),
-            factor=jnp.asarray(self.factor, self.network.dtype),
-            key=jax.random.fold_in(key_of(self.options.seed), epoch),
-            first=jnp.int32(0),
+            rates=np.asarray(self.rates[epoch - 1], self.network.dtype),
+            factor=np.asarray(self.factor, self.network.dtype),
+            key=key_of((*seed_words(self.options.seed), epoch)),
+            first=np.int32(0),
         )
 
         def attempt(setup: Setup) -> tuple[TrainState, Summary]:
             state, summaries = self.state, []
             for samples, places, first in pieces(self.splits["train"], order):
                 here = pace._replace(
-                    rates=pace.rates[first : first + len(places)], first=jnp.int32(first)
+                    rates=pace.rates[first : first + len(places)], first=np.int32(first)
                 )
                 state, summary = self._run(setup, state, samples, places, here)
                 summaries.append(on_host(summary, setup.mesh))
-            if len(summaries) == 1:
-                return state, summaries[0]
-            return state, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
+            return state, merged(summaries)
 
         return self._with_enough_room(attempt, f"epoch {epoch}")
 
@@ -330,15 +328,16 @@ class TrainingRun:
         (network, best, samples), mesh = on_first(given, self.setup.mesh)
         size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
+        split = data if samples is None else samples
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
             here = replace(setup, mesh=mesh)
             # One launch at a time, on one device too: the next epoch runs on all of them.
             summaries = [
                 on_host(run_evaluation(here, network, best, *part), setup.mesh)
-                for part in evaluation_parts(data if samples is None else samples, parts)
+                for part in evaluation_parts(split, parts, self.slots, self.channels)
             ]
-            return None, joined(jax.tree.map(lambda *values: jnp.stack(values), *summaries))
+            return None, merged(summaries)
 
         return self._with_enough_room(attempt, "the evaluation")[1]
 
@@ -514,11 +513,22 @@ def _said(found: Problem | None) -> str:
 
 def key_of(seed: Seed) -> jax.Array:
     """The `jax.random` key of a whole number, or one that depends on all numbers of a key."""
-    first, *others = seed_words(seed)
-    key = jax.random.key(first)
-    for word in others:
+    words = seed_words(seed)
+    if max(words) < 2**32:
+        # Eager, each of its operations would be compiled.
+        return _key_of_words(np.asarray(words, np.uint32))
+    return _folded(words)
+
+
+def _folded(words: Any) -> jax.Array:
+    """The key of some whole numbers, one after the other."""
+    key = jax.random.key(words[0])
+    for word in words[1:]:
         key = jax.random.fold_in(key, word)
     return key
+
+
+_key_of_words = jax.jit(_folded)
 
 
 def _as_tuples(budget: Any) -> Any:

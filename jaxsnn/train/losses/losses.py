@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxsnn.network.on_processor import in_numpy, module_for, on_processor, to_jax
 from jaxsnn.train.losses.readings import Reading
 
 #: What a loss can read.
@@ -88,7 +90,10 @@ class FirstToFire:
         where none fires.
         """
         times = reading.first_spike(self.population)  # pyright: ignore[reportAttributeAccessIssue]
-        return jnp.where(jnp.isfinite(jnp.min(times, axis=1)), jnp.argmin(times, axis=1), -1)
+        kind, times = module_for(times), in_numpy(times)
+        fires = kind.isfinite(kind.min(times, axis=1))
+        first = kind.where(fires, kind.argmin(times, axis=1), -1).astype(np.int32)
+        return first if kind is jnp else to_jax(first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,10 +318,13 @@ class ExponentialSum(CrossEntropy):
         return self.gain / scale * reading.integral(self.population, scale)
 
 
-def accuracy(predictions: jax.Array, labels: jax.Array) -> jax.Array:
+def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
     """Fraction of samples whose prediction is the label.
 
     >>> float(accuracy(jnp.array([0, 1, -1, 2]), jnp.array([0, 1, 2, 0])))
     0.5
     """
+    if on_processor(predictions, labels):
+        right = np.asarray(predictions) == np.asarray(labels)
+        return to_jax(np.asarray(np.mean(right), jnp.result_type(float)))
     return jnp.mean(predictions == labels)

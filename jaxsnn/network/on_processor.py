@@ -1,0 +1,57 @@
+"""Small work on numbers that are there already, done by NumPy.
+
+Outside of `jax.jit` each operation on a `jax.Array` is a program of its own, which is compiled for
+each shape: that takes longer than what it does. Where numbers lie in the memory of the processor,
+NumPy does the same to the last digit and compiles nothing. It is for operations that have one right
+result, such as choosing, sorting and comparing; and for elementwise arithmetic.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def on_processor(*trees: Any) -> bool:
+    """Whether NumPy can look at all arrays of some trees where they are: none is traced, lies on
+    another device, or is laid out over several.
+    """
+    return all(map(_is_here, jax.tree.leaves(trees)))
+
+
+def _is_here(array: Any) -> bool:
+    if isinstance(array, Tracer):
+        return False
+    if not isinstance(array, jax.Array):
+        return True
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):  # random keys
+        return False
+    devices = array.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def module_for(*trees: Any) -> ModuleType:
+    """`numpy` where all arrays of some trees are on the processor, else `jax.numpy`."""
+    return np if on_processor(*trees) else jnp
+
+
+def in_numpy(tree: Any) -> Any:
+    """The arrays of a tree as NumPy's, as they are where not all are on the processor."""
+    return jax.tree.map(np.asarray, tree) if on_processor(tree) else tree
+
+
+def to_jax(tree: Any) -> Any:
+    """NumPy's arrays as JAX's, where `jax.numpy.asarray` would compile a copy of each shape."""
+    return jax.device_put(tree)
+
+
+def as_given(array: Any, dtype: Any) -> Any:
+    """An array of a type: NumPy's where it is on the processor, which `jax.jit` takes as it is, else
+    JAX's.
+    """
+    return module_for(array).asarray(array, dtype)

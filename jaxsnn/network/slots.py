@@ -1,0 +1,71 @@
+"""How many slots inputs have: powers of two, so that runs of different numbers of events share what
+is compiled.
+
+XLA compiles for each shape. What is behind the last event is unused (time inf) and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.network.on_processor import on_processor
+from jaxsnn.network.valued_inputs import Currents, Input
+
+
+def bucket(slots: int) -> int:
+    """The least power of two that is not below a number of slots."""
+    return 1 << max(slots - 1, 0).bit_length()
+
+
+def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict[str, Input]:
+    """Inputs with a power of two slots each, where they are on the processor; others as they are.
+
+    Args:
+        channels: of each input.
+    """
+    return {
+        name: with_slots(own, bucket(own.time.shape[-1]), channels[name])
+        if on_processor(own)
+        else own
+        for name, own in trains.items()
+    }
+
+
+def with_slots(given: Input, slots: int, channels: int) -> Input:
+    """An input in NumPy's arrays with so many slots, those behind unused; one with more of them as it
+    is.
+
+    Args:
+        given: (..., events) or (..., pieces), on the processor.
+        channels: of the input, what unused slots have as an index.
+    """
+    more = slots - given.time.shape[-1]
+    if more <= 0:
+        return given
+    if isinstance(given, Currents):
+        # The values have the channels as their last axis.
+        return replace(
+            given, time=_wider(given.time, more, np.inf), value=_wider(given.value, more, 0.0, 1)
+        )
+    unused = {"time": np.inf, "index": channels, "value": 0.0}
+    wide = {
+        name: _wider(getattr(given, name), more, filling)
+        for name, filling in unused.items()
+        if hasattr(given, name)
+    }
+    return replace(given, **wide)
+
+
+def _wider(array: Any, more: int, filling: float, behind: int = 0) -> Any:
+    """An array with more slots at the end.
+
+    Args:
+        behind: how many axes stand behind that of the slots.
+    """
+    pairs = [(0, 0)] * np.ndim(array)
+    pairs[-1 - behind] = (0, more)
+    return np.pad(np.asarray(array), pairs, constant_values=filling)
