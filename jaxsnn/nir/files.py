@@ -22,10 +22,10 @@ import h5py
 import numpy as np
 from h5py import Empty as Empty
 
-from jaxsnn.errors import FileError, JaxsnnError, listing
+from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
 from jaxsnn.nir.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.hdf5_objects import Group as Group
-from jaxsnn.nir.hdf5_objects import first_line, load_root
+from jaxsnn.nir.hdf5_objects import load_root
 from jaxsnn.nir.read_limits import ByteBudget, read_limits
 from jaxsnn.output import refuse_unreadable, write_whole
 

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
-from jaxsnn.errors import FileError
+from jaxsnn.errors import FileError, first_line
 from jaxsnn.nir.read_limits import ByteBudget
 
 #: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
@@ -213,12 +213,6 @@ class _Reading:
             self.budget.take(where, int(numbers) * dtype.itemsize)
             attributes[key] = Dataset(value=_frozen(entry.attrs[key]), dtype=dtype)
         return attributes
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    text = str(error).strip("'\"")
-    return text.splitlines()[0].strip() if text.strip() else type(error).__name__
 
 
 def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
