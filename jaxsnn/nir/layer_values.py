@@ -166,7 +166,8 @@ def _weights(value: Any, what: str) -> None:
 
 
 def _drawable(pair: list[Any]) -> bool:
-    return all(map(_is_number, pair)) and pair[1] >= 0
+    # NumPy draws with no deviation of -0.0 either
+    return all(map(_is_number, pair)) and math.copysign(1.0, pair[1]) > 0
 
 
 #: What looks at the value of each key of a layer.

@@ -83,6 +83,7 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table(DENSE | {"neurons": 10**5}, DENSE | {"neurons": 10**5}), "80000000000 bytes"),
         (table(DENSE | {"weight": [0.1, -1.0]}), "1: weight is .*deviation is not negative"),
         (table(DENSE | {"weight": [float("nan"), 1.0]}), "layer 1: weight is"),
+        (table(DENSE | {"weight": [0.1, -0.0]}), "1: weight is .*deviation is not negative"),
         (table(DENSE | {"weight": [[1, 0.1], [2, 0.1]]}), "layer 1: weight is"),
         (table(DENSE | {"weight": [[2, 0.1, 0.1]]}), "is for 2 inputs, and there are 3"),
         (table(DENSE | {"readout": 1}), "layer 1: readout is 1: give true or false"),
