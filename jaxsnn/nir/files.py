@@ -180,8 +180,9 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
     """The bytes of a file of a document, which were read back; `path` is for messages.
 
     Raises:
-        FileError: what HDF5 made of it reads otherwise.
+        FileError: a name that a file cannot hold, or what HDF5 made of it reads otherwise.
     """
+    _refuse_names(path, document)
     try:
         image = _image(document)
     except UnicodeError as error:
@@ -195,6 +196,18 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
             fix="please report it, with the versions that jaxsnn doctor shows",
         )
     return image
+
+
+def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
+    """Refuse names that HDF5 takes for a path."""
+    for name, entry in group.items():
+        if "/" in name or name in ("", "."):
+            raise FileError(
+                f"{path} was not written: '{name}' is a name that a file cannot hold",
+                fix="rename it, without a '/'",
+            )
+        if isinstance(entry, Group):
+            _refuse_names(path, entry)
 
 
 def _image(document: Group) -> bytes:
