@@ -3,6 +3,7 @@ arrays. Each kind makes its file by number, and takes it as far as a command doe
 """
 
 import argparse
+import copy
 import io
 import json
 import zipfile
@@ -85,7 +86,7 @@ def _mutated(rng, content):
         elif kind == 3 and isinstance(parent[key], int | float):
             parent[key] = parent[key] + int(rng.choice([-1, 1, 2, 100]))
         else:
-            parent[key] = _ODD[int(rng.integers(len(_ODD)))]
+            parent[key] = copy.deepcopy(_ODD[int(rng.integers(len(_ODD)))])
     return content
 
 
