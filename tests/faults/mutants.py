@@ -132,12 +132,16 @@ def mutated(text, number):
 
 
 def sample(room, each, seed):
-    """Changes of a room: files and numbers of nodes, chosen by the seed."""
-    places = [
-        (str(path.relative_to(ROOT)), number)
+    """Changes of a room, chosen by the seed: the file, its text and the number of the node."""
+    texts = {
+        str(path.relative_to(ROOT)): path.read_text()
         for pattern in ROOMS[room].files
         for path in sorted(ROOT.glob(pattern))
-        for number in range(len(_changeable(ast.parse(path.read_text()))))
+    }
+    places = [
+        (file, text, number)
+        for file, text in texts.items()
+        for number in range(len(_changeable(ast.parse(text))))
     ]
     return random.Random(f"{room} {seed}").sample(places, min(each, len(places)))
 
@@ -207,10 +211,10 @@ def main(argv=None):
             if _tests_fail(folder, tests):
                 raise SystemExit(f"the tests of {room} fail without any change")
             counts = found[room] = {"changed": 0, "noticed": 0, "survived": []}
-            for file, number in sample(room, arguments.each, arguments.seed):
+            for file, original, number in sample(room, arguments.each, arguments.seed):
                 if time.monotonic() - start > arguments.seconds:
                     break
-                text, what = mutated((ROOT / file).read_text(), number)
+                text, what = mutated(original, number)
                 (folder / file).write_text(text)
                 counts["changed"] += 1
                 if _tests_fail(folder, tests):
@@ -218,7 +222,7 @@ def main(argv=None):
                 else:
                     counts["survived"].append(f"{file}, {what}")
                     sys.stdout.write(f"{room}: survived: {file}, {what}\n")
-                shutil.copy2(ROOT / file, folder / file)
+                (folder / file).write_text(original)
                 if arguments.report is not None:
                     arguments.report.write_text(json.dumps(found, indent=1))
             sys.stdout.write(f"{room}: {counts['noticed']} of {counts['changed']} noticed\n")
