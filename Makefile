@@ -32,12 +32,16 @@ LOWEST_TESTS := tests/nir/test_parse.py tests/nir/test_export.py tests/nir/test_
 test-lowest: $(LOWEST)/.installed
 	XLA_FLAGS="$(QUICKLY)" $(LOWEST)/bin/python -m pytest -q -n 2 -m "not slow and not interop" $(LOWEST_TESTS)
 
-# Files that are broken at random: so many from so many seconds on. What is found is printed with the number that makes it.
+# Files that are broken at random, so many of each kind or for so many seconds, and graphs that are edited at random. What is
+# found is printed with the number that makes it, or the edits.
 FILES ?= 2000
 SECONDS ?= 300
 FIRST ?= 0
 fuzz: $(VENV)/.installed-test
-	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.file_journeys --first $(FIRST) --files $(FILES) --seconds $(SECONDS)
+	for kind in nir mapping config checkpoint arrays; do \
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.file_journeys --kind $$kind --first $(FIRST) --files $(FILES) \
+	--seconds $(SECONDS) || exit 1; done
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.edited_graphs
 
 fuzz-nightly:
 	$(MAKE) fuzz FILES=100000 SECONDS=28800 FIRST=$$(date +%s)

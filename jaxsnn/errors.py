@@ -264,6 +264,16 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     return (f"did you mean '{near[0]}'? " if near else "") + f"There are {listing(known)}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its name where it says nothing.
+
+    >>> first_line(EOFError())
+    'EOFError'
+    """
+    text = str(error).strip("'\"").strip()
+    return text.splitlines()[0].strip() if text else type(error).__name__
+
+
 #: What steers a terminal, or the direction of text, or is no character: C0, DEL and C1 but tabs and
 #: ends of lines, marks of direction, surrogates.
 _STEERING = re.compile(

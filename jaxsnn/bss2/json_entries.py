@@ -97,7 +97,7 @@ def integers(value: Any, shape: tuple[int, ...] | None, where: str, key: str) ->
         raise MappingError(
             f"{where}: '{key}' has {sizes[0]} entries, not {sizes[1]}", fix=MAP_AGAIN
         )
-    if array.size and max(-array.min(), array.max()) > _LARGEST:
+    if array.size and (array.min() < -_LARGEST or array.max() > _LARGEST):
         raise MappingError(f"{where}: '{key}' has a number beyond {_LARGEST}", fix=MAP_AGAIN)
     return array
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
 from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
-from jaxsnn.errors import MappingError, listing
+from jaxsnn.errors import MappingError, first_line, listing
 
 SCHEMA = 1
 SIGNS = ("fixed", "free")
@@ -208,7 +208,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MappingError(
-            f"the mapping is not JSON ({str(error).splitlines()[0]})",
+            f"the mapping is not JSON ({first_line(error)})",
             fix="make a mapping with jaxsnn map",
         ) from None
     whole = Entry(content, "mapping")

@@ -27,7 +27,7 @@ from jaxsnn.commands.arguments import (
     refuse_report,
     write_report,
 )
-from jaxsnn.errors import FileError, UsageError, suggestion
+from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.train.options import (
     OPTIONS,
     TrainOptions,
@@ -349,7 +349,7 @@ def _partners(checkpoint: Path | None) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if checkpoint is None:
             raise
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         to_stderr(
             f"jaxsnn: error: process {jax.process_index()} lost another one ({reason}):"
             f" {checkpoint} holds the last whole epoch: start all processes again with --resume"

@@ -6,7 +6,6 @@ dataset a `Dataset`.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import operator
 import os
@@ -22,55 +21,13 @@ os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 import h5py
 import numpy as np
 from h5py import Empty as Empty
-from h5py import h5a, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
 
-from jaxsnn.errors import FileError, JaxsnnError, listing
+from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
+from jaxsnn.nir.hdf5_objects import Dataset as Dataset
+from jaxsnn.nir.hdf5_objects import Group as Group
+from jaxsnn.nir.hdf5_objects import load_root
 from jaxsnn.nir.read_limits import ByteBudget, read_limits
 from jaxsnn.output import refuse_unreadable, write_whole
-
-#: How deep groups may nest: enough for every network, few enough to stop at a file whose groups
-#: contain themselves.
-MAXIMUM_DEPTH = 32
-
-#: Where numbers may lie, and what they may be compressed by: gzip, shuffle, Fletcher's sum, szip, lzf.
-_LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
-_FILTERS = (
-    h5py.h5z.FILTER_DEFLATE,
-    h5py.h5z.FILTER_SHUFFLE,
-    h5py.h5z.FILTER_FLETCHER32,
-    h5py.h5z.FILTER_SZIP,
-    h5py.h5z.FILTER_LZF,
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """One dataset.
-
-    Attributes:
-        value: The numbers; a scalar is a 0-d array. Text of variable length is an object array of
-            bytes.
-        dtype: HDF5's type as h5py shows it: kind of text, its encoding and booleans included.
-        attributes: HDF5 attributes, each a dataset of its own.
-        storage: Chunks, compression and the like, as arguments of h5py's create_dataset.
-    """
-
-    value: np.ndarray | h5py.Empty
-    dtype: np.dtype
-    attributes: Mapping[str, Dataset] = dataclasses.field(default_factory=dict)
-    storage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-class Group(dict[str, Any]):
-    """One group: a dict of groups and datasets, with the group's HDF5 attributes."""
-
-    def __init__(
-        self,
-        entries: Mapping[str, Any] | None = None,
-        attributes: Mapping[str, Dataset] | None = None,
-    ):
-        super().__init__(entries or {})
-        self.attributes = dict(attributes or {})
 
 
 def text_dataset(text: str | list[Any]) -> Dataset:
@@ -169,7 +126,6 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
             or they are of a type that NumPy does not have.
     """
     path = refuse_unreadable(path, kind)
-    reading = _Reading(path=str(path), budget=ByteBudget(path))
     try:
         is_hdf5 = h5py.is_hdf5(path)
         if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
@@ -178,7 +134,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
                 fix="name another file, or export it again",
             )
         with h5py.File(path, "r") as file:
-            return _load_group(file, reading, 0)
+            return load_root(file, str(path), ByteBudget(path))
     except JaxsnnError:
         raise
     except MemoryError as error:
@@ -191,7 +147,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
         if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
             raise out_of_memory(path) from error
         raise FileError(
-            f"{path} is damaged or cut short: {_first_line(error)}", fix="fetch or export it again"
+            f"{path} is damaged or cut short: {first_line(error)}", fix="fetch or export it again"
         ) from error
 
 
@@ -210,160 +166,6 @@ def _begin(path: Path) -> bytes:
         return file.read(8)
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Reading:
-    """A file that is being read.
-
-    Attributes:
-        path: for messages.
-        budget: of bytes that arrays may have.
-        seen: objects that have been read: a file must not hold one under two names, which would
-            let a small file grow without bound.
-    """
-
-    path: str
-    budget: ByteBudget
-    seen: set[bytes] = dataclasses.field(default_factory=set)
-
-    def enter(self, entry: h5py.Group | h5py.Dataset) -> None:
-        """Refuse an object that was there before."""
-        information = h5o.get_info(entry.id)
-        key = b"%d %d" % (information.fileno, information.addr)
-        if key in self.seen:
-            raise FileError(
-                f"{self.path}: {entry.name} is there under another name, too",
-                fix="export it again, with a copy under each name",
-            )
-        self.seen.add(key)
-
-    def type_of(self, name: str, entry: Any) -> np.dtype:
-        """The type of a dataset or attribute.
-
-        Raises:
-            FileError: NumPy has none, or it points elsewhere.
-        """
-        try:
-            dtype = entry.dtype
-        except TypeError as error:  # of 24 bits, of times, ...
-            raise FileError(
-                f"{self.path}: {name} has a type that NumPy does not have"
-                f" ({_first_line(error).removeprefix('No NumPy equivalent for ')})",
-                fix="write it as float64, int64 or text",
-            ) from error
-        if dtype.hasobject and h5py.check_string_dtype(dtype) is None:
-            raise FileError(
-                f"{self.path}: {name} holds references or arrays of variable length",
-                fix="write it as float64, int64 or text",
-            )
-        return dtype
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip("'\"")
-    return text.splitlines()[0].strip() if text.strip() else type(error).__name__
-
-
-def _load_group(group: h5py.Group, reading: _Reading, depth: int) -> Group:
-    path = reading.path
-    reading.enter(group)
-    if depth > MAXIMUM_DEPTH:
-        raise FileError(
-            f"{path}: groups nest more than {MAXIMUM_DEPTH} deep at {group.name}",
-            fix="export it again without a group that contains itself",
-        )
-    entries: dict[str, Any] = {}
-    for stored in group.id:
-        name = stored.decode("utf-8", "surrogateescape")
-        if group.id.links.get_info(stored).type != h5l.TYPE_HARD:
-            raise FileError(
-                f"{path}: {group.name}/{name} is a link to elsewhere, "
-                "which a NIR file must not have",
-                fix="write what it leads to into the file",
-            )
-        entry = group[stored]
-        if isinstance(entry, h5py.Group):
-            entries[name] = _load_group(entry, reading, depth + 1)
-        elif isinstance(entry, h5py.Dataset):
-            entries[name] = _load_dataset(entry, reading)
-        else:
-            raise FileError(
-                f"{path}: {group.name}/{name} is neither a group nor a dataset",
-                fix="export the file again without it",
-            )
-    return Group(entries, _load_attributes(group, reading))
-
-
-def _load_attributes(entry: h5py.Group | h5py.Dataset, reading: _Reading) -> dict[str, Dataset]:
-    attributes = {}
-    if h5a.get_num_attrs(entry.id) == 0:
-        return attributes
-    for name in entry.attrs:
-        stored, where = entry.attrs.get_id(name), f"{entry.name}@{name}"
-        dtype = reading.type_of(where, stored)
-        numbers = stored.get_space().get_simple_extent_npoints()
-        reading.budget.take(where, int(numbers) * dtype.itemsize)
-        attributes[name] = Dataset(value=_frozen(entry.attrs[name]), dtype=dtype)
-    return attributes
-
-
-def _frozen(value: Any) -> np.ndarray | h5py.Empty:
-    if isinstance(value, h5py.Empty):
-        return value
-    # Text of variable length comes as plain bytes, which numpy would cut at a zero byte.
-    array = np.asarray(
-        value, dtype=getattr(value, "dtype", object if isinstance(value, bytes | str) else None)
-    )
-    array.setflags(write=False)
-    return array
-
-
-def _refuse_storage(dataset: h5py.Dataset, reading: _Reading) -> int:
-    """Refuse numbers that do not lie in this file as they are, or that only a plug-in decodes:
-    nothing is read from elsewhere, and no code is loaded. The layout of all others.
-    """
-    properties = dataset.id.get_create_plist()
-    layout = properties.get_layout()
-    filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
-    strange = [number for number in filters if number not in _FILTERS]
-    if layout not in _LAYOUTS or properties.get_external_count():
-        what = "has its numbers elsewhere (external storage or a virtual dataset)"
-    elif strange:
-        what = f"is compressed by filter {strange[0]}, which only a plug-in decodes"
-    else:
-        return layout
-    raise FileError(
-        f"{reading.path}: {dataset.name} {what}, and a NIR file holds them itself",
-        fix="write it again with h5py, plain or compressed by gzip",
-    )
-
-
-def _load_dataset(dataset: h5py.Dataset, reading: _Reading) -> Dataset:
-    reading.enter(dataset)
-    chunked = _refuse_storage(dataset, reading) == h5py.h5d.CHUNKED
-    dtype = reading.type_of(str(dataset.name), dataset)
-    reading.budget.take(str(dataset.name), dataset.size * dtype.itemsize if dataset.size else 0)
-    return Dataset(
-        value=_frozen(dataset[()]),
-        dtype=dtype,
-        attributes=_load_attributes(dataset, reading),
-        storage=_storage(dataset) if chunked else {},
-    )
-
-
-def _storage(dataset: h5py.Dataset) -> dict[str, Any]:
-    """How the chunks of a dataset are stored; nothing else has more than one way."""
-    names = ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "maxshape")
-    # What create_dataset would do by itself is left out.
-    defaults = {"shuffle": False, "fletcher32": False, "maxshape": dataset.shape}
-    storage = {name: getattr(dataset, name) for name in names}
-    kept = {name: setting for name, setting in storage.items() if setting is not None}
-    return {
-        name: setting
-        for name, setting in kept.items()
-        if name not in defaults or setting != defaults[name]
-    }
-
-
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:
     """Write a document. The file appears whole or not at all, and is not overwritten unless `force`
     is set.
@@ -378,8 +180,9 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
     """The bytes of a file of a document, which were read back; `path` is for messages.
 
     Raises:
-        FileError: what HDF5 made of it reads otherwise.
+        FileError: a name that a file cannot hold, or what HDF5 made of it reads otherwise.
     """
+    _refuse_names(path, document)
     try:
         image = _image(document)
     except UnicodeError as error:
@@ -395,6 +198,18 @@ def image_of(path: str | os.PathLike[str], document: Group) -> bytes:
     return image
 
 
+def _refuse_names(path: str | os.PathLike[str], group: Group) -> None:
+    """Refuse names that HDF5 takes for a path."""
+    for name, entry in group.items():
+        if "/" in name or name in ("", "."):
+            raise FileError(
+                f"{path} was not written: '{name}' is a name that a file cannot hold",
+                fix="rename it, without a '/'",
+            )
+        if isinstance(entry, Group):
+            _refuse_names(path, entry)
+
+
 def _image(document: Group) -> bytes:
     """The bytes of a file, made in memory."""
     with h5py.File("image", "w", driver="core", backing_store=False) as file:
@@ -405,7 +220,7 @@ def _image(document: Group) -> bytes:
 
 def _load_image(image: bytes) -> Group:
     with h5py.File(io.BytesIO(image), "r") as file:
-        return _load_group(file, _Reading(path="", budget=ByteBudget("", sys.maxsize)), 0)
+        return load_root(file, "", ByteBudget("", sys.maxsize))
 
 
 def _same(found: Any, wanted: Any) -> bool:

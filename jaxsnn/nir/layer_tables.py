@@ -13,13 +13,16 @@ from jaxsnn.nir import build
 from jaxsnn.nir.build import Layer
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, normal, seed_words
-
-#: What the table may say, and what each of its layers may.
-NETWORK = ("input", "layers", "tau_mem", "tau_syn")
-LAYER = (
-    *("neurons", "channels", "kernel", "stride", "padding", "pool"),
-    *("weight", "feedback", "readout", "tau_mem", "tau_syn"),
+from jaxsnn.nir.layer_values import (
+    LAYER,
+    refuse_large_weights,
+    refuse_layer_values,
+    refuse_network_values,
+    shape_behind,
 )
+
+#: What the table may say; `LAYER`: what each of its layers may.
+NETWORK = ("input", "layers", "tau_mem", "tau_syn")
 
 
 def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
@@ -38,21 +41,26 @@ def graph_of_table(table: Mapping[str, Any], seed: Seed = 0) -> Graph:
         seed: draws the weights.
 
     Raises:
-        UsageError: a name that does not exist, a value that lacks or makes no sense.
+        UsageError: a name that does not exist, a value that lacks, makes no sense or is larger than
+            `layer_values.MAX_NEURONS` and `MAX_LAYERS` allow.
 
     >>> layers = [{"neurons": 4, "weight": [0.5, 0.1]}, {"neurons": 2, "weight": [1.0, 0.2]}]
     >>> graph_of_table({"input": 3, "tau_mem": "20ms", "tau_syn": "10ms", "layers": layers}).order()
     ('input', 'w1', '1', 'w2', '2', 'output')
     """
     table = _known(table, NETWORK, "network")
+    refuse_network_values(table)
     size: Any = _needed(table, "input", "network")
+    shape = (size,) if isinstance(size, int) else tuple(size)
     planes = None if isinstance(size, int) else size[0]  # of what comes in; None: it is flat
-    nodes = {"input": build.input(size if isinstance(size, int) else tuple(size))}
+    nodes = {"input": build.input(shape)}
     chain, loops = ["input"], []
     times = {name: table[name] for name in ("tau_mem", "tau_syn") if name in table}
     for number, said in enumerate(_needed(table, "layers", "network"), 1):
         where = f"network, layer {number}"
         layer = times | _known(said, LAYER, where)
+        refuse_layer_values(layer, where)
+        shape = shape_behind(layer, shape, where)
         place = _Place(where=where, number=number, planes=planes, seed=seed)
         inward = _nodes(place, layer)
         nodes |= inward
@@ -123,21 +131,18 @@ def _convolution(place: _Place, layer: Mapping[str, Any]) -> Layer:
 
 
 def _drawn(layer: Mapping[str, Any], name: str, where: str) -> Initializer:
-    value = _needed(layer, name, where)
-    if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
-        return _in_columns(value, f"{where}: {name}")
-    if not isinstance(value, list) or len(value) != 2:
-        fix = "give [mean, standard deviation], or for some inputs after the others"
-        raise UsageError(
-            f"{where}: {name} is {value!r}", fix=f"{fix} [[inputs, mean, deviation], ...]"
-        )
-    return normal(*map(float, value))
+    value, what = _needed(layer, name, where), f"{where}: {name}"
+    draw = _in_columns(value, what) if isinstance(value[0], list) else normal(*map(float, value))
+
+    def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
+        refuse_large_weights(shape, what)
+        return draw(source, shape)
+
+    return drawn
 
 
 def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
     """Weights (outputs, inputs) of which each part of the inputs is drawn in its own way."""
-    if any(len(part) != 3 for part in parts):
-        raise UsageError(f"{what} is {parts}", fix="give [inputs, mean, standard deviation] each")
 
     def drawn(source: Any, shape: tuple[int, ...]) -> np.ndarray:
         if (inputs := sum(part[0] for part in parts)) != shape[1]:
@@ -152,6 +157,8 @@ def _in_columns(parts: list[list[Any]], what: str) -> Initializer:
 
 def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, Any]:
     """A table with "_" in its names, all of which exist."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} is no table", fix=f"write [{where}] above its lines")
     found = {name.replace("-", "_"): value for name, value in table.items()}
     for name in found:
         if name not in names:

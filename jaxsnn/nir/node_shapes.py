@@ -72,10 +72,9 @@ def matrix_detail(node: Node, around: Surroundings) -> None:
 
 
 def _bias_problems(node: Node, outputs: Shape) -> Iterator[Fault]:
-    if np.size(node.value("bias")) == 1:
-        return
     weight, bias = (np.shape(node.value(key)) for key in ("weight", "bias"))
-    if bias != outputs:
+    one_number = math.prod(bias) == 1 and len(bias) <= len(outputs)
+    if not one_number and bias != outputs:
         what = f"has a bias of shape {bias}, but its weight of shape {weight} gives {outputs}"
         yield Fault("bias-shape", what, "give them the same number of outputs")
 

@@ -18,6 +18,7 @@ from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
+from jaxsnn.nir.read_limits import MAX_BYTES, read_limits
 from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,
@@ -28,6 +29,8 @@ from jaxsnn.simulation.recordings import (
 #: What values in steps can be taken for: spikes are whole numbers, all else is a current ("auto");
 #: numbers of spikes; a current that is held for each step; a spike of that size at each step.
 VALUES = ("auto", "spikes", "current", "graded")
+#: Its time and its neuron.
+_BYTES_OF_A_SPIKE = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,7 @@ def _from_raster(
         return Currents.held(raster, dt)
     if values == "graded":
         return _sized(raster, dt)
+    _refuse_many_spikes(name, raster)
     try:
         return dense_to_events(raster, dt)
     except ValueError as error:
@@ -174,6 +178,20 @@ def _from_raster(
             fix='give numbers of spikes, or say values="current" or values="graded"',
             node=name,
         ) from error
+
+
+def _refuse_many_spikes(name: str, raster: np.ndarray) -> None:
+    """Refuse numbers of spikes for which there is no room: a time and a neuron for each."""
+    of_a_sample = raster.sum(axis=(0, *range(2, raster.ndim)), dtype=float)
+    most, allowed = of_a_sample.max(initial=0.0), read_limits().max_bytes
+    if most * raster.shape[1] * _BYTES_OF_A_SPIKE > allowed:
+        raise UsageError(
+            f"input '{name}': its values stand for {most:g} spikes in one sample, and for more than"
+            f" {allowed} bytes of events in all",
+            fix='say values="current" or values="graded" if they are no numbers of spikes, or set'
+            f" {MAX_BYTES}",
+            node=name,
+        )
 
 
 def _sized(raster: np.ndarray, dt: float) -> GradedEvents:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, JaxsnnError, UsageError, listing, suggestion
+from jaxsnn.errors import FileError, JaxsnnError, UsageError, first_line, listing, suggestion
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import GradedEvents
@@ -62,7 +62,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # what a broken zip file raises is not documented
         raise FileError(
-            f"{path} is not an .npz file of arrays ({str(error).splitlines()[0]})",
+            f"{path} is not an .npz file of arrays ({first_line(error)})",
             fix="save it again with numpy.savez",
         ) from error
 

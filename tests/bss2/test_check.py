@@ -55,6 +55,19 @@ def test_everything_responding_to_everything_is_told_in_bounded_memory():
     assert {"unwanted", "wrong-weight", "same-event"} <= {one.code for one in found}
 
 
+def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
+    """Its spikes would come twice: over the chip, and from the host."""
+    net = dense_net(20, 12, 6, 3)
+    mapping = layer_by_layer_mapping(net)
+    run = mapping.runs[1]
+    own, source = run.neurons[0], run.sources[0]
+    again = dataclasses.replace(source, population=own.population, index=own.index)
+    runs = list(mapping.runs)
+    runs[1] = dataclasses.replace(run, sources=(*run.sources, again))
+    found = check(dataclasses.replace(mapping, runs=tuple(runs)), net)
+    assert "source-twice" in {one.code for one in found}
+
+
 def test_messages_name_the_neurons_and_both_numbers():
     net = dense_net(5, 4, 3, names=("in", "hidden", "out"))
     mapping = one_run_mapping(net)

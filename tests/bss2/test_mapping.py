@@ -63,6 +63,8 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
         ((*RUN, "row_modes", 0), "loud", "'row_modes' is not a list of integers"),
         ((*RUN, "crossbar"), [], "'crossbar' has 0 x 4 entries, not 76 x 4"),
         ((*SYNAPSES, "labels"), [1], "entries, not"),
+        ((*RUN, "neurons", 0, "circuits"), [[0, -(2**63)]], "'circuits' has a number beyond"),
+        ((*RUN, "neurons", 0, "circuits"), [[0, 2**31]], "'circuits' has a number beyond"),
         ((*SYNAPSES, "weights"), [[1, 2], [3]], "'weights' is not a list of integers"),
     ],
 )

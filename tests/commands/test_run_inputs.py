@@ -116,3 +116,12 @@ def test_text_is_no_time(run):
     assert (code, written) == (2, False)
     assert "time holds <U" in err
     assert "save numbers" in err
+
+
+def test_numbers_of_spikes_for_which_there_is_no_room_are_refused(run):
+    x = np.zeros((3, 1, 5))
+    x[1, 0, 2] = 2.0**40
+    code, err, written = run(x=x)
+    assert (code, written) == (2, False)
+    assert "stand for 1.09951e+12 spikes in one sample" in err
+    assert "--values current or --values graded" in err

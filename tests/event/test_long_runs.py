@@ -67,9 +67,10 @@ def in_group(neuron, lanes, t_end, slots, refractory=0.0, delay=None):
     "neuron",
     [LIFDelta(), pytest.param(CubaLIFDelta(tau_shape=TauShape.DOUBLE), marks=pytest.mark.slow)],
 )
-def test_float32_keeps_time_for_1e5_time_constants(engine, neuron, refractory):
+@pytest.mark.parametrize("length", [1e5, pytest.param(1e6, marks=pytest.mark.slow)])
+def test_float32_keeps_time_for_many_time_constants(engine, neuron, refractory, length):
     # not a round number, so that the last spike does not come at the very end
-    t_end, period = 1e5 + 2.345, PERIODS + refractory
+    t_end, period = length + 2.345, PERIODS + refractory
     lanes = tonic(jnp.float32, tau_syn=0.5)
     # the period of the very numbers that float32 holds
     period = -np.log(-float(lanes.threshold[0])) + float(np.float32(refractory))

@@ -113,9 +113,10 @@ class Subject:
     Attributes:
         argv: its arguments.
         files: what it writes, the one that counts last.
-        folder: in which they appear together, then they are found by running it; "" for none.
+        folder: of more files, which are found by running it; "" for none.
         checkpoint: the folder of checkpoints; "" for none.
         every: of the points only each so many-th fails; stops are looked at in all.
+        together: the files appear together; else each is whole or not there by itself.
     """
 
     argv: tuple[str, ...]
@@ -123,6 +124,7 @@ class Subject:
     folder: str = ""
     checkpoint: str = ""
     every: int = 1
+    together: bool = True
 
 
 def _prepare(folder):
@@ -146,8 +148,17 @@ def _prepare(folder):
     labels = {f"y_{part}": np.arange(size) % 2 for part, size in (("train", 40), ("test", 8))}
     np.savez(folder / "data.npz", **data, **labels)
     assert _quiet(["map", "net.nir", "-o", "made.json"])[0] == 0
+    x = (rng.random((6, 2, 2)) < 0.4).astype(float)
+    np.savez(folder / "steps.npz", x=x)
+    stepped = ["run", "net.nir", "--input", "steps.npz", "-o", "y.npz", "--engine", "grid", *_NORSE]
+    assert _quiet(stepped)[0] == 0
+    with np.load(folder / "y.npz") as y:
+        np.savez(folder / "recorded.npz", **{"input.x": x}, **y)
 
 
+#: As whose the network is simulated in steps.
+_NORSE = ("--dialect", "norse", "--dt", "1ms", "--dt-export", "1ms")
+_TRAINED = ("--data", "data.npz", "-o", "OUT.nir", "--epochs", "1", "--batch-size", "16")
 SUBJECTS = {
     "convert": Subject(
         argv=("convert", "net.nir", "OUT.nir", "--to", "norse", "--to-dt", "1ms", "--approximate"),
@@ -186,22 +197,47 @@ SUBJECTS = {
         argv=("chip", "inputs", "net.nir", "--data", "data.npz", "-o", "OUT.npz"),
         files=("OUT.npz",),
     ),
+    "plot": Subject(
+        argv=("plot", "net.nir", "-o", "OUT.svg", "--kind", "weights"), files=("OUT.svg",)
+    ),
+    "verify": Subject(
+        argv=("verify", "net.nir", "--recording", "recorded.npz", "--report", "OUT.html", *_NORSE),
+        files=("OUT.html",),
+    ),
+    "fidelity": Subject(
+        argv=("fidelity", "net.nir", "--input", "steps.npz", "--report", "OUT.html", *_NORSE),
+        files=("OUT.html",),
+    ),
+    "map --report": Subject(
+        argv=("map", "net.nir", "-o", "OUT.json", "--report", "OUT.html"),
+        files=("OUT.json", "OUT.html"),
+        together=False,
+    ),
+    "tune": Subject(
+        argv=("tune", "train.nir", *_TRAINED, *_NORSE),
+        files=("OUT.nir",),
+        checkpoint="OUT.checkpoint",
+        every=3,
+    ),
     "train": Subject(
-        argv=(
-            "train",
-            "train.nir",
-            "--data",
-            "data.npz",
-            "-o",
-            "OUT.nir",
-            "--epochs",
-            "1",
-            "--batch-size",
-            "16",
-        ),
+        argv=("train", "train.nir", *_TRAINED),
         files=("OUT.history.json", "OUT.nir"),
         checkpoint="OUT.checkpoint",
         every=3,
+    ),
+    "train --report": Subject(
+        argv=("train", "train.nir", *_TRAINED, "--report", "OUT.html"),
+        files=("OUT.history.json", "OUT.nir", "OUT.html"),
+        checkpoint="OUT.checkpoint",
+        every=9,
+        together=False,
+    ),
+    "demo": Subject(
+        argv=("demo", "-o", "OUT", "--epochs", "1", "--report", "OUT.html"),
+        files=("OUT.html",),
+        folder="OUT",
+        every=16,
+        together=False,
     ),
 }
 QUICK = ("convert", "draw", "map", "deploy")
@@ -252,6 +288,8 @@ def _judge(subject, found, force, new, count, where):
             count.lost.append(f"{where}: {name}")
         elif content not in (before, after):
             count.torn.append(f"{where}: {name}")
+    if not subject.together:
+        return
     if found not in (old, new) and not where.startswith("stop"):
         count.torn.append(f"{where}: some are new")
     if found[-1] == new[-1] and found != new:
@@ -283,7 +321,7 @@ def injected(name):
         found = sorted(path.name for path in Path(subject.folder).iterdir())
         ordered = sorted(found, key=lambda each: (each == "network.json", each))
         files = tuple(f"{subject.folder}/{each}" for each in ordered)
-        subject = dataclasses.replace(subject, files=files)
+        subject = dataclasses.replace(subject, files=(*files, *subject.files))
     for force in (False, True):
         argv = [*subject.argv, *(["--force"] if force else [])]
         _reset(subject, force)

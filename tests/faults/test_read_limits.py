@@ -289,6 +289,28 @@ def test_shapes_that_are_none_are_refused(shape, tmp_path):
 # ---- what is no file
 
 
+@pytest.mark.parametrize("keep", [4, 60, 130, 340])
+def test_an_array_that_ends_too_early_is_refused(keep, tmp_path):
+    written = io.BytesIO()
+    np.save(written, np.arange(30.0))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", written.getvalue()[:keep])
+    with pytest.raises(FileError, match=r"is not an .npz file of arrays \(.+\): save it again"):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_a_file_from_whose_middle_bytes_were_cut_is_refused(tmp_path):
+    """`zipfile` meets the end of the file, and says nothing at all."""
+    path, cut = tmp_path / "x.npz", 20000
+    np.savez(path, x=np.arange(3000.0))
+    data = bytearray(path.read_bytes())
+    place, begin = data.index(b"PK\5\6") + 16, data.index(b"PK\1\2")
+    data[place : place + 4] = (begin - cut).to_bytes(4, "little")
+    path.write_bytes(data[: begin - cut] + data[begin:])
+    with pytest.raises(FileError, match=r"is not an .npz file of arrays \(.+\): save it again"):
+        load_arrays(path)
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -1,7 +1,9 @@
 """Files that are broken at random, read, checked, drawn, lowered, converted, mapped, written and read
 again: each journey ends, or is refused in one line.
 
-    python -m tests.fuzz.file_journeys --files 2000 [--first 0] [--seconds 600] [--report FILE]
+    python -m tests.fuzz.file_journeys --files 2000 [--kind nir] [--first 0] [--seconds 600] [--report FILE]
+
+Kinds are NIR files, and those of `other_files`: mappings, configurations, checkpoints, arrays.
 
 What is neither is printed with the number of its file and makes the exit code 1. Files whose bytes
 were changed are read by a process of their own, as the command line reads them.
@@ -33,6 +35,7 @@ from jaxsnn.nir.frameworks.registry import frameworks, writable
 from jaxsnn.nir.reading import read_nir
 from jaxsnn.simulation.checks import check, check_file, purposes
 from tests.fuzz.mutated_files import image_of_number, templates
+from tests.fuzz.other_files import KINDS
 from tests.helpers.zoo import unpacked
 
 #: Seconds that one journey may take, and bytes that its arrays may have.
@@ -97,22 +100,54 @@ def _further(path, graph, rng):
         parse(load(path))
 
 
-def outcome(number, documents, images, path):
-    """How the journey of one file ended: "refused", "arrived" or "unexpected", where, and what
-    there is to say.
+class NirFiles:
+    """NIR files; those whose bytes were changed are read by a process of their own."""
+
+    def __init__(self, folder):
+        self.documents = templates(unpacked(folder).values())
+        self.images = [_image(document) for document in self.documents]
+
+    def file(self, number):
+        """The bytes of a file, and the seconds that reading it may take."""
+        data, by_bytes = image_of_number(number, self.documents, self.images)
+        return data, 1.0 if by_bytes else None
+
+    def journey(self, path, rng):
+        """The stages that it reaches."""
+        return journey(path, rng)
+
+
+class OtherFiles:
+    """Files of another kind."""
+
+    def __init__(self, kind, folder):
+        self.made = KINDS[kind](folder)
+
+    def file(self, number):
+        """As of `NirFiles`."""
+        return self.made.image(np.random.default_rng(number)), None
+
+    def journey(self, path, rng):
+        """The stages that it reaches."""
+        return self.made.journey(path, rng)
+
+
+def outcome(number, files, path):
+    """How the journey of one file ended: "refused", "arrived", "contained" or "unexpected", where,
+    and what there is to say.
     """
-    data, by_bytes = image_of_number(number, documents, images)
+    data, read_timeout = files.file(number)
     path.write_bytes(data)
     rng, stage = np.random.default_rng([number, 1]), "read"
     start = time.monotonic()
     try:
         with (
-            limit_reading(max_bytes=_LARGEST, read_timeout=2.0 if by_bytes else None),
+            limit_reading(max_bytes=_LARGEST, read_timeout=read_timeout),
             warnings.catch_warnings(),
             np.errstate(all="ignore"),
         ):
             warnings.simplefilter("ignore")
-            for stage in journey(path, rng):  # noqa: B007
+            for stage in files.journey(path, rng):  # noqa: B007
                 pass
         found = "arrived", stage, ""
     except JaxsnnError as error:
@@ -122,16 +157,17 @@ def outcome(number, documents, images, path):
         if isinstance(error, FileError) and ("crashed" in text or "not read within" in text):
             found = "contained", stage, text
     except Exception as error:
-        last = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if "jaxsnn" in frame.filename
-        ][-1]
-        where = f"{Path(last.filename).name}:{last.lineno} in {last.name}"
-        found = "unexpected", stage, f"{type(error).__name__}: {error} ({where})"
+        found = "unexpected", stage, f"{type(error).__name__}: {error} ({_place(error)})"
     if time.monotonic() - start > _LONGEST:
         found = "unexpected", stage, f"took {time.monotonic() - start:.1f} s"
     return found
+
+
+def _place(error):
+    """Where in our files it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "jaxsnn" in frame.filename] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} in {ours[-1].name}"
 
 
 def main(argv=None):
@@ -141,17 +177,19 @@ def main(argv=None):
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--report", type=Path)
+    parser.add_argument("--kind", choices=("nir", *KINDS), default="nir")
     arguments = parser.parse_args(argv)
     counts, findings = collections.Counter(), {}
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         folder = Path(name)
-        documents = templates(unpacked(folder).values())
-        images, path = [_image(document) for document in documents], folder / "mutated.nir"
+        kind = arguments.kind
+        files = NirFiles(folder) if kind == "nir" else OtherFiles(kind, folder)
+        path = folder / ("mutated.npz" if kind in ("checkpoint", "arrays") else "mutated")
         for number in range(arguments.first, arguments.first + arguments.files):
             if time.monotonic() - start > arguments.seconds:
                 break
-            ended, stage, text = outcome(number, documents, images, path)
+            ended, stage, text = outcome(number, files, path)
             counts[f"{ended} at {stage}"] += 1
             counts["files"] += 1
             if ended == "unexpected":

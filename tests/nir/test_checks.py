@@ -94,6 +94,10 @@ BROKEN = [
         r"'w' .Affine. has a bias of shape \(4,\), but its weight of shape \(3, 2\) gives \(3,\)",
     ),
     (
+        {"w__bias": np.ones((1, 1))},
+        r"'w' .Affine. has a bias of shape \(1, 1\), but its weight of shape \(3, 2\) gives \(3,\)",
+    ),
+    (
         {"v__weight": np.ones(3)},
         r"'v' .Linear. has a weight of shape \(3,\): it must be \(outputs, inputs\)",
     ),

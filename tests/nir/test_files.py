@@ -147,6 +147,13 @@ def test_an_output_that_exists_is_kept(zoo, tmp_path):
     assert read(target).order() == graph.order()
 
 
+@pytest.mark.parametrize("name", ["fc/1", "", "."])
+def test_a_name_that_hdf5_takes_for_a_path_is_refused(name, tmp_path):
+    with pytest.raises(FileError, match="is a name that a file cannot hold: rename it"):
+        save(tmp_path / "a.nir", Group({"node": Group({name: Group()})}))
+    assert not (tmp_path / "a.nir").exists()
+
+
 def test_a_failure_leaves_neither_file_nor_rest(zoo, tmp_path):
     broken = Group({"node": Group({"deep": object()})})
     with pytest.raises(AttributeError):

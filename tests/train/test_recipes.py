@@ -22,6 +22,7 @@ LOSS_OPTIONS = {"sharpness", "late_weight", "late_tau", "smoothing", "gain", "de
 ENGINE_OPTIONS = {field.name for field in dataclasses.fields(jaxsnn.EventDriven)}
 TIMES = {"tau-mem": "20ms", "tau-syn": "10ms"}
 DENSE = {"neurons": 4, "weight": [0.5, 0.1]}
+CONV = {"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}
 OUT = {"neurons": 2, "weight": [1.0, 0.2]}
 
 
@@ -67,6 +68,35 @@ def test_weights_are_drawn_as_they_are_said_and_times_of_a_layer_go_before():
         (table({"channels": 3, "kernel": 3, "weight": [0.5, 0.1]}), "what comes in is flat"),
         ({"input": 3, "layers": [DENSE]}, "does not say its tau_mem"),
         (table(DENSE, sise=3), "network: there is no 'sise'"),
+        (3, r"network is no table: write \[network\]"),
+        (table(DENSE, size=0), "network: input is 0: give a whole number from 1 to 10000000"),
+        (table(DENSE, size=[2, 4000, 4000]), r"input is \[2, 4000, 4000\].* 1 to 10000000"),
+        (table(DENSE, size=[[2], 3]), "network: input is"),
+        (table(DENSE, **{"tau-mem": True}), 'network: tau_mem is True: .* "10ms"'),
+        ({"input": 3, "layers": DENSE}, "network: layers is .*a list of tables"),
+        (table(), "layers has 0 tables: give from 1 to 100"),
+        (table(*[DENSE] * 101), "layers has 101 tables: give from 1 to 100"),
+        (table(DENSE | {"neurons": 10**7 + 1}), "1: neurons is 10000001: .* to 10000000"),
+        (table(DENSE | {"neurons": 2.5}), r"layer 1: neurons is 2\.5: give a whole number"),
+        (table(DENSE | {"neurons": True}), "layer 1: neurons is True"),
+        (table(DENSE | {"neurons": "4"}), "layer 1: neurons is '4'"),
+        (table(DENSE | {"neurons": 10**5}, DENSE | {"neurons": 10**5}), "80000000000 bytes"),
+        (table(DENSE | {"weight": [0.1, -1.0]}), "1: weight is .*deviation is not negative"),
+        (table(DENSE | {"weight": [float("nan"), 1.0]}), "layer 1: weight is"),
+        (table(DENSE | {"weight": [0.1, -0.0]}), "1: weight is .*deviation is not negative"),
+        (table(DENSE | {"weight": [[1, 0.1], [2, 0.1]]}), "layer 1: weight is"),
+        (table(DENSE | {"weight": [[2, 0.1, 0.1]]}), "is for 2 inputs, and there are 3"),
+        (table(DENSE | {"readout": 1}), "layer 1: readout is 1: give true or false"),
+        (table(DENSE | {"channels": 3}), "layer 1 has neurons and channels: write one"),
+        (
+            table({**CONV, "feedback": [0, 1]}, size=[2, 8, 8]),
+            "layer 1 has feedback and no neurons",
+        ),
+        (table(CONV | {"stride": 0}, size=[2, 8, 8]), "layer 1: stride is 0: .* from 1"),
+        (
+            table(CONV | {"padding": 9000}, size=[2, 8, 8]),
+            "layer 1 has 972648108 neurons, of shape",
+        ),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(said, message):

@@ -36,14 +36,12 @@ class ChipEvents:
         entry: the crossbar input where it enters.
         address: its address inside the chip, without the link's number.
         recorded: it is the event of a neuron that is to be recorded.
-        on_chip: a neuron of this run sends it, not the host.
     """
 
     sender: np.ndarray
     entry: np.ndarray
     address: np.ndarray
     recorded: np.ndarray
-    on_chip: np.ndarray
 
 
 def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) -> ChipEvents:
@@ -64,21 +62,18 @@ def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) ->
         ):
             column = neuron.circuits[neuron.head][1]
             address = chip.neuron_event(column, neuron.address)
-            entries.append((number, chip.output_of(column), address, neuron.recorded, True))
+            entries.append((number, chip.output_of(column), address, neuron.recorded))
     for source, number in zip(run.sources, sources.tolist(), strict=True):
         for event in source.events if number >= 0 else ():
             if 0 <= event < chip.buses << chip.event_bits:
                 address = event & ((1 << chip.event_bits) - 1)
-                entries.append(
-                    (number, chip.link_input(chip.link_of(event)), address, False, False)
-                )
-    table = np.array(entries, np.int64).reshape(-1, 5)
+                entries.append((number, chip.link_input(chip.link_of(event)), address, False))
+    table = np.array(entries, np.int64).reshape(-1, 4)
     return ChipEvents(
         sender=table[:, 0],
         entry=table[:, 1],
         address=table[:, 2],
         recorded=table[:, 3] > 0,
-        on_chip=table[:, 4] > 0,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import ConversionError, JaxsnnError
+from jaxsnn.errors import ConversionError, JaxsnnError, first_line
 from jaxsnn.nir.convert.step import Step, step_of
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.modules.graph_matching import matched
@@ -73,7 +73,7 @@ def loaded(module: Any, graph: Graph) -> Iterator[tuple[Loaded, TracedModule]]:
             raise
         except Exception as error:  # what torch raises for numbers of a shape that it cannot use
             raise ConversionError(
-                f"the module does not run with the numbers of the file ({str(error).splitlines()[0]})",
+                f"the module does not run with the numbers of the file ({first_line(error)})",
                 fix="give the layers of the module the shapes of the file",
             ) from error
         _refuse_difference(after.graph, graph, nodes)

@@ -33,7 +33,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, UInt32
 
-from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.errors import SimulationError, UsageError, first_line
 from jaxsnn.train.options import TrainOptions
 
 Tree = TypeVar("Tree")
@@ -74,7 +74,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
     except RuntimeError as error:
         raise SimulationError(
             f"process {process} of {processes} found no others at {coordinator}"
-            f" ({str(error).splitlines()[0]})",
+            f" ({first_line(error)})",
             fix="start all of them with the same address",
         ) from error
 
