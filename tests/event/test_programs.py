@@ -40,18 +40,18 @@ def events_of(count, batch=3):
 
 
 def runs_of(names):
-    return [name for name in names if name == "jit(_run)"]
+    return [name for name in names if name == "jit(run_and_conclude)"]
 
 
 def test_runs_of_about_as_many_events_share_one_program(network):
     with compiled() as names:
         for count in (17, 32, 20):
             simulate(network, events_of(count), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(_run)"]
+    assert runs_of(names) == ["jit(run_and_conclude)"]
     assert len(names) == 1, names
     with compiled() as names:
         simulate(network, events_of(33), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(_run)"]
+    assert runs_of(names) == ["jit(run_and_conclude)"]
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("xla", marks=pytest.mark.slow)])
