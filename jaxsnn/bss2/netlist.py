@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable
 from typing import SupportsInt
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import MappingError
@@ -121,6 +120,8 @@ class Netlist:
 
         A neuron that feeds only itself is one too. A component has to be on the chip at once.
         """
+        import networkx
+
         inside = np.isin(self.owner, self._looped())
         kept = inside[self.pre] & inside[self.post]
         graph = networkx.DiGraph()
@@ -134,6 +135,8 @@ class Netlist:
 
     def _looped(self) -> list[int]:
         """Numbers of the populations that feed themselves, directly or through others."""
+        import networkx
+
         pairs = np.unique(
             np.stack([self.owner[self.pre], self.owner[self.post]], axis=1), axis=0
         ).tolist()

@@ -22,8 +22,8 @@ from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.units import format_time
 
 if TYPE_CHECKING:
-    from jaxsnn.event.event_driven import EventDriven
     from jaxsnn.event.event_solution import EventSolution
+    from jaxsnn.event.run_once import RunOnce
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
 
@@ -231,12 +231,14 @@ def run_file(
     if sampled is not None:
         # only readouts are sampled
         sampled = sampled[sampled <= end] if readouts else None
+    samples = next((len(np.atleast_2d(given.time)) for given in inputs.events.values()), 1)
+    engine = engine.with_first_room(network, samples, end)
     solution = simulate(network, inputs.events, end, engine=engine, sample_times=sampled)
     leaving = output_arrays(network, solution)
     write_arrays(output, leaving, force)
     return RunOutcome(
         **_found(solution),
-        samples=next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1),
+        samples=samples,
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
@@ -246,13 +248,13 @@ def run_file(
     )
 
 
-def _engine(max_spikes: int | Literal["auto"], threshold: str) -> EventDriven:
-    """The event engine, with room for all events that there are."""
-    from jaxsnn.event.event_driven import EventDriven
+def _engine(max_spikes: int | Literal["auto"], threshold: str) -> RunOnce:
+    """The event engine for one run, with room for all events that there are."""
+    from jaxsnn.event.run_once import RunOnce
 
     if max_spikes != "auto" and max_spikes < 1:
         raise UsageError(f"max_spikes is {max_spikes}", fix="give at least 1")
-    return EventDriven(
+    return RunOnce(
         max_spikes=max_spikes, max_events="auto", max_arrivals="auto", threshold=threshold
     )
 

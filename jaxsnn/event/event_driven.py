@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -111,18 +110,23 @@ class EventDriven(EventOptions):
             # Nothing is differentiated: unused slots more cost nothing but room.
             trains = in_buckets(trains, network.inputs)
         network, known = network.with_known_facts()
-        solution = _run(self.hashable(), known, network, trains, end, times)
+        solution = self.simulated(known, network, trains, end, times)
         if sample_times is None or not np.size(sample_times) or solution.voltages:
             return solution
         return replace(solution, unused=("sample_times have no effect: no readout is sampled",))
 
-    def prepared(self) -> EventDriven:
+    def simulated(self, known: frozenset[str], *given: Any) -> EventSolution:
+        """A run by whatever is compiled for it: of a network, inputs, t_end and sample times, all
+        checked.
+        """
+        return compiled_run(self.hashable(), known, *given)
+
+    def prepared(self) -> Self:
         """The engine as compiled training takes it: hashable."""
         return self.hashable()
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _run(
+def run_and_conclude(
     options: EventOptions,
     known: frozenset[str],
     network: Network,
@@ -130,7 +134,14 @@ def _run(
     t_end: Float[Array, ""],
     sample_times: Float[Array, "samples"],
 ) -> EventSolution:
-    # One compiled function for each network structure, engine and shape of the inputs.
+    """A checked run and what it comes to, to be compiled.
+
+    Args:
+        options, known: static; see `simulate_events`.
+        trains: input name -> Events or GradedEvents (batch, events), or Currents (batch, pieces).
+        t_end, sample_times: seconds.
+    """
+
     def simulated(
         network: Network, trains: dict[str, Input], t_end: Any, sample_times: Any
     ) -> EventSolution:
@@ -140,6 +151,10 @@ def _run(
     given = network, trains, t_end, sample_times
     samples = next(iter(trains.values())).time
     return by_compiler(simulated, *given, samples=samples, axis_of=samples_axis)
+
+
+#: One compiled function for each network structure, engine and shape of the inputs.
+compiled_run = jax.jit(run_and_conclude, static_argnums=(0, 1))
 
 
 def simulate_events(

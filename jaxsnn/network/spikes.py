@@ -39,11 +39,16 @@ def sort_events(
 ) -> tuple[Float[Array, "*batch events"], Int[Array, "*batch events"]]:
     """Both arrays in order of time, differentiable; equal times keep the order of their slots."""
     if on_processor(time, index):
-        place = np.argsort(time, axis=-1, kind="stable")
-        pair = [np.take_along_axis(np.asarray(array), place, -1) for array in (time, index)]
-        return to_jax(pair[0]), to_jax(pair[1])
+        return to_jax(_sorted_here(time, index))
     _, position = sorted_times(time)
     return jnp.take_along_axis(time, position, -1), jnp.take_along_axis(index, position, -1)
+
+
+def _sorted_here(time: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`sort_events` in NumPy's arrays."""
+    place = np.argsort(time, axis=-1, kind="stable")
+    time, index = (np.take_along_axis(np.asarray(array), place, -1) for array in (time, index))
+    return time, index
 
 
 def flatten_spikes(times: Float[Array, "batch neurons spikes"]) -> Events:
@@ -59,10 +64,11 @@ def _flattened(times: Float[Array, "batch neurons spikes"]) -> Events:
     here = on_processor(times)
     flat: Any = (np.asarray(times) if here else times).reshape(batch, neurons * spikes)
     index: Any = np.broadcast_to(np.repeat(np.arange(neurons, dtype=np.int32), spikes), flat.shape)
-    time, index = sort_events(flat, index)
     if here:
-        used = np.isfinite(np.asarray(time))
-        return Events(time=time, index=to_jax(np.where(used, index, np.int32(neurons))))
+        time, index = _sorted_here(flat, index)
+        index = np.where(np.isfinite(time), index, np.int32(neurons))
+        return Events(time=to_jax(time), index=to_jax(index))
+    time, index = sort_events(flat, index)
     return Events(time=time, index=jnp.where(jnp.isfinite(time), index, neurons))
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import GraphError, Problem, listing, suggestion
@@ -41,8 +40,11 @@ from jaxsnn.nir.nodes import (
     Threshold,
     nothing,
 )
+from jaxsnn.nir.ordering import components, neighbours, sources_first
 
 if TYPE_CHECKING:
+    import networkx
+
     from jaxsnn.nir.dialects import Dialect
 
 __all__ = [
@@ -246,6 +248,8 @@ class Graph:
 
         Nodes and edges are sorted.
         """
+        import networkx
+
         graph = networkx.MultiDiGraph()
         graph.add_nodes_from((name, {"record": node}) for name, node in self.nodes.items())
         graph.add_edges_from(sorted(self.edges, key=edge_key))
@@ -253,11 +257,16 @@ class Graph:
 
     def predecessors(self, name: str) -> tuple[str, ...]:
         """Sources of the edges that end at a node, in natural order."""
-        return tuple(sorted(self.networkx.predecessors(self._known(name)), key=natural_key))
+        return tuple(sorted(set(self._neighbours[0][self._known(name)]), key=natural_key))
 
     def successors(self, name: str) -> tuple[str, ...]:
         """Targets of the edges that start at a node, in natural order."""
-        return tuple(sorted(self.networkx.successors(self._known(name)), key=natural_key))
+        return tuple(sorted(set(self._neighbours[1][self._known(name)]), key=natural_key))
+
+    @functools.cached_property
+    def _neighbours(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Sources and targets of each node."""
+        return neighbours(self.nodes, sorted(self.edges, key=edge_key))
 
     def _known(self, name: str) -> str:
         if name not in self.nodes:
@@ -267,19 +276,13 @@ class Graph:
     @functools.cached_property
     def _components(self) -> tuple[tuple[str, ...], ...]:
         """Strongly connected components in topological order, ties by name."""
-        found = [
-            tuple(sorted(part, key=natural_key))
-            for part in networkx.strongly_connected_components(self.networkx)
-        ]
+        found = [tuple(sorted(part, key=natural_key)) for part in components(self._neighbours[1])]
         parts = sorted(found, key=lambda part: natural_key(part[0]))
         index = {name: number for number, part in enumerate(parts) for name in part}
-        condensed = networkx.DiGraph()
-        condensed.add_nodes_from(range(len(parts)))
         links = ((index[source], index[target]) for source, target in self.edges)
-        condensed.add_edges_from((source, target) for source, target in links if source != target)
-        return tuple(
-            parts[number] for number in networkx.lexicographical_topological_sort(condensed)
-        )
+        between = [(source, target) for source, target in links if source != target]
+        numbers = range(len(parts))
+        return tuple(parts[number] for number in sources_first(numbers, between, key=int))
 
     def order(self) -> tuple[str, ...]:
         """All nodes, sources before targets, ties by name; the nodes of a cycle stand together, by

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import networkx
-
 from jaxsnn.nir.graph import Edge, Graph
 from jaxsnn.nir.nodes import Delay, Node
 from jaxsnn.nir.passes import is_relay
@@ -116,6 +114,8 @@ def _joins(graph: Graph, part: Sequence[str]) -> bool:
 
 def _feedback(graph: Graph, part: Sequence[str]) -> list[Edge]:
     """The edges of one of `loops_of_several`, whose spikes do not join, that act a step later."""
+    import networkx
+
     rank = {name: number for number, name in enumerate(part)}
     inner = networkx.DiGraph(
         (name, target)
@@ -148,6 +148,8 @@ def _places(graph: Graph, runs: Order) -> dict[str, int]:
 
 def _is_instant(graph: Graph, part: Sequence[str]) -> bool:
     """Whether nodes of a cycle make a loop without a neuron; False where one is a Delay."""
+    import networkx
+
     nodes: list[Node] = [graph.nodes[name] for name in part]
     if any(isinstance(node, Delay) for node in nodes):
         return False

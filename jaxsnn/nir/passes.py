@@ -17,6 +17,7 @@ from jaxsnn.nir.node_shapes import Window as Window
 from jaxsnn.nir.node_shapes import ints
 from jaxsnn.nir.node_traits import Shape as Shape
 from jaxsnn.nir.nodes import Flatten, Input, Node, Output
+from jaxsnn.nir.ordering import neighbours
 
 Shapes = Mapping[str, tuple[Shape | None, Shape | None]]
 
@@ -125,12 +126,7 @@ def _alone(node: Node) -> Shape | None:
 
 
 def _neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    sources: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    targets: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    for source, target in graph.networkx.edges():
-        sources[target].append(source)
-        targets[source].append(target)
-    return sources, targets
+    return neighbours(graph.nodes, sorted(graph.edges, key=edge_key))
 
 
 def _declared_input(

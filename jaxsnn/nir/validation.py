@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jaxsnn.errors import GraphError, Problem, listing
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.graph import Graph, edge_key
 from jaxsnn.nir.node_shapes import ints
 from jaxsnn.nir.node_traits import Fault, Parameter
 from jaxsnn.nir.nodes import Node
@@ -190,7 +190,7 @@ def _border_problems(graph: Graph) -> Iterator[Problem]:
 
 def _edge_problems(graph: Graph) -> Iterator[Problem]:
     found = shapes(graph)
-    for source, target in graph.networkx.edges():
+    for source, target in sorted(graph.edges, key=edge_key):
         given, taken = found[source][1], found[target][0]
         node = graph.nodes[target]
         if given is None or taken is None or given == taken:

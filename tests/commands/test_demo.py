@@ -35,7 +35,7 @@ def ran(tmp_path_factory, programs):
 
 
 def test_it_compiles_few_programs(ran, programs):
-    assert {"jit(_run)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
+    assert {"jit(run_and_conclude)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
     # Splits of three sizes share one evaluation.
     assert programs.count("jit(run_evaluation)") == 1
     assert len(programs) < 10, programs

@@ -40,18 +40,18 @@ def events_of(count, batch=3):
 
 
 def runs_of(names):
-    return [name for name in names if name == "jit(_run)"]
+    return [name for name in names if name == "jit(run_and_conclude)"]
 
 
 def test_runs_of_about_as_many_events_share_one_program(network):
     with compiled() as names:
         for count in (17, 32, 20):
             simulate(network, events_of(count), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(_run)"]
+    assert runs_of(names) == ["jit(run_and_conclude)"]
     assert len(names) == 1, names
     with compiled() as names:
         simulate(network, events_of(33), T_END, engine=ENGINE)
-    assert runs_of(names) == ["jit(_run)"]
+    assert runs_of(names) == ["jit(run_and_conclude)"]
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("xla", marks=pytest.mark.slow)])
@@ -107,6 +107,9 @@ def test_spikes_are_sorted_by_numpy_as_by_xla():
     assert np.asarray(here.index).tobytes() == np.asarray(traced.index).tobytes()
     assert np.array_equal(here.time, traced.time)
     assert isinstance(here.time, jax.Array)
+    # Numbers that are there, in a function that is traced.
+    inside = jax.jit(lambda x: (flatten_spikes(times), x))(1.0)[0]
+    assert np.array_equal(inside.index, here.index)
 
 
 def test_numbers_of_a_run_are_read_without_compiling(network):

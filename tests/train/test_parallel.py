@@ -51,7 +51,7 @@ def watched(name, function):
     return call
 def merged(summaries):
     leaves = jax.tree.leaves(summaries)
-    spread.extend(len(leaf.devices()) for leaf in leaves if isinstance(leaf, jax.Array))
+    spread.extend(len(leaf.devices()) if isinstance(leaf, jax.Array) else 1 for leaf in leaves)
     return epoch.merged(summaries)
 training_run.run_epoch = watched("run_epoch", epoch.run_epoch)
 training_run.run_evaluation = watched("run_evaluation", epoch.run_evaluation)

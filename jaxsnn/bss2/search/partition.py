@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import networkx
 import numpy as np
 
 from jaxsnn.bss2.netlist import Netlist
@@ -24,6 +23,8 @@ def units(net: Netlist) -> list[np.ndarray]:
     Returns:
         Sorted global indices, unit by unit.
     """
+    import networkx
+
     neurons = np.flatnonzero(~net.external)
     components = net.recurrent_components()
     internal = ~net.external[net.pre]

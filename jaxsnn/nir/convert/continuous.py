@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
@@ -204,6 +203,8 @@ def plain_names(draft: Draft, title: str) -> None:
 
 def in_running_order(draft: Draft) -> None:
     """Edges and nodes, sources first, as far as there are no loops."""
+    import networkx
+
     graph = networkx.DiGraph(draft.edges)
     parts = networkx.condensation(graph)
     order = [

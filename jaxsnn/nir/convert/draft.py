@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
@@ -161,6 +160,8 @@ def draft_of(graph: Graph) -> tuple[Draft, dict[str, str]]:
 
 def _reaching(edges: Iterable[Edge], outputs: Iterable[str]) -> set[str]:
     """Nodes from which an Output is reached, Outputs included."""
+    import networkx
+
     backward = networkx.DiGraph((target, source) for source, target in edges)
     backward.add_nodes_from(outputs)
     return {
@@ -252,6 +253,8 @@ def pool_as_convolution(draft: Draft, name: str) -> dict[str, Any]:
 
 def loops_of(draft: Draft) -> list[list[str]]:
     """The cycles as groups of nodes."""
+    import networkx
+
     graph = networkx.DiGraph(draft.edges)
     parts = [sorted(part) for part in networkx.strongly_connected_components(graph)]
     return sorted(part for part in parts if len(part) > 1 or (part[0], part[0]) in draft.edges)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
@@ -30,6 +29,8 @@ def threaded(draft: Draft, loops: Sequence[Edge], title: str) -> list[Edge]:
     Raises:
         ConversionError: Nodes of shapes between which NIR has no connection of weight zero.
     """
+    import networkx
+
     inner = {weights for weights, _ in loops}
     edges = [edge for edge in sorted(draft.edges, key=edge_key) if not inner & {*edge}]
     counted = [target for _, target in edges]

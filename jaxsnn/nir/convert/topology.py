@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, Problem, listing
@@ -383,6 +382,8 @@ def shift_of(
 
 
 def forward_order(draft: Draft) -> list[str]:
+    import networkx
+
     loops = set(_recurrent_edges(draft))
     graph = networkx.DiGraph([edge for edge in draft.edges if edge not in loops])
     return list(networkx.lexicographical_topological_sort(graph))

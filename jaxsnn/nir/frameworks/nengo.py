@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import DialectError
@@ -49,6 +48,8 @@ def _refutes(nodes: Mapping[str, Node], found: Estimate) -> tuple[str, str] | No
 
 def _refuse_loops(graph: Graph) -> Iterator[tuple[Node, Change]]:
     """Connections without a synapse, as the converter makes them, cannot be a loop in Nengo."""
+    import networkx
+
     wires = networkx.DiGraph(graph.edges)
     if not networkx.is_directed_acyclic_graph(wires):
         source, target = next(iter(networkx.find_cycle(wires)))[:2]

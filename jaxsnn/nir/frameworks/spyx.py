@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError
@@ -349,6 +348,8 @@ def _constant_neurons(draft: Draft, recurrent: list[Edge], dt: float) -> None:
     In Spyx layer n sees its input n - 1 steps late, but its bias at once. A neuron that fires in
     each step from its layer's first one on is late by as much as the input.
     """
+    import networkx
+
     chain = list(
         networkx.topological_sort(
             networkx.DiGraph([edge for edge in draft.edges if edge not in set(recurrent)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-import networkx
 import numpy as np
 
 from jaxsnn.errors import ConversionError, listing
@@ -47,6 +46,8 @@ def matched(module: Graph, file: Graph) -> dict[str, str]:
 
 def _wiring(graph: Graph) -> Any:
     """Nodes with their kinds and the shapes of their weights, and edges; relays left out."""
+    import networkx
+
     found = networkx.DiGraph()
     for name, node in graph.nodes.items():
         if not is_relay(node):
@@ -77,6 +78,8 @@ def _alike(first: Any, second: Any) -> bool:
 
 def _ways(first: Any, second: Any, same: Any) -> list[dict[str, str]]:
     """Two at most."""
+    import networkx
+
     matcher = networkx.algorithms.isomorphism.DiGraphMatcher(first, second, node_match=same)
     return list(islice(matcher.isomorphisms_iter(), 2))
 

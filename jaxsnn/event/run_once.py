@@ -1,0 +1,115 @@
+"""The event engine for a run that nobody repeats, such as that of a command: it is compiled once, and
+quickly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from jaxsnn.event.event_driven import EventDriven, compiled_run, run_and_conclude
+from jaxsnn.event.event_options import EventOptions
+from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.network import Network
+from jaxsnn.network.on_processor import on_processor
+
+#: It takes a fifth of the time, and what XLA runs becomes several times slower; the native kernels are
+#: compiled already.
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+#: With so many numbers in all that goes in and comes out, optimising pays in a single run.
+_MANY = 2**22
+#: A neuron seldom fires more often in its shortest time constant.
+_SPIKES_PER_TAU = 8
+#: There is room at first for so many spikes of a neuron at most, and of a population in all samples.
+_MOST_AT_FIRST, _SLOTS_AT_FIRST = 1024, 2**19
+
+_quick = jax.jit(run_and_conclude, static_argnums=(0, 1), compiler_options=_QUICKLY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOnce(EventDriven):
+    """As `EventDriven`; compiling it takes less time than it would save.
+
+    Where native kernels run all populations, the little that XLA does around them is compiled
+    without being optimised: the last digits of parameters that it combines may differ from those of
+    `EventDriven`. Where `max_spikes` is "auto" there is room for many spikes from the start, since
+    each repetition with more is compiled anew.
+
+    Attributes:
+        at_first: pairs of a population and the spikes of a neuron that there is room for at first,
+            where `max_spikes` is "auto".
+    """
+
+    at_first: tuple[tuple[str, int], ...] = ()
+
+    def of(self, option: str, population: str) -> Any:
+        """What an option says of a population."""
+        value = super().of(option, population)
+        if option != "max_spikes" or isinstance(self.max_spikes, int):
+            return value
+        # "auto", or what some populations were found to need: the others have what they had.
+        found: Any = () if isinstance(self.max_spikes, str) else self.max_spikes
+        return value if population in dict(found) else dict(self.at_first).get(population, value)
+
+    def with_first_room(self, network: Network, samples: int, t_end: float) -> Self:
+        """The engine with room for the spikes that are to be expected.
+
+        Args:
+            samples: size of the batch.
+            t_end: seconds.
+        """
+        room = {
+            name: first_room(network, name, samples, t_end)
+            for name, population in network.populations.items()
+            if population.fires
+        }
+        return replace(self, at_first=tuple(room.items()))
+
+    def simulated(self, known: frozenset[str], *given: Any) -> EventSolution:
+        """A checked run, compiled in the way that takes the least time for a single one."""
+        options = self.hashable()
+        if not on_processor(given):
+            return super().simulated(known, *given)
+        traced = compiled_run.trace(options, known, *given)
+        sizes = (math.prod(np.shape(leaf)) for leaf in jax.tree.leaves((given, traced.out_info)))
+        small = sum(sizes) < _MANY and not _has_loops(traced.jaxpr)
+        return (_quick if small else compiled_run)(options, known, *given)
+
+
+def first_room(network: Network, name: str, samples: int, t_end: float) -> int:
+    """Spikes of each neuron that there is room for at first: a power of two, more where neurons are
+    fast and few.
+
+    Args:
+        name: a population.
+        samples: size of the batch.
+        t_end: seconds.
+    """
+    least = int(EventOptions.__dataclass_fields__["max_spikes"].default)
+    taus = [
+        float(np.min(np.asarray(value), initial=np.inf))
+        for key, value in network.parameters[name].items()
+        if key.startswith("tau")
+    ]
+    shortest = min(taus, default=np.inf)
+    expected = _SPIKES_PER_TAU * t_end / shortest if shortest > 0 else 0.0
+    room = _SLOTS_AT_FIRST // max(samples * network.populations[name].size, 1)
+    most = max(min(expected, room, _MOST_AT_FIRST), least)
+    return 1 << int(math.log2(most))
+
+
+def _has_loops(jaxpr: Any) -> bool:
+    """Whether there is a loop of XLA in what is traced."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("while", "scan"):
+            return True
+        for value in equation.params.values():
+            several = value if isinstance(value, tuple | list) else (value,)
+            inner = [getattr(each, "jaxpr", each) for each in several]
+            if any(hasattr(each, "eqns") and _has_loops(each) for each in inner):
+                return True
+    return False

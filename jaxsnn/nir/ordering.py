@@ -1,0 +1,93 @@
+"""The order in which a graph is gone through: what `networkx` does too, which takes a quarter of a
+second to load.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+Place = TypeVar("Place", bound=Hashable)
+
+
+def neighbours(
+    places: Iterable[Place], edges: Iterable[tuple[Place, Place]]
+) -> tuple[dict[Place, list[Place]], dict[Place, list[Place]]]:
+    """The sources and the targets of each place, in the order of the edges, each as often as there are
+    edges.
+    """
+    sources: dict[Place, list[Place]] = {place: [] for place in places}
+    targets: dict[Place, list[Place]] = {place: [] for place in sources}
+    for source, target in edges:
+        sources[target].append(source)
+        targets[source].append(target)
+    return sources, targets
+
+
+def components(targets: Mapping[Place, Sequence[Place]]) -> list[list[Place]]:
+    """Groups of places that reach each other, targets before sources.
+
+    Args:
+        targets: of each place.
+
+    Source: Tarjan, SIAM Journal on Computing 1, 146, 1972, without recursion.
+    """
+    found: list[list[Place]] = []
+    number: dict[Place, int] = {}
+    lowest: dict[Place, int] = {}
+    open_: list[Place] = []
+    waiting: set[Place] = set()
+    for start in targets:
+        if start in number:
+            continue
+        path = [(start, iter(targets[start]))]
+        number[start] = lowest[start] = len(number)
+        open_.append(start)
+        waiting.add(start)
+        while path:
+            place, left = path[-1]
+            following = next((other for other in left if other not in number), None)
+            if following is not None:
+                number[following] = lowest[following] = len(number)
+                open_.append(following)
+                waiting.add(following)
+                path.append((following, iter(targets[following])))
+                continue
+            path.pop()
+            # All that the place leads to is numbered by now.
+            reached = (lowest[other] for other in targets[place] if other in waiting)
+            lowest[place] = min([lowest[place], *reached])
+            if lowest[place] == number[place]:
+                group = [open_.pop()]
+                while group[-1] != place:
+                    group.append(open_.pop())
+                waiting.difference_update(group)
+                found.append(group)
+    return found
+
+
+def sources_first(
+    places: Iterable[Place],
+    edges: Iterable[tuple[Place, Place]],
+    key: Callable[[Place], int],
+) -> list[Place]:
+    """Places in an order in which sources come before targets, those with the least key first.
+
+    Args:
+        edges: without a cycle.
+        key: a number for each place, no two the same.
+    """
+    sources, targets = neighbours(places, edges)
+    missing = {place: len(before) for place, before in sources.items()}
+    ready = [(key(place), place) for place, count in missing.items() if not count]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        _, place = heapq.heappop(ready)
+        order.append(place)
+        for target in targets[place]:
+            missing[target] -= 1
+            if not missing[target]:
+                heapq.heappush(ready, (key(target), target))
+    return order
