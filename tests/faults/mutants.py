@@ -59,7 +59,7 @@ ROOMS = {
         tests=(
             *(f"tests/nir/test_{name}.py" for name in ("dialects", "frameworks", "conventions")),
             *(f"tests/nir/test_{name}.py" for name in ("meanings", "dialects_by_source")),
-            *(f"tests/nir/test_{name}.py" for name in ("convert", "zoo", "convert_chains")),
+            *(f"tests/nir/test_{name}.py" for name in ("convert", "convert_snn_mlir", "zoo")),
             *(f"tests/grid/test_{name}.py" for name in ("rules", "frameworks", "recordings")),
         ),
     ),
