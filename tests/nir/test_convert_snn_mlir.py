@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import ConversionError
-from jaxsnn.nir import build, write
+from jaxsnn.nir import build, parse, write
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.initializers import normal
+from jaxsnn.simulation.checks import check
 from tests.helpers.random_spikes import random_raster
 from tests.nir.test_convert_chains import network, played
 
@@ -177,3 +178,15 @@ def test_its_ends_have_the_names_that_it_asks_for(tmp_path):
 def test_what_it_cannot_do_is_refused(graph, reason):
     with pytest.raises(ConversionError, match=reason):
         convert(graph(), to="snn_mlir")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"), [("snn_mlir", True), ("sinabs", True), ("snntorch", False)]
+)
+def test_importers_that_fail_on_one_number_for_all_neurons_are_known(target, told):
+    neurons = nir.LIF(*(np.array(value) for value in (1e-3, 10.0, 0.0, 1.0)))
+    nodes = {"w": nir.Linear(np.ones((4, 3))), "n": neurons, "input": nir.Input(np.array([3]))}
+    nodes["output"] = nir.Output(np.array([4]))
+    edges = [("input", "w"), ("w", "n"), ("n", "output")]
+    graph = parse(nir.NIRGraph(nodes, edges, type_check=False), dialect="nir", dt="100us")
+    assert ("scalar" in {problem.code for problem in check(graph, target).problems}) is told
