@@ -29,14 +29,21 @@ def bad_number(network: Network, inputs: Any = None, *, finite: bool = True) -> 
 
 
 def out_of_bounds(network: Network) -> list[Bool[Array, "..."]]:
-    """Which time constants are not above 0 and which delays are below, an array for each; they may
-    be traced.
+    """Which time constants are too small to compute with and which delays are below 0, an array for
+    each; they may be traced.
     """
     named = [pair for own in network.parameters.values() for pair in own.items()]
     return [
-        *[value <= 0 for key, value in named if key.startswith("tau")],
+        *[value < _least_tau(value) for key, value in named if key.startswith("tau")],
         *[value < 0 for key, value in named if key == "delay"],
     ]
+
+
+def _least_tau(values: Any) -> float:
+    """The least time constant whose rate has a square, which gradients take, in the values' own
+    precision.
+    """
+    return float(np.finfo(np.result_type(values.dtype, np.float32)).max) ** -0.5
 
 
 def _bad_parameters(network: Network, *, finite: bool) -> Iterator[Problem]:
@@ -63,6 +70,11 @@ def _wrong(key: str, numbers: np.ndarray, *, finite: bool) -> Iterator[tuple[np.
         yield ~np.isfinite(numbers), "be finite"
     if key.startswith("tau"):
         yield numbers <= 0, "be above 0, in seconds"
+        least = _least_tau(numbers)
+        yield (
+            numbers < least,
+            f"be above {least:.1g}, in seconds: the square of its rate is no number",
+        )
     if key == "delay":
         yield numbers < 0, "be at least 0, in seconds"
 

@@ -126,7 +126,7 @@ def test_far_apart_and_nearly_equal_time_constants_fire_alike_in_both_precisions
 
 
 #: What weights, thresholds, leaks and time constants are replaced by.
-ODD = (0.0, 5e-324, 1e-310, 1e-60, 1e-30, 1e30, 1e300, -1.0, np.inf, np.nan)
+ODD = (0.0, 5e-324, 1e-310, 1e-300, 1e-160, 1e-153, 1e-60, 1e-30, 1e30, 1e300, -1.0, np.inf, np.nan)
 
 
 def test_no_number_that_is_none_reaches_a_gradient_without_a_result():
