@@ -281,7 +281,7 @@ class GroupForward {
   void run(Index sample, const T* time, const std::int32_t* row, Index arrivals) {
     begin(sample);
     Index next = 0;
-    const Index most = 16 * (log_.steps + 1);
+    const Index most = 16 * (given_.arrivals + train_.events + 1);
     for (;;) {
       const bool arrives = next < arrivals;
       double until = arrives ? double(time[next]) : double(given_.t_end);
