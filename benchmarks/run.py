@@ -74,9 +74,9 @@ MOST_WRONG_PEER = (0.5, 0.7)
 #: A convolution in steps has about 1,000 spikes in each: in float32 one that only just reaches the
 #: threshold may move.
 MOST_WRONG_CONVOLUTION = (5.0, 1e-3)
-#: The two backends on work of real size, in float32: neurons with another number of spikes, and
-#: the gradient's relative error, that of nearly tangential spikes.
-MOST_APART = (20.0, 0.2)
+#: The two backends on work of real size, in float32: the share of neurons with another number of spikes,
+#: and the gradient's relative error. In float64 both agree to 1e-8 in every row.
+MOST_APART = (0.01, 0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,14 +226,18 @@ def errors(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> t
 
 
 def apart(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    """How many neurons have another number of spikes, and the largest relative error of a gradient."""
+    """The share of neurons that have another number of spikes, and the largest relative error of a
+    gradient. The hundredth of its entries that are furthest off is left out: a spike that only just
+    reaches the threshold has any slope in float32, and with it the weights of its neuron any gradient.
+    """
     differ, gradients = 0.0, 0.0
     for name, value in wanted.items():
         if name == "counts":
-            differ = float((got[name] != value).sum())
+            differ = float((got[name] != value).mean())
         elif name != "fired":
-            off = np.linalg.norm(got[name] - value) / np.linalg.norm(value)
-            gradients = max(gradients, float(off))
+            off = np.sort(np.abs(got[name] - value), axis=None)
+            off = np.linalg.norm(off[: len(off) - len(off) // 100])
+            gradients = max(gradients, float(off / np.linalg.norm(value)))
     return differ, gradients
 
 
