@@ -45,8 +45,31 @@ def medians(page: str, size: int) -> dict[str, dict[str, float]]:
     return found
 
 
+def work_table(page: str) -> str:
+    """README's table of work of real size: the columns that hold the native backend and the peers' 100
+    steps, milliseconds by the clock.
+    """
+    begin = page.index("| Forward + backward, ms")
+    lines = page[begin : page.index("\n\n", begin)].splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    chosen = [
+        number
+        for number, title in enumerate(rows[0])
+        if title == "native" or title.endswith(", 100 steps")
+    ]
+    titles = [rows[0][number].replace("native", "this library") for number in chosen]
+    shown = [
+        "| forward + backward by weights, ms: work (batch) | " + " | ".join(titles) + " |",
+        "|---|" + "--:|" * len(chosen),
+    ]
+    for row in rows[2:]:
+        times = (re.sub(r" \(.*\)", "", row[number]) for number in chosen)
+        shown.append(f"| {row[0]} | {' | '.join(times)} |")
+    return "\n".join(shown)
+
+
 def speed_table(page: str) -> str:
-    """The table of README's section on speed."""
+    """README's table of a small network beside the package of the same name."""
     lines = [
         "| N | | this library, ms | jaxsnn 0.3.0, ms | ratio |",
         "|---|---|---|---|---|",
@@ -108,7 +131,8 @@ def main() -> None:
     parser.add_argument("--tests", type=Path, help="what make test printed")
     parser.add_argument("--write", action="store_true", help="change README.md")
     arguments = parser.parse_args()
-    parts = {"speed": speed_table(PERFORMANCE.read_text())}
+    page = PERFORMANCE.read_text()
+    parts = {"work": work_table(page), "speed": speed_table(page)}
     if arguments.demo:
         shown = "\n".join(demo_lines(arguments.demo.read_text()))
         parts["demo"] = f"```console\n$ make demo\n{shown}\n```"
