@@ -142,7 +142,9 @@ def native_group_spikes(
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
     every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *lanes)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
-    found: Any = _group(one, jnp.concatenate(parts), every, delay, time, _rows(arrivals), t_end)
+    table = jnp.concatenate(parts)
+    delay = varying_like(delay, table, time)  # one of no delays is a constant
+    found: Any = _group(one, table, every, delay, time, _rows(arrivals), t_end)
     return places.split(spec, found)
 
 
