@@ -260,7 +260,12 @@ def by_itself(quantized, events, duration, sampled=()):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(one, marks=pytest.mark.slow) if one == "784-256-10" else one for one in NETS],
+    [
+        pytest.param(
+            one, marks=[pytest.mark.slow] * (one in ("784-256-10", "more neurons than circuits"))
+        )
+        for one in NETS
+    ],
 )
 def test_what_a_deployed_network_fires_is_what_the_network_fires(name, tmp_path, monkeypatch):
     quantized, mapping = told(name)

@@ -415,6 +415,7 @@ def test_options_of_one_engine_are_no_options_of_the_other(case, tmp_path, call)
 # fidelity
 
 
+@pytest.mark.slow
 def test_fidelity_is_what_both_engines_say(case, recordings, tmp_path, call):
     name = "snntorch_v_leaky_zero"
     file, options, _ = case(name)

@@ -55,7 +55,7 @@ def spikes(given, events):
     ]
 
 
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("bits", [32, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "rules", [{"spike_kernel": "box", "dt": 0.3, "spike_area": 0.3}, {}], ids=["box", "delta"]
 )

@@ -351,8 +351,9 @@ def agree(network, free, inputs, refractory):
     assert np.nanmax(errors) < ENOUGH
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("refractory", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("refractory", [0.0, 0.2])
 def test_forward_mode_agrees_with_reverse_mode(refractory):
     network, inputs = lower(chained(with_ratio("double", seed=8))), events(8)
     index, weights = (

@@ -147,7 +147,10 @@ def test_spikes_and_voltages_agree_with_the_oracle(kind, readout, recurrent):
     assert int(solution.count("h").sum()) > 10
 
 
-@pytest.mark.parametrize(("kind", "readout", "recurrent"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "readout", "recurrent"),
+    [CASES[0], pytest.param(*CASES[1], marks=pytest.mark.slow), *CASES[2:]],
+)
 def test_gradients_by_values_times_and_parameters_agree_with_differences(kind, readout, recurrent):
     network, inputs = mixed_network(kind, readout, recurrent)
     rng = np.random.default_rng(7)

@@ -206,6 +206,7 @@ def test_it_is_checked(purpose):
     assert jaxsnn.check(drawn(4)[0], purpose).ok
 
 
+@pytest.mark.slow
 def test_it_is_trained():
     """Exact gradients lower a loss of its spike times."""
     graph, events, _ = drawn(4)

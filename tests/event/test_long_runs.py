@@ -61,8 +61,15 @@ def in_group(neuron, lanes, t_end, slots, refractory=0.0, delay=None):
     return run(spec, arrivals, feedback, (lanes,), t_end).spikes[0]
 
 
-@pytest.mark.parametrize("refractory", [0.0, 0.7])
-@pytest.mark.parametrize("engine", [alone, in_group], ids=["layer", "group"])
+@pytest.mark.parametrize(
+    ("engine", "refractory"),
+    [
+        (alone, 0.0),
+        (alone, 0.7),
+        (in_group, 0.0),
+        pytest.param(in_group, 0.7, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "neuron",
     [LIFDelta(), pytest.param(CubaLIFDelta(tau_shape=TauShape.DOUBLE), marks=pytest.mark.slow)],

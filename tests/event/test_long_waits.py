@@ -77,7 +77,10 @@ def test_no_maximum_and_no_level_is_lost():
         assert 1e-3 < times[0] < 0.02
 
 
-@pytest.mark.parametrize(("tau_mem", "tau_syn"), [(2, 1), (3, 1), (1.3, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("tau_mem", "tau_syn"),
+    [*[pytest.param(*taus, marks=pytest.mark.slow) for taus in ((2, 1), (3, 1))], (1.3, 1), (1, 2)],
+)
 @pytest.mark.parametrize("kernel", ["delta", "box"])
 def test_no_spike_and_no_maximum_is_made_up(tau_mem, tau_syn, kernel):
     """V far below rest, and a current that would make a neuron fire but has gone before V is back."""

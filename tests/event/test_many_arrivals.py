@@ -75,7 +75,6 @@ def outcome(spec, arguments, cotangent):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.last_digits
 @pytest.mark.parametrize("name", [few_or_slow(name) for name in CASES])
 def test_long_lists_give_the_same(name, monkeypatch):
     neuron, options = CASES[name]

@@ -152,7 +152,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (number % 2)) for number, n in enumerate(CASES)],
+)
 def test_both_backends_agree(name, x64):
     spec, given, weights = work(**CASES[name])
     expected, wanted = spikes_and_gradients(
@@ -444,7 +447,9 @@ def convolution_graph():
     )
 
 
-@pytest.mark.parametrize("make", [recurrent_graph, convolution_graph])
+@pytest.mark.parametrize(
+    "make", [recurrent_graph, pytest.param(convolution_graph, marks=pytest.mark.slow)]
+)
 def test_whole_networks_agree(make, x64):
     rng = np.random.default_rng(4)
     channels = 4 if make is recurrent_graph else 128

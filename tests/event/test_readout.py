@@ -246,7 +246,7 @@ def alike(dtype, tau_mem=2.0, tau_syn=0.7, kernel="delta"):
 
 @pytest.mark.last_digits
 @pytest.mark.parametrize("kernel", ["delta", "box"])
-@pytest.mark.parametrize("tau_mem", [1.0, 1e4])
+@pytest.mark.parametrize("tau_mem", [pytest.param(1.0, marks=pytest.mark.slow), 1e4])
 def test_integrals_keep_their_digits_where_the_membrane_hardly_leaks(kernel, tau_mem):
     def found(dtype):
         with jax.enable_x64(dtype == np.float64):

@@ -122,7 +122,6 @@ def finite(times):
     return np.asarray(times)[np.isfinite(times)]
 
 
-@pytest.mark.last_digits
 @pytest.mark.parametrize("case", mostly_slow([EQUAL, ANY_BOX, LI_DELTA]))
 def test_levels_agree_with_the_reference(case):
     net, events = drawn(case)
@@ -304,7 +303,8 @@ def spikes_expected(net, events, kind, sample, neuron, area=None):
     )[0]
 
 
-@pytest.mark.parametrize("kernel", ["delta", pytest.param("box", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["delta", "box"])
 def test_neurons_that_a_level_drives_agree_with_the_reference(kernel):
     rules = {"spike_area": AREA, "spike_kernel": kernel, "dt": WIDTH}
     net, events = drawn(ANY, seed=2, behind=targets(TARGETS, np.random.default_rng(1), **rules))

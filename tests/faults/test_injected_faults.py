@@ -14,6 +14,7 @@ def refuse_damage(found):
         assert (name, count.torn, count.lost, count.left) == (name, [], [], [])
 
 
+@pytest.mark.slow
 def test_pictures_and_conversions_are_never_torn():
     found = all_injected(QUICK[:2])
     refuse_damage(found)

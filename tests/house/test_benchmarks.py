@@ -195,7 +195,8 @@ def test_the_document_keeps_what_a_run_did_not_measure():
 
 
 @pytest.mark.usefixtures("native_kernels")
-@pytest.mark.parametrize("kind", ["loop", pytest.param("kernels", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["loop", "kernels"])
 def test_both_backends_find_the_same_of_work_of_real_size(kind, monkeypatch):
     import ours
     import run

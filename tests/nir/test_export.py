@@ -101,7 +101,7 @@ def same_nodes(a: Node, b: Node) -> bool:
     return all(same_array(value, b.parameters[name]) for name, value in a.parameters.items())
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(tree=graphs())
 def test_random_graphs_survive(tree, tmp_path_factory, entries):
     from jaxsnn.nir.documents import group_of

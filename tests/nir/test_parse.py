@@ -232,7 +232,12 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(
-    "name", ["spyx_c_rcubalif", "spikingjelly_v_conv", "sinabs3_a_conv1d__inferred__nir104"]
+    "name",
+    [
+        "spyx_c_rcubalif",
+        pytest.param("spikingjelly_v_conv", marks=pytest.mark.slow),
+        "sinabs3_a_conv1d__inferred__nir104",
+    ],
 )
 def test_whatever_is_damaged_no_other_error_comes_out(zoo, name):
     for path, _ in list(entries_below(load(zoo[name]))):

@@ -132,7 +132,7 @@ print(json.dumps({name: [times.tolist() for times in each] for name, each in fou
 """
 
 
-@pytest.fixture(scope="module", params=["0", "1", "2"])
+@pytest.fixture(scope="module", params=["0", "1"])
 def ran(request, run_python):
     """Spikes of a fresh interpreter, of one hash seed."""
     return json.loads(run_python(RUN, PYTHONHASHSEED=request.param).stdout)

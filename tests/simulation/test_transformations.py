@@ -146,7 +146,7 @@ def test_export_with_a_gradient(alone):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "whole" else n for n in CASES]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("whole", "boxes"))) for n in CASES]
 )
 def test_export_with_a_symbolic_batch(alone, name):
     """One file for batches of all sizes."""

@@ -47,6 +47,7 @@ def batch(samples=6):
     )
 
 
+@pytest.mark.slow
 def test_at_its_own_spikes_the_gradient_is_that_of_the_event_engine(x64):
     network, events = lower(small_net()), batch()
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(6, 3)))

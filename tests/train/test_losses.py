@@ -235,7 +235,9 @@ def weighted_and_counts(variables, weights, losses):
     return sum(values), [spikes.count for spikes in played.spikes.values()]
 
 
-@pytest.mark.parametrize("readout", [False, True], ids=["spikes", "readout"])
+@pytest.mark.parametrize(
+    "readout", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["spikes", "readout"]
+)
 def test_gradients_through_a_network_are_exact(readout, x64):
     """Each loss by itself; one compilation for the losses of each kind of answer."""
     function = partial(weighted_and_counts, losses=EXACT[readout])
