@@ -49,6 +49,7 @@ class Everyone {
   Everyone(const Given<T>& given, bool uniform, const Taus& common) : uniform_(uniform) {
     for (Index first = 0; first < given.neurons; first += kLanes)
       parts_.emplace_back(given, 0, first, uniform, common);
+    vectors_ = parts_.size();
     for (const One& part : parts_) positive_ = positive_ && part.positive;
     taus_ = common;
     rates_ = Array<T>(2 * padded());
@@ -58,7 +59,7 @@ class Everyone {
     }
   }
 
-  Index vectors() const { return parts_.size(); }
+  Index vectors() const { return vectors_; }
   Index padded() const { return vectors() * kLanes; }
   bool positive() const { return positive_; }
   const One& part(Index q) const { return parts_[q]; }
@@ -128,6 +129,7 @@ class Everyone {
 
  private:
   std::vector<One> parts_;
+  Index vectors_ = 0;
   Array<T> rates_;  // 1 / tau_mem of all, 1 / tau_syn of all
   bool uniform_, positive_ = true;
   Taus taus_;
@@ -274,6 +276,7 @@ class GroupForward {
         v_end_(lanes_),
         j_end_(lanes_),
         threshold_(lanes_),
+        hits_(everyone.vectors()),
         nothing_(table + given.rows * lanes_),
         pending_(nothing_) {}
 
@@ -413,22 +416,32 @@ class GroupForward {
   template <bool kUniform>
   void look(const typename Everyone<T>::Over& over) {
     candidates_.clear();
-    const bool positive = everyone_.positive();
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
-      V em, es, k, bound, v, j, more, threshold;
-      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
-      std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
-      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
-      std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
-      j += more;
-      std::memcpy(&threshold, threshold_.data() + q * kLanes, sizeof(threshold));
-      const V zero = {}, rest = v * em, pull = positive ? j : (j > zero ? j : zero);
-      const V v_end = rest + j * k, j_end = j * es;
-      std::memcpy(v_end_.data() + q * kLanes, &v_end, sizeof(v));
-      std::memcpy(j_end_.data() + q * kLanes, &j_end, sizeof(j));
-      for (unsigned hit = at_least(rest + pull * bound, threshold); hit; hit &= hit - 1)
-        consider(q * kLanes + __builtin_ctz(hit));
+    everyone_.positive() ? look<kUniform, true>(over) : look<kUniform, false>(over);
+  }
+
+  // In these loops over all neurons what stays is local: vectors that are stored may be anything, and
+  // members would be read again for each.
+  template <bool kUniform, bool kPositive>
+  void look(const typename Everyone<T>::Over& over) {
+    const Index vectors = everyone_.vectors();
+    const T *const v_now = v_.data(), *const j_now = j_.data(), *const pending = pending_;
+    const T* const thresholds = threshold_.data();
+    T *const v_then = v_end_.data(), *const j_then = j_end_.data();
+    unsigned* const hits = hits_.data();
+    V em, es, k, bound;
+    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
+    for (Index q = 0; q < vectors; ++q) {
+      const Index at = q * kLanes;
+      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
+      const V v = load<T>(v_now + at), j = load<T>(j_now + at) + load<T>(pending + at);
+      const V zero = {}, rest = v * em, pull = kPositive ? j : (j > zero ? j : zero);
+      store<T>(v_then + at, rest + j * k);
+      store<T>(j_then + at, j * es);
+      hits[q] = at_least(rest + pull * bound, load<T>(thresholds + at));
     }
+    for (Index q = 0; q < vectors; ++q)
+      for (unsigned hit = hits[q]; hit; hit &= hit - 1)
+        consider(q * kLanes + __builtin_ctz(hit));
   }
 
   /// A neuron that may cross, with a time before which it does not: as if j did not fall.
@@ -456,16 +469,17 @@ class GroupForward {
   template <bool kUniform>
   void flow_to(double wait) {
     const auto over = everyone_.over(wait, false);
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
-      V em, es, k, bound, v, j, more;
-      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
-      std::memcpy(&v, v_.data() + q * kLanes, sizeof(v));
-      std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
-      std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
-      j += more;
-      const V v_then = v * em + j * k, j_then = j * es;
-      std::memcpy(v_.data() + q * kLanes, &v_then, sizeof(v));
-      std::memcpy(j_.data() + q * kLanes, &j_then, sizeof(j));
+    const Index vectors = everyone_.vectors();
+    const T* const pending = pending_;
+    T *const v_now = v_.data(), *const j_now = j_.data();
+    V em, es, k, bound;
+    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
+    for (Index q = 0; q < vectors; ++q) {
+      const Index at = q * kLanes;
+      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
+      const V v = load<T>(v_now + at), j = load<T>(j_now + at) + load<T>(pending + at);
+      store<T>(v_now + at, v * em + j * k);
+      store<T>(j_now + at, j * es);
     }
     pending_ = nothing_;
   }
@@ -523,14 +537,13 @@ class GroupForward {
 
   /// A row of the table arrives now; it is added when time goes on, in the same pass.
   void add_row(Index row) {
-    if (pending_ != nothing_)
-      for (Index q = 0; q < everyone_.vectors(); ++q) {
-        V j, more;
-        std::memcpy(&j, j_.data() + q * kLanes, sizeof(j));
-        std::memcpy(&more, pending_ + q * kLanes, sizeof(more));
-        j += more;
-        std::memcpy(j_.data() + q * kLanes, &j, sizeof(j));
-      }
+    const Index lanes = lanes_;
+    if (pending_ != nothing_) {
+      const T* const pending = pending_;
+      T* const j_now = j_.data();
+      for (Index at = 0; at < lanes; at += kLanes)
+        store<T>(j_now + at, load<T>(j_now + at) + load<T>(pending + at));
+    }
     pending_ = nothing_;
     if (sparse_.has(row))
       sparse_.each(row, [&](Index neuron, T weight) { j_[neuron] += weight; });
@@ -563,6 +576,7 @@ class GroupForward {
   Queue<T> queue_;
   Index lanes_;
   Array<T> v_, j_, v_end_, j_end_, threshold_;
+  Array<unsigned> hits_;  // who may cross, a bit for each lane of a vector
   const T *nothing_, *pending_;  // a row of zeros; what arrives now and is not in j_ yet
   std::vector<Index> due_, first_;  // who fires now; who crosses first
   std::vector<Candidate> candidates_;
@@ -680,13 +694,6 @@ class GroupBackward {
     if (spike >= 0 && spike < Index(passed_.size())) passed_[spike] += moved;
   }
 
-  static V load(const T* from) {
-    V value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  static void store(T* to, V value) { std::memcpy(to, &value, sizeof(value)); }
-
   void flow(double time) { back(time, given_.rows, nullptr, false); }
 
   /// Back over a time, and through what arrives at its begin: its row of the gradient, and dL/dt.
@@ -717,32 +724,43 @@ class GroupBackward {
     const T* weights = table_ + row * lanes_;
     // nothing is asked for of a mere flow: its row goes to where nobody looks
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
-    V moved = {};
-    for (Index q = 0; q < everyone_.vectors(); ++q) {
+    T *const all_v = p_v(), *const all_j = p_j();
+    const T *const leaks = everyone_.leaks(), *const synaptics = everyone_.synaptics();
+    const Index vectors = everyone_.vectors();
+    V moved = {}, em, es, k, bound, leak, synaptic;
+    if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
+    if constexpr (kUniform && kTimed) {
+      leak = V{} + leaks[0];
+      synaptic = V{} + synaptics[0];
+    }
+    for (Index q = 0; q < vectors; ++q) {
       const Index at = q * kLanes;
-      V em, es, k, bound, v = load(p_v() + at), j = load(p_j() + at);
-      everyone_.template coefficients<kUniform>(over, q, em, es, k, bound);
+      V v = load<T>(all_v + at), j = load<T>(all_j + at);
+      if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
       if constexpr (kOfLanes) {
         V em_mem, k_mem, es_syn, k_syn;
         everyone_.template derivatives<kUniform>(over, q, em_mem, k_mem, es_syn, k_syn);
-        const V of_v = load(v_mem() + at), of_j = load(j_mem() + at), of_s = load(j_syn() + at);
+        const V of_v = load<T>(v_mem() + at), of_j = load<T>(j_mem() + at);
+        const V of_s = load<T>(j_syn() + at), w = load<T>(weights + at);
         const V j_by_mem = of_v * k + of_j * es + v * k_mem;
         const V j_by_syn = of_s * es + v * k_syn + j * es_syn;
-        store(v_mem() + at, of_v * em + v * em_mem);
-        store(j_mem() + at, j_by_mem);
-        store(j_syn() + at, j_by_syn);
-        const V w = load(weights + at);
-        store(by_mem() + at, load(by_mem() + at) + w * j_by_mem);
-        store(by_syn() + at, load(by_syn() + at) + w * j_by_syn);
+        store<T>(v_mem() + at, of_v * em + v * em_mem);
+        store<T>(j_mem() + at, j_by_mem);
+        store<T>(j_syn() + at, j_by_syn);
+        store<T>(by_mem() + at, load<T>(by_mem() + at) + w * j_by_mem);
+        store<T>(by_syn() + at, load<T>(by_syn() + at) + w * j_by_syn);
       }
       j = v * k + j * es;
       v = v * em;
-      store(p_v() + at, v);
-      store(p_j() + at, j);
-      store(by_row + at, load(by_row + at) + j);
+      store<T>(all_v + at, v);
+      store<T>(all_j + at, j);
+      store<T>(by_row + at, load<T>(by_row + at) + j);
       if constexpr (kTimed) {
-        const V leak = load(everyone_.leaks() + at), synaptic = load(everyone_.synaptics() + at);
-        moved += load(weights + at) * (j * synaptic - v * leak);
+        if constexpr (!kUniform) {
+          leak = load<T>(leaks + at);
+          synaptic = load<T>(synaptics + at);
+        }
+        moved += load<T>(weights + at) * (j * synaptic - v * leak);
       }
     }
     return kTimed ? double(sum_of<T>(moved)) : 0;

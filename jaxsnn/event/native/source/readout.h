@@ -45,10 +45,10 @@ class Readout {
         const Index at = q * kLanes;
         V em, es, k;
         step(sample, number, q, em, es, k);
-        V now = load(v + at) * em + load(j + at) * k, current = load(j + at) * es;
-        (jumps_ ? now : current) += load(weights + at);
-        store(v + at, now);
-        store(j + at, current);
+        V now = load<T>(v + at) * em + load<T>(j + at) * k, current = load<T>(j + at) * es;
+        (jumps_ ? now : current) += load<T>(weights + at);
+        store<T>(v + at, now);
+        store<T>(j + at, current);
       }
       if (const Index place = sampled(sample, number); place >= 0)
         std::copy_n(v, given_.neurons, voltage + place * given_.neurons);
@@ -73,10 +73,10 @@ class Readout {
       V moved = {};
       for (Index q = 0; q < everyone_.vectors(); ++q) {
         const Index at = q * kLanes;
-        const V weights = load(table_.data() + row + at);
-        V v = load(p_v + at), j = load(p_j + at);
+        const V weights = load<T>(table_.data() + row + at);
+        V v = load<T>(p_v + at), j = load<T>(p_j + at);
         // the arrival at the interval's end: W e is added to the state
-        store(by_weight + row + at, load(by_weight + row + at) + (jumps_ ? v : j));
+        store<T>(by_weight + row + at, load<T>(by_weight + row + at) + (jumps_ ? v : j));
         if (by_time) {  // - P . A e W
           V leak, gain, synaptic;
           rates(q, leak, gain, synaptic);
@@ -85,17 +85,17 @@ class Readout {
         V em, es, k;
         step(sample, number, q, em, es, k);
         if (of_lanes) {
-          V of_v = load(v_mem + at), of_j = load(j_mem + at), of_syn = load(j_syn + at);
-          store(by_mem + at, load(by_mem + at) + weights * (jumps_ ? of_v : of_j));
-          if (!jumps_) store(by_syn + at, load(by_syn + at) + weights * of_syn);
+          V of_v = load<T>(v_mem + at), of_j = load<T>(j_mem + at), of_syn = load<T>(j_syn + at);
+          store<T>(by_mem + at, load<T>(by_mem + at) + weights * (jumps_ ? of_v : of_j));
+          if (!jumps_) store<T>(by_syn + at, load<T>(by_syn + at) + weights * of_syn);
           V em_mem, k_mem, es_syn, k_syn;
           step_by(sample, number, q, em_mem, k_mem, es_syn, k_syn);
-          store(j_mem + at, of_v * k + of_j * es + v * k_mem);
-          store(v_mem + at, of_v * em + v * em_mem);
-          store(j_syn + at, of_syn * es + v * k_syn + j * es_syn);
+          store<T>(j_mem + at, of_v * k + of_j * es + v * k_mem);
+          store<T>(v_mem + at, of_v * em + v * em_mem);
+          store<T>(j_syn + at, of_syn * es + v * k_syn + j * es_syn);
         }
-        store(p_j + at, v * k + j * es);
-        store(p_v + at, v * em);
+        store<T>(p_j + at, v * k + j * es);
+        store<T>(p_v + at, v * em);
       }
       const Index slot = ordered_.slot[ordered_.first(sample) + number];
       if (by_time && slot < arrivals_) by_time[slot] = sum_of<T>(moved);
@@ -111,13 +111,6 @@ class Readout {
   }
 
  private:
-  static V load(const T* from) {
-    V value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  static void store(T* to, V value) { std::memcpy(to, &value, sizeof(value)); }
-
   const Tile<T, 1>& part(Index neuron) const { return everyone_.part(neuron / kLanes); }
 
   double duration(Index sample, Index number) const {

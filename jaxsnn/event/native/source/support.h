@@ -76,6 +76,18 @@ inline unsigned at_least(DoubleVector a, DoubleVector b) {
 }
 
 template <class T>
+inline Vector<T> load(const T* from) {
+  Vector<T> value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <class T>
+inline void store(T* to, Vector<T> value) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+template <class T>
 inline T sum_of(Vector<T> a) {
   // a fixed order: halves onto each other
   T values[kWidth<T>];
