@@ -99,17 +99,17 @@ def feature_row() -> str:
 
 
 def demo_lines(printed: str) -> Iterator[str]:
-    """What README shows of the demo; dots stand for what is left out."""
-    left_out = False
+    """What README shows of the demo, from its first step on; dots stand for what is left out."""
+    left_out, begun = False, False
     for line in printed.splitlines():
         text = line.strip()
         if re.match(r"\d  \w", line) or text.startswith(SHOWN) or COMPARED in text:
             if left_out:
                 yield "..."
-            left_out = False
+            left_out, begun = False, True
             yield line
         else:
-            left_out = True
+            left_out = begun
     if left_out:
         yield "..."
 
