@@ -199,7 +199,7 @@ def _flatten(group: Group, path: str, flat: _Flat) -> None:
     for name in sorted(members, key=natural_key):
         entry = members[name]
         full = f"{path}/{name}" if path else name
-        if printable(name) != name or not {"\n", "\t"}.isdisjoint(name):
+        if _in_one_line(name) != name:
             raise GraphError(
                 f"{where} has a node whose name {name!a} holds what is no character",
                 fix="rename it where the file was exported",
@@ -270,7 +270,16 @@ def _edges(dataset: Any, path: str, where: str) -> tuple[Edge, ...]:
 
 
 def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """The name of a node in an edge. One with line breaks or controls is none, see above, and is only
+    ever shown.
+    """
+    return _in_one_line(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def _in_one_line(name: str) -> str:
+    """A name with escapes in the place of what steers a terminal, or breaks a line."""
+    plain = printable(name) == name and {"\n", "\t"}.isdisjoint(name)
+    return name if plain else ascii(name)[1:-1]
 
 
 def _repaired_edges(

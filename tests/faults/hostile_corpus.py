@@ -206,6 +206,7 @@ FILES = {
     "edges flat": (put("node/edges", [b"input", b"1"]), "'edges' of the graph has the shape (2,)"),
     "edges of three": (put("node/edges", [[b"a", b"b", b"c"]]), "has the shape (1, 3)"),
     "edges of numbers": (put("node/edges", [[0, 1], [1, 2]]), "edge 0 -> 1 is dangling"),
+    "edge to a line break": (edges(("input", "1"), ("1", "\n x")), r"edge 1 -> \n x is dangling"),
     "edge to nowhere": (edges(("input", "1"), ("1", "x")), "edge 1 -> x is dangling"),
     "edge into an input": (edges(("input", "1"), ("1", "2"), ("2", "input")), "data enter there"),
     "edge out of an output": (
