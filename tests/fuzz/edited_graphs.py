@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 
 from jaxsnn import TimeStepped, lower, simulate
 from jaxsnn.errors import FileError, JaxsnnError
-from jaxsnn.nir import build, parse
+from jaxsnn.nir import parse
 from jaxsnn.nir.convert import convert
 from jaxsnn.nir.export import nir_bytes
 from jaxsnn.nir.files import Dataset, Group, _load_image, text_dataset
 from jaxsnn.nir.frameworks.registry import writable
-from jaxsnn.nir.initializers import normal
+from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
 
 _NAMES = st.sampled_from(["input", "output", "a", "b", "c", "1", "10", "2", "a.b", "fc/1", "ä"])
@@ -187,24 +187,6 @@ def _played(graph, x):
     return np.asarray(simulate(network, x, engine=TimeStepped()).output())
 
 
-def network(framework, reset, seed):
-    """Two layers of LIF neurons with one time constant as a framework writes them."""
-    dt, decay = 1e-4, 0.9
-    said = {
-        "snntorch": {"reset": reset, "reset_delay": reset == "subtract"},
-        "norse": {"dt": dt, "dt_export": 1.0},
-        "spikingjelly": {"dt": dt, "reset": reset},
-        "spyx": {"time_unit": "s", "dt": dt},
-    }[framework]
-    r = {"snntorch": 10.0, "norse": 1.0, "spikingjelly": 10.0, "spyx": decay}[framework]
-    gain = 10.0 if framework == "norse" else 1.0
-    layers = []
-    for size in (6, 3):
-        layers += [build.linear(size, weight=normal(0.3 * gain, 0.5 * gain))]
-        layers += [build.lif(tau=dt / (1 - decay), r=r)]
-    return build.sequential(build.input(4), *layers, seed=seed, dialect=framework, **said)
-
-
 _SOURCES = (
     *(("snntorch", "zero"), ("snntorch", "subtract"), ("norse", "zero")),
     *(("spikingjelly", "zero"), ("spikingjelly", "subtract"), ("spyx", "subtract")),
@@ -219,7 +201,7 @@ class ConvertedNetwork(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
     )
     def begin(self, source, seed):
-        self.graph = network(*source, seed)
+        self.graph = two_layers(*source, inputs=4, sizes=(6, 3), seed=seed)
         self.x = random_raster(seed, (24, 2, 4), 0.4)
         self.y, self.late = _played(self.graph, self.x), 0
         self.spikes = self.y

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, lower, simulate
-from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
-from jaxsnn.nir.initializers import normal
+from tests.helpers.lif_chains import two_layers
 from tests.helpers.random_spikes import random_raster
 
 
@@ -15,22 +14,7 @@ def played(graph, x):
 
 
 def network(framework, reset="zero"):
-    """Two layers of LIF neurons with one time constant as a framework writes them."""
-    dt, decay = 1e-4, 0.9
-    tau = dt / (1 - decay)
-    said = {
-        "snntorch": {"reset": reset, "reset_delay": reset == "subtract"},
-        "norse": {"dt": dt, "dt_export": 1.0},
-        "spikingjelly": {"dt": dt, "reset": reset},
-        "spyx": {"time_unit": "s", "dt": dt},
-    }[framework]
-    r = {"snntorch": 10.0, "norse": 1.0, "spikingjelly": 10.0, "spyx": decay}[framework]
-    gain = 10.0 if framework == "norse" else 1.0
-    layers = []
-    for size in (8, 4):
-        layers += [build.linear(size, weight=normal(0.3 * gain, 0.5 * gain))]
-        layers += [build.lif(tau=tau, r=r)]
-    return build.sequential(build.input(5), *layers, seed=1, dialect=framework, **said)
+    return two_layers(framework, reset, inputs=5, sizes=(8, 4), seed=1)
 
 
 #: Source, its reset, and a target; what each pair cannot do is refused elsewhere.
