@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxsnn.plot.comparison_plots import fidelity as fidelity
     from jaxsnn.plot.comparison_plots import first_difference as first_difference
+    from jaxsnn.plot.encoder_plots import encodings as encodings
     from jaxsnn.plot.graph_plots import floorplan as floorplan
     from jaxsnn.plot.graph_plots import graph as graph
     from jaxsnn.plot.picture import Picture as Picture
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Picture": "picture",
     "SpikeTrain": "spike_plots",
+    "encodings": "encoder_plots",
     "fidelity": "comparison_plots",
     "first_difference": "comparison_plots",
     "floorplan": "graph_plots",

@@ -93,7 +93,7 @@ def raster(
     for column, trains in enumerate(drawn):
         for row, name in enumerate(names):
             axes = axes_of[row][column]
-            _draw_train(axes, trains[name], _colour(trains[name], row == len(names) - 1), size)
+            draw_train(axes, trains[name], _colour(trains[name], row == len(names) - 1), size)
             axes.set(ylim=(trains[name].size - 0.5, -0.5), xlim=(-0.01 * end, end))
             if name == circled:
                 _circle_first(axes, trains[name], size)
@@ -130,7 +130,7 @@ def _circle_first(axes: Any, train: SpikeTrain, unit: float) -> None:
     axes.plot(*place, "o", markersize=11, markerfacecolor="none", markeredgecolor=BLACK)
 
 
-def _draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
+def draw_train(axes: Any, train: SpikeTrain, colour: str, unit: float) -> None:
     """Each spike as a short line at its neuron, longer where there is room."""
     half = 0.35 if train.size <= 12 else 0.45
     times = train.time / unit

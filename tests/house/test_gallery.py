@@ -13,6 +13,7 @@ from jaxsnn.nir.frameworks.registry import frameworks, unregister_framework
 
 FOLDER = Path(__file__).parents[2] / "examples"
 NAMES = (
+    "encoders",
     "snntorch_to_event",
     "norse_round_trip",
     "train_yinyang",
@@ -27,7 +28,7 @@ NAMES = (
     "custom_neuron",
     "distributed",
 )
-QUICK = ("map_to_brainscales2", "custom_framework")
+QUICK = ("encoders", "map_to_brainscales2", "custom_framework")
 ALONE = ("distributed",)  # what JAX computes on is chosen before it computes anything
 FROM_TORCH = ("snntorch_to_event",)
 

@@ -12,6 +12,7 @@ from jaxsnn.nir import build
 from jaxsnn.plot.picture import BLACK, CYCLE, GREEN, time_unit
 from jaxsnn.plot.spike_plots import input_trains, trains_of
 from jaxsnn.plot.voltage_plots import traces_of
+from jaxsnn.train import Current, Delta, Latency
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -235,3 +236,24 @@ def test_no_colour_is_written_as_hsl():
 
     package = Path(jaxsnn.__file__).parent
     assert [path for path in package.rglob("*.py") if "hsl(" in path.read_text()] == []
+
+
+def test_encodings_show_what_goes_in():
+    values = np.array([0.0, 0.5, 1.0])
+    latency = Latency(t_min=0.0, t_max=10e-3, least=0.1)
+    signal = np.array([[0.0], [1.0]])
+    rows = {
+        "latency": (values, latency),
+        "current": (values, Current()),
+        "delta": (signal, Delta(step=0.25, frame=1e-3)),
+    }
+    picture = plot.encodings(rows, title="three encoders")
+    said = texts_of(picture)
+    assert {"three encoders", "time, ms", *rows} <= set(said)
+    assert "latency 2 spikes" in picture.alt
+    assert "current 1 currents of 3 channels" in picture.alt
+    assert "delta 4 spikes" in picture.alt
+    with pytest.raises(UsageError, match="no encoder to draw"):
+        plot.encodings({})
+    with pytest.raises(UsageError, match=r"value 1\.5|1\.5"):
+        plot.encodings({"latency": (values + 0.5, latency)})
