@@ -5,6 +5,7 @@
 # or on a signal, with tau_syn = 5 ms. Times are counted from the start of a sample.
 
 # %%
+import jax.numpy as jnp
 import numpy as np
 
 import jaxsnn
@@ -58,8 +59,8 @@ plot.encodings(encoded).save("encoders.png", force=True)
 def twice(values):
     """Two spikes for each value, one tau_syn apart."""
     first, count = latency(values), np.shape(values)[1]
-    later = np.concatenate([first.time, first.time + TAU], axis=1)
-    return jaxsnn.Events(time=later, index=np.tile(np.arange(count), (len(later), 2)))
+    time = jnp.concatenate([first.time, first.time + TAU], axis=1)
+    return jaxsnn.Events(time=time, index=jnp.tile(jnp.arange(count), (len(time), 2)))
 
 
 print(plot.encodings({"twice": (pixels, twice)}))
