@@ -234,7 +234,7 @@ class Checkpoints:
         numbers = dict.fromkeys((*names, "undecided", "clipped"), 0.5)
         history = tuple(EpochRecord(epoch=epoch, **numbers, **record) for epoch in range(3))
         self.settings = {"epochs": 3, "learning_rate": 0.01}
-        made = Folder(self.folder, self.settings, "print")
+        made = Folder(self.folder, self.settings, "print", alone=True)
         checkpoint = Checkpoint(
             state=self.state,
             best_state=self.state,

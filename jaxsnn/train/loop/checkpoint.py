@@ -93,7 +93,7 @@ class Folder:
         settings: dict[str, Any],
         print_: str,
         *,
-        alone: bool = True,
+        alone: bool,
     ):
         self.path, self.settings, self.print = Path(path), json.loads(json.dumps(settings)), print_
         self.notes: list[str] = []
