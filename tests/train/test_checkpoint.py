@@ -471,3 +471,11 @@ def test_only_force_removes_what_is_there(tmp_path):
     forced.save(found, dict)
     assert names() == ["history.jsonl", "last.npz"]
     assert len(lines_of(made.folder)) == 1
+
+
+def test_the_first_setting_that_differs_is_named():
+    before = {"seed": 0, "draw": {"size": 1, "range": [2]}}
+    now = {"seed": 0, "draw": {"size": 1, "range": [3]}}
+    assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], [3])
+    del now["draw"]["range"]
+    assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], None)
