@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.bss2.check import check
+from jaxsnn.bss2.check import check, refuse_wrong
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import netlist
+from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
 from tests.oracles import mapping_walker
 
@@ -66,6 +67,18 @@ def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
     runs[1] = dataclasses.replace(run, sources=(*run.sources, again))
     found = check(dataclasses.replace(mapping, runs=tuple(runs)), net)
     assert "source-twice" in {one.code for one in found}
+
+
+def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
+    net = dense_net(5, 4, 3)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    run.synapses[0, 4] -= 1
+    with pytest.raises(MappingError, match=r"^the mapping has a violation in run 0: "):
+        refuse_wrong(mapping, net)
+    run.synapses[1, 4] -= 1
+    with pytest.raises(MappingError, match=r"^the mapping has 2 violations, the first in run 0: "):
+        refuse_wrong(mapping, net)
 
 
 def test_messages_name_the_neurons_and_both_numbers():

@@ -59,7 +59,7 @@ ROOMS = {
     ),
     "dynamics": Room(
         files=("jaxsnn/event/dynamics/*.py",),
-        tests=_tests("event", "crossing", "box", "stress"),
+        tests=_tests("event", "crossing", "box", "stress", "recurrent"),
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),

@@ -264,7 +264,7 @@ class Checkpoints:
         yield "read"
         (self.folder / "last.npz").write_bytes(path.read_bytes())
         folder = Folder(self.folder, self.settings, "print", alone=False)
-        found = folder.begin(resume=True, state=self.state)
+        found = folder.begin(resume=True, state=self.state, overwrite=False)
         yield "go on"
         assert found.history[found.best_epoch].epoch == found.best_epoch
         json.dumps([vars(record) for record in found.history])

@@ -460,7 +460,7 @@ def test_only_force_removes_what_is_there(tmp_path):
     def names():
         return sorted(path.name for path in made.folder.iterdir())
 
-    found = folder().begin(resume=True, state=made.state)
+    found = folder().begin(resume=True, state=made.state, overwrite=False)
     assert found is not None
     folder().save(found, dict)  # not begun
     assert names() == ["before.npz", "history.jsonl", "last.npz"]

@@ -116,9 +116,7 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def begin(
-        self, *, resume: bool, state: TrainState, overwrite: bool = False
-    ) -> Checkpoint | None:
+    def begin(self, *, resume: bool, state: TrainState, overwrite: bool) -> Checkpoint | None:
         """The checkpoint to go on from: the last, or, where that is damaged, the one before. None:
         there is none, or it is replaced at the first `save`; the run begins.
 
