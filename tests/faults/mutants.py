@@ -51,6 +51,7 @@ ROOMS = {
         files=("jaxsnn/nir/frameworks/*.py",),
         tests=(
             *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
+            *_tests("nir", "custom_framework", "framework_numbers", "checks"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
             *_tests("grid", "rules", "frameworks", "recordings"),
@@ -59,7 +60,8 @@ ROOMS = {
     ),
     "dynamics": Room(
         files=("jaxsnn/event/dynamics/*.py",),
-        tests=_tests("event", "crossing", "box", "stress", "recurrent"),
+        tests=_tests("event", "crossing", "box", "stress", "recurrent", "custom_neuron"),
+        exact=_tests("event", "crossing_solvers"),
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
@@ -175,7 +177,7 @@ def _counted(name, folder, arguments, until):
         what = f"{file}:{changed.line} {changed.within}: {changed.change}"
         how = _outcome(folder, room, ran, file, changed)
         counts["changed"] += 1
-        sys.stderr.write(f"{how or 'not noticed'}: {what}\n")
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {how or 'not noticed'}: {what}\n")
         if how:
             counts["noticed"][how] = counts["noticed"].get(how, 0) + 1
         elif (changed.within, changed.change) in SAME.get(file, {}):

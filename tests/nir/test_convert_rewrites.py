@@ -81,9 +81,10 @@ def test_spyx_gets_a_late_bias_where_a_constant_input_reaches_all_outputs(
     rng = np.random.default_rng(3)
     given = {"size": size, "stride": [stride] * 2, "padding": [padding] * 2}
     late = convolution(rng, 2, 3, bias=0.3, **given)
-    graph = image(convolution(rng, 3, 2), leaky(), late, leaky())
+    pool = build.node("AvgPool2d", kernel_size=[2, 2], stride=[2, 2], padding=[0, 0])
+    graph = image(convolution(rng, 3, 2), leaky(), pool, late, leaky())
     made = convert(graph, to="spyx")
-    assert made.graph.nodes["3"].type == ("Conv2d" if reaches else "Affine")  # a matrix
+    assert made.graph.nodes["4"].type == ("Conv2d" if reaches else "Affine")  # a matrix
     added = made.graph.nodes["2"]
     assert [np.ravel(added.value(name))[-1] for name in ("v_threshold", "r")] == [1.0, 0.5]
     np.testing.assert_allclose(np.ravel(added.value("tau"))[-1], 2e-4)
