@@ -6,6 +6,8 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         "has entries that nobody asks for",
     },
     "jaxsnn/bss2/check/propagate.py": {
+        ("", "1 -> 2"): "how much is added up in one part, for memory",
+        ("", "22 -> 23"): "likewise",
         (
             "responses",
             "1 -> 2",

@@ -19,7 +19,7 @@ def test_norse_is_refused_a_current_that_starts_elsewhere():
     )
     assert convert(graph, to="norse").losses == ()
     zero = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, initial="zero"))
-    with pytest.raises(ConversionError, match="'2'.*Norse starts its current at v_leak"):
+    with pytest.raises(ConversionError, match=r"'2'.*Norse starts its current at v_leak"):
         convert(zero, to="norse")
 
 
