@@ -20,7 +20,7 @@ class Mutant:
 
     Attributes:
         text: The whole module.
-        line: Where it differs.
+        line: Where it differs, and `source` what is written there.
         change: Before and after, as Python.
         within: Names of the classes and functions around it, with dots; "" at the top.
         function: Name of the innermost function whose body has it, as `__qualname__`; "": it is run
@@ -29,6 +29,7 @@ class Mutant:
 
     text: str
     line: int
+    source: str
     change: str
     within: str
     function: str
@@ -105,5 +106,10 @@ def mutant(text, number):
         node.op = _OTHER[type(node.op)]()
     change = f"{before} -> {ast.unparse(node)}"
     return Mutant(
-        text=ast.unparse(tree), line=node.lineno, change=change, within=within, function=function
+        text=ast.unparse(tree),
+        line=node.lineno,
+        source=text.splitlines()[node.lineno - 1].strip(),
+        change=change,
+        within=within,
+        function=function,
     )

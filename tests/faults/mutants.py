@@ -193,7 +193,7 @@ def _counted(name, folder, arguments, until):
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {how or 'not noticed'}: {what}\n")
         if how:
             counts["noticed"][how] = counts["noticed"].get(how, 0) + 1
-        elif (changed.within, changed.change) in SAME.get(file, {}):
+        elif (changed.source, changed.change) in SAME.get(file, {}):
             counts["same"].append(what)
         else:
             counts["survived"].append(what)
