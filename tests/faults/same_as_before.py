@@ -3,6 +3,7 @@
 _ABSENT = "any negative number says that there is none, and nobody asks for entries beyond the last"
 _PARTS = "synapses are added up in parts, for memory, and the sum is the same"
 _START = "where an iteration starts: in its bracket it comes to the same root"
+_VANISHES = "what stays of the current vanishes beside 1 in float32, as before"
 SAME: dict[str, dict[tuple[str, str], str]] = {
     "jaxsnn/bss2/check/check_mapping.py": {
         ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
@@ -24,5 +25,9 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "low = high = turns[0]",
             "0 -> 1",
         ): "the times are used where something was reached, which sets both",
+    },
+    "jaxsnn/nir/frameworks/rockpool.py": {
+        ("_NO_CURRENT = 2.0**-30", "2.0 -> 3.0"): _VANISHES,
+        ("_NO_CURRENT = 2.0**-30", "30 -> 31"): _VANISHES,
     },
 }
