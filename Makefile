@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean
+.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults sbom clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
@@ -18,6 +18,14 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2
+
+# Which lines the tests of `make test` run, without optimising, which changes none of them.
+coverage: $(VENV)/.installed-test
+	$(PIP) install -e '.[coverage]'
+	$(BIN)/python -m coverage erase
+	XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m coverage run -m pytest -q -n 2 -m "not last_digits and not slow"
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check --quiet .

@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.bss2.check import check
+from jaxsnn.bss2.check import check, refuse_wrong
 from jaxsnn.bss2.chip import HICANN_X
 from jaxsnn.bss2.mapping import from_json, to_json
-from jaxsnn.bss2.netlist import netlist
-from tests.bss2.recipes import dense_net, layer_by_layer_mapping, one_run_mapping, recurrent_net
+from jaxsnn.bss2.netlist import NetPopulation, netlist
+from jaxsnn.errors import MappingError
+from tests.bss2.recipes import (
+    dense_net,
+    layer_by_layer_mapping,
+    mapping_of,
+    one_run_mapping,
+    recurrent_net,
+    stage,
+)
 from tests.oracles import mapping_walker
 
 RIGHT = {
@@ -66,6 +74,41 @@ def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
     runs[1] = dataclasses.replace(run, sources=(*run.sources, again))
     found = check(dataclasses.replace(mapping, runs=tuple(runs)), net)
     assert "source-twice" in {one.code for one in found}
+
+
+def test_the_inputs_of_a_net_may_come_last():
+    """The neurons begin with number 0."""
+    parts = [NetPopulation(name="out", size=3, external=False)]
+    parts.append(NetPopulation(name="in", size=5, external=True))
+    pre, post = (indices.ravel() for indices in np.meshgrid(np.arange(3, 8), np.arange(3)))
+    net = netlist(parts, pre, post, np.arange(1, 16) * np.where(pre % 2, 1, -1))
+    run = stage(HICANN_X, net, range(3), dict.fromkeys(range(3, 8)))
+
+    def found(**changes):
+        changed = check(mapping_of(net, dataclasses.replace(run, **changes)), net)
+        return {one.code: one.node for one in changed}
+
+    assert found() == {}
+    own = run.neurons[0]
+    again = dataclasses.replace(run.sources[0], population=own.population, index=own.index)
+    assert found(sources=(*run.sources, again))["source-twice"] == "run 0: 'out'[0]"
+    assert found(neurons=run.neurons[1:])["not-placed"] == "'out'[0]"
+    assert found(neurons=(*run.neurons, own))["placed-twice"] == "run 0: 'out'[0]"
+    assert found(sources=run.sources[1:])["no-source"] == "run 0: 'in'[0]"
+    silent = tuple(dataclasses.replace(one, recorded=one is not own) for one in run.neurons)
+    assert found(neurons=silent)["not-recorded"] == "run 0: 'out'[0]"
+
+
+def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
+    net = dense_net(5, 4, 3)
+    mapping = one_run_mapping(net)
+    run = mapping.runs[0]
+    run.synapses[0, 4] -= 1
+    with pytest.raises(MappingError, match=r"^the mapping has a violation in run 0: "):
+        refuse_wrong(mapping, net)
+    run.synapses[1, 4] -= 1
+    with pytest.raises(MappingError, match=r"^the mapping has 2 violations, the first in run 0: "):
+        refuse_wrong(mapping, net)
 
 
 def test_messages_name_the_neurons_and_both_numbers():

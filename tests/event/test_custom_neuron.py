@@ -18,6 +18,7 @@ import pytest
 import jaxsnn
 from jaxsnn import EventDriven, Events, TimeStepped, lower, simulate
 from jaxsnn.errors import UsageError
+from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network import neuron_models
 from jaxsnn.network.neuron_models import NeuronModel, register_neuron
 from jaxsnn.nir import build, nodes, read, register_node, write
@@ -242,6 +243,14 @@ def test_who_does_not_know_it_says_so(purpose):
     report = jaxsnn.check(drawn(4)[0], purpose)
     assert not report.ok
     assert all("AdaptiveLIF" in problem.message for problem in report.problems[:1])
+
+
+def test_a_model_that_says_nothing_assumes_nothing():
+    """Not that all neurons flow alike, nor that arrivals move V, nor boxes."""
+    neuron = Neuron()
+    assert (neuron.uniform, neuron.certain, neuron.width) == (False, True, 0.0)
+    assert (neuron.jumps, neuron.drops, neuron.level) == (False, True, None)
+    assert (neuron.flow_fields, neuron.voltages, neuron.keeps_overshoot) == ((), (), False)
 
 
 def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():

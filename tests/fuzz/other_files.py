@@ -234,7 +234,7 @@ class Checkpoints:
         numbers = dict.fromkeys((*names, "undecided", "clipped"), 0.5)
         history = tuple(EpochRecord(epoch=epoch, **numbers, **record) for epoch in range(3))
         self.settings = {"epochs": 3, "learning_rate": 0.01}
-        made = Folder(self.folder, self.settings, "print")
+        made = Folder(self.folder, self.settings, "print", alone=True)
         checkpoint = Checkpoint(
             state=self.state,
             best_state=self.state,
@@ -264,7 +264,7 @@ class Checkpoints:
         yield "read"
         (self.folder / "last.npz").write_bytes(path.read_bytes())
         folder = Folder(self.folder, self.settings, "print", alone=False)
-        found = folder.begin(resume=True, state=self.state)
+        found = folder.begin(resume=True, state=self.state, overwrite=False)
         yield "go on"
         assert found.history[found.best_epoch].epoch == found.best_epoch
         json.dumps([vars(record) for record in found.history])

@@ -112,6 +112,10 @@ def test_the_solver_of_jaxsnn_takes_two_ratios():
     convert(graph, to="hxtorch")
     made = convert(graph, to="jaxsnn", approximate=True)
     assert "tau_mem 20 ms is written" in made.losses[0]
+    for tau_mem, written in ((10, 10), (14, 10), (16, 20), (20, 20)):
+        made = convert(network(tau_mem=tau_mem * 1e-3), to="jaxsnn", approximate=True)
+        np.testing.assert_allclose(made.graph.nodes["2"].value("tau_mem"), written)
+        assert bool(made.losses) is (tau_mem != written)
     # Exactly twice, whatever the division by a millisecond rounds to.
     node = convert(network(tau_mem=2 * 3.3e-3, tau_syn=3.3e-3), to="jaxsnn").graph.nodes["2"]
     assert np.all(np.asarray(node.value("tau_mem")) == 2 * np.asarray(node.value("tau_syn")))

@@ -24,10 +24,10 @@ def image(*layers, seed=2, **said):
     return build.sequential(build.input((2, 8, 8)), *layers, seed=seed, **(SUBTRACTS | said))
 
 
-def convolution(rng, outputs, inputs, size=3, **options):
+def convolution(rng, outputs, inputs, size=3, bias=0.0, **options):
     given = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1} | options
     weight = rng.normal(0.1, 0.4, (outputs, inputs, size, size)).astype(np.float32)
-    return build.node("Conv2d", weight=weight, bias=np.zeros(outputs, np.float32), **given)
+    return build.node("Conv2d", weight=weight, bias=np.full(outputs, bias, np.float32), **given)
 
 
 def leaky(tau=1e-3, r=10.0):
@@ -69,6 +69,27 @@ def test_padding_of_a_pool_is_put_into_a_convolution(target, shift):
     assert len(pools) == (target == "norse")
     assert not any(np.any(node.value("padding")) for node in pools)
     same(graph, made, random_raster(1, (30, 3, 2, 8, 8), 0.3), shift=shift)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "reaches"),
+    [(3, 1, 1, True), (3, 2, 1, True), (2, 1, 1, False), (3, 2, 2, False), (3, 1, 2, False)],
+)
+def test_spyx_gets_a_late_bias_where_a_constant_input_reaches_all_outputs(
+    size, stride, padding, reaches
+):
+    rng = np.random.default_rng(3)
+    given = {"size": size, "stride": [stride] * 2, "padding": [padding] * 2}
+    late = convolution(rng, 2, 3, bias=0.3, **given)
+    pool = build.node("AvgPool2d", kernel_size=[2, 2], stride=[2, 2], padding=[0, 0])
+    graph = image(convolution(rng, 3, 2), leaky(), pool, late, leaky())
+    made = convert(graph, to="spyx")
+    assert made.graph.nodes["4"].type == ("Conv2d" if reaches else "Affine")  # a matrix
+    added = made.graph.nodes["2"]
+    assert [np.ravel(added.value(name))[-1] for name in ("v_threshold", "r")] == [1.0, 0.5]
+    np.testing.assert_allclose(np.ravel(added.value("tau"))[-1], 2e-4)
+    if stride == 2 and reaches:
+        same(graph, made, random_raster(1, (12, 2, 2, 8, 8), 0.3), shift=2)
 
 
 def test_a_trailing_flatten_keeps_its_order():

@@ -17,6 +17,7 @@ from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Dropout, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
 from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
+from tests.fuzz.other_files import Checkpoints
 from tests.helpers.command_line import DEMO_NET, ROOT, TOLD
 from tests.helpers.small_task import DATA, small_net
 
@@ -376,7 +377,8 @@ def test_resume_wins_over_force(uninterrupted, copy):
             trained.append(epoch)
             super()._train_epoch(epoch)
 
-    folder = checkpoints.Folder(copy, unsealed(copy / "last.npz")[0]["settings"], "other")
+    settings = unsealed(copy / "last.npz")[0]["settings"]
+    folder = checkpoints.Folder(copy, settings, "other", alone=True)
     with pytest.raises(UsageError, match="other data"):  # it was looked at, not replaced
         folder.begin(resume=True, state=None, overwrite=True)
     folder.close()
@@ -447,3 +449,33 @@ def test_a_command_that_is_asked_to_end_leaves_a_checkpoint_and_goes_on(number, 
     assert error.splitlines()[-1] == "jaxsnn: error: interrupted"
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
     unsealed(folder / "last.npz")
+
+
+def test_only_force_removes_what_is_there(tmp_path):
+    made = Checkpoints(tmp_path)
+
+    def folder():
+        return checkpoints.Folder(made.folder, made.settings, "print", alone=False)
+
+    def names():
+        return sorted(path.name for path in made.folder.iterdir())
+
+    found = folder().begin(resume=True, state=made.state, overwrite=False)
+    assert found is not None
+    folder().save(found, dict)  # not begun
+    assert names() == ["before.npz", "history.jsonl", "last.npz"]
+    assert len(lines_of(made.folder)) == 2
+    (made.folder / "history.jsonl").unlink()
+    forced = folder()
+    assert forced.begin(resume=False, state=made.state, overwrite=True) is None
+    forced.save(found, dict)
+    assert names() == ["history.jsonl", "last.npz"]
+    assert len(lines_of(made.folder)) == 1
+
+
+def test_the_first_setting_that_differs_is_named():
+    before = {"seed": 0, "draw": {"size": 1, "range": [2]}}
+    now = {"seed": 0, "draw": {"size": 1, "range": [3]}}
+    assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], [3])
+    del now["draw"]["range"]
+    assert checkpoints._difference("data", before, now) == ("data.draw.range", [2], None)

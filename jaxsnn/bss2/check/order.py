@@ -36,7 +36,7 @@ def members(net: Netlist, run: Run) -> Members:
         return int(net.offsets[one.population]) + one.index
 
     neurons = np.array([index(one) for one in run.neurons], np.int64)
-    neurons[net.external[neurons] & (neurons >= 0)] = -1
+    neurons[net.external[neurons]] = -1  # where it is -1 it stays so
     return Members(neurons=neurons, sources=np.array([index(one) for one in run.sources], np.int64))
 
 

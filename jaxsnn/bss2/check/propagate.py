@@ -140,10 +140,8 @@ def responses(
     ends = np.cumsum(count)
     start = 0
     while start < len(ends):
-        stop = max(
-            start + 1,
-            int(np.searchsorted(ends, (ends[start - 1] if start else 0) + _CHUNK, side="right")),
-        )
+        most = ends[start] - count[start] + _CHUNK
+        stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))
         chosen = start + np.flatnonzero((count[start:stop] > 0) & (target[start:stop] >= 0))
         _add(
             sums,

@@ -93,7 +93,7 @@ class Folder:
         settings: dict[str, Any],
         print_: str,
         *,
-        alone: bool = True,
+        alone: bool,
     ):
         self.path, self.settings, self.print = Path(path), json.loads(json.dumps(settings)), print_
         self.notes: list[str] = []
@@ -116,9 +116,7 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def begin(
-        self, *, resume: bool, state: TrainState, overwrite: bool = False
-    ) -> Checkpoint | None:
+    def begin(self, *, resume: bool, state: TrainState, overwrite: bool) -> Checkpoint | None:
         """The checkpoint to go on from: the last, or, where that is damaged, the one before. None:
         there is none, or it is replaced at the first `save`; the run begins.
 

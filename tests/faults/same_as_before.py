@@ -1,0 +1,33 @@
+"""Changes that change nothing: by file, the line and the change, each with the reason."""
+
+_ABSENT = "any negative number says that there is none, and nobody asks for entries beyond the last"
+_PARTS = "synapses are added up in parts, for memory, and the sum is the same"
+_START = "where an iteration starts: in its bracket it comes to the same root"
+_VANISHES = "what stays of the current vanishes beside 1 in float32, as before"
+SAME: dict[str, dict[tuple[str, str], str]] = {
+    "jaxsnn/bss2/check/check_mapping.py": {
+        ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
+        ("row = np.full(net.size, -1)", "1 -> 2"): _ABSENT,
+    },
+    "jaxsnn/bss2/check/propagate.py": {
+        ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
+        ("_CHUNK = 1 << 22", "22 -> 23"): _PARTS,
+        ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
+    },
+    "jaxsnn/event/dynamics/crossing.py": {
+        (
+            "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
+            "2 -> 3",
+        ): _START,
+    },
+    "jaxsnn/event/dynamics/decaying_modes.py": {
+        (
+            "low = high = turns[0]",
+            "0 -> 1",
+        ): "the times are used where something was reached, which sets both",
+    },
+    "jaxsnn/nir/frameworks/rockpool.py": {
+        ("_NO_CURRENT = 2.0**-30", "2.0 -> 3.0"): _VANISHES,
+        ("_NO_CURRENT = 2.0**-30", "30 -> 31"): _VANISHES,
+    },
+}

@@ -1,0 +1,40 @@
+"""What single numbers in the descriptions of frameworks decide."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsnn.errors import ConversionError
+from jaxsnn.nir import build
+from jaxsnn.nir.convert import convert
+from jaxsnn.nir.frameworks.snntorch import _is_single_precision
+
+
+def test_norse_is_refused_a_current_that_starts_elsewhere():
+    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3, v_leak=0.1)
+    layers = (build.linear(2), neurons)
+    graph = build.sequential(
+        build.input(3), *layers, seed=0, dialect="norse", dt=1e-3, dt_export=1.0
+    )
+    assert convert(graph, to="norse").losses == ()
+    zero = dataclasses.replace(graph, dialect=dataclasses.replace(graph.dialect, initial="zero"))
+    with pytest.raises(ConversionError, match=r"'2'.*Norse starts its current at v_leak"):
+        convert(zero, to="norse")
+
+
+@pytest.mark.parametrize(
+    ("betas", "single"),
+    [
+        ([np.float32(0.9)], True),
+        ([0.9], False),
+        ([0.5, 4095 / 4096], False),  # the same in both precisions
+        ([0.5, 8191 / 8192], True),
+        ([np.float32(0.9), 0.9], False),
+    ],
+)
+def test_snntorch_is_known_by_betas_in_single_precision(betas, single):
+    r = 1 / (1 - np.asarray(betas, float))
+    layers = build.linear(len(betas)), build.lif(tau=r * 1e-4, r=r)
+    graph = build.sequential(build.input(1), *layers, seed=0, dialect="snntorch")
+    assert _is_single_precision(graph.nodes) is single
