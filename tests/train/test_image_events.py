@@ -156,7 +156,7 @@ def test_a_sample_moves_by_whole_groups_and_loses_what_leaves():
         assert len(step) == 1
         seen |= step
         assert there.sum() == 12 - abs(min(step))
-        assert ((0 <= moved.index[there]) & (moved.index[there] < 12)).all()
+        assert ((moved.index[there] >= 0) & (moved.index[there] < 12)).all()
     assert seen == {-3, 0, 3}
 
 
