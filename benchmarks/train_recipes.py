@@ -39,12 +39,17 @@ def digest(recipe: Path) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
-def run(recipe: Path, seed: int, data: dict[str, Any], output: str | None) -> dict[str, Any]:
-    """One seed."""
+def run(
+    recipe: Path, seed: int, data: dict[str, Any], output: str | None, threads: int | None = None
+) -> dict[str, Any]:
+    """One seed; `threads` of the native kernels, which the results do not depend on."""
     options, _ = read_config(str(recipe))
+    if threads is not None:
+        options["engine_options"] = {**(options.get("engine_options") or {}), "threads": threads}
     network = tomllib.loads(recipe.read_text())["network"]
     said = digest(recipe)  # now: it may be changed while it runs
     load, start = os.getloadavg()[0], time.perf_counter()
+    processor = time.process_time()
     reached: list[float] = []
 
     def watch(line: str) -> None:
@@ -67,6 +72,7 @@ def run(recipe: Path, seed: int, data: dict[str, Any], output: str | None) -> di
         "best_epoch": best.epoch,
         "epochs": len(trained.history) - 1,
         "minutes": round((time.perf_counter() - start) / 60, 2),
+        "cpu_minutes": round((time.process_time() - processor) / 60, 2),
         "minutes_to_target": round(reached[0] / 60, 2) if reached else None,
         "epoch_seconds": round(statistics.median(trained.seconds[1:]), 2),
         "spikes": {name: round(count, 2) for name, count in best.spikes.items()},
@@ -91,8 +97,8 @@ def table() -> str:
     """The runs as a table of Markdown."""
     rows = [
         "| recipe | test, by seed | mean | epochs | minutes each"
-        f" | minutes to {TARGET} % validated | spikes of a neuron | MB | load |",
-        "|" + 9 * "---|",
+        f" | minutes to {TARGET} % validated | spikes of a neuron | MB | processor minutes | load |",
+        "|" + 10 * "---|",
     ]
     for name, runs in current().items():
         tests = [100 * own["test"] for own in runs]
@@ -108,6 +114,7 @@ def table() -> str:
             ", ".join(_minutes(own["minutes_to_target"]) for own in runs),
             spikes,
             f"{max(own['megabytes'] for own in runs)}",
+            ", ".join(_minutes(own.get("cpu_minutes")) for own in runs),
             f"{min(loads):.0f} to {max(loads):.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
@@ -125,6 +132,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--threads", type=int, help="of the native kernels; by default all")
     parser.add_argument("--keep", help="write the trained network of the last seed to this file")
     parser.add_argument("--write", action="store_true", help="write the table into docs/results.md")
     arguments = parser.parse_args()
@@ -132,7 +140,7 @@ def main() -> None:
     data = {name: value for name, value in named.items() if value is not None}
     for recipe in arguments.recipes:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            entry = run(recipe, seed, data, arguments.keep)
+            entry = run(recipe, seed, data, arguments.keep, arguments.threads)
             with RUNS.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
             print(json.dumps(entry), flush=True)

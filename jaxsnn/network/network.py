@@ -110,7 +110,8 @@ class Network:
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
         """The same network with facts about time constants that hold for its numbers, wherever
-        these can be looked at, and the names of the populations of which that is so.
+        these can be looked at or are said to last, and the names of the populations of which that
+        is so.
 
         Facts that hold stay as they are, also those that say little.
         """
@@ -119,6 +120,8 @@ class Network:
             own = _time_constants(self.parameters[name])
             driving = driving_taus(population, self.parameters)
             if _are_traced(own, driving):
+                if population.taus_last:
+                    known.add(name)
                 continue
             known.add(name)
             found = with_known_taus(population, own, driving)
@@ -130,8 +133,22 @@ class Network:
     def with_free_time_constants(self) -> Network:
         """The same network without assumptions on its time constants: for training them."""
         populations = {
-            name: replace(population, tau_shape=TauShape.ANY, uniform=False)
+            name: replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False)
             for name, population in self.populations.items()
+        }
+        return Network(parameters=self.parameters, wires=self.wires, populations=populations)
+
+    def with_lasting_time_constants(self) -> Network:
+        """The same network, whose time constants nobody will change: what its numbers say of them
+        is known in compiled code, too, where the network is an argument and they are traced.
+
+        Whoever calls a compiled function with it must keep to that. `with_parameters` with other
+        time constants undoes it.
+        """
+        network, known = self.with_known_facts()
+        populations = {
+            name: replace(population, taus_last=name in known)
+            for name, population in network.populations.items()
         }
         return Network(parameters=self.parameters, wires=self.wires, populations=populations)
 
@@ -288,7 +305,7 @@ def with_tau_facts(
     own = _time_constants(parameters)
     if _are_traced(own, driving):
         return with_unknown_taus(population)
-    return with_known_taus(population, own, driving)
+    return with_known_taus(replace(population, taus_last=False), own, driving)
 
 
 def _time_constants(parameters: NodeParameters) -> Taus:

@@ -208,6 +208,8 @@ class Population:
         tau_shape: what holds for tau_mem and tau_syn of all neurons; of one that voltages drive,
             for tau and theirs.
         uniform: all neurons have the same time constants, likewise.
+        taus_last: both hold wherever the population is met, also where its time constants cannot be
+            looked at (`Network.with_lasting_time_constants`).
         spike_area: area of an arriving spike of weight 1, seconds; None where the state jumps by
             the weight itself.
         spike_kernel: "delta", or "box" of width `dt`.
@@ -259,6 +261,7 @@ class Population:
     resetting: bool = False
     tau_shape: TauShape = TauShape.ANY
     uniform: bool = False
+    taus_last: bool = False
     spike_area: float | None = None
     spike_kernel: str = "delta"
     dt: float | None = None

@@ -100,7 +100,7 @@ def still_holds(assumed: Population, found: Population) -> bool:
 def with_unknown_taus(population: Population) -> Population:
     """The population, nothing assumed of its time constants but that those of a chain are one."""
     chain = None if population.chain is None else replace(population.chain, taus=None)
-    return replace(population, tau_shape=TauShape.ANY, uniform=False, chain=chain)
+    return replace(population, tau_shape=TauShape.ANY, uniform=False, taus_last=False, chain=chain)
 
 
 def driving_taus(

@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxsnn.train.data.augment import ChannelShift as ChannelShift
     from jaxsnn.train.data.augment import Dropout as Dropout
     from jaxsnn.train.data.augment import Jitter as Jitter
+    from jaxsnn.train.data.augment import Stretch as Stretch
     from jaxsnn.train.data.datasets import Data as Data
     from jaxsnn.train.data.datasets import Splits as Splits
     from jaxsnn.train.data.datasets import yinyang as yinyang
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.tuning import tune as tune
 
 _MODULES = {
-    "data.augment": ("Dropout", "Jitter"),
+    "data.augment": ("ChannelShift", "Dropout", "Jitter", "Stretch"),
     "data.datasets": ("Data", "Splits", "yinyang", "yinyang_splits"),
     "data.digits": ("digits_splits",),
     "data.encoders": (

@@ -118,4 +118,4 @@ def _network(graph: Graph, options: TrainOptions) -> Network:
         weight = network.parameters.get(node, {}).get("weight", 0.0)
         delays = np.broadcast_to(np.asarray(cast(Any, delay), float), np.shape(weight))
         network = with_synaptic_delays(network, node, delays)
-    return network
+    return network if frees else network.with_lasting_time_constants()

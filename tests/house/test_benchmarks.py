@@ -283,8 +283,9 @@ def test_runs_of_a_recipe_that_was_changed_are_left_out(tmp_path, monkeypatch):
         "megabytes": 900,
         "load": [1.0, 3.0],
     }
+    old, made = made, made | {"cpu_minutes": 0.5}
     runs = [made | {"seed": 0, "test": 0.5}, made | {"seed": 0, "test": 0.97}]
-    runs += [made | {"seed": 1, "test": 0.98}, made | {"seed": 2, "test": 0.1, "digest": "other"}]
+    runs += [old | {"seed": 1, "test": 0.98}, made | {"seed": 2, "test": 0.1, "digest": "other"}]
     monkeypatch.setattr(train_recipes, "ROOT", tmp_path)
     monkeypatch.setattr(train_recipes, "RUNS", tmp_path / "runs.jsonl")
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(own) + "\n" for own in runs))
@@ -292,5 +293,6 @@ def test_runs_of_a_recipe_that_was_changed_are_left_out(tmp_path, monkeypatch):
     assert row.startswith(
         "| `one` | 97.00, 98.00 | **97.50 +- 0.71 %** | 3 | 1.2, 1.2 | -, - | 1: 0.5"
     )
+    assert row.endswith("| 900 | 0.5, - | 1 to 3 |")
     recipe.write_text("epochs = 4\n")
     assert "`one`" not in train_recipes.table()

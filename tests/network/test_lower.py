@@ -107,6 +107,31 @@ def test_a_network_has_the_graphs_numbers_in_the_order_of_its_signals():
     assert (free.tau_shape, free.uniform) == (TauShape.ANY, False)
 
 
+def test_time_constants_that_last_are_known_where_they_are_traced():
+    network, seen = lower(layer()), []
+
+    def look(network):
+        moved = changed(network, "2", v_threshold=[2.0, 2.0])
+        slower = changed(network, "2", tau_mem=2 * network.parameters["2"]["tau_mem"])
+        seen.append([found.with_known_facts() for found in (network, moved, slower)])
+        return jnp.zeros(())
+
+    jax.jit(look)(network)
+    jax.jit(look)(network.with_lasting_time_constants())
+    nothing, known = frozenset(), frozenset({"2"})
+    assert [[found for _, found in each] for each in seen] == [
+        [nothing, nothing, nothing],
+        [known, known, nothing],
+    ]
+    _, moved, slower = (found.populations["2"] for found, _ in seen[1])
+    assert (moved.tau_shape, moved.uniform) == (TauShape.DOUBLE, True)
+    assert (slower.tau_shape, slower.uniform) == (TauShape.ANY, False)
+    lasting = network.with_lasting_time_constants()
+    assert not lasting.with_free_time_constants().populations["2"].taus_last
+    slower = changed(lasting, "2", tau_mem=[0.02, 0.03]).populations["2"]
+    assert (slower.taus_last, slower.uniform) == (False, False)
+
+
 @pytest.mark.usefixtures("x64")
 def test_the_dtype_is_jaxs_own_or_the_one_that_is_asked_for():
     assert lower(layer()).dtype == jnp.float64

@@ -7,6 +7,8 @@ import json
 import re
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
+from jaxsnn.network.spikes import Events
 from jaxsnn.network.structure import Wire
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import constant, normal
@@ -24,9 +27,11 @@ from jaxsnn.train import (
     Jitter,
     Latency,
     TrainingStopped,
+    TrainOptions,
     WeightBumping,
     evaluate,
     fit,
+    fitting,
     yinyang_splits,
 )
 from jaxsnn.train.loop.defaults import make_loss, refuse_unfit
@@ -335,6 +340,31 @@ def test_a_threshold_is_not_read():
         match="'threshold' is a Threshold, and losses read populations of neurons: let one",
     ):
         refuse_unfit(network, "threshold", "spikes", "count")
+
+
+@pytest.mark.parametrize(("trainable", "of_each"), [("weight", False), ("tau_mem", True)])
+def test_a_readout_is_integrated_once_for_all_neurons_with_the_same_time_constants(
+    trainable, of_each
+):
+    """Unless these are trained: what an arrival leaves is then computed for each neuron."""
+    hidden, out = (make(tau_mem=0.02, tau_syn=0.01) for make in (build.cubalif, build.cubali))
+    weights = [build.linear(size, weight=normal(1.0, 0.5)) for size in (7, 4)]
+    graph = build.sequential(build.input(5), weights[0], hidden, weights[1], out, seed=0)
+    options = TrainOptions(trainable=(trainable,), loss="exp-sum")
+    network = fitting._network(graph, options)
+    loss = make_loss("exp-sum", network)
+    engine = EventDriven(max_spikes=1, first_spike_only=("2",))
+    events = Events(time=jnp.full((3, 6), 0.01), index=jnp.zeros((3, 6), jnp.int32))
+
+    def objective(weight, network):
+        moved = network.with_parameters(network.parameters | {"3": {"weight": weight}})
+        return jnp.sum(loss(engine.run(moved, events, 0.05, ()), jnp.zeros(3, jnp.int32)))
+
+    def gradient(network):
+        return jax.grad(objective)(network.parameters["3"]["weight"], network)
+
+    program = str(jax.make_jaxpr(gradient)(network))
+    assert ("f32[3,7,4]" in program) == of_each
 
 
 def test_a_readout_has_no_first_spike():

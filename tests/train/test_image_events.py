@@ -8,7 +8,7 @@ import pytest
 from jaxsnn import Events
 from jaxsnn.errors import UsageError
 from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.train import Compose, Dropout, Jitter, Warp
+from jaxsnn.train import ChannelShift, Compose, Dropout, Jitter, Stretch, Warp
 from jaxsnn.train.data.image_events import augmentation_of
 
 KEY = jax.random.key(0)
@@ -114,6 +114,10 @@ def test_a_table_says_what_is_changed():
         ({"shift": "far"}, (28, 28), "give a number"),
         ({"shift": -1}, (28, 28), "shift is -1"),
         ({"turn": 5}, (784,), r"images have the shape \(784,\)"),
+        ({"stretch": -1}, (28, 28), "stretch is -1"),
+        ({"channel-shift": [1, 14]}, (28, 28), "channel_shift is .1, 14."),
+        ({"channel-shift": [1, 14, 335]}, (28, 28), "335 channels by up to 1 groups of 14"),
+        ({"channel-shift": 1}, (28, 28), "a list of whole numbers"),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(table, shape, message):
@@ -122,5 +126,42 @@ def test_tables_that_make_no_sense_are_refused(table, shape, message):
 
 
 def test_currents_are_no_events():
-    with pytest.raises(UsageError, match="inputs are values"):
-        Warp(shape=(1, 2), shift=1.0)(KEY, Currents.constant(jnp.ones((1, 2))))
+    shift = ChannelShift(most=1, group=1, channels=2)
+    for change in (Warp(shape=(1, 2), shift=1.0), Stretch(extent=0.1), shift):
+        with pytest.raises(UsageError, match="inputs are values"):
+            change(KEY, Currents.constant(jnp.ones((1, 2))))
+
+
+def test_a_stretched_sample_keeps_its_shape_and_stretches_vary():
+    events = Events(time=jnp.array([0.1, 0.3, jnp.inf]), index=jnp.array([0, 1, 2]))
+    factors = []
+    for seed in range(50):
+        time = np.asarray(Stretch(extent=0.2)(jax.random.key(seed), events).time)
+        factors.append(time[0] / 0.1)
+        np.testing.assert_allclose(time, factors[-1] * np.array([0.1, 0.3, np.inf]), rtol=1e-6)
+    # as much longer as shorter, the middle of the logarithms at 0
+    assert -0.2 <= np.log(factors).min() < -0.12
+    assert 0.12 < np.log(factors).max() <= 0.2
+
+
+def test_a_sample_moves_by_whole_groups_and_loses_what_leaves():
+    clock = jnp.arange(13.0)  # a slot for each of four groups of three channels, one that is unused
+    events = Events(time=clock.at[12].set(jnp.inf), index=jnp.arange(13))
+    shift = ChannelShift(most=1, group=3, channels=12)
+    seen = set()
+    for seed in range(20):
+        moved = shift(jax.random.key(seed), events)
+        there = np.isfinite(moved.time)
+        step = set((moved.index - events.index)[there].tolist())
+        assert len(step) == 1
+        seen |= step
+        assert there.sum() == 12 - abs(min(step))
+        assert ((moved.index[there] >= 0) & (moved.index[there] < 12)).all()
+    assert seen == {-3, 0, 3}
+
+
+def test_a_table_says_how_sounds_are_changed():
+    for name in ("channel-shift", "channel_shift"):
+        chain = augmentation_of({"stretch": 0.2, name: [1, 14, 336]}, (120, 24))
+        shift = ChannelShift(most=1, group=14, channels=336)
+        assert chain.steps == (shift, Stretch(extent=0.2))

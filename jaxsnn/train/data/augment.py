@@ -70,9 +70,83 @@ class Jitter:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
-            raise UsageError("jitter moves spikes, and inputs are values", fix="leave it out")
+        refuse_values(inputs, "jitter moves spikes")
         moved = inputs.time + self.deviation * jax.random.normal(
             key, inputs.time.shape, inputs.time.dtype
         )
         return replace(inputs, time=jnp.maximum(moved, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Each sample lasts longer or shorter: all its times are multiplied by one factor, drawn between
+    e^-extent and e^extent, evenly in its logarithm.
+
+    Attributes:
+        extent: 0.2: from 0.82 to 1.22 times as long.
+
+    Raises:
+        UsageError: an extent that is negative or not finite.
+    """
+
+    extent: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.extent < math.inf:
+            fix = "give a finite number of at least 0"
+            raise UsageError(f"stretch is {self.extent:g}", fix=fix)
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample, Events or GradedEvents (events,)."""
+        refuse_values(inputs, "stretch moves spikes")
+        drawn = jax.random.uniform(key, (), inputs.time.dtype, -1, 1)
+        return replace(inputs, time=inputs.time * jnp.exp(self.extent * drawn))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelShift:
+    """Each sample moves up or down by whole groups of channels: by a band, where the channels of
+    each band of a sound stand together. Events that leave the channels are lost.
+
+    Attributes:
+        most: groups, up or down, each number as likely as the others.
+        group: channels.
+        channels: all that there are.
+
+    Raises:
+        UsageError: a number that is negative, or channels that are no whole number of groups.
+    """
+
+    most: int
+    group: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        if self.most < 0 or self.group < 1 or self.channels < 1 or self.channels % self.group:
+            raise UsageError(
+                f"channel_shift moves {self.channels} channels by up to {self.most} groups of"
+                f" {self.group}",
+                fix="give whole numbers, and groups that all channels are made of",
+            )
+
+    def __call__(self, key: jax.Array, inputs: Any) -> Any:
+        """One sample, Events or GradedEvents (events,)."""
+        refuse_values(inputs, "channel_shift moves spikes")
+        groups = jax.random.randint(key, (), -self.most, self.most + 1)
+        index = inputs.index + self.group * groups
+        stays = (index >= 0) & (index < self.channels) & (inputs.index < self.channels)
+        return replace(
+            inputs,
+            time=jnp.where(stays, inputs.time, jnp.inf),
+            index=jnp.where(stays, index, inputs.index).astype(jnp.int32),
+        )
+
+
+def refuse_values(inputs: Any, what: str) -> None:
+    """Refuse inputs that are no events; `what` changes these.
+
+    Raises:
+        UsageError: they are arrays or currents.
+    """
+    if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
+        raise UsageError(f"{what}, and inputs are values", fix="leave it out")

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.network.valued_inputs import Currents
-from jaxsnn.train.data.augment import Dropout, Jitter
+from jaxsnn.train.data.augment import ChannelShift, Dropout, Jitter, Stretch, refuse_values
 from jaxsnn.train.option_values import duration, number
 
 #: Displacements of `Warp` are drawn on so many points along each axis.
@@ -61,7 +60,7 @@ class Warp:
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
         """One sample, Events or GradedEvents (events,)."""
-        _refuse_values(inputs, "a warp moves the events of pixels")
+        refuse_values(inputs, "a warp moves the events of pixels")
         rows, columns = self.shape[-2:]
         pixels = rows * columns
         plane, pixel = inputs.index // pixels, inputs.index % pixels
@@ -111,11 +110,6 @@ def _between(
     return upper * (1 - down) + lower * down
 
 
-def _refuse_values(inputs: Any, what: str) -> None:
-    if isinstance(inputs, Currents) or not hasattr(inputs, "time"):
-        raise UsageError(f"{what}, and inputs are values", fix="leave it out")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Compose:
     """Several changes, one after the other, each with random numbers of its own.
@@ -134,13 +128,15 @@ class Compose:
 
 
 _WARPS = ("shift", "turn", "scale", "bend")
+#: The numbers of a `ChannelShift` in the order of a table.
+_MOVES = ("most", "group", "channels")
 #: What a table of changes may say.
-CHANGES = (*_WARPS, "jitter", "dropout", "shape")
+CHANGES = (*_WARPS, "channel-shift", "stretch", "jitter", "dropout", "shape")
 
 
 def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose:
-    """The changes of a table: `shift`, `turn`, `scale` and `bend` as of `Warp`, then `jitter`, a
-    time, and `dropout`, a probability.
+    """The changes of a table: `shift`, `turn`, `scale` and `bend` as of `Warp`, `channel-shift`, the
+    three numbers of `ChannelShift`, `stretch`, then `jitter`, a time, and `dropout`, a probability.
 
     Args:
         shape: of a sample, (rows, columns) or (planes, rows, columns), where the table says none.
@@ -148,19 +144,33 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
     Raises:
         UsageError: a name that does not exist, or a value that makes no sense.
     """
+    table = {name.replace("_", "-"): value for name, value in table.items()}
     for name in table:
         if name not in CHANGES:
             raise UsageError(f"augment: there is no '{name}'", fix=suggestion(name, CHANGES))
     try:
         shape = tuple(int(size) for size in table.get("shape", shape))
         warps = {name: number(table[name]) for name in _WARPS if name in table}
+        moves = _whole_numbers(table.get("channel-shift", []))
+        stretch = number(table.get("stretch", 0.0))
         jitter = duration(table["jitter"]) if "jitter" in table else 0.0
         dropout = number(table["dropout"]) if "dropout" in table else 0.0
     except (TypeError, ValueError) as error:
-        raise UsageError(f"augment is {dict(table)}", fix=str(error)) from error
+        raise UsageError(f"augment is {table}", fix=str(error)) from error
+    if len(moves) not in (0, 3):
+        fix = "give the most groups, the channels of a group, and all channels"
+        raise UsageError(f"channel_shift is {moves}", fix=fix)
     steps = [
         *([Warp(shape=shape, **warps)] if warps else []),
+        *([ChannelShift(**dict(zip(_MOVES, moves, strict=True)))] if moves else []),
+        *([Stretch(extent=stretch)] if stretch else []),
         *([Jitter(deviation=jitter)] if jitter else []),
         *([Dropout(probability=dropout)] if dropout else []),
     ]
     return Compose(steps=tuple(steps))
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    if not isinstance(value, list | tuple) or not all(type(own) is int for own in value):
+        raise ValueError("give a list of whole numbers")
+    return list(value)
