@@ -64,6 +64,23 @@ def test_training_with_noise_is_another_run_and_says_so():
     assert (plain.graph.nodes["1"].weight != loud.graph.nodes["1"].weight).any()
 
 
+def test_validation_meets_noise_the_same_in_each_epoch_and_the_test_none():
+    still = {
+        "epochs": 1,
+        "progress": None,
+        "learning_rate": 1e-12,
+        "weight_bumping": {"label": 0.0, "hidden": 0.0},
+    }
+    quiet, loud = (
+        fit(small_net(), DATA, **still, noise=noise) for noise in (None, {"weight": 0.3})
+    )
+    first, second = loud.history
+    assert first.train_loss == quiet.history[0].train_loss
+    assert abs(first.validation_loss - quiet.history[0].validation_loss) > 1e-3
+    assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-5)
+    assert loud.test_accuracy == quiet.test_accuracy
+
+
 def test_noise_of_what_takes_none_is_refused():
     for given, message in (
         ({"tau_mem": 0.1}, "noise of 'tau_mem' is not supported"),
