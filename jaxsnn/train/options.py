@@ -413,6 +413,7 @@ class TrainOptions:
         None,
         "noise of parameters while training, drawn for each batch: weight:S,v_threshold:S",
         more="S is the standard deviation as a fraction, of a threshold's distance from the leak;"
+        " input_gain:S one factor for each neuron and sign, driver_gain:S one for each sender;"
         " what is trained then stands deviations of a chip that it never saw",
         convert=factors,
         metavar="NAME:S",

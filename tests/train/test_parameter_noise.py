@@ -35,6 +35,26 @@ def test_noise_is_as_wide_as_it_says_and_drawn_for_each_number():
     )
 
 
+def test_gains_are_of_all_weights_of_a_sign_and_of_all_that_a_source_sends():
+    given = np.where(np.arange(600) % 3 == 0, -2.0, 1.0) * np.ones((400, 1))
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    network = lower(build.sequential(build.input(600), build.linear(weight=given), neurons, seed=0))
+
+    def factors(name: str) -> np.ndarray:
+        found = noisy(network, noise_of({name: 0.1}), jax.random.key(0))
+        return np.asarray(found.parameters["1"]["weight"]) / given
+
+    by_target, by_source = factors("input_gain"), factors("driver_gain")
+    inhibit, excite = by_target[:, 0], by_target[:, 1]
+    np.testing.assert_allclose(by_target[:, ::3], inhibit[:, None] * np.ones(200), rtol=1e-6)
+    np.testing.assert_allclose(by_target[:, 1::3], excite[:, None] * np.ones(200), rtol=1e-6)
+    assert np.std(inhibit) == pytest.approx(0.1, rel=0.15)
+    assert np.std(excite) == pytest.approx(0.1, rel=0.15)
+    assert abs(np.corrcoef(inhibit, excite)[0, 1]) < 0.2
+    np.testing.assert_allclose(by_source, by_source[:1] * np.ones((400, 1)), rtol=1e-6)
+    assert np.std(by_source[0]) == pytest.approx(0.1, rel=0.15)
+
+
 def test_training_with_noise_is_another_run_and_says_so():
     options = {"epochs": 1, "progress": None}
     plain = fit(small_net(), DATA, **options)
@@ -42,6 +62,23 @@ def test_training_with_noise_is_another_run_and_says_so():
     assert plain.settings["noise"] is None
     assert loud.settings["noise"] == [["weight", 0.3]]
     assert (plain.graph.nodes["1"].weight != loud.graph.nodes["1"].weight).any()
+
+
+def test_validation_meets_noise_the_same_in_each_epoch_and_the_test_none():
+    still = {
+        "epochs": 1,
+        "progress": None,
+        "learning_rate": 1e-12,
+        "weight_bumping": {"label": 0.0, "hidden": 0.0},
+    }
+    quiet, loud = (
+        fit(small_net(), DATA, **still, noise=noise) for noise in (None, {"weight": 0.3})
+    )
+    first, second = loud.history
+    assert first.train_loss == quiet.history[0].train_loss
+    assert abs(first.validation_loss - quiet.history[0].validation_loss) > 1e-3
+    assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-5)
+    assert loud.test_accuracy == quiet.test_accuracy
 
 
 def test_noise_of_what_takes_none_is_refused():

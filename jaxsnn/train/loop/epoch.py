@@ -336,15 +336,23 @@ def _gradient(
 
 @partial(jax.jit, static_argnums=0)
 def run_evaluation(
-    setup: Setup, network: Network, raw: Parameters, batch: Batch, used: jax.Array
+    setup: Setup,
+    network: Network,
+    raw: Parameters,
+    batch: Batch,
+    used: jax.Array,
+    key: jax.Array | None = None,
 ) -> Summary:
-    """One batch without training; `used` (batch,) is False for samples that only fill it up."""
+    """One batch without training; `used` (batch,) is False for samples that only fill it up. With a
+    key, under the noise of training.
+    """
+    trained = with_trained(network, setup.trained, raw)
+    if key is not None and setup.options.noise is not None:
+        trained = noisy(trained, cast(Noise, setup.options.noise), key)
 
-    def evaluate(
-        network: Network, raw: Parameters, batch: Batch, used: Bool[Array, "batch"]
-    ) -> Summary:
-        solution = setup.run(with_trained(network, setup.trained, raw), batch.inputs)
+    def evaluate(network: Network, batch: Batch, used: Bool[Array, "batch"]) -> Summary:
+        solution = setup.run(network, batch.inputs)
         values = setup.loss(solution, batch.labels)
         return together(setup, (), summarise(setup, solution, values, batch.labels, used))[1]
 
-    return shared_out(evaluate, setup.mesh, 2)(network, raw, batch, used)
+    return shared_out(evaluate, setup.mesh, 2)(trained, batch, used)

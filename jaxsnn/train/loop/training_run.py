@@ -208,7 +208,10 @@ class TrainingRun:
                 node="" if found is None else found.node,
             )
         self._record(
-            0, train, self._evaluate(self.splits["validation"]), time.perf_counter() - start
+            0,
+            train,
+            self._evaluate(self.splits["validation"], loud=True),
+            time.perf_counter() - start,
         )
 
     def _out_of_patience(self, epoch: int) -> bool:
@@ -233,7 +236,7 @@ class TrainingRun:
                 self.state, train = self._pass(epoch)
                 failure = self._failure_of_pass(epoch, train)
                 if failure is None:
-                    validation = self._evaluate(self.splits["validation"])
+                    validation = self._evaluate(self.splits["validation"], loud=True)
                     if int(validation.result) != Result.NOT_FINITE:
                         break
                     wrong = _said(self._bad_number(self.state))
@@ -319,23 +322,35 @@ class TrainingRun:
         self.notes.append(note)
         self.say(note)
 
-    def _evaluate(self, data: Batch | Streamed) -> Summary:
+    def _evaluate(self, data: Batch | Streamed, *, loud: bool = False) -> Summary:
         """A pass without training over a split, repeated with a larger budget where neurons fire
         more often.
+
+        Args:
+            loud: under the noise of training, where there is some: as many samples as a step has
+                meet the same, and in each epoch they meet it again.
         """
         in_memory = data if isinstance(data, Batch) else None
         given = self.network, self.state.best, in_memory
         (network, best, samples), mesh = on_first(given, self.setup.mesh)
-        size = _EVALUATION_BATCH if mesh is None else -(-_EVALUATION_BATCH // mesh.size) * mesh.size
+        loud = loud and self.options.noise is not None
+        size = min(self.batch_size, _EVALUATION_BATCH) if loud else _EVALUATION_BATCH
+        size = size if mesh is None else -(-size // mesh.size) * mesh.size
         parts = list(zip(*ordered_batches(len(data.labels), size), strict=True))
         split = data if samples is None else samples
 
         def attempt(setup: Setup) -> tuple[None, Summary]:
             here = replace(setup, mesh=mesh)
             # One launch at a time, on one device too: the next epoch runs on all of them.
+            batches = evaluation_parts(split, parts, self.slots, self.channels)
             summaries = [
-                on_host(run_evaluation(here, network, best, *part), setup.mesh)
-                for part in evaluation_parts(split, parts, self.slots, self.channels)
+                on_host(
+                    run_evaluation(
+                        here, network, best, *part, jax.random.key(number) if loud else None
+                    ),
+                    setup.mesh,
+                )
+                for number, part in enumerate(batches)
             ]
             return None, merged(summaries)
 
