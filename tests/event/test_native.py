@@ -508,3 +508,33 @@ def test_too_few_events_of_a_loop_end_the_run():
         engine = EventDriven(max_spikes=12, max_events={"loop": 3}, backend=backend)
         found = simulate(net, events, 40e-3, engine=engine, throw=False)
         assert found.result == Result.BUDGET_EXHAUSTED
+
+
+@pytest.mark.parametrize("ratio", [2, 0.5, 3])
+@pytest.mark.parametrize("whole", [True, False], ids=["to the maximum", "before it"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_whoever_just_reaches_the_threshold_in_an_interval_fires(ratio, whole, dtype, x64):
+    # many at once, which are sorted out in vectors: by the highest that v comes to
+    mem, syn, neurons = ratio * TAU, TAU, 70
+    peak = np.log(mem / syn) / (1 / syn - 1 / mem)
+    end = 10 * TAU if whole else 0.8 * peak
+    start = np.linspace(0.5, 3.0, neurons)
+    at = min(peak, end)
+    highest = start * syn / (mem - syn) * (np.exp(-at / mem) - np.exp(-at / syn))
+    off = (1e-4 if dtype == jnp.float32 else 1e-10) * np.where(np.arange(neurons) % 3, -1, 1)
+    fill = lambda value: jnp.full(neurons, value, dtype)  # noqa: E731
+    lanes = Lanes(
+        threshold=jnp.asarray(highest * (1 + off), dtype),
+        v_reset=fill(0.0),
+        v_start=fill(0.0),
+        j_start=jnp.asarray(start, dtype),
+        tau_mem=fill(mem),
+        tau_syn=fill(syn),
+    )
+    model = CubaLIFDelta(tau_shape=SHAPES.get(ratio, TauShape.ANY), uniform=True)
+    spec = LayerSpec(neuron=model, max_spikes=1, once=True, min_slope=2**-20)
+    nothing = jnp.full((1, 1), jnp.inf, dtype), jnp.zeros((1, 1), jnp.int32)
+    spikes = native_layer_spikes(
+        spec, 1, jnp.zeros((1, neurons), dtype), lanes, *nothing, jnp.asarray(end, dtype)
+    )
+    assert np.array_equal(spikes.count[0] > 0, off < 0)

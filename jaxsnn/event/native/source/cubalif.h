@@ -60,19 +60,10 @@ inline Flow flow_of(const Taus& taus, double t, double slow, double bend) {
 }
 
 inline Flow decay(const Taus& taus, double t) {
-  return flow_of(taus, t, std::exp(-t * taus.slow), std::expm1(-t * taus.gap));
-}
-
-/// The flows over two times, of which all exponentials are taken at once.
-inline void decay_twice(const Taus& taus, double first, double second, Flow& one, Flow& two) {
-  DoubleVector x = {};
-  x[0] = -first * taus.slow;
-  x[1] = -first * taus.gap;
-  x[2] = -second * taus.slow;
-  x[3] = -second * taus.gap;
-  const DoubleVector e = expm1_of(x);
-  one = flow_of(taus, first, 1 + e[0], e[1]);
-  two = flow_of(taus, second, 1 + e[2], e[3]);
+  const Exponential slow = exponential(-t * taus.slow);
+  // tau_mem = 2 tau_syn: the same again
+  const double bend = taus.gap == taus.slow ? slow.fall : exponential(-t * taus.gap).fall;
+  return flow_of(taus, t, slow.value, bend);
 }
 
 /// Derivative of phi1(z) = expm1(z) / z for z <= 0.
@@ -146,16 +137,22 @@ inline bool peak_reaches(const Taus& taus, double v, double j, double threshold)
 
 inline double quotient(double up, double down) { return up / (down == 0 ? 1.0 : down); }
 
-/// -log x at the root x in (0, 1] of a x + b x^2 = threshold at which v crosses upwards.
-inline double quadratic(double a, double b, double rise, double threshold, double gap) {
+/// x in (0, 1], 1 - x and -log x.
+struct Root {
+  double x, y, time;
+};
+
+/// The root of a x + b x^2 = threshold at which v crosses upwards.
+inline Root quadratic(double a, double b, double rise, double threshold, double gap) {
   double of_x[] = {a * a, 4 * b * threshold}, of_y[] = {rise * rise, 4 * b * gap};
   bool by_x = of_x[0] + std::abs(of_x[1]) < of_y[0] + std::abs(of_y[1]);
   double root = std::sqrt(std::max(by_x ? of_x[0] + of_x[1] : of_y[0] + of_y[1], 0.0));
   double y = rise > 0 ? quotient(2 * gap, rise + root) : quotient(rise - root, -2 * b);
   y = std::max(y, 0.0);
-  if (y < 0.25) return -std::log1p(-y);
+  if (y < 0.25) return {1 - y, y, -std::log1p(-y)};
   double x = a > 0 ? quotient(a + root, -2 * b) : quotient(-2 * threshold, root - a);
-  return -std::log(std::min(std::max(x, std::numeric_limits<double>::min()), 1.0));
+  x = std::min(std::max(x, std::numeric_limits<double>::min()), 1.0);
+  return {x, 1 - x, -std::log(x)};
 }
 
 inline double middle(double low, double high) {
@@ -210,24 +207,32 @@ inline double solve_held(const Taus& taus, double v, double j, double threshold)
   return taus.mem * -(share < 0.5 ? std::log1p(-share) : std::log(quotient(j - threshold, j - v)));
 }
 
-/// Time until v, below the threshold, crosses it within `duration`.
-inline double solve(const Taus& taus, double v, double j, double threshold, double duration,
-                    double eps) {
+/// When v crosses the threshold, and the flow until then.
+struct Crossing {
+  double wait;
+  Flow flow;
+};
+
+/// Of a v below the threshold, within `duration`.
+inline Crossing solve(const Taus& taus, double v, double j, double threshold, double duration,
+                      double eps) {
   double time;
-  switch (taus.ratio) {
-    case Ratio::kDouble:
-      time = taus.mem * quadratic(v + j, -j, j - v, threshold, threshold - v);
-      break;
-    case Ratio::kHalf:
-      time = taus.syn * quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
-      break;
-    case Ratio::kHeld:
-      time = solve_held(taus, v, j, threshold);
-      break;
-    default:
-      time = solve_any(taus, v, j, threshold, duration, eps);
+  if (taus.ratio == Ratio::kDouble || taus.ratio == Ratio::kHalf) {
+    // the exponentials are what the time comes of
+    const bool twice = taus.ratio == Ratio::kDouble;
+    const Root root = twice ? quadratic(v + j, -j, j - v, threshold, threshold - v)
+                            : quadratic(2 * j, v - 2 * j, 2 * (j - v), threshold, threshold - v);
+    time = (twice ? taus.mem : taus.syn) * root.time;
+    const double x = root.x, square = x * x, k = x * root.y;
+    if (time >= 0 && time <= duration)
+      return {time, twice ? Flow{x, square, k} : Flow{square, x, 2 * k}};
+  } else if (taus.ratio == Ratio::kHeld) {
+    time = solve_held(taus, v, j, threshold);
+  } else {
+    time = solve_any(taus, v, j, threshold, duration, eps);
   }
-  return std::min(std::max(time, 0.0), duration);
+  time = std::min(std::max(time, 0.0), duration);
+  return {time, decay(taus, time)};
 }
 
 }  // namespace native

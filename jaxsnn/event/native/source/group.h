@@ -80,13 +80,10 @@ class Everyone {
   Over over(double t, bool derivatives) const {
     Over found{t, {}, {}};
     if (!uniform_) return found;
-    // both exponentials at once
-    DoubleVector x = {};
-    x[0] = -t * taus_.slow;
-    x[1] = -t * taus_.gap;
-    const DoubleVector e = expm1_of(x);
-    const Flow flow = flow_of(taus_, t, 1 + e[0], e[1]);
-    const double fall = taus_.mem_longer ? -e[0] : -(e[0] + e[1] + e[0] * e[1]);
+    const Exponential slow = exponential(-t * taus_.slow);
+    const double fast = taus_.gap == taus_.slow ? slow.fall : exponential(-t * taus_.gap).fall;
+    const Flow flow = flow_of(taus_, t, slow.value, fast);
+    const double fall = taus_.mem_longer ? -slow.fall : -(slow.fall + fast + slow.fall * fast);
     const T bound = T(fall) * (1 + 2 * std::numeric_limits<T>::epsilon());
     found.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
     if (derivatives) {
@@ -101,10 +98,10 @@ class Everyone {
   template <bool kUniform>
   void coefficients(const Over& over, Index q, V& em, V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
-      em = V{} + over.step.em;
-      es = V{} + over.step.es;
-      k = V{} + over.step.k;
-      bound = V{} + over.step.bound;
+      em = spread(over.step.em);
+      es = spread(over.step.es);
+      k = spread(over.step.k);
+      bound = spread(over.step.bound);
     } else {
       parts_[q].own_step(0, over.t, em, es, k, bound);
     }
@@ -118,10 +115,10 @@ class Everyone {
   template <bool kUniform>
   void derivatives(const Over& over, Index q, V& em_mem, V& k_mem, V& es_syn, V& k_syn) const {
     if constexpr (kUniform) {
-      em_mem = V{} + over.by.em_mem;
-      k_mem = V{} + over.by.k_mem;
-      es_syn = V{} + over.by.es_syn;
-      k_syn = V{} + over.by.k_syn;
+      em_mem = spread(over.by.em_mem);
+      k_mem = spread(over.by.k_mem);
+      es_syn = spread(over.by.es_syn);
+      k_syn = spread(over.by.k_syn);
     } else {
       parts_[q].own_step_by(0, over.t, em_mem, k_mem, es_syn, k_syn);
     }
@@ -354,6 +351,11 @@ class GroupForward {
     Index neuron;
   };
 
+  struct First {
+    Index neuron;
+    Flow flow;  // until then
+  };
+
   /// Everyone to `until`, or to the next spike before that, which happens. Whether one did.
   bool advance(double until) {
     if (!due_.empty()) {
@@ -377,11 +379,11 @@ class GroupForward {
     first_.clear();
     for (const Candidate& candidate : candidates_) {
       if (candidate.bound > best) break;
-      const double wait = crossing(candidate.neuron, window);
-      if (wait < best) first_.clear();
-      if (wait <= best && wait < std::numeric_limits<double>::infinity()) {
-        best = wait;
-        first_.push_back(candidate.neuron);
+      const Crossing found = crossing(candidate.neuron, window);
+      if (found.wait < best) first_.clear();
+      if (found.wait <= best && found.wait < std::numeric_limits<double>::infinity()) {
+        best = found.wait;
+        first_.push_back({candidate.neuron, found.flow});
       }
     }
     if (first_.empty()) {
@@ -389,15 +391,16 @@ class GroupForward {
       return false;
     }
     // Of several that cross at one time each fires, one after the other in the order of numbers.
-    std::sort(first_.begin(), first_.end());
-    const Index neuron = first_.front();
-    const Flow flow = decay(everyone_.taus(neuron), best);
+    std::sort(first_.begin(), first_.end(),
+              [](const First& a, const First& b) { return a.neuron < b.neuron; });
+    const auto [neuron, flow] = first_.front();
     const double v = v_[neuron], j = current(neuron);
     everyone_.uniform() ? flow_to<true>(best) : flow_to<false>(best);
     now_ += best;
     for (std::size_t n = 1; n < first_.size(); ++n) {
-      v_[first_[n]] = std::max(v_[first_[n]], threshold_[first_[n]]);
-      due_.push_back(first_[n]);
+      const Index next = first_[n].neuron;
+      v_[next] = std::max(v_[next], threshold_[next]);
+      due_.push_back(next);
     }
     fire(neuron, v * flow.em + j * flow.k, j * flow.es);
     return true;
@@ -454,15 +457,15 @@ class GroupForward {
   }
 
   /// When a neuron crosses, after now; inf where it does not within the window.
-  double crossing(Index neuron, double window) const {
+  Crossing crossing(Index neuron, double window) const {
     const Taus& taus = everyone_.taus(neuron);
     const double v = v_[neuron], j = current(neuron), threshold = everyone_.threshold(neuron);
-    if (v >= threshold) return 0;
+    if (v >= threshold) return {0, {1, 1, 0}};
     const double v_end = v_end_[neuron], j_end = j_end_[neuron];
     constexpr double kTiny = double(std::numeric_limits<T>::min()) / rounding_of(T());
     const bool crosses = v_end >= threshold || (peaks(taus, v, j, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v, j, threshold));
-    if (!crosses) return std::numeric_limits<double>::infinity();
+    if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
     return solve(taus, v, j, threshold, window, tolerance_of(T()));
   }
 
@@ -578,7 +581,8 @@ class GroupForward {
   Array<T> v_, j_, v_end_, j_end_, threshold_;
   Array<unsigned> hits_;  // who may cross, a bit for each lane of a vector
   const T *nothing_, *pending_;  // a row of zeros; what arrives now and is not in j_ yet
-  std::vector<Index> due_, first_;  // who fires now; who crosses first
+  std::vector<Index> due_;  // who fires now
+  std::vector<First> first_;  // who crosses first
   std::vector<Candidate> candidates_;
   Index sample_ = 0, step_ = 0, fired_ = 0;
   double now_ = 0, last_ = 0;
@@ -730,8 +734,8 @@ class GroupBackward {
     V moved = {}, em, es, k, bound, leak, synaptic;
     if constexpr (kUniform) everyone_.template coefficients<true>(over, 0, em, es, k, bound);
     if constexpr (kUniform && kTimed) {
-      leak = V{} + leaks[0];
-      synaptic = V{} + synaptics[0];
+      leak = spread(leaks[0]);
+      synaptic = spread(synaptics[0]);
     }
     for (Index q = 0; q < vectors; ++q) {
       const Index at = q * kLanes;

@@ -175,11 +175,31 @@ class Intervals {
     return ordered_.time[ordered_.first(sample) + number - 1];
   }
 
-  Index row(Index sample, Index number) const {
-    if (number == 0) return given_.rows;
-    Index row = ordered_.row[ordered_.first(sample) + number - 1];
-    return row >= 0 && row < given_.rows ? row : given_.rows;
+  /// The rows of the table that arrive at the begins of a sample's intervals.
+  class Rows {
+   public:
+    Rows(const std::int32_t* row, Index count, Index none)
+        : row_(row), count_(count), none_(std::uint32_t(none)) {}
+
+    /// Of an interval; any other number than that of a row: that of the row of zeros.
+    Index operator[](Index number) const {
+      return number == 0 ? none_ : std::min(std::uint32_t(row_[number - 1]), none_);
+    }
+    /// The same, of an interval that there may be none of.
+    Index ahead(Index number) const {
+      return (*this)[std::clamp<Index>(number, 0, count_)];
+    }
+
+   private:
+    const std::int32_t* row_;
+    Index count_;
+    std::uint32_t none_;
+  };
+
+  Rows rows(Index sample) const {
+    return {ordered_.row + ordered_.first(sample), used(sample), given_.rows};
   }
+  Index row(Index sample, Index number) const { return rows(sample)[number]; }
 
   const Step<T>* steps(Index sample) const { return steps_.data() + offset_[sample]; }
   const StepBy<T>* steps_by(Index sample) const { return steps_by_.data() + offset_[sample]; }
@@ -208,7 +228,8 @@ class Intervals {
         }
         t = t > zero ? t : zero;
         // of what is asked: v em + j k and j es, and 1 - em for the bound
-        const V fallen = expm1_of(-t * slow), bend = expm1_of(-t * gap);
+        // tau_mem = 2 tau_syn: the same twice
+        const V fallen = expm1_of(-t * slow), bend = gap == slow ? fallen : expm1_of(-t * gap);
         const V slower = 1 + fallen, faster = slower + slower * bend;
         const V ratio = bend < zero ? -bend * to_ratio : t;
         const V k = slower * ratio * gain;
@@ -255,10 +276,14 @@ struct Tile {
   bool above[kLanes];  // it starts there
   int count;
   bool positive;  // all thresholds are
+  /// A maximum of v reaches the threshold only if (v + j)^2 >= close j threshold: 4, where that is
+  /// so, and less by what it is rounded to; 0 where it is not told like this.
+  T close;
 
   Tile(const Given<T>& given, Index position, Index first, bool uniform, const Taus& common) {
     count = int(std::min<Index>(kLanes, given.neurons - first));
     positive = true;
+    close = T(4 - 256 * rounding_of(T()));
     const Index step = given.positions * given.neurons;
     for (int lane = 0; lane < kLanes; ++lane) {
       const T* of = given.lanes + position * given.neurons + first + std::min(lane, count - 1);
@@ -271,6 +296,7 @@ struct Tile {
       positive = positive && threshold[lane] > 0;
       taus[lane] = uniform ? common : Taus(of[kTauMem * step], of[kTauSyn * step],
                                            rounding_of(T()));
+      if (taus[lane].ratio != Ratio::kDouble) close = 0;
       slow[lane] = taus[lane].slow;
       gap[lane] = taus[lane].gap;
       gain[lane] = taus[lane].gain;
@@ -334,6 +360,14 @@ void pack(const Given<T>& given, Index first, int lanes, T* table) {
   std::fill_n(table + given.rows * lanes, lanes, T(0));
 }
 
+/// Rows of a table are asked for so many intervals before they are needed: they may be far away.
+constexpr Index kAhead = 3;
+
+template <class T, int kVectors>
+inline void fetch(const T* row) {
+  for (int q = 0; q < kVectors; ++q) __builtin_prefetch(row + q * kWidth<T>);
+}
+
 // ---- forward
 
 /// Spikes; arrays (batch, neurons, max_spikes), count (batch, neurons). `slope_after` is written
@@ -390,11 +424,13 @@ class Forward {
     }
     std::memcpy(threshold, tile.threshold, sizeof(threshold));
     const Index used = intervals_.used(sample_);
+    const auto rows = intervals_.rows(sample_);
     const Step<T>* steps = kUniform ? intervals_.steps(sample_) : nullptr;
     Bits starts = 0;
     for (int lane = 0; lane < tile.count; ++lane) starts |= Bits(tile.above[lane]) << lane;
     for (Index number = 0; number <= used; ++number) {
-      const T* weights = table + intervals_.row(sample_, number) * kLanes;
+      const T* weights = table + rows[number] * kLanes;
+      fetch<T, kVectors>(table + rows.ahead(number + kAhead) * kLanes);
       V v_now[kVectors], v_end[kVectors], j_now[kVectors], j_end[kVectors];
       Bits hit = 0;
       for (int q = 0; q < kVectors; ++q) {
@@ -422,6 +458,7 @@ class Forward {
         std::memcpy(before[2], v, sizeof(v));
         std::memcpy(after[0], v_end, sizeof(v));
         std::memcpy(after[1], j_end, sizeof(j));
+        if (!kJumps && __builtin_popcountll(hit) > 2) hit &= may_cross(before, after);
         for (Bits left = (hit | held_ | starts) & alive_; left; left &= left - 1) {
           const int lane = __builtin_ctzll(left);
           if (kJumps && !arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
@@ -445,14 +482,35 @@ class Forward {
                     V& es, V& k, V& bound) const {
     if constexpr (kUniform) {
       const Step<T>& step = steps[number];
-      em = V{} + step.em;
-      es = V{} + step.es;
-      k = V{} + step.k;
-      bound = V{} + step.bound;
+      em = spread(step.em);
+      es = spread(step.es);
+      k = spread(step.k);
+      bound = spread(step.bound);
     } else {
       const double t = intervals_.edge(sample_, number + 1) - intervals_.edge(sample_, number);
       tile.own_step(q, t, em, es, k, bound);
     }
+  }
+
+  /// Who may cross as far as an interval's ends tell: v is above there, or has a maximum in between
+  /// that is high enough as far as `close` tells. Nobody for whom `crosses` holds is missing, however
+  /// either rounds.
+  __attribute__((noinline)) Bits may_cross(const T before[3][kLanes],
+                                           const T after[2][kLanes]) const {
+    constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
+    Bits found = 0;
+    for (int q = 0; q < kVectors; ++q) {
+      const int at = q * kWidth<T>;
+      const V v = load<T>(before[0] + at), j = load<T>(before[1] + at);
+      const V v_end = load<T>(after[0] + at);
+      const V threshold = load<T>(tile_->threshold + at), both = v + j, zero = {};
+      const V size = (v < zero ? -v : v) + j;
+      found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
+                    (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
+                     at_least(both * both + kTiny, tile_->close * j * threshold)))
+               << at;
+    }
+    return found;
   }
 
   bool is_above(int lane, double v) const {
@@ -500,11 +558,9 @@ class Forward {
                         : v >= threshold || crosses(taus, v, j, v_last, j_last, threshold);
     while (fires) {
       const double room = std::max(edge - at, 0.0);
-      const double wait =
-          v >= threshold ? 0.0 : solve(taus, v, j, threshold, room, tolerance_of(T()));
-      // both flows at once: to the spike, and from there to the end, if nothing holds V
-      Flow to_spike, to_end;
-      decay_twice(taus, wait, std::max(room - wait, 0.0), to_spike, to_end);
+      const auto [wait, to_spike] = v >= threshold
+                                        ? Crossing{0.0, {1, 1, 0}}
+                                        : solve(taus, v, j, threshold, room, tolerance_of(T()));
       const double v_there = v * to_spike.em + j * to_spike.k;
       j *= to_spike.es;
       at += wait;
@@ -540,10 +596,10 @@ class Forward {
           break;
         }
         note_release(lane, place, count, v, j);
-        to_end = decay(taus, std::max(edge - at, 0.0));
       } else if (options_.subtract) {
         v += std::max(v_there - threshold, 0.0);
       }
+      const Flow to_end = decay(taus, std::max(edge - at, 0.0));
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
       if (kJumps)
@@ -595,7 +651,9 @@ class Forward {
 struct Units {
   Index tiles, chunks, batch;
   Index size() const { return tiles * chunks; }
-  Index tile(Index unit) const { return unit % tiles; }
+  Index tile(Index unit) const { return unit / chunks; }  // one table after the other
+  Index chunk(Index unit) const { return unit % chunks; }
+  Index number(Index tile, Index chunk) const { return tile * chunks + chunk; }
   Index begin(Index chunk) const { return batch * chunk / chunks; }
 };
 
@@ -621,11 +679,11 @@ void layer_forward(const Given<T>& given, const Options& options, const Ordered<
     auto table = [&](Index tile) { return tables.data() + tile * (given.rows + 1) * kLanes; };
     Pool::shared().run(tiles, options.threads,
                        [&](Index n) { pack(given, n * kLanes, kLanes, table(n)); });
-    const Index most = std::min<Index>(given.batch, 64);
-    const Units units{tiles, std::max<Index>(1, most), given.batch};
+    const Index wanted = (std::max<Index>(96, 8 * options.threads) + tiles - 1) / tiles;
+    const Units units{tiles, std::min(wanted, given.batch), given.batch};
     auto unit = [&](auto uniform, auto jumps, Index number) {
       constexpr bool kUniform = decltype(uniform)::value, kJumps = decltype(jumps)::value;
-      const Index n = units.tile(number), chunk = number / tiles, first = n * kLanes;
+      const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
       Forward<T, kVectors, kUniform, kJumps> forward(given, options, intervals, spikes);
       Tile<T, kVectors> tile(given, 0, first, kUniform, intervals.taus());
       for (Index b = units.begin(chunk); b < units.begin(chunk + 1); ++b) {
@@ -799,19 +857,19 @@ class Backward {
                                   : intervals_.edge(sample_, number + 1) -
                                         intervals_.edge(sample_, number);
         if constexpr (kUniform) {
-          em = V{} + steps[number].em;
-          es = V{} + steps[number].es;
-          k = V{} + steps[number].k;
+          em = spread(steps[number].em);
+          es = spread(steps[number].es);
+          k = spread(steps[number].k);
         } else {
           tile.own_step(q, t, em, es, k, bound);
         }
         if constexpr (kOfLanes) {
           V em_mem, k_mem, es_syn, k_syn;
           if constexpr (kUniform) {
-            em_mem = V{} + steps_by[number].em_mem;
-            k_mem = V{} + steps_by[number].k_mem;
-            es_syn = V{} + steps_by[number].es_syn;
-            k_syn = V{} + steps_by[number].k_syn;
+            em_mem = spread(steps_by[number].em_mem);
+            k_mem = spread(steps_by[number].k_mem);
+            es_syn = spread(steps_by[number].es_syn);
+            k_syn = spread(steps_by[number].k_syn);
           } else {
             tile.own_step_by(q, t, em_mem, k_mem, es_syn, k_syn);
           }
@@ -1048,7 +1106,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
     });
     auto unit = [&](auto uniform, auto of_lanes, Index number) {
       constexpr bool kUniform = decltype(uniform)::value, kOfLanes = decltype(of_lanes)::value;
-      const Index n = units.tile(number), chunk = number / tiles, first = n * kLanes;
+      const Index n = units.tile(number), chunk = units.chunk(number), first = n * kLanes;
       T* part = parts.data() + number * size;
       std::fill_n(part, size, T(0));
       double* own_part = kOfLanes ? own.data() + number * own_size : nullptr;
@@ -1084,7 +1142,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
           const Index count = std::min<Index>(kLanes, given.neurons - n * kLanes);
           T* sum = gradients.weight + row * given.neurons + n * kLanes;
           for (Index chunk = 0; chunk < units.chunks; ++chunk) {
-            const T* part = parts.data() + (chunk * tiles + n) * size + row * kLanes;
+            const T* part = parts.data() + units.number(n, chunk) * size + row * kLanes;
             for (Index lane = 0; lane < count; ++lane) sum[lane] += part[lane];
           }
         }
@@ -1111,7 +1169,7 @@ void layer_backward(const Given<T>& given, const Options& options, const Ordered
             const Index n = neuron / kLanes, lane = neuron % kLanes;
             double sum = 0;
             for (Index chunk = 0; chunk < units.chunks; ++chunk)
-              sum += own[(chunk * tiles + n) * own_size + position * kFields * kLanes +
+              sum += own[units.number(n, chunk) * own_size + position * kFields * kLanes +
                          field * kLanes + lane];
             gradients.lanes[(field * given.positions + position) * given.neurons + neuron] = T(sum);
           }

@@ -120,9 +120,9 @@ class Readout {
   void step(Index sample, Index number, Index q, V& em, V& es, V& k) const {
     if (intervals_.uniform()) {
       const Step<T>& step = intervals_.steps(sample)[number];
-      em = V{} + step.em;
-      es = V{} + step.es;
-      k = V{} + step.k;
+      em = spread(step.em);
+      es = spread(step.es);
+      k = spread(step.k);
     } else {
       V bound;
       everyone_.part(q).own_step(0, duration(sample, number), em, es, k, bound);
@@ -133,10 +133,10 @@ class Readout {
                V& k_syn) const {
     if (intervals_.uniform()) {
       const StepBy<T>& step = intervals_.steps_by(sample)[number];
-      em_mem = V{} + step.em_mem;
-      k_mem = V{} + step.k_mem;
-      es_syn = V{} + step.es_syn;
-      k_syn = V{} + step.k_syn;
+      em_mem = spread(step.em_mem);
+      k_mem = spread(step.k_mem);
+      es_syn = spread(step.es_syn);
+      k_syn = spread(step.k_syn);
     } else {
       everyone_.part(q).own_step_by(0, duration(sample, number), em_mem, k_mem, es_syn, k_syn);
     }

@@ -87,6 +87,12 @@ inline void store(T* to, Vector<T> value) {
   std::memcpy(to, &value, sizeof(value));
 }
 
+/// A number in all lanes.
+template <class T>
+inline Vector<T> spread(T value) {
+  return value - Vector<T>{};
+}
+
 template <class T>
 inline T sum_of(Vector<T> a) {
   // a fixed order: halves onto each other
@@ -228,21 +234,52 @@ class Pool {
 
 // ---- exponentials
 
-/// e^x - 1 for x <= 0 in eight lanes, to the last digits: Taylor's series of what is left of x when
-/// whole multiples of log 2 are taken out.
+/// (e^r - 1) / r for |r| <= log(2) / 2, in double: the sum of r^n / (n + 1)!, n = 0 ... 12, in pairs,
+/// and pairs of pairs, so that few of its steps wait for each other.
+template <class Number>
+inline Number phi1_series(Number r) {
+  const Number r2 = r * r, r4 = r2 * r2;
+  const Number a0 = 1.0 + r * (1.0 / 2), a1 = 1.0 / 6 + r * (1.0 / 24);
+  const Number a2 = 1.0 / 120 + r * (1.0 / 720), a3 = 1.0 / 5040 + r * (1.0 / 40320);
+  const Number a4 = 1.0 / 362880 + r * (1.0 / 3628800), a5 = 1.0 / 39916800 + r * (1.0 / 479001600);
+  const Number low = (a0 + r2 * a1) + r4 * (a2 + r2 * a3);
+  const Number high = (a4 + r2 * a5) + r4 * (1.0 / 6227020800);
+  return low + (r4 * r4) * high;
+}
+
+/// e^x and e^x - 1.
+struct Exponential {
+  double value, fall;
+};
+
+/// For x <= 0, to the last digits: Taylor's series of what is left of x when whole multiples of
+/// log 2 are taken out.
+inline Exponential exponential(double x) {
+  x = x < -708.0 ? -708.0 : x;
+  // Added to 1.5 * 2^52 a number is rounded to a whole one, which stands in the low bits.
+  const double magic = 6755399441055744.0;
+  const double shifted = x * 1.4426950408889634 + magic, whole = shifted - magic;
+  double r = x - whole * 6.93147180369123816490e-01;
+  r = r - whole * 1.90821492927058770002e-10;
+  const double p = r * phi1_series(r);
+  std::uint64_t bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits << 52) + (std::uint64_t(1023) << 52);
+  double power;  // 2^whole
+  std::memcpy(&power, &bits, sizeof(power));
+  return {power * p + power, power * p + (power - 1.0)};
+}
+
+/// e^x - 1 in eight lanes, like this.
 inline DoubleVector expm1_of(DoubleVector x) {
   const DoubleVector least = DoubleVector{} - 708.0;
   x = x < least ? least : x;
-  // Added to 1.5 * 2^52 a number is rounded to a whole one, which stands in the low bits.
   const double magic = 6755399441055744.0;
   DoubleVector shifted = x * 1.4426950408889634 + magic;
   DoubleVector whole = shifted - magic;
   DoubleVector r = x - whole * 6.93147180369123816490e-01;
   r = r - whole * 1.90821492927058770002e-10;
-  // sum of r^n / n!, n = 1 ... 13
-  DoubleVector p = DoubleVector{} + 1.0;
-  for (int n = 13; n > 1; --n) p = 1.0 + r * p * (1.0 / n);
-  p = r * p;
+  const DoubleVector p = r * phi1_series(r);
   LongVector bits;
   std::memcpy(&bits, &shifted, sizeof(bits));
   bits = (bits << 52) + (std::int64_t(1023) << 52);
@@ -261,9 +298,10 @@ inline FloatVector expm1_of(FloatVector x) {
   FloatVector whole = shifted - magic;
   FloatVector r = x - whole * 0.693145752f;
   r = r - whole * 1.42860677e-6f;
-  // sum of r^n / n!, n = 1 ... 8
-  FloatVector p = FloatVector{} + 1.0f;
-  for (int n = 8; n > 1; --n) p = 1.0f + r * p * (1.0f / n);
+  // sum of r^n / n!, n = 1 ... 8, in pairs
+  const FloatVector r2 = r * r;
+  FloatVector p = (1.0f + r * (1.0f / 2)) + r2 * (1.0f / 6 + r * (1.0f / 24));
+  p += (r2 * r2) * ((1.0f / 120 + r * (1.0f / 720)) + r2 * (1.0f / 5040 + r * (1.0f / 40320)));
   p = r * p;
   IntVector bits;
   std::memcpy(&bits, &shifted, sizeof(bits));
