@@ -1,12 +1,14 @@
 """Yin-Yang 5-120-3 on emulated BrainScaleS-2 chips: trained without them, with noise, in the loop.
 
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
+    python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
 
-The network is the one of `jaxsnn demo`, as snnTorch exported it. It is trained with the event engine,
-once as it is, once with noise of its parameters and of the input spikes, and once with such noise in
-two steps and early spikes, and then goes on in the loop with each chip, from any (`--start`).
-Chips differ by the seed of their fixed pattern, all else is the default of `EmulatedChip`. Prints
-one line of JSON for each result.
+The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
+several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
+`weak` and `noise` with noise of its parameters and of the input spikes, `early` with such noise in two
+steps and early spikes, `gains` likewise with noise of gains. Then it goes on in the loop with each
+chip, from any of them (`--start`). Chips differ by the seed of their fixed pattern, all else is the
+default of `EmulatedChip`. Prints one line of JSON for each result.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import jaxsnn
 from jaxsnn.bss2.emulate import SPREADS, EmulatedChip
@@ -27,13 +31,69 @@ from jaxsnn.train.losses.losses import FirstSpike
 
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 TAU, MIN_SLOPE = 6.4e-3, 0.04
-OUTPUT = "lif2"
+HIDDEN, OUTPUT = "lif1", "lif2"
 FRESH_SEED, FRESH = 123456, 10_000
 
 
-#: Early spikes cross their threshold steeply. Each step: late_weight, rate, epochs, noise of weights
-#: and of thresholds, ema_decay.
-STEPS = ((0.1, 0.03, 100, 0.04, 0.10, 0.95), (0.05, 0.02, 110, 0.03, 0.07, 0.97))
+#: What each way of training without a chip does, step by step; `sharpness` is that of the command
+#: where none is given. Early spikes (a large `late_weight`) cross their threshold steeply.
+WAYS: dict[str, tuple[dict[str, Any], ...]] = {
+    # without noise a wide softmax moves wrong outputs later until they are silent
+    "plain": ({"sharpness": 0.03, "learning_rate": 0.01, "epochs": 50, "jitter": 0.0},),
+    "weak": (
+        {
+            "sharpness": 0.1,
+            "learning_rate": 0.02,
+            "epochs": 100,
+            "noise": {"weight": 0.03, "v_threshold": 0.02},
+        },
+    ),
+    "noise": (
+        {"learning_rate": 0.03, "epochs": 250, "noise": {"weight": 0.07, "v_threshold": 0.05}},
+    ),
+    "early": (
+        {
+            "late_weight": 0.1,
+            "learning_rate": 0.03,
+            "epochs": 100,
+            "ema_decay": 0.95,
+            "noise": {"weight": 0.04, "v_threshold": 0.10},
+        },
+        {
+            "late_weight": 0.05,
+            "learning_rate": 0.02,
+            "epochs": 110,
+            "ema_decay": 0.97,
+            "noise": {"weight": 0.03, "v_threshold": 0.07},
+        },
+    ),
+    "gains": (
+        {
+            "late_weight": 0.1,
+            "learning_rate": 0.03,
+            "epochs": 100,
+            "ema_decay": 0.95,
+            "noise": {
+                "weight": 0.03,
+                "v_threshold": 0.08,
+                "input_gain": 0.05,
+                "driver_gain": 0.04,
+            },
+        },
+        {
+            "late_weight": 0.05,
+            "learning_rate": 0.02,
+            "epochs": 110,
+            "ema_decay": 0.97,
+            "noise": {
+                "weight": 0.02,
+                "v_threshold": 0.06,
+                "input_gain": 0.05,
+                "driver_gain": 0.04,
+            },
+        },
+    ),
+}
 
 
 def loss_of(sharpness: float, late_weight: float = FirstSpike.late_weight) -> FirstSpike:
@@ -55,9 +115,8 @@ def trained(
         graph,
         yinyang_splits(0),
         engine=engine,
-        seed=0,
         progress=print if arguments.verbose else None,
-        **{"ema_decay": arguments.ema_decay, **options},
+        **{"ema_decay": arguments.ema_decay, "seed": 0, **options},
     ).graph
 
 
@@ -77,50 +136,61 @@ def say(**found: object) -> None:
     print(json.dumps(found), flush=True)
 
 
-def without_chips(
-    graph: Graph, plain: EventDriven, arguments: argparse.Namespace
-) -> dict[str, Graph]:
-    """Trained on the event engine: as it is, with noise, and with noise and early spikes."""
-    noise = dict(zip(("weight", "v_threshold"), arguments.noise, strict=True))
-    # without noise a wide softmax moves wrong outputs later until they are silent
-    still = {"loss": loss_of(0.03), "epochs": 50, "learning_rate": 0.01}
-    loud = {"loss": loss_of(arguments.sharpness), "epochs": arguments.epochs_without}
-    loud |= {"learning_rate": 0.03, "noise": noise}
-    moved = Jitter(deviation=arguments.jitter * TAU)
-    early = graph
-    for late_weight, rate, epochs, weight, threshold, decay in STEPS:
-        step: dict[str, Any] = {"loss": loss_of(arguments.sharpness, late_weight)}
-        step |= {"learning_rate": rate, "epochs": epochs, "ema_decay": decay}
-        step |= {"noise": {"weight": weight, "v_threshold": threshold}}
-        early = trained(early, plain, arguments, **step, augment=moved)
-    return {
-        "plain": trained(graph, plain, arguments, **still),
-        "noise": trained(graph, plain, arguments, **loud, augment=moved),
-        "early": early,
+def widened(graph: Graph, copies: int) -> Graph:
+    """The graph with each hidden neuron several times, what they send divided by as much; weights
+    are scattered by 30 %, so that copies become neurons of their own.
+    """
+    if copies == 1:
+        return graph
+    generator, hidden = np.random.default_rng(0), graph.nodes[HIDDEN]
+    own = {
+        name: np.tile(value, copies)
+        for name, value in hidden.parameters.items()
+        if np.ndim(value) == 1
     }
+    nodes = [hidden.replace(**own)]
+    for name, times, share in (("fc1", (copies, 1), 1.0), ("fc2", (1, copies), 1 / copies)):
+        weight = np.tile(graph.nodes[name].parameters["weight"], times) * share
+        weight = weight * (1 + 0.3 * generator.standard_normal(weight.shape))
+        nodes.append(graph.nodes[name].replace(weight=weight.astype(np.float32)))
+    return graph.with_nodes(nodes)
+
+
+def without_chip(
+    graph: Graph, plain: EventDriven, way: str, arguments: argparse.Namespace
+) -> Graph:
+    """Trained on the event engine."""
+    for number, given in enumerate(WAYS[way]):
+        step = dict(given)
+        sharpness = step.pop("sharpness", arguments.sharpness)
+        step["loss"] = loss_of(sharpness, step.pop("late_weight", FirstSpike.late_weight))
+        if jitter := step.pop("jitter", arguments.jitter):
+            step["augment"] = Jitter(deviation=jitter * TAU)
+        graph = trained(graph, plain, arguments, seed=number, **step)
+    return graph
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on emulated chips.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--start", nargs="+", default=["noise"], choices=["plain", "noise", "early"]
-    )
+    parser.add_argument("--copies", type=int, default=1, help="of the hidden neurons")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--start", nargs="*", default=["noise"], choices=list(WAYS))
     parser.add_argument("--epochs", type=int, default=60, help="in the loop")
-    parser.add_argument("--epochs-without", type=int, default=250)
     parser.add_argument("--lr", type=float, default=0.01, help="in the loop")
     parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument("--sharpness", type=float, default=0.15)
-    parser.add_argument("--noise", type=float, nargs=2, default=[0.07, 0.05])
+    parser.add_argument("--batch-size", type=int, default=64, help="in the loop")
     parser.add_argument("--jitter", type=float, default=0.05, help="of input spikes, in tau_syn")
     parser.add_argument("--headroom", type=float, default=1.3, help="in the loop")
     parser.add_argument("--spread", default="recorded", choices=sorted(SPREADS))
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    graph = jaxsnn.read(SOURCE, dialect="snntorch", reset="zero")
+    graph = widened(jaxsnn.read(SOURCE, dialect="snntorch", reset="zero"), arguments.copies)
     loss, spread = loss_of(arguments.sharpness), SPREADS[arguments.spread]
     plain = EventDriven(max_spikes=8, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
-    begun = without_chips(graph, plain, arguments)
+    ways = [way for way in WAYS if way in {*arguments.ways, *arguments.start}]
+    begun = {way: without_chip(graph, plain, way, arguments) for way in ways}
 
     def chip(net: Graph, headroom: float, **which: Any) -> InTheLoop:
         return on_chip(net, loss, chip=EmulatedChip(spread=spread, **which), headroom=headroom)
@@ -138,6 +208,7 @@ def main() -> None:
                 f"{name}, on chip {seed}",
             )
             rate = {"loss": loss, "epochs": arguments.epochs, "learning_rate": arguments.lr}
+            rate["batch_size"] = arguments.batch_size
             within = trained(begun[name], engine, arguments, **rate)
             seconds = round(time.perf_counter() - start, 1)
             found = on(engine, within, arguments)
