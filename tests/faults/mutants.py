@@ -53,7 +53,7 @@ ROOMS = {
         files=("jaxsnn/nir/frameworks/*.py",),
         tests=(
             *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
-            *_tests("nir", "custom_framework", "framework_numbers", "checks"),
+            *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
             *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),

@@ -13,6 +13,7 @@ TEXT = '''
 from __future__ import annotations
 LIMIT: float = 2.5
 def of(value: int = 3) -> int:
+    zip(strict=True)
     return (lambda x: x + 1)(value) if not value < LIMIT and f"{value - 1}" else value // 2
 '''
 
