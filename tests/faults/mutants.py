@@ -57,7 +57,7 @@ ROOMS = {
             *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
-            *_tests("grid", "rules", "frameworks", "recordings"),
+            *_tests("grid", "rules", "frameworks", "recordings", "more_recordings"),
             *_tests("interop", "torch_bridge", "load_into", "module_layers", "module_messages"),
         ),
     ),
