@@ -8,6 +8,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     "jaxsnn/bss2/check/check_mapping.py": {
         ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
         ("row = np.full(net.size, -1)", "1 -> 2"): _ABSENT,
+        (
+            "own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)",
+            "wanted > 0 -> wanted >= 0",
+        ): "0 has returned before",
     },
     "jaxsnn/bss2/check/propagate.py": {
         ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
