@@ -23,6 +23,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
             "2 -> 3",
         ): _START,
+        (
+            "by_ratio = apart & ((z < -0.25) | (z > _LARGE))",
+            "z > _LARGE -> z >= _LARGE",
+        ): "both forms hold where they meet",
     },
     "jaxsnn/event/dynamics/decaying_modes.py": {
         (
