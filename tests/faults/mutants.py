@@ -71,7 +71,7 @@ ROOMS = {
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
-        tests=_tests("event", "box", "recurrent"),
+        tests=_tests("event", "clipped_slopes", "box", "recurrent"),
         first=(
             "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
             "[double uniform]",

@@ -14,11 +14,16 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
         ): "0 has returned before",
     },
     "jaxsnn/bss2/check/propagate.py": {
+        (
+            "address = event % (1 << chip.event_bits)",
+            "1 -> 2",
+        ): "neither filters nor drivers look at the bit above",
         ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
         ("_CHUNK = 1 << 22", "22 -> 23"): _PARTS,
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {
+        ("for n in range(11, -1, -1):", "11 -> 12"): "one term more of a series that is exact",
         (
             "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
             "2 -> 3",
