@@ -97,6 +97,8 @@ def test_the_inputs_of_a_net_may_come_last(recurrent):
     assert found(neurons=run.neurons[1:])["not-placed"] == "'out'[0]"
     assert found(neurons=(*run.neurons, own))["placed-twice"] == "run 0: 'out'[0]"
     assert found(sources=run.sources[1:])["no-source"] == "run 0: 'in'[0]"
+    far = (dataclasses.replace(own, address=10**6), *run.neurons[1:])
+    assert found(neurons=far)["bad-address"] == "run 0: 'out'[0]"
     silent = tuple(dataclasses.replace(one, recorded=one is not own) for one in run.neurons)
     assert found(neurons=silent) == ({} if recurrent else {"not-recorded": "run 0: 'out'[0]"})
 
@@ -123,6 +125,10 @@ def test_messages_name_the_neurons_and_both_numbers():
     assert found.code == "wrong-weight"
     assert found.node.startswith("run 0: 'in'[")
     assert found.node.endswith("to 'hidden'[0]")
+    sources = (dataclasses.replace(run.sources[0], events=(-1,)), *run.sources[1:])
+    runs = (dataclasses.replace(run, sources=sources),)
+    wrong = {one.code: one.node for one in check(dataclasses.replace(mapping, runs=runs), net)}
+    assert wrong["bad-event"] == "run 0: 'in'[0]"
     assert "the weight is" in found.message
 
 

@@ -39,6 +39,10 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "0 -> 1",
         ): "the times are used where something was reached, which sets both",
     },
+    "jaxsnn/nir/frameworks/sinabs.py": {
+        ("_NO_CURRENT = 2.0**-100", "2.0 -> 3.0"): _VANISHES,
+        ("_NO_CURRENT = 2.0**-100", "100 -> 101"): _VANISHES,
+    },
     "jaxsnn/nir/frameworks/rockpool.py": {
         ("positive = np.where(z > 0, z, 1.0)", "1.0 -> 2.0"): "what comes of it is not returned",
         ("for _ in range(32):", "32 -> 33"): "it has converged long before",
