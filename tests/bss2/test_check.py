@@ -76,12 +76,14 @@ def test_a_neuron_on_the_chip_is_no_source_of_its_own_run():
     assert "source-twice" in {one.code for one in found}
 
 
-def test_the_inputs_of_a_net_may_come_last():
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_inputs_of_a_net_may_come_last(recurrent):
     """The neurons begin with number 0."""
     parts = [NetPopulation(name="out", size=3, external=False)]
     parts.append(NetPopulation(name="in", size=5, external=True))
-    pre, post = (indices.ravel() for indices in np.meshgrid(np.arange(3, 8), np.arange(3)))
-    net = netlist(parts, pre, post, np.arange(1, 16) * np.where(pre % 2, 1, -1))
+    pre, post = (indices.ravel() for indices in np.meshgrid(np.arange(8), np.arange(3)))
+    weight = np.arange(1, 25) * np.where(pre % 2, 1, -1) * (pre != post) * ((pre > 2) | recurrent)
+    net = netlist(parts, pre, post, weight)
     run = stage(HICANN_X, net, range(3), dict.fromkeys(range(3, 8)))
 
     def found(**changes):
@@ -95,8 +97,10 @@ def test_the_inputs_of_a_net_may_come_last():
     assert found(neurons=run.neurons[1:])["not-placed"] == "'out'[0]"
     assert found(neurons=(*run.neurons, own))["placed-twice"] == "run 0: 'out'[0]"
     assert found(sources=run.sources[1:])["no-source"] == "run 0: 'in'[0]"
+    far = (dataclasses.replace(own, address=10**6), *run.neurons[1:])
+    assert found(neurons=far)["bad-address"] == "run 0: 'out'[0]"
     silent = tuple(dataclasses.replace(one, recorded=one is not own) for one in run.neurons)
-    assert found(neurons=silent)["not-recorded"] == "run 0: 'out'[0]"
+    assert found(neurons=silent) == ({} if recurrent else {"not-recorded": "run 0: 'out'[0]"})
 
 
 def test_a_wrong_mapping_is_refused_by_the_first_of_its_violations():
@@ -121,6 +125,10 @@ def test_messages_name_the_neurons_and_both_numbers():
     assert found.code == "wrong-weight"
     assert found.node.startswith("run 0: 'in'[")
     assert found.node.endswith("to 'hidden'[0]")
+    sources = (dataclasses.replace(run.sources[0], events=(-1,)), *run.sources[1:])
+    runs = (dataclasses.replace(run, sources=sources),)
+    wrong = {one.code: one.node for one in check(dataclasses.replace(mapping, runs=runs), net)}
+    assert wrong["bad-event"] == "run 0: 'in'[0]"
     assert "the weight is" in found.message
 
 

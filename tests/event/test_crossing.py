@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.event.dynamics import crossing
+from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.neuron_model import by_facts
 from jaxsnn.network.structure import TauShape, find_tau_shape
 from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
 from tests.oracles import cubalif_expm, cubalif_series, two_exponential_flow
@@ -281,3 +283,31 @@ def test_no_state_gives_nan(shape, dtype):
         assert np.isfinite(
             np.array(crossing.decay_derivatives(shape, tau[shape] * ones, ones, duration))
         ).all()
+
+
+# What is assumed
+
+
+@pytest.mark.parametrize(
+    ("tau_mem", "tau_syn", "holds"),
+    [
+        ([2.0, 2.0], [1.0, 1.0], True),
+        ([2.0, 3.0], [1.0, 1.0], False),
+        ([2.0, 4.0], [1.0, 2.0], False),  # of the right ratio, but not one decay for all
+        ([3.0, 3.0], [1.0, 1.0], False),
+    ],
+)
+def test_a_guess_is_looked_at(x64, tau_mem, tau_syn, holds):
+    parameters = {name: np.ones(2) for name in ("r", "w_in", "v_leak", "v_threshold", "v_reset")}
+    parameters |= {"tau_mem": np.array(tau_mem), "tau_syn": np.array(tau_syn)}
+    known = CubaLIFDelta(tau_shape=TauShape.DOUBLE, uniform=True)
+    guess = known.guessed()
+    assert (known.certain, guess.certain) == (True, False)
+    lanes = known.lanes(parameters, None)
+
+    def assumed(neurons):
+        (neuron,) = neurons
+        return jnp.array([neuron.certain, neuron.uniform, neuron.tau_shape is TauShape.DOUBLE])
+
+    assert by_facts([known], [lanes], assumed).tolist() == [True, True, True]
+    assert by_facts([guess], [lanes], assumed).tolist() == [True, holds, holds]

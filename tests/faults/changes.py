@@ -47,8 +47,8 @@ def _has_other(node):
 
 
 def changeable(tree):
-    """The nodes that can be changed, none of them in annotations, decorators or texts; each with the
-    names around it and the name of its function.
+    """The nodes that can be changed, none of them in annotations, decorators or texts, nor the guard
+    `strict=` of zip; each with the names around it and the name of its function.
     """
     found = []
 
@@ -56,6 +56,8 @@ def changeable(tree):
         if isinstance(node, ast.JoinedStr | ast.AnnAssign | ast.ImportFrom | ast.Import):
             if isinstance(node, ast.AnnAssign) and node.value is not None:
                 look(node.value, names, function)
+            return
+        if isinstance(node, ast.keyword) and node.arg == "strict":
             return
         if _has_other(node):
             found.append((node, _dotted(names), function))

@@ -36,11 +36,14 @@ class Room:
     Attributes:
         exact: Tests of which last digits count, so that XLA has to optimise what it compiles: they
             run after the others.
+        first: Tests that run first where their module enters what was changed: what an earlier test
+            of it compiled they run without entering it.
     """
 
     files: tuple[str, ...]
     tests: tuple[str, ...]
     exact: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
 
 def _tests(folder, *names):
@@ -53,10 +56,11 @@ ROOMS = {
         files=("jaxsnn/nir/frameworks/*.py",),
         tests=(
             *_tests("nir", "dialects", "frameworks", "conventions", "meanings", "ordering", "zoo"),
-            *_tests("nir", "custom_framework", "framework_numbers", "checks"),
+            *_tests("nir", "custom_framework", "framework_numbers", "given_to_importers"),
+            *_tests("house", "framework_docs"),
             *_tests("nir", "dialects_by_source", "convert", "convert_bursting", "convert_chains"),
             *_tests("nir", "convert_continuous", "convert_rewrites", "convert_snn_mlir"),
-            *_tests("grid", "rules", "frameworks", "recordings"),
+            *_tests("grid", "rules", "frameworks", "recordings", "more_recordings"),
             *_tests("interop", "torch_bridge", "load_into", "module_layers", "module_messages"),
         ),
     ),
@@ -67,7 +71,11 @@ ROOMS = {
     ),
     "adjoint": Room(
         files=("jaxsnn/event/adjoint/*.py",),
-        tests=_tests("event", "box", "recurrent"),
+        tests=_tests("event", "clipped_slopes", "box", "recurrent"),
+        first=(
+            "tests/event/test_recurrent.py::test_gradients_agree_with_central_differences"
+            "[double uniform]",
+        ),
         exact=(
             f"{_GRADIENTS}slopes_near_tangency_are_clipped_and_counted",
             f"{_GRADIENTS}the_gradient_of_first_spikes_is_that_of_the_first_of_all",
@@ -114,7 +122,7 @@ def _ran(folder, room, kept):
     files = [str(path.relative_to(folder)) for one in room.files for path in folder.glob(one)]
     names, report, found = {str(folder / file): file for file in files}, folder / "ran.json", {}
     for test in (*room.tests, *room.exact):
-        content = (folder / test.partition("::")[0]).read_bytes()
+        content = (folder / _module(test)).read_bytes()
         key = f"{test} {hashlib.sha256(content).hexdigest()} {room.files[0]}"
         if key not in kept:
             if failed := run(
@@ -129,22 +137,27 @@ def _ran(folder, room, kept):
     return found
 
 
-def _answering(ran, file, function):
+def _answering(room, ran, file, function):
     """The tests that enter a function, or all of them, those first that enter any of its file; by
     module, the quickest module and the quickest test of it first.
     """
     if function:
-        return _ordered(
-            {name: ran[name] for name in ran if (file, function) in ran[name]["entered"]}
-        )
+        found = {name: ran[name] for name in ran if (file, function) in ran[name]["entered"]}
+        modules = {_module(name) for name in found}
+        first = [name for name in room.first if _module(name) in modules]
+        return first + [name for name in _ordered(found) if name not in first]
     near = {name: one for name, one in ran.items() if any(file == at for at, _ in one["entered"])}
     return _ordered(near) + _ordered({name: ran[name] for name in ran if name not in near})
+
+
+def _module(test):
+    return test.partition("::")[0]
 
 
 def _ordered(tests):
     modules = {}
     for name in sorted(tests, key=lambda name: tests[name]["seconds"]):
-        modules.setdefault(name.partition("::")[0], []).append(name)
+        modules.setdefault(_module(name), []).append(name)
     spent = {
         module: sum(tests[name]["seconds"] for name in names) for module, names in modules.items()
     }
@@ -159,7 +172,7 @@ def _within(tests, ran, most):
 
 def _outcome(folder, room, ran, file, changed, most):
     """How the tests noticed a change, "" where they did not."""
-    answering, how = _within(_answering(ran, file, changed.function), ran, most), ""
+    answering, how = _within(_answering(room, ran, file, changed.function), ran, most), ""
     original = (folder / file).read_text()
     (folder / file).write_text(changed.text)
     try:

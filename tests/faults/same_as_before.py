@@ -8,17 +8,30 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
     "jaxsnn/bss2/check/check_mapping.py": {
         ("column = np.full(net.size + 1, -1)", "1 -> 2"): _ABSENT,
         ("row = np.full(net.size, -1)", "1 -> 2"): _ABSENT,
+        (
+            "own, other = (excited, inhibited) if wanted > 0 else (inhibited, excited)",
+            "wanted > 0 -> wanted >= 0",
+        ): "0 has returned before",
     },
     "jaxsnn/bss2/check/propagate.py": {
+        (
+            "address = event % (1 << chip.event_bits)",
+            "1 -> 2",
+        ): "neither filters nor drivers look at the bit above",
         ("_CHUNK = 1 << 22", "1 -> 2"): _PARTS,
         ("_CHUNK = 1 << 22", "22 -> 23"): _PARTS,
         ('stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))', "1 -> 2"): _PARTS,
     },
     "jaxsnn/event/dynamics/crossing.py": {
+        ("for n in range(11, -1, -1):", "11 -> 12"): "one term more of a series that is exact",
         (
             "bowl = 2 * jnp.maximum(peak - threshold, 0.0) / jnp.where(curvature > 0, curvature, 1.0)",
             "2 -> 3",
         ): _START,
+        (
+            "by_ratio = apart & ((z < -0.25) | (z > _LARGE))",
+            "z > _LARGE -> z >= _LARGE",
+        ): "both forms hold where they meet",
     },
     "jaxsnn/event/dynamics/decaying_modes.py": {
         (
@@ -26,7 +39,13 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "0 -> 1",
         ): "the times are used where something was reached, which sets both",
     },
+    "jaxsnn/nir/frameworks/sinabs.py": {
+        ("_NO_CURRENT = 2.0**-100", "2.0 -> 3.0"): _VANISHES,
+        ("_NO_CURRENT = 2.0**-100", "100 -> 101"): _VANISHES,
+    },
     "jaxsnn/nir/frameworks/rockpool.py": {
+        ("positive = np.where(z > 0, z, 1.0)", "1.0 -> 2.0"): "what comes of it is not returned",
+        ("for _ in range(32):", "32 -> 33"): "it has converged long before",
         ("_NO_CURRENT = 2.0**-30", "2.0 -> 3.0"): _VANISHES,
         ("_NO_CURRENT = 2.0**-30", "30 -> 31"): _VANISHES,
     },

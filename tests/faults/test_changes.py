@@ -13,6 +13,7 @@ TEXT = '''
 from __future__ import annotations
 LIMIT: float = 2.5
 def of(value: int = 3) -> int:
+    zip(strict=True)
     return (lambda x: x + 1)(value) if not value < LIMIT and f"{value - 1}" else value // 2
 '''
 
@@ -33,9 +34,13 @@ def test_a_mutant_differs_in_one_place_and_says_where():
     assert len({one.text for one in made}) == len(made)
 
 
+def test_a_seed_chooses_the_changes_of_a_room():
+    assert sample("checkpoint", 5, 1) == sample("checkpoint", 5, 1) != sample("checkpoint", 5, 2)
+
+
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_seed_chooses_the_changes_of_a_room(room):
-    assert sample(room, 5, 1) == sample(room, 5, 1) != sample(room, 5, 2)
+def test_the_files_and_tests_of_a_room_are_there(room):
+    assert all(any(ROOT.glob(pattern)) for pattern in ROOMS[room].files)
     for test in (*ROOMS[room].tests, *ROOMS[room].exact):
         assert (ROOT / test.partition("::")[0]).exists()
 

@@ -105,9 +105,17 @@ def test_rescaled_half_precision_is_not_rounded_again():
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
 
 
-def test_a_file_of_its_own_kind_keeps_its_numbers():
-    graph = snntorch()
-    made = convert(graph, to="snntorch")
+def spikingjelly():
+    neurons = build.lif(tau=1e-3, r=1.0, v_leak=-0.25, v_reset=-0.25, v_threshold=0.5)
+    layers = build.linear(4), neurons
+    said = {"dialect": "spikingjelly", "dt": 1e-4, **RESET}
+    return build.sequential(build.input(3), *layers, seed=0, **said)
+
+
+@pytest.mark.parametrize("source", [snntorch, spikingjelly])
+def test_a_file_of_its_own_kind_keeps_its_numbers(source):
+    graph = source()
+    made = convert(graph, to=source.__name__)
     for name, node in graph.nodes.items():
         for key, value in node.parameters.items():
             np.testing.assert_allclose(numbers(made, name, key), value, rtol=1e-9)

@@ -38,3 +38,25 @@ def test_snntorch_is_known_by_betas_in_single_precision(betas, single):
     layers = build.linear(len(betas)), build.lif(tau=r * 1e-4, r=r)
     graph = build.sequential(build.input(1), *layers, seed=0, dialect="snntorch")
     assert _is_single_precision(graph.nodes) is single
+
+
+@pytest.mark.parametrize(
+    ("floor", "neuron", "taken"),
+    [
+        (-1.0, build.integrate_and_fire(), True),
+        (-2.0, build.integrate_and_fire(v_threshold=2.0), True),
+        (-1.0, build.integrate_and_fire(v_threshold=[1.0, 2.0]), False),
+        (-0.5, build.integrate_and_fire(), False),
+        (-1.0, build.lif(tau=5.0), False),
+    ],
+)
+def test_sinabs_bounds_its_iaf_by_minus_their_threshold(floor, neuron, taken):
+    layers = (build.linear(2), neuron)
+    graph = build.sequential(
+        build.input(2), *layers, seed=0, dialect="sinabs", min_v_mem=floor, norm_input=False
+    )
+    if taken:
+        assert convert(graph, to="sinabs").losses == ()
+        return
+    with pytest.raises(ConversionError, match="'2'"):
+        convert(graph, to="sinabs")

@@ -66,7 +66,7 @@ def events_of(chip: Chip, run: Run, neurons: np.ndarray, sources: np.ndarray) ->
     for source, number in zip(run.sources, sources.tolist(), strict=True):
         for event in source.events if number >= 0 else ():
             if 0 <= event < chip.buses << chip.event_bits:
-                address = event & ((1 << chip.event_bits) - 1)
+                address = event % (1 << chip.event_bits)
                 entries.append((number, chip.link_input(chip.link_of(event)), address, False))
     table = np.array(entries, np.int64).reshape(-1, 4)
     return ChipEvents(

@@ -46,9 +46,10 @@ def lambert_w(z: np.ndarray) -> np.ndarray:
     """The principal branch of Lambert's W (w exp(w) = z) for z >= 0, by Newton's method in log
     form.
     """
-    w = np.log1p(z)
+    positive = np.where(z > 0, z, 1.0)
+    w = np.log1p(positive)
     for _ in range(32):
-        w = w * (1 + np.log(np.where(z > 0, z, 1) / np.where(w > 0, w, 1))) / (1 + w)
+        w = w * (1 + np.log(positive / w)) / (1 + w)
     return np.where(z > 0, w, 0.0)
 
 

@@ -202,8 +202,7 @@ def _currents_apart(draft: Draft, recurrent: list[Edge], late: bool, dt: float) 
 
 def _has_its_floor(step: Step) -> bool:
     """IAF, bounded by -v_threshold: the one lower bound that its importer sets."""
-    level = float(np.ravel(step.v_threshold)[0]) if step.v_threshold.size else 0.0
-    same = bool(np.all(step.v_threshold == level)) and step.floor == -level
+    same = step.floor is not None and bool(np.all(step.v_threshold == -step.floor))
     return same and bool(np.all(step.decay == 1)) and not step.current_based
 
 
