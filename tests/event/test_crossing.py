@@ -109,6 +109,21 @@ def test_tau_shapes_are_found():
     assert find_tau_shape(ones * (1 + 1e-9), ones) is TauShape.ANY
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.7])
+@pytest.mark.parametrize("t", [1e-3, 0.5, 3.0, 40.0])
+def test_integrals_of_the_flow_are_those_by_quadrature(x64, t, rate):
+    tau_mem, tau_syn = np.array([0.5, 1.0, 3.0]), np.array([1.0, 1.0, 0.4])
+    parameters = {name: np.ones(3) for name in ("r", "w_in", "v_leak", "v_threshold", "v_reset")}
+    neuron = CubaLIFDelta(tau_shape=TauShape.ANY)
+    lanes = neuron.lanes(parameters | {"tau_mem": tau_mem, "tau_syn": tau_syn}, None)
+    nodes, weights = np.polynomial.legendre.leggauss(120)
+    at = t * (nodes[:, None] + 1) / 2
+    weights = t / 2 * weights[:, None] * np.exp(-rate * at)
+    expected = [np.sum(weights * np.asarray(part), axis=0) for part in neuron.decay(lanes, at)]
+    found = neuron.integrals(lanes, np.full(3, t), rate)
+    np.testing.assert_allclose(np.array([found.em, found.es, found.k]), expected, rtol=1e-10)
+
+
 # The crossing
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxsnn import lower
 from jaxsnn.errors import ConversionError
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
@@ -60,3 +61,14 @@ def test_sinabs_bounds_its_iaf_by_minus_their_threshold(floor, neuron, taken):
         return
     with pytest.raises(ConversionError, match="'2'"):
         convert(graph, to="sinabs")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "r", "detached"), [("snntorch", 10.0, True), ("spyx", 0.9, False)]
+)
+def test_gradients_pass_the_resets_of_spyx(dialect, r, detached):
+    layers = build.linear(2), build.lif(tau=1e-3, r=r)
+    said = {"reset": "subtract", "reset_delay": True, "dt": 1e-4}
+    graph = build.sequential(build.input(2), *layers, seed=0, dialect=dialect, **said)
+    (population,) = lower(graph).populations.values()
+    assert population.detaches_resets is detached
