@@ -49,18 +49,20 @@ class Net(torch.nn.Module):
 
     def __init__(self, graph: Graph, step: float, decay: float):
         super().__init__()
-        self.step, self.tau = step, float(graph.nodes["2"].tau_syn[0])
+        nodes: Any = graph.nodes
+        self.step, self.tau = step, float(nodes["2"].tau_syn[0])
         self.fade = decay * self.tau
         self.weights, self.cells = torch.nn.ParameterList(), []
-        for name, options in (("1", {}), ("2", {"threshold": 1e9})):
-            neurons = graph.nodes[name]
+        kinds: dict[str, dict[str, Any]] = {"1": {}, "2": {"threshold": 1e9}}
+        for name, options in kinds.items():
+            neurons = nodes[name]
             tau_mem, tau_syn = float(neurons.tau_mem[0]), float(neurons.tau_syn[0])
-            decays = {
+            decays: dict[str, Any] = {
                 "alpha": float(np.exp(-step / tau_syn)),
                 "beta": float(np.exp(-step / tau_mem)),
             }
             # its currents are added to V in each step, those of NIR over tau_mem
-            weight = step / tau_mem * np.asarray(graph.nodes[f"w{name}"].weight)
+            weight = step / tau_mem * np.asarray(nodes[f"w{name}"].weight)
             self.weights.append(torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32)))
             reset = "none" if options else "zero"
             self.cells.append(snntorch.Synaptic(**decays, **options, reset_mechanism=reset))
