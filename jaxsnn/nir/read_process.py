@@ -27,6 +27,9 @@ from jaxsnn.nir.read_limits import ReadLimits
 _BESIDE = 2**29
 _TRUSTED = "or export it again"
 
+#: Seconds within which a Ctrl-C that ended the child has come here, too.
+_UNTIL_OURS = 0.1
+
 
 class ReadProcess:
     """A child that writes to a pipe; use it as a context, at whose end it is gone.
@@ -101,9 +104,17 @@ class ReadProcess:
         )
 
     def _ended(self) -> FileError:
-        """Why the child wrote no more."""
+        """Why the child wrote no more.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C ended it.
+        """
         status = self._wait()
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        if number == signal.SIGINT:
+            # It goes to both, and may come to the child first.
+            time.sleep(_UNTIL_OURS)
+            raise KeyboardInterrupt
         if number == getattr(signal, "SIGXCPU", None) and number is not None:
             return self._too_late()
         if number is None or number in (signal.SIGKILL, signal.SIGTERM):

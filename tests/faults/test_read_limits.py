@@ -78,6 +78,15 @@ def test_ctrl_c_ends_it(tmp_path):
     assert not state.exists() or state.read_text().split()[2] == "Z"  # dead, and not yet buried
 
 
+def test_ctrl_c_that_comes_to_the_child_alone_is_no_crash(tmp_path):
+    def work(out):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    limits = ReadLimits(max_bytes=1, timeout=60)
+    with ReadProcess(tmp_path, work, limits) as child, pytest.raises(KeyboardInterrupt):
+        child.read(1)
+
+
 def test_the_child_is_gone_when_its_parent_stops_early(tmp_path):
     with ReadProcess(
         tmp_path, lambda out: time.sleep(60), ReadLimits(max_bytes=1, timeout=60)
