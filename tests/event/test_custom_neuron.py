@@ -227,6 +227,7 @@ def test_it_is_trained():
     assert values[-1] < 0.7 * values[0]
 
 
+@pytest.mark.slow
 def test_fit_takes_it():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)

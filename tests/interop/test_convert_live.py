@@ -181,8 +181,15 @@ def test_every_reset_of_snntorch(kind, reset, delay, target, converts):
     converts(*in_order(snntorch_case(kind, seed=3, **options), target))
 
 
-@pytest.mark.parametrize("delay", [True, False])
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize(
+    ("reset", "delay"),
+    [
+        ("subtract", True),
+        ("subtract", False),
+        pytest.param("zero", True, marks=pytest.mark.slow),
+        ("zero", False),
+    ],
+)
 def test_loops_with_a_tau_for_each_neuron_to_spikingjelly(reset, delay, converts):
     options = {"reset_mechanism": reset, "reset_delay": delay}
     converts(*in_order(snntorch_case("rleaky", seed=3, **options), "spikingjelly"))
