@@ -8,7 +8,7 @@ from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import fit
-from jaxsnn.train.loop.parameter_noise import noise_of, noisy
+from jaxsnn.train.loop.parameter_noise import noise_notes, noise_of, noisy
 from tests.helpers.small_task import DATA, small_net
 
 
@@ -79,6 +79,20 @@ def test_validation_meets_noise_the_same_in_each_epoch_and_the_test_none():
     assert abs(first.validation_loss - quiet.history[0].validation_loss) > 1e-3
     assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-5)
     assert loud.test_accuracy == quiet.test_accuracy
+    said = "the validation samples meet the noise of training"
+    assert [any(said in note for note in run.notes) for run in (quiet, loud)] == [False, True]
+
+
+def test_weights_that_have_no_gain_are_named():
+    plain = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": np.zeros(2)}
+    graph = build.sequential(
+        build.input((1, 4, 4)),
+        build.node("Conv2d", weight=np.ones((2, 1, 3, 3)), input_shape=(4, 4), **plain),
+        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+    )
+    notes = noise_notes(lower(graph), (("weight", 0.1), ("input_gain", 0.1)))
+    assert any("the weights of '1' are no matrix" in note for note in notes)
+    assert len(noise_notes(lower(graph), (("weight", 0.1),))) == 1
 
 
 def test_noise_of_what_takes_none_is_refused():

@@ -73,6 +73,18 @@ def noisy(network: Network, noise: Noise, key: jax.Array) -> Network:
     return network.with_parameters(changed)
 
 
+def noise_notes(network: Network, noise: Noise | None) -> list[str]:
+    """What training with noise has to say: where it is met, and weights that have no gain."""
+    if not noise:
+        return []
+    said = ["the validation samples meet the noise of training, the same in each epoch"]
+    gains = [name for name, _ in noise if name in _GAINS]
+    for node, own in sorted(network.parameters.items()) if gains else ():
+        if "weight" in own and jnp.ndim(own["weight"]) != 2:
+            said.append(f"the weights of '{node}' are no matrix, and take no noise of {gains[0]}")
+    return said
+
+
 def _factors(
     deviation: float, shape: tuple[int, ...], like: jax.Array, key: jax.Array
 ) -> jax.Array:

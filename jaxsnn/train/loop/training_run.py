@@ -46,6 +46,7 @@ from jaxsnn.train.loop.epoch import (
 from jaxsnn.train.loop.history import EpochRecord, Fit, epoch_record, mean, merit, progress_line
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.parallel import is_first, make_mesh, on_all, on_first, on_host
+from jaxsnn.train.loop.parameter_noise import Noise, noise_notes
 from jaxsnn.train.loop.scaling import step_scales
 from jaxsnn.train.loop.train_plan import TrainPlan
 from jaxsnn.train.losses.regularizers import SpikeBudget
@@ -120,7 +121,8 @@ class TrainingRun:
         in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
         self.slots = max((own.slots for own in in_memory.values()), default=0)
         self.splits |= on_all(in_memory, mesh)
-        self.notes = [*plan.notes, *trainables.notes]
+        noise = cast(Noise | None, options.noise)
+        self.notes = [*plan.notes, *trainables.notes, *noise_notes(network, noise)]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
         batches = len(data.train) // self.batch_size
         self.rates = learning_rates(
