@@ -67,6 +67,8 @@ def test_not_a_number_is_no_spike():
 def test_values_outside_are_refused_by_name():
     with pytest.raises(UsageError, match=r"sample 1, channel 0 has the value 1\.5"):
         Latency(t_min=0.0, t_max=1.0)([[0.5], [1.5]])
+    with pytest.raises(UsageError, match=r"has the value 1\.00000012"):
+        Latency(t_min=0.0, t_max=1.0)(np.nextafter(np.ones((1, 1), np.float32), 2))
     with pytest.raises(UsageError, match=r"\(samples, channels\)"):
         Latency(t_min=0.0, t_max=1.0)([0.5])
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train.data.image_files import read_idx, read_images
-from jaxsnn.train.data.images import fashion_mnist_splits, mnist_splits
+from jaxsnn.train.data.images import _bright, fashion_mnist_splits, mnist_splits
 from jaxsnn.train.data.labelled_files import load_splits
 
 RNG = np.random.default_rng(0)
@@ -133,6 +133,14 @@ def test_smaller_images_are_means_of_areas(tmp_path):
     assert np.allclose(thirds.mean(axis=(1, 2)), IMAGES["test"].mean(axis=(1, 2)) / 255, atol=1e-6)
     with pytest.raises(UsageError, match="side is 5, and the images are 6 x 4"):
         mnist_splits(folder=tmp_path, side=5)
+
+
+def test_a_white_image_of_any_size_is_not_brighter_than_white():
+    white = np.full((1, 28, 28), 255, np.uint8)
+    for side in range(1, 29):
+        values = _bright(white, side)
+        assert values.max() <= 1
+        assert values.min() > 1 - 1e-6
 
 
 def test_who_has_no_data_is_told_where_to_get_them(tmp_path):

@@ -394,7 +394,7 @@ def _flat_values(values: Any, what: str) -> np.ndarray:
     if outside.any():
         sample, channel = (int(place) for place in np.argwhere(outside)[0])
         raise UsageError(
-            f"sample {sample}, channel {channel} has the value {values[sample, channel]:g}",
+            f"sample {sample}, channel {channel} has the value {values[sample, channel]:.9g}",
             fix=f"scale the data, {what} encoding takes values from 0 to 1",
         )
     return values

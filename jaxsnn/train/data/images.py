@@ -94,7 +94,8 @@ def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
             fix="give a smaller side",
         )
     rows, columns = (_areas(size, side) for size in bright.shape[1:])
-    return np.einsum("ir,nrc,jc->nij", rows, bright, columns, optimize=True)
+    means = np.einsum("ir,nrc,jc->nij", rows, bright, columns, optimize=True)
+    return np.minimum(means, 1)  # rounding can lift the mean of white pixels above 1
 
 
 def _areas(size: int, side: int) -> np.ndarray:
