@@ -162,13 +162,14 @@ def test_bumps_find_the_weights_through_scale_with_their_sign():
     assert gradient["4"]["weight"].tolist() == [[-2.0, -2.0]]
 
 
-def test_only_the_silent_neuron_of_the_label_is_bumped_for_its_part_of_the_batch():
-    """Neuron 0 fires, neuron 1 never: it is the label of one sample of four."""
+@pytest.mark.parametrize(("labels", "bump"), [([0, 1, 0, 0], 0.5), ([1, 1, 1, 0], 1.0)])
+def test_only_the_silent_neuron_of_the_label_is_bumped_for_its_part_of_the_batch(labels, bump):
+    """Neuron 0 fires, neuron 1 never: half of two labels' samples would be its share."""
     graph = build.sequential(
         build.input(1), build.linear(weight=np.array([[20.0], [0.0]])), neurons()
     )
     event = Events(time=jnp.zeros((4, 1)), index=jnp.zeros((4, 1), jnp.int32))
     solution = simulate(lower(graph), event, T_END)
     assert (np.asarray(solution.spikes["2"].count) > 0).tolist() == [[True, False]] * 4
-    wanted = wanted_bumps(WeightBumping(label=1.0), solution, jnp.array([0, 1, 0, 0]), "2")
-    assert wanted["2"].tolist() == [0.0, 0.25]
+    wanted = wanted_bumps(WeightBumping(label=1.0), solution, jnp.array(labels), "2")
+    assert wanted["2"].tolist() == [0.0, bump]

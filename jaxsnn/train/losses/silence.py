@@ -31,7 +31,8 @@ class WeightBumping:
     learning rate: 1 is a full step of Adam, in kicks.
 
     Attributes:
-        label: for the neuron of the label, times the fraction of the batch in which it is silent.
+        label: for the neuron of the label, times the fraction of its samples in which it is silent,
+            where each label has as many: an output that never fires is raised by `label`.
         hidden: for a neuron that fires in too few samples.
         hidden_fraction: fraction of a batch below which these are too few.
     """
@@ -68,7 +69,7 @@ class WeightBumping:
             read: the population that the loss reads.
         """
         return {
-            name: self.label * fraction
+            name: self.label * jnp.minimum(fraction * len(fraction), 1.0)
             if name == read
             else jnp.where(fraction < self.hidden_fraction, self.hidden, 0.0)
             for name, fraction in fractions.items()
