@@ -190,6 +190,22 @@ def test_a_run_that_collapses_goes_back_to_its_best_epoch():
     assert [record.factor for record in trained.history] == [1.0] * 6 + [pytest.approx(1 / 3)] * 2
 
 
+def test_with_an_average_it_goes_back_to_the_average_that_validated_best():
+    """With steps of zero from there on, what is trained is what was kept."""
+    settings = {
+        "batch_size": 4,
+        "epochs": 6,
+        "ema_decay": 0.99,
+        "schedule": lambda step: (0.02, 0.02, 20.0, 20.0, 20.0, 0.0, 0.0)[int(step) // 73],
+    }
+    trained = fit(small_net(), DATA, **{**QUICK, **settings})
+    (note,) = (note for note in trained.notes if "collapsed" in note)
+    assert ": back to epoch 2" in note
+    kept = evaluate(trained.graph, DATA.train, bias=True)
+    assert trained.history[6].train_accuracy == pytest.approx(kept, abs=1e-6)
+    assert trained.history[6].validation_accuracy == trained.history[2].validation_accuracy
+
+
 @pytest.mark.parametrize("on_failure", ["stop", pytest.param("back", marks=pytest.mark.slow)])
 def test_not_a_number_stops_the_run_and_keeps_the_best(on_failure):
     with pytest.raises(TrainingStopped, match=r"lower the learning rate from 1e\+38") as caught:

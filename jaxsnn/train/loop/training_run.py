@@ -316,7 +316,9 @@ class TrainingRun:
         self.failures += 1
         self.factor *= _SMALLER
         self.failing_epochs = 0
-        self.state = state
+        # its average validated best, and the raw numbers behind it may have failed already
+        averaged = state.average is not None
+        self.state = on_all(begin(self.setup, state.best), self.setup.mesh) if averaged else state
         note = (
             f"{failure}: back to epoch {record.epoch}, steps are {self.factor:.2g} of what they"
             " were"
