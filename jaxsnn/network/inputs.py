@@ -189,6 +189,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             " in each step, or simulate in steps by engine=TimeStepped()",
             node=name,
         )
+    _refuse_no_numbers(name, {"time": events.time, "index": events.index})
     shapes = np.shape(events.time), np.shape(events.index)
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
@@ -208,6 +209,27 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
         else:
             refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
     return Events(time=_as_rows(events.time, dtype), index=_as_rows(events.index, np.int32))
+
+
+def _refuse_no_numbers(name: str, arrays: Mapping[str, Any]) -> None:
+    """Refuse rows of different lengths, and what holds text or anything else than real numbers."""
+    for key, given in arrays.items():
+        if isinstance(given, Tracer):
+            continue
+        try:
+            kind = np.asarray(given).dtype.kind
+        except ValueError:
+            raise UsageError(
+                f"input '{name}': {key} has rows of different lengths",
+                fix="fill shorter ones up: time inf, index the number of channels",
+                node=name,
+            ) from None
+        if kind in "SUOcMm":
+            raise UsageError(
+                f"input '{name}': {key} holds {np.asarray(given).dtype}",
+                fix="give numbers, times in seconds",
+                node=name,
+            )
 
 
 def _as_rows(array: Any, dtype: Any) -> Any:

@@ -172,12 +172,17 @@ class Network:
 
 
 def check_precision(network: Network) -> None:
-    """Refuse arrays of 64 bits where JAX computes with 32; NumPy's it takes over as they are.
+    """Refuse what is no Network, and arrays of 64 bits where JAX computes with 32; NumPy's it takes
+    over as they are.
 
     Raises:
         UsageError: names the first.
     """
     wide = jnp.result_type(float)
+    if not isinstance(network, Network):
+        raise UsageError(
+            f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
+        )
     for name, own in network.parameters.items():
         for key, value in own.items():
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
