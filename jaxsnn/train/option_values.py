@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
@@ -99,7 +98,7 @@ def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
     """The check of a whole number that must not be smaller, nor larger."""
 
     def check(name: str, value: Any) -> None:
-        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
         if not is_whole:
             fix = f"give a whole number of at least {least}"
             raise UsageError(f"{name} is {shown(value)}", fix=fix)
