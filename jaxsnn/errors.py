@@ -191,7 +191,7 @@ OPTIONS = frozenset((
     "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
     "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
-    "signs",
+    "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
     "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "values", "verify",
 ))
