@@ -60,7 +60,8 @@ class EventDriven(EventOptions):
             For a population that feeds no other it only leaves the later spikes out. For others it
             changes what the network does, and NIR cannot say it: other simulators of the exported
             file will not do it.
-        refractory: seconds for which V stays at v_reset after a spike. NIR cannot say it either.
+        refractory: seconds for which V stays at v_reset after a spike, at 0 where resets subtract
+            v_threshold. NIR cannot say it either.
         min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
             (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
             without bound; `clipped_slopes` of the solution counts the spikes that this touched.
