@@ -226,7 +226,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             " in each step, or simulate in steps by engine=TimeStepped()",
             node=name,
         )
-    _refuse_no_numbers(name, {"time": events.time, "index": events.index})
+    refuse_no_numbers(name, events)
     shapes = np.shape(events.time), np.shape(events.index)
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
@@ -248,9 +248,17 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
     return Events(time=_as_rows(events.time, dtype), index=_as_rows(events.index, np.int32))
 
 
-def _refuse_no_numbers(name: str, arrays: Mapping[str, Any]) -> None:
-    """Refuse rows of different lengths, and what holds text or anything else than real numbers."""
-    for key, given in arrays.items():
+def refuse_no_numbers(name: str, events: Any) -> None:
+    """Refuse rows of different lengths, and what holds text or anything else than real numbers.
+
+    Args:
+        events: with time, index, and maybe value.
+
+    Raises:
+        UsageError: names the array.
+    """
+    for key in ("time", "index", "value"):
+        given = getattr(events, key, 0)
         if isinstance(given, Tracer):
             continue
         try:

@@ -240,12 +240,33 @@ def of_a(events):
         (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
         (lambda network: jaxsnn.convert(network, to="norse"), "a Network is not a Graph"),
         (lambda network: jaxsnn.lower(network), "a Network is not a Graph"),
+        (lambda network: jaxsnn.update_graph(network, graph()), "a Network is not a Graph"),
+        (lambda network: jaxsnn.place_and_route(graph()), r"pass jaxsnn.quantize\(graph\).netlist"),
+        (lambda network: jaxsnn.fidelity(graph(), np.ones((5, 1, 2))), 'pass {"x": array}'),
+        (lambda network: jaxsnn.lower(graph(), dtype="float16"), "networks are float32 or float64"),
+        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 or float64"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: give a positive"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': give"),
+        (
+            lambda network: jaxsnn.with_synaptic_delays(network, "wa", np.ones((3, 3))),
+            r"delay has shape \(3, 3\), its weight \(2, 2\): give one delay",
+        ),
+        (
+            lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
+            "delay is '1ms': give seconds",
+        ),
+        (lambda network: build.input(2.5), "a size is 2.5: give whole numbers of at least 1"),
+        (lambda network: build.input((2, 0)), r"a size is \(2, 0\): give whole numbers"),
     ],
 )
 def test_something_else_than_is_wanted_is_refused_in_words(network, call, message):
     """Text for a number, a class for its object, a network for a graph: no error of NumPy's."""
     with pytest.raises(UsageError, match=message):
         call(network)
+
+
+def test_a_size_may_be_a_number_of_numpy():
+    assert build.input(np.prod((2, 3))).size == (6,)
 
 
 def test_a_graph_that_is_written_to_a_graph_is_told_the_order():

@@ -87,6 +87,7 @@ def update_graph(graph: Graph, network: Network) -> Graph:
             other where the framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a
             network of another graph.
     """
+    refuse_no_graph(graph)
     before = lower(graph, dtype=network.dtype).parameters
     parameters, delays = without_synaptic_delays(network)
     _refuse_others(before, parameters)
