@@ -8,6 +8,7 @@ to `--dt 1e-4` (`in_flags`).
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ OPTIONS = frozenset((
     "epochs", "force", "headroom", "initial", "input_range", "loss", "lr", "max_bytes", "max_spikes", "min_v_mem",
     "norm_input", "on_failure", "optimiser", "patience", "percentile", "plot", "process", "processes",
     "read_timeout", "readout", "reset", "reset_delay", "reset_size", "resume", "runs", "scale", "schedule", "seed",
-    "signs",
+    "signs", "slope",
     "speedup", "spike_area", "spike_fn", "spike_kernel", "spikes_per_sample", "svg", "synapses_per_weight", "t_end",
     "threshold", "time_limit", "time_unit", "to", "to_dt", "train", "values", "verify",
 ))
@@ -288,6 +289,31 @@ def printable(text: str) -> str:
     'a\\\\u001b[2Jb'
     """
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def as_number(value: object) -> float:
+    """The float of one number; NaN of what is none, such as text, for checks that refuse NaN.
+
+    >>> as_number(3), as_number("3"), as_number([3, 4])
+    (3.0, nan, nan)
+    """
+    if isinstance(value, str | bytes):
+        return math.nan
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def shown(value: object) -> str:
+    """A number for a message; what is none as Python writes it.
+
+    >>> shown(0.5), shown("10ms")
+    ('0.5', "'10ms'")
+    """
+    number = as_number(value)
+    is_number = not math.isnan(number) or isinstance(value, float)
+    return f"{number:g}" if is_number else repr(value)
 
 
 #: JAX makes a random key of 32 bits of a seed: larger ones would draw what a smaller one draws.

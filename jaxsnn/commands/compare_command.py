@@ -108,11 +108,13 @@ def compared(network: Any, recorded: Any, t_end: float, labels: Any = None) -> C
         expected[name] = by_neuron(np.asarray(events.time), np.asarray(events.index), size)
         tau = float(np.mean(np.asarray(network.parameters[name]["tau_syn"])))
         found[name] = residuals(expected[name], times, tau)
-    last = list(found)[-1] if found else None
-    if labels is None or last is None:
+    # Where several populations answer, nobody has said which of them the labels are of.
+    answer = {name for names in network.outputs.values() for name in names} & set(found)
+    if labels is None or len(answer) != 1:
         return CompareOutcome(populations=found, accuracy=None, expected_accuracy=None)
+    (name,) = answer
     return CompareOutcome(
         populations=found,
-        accuracy=first_spike_accuracy(recorded.times[last], labels),
-        expected_accuracy=first_spike_accuracy(expected[last], labels),
+        accuracy=first_spike_accuracy(recorded.times[name], np.asarray(labels)),
+        expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
     )

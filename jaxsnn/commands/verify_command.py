@@ -81,7 +81,7 @@ class VerifyOutcome:
             others = f" (or {listing(self.fits[1:], limit=2)})" if self.fits[1:] else ""
             lines.append(in_flags(f"it verifies with {self.fits[0]}{others}"))
         elif not found.ok:
-            lines.append("nor with another reset or delay, of all nodes or of one")
+            lines.append("nor with another reset or delay that was tried, of all nodes or of one")
         return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxsnn.errors import UsageError, refuse, suggestion
+from jaxsnn.errors import UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.event_options import BACKENDS, BUDGETS, EventOptions
 from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.event_solution import EventSolution, conclude, samples_axis
@@ -60,7 +60,8 @@ class EventDriven(EventOptions):
             For a population that feeds no other it only leaves the later spikes out. For others it
             changes what the network does, and NIR cannot say it: other simulators of the exported
             file will not do it.
-        refractory: seconds for which V stays at v_reset after a spike. NIR cannot say it either.
+        refractory: seconds for which V stays at v_reset after a spike, at 0 where resets subtract
+            v_threshold. NIR cannot say it either.
         min_slope: smallest slope of V at a spike that a gradient is divided by, as a fraction of
             (v_threshold - v_reset) / tau_mem. Near a tangential crossing exact gradients grow
             without bound; `clipped_slopes` of the solution counts the spikes that this touched.
@@ -243,8 +244,8 @@ def _train(given: Input) -> Train:
 def _checked_end(t_end: Any, dtype: Any) -> Float[Array, ""]:
     if t_end is None:
         raise UsageError("t_end is missing", fix="pass when the simulation ends, in seconds")
-    if not isinstance(t_end, Tracer) and not 0 < t_end < np.inf:
-        raise UsageError(f"t_end is {t_end:g} s", fix="pass a finite time after 0, in seconds")
+    if not isinstance(t_end, Tracer) and not 0 < as_number(t_end) < np.inf:
+        raise UsageError(f"t_end is {shown(t_end)} s", fix="pass a finite time after 0, in seconds")
     return as_given(t_end, dtype)
 
 
@@ -286,12 +287,12 @@ def check_options(network: Network, options: EventOptions) -> None:
         raise UsageError(
             f"backend is '{options.backend}'", fix=suggestion(options.backend, BACKENDS)
         )
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"threads is {options.threads}", fix="give at least 1")
+    if options.threads is not None and not as_number(options.threads) >= 1:
+        raise UsageError(f"threads is {shown(options.threads)}", fix="give at least 1")
     for option in ("min_slope", "jump_width"):
         # "not at least", so that NaN is refused
-        if (found := getattr(options, option)) is not None and not found >= 0:
-            raise UsageError(f"{option} is {found}", fix="give at least 0")
+        if (found := getattr(options, option)) is not None and not as_number(found) >= 0:
+            raise UsageError(f"{option} is {shown(found)}", fix="give at least 0")
     parts = [wire.name for wire in network.wires if wire.kind in ("neuron", "Threshold")]
     for option in (*BUDGETS, "refractory"):
         value = getattr(options, option)
@@ -299,17 +300,22 @@ def check_options(network: Network, options: EventOptions) -> None:
         meant = parts if option in ("max_spikes", "max_events") else network.populations
         # a name that nothing has would be a setting without effect
         refuse_strangers(option, named, meant, "a population")
-        least = 0 if option == "refractory" else 1
+        fix = "give at least 0" if option == "refractory" else "give at least 1, a whole number"
         for name in parts:
-            if (found := options.of(option, name)) is not None and not found >= least:
-                raise UsageError(
-                    f"{option} is {found} for '{name}'", fix=f"give at least {least}", node=name
-                )
+            found = options.of(option, name)
+            if found is not None and not _is_sound(option, found):
+                raise UsageError(f"{option} is {shown(found)} for '{name}'", fix=fix, node=name)
     # Readouts have no first spike.
     only = options.first_spike_only
     firing = [name for name, population in network.populations.items() if population.fires]
     named = () if isinstance(only, bool) else only
     refuse_strangers("first_spike_only", named, firing, "a spiking population")
+
+
+def _is_sound(option: str, value: Any) -> bool:
+    """Whether a population can have a refractory time, or a budget, of this."""
+    number = as_number(value)
+    return number >= 0 if option == "refractory" else number >= 1 and number == int(number)
 
 
 def refuse_strangers(option: str, named: Iterable[str], meant: Collection[str], what: str) -> None:

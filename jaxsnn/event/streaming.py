@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxsnn.errors import LoweringError, Problem, UsageError, refuse, suggestion
+from jaxsnn.errors import LoweringError, Problem, UsageError, as_number, refuse, shown, suggestion
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.driven_lif import LIFUnderLI
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
@@ -21,7 +21,7 @@ from jaxsnn.event.native.native_layer import stacked
 from jaxsnn.event.native.native_stream import NativeStream, StreamLanes, StreamWiring
 from jaxsnn.event.populations import PopulationPart, steps_late
 from jaxsnn.network.cycles import Cycle, groups
-from jaxsnn.network.inputs import by_input, refuse_bad_events
+from jaxsnn.network.inputs import by_input, refuse_bad_events, refuse_no_numbers
 from jaxsnn.network.network import Network, check_precision
 from jaxsnn.network.operators import Operator
 from jaxsnn.network.spikes import Events
@@ -129,9 +129,9 @@ class EventStream:
         return self._native.waiting()
 
     def _end(self, until: float) -> float:
-        if not self.time <= until < np.inf:
+        if not self.time <= as_number(until) < np.inf:
             raise UsageError(
-                f"until is {until:g} s, and the stream is at {self.time:g} s",
+                f"until is {shown(until)} s, and the stream is at {self.time:g} s",
                 fix="give a finite time that is not before that",
             )
         return float(until)
@@ -162,6 +162,7 @@ class EventStream:
                 fix="pass jaxsnn.Events(time=..., index=...) or jaxsnn.GradedEvents",
                 node=name,
             )
+        refuse_no_numbers(name, events)
         time, channel = np.asarray(events.time, float), np.asarray(events.index)
         value = np.asarray(events.value, float) if isinstance(events, GradedEvents) else None
         shapes = [array.shape for array in (time, channel, value) if array is not None]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.inputs import (
     by_input,
     checked_input,
@@ -108,6 +108,8 @@ def _steps(t_end: float, dt: float | None) -> int:
             "the length of a step is unknown",
             fix="pass dt=1e-3, for example, or leave t_end out",
         )
+    if not math.isfinite(as_number(t_end)):
+        raise UsageError(f"t_end is {shown(t_end)} s", fix="pass a finite time after 0, in seconds")
     steps = round(float(t_end) / dt)
     if steps < 1:
         raise UsageError(

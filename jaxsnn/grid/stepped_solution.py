@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,8 @@ class SteppedSolution:
         spiking: Output nodes that receive spikes alone.
         approximations: what is only approximated, and where what was said is not followed, a
             sentence each.
+        shortest_tau: the shortest time constant of the populations whose steps depend on dt,
+            seconds; inf where there is none.
         culprit: the number that ended the run as NOT_FINITE, where `simulate` found it.
     """
 
@@ -53,6 +56,7 @@ class SteppedSolution:
     feeding: tuple[tuple[str, tuple[str, ...]], ...] = field(metadata={"static": True})
     spiking: tuple[str, ...] = field(metadata={"static": True})
     approximations: tuple[str, ...] = field(metadata={"static": True})
+    shortest_tau: Float[Array, ""] | None = None
     culprit: Problem | None = field(default=None, metadata={"static": True})
 
     # ---- what came out; gradients are those of the surrogate
@@ -145,8 +149,8 @@ class SteppedSolution:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Approximations, and which events were moved or left out, a sentence each (the latter
-        outside jit only).
+        """Approximations, a step that is too long for the network, and which events were moved or
+        left out, a sentence each (all but the first outside jit only).
         """
         if isinstance(self.result, Tracer):
             return self.approximations
@@ -160,7 +164,20 @@ class SteppedSolution:
             for name, count in self.late.items()
             if (number := int(np.sum(count)))
         ]
-        return *self.approximations, *moved, *late
+        return *self.approximations, *self._coarse(), *moved, *late
+
+    def _coarse(self) -> Iterator[str]:
+        """Whether neurons forget within one step what came before, as where milliseconds were
+        meant.
+        """
+        if self.shortest_tau is None or self.dt is None:
+            return
+        shortest = float(np.min(np.asarray(self.shortest_tau)))
+        if shortest < self.dt:
+            yield (
+                f"a step of {format_time(self.dt)} is longer than the shortest time constant,"
+                f" {format_time(shortest)} (times are in seconds)"
+            )
 
     @property
     def budgets(self) -> dict[str, dict[str, object]]:

@@ -29,7 +29,7 @@ from jaxsnn.grid.stepped_solution import (
     stepped_samples_axis,
 )
 from jaxsnn.grid.surrogate import Surrogate
-from jaxsnn.grid.timing import step_length
+from jaxsnn.grid.timing import needs_dt, step_length
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
 from jaxsnn.network.meshes import by_compiler
@@ -182,7 +182,20 @@ def _stepped(engine: TimeStepped, network: Network, given: Rasters) -> SteppedSo
         feeding=tuple(network.outputs.items()),
         spiking=spiking_outputs(network),
         approximations=approximations(network),
+        shortest_tau=_shortest_tau(network),
     )
+
+
+def _shortest_tau(network: Network) -> Float[Array, ""]:
+    """The shortest time constant of the populations whose steps depend on dt, seconds."""
+    taus = [
+        value
+        for name, population in network.populations.items()
+        if needs_dt(population) and not population.counts_steps
+        for key, value in network.parameters[name].items()
+        if key.startswith("tau")
+    ]
+    return jnp.min(entries(taus), initial=jnp.inf)
 
 
 def simulate_steps(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxsnn.errors import LoweringError, UsageError
+from jaxsnn.errors import LoweringError, UsageError, as_number, shown
 from jaxsnn.network.structure import Population, Wire
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def step_length(network: Network, dt: float | None) -> float | None:
         UsageError: the engine's dt is not positive, or contradicts the network.
         LoweringError: it is needed and unknown.
     """
-    if dt is not None and not (math.isfinite(dt) and dt > 0):
-        raise UsageError(f"the engine has dt = {dt:g} s", fix="give a positive dt, in seconds")
+    if dt is not None and not (math.isfinite(as_number(dt)) and as_number(dt) > 0):
+        raise UsageError(f"the engine has dt = {shown(dt)} s", fix="give a positive dt, in seconds")
     for population in network.populations.values():
         own = population.dt
         if dt is not None and own is not None and abs(dt - own) > _TOLERANCE * own:

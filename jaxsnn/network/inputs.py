@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +35,10 @@ def checked_inputs(network: Network, inputs: Any) -> dict[str, Input]:
         UsageError: inputs that do not fit the network, or each other.
     """
     given = by_input(network, inputs)
+    for name, own in given.items():
+        if isinstance(own, Currents):
+            axes = jnp.shape(own.value)[jnp.ndim(own.time) :]
+            refuse_other_axes(name, axes, shape_of_input(network, name))
     trains = {
         name: checked_input(name, given[name], size, network.dtype)
         for name, size in network.inputs.items()
@@ -95,6 +101,37 @@ def refuse_different_batches(batches: dict[str, int]) -> None:
         raise UsageError(
             f"the inputs have different batch sizes {batches}", fix="use one size for all"
         )
+
+
+def refuse_other_axes(name: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Refuse as many numbers as an input has channels, but in another order of axes, such as images
+    whose colours come last: joined into one axis they would be other channels. Axes may be joined
+    already.
+
+    Args:
+        axes: of the values of one sample.
+        shape: of the input.
+
+    Raises:
+        UsageError: says both.
+
+    >>> refuse_other_axes("input", (3072,), (3, 32, 32))
+    """
+    lengths = [set(itertools.accumulate(own, operator.mul)) - {1} for own in (axes, shape)]
+    # Joining neighbours leaves some of the products out.
+    if math.prod(axes) == math.prod(shape) and not (
+        lengths[0] <= lengths[1] or lengths[1] <= lengths[0]
+    ):
+        raise UsageError(
+            f"input '{name}' has the axes {tuple(shape)}, the values have {tuple(axes)}",
+            fix="move the axes (numpy.moveaxis), or join them in the order of the input",
+            node=name,
+        )
+
+
+def shape_of_input(network: Network, name: str) -> tuple[int, ...]:
+    """The axes of an input."""
+    return next(wire.shape for wire in network.wires if wire.name == name)
 
 
 def checked_input(name: str, given: Any, size: int, dtype: Any) -> Input:
@@ -189,6 +226,7 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
             " in each step, or simulate in steps by engine=TimeStepped()",
             node=name,
         )
+    refuse_no_numbers(name, events)
     shapes = np.shape(events.time), np.shape(events.index)
     if shapes[0] != shapes[1] or len(shapes[0]) not in (1, 2):
         raise UsageError(
@@ -208,6 +246,35 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
         else:
             refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
     return Events(time=_as_rows(events.time, dtype), index=_as_rows(events.index, np.int32))
+
+
+def refuse_no_numbers(name: str, events: Any) -> None:
+    """Refuse rows of different lengths, and what holds text or anything else than real numbers.
+
+    Args:
+        events: with time, index, and maybe value.
+
+    Raises:
+        UsageError: names the array.
+    """
+    for key in ("time", "index", "value"):
+        given = getattr(events, key, 0)
+        if isinstance(given, Tracer):
+            continue
+        try:
+            kind = np.asarray(given).dtype.kind
+        except ValueError:
+            raise UsageError(
+                f"input '{name}': {key} has rows of different lengths",
+                fix="fill shorter ones up: time inf, index the number of channels",
+                node=name,
+            ) from None
+        if kind in "SUOcMm":
+            raise UsageError(
+                f"input '{name}': {key} holds {np.asarray(given).dtype}",
+                fix="give numbers, times in seconds",
+                node=name,
+            )
 
 
 def _as_rows(array: Any, dtype: Any) -> Any:

@@ -172,12 +172,17 @@ class Network:
 
 
 def check_precision(network: Network) -> None:
-    """Refuse arrays of 64 bits where JAX computes with 32; NumPy's it takes over as they are.
+    """Refuse what is no Network, and arrays of 64 bits where JAX computes with 32; NumPy's it takes
+    over as they are.
 
     Raises:
         UsageError: names the first.
     """
     wide = jnp.result_type(float)
+    if not isinstance(network, Network):
+        raise UsageError(
+            f"a {type(network).__name__} is not a Network", fix="pass jaxsnn.lower(graph)"
+        )
     for name, own in network.parameters.items():
         for key, value in own.items():
             if isinstance(value, jax.Array) and value.dtype == np.float64 != wide:
@@ -192,10 +197,18 @@ def check_dtype(dtype: Any) -> np.dtype:
     """The floating type of a network by what was asked for, None: JAX's own.
 
     Raises:
-        UsageError: it takes 64 bits, and JAX computes with 32.
+        UsageError: it is neither float32 nor float64, or takes 64 bits, and JAX computes with 32.
     """
     own = jnp.result_type(float)
-    asked = own if dtype is None or dtype is float else jnp.dtype(dtype)
+    try:
+        asked = own if dtype is None or dtype is float else np.dtype(dtype)
+    except TypeError:
+        asked = None
+    if asked not in (np.float32, np.float64):
+        raise UsageError(
+            f"dtype is {dtype!r}, and networks are float32 or float64",
+            fix='pass dtype="float32" or leave it out',
+        )
     if asked == np.float64 != own:
         raise UsageError(
             f"dtype is {asked}, and JAX computes in {own}",
@@ -269,7 +282,17 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
             node=name,
         )
     weight = network.parameters[name]["weight"]
+    kind = np.asarray(delay).dtype.kind if isinstance(delay, str | bytes | list) else "f"
+    if kind not in "biuf":
+        raise UsageError(f"delay is {delay!r}", fix="give seconds", node=name)
     delay = jnp.asarray(delay, weight.dtype)
+    sizes = zip(reversed(delay.shape), reversed(weight.shape), strict=False)
+    if delay.ndim > 2 or any(own not in (1, wanted) for own, wanted in sizes):
+        raise UsageError(
+            f"node '{name}': delay has shape {delay.shape}, its weight {weight.shape}",
+            fix="give one delay, one for each source, or one for each synapse, (outputs, inputs)",
+            node=name,
+        )
     if delay.ndim == 2 and delay.shape[0] == 1 < weight.shape[0]:
         delay = delay[0]
     # What differs between the targets is one for each synapse; else it is one for each source.

@@ -13,6 +13,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.network.spikes import Events
 
 
@@ -65,6 +66,10 @@ class Currents:
         >>> currents.time.tolist(), currents.value.shape
         ([[0.0, 0.1]], (1, 2, 3))
         """
+        if not isinstance(dt, Tracer) and not 0 < as_number(dt) < math.inf:
+            raise UsageError(
+                f"dt is {shown(dt)}", fix="give a positive length of a step, in seconds"
+            )
         traced = isinstance(x, Tracer)
         given = x if traced or isinstance(x, jax.Array) else np.asarray(x, float)
         kind = jnp if isinstance(given, Tracer | jax.Array) else np

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,21 @@ class Layer:
 
 
 def _shape(size: Size | None) -> Shape | None:
-    return None if size is None else (size,) if isinstance(size, int) else tuple(size)
+    """The axes of a size, whole numbers of Python.
+
+    Raises:
+        UsageError: a number that is not whole, or below 1.
+    """
+    if size is None:
+        return None
+    given: Any = [size] if np.ndim(size) == 0 else size
+    try:
+        found = tuple(map(operator.index, given))
+    except TypeError:
+        found = (0,)
+    if any(length < 1 for length in found):
+        raise UsageError(f"a size is {size!r}", fix="give whole numbers of at least 1")
+    return found
 
 
 def input(size: Size) -> Layer:

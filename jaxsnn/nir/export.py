@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import GraphError
+from jaxsnn.errors import GraphError, UsageError
 from jaxsnn.nir.files import Dataset, Group, image_of, save, text_dataset, text_of
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.inference import TAG, tag_text
 from jaxsnn.nir.nodes import TYPES, Node
 from jaxsnn.nir.validation import refuse_problems
@@ -31,7 +31,11 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
     Raises:
         GraphError: The graph has become broken, for example by a weight that is NaN.
         FileError: The file exists and `force` is not set, or cannot be written.
+        UsageError: What is given is no graph.
     """
+    if isinstance(path, Graph):
+        raise UsageError("a Graph is no path", fix="pass the path first: write(path, graph)")
+    refuse_no_graph(graph)
     save(path, document_of_graph(graph), force)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, Problem, listing, suggestion
+from jaxsnn.errors import GraphError, Problem, UsageError, listing, suggestion
 from jaxsnn.nir.nodes import (
     IF,
     LI,
@@ -351,3 +351,27 @@ class Graph:
         read = dataclasses.replace(self, dialect=dialect)
         found = [meant for meaning in conventions.meanings for meant in meaning(read)]
         return {node.name: node for node, _ in found}, tuple(change for _, change in found)
+
+
+#: What people pass where a Graph is wanted, by the name of its class, and how to make one of it.
+_WAYS = {
+    "str": "read it first: jaxsnn.read(path)",
+    "PosixPath": "read it first: jaxsnn.read(path)",
+    "NIRGraph": "parse it first: jaxsnn.parse(graph)",
+    "Network": "pass the graph that it was lowered from; jaxsnn.update_graph(graph, network) has"
+    " its numbers",
+    "Fit": "pass its .graph",
+    "Converted": "pass its .graph",
+}
+
+
+def refuse_no_graph(given: object) -> None:
+    """Refuse what is not a Graph.
+
+    Raises:
+        UsageError: says how to make one of it.
+    """
+    if not isinstance(given, Graph):
+        kind = type(given).__name__
+        fix = _WAYS.get(kind, "pass what jaxsnn.read, jaxsnn.from_torch or jaxsnn.nir.build gives")
+        raise UsageError(f"a {kind} is not a Graph", fix=fix)

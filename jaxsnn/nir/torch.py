@@ -21,7 +21,7 @@ from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.documents import group_of
 from jaxsnn.nir.export import export
 from jaxsnn.nir.frameworks.framework import Importer
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.parse import parse
 from jaxsnn.nir.passes import window
 
@@ -64,6 +64,7 @@ def to_torch(graph: Graph) -> Any:
         ConversionError: Continuous time, or wiring that nirtorch cannot run.
         DialectError: Something that a step depends on is unknown.
     """
+    refuse_no_graph(graph)
     import nirtorch
 
     for name in graph.neurons:

@@ -30,7 +30,7 @@ from jaxsnn.network.voltage_chains import driving_taus, with_chains, with_known_
 from jaxsnn.nir.convert.target import importer_target
 from jaxsnn.nir.files import Group
 from jaxsnn.nir.frameworks.registry import split_version, with_importers
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.importers import importer_problems, undecided
 from jaxsnn.nir.parse import assemble, parse, type_of
 from jaxsnn.nir.reading import read_nir
@@ -118,6 +118,7 @@ def check(graph: Graph, purpose: str, threshold: str | None = None) -> CheckRepo
     >>> check(graph, "event").ok
     True
     """
+    refuse_no_graph(graph)
     refuse_unknown(purpose, threshold)
     ask = _asked(purpose) if threshold is None else partial(_for_event, threshold=threshold)
     problems = [*validate(graph)] or [*graph.warnings, *ask(graph)]

@@ -52,8 +52,8 @@ def fitting_options(
     """The options that a file does not say, tried: those with which the source's input gives the
     source's output.
 
-    Resets, their delays and the framework's own options that are true or false are tried, first for
-    all nodes, then for one node at a time.
+    Resets, their delays where the framework has both, and what its own options may be (`OwnOption.tries`) are
+    tried for all nodes; then resets, delays and what is true or false for one node at a time.
 
     Args:
         graph: Read with its dialect, whatever was said of resets.
@@ -80,10 +80,13 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
     conventions = graph.dialect.conventions
     if conventions is None:
         return
-    own = [option for option in conventions.options if option.kind == "bool"]
-    ways = list(_ways(own))
-    for way in ways:
-        yield FittingOptions(options=way), _said(graph.dialect, way)
+    # What a framework does by itself need not be tried otherwise.
+    delays = (False, True) if conventions.reset_delay is None else (conventions.reset_delay,)
+    own = [option for option in conventions.options if option.tries]
+    for way in _ways(delays, own):
+        said = _worth_saying(way, graph.dialect)
+        yield FittingOptions(options=said), _said(graph.dialect, said)
+    ways = list(_ways(delays, [option for option in own if option.kind == "bool"]))
     firing = [name for name in graph.neurons if _resets(graph, name)]
     for name, way in product(firing if len(firing) > 1 else (), ways):
         said = {option: f"{name}:{_text(value)}" for option, value in way.items()}
@@ -91,15 +94,33 @@ def _candidates(graph: Graph) -> Iterator[tuple[FittingOptions, Dialect]]:
         yield FittingOptions(options=said), replace(graph.dialect, nodes=nodes)
 
 
-def _ways(own: list[OwnOption]) -> Iterator[dict[str, Any]]:
+def _ways(delays: tuple[bool, ...], own: list[OwnOption]) -> Iterator[dict[str, Any]]:
     """Values of the options, in all combinations."""
-    choices: dict[str, tuple[Any, ...]] = {
-        "reset": ("zero", "subtract"),
-        "reset_delay": (False, True),
-    }
-    choices |= {option.name: (True, False) for option in own}
+    choices: dict[str, tuple[Any, ...]] = {"reset": ("zero", "subtract"), "reset_delay": delays}
+    choices |= {option.name: option.tries for option in own}
     for values in product(*choices.values()):
         yield dict(zip(choices, values, strict=True))
+
+
+def _worth_saying(way: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """Without what a framework does by itself, where nobody has said anything else of it."""
+    conventions = dialect.conventions
+    if conventions is None:
+        return dict(way)
+    usual: dict[str, Any] = {one.name: one.tries[0] for one in conventions.options if one.tries}
+    usual["reset_delay"] = conventions.reset_delay
+    unsaid = {one.name for one in conventions.options if one.kind != "bool"}
+    unsaid |= {"reset_delay"} if conventions.reset_delay is not None else set()
+
+    def holds(name: str, value: Any) -> bool:
+        if any(name in own for own in dialect.nodes.values()):
+            return False
+        now = dialect.own.get(name, getattr(dialect, name, None))
+        return value == (usual[name] if now is None else now)
+
+    return {
+        name: value for name, value in way.items() if name not in unsaid or not holds(name, value)
+    }
 
 
 def _said(dialect: Dialect, way: Mapping[str, Any]) -> Dialect:

@@ -19,6 +19,7 @@ from jaxsnn.nir.frameworks.registry import framework_of, split_version, writable
 from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.nodes import NEURONS, TYPES, Input, Output
 from jaxsnn.simulation.checks import check, purposes
+from jaxsnn.units import parse_time
 
 Grade = Literal["exact", "approximate", "unsupported"]
 #: How bad a verdict is.
@@ -204,7 +205,7 @@ def matrix_of_types(wanted: Sequence[str] = ()) -> Matrix:
     rows: dict[str, str] = {}
     for kind in TYPES:
         layers = _EXAMPLES.get(kind)
-        if layers is None:
+        if layers is None:  # Input and Output, which all have
             continue
         rows[kind] = ""
         graph = build.sequential(*layers, seed=0, **_written_by(kind))
@@ -239,7 +240,9 @@ def _written_by(kind: str) -> dict[str, Any]:
     names = [name for name in writable() if kind in framework_of(name).dialects[0].rules]
     framework = framework_of((names or list(writable()))[0])
     importer = framework.importers[0]
-    dt = {} if framework.dialects[0].dt is not None else {"dt": importer.dt}
+    # what solves the equations has no step of its own
+    step = parse_time("1ms") if importer.continuous else importer.dt
+    dt = {} if framework.dialects[0].dt is not None else {"dt": step}
     # the step that its exporter was given, where its numbers depend on that
     unit = {option: importer.dt} if (option := framework.dialects[0].seconds_option) else {}
     return {"dialect": framework.name, **unit, **_said(importer), **dt}
@@ -272,10 +275,25 @@ _EXAMPLES: Mapping[str, tuple[build.Layer, ...]] = {
     "LIF": (build.input(3), build.linear(2), _LIF),
     "IF": (build.input(3), build.linear(2), build.integrate_and_fire()),
     "LI": (build.input(3), build.linear(2), build.li(tau="1ms")),
+    "I": (build.input(3), build.linear(2), build.integrator()),
+    "CubaLI": (build.input(3), build.linear(2), build.cubali(tau_mem="1ms", tau_syn="500us")),
     "CubaLIF": (
         build.input(3),
         build.linear(2),
         build.cubalif(tau_mem="1ms", tau_syn="500us", r=10.0, w_in=5.0, v_threshold=2.0),
+    ),
+    "Conv1d": (
+        build.input((1, 6)),
+        build.node(
+            "Conv1d",
+            weight=[[[0.3, 0.2, 0.1]]],
+            bias=[0.0],
+            stride=1,
+            padding=0,
+            dilation=1,
+            groups=1,
+        ),
+        _LIF,
     ),
     "Conv2d": (_IMAGE, build.node("Conv2d", **_KERNEL), _LIF),
     "SumPool2d": (_IMAGE, build.node("SumPool2d", **_POOL), _LIF),

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.network.inputs import refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, flatten_spikes, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
@@ -127,6 +128,7 @@ def inputs_by_node(
                 fix="say dt=",
                 node=name,
             )
+        refuse_other_axes(name, np.shape(own)[2:], shape_of_input(network, name))
         events[name] = _from_raster(name, own, network.inputs[name], dt, values)
         steps[name] = len(own)
         if values == "auto" and isinstance(events[name], Currents):

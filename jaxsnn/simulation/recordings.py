@@ -135,6 +135,11 @@ def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, A
     Raises:
         UsageError: an input that is missing or given twice, or an array "NODE.x" of no Input node.
     """
+    if not isinstance(arrays, Mapping):
+        raise UsageError(
+            f"inputs are a {type(arrays).__name__}, and not arrays by name",
+            fix='pass {"x": array}, or {"NODE.x": array} for several inputs',
+        )
     _refuse_strangers(arrays, "x", network.inputs, "input")
     found: dict[str, Any] = {}
     alone = len(network.inputs) == 1

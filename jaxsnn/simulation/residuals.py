@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import UsageError
+
 #: A normal distribution's standard deviation is so many median absolute deviations.
 MAD_TO_SIGMA = 1.4826
 
@@ -79,7 +81,24 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeRe
 def first_spike_accuracy(times: np.ndarray, labels: np.ndarray) -> float:
     """How often the neuron of a sample's label fires before all others of a population (samples,
     neurons, spikes); nobody's spike is no answer.
+
+    Args:
+        labels: (samples,) whole numbers, the neurons.
+
+    Raises:
+        UsageError: a label that is no neuron, or not one for each sample.
     """
+    samples, neurons = times.shape[:2]
+    if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"label is {labels.dtype} of shape {labels.shape}, and there are {samples} samples",
+            fix="give a whole number for each sample, (samples,)",
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < neurons):
+        raise UsageError(
+            f"labels run from {labels.min()} to {labels.max()}, and {neurons} neurons answer",
+            fix=f"number the classes from 0 to {neurons - 1}",
+        )
     first = times[..., 0] if times.shape[2] else np.full(times.shape[:2], np.inf)
     answered = np.isfinite(first.min(axis=1))
     return float(np.mean(answered & (first.argmin(axis=1) == labels)))

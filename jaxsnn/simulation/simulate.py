@@ -106,7 +106,11 @@ def simulate(
 
 
 def _refuse_no_engine(engine: Any) -> None:
-    """Refuse what simulates nothing, such as the name of an engine."""
+    """Refuse what simulates nothing, such as the name or the class of an engine."""
+    if isinstance(engine, type):
+        raise UsageError(
+            f"engine is the class {engine.__name__}", fix=f"pass engine={engine.__name__}()"
+        )
     if engine is not None and not hasattr(engine, "run"):
         raise UsageError(
             f"engine is {engine!r}, which simulates nothing",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxsnn.errors import UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
-from jaxsnn.nir.graph import Graph
+from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.labelled_files import with_data
 from jaxsnn.train.loop.calibration import calibrated
@@ -68,6 +68,7 @@ def fit(
     >>> trained.test_accuracy > 0.5
     True
     """
+    refuse_no_graph(graph)
     chosen = options_with(options, fields)
     if data is not None:
         chosen = replace(chosen, data=data)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jaxsnn.errors import UsageError, refuse_seed, suggestion
+from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
 from jaxsnn.units import parse_time
 
 # From text, and from what TOML has; a `ValueError` says what to give instead
@@ -95,9 +95,13 @@ def factors(value: Any) -> float | dict[str, float]:
 
 
 def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
-    """The check of a number that must not be smaller, nor larger."""
+    """The check of a whole number that must not be smaller, nor larger."""
 
     def check(name: str, value: Any) -> None:
+        is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
+        if not is_whole:
+            fix = f"give a whole number of at least {least}"
+            raise UsageError(f"{name} is {shown(value)}", fix=fix)
         if not value >= least:
             raise UsageError(f"{name} is {value}", fix=f"give at least {least}")
         if value > most:
@@ -108,14 +112,15 @@ def at_least(least: int, most: float = math.inf) -> Callable[[str, Any], None]:
 
 def positive(name: str, value: Any) -> None:
     """Above 0, and finite."""
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value:g}", fix="give a positive, finite number")
+    number = as_number(value)
+    if not (math.isfinite(number) and number > 0):
+        raise UsageError(f"{name} is {shown(value)}", fix="give a positive, finite number")
 
 
 def fraction(name: str, value: Any) -> None:
     """From 0 to 1, 1 excluded."""
-    if not 0 <= value < 1:
-        raise UsageError(f"{name} is {value:g}", fix="give a number from 0 to 1, 1 excluded")
+    if not 0 <= as_number(value) < 1:
+        raise UsageError(f"{name} is {shown(value)}", fix="give a number from 0 to 1, 1 excluded")
 
 
 def one_of(known: Iterable[str]) -> Callable[[str, Any], None]:

@@ -390,7 +390,7 @@ class TrainOptions:
     )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
-        "changes each training sample: `shift`, `turn`, `scale`, `bend`, `stretch`, `dropout`, ...",
+        "changes each training sample: `shift`, `turn`, `scale`, `bend`, `stretch`, `dropout` and others",
         more="Images are shifted by up to so many pixels, turned by degrees, scaled by a fraction and"
         " bent by pixels, spikes moved by a time (`jitter`) and left out with a probability; all times"
         " of a sample are multiplied by a factor between e^-`stretch` and e^`stretch`, its channels"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsnn.commands.cli import main
+from jaxsnn.commands.compare_command import compared
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
@@ -110,6 +111,41 @@ def test_residuals_count_what_is_missing_and_how_late_the_rest_is():
 def test_the_first_spike_answers_and_silence_does_not():
     times = np.array([[[2.0], [1.0]], [[1.0], [np.inf]], [[np.inf], [np.inf]]])
     assert first_spike_accuracy(times, np.array([1, 0, 0])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 0, 3], "labels run from 0 to 3, and 2 neurons answer: number the classes from 0 to 1"),
+        ([-1, 0, 0], "labels run from -1 to 0"),
+        ([[1], [0], [0]], r"label is int64 of shape \(3, 1\), and there are 3 samples"),
+        ([1, 0], r"of shape \(2,\), and there are 3 samples: give a whole number for each"),
+        ([0.5, 0.0, 1.0], "label is float64"),
+    ],
+)
+def test_labels_of_something_else_are_refused(labels, message):
+    """They would count as answers that are wrong."""
+    with pytest.raises(UsageError, match=message):
+        first_spike_accuracy(np.full((3, 2, 1), np.inf), np.array(labels))
+
+
+def test_the_population_that_feeds_the_output_answers_whatever_its_place():
+    """Not the last one in order, which here watches the others."""
+    nodes = {
+        "in": build.input(2),
+        "w": build.linear(weight=np.diag([9.0, 9.0])),
+        "answer": build.cubalif(2, **NEURONS),
+        "back": build.linear(weight=[[9.0, 9.0]]),
+        "watch": build.cubalif(1, **NEURONS),
+        "out": build.output(2),
+    }
+    chains = [("in", "w", "answer", "out"), ("answer", "back", "watch")]
+    network = lower(build.network(nodes, chains))
+    first = np.array([[[1e-3], [2e-3]], [[2e-3], [1e-3]]])
+    sent = {"in": (np.array([[0.0, 1e-3], [0.0, 1e-3]]), np.array([[0, 1], [1, 0]]))}
+    times = {"answer": first, "watch": np.full((2, 1, 1), 3e-3)}
+    found = compared(network, RecordedChip(times=times, inputs=sent), T_END, np.array([0, 1]))
+    assert (found.accuracy, found.expected_accuracy) == (1.0, 1.0)
 
 
 @pytest.mark.slow

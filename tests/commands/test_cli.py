@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import re
+import runpy
 from pathlib import Path
 
 import h5py
@@ -638,3 +639,11 @@ def test_every_public_name_has_a_docstring():
             assert not inspect.getdoc(value).startswith(f"{name}("), (
                 f"{name} has only the docstring of a dataclass"
             )
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["jaxsnn", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("jaxsnn", run_name="__main__")
+    assert ended.value.code == 0
+    assert jaxsnn.__version__ in capsys.readouterr().out

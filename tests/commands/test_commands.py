@@ -219,7 +219,10 @@ def test_verify_with_another_recording_says_that_no_reset_fits(case, call, tmp_p
     np.savez(tmp_path / "other.npz", **arrays)
     code, out, _ = call("verify", file, "--recording", tmp_path / "other.npz", *options)
     assert code == 1
-    assert out.splitlines()[-1] == "nor with another reset or delay, of all nodes or of one"
+    assert (
+        out.splitlines()[-1]
+        == "nor with another reset or delay that was tried, of all nodes or of one"
+    )
 
 
 def test_verify_finds_the_scale_of_the_input(case, call):

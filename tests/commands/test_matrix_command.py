@@ -6,6 +6,7 @@ import pytest
 
 from jaxsnn.commands.cli import main
 from jaxsnn.nir import build, write
+from jaxsnn.nir.nodes import TYPES
 from jaxsnn.simulation.checks import purposes
 from jaxsnn.simulation.matrix import matrix, matrix_of_types
 
@@ -76,9 +77,13 @@ def test_exit_code_1_where_a_purpose_that_was_asked_for_is_not_supported(network
 
 def test_without_a_file_the_types_are_judged():
     found = matrix_of_types(["grid", "snntorch", "spyx"])
-    assert {"Linear", "LIF", "LI", "Conv2d", "Delay", "Threshold"} <= set(found.rows)
+    assert set(found.rows) == set(TYPES) - {"Input", "Output"}
     assert found.grade("LI", "snntorch") == "exact"
     assert found.grade("LI", "spyx") == "unsupported"
+    assert found.grade("CubaLI", "snntorch") == "exact"
+    assert found.grade("I", "snntorch") == "approximate"
+    (cut,) = (one.why for one in found.verdicts if (one.node, one.purpose) == ("I", "snntorch"))
+    assert cut == "continuous time is cut into steps of 1 ms"
     assert found.grade("Scale", "snntorch") == "exact"
     assert found.grade("Delay", "snntorch") == "unsupported"
     assert found.overall("grid") == "exact"

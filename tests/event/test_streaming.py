@@ -176,6 +176,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         (GradedEvents(time=[0.02], index=[1], value=[np.inf]), "not finite"),
         (Currents(time=jnp.zeros(1), value=jnp.zeros((1, 12))), "takes events alone"),
         ([0.02], "is a list"),
+        (Events(time=["20ms"], index=[1]), "time holds <U4: give numbers"),
         ({"input": None, "other": None}, "no input 'other'"),
     ):
         with pytest.raises(UsageError) as caught:
@@ -183,6 +184,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         assert words in str(caught.value)
     with pytest.raises(UsageError, match=r"until is 0.001 s, and the stream is at 0.01 s"):
         session.push(until=1e-3)
+    with pytest.raises(UsageError, match=r"until is '1ms' s, and the stream is at 0.01 s"):
+        session.push(until="1ms")
     assert (session.time, session.waiting) == (0.01, 1)
     with pytest.raises(UsageError, match="did you mean '4'"):
         session.voltage("44")

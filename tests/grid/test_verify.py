@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from jaxsnn import lower, verify
+from jaxsnn import TimeStepped, lower, simulate, verify
 from jaxsnn.errors import DialectError, JaxsnnError, UsageError
-from jaxsnn.nir import read
+from jaxsnn.nir import build, read
+from jaxsnn.simulation.fitting_options import fitting_options
 
 KEYS = {
     "ok",
@@ -130,3 +131,27 @@ def test_an_undecided_file_is_refused(zoo, recordings):
         verify(read(zoo["norse_v_lifbox"]), *recordings["norse_v_lifbox"])
     with pytest.raises(JaxsnnError, match="say dt_export="):
         verify(read(zoo["norse_v_lifbox"], dialect="norse"), *recordings["norse_v_lifbox"])
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"min_v_mem": -1.0}, 'reset="subtract" and norm_input=False and min_v_mem=-1.0'),
+        ({"spike_fn": "single"}, 'reset="subtract" and norm_input=False and spike_fn="single"'),
+    ],
+)
+def test_what_sinabs_does_not_write_is_tried(own, words):
+    """The bound that its own constructor sets, and one spike in a step."""
+    random = np.random.default_rng(1)
+    x = (random.random((60, 2, 4)) < 0.5).astype(np.float32)
+
+    def graph(**said):
+        layers = build.linear(weight=random_weights), build.lif(tau=5.0)
+        return build.sequential(build.input(4), *layers, dialect="sinabs", **said)
+
+    random_weights = random.normal(-0.2, 1.5, (6, 4))
+    wanted = lower(graph(reset="subtract", norm_input=False, **own))
+    y = simulate(wanted, x, engine=TimeStepped()).output()
+    plain = graph(reset="subtract", norm_input=False)
+    assert not verify(plain, x, y).ok
+    assert [str(found) for found in fitting_options(plain, x, y)] == [words]

@@ -26,7 +26,7 @@ FOREIGN = ("XLA_FLAGS=--xla_", "--version")
 NEVER_ADVISED = {"--help", "--json", "--quiet", "--verbose", "--debug"}
 NEVER_ADVISED |= {"--output", "--input", "--recording", "--for", "--from", "--averaging"}
 #: Of which part of the data, and which chip is emulated: nothing fails for the lack of them.
-NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial", "--slope"}
+NEVER_ADVISED |= {"--part", "--samples", "--ideal", "--spread", "--trial"}
 #: What of a file is drawn.
 NEVER_ADVISED |= {"--report", "--kind", "--before", "--node", "--sample"}
 #: Where there is nothing to do that the message does not say.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxsnn import check, from_torch, verify
+from jaxsnn import check, from_torch, load_into, verify
 from jaxsnn.errors import ConversionError
 from tests.interop import nets
 
@@ -138,6 +138,39 @@ class Loop(Stateful):
         for _ in range(3):
             spikes, mem1, mem2 = super().forward(x, mem1, mem2)
         return spikes
+
+
+class Frames(Stateful):
+    """Runs through the steps of its input, as the tutorials of snnTorch do."""
+
+    def forward(self, x):
+        mem1, mem2, found = None, None, []
+        for frame in x:
+            spikes, mem1, mem2 = super().forward(frame, mem1, mem2)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+class Indexed(Frames):
+    def forward(self, x):
+        return super().forward([x[step] for step in range(len(x))])
+
+
+@pytest.mark.parametrize("kind", [Loop, Frames, Indexed])
+def test_numbers_go_into_a_module_that_loops_over_time_by_a_step_that_holds_its_layers(kind):
+    """`load_into` sets the layers of the loop, once it is shown what one step does."""
+    net, graph = kind(), from_torch(Stateful(), torch.ones(1, 5))
+    message = "over time.*one step of time; a module that holds your layers"
+    with pytest.raises(ConversionError, match=message):
+        from_torch(net, torch.ones(3, 1, 5))
+    with pytest.raises(ConversionError, match=message):
+        load_into(net, graph)
+    step = Stateful()
+    step.fc1, step.lif1, step.fc2, step.lif2 = net.fc1, net.lif1, net.fc2, net.lif2
+    with torch.no_grad():
+        net.fc1.weight.zero_()
+    load_into(step, graph)
+    np.testing.assert_array_equal(net.fc1.weight.detach(), graph.nodes["fc1"].value("weight"))
 
 
 def test_membranes_that_forward_takes_and_returns_are_states():

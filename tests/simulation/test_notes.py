@@ -17,6 +17,8 @@ from jaxsnn.train import evaluate, fit
 from tests.helpers.small_task import DATA, QUICK, small_net
 
 DT = 1e-3
+#: What `graph_of` says of NIR itself, left out.
+NOTHING = {"spike_kernel": None, "time_unit": None}
 
 
 def graph_of(*neurons, weight=0.09, readout=False, **dialect):
@@ -69,6 +71,22 @@ def test_events_behind_the_last_step():
     network = lower(graph_of(dt=DT))
     found = simulate(network, events(0.001, 0.06), 0.05, engine=TimeStepped(dt=DT))
     assert len([note for note in found.notes if "'in': 1 events lie behind the last" in note]) == 1
+
+
+@pytest.mark.parametrize(("dt", "notes"), [(DT, 0), (10.5e-3, 1), (1.0, 1)])
+def test_a_step_that_is_longer_than_a_time_constant(dt, notes):
+    """As where dt=1 was meant to be a millisecond: nothing fires, and nothing else says why."""
+    raster = np.ones((3, 1, 1), np.float32)
+    found = simulate(lower(graph_of()), raster, engine=TimeStepped(dt=dt))
+    assert len(found.notes) == notes
+    if notes:
+        only(found.notes, "a step of", "the shortest time constant, 10 ms (times are in seconds)")
+
+
+def test_decays_that_a_file_has_in_steps_are_no_matter_of_the_step():
+    neurons = build.lif(2, tau=DT / 1.5, r=1 / 1.5)  # beta is -0.5, which snnTorch clamps to 0
+    graph = graph_of(neurons, dialect="snntorch", dt=DT, reset="zero", reset_delay=False, **NOTHING)
+    assert simulate(graph, np.ones((3, 1, 1)), engine=TimeStepped()).notes == ()
 
 
 def test_sample_times_where_nothing_is_sampled():

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsnn import EventDriven, Events, Network, Result, lower, simulate
+import jaxsnn
+from jaxsnn import EventDriven, Events, Network, Result, TimeStepped, lower, simulate
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.structure import TauShape
 from jaxsnn.nir import build
@@ -197,6 +198,96 @@ def test_unused_slots_may_name_any_channel(network):
 def test_the_end_must_lie_ahead(network, t_end):
     with pytest.raises(UsageError, match=r"t_end is .* s: pass a finite time after 0"):
         simulate(network, inputs(), t_end)
+
+
+def of_a(events):
+    return {**inputs(), "a": events}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda network: simulate(network, inputs(), "30ms"), "t_end is '30ms' s: pass a finite"),
+        (lambda network: simulate(network, inputs(), np.ones(2)), "t_end is array"),
+        (
+            lambda network: simulate(network, inputs(), "30ms", engine=TimeStepped(dt=1e-3)),
+            "t_end is '30ms' s: pass a finite",
+        ),
+        (
+            lambda network: simulate(network, inputs(), T_END, engine=TimeStepped(dt="1ms")),
+            "dt = '1ms' s: give a positive dt, in seconds",
+        ),
+        (
+            lambda network: simulate(network, inputs(), T_END, engine=EventDriven),
+            r"engine is the class EventDriven: pass engine=EventDriven\(\)",
+        ),
+        (
+            lambda network: simulate(network, of_a(Events(time=["1ms"], index=[0])), T_END),
+            "time holds <U3: give numbers, times in seconds",
+        ),
+        (
+            lambda network: simulate(
+                network, of_a(Events(time=[[0.0], []], index=[[0], []])), T_END
+            ),
+            "time has rows of different lengths: fill shorter ones up",
+        ),
+        (lambda network: jaxsnn.stream("net.nir"), r"a str is not a Network: pass jaxsnn.lower"),
+        (
+            lambda network: jaxsnn.write("n.nir", network),
+            "a Network is not a Graph: pass the graph",
+        ),
+        (lambda network: jaxsnn.check("n.nir", "event"), "a str is not a Graph: read it first"),
+        (lambda network: jaxsnn.quantize(network), "a Network is not a Graph"),
+        (lambda network: jaxsnn.convert(network, to="norse"), "a Network is not a Graph"),
+        (lambda network: jaxsnn.lower(network), "a Network is not a Graph"),
+        (lambda network: jaxsnn.update_graph(network, graph()), "a Network is not a Graph"),
+        (lambda network: jaxsnn.place_and_route(graph()), r"pass jaxsnn.quantize\(graph\).netlist"),
+        (lambda network: jaxsnn.fidelity(graph(), np.ones((5, 1, 2))), 'pass {"x": array}'),
+        (lambda network: jaxsnn.lower(graph(), dtype="float16"), "networks are float32 or float64"),
+        (lambda network: jaxsnn.lower(graph(), dtype="single precision"), "float32 or float64"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), 0), "dt is 0: give a positive"),
+        (lambda network: jaxsnn.Currents.held(np.ones((5, 1, 2)), "1ms"), "dt is '1ms': give"),
+        (
+            lambda network: jaxsnn.with_synaptic_delays(network, "wa", np.ones((3, 3))),
+            r"delay has shape \(3, 3\), its weight \(2, 2\): give one delay",
+        ),
+        (
+            lambda network: jaxsnn.with_synaptic_delays(network, "wa", "1ms"),
+            "delay is '1ms': give seconds",
+        ),
+        (lambda network: build.input(2.5), "a size is 2.5: give whole numbers of at least 1"),
+        (lambda network: build.input((2, 0)), r"a size is \(2, 0\): give whole numbers"),
+    ],
+)
+def test_something_else_than_is_wanted_is_refused_in_words(network, call, message):
+    """Text for a number, a class for its object, a network for a graph: no error of NumPy's."""
+    with pytest.raises(UsageError, match=message):
+        call(network)
+
+
+def test_a_size_may_be_a_number_of_numpy():
+    assert build.input(np.prod((2, 3))).size == (6,)
+
+
+def test_a_graph_that_is_written_to_a_graph_is_told_the_order():
+    graph = build.sequential(build.input(1), build.linear(1), build.li(tau=1.0), seed=0)
+    with pytest.raises(UsageError, match=r"pass the path first: write\(path, graph\)"):
+        jaxsnn.write(graph, "net.nir")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_spikes": 1.5}, "max_spikes is 1.5 for 'n': give at least 1, a whole number"),
+        ({"max_spikes": "many"}, "max_spikes is 'many' for 'n': give at least 1"),
+        ({"refractory": "2ms"}, "refractory is '2ms' for 'n': give at least 0"),
+        ({"min_slope": "small"}, "min_slope is 'small': give at least 0"),
+        ({"threads": "all"}, "threads is 'all': give at least 1"),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused(network, options, message):
+    with pytest.raises(UsageError, match=message):
+        simulate(network, inputs(), T_END, engine=EventDriven(**options))
 
 
 def test_options_that_make_no_sense_are_refused(network):

@@ -8,6 +8,7 @@ import pytest
 
 import jaxsnn
 from jaxsnn.errors import UsageError
+from jaxsnn.network.inputs import refuse_other_axes
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir import build
@@ -180,3 +181,50 @@ def test_pieces_between_the_steps_are_counted():
     solution = jaxsnn.simulate(graph, currents, 10e-3, engine=jaxsnn.TimeStepped(dt=1e-3))
     assert int(solution.rounded["input"]) == 1
     assert int(solution.late["input"]) == 1
+
+
+def colours_last():
+    """A network that takes images (colour, row, column), and images (row, column, colour)."""
+    kernel = {"weight": np.ones((1, 3, 2, 2)), "bias": [0.0], "groups": 1}
+    steps = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    graph = build.sequential(
+        build.input((3, 4, 4)),
+        build.node("Conv2d", **kernel, **steps),
+        build.lif(tau=0.01),
+        build.node("Flatten", start_dim=0, end_dim=-1),
+        build.linear(2),
+        build.lif(tau=0.01),
+        seed=0,
+        dt=1e-3,
+    )
+    return graph, np.random.default_rng(0).random((10, 4, 4, 3))
+
+
+@pytest.mark.parametrize("encoder", ["latency", "current", "rate"])
+def test_images_whose_colours_come_last_are_refused_in_training(encoder):
+    """Joined into one axis they would be other channels, of the same number."""
+    graph, images = colours_last()
+    with pytest.raises(UsageError, match=r"has the axes \(3, 4, 4\), the values have \(4, 4, 3\)"):
+        jaxsnn.fit(graph, (images, np.arange(10) % 2), epochs=1, encoder=encoder, progress=None)
+
+
+def test_images_whose_colours_come_last_are_refused_where_they_run():
+    graph, images = colours_last()
+    network = jaxsnn.lower(graph)
+    x = (images[None] > 0.5).astype(float)
+    with pytest.raises(UsageError, match=r"input 'input' has the axes .*: move the axes"):
+        network_inputs({"x": x}, network, 1e-3)
+    for axes in (np.moveaxis(x, -1, 2), np.moveaxis(x, -1, 2).reshape(1, 10, -1)):
+        assert network_inputs({"x": axes}, network, 1e-3).events
+    currents = Currents(time=np.zeros((10, 1)), value=images[:, None])
+    with pytest.raises(UsageError, match=r"move the axes \(numpy.moveaxis\), or join them"):
+        jaxsnn.simulate(network, currents, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [((28, 28), (1, 28, 28)), ((784,), (1, 28, 28)), ((2, 3), (2, 1, 3)), ((), ())],
+)
+def test_axes_that_are_joined_or_of_length_one_are_no_matter(axes, shape):
+    refuse_other_axes("input", axes, shape)
+    refuse_other_axes("input", shape, axes)

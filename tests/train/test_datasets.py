@@ -11,6 +11,7 @@ from jaxsnn.nir.initializers import normal
 from jaxsnn.train import TrainOptions, fit, splits_of_arrays
 from jaxsnn.train.data.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
+from jaxsnn.train.data.splitting import as_splits
 
 
 def test_classes_are_balanced_and_labels_are_the_regions():
@@ -212,6 +213,13 @@ def test_half_a_validation_part_is_refused(key, wanted, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays, **{f"{key}_validation": arrays[f"{key}_test"]})
     with pytest.raises(FileError, match=wanted):
         load_splits(tmp_path / "data.npz")
+
+
+def test_nan_in_arrays_is_refused_as_in_files():
+    x = np.full((20, 2), 0.5)
+    x[3, 1] = np.nan
+    with pytest.raises(UsageError, match="samples have 1 NaN among their 40 values: fill them in"):
+        as_splits((x, np.arange(20) % 2))
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])

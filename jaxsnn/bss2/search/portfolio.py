@@ -122,6 +122,10 @@ def place_and_route(
         UsageError: unknown signs, placers or routers, a seed that is negative or beyond 31 bits, or
             a limit that is not positive.
     """
+    if not isinstance(net, Netlist):
+        raise UsageError(
+            f"a {type(net).__name__} is not a Netlist", fix="pass jaxsnn.quantize(graph).netlist"
+        )
     _refuse(signs, seed, max_runs, time_limit)
     chosen = _chosen(portfolio or Portfolio())
     parts = usable_parts(chip, dead)

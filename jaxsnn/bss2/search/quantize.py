@@ -26,7 +26,7 @@ from jaxsnn.bss2.search.unroll import Links
 from jaxsnn.bss2.search.whole_weights import SCALES, NodeReport, Scaled, whole_weights
 from jaxsnn.errors import MappingError, UsageError, suggestion
 from jaxsnn.nir.gains import require
-from jaxsnn.nir.graph import Change, Graph
+from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.units import format_time, parse_time
 
 
@@ -141,6 +141,7 @@ def quantize(graph: Graph, options: QuantizeOptions | None = None) -> Quantized:
     >>> done.netlist.weight, done.nodes["2"].scale, done.nodes["2"].zeroed
     (array([ 63, -32], dtype=int16), 63.0, 1)
     """
+    refuse_no_graph(graph)
     options = options or QuantizeOptions()
     _refuse_options(options)
     require(graph.dialect, ["name"], "mapping")

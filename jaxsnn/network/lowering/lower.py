@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,9 @@ from jaxsnn.network.voltage_chains import driving_taus, with_chains
 from jaxsnn.nir.dialects import Dialect
 from jaxsnn.nir.evidence import TOLERANCE, estimate
 from jaxsnn.nir.gains import require, rule_of
+from jaxsnn.nir.graph import Graph, refuse_no_graph
 from jaxsnn.nir.nodes import TYPES, Node
 from jaxsnn.nir.synapses import with_delayed_synapses
-
-if TYPE_CHECKING:
-    from jaxsnn.nir.graph import Graph
 
 
 def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False) -> Network:
@@ -51,6 +49,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
     >>> lower(graph).populations["2"].size
     3
     """
+    refuse_no_graph(graph)
     require(graph.dialect, ["name"], PURPOSE)
     dtype = check_dtype(dtype)
     wires, parameters, populations = [], {}, {}
@@ -88,6 +87,7 @@ def update_graph(graph: Graph, network: Network) -> Graph:
             other where the framework ties them by its step (snnTorch, Rockpool, Spyx, ...), or a
             network of another graph.
     """
+    refuse_no_graph(graph)
     before = lower(graph, dtype=network.dtype).parameters
     parameters, delays = without_synaptic_delays(network)
     _refuse_others(before, parameters)

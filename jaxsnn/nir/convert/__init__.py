@@ -58,7 +58,7 @@ from jaxsnn.nir.export import tagged
 from jaxsnn.nir.frameworks.framework import Importer
 from jaxsnn.nir.frameworks.registry import framework_of
 from jaxsnn.nir.gains import assumptions, require
-from jaxsnn.nir.graph import Change, Graph
+from jaxsnn.nir.graph import Change, Graph, refuse_no_graph
 from jaxsnn.nir.inference import TAG, with_kernels
 from jaxsnn.nir.parse import parse
 from jaxsnn.units import format_time, parse_time
@@ -128,6 +128,7 @@ def convert(
         DialectError: Something that the conversion needs is unknown; the fix names the option.
         UsageError: An unknown target, or a version of it of which nothing is known.
     """
+    refuse_no_graph(graph)
     target = target_of(to)
     require(graph.dialect, ["name"], "conversion")
     asked = None if dt is None else parse_time(dt)

@@ -155,6 +155,7 @@ class OwnOption:
         fix: What to say then; "" for "say NAME=".
         unsaid: A sentence for `Dialect.why` while nobody has said it.
         choices: The values of a "choice".
+        tries: What `jaxsnn verify` tries where a recording does not verify, likely ones.
     """
 
     name: str
@@ -164,6 +165,7 @@ class OwnOption:
     fix: str = ""
     unsaid: str = ""
     choices: tuple[str, ...] = ()
+    tries: tuple[bool | float | str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

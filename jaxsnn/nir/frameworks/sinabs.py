@@ -40,6 +40,7 @@ _NORM_INPUT = OwnOption(
     kind="bool",
     help="Sinabs: true or false",
     unsaid="norm_input is not in the file: say norm_input=.",
+    tries=(True, False),
 )
 _MIN_V_MEM = OwnOption(
     name="min_v_mem",
@@ -49,12 +50,14 @@ _MIN_V_MEM = OwnOption(
         "min_v_mem, a lower bound of V, is not in the file, and none is assumed: say min_v_mem= "
         "(from_model sets -1 by default, its NIR importer -v_threshold for IF)."
     ),
+    tries=("none", -1.0),
 )
 _SPIKE_FN = OwnOption(
     name="spike_fn",
     kind="choice",
     help="Sinabs: multi (default: as many spikes in a step as thresholds fit into V) or single",
     choices=("multi", "single"),
+    tries=("multi", "single"),
 )
 #: norm_input scales what arrives by 1 - exp(-1/tau). It is true by default for LIF, false for
 #: ExpLeak (LI).

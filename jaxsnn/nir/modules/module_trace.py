@@ -19,6 +19,13 @@ from jaxsnn.nir.torch_leaves import Call, exporter_of, in_time, without_state
 _SAME = ("clone", "contiguous", "detach", "float", "identity")
 _ADD = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _FLATTEN = ("flatten", "reshape", "view")
+#: What takes one step of a tensor: x[t], `for frame in x`.
+_PART = ("__getitem__", "__iter__", "select", "unbind")
+#: What to do with a module that loops over time by itself.
+_ONE_STEP = (
+    "let forward do one step of time; a module that holds your layers and does that is enough: pass"
+    " it to from_torch and to load_into, which sets the numbers of the layers that it holds"
+)
 
 Member = Literal["output", "membrane"]
 
@@ -195,6 +202,8 @@ class _Watch:
         # Tensors that live keep their ids.
         self.alive: list[Any] = []
         self.inside = 0
+        #: Whether a part of the input was taken, such as one step.
+        self.looks_like_a_loop = False
 
     def keep(self, tensor: Any, made: Made) -> None:
         self.alive.append(tensor)
@@ -246,7 +255,7 @@ class _Watch:
             raise ConversionError(
                 f"'{name}' ({type(leaf).__name__}) is called twice in one forward pass "
                 "(a loop over time, or one layer in two places), and a graph has each layer once",
-                fix="let forward do one step of time, and give each place a layer of its own",
+                fix=f"{_ONE_STEP}; give each place a layer of its own",
                 node=name,
             )
         return self.free(name)
@@ -267,6 +276,12 @@ class _Watch:
             ConversionError: It is of no layer, it is a membrane, or it has changed since.
         """
         made = self.made.get(id(tensor))
+        if made is None and self.looks_like_a_loop:
+            raise ConversionError(
+                f"'{name}' ({kind}) takes a part of the input, such as x[t] in a loop over time",
+                fix=_ONE_STEP,
+                node=name,
+            )
         if made is None:
             what = (
                 f"the input of '{name}' ({kind}) is computed outside of layers, by what NIR lacks"
@@ -333,6 +348,8 @@ class _Watch:
             self.keep(result, sources[0])
         elif name in _FLATTEN:
             self.layer("flatten", _flatten_of(given, result, self.leading), sources, given, result)
+        elif name in _PART:
+            self.looks_like_a_loop |= sources[0].sources == ("",)
         elif name == "dropout" and _dropped_nothing(args, kwargs):
             self.keep(result, sources[0])
         else:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.network.inputs import checked_inputs
+from jaxsnn.network.inputs import checked_inputs, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
-from jaxsnn.train.data.encoders import Encoder, Latency
+from jaxsnn.train.data.encoders import Current, Encoder, Latency, Rate
 
 
 class Batch(NamedTuple):
@@ -103,6 +103,8 @@ def encoded(
                 f"{what} holds values, not events",
                 fix="give an encoder, encoder=Latency(...) or encoder=Current()",
             )
+        if isinstance(encoder, Latency | Current | Rate):  # which join the axes
+            refuse_other_axes(name, np.shape(data.x)[1:], shape_of_input(network, name))
         events = encoder(events)
         if isinstance(encoder, Latency) and (given := encoder.channels(data.x)) != channels:
             bias = " (the bias channel included)" if encoder.bias else ""
@@ -117,7 +119,7 @@ def encoded(
 
 def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:
     """Arrays (samples, time, *shape) for the time-stepped engine."""
-    shape = next(wire.shape for wire in network.wires if wire.name == name)
+    shape = shape_of_input(network, name)
     if np.shape(x)[2:] != shape:
         wanted = ", ".join(map(str, ("samples", "time", *shape)))
         raise UsageError(

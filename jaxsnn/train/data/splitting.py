@@ -42,7 +42,8 @@ def splits_of_arrays(
         name: what messages call the data.
 
     Raises:
-        UsageError: labels that are no classes, arrays of different lengths, or too few samples.
+        UsageError: labels that are no classes, arrays of different lengths, NaN, or too few
+            samples.
 
     >>> splits = splits_of_arrays(np.zeros((100, 4)), np.arange(100) % 2)
     >>> len(splits.train), len(splits.validation), len(splits.test)
@@ -78,6 +79,11 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
             raise UsageError(
                 f"{name}: samples are {x.dtype} of shape {x.shape}",
                 fix="give numbers, (samples, ...), Events (samples, events), or Currents",
+            )
+        if missing := int(np.isnan(x).sum()):
+            raise UsageError(
+                f"{name}: samples have {missing} NaN among their {x.size} values",
+                fix="fill them in; signals that an encoder shall end at NaN are given as Splits",
             )
     highest = int(labels.max(initial=0))
     if highest >= MOST_CLASSES:
