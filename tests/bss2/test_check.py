@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.check import check, refuse_wrong
-from jaxsnn.bss2.chip import HICANN_X
+from jaxsnn.bss2.check.legality import (
+    dead_violations,
+    existing,
+    setting_violations,
+    synapse_violations,
+)
+from jaxsnn.bss2.chip import HICANN_X, ROW_MODES, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
 from jaxsnn.errors import MappingError
@@ -278,3 +284,66 @@ def test_every_source_of_one_sign_that_is_missing_is_found(sign):
     found = check(dataclasses.replace(mapping, runs=(changed,)), net)
     missing = {one.node for one in found if one.code == "missing"}
     assert len(missing) == int((net.weight * sign > 0).sum())
+
+
+@pytest.mark.parametrize("kind", ["circuits", "drivers", "rows"])
+def test_the_last_dead_part_of_each_hemisphere_is_the_last_that_exists(kind):
+    size = {"circuits": HICANN_X.columns, "drivers": HICANN_X.drivers, "rows": HICANN_X.rows}[kind]
+
+    def found(*part):
+        return [
+            (one.code, one.message) for one in dead_violations(HICANN_X, Dead(**{kind: [part]}))
+        ]
+
+    assert found(0, 0) == found(1, size - 1) == []
+    for part in ((1, size), (2, 0), (0, -1), (-1, 0)):
+        message = f"dead {kind[:-1]} {part} does not exist, the chip has {size} in each hemisphere"
+        assert found(*part) == [("no-such-part", message)]
+
+
+def test_the_largest_of_each_setting_is_the_last_that_exists():
+    run = one_run_mapping(dense_net(5, 4, 3)).runs[0]
+
+    def found(name, place, value):
+        array = getattr(run, name).copy()
+        array[place] = value
+        changed = dataclasses.replace(run, **{name: array})
+        return [(one.code, one.node) for one in setting_violations(HICANN_X, changed, "run 0")]
+
+    for name, place, largest, code, node in (
+        ("compare_masks", (1, 2), 31, "bad-mask", "run 0: driver (1, 2)"),
+        ("row_modes", (1, 2), len(ROW_MODES) - 1, "bad-mode", "run 0: row (1, 2)"),
+        ("crossbar", (0, 2), 2**14 - 1, "bad-filter", "run 0: crossbar node (0, 0)"),
+        ("crossbar", (0, 3), 2**14 - 1, "bad-filter", "run 0: crossbar node (0, 0)"),
+    ):
+        assert found(name, place, 0) == found(name, place, largest) == []
+        for beyond in (-1, largest + 1):
+            assert found(name, place, beyond) == [(code, node)]
+    assert found("crossbar", (0, 0), 1) == [("bad-node", "run 0: crossbar node (1, 0)")]
+
+
+def test_the_last_synapse_and_the_largest_weight_are_the_last_that_exist():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    last = [1, HICANN_X.rows - 1, HICANN_X.columns - 1, HICANN_X.labels - 1, 63]
+    everywhere = np.ones((2, HICANN_X.columns), bool)
+
+    def found(*table, placed=everywhere):
+        run = dataclasses.replace(mapping.runs[0], synapses=np.array(table))
+        seen = synapse_violations(mapping, run, placed, "run 0")
+        return [one.code for one in seen], existing(HICANN_X, run).tolist()
+
+    assert found(last, [0, 0, 0, 0, 1]) == ([], [True, True])
+    for place in range(4):
+        for value in (-1, last[place] + 1):
+            beyond = [*last[:place], value, *last[place + 1 :]]
+            assert found(last, beyond) == (["no-such-synapse"], [True, False])
+    for weight in (0, 64):
+        assert found([*last[:4], weight]) == (["bad-weight"], [True])
+    assert found(last, [*last[:3], 0, 1]) == (["synapse-twice"], [True, True])
+    near = [1, HICANN_X.rows - 1, HICANN_X.columns - 2, 0, 1], [1, HICANN_X.rows - 3, *last[2:]]
+    assert found(last, *near, [0, *last[1:]]) == ([], [True] * 4)
+    partner = [1, HICANN_X.rows - 2, *last[2:]]
+    assert found(last, partner) == (["sign-not-free"] * 2, [True, True])
+    empty = everywhere.copy()
+    empty[1, -1] = False
+    assert found(last, [0, *last[1:]], near[0], placed=empty)[0] == ["no-neuron"]

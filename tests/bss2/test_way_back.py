@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn.bss2.traffic import Traffic
 from jaxsnn.commands.cli import main
 from jaxsnn.commands.compare_command import compared
+from jaxsnn.commands.emulate_command import EmulateOutcome
 from jaxsnn.errors import UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
@@ -178,6 +180,75 @@ def test_a_data_set_goes_to_the_chip_and_comes_back(tmp_path, capsys):
     )
     assert "there is no part 'tst'" in error.err
     assert "pass --t-end" in command("compare", net, got, "--input", sent, code=2).err
+
+
+def test_what_was_simulated_compares_as_equal(tmp_path, capsys, simulated):
+    _, recorded = simulated
+    net, sent, got = (tmp_path / name for name in ("n.nir", "x.npz", "y.npz"))
+    write(net, graph())
+    time, index = recorded.inputs["input"]
+    labels = np.argmin(recorded.times["4"].min(axis=2), axis=1)
+    np.savez(sent, **{"input.time": time, "input.index": index, "label": labels})
+    arrays = {}
+    for name, times in recorded.times.items():
+        neuron = np.broadcast_to(np.arange(times.shape[1])[:, None], times.shape)
+        arrays[f"{name}.time"] = times.reshape(len(times), -1)
+        arrays[f"{name}.index"] = neuron.reshape(len(times), -1)
+    np.savez(got, **arrays)
+    words = ["compare", net, got, "--input", sent, "--t-end", "40ms"]
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said[:2]] == ["2", "4"]
+    assert all("0 missing" in line for line in said[:2])
+    fired = np.isfinite(recorded.times["4"]).any(axis=(1, 2)).mean()
+    rate = f"{fired:.2%}"
+    assert said[2:] == [f"first spikes are right in {rate} of the samples, simulated in {rate}"]
+    assert main([str(word) for word in words[:-2]]) == 2
+    assert "the end of a sample is unknown: pass --t-end" in capsys.readouterr().err
+
+
+def test_samples_are_encoded_for_the_chip(tmp_path, capsys):
+    net, sent = tmp_path / "n.nir", tmp_path / "x.npz"
+    write(net, graph())
+    words = ["chip", "inputs", net, "--data", "yinyang", "--samples", 3, "-o", sent]
+    assert main([str(word) for word in words]) == 0
+    said = capsys.readouterr().out
+    assert "3 samples" in said
+    assert "15 events" in said
+    with np.load(sent) as arrays:
+        assert arrays["input.time"].shape == arrays["input.index"].shape == (3, 5)
+        assert arrays["label"].shape == (3,)
+    assert main([*map(str, words), "--part", "tst", "--force"]) == 2
+    assert "there is no part 'tst': did you mean 'test'" in capsys.readouterr().err
+
+
+def test_an_emulation_says_what_was_lost_and_what_it_takes():
+    traffic = Traffic(
+        events={"bus 0": 1.5, "bus 1": 4.0}, peak={"bus 0": 1, "bus 1": 7}, limit=9, replayed=2.0
+    )
+    outcome = EmulateOutcome(
+        spikes={"2": 12},
+        lost={"buses": 0, "recording": 3},
+        late=1e-3,
+        runs=2,
+        samples=5,
+        output="out.npz",
+        traffic=(traffic,),
+        seconds_per_sample=1e-4,
+        joules_per_sample=5e-5,
+        chips=1,
+        latency={"2": 2e-5, "4": None},
+    )
+    assert outcome.as_text().splitlines() == [
+        "5 samples in 2 runs",
+        "2: 12 spikes",
+        "lost: 3 recording; the host was late by 1 ms at most",
+        "run 0: busiest is bus 1 with 7 of 9 events in a microsecond; 2.0 spikes a sample are replayed",
+        "100 us of the chip and 5e-05 J a sample",
+        "2 answers 20 us after a sample's begin",
+        "out.npz",
+    ]
+    assert outcome.as_dict()["traffic"][0]["limit"] == 9
 
 
 def test_recordings_of_other_inputs_are_refused(tmp_path, simulated):

@@ -4,14 +4,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxsnn import plot
 from jaxsnn.commands.reports.report_page import facts, figure, page, table, verdict
+from jaxsnn.commands.reports.run_reports import fidelity_report, verify_report
 from jaxsnn.errors import UsageError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, read
 from jaxsnn.nir.initializers import normal
 from tests.helpers.command_line import DEMO_NET, TOLD, call, refused
 
@@ -95,6 +97,48 @@ def test_a_mapping_is_reported_with_its_floorplan(tmp_path, capsys):
     assert "the network fits, 0 violations" in text
     assert sum(tag == "svg" for tag, _ in found.found) == 2
     assert "runs 1000 times as fast" in text
+
+
+def told(**options):
+    """What a command was told, for its report."""
+    return SimpleNamespace(file=DEMO_NET, argv=["run", "a & b"], **options)
+
+
+def demo_graph():
+    return read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=True)
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_verification_is_reported_in_numbers(tmp_path, ok):
+    found = {"trains": 6, "identical": 6 if ok else 4, "active": 5, "identical_active": 3}
+    found |= {"identical_fraction": 1.0 if ok else 4 / 6, "spikes_expected": 20, "spikes_got": 21}
+    found |= {"relative_rmse": None, "first_difference": None, "ok": ok}
+    outcome = SimpleNamespace(
+        found=SimpleNamespace(**found), compared=None, fits=(), notes=("a <note>",)
+    )
+    path = tmp_path / "v.html"
+    path.write_text(verify_report(told(recording="r.npz"), demo_graph(), outcome))
+    page, text = checked(path)
+    assert page.headings == PARTS
+    assert ("verified: every train is identical" if ok else "not verified") in text
+    assert ("100.0000%" if ok else "66.6667%") in text
+    for said in ("r.npz", "a <note>", "jaxsnn run 'a & b'", "snntorch_yinyang.nir"):
+        assert said in text
+
+
+@pytest.mark.parametrize("cosine", [0.9876, None])
+def test_a_comparison_with_steps_is_reported_by_population(tmp_path, cosine):
+    one = {"event": 12, "grid": 14, "rate_ratio": 12 / 14, "multi_spike_steps": 2}
+    one |= {"count_cosine": cosine}
+    found = SimpleNamespace(populations={"lif1": SimpleNamespace(**one)}, notes=())
+    path = tmp_path / "f.html"
+    path.write_text(fidelity_report(told(input="x.npz"), demo_graph(), found))
+    page, text = checked(path)
+    assert page.headings == PARTS
+    assert ("least cosine of spike counts: 0.9876" if cosine else "no spikes") in text
+    assert sum(tag == "img" for tag, _ in page.found) == 1
+    for said in ("lif1", "x.npz", "steps with more than one spike"):
+        assert said in text
 
 
 def test_a_report_is_refused_before_the_work(tmp_path, capsys, recording):

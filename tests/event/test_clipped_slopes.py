@@ -1,10 +1,12 @@
-"""Which slopes count as clipped, against a few loops."""
+"""Which slopes count as clipped, and what a delay is given of the gradient, against a few loops."""
 
 import numpy as np
 import pytest
 
 from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes
+from jaxsnn.event.adjoint.recurrent_adjoint import _delay_gradient
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.forward.group import Channel, Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.structure import TauShape
 
@@ -33,3 +35,28 @@ def test_slopes_below_the_floor_of_their_neuron_are_counted(positions, x64):
         expected += bool(below and np.isfinite(time[row, n, slot]) and not excused)
     assert 2 < expected < slope.size / 2
     assert int(clipped_slopes(spec, neuron.lanes(given, None), spikes)) == expected
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (3, 1)], ids=str)
+def test_a_delay_is_given_what_came_through_its_edge(shape, x64):
+    rng, steps, batch = np.random.default_rng(0), 40, 2
+    # population 1 hears two rows from outside, 2 neurons of population 0 and, by edge 1, 3 of its own
+    channels = (
+        Channel(source=0, target=1, edge=0, row=2),
+        Channel(source=0, target=None, edge=None, row=0),
+        Channel(source=1, target=1, edge=1, row=4),
+    )
+    plan = Layout(sizes=(2, 3), immediate={}, channels=channels, nothing=(0, 8), in_rounds=False)
+    rows = tuple(rng.integers(0, count + 1, (steps + 1, batch)) for count in plan.nothing)
+    times = rng.random((steps + 1, batch))
+    log = Log(**dict.fromkeys(Log._fields) | {"time": times, "row": rows})
+    by_time = [rng.normal(size=(steps, batch)) for _ in plan.sizes]
+    expected = np.zeros(3)
+    for step, sample in np.ndindex(steps, batch):
+        neuron = rows[1][step, sample] - 4
+        if 0 <= neuron < 3:
+            expected[neuron] += by_time[1][step, sample]
+    if np.prod(shape, dtype=int) == 1:
+        expected = expected.sum()
+    found = _delay_gradient(plan, 1, 1, np.zeros(shape), log, by_time)
+    np.testing.assert_allclose(found, np.reshape(expected, shape), rtol=1e-13)

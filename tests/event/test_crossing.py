@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
+from jaxsnn.event.dynamics.lif import LIFDelta
 from jaxsnn.event.dynamics.neuron_model import by_facts
 from jaxsnn.network.structure import TauShape, find_tau_shape
 from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
@@ -326,3 +327,24 @@ def test_a_guess_is_looked_at(x64, tau_mem, tau_syn, holds):
 
     assert by_facts([known], [lanes], assumed).tolist() == [True, True, True]
     assert by_facts([guess], [lanes], assumed).tolist() == [True, holds, holds]
+
+
+@pytest.mark.parametrize(
+    ("v", "v_inf", "v_end", "by_equality", "fires"),
+    [
+        (0.5, 2.0, 0.9, False, False),  # on its way
+        (0.5, 1.5, 1.0, False, True),  # comes there at the very end, at a slope below 1
+        (0.5, 1.0, 1.0, False, False),  # would be there after infinite time; the rest is rounding
+        (1.0, 1.5, 1.0, False, False),  # an arrival moved it there, and not above
+        (1.0, 0.5, 0.9, True, True),
+        (1.0, 0.5, 0.9, False, False),
+        (1.1, 0.5, 0.9, False, True),  # above at once, below again by the end
+        (0.5, 1.5, 1.1, False, True),
+    ],
+)
+def test_membranes_at_the_threshold_exactly(v, v_inf, v_end, by_equality, fires, x64):
+    neuron, one = LIFDelta(fires_at_equality=by_equality), jnp.ones(1)
+    p = dict.fromkeys(("tau", "r", "v_threshold"), one)
+    lanes = neuron.lanes(p | {"v_leak": v_inf * one}, None)
+    state, end = ((jnp.full(1, at - v_inf), 0 * one) for at in (v, v_end))
+    assert bool(neuron.crosses(lanes, state, end, one)[0]) is fires

@@ -66,7 +66,9 @@ ROOMS = {
     ),
     "dynamics": Room(
         files=("jaxsnn/event/dynamics/*.py",),
-        tests=_tests("event", "crossing", "box", "stress", "recurrent", "custom_neuron"),
+        tests=_tests(
+            "event", "model_rules", "crossing", "box", "stress", "recurrent", "custom_neuron"
+        ),
         exact=_tests("event", "crossing_solvers"),
     ),
     "adjoint": Room(

@@ -9,6 +9,7 @@ import pytest
 
 from jaxsnn import EventDriven, Events, Result, TimeStepped, lower, read, simulate
 from jaxsnn.errors import LoweringError, SimulationError, UsageError
+from jaxsnn.grid.stepped_solution import SteppedSolution
 from jaxsnn.network.spikes import dense_to_events
 from jaxsnn.nir import build
 
@@ -221,3 +222,58 @@ def test_an_engine_is_a_value():
     assert TimeStepped() == TimeStepped()
     assert hash(TimeStepped(record=("a",))) == hash(TimeStepped(record=("a",)))
     assert dataclasses.replace(TimeStepped(), dt=1.0) != TimeStepped()
+
+
+def solution_of(spikes, v, **changes):
+    """A solution by hand: "n" fires, "r" is read out."""
+    told = {"y": {"out": v}, "spikes": {"n": spikes}, "voltages": {"v": v}, "finite": {}}
+    told |= {"rounded": {}, "late": {}, "dt": DT, "feeding": (("out", ("r",)),)}
+    told |= {"result": jnp.asarray(Result.SUCCESS), "spiking": ("n",), "approximations": ()}
+    return SteppedSolution(**told | changes)
+
+
+def test_what_losses_read_is_of_all_steps():
+    rng = np.random.default_rng(0)
+    spikes, v = rng.integers(0, 3, (6, 2, 3)).astype(float), rng.normal(size=(6, 2, 1))
+    spikes[:, 1, 2], spikes[:2, 0, 0] = 0, 0
+    solution = solution_of(jnp.asarray(spikes), jnp.asarray(v))
+    first = np.full((2, 3), np.inf)
+    for step, sample, neuron in np.argwhere(spikes)[::-1]:
+        first[sample, neuron] = step * DT
+    weight = np.exp(-np.arange(6)[:, None, None] * DT / 2e-3)
+    for found, wanted in (
+        (solution.first_spike("n"), first),
+        (solution.count("n"), spikes.sum(0)),
+        (solution.counts["n"], spikes.sum(0)),
+        (solution.spikes_recorded, spikes.sum()),
+        (solution.spike_sum("n", 2e-3), (spikes * weight).sum(0)),
+        (solution.maximum("r"), v.max(0)),
+        (solution.maximum("v"), v.max(0)),
+        (solution.integral("r"), v.sum(0) * DT),
+        (solution.integral("r", 2e-3), (v * weight).sum(0) * DT),
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert solution.outputs == {"out": ("r",)}
+    with pytest.raises(UsageError, match="nothing is recorded of 'x'"):
+        solution.count("x")
+
+
+def test_a_solution_says_how_it_went():
+    spikes, v = jnp.zeros((6, 2, 3)), jnp.zeros((6, 2, 1))
+    fine = solution_of(spikes, v, late={"in": jnp.asarray(2)}, approximations=("rough",))
+    assert (fine.message, fine.problem) == ("success", None)
+    late = "input 'in': 2 events lie behind the last step and were left out (times are in seconds)"
+    assert fine.notes == ("rough", late)
+    lines = ["SteppedSolution(SUCCESS, 6 steps of 1 ms, 2 samples", "  out: (6, 2, 1)"]
+    assert repr(fine).splitlines() == [*lines, "  notes: 2)"]
+    counted = solution_of(spikes, v, dt=None)
+    assert repr(counted).startswith("SteppedSolution(SUCCESS, 6 steps, 2 samples")
+    traced = []
+    jax.jit(lambda one: traced.append((repr(one), one._repr_html_(), one.notes)) or one)(fine)
+    assert traced == [("SteppedSolution(out; traced)", None, ("rough",))]
+    broken = {"result": jnp.asarray(Result.NOT_FINITE), "finite": {"n": jnp.asarray(False)}}
+    assert "the membrane of 'n' is NaN" in solution_of(spikes, v, **broken).message
+    broken["finite"] = {}
+    assert "an input or a parameter is NaN" in solution_of(spikes, v, **broken).message
+    invalid = solution_of(spikes, v, result=jnp.asarray(Result.INVALID_INPUT))
+    assert "an event lies before time 0" in invalid.message

@@ -1,6 +1,7 @@
 """Conversion without the frameworks: what is written, what is said, and what is refused."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from jaxsnn import TimeStepped, check, lower, simulate
 from jaxsnn.errors import ConversionError, DialectError, UsageError
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.composed import composed
+from jaxsnn.nir.convert.draft import Draft
 from jaxsnn.nir.frameworks.registry import writable
 from jaxsnn.nir.importers import importer_problems
 from jaxsnn.nir.initializers import normal
@@ -422,3 +425,57 @@ def depth_first(edges, start):
 
     visit(start)
     return found
+
+
+def test_a_reset_that_no_neuron_has_is_composed_of_several():
+    """What snnTorch subtracts at once, and leaves above its threshold where much arrives."""
+    layers = build.linear(weight=np.ones((2, 3))), build.lif(tau=5e-4, r=5.0, v_threshold=0.5)
+    said = {"dialect": "snntorch", "reset": "subtract", "reset_delay": False, "dt": 1e-4}
+    made = convert(build.sequential(build.input(3), *layers, **said), to="spikingjelly")
+    assert made.losses == ()
+    assert made.changes[0].what == "is written as several nodes, which together do the same"
+    nodes, edges = made.graph.nodes, dict(made.graph.edges)
+    found = {}
+    for source, weights in made.graph.edges:
+        if weights.endswith(("_compare", "_taken", "_check", "_reset", "_leak")):
+            matrix = np.asarray(nodes[weights].value("weight"))
+            assert np.array_equal(matrix, np.diag(np.diag(matrix)))
+            ends = (name.partition("_")[2] for name in (source, edges[weights]))
+            found[tuple(ends)] = np.diag(matrix).tolist()
+    assert found == {
+        ("2_membrane", "2"): [1.0, 1.0],
+        ("2", "2_rest"): [-0.5, -0.5],
+        ("2_rest", "2_high"): [1.0, 1.0],
+        ("2_high", "2"): [-0.5, -0.5],
+        ("2_rest", "2_membrane"): pytest.approx([0.8, 0.8]),
+    }
+    # both compare what arrives with the threshold, and keep nothing of it
+    for name in ("2", "2_high"):
+        node = next(node for key, node in nodes.items() if key.partition("_")[2] == name)
+        assert node.type == "CubaLIF"
+        kept = [np.asarray(node.value(key)) for key in ("tau_mem", "tau_syn", "r", "w_in")]
+        np.testing.assert_allclose(kept, [[1e-4] * 2] * 2 + [[1.0] * 2] * 2)
+
+
+@pytest.mark.parametrize(
+    ("v_start", "given", "fix"),
+    [
+        (
+            np.zeros((2, 2)),
+            r"for neurons of one axis, and this one has the shape \(2, 2\)",
+            "flatten",
+        ),
+        (
+            np.array([0.5, 0.5]),
+            "for membranes that start at 0, and this one has V = 0.5",
+            "start at 0",
+        ),
+    ],
+)
+def test_what_cannot_be_composed_is_refused(v_start, given, fix):
+    step = SimpleNamespace(
+        name="n", reset="skip", current_based=False, shape=v_start.shape, v_start=v_start
+    )
+    with pytest.raises(ConversionError, match=f"node 'n': it is zero at .*{given}") as caught:
+        composed(Draft.__new__(Draft), {"n": step}, ("skip",), "SpikingJelly")
+    assert fix in caught.value.problem.fix

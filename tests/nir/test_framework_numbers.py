@@ -1,14 +1,17 @@
 """What single numbers in the descriptions of frameworks decide."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxsnn import lower
-from jaxsnn.errors import ConversionError
+from jaxsnn.errors import ConversionError, DialectError
 from jaxsnn.nir import build
 from jaxsnn.nir.convert import convert
+from jaxsnn.nir.convert.step import Step
+from jaxsnn.nir.frameworks import norse
 from jaxsnn.nir.frameworks.snntorch import _is_single_precision
 
 
@@ -72,3 +75,86 @@ def test_gradients_pass_the_resets_of_spyx(dialect, r, detached):
     graph = build.sequential(build.input(2), *layers, seed=0, dialect=dialect, **said)
     (population,) = lower(graph).populations.values()
     assert population.detaches_resets is detached
+
+
+def step(**changes):
+    """A membrane that loses a tenth in each step and subtracts 1 after a spike."""
+    numbers = dict.fromkeys(("drive", "synapse_decay", "v_reset", "v_start", "i_start"), 0.0)
+    numbers |= dict.fromkeys(("gain", "synapse_gain", "bias_ratio", "v_threshold", "level"), 1.0)
+    numbers |= {"decay": 0.9} | {
+        name: value for name, value in changes.items() if isinstance(value, float)
+    }
+    told = {"reset": "subtract", "several": False, "at_equality": False, "current_based": True}
+    told |= {name: value for name, value in changes.items() if not isinstance(value, float)}
+    arrays = {name: np.array([value]) for name, value in numbers.items()}
+    return Step(name="n", type="CubaLIF", shape=(1,), late=False, **arrays, **told)
+
+
+def written_by_norse(one, *others):
+    method = norse._reset_method([one, *others])
+    return norse._write(one, SimpleNamespace(own=method, dt=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message", "fix"),
+    [
+        (
+            [step(several=True), step(reset="subtract later")],
+            "Norse takes one reset_method for all nodes",
+            "give all of them the same reset",
+        ),
+        (
+            [step(reset="value", several=True)],
+            "node 'n' resets to a value after several spikes in a step",
+            'use reset="subtract"',
+        ),
+        (
+            [step(reset="value"), step()],
+            "node 'n' resets to a value and other nodes subtract v_threshold",
+            "give all of them the same reset",
+        ),
+        (
+            [step(reset="subtract later", decay=0.0)],
+            "node 'n' has a decay of 0 in a step",
+            "use another reset",
+        ),
+        (
+            [step(synapse_decay=1.0)],
+            "node 'n' has a synaptic current that never decays",
+            "give it a finite tau_syn",
+        ),
+        (
+            [step(i_start=1.0)],
+            "node 'n' starts with a current that Norse's v_leak cannot give it",
+            "leave out the biases",
+        ),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else None,
+)
+def test_norse_is_refused_what_its_neurons_do_not_do(steps, message, fix):
+    with pytest.raises(ConversionError) as caught:
+        written_by_norse(*steps)
+    assert message in caught.value.problem.message
+    assert fix in caught.value.problem.fix
+
+
+@pytest.mark.parametrize(
+    ("resets", "several", "method"),
+    [
+        (["value", "skip"], False, "value"),
+        (["value", "subtract"], False, "subtract"),
+        (["value", "subtract later"], False, "unit"),
+        (["subtract"], True, "floor"),
+    ],
+)
+def test_norse_takes_the_reset_method_that_all_nodes_need(resets, several, method):
+    steps = [step(reset=reset, several=several) for reset in resets]
+    assert norse._reset_method(steps) == method
+
+
+def test_what_subtracts_says_so_of_norses_leaky_neurons():
+    layers = build.linear(2), build.lif(tau=5e-3)
+    said = {"reset": "subtract", "dt": 1e-4}
+    graph = build.sequential(build.input(2), *layers, seed=0, dialect="norse", **said)
+    with pytest.raises(DialectError, match=r"'2' \(LIF\) resets to zero in Norse's importer"):
+        list(norse._ignored(graph))

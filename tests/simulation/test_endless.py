@@ -2,6 +2,9 @@
 named, with its rate and the cause.
 """
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from jaxsnn.commands.run_command import run_file
 from jaxsnn.event.event_record import Budget
 from jaxsnn.network.results import Result
 from jaxsnn.nir import build
+from jaxsnn.simulation.endless import busiest, frequent_problem
 from jaxsnn.simulation.retry import (
     LARGEST_BUDGET,
     MOST_EVENTS,
@@ -245,3 +249,25 @@ def test_emulation_names_the_neuron_too():
     events = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
     with pytest.raises(TooManySpikes, match=r"neuron \d of '2' fires at least \d+ times"):
         emulate(quantize(graph), None, events, t_end=200.0, chip=EmulatedChip(ideal=True))
+
+
+def test_a_rate_is_counted_on_to_the_end():
+    """A neuron that was followed for 9 of its spikes, 1 ms apart, up to 10 ms of 100 ms."""
+    times = np.append(np.arange(2, 11) * 1e-3, np.inf)
+    outcome = SimpleNamespace(
+        spikes={"n": SimpleNamespace(time=times[None, None], count=np.array([[12]]))}, t_end=0.1
+    )
+    found = busiest(outcome, "n")
+    assert (found.count, found.recorded, found.by_the_end) == (12, 9, 9 + 90)
+    said = str(frequent_problem(found, 16))
+    assert "neuron 0 of 'n' fires at least 12 times in sample 0, at about 1000 spikes/s" in said
+    assert "up to 10 ms: about 99 spikes by t_end = 100 ms, the limit is 16" in said
+    assert "pass max_spikes=111 if it is meant" in said
+    alone = dataclasses.replace(found, rate=0.0, t_end=None)
+    assert alone.by_the_end == 12
+    said = str(frequent_problem(alone, 16))
+    assert "fires at least 12 times in sample 0, the limit is 16" in said
+    assert "max_spikes=13" in said
+    assert busiest(SimpleNamespace(spikes={}), "n") is None
+    outcome.spikes["n"].time[:] = np.inf
+    assert busiest(outcome, "n") is None

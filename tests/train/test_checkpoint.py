@@ -16,6 +16,7 @@ import pytest
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.train import Dropout, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
+from jaxsnn.train.loop import checkpoint_files
 from jaxsnn.train.loop.checkpoint_files import sealed, unsealed
 from tests.fuzz.other_files import Checkpoints
 from tests.helpers.command_line import DEMO_NET, ROOT, TOLD
@@ -312,6 +313,34 @@ EDITS = {
     "version text": lambda header: header.update(version="2"),
     "version later": lambda header: header.update(version=3),
 }
+
+
+NAN, INF = float("nan"), float("inf")
+#: Of each kind of entry, what fits and what does not.
+ENTRIES = {
+    "_is_whole": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
+    "_is_number": ([0, -1.5, INF], [True, "1", None, []]),
+    "_is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
+    "_is_text": (["", "a"], [1, None, ["a"]]),
+    "_numbers_by_name": ([{}, {"a": 1.5, "b": -1}], [[], {"a": "1"}, {"a": 1, "b": True}]),
+    "_are_seconds": ([[], [1, 0.5]], [{}, [1, "1"], 1]),
+    "_is_budget": (
+        [None, "auto", 0, 5, [], [["a", 3], ["b", "auto"], ["c", None]], [["a", [["b", 1]]]]],
+        [-1, True, "many", 1.5, {}, ["a1"], [["a"]], [["a", 1, 2]], [[1, 2]], [["a", -1]]],
+    ),
+    "_are_budgets": (
+        [{}, {"max_spikes": 3}, {"max_spikes": [["a", 3]], "max_events": "auto"}],
+        [[], {"other": 1}, {"max_spikes": -1}, {"max_spikes": 1, "max_events": "many"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_entries_of_a_header_fit_their_kind_or_do_not(kind):
+    fits = getattr(checkpoint_files, kind)
+    right, wrong = ENTRIES[kind]
+    assert [value for value in right if not fits(value)] == []
+    assert [value for value in wrong if fits(value)] == []
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as version 1"])

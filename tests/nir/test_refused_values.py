@@ -1,0 +1,171 @@
+"""What reading, building and NIR data refuse, in which words, and the way out."""
+
+from types import SimpleNamespace
+
+import nir
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, GraphError, LoweringError, UsageError
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.nir import build, parse
+from jaxsnn.nir.data import write_data
+from jaxsnn.nir.layer_tables import graph_of_table
+from jaxsnn.nir.passes import window
+from jaxsnn.nir.read_limits import read_limits, read_text
+from jaxsnn.nir.reading import receive
+from jaxsnn.nir.synapses import with_delayed_synapses
+from jaxsnn.units import parse_time
+
+TIMES = {"tau_mem": "20ms", "tau_syn": "10ms"}
+
+
+def table(*layers, **changes):
+    return graph_of_table({"input": 3, "layers": list(layers)} | TIMES | changes)
+
+
+def one(*layers):
+    return build.sequential(build.input(2), *layers, build.output(2))
+
+
+def child_of(content):
+    """What a reading process sends, from which the other one reads."""
+    left = bytearray(content)
+
+    def read(count):
+        taken, left[:count] = bytes(left[:count]), b""
+        return taken
+
+    return SimpleNamespace(read=read)
+
+
+def undecoded(folder, monkeypatch):
+    (folder / "a.toml").write_bytes(b"\xff\xfe\xff")
+    return read_text(folder / "a.toml", "a configuration")
+
+
+def limited_by_text(folder, monkeypatch):
+    monkeypatch.setenv("JAXSNN_MAX_BYTES", "2 GiB")
+    return read_limits()
+
+
+def with_copies():
+    graph = build.network(
+        {
+            "in": build.input(2),
+            "w": build.linear(weight=np.ones((2, 2))),
+            "w_copies": build.cubalif(2, **TIMES),
+            "out": build.output(2),
+        },
+        [("in", "w", "w_copies", "out")],
+    )
+    return with_delayed_synapses(graph, "w", np.ones((2, 2)))
+
+
+def matrix_of_three_axes():
+    nodes = {"in": nir.Input(np.array([2, 2])), "w": nir.Linear(np.ones((2, 2, 2)))}
+    nodes["out"] = nir.Output(np.array([2, 2]))
+    return lower(
+        parse(nir.NIRGraph(nodes, [("in", "w"), ("w", "out")], type_check=False), dialect="nir")
+    )
+
+
+HIDDEN = {"neurons": 4, "weight": [0.5, 0.1]}
+REFUSED = {
+    "two kinds of layer": (
+        lambda *_: table(HIDDEN | {"pool": 2}),
+        UsageError,
+        "has neurons and pool",
+        "write one of them",
+    ),
+    "a deviation below 0": (
+        lambda *_: table(HIDDEN | {"weight": [0.5, -0.1]}),
+        UsageError,
+        "network, layer 1: weight is [0.5, -0.1]",
+        "give [mean, standard deviation]",
+    ),
+    "a truth for a time": (
+        lambda *_: table(HIDDEN, tau_mem=True),
+        UsageError,
+        "network: tau_mem is ",
+        'give a time with its unit, as "10ms"',
+    ),
+    "a flat convolution": (
+        lambda *_: table({"channels": 2, "kernel": 3, "weight": [0.5, 0.1]}),
+        UsageError,
+        "network, layer 1 is a convolution, and what comes in is flat",
+        "give input = [planes, rows, columns]",
+    ),
+    "a unit": (
+        lambda *_: parse_time("3 fortnights"),
+        UsageError,
+        "'3 fortnights' has the unknown unit 'fortnights'",
+        "use one of s, ms, us, ns",
+    ),
+    "no text": (
+        undecoded,
+        FileError,
+        "a.toml is not text, so it cannot be a configuration",
+        "name a configuration",
+    ),
+    "a limit in words": (
+        limited_by_text,
+        UsageError,
+        "JAXSNN_MAX_BYTES is '2 GiB'",
+        "give a number of bytes",
+    ),
+    "a window of neurons": (
+        lambda *_: window(one(build.cubalif(2, **TIMES)).nodes["1"]),
+        GraphError,
+        "node '1' (CubaLIF) has no window",
+        "ask a convolution or a pool",
+    ),
+    "delays of no synapses": (
+        lambda *_: with_delayed_synapses(one(build.cubalif(2, **TIMES)), "1", np.ones((2, 2))),
+        GraphError,
+        "node '1' is not a Linear or Affine",
+        "delays of synapses need its weights",
+    ),
+    "a name that is taken": (
+        lambda *_: with_copies(),
+        GraphError,
+        "the graph has a node 'w_copies' already, where the delays of 'w' would go",
+        "rename it",
+    ),
+    "three axes": (
+        lambda *_: matrix_of_three_axes(),
+        LoweringError,
+        "node 'w' (Linear): weight has shape (2, 2, 2)",
+        "give it the shape (outputs, inputs)",
+    ),
+    "data of no node": (
+        lambda folder, _: write_data(folder / "a.nir", nir.NIRGraphData(nodes={"n": 3})),
+        GraphError,
+        "node 'n' holds a int",
+        "make it NIRNodeData or NIRGraphData",
+    ),
+    "data of no kind": (
+        lambda folder, _: write_data(
+            folder / "a.nir",
+            nir.NIRGraphData(nodes={"n": nir.NIRNodeData(observables={"spikes": 3})}),
+        ),
+        GraphError,
+        "'n.spikes' is a int",
+        "make it TimeGriddedData or EventData",
+    ),
+    "a long header": (
+        lambda *_: receive(child_of(b"\xff" * 8), "net.nir"),
+        FileError,
+        "net.nir holds more than ",
+        "export it again",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_with_a_way_out(case, tmp_path, monkeypatch):
+    call, error, message, fix = REFUSED[case]
+    with pytest.raises(error) as caught:
+        call(tmp_path, monkeypatch)
+    assert message in caught.value.problem.message
+    assert fix in caught.value.problem.fix

@@ -1,0 +1,213 @@
+"""What a simulation refuses of inputs, engines and recordings, in which words, and the way out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxsnn import Currents, Events, GradedEvents, TimeStepped, lower, simulate
+from jaxsnn.errors import FileError, LoweringError, UsageError
+from jaxsnn.network.inputs import checked_inputs, plain_events
+from jaxsnn.network.neuron_models import model_of
+from jaxsnn.nir import build
+from jaxsnn.nir.data import event_data, graph_data, gridded_data, in_steps, write_data
+from jaxsnn.simulation.network_arrays import network_inputs
+from jaxsnn.simulation.recordings import inputs_of_nir_data, load_arrays
+
+DT = 1e-3
+NEURONS = {"tau_mem": "20ms", "tau_syn": "10ms"}
+SPIKE = Events(time=np.array([[0.01]]), index=np.array([[0]]))
+TWO = Events(time=np.zeros((2, 1)), index=np.zeros((2, 1), int))
+LATE = np.array([0.01, 0.0])
+
+
+def one(**dialect):
+    layers = build.input(2), build.linear(weight=np.ones((2, 2))), build.cubalif(**NEURONS)
+    return lower(build.sequential(*layers, **dialect))
+
+
+def two_inputs():
+    nodes = {
+        "a": build.input(2),
+        "b": build.input(2),
+        "n": build.cubalif(2, **NEURONS),
+        "out": build.output(2),
+    }
+    return lower(build.network(nodes, [("a", "n", "out"), ("b", "n")]))
+
+
+def values(**given):
+    return checked_inputs(one(), GradedEvents(**{"time": SPIKE.time, "index": SPIKE.index} | given))
+
+
+def stepped(given, t_end=None, network=None, **options):
+    return simulate(network or one(), given, t_end, engine=TimeStepped(**options))
+
+
+def solved():
+    return stepped(np.zeros((3, 1, 2)), dt=DT)
+
+
+def without_dt():
+    return replace(solved(), dt=None).events("2")
+
+
+REFUSED = {
+    "values in place of events": (
+        lambda: checked_inputs(one(), np.zeros((3, 2))),
+        "input 'input' is a ndarray",
+        "pass jaxsnn.Events(time=..., index=...)",
+    ),
+    "events without samples": (
+        lambda: checked_inputs(one(), Events(time=np.zeros((0, 1)), index=np.zeros((0, 1)))),
+        "input 'input' has no samples (time has shape (0, 1))",
+        "pass at least one",
+    ),
+    "values that are infinite": (
+        lambda: values(value=np.array([[np.inf]])),
+        "input 'input' has the value inf (sample 0",
+        "give finite numbers",
+    ),
+    "currents that go back": (
+        lambda: checked_inputs(one(), Currents(time=LATE, value=np.zeros((2, 2)))),
+        "input 'input': a piece begins before the one in front of it",
+        "in the order of their times",
+    ),
+    "currents where spikes are wanted": (
+        lambda: plain_events({"a": Currents(time=LATE, value=np.zeros((2, 2)))}, "the chip"),
+        "input 'a' is Currents, and the chip takes spikes alone",
+        "encode the values as jaxsnn.Events",
+    ),
+    "batches": (
+        lambda: checked_inputs(two_inputs(), {"a": SPIKE, "b": TWO}),
+        "the inputs have different batch sizes {'a': 1, 'b': 2}",
+        "use one size for all",
+    ),
+    "no network": (
+        lambda: simulate([1], SPIKE, 0.1),
+        "a list is not a network",
+        "pass what jaxsnn.read or jaxsnn.lower gives",
+    ),
+    "a budget in steps": (
+        lambda: simulate(one(), SPIKE, 0.1, engine=TimeStepped(dt=DT), max_events=3),
+        "max_events is for the event engine",
+        "leave max_events out",
+    ),
+    "samples in steps": (
+        lambda: TimeStepped(dt=DT).run(one(), SPIKE, 0.1, sample_times=[0.05]),
+        "sample_times are for the event engine",
+        "leave sample_times out",
+    ),
+    "no step": (
+        lambda: stepped(SPIKE, dt=0.0),
+        "the engine has dt = 0 s",
+        "give a positive dt, in seconds",
+    ),
+    "half a step": (
+        lambda: stepped(SPIKE, 0.4 * DT, dt=DT),
+        "t_end is 0.0004 s, shorter than half a step of 0.001 s",
+        "raise t_end",
+    ),
+    "times without an end": (
+        lambda: stepped(SPIKE, dt=DT),
+        "input 'input' is given by times, which are sorted into steps",
+        "pass t_end",
+    ),
+    "lengths": (
+        lambda: stepped(
+            {"a": np.zeros((3, 1, 2)), "b": np.zeros((4, 1, 2))}, network=two_inputs(), dt=DT
+        ),
+        "inputs of different lengths, in steps {'a': 3, 'b': 4}",
+        "make them equal",
+    ),
+    "what is not recorded": (
+        lambda: solved().events("x"),
+        "nothing is recorded of 'x'",
+        'pass TimeStepped(record=("x",))',
+    ),
+    "steps of no length": (
+        without_dt,
+        "the length of a step is unknown",
+        "pass TimeStepped(dt=1e-3)",
+    ),
+    "lengths of arrays": (
+        lambda: network_inputs(
+            {"a.x": np.zeros((3, 1, 2)), "b.x": np.zeros((4, 1, 2))}, two_inputs(), DT
+        ),
+        "inputs of different lengths, in steps {'a': 3, 'b': 4}, of a, b",
+        "make them equal",
+    ),
+    "events and steps": (
+        lambda: in_steps(event_data(SPIKE, 2, 1.0), (2,), None, name="input"),
+        "the input is given by events, and nobody says how long a step is",
+        "say dt=",
+    ),
+    "events at no time": (
+        lambda: event_data(Events(time=np.array([[np.nan]]), index=np.array([[0]])), 2, 1.0),
+        "events have a time that is NaN",
+        "put unused slots at inf",
+    ),
+    "values for other slots": (
+        lambda: event_data(SPIKE, 2, 1.0, values=np.zeros((1, 2))),
+        "values have the shape (1, 2), events (1, 1)",
+        "give one for each slot",
+    ),
+    "a flat recording": (
+        lambda: gridded_data(np.zeros((3, 2)), DT),
+        "an array of shape (3, 2) cannot be a recording",
+        "it must be (time, batch, ...)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_inputs_are_refused_with_a_way_out(case):
+    call, message, fix = REFUSED[case]
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert message in caught.value.problem.message
+    assert fix in caught.value.problem.fix
+
+
+RECORDED = {
+    "another node": ({"other": np.zeros((3, 1, 2))}, "has no recording of input 'input'"),
+    "three neurons": (
+        {"input": np.zeros((3, 1, 3))},
+        "the recording of 'input' has 3 neurons, the input 2",
+    ),
+    "no sample": (
+        {"input": np.zeros((3, 0, 2))},
+        "x has shape (3, 0, 2), so that there is nothing to simulate",
+    ),
+    "slow steps": (
+        {"input": np.zeros((3, 1, 2))},
+        "the recording of 'input' has steps of 0.001 s, the network of 0.002 s",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_recordings_are_refused_by_name(case, tmp_path):
+    arrays, message = RECORDED[case]
+    data = {name: {"spikes": gridded_data(array, DT)} for name, array in arrays.items()}
+    write_data(tmp_path / "data.nir", graph_data(data))
+    step = 2 * DT if case == "slow steps" else DT
+    with pytest.raises(UsageError) as caught:
+        inputs_of_nir_data(tmp_path / "data.nir", one(), step)
+    assert message in caught.value.problem.message
+    assert caught.value.problem.fix
+
+
+def test_a_damaged_file_of_arrays_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.arange(1000))
+    content = bytearray(path.read_bytes())
+    content[200:240] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"x\.npz is not an .npz file of arrays"):
+        load_arrays(path)
+
+
+def test_a_neuron_that_nobody_registered_is_refused():
+    with pytest.raises(LoweringError, match=r"there is no neuron model 'Izhikevich', only .*LIF"):
+        model_of("Izhikevich")

@@ -1,0 +1,245 @@
+"""What training refuses of data and options, in which words, and the way out that it names."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.errors import FileError, UsageError
+from jaxsnn.network.lowering.lower import lower
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir import build
+from jaxsnn.train import (
+    Current,
+    Data,
+    Delta,
+    Latency,
+    PopulationCode,
+    events_of_arrays,
+    splits_of_arrays,
+)
+from jaxsnn.train.data.batches import encoded
+from jaxsnn.train.data.image_files import _png
+from jaxsnn.train.data.labelled_files import _of_file
+from jaxsnn.train.data.splitting import as_splits
+from jaxsnn.train.data.vowels import read_ts
+from jaxsnn.train.loop.defaults import make_engine, read_population
+from jaxsnn.train.loop.parallel import join_processes
+from jaxsnn.train.loop.recorded_chip import read_recording
+from jaxsnn.train.option_values import (
+    at_least,
+    duration,
+    factors,
+    mapping,
+    names,
+    number,
+    positive,
+    seed_check,
+    switch,
+    whole,
+)
+
+
+def network(inputs=2, outputs=2):
+    neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    return lower(
+        build.sequential(
+            build.input(inputs), build.linear(weight=np.ones((outputs, inputs))), neurons
+        )
+    )
+
+
+def two_outputs():
+    return SimpleNamespace(outputs={"output": ("a", "b")})
+
+
+def batch_of(x, encoder=None):
+    data = Data(x=x, y=np.array([0, 1]), classes=("0", "1"))
+    engine = SimpleNamespace(takes_rasters=False)
+    return encoded(data, network(), population="2", encoder=encoder, engine=engine, what="training")
+
+
+def file_of(folder, **arrays):
+    np.savez(folder / "data.npz", **arrays)
+    return _of_file(str(folder / "data.npz"), 0, 2)
+
+
+def text_of(folder, text):
+    (folder / "data.ts").write_text(text)
+    return read_ts(folder / "data.ts")
+
+
+def recorded(folder, **arrays):
+    np.savez(folder / "run.npz", **arrays)
+    sent = {"input": (np.zeros((1, 1)), np.zeros((1, 1), int))}
+    return read_recording(folder / "run.npz", sent, network())
+
+
+class Countless:
+    """What is neither array nor sequence."""
+
+
+X, Y = np.zeros((10, 2)), np.arange(10) % 2
+EVENTS = Events(time=jnp.zeros((2, 1)), index=jnp.zeros((2, 1), int))
+CAMERA = np.array([(0, 0, 0, -5)], dtype=[(name, int) for name in "xypt"])
+REFUSED = {
+    "few samples": (
+        lambda _: splits_of_arrays(X[:2], Y[:2]),
+        "data has 2 samples of 2 classes, which leaves none for the part",
+        "give more samples, or Splits with parts of your own",
+    ),
+    "one-hot labels": (
+        lambda _: splits_of_arrays(X, np.eye(10)),
+        "data: labels are float64 of shape (10, 10)",
+        "y.argmax(axis=1)",
+    ),
+    "text samples": (
+        lambda _: splits_of_arrays(np.array([["a"]] * 10), Y),
+        "data: samples are <U1 of shape (10, 1)",
+        "give numbers",
+    ),
+    "large label": (
+        lambda _: splits_of_arrays(X, Y + 10**9),
+        "data: a label is 1000000001, labels run from 0 to",
+        "number the classes from 0",
+    ),
+    "no samples": (
+        lambda _: splits_of_arrays(X[:0], Y[:0]),
+        "data: no samples",
+        "give at least one",
+    ),
+    "three parts": (
+        lambda _: as_splits((X, Y, X)),
+        "data are a tuple of 3 elements",
+        "pass (x, y) of arrays",
+    ),
+    "four parts": (lambda _: as_splits([X, Y, X, Y]), "a list of 4 elements", "make Splits(name="),
+    "no labels": (lambda _: as_splits(X), "ndarray of shape (10, 2)", "add the labels: (x, y)"),
+    "table": (lambda _: as_splits({"x": X}), "of the type dict", "pass (data['x'], data['y'])"),
+    "anything": (
+        lambda _: as_splits(Countless()),
+        "of the type Countless",
+        "pass (x, y): samples (samples, ...) or Events",
+    ),
+    "flat currents": (
+        lambda _: Current()(np.zeros(3)),
+        "values of shape (3,)",
+        "give (samples, channels)",
+    ),
+    "flat signals": (
+        lambda _: Delta(step=1.0, frame=0.1)(X),
+        "values of shape (10, 2)",
+        "for delta encoding",
+    ),
+    "flat codes": (
+        lambda _: PopulationCode(centres=(0.0,), frame=0.1)(np.zeros(3)),
+        "values of shape (3,)",
+        "for a population code",
+    ),
+    "early events": (
+        lambda _: events_of_arrays([CAMERA], (1, 1, 1)),
+        "sample 0 has an event before time 0",
+        "count times from its first event",
+    ),
+    "no encoder": (
+        lambda _: batch_of(X[:2]),
+        "training holds values, not events",
+        "encoder=Latency(...) or encoder=Current()",
+    ),
+    "other channels": (
+        lambda _: batch_of(np.zeros((2, 3)), Latency(t_min=0.0, t_max=0.01, bias=True)),
+        "training gives 4 channels (the bias channel included), input 'input' has 2",
+        "a bias channel is one more",
+    ),
+    "two outputs": (
+        lambda _: read_population(two_outputs()),
+        "2 nodes (a, b) feed the outputs of the network, and training reads one",
+        "loss=FirstSpike(population=..., ...)",
+    ),
+    "no engine": (
+        lambda _: make_engine("evnt", network(), None),
+        "there is no engine 'evnt' by name",
+        "event",
+    ),
+    "process": (lambda _: join_processes("here:1", 2, 2), "process is 2 of 2", "from 0 to 1"),
+    "address": (
+        lambda _: join_processes("here:0", 2, 0),
+        "coordinator is 'here:0'",
+        "give coordinator=HOST:PORT",
+    ),
+    "many": (lambda _: at_least(1, 3)("epochs", 4), "epochs is 4", "give at most 3"),
+    "none": (lambda _: positive("lr", 0.0), "lr is 0", "give a positive, finite number"),
+    "long seed": (lambda _: seed_check("seed", 2**40), "seed is 1099511627776", ""),
+}
+UNREADABLE = {
+    "one training sample": (
+        lambda folder: file_of(folder, x_train=X[:1], y_train=Y[:1], x_test=X, y_test=Y),
+        UsageError,
+        "data.npz has 1 training samples, too few to hold one out for validation",
+    ),
+    "no samples": (
+        lambda folder: file_of(folder, x_train=X, y_train=Y, y_test=Y),
+        FileError,
+        "data.npz has no array 'x_test', nor 'time_test' and 'index_test'",
+    ),
+    "no signals": (
+        lambda folder: text_of(folder, "@data\n1,2:x\n"),
+        FileError,
+        "data.ts, line 2: ",
+    ),
+    "two channels": (
+        lambda folder: text_of(folder, "@data\n1,2:3,4:1\n"),
+        FileError,
+        "data.ts, line 2: (2, 2) values",
+    ),
+    "no data": (lambda folder: text_of(folder, "@data\n"), FileError, "data.ts holds no data"),
+    "no image": (lambda folder: _png(folder / "no.png"), FileError, "no.png is no image"),
+    "no spikes": (
+        lambda folder: recorded(folder, other=X),
+        UsageError,
+        "run.npz has no '2.time' and '2.index', it has other",
+    ),
+    "no numbers of neurons": (
+        lambda folder: recorded(folder, **{"2.time": X[:1], "2.index": X[:1]}),
+        UsageError,
+        "'2.index' of ",
+    ),
+}
+NO_VALUES = {
+    "a text for a whole number": (lambda: whole("a"), "give a whole number"),
+    "a float for a whole number": (lambda: whole(1.0), "give a whole number"),
+    "a text for a number": (lambda: number("a"), "give a number"),
+    "a truth for a number": (lambda: number(True), "give a number"),
+    "a truth for a time": (lambda: duration(True), "give a time, such as 40ms"),
+    "a number for a truth": (lambda: switch(1), "give true or false"),
+    "a number for names": (lambda: names(3), "give names, with commas"),
+    "a number for a table": (lambda: mapping(3), "write a table"),
+    "a population twice": (lambda: factors("a:1,b:2,a:3"), "name each population once"),
+    "a population without a factor": (lambda: factors("a:x"), "say one factor, or NODE:FACTOR"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_data_and_options_are_refused_with_a_way_out(case, tmp_path):
+    call, message, fix = REFUSED[case]
+    with pytest.raises(UsageError) as caught:
+        call(tmp_path)
+    assert message in caught.value.problem.message
+    assert fix in caught.value.problem.fix
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_files_are_refused_with_a_way_out(case, tmp_path):
+    call, error, message = UNREADABLE[case]
+    with pytest.raises(error) as caught:
+        call(tmp_path)
+    assert message in caught.value.problem.message
+    assert caught.value.problem.fix
+
+
+@pytest.mark.parametrize("case", NO_VALUES)
+def test_values_of_options_say_what_they_take(case):
+    call, message = NO_VALUES[case]
+    with pytest.raises(ValueError, match=message):
+        call()
