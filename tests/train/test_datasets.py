@@ -8,7 +8,8 @@ from jaxsnn import Events
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
-from jaxsnn.train import TrainOptions, fit, splits_of_arrays
+from jaxsnn.train import TrainingStopped, TrainOptions, fit, splits_of_arrays
+from jaxsnn.train.data.batches import Batch, late_notes
 from jaxsnn.train.data.datasets import Data, check_data, yinyang, yinyang_region, yinyang_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.splitting import as_splits
@@ -363,3 +364,28 @@ def test_fit_takes_the_name_of_a_task():
 def test_of_other_data_it_says_how_to_make_them(data, message):
     with pytest.raises(UsageError, match=message):
         fit(small_readout(), data, epochs=1, progress=None)
+
+
+MILLISECONDS = Events(time=np.tile([5.0, 0.0], (40, 1)), index=np.tile([0, 1], (40, 1)))
+
+
+def test_events_that_come_too_late_are_counted():
+    labels = jnp.zeros(40, jnp.int32)
+    unused = Events(time=np.full((40, 2), np.inf), index=np.zeros((40, 2), int))
+    parts = {"train": Batch(MILLISECONDS, labels), "test": Batch(unused, labels)}
+    assert late_notes(parts, 0.04) == [
+        "train: 40 of 80 events come at or after t_end = 40 ms and are left out (times are in seconds)"
+    ]
+    assert late_notes(parts, 5.1) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_silent_for_late_events_says_so():
+    graph = build.sequential(
+        build.input(2),
+        build.linear(3, weight=normal(0.2, 0.0)),
+        build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        seed=0,
+    )
+    with pytest.raises(TrainingStopped, match=r"give times before t_end \(train: .* or enlarge"):
+        fit(graph, (MILLISECONDS, np.arange(40) % 3), epochs=1, t_end=0.04, progress=None)

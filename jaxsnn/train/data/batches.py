@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,13 @@ from jaxsnn.errors import UsageError, listing
 from jaxsnn.network.inputs import checked_inputs, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.on_processor import to_jax
+from jaxsnn.network.spikes import Events
+from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.simulation.solution import Engine
 from jaxsnn.train.data.datasets import Data, check_data
 from jaxsnn.train.data.encoders import Current, Encoder, Latency, Rate
+from jaxsnn.units import format_time
 
 
 class Batch(NamedTuple):
@@ -115,6 +119,28 @@ def encoded(
             )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=to_jax(train), labels=labels)
+
+
+def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
+    """Of which parts events come too late to count, as where times are in milliseconds; a sentence
+    each.
+
+    Args:
+        splits: by the name of the part.
+        t_end: seconds.
+    """
+    found = []
+    for part, batch in splits.items():
+        if not isinstance(batch.inputs, Events | GradedEvents):
+            continue
+        time = np.asarray(batch.inputs.time)
+        used = np.isfinite(time)
+        if late := int((used & (time >= t_end)).sum()):
+            found.append(
+                f"{part}: {late} of {int(used.sum())} events come at or after t_end ="
+                f" {format_time(t_end)} and are left out (times are in seconds)"
+            )
+    return found
 
 
 def _over_time(network: Network, name: str, x: Any, what: str) -> jax.Array:

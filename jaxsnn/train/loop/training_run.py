@@ -22,7 +22,13 @@ from jaxsnn.nir.graph import Graph
 from jaxsnn.nir.initializers import Seed, seed_words
 from jaxsnn.simulation.retry import TooManySpikes, with_enough_room
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.batches import Batch, encoded, ordered_batches, shuffled_batches
+from jaxsnn.train.data.batches import (
+    Batch,
+    encoded,
+    late_notes,
+    ordered_batches,
+    shuffled_batches,
+)
 from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.data.on_disk import (
     Streamed,
@@ -120,9 +126,10 @@ class TrainingRun:
         self.network = on_all(self.network, mesh)
         in_memory = {name: own for name, own in self.splits.items() if isinstance(own, Batch)}
         self.slots = max((own.slots for own in in_memory.values()), default=0)
+        self.late = late_notes(in_memory, plan.t_end)
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
-        self.notes = [*plan.notes, *trainables.notes, *noise_notes(network, noise)]
+        self.notes = [*plan.notes, *self.late, *trainables.notes, *noise_notes(network, noise)]
         self.batch_size = self._fitted_batch(len(data.train), 1 if mesh is None else mesh.size)
         batches = len(data.train) // self.batch_size
         self.rates = learning_rates(
@@ -434,6 +441,8 @@ class TrainingRun:
         hint = ""
         if silent:
             hint = "enlarge its input weights"
+            if self.late:
+                hint = f"give times before t_end ({self.late[0]}), or {hint}"
             failure = (
                 f"no neuron of '{self.plan.loss.population}' fires in any sample since"
                 f" {self.failing_epochs} epochs, at epoch {epoch}"
