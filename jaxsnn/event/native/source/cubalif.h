@@ -142,6 +142,14 @@ struct Root {
   double x, y, time;
 };
 
+/// -log(1 - y) for 0 <= y < 0.25: 2 artanh(y / (2 - y)), whose series goes by the square of at most 1/7.
+inline double minus_log1m(double y) {
+  const double s = y / (2 - y), z = s * s, z2 = z * z, z4 = z2 * z2;
+  const double low = (1. / 3 + z * (1. / 5)) + z2 * (1. / 7 + z * (1. / 9));
+  const double high = (1. / 11 + z * (1. / 13)) + z2 * (1. / 15 + z * (1. / 17));
+  return 2 * s + 2 * s * z * (low + z4 * (high + z4 * (1. / 19)));
+}
+
 /// The root of a x + b x^2 = threshold at which v crosses upwards.
 inline Root quadratic(double a, double b, double rise, double threshold, double gap) {
   double of_x[] = {a * a, 4 * b * threshold}, of_y[] = {rise * rise, 4 * b * gap};
@@ -149,7 +157,7 @@ inline Root quadratic(double a, double b, double rise, double threshold, double 
   double root = std::sqrt(std::max(by_x ? of_x[0] + of_x[1] : of_y[0] + of_y[1], 0.0));
   double y = rise > 0 ? quotient(2 * gap, rise + root) : quotient(rise - root, -2 * b);
   y = std::max(y, 0.0);
-  if (y < 0.25) return {1 - y, y, -std::log1p(-y)};
+  if (y < 0.25) return {1 - y, y, minus_log1m(y)};
   double x = a > 0 ? quotient(a + root, -2 * b) : quotient(-2 * threshold, root - a);
   x = std::min(std::max(x, std::numeric_limits<double>::min()), 1.0);
   return {x, 1 - x, -std::log(x)};

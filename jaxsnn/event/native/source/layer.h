@@ -360,6 +360,19 @@ void pack(const Given<T>& given, Index first, int lanes, T* table) {
   std::fill_n(table + given.rows * lanes, lanes, T(0));
 }
 
+/// Who may cross on the way from (v, j) to (v_end, j_end) as far as these tell: v is above there, or
+/// has a maximum in between that is high enough as far as `close` tells. Nobody who does cross is
+/// missing, however that is rounded.
+template <class T>
+inline unsigned may_cross(Vector<T> v, Vector<T> j, Vector<T> v_end, Vector<T> j_end,
+                          Vector<T> threshold, T close) {
+  constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
+  const Vector<T> zero = {}, both = v + j, size = (v < zero ? -v : v) + j;
+  return at_least(v_end, threshold) | at_least(v, threshold) |
+         (at_least(v_end + kSlack * size, j_end) &
+          at_least(both * both + kTiny, close * j * threshold));
+}
+
 /// Rows of a table are asked for so many intervals before they are needed: they may be far away.
 constexpr Index kAhead = 3;
 
@@ -492,22 +505,15 @@ class Forward {
     }
   }
 
-  /// Who may cross as far as an interval's ends tell: v is above there, or has a maximum in between
-  /// that is high enough as far as `close` tells. Nobody for whom `crosses` holds is missing, however
-  /// either rounds.
-  __attribute__((noinline)) Bits may_cross(const T before[3][kLanes],
+  /// `may_cross` of all lanes.
+  __attribute__((noinline)) Bits may_cross(const T before[2][kLanes],
                                            const T after[2][kLanes]) const {
-    constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
     Bits found = 0;
     for (int q = 0; q < kVectors; ++q) {
       const int at = q * kWidth<T>;
-      const V v = load<T>(before[0] + at), j = load<T>(before[1] + at);
-      const V v_end = load<T>(after[0] + at);
-      const V threshold = load<T>(tile_->threshold + at), both = v + j, zero = {};
-      const V size = (v < zero ? -v : v) + j;
-      found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
-                    (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
-                     at_least(both * both + kTiny, tile_->close * j * threshold)))
+      found |= Bits(native::may_cross<T>(load<T>(before[0] + at), load<T>(before[1] + at),
+                                         load<T>(after[0] + at), load<T>(after[1] + at),
+                                         load<T>(tile_->threshold + at), tile_->close))
                << at;
     }
     return found;
