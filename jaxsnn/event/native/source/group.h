@@ -175,6 +175,19 @@ class SparseRows {
       call(Index(entry->neuron), entry->weight);
   }
 
+  /// The sum of what is called for each neuron of a row and its weight, by fours: additions wait for
+  /// each other.
+  template <class Call>
+  double sum(Index row, Call&& call) const {
+    double sums[4] = {};
+    Index n = begin_[row];
+    for (; n + 4 <= begin_[row + 1]; n += 4)
+      for (int part = 0; part < 4; ++part)
+        sums[part] += call(Index(entries_[n + part].neuron), entries_[n + part].weight);
+    for (; n < begin_[row + 1]; ++n) sums[0] += call(Index(entries_[n].neuron), entries_[n].weight);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
   void prefetch(Index row) const {
     for (Index n = begin_[row]; n < begin_[row + 1]; n += 64 / sizeof(Entry))
       __builtin_prefetch(entries_.data() + n);
@@ -671,7 +684,7 @@ class GroupForward {
     const bool crosses = v_end >= threshold || (peaks(taus, v_now, j_now, v_end, j_end, kTiny) &&
                                                 peak_reaches(taus, v_now, j_now, threshold));
     if (!crosses) return {std::numeric_limits<double>::infinity(), {}};
-    return solve(taus, v_now, j_now, threshold, over.t, tolerance_of(T()));
+    return solve(taus, v_now, j_now, threshold, over.t, v_end >= threshold, tolerance_of(T()));
   }
 
   // ---- what happens
@@ -865,8 +878,11 @@ class GroupBackward {
       const bool fires = row >= first_spike && row < first_spike + given_.neurons;
       const bool comes = origin >= 0 && row >= first_delayed && row - first_delayed < feedback_.delayed;
       const bool timed = fires || comes || by_time;
-      // what there is no row of, is the row of zeros
-      const Index of_table = row < 0 || row > given_.rows ? given_.rows : row;
+      const Index of_table = in_table(row);
+      // the row of the step before this one is known, and may be far away
+      const Index before = in_table(step > 0 ? log_.row[place - 1] : -1);
+      ahead_ = by_weight + before * lanes_;
+      if (sparse_.has(before)) sparse_.prefetch(before);
       const double moved = back(later, of_table, by_weight, timed);
       later = log_.wait[place];
       if (fires) {
@@ -887,6 +903,8 @@ class GroupBackward {
   }
 
  private:
+  /// What there is no row of, is the row of zeros.
+  Index in_table(Index row) const { return row < 0 || row > given_.rows ? given_.rows : row; }
   T* p_v() { return state_.data(); }
   T* p_j() { return state_.data() + lanes_; }
   T* v_mem() { return state_.data() + 2 * lanes_; }
@@ -917,11 +935,11 @@ class GroupBackward {
     if (!everyone_.uniform()) return step_back(yes, no, no, time, row, by_weight);
     if (timed && sparse_.has(row)) {
       step_back(no, yes, no, time, row, by_weight);
-      double moved = 0;
-      sparse_.each(row, [&](Index n, T weight) {
-        moved += weight * (p_j()[n] * everyone_.synaptics()[n] - p_v()[n] * everyone_.leaks()[n]);
+      const T *const of_v = p_v(), *const of_j = p_j();
+      const T leak = everyone_.leaks()[0], synaptic = everyone_.synaptics()[0];
+      return sparse_.sum(row, [&](Index n, T weight) {
+        return weight * (of_j[n] * synaptic - of_v[n] * leak);
       });
-      return moved;
     }
     return timed ? step_back(yes, yes, no, time, row, by_weight)
                  : step_back(no, yes, no, time, row, by_weight);
@@ -935,6 +953,7 @@ class GroupBackward {
     // nothing is asked for of a mere flow: its row goes to where nobody looks
     T* by_row = by_weight ? by_weight + row * lanes_ : nowhere_.data();
     T *const all_v = p_v(), *const all_j = p_j();
+    const T* const ahead = ahead_;
     const T *const leaks = everyone_.leaks(), *const synaptics = everyone_.synaptics();
     const Index vectors = everyone_.vectors();
     V moved = {}, em, es, k, bound, leak, synaptic;
@@ -946,6 +965,7 @@ class GroupBackward {
     for (Index q = 0; q < vectors; ++q) {
       const Index at = q * kLanes;
       V v = load<T>(all_v + at), j = load<T>(all_j + at);
+      __builtin_prefetch(ahead + at, 1);
       if constexpr (!kUniform) everyone_.template coefficients<false>(over, q, em, es, k, bound);
       if constexpr (kOfLanes) {
         V em_mem, k_mem, es_syn, k_syn;
@@ -1042,6 +1062,7 @@ class GroupBackward {
   std::vector<std::int32_t> left_;  // spikes of each neuron before the step
   std::vector<double> passed_;      // dL/dt of each spike, by what it sent with a delay
   double* own_ = nullptr;
+  const T* ahead_ = nullptr;  // the row of the gradient that comes next
 };
 
 /// `by_delay`: (delayed,).
