@@ -72,7 +72,7 @@ inline double crossing_ahead(const Taus& taus, double v, double j, double thresh
   for (int count = 0; count < 1100; ++count, end *= 2) {
     const Flow flow = decay(taus, end);
     if (v * flow.em + j * flow.k >= threshold)
-      return solve_any(taus, v, j, threshold, end, kEps);
+      return solve_any(taus, v, j, threshold, end, false, kEps);
   }
   return kNever;
 }
