@@ -588,7 +588,7 @@ class GroupForward {
   /// Those who cross first in a window, in the order of their numbers, and when.
   double first_crossing(const Over& over) {
     first_.clear();
-    find_candidates(over);
+    find_candidates();
     double best = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates_) {
       if (candidate.bound > best) continue;
@@ -606,22 +606,20 @@ class GroupForward {
   }
 
   /// Of those who may cross, the one with the lowest bound first.
-  void find_candidates(const Over& over) {
+  void find_candidates() {
     candidates_.clear();
     for (Index first = 0; first < everyone_.vectors(); first += kTogether) {
       std::uint64_t all;
       std::memcpy(&all, hits_.data() + first, sizeof(all));
       while (all) {
         const int part = __builtin_ctzll(all) / 16;
-        consider(first + part, unsigned(all >> 16 * part) & 0xffffu, over);
+        consider(first + part, unsigned(all >> 16 * part) & 0xffffu);
         all &= ~(std::uint64_t(0xffff) << 16 * part);
       }
     }
   }
 
-  void consider(Index q, unsigned hit, const Over& over) {
-    hit &= may_cross(q, over);
-    if (!hit) return;
+  void consider(Index q, unsigned hit) {
     T waits[kLanes];
     store<T>(waits, least_waits(q));
     for (; hit; hit &= hit - 1) {
@@ -650,20 +648,6 @@ class GroupForward {
     const V leak = load<T>(everyone_.leaks() + q * kLanes);
     const V wait = (threshold - v) / ((j - v) * leak) * T(1 - 8 * rounding_of(T()));
     return (v < threshold) & (j > threshold) & (wait < infinite) ? wait : zero;
-  }
-
-  unsigned may_cross(Index q, const Over& over) const {
-    const V v = load<T>(blocks_[q].v), j = load<T>(blocks_[q].j);
-    V v_end, j_end;
-    if (everyone_.uniform()) {
-      v_end = v * over.step.em + j * over.step.k;
-      j_end = j * over.step.es;
-    } else {
-      v_end = load<T>(ends_[q].v);
-      j_end = load<T>(ends_[q].j);
-    }
-    const V threshold = load<T>(blocks_[q].threshold);
-    return native::may_cross<T>(v, j, v_end, j_end, threshold, everyone_.part(q).close);
   }
 
   /// When a neuron crosses, after now; inf where it does not within a window.
