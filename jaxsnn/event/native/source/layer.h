@@ -373,19 +373,6 @@ void pack(const Given<T>& given, Index first, int lanes, T* table) {
   std::fill_n(table + given.rows * lanes, lanes, T(0));
 }
 
-/// Who may cross on the way from (v, j) to (v_end, j_end) as far as these tell: v is above there, or
-/// has a maximum in between that is high enough as far as `close` tells. Nobody who does cross is
-/// missing, however that is rounded.
-template <class T>
-inline unsigned may_cross(Vector<T> v, Vector<T> j, Vector<T> v_end, Vector<T> j_end,
-                          Vector<T> threshold, T close) {
-  constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
-  const Vector<T> zero = {}, both = v + j, size = (v < zero ? -v : v) + j;
-  return at_least(v_end, threshold) | at_least(v, threshold) |
-         (at_least(v_end + kSlack * size, j_end) &
-          at_least(both * both + kTiny, close * j * threshold));
-}
-
 /// Rows of a table are asked for so many intervals before they are needed: they may be far away.
 constexpr Index kAhead = 3;
 
@@ -489,9 +476,8 @@ class Forward {
         const Bits alive = alive_;
         for (Bits left = (hit | held_ | starts) & alive_; left; left &= left - 1) {
           const int lane = __builtin_ctzll(left);
-          if (kJumps && !arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
-            continue;
-          settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
+          if (!kJumps || arrive(lane, number, before[2][lane], before[0][lane], after[0][lane]))
+            settle(lane, number, before[0][lane], before[1][lane], after[0][lane], after[1][lane]);
           // into the vectors as they are: such as are read behind single numbers wait for these
           for (int q = 0; q < kVectors; ++q) {
             put<T>(v_end[q], lane - q * kWidth<T>, after[0][lane]);
@@ -523,15 +509,22 @@ class Forward {
     }
   }
 
-  /// `may_cross` of all lanes.
-  __attribute__((noinline)) Bits may_cross(const T before[2][kLanes],
+  /// Who may cross as far as an interval's ends tell: v is above there, or has a maximum in between
+  /// that is high enough as far as `close` tells. Nobody for whom `crosses` holds is missing, however
+  /// either rounds.
+  __attribute__((noinline)) Bits may_cross(const T before[3][kLanes],
                                            const T after[2][kLanes]) const {
+    constexpr T kSlack = T(64 * rounding_of(T())), kTiny = 64 * std::numeric_limits<T>::min();
     Bits found = 0;
     for (int q = 0; q < kVectors; ++q) {
       const int at = q * kWidth<T>;
-      found |= Bits(native::may_cross<T>(load<T>(before[0] + at), load<T>(before[1] + at),
-                                         load<T>(after[0] + at), load<T>(after[1] + at),
-                                         load<T>(tile_->threshold + at), tile_->close))
+      const V v = load<T>(before[0] + at), j = load<T>(before[1] + at);
+      const V v_end = load<T>(after[0] + at);
+      const V threshold = load<T>(tile_->threshold + at), both = v + j, zero = {};
+      const V size = (v < zero ? -v : v) + j;
+      found |= Bits(at_least(v_end, threshold) | at_least(v, threshold) |
+                    (at_least(v_end + kSlack * size, load<T>(after[1] + at)) &
+                     at_least(both * both + kTiny, tile_->close * j * threshold)))
                << at;
     }
     return found;
@@ -627,8 +620,8 @@ class Forward {
       } else if (options_.subtract) {
         v += std::max(v_there - threshold, 0.0);
       }
-      const bool lately = !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
-      to_end = lately ? rest_of(to_end, to_spike) : decay(taus, std::max(edge - at, 0.0));
+      const bool soon = !kJumps && options_.refractory == 0 && to_spike.es > 0.5 && to_spike.em > 0.5;
+      to_end = soon ? rest_of(to_end, to_spike) : decay(taus, std::max(edge - at, 0.0));
       v_last = v * to_end.em + j * to_end.k;
       j_last = j * to_end.es;
       if (kJumps)
@@ -897,9 +890,7 @@ class Backward {
       // P = F^T P', and dP = F^T dP' + (dF)^T P'
       for (int q = 0; q < kVectors; ++q) {
         V em, es, k, bound;
-        const double t = kUniform ? 0
-                                  : edges_[number + 1] -
-                                        edges_[number];
+        const double t = kUniform ? 0 : edges_[number + 1] - edges_[number];
         if constexpr (kUniform) {
           em = spread(steps[number].em);
           es = spread(steps[number].es);
